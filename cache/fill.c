@@ -1,0 +1,461 @@
+/* Fills: bringing missing pages in, once.
+ *
+ * A fill exists from the first miss on a run of pages until its outcome has
+ * been handed to every waiter.  True whenever the cache's lock is free:
+ *
+ *   F1  At most one fill per page and mirror is in `fills` and `by_page`.
+ *   F2  A fill in there owns its pages' words: they say FILLING.
+ *   F3  A fetch link is on exactly one fill's list until that fill is done.
+ *   F4  A fill's bytes are fixed once it is done, and live until the last
+ *       fetch that links it: nobody depends on the pages staying resident.
+ *
+ *     (none) --fetch_start--> in flight --fill_run--> installed --> (none)
+ *                                 `--failed, stale, no room--> dropped
+ *
+ * An invalidation does not cancel a fill: who waits already asked before it,
+ * and gets what is read.  Who comes later waits for it to be dropped. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/page_cache_impl.h"
+
+/* How old the last look at an image may be when this process has no timer. */
+#define LOOK_INTERVAL_MS 1000
+
+/* ---- The table of fills -------------------------------------------------- */
+
+static struct fill_node **bucket(struct page_cache *pc, const struct mirror *m,
+                                 uint64_t page) {
+  uint64_t h = policy_key(m->id, page) * 0x9e3779b97f4a7c15ull;
+  return &pc->by_page[(h >> 32) % FILL_BUCKETS];
+}
+
+static struct fill *find_locked(struct page_cache *pc, const struct mirror *m,
+                                uint64_t page) {
+  struct fill_node *n = *bucket(pc, m, page);
+  while (n && !(n->page == page && n->fill->mirror == m))
+    n = n->next;
+  return n ? n->fill : NULL;
+}
+
+/* Makes a fill of absent pages, and their owner.  NULL: no memory. */
+static struct fill *begin_locked(struct page_cache *pc, struct mirror *m,
+                                 uint64_t first, uint32_t count) {
+  struct fill *fill = calloc(1, sizeof *fill + count * sizeof *fill->nodes);
+  if (!fill)
+    return NULL;
+  fill->mirror = mirror_ref(m);
+  fill->first = first;
+  fill->count = count;
+  fill->n_refs = 1;
+  for (uint32_t i = 0; i < count; i++) {
+    bool moved =
+        residency_move(&m->words[first + i], PAGE_ABSENT, PAGE_FILLING);
+    assert(moved); /* only under the lock, and it was ABSENT */
+    (void)moved;
+    struct fill_node *n = &fill->nodes[i], **at = bucket(pc, m, first + i);
+    *n = (struct fill_node){.next = *at, .fill = fill, .page = first + i};
+    *at = n;
+  }
+  fill->next = pc->fills;
+  fill->link = &pc->fills;
+  if (fill->next)
+    fill->next->link = &fill->next;
+  pc->fills = fill;
+  pc->stats.n_fills++;
+  return fill;
+}
+
+static void leave_table_locked(struct page_cache *pc, struct fill *fill) {
+  for (uint32_t i = 0; i < fill->count; i++) {
+    struct fill_node *n = &fill->nodes[i];
+    struct fill_node **at = bucket(pc, fill->mirror, n->page);
+    while (*at != n)
+      at = &(*at)->next;
+    *at = n->next;
+  }
+  *fill->link = fill->next;
+  if (fill->next)
+    fill->next->link = fill->link;
+}
+
+/* Gives a reference back; true if it was the last: then fill_free(). */
+static bool unref_locked(struct fill *fill) { return --fill->n_refs == 0; }
+
+static void fill_free(struct fill *fill) {
+  mirror_unref(fill->mirror);
+  free(fill->bytes);
+  free(fill);
+}
+
+void fills_mark_stale_locked(struct page_cache *pc, struct mirror *m,
+                             uint64_t first, uint64_t count) {
+  for (struct fill *f = pc->fills; f; f = f->next)
+    if (f->mirror == m && f->first < first + count &&
+        first < f->first + f->count)
+      f->stale = true;
+}
+
+/* ---- Waiting ------------------------------------------------------------- */
+
+void fetches_done(struct fetch *list) {
+  while (list) {
+    struct fetch *f = list;
+    list = f->next; /* `f` is its owner's from done() on */
+    f->done(f);
+  }
+}
+
+struct fetch *verdicts_take_locked(struct page_cache *pc) {
+  struct fetch *woken = NULL, *next;
+  for (struct fetch *f = pc->verdicts; f; f = next) {
+    next = f->next;
+    if (--f->n_pending > 0)
+      continue;
+    f->next = woken;
+    woken = f;
+  }
+  pc->verdicts = NULL;
+  return woken;
+}
+
+/* Makes `f` wait for `fill`, once. */
+static void link_locked(struct fetch *f, struct fill *fill) {
+  if (f->n_links > 0 && f->links[f->n_links - 1].fill == fill)
+    return;
+  assert(f->n_links < FETCH_MAX_PAGES);
+  struct fetch_link *l = &f->links[f->n_links++];
+  *l = (struct fetch_link){.fetch = f, .fill = fill, .next = fill->links};
+  fill->links = l;
+  fill->n_refs++;
+  f->n_pending++;
+}
+
+static void wait_verdict_locked(struct page_cache *pc, struct fetch *f,
+                                bool *waits) {
+  if (*waits)
+    return;
+  *waits = true;
+  f->next = pc->verdicts;
+  pc->verdicts = f;
+  f->n_pending++;
+}
+
+/* How many pages from `page` on are absent. */
+static uint32_t absent_run(const struct mirror *m, uint64_t page,
+                           uint64_t end) {
+  uint32_t n = 0;
+  while (page + n < end && residency_look(&m->words[page + n]) == PAGE_ABSENT)
+    n++;
+  return n;
+}
+
+/* Goes through the pages of `f`: joins and begins what they need.  Returns how
+ * many fills it began; `begun` has a reference to each. */
+static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
+                            struct fill **begun) {
+  struct mirror *m = f->mirror;
+  uint32_t n_begun = 0;
+  bool waits = false;
+  uint64_t end = f->first + f->count;
+  for (uint64_t page = f->first; page < end;) {
+    enum residency word = residency_look(&m->words[page]);
+    struct fill *fill = NULL;
+    uint32_t n = 1;
+    if (word == PAGE_FILLING) {
+      fill = find_locked(pc, m, page);
+      assert(fill); /* F2 */
+      if (fill->stale) {
+        wait_verdict_locked(pc, f, &waits);
+      } else {
+        link_locked(f, fill);
+        f->n_joined++;
+        pc->stats.n_joins++;
+      }
+    } else if (word == PAGE_EVICTING) {
+      wait_verdict_locked(pc, f, &waits);
+    } else if (word == PAGE_ABSENT) {
+      n = absent_run(m, page, end);
+      fill = begin_locked(pc, m, page, n);
+      if (!fill) {
+        f->status = -ENOMEM;
+        break;
+      }
+      link_locked(f, fill);
+      begun[n_begun++] = fill;
+      f->n_missed += n;
+    }
+    page += n;
+  }
+  return n_begun;
+}
+
+enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
+                               uint64_t first, uint32_t count) {
+  struct page_cache *pc = m->cache;
+  const struct image_ops *ops = &m->image->ops;
+  struct fill *begun[FETCH_MAX_PAGES];
+  uint32_t n_begun = 0;
+  assert(count <= FETCH_MAX_PAGES && first + count <= m->n_pages);
+  if (!ops->submit) /* no timer either */
+    image_refresh(m->image, LOOK_INTERVAL_MS);
+  f->mirror = mirror_ref(m);
+  f->first = first;
+  f->count = count;
+  f->n_pending = 1; /* us, so that nobody calls done() before we return */
+  pthread_mutex_lock(&pc->lock);
+  if (mirror_is_retired(m))
+    f->status = -ESTALE;
+  else
+    n_begun = plan_locked(pc, f, begun);
+  pthread_mutex_unlock(&pc->lock);
+  for (uint32_t i = 0; i < n_begun; i++)
+    if (ops->submit)
+      ops->submit(ops->arg, begun[i]);
+    else
+      fill_run(begun[i]);
+  pthread_mutex_lock(&pc->lock);
+  bool ready = --f->n_pending == 0;
+  pthread_mutex_unlock(&pc->lock);
+  return ready ? FETCH_READY : FETCH_WAIT;
+}
+
+const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {
+  for (uint32_t i = 0; i < f->n_links; i++) {
+    const struct fill *fill = f->links[i].fill;
+    uint64_t at = page - fill->first;
+    if (at < fill->count && !(fill->bad >> at & 1))
+      return fill->bytes + (at << f->mirror->page_shift);
+  }
+  return NULL;
+}
+
+void fetch_fini(struct fetch *f) {
+  if (!f->mirror)
+    return;
+  struct page_cache *pc = f->mirror->cache;
+  for (uint32_t i = 0; i < f->n_links; i++) {
+    struct fill *fill = f->links[i].fill;
+    pthread_mutex_lock(&pc->lock);
+    bool last = unref_locked(fill);
+    pthread_mutex_unlock(&pc->lock);
+    if (last)
+      fill_free(fill);
+  }
+  f->n_links = 0;
+  mirror_unref(f->mirror);
+  f->mirror = NULL;
+}
+
+/* ---- Running ------------------------------------------------------------- */
+
+size_t fill_len(const struct fill *fill) {
+  const struct mirror *m = fill->mirror;
+  uint64_t last = fill->first + fill->count - 1;
+  return ((size_t)(fill->count - 1) << m->page_shift) +
+         mirror_page_len(m, last);
+}
+
+static uint64_t all_bad(const struct fill *fill) {
+  return fill->count == 64 ? UINT64_MAX : (1ull << fill->count) - 1;
+}
+
+static bool is_bad(const struct fill *fill, uint32_t i) {
+  return fill->bad >> i & 1;
+}
+
+/* One bad sector among many pages is an error for its page alone. */
+static void read_one_by_one(struct fill *fill, struct source *src) {
+  struct mirror *m = fill->mirror;
+  for (uint32_t i = 0; i < fill->count; i++) {
+    uint64_t page = fill->first + i;
+    int r = src->ops->read(src, page << m->page_shift,
+                           fill->bytes + ((size_t)i << m->page_shift),
+                           mirror_page_len(m, page));
+    if (r == 0)
+      continue;
+    fill->status = r;
+    fill->bad |= 1ull << i;
+  }
+}
+
+static void read_source(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  struct source *src = m->source;
+  int r = -ENOMEM;
+  fill->bytes = malloc((size_t)fill->count << m->page_shift);
+  if (fill->bytes)
+    r = src->ops->read(src, fill->first << m->page_shift, fill->bytes,
+                       fill_len(fill));
+  if (r == 0)
+    return;
+  if (fill->bytes && fill->count > 1 && r != -ESTALE) {
+    read_one_by_one(fill, src);
+    return;
+  }
+  fill->status = r;
+  fill->bad = all_bad(fill);
+}
+
+/* Writes the good pages into their holes, neighbours together. */
+static int write_pages(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  for (uint32_t i = 0; i < fill->count;) {
+    uint32_t n = 0;
+    while (i + n < fill->count && !is_bad(fill, i + n))
+      n++;
+    if (n > 0) {
+      size_t len = ((size_t)(n - 1) << m->page_shift) +
+                   mirror_page_len(m, fill->first + i + n - 1);
+      int r = mirror_write(m, fill->first + i,
+                           fill->bytes + ((size_t)i << m->page_shift), len);
+      if (r < 0)
+        return r;
+    }
+    i += n ? n : 1;
+  }
+  return 0;
+}
+
+/* Hands the outcome to who waits; returns those whose last wait it was. */
+static struct fetch *notify_locked(struct fill *fill) {
+  struct fetch *woken = NULL;
+  fill->done = true;
+  for (struct fetch_link *l = fill->links; l; l = l->next) {
+    struct fetch *f = l->fetch;
+    for (uint32_t i = 0; i < fill->count; i++)
+      if (is_bad(fill, i) && fill->first + i - f->first < f->count &&
+          !f->status)
+        f->status = fill->status;
+    if (--f->n_pending > 0)
+      continue;
+    f->next = woken;
+    woken = f;
+  }
+  fill->links = NULL;
+  return woken;
+}
+
+/* The good pages become RESIDENT, the bad ones ABSENT.  Returns how many are
+ * good. */
+static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < fill->count; i++) {
+    uint64_t page = fill->first + i;
+    uint8_t *word = &m->words[page];
+    if (is_bad(fill, i)) { /* nothing was written there */
+      residency_move(word, PAGE_FILLING, PAGE_EVICTING);
+      residency_move(word, PAGE_EVICTING, PAGE_ABSENT);
+      continue;
+    }
+    /* A page comes in unused, whatever it was in an earlier life. */
+    if (__atomic_load_n(&m->touched[page], __ATOMIC_RELAXED))
+      __atomic_store_n(&m->touched[page], 0, __ATOMIC_RELAXED);
+    policy_insert(&pc->policy, policy_key(m->id, page));
+    residency_move(word, PAGE_FILLING, PAGE_RESIDENT);
+    n++;
+  }
+  m->charged_pages += (uint64_t)n << m->page_shift;
+  pc->stats.n_filled_pages += n;
+  return n;
+}
+
+static void move_all_locked(struct fill *fill, enum residency from,
+                            enum residency to) {
+  for (uint32_t i = 0; i < fill->count; i++)
+    residency_move(&fill->mirror->words[fill->first + i], from, to);
+}
+
+/* Ends a fill.  `reserved` bytes of the budget are its own, and if that is not
+ * 0 its good pages are written. */
+static void finish(struct fill *fill, uint64_t reserved) {
+  struct mirror *m = fill->mirror;
+  struct page_cache *pc = m->cache;
+  pthread_mutex_lock(&pc->lock);
+  bool keep = reserved > 0 && !fill->stale && !mirror_is_retired(m) &&
+              policy_reserve(&pc->policy, fill->count) == 0;
+  if (keep) {
+    uint64_t n = install_locked(pc, fill);
+    pc->used -= reserved - (n << m->page_shift);
+  } else {
+    move_all_locked(fill, PAGE_FILLING, PAGE_EVICTING);
+    if (reserved > 0) {
+      pthread_mutex_unlock(&pc->lock);
+      mirror_punch(m, fill->first, fill->count);
+      pthread_mutex_lock(&pc->lock);
+    }
+    move_all_locked(fill, PAGE_EVICTING, PAGE_ABSENT);
+    pc->used -= reserved;
+    if (fill->bad != all_bad(fill))
+      pc->stats.n_uncached_pages += fill->count;
+  }
+  pc->stats.n_fill_errors += fill->bad != 0;
+  leave_table_locked(pc, fill);
+  struct fetch *woken = notify_locked(fill);
+  struct fetch *verdicts = verdicts_take_locked(pc);
+  bool last = unref_locked(fill);
+  pthread_mutex_unlock(&pc->lock);
+  if (last)
+    fill_free(fill);
+  fetches_done(woken);
+  fetches_done(verdicts);
+}
+
+void fill_run(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  struct page_cache *pc = m->cache;
+  uint64_t len = (uint64_t)fill->count << m->page_shift;
+  uint64_t reserved = budget_reserve(pc, m, len) ? len : 0;
+  read_source(fill);
+  if (fill->status == -ESTALE) {
+    /* Before anybody wakes: who retries finds the new epoch. */
+    int r = image_refresh(m->image, 0);
+    if (r < 0)
+      fill->status = r;
+  }
+  bool any_good = fill->bad != all_bad(fill);
+  if (reserved > 0 && (!any_good || write_pages(fill) < 0)) {
+    if (any_good) /* no memory for it: what was written goes again */
+      mirror_punch(m, fill->first, fill->count);
+    budget_release(pc, reserved);
+    reserved = 0;
+  }
+  finish(fill, reserved);
+}
+
+void fill_abandon(struct fill *fill, int error) {
+  fill->status = error;
+  fill->bad = all_bad(fill);
+  finish(fill, 0);
+}
+
+/* ---- Bytes that the caller brings ---------------------------------------- */
+
+bool image_install(struct image *img, struct mirror *m, uint64_t page,
+                   const void *bytes, uint64_t generation) {
+  struct page_cache *pc = img->cache;
+  if (page >= m->n_pages || !budget_reserve(pc, m, mirror_page_size(m)))
+    return false;
+  struct fill *fill = NULL;
+  pthread_mutex_lock(&pc->lock);
+  enum residency word = residency_look(&m->words[page]);
+  if (word == PAGE_ABSENT && !mirror_is_retired(m) &&
+      image_generation(img) == generation)
+    fill = begin_locked(pc, m, page, 1);
+  pthread_mutex_unlock(&pc->lock);
+  if (!fill) {
+    budget_release(pc, mirror_page_size(m));
+    return word == PAGE_RESIDENT;
+  }
+  if (mirror_write(m, page, bytes, mirror_page_len(m, page)) < 0) {
+    mirror_punch(m, page, 1);
+    budget_release(pc, mirror_page_size(m));
+    fill_abandon(fill, -ENOMEM);
+    return false;
+  }
+  finish(fill, mirror_page_size(m));
+  return residency_look(&m->words[page]) == PAGE_RESIDENT;
+}

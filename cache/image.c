@@ -1,0 +1,259 @@
+/* Images: a name, a present mirror, and how it gets a new one.
+ *
+ *   I1  `mirror` is the only mirror of the image that is not retired.
+ *   I2  `generation` has moved before any page that was read earlier is
+ *       dropped or any epoch is over, so who reads it before he asks for
+ *       bytes, and again when he has them, knows whether they may be stale. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "cache/page_cache_impl.h"
+
+static int64_t now_ms(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* ---- Mirrors of an image ------------------------------------------------- */
+
+/* A mirror that is not the image's yet.  It takes a reference to `src`. */
+static int make_mirror(struct image *img, struct source *src, uint64_t size,
+                       uint64_t epoch, struct mirror **out) {
+  struct mirror *m;
+  int r = mirror_new(size, img->page_shift, epoch, img->cache->membarrier, &m);
+  if (r < 0)
+    return r;
+  r = mirror_attach(img->cache, img, m);
+  if (r < 0) {
+    mirror_free(m);
+    return r;
+  }
+  if (src)
+    __atomic_fetch_add(&src->n_refs, 1, __ATOMIC_RELAXED);
+  m->source = src;
+  *out = m;
+  return 0;
+}
+
+/* Puts `m` (NULL: none any more) in the place of `old`, which is retired, its
+ * unpinned pages with it.  False if `old` is not current: then nothing. */
+static bool replace_mirror(struct image *img, struct mirror *old,
+                           struct mirror *m) {
+  struct page_cache *pc = img->cache;
+  pthread_mutex_lock(&pc->lock);
+  bool current = img->mirror == old;
+  if (current) {
+    __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
+    __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
+    pc->stats.n_epochs += m != NULL;
+  }
+  pthread_mutex_unlock(&pc->lock);
+  if (!current)
+    return false;
+  evict_range(pc, old, 0, old->n_pages);
+  /* Who waits for a verdict on a page that stays EVICTING looks again, and
+   * finds the mirror retired. */
+  pthread_mutex_lock(&pc->lock);
+  struct fetch *woken = verdicts_take_locked(pc);
+  pthread_mutex_unlock(&pc->lock);
+  fetches_done(woken);
+  if (m && img->ops.changed)
+    img->ops.changed(img->ops.arg, img);
+  mirror_unref(old);
+  return true;
+}
+
+static uint64_t take_epoch(struct image *img) {
+  pthread_mutex_lock(&img->cache->lock);
+  uint64_t epoch = img->next_epoch++;
+  pthread_mutex_unlock(&img->cache->lock);
+  return epoch;
+}
+
+/* A twin of `old`, all absent.  Where the caller brings the bytes the epoch is
+ * the other side's, and only that side changes it. */
+static int make_twin(struct image *img, struct mirror *old,
+                     struct mirror **out) {
+  uint64_t epoch = old->source ? take_epoch(img) : old->epoch;
+  return make_mirror(img, old->source, old->size, epoch, out);
+}
+
+int image_renew(struct image *img, struct mirror *old) {
+  struct mirror *m;
+  int r = make_twin(img, old, &m);
+  if (r == 0 && !replace_mirror(img, old, m))
+    mirror_unref(m);
+  return r;
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+static int make_image(struct page_cache *pc, const char *name,
+                      unsigned page_shift, struct image **out) {
+  if (page_shift < PAGE_SHIFT_MIN || page_shift > PAGE_SHIFT_MAX)
+    return -EINVAL;
+  struct image *img = calloc(1, sizeof *img);
+  if (!img)
+    return -ENOMEM;
+  img->cache = pc;
+  img->page_shift = page_shift;
+  img->n_refs = 1;
+  img->looked_ms = now_ms();
+  pthread_mutex_init(&img->refresh_lock, NULL);
+  img->name = strdup(name);
+  if (!img->name) {
+    image_unref(img);
+    return -ENOMEM;
+  }
+  *out = img;
+  return 0;
+}
+
+int image_new(struct page_cache *pc, const char *name, struct source *src,
+              unsigned page_shift, const struct image_ops *ops,
+              struct image **out) {
+  struct image *img = NULL;
+  src->n_refs = 1; /* ours, until a mirror holds it */
+  int r = make_image(pc, name, page_shift, &img);
+  if (r == 0 && getrandom(&img->next_epoch, sizeof img->next_epoch, 0) !=
+                    (ssize_t)sizeof img->next_epoch)
+    r = -EIO;
+  if (r == 0) {
+    img->ops = *ops;
+    r = make_mirror(img, src, src->size, take_epoch(img), &img->mirror);
+  }
+  source_unref(src);
+  if (r < 0) {
+    if (img)
+      image_unref(img);
+    return r;
+  }
+  *out = img;
+  return 0;
+}
+
+int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
+                     unsigned page_shift, uint64_t epoch, struct image **out) {
+  struct image *img = NULL;
+  int r = make_image(pc, name, page_shift, &img);
+  if (r == 0)
+    r = make_mirror(img, NULL, size, epoch, &img->mirror);
+  if (r < 0) {
+    if (img)
+      image_unref(img);
+    return r;
+  }
+  *out = img;
+  return 0;
+}
+
+void image_free(struct image *img) {
+  if (!img)
+    return;
+  replace_mirror(img, img->mirror, NULL);
+  image_unref(img);
+}
+
+void image_unref(struct image *img) {
+  if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  pthread_mutex_destroy(&img->refresh_lock);
+  free(img->name);
+  free(img);
+}
+
+const char *image_name(const struct image *img) { return img->name; }
+
+unsigned image_page_shift(const struct image *img) { return img->page_shift; }
+
+struct mirror *image_mirror(struct image *img) {
+  pthread_mutex_lock(&img->cache->lock);
+  struct mirror *m = mirror_ref(img->mirror);
+  pthread_mutex_unlock(&img->cache->lock);
+  return m;
+}
+
+bool image_is_current(const struct image *img, const struct mirror *m) {
+  return __atomic_load_n(&img->mirror, __ATOMIC_ACQUIRE) == m;
+}
+
+uint64_t image_generation(const struct image *img) {
+  return __atomic_load_n(&img->generation, __ATOMIC_ACQUIRE);
+}
+
+/* ---- Change -------------------------------------------------------------- */
+
+static int refresh_locked(struct image *img) {
+  struct mirror *old = image_mirror(img);
+  struct source *src = NULL;
+  int r = 0;
+  if (old->source && old->source->ops->reopen)
+    r = old->source->ops->reopen(old->source, &src);
+  if (src) {
+    struct mirror *m;
+    src->n_refs = 1;
+    r = make_mirror(img, src, src->size, take_epoch(img), &m);
+    if (r == 0 && !replace_mirror(img, old, m))
+      mirror_unref(m);
+    source_unref(src);
+  }
+  mirror_unref(old);
+  return r;
+}
+
+int image_refresh(struct image *img, int min_interval_ms) {
+  int r = 0;
+  pthread_mutex_lock(&img->refresh_lock);
+  int64_t now = now_ms();
+  if (now - img->looked_ms >= min_interval_ms) {
+    img->looked_ms = now;
+    r = refresh_locked(img);
+  }
+  pthread_mutex_unlock(&img->refresh_lock);
+  return r;
+}
+
+int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch) {
+  struct mirror *old = image_mirror(img);
+  int r = 0;
+  if (old->epoch != epoch) {
+    struct mirror *m;
+    r = make_mirror(img, NULL, size, epoch, &m);
+    if (r == 0 && !replace_mirror(img, old, m))
+      mirror_unref(m);
+  }
+  mirror_unref(old);
+  return r;
+}
+
+int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
+  struct page_cache *pc = img->cache;
+  struct mirror *m = image_mirror(img), *spare = NULL;
+  int r = 0;
+  if (first >= m->n_pages || count == 0)
+    goto out;
+  if (count > m->n_pages - first)
+    count = m->n_pages - first;
+  /* In case a page is pinned; made beforehand, since once pages are EVICTING
+   * it is too late to fail. */
+  r = make_twin(img, m, &spare);
+  if (r < 0)
+    goto out;
+  pthread_mutex_lock(&pc->lock);
+  __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
+  m->generation++;
+  fills_mark_stale_locked(pc, m, first, count);
+  pthread_mutex_unlock(&pc->lock);
+  if (evict_range(pc, m, first, count) > 0 && replace_mirror(img, m, spare))
+    spare = NULL;
+out:
+  mirror_unref(spare);
+  mirror_unref(m);
+  return r;
+}

@@ -1,0 +1,208 @@
+#include "cache/mirror.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+/* The words start behind the header, on a page of their own. */
+#define WORDS_OFFSET 4096
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); }
+
+/* ftruncate past RLIMIT_FSIZE kills with SIGXFSZ: look first. */
+static int check_file_size(uint64_t len) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+      len > limit.rlim_cur)
+    return -EFBIG;
+  return 0;
+}
+
+/* A sparse memfd of `len` bytes that nobody can resize, nor reopen for writing
+ * through /proc but root and our own uid.  F_SEAL_FUTURE_WRITE would forbid
+ * punching, to us too. */
+static int sparse_memfd(const char *name, size_t len) {
+  int r = check_file_size(len);
+  if (r < 0)
+    return r;
+  int fd =
+      memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0)
+    return -errno;
+  if (ftruncate(fd, (off_t)len) < 0 || fchmod(fd, 0400) < 0 ||
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+    r = -errno;
+    close(fd);
+    return r;
+  }
+  return fd;
+}
+
+/* Maps a sparse memfd without filling its holes: PROT_NONE first, so that
+ * mlockall(MCL_FUTURE) finds nothing to lock, and left out of core dumps. */
+static void *map_sparse(int fd, size_t len, int prot) {
+  void *at = mmap(NULL, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  if (at == MAP_FAILED)
+    return NULL;
+  if (munlock(at, len) < 0 || madvise(at, len, MADV_DONTDUMP) < 0 ||
+      mprotect(at, len, prot) < 0) {
+    munmap(at, len);
+    return NULL;
+  }
+  return at;
+}
+
+static int make_pages(struct mirror *m) {
+  m->pages_len = (m->n_pages ? m->n_pages : 1) << m->page_shift;
+  m->pages_fd = sparse_memfd("cachet-pages", m->pages_len);
+  if (m->pages_fd < 0)
+    return m->pages_fd;
+  m->base = map_sparse(m->pages_fd, m->pages_len, PROT_READ);
+  return m->base ? 0 : -ENOMEM;
+}
+
+static int make_words(struct mirror *m, bool membarrier) {
+  m->words_len = WORDS_OFFSET + round_up(m->n_pages ? m->n_pages : 1, 4096);
+  m->words_fd = sparse_memfd("cachet-words", m->words_len);
+  if (m->words_fd < 0)
+    return m->words_fd;
+  uint8_t *at = map_sparse(m->words_fd, m->words_len, PROT_READ | PROT_WRITE);
+  if (!at)
+    return -ENOMEM;
+  m->words = at + WORDS_OFFSET;
+  m->header = (struct mirror_header *)at;
+  *m->header = (struct mirror_header){
+      .magic = "cachetd",
+      .layout = MIRROR_LAYOUT,
+      .page_size = 1u << m->page_shift,
+      .image_size = m->size,
+      .epoch = m->epoch,
+      .words_offset = WORDS_OFFSET,
+      .membarrier = membarrier,
+  };
+  return 0;
+}
+
+static int make_touched(struct mirror *m) {
+  m->touched_len = round_up(m->n_pages ? m->n_pages : 1, 4096);
+  m->touched_fd = sparse_memfd("cachet-touched", m->touched_len);
+  if (m->touched_fd < 0)
+    return m->touched_fd;
+  m->touched =
+      map_sparse(m->touched_fd, m->touched_len, PROT_READ | PROT_WRITE);
+  return m->touched ? 0 : -ENOMEM;
+}
+
+int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
+               bool membarrier, struct mirror **out) {
+  uint64_t page_size = 1ull << page_shift;
+  if (size > MIRROR_MAX_SIZE)
+    return -EFBIG;
+  struct mirror *m = calloc(1, sizeof *m);
+  if (!m)
+    return -ENOMEM;
+  m->epoch = epoch;
+  m->size = size;
+  m->n_pages = (size + page_size - 1) >> page_shift;
+  m->page_shift = page_shift;
+  m->n_refs = 1;
+  m->pages_fd = m->words_fd = m->touched_fd = -1;
+  int r = make_pages(m);
+  if (r == 0)
+    r = make_words(m, membarrier);
+  if (r == 0)
+    r = make_touched(m);
+  if (r < 0) {
+    mirror_free(m);
+    return r;
+  }
+  *out = m;
+  return 0;
+}
+
+static void close_fd(int fd) {
+  if (fd >= 0)
+    close(fd);
+}
+
+void mirror_free(struct mirror *m) {
+  if (!m)
+    return;
+  if (m->base)
+    munmap((void *)m->base, m->pages_len);
+  if (m->header)
+    munmap(m->header, m->words_len);
+  if (m->touched)
+    munmap(m->touched, m->touched_len);
+  close_fd(m->pages_fd);
+  close_fd(m->words_fd);
+  close_fd(m->touched_fd);
+  free(m);
+}
+
+int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
+                 size_t len) {
+  const char *from = bytes;
+  off_t at = (off_t)(page << m->page_shift);
+  while (len > 0) {
+    ssize_t n = pwrite(m->pages_fd, from, len, at);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      return -errno;
+    from += n;
+    at += n;
+    len -= (size_t)n;
+  }
+  return 0;
+}
+
+void mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
+  off_t at = (off_t)(page << m->page_shift);
+  off_t len = (off_t)(count << m->page_shift);
+  int r;
+  do
+    r = fallocate(m->pages_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
+                  len);
+  while (r < 0 && errno == EINTR);
+  assert(r == 0);
+}
+
+static uint64_t allocated(int fd) {
+  struct stat st;
+  return fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+uint64_t mirror_page_bytes(const struct mirror *m) {
+  return allocated(m->pages_fd);
+}
+
+uint64_t mirror_meta_bytes(const struct mirror *m) {
+  return allocated(m->words_fd) + allocated(m->touched_fd);
+}
+
+uint64_t mirror_meta_len(const struct mirror *m) {
+  return m->words_len + m->touched_len;
+}
+
+uint64_t mirror_next_words(const struct mirror *m, uint64_t page) {
+  if (page >= m->n_pages)
+    return m->n_pages;
+  off_t at = lseek(m->words_fd, (off_t)(WORDS_OFFSET + page), SEEK_DATA);
+  if (at < 0) /* ENXIO: only a hole is left */
+    return errno == ENXIO ? m->n_pages : page;
+  uint64_t next = (uint64_t)at - WORDS_OFFSET;
+  return next < m->n_pages ? next : m->n_pages;
+}

@@ -1,0 +1,118 @@
+/* A mirror: one epoch's sparse twin of an image, in memory.
+ *
+ * Page n of the image is page n of the mirror.  Three memfds: the pages, the
+ * residency words (behind a header), the touched bytes.
+ *
+ *   M1  A page is written only into a hole, by mirror_write(), by the owner of
+ *       its FILLING word.  It is punched only by the owner of its EVICTING
+ *       word.  So the bytes under a RESIDENT word never change.
+ *   M2  `size`, `epoch` and the addresses are fixed.  A changed image gets a
+ *       new mirror; the old one is retired and lives until its last reference.
+ *   M3  A retired mirror gains no RESIDENT word. */
+#ifndef CACHE_MIRROR_H
+#define CACHE_MIRROR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct image;
+struct page_cache;
+struct pin_table;
+struct source;
+
+/* What stands at the start of the words' memfd; the words follow at
+ * `words_offset`.  All little-endian; fixed but for `retired`. */
+struct mirror_header {
+  char magic[8]; /* "cachetd\0" */
+  uint32_t layout;
+  uint32_t page_size;
+  uint64_t image_size;
+  uint64_t epoch;
+  uint64_t words_offset;
+  uint32_t membarrier; /* 1: the evictor uses it, a reader needs no fence */
+  uint32_t retired;    /* 1: this epoch is over; attach again */
+};
+
+#define MIRROR_LAYOUT 1
+
+/* Half of what 47 bits of address space can map. */
+#define MIRROR_MAX_SIZE (1ull << 46)
+
+struct mirror {
+  uint64_t epoch;
+  uint64_t size; /* of the image, in bytes */
+  uint64_t n_pages;
+  unsigned page_shift;
+  const uint8_t *base; /* the pages, mapped read-only */
+  uint8_t *words;
+  uint8_t *touched;
+  struct mirror_header *header;
+  struct source *source; /* this epoch's; NULL where the caller brings bytes */
+
+  /* private to cache/ */
+  int pages_fd, words_fd, touched_fd;
+  size_t pages_len, words_len, touched_len; /* of the mappings */
+  unsigned n_refs;                          /* atomic; relaxed but the last */
+
+  /* under the cache lock, but for the pointers, which are fixed */
+  struct page_cache *cache;
+  struct image *image;      /* referenced */
+  uint64_t generation;      /* counts invalidations */
+  uint32_t id;              /* index into the cache's mirrors */
+  struct pin_table *tables; /* of the views open on it */
+  uint64_t charged_pages;   /* bytes of the budget: its pages */
+  uint64_t charged_meta;    /* bytes of the budget: words and touched bytes */
+};
+
+static inline size_t mirror_page_size(const struct mirror *m) {
+  return (size_t)1 << m->page_shift;
+}
+
+/* How many bytes of the image page `page` has: less in the last one. */
+static inline size_t mirror_page_len(const struct mirror *m, uint64_t page) {
+  uint64_t left = m->size - (page << m->page_shift);
+  return left < mirror_page_size(m) ? (size_t)left : mirror_page_size(m);
+}
+
+static inline bool mirror_is_retired(const struct mirror *m) {
+  return __atomic_load_n(&m->header->retired, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* Makes a mirror of `size` bytes, all absent, with one reference and no
+ * cache.  0 or a
+ * negative errno: -EFBIG where the process may not make or map one so large. */
+int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
+               bool membarrier, struct mirror **out);
+
+/* Frees the memory; NULL is fine.  Others use mirror_unref(). */
+void mirror_free(struct mirror *m);
+
+/* Copies `len` bytes into the hole at `page`.  0 or a negative errno. */
+int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
+                 size_t len);
+
+/* Makes `count` pages a hole again.  It cannot fail: no seal forbids it, and
+ * punching a memfd allocates nothing. */
+void mirror_punch(struct mirror *m, uint64_t page, uint64_t count);
+
+/* Bytes that the memfds have allocated: the pages; words and touched bytes. */
+uint64_t mirror_page_bytes(const struct mirror *m);
+uint64_t mirror_meta_bytes(const struct mirror *m);
+
+/* The most that mirror_meta_bytes() can come to. */
+uint64_t mirror_meta_len(const struct mirror *m);
+
+/* The first page from `page` on whose word is in memory at all, n_pages if
+ * there is none: those it skips are ABSENT. */
+uint64_t mirror_next_words(const struct mirror *m, uint64_t page);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,183 @@
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "cache/barrier.h"
+#include "cache/page_cache_impl.h"
+
+/* ---- The cache ----------------------------------------------------------- */
+
+int page_cache_new(const struct page_cache_options *options,
+                   struct page_cache **out) {
+  struct page_cache *pc = calloc(1, sizeof *pc);
+  if (!pc)
+    return -ENOMEM;
+  pc->budget = options->budget;
+  pc->membarrier = barrier_register();
+  pthread_mutex_init(&pc->lock, NULL);
+  pthread_cond_init(&pc->wanted, NULL);
+  policy_init(&pc->policy);
+  if (options->evictor) {
+    pc->has_evictor = true;
+    int r = pthread_create(&pc->evictor, NULL, evictor_main, pc);
+    if (r) {
+      pc->has_evictor = false;
+      page_cache_free(pc);
+      return -r;
+    }
+  }
+  *out = pc;
+  return 0;
+}
+
+void page_cache_free(struct page_cache *pc) {
+  if (!pc)
+    return;
+  if (pc->has_evictor) {
+    pthread_mutex_lock(&pc->lock);
+    pc->stop = true;
+    pthread_cond_signal(&pc->wanted);
+    pthread_mutex_unlock(&pc->lock);
+    pthread_join(pc->evictor, NULL);
+  }
+  for (uint32_t i = 0; i < pc->n_mirrors; i++)
+    assert(!pc->mirrors[i]);
+  assert(!pc->fills && pc->used == 0);
+  free(pc->mirrors);
+  policy_fini(&pc->policy);
+  pthread_cond_destroy(&pc->wanted);
+  pthread_mutex_destroy(&pc->lock);
+  free(pc);
+}
+
+void page_cache_get_stats(struct page_cache *pc, struct page_cache_stats *out) {
+  pthread_mutex_lock(&pc->lock);
+  *out = pc->stats;
+  out->budget = pc->budget;
+  out->used = pc->used;
+  pthread_mutex_unlock(&pc->lock);
+}
+
+uint64_t page_cache_allocated(struct page_cache *pc) {
+  uint64_t sum = 0;
+  pthread_mutex_lock(&pc->lock);
+  for (uint32_t i = 0; i < pc->n_mirrors; i++)
+    if (pc->mirrors[i])
+      sum +=
+          mirror_page_bytes(pc->mirrors[i]) + mirror_meta_bytes(pc->mirrors[i]);
+  pthread_mutex_unlock(&pc->lock);
+  return sum;
+}
+
+/* ---- Mirrors of the cache ------------------------------------------------ */
+
+static int slot_for_locked(struct page_cache *pc, uint32_t *out) {
+  for (uint32_t i = 0; i < pc->n_mirrors; i++)
+    if (!pc->mirrors[i]) {
+      *out = i;
+      return 0;
+    }
+  uint32_t n = pc->n_mirrors ? 2 * pc->n_mirrors : 4;
+  struct mirror **grown = realloc(pc->mirrors, n * sizeof(*grown));
+  if (!grown)
+    return -ENOMEM;
+  *out = pc->n_mirrors;
+  for (uint32_t i = pc->n_mirrors; i < n; i++)
+    grown[i] = NULL;
+  pc->mirrors = grown;
+  pc->n_mirrors = n;
+  return 0;
+}
+
+int mirror_attach(struct page_cache *pc, struct image *img, struct mirror *m) {
+  pthread_mutex_lock(&pc->lock);
+  int r = slot_for_locked(pc, &m->id);
+  if (r == 0) {
+    pc->mirrors[m->id] = m;
+    m->cache = pc;
+    m->image = img;
+    __atomic_fetch_add(&img->n_refs, 1, __ATOMIC_RELAXED);
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return r;
+}
+
+struct mirror *mirror_ref(struct mirror *m) {
+  __atomic_fetch_add(&m->n_refs, 1, __ATOMIC_RELAXED);
+  return m;
+}
+
+void source_unref(struct source *src) {
+  if (src && __atomic_sub_fetch(&src->n_refs, 1, __ATOMIC_ACQ_REL) == 0)
+    src->ops->close(src);
+}
+
+void mirror_unref(struct mirror *m) {
+  /* Release our use of it; acquire everybody's before we free it. */
+  if (!m || __atomic_sub_fetch(&m->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  struct page_cache *pc = m->cache;
+  struct image *img = m->image;
+  struct source *src = m->source;
+  pthread_mutex_lock(&pc->lock);
+  assert(!m->tables && pc->mirrors[m->id] == m);
+  pc->mirrors[m->id] = NULL;
+  pc->used -= m->charged_pages + m->charged_meta;
+  pthread_mutex_unlock(&pc->lock);
+  mirror_free(m);
+  source_unref(src);
+  image_unref(img);
+}
+
+/* ---- Views --------------------------------------------------------------- */
+
+/* All range slots together: an eighth of the cache. */
+static uint32_t range_capacity(const struct page_cache *pc, unsigned shift) {
+  uint64_t pages = (pc->budget >> shift) / 8 / PIN_N_RANGE_SLOTS;
+  if (pages < 1)
+    return 1;
+  return pages < PIN_MAX_COUNT ? (uint32_t)pages : PIN_MAX_COUNT;
+}
+
+int view_open(struct view *v, struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  struct pin_table *t = aligned_alloc(64, (sizeof *t + 63) & ~(size_t)63);
+  if (!t)
+    return -ENOMEM;
+  *t = (struct pin_table){
+      .mirror = mirror_ref(m),
+      .range_capacity = range_capacity(pc, m->page_shift),
+  };
+  pthread_mutex_lock(&pc->lock);
+  t->next = m->tables;
+  t->link = &m->tables;
+  if (t->next)
+    t->next->link = &t->next;
+  m->tables = t;
+  pthread_mutex_unlock(&pc->lock);
+  *v = (struct view){
+      .base = m->base,
+      .words = m->words,
+      .touched = m->touched,
+      .table = t,
+      .fence = !m->header->membarrier,
+  };
+  return 0;
+}
+
+void view_close(struct view *v) {
+  struct pin_table *t = v->table;
+  if (!t)
+    return;
+  for (unsigned i = 0; i < PIN_N_SLOTS; i++)
+    assert(t->slots[i] == 0);
+  struct mirror *m = t->mirror;
+  pthread_mutex_lock(&m->cache->lock);
+  *t->link = t->next;
+  if (t->next)
+    t->next->link = t->link;
+  pthread_mutex_unlock(&m->cache->lock);
+  free(t);
+  *v = (struct view){0};
+  mirror_unref(m);
+}

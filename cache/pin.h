@@ -1,0 +1,78 @@
+/* Pins: a reader publishes which pages it looks at; the evictor looks.
+ *
+ *     reader                                evictor (a batch of victims)
+ *     1 store pin (release) + fence         1 RESIDENT -> EVICTING, each by CAS
+ *     2 load word (acquire)                 2 membarrier
+ *     3 RESIDENT: use the bytes             3 read every pin (acquire)
+ *       else: ask for a fill                4 pinned: back to RESIDENT
+ *     4 store 0 (release)                     else: punch, then ABSENT
+ *
+ * Either the evictor's step 3 sees the pin, or the reader's step 2 sees
+ * EVICTING: between 1 and 2 each side has a full fence.  The evictor's
+ * membarrier supplies the reader's, so that a hit pays for a compiler fence
+ * only; where membarrier is not to be had the reader pays (see barrier.h).
+ *
+ * A table belongs to one reader (a handle, a worker) and one mirror.  Slot i
+ * may name at most pin_capacity(i) pages; a word beyond that is void.  The
+ * evictor judges each slot alone and never adds slots up.  */
+#ifndef CACHE_PIN_H
+#define CACHE_PIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The slots of a table: one for the page of the last access, one for each
+ * slice of one page, a few for ranges. */
+enum {
+  PIN_SLOT_CURSOR = 0,
+  PIN_SLOT_PAGE = 1, /* the first of PIN_N_PAGE_SLOTS */
+  PIN_N_PAGE_SLOTS = 64,
+  PIN_SLOT_RANGE = PIN_SLOT_PAGE + PIN_N_PAGE_SLOTS,
+  PIN_N_RANGE_SLOTS = 4,
+  PIN_N_SLOTS = PIN_SLOT_RANGE + PIN_N_RANGE_SLOTS,
+};
+
+/* {first page, count} in one word, so that it is stored and read at once; 0 is
+ * none.  40 bits of page number: a mirror must fit the address space. */
+#define PIN_COUNT_BITS 24
+#define PIN_MAX_COUNT ((1u << PIN_COUNT_BITS) - 1)
+#define PIN_MAX_PAGE ((1ull << (64 - PIN_COUNT_BITS)) - 1)
+
+static inline uint64_t pin_word(uint64_t first, uint32_t count) {
+  return first << PIN_COUNT_BITS | count;
+}
+static inline uint64_t pin_first(uint64_t word) {
+  return word >> PIN_COUNT_BITS;
+}
+static inline uint32_t pin_count(uint64_t word) {
+  return (uint32_t)(word & PIN_MAX_COUNT);
+}
+
+struct mirror;
+
+struct pin_table {
+  uint64_t slots[PIN_N_SLOTS];    /* written by the reader only */
+  uint32_t range_capacity;        /* pages a range slot may name; fixed */
+  struct mirror *mirror;          /* fixed; the table holds a reference */
+  struct pin_table *next, **link; /* the mirror's list, under the cache lock */
+};
+
+static inline uint32_t pin_capacity(const struct pin_table *t, unsigned slot) {
+  return slot < PIN_SLOT_RANGE ? 1 : t->range_capacity;
+}
+
+/* Withdraws a pin.  Release: our reads of the pages happen before the evictor
+ * that sees no pin (acquire, pin_scan()) punches them. */
+static inline void pin_clear(uint64_t *slot) {
+  __atomic_store_n(slot, 0, __ATOMIC_RELEASE);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

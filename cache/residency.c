@@ -1,0 +1,40 @@
+#include "cache/residency.h"
+
+#include <assert.h>
+
+static bool allowed(enum residency from, enum residency to) {
+  switch (from) {
+  case PAGE_ABSENT:
+    return to == PAGE_FILLING || to == PAGE_EVICTING;
+  case PAGE_FILLING:
+    return to == PAGE_RESIDENT || to == PAGE_EVICTING;
+  case PAGE_RESIDENT:
+    return to == PAGE_EVICTING;
+  case PAGE_EVICTING:
+    return to == PAGE_ABSENT || to == PAGE_RESIDENT;
+  }
+  return false;
+}
+
+bool residency_move(uint8_t *word, enum residency from, enum residency to) {
+  assert(allowed(from, to));
+  uint8_t expected = (uint8_t)from;
+  /* Release: the page's bytes before RESIDENT, the punch before ABSENT.
+   * Acquire: our writes into the hole come after we own the word. */
+  return __atomic_compare_exchange_n(word, &expected, (uint8_t)to, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+const char *residency_name(enum residency r) {
+  switch (r) {
+  case PAGE_ABSENT:
+    return "ABSENT";
+  case PAGE_FILLING:
+    return "FILLING";
+  case PAGE_RESIDENT:
+    return "RESIDENT";
+  case PAGE_EVICTING:
+    return "EVICTING";
+  }
+  return "?";
+}

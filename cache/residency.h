@@ -1,0 +1,49 @@
+/* Residency: which pages of a mirror are there.  One byte a page.
+ *
+ *     ABSENT -> FILLING -> RESIDENT -> EVICTING -> ABSENT
+ *     FILLING -> EVICTING -> ABSENT    a failed or stale fill punches what it
+ *                                      wrote
+ *     EVICTING -> RESIDENT             it was pinned
+ *     ABSENT -> EVICTING -> ABSENT     the janitor: whoever punches owns the
+ *                                      word
+ *
+ * This is the only place where a word changes, always by compare-and-swap.
+ * Who moved a word to FILLING or EVICTING owns it, and moves it on.  In a
+ * retired mirror EVICTING is final.
+ *
+ * Bytes and __atomic builtins, not _Atomic: the array lies in memory that
+ * other processes map, and C++ tests include this. */
+#ifndef CACHE_RESIDENCY_H
+#define CACHE_RESIDENCY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum residency {
+  PAGE_ABSENT = 0, /* zero: a fresh, sparse array says ABSENT everywhere */
+  PAGE_FILLING = 1,
+  PAGE_RESIDENT = 2,
+  PAGE_EVICTING = 3,
+};
+
+/* What a word says.  Acquire: who sees RESIDENT sees the page's bytes; pairs
+ * with residency_move()'s release. */
+static inline enum residency residency_look(const uint8_t *word) {
+  return (enum residency)__atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/* Moves a word from one state to another; false if it said something else.
+ * Asserts that the table above allows it. */
+bool residency_move(uint8_t *word, enum residency from, enum residency to);
+
+const char *residency_name(enum residency r);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

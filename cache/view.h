@@ -1,0 +1,73 @@
+/* A view: the reader's half of the page cache.  The hot path lives here.
+ *
+ * A view is one reader's access to one mirror: addresses, and a pin table of
+ * its own.  One thread at a time.  No lock, no system call, no allocation. */
+#ifndef CACHE_VIEW_H
+#define CACHE_VIEW_H
+
+#include "cache/mirror.h"
+#include "cache/pin.h"
+#include "cache/residency.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct view {
+  const uint8_t *base;
+  const uint8_t *words;
+  uint8_t *touched;
+  struct pin_table *table;
+  bool fence; /* the evictor does not use membarrier: fence ourselves */
+};
+
+/* Publishes a pin; it ends the one that the slot held.  From here the pages
+ * that are found RESIDENT stay put until the pin is cleared or overwritten. */
+static inline void view_pin(const struct view *v, unsigned slot, uint64_t first,
+                            uint32_t count) {
+  __atomic_store_n(&v->table->slots[slot], pin_word(first, count),
+                   __ATOMIC_RELEASE);
+  if (v->fence)
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  else
+    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* pairs with barrier_run() */
+}
+
+static inline void view_unpin(const struct view *v, unsigned slot) {
+  pin_clear(&v->table->slots[slot]);
+}
+
+static inline bool view_is_resident(const struct view *v, uint64_t page) {
+  return residency_look(&v->words[page]) == PAGE_RESIDENT;
+}
+
+/* Notes that a page was used: one bit of frequency for the evictor, which
+ * clears it.  Relaxed: a lost touch costs a miss at worst. */
+static inline void view_touch(const struct view *v, uint64_t page) {
+  if (!__atomic_load_n(&v->touched[page], __ATOMIC_RELAXED))
+    __atomic_store_n(&v->touched[page], 1, __ATOMIC_RELAXED);
+}
+
+/* Pins one page and looks: true if it is resident, and then it is pinned, and
+ * touched.  False: the pin stands all the same (a fill that is asked for now
+ * is protected by it) but protects nothing yet. */
+static inline bool view_pin_page(const struct view *v, unsigned slot,
+                                 uint64_t page) {
+  view_pin(v, slot, page, 1);
+  if (!view_is_resident(v, page))
+    return false;
+  view_touch(v, page);
+  return true;
+}
+
+/* The one place that turns a page into an address. */
+static inline const uint8_t *view_page(const struct view *v, unsigned shift,
+                                       uint64_t page) {
+  return v->base + (page << shift);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,441 @@
+/* libcachet-client: page-by-page read access to images, through a cache.
+ *
+ * An image is a named, read-only array of bytes.  A handle (`cachet *`) reads
+ * one image through a bounded cache of its pages: the cache of this process
+ * (a file, a block device, or a function of yours), or a daemon's.  The calls
+ * are those of Cachet, the OCaml library: load, next, map, get, iter, seq.
+ *
+ * Threads.  A handle belongs to one thread at a time: no two calls on the same
+ * handle may run at once, from whatever thread.  For another thread take
+ * another handle, by cachet_copy().  Handles share what they cache, and that
+ * is synchronised inside.  The library starts no thread, installs no signal
+ * handler and keeps no global state.
+ *
+ * Fork.  A handle does not survive fork() in the child: there each call that
+ * can fail returns CACHET_E_FORKED, and only cachet_close() is of use.  The
+ * parent's handle is undisturbed.  The child may open handles of its own.
+ *
+ * Errors.  Each call returns a status.  Out-parameters are set on CACHET_OK
+ * only.  The story of the last failure is in cachet_errmsg().
+ *
+ * Pages.  "Loads at most n pages" says how many pages a call may have to bring
+ * in from where the image lives; pages that are cached cost nothing of that
+ * kind.  cachet_pages() computes the number beforehand.  A call that loads no
+ * page never waits.
+ *
+ * Offsets, addresses and lengths are in bytes.  64-bit Linux, C11 and C++17.
+ * All calls are there since 1.0. */
+#ifndef CACHET_CACHET_H
+#define CACHET_CACHET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define CACHET_API __attribute__((visibility("default")))
+#else
+#define CACHET_API
+#endif
+
+/* As a uint64_t length: up to the end of the image. */
+#define CACHET_TO_END UINT64_MAX
+
+/* What a call came to.  The numbers are fixed and only ever gain. */
+enum cachet_status {
+  CACHET_OK = 0,
+  CACHET_END = 1,             /* at or past the end, or fewer bytes in that
+                                 page than asked for */
+  CACHET_E_INVAL = -1,        /* an argument that can never be right */
+  CACHET_E_BOUNDS = -2,       /* the bytes asked for reach past the end */
+  CACHET_E_NOMEM = -3,        /* no memory, or no address space */
+  CACHET_E_IO = -4,           /* the image could not be read */
+  CACHET_E_NOIMAGE = -5,      /* there is no image of that name */
+  CACHET_E_ACCESS = -6,       /* not permitted */
+  CACHET_E_CONN = -7,         /* no connection to the daemon */
+  CACHET_E_PROTO = -8,        /* the other side broke the protocol */
+  CACHET_E_TIMEOUT = -9,      /* no answer in time */
+  CACHET_E_BUSY = -10,        /* too many slices held */
+  CACHET_E_FORKED = -11,      /* a handle of the parent process */
+  CACHET_E_CANCELED = -12,    /* cancelled, or the handle was closed */
+  CACHET_E_CHANGED = -13,     /* the image changed during a seq or an iter, or
+                                 again and again during a read */
+  CACHET_E_UNSUPPORTED = -14, /* not possible here */
+};
+
+/* A handle: one thread's view of one image.  Opaque. */
+typedef struct cachet cachet;
+
+/* An asynchronous call that is under way.  Opaque; lives until its callback
+ * has returned. */
+struct cachet_request;
+
+/* What went wrong where there is no handle to ask. */
+struct cachet_error {
+  enum cachet_status code;
+  int sys_errno; /* errno of the system call behind it, or 0 */
+  char message[256];
+};
+
+/* A short English name of a status, in static storage; never NULL. */
+CACHET_API const char *cachet_strerror(enum cachet_status status);
+
+/* The story of the last failure on this handle, which names the object and the
+ * act; inside a callback, that of the callback's request.  Never NULL; ""
+ * before the first failure.  Valid until the next call on the handle. */
+CACHET_API const char *cachet_errmsg(const cachet *c);
+
+/* ---- Opening and closing ------------------------------------------------- */
+
+/* cachet_options.flags */
+#define CACHET_NO_SHARED_MEMORY (1u << 0) /* always by the socket */
+#define CACHET_NO_READAHEAD (1u << 1)     /* load what is asked for, no more */
+
+/* How to open.  Zero it, set `struct_size` to sizeof, then what matters: 0 is
+ * the default everywhere.  It may grow at its end. */
+struct cachet_options {
+  size_t struct_size;
+  uint32_t flags;
+  uint32_t page_size;         /* 4096; a power of two from 4096 to 2 MiB.  A
+                                 daemon's image has the daemon's page size,
+                                 whatever stands here */
+  uint64_t cache_size;        /* bytes; 4 MiB.  For handles that cache in this
+                                 process */
+  int32_t connect_timeout_ms; /* 5000; -1: none */
+  int32_t request_timeout_ms; /* 30000; -1: none */
+};
+
+/* Opens an image and stores a handle in `*out`.
+ *
+ *   disk.img, file:disk.img           a file or block device, in this process
+ *   cachet+unix:///IMAGE?socket=PATH  an image of a daemon on a Unix socket
+ *   cachet+unix:///IMAGE              the same, on the default socket:
+ *                                     $CACHET_SOCKET, else
+ *                                     $XDG_RUNTIME_DIR/cachetd.sock if it is
+ *                                     there, else /run/cachetd/cachetd.sock
+ *   cachet://HOST[:PORT]/IMAGE        an image of a daemon over TCP (10819)
+ *
+ * What has no `scheme:` is a path.  URIs are percent-decoded, paths are not.
+ * An empty IMAGE means the daemon's only image.  `options` and `err` may be
+ * NULL; `*err` is written on failure.
+ *
+ * Waits for the daemon at most connect_timeout_ms.  Loads no page.  The caller
+ * owes one cachet_close(). */
+CACHET_API enum cachet_status cachet_open(const char *uri,
+                                          const struct cachet_options *options,
+                                          cachet **out,
+                                          struct cachet_error *err);
+
+/* Where the bytes of an image come from when you bring them yourself. */
+struct cachet_source {
+  size_t struct_size; /* sizeof; it may grow at its end */
+  uint64_t size;      /* of the image */
+  void *ctx;          /* passed to each function */
+
+  /* Points `*bytes` at the image's bytes from `pos` on and returns how many
+   * there are, at most `len`; 0 past the end; a negative errno on failure.
+   * `pos` is a multiple of the page size.  One atomic act: the bytes are of
+   * one moment.  Never called twice at once, but on any thread that holds a
+   * handle on this source.  The bytes are read before unmap is called. */
+  ssize_t (*map)(void *ctx, uint64_t pos, size_t len, const void **bytes);
+
+  /* Ends what map returned; may be NULL. */
+  void (*unmap)(void *ctx, const void *bytes, size_t len);
+
+  /* Runs once, after the last handle is closed, on the thread that closed it;
+   * may be NULL.  Does not run when cachet_make() fails. */
+  void (*close)(void *ctx);
+};
+
+/* Makes a handle over a source of your own, cached in this process.  Copies
+ * `*source`.  Loads no page.  Semantics: Cachet's `make`. */
+CACHET_API enum cachet_status cachet_make(const struct cachet_source *source,
+                                          const struct cachet_options *options,
+                                          cachet **out,
+                                          struct cachet_error *err);
+
+/* Makes another handle on the same cache, with a connection, counters and pins
+ * of its own, for another thread.  The call itself reads `c` and belongs to
+ * the thread of `c`.  May wait for a daemon, as cachet_open() does; loads no
+ * page.  Either handle may be closed first. */
+CACHET_API enum cachet_status cachet_copy(cachet *c, cachet **out,
+                                          struct cachet_error *err);
+
+/* Ends a handle: outstanding requests complete with CACHET_E_CANCELED, from
+ * inside this call, and its slices end.  NULL is fine.  Not from a callback. */
+CACHET_API void cachet_close(cachet *c);
+
+/* ---- Loading ------------------------------------------------------------- */
+
+/* A read-only view of a run of the image's bytes.  Byte 0 of `data` is byte
+ * `offset` of the image.  The bytes stay readable, and the same, until
+ * cachet_release(): through eviction, invalidation, a new epoch, the death of
+ * the daemon.  Other threads may read `data`; only the handle's thread may
+ * release it. */
+struct cachet_slice {
+  uint64_t offset;
+  size_t length; /* the page size, less in the last page, or what map gave */
+  const uint8_t *data;
+  uint64_t pin;      /* private to the library */
+  uint64_t reserved; /* private to the library */
+};
+
+/* Loads the page that holds byte `addr` and describes it in `*out`: `data` is
+ * the page's first byte, `offset` its address.  Waits for the page if it is
+ * not cached.  Loads at most one page.  Semantics: Cachet's `load`.
+ *
+ * Returns CACHET_OK, and the caller owes one cachet_release(); CACHET_END if
+ * fewer than `min_len` bytes of that page lie at or after `addr`, or `addr` is
+ * at or past the end; CACHET_E_INVAL if `min_len` is more than a page;
+ * CACHET_E_BUSY if cachet_pin_limit() slices are held.  `min_len` 0 gives a
+ * slice wherever there is a page. */
+CACHET_API enum cachet_status
+cachet_load(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out);
+
+/* Loads the page at `slice->offset + slice->length`: CACHET_END when that is
+ * the end.  Releases nothing; `out` may be `slice` once that one is released.
+ * Loads at most one page.  Semantics: Cachet's `next`. */
+CACHET_API enum cachet_status cachet_next(cachet *c,
+                                          const struct cachet_slice *slice,
+                                          struct cachet_slice *out);
+
+/* Describes the `len` bytes from `addr` on as one contiguous slice, of any
+ * number of pages, whose `offset` is `addr`.  Cut short at the image's end
+ * (`length` says how much there is), CACHET_END when nothing is left.  `len`
+ * 0 is CACHET_E_INVAL.  Never mixes two epochs: CACHET_E_CHANGED when the
+ * image changed again and again meanwhile.  Loads at most
+ * cachet_pages(c, addr, len) pages.  Semantics: Cachet's `map`. */
+CACHET_API enum cachet_status cachet_map(cachet *c, uint64_t addr, uint64_t len,
+                                         struct cachet_slice *out);
+
+/* Ends a slice.  A zeroed or an already released slice is left alone. */
+CACHET_API void cachet_release(cachet *c, struct cachet_slice *slice);
+
+/* How many slices may be held on a handle at once: at least 64. */
+CACHET_API size_t cachet_pin_limit(const cachet *c);
+
+/* Where byte `addr` of the image is in memory, or NULL if the slice does not
+ * hold it. */
+static inline const uint8_t *cachet_slice_at(const struct cachet_slice *slice,
+                                             uint64_t addr) {
+  if (addr < slice->offset || addr - slice->offset >= slice->length)
+    return NULL;
+  return slice->data + (addr - slice->offset);
+}
+
+/* ---- Getting ------------------------------------------------------------- */
+
+/* Each stores the integer at `addr` in `*out`: u unsigned, i two's complement,
+ * le little-endian, be big-endian, ne this machine's order.  `addr` need not
+ * be aligned, and the value may cross pages.  CACHET_E_BOUNDS if it reaches
+ * past the end.  Loads at most one page, or two where the value crosses.
+ * Semantics: Cachet's `get_uint8`, `get_int32_le` and their like. */
+CACHET_API enum cachet_status cachet_get_u8(cachet *c, uint64_t addr,
+                                            uint8_t *out);
+CACHET_API enum cachet_status cachet_get_i8(cachet *c, uint64_t addr,
+                                            int8_t *out);
+CACHET_API enum cachet_status cachet_get_u16le(cachet *c, uint64_t addr,
+                                               uint16_t *out);
+CACHET_API enum cachet_status cachet_get_u16be(cachet *c, uint64_t addr,
+                                               uint16_t *out);
+CACHET_API enum cachet_status cachet_get_u16ne(cachet *c, uint64_t addr,
+                                               uint16_t *out);
+CACHET_API enum cachet_status cachet_get_i16le(cachet *c, uint64_t addr,
+                                               int16_t *out);
+CACHET_API enum cachet_status cachet_get_i16be(cachet *c, uint64_t addr,
+                                               int16_t *out);
+CACHET_API enum cachet_status cachet_get_i16ne(cachet *c, uint64_t addr,
+                                               int16_t *out);
+CACHET_API enum cachet_status cachet_get_u32le(cachet *c, uint64_t addr,
+                                               uint32_t *out);
+CACHET_API enum cachet_status cachet_get_u32be(cachet *c, uint64_t addr,
+                                               uint32_t *out);
+CACHET_API enum cachet_status cachet_get_u32ne(cachet *c, uint64_t addr,
+                                               uint32_t *out);
+CACHET_API enum cachet_status cachet_get_i32le(cachet *c, uint64_t addr,
+                                               int32_t *out);
+CACHET_API enum cachet_status cachet_get_i32be(cachet *c, uint64_t addr,
+                                               int32_t *out);
+CACHET_API enum cachet_status cachet_get_i32ne(cachet *c, uint64_t addr,
+                                               int32_t *out);
+CACHET_API enum cachet_status cachet_get_u64le(cachet *c, uint64_t addr,
+                                               uint64_t *out);
+CACHET_API enum cachet_status cachet_get_u64be(cachet *c, uint64_t addr,
+                                               uint64_t *out);
+CACHET_API enum cachet_status cachet_get_u64ne(cachet *c, uint64_t addr,
+                                               uint64_t *out);
+CACHET_API enum cachet_status cachet_get_i64le(cachet *c, uint64_t addr,
+                                               int64_t *out);
+CACHET_API enum cachet_status cachet_get_i64be(cachet *c, uint64_t addr,
+                                               int64_t *out);
+CACHET_API enum cachet_status cachet_get_i64ne(cachet *c, uint64_t addr,
+                                               int64_t *out);
+
+/* Copies `len` bytes from `addr` on into `buf`: all of them, of one epoch, or
+ * an error; on an error the content of `buf` is undefined.  Bounds are checked
+ * first: CACHET_E_BOUNDS.  `len` 0 is CACHET_OK anywhere.  Loads at most
+ * cachet_pages(c, addr, len) pages, more only if the image changes meanwhile.
+ * Semantics: Cachet's `blit_to_bytes`. */
+CACHET_API enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
+                                          size_t len);
+
+/* As cachet_read(), into memory from malloc(3) with a NUL after the `len`
+ * bytes; the caller frees it.  Semantics: Cachet's `get_string`. */
+CACHET_API enum cachet_status cachet_get_string(cachet *c, uint64_t addr,
+                                                size_t len, char **out);
+
+/* Calls `fn` for each byte from `addr` on, `len` of them; a non-zero result
+ * stops it, which is CACHET_OK.  `fn` may use the handle, but not close it.
+ * CACHET_E_BOUNDS before the first byte if the range reaches past the end;
+ * with CACHET_TO_END it never does while `addr` is at most the size.
+ * CACHET_E_CHANGED, after the bytes of one epoch, if the image changes.  Loads
+ * at most cachet_pages(c, addr, len) pages.  Semantics: Cachet's `iter`. */
+CACHET_API enum cachet_status cachet_iter(cachet *c, uint64_t addr,
+                                          uint64_t len,
+                                          int (*fn)(void *arg, uint8_t byte),
+                                          void *arg);
+
+/* A walk over the image, page by page, in one epoch.  The fields are private;
+ * the struct is yours to place. */
+struct cachet_seq {
+  cachet *c;
+  uint64_t next;
+  struct cachet_slice slice;
+  uint64_t reserved[4];
+};
+
+/* Begins a walk from `addr` to the end.  Loads nothing.  `addr` past the end
+ * is CACHET_E_BOUNDS; at the end, the walk is empty.  The caller owes one
+ * cachet_seq_end().  Semantics: Cachet's `get_seq`. */
+CACHET_API enum cachet_status cachet_seq_begin(cachet *c, uint64_t addr,
+                                               struct cachet_seq *seq);
+
+/* The next piece of the walk: the first starts at the address the walk began
+ * at, each later one at a page.  It belongs to the seq and stays until the
+ * next call on it.  CACHET_END at the end; CACHET_E_CHANGED if the image
+ * changed since the walk began.  Loads at most one page. */
+CACHET_API enum cachet_status cachet_seq_next(struct cachet_seq *seq,
+                                              struct cachet_slice *out);
+
+/* Ends a walk and its slice. */
+CACHET_API void cachet_seq_end(struct cachet_seq *seq);
+
+/* ---- Asking and steering ------------------------------------------------- */
+
+/* The image's size in bytes.  May change with the epoch. */
+CACHET_API uint64_t cachet_size(const cachet *c);
+
+/* The size of a page in bytes.  Fixed while the handle lives. */
+CACHET_API size_t cachet_page_size(const cachet *c);
+
+/* Which version of the image's content the handle sees.  Never repeats. */
+CACHET_API uint64_t cachet_epoch(const cachet *c);
+
+/* Whether hits are read from a daemon's memory directly. */
+CACHET_API bool cachet_is_shared(const cachet *c);
+
+/* How many page look-ups of this handle found their page, and how many had to
+ * load it or wait for it. */
+CACHET_API uint64_t cachet_hits(const cachet *c);
+CACHET_API uint64_t cachet_misses(const cachet *c);
+
+/* Whether the page that holds `addr` is cached: a load of it now would not
+ * wait.  False past the end.  Sends nothing, loads nothing, touches nothing.
+ * Semantics: Cachet's `is_cached`. */
+CACHET_API bool cachet_is_cached(const cachet *c, uint64_t addr);
+
+/* The most pages that a read of `len` bytes at `addr` may have to load: how
+ * many overlap it.  `len` is cut at the image's end.  Semantics: Cachet's
+ * `syscalls`. */
+CACHET_API uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len);
+
+/* A hint that the range will be read soon.  Returns at once, and may do
+ * nothing.  `len` is cut at the image's end. */
+CACHET_API enum cachet_status cachet_prefetch(cachet *c, uint64_t addr,
+                                              uint64_t len);
+
+/* Drops exactly the pages that overlap the range, here and at the daemon: a
+ * load that begins after this call returned sees bytes read after it.  Slices
+ * that are held keep their bytes.  `len` is cut at the image's end.  At a
+ * daemon this is for root, the daemon's own user, and peers in the group of
+ * its socket; over TCP it is CACHET_E_ACCESS.  Waits for a daemon; loads no
+ * page.  Semantics: Cachet's `invalidate`. */
+CACHET_API enum cachet_status cachet_invalidate(cachet *c, uint64_t addr,
+                                                uint64_t len);
+
+/* ---- In an event loop ---------------------------------------------------- */
+
+/* Asynchronous calls make progress in cachet_dispatch(), which the caller's
+ * event loop runs when cachet_fd() is ready for cachet_events(), or when
+ * cachet_timeout_ms() has passed.  <cachet/libevent.h> does it for libevent.
+ *
+ * A callback runs exactly once for each accepted call (one that returned
+ * CACHET_OK), from cachet_dispatch() only, on its thread and under no lock;
+ * also when the request completes at once or is cancelled.  The exception is
+ * cachet_close(), which runs what is outstanding with CACHET_E_CANCELED.  In a
+ * callback every call is allowed that does not wait; one that would wait
+ * returns CACHET_E_INVAL, and cachet_close() is forbidden.  Blocking calls run
+ * no callbacks.
+ *
+ * In process the source is read on the calling thread, in cachet_dispatch(). */
+
+/* The descriptor to watch, or -1 while there is none.  It may change when the
+ * handle reconnects: ask again after each cachet_dispatch(). */
+CACHET_API int cachet_fd(const cachet *c);
+
+/* The events to watch it for: POLLIN, POLLOUT, or both. */
+CACHET_API short cachet_events(const cachet *c);
+
+/* Call cachet_dispatch() after this many milliseconds at the latest: 0 when
+ * callbacks are due, -1 when nothing is. */
+CACHET_API int cachet_timeout_ms(const cachet *c);
+
+/* Moves outstanding requests forward and runs the callbacks that are due.
+ * Never waits for a daemon.  Returns CACHET_OK; requests report their own
+ * failures.  Not from a callback. */
+CACHET_API enum cachet_status cachet_dispatch(cachet *c);
+
+/* For whoever connects a handle to an event loop (one at a time): `fn` runs on
+ * the handle's thread whenever what the three calls above return may have
+ * changed.  From it, call only those three.  NULL ends it.
+ * cachet_watch_arg() returns the `arg` given last, NULL if none. */
+typedef void (*cachet_watch_cb)(void *arg);
+CACHET_API void cachet_set_watch(cachet *c, cachet_watch_cb fn, void *arg);
+CACHET_API void *cachet_watch_arg(const cachet *c);
+
+/* The end of a cachet_load_async().  On CACHET_OK the callback owns `*slice`'s
+ * pin: it copies the struct and owes one cachet_release().  Otherwise `slice`
+ * is NULL. */
+typedef void (*cachet_load_cb)(void *arg, enum cachet_status status,
+                               struct cachet_slice *slice);
+typedef void (*cachet_read_cb)(void *arg, enum cachet_status status);
+
+/* cachet_load() and cachet_read() without the wait.  An argument that is wrong
+ * from the start is reported by the call, and then no callback runs.  `out`
+ * may be NULL; the request lives until its callback has returned, and `buf`
+ * must live as long.  Loads as many pages as the blocking call. */
+CACHET_API enum cachet_status cachet_load_async(cachet *c, uint64_t addr,
+                                                size_t min_len,
+                                                cachet_load_cb cb, void *arg,
+                                                struct cachet_request **out);
+CACHET_API enum cachet_status cachet_read_async(cachet *c, uint64_t addr,
+                                                void *buf, size_t len,
+                                                cachet_read_cb cb, void *arg,
+                                                struct cachet_request **out);
+
+/* Cancels a request whose callback has not run: it will run with
+ * CACHET_E_CANCELED, from the next cachet_dispatch().  A request that is
+ * complete already completes as it was: CACHET_OK, and no change. */
+CACHET_API enum cachet_status cachet_cancel(cachet *c,
+                                            struct cachet_request *request);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CACHET_CACHET_H */

@@ -1,0 +1,163 @@
+#include "source/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What tells one version of a file from another. */
+struct version {
+  dev_t dev;
+  ino_t ino;
+  uint64_t size;
+  struct timespec mtime, ctime; /* 0 for a block device: opening it, or writing
+                                   elsewhere, may change them */
+};
+
+struct file_source {
+  struct source base;
+  struct version version;
+  int fd;
+  char path[];
+};
+
+static int make(const char *path, int fd, struct source **out);
+
+static struct file_source *file_of(struct source *src) {
+  return (struct file_source *)src;
+}
+
+static bool same_time(struct timespec a, struct timespec b) {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool same_version(const struct version *a, const struct version *b) {
+  return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+         same_time(a->mtime, b->mtime) && same_time(a->ctime, b->ctime);
+}
+
+/* 0 or a negative errno. */
+static int version_of(int fd, struct version *out) {
+  struct stat st;
+  if (fstat(fd, &st) < 0)
+    return -errno;
+  *out = (struct version){.dev = st.st_dev, .ino = st.st_ino};
+  if (S_ISBLK(st.st_mode))
+    return ioctl(fd, BLKGETSIZE64, &out->size) < 0 ? -errno : 0;
+  if (S_ISDIR(st.st_mode))
+    return -EISDIR;
+  if (!S_ISREG(st.st_mode))
+    return -ENODEV;
+  out->size = (uint64_t)st.st_size;
+  out->mtime = st.st_mtim;
+  /* A rename or a link changes the ctime too, not the content; but a writer
+   * can put an mtime back. */
+  out->ctime = st.st_ctim;
+  return 0;
+}
+
+static int read_all(int fd, uint64_t offset, char *buf, size_t len) {
+  while (len > 0) {
+    ssize_t n = pread(fd, buf, len, (off_t)offset);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      return -errno;
+    if (n == 0) /* shorter than it was */
+      return -ESTALE;
+    buf += n;
+    offset += (uint64_t)n;
+    len -= (size_t)n;
+  }
+  return 0;
+}
+
+static int file_read(struct source *src, uint64_t offset, void *buf,
+                     size_t len) {
+  struct file_source *f = file_of(src);
+  int r = read_all(f->fd, offset, buf, len);
+  if (r < 0 && r != -ESTALE)
+    return r;
+  /* After the read: what we read is of this version, or of a later one. */
+  struct version now;
+  int s = version_of(f->fd, &now);
+  if (s < 0)
+    return s;
+  if (!same_version(&now, &f->version))
+    return -ESTALE;
+  /* Short, and yet unchanged: it is our view of it that is wrong. */
+  return r == -ESTALE ? -EIO : 0;
+}
+
+/* The path may be gone, or no longer ours to open.  What we hold open is the
+ * image then, in whatever version it is by now. */
+static int reopen_held(const struct file_source *f, struct source **out) {
+  struct version now;
+  int r = version_of(f->fd, &now);
+  if (r < 0 || same_version(&now, &f->version))
+    return r;
+  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0)
+    return -errno;
+  return make(f->path, fd, out);
+}
+
+static int file_reopen(struct source *src, struct source **out) {
+  struct file_source *f = file_of(src);
+  struct source *fresh;
+  *out = NULL;
+  if (file_source_open(f->path, &fresh) < 0)
+    return reopen_held(f, out);
+  if (same_version(&file_of(fresh)->version, &f->version))
+    fresh->ops->close(fresh);
+  else
+    *out = fresh;
+  return 0;
+}
+
+static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
+  posix_fadvise(file_of(src)->fd, (off_t)offset, (off_t)len,
+                POSIX_FADV_WILLNEED);
+}
+
+static void file_close(struct source *src) {
+  close(file_of(src)->fd);
+  free(src);
+}
+
+static const struct source_ops file_ops = {
+    .kind = "file",
+    .read = file_read,
+    .reopen = file_reopen,
+    .advise = file_advise,
+    .close = file_close,
+};
+
+/* Makes a source over `fd`, which it owns, also on failure. */
+static int make(const char *path, int fd, struct source **out) {
+  size_t path_len = strlen(path) + 1;
+  struct file_source *f = calloc(1, sizeof *f + path_len);
+  int r = f ? version_of(fd, &f->version) : -ENOMEM;
+  if (r < 0) {
+    close(fd);
+    free(f);
+    return r;
+  }
+  memcpy(f->path, path, path_len);
+  f->fd = fd;
+  f->base.ops = &file_ops;
+  f->base.size = f->version.size;
+  *out = &f->base;
+  return 0;
+}
+
+int file_source_open(const char *path, struct source **out) {
+  /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? -errno : make(path, fd, out);
+}

@@ -1,0 +1,24 @@
+/* The file source: a regular file or a block device, read with pread(2).
+ *
+ * Never mapped: a file that is truncated under us is an error code, not a
+ * SIGBUS.  A version of the file is {device, inode, size, mtime, ctime}; each
+ * read is followed by an fstat(2), so bytes of a file that changed meanwhile
+ * are never handed on (as far as the file system's time stamps can tell). */
+#ifndef SOURCE_FILE_H
+#define SOURCE_FILE_H
+
+#include "cache/source.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Opens `path`.  0, or a negative errno: -EISDIR for a directory, -ENODEV for
+ * something that is neither a file nor a block device. */
+int file_source_open(const char *path, struct source **out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
