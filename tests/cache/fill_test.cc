@@ -1,0 +1,380 @@
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "cache/page_cache.h"
+#include "tests/support/fake_source.h"
+
+namespace {
+
+constexpr uint64_t kPage = 4096;
+
+// Somebody who waits for pages.
+struct Waiter {
+  fetch f{};
+  int n_done = 0;
+
+  Waiter() {
+    f.done = [](fetch *done) { Of(done)->n_done++; };
+  }
+  ~Waiter() { fetch_fini(&f); }
+  static Waiter *Of(fetch *f) { return reinterpret_cast<Waiter *>(f); }
+};
+
+// An image whose fills the test runs by hand, one after the other.
+class FillTest : public testing::Test {
+protected:
+  void SetUp() override { Make(1 << 20); }
+
+  void Make(uint64_t budget) {
+    page_cache_options options = {budget, false};
+    ASSERT_EQ(page_cache_new(&options, &cache_), 0);
+    image_ops ops = {Submit, Changed, this};
+    ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
+    mirror_ = image_mirror(image_);
+    ASSERT_EQ(view_open(&view_, mirror_), 0);
+  }
+
+  void TearDown() override {
+    view_close(&view_);
+    mirror_unref(mirror_);
+    image_free(image_);
+    page_cache_stats stats;
+    page_cache_get_stats(cache_, &stats);
+    EXPECT_EQ(stats.used, 0u);
+    page_cache_free(cache_);
+  }
+
+  static void Submit(void *arg, fill *fill) {
+    static_cast<FillTest *>(arg)->fills_.push_back(fill);
+  }
+  static void Changed(void *arg, image *) {
+    static_cast<FillTest *>(arg)->n_changed_++;
+  }
+
+  fetch_outcome Start(Waiter *w, uint64_t first, uint32_t count = 1) {
+    return fetch_start(&w->f, mirror_, first, count);
+  }
+
+  void RunOldest() {
+    ASSERT_FALSE(fills_.empty());
+    fill *fill = fills_.front();
+    fills_.erase(fills_.begin());
+    fill_run(fill);
+  }
+  void RunAll() {
+    while (!fills_.empty())
+      RunOldest();
+  }
+
+  bool IsResident(uint64_t page) { return view_is_resident(&view_, page); }
+
+  // Brings a page in.
+  void Load(uint64_t page) {
+    Waiter w;
+    ASSERT_EQ(Start(&w, page), FETCH_WAIT);
+    RunAll();
+    ASSERT_EQ(w.n_done, 1);
+    ASSERT_EQ(w.f.status, 0);
+  }
+
+  // Whether the mirror's bytes of a page are those of the source.
+  bool Correct(const uint8_t *bytes, uint64_t page, uint64_t version = 1) {
+    return !memcmp(
+        bytes, FakeSource::Bytes(page * kPage, kPage, version).data(), kPage);
+  }
+
+  FakeSource source_{100 * kPage};
+  page_cache *cache_ = nullptr;
+  image *image_ = nullptr;
+  mirror *mirror_ = nullptr;
+  view view_{};
+  std::vector<fill *> fills_;
+  int n_changed_ = 0;
+};
+
+TEST_F(FillTest, AMissReadsThePageOnceAndLeavesItResident) {
+  Waiter w;
+  EXPECT_FALSE(IsResident(7));
+  EXPECT_EQ(Start(&w, 7), FETCH_WAIT);
+  EXPECT_EQ(w.f.n_missed, 1u);
+  EXPECT_EQ(w.n_done, 0);
+  RunAll();
+  EXPECT_EQ(w.n_done, 1);
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_TRUE(IsResident(7));
+  ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_CURSOR, 7));
+  EXPECT_TRUE(Correct(view_page(&view_, 12, 7), 7));
+  EXPECT_TRUE(Correct(fetch_bytes(&w.f, 7), 7));
+  view_unpin(&view_, PIN_SLOT_CURSOR);
+  EXPECT_EQ(source_.n_reads(), 1);
+}
+
+TEST_F(FillTest, SixtyFourWaitersForOnePageAreOneRead) {
+  std::vector<std::unique_ptr<Waiter>> waiters;
+  for (int i = 0; i < 64; i++) {
+    waiters.push_back(std::make_unique<Waiter>());
+    EXPECT_EQ(Start(waiters.back().get(), 7), FETCH_WAIT);
+    EXPECT_EQ(waiters.back()->f.n_joined, i ? 1u : 0u);
+  }
+  EXPECT_EQ(fills_.size(), 1u);
+  RunAll();
+  for (auto &w : waiters) {
+    EXPECT_EQ(w->n_done, 1);
+    EXPECT_TRUE(Correct(fetch_bytes(&w->f, 7), 7));
+  }
+  EXPECT_EQ(source_.n_reads(), 1);
+}
+
+TEST_F(FillTest, NeighboursAreOneReadAndResidentPagesAreLeftOut) {
+  Load(10);
+  Waiter w;
+  EXPECT_EQ(Start(&w, 8, 6), FETCH_WAIT);
+  EXPECT_EQ(fills_.size(), 2u) << "8-9 and 11-13";
+  EXPECT_EQ(w.f.n_missed, 5u);
+  RunOldest();
+  EXPECT_EQ(w.n_done, 0);
+  RunOldest();
+  EXPECT_EQ(w.n_done, 1);
+  EXPECT_EQ(fetch_bytes(&w.f, 10), nullptr);
+  for (uint64_t page : {8, 9, 11, 12, 13})
+    EXPECT_TRUE(Correct(fetch_bytes(&w.f, page), page));
+}
+
+TEST_F(FillTest, ResidentPagesNeedNoWait) {
+  Load(3);
+  Waiter w;
+  EXPECT_EQ(Start(&w, 3), FETCH_READY);
+  EXPECT_EQ(w.n_done, 0);
+  EXPECT_TRUE(fills_.empty());
+}
+
+TEST_F(FillTest, AFailedFillAnswersEveryWaiterAndLeavesNothingResident) {
+  source_.FailReads(EIO);
+  Waiter first, second;
+  Start(&first, 7);
+  Start(&second, 7);
+  RunAll();
+  EXPECT_EQ(first.f.status, -EIO);
+  EXPECT_EQ(second.f.status, -EIO);
+  EXPECT_EQ(fetch_bytes(&first.f, 7), nullptr);
+  EXPECT_FALSE(IsResident(7));
+  EXPECT_EQ(mirror_page_bytes(mirror_), 0u);
+}
+
+TEST_F(FillTest, AFailureIsNotRemembered) {
+  source_.FailReads(EIO, 1);
+  Waiter w;
+  Start(&w, 7);
+  RunAll();
+  EXPECT_EQ(w.f.status, -EIO);
+  Load(7);
+  EXPECT_TRUE(IsResident(7));
+}
+
+TEST_F(FillTest, OneBadPageAmongManyIsAnErrorForThatPageAlone) {
+  source_.FailAt(5 * kPage + 100, EIO);
+  Waiter all, other;
+  Start(&all, 0, 10);
+  Start(&other, 6);
+  RunAll();
+  EXPECT_EQ(all.f.status, -EIO);
+  EXPECT_EQ(other.f.status, 0);
+  EXPECT_TRUE(Correct(fetch_bytes(&other.f, 6), 6));
+  EXPECT_FALSE(IsResident(5));
+  EXPECT_TRUE(IsResident(4));
+  EXPECT_TRUE(IsResident(6));
+}
+
+TEST_F(FillTest, AnAbandonedFillGivesItsErrorToWhoWaits) {
+  Waiter w;
+  Start(&w, 7);
+  fill_abandon(fills_.front(), -ECANCELED);
+  fills_.clear();
+  EXPECT_EQ(w.n_done, 1);
+  EXPECT_EQ(w.f.status, -ECANCELED);
+  EXPECT_FALSE(IsResident(7));
+}
+
+TEST_F(FillTest, TheBytesOfAFetchOutliveTheirPages) {
+  Waiter w;
+  Start(&w, 7);
+  RunAll();
+  ASSERT_EQ(image_invalidate(image_, 0, 100), 0);
+  EXPECT_FALSE(IsResident(7));
+  EXPECT_TRUE(Correct(fetch_bytes(&w.f, 7), 7));
+}
+
+TEST_F(FillTest, AnInvalidationDuringAFillReachesOnlyLaterWaiters) {
+  Waiter before, after;
+  Start(&before, 7);
+  ASSERT_EQ(image_invalidate(image_, 7, 1), 0);
+  EXPECT_EQ(Start(&after, 7), FETCH_WAIT);
+  EXPECT_EQ(fills_.size(), 1u) << "the page is not absent yet";
+  RunAll();
+  EXPECT_TRUE(Correct(fetch_bytes(&before.f, 7), 7));
+  EXPECT_EQ(after.n_done, 1);
+  EXPECT_EQ(after.f.status, 0);
+  EXPECT_EQ(fetch_bytes(&after.f, 7), nullptr) << "it has to look again";
+  EXPECT_FALSE(IsResident(7)) << "what was read may be stale";
+  Load(7);
+  EXPECT_EQ(source_.n_reads(), 2);
+}
+
+TEST_F(FillTest, InvalidateDropsExactlyTheRange) {
+  for (uint64_t page = 0; page < 10; page++)
+    Load(page);
+  ASSERT_EQ(image_invalidate(image_, 3, 4), 0);
+  for (uint64_t page = 0; page < 10; page++)
+    EXPECT_EQ(IsResident(page), page < 3 || page >= 7) << page;
+  EXPECT_TRUE(image_is_current(image_, mirror_)) << "nothing was pinned";
+  EXPECT_EQ(mirror_page_bytes(mirror_), 6 * kPage);
+  EXPECT_EQ(image_invalidate(image_, 1000, 5), 0);
+  EXPECT_EQ(image_invalidate(image_, 9, UINT64_MAX), 0);
+  EXPECT_FALSE(IsResident(9));
+}
+
+TEST_F(FillTest, InvalidatingAPinnedPageGivesTheImageANewEpoch) {
+  for (uint64_t page = 0; page < 10; page++)
+    Load(page);
+  ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_PAGE, 4));
+  ASSERT_EQ(image_invalidate(image_, 4, 1), 0);
+  EXPECT_FALSE(image_is_current(image_, mirror_));
+  EXPECT_TRUE(mirror_is_retired(mirror_));
+  EXPECT_EQ(n_changed_, 1);
+  for (uint64_t page = 0; page < 10; page++)
+    EXPECT_FALSE(IsResident(page));
+  EXPECT_TRUE(Correct(view_page(&view_, 12, 4), 4)) << "the pin holds it";
+  EXPECT_EQ(mirror_page_bytes(mirror_), kPage) << "and nothing else is kept";
+  mirror *now = image_mirror(image_);
+  EXPECT_NE(now->epoch, mirror_->epoch);
+  mirror_unref(now);
+  view_unpin(&view_, PIN_SLOT_PAGE);
+}
+
+TEST_F(FillTest, AChangedSourceGivesTheImageANewEpochBeforeAnybodyWakes) {
+  Load(1);
+  source_.Change(50 * kPage);
+  Waiter w;
+  Start(&w, 7);
+  RunAll();
+  EXPECT_EQ(w.f.status, -ESTALE);
+  EXPECT_EQ(n_changed_, 1);
+  EXPECT_FALSE(IsResident(1));
+  mirror *now = image_mirror(image_);
+  EXPECT_EQ(now->size, 50 * kPage);
+  Waiter again;
+  fetch_start(&again.f, now, 7, 1);
+  RunAll();
+  EXPECT_TRUE(Correct(fetch_bytes(&again.f, 7), 7, 2));
+  mirror_unref(now);
+}
+
+TEST_F(FillTest, AFetchFromARetiredMirrorIsToldSo) {
+  source_.Change(100 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0);
+  Waiter w;
+  EXPECT_EQ(Start(&w, 7), FETCH_READY);
+  EXPECT_EQ(w.f.status, -ESTALE);
+}
+
+TEST_F(FillTest, AChangedSourceThatCannotBeReopenedIsItsError) {
+  source_.Change(50 * kPage);
+  source_.FailReopen(EACCES);
+  Waiter w;
+  Start(&w, 7);
+  RunAll();
+  EXPECT_EQ(w.f.status, -EACCES);
+  EXPECT_TRUE(image_is_current(image_, mirror_));
+}
+
+TEST_F(FillTest, AFillBegunInAnOldEpochIsNotInstalled) {
+  Waiter w;
+  Start(&w, 7);
+  source_.Change(100 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0);
+  RunAll();
+  EXPECT_EQ(w.f.status, -ESTALE);
+  EXPECT_FALSE(IsResident(7));
+  EXPECT_EQ(mirror_page_bytes(mirror_), 0u);
+}
+
+TEST_F(FillTest, TheOldSourceIsClosedWithItsLastMirror) {
+  source_.Change(100 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0);
+  EXPECT_EQ(source_.n_closed(), 0) << "we hold the mirror";
+  view_close(&view_);
+  mirror_unref(mirror_);
+  EXPECT_EQ(source_.n_closed(), 1);
+  mirror_ = image_mirror(image_);
+  ASSERT_EQ(view_open(&view_, mirror_), 0);
+}
+
+TEST_F(FillTest, AWaiterOnAnotherThreadIsWoken) {
+  Waiter first;
+  Start(&first, 7);
+  std::thread runner([&] { RunAll(); });
+  runner.join();
+  EXPECT_EQ(first.n_done, 1);
+}
+
+// With no `submit`, the fetch reads on the calling thread.
+TEST(FillInProcess, AFetchRunsItsOwnFills) {
+  FakeSource source(100 * kPage);
+  page_cache_options options = {1 << 20, false};
+  page_cache *cache;
+  image *image;
+  ASSERT_EQ(page_cache_new(&options, &cache), 0);
+  image_ops ops{};
+  ASSERT_EQ(image_new(cache, "fake", source.Open(), 12, &ops, &image), 0);
+  mirror *m = image_mirror(image);
+  {
+    Waiter w;
+    EXPECT_EQ(fetch_start(&w.f, m, 20, 30), FETCH_READY);
+    EXPECT_EQ(w.n_done, 0);
+    EXPECT_EQ(source.n_reads(), 1);
+    EXPECT_EQ(memcmp(fetch_bytes(&w.f, 49),
+                     FakeSource::Bytes(49 * kPage, kPage).data(), kPage),
+              0);
+  }
+  mirror_unref(m);
+  image_free(image);
+  page_cache_free(cache);
+  EXPECT_EQ(source.n_closed(), 1);
+}
+
+TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
+  page_cache_options options = {1 << 20, false};
+  page_cache *cache;
+  image *image;
+  ASSERT_EQ(page_cache_new(&options, &cache), 0);
+  ASSERT_EQ(image_new_remote(cache, "far", 10 * kPage + 5, 12, 99, &image), 0);
+  mirror *m = image_mirror(image);
+  EXPECT_EQ(m->epoch, 99u);
+  auto bytes = FakeSource::Bytes(3 * kPage, kPage);
+  uint64_t generation = image_generation(image);
+  EXPECT_TRUE(image_install(image, m, 3, bytes.data(), generation));
+  EXPECT_EQ(memcmp(m->base + 3 * kPage, bytes.data(), kPage), 0);
+  EXPECT_TRUE(image_install(image, m, 3, bytes.data(), generation))
+      << "it is there already";
+  EXPECT_TRUE(image_install(image, m, 10, bytes.data(), generation));
+  EXPECT_FALSE(image_install(image, m, 11, bytes.data(), generation));
+  ASSERT_EQ(image_invalidate(image, 5, 1), 0);
+  EXPECT_FALSE(image_install(image, m, 5, bytes.data(), generation))
+      << "asked for before the invalidation";
+  EXPECT_TRUE(
+      image_install(image, m, 5, bytes.data(), image_generation(image)));
+  ASSERT_EQ(image_set_epoch(image, 5 * kPage, 100), 0);
+  EXPECT_FALSE(
+      image_install(image, m, 6, bytes.data(), image_generation(image)))
+      << "into a mirror that is retired";
+  mirror_unref(m);
+  image_free(image);
+  page_cache_free(cache);
+}
+
+} // namespace

@@ -1,0 +1,184 @@
+#include "cache/mirror.h"
+
+#include <gtest/gtest.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache/residency.h"
+
+namespace {
+
+struct MirrorFree {
+  void operator()(mirror *m) const { mirror_free(m); }
+};
+using MirrorPtr = std::unique_ptr<mirror, MirrorFree>;
+
+MirrorPtr Make(uint64_t size, unsigned shift = 12) {
+  mirror *m = nullptr;
+  EXPECT_EQ(mirror_new(size, shift, 42, true, &m), 0);
+  return MirrorPtr(m);
+}
+
+TEST(Mirror, IsEmptyAndTakesNoMemoryForPages) {
+  auto m = Make(1ull << 41);
+  EXPECT_EQ(m->n_pages, 1ull << 29);
+  EXPECT_EQ(mirror_page_bytes(m.get()), 0u);
+  EXPECT_LE(mirror_meta_bytes(m.get()), 8192u);
+  EXPECT_EQ(residency_look(&m->words[m->n_pages - 1]), PAGE_ABSENT);
+}
+
+TEST(Mirror, TheHeaderSaysWhatALibraryNeedsToAttach) {
+  auto m = Make(10000, 14);
+  EXPECT_STREQ(m->header->magic, "cachetd");
+  EXPECT_EQ(m->header->layout, uint32_t{MIRROR_LAYOUT});
+  EXPECT_EQ(m->header->page_size, 16384u);
+  EXPECT_EQ(m->header->image_size, 10000u);
+  EXPECT_EQ(m->header->epoch, 42u);
+  EXPECT_EQ((uint8_t *)m->header + m->header->words_offset, m->words);
+  EXPECT_FALSE(mirror_is_retired(m.get()));
+}
+
+TEST(Mirror, SizesAreCutAtTheLastPage) {
+  auto m = Make(4097);
+  EXPECT_EQ(m->n_pages, 2u);
+  EXPECT_EQ(mirror_page_len(m.get(), 0), 4096u);
+  EXPECT_EQ(mirror_page_len(m.get(), 1), 1u);
+  EXPECT_EQ(Make(0)->n_pages, 0u);
+}
+
+TEST(Mirror, WhatIsWrittenIsThereAndWhatIsPunchedIsGone) {
+  auto m = Make(16 * 4096);
+  std::string page(4096, 'x');
+  ASSERT_EQ(mirror_write(m.get(), 3, page.data(), page.size()), 0);
+  ASSERT_EQ(mirror_write(m.get(), 4, page.data(), page.size()), 0);
+  EXPECT_EQ(mirror_page_bytes(m.get()), 8192u);
+  EXPECT_EQ(memcmp(m->base + 3 * 4096, page.data(), 4096), 0);
+  mirror_punch(m.get(), 3, 1);
+  EXPECT_EQ(mirror_page_bytes(m.get()), 4096u);
+  EXPECT_EQ(m->base[3 * 4096], 0);
+  EXPECT_EQ(m->base[4 * 4096], 'x');
+}
+
+TEST(Mirror, NobodyCanResizeItOrSealItAgain) {
+  auto m = Make(8192);
+  for (int fd : {m->pages_fd, m->words_fd, m->touched_fd}) {
+    EXPECT_EQ(ftruncate(fd, 0), -1);
+    EXPECT_EQ(ftruncate(fd, 1 << 20), -1);
+    EXPECT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+    EXPECT_TRUE(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+  }
+}
+
+TEST(Mirror, AnotherUserCannotReopenItForWriting) {
+  if (geteuid() != 0)
+    GTEST_SKIP() << "needs root, to become another user";
+  auto m = Make(8192);
+  std::string path = "/proc/self/fd/" + std::to_string(m->pages_fd);
+  pid_t pid = fork();
+  if (pid == 0) {
+    if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+      _exit(2);
+    _exit(open(path.c_str(), O_RDWR) < 0 && errno == EACCES ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+// Runs `body` in a child, since limits cannot be taken back.
+int InChild(int (*body)()) {
+  pid_t pid = fork();
+  if (pid == 0)
+    _exit(body());
+  int status = 0;
+  EXPECT_EQ(waitpid(pid, &status, 0), pid);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+TEST(Mirror, OverTheFileSizeLimitIsAnErrorNotASignal) {
+  EXPECT_EQ(InChild([] {
+              rlimit limit = {1 << 20, 1 << 20};
+              setrlimit(RLIMIT_FSIZE, &limit);
+              mirror *m = nullptr;
+              return mirror_new(2 << 20, 12, 1, true, &m) == -EFBIG ? 0 : 1;
+            }),
+            0);
+}
+
+TEST(Mirror, LargerThanTheAddressSpaceIsAnError) {
+  mirror *m = nullptr;
+  EXPECT_EQ(mirror_new(UINT64_MAX, 12, 1, true, &m), -EFBIG);
+  EXPECT_EQ(mirror_new(MIRROR_MAX_SIZE + 1, 12, 1, true, &m), -EFBIG);
+  EXPECT_EQ(m, nullptr);
+}
+
+TEST(Mirror, NoDescriptorsLeftIsAnErrorAndLeaksNone) {
+  EXPECT_EQ(InChild([] {
+              rlimit limit = {64, 64};
+              setrlimit(RLIMIT_NOFILE, &limit);
+              std::vector<int> fds;
+              for (int fd; (fd = dup(1)) >= 0;)
+                fds.push_back(fd);
+              // The first, the second, the third memfd fails.
+              for (int free_fds = 0; free_fds < 3; free_fds++) {
+                mirror *m = nullptr;
+                if (mirror_new(8192, 12, 1, true, &m) != -EMFILE)
+                  return 1;
+                close(fds.back());
+                fds.pop_back();
+              }
+              mirror *m = nullptr;
+              return mirror_new(8192, 12, 1, true, &m) == 0 ? 0 : 2;
+            }),
+            0);
+}
+
+TEST(Mirror, UnderMlockallFutureItStaysSparse) {
+  // Small enough for the 8 MiB that everybody may lock.
+  EXPECT_EQ(InChild([] {
+              if (mlockall(MCL_FUTURE))
+                return 3;
+              mirror *m = nullptr;
+              if (mirror_new(1 << 20, 12, 1, true, &m) < 0)
+                return 1;
+              return mirror_page_bytes(m) == 0 ? 0 : 2;
+            }),
+            0);
+}
+
+TEST(Mirror, NextWordsSkipsWhatWasNeverLookedAt) {
+  auto m = Make(1ull << 36);
+  ASSERT_TRUE(residency_move(&m->words[9000], PAGE_ABSENT, PAGE_FILLING));
+  uint64_t next = mirror_next_words(m.get(), 0);
+  EXPECT_LE(next, 9000u);
+  EXPECT_GT(next, 0u);
+  EXPECT_EQ(mirror_next_words(m.get(), 9000 + 8192), m->n_pages);
+}
+
+TEST(ResidencyDeathTest, AMoveThatTheTableDoesNotAllowIsABug) {
+  uint8_t word = PAGE_ABSENT;
+  EXPECT_DEATH(residency_move(&word, PAGE_ABSENT, PAGE_RESIDENT), "allowed");
+  EXPECT_DEATH(residency_move(&word, PAGE_RESIDENT, PAGE_ABSENT), "allowed");
+}
+
+TEST(Residency, AMoveFromAnotherStateFailsAndChangesNothing) {
+  uint8_t word = PAGE_RESIDENT;
+  EXPECT_FALSE(residency_move(&word, PAGE_ABSENT, PAGE_FILLING));
+  EXPECT_EQ(word, PAGE_RESIDENT);
+  EXPECT_TRUE(residency_move(&word, PAGE_RESIDENT, PAGE_EVICTING));
+  EXPECT_EQ(word, PAGE_EVICTING);
+}
+
+} // namespace

@@ -1,0 +1,183 @@
+#include "tests/support/fake_source.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+
+struct FakeSource::State {
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  uint64_t size = 0, version = 1, n_bytes = 0;
+  int n_reads = 0, n_closed = 0, n_at_gate = 0;
+  bool shut = false;
+  int fail_error = 0, fail_left = 0, reopen_error = 0;
+  std::map<uint64_t, int> bad;
+};
+
+namespace {
+
+uint64_t Mix(uint64_t n) {
+  n ^= n >> 33;
+  n *= 0xff51afd7ed558ccdull;
+  n ^= n >> 33;
+  return n;
+}
+
+} // namespace
+
+struct FakeOps {
+  struct Opened {
+    source base;
+    std::shared_ptr<FakeSource::State> state;
+    uint64_t version;
+  };
+
+  static Opened *Of(source *src) { return reinterpret_cast<Opened *>(src); }
+
+  static int Read(source *src, uint64_t offset, void *buf, size_t len) {
+    Opened *o = Of(src);
+    FakeSource::State &s = *o->state;
+    std::unique_lock<std::mutex> lock(s.mutex);
+    s.n_reads++;
+    s.n_at_gate++;
+    s.changed.notify_all();
+    s.changed.wait(lock, [&] { return !s.shut; });
+    s.n_at_gate--;
+    if (s.fail_left) {
+      s.fail_left -= s.fail_left > 0;
+      return -s.fail_error;
+    }
+    auto bad = s.bad.lower_bound(offset);
+    if (bad != s.bad.end() && bad->first < offset + len)
+      return -bad->second;
+    s.n_bytes += len;
+    lock.unlock();
+    FakeSource::Fill(buf, offset, len, o->version);
+    lock.lock();
+    return s.version == o->version ? 0 : -ESTALE;
+  }
+
+  static int Reopen(source *src, source **out) {
+    Opened *o = Of(src);
+    std::lock_guard<std::mutex> lock(o->state->mutex);
+    *out = nullptr;
+    if (o->state->reopen_error)
+      return -o->state->reopen_error;
+    if (o->state->version != o->version)
+      *out = Make(o->state);
+    return 0;
+  }
+
+  static void Close(source *src) {
+    Opened *o = Of(src);
+    {
+      std::lock_guard<std::mutex> lock(o->state->mutex);
+      o->state->n_closed++;
+    }
+    delete o;
+  }
+
+  static source *Make(const std::shared_ptr<FakeSource::State> &state);
+};
+
+static const source_ops kFakeOps = {"fake", FakeOps::Read, FakeOps::Reopen,
+                                    nullptr, FakeOps::Close};
+
+source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
+  return &(new Opened{{&kFakeOps, state->size, 0}, state, state->version})
+              ->base;
+}
+
+FakeSource::FakeSource(uint64_t size) : state_(std::make_shared<State>()) {
+  state_->size = size;
+}
+
+FakeSource::~FakeSource() = default;
+
+source *FakeSource::Open() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return FakeOps::Make(state_);
+}
+
+uint8_t FakeSource::ByteAt(uint64_t addr, uint64_t version) {
+  return static_cast<uint8_t>(Mix(addr / 8 + version * 0x10001) >>
+                              (addr % 8 * 8));
+}
+
+void FakeSource::Fill(void *buf, uint64_t addr, size_t len, uint64_t version) {
+  auto *bytes = static_cast<uint8_t *>(buf);
+  while (len > 0) {
+    uint64_t word = Mix(addr / 8 + version * 0x10001) >> (addr % 8 * 8);
+    size_t n = std::min(len, size_t(8 - addr % 8));
+    memcpy(bytes, &word, n); // little-endian: 64-bit x86 and Arm
+    bytes += n;
+    addr += n;
+    len -= n;
+  }
+}
+
+std::vector<uint8_t> FakeSource::Bytes(uint64_t addr, size_t len,
+                                       uint64_t version) {
+  std::vector<uint8_t> bytes(len);
+  Fill(bytes.data(), addr, len, version);
+  return bytes;
+}
+
+void FakeSource::ShutGate() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->shut = true;
+}
+
+void FakeSource::OpenGate() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->shut = false;
+  state_->changed.notify_all();
+}
+
+void FakeSource::AwaitReadsAtGate(int n) {
+  std::unique_lock<std::mutex> lock(state_->mutex);
+  state_->changed.wait(lock, [&] { return state_->n_at_gate >= n; });
+}
+
+int FakeSource::n_reads() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->n_reads;
+}
+
+uint64_t FakeSource::n_bytes() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->n_bytes;
+}
+
+int FakeSource::n_closed() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->n_closed;
+}
+
+void FakeSource::FailReads(int error, int n) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->fail_error = error;
+  state_->fail_left = error ? n : 0;
+}
+
+void FakeSource::FailAt(uint64_t addr, int error) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->bad[addr] = error;
+}
+
+void FakeSource::Change(uint64_t new_size) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->version++;
+  state_->size = new_size;
+}
+
+void FakeSource::FailReopen(int error) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->reopen_error = error;
+}
+
+uint64_t FakeSource::version() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->version;
+}

@@ -1,0 +1,58 @@
+// A scripted source: its content follows from the address and a version, its
+// reads can be held at a gate, counted, and made to fail.
+//
+// A FakeSource outlives the struct source that it hands out, which the cache
+// owns.  Every method may be called from any thread.
+#ifndef TESTS_SUPPORT_FAKE_SOURCE_H
+#define TESTS_SUPPORT_FAKE_SOURCE_H
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "cache/source.h"
+
+class FakeSource {
+public:
+  explicit FakeSource(uint64_t size);
+  ~FakeSource();
+
+  // A new struct source on the present version; for image_new().
+  source *Open();
+
+  // What byte `addr` is in `version`.  No two neighbouring pages are alike.
+  static uint8_t ByteAt(uint64_t addr, uint64_t version = 1);
+  static void Fill(void *buf, uint64_t addr, size_t len, uint64_t version = 1);
+  static std::vector<uint8_t> Bytes(uint64_t addr, size_t len,
+                                    uint64_t version = 1);
+
+  // Reads begin, and wait until the gate is open.
+  void ShutGate();
+  void OpenGate();
+  // Waits until `n` reads stand at the gate.
+  void AwaitReadsAtGate(int n);
+
+  int n_reads() const;
+  uint64_t n_bytes() const;
+  int n_closed() const;
+
+  // The next `n` reads fail; -1: all.
+  void FailReads(int error, int n = -1);
+  // Reads that touch the byte at `addr` fail.
+  void FailAt(uint64_t addr, int error);
+
+  // A new version: older sources fail with ESTALE, reopen() finds it.
+  void Change(uint64_t new_size);
+  void FailReopen(int error);
+  uint64_t version() const;
+
+private:
+  struct State;
+  friend struct FakeOps;
+  std::shared_ptr<State> state_;
+};
+
+#endif
