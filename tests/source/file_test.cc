@@ -1,0 +1,157 @@
+#include "source/file.h"
+
+#include <gtest/gtest.h>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+namespace {
+
+struct Close {
+  void operator()(source *src) const { src->ops->close(src); }
+};
+using SourcePtr = std::unique_ptr<source, Close>;
+
+class FileTest : public testing::Test {
+protected:
+  void SetUp() override {
+    char dir[] = "/tmp/file_test.XXXXXX";
+    ASSERT_NE(mkdtemp(dir), nullptr);
+    dir_ = dir;
+    path_ = dir_ + "/disk.img";
+    Write(std::string(10000, 'a'));
+  }
+  void TearDown() override { ASSERT_EQ(system(("rm -r " + dir_).c_str()), 0); }
+
+  void Write(const std::string &content) { WriteTo(path_, content); }
+
+  // A new file each time: another inode, other times.
+  void WriteTo(const std::string &path, const std::string &content) {
+    int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ASSERT_GE(fd, 0);
+    ASSERT_EQ(write(fd, content.data(), content.size()),
+              ssize_t(content.size()));
+    close(fd);
+    Tick(path);
+  }
+
+  // Gives a file a time stamp that no write in this test had, so that nothing
+  // depends on how fine the file system's clock is.
+  void Tick(const std::string &path) {
+    timespec times[2] = {{++seconds_, 0}, {seconds_, 0}};
+    ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+  }
+
+  SourcePtr Open() {
+    source *src = nullptr;
+    EXPECT_EQ(file_source_open(path_.c_str(), &src), 0);
+    return SourcePtr(src);
+  }
+
+  static int Read(const SourcePtr &src, uint64_t offset, size_t len,
+                  std::string *out) {
+    out->assign(len, '?');
+    return src->ops->read(src.get(), offset, &(*out)[0], len);
+  }
+
+  static SourcePtr Reopen(const SourcePtr &src, int expect = 0) {
+    source *fresh = nullptr;
+    EXPECT_EQ(src->ops->reopen(src.get(), &fresh), expect);
+    return SourcePtr(fresh);
+  }
+
+  std::string dir_, path_, bytes_;
+  time_t seconds_ = 1000000000;
+};
+
+TEST_F(FileTest, ReadsWhatIsThere) {
+  auto src = Open();
+  EXPECT_EQ(src->size, 10000u);
+  EXPECT_EQ(Read(src, 9000, 1000, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(1000, 'a'));
+  EXPECT_EQ(Reopen(src), nullptr) << "unchanged";
+}
+
+TEST_F(FileTest, AnEmptyFileIsAnImageOfNoBytes) {
+  Write("");
+  EXPECT_EQ(Open()->size, 0u);
+}
+
+TEST_F(FileTest, WhatIsNeitherFileNorBlockDeviceIsRefused) {
+  source *src;
+  EXPECT_EQ(file_source_open(dir_.c_str(), &src), -EISDIR);
+  EXPECT_EQ(file_source_open((dir_ + "/none").c_str(), &src), -ENOENT);
+  EXPECT_EQ(file_source_open("/dev/null", &src), -ENODEV);
+  std::string fifo = dir_ + "/fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_EQ(file_source_open(fifo.c_str(), &src), -ENODEV);
+}
+
+TEST_F(FileTest, ATruncatedFileIsStaleNotAShortRead) {
+  auto src = Open();
+  ASSERT_EQ(truncate(path_.c_str(), 5000), 0);
+  EXPECT_EQ(Read(src, 4096, 4096, &bytes_), -ESTALE);
+  EXPECT_EQ(Read(src, 0, 4096, &bytes_), -ESTALE) << "also where bytes are";
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(fresh->size, 5000u);
+  EXPECT_EQ(Read(fresh, 4096, 904, &bytes_), 0);
+}
+
+TEST_F(FileTest, AFileThatGrewIsStale) {
+  auto src = Open();
+  ASSERT_EQ(truncate(path_.c_str(), 20000), 0);
+  EXPECT_EQ(Read(src, 0, 100, &bytes_), -ESTALE);
+  EXPECT_EQ(Reopen(src)->size, 20000u);
+}
+
+TEST_F(FileTest, AFileThatWasRewrittenInPlaceIsStale) {
+  auto src = Open();
+  Write(std::string(10000, 'b'));
+  EXPECT_EQ(Read(src, 0, 100, &bytes_), -ESTALE);
+  auto fresh = Reopen(src);
+  EXPECT_EQ(Read(fresh, 0, 100, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(100, 'b'));
+}
+
+TEST_F(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
+  auto src = Open();
+  WriteTo(dir_ + "/new", std::string(300, 'n'));
+  ASSERT_EQ(link(path_.c_str(), (dir_ + "/kept").c_str()), 0);
+  auto linked = Reopen(src); // another ctime: another version, same bytes
+  ASSERT_NE(linked, nullptr);
+  ASSERT_EQ(rename((dir_ + "/new").c_str(), path_.c_str()), 0);
+  auto fresh = Reopen(linked);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(fresh->size, 300u);
+  EXPECT_EQ(Read(fresh, 0, 300, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(300, 'n'));
+}
+
+TEST_F(FileTest, AnUnlinkedFileIsServedOn) {
+  auto src = Open();
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+  auto held = Reopen(src); // its ctime changed
+  ASSERT_NE(held, nullptr);
+  EXPECT_EQ(Read(held, 0, 100, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(100, 'a'));
+  EXPECT_EQ(Reopen(held), nullptr) << "and that is settled";
+}
+
+TEST_F(FileTest, ReadsPastTheEndAreErrors) {
+  auto src = Open();
+  EXPECT_EQ(Read(src, 9999, 2, &bytes_), -EIO);
+}
+
+TEST_F(FileTest, AReadErrorIsPassedOn) {
+  auto src = Open();
+  EXPECT_EQ(src->ops->read(src.get(), 0, nullptr, 100), -EFAULT);
+}
+
+} // namespace
