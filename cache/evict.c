@@ -164,7 +164,7 @@ static bool any_pinned(const struct batch *b) {
 }
 
 /* Evicts one mirror's share of a batch: steps 2 to 5. */
-static uint64_t evict_batch(struct page_cache *pc, struct batch *b) {
+static void evict_batch(struct page_cache *pc, struct batch *b) {
   struct mirror *m = b->mirror;
   judge(pc, b);
   pthread_mutex_lock(&pc->lock);
@@ -180,11 +180,10 @@ static uint64_t evict_batch(struct page_cache *pc, struct batch *b) {
   }
   enum pinned_fate fate = mirror_is_retired(m) ? PINNED_STAY : PINNED_RESTORE;
   settle_policy_locked(pc, b, fate);
-  size_t n_pinned = settle_locked(pc, b, fate);
+  settle_locked(pc, b, fate);
   struct fetch *woken = verdicts_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);
-  return (uint64_t)(b->n - n_pinned) << m->page_shift;
 }
 
 /* Step 1: takes victims until they make up `want` bytes, and moves their
@@ -212,11 +211,11 @@ static size_t pick_locked(struct page_cache *pc, uint64_t want,
   return n;
 }
 
-/* Evicts about `want` bytes; returns how many it freed. */
-static uint64_t evict(struct page_cache *pc, uint64_t want) {
+/* Tries to evict about `want` bytes; returns how many pages it looked at, some
+ * of which may have turned out to be pinned. */
+static size_t evict(struct page_cache *pc, uint64_t want) {
   uint64_t keys[EVICT_MAX_BATCH];
   struct batch b;
-  uint64_t freed = 0;
   pthread_mutex_lock(&pc->lock);
   size_t n = pick_locked(pc, want, keys);
   for (size_t i = 0; i < n;) {
@@ -226,13 +225,13 @@ static uint64_t evict(struct page_cache *pc, uint64_t want) {
     for (; i < n && policy_key_mirror(keys[i]) == b.mirror->id; i++)
       b.victims[b.n++] = (struct victim){.page = policy_key_page(keys[i])};
     pthread_mutex_unlock(&pc->lock);
-    freed += evict_batch(pc, &b);
+    evict_batch(pc, &b);
     for (size_t k = 0; k < b.n; k++)
       mirror_unref(b.mirror);
     pthread_mutex_lock(&pc->lock);
   }
   pthread_mutex_unlock(&pc->lock);
-  return freed;
+  return n;
 }
 
 /* ---- Because they are stale ---------------------------------------------- */
@@ -308,24 +307,24 @@ static bool wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
 bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
   if (len > pc->budget)
     return false;
-  /* Others may take what we freed; whoever loses too often does without. */
+  /* At least a group, so that a small cache too batches its barriers. */
+  uint64_t group = (uint64_t)POLICY_GROUP << m->page_shift;
+  uint64_t least = group <= pc->budget / 16 ? group : 0;
+  /* Others may take what we freed, and victims may be pinned: ask for more
+   * each time, and after a while do without. */
   for (int tries = 0; tries < 8; tries++) {
     pthread_mutex_lock(&pc->lock);
     charge_meta_locked(pc, m);
     bool fits = pc->used + len <= pc->budget;
+    uint64_t over = fits ? 0 : pc->used + len - pc->budget;
     if (fits)
       pc->used += len;
-    uint64_t over = fits ? 0 : pc->used + len - pc->budget;
     if (pc->has_evictor && wants_room_locked(pc, high_free(pc) / 2))
       pthread_cond_signal(&pc->wanted);
     pthread_mutex_unlock(&pc->lock);
     if (fits)
       return true;
-    /* At least a group, so that a small cache too batches its barriers. */
-    uint64_t group = (uint64_t)POLICY_GROUP << m->page_shift;
-    if (over < group && group <= pc->budget / 16)
-      over = group;
-    if (!evict(pc, over))
+    if (!evict(pc, (over > least ? over : least) << tries))
       return false;
   }
   return false;
@@ -344,12 +343,12 @@ void *evictor_main(void *arg) {
   while (!pc->stop) {
     pthread_cond_wait(&pc->wanted, &pc->lock);
     while (!pc->stop && wants_room_locked(pc, high_free(pc))) {
-      uint64_t want = pc->used + high_free(pc) - pc->budget;
+      uint64_t before = pc->used;
       pthread_mutex_unlock(&pc->lock);
-      uint64_t freed = evict(pc, want);
+      evict(pc, before + high_free(pc) - pc->budget);
       pthread_mutex_lock(&pc->lock);
-      if (!freed)
-        break; /* all pinned: the next miss asks again */
+      if (pc->used >= before)
+        break; /* pinned, or taken at once: the next miss asks again */
     }
   }
   pthread_mutex_unlock(&pc->lock);
