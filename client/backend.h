@@ -1,0 +1,133 @@
+/* A backend: how a handle asks for pages that its view does not have.
+ *
+ * There are two: local.c reads a source in this process; remote.c asks a
+ * daemon over a socket.  Everything else about reading is written once, over
+ * the view.  A backend belongs to one handle and is used on its thread only;
+ * the store behind it is shared.
+ *
+ * The unit of asking is a job: a short run of pages of one mirror, for one
+ * request.  While a job waits, the owner looks after other things; then
+ * `done` runs, on the handle's thread, from inside progress() or drain().
+ * A job's bytes stay with it until drop(), resident in the cache or not. */
+#ifndef CLIENT_BACKEND_H
+#define CLIENT_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cachet/cachet.h>
+
+#include "cache/page_cache.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct backend;
+struct store;
+
+struct job {
+  struct mirror *mirror; /* referenced */
+  uint64_t first;
+  uint32_t count; /* may be less than was asked for */
+  bool is_done;
+
+  /* From is_done on.  CACHET_OK: each of the pages is resident, or its bytes
+   * are here, or it was evicted again meanwhile and has to be asked for anew.
+   * CACHET_E_CHANGED: the image has, or is about to have, a new epoch. */
+  struct cachet_error error;
+
+  void (*done)(struct job *j); /* not for what is done when fetch() returns */
+  void *owner;
+};
+
+struct backend_ops {
+  bool blocks; /* fetch() reads the source itself, which may take its time */
+  bool shared; /* hits come from a daemon's memory */
+  /* invalidate() and copy() wait for a daemon: not in a callback */
+  bool invalidate_waits, copy_waits;
+
+  /* Asks for those of the pages that are not resident.  At most `count` of
+   * them are taken on.  NULL: no memory. */
+  struct job *(*fetch)(struct backend *b, struct mirror *m, uint64_t first,
+                       uint32_t count, void (*done)(struct job *), void *owner);
+  const uint8_t *(*bytes)(const struct job *j, uint64_t page);
+  /* The owner needs the job no more, done or not; `done` will not run. */
+  void (*drop)(struct backend *b, struct job *j);
+
+  /* Takes in what has arrived and does not wait; before each look at the
+   * view, so that no hit is older than a notice that is here.  NULL: there is
+   * nothing that could arrive. */
+  void (*drain)(struct backend *b);
+  /* Whether the view may be believed: no notice can have been missed. */
+  bool (*is_trusted)(const struct backend *b);
+  /* As drain(), and moves everything else forward.  Does not wait. */
+  void (*progress)(struct backend *b);
+
+  int (*fd)(const struct backend *b);
+  short (*events)(const struct backend *b);
+  int (*timeout_ms)(const struct backend *b); /* to the next progress(); -1 */
+
+  /* Why something has not ended in time. */
+  void (*explain)(const struct backend *b, struct cachet_error *out);
+
+  void (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
+                   uint32_t count);
+  /* Drops pages, here and where they came from. */
+  enum cachet_status (*invalidate)(struct backend *b, uint64_t first,
+                                   uint64_t count, struct cachet_error *err);
+
+  /* Another backend on the same store. */
+  enum cachet_status (*copy)(struct backend *b, struct backend **out,
+                             struct cachet_error *err);
+  /* All jobs are dropped.  In a forked child nothing is waited for, sent, or
+   * done to what the parent shares. */
+  void (*close)(struct backend *b);
+};
+
+/* What a backend calls its handle for; on the handle's thread. */
+struct backend_watch {
+  /* What fd(), events(), timeout_ms() return may have changed. */
+  void (*changed)(void *arg);
+  /* Pages are about to be invalidated: let go of the pin that is there for
+   * speed only, or the image would need a new mirror for it. */
+  void (*unpin)(void *arg);
+  void *arg;
+};
+
+struct backend {
+  const struct backend_ops *ops;
+  struct store *store; /* referenced */
+  struct backend_watch watch;
+};
+
+/* Milliseconds of a clock that never goes back. */
+int64_t clock_now_ms(void);
+
+/* When something that begins now is late; -1, never, if `timeout_ms` is. */
+int64_t clock_deadline(int timeout_ms);
+
+/* Of two times or time-outs the earlier one, where -1 is never. */
+int64_t clock_earlier(int64_t a, int64_t b);
+
+/* From now until `deadline`, for poll(2): 0 if it has passed, -1 for never. */
+int clock_left_ms(int64_t deadline);
+
+static inline bool clock_has_passed(int64_t deadline) {
+  return deadline >= 0 && clock_now_ms() >= deadline;
+}
+
+static inline void backend_changed(const struct backend *b) {
+  if (b->watch.changed)
+    b->watch.changed(b->watch.arg);
+}
+
+/* Waits until the backend has something to do or `deadline` passes, and does
+ * it.  False: the deadline has passed. */
+bool backend_wait(struct backend *b, int64_t deadline);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

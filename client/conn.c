@@ -1,0 +1,611 @@
+#include "client/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cache/page_cache.h"
+#include "client/backend.h"
+#include "client/error.h"
+
+enum {
+  IN_LEN = FRAME_HEADER_LEN + FRAME_MAX_MESSAGE,
+  OUT_FULL_LEN = 256 << 10,
+  MAX_ADDRESSES = 8,
+  MAX_REQUESTS = 256, /* however many more a daemon would take */
+  HELLO_ID = 1,
+  OPEN_ID = 2,
+  FIRST_ID = 3,
+};
+
+struct address {
+  struct sockaddr_storage at;
+  socklen_t len;
+};
+
+struct conn {
+  struct conn_owner owner;
+  char *image; /* NULL: none is opened */
+  char place[300];
+  struct address addresses[MAX_ADDRESSES];
+  unsigned n_addresses;
+  int connect_timeout_ms, request_timeout_ms;
+  struct frame_arena *arena;
+
+  enum conn_state state;
+  int fd;           /* -1 while DISCONNECTED */
+  unsigned address; /* the one that is tried */
+  int64_t deadline; /* of the handshake; -1 when READY */
+  uint64_t next_id;
+  struct conn_limits limits;
+
+  /* out[out_start..out_end) is unsent */
+  uint8_t *out;
+  size_t out_start, out_end, out_cap;
+  bool out_broken; /* the peer reads no more, but may have said why */
+
+  /* in[in_start..in_end) is not looked at yet */
+  uint8_t *in;
+  size_t in_start, in_end;
+  uint32_t payload_left; /* of the frame before */
+  uint8_t *payload;      /* where it goes; NULL: nowhere */
+};
+
+/* ---- States -------------------------------------------------------------- */
+
+const char *conn_state_name(enum conn_state state) {
+  static const char *const names[] = {"disconnected", "connecting", "hello",
+                                      "opening", "ready"};
+  return names[state];
+}
+
+static void conn_move(struct conn *c, enum conn_state to) {
+  static const bool allowed[5][5] = {
+      [CONN_DISCONNECTED] = {[CONN_CONNECTING] = true},
+      [CONN_CONNECTING] = {[CONN_HELLO] = true, [CONN_DISCONNECTED] = true},
+      [CONN_HELLO] = {[CONN_OPENING] = true,
+                      [CONN_READY] = true,
+                      [CONN_DISCONNECTED] = true},
+      [CONN_OPENING] = {[CONN_READY] = true, [CONN_DISCONNECTED] = true},
+      [CONN_READY] = {[CONN_DISCONNECTED] = true},
+  };
+  assert(allowed[c->state][to]);
+  c->state = to;
+  c->owner.changed(c->owner.arg);
+}
+
+static void conn_lose(struct conn *c, enum conn_loss loss,
+                      const struct cachet_error *why) {
+  int fd = c->fd;
+  c->fd = -1;
+  c->deadline = -1;
+  c->out_start = c->out_end = 0;
+  c->out_broken = false;
+  c->in_start = c->in_end = 0;
+  c->payload_left = 0;
+  c->payload = NULL;
+  /* Who watches the descriptor hears of it while it still is one: its number
+   * may be the next connection's. */
+  conn_move(c, CONN_DISCONNECTED);
+  if (fd >= 0)
+    close(fd);
+  c->owner.lost(c->owner.arg, loss, why);
+}
+
+static void conn_fail(struct conn *c, const char *act, int sys_errno) {
+  struct cachet_error why;
+  error_set(&why,
+            sys_errno == EACCES || sys_errno == EPERM ? CACHET_E_ACCESS
+                                                      : CACHET_E_CONN,
+            sys_errno, "daemon at %.150s: %s", c->place, act);
+  conn_lose(c, CONN_LOST_RETRY, &why);
+}
+
+void conn_break(struct conn *c, enum conn_loss loss, enum cachet_status code,
+                const char *what) {
+  struct cachet_error why;
+  error_set(&why, code, 0, "daemon at %.150s: %s", c->place, what);
+  conn_lose(c, loss, &why);
+}
+
+static void conn_violation(struct conn *c, const char *what) {
+  conn_break(c, CONN_LOST_BROKEN, CACHET_E_PROTO, what);
+}
+
+/* ---- Output -------------------------------------------------------------- */
+
+static void conn_flush(struct conn *c) {
+  while (c->out_start < c->out_end && !c->out_broken) {
+    ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start,
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n >= 0)
+      c->out_start += (size_t)n;
+    else if (errno == EAGAIN || errno == ENOBUFS)
+      break;
+    else if (errno != EINTR)
+      /* Input comes to the end of the stream next, or first to the error that
+       * tells why. */
+      c->out_broken = true;
+  }
+  if (c->out_start == c->out_end || c->out_broken)
+    c->out_start = c->out_end = 0;
+}
+
+static bool out_reserve(struct conn *c, size_t len) {
+  if (c->out_start) {
+    memmove(c->out, c->out + c->out_start, c->out_end - c->out_start);
+    c->out_end -= c->out_start;
+    c->out_start = 0;
+  }
+  if (c->out_end + len <= c->out_cap)
+    return true;
+  size_t cap = (c->out_end + len) * 2;
+  uint8_t *out = realloc(c->out, cap);
+  if (!out)
+    return false;
+  c->out = out;
+  c->out_cap = cap;
+  return true;
+}
+
+static void conn_put(struct conn *c, const wire_message *msg) {
+  size_t len = frame_packed_len(msg);
+  if (!out_reserve(c, len)) {
+    conn_break(c, CONN_LOST_RETRY, CACHET_E_NOMEM, "no memory to send");
+    return;
+  }
+  frame_pack(msg, 0, c->out + c->out_end);
+  c->out_end += len;
+  conn_flush(c);
+  c->owner.changed(c->owner.arg);
+}
+
+void conn_send(struct conn *c, const wire_message *msg) {
+  assert(c->state == CONN_READY);
+  conn_put(c, msg);
+}
+
+bool conn_is_full(const struct conn *c) {
+  return c->out_end - c->out_start > OUT_FULL_LEN;
+}
+
+/* ---- Connecting ---------------------------------------------------------- */
+
+static void conn_hello(struct conn *c) {
+  Cachet__Wire__Hello hello = CACHET__WIRE__HELLO__INIT;
+  hello.version_min = hello.version_max = PROTO_VERSION;
+  char agent[] = "libcachet-client/1.0";
+  hello.agent = agent;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = HELLO_ID;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;
+  msg.hello = &hello;
+  conn_move(c, CONN_HELLO);
+  conn_put(c, &msg);
+}
+
+static void conn_open_image(struct conn *c) {
+  Cachet__Wire__Open open = CACHET__WIRE__OPEN__INIT;
+  open.image = c->image;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = OPEN_ID;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPEN;
+  msg.open = &open;
+  conn_move(c, CONN_OPENING);
+  conn_put(c, &msg);
+}
+
+/* A daemon that went away without a word is noticed as late as an answer that
+ * does not come. */
+static void set_tcp_options(const struct conn *c, int fd) {
+  int on = 1;
+  unsigned timeout_ms = (unsigned)c->request_timeout_ms;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  if (c->request_timeout_ms > 0)
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
+               sizeof timeout_ms);
+}
+
+/* Starts to connect to one address: 0, EINPROGRESS or another errno. */
+static int address_connect(struct conn *c, const struct address *a) {
+  int family = a->at.ss_family;
+  int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return errno;
+  if (family != AF_UNIX)
+    set_tcp_options(c, fd);
+  int r = connect(fd, (const struct sockaddr *)&a->at, a->len) ? errno : 0;
+  if (r == 0 || r == EINPROGRESS)
+    c->fd = fd;
+  else
+    close(fd);
+  return r;
+}
+
+/* Tries address by address, from the present one on. */
+static void conn_try(struct conn *c, int last_errno) {
+  for (; c->address < c->n_addresses; c->address++) {
+    last_errno = address_connect(c, &c->addresses[c->address]);
+    if (last_errno == 0) {
+      conn_hello(c);
+      return;
+    }
+    if (last_errno == EINPROGRESS) {
+      c->owner.changed(c->owner.arg);
+      return;
+    }
+  }
+  conn_fail(c, "connect", last_errno);
+}
+
+static void conn_finish_connect(struct conn *c) {
+  struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+  if (poll(&p, 1, 0) <= 0)
+    return;
+  int e = 0;
+  socklen_t len = sizeof e;
+  if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
+    e = errno;
+  if (e == 0) {
+    conn_hello(c);
+    return;
+  }
+  int fd = c->fd;
+  c->fd = -1;
+  c->owner.changed(c->owner.arg);
+  close(fd);
+  c->address++;
+  conn_try(c, e);
+}
+
+void conn_start(struct conn *c) {
+  c->deadline = clock_deadline(c->connect_timeout_ms);
+  c->next_id = FIRST_ID;
+  c->address = 0;
+  conn_move(c, CONN_CONNECTING);
+  conn_try(c, EADDRNOTAVAIL);
+}
+
+/* ---- Handshake ----------------------------------------------------------- */
+
+void conn_read_error(const Cachet__Wire__Error *in, struct cachet_error *out) {
+  enum cachet_status code = CACHET_E_PROTO;
+  if (in->status < 0 && in->status >= CACHET_E_UNSUPPORTED)
+    code = (enum cachet_status)in->status;
+  error_set(out, code, 0, "%.240s",
+            in->message[0] ? in->message : cachet_strerror(code));
+  for (char *p = out->message; *p; p++)
+    if ((unsigned char)*p < ' ' || *p == 0x7f)
+      *p = '?'; /* it may end up on a terminal */
+  out->sys_errno = in->sys_errno < 4096 ? (int)in->sys_errno : 0;
+}
+
+bool conn_read_image(const Cachet__Wire__ImageInfo *in,
+                     struct conn_image *out) {
+  if (!in || in->epoch == 0 || in->size > INT64_MAX)
+    return false;
+  if (in->page_size & (in->page_size - 1) ||
+      in->page_size < 1u << PAGE_SHIFT_MIN ||
+      in->page_size > 1u << PAGE_SHIFT_MAX)
+    return false;
+  *out = (struct conn_image){
+      .id = in->image,
+      .size = in->size,
+      .page_shift = (unsigned)__builtin_ctz(in->page_size),
+      .epoch = in->epoch,
+  };
+  return true;
+}
+
+static void conn_error(struct conn *c, const Cachet__Wire__Error *in,
+                       enum conn_loss loss) {
+  struct cachet_error why;
+  conn_read_error(in, &why);
+  if (why.code == CACHET_E_PROTO)
+    loss = c->state == CONN_HELLO ? CONN_LOST_FINAL : CONN_LOST_BROKEN;
+  conn_lose(c, loss, &why);
+}
+
+static void conn_welcome(struct conn *c, const Cachet__Wire__Welcome *w) {
+  if (w->version != PROTO_VERSION) {
+    conn_break(c, CONN_LOST_FINAL, CACHET_E_PROTO,
+               "it speaks another version of the protocol");
+    return;
+  }
+  /* 4 KiB hold a request of FETCH_MAX_PAGES ranges. */
+  if (w->max_message < 4096 || w->max_ranges < 1 || w->max_requests < 1 ||
+      w->max_read < 1u << PAGE_SHIFT_MIN) {
+    conn_violation(c, "its limits leave no room for a request");
+    return;
+  }
+  c->limits.max_ranges = w->max_ranges;
+  c->limits.max_read = w->max_read;
+  c->limits.max_requests =
+      w->max_requests < MAX_REQUESTS ? w->max_requests : MAX_REQUESTS;
+  if (c->image) {
+    conn_open_image(c);
+    return;
+  }
+  c->deadline = -1;
+  conn_move(c, CONN_READY);
+  c->owner.ready(c->owner.arg, NULL);
+}
+
+static void conn_opened(struct conn *c, const Cachet__Wire__Opened *o) {
+  struct conn_image image;
+  if (!conn_read_image(o->info, &image) ||
+      1ull << image.page_shift > c->limits.max_read) {
+    conn_violation(c, "what it says of the image cannot be");
+    return;
+  }
+  c->deadline = -1;
+  conn_move(c, CONN_READY);
+  c->owner.ready(c->owner.arg, &image);
+}
+
+static void conn_handshake(struct conn *c, const wire_message *msg) {
+  bool hello = c->state == CONN_HELLO;
+  uint64_t id = hello ? HELLO_ID : OPEN_ID;
+  switch (msg->body_case) {
+  case CACHET__WIRE__MESSAGE__BODY_WELCOME:
+    if (hello && msg->id == id) {
+      conn_welcome(c, msg->welcome);
+      return;
+    }
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_OPENED:
+    if (!hello && msg->id == id) {
+      conn_opened(c, msg->opened);
+      return;
+    }
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ERROR:
+    if (msg->id == id || msg->id == 0) {
+      conn_error(c, msg->error,
+                 !hello && msg->id ? CONN_LOST_REFUSED : CONN_LOST_RETRY);
+      return;
+    }
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_INVALIDATED:
+  case CACHET__WIRE__MESSAGE__BODY_CHANGED:
+    if (!hello && msg->id == 0)
+      return; /* what Opened says is newer, or our cache is still empty */
+    break;
+  default:
+    break;
+  }
+  conn_violation(c, "an answer that nothing had asked for");
+}
+
+/* ---- Input --------------------------------------------------------------- */
+
+static void conn_message(struct conn *c, const wire_message *msg,
+                         uint32_t payload_len) {
+  bool data = msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA;
+  if (payload_len && !data)
+    conn_violation(c, "a payload where none belongs");
+  else if (c->state != CONN_READY)
+    conn_handshake(c, msg);
+  else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR && !msg->id)
+    conn_error(c, msg->error, CONN_LOST_RETRY);
+  else
+    c->owner.message(c->owner.arg, msg, payload_len, &c->payload);
+  if (c->state == CONN_READY && data) {
+    c->payload_left = payload_len;
+    if (!payload_len)
+      c->owner.payload(c->owner.arg);
+  }
+}
+
+/* Takes payload out of the buffer. */
+static void conn_take_payload(struct conn *c) {
+  size_t n = c->in_end - c->in_start;
+  if (n > c->payload_left)
+    n = c->payload_left;
+  if (c->payload) {
+    memcpy(c->payload, c->in + c->in_start, n);
+    c->payload += n;
+  }
+  c->in_start += n;
+  c->payload_left -= (uint32_t)n;
+  if (!c->payload_left)
+    c->owner.payload(c->owner.arg);
+}
+
+/* Takes one message out of the buffer; false: it is not there whole. */
+static bool conn_take_message(struct conn *c) {
+  static const struct frame_limits limits = {.max_message = FRAME_MAX_MESSAGE,
+                                             .max_payload = FRAME_MAX_PAYLOAD};
+  const uint8_t *at = c->in + c->in_start;
+  size_t have = c->in_end - c->in_start;
+  struct frame_header h;
+  enum frame_outcome outcome = frame_peek(at, have, &limits, &h);
+  if (outcome == FRAME_PARTIAL)
+    return false;
+  if (outcome != FRAME_OK) {
+    conn_violation(c, "a frame longer than the limit");
+    return false;
+  }
+  if (have - FRAME_HEADER_LEN < h.message_len)
+    return false;
+  wire_message *msg;
+  if (frame_unpack(c->arena, at + FRAME_HEADER_LEN, h.message_len, &msg) !=
+      FRAME_OK) {
+    conn_violation(c, "a message that is none");
+    return false;
+  }
+  c->in_start += FRAME_HEADER_LEN + h.message_len;
+  c->payload = NULL;
+  conn_message(c, msg, h.payload_len);
+  return true;
+}
+
+static void conn_parse(struct conn *c) {
+  while (c->state >= CONN_HELLO && c->in_start < c->in_end) {
+    if (c->payload_left)
+      conn_take_payload(c);
+    else if (!conn_take_message(c))
+      break;
+  }
+  if (c->in_start) {
+    memmove(c->in, c->in + c->in_start, c->in_end - c->in_start);
+    c->in_end -= c->in_start;
+    c->in_start = 0;
+  }
+}
+
+/* Receives once, payload straight to its place.  Like recv(2). */
+static ssize_t conn_receive(struct conn *c) {
+  if (!c->payload_left || !c->payload) {
+    ssize_t n =
+        recv(c->fd, c->in + c->in_end, IN_LEN - c->in_end, MSG_DONTWAIT);
+    c->in_end += n > 0 ? (size_t)n : 0;
+    return n;
+  }
+  ssize_t n = recv(c->fd, c->payload, c->payload_left, MSG_DONTWAIT);
+  if (n > 0) {
+    c->payload += n;
+    c->payload_left -= (uint32_t)n;
+    if (!c->payload_left)
+      c->owner.payload(c->owner.arg);
+  }
+  return n;
+}
+
+void conn_input(struct conn *c) {
+  while (c->state >= CONN_HELLO) {
+    ssize_t n = conn_receive(c);
+    int e = errno;
+    if (n > 0)
+      conn_parse(c);
+    else if (n == 0)
+      conn_fail(c, "it closed the connection", 0);
+    else if (e == EAGAIN)
+      return;
+    else if (e != EINTR)
+      conn_fail(c, "receive", e);
+  }
+}
+
+void conn_progress(struct conn *c) {
+  if (c->state == CONN_CONNECTING)
+    conn_finish_connect(c);
+  if (c->state >= CONN_HELLO)
+    conn_flush(c);
+  conn_input(c);
+  if (!clock_has_passed(c->deadline))
+    return;
+  if (c->state == CONN_CONNECTING)
+    conn_fail(c, "connect", ETIMEDOUT);
+  else
+    conn_break(c, CONN_LOST_RETRY, CACHET_E_TIMEOUT, "it does not answer");
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+static enum cachet_status resolve_unix(struct conn *c, const struct uri *u,
+                                       struct cachet_error *err) {
+  struct sockaddr_un *at = (struct sockaddr_un *)&c->addresses[0].at;
+  if (strlen(u->path) >= sizeof at->sun_path)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "socket \"%.80s...\": path longer than %zu bytes", u->path,
+                     sizeof at->sun_path - 1);
+  at->sun_family = AF_UNIX;
+  memcpy(at->sun_path, u->path, strlen(u->path) + 1);
+  c->addresses[0].len = sizeof *at;
+  c->n_addresses = 1;
+  return CACHET_OK;
+}
+
+static enum cachet_status resolve_tcp(struct conn *c, const struct uri *u,
+                                      struct cachet_error *err) {
+  char port[8];
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                           .ai_flags = AI_NUMERICSERV};
+  struct addrinfo *list = NULL;
+  snprintf(port, sizeof port, "%u", u->port);
+  int r = getaddrinfo(u->host, port, &hints, &list);
+  if (r != 0)
+    return error_set(err, r == EAI_MEMORY ? CACHET_E_NOMEM : CACHET_E_CONN, 0,
+                     "host \"%.100s\": %s", u->host, gai_strerror(r));
+  for (struct addrinfo *a = list; a && c->n_addresses < MAX_ADDRESSES;
+       a = a->ai_next) {
+    struct address *to = &c->addresses[c->n_addresses++];
+    memcpy(&to->at, a->ai_addr, a->ai_addrlen);
+    to->len = a->ai_addrlen;
+  }
+  freeaddrinfo(list);
+  return CACHET_OK;
+}
+
+enum cachet_status conn_new(const struct uri *u, bool open_image,
+                            int connect_timeout_ms, int request_timeout_ms,
+                            const struct conn_owner *owner, struct conn **out,
+                            struct cachet_error *err) {
+  struct conn *c = calloc(1, sizeof *c);
+  if (!c)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
+  c->fd = -1;
+  c->deadline = -1;
+  c->owner = *owner;
+  c->connect_timeout_ms = connect_timeout_ms;
+  c->request_timeout_ms = request_timeout_ms;
+  uri_print_place(u, c->place, sizeof c->place);
+  c->in = malloc(IN_LEN);
+  c->arena = frame_arena_new(FRAME_ARENA_LEN);
+  c->image = open_image ? strdup(u->image) : NULL;
+  enum cachet_status status = CACHET_OK;
+  if (!c->in || !c->arena || (open_image && !c->image))
+    status = error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
+  else if (u->kind == URI_UNIX)
+    status = resolve_unix(c, u, err);
+  else
+    status = resolve_tcp(c, u, err);
+  if (status != CACHET_OK)
+    conn_free(c);
+  else
+    *out = c;
+  return status;
+}
+
+void conn_free(struct conn *c) {
+  if (!c)
+    return;
+  if (c->fd >= 0)
+    close(c->fd);
+  frame_arena_free(c->arena);
+  free(c->image);
+  free(c->out);
+  free(c->in);
+  free(c);
+}
+
+enum conn_state conn_state(const struct conn *c) { return c->state; }
+
+const struct conn_limits *conn_limits(const struct conn *c) {
+  return &c->limits;
+}
+
+const char *conn_place(const struct conn *c) { return c->place; }
+
+int conn_fd(const struct conn *c) { return c->fd; }
+
+short conn_events(const struct conn *c) {
+  if (c->state == CONN_CONNECTING)
+    return POLLOUT;
+  return c->out_start < c->out_end ? POLLIN | POLLOUT : POLLIN;
+}
+
+int64_t conn_deadline(const struct conn *c) { return c->deadline; }
+
+uint64_t conn_next_id(struct conn *c) { return c->next_id++; }

@@ -1,0 +1,327 @@
+#include "client/handle.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "client/local.h"
+#include "client/make_source.h"
+#include "client/remote.h"
+#include "client/request.h"
+#include "source/file.h"
+
+/* ---- Epochs -------------------------------------------------------------- */
+
+static enum cachet_status epoch_new(struct store *s, struct epoch **out,
+                                    struct cachet_error *err) {
+  struct epoch *e = calloc(1, sizeof *e);
+  int r = e ? 0 : -ENOMEM;
+  if (r == 0) {
+    e->n_refs = 1;
+    e->mirror = image_mirror(s->image);
+    r = view_open(&e->view, e->mirror);
+  }
+  if (r == 0) {
+    *out = e;
+    return CACHET_OK;
+  }
+  if (e)
+    mirror_unref(e->mirror);
+  free(e);
+  return error_set(err, error_from_errno(-r), -r,
+                   "image \"%.100s\": open a view", s->name);
+}
+
+void epoch_unref(struct epoch *e) {
+  assert(e->n_refs > 0);
+  if (--e->n_refs)
+    return;
+  view_close(&e->view);
+  mirror_unref(e->mirror);
+  free(e);
+}
+
+enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
+  if (image_is_current(c->store->image, c->epoch->mirror))
+    return CACHET_OK;
+  struct epoch *e;
+  enum cachet_status status = epoch_new(c->store, &e, err);
+  if (status != CACHET_OK)
+    return status;
+  handle_drop_cursor(c);
+  epoch_unref(c->epoch);
+  c->epoch = e;
+  return CACHET_OK;
+}
+
+enum cachet_status handle_fail_forked(cachet *c) {
+  return handle_fail(c, CACHET_E_FORKED, 0,
+                     "image \"%.100s\": a handle of the parent process",
+                     c->store->name);
+}
+
+/* ---- Opening ------------------------------------------------------------- */
+
+static void watch_changed(void *arg) {
+  cachet *c = arg;
+  if (c->watch)
+    c->watch(c->watch_arg);
+}
+
+static void watch_unpin(void *arg) { handle_drop_cursor(arg); }
+
+/* Takes over the backend, also on failure. */
+static enum cachet_status handle_new(struct backend *b,
+                                     const struct options *options,
+                                     cachet **out, struct cachet_error *err) {
+  cachet *c = calloc(1, sizeof *c);
+  enum cachet_status status =
+      c ? epoch_new(b->store, &c->epoch, err)
+        : error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
+  if (status != CACHET_OK) {
+    free(c);
+    b->ops->close(b);
+    return status;
+  }
+  c->cursor_page = NO_PAGE;
+  c->free_slices = ~0ull;
+  static_assert(N_SLICES == 64, "free_slices has a bit for each");
+  c->backend = b;
+  c->store = b->store;
+  c->alive = b->store->alive;
+  c->options = *options;
+  TAILQ_INIT(&c->ready);
+  TAILQ_INIT(&c->waiting);
+  TAILQ_INIT(&c->completed);
+  b->watch = (struct backend_watch){
+      .changed = watch_changed, .unpin = watch_unpin, .arg = c};
+  *out = c;
+  return CACHET_OK;
+}
+
+/* A handle over a source of this process, which is owned from here on. */
+static enum cachet_status handle_new_local(const char *name, struct source *src,
+                                           const struct options *options,
+                                           cachet **out,
+                                           struct cachet_error *err) {
+  struct store *s;
+  struct backend *b;
+  enum cachet_status status = store_new_local(name, src, options, &s, err);
+  if (status != CACHET_OK)
+    return status;
+  status = local_new(s, &b, err);
+  if (status != CACHET_OK) {
+    store_unref(s);
+    return status;
+  }
+  return handle_new(b, options, out, err);
+}
+
+static enum cachet_status open_file(const char *path,
+                                    const struct options *options, cachet **out,
+                                    struct cachet_error *err) {
+  struct source *src;
+  int r = file_source_open(path, &src);
+  if (r < 0)
+    return error_set(err, error_from_errno(-r), -r, "image \"%.180s\": open",
+                     path);
+  return handle_new_local(path, src, options, out, err);
+}
+
+enum cachet_status handle_open(const struct uri *u,
+                               const struct options *options, cachet **out,
+                               struct cachet_error *err) {
+  if (u->kind == URI_FILE)
+    return open_file(u->path, options, out, err);
+  struct backend *b;
+  enum cachet_status status = remote_open(u, options, &b, err);
+  if (status != CACHET_OK)
+    return status;
+  return handle_new(b, options, out, err);
+}
+
+enum cachet_status cachet_open(const char *uri,
+                               const struct cachet_options *options,
+                               cachet **out, struct cachet_error *err) {
+  struct options o;
+  struct uri u;
+  if (!out)
+    return error_set(err, CACHET_E_INVAL, 0, "open: nowhere to put a handle");
+  enum cachet_status status = options_read(options, &o, err);
+  if (status == CACHET_OK)
+    status = uri_parse(uri, &u, err);
+  if (status != CACHET_OK)
+    return status;
+  status = handle_open(&u, &o, out, err);
+  uri_fini(&u);
+  return status;
+}
+
+enum cachet_status cachet_make(const struct cachet_source *source,
+                               const struct cachet_options *options,
+                               cachet **out, struct cachet_error *err) {
+  struct options o;
+  struct cachet_source given;
+  struct source *src;
+  if (!out)
+    return error_set(err, CACHET_E_INVAL, 0, "make: nowhere to put a handle");
+  enum cachet_status status = options_read(options, &o, err);
+  if (status == CACHET_OK)
+    status = options_read_source(source, &given, err);
+  if (status != CACHET_OK)
+    return status;
+  if (make_source_new(&given, o.page_shift, &src) < 0)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a source");
+  cachet *c;
+  status = handle_new_local("made", src, &o, &c, err);
+  if (status != CACHET_OK)
+    return status;
+  make_source_arm(src);
+  *out = c;
+  return CACHET_OK;
+}
+
+enum cachet_status cachet_copy(cachet *c, cachet **out,
+                               struct cachet_error *err) {
+  struct backend *b;
+  if (*c->alive == 0) {
+    enum cachet_status forked = handle_fail_forked(c);
+    return error_set(err, forked, 0, "%s", c->error.message);
+  }
+  if (c->in_callback && c->backend->ops->copy_waits)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "a call that would wait, in a callback");
+  enum cachet_status status = c->backend->ops->copy(c->backend, &b, err);
+  if (status != CACHET_OK)
+    return status;
+  return handle_new(b, &c->options, out, err);
+}
+
+/* ---- Closing ------------------------------------------------------------- */
+
+/* Runs the callback of each request on a list, which is CANCELED. */
+static void cancel_all(struct request_list *list) {
+  struct cachet_request *r;
+  while ((r = TAILQ_FIRST(list))) {
+    TAILQ_REMOVE(list, r, link);
+    request_deliver(r, CACHET_E_CANCELED);
+  }
+}
+
+static void cancel_waiting(cachet *c) {
+  struct request_list *lists[] = {&c->ready, &c->waiting};
+  for (int i = 0; i < 2; i++)
+    while (!TAILQ_EMPTY(lists[i]))
+      request_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,
+                   "the handle was closed");
+}
+
+/* What a child process may do: free what is its own.  The cache's locks may be
+ * held for ever, by threads that are not here. */
+static void close_forked(cachet *c) {
+  cancel_all(&c->ready);
+  cancel_all(&c->waiting);
+  cancel_all(&c->completed);
+  c->backend->ops->close(c->backend);
+  free(c);
+}
+
+void cachet_close(cachet *c) {
+  if (!c)
+    return;
+  assert(!c->in_callback);
+  c->closing = true;
+  c->watch = NULL;
+  if (*c->alive == 0) {
+    close_forked(c);
+    return;
+  }
+  cancel_waiting(c);
+  cancel_all(&c->completed);
+  handle_drop_cursor(c);
+  slice_release_all(c);
+  epoch_unref(c->epoch);
+  c->backend->ops->close(c->backend);
+  free(c);
+}
+
+/* ---- Asking -------------------------------------------------------------- */
+
+/* What a handle says of its image is of the image's present epoch, as far as
+ * it is known here. */
+static const struct mirror *mirror_of(const cachet *c) {
+  cachet *handle = (cachet *)(uintptr_t)c;
+  struct cachet_error unused;
+  if (*c->alive)
+    handle_adopt_epoch(handle, &unused); /* failed: the old one still stands */
+  return c->epoch->mirror;
+}
+
+/* The pages that overlap a range, cut at the end. */
+static uint64_t pages_of(const struct mirror *m, uint64_t addr, uint64_t len,
+                         uint64_t *first) {
+  if (addr >= m->size || len == 0)
+    return 0;
+  if (len > m->size - addr)
+    len = m->size - addr;
+  *first = addr >> m->page_shift;
+  return ((addr + len - 1) >> m->page_shift) - *first + 1;
+}
+
+const char *cachet_errmsg(const cachet *c) { return c->error.message; }
+
+uint64_t cachet_size(const cachet *c) { return mirror_of(c)->size; }
+
+size_t cachet_page_size(const cachet *c) {
+  return mirror_page_size(c->epoch->mirror);
+}
+
+uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
+
+bool cachet_is_shared(const cachet *c) { return c->backend->ops->shared; }
+
+uint64_t cachet_hits(const cachet *c) { return c->n_hits; }
+
+uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
+
+bool cachet_is_cached(const cachet *c, uint64_t addr) {
+  const struct mirror *m = mirror_of(c);
+  return *c->alive && addr < m->size && handle_is_trusted(c) &&
+         view_is_resident(&c->epoch->view, addr >> m->page_shift);
+}
+
+uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
+  uint64_t first;
+  return pages_of(mirror_of(c), addr, len, &first);
+}
+
+/* ---- Steering ------------------------------------------------------------ */
+
+enum cachet_status cachet_prefetch(cachet *c, uint64_t addr, uint64_t len) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
+  struct mirror *m = (struct mirror *)(uintptr_t)mirror_of(c);
+  uint64_t first, count = pages_of(m, addr, len, &first);
+  /* A hint is not worth more than a quarter of the cache. */
+  uint64_t most = (c->options.cache_size / 4) >> m->page_shift;
+  if (count > most)
+    count = most;
+  if (count > UINT32_MAX)
+    count = UINT32_MAX;
+  if (count)
+    c->backend->ops->prefetch(c->backend, m, first, (uint32_t)count);
+  return CACHET_OK;
+}
+
+enum cachet_status cachet_invalidate(cachet *c, uint64_t addr, uint64_t len) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
+  if (c->in_callback && c->backend->ops->invalidate_waits)
+    return handle_fail(c, CACHET_E_INVAL, 0,
+                       "a call that would wait, in a callback");
+  uint64_t first, count = pages_of(mirror_of(c), addr, len, &first);
+  if (!count)
+    return CACHET_OK;
+  handle_drop_cursor(c);
+  return c->backend->ops->invalidate(c->backend, first, count, &c->error);
+}

@@ -1,0 +1,162 @@
+/* The handle, for the library's own files.
+ *
+ * A handle is {the current epoch, a backend to ask for pages, the slices it
+ * has handed out, the requests it has taken on}.  It belongs to one thread at
+ * a time; nothing in it is locked.
+ *
+ *   H1  Bit i of `free_slices` is set if and only if slices[i] is not in use,
+ *       and then page slot i of every epoch's pin table is 0.
+ *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
+ *       of the current epoch pins.  While the handle waits it is NO_PAGE.
+ *   H3  An asynchronous request is on exactly one of the three lists, the one
+ *       its state names. */
+#ifndef CLIENT_HANDLE_H
+#define CLIENT_HANDLE_H
+
+#include <stdlib.h>
+#include <sys/queue.h>
+
+#include <cachet/cachet.h>
+
+#include "cache/page_cache.h"
+#include "client/backend.h"
+#include "client/error.h"
+#include "client/options.h"
+#include "client/store.h"
+#include "client/uri.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NO_PAGE UINT64_MAX
+#define N_SLICES PIN_N_PAGE_SLOTS
+
+/* An epoch of the image as this handle sees it: a mirror and a view of it.
+ * The handle's thread only.  Who holds a slice or reads from it holds a
+ * reference: the bytes stay although the image has moved on. */
+struct epoch {
+  struct view view;
+  struct mirror *mirror; /* referenced */
+  unsigned n_refs;
+  unsigned held_ranges; /* bit i: range slot i is in use */
+};
+
+/* What a slice that was handed out stands on: a pin, or a private copy. */
+struct held {
+  struct epoch *epoch; /* referenced, with a pin */
+  unsigned slot;       /* with a pin: of the epoch's table */
+  uint8_t *copy;       /* without */
+  uint64_t generation; /* how often the place was used: tells slices apart */
+};
+
+TAILQ_HEAD(request_list, cachet_request);
+
+struct cachet {
+  /* what a hit reads */
+  struct epoch *epoch;
+  uint64_t cursor_page;
+  uint64_t n_hits, n_misses;
+  uint64_t free_slices;
+  const volatile uint8_t *alive; /* the store's */
+  struct backend *backend;
+
+  struct store *store; /* the backend's */
+  struct options options;
+  struct held slices[N_SLICES];
+
+  struct request_list ready;     /* may go on */
+  struct request_list waiting;   /* for a job */
+  struct request_list completed; /* for their callback */
+  bool in_callback;
+  bool closing;
+
+  cachet_watch_cb watch;
+  void *watch_arg;
+  struct cachet_error error;
+};
+
+/* ---- Handles (handle.c) -------------------------------------------------- */
+
+/* cachet_open() for a parsed address. */
+enum cachet_status handle_open(const struct uri *u,
+                               const struct options *options, cachet **out,
+                               struct cachet_error *err);
+
+/* Sets the story and returns the status. */
+#define handle_fail(c, ...) error_set(&(c)->error, __VA_ARGS__)
+
+enum cachet_status handle_fail_forked(cachet *c);
+
+/* Takes the image's present epoch if the handle's is over. */
+enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
+
+static inline struct epoch *epoch_ref(struct epoch *e) {
+  e->n_refs++;
+  return e;
+}
+void epoch_unref(struct epoch *e);
+
+/* Opens every call that reads data: takes in notices that are here.  False:
+ * the handle is the parent process's. */
+static inline bool handle_enter(cachet *c) {
+  if (__builtin_expect(*c->alive == 0, 0))
+    return false;
+  if (c->backend->ops->drain)
+    c->backend->ops->drain(c->backend);
+  return true;
+}
+
+/* Whether the view may be believed. */
+static inline bool handle_is_trusted(const cachet *c) {
+  return !c->backend->ops->drain || c->backend->ops->is_trusted(c->backend);
+}
+
+static inline void handle_drop_cursor(cachet *c) {
+  if (c->cursor_page != NO_PAGE) {
+    view_unpin(&c->epoch->view, PIN_SLOT_CURSOR);
+    c->cursor_page = NO_PAGE;
+  }
+}
+
+/* The address of a page that is resident, pinned by the cursor; else NULL.
+ * The page of the last access is pinned already, but its word is looked at all
+ * the same: it may have been invalidated. */
+static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
+  const struct view *v = &c->epoch->view;
+  if (!handle_is_trusted(c))
+    return NULL;
+  if (page == c->cursor_page) {
+    if (!view_is_resident(v, page))
+      return NULL;
+  } else {
+    c->cursor_page = page;
+    if (!view_pin_page(v, PIN_SLOT_CURSOR, page))
+      return NULL;
+  }
+  c->n_hits++;
+  return view_page(v, c->epoch->mirror->page_shift, page);
+}
+
+/* ---- Slices (slice.c) ---------------------------------------------------- */
+
+/* Takes a place for a slice; -1 if all are in use. */
+int slice_reserve(cachet *c);
+void slice_unreserve(cachet *c, int place);
+
+/* Describes a slice in a reserved place.  It stands on a pin of `epoch` in
+ * `slot`, or, with `copy` not NULL, on that memory; the place takes over the
+ * one or the other.  The reference to `epoch` is taken over too. */
+void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
+                uint8_t *copy, struct cachet_slice *out);
+
+/* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
+void slot_release(struct epoch *e, unsigned slot);
+
+void slice_release_all(cachet *c);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

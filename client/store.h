@@ -1,0 +1,77 @@
+/* A store: what the handles of one image share.
+ *
+ * cachet_copy() gives handles for several threads on one cache.  The store is
+ * that cache: a page cache with one image in it, and with the image its
+ * source.  It goes with its last handle, and the source is closed then.
+ *
+ *   S1  The page cache and the image are fixed; both may be used from any
+ *       thread.
+ *   S2  A daemon's image is at the epoch that its connections heard of last.
+ *       Each connection hears of all epochs in order, but one may lag behind
+ *       another: an epoch that was left is not gone back to.
+ *
+ * Any thread, unless said otherwise. */
+#ifndef CLIENT_STORE_H
+#define CLIENT_STORE_H
+
+#include <pthread.h>
+
+#include "cache/page_cache.h"
+#include "client/options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { STORE_N_PAST = 32 };
+
+struct store {
+  struct page_cache *cache;
+  struct image *image;
+  char *name; /* for messages */
+
+  /* 1 in the process that made the store, 0 in its children: a page that
+   * fork() wipes.  Cheaper to ask than getpid(), which costs a system call. */
+  const volatile uint8_t *alive;
+
+  unsigned n_refs; /* atomic */
+
+  pthread_mutex_t lock;
+  uint64_t epoch;              /* the daemon's present one; under lock */
+  uint64_t past[STORE_N_PAST]; /* a ring of epochs that were left; under lock */
+  unsigned n_past;             /* under lock */
+};
+
+/* A store over a source of this process, which it owns from here (also on
+ * failure). */
+enum cachet_status store_new_local(const char *name, struct source *src,
+                                   const struct options *options,
+                                   struct store **out,
+                                   struct cachet_error *err);
+
+/* A store for a daemon's image. */
+enum cachet_status store_new_remote(const char *name, uint64_t size,
+                                    unsigned page_shift, uint64_t epoch,
+                                    const struct options *options,
+                                    struct store **out,
+                                    struct cachet_error *err);
+
+struct store *store_ref(struct store *s);
+
+/* With the last reference the source is closed, on this thread.  No fetch and
+ * no view may be left of a handle that gives its reference back. */
+void store_unref(struct store *s);
+
+static inline bool store_is_forked(const struct store *s) {
+  return *s->alive == 0;
+}
+
+/* A connection heard that the image is at `epoch` now.  0 or a negative
+ * errno. */
+int store_set_epoch(struct store *s, uint64_t size, uint64_t epoch);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,334 @@
+#include "client/uri.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "client/error.h"
+
+#define SYSTEM_SOCKET "/run/cachetd/cachetd.sock"
+
+/* A piece of the text under parsing; not terminated. */
+struct piece {
+  const char *at;
+  size_t len;
+};
+
+static struct piece piece_of(const char *from, const char *to) {
+  return (struct piece){from, (size_t)(to - from)};
+}
+
+/* ---- Percent-decoding ---------------------------------------------------- */
+
+static int hex_digit(char c) {
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  if (c >= 'a' && c <= 'f')
+    return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F')
+    return c - 'A' + 10;
+  return -1;
+}
+
+static enum cachet_status decode(struct piece in, char **out,
+                                 struct cachet_error *err) {
+  char *text = malloc(in.len + 1);
+  if (!text)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
+  size_t n = 0;
+  for (size_t i = 0; i < in.len; i++) {
+    char c = in.at[i];
+    if (c == '%') {
+      bool whole = in.len - i > 2;
+      int high = whole ? hex_digit(in.at[i + 1]) : -1;
+      int low = whole ? hex_digit(in.at[i + 2]) : -1;
+      if (high < 0 || low < 0 || (!high && !low)) {
+        free(text);
+        return error_set(err, CACHET_E_INVAL, 0,
+                         "bad URI: \"%.*s\" holds a bad %%-escape",
+                         (int)(in.len < 100 ? in.len : 100), in.at);
+      }
+      c = (char)(high * 16 + low);
+      i += 2;
+    }
+    text[n++] = c;
+  }
+  text[n] = '\0';
+  *out = text;
+  return CACHET_OK;
+}
+
+/* ---- Parts --------------------------------------------------------------- */
+
+enum cachet_status uri_set_image(struct uri *u, const char *image,
+                                 struct cachet_error *err) {
+  if (strchr(image, '/') || strlen(image) > URI_IMAGE_MAX_LEN)
+    return error_set(err, CACHET_E_INVAL, 0, "bad image name \"%.80s\"", image);
+  char *copy = strdup(image);
+  if (!copy)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for an image name");
+  free(u->image);
+  u->image = copy;
+  return CACHET_OK;
+}
+
+static enum cachet_status set_image_encoded(struct uri *u, struct piece in,
+                                            struct cachet_error *err) {
+  char *image;
+  enum cachet_status status = decode(in, &image, err);
+  if (status != CACHET_OK)
+    return status;
+  status = uri_set_image(u, image, err);
+  free(image);
+  return status;
+}
+
+/* Takes over `path`. */
+static enum cachet_status set_socket(struct uri *u, char *path,
+                                     struct cachet_error *err) {
+  struct sockaddr_un address;
+  free(u->path);
+  u->path = path;
+  if (!path)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a path");
+  if (!*path)
+    return error_set(err, CACHET_E_INVAL, 0, "an empty socket path");
+  if (strlen(path) >= sizeof address.sun_path)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "socket \"%.80s...\": path longer than %zu bytes", path,
+                     sizeof address.sun_path - 1);
+  return CACHET_OK;
+}
+
+/* The one place that knows where a daemon is looked for. */
+static char *default_socket(void) {
+  const char *named = secure_getenv("CACHET_SOCKET");
+  if (named && *named)
+    return strdup(named);
+  const char *dir = secure_getenv("XDG_RUNTIME_DIR");
+  char *path = NULL;
+  if (dir && *dir) {
+    if (asprintf(&path, "%s/cachetd.sock", dir) < 0)
+      return NULL;
+    if (access(path, F_OK) == 0)
+      return path;
+    free(path);
+  }
+  return strdup(SYSTEM_SOCKET);
+}
+
+/* The only query key is `socket`, once. */
+static enum cachet_status parse_query(struct uri *u, const char *query,
+                                      struct cachet_error *err) {
+  for (;;) {
+    const char *end = strchrnul(query, '&');
+    const char *equals = memchr(query, '=', (size_t)(end - query));
+    const char *key_end = equals ? equals : end;
+    if (!equals || key_end - query != 6 || strncmp(query, "socket", 6))
+      return error_set(err, CACHET_E_INVAL, 0,
+                       "bad URI: unknown query \"%.*s\"",
+                       (int)(end - query < 100 ? end - query : 100), query);
+    if (u->path)
+      return error_set(err, CACHET_E_INVAL, 0, "bad URI: two sockets");
+    char *path;
+    enum cachet_status status = decode(piece_of(equals + 1, end), &path, err);
+    if (status != CACHET_OK)
+      return status;
+    status = set_socket(u, path, err);
+    if (status != CACHET_OK || !*end)
+      return status;
+    query = end + 1;
+  }
+}
+
+static enum cachet_status parse_port(struct uri *u, struct piece in,
+                                     struct cachet_error *err) {
+  unsigned port = 0;
+  for (size_t i = 0; i < in.len; i++) {
+    if (!isdigit((unsigned char)in.at[i]) || port > UINT16_MAX)
+      port = UINT16_MAX + 1u;
+    else
+      port = port * 10 + (unsigned)(in.at[i] - '0');
+  }
+  if (port == 0 || port > UINT16_MAX)
+    return error_set(err, CACHET_E_INVAL, 0, "bad URI: port \"%.*s\"",
+                     (int)(in.len < 20 ? in.len : 20), in.at);
+  u->port = (uint16_t)port;
+  return CACHET_OK;
+}
+
+/* HOST, HOST:PORT, [IPV6], [IPV6]:PORT */
+static enum cachet_status parse_authority(struct uri *u, struct piece in,
+                                          struct cachet_error *err) {
+  const char *end = in.at + in.len;
+  struct piece host;
+  const char *after;
+  if (in.len && *in.at == '[') {
+    const char *close = memchr(in.at, ']', in.len);
+    if (!close)
+      return error_set(err, CACHET_E_INVAL, 0, "bad URI: \"[\" without \"]\"");
+    host = piece_of(in.at + 1, close);
+    after = close + 1;
+  } else {
+    const char *colon = memchr(in.at, ':', in.len);
+    after = colon ? colon : end;
+    host = piece_of(in.at, after);
+  }
+  if (!host.len || memchr(in.at, '@', in.len) || (after < end && *after != ':'))
+    return error_set(err, CACHET_E_INVAL, 0, "bad URI: host \"%.*s\"",
+                     (int)(in.len < 100 ? in.len : 100), in.at);
+  u->port = URI_DEFAULT_PORT;
+  enum cachet_status status = decode(host, &u->host, err);
+  if (status == CACHET_OK && after < end)
+    status = parse_port(u, piece_of(after + 1, end), err);
+  return status;
+}
+
+/* ---- Schemes ------------------------------------------------------------- */
+
+static enum cachet_status parse_file(struct uri *u, const char *rest,
+                                     struct cachet_error *err) {
+  u->kind = URI_FILE;
+  if (rest[0] == '/' && rest[1] == '/' && rest[2] != '/')
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "bad URI: file:%.100s names a host", rest);
+  if (strpbrk(rest, "?#"))
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "bad URI: file:%.100s: write ? as %%3F and # as %%23",
+                     rest);
+  return decode(piece_of(rest, rest + strlen(rest)), &u->path, err);
+}
+
+static enum cachet_status parse_unix(struct uri *u, const char *rest,
+                                     struct cachet_error *err) {
+  u->kind = URI_UNIX;
+  if (strncmp(rest, "///", 3))
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "bad URI: cachet+unix:///IMAGE, not cachet+unix:%.100s",
+                     rest);
+  const char *image = rest + 3;
+  const char *question = strchrnul(image, '?');
+  enum cachet_status status =
+      set_image_encoded(u, piece_of(image, question), err);
+  if (status != CACHET_OK)
+    return status;
+  if (*question)
+    return parse_query(u, question + 1, err);
+  return set_socket(u, default_socket(), err);
+}
+
+static enum cachet_status parse_tcp(struct uri *u, const char *rest,
+                                    struct cachet_error *err) {
+  u->kind = URI_TCP;
+  if (strncmp(rest, "//", 2) || strchr(rest, '?'))
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "bad URI: cachet://HOST[:PORT]/IMAGE, not cachet:%.100s",
+                     rest);
+  const char *slash = strchrnul(rest + 2, '/');
+  enum cachet_status status =
+      parse_authority(u, piece_of(rest + 2, slash), err);
+  if (status != CACHET_OK)
+    return status;
+  const char *image = *slash ? slash + 1 : slash;
+  return set_image_encoded(u, piece_of(image, image + strlen(image)), err);
+}
+
+/* How long the scheme is at the start of `text`; 0: it is a bare path. */
+static size_t scheme_len(const char *text) {
+  size_t n = 0;
+  if (!isalpha((unsigned char)text[0]))
+    return 0;
+  while (isalnum((unsigned char)text[n]) || (text[n] && strchr("+-.", text[n])))
+    n++;
+  return text[n] == ':' ? n : 0;
+}
+
+static enum cachet_status parse(struct uri *u, const char *text,
+                                struct cachet_error *err) {
+  static const struct {
+    const char *name;
+    enum cachet_status (*parse)(struct uri *, const char *,
+                                struct cachet_error *);
+  } schemes[] = {
+      {"file", parse_file},
+      {"cachet+unix", parse_unix},
+      {"cachet", parse_tcp},
+  };
+  size_t len = scheme_len(text);
+  if (!len) {
+    u->kind = URI_FILE;
+    u->path = strdup(text);
+    return u->path ? CACHET_OK
+                   : error_set(err, CACHET_E_NOMEM, 0, "no memory for a path");
+  }
+  for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
+    if (strlen(schemes[i].name) == len &&
+        !strncasecmp(schemes[i].name, text, len))
+      return schemes[i].parse(u, text + len + 1, err);
+  return error_set(err, CACHET_E_INVAL, 0,
+                   "unknown scheme \"%.*s:\" (a path is written \"./%.100s\")",
+                   (int)(len < 60 ? len : 60), text, text);
+}
+
+enum cachet_status uri_parse(const char *text, struct uri *out,
+                             struct cachet_error *err) {
+  struct uri u = {0};
+  enum cachet_status status =
+      text && *text ? parse(&u, text, err)
+                    : error_set(err, CACHET_E_INVAL, 0, "an empty URI");
+  if (status == CACHET_OK && u.kind == URI_FILE && !*u.path)
+    status = error_set(err, CACHET_E_INVAL, 0, "an empty path");
+  if (status == CACHET_OK)
+    *out = u;
+  else
+    uri_fini(&u);
+  return status;
+}
+
+enum cachet_status uri_make_unix(const char *socket, const char *image,
+                                 struct uri *out, struct cachet_error *err) {
+  struct uri u = {.kind = URI_UNIX};
+  enum cachet_status status =
+      set_socket(&u, socket ? strdup(socket) : default_socket(), err);
+  if (status == CACHET_OK)
+    status = uri_set_image(&u, image, err);
+  if (status == CACHET_OK)
+    *out = u;
+  else
+    uri_fini(&u);
+  return status;
+}
+
+enum cachet_status uri_copy(const struct uri *u, struct uri *out) {
+  struct uri copy = {.kind = u->kind, .port = u->port};
+  copy.path = u->path ? strdup(u->path) : NULL;
+  copy.host = u->host ? strdup(u->host) : NULL;
+  copy.image = u->image ? strdup(u->image) : NULL;
+  if (!copy.path != !u->path || !copy.host != !u->host ||
+      !copy.image != !u->image) {
+    uri_fini(&copy);
+    return CACHET_E_NOMEM;
+  }
+  *out = copy;
+  return CACHET_OK;
+}
+
+void uri_fini(struct uri *u) {
+  free(u->path);
+  free(u->host);
+  free(u->image);
+  *u = (struct uri){0};
+}
+
+void uri_print_place(const struct uri *u, char *buf, size_t len) {
+  bool v6 = u->host && strchr(u->host, ':');
+  if (u->kind != URI_TCP)
+    snprintf(buf, len, "%s", u->path);
+  else
+    snprintf(buf, len, "%s%s%s:%u", v6 ? "[" : "", u->host, v6 ? "]" : "",
+             u->port);
+}

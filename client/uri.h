@@ -1,0 +1,57 @@
+/* Image addresses: what cachet_open() and the command take.
+ *
+ * Parsing allocates what it returns and touches nothing else, but for the
+ * default socket, which is looked up where no socket is named. */
+#ifndef CLIENT_URI_H
+#define CLIENT_URI_H
+
+#include <stdint.h>
+
+#include <cachet/cachet.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define URI_DEFAULT_PORT 10819
+#define URI_IMAGE_MAX_LEN 255
+
+enum uri_kind {
+  URI_FILE, /* `path` */
+  URI_UNIX, /* `path` is the socket, `image` the name there */
+  URI_TCP,  /* `host`, `port`, `image` */
+};
+
+struct uri {
+  enum uri_kind kind;
+  char *path;
+  char *host;
+  char *image; /* "": the daemon's only one */
+  uint16_t port;
+};
+
+/* Parses a URI or a bare path.  CACHET_E_INVAL for what is neither. */
+enum cachet_status uri_parse(const char *text, struct uri *out,
+                             struct cachet_error *err);
+
+/* A daemon's image on a Unix socket; `socket` NULL: the default one. */
+enum cachet_status uri_make_unix(const char *socket, const char *image,
+                                 struct uri *out, struct cachet_error *err);
+
+/* Puts another image name in the place of the one that is there. */
+enum cachet_status uri_set_image(struct uri *u, const char *image,
+                                 struct cachet_error *err);
+
+enum cachet_status uri_copy(const struct uri *u, struct uri *out);
+
+/* A zeroed one is left alone. */
+void uri_fini(struct uri *u);
+
+/* Where a daemon listens, for messages: the socket's path, or HOST:PORT. */
+void uri_print_place(const struct uri *u, char *buf, size_t len);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

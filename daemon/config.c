@@ -1,0 +1,406 @@
+#include "daemon/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_CACHE_SIZE (256ull << 20)
+#define MIN_PAGE_SIZE 4096u
+#define MAX_PAGE_SIZE (2u << 20)
+
+const char config_usage[] =
+    "usage: cachetd --image [NAME=]SOURCE ... [--listen ADDRESS] ...\n"
+    "               [--cache-size SIZE] [--page-size SIZE] [--share on|off]\n"
+    "               [--workers N] [--log-level LEVEL] [--version] [--help]\n"
+    "\n"
+    "  --image [NAME=]SOURCE  serve SOURCE, a path or file: URI, as NAME\n"
+    "                         (the last part of SOURCE); may be repeated\n"
+    "  --listen ADDRESS       unix:PATH, tcp:HOST:PORT (loopback only), or\n"
+    "                         tcp: for 127.0.0.1:10819; may be repeated\n"
+    "  --cache-size SIZE      bytes of memory for pages (256M)\n"
+    "  --page-size SIZE       a power of two from 4K to 2M (4K)\n"
+    "  --share on|off         share memory with local clients (no effect yet:\n"
+    "                         all clients are served by socket)\n"
+    "  --workers N            threads that serve connections (one for each\n"
+    "                         processor, at most 8)\n"
+    "  --log-level LEVEL      error, warn, info (the default) or debug\n"
+    "  --version, --help      say so and exit\n"
+    "\n"
+    "SIZE takes K, M and G, powers of 1024.  See cachetd(8).\n";
+
+/* Writes the reason and returns -EINVAL. */
+__attribute__((format(printf, 2, 3))) static int fail(char *err,
+                                                      const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(err, CONFIG_ERROR_LEN, format, args);
+  va_end(args);
+  return -EINVAL;
+}
+
+/* Reads a decimal number with an optional K, M or G.  0; -EINVAL for what is
+ * no such thing, -ERANGE for what does not fit 64 bits. */
+static int parse_size(const char *text, uint64_t *out) {
+  uint64_t value = 0;
+  const char *p = text;
+  for (; *p >= '0' && *p <= '9'; p++)
+    if (__builtin_mul_overflow(value, 10u, &value) ||
+        __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
+      return -ERANGE;
+  if (p == text)
+    return -EINVAL;
+  static const char units[] = "KMG";
+  if (*p) {
+    const char *unit = strchr(units, toupper((unsigned char)*p));
+    if (!unit || p[1])
+      return -EINVAL;
+    unsigned shift = 10 * (unsigned)(unit - units + 1);
+    if (value > UINT64_MAX >> shift)
+      return -ERANGE;
+    value <<= shift;
+  }
+  *out = value;
+  return 0;
+}
+
+static int parse_size_option(const char *option, const char *text,
+                             uint64_t *out, char *err) {
+  int r = parse_size(text, out);
+  if (r == -ERANGE)
+    return fail(err, "--%s %.100s: too large a number", option, text);
+  if (r < 0)
+    return fail(err, "--%s %.100s: not a size; it takes digits and K, M or G",
+                option, text);
+  return 0;
+}
+
+/* ---- --image ------------------------------------------------------------- */
+
+static bool name_is_valid(const char *name, size_t len) {
+  if (len == 0 || len > CONFIG_NAME_MAX)
+    return false;
+  for (size_t i = 0; i < len; i++)
+    if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i]))
+      return false;
+  return true;
+}
+
+/* How long the scheme before the first colon is; 0: there is none, it is a
+ * path. */
+static size_t scheme_len(const char *source) {
+  if (!isalpha((unsigned char)source[0]))
+    return 0;
+  size_t len = 1;
+  while (isalnum((unsigned char)source[len]) ||
+         (source[len] && strchr("+.-", source[len])))
+    len++;
+  return source[len] == ':' ? len : 0;
+}
+
+static int hex_digit(char c) {
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  c = (char)tolower((unsigned char)c);
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Decodes %XX in place.  False: a % without two digits, or %00. */
+static bool percent_decode(char *text) {
+  char *to = text;
+  for (const char *from = text; *from; from++) {
+    if (*from != '%') {
+      *to++ = *from;
+      continue;
+    }
+    int high = hex_digit(from[1]);
+    int low = high < 0 ? -1 : hex_digit(from[2]);
+    if (low < 0 || high + low == 0)
+      return false;
+    *to++ = (char)(high << 4 | low);
+    from += 2;
+  }
+  *to = '\0';
+  return true;
+}
+
+/* Turns SOURCE, without its options, into a path, in place: `*out` is within
+ * `source`. */
+static int source_path(char *source, char **out, char *err) {
+  size_t scheme = scheme_len(source);
+  char *path = source;
+  if (scheme) {
+    if (scheme != 4 || strncmp(source, "file", 4) != 0) {
+      return fail(err,
+                  "--image %.100s: there is no source for the scheme \"%.*s\"; "
+                  "a path with a colon is written ./PATH",
+                  source, (int)(scheme > 32 ? 32 : scheme), source);
+    }
+    path += 5;
+    if (strncmp(path, "//localhost/", 12) == 0)
+      path += 11;
+    else if (strncmp(path, "///", 3) == 0)
+      path += 2;
+    else if (strncmp(path, "//", 2) == 0)
+      return fail(err, "--image %.100s: a file: URI cannot name a host",
+                  source);
+    if (!percent_decode(path))
+      return fail(err,
+                  "--image %.100s: a %% must be followed by two hex digits",
+                  source);
+  }
+  if (!*path)
+    return fail(err, "--image: it names no source");
+  *out = path;
+  return 0;
+}
+
+/* No image option exists yet, so whatever stands behind a comma is unknown. */
+static int check_image_options(const char *argument, char *source, char *err) {
+  char *comma = strchr(source, ',');
+  if (!comma)
+    return 0;
+  *comma = '\0';
+  size_t len = strcspn(comma + 1, "=,");
+  return fail(err,
+              "--image %.100s: unknown image option \"%.*s\"; a comma in a "
+              "path is written file: with %%2C",
+              argument, (int)(len > 64 ? 64 : len), comma + 1);
+}
+
+static int config_add_image(struct config *config, const char *name,
+                            size_t name_len, const char *path, char *err) {
+  for (size_t i = 0; i < config->n_images; i++)
+    if (strlen(config->images[i].name) == name_len &&
+        memcmp(config->images[i].name, name, name_len) == 0)
+      return fail(err,
+                  "--image: the name \"%.*s\" is used twice; write "
+                  "--image NAME=SOURCE",
+                  (int)name_len, name);
+  if (config->n_images == CONFIG_MAX_IMAGES)
+    return fail(err, "--image: more than %d images", CONFIG_MAX_IMAGES);
+  struct config_image *grown =
+      realloc(config->images, (config->n_images + 1) * sizeof *config->images);
+  if (!grown)
+    return -ENOMEM;
+  config->images = grown;
+  struct config_image *image = &grown[config->n_images];
+  image->path = strdup(path);
+  if (!image->path)
+    return -ENOMEM;
+  memcpy(image->name, name, name_len);
+  image->name[name_len] = '\0';
+  config->n_images++;
+  return 0;
+}
+
+/* [NAME=]SOURCE, in `copy`, which is the caller's to spoil. */
+static int parse_image_copy(struct config *config, const char *argument,
+                            char *copy, char *err) {
+  char *equals = strchr(copy, '=');
+  bool named = equals && name_is_valid(copy, (size_t)(equals - copy));
+  char *source = named ? equals + 1 : copy;
+  int r = check_image_options(argument, source, err);
+  if (r < 0)
+    return r;
+  char *path;
+  r = source_path(source, &path, err);
+  if (r < 0)
+    return r;
+  const char *name = copy;
+  size_t name_len = named ? (size_t)(equals - copy) : 0;
+  if (!named) {
+    const char *slash = strrchr(path, '/');
+    name = slash ? slash + 1 : path;
+    name_len = strlen(name);
+  }
+  if (!name_is_valid(name, name_len))
+    return fail(err,
+                "--image %.100s: \"%.70s\" cannot be its name, which takes "
+                "1 to %d of A-Z a-z 0-9 . _ -; write --image NAME=SOURCE",
+                argument, name, CONFIG_NAME_MAX);
+  return config_add_image(config, name, name_len, path, err);
+}
+
+static int parse_image(struct config *config, const char *argument, char *err) {
+  char *copy = strdup(argument);
+  if (!copy)
+    return -ENOMEM;
+  int r = parse_image_copy(config, argument, copy, err);
+  free(copy);
+  return r;
+}
+
+/* ---- The other options --------------------------------------------------- */
+
+static int parse_listen(struct config *config, const char *argument,
+                        char *err) {
+  if (config->n_listen == CONFIG_MAX_LISTEN)
+    return fail(err, "--listen: more than %d addresses", CONFIG_MAX_LISTEN);
+  int r = address_parse(argument, &config->listen[config->n_listen], err,
+                        CONFIG_ERROR_LEN);
+  if (r == 0)
+    config->n_listen++;
+  return r;
+}
+
+static int parse_page_size(struct config *config, const char *argument,
+                           char *err) {
+  uint64_t size;
+  int r = parse_size_option("page-size", argument, &size, err);
+  if (r < 0)
+    return r;
+  if (size < MIN_PAGE_SIZE || size > MAX_PAGE_SIZE || (size & (size - 1)))
+    return fail(err, "--page-size %.100s: not a power of two from 4K to 2M",
+                argument);
+  config->page_size = (uint32_t)size;
+  return 0;
+}
+
+static int parse_workers(struct config *config, const char *argument,
+                         char *err) {
+  char *end;
+  errno = 0;
+  unsigned long n = strtoul(argument, &end, 10);
+  if (!isdigit((unsigned char)argument[0]) || *end || errno || n < 1 ||
+      n > CONFIG_MAX_WORKERS)
+    return fail(err, "--workers %.100s: not a number from 1 to %d", argument,
+                CONFIG_MAX_WORKERS);
+  config->n_workers = (unsigned)n;
+  return 0;
+}
+
+static int parse_share(struct config *config, const char *argument, char *err) {
+  config->share = strcmp(argument, "on") == 0;
+  if (!config->share && strcmp(argument, "off") != 0)
+    return fail(err, "--share %.100s: it must be on or off", argument);
+  return 0;
+}
+
+static int parse_log_level(struct config *config, const char *argument,
+                           char *err) {
+  int level = log_level_parse(argument);
+  if (level < 0)
+    return fail(err, "--log-level %.100s: not error, warn, info or debug",
+                argument);
+  config->log_level = (enum log_level)level;
+  return 0;
+}
+
+enum {
+  OPTION_IMAGE = 256, /* no character, so not mistaken for a short one */
+  OPTION_LISTEN,
+  OPTION_CACHE_SIZE,
+  OPTION_PAGE_SIZE,
+  OPTION_SHARE,
+  OPTION_WORKERS,
+  OPTION_LOG_LEVEL,
+  OPTION_VERSION,
+  OPTION_HELP,
+};
+
+static const struct option options[] = {
+    {"image", required_argument, NULL, OPTION_IMAGE},
+    {"listen", required_argument, NULL, OPTION_LISTEN},
+    {"cache-size", required_argument, NULL, OPTION_CACHE_SIZE},
+    {"page-size", required_argument, NULL, OPTION_PAGE_SIZE},
+    {"share", required_argument, NULL, OPTION_SHARE},
+    {"workers", required_argument, NULL, OPTION_WORKERS},
+    {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+static int parse_option(struct config *config, int option, const char *word,
+                        char *err) {
+  switch (option) {
+  case OPTION_IMAGE:
+    return parse_image(config, optarg, err);
+  case OPTION_LISTEN:
+    return parse_listen(config, optarg, err);
+  case OPTION_CACHE_SIZE:
+    return parse_size_option("cache-size", optarg, &config->cache_size, err);
+  case OPTION_PAGE_SIZE:
+    return parse_page_size(config, optarg, err);
+  case OPTION_SHARE:
+    return parse_share(config, optarg, err);
+  case OPTION_WORKERS:
+    return parse_workers(config, optarg, err);
+  case OPTION_LOG_LEVEL:
+    return parse_log_level(config, optarg, err);
+  case OPTION_VERSION:
+    config->action = CONFIG_SHOW_VERSION;
+    return 0;
+  case OPTION_HELP:
+    config->action = CONFIG_SHOW_HELP;
+    return 0;
+  case ':':
+    return fail(err, "%.100s: it needs an argument", word);
+  default:
+    return fail(err, "%.100s: no such option", word);
+  }
+}
+
+static int config_check(const struct config *config, char *err) {
+  if (config->action != CONFIG_SERVE)
+    return 0;
+  if (config->n_images == 0)
+    return fail(err, "no image to serve; write --image SOURCE");
+  if (config->cache_size < config->page_size)
+    return fail(err, "--cache-size %llu: less than one page of %u bytes",
+                (unsigned long long)config->cache_size, config->page_size);
+  return 0;
+}
+
+int config_parse(struct config *config, int argc, char *const argv[],
+                 char err[CONFIG_ERROR_LEN]) {
+  *config = (struct config){.cache_size = DEFAULT_CACHE_SIZE,
+                            .page_size = MIN_PAGE_SIZE,
+                            .share = true,
+                            .log_level = LEVEL_INFO};
+  snprintf(err, CONFIG_ERROR_LEN, "out of memory");
+  optind = 0; /* glibc: begin anew, for whoever calls twice */
+  for (;;) {
+    int at = optind ? optind : 1;
+    int option = getopt_long(argc, argv, "+:", options, NULL);
+    if (option < 0)
+      break;
+    int r = parse_option(config, option, argv[at], err);
+    if (r < 0)
+      return r;
+  }
+  if (optind < argc)
+    return fail(err, "%.100s: not an option; images are given by --image",
+                argv[optind]);
+  return config_check(config, err);
+}
+
+void config_fini(struct config *config) {
+  for (size_t i = 0; i < config->n_images; i++)
+    free(config->images[i].path);
+  free(config->images);
+  config->images = NULL;
+  config->n_images = 0;
+}
+
+int config_default_address(struct address *out, char err[CONFIG_ERROR_LEN]) {
+  const char *named = getenv("CACHET_SOCKET");
+  if (named && *named)
+    return address_unix(named, out, err, CONFIG_ERROR_LEN);
+  const char *directory = getenv("RUNTIME_DIRECTORY");
+  if (!directory || !*directory)
+    directory = geteuid() == 0 ? "/run/cachetd" : getenv("XDG_RUNTIME_DIR");
+  if (!directory || !*directory)
+    return fail(err, "no socket to listen on: $XDG_RUNTIME_DIR is not set; "
+                     "write --listen unix:PATH");
+  /* systemd lists several directories with colons between; ours is first. */
+  char path[4096];
+  snprintf(path, sizeof path, "%.*s/cachetd.sock", (int)strcspn(directory, ":"),
+           directory);
+  return address_unix(path, out, err, CONFIG_ERROR_LEN);
+}

@@ -1,0 +1,67 @@
+/* The command line, made into a struct.  Pure: it opens, looks up and prints
+ * nothing, so a test is a table of arguments. */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/address.h"
+#include "daemon/log.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CONFIG_NAME_MAX 64 /* bytes of an image's name */
+#define CONFIG_ERROR_LEN 320
+
+enum {
+  /* The answers to List and GetStats are one Message each, of at most
+   * FRAME_MAX_MESSAGE bytes: this many images fit with room to spare. */
+  CONFIG_MAX_IMAGES = 128,
+  CONFIG_MAX_LISTEN = 16,
+  CONFIG_MAX_WORKERS = 64,
+};
+
+enum config_action { CONFIG_SERVE, CONFIG_SHOW_VERSION, CONFIG_SHOW_HELP };
+
+struct config_image {
+  char name[CONFIG_NAME_MAX + 1];
+  char *path; /* decoded */
+};
+
+struct config {
+  enum config_action action;
+  struct config_image *images;
+  size_t n_images;
+  struct address listen[CONFIG_MAX_LISTEN];
+  size_t n_listen; /* 0: the default socket, or inherited ones */
+  uint64_t cache_size;
+  uint32_t page_size;
+  bool share;         /* accepted; there is no shared memory yet */
+  unsigned n_workers; /* 0: by the number of processors */
+  enum log_level log_level;
+};
+
+/* Reads a command line.  0, or -EINVAL (or -ENOMEM) with the reason in `err`;
+ * config_fini() is due in either case.  Not from two threads at once
+ * (getopt_long). */
+int config_parse(struct config *config, int argc, char *const argv[],
+                 char err[CONFIG_ERROR_LEN]);
+void config_fini(struct config *config);
+
+/* The socket to listen on when none is named: $CACHET_SOCKET, else
+ * $RUNTIME_DIRECTORY/cachetd.sock, else /run/cachetd/cachetd.sock for root,
+ * else $XDG_RUNTIME_DIR/cachetd.sock.  0 or -EINVAL. */
+int config_default_address(struct address *out, char err[CONFIG_ERROR_LEN]);
+
+/* What --help prints. */
+extern const char config_usage[];
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,481 @@
+#include "daemon/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/session.h"
+#include "proto/status.h"
+
+static const char *const state_names[] = {
+    [CONN_HANDSHAKE] = "handshake",
+    [CONN_OPEN] = "open",
+    [CONN_DRAINING] = "draining",
+    [CONN_CLOSED] = "closed",
+};
+
+static const bool moves[][4] = {
+    [CONN_HANDSHAKE] =
+        {[CONN_OPEN] = true, [CONN_DRAINING] = true, [CONN_CLOSED] = true},
+    [CONN_OPEN] = {[CONN_DRAINING] = true, [CONN_CLOSED] = true},
+    [CONN_DRAINING] = {[CONN_CLOSED] = true},
+    [CONN_CLOSED] = {false},
+};
+
+void conn_move(struct conn *c, enum conn_state to) {
+  assert(moves[c->state][to]);
+  log_event(LEVEL_DEBUG, "conn-state", LOG_NUMBER("conn", c->serial),
+            LOG_TEXT("from", state_names[c->state]),
+            LOG_TEXT("to", state_names[to]));
+  c->state = to;
+  c->moved_ms = host_now_ms();
+}
+
+/* The connection is no good any more. */
+static void conn_lost(struct conn *c, const char *why) {
+  if (c->state == CONN_CLOSED)
+    return;
+  log_peer_event(LEVEL_DEBUG, "conn-lost", LOG_NUMBER("conn", c->serial),
+                 LOG_TEXT("reason", why));
+  conn_move(c, CONN_CLOSED);
+}
+
+/* ---- Output -------------------------------------------------------------- */
+
+/* Copies what is left of the output, from byte `skip` on, behind what waits to
+ * be sent already. */
+static void conn_keep_unsent(struct conn *c, size_t skip) {
+  const struct output *out = &c->worker->out;
+  size_t more = out->len - skip;
+  uint8_t *grown = realloc(c->unsent.bytes, c->unsent.len + more);
+  if (!grown) {
+    conn_lost(c, "no memory for its answers");
+    return;
+  }
+  if (c->unsent.len == 0) {
+    c->unsent.sent = 0;
+    c->progress_ms = host_now_ms();
+  }
+  c->unsent.bytes = grown;
+  for (unsigned i = 0; i < out->n_iovs; i++) {
+    const struct iovec *v = &out->iovs[i];
+    if (skip < v->iov_len) {
+      memcpy(grown + c->unsent.len, (const uint8_t *)v->iov_base + skip,
+             v->iov_len - skip);
+      c->unsent.len += v->iov_len - skip;
+      skip = 0;
+    } else {
+      skip -= v->iov_len;
+    }
+  }
+}
+
+/* How much of it the socket takes now; -1: it is broken. */
+static ssize_t send_some(int fd, struct iovec *iovs, size_t n_iovs) {
+  struct msghdr msg = {.msg_iov = iovs, .msg_iovlen = n_iovs};
+  ssize_t n;
+  do
+    n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+  while (n < 0 && errno == EINTR);
+  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS))
+    return 0;
+  return n;
+}
+
+void conn_flush(struct conn *c) {
+  struct output *out = &c->worker->out;
+  if (out->len && c->state != CONN_CLOSED) {
+    ssize_t n = 0;
+    if (c->unsent.len == 0)
+      n = send_some(c->fd, out->iovs, out->n_iovs);
+    if (n < 0)
+      conn_lost(c, strerror(errno));
+    else if ((size_t)n < out->len)
+      conn_keep_unsent(c, (size_t)n);
+    c->turn_len += out->len;
+    if (c->turn_len >= c->worker->host->limits.turn_len)
+      c->yielding = true;
+  }
+  output_reset(out);
+}
+
+/* Sends what waits.  True if nothing is left. */
+static bool conn_send_unsent(struct conn *c) {
+  struct iovec rest = {c->unsent.bytes + c->unsent.sent,
+                       c->unsent.len - c->unsent.sent};
+  if (rest.iov_len == 0)
+    return true;
+  ssize_t n = send_some(c->fd, &rest, 1);
+  if (n < 0) {
+    conn_lost(c, strerror(errno));
+    return false;
+  }
+  if (n > 0)
+    c->progress_ms = host_now_ms();
+  c->unsent.sent += (size_t)n;
+  if (c->unsent.sent < c->unsent.len)
+    return false;
+  free(c->unsent.bytes);
+  c->unsent.bytes = NULL;
+  c->unsent.len = c->unsent.sent = 0;
+  return true;
+}
+
+void conn_reply(struct conn *c, const wire_message *msg) {
+  struct output *out = &c->worker->out;
+  if (!output_has_room(out, frame_packed_len(msg), 0))
+    conn_flush(c);
+  output_frame(out, msg, 0);
+}
+
+static void put_error(struct conn *c, uint64_t id, int status, int sys_errno,
+                      const char *text) {
+  Cachet__Wire__Error error = CACHET__WIRE__ERROR__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  error.status = status;
+  error.sys_errno = (uint32_t)sys_errno;
+  error.message = (char *)text;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ERROR;
+  msg.error = &error;
+  conn_reply(c, &msg);
+}
+
+void conn_reply_error(struct conn *c, uint64_t id, int status, int sys_errno,
+                      const char *format, ...) {
+  char text[256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  put_error(c, id, status, sys_errno, text);
+}
+
+void conn_fail(struct conn *c, uint64_t id, int status, const char *format,
+               ...) {
+  char text[256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  log_peer_event(LEVEL_WARN, "conn-failed", LOG_NUMBER("conn", c->serial),
+                 LOG_TEXT("listener", listener_text(c->listener)),
+                 LOG_TEXT("reason", text));
+  put_error(c, id, status, 0, text);
+  request_drop_all(c);
+  conn_move(c, CONN_DRAINING);
+}
+
+/* ---- Input --------------------------------------------------------------- */
+
+/* Acts on the frame at the start of `bytes`.  Returns its length; 0: it is not
+ * all there, or failed the connection. */
+static size_t conn_take_frame(struct conn *c, const uint8_t *bytes,
+                              size_t len) {
+  struct worker *w = c->worker;
+  struct frame_limits limits = {.max_message = w->host->limits.max_message,
+                                .max_payload = 0};
+  struct frame_header header;
+  wire_message *msg;
+  switch (frame_peek(bytes, len, &limits, &header)) {
+  case FRAME_OK:
+    break;
+  case FRAME_PARTIAL:
+    return 0;
+  default:
+    conn_fail(c, 0, WIRE_E_PROTO,
+              "a frame is longer than the %u bytes of a request",
+              limits.max_message);
+    return 0;
+  }
+  if (len - FRAME_HEADER_LEN < header.message_len)
+    return 0;
+  if (frame_unpack(w->arena, bytes + FRAME_HEADER_LEN, header.message_len,
+                   &msg) != FRAME_OK) {
+    conn_fail(c, 0, WIRE_E_PROTO, "a frame holds no message that is known");
+    return 0;
+  }
+  session_message(c, msg);
+  return FRAME_HEADER_LEN + header.message_len;
+}
+
+/* Keeps what was not looked at. */
+static void conn_keep_rest(struct conn *c, const uint8_t *bytes, size_t len) {
+  if (len > c->rest.cap) {
+    size_t cap = c->rest.cap ? 2 * c->rest.cap : 512;
+    if (cap < len)
+      cap = len;
+    uint8_t *grown = realloc(c->rest.bytes, cap);
+    if (!grown) {
+      conn_lost(c, "no memory for its requests");
+      return;
+    }
+    c->rest.bytes = grown;
+    c->rest.cap = cap;
+  }
+  if (len == 0) {
+    free(c->rest.bytes);
+    c->rest.bytes = NULL;
+    c->rest.cap = 0;
+  } else {
+    memcpy(c->rest.bytes, bytes, len);
+  }
+  c->rest.len = len;
+}
+
+/* Acts on the frames in the first `len` bytes of the worker's receive buffer.
+ * The clock of a half message starts with its first byte, but does not run
+ * while it is us who do not read. */
+static void conn_take_frames(struct conn *c, size_t len) {
+  const uint8_t *rx = c->worker->rx;
+  size_t at = 0;
+  while (conn_may_send(c) && !c->worker->stopping) {
+    size_t n = conn_take_frame(c, rx + at, len - at);
+    if (n == 0)
+      break;
+    at += n;
+  }
+  if (c->state == CONN_DRAINING || c->state == CONN_CLOSED)
+    len = at; /* nobody will look at it */
+  conn_keep_rest(c, rx + at, len - at);
+  if (c->rest.len == 0 || conn_is_blocked(c))
+    c->partial_since_ms = 0;
+  else if (at > 0 || c->partial_since_ms == 0)
+    c->partial_since_ms = host_now_ms();
+}
+
+/* Nothing more will come.  What it asked for is still answered, unless there
+ * is nobody left to answer: a Unix peer that closed says so. */
+static void conn_ended(struct conn *c) {
+  struct pollfd p = {.fd = c->fd, .events = 0};
+  c->ended = true;
+  c->partial_since_ms = 0;
+  if (poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)))
+    conn_lost(c, "the peer closed");
+}
+
+static void conn_receive(struct conn *c) {
+  struct worker *w = c->worker;
+  size_t have = c->rest.len;
+  assert(have < w->rx_cap); /* C3: less than one frame */
+  if (have)
+    memcpy(w->rx, c->rest.bytes, have);
+  ssize_t n = recv(c->fd, w->rx + have, w->rx_cap - have, MSG_DONTWAIT);
+  if (n > 0)
+    conn_take_frames(c, have + (size_t)n);
+  else if (n == 0)
+    conn_ended(c);
+  else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+    conn_lost(c, strerror(errno));
+}
+
+/* Reads and forgets what the peer still sends, so that a close does not reset
+ * the connection before the peer has read the last answer. */
+static void conn_discard(struct conn *c) {
+  struct worker *w = c->worker;
+  ssize_t n = recv(c->fd, w->rx, w->rx_cap, MSG_DONTWAIT);
+  if (n == 0 ||
+      (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+    conn_lost(c, "the peer closed");
+}
+
+/* No longer blocked: first the notices, then the requests that are ready, then
+ * the frames that were not looked at. */
+static void conn_pump(struct conn *c) {
+  session_push_notices(c);
+  while (conn_may_send(c) && c->runnable.head)
+    request_go_on(request_queue_pop(&c->runnable));
+  if (conn_may_send(c) && c->rest.len) {
+    size_t len = c->rest.len;
+    memcpy(c->worker->rx, c->rest.bytes, len);
+    conn_take_frames(c, len);
+  }
+}
+
+/* ---- Events -------------------------------------------------------------- */
+
+static void conn_on_readable(evutil_socket_t fd, short what, void *arg) {
+  struct conn *c = arg;
+  (void)fd;
+  (void)what;
+  c->turn_len = 0;
+  if (c->lingering)
+    conn_discard(c);
+  else
+    conn_receive(c);
+  conn_settle(c);
+}
+
+static void conn_on_writable(evutil_socket_t fd, short what, void *arg) {
+  struct conn *c = arg;
+  (void)fd;
+  (void)what;
+  c->turn_len = 0;
+  c->yielding = false;
+  if (conn_send_unsent(c) && c->state == CONN_OPEN)
+    conn_pump(c);
+  conn_settle(c);
+}
+
+/* When this state has lasted too long; 0: it may last for ever. */
+static uint64_t conn_deadline(const struct conn *c) {
+  const struct limits *limits = &c->worker->host->limits;
+  if (c->unsent.len)
+    return c->progress_ms + (uint64_t)limits->unread_timeout_ms;
+  switch (c->state) {
+  case CONN_HANDSHAKE:
+    return c->moved_ms + (uint64_t)limits->handshake_timeout_ms;
+  case CONN_OPEN:
+    return c->partial_since_ms
+               ? c->partial_since_ms + (uint64_t)limits->partial_timeout_ms
+               : 0;
+  default:
+    return c->moved_ms + (uint64_t)limits->linger_ms;
+  }
+}
+
+static void conn_set_timer(struct conn *c) {
+  uint64_t deadline = conn_deadline(c);
+  if (deadline == c->deadline_ms)
+    return;
+  c->deadline_ms = deadline;
+  if (!deadline) {
+    event_del(&c->timer);
+    return;
+  }
+  uint64_t now = host_now_ms();
+  uint64_t left = deadline > now ? deadline - now : 0;
+  struct timeval tv = {.tv_sec = (time_t)(left / 1000),
+                       .tv_usec = (suseconds_t)(left % 1000 * 1000)};
+  event_add(&c->timer, &tv);
+}
+
+static void conn_on_timer(evutil_socket_t fd, short what, void *arg) {
+  struct conn *c = arg;
+  (void)fd;
+  (void)what;
+  c->deadline_ms = 0;
+  uint64_t deadline = conn_deadline(c);
+  if (deadline && deadline <= host_now_ms()) {
+    if (c->unsent.len)
+      conn_lost(c, "it does not read its answers");
+    else if (c->state == CONN_HANDSHAKE)
+      conn_fail(c, 0, WIRE_E_TIMEOUT, "no Hello in time");
+    else if (c->state == CONN_OPEN)
+      conn_fail(c, 0, WIRE_E_TIMEOUT, "half a message, and no more in time");
+    else
+      conn_lost(c, "it does not close");
+  }
+  conn_settle(c);
+}
+
+static void set_event(struct event *event, bool wanted) {
+  bool is_set = event_pending(event, EV_READ | EV_WRITE, NULL);
+  if (wanted && !is_set)
+    event_add(event, NULL);
+  else if (!wanted && is_set)
+    event_del(event);
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+/* Its first turn, on its worker. */
+static void conn_start(struct worker *w, struct mail *mail) {
+  struct conn *c = (struct conn *)mail; /* its first member */
+  c->next = w->conns;
+  if (c->next)
+    c->next->prev = c;
+  w->conns = c;
+  event_assign(&c->readable, w->base, c->fd, EV_READ | EV_PERSIST,
+               conn_on_readable, c);
+  event_assign(&c->writable, w->base, c->fd, EV_WRITE | EV_PERSIST,
+               conn_on_writable, c);
+  event_assign(&c->timer, w->base, -1, 0, conn_on_timer, c);
+  c->moved_ms = host_now_ms();
+  conn_settle(c);
+}
+
+struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
+                      uint64_t serial) {
+  struct conn *c = calloc(1, sizeof *c);
+  if (!c)
+    return NULL;
+  c->arrival.run = conn_start;
+  c->worker = w;
+  c->listener = listener;
+  c->fd = fd;
+  c->serial = serial;
+  c->state = CONN_HANDSHAKE;
+  request_queue_init(&c->runnable);
+  request_queue_init(&c->starved);
+  return c;
+}
+
+static void conn_free(struct conn *c) {
+  struct worker *w = c->worker;
+  request_drop_all(c);
+  event_del(&c->readable);
+  event_del(&c->writable);
+  event_del(&c->timer);
+  close(c->fd);
+  *(c->prev ? &c->prev->next : &w->conns) = c->next;
+  if (c->next)
+    c->next->prev = c->prev;
+  free(c->rest.bytes);
+  free(c->unsent.bytes);
+  free(c->opened);
+  free(c);
+  atomic_fetch_sub_explicit(&w->host->n_conns, 1, memory_order_relaxed);
+  worker_check_drained(w);
+}
+
+/* Whether all that it asked for is answered, and it asks for no more. */
+static bool conn_is_finished(const struct conn *c) {
+  return (c->state == CONN_OPEN || c->state == CONN_HANDSHAKE) &&
+         (c->ended || c->worker->stopping) && !conn_is_blocked(c) &&
+         c->n_requests == 0;
+}
+
+/* All is sent that will be. */
+static void conn_finish(struct conn *c) {
+  bool linger = c->state == CONN_DRAINING && !c->worker->stopping;
+  shutdown(c->fd, SHUT_WR);
+  if (linger) {
+    c->lingering = true;
+    c->moved_ms = host_now_ms();
+    return;
+  }
+  conn_discard(c); /* at least what is there */
+  if (c->state != CONN_CLOSED)
+    conn_move(c, CONN_CLOSED);
+}
+
+void conn_settle(struct conn *c) {
+  conn_flush(c);
+  if (conn_is_finished(c) || (c->state == CONN_DRAINING && !c->unsent.len &&
+                              (!c->lingering || c->worker->stopping)))
+    conn_finish(c);
+  if (c->state == CONN_CLOSED) {
+    conn_free(c);
+    return;
+  }
+  bool is_open = c->state == CONN_OPEN || c->state == CONN_HANDSHAKE;
+  bool reads =
+      is_open && !conn_is_blocked(c) && !c->ended && !c->worker->stopping;
+  set_event(&c->readable, reads || c->lingering);
+  set_event(&c->writable, conn_is_blocked(c));
+  conn_set_timer(c);
+}
+
+void conn_drop(struct conn *c) {
+  if (c->state != CONN_CLOSED)
+    conn_move(c, CONN_CLOSED);
+  conn_settle(c);
+}

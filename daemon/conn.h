@@ -1,0 +1,124 @@
+/* A connection: bytes in, frames out, one state machine.
+ *
+ *     HANDSHAKE --Hello--> OPEN --peer ended, nothing left--> CLOSED
+ *         |                 |
+ *         `---bad frame-----`--> DRAINING --flushed, lingered--> CLOSED
+ *     any state --lost, out of time--> CLOSED
+ *
+ *   C1  Blocked (bytes unsent, or a turn used up): nothing is read from the
+ *       peer and nothing is produced for it.  So what it can make us hold is
+ *       one batch of output, one buffer of input, and its waiting requests.
+ *   C2  Idle, it holds no buffer: input and output are its worker's.
+ *   C3  `rest` holds a whole frame only while blocked, or at a stop.
+ *   C4  A request is `runnable` only while its connection is blocked.
+ *   C5  CLOSED is noticed by conn_settle(), which ends every turn and frees
+ *       the connection; until then all may still be called.
+ *
+ * Its worker's thread only, but for conn_new(). */
+#ifndef DAEMON_CONN_H
+#define DAEMON_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <event2/event_struct.h>
+
+#include "daemon/listener.h"
+#include "daemon/request.h"
+#include "daemon/worker.h"
+#include "proto/frame.h"
+
+enum conn_state { CONN_HANDSHAKE, CONN_OPEN, CONN_DRAINING, CONN_CLOSED };
+
+/* An image that this connection opened: it gets notices about it. */
+struct opened {
+  unsigned image;
+  uint64_t epoch; /* the last that it was told of */
+  /* An Invalidated that could not be sent yet: the hull of all of those, so
+   * that a peer that does not read collects one, not many. */
+  bool stale;
+  uint64_t stale_from, stale_to; /* bytes, `to` excluded */
+};
+
+struct conn {
+  struct mail arrival; /* hands it to its worker */
+  struct worker *worker;
+  const struct listener *listener;
+  struct conn *prev, *next; /* the worker's list */
+  uint64_t serial;          /* for the log */
+  int fd;
+  enum conn_state state;
+  bool ended;     /* the peer sends no more */
+  bool yielding;  /* it had its turn, and goes on when the others had theirs */
+  bool lingering; /* all is sent; waits for the peer to close */
+
+  struct event readable, writable, timer;
+  uint64_t deadline_ms;      /* what the timer is set to; 0: not set */
+  uint64_t moved_ms;         /* when the state began */
+  uint64_t partial_since_ms; /* the first byte of a half message; 0: none */
+  uint64_t progress_ms;      /* when unsent bytes last moved */
+
+  struct {
+    uint8_t *bytes;
+    size_t len, cap;
+  } rest; /* received, not looked at */
+  struct {
+    uint8_t *bytes;
+    size_t len, sent;
+  } unsent;          /* `len` 0: nothing */
+  uint64_t turn_len; /* bytes sent in this turn */
+
+  struct opened *opened;
+  unsigned n_opened;
+
+  struct request *requests; /* all that wait for something */
+  struct request_queue runnable, starved;
+  struct conn *next_starved;
+  bool is_starved; /* in the worker's list */
+  unsigned n_requests, n_held_ranges;
+  uint64_t fetching; /* bytes being fetched for it */
+};
+
+/* Makes a connection of an accepted socket, to be given to `w` by posting
+ * `arrival`.  NULL: out of memory; then the socket is still the caller's. */
+struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
+                      uint64_t serial);
+
+static inline bool conn_is_blocked(const struct conn *c) {
+  return c->unsent.len || c->yielding;
+}
+
+/* Whether answers may be produced now. */
+static inline bool conn_may_send(const struct conn *c) {
+  return (c->state == CONN_OPEN || c->state == CONN_HANDSHAKE) &&
+         !conn_is_blocked(c);
+}
+
+void conn_move(struct conn *c, enum conn_state to);
+
+/* Sends what the worker's output holds; what the socket does not take is
+ * copied, and the connection is blocked.  The output is empty afterwards, and
+ * the pins are gone. */
+void conn_flush(struct conn *c);
+
+/* Adds a frame without payload to the output. */
+void conn_reply(struct conn *c, const wire_message *msg);
+
+/* Answers with an Error.  `sys_errno` 0: none. */
+void conn_reply_error(struct conn *c, uint64_t id, int status, int sys_errno,
+                      const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* The peer broke the rules, or ran out of time: an Error, then the end. */
+void conn_fail(struct conn *c, uint64_t id, int status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Ends a turn: flushes, and brings events and timer in line with the state;
+ * frees the connection if it is closed. */
+void conn_settle(struct conn *c);
+
+/* Closes it now, whatever it is doing, and frees it. */
+void conn_drop(struct conn *c);
+
+#endif

@@ -1,0 +1,51 @@
+/* What the daemon's threads share: the images, the page cache behind them, the
+ * pool and the workers.  Made by server_new(), fixed while threads run, but
+ * for what says otherwise. */
+#ifndef DAEMON_HOST_H
+#define DAEMON_HOST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "cache/page_cache.h"
+#include "daemon/limits.h"
+#include "daemon/pool.h"
+
+struct worker;
+
+/* An image that is served. */
+struct hosted {
+  struct host *host;
+  unsigned index; /* in host.images, and its lane of the pool */
+  char *name;
+  struct image *image;
+  struct job refresh;          /* looks whether it changed */
+  atomic_bool refresh_pending; /* set by the timer (acquire), cleared by the
+                                  job (release): the job is free again */
+  bool lost;                   /* the last look failed; the job's alone */
+  _Atomic uint64_t n_epochs;   /* relaxed: a statistic */
+};
+
+struct host {
+  struct limits limits;
+  struct page_cache *cache;
+  struct hosted *images;
+  unsigned n_images;
+  struct pool *pool;
+  struct worker **workers;
+  unsigned n_workers;
+  atomic_uint n_conns; /* relaxed: main adds, workers subtract; a limit may be
+                          noticed one accept late */
+  _Atomic uint64_t n_accepted; /* relaxed: a statistic */
+};
+
+/* A time for deadlines: milliseconds, monotonic, never 0. */
+static inline uint64_t host_now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + 1;
+}
+
+#endif

@@ -1,0 +1,72 @@
+#include "daemon/lens.h"
+
+#include <assert.h>
+
+_Static_assert((unsigned)PIN_N_PAGE_SLOTS >= (unsigned)FETCH_MAX_PAGES,
+               "an empty table must have room for the pages of a piece");
+
+int lens_open(struct lens *l) {
+  lens_close(l);
+  struct mirror *m = image_mirror(l->hosted->image);
+  int r = view_open(&l->view, m);
+  if (r == 0)
+    l->mirror = m;
+  mirror_unref(m); /* the view has a reference of its own */
+  return r;
+}
+
+void lens_close(struct lens *l) {
+  assert(l->n_pages == 0 && l->n_ranges == 0);
+  if (l->mirror)
+    view_close(&l->view);
+  l->mirror = NULL;
+}
+
+bool lens_has_room(const struct lens *l, unsigned count) {
+  return l->n_pages + count <= PIN_N_PAGE_SLOTS;
+}
+
+/* By one slot for the run.  A pin names the whole run at first, absent pages
+ * included, and is cut down to what turned out to be there. */
+static unsigned lens_pin_range(struct lens *l, uint64_t first, unsigned count) {
+  unsigned slot = PIN_SLOT_RANGE + l->n_ranges;
+  unsigned n = 0;
+  view_pin(&l->view, slot, first, count);
+  while (n < count && view_is_resident(&l->view, first + n))
+    view_touch(&l->view, first + n++);
+  if (n == 0) {
+    view_unpin(&l->view, slot);
+    return 0;
+  }
+  if (n < count)
+    view_pin(&l->view, slot, first, n);
+  l->n_ranges++;
+  return n;
+}
+
+static unsigned lens_pin_pages(struct lens *l, uint64_t first, unsigned count) {
+  for (unsigned n = 0; n < count; n++) {
+    unsigned slot = PIN_SLOT_PAGE + l->n_pages;
+    if (!view_pin_page(&l->view, slot, first + n)) {
+      view_unpin(&l->view, slot);
+      return n;
+    }
+    l->n_pages++;
+  }
+  return count;
+}
+
+unsigned lens_pin(struct lens *l, uint64_t first, unsigned count) {
+  if (count > 1 && l->n_ranges < PIN_N_RANGE_SLOTS &&
+      count <= pin_capacity(l->view.table, PIN_SLOT_RANGE))
+    return lens_pin_range(l, first, count);
+  assert(lens_has_room(l, count));
+  return lens_pin_pages(l, first, count);
+}
+
+void lens_unpin(struct lens *l) {
+  while (l->n_pages)
+    view_unpin(&l->view, PIN_SLOT_PAGE + --l->n_pages);
+  while (l->n_ranges)
+    view_unpin(&l->view, PIN_SLOT_RANGE + --l->n_ranges);
+}

@@ -1,0 +1,72 @@
+/* What a peer may ask for, and how long it may take.  One struct, one place;
+ * tests set smaller ones.  None of it is an option: each number follows from
+ * what the daemon promises, not from taste. */
+#ifndef DAEMON_LIMITS_H
+#define DAEMON_LIMITS_H
+
+#include <stdint.h>
+
+#include "proto/frame.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct limits {
+  unsigned max_connections;  /* beyond: an Error, and closed */
+  unsigned n_fill_threads;   /* threads that read sources */
+  uint32_t max_message;      /* bytes of a request's Message */
+  uint32_t max_ranges;       /* in one Read or Warm */
+  uint64_t max_read;         /* bytes of one Read or Warm */
+  uint32_t max_requests;     /* waiting on one connection; hits do not count */
+  uint32_t max_held_ranges;  /* of all requests waiting on one connection */
+  uint32_t piece_len;        /* payload of one Data, if a page is no longer */
+  uint32_t batch_len;        /* payload gathered for one sendmsg() */
+  uint64_t turn_len;         /* sent to one peer before others get a turn */
+  uint64_t max_conn_fetch;   /* bytes being fetched for one connection */
+  uint64_t max_worker_fetch; /* and for all those of a worker; half of it for
+                                one image, so that a hung one leaves room */
+  unsigned max_restarts;     /* epochs a piece may see go by before CHANGED */
+  int handshake_timeout_ms;  /* from accept to Hello */
+  int partial_timeout_ms;    /* from the first byte of a message to its last */
+  int unread_timeout_ms;     /* an answer that makes no progress */
+  int linger_ms;             /* after the last Error, for the peer to read it */
+  int stop_timeout_ms;       /* for what is in flight at an orderly stop */
+  int refresh_ms;            /* between two looks whether an image changed */
+};
+
+static inline struct limits limits_default(void) {
+  struct limits l = {
+      /* An idle connection costs a descriptor and about a kilobyte. */
+      .max_connections = 16384,
+      /* Enough to keep a disk busy; they sleep in pread(2) anyway. */
+      .n_fill_threads = 8,
+      .max_message = FRAME_MAX_MESSAGE,
+      .max_ranges = 1024,
+      .max_read = 64ull << 20,
+      /* Well over 64, so that 64 misses at a slow source leave room. */
+      .max_requests = 256,
+      /* 16 bytes each: 128 KiB for a connection at its worst. */
+      .max_held_ranges = 8192,
+      /* 64 pages of 4 KiB: one fetch, one run of punches when evicted. */
+      .piece_len = 256 << 10,
+      .batch_len = 256 << 10,
+      .turn_len = 4 << 20,
+      .max_conn_fetch = 8ull << 20,
+      .max_worker_fetch = 64ull << 20,
+      .max_restarts = 16,
+      .handshake_timeout_ms = 10000,
+      .partial_timeout_ms = 30000,
+      .unread_timeout_ms = 30000,
+      .linger_ms = 2000,
+      .stop_timeout_ms = 5000,
+      .refresh_ms = 1000,
+  };
+  return l;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,294 @@
+#include "daemon/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  BACKLOG = 1024,
+  /* How long another daemon may take to bind in the same directory. */
+  LOCK_TRIES = 200,
+  LOCK_PAUSE_MS = 10,
+};
+
+struct listener {
+  struct address address;
+  char text[ADDRESS_TEXT_LEN];
+  int fd;
+  int file_fd;    /* O_PATH on the socket file, or -1: identity and group */
+  bool owns_file; /* we made the file and shall remove it */
+};
+
+/* Writes "ADDRESS: what: strerror" and returns `r`. */
+static int fail(const char *text, const char *what, int r, char *err,
+                size_t err_len) {
+  snprintf(err, err_len, "%s: %s: %s", text, what, strerror(-r));
+  return r;
+}
+
+/* ---- Unix ---------------------------------------------------------------- */
+
+/* Locks the directory that a socket's path is in.  A descriptor to close, or a
+ * negative errno. */
+static int lock_directory(const char *path) {
+  char copy[sizeof(struct sockaddr_un)];
+  snprintf(copy, sizeof copy, "%s", path);
+  int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return -errno;
+  for (int i = 0; i < LOCK_TRIES; i++) {
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+      return fd;
+    if (errno != EWOULDBLOCK)
+      break;
+    nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_MS * 1000000L}, NULL);
+  }
+  int r = -errno;
+  close(fd);
+  return r;
+}
+
+/* What connect(2) says to a socket file: 0 or EAGAIN is alive. */
+static int probe(const struct address *address) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return -errno;
+  int r = connect(fd, &address->generic, address->len) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+
+/* Sees to it that nothing stands where the socket is to be.  The directory is
+ * locked. */
+static int make_way(struct listener *l, char *err, size_t err_len) {
+  const char *path = l->address.un.sun_path;
+  struct stat st;
+  if (lstat(path, &st) < 0)
+    return errno == ENOENT ? 0 : fail(l->text, "stat", -errno, err, err_len);
+  if (!S_ISSOCK(st.st_mode)) {
+    snprintf(err, err_len, "%s: there is a file that is no socket", l->text);
+    return -EEXIST;
+  }
+  int r = probe(&l->address);
+  if (r == 0 || r == -EAGAIN) {
+    snprintf(err, err_len, "%s: in use, a server answers there", l->text);
+    return -EADDRINUSE;
+  }
+  if (r != -ECONNREFUSED)
+    return fail(l->text, "is there a server? connect", r, err, err_len);
+  if (unlink(path) < 0 && errno != ENOENT)
+    return fail(l->text, "remove the stale socket", -errno, err, err_len);
+  return 0;
+}
+
+/* Binds and listens; the directory is locked.  The mode is set before anybody
+ * can connect: until listen(2) connections are refused. */
+static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
+  const char *path = l->address.un.sun_path;
+  int r = make_way(l, err, err_len);
+  if (r < 0)
+    return r;
+  if (bind(l->fd, &l->address.generic, l->address.len) < 0)
+    return fail(l->text, "bind", -errno, err, err_len);
+  l->owns_file = true;
+  l->file_fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (l->file_fd < 0)
+    return fail(l->text, "open the socket file", -errno, err, err_len);
+  if (chmod(path, 0660) < 0)
+    return fail(l->text, "chmod", -errno, err, err_len);
+  if (listen(l->fd, BACKLOG) < 0)
+    return fail(l->text, "listen", -errno, err, err_len);
+  return 0;
+}
+
+static int unix_bind(struct listener *l, char *err, size_t err_len) {
+  int lock = lock_directory(l->address.un.sun_path);
+  if (lock < 0)
+    return fail(l->text, "lock its directory", lock, err, err_len);
+  int r = unix_bind_locked(l, err, err_len);
+  close(lock);
+  return r;
+}
+
+/* Removes our socket file, if the path still leads to it.  Without the lock
+ * (its directory is gone, say) the file stays: a stale socket does no harm. */
+static void unix_remove(struct listener *l) {
+  struct stat ours, there;
+  const char *path = l->address.un.sun_path;
+  int lock = lock_directory(path);
+  if (lock < 0)
+    return;
+  if (l->file_fd >= 0 && fstat(l->file_fd, &ours) == 0 &&
+      lstat(path, &there) == 0 && ours.st_dev == there.st_dev &&
+      ours.st_ino == there.st_ino)
+    unlink(path);
+  close(lock);
+}
+
+/* ---- TCP ----------------------------------------------------------------- */
+
+static int tcp_bind(struct listener *l, char *err, size_t err_len) {
+  int on = 1;
+  /* Only about connections of a former run that linger; Linux lets no two
+   * listeners share a port by it. */
+  if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+    return fail(l->text, "setsockopt", -errno, err, err_len);
+  if (bind(l->fd, &l->address.generic, l->address.len) < 0)
+    return fail(l->text, "bind", -errno, err, err_len);
+  if (listen(l->fd, BACKLOG) < 0)
+    return fail(l->text, "listen", -errno, err, err_len);
+  return 0;
+}
+
+/* ---- Either -------------------------------------------------------------- */
+
+/* Asks the kernel where the socket is bound. */
+static int learn_address(struct listener *l) {
+  struct address a = {.len = sizeof a.storage};
+  if (getsockname(l->fd, &a.generic, &a.len) < 0)
+    return -errno;
+  if (a.generic.sa_family == AF_UNIX)
+    a.un.sun_path[sizeof a.un.sun_path - 1] = '\0';
+  l->address = a;
+  address_format(&l->address, l->text);
+  return 0;
+}
+
+static struct listener *listener_alloc(int fd) {
+  struct listener *l = calloc(1, sizeof *l);
+  if (!l)
+    return NULL;
+  l->fd = fd;
+  l->file_fd = -1;
+  return l;
+}
+
+static int listener_start(struct listener *l, char *err, size_t err_len) {
+  int family = l->address.generic.sa_family;
+  l->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (l->fd < 0)
+    return fail(l->text, "socket", -errno, err, err_len);
+  if (family == AF_UNIX)
+    return unix_bind(l, err, err_len);
+  int r = tcp_bind(l, err, err_len);
+  if (r < 0)
+    return r;
+  r = learn_address(l);
+  return r < 0 ? fail(l->text, "getsockname", r, err, err_len) : 0;
+}
+
+int listener_open(const struct address *address, struct listener **out,
+                  char *err, size_t err_len) {
+  struct listener *l = listener_alloc(-1);
+  if (!l) {
+    snprintf(err, err_len, "out of memory");
+    return -ENOMEM;
+  }
+  l->address = *address;
+  address_format(address, l->text);
+  int r = listener_start(l, err, err_len);
+  if (r < 0) {
+    listener_free(l);
+    return r;
+  }
+  *out = l;
+  return 0;
+}
+
+/* Whether an inherited descriptor is what we can serve on. */
+static int check_inherited(struct listener *l, char *err, size_t err_len) {
+  int type = 0, listening = 0;
+  socklen_t len = sizeof type;
+  snprintf(l->text, sizeof l->text, "descriptor:%d", l->fd);
+  if (getsockopt(l->fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+    return fail(l->text, "inherited", -errno, err, err_len);
+  len = sizeof listening;
+  if (getsockopt(l->fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
+    return fail(l->text, "inherited", -errno, err, err_len);
+  if (type != SOCK_STREAM || !listening) {
+    snprintf(err, err_len, "%s: inherited, but no listening stream socket",
+             l->text);
+    return -EINVAL;
+  }
+  int r = learn_address(l);
+  if (r < 0)
+    return fail(l->text, "getsockname", r, err, err_len);
+  r = address_check(&l->address, err, err_len);
+  if (r < 0)
+    return r;
+  int flags = fcntl(l->fd, F_GETFL);
+  if (flags < 0 || fcntl(l->fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+      fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0)
+    return fail(l->text, "fcntl", -errno, err, err_len);
+  return 0;
+}
+
+int listener_adopt(int fd, struct listener **out, char *err, size_t err_len) {
+  struct listener *l = listener_alloc(fd);
+  if (!l) {
+    close(fd);
+    snprintf(err, err_len, "out of memory");
+    return -ENOMEM;
+  }
+  int r = check_inherited(l, err, err_len);
+  if (r < 0) {
+    listener_free(l);
+    return r;
+  }
+  /* An abstract socket has no file, and so no group: file_fd stays -1. */
+  if (listener_is_local(l) && l->address.un.sun_path[0] == '/')
+    l->file_fd = open(l->address.un.sun_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  *out = l;
+  return 0;
+}
+
+void listener_free(struct listener *l) {
+  if (!l)
+    return;
+  if (l->owns_file)
+    unix_remove(l);
+  if (l->file_fd >= 0)
+    close(l->file_fd);
+  if (l->fd >= 0)
+    close(l->fd);
+  free(l);
+}
+
+int listener_fd(const struct listener *l) { return l->fd; }
+
+const char *listener_text(const struct listener *l) { return l->text; }
+
+int listener_port(const struct listener *l) {
+  struct sockaddr_in in4;
+  struct sockaddr_in6 in6;
+  switch (l->address.generic.sa_family) {
+  case AF_INET:
+    memcpy(&in4, &l->address.storage, sizeof in4);
+    return ntohs(in4.sin_port);
+  case AF_INET6:
+    memcpy(&in6, &l->address.storage, sizeof in6);
+    return ntohs(in6.sin6_port);
+  default:
+    return 0;
+  }
+}
+
+bool listener_is_local(const struct listener *l) {
+  return l->address.generic.sa_family == AF_UNIX;
+}
+
+bool listener_group(const struct listener *l, gid_t *out) {
+  struct stat st;
+  if (l->file_fd < 0 || fstat(l->file_fd, &st) < 0)
+    return false;
+  *out = st.st_gid;
+  return true;
+}

@@ -1,0 +1,58 @@
+/* The log: one line of key=value to standard error for each event.
+ *
+ *     level=info event=ready images=1 listen=unix:/run/cachetd/cachetd.sock
+ *
+ * Values that hold anything but plain characters are quoted and escaped: they
+ * may come from a peer.  Under the journal a line begins with "<N>", its
+ * priority.  Any thread; a line is one write(2).
+ *
+ * What a peer can cause goes through log_peer(): a token bucket for all such
+ * lines together.  The next line that gets through says how many did not. */
+#ifndef DAEMON_LOG_H
+#define DAEMON_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum log_level { LEVEL_ERROR, LEVEL_WARN, LEVEL_INFO, LEVEL_DEBUG };
+
+/* One key=value.  `text` NULL: the value is `number`. */
+struct log_field {
+  const char *key; /* NULL ends a list */
+  const char *text;
+  int64_t number;
+};
+
+#define LOG_TEXT(key_, text_) ((struct log_field){key_, text_, 0})
+#define LOG_NUMBER(key_, number_)                                              \
+  ((struct log_field){key_, 0, (int64_t)(number_)})
+#define LOG_END ((struct log_field){0, 0, 0})
+
+/* The name of a level, and the level of a name (-1: there is none such). */
+const char *log_level_name(enum log_level level);
+int log_level_parse(const char *name);
+
+/* What is less urgent than `level` is dropped.  Set before threads start; the
+ * default is info. */
+void log_set_level(enum log_level level);
+
+void log_write(enum log_level level, const char *event,
+               const struct log_field *fields);
+void log_peer(enum log_level level, const char *event,
+              const struct log_field *fields);
+
+/* log_event(LEVEL_INFO, "ready", LOG_NUMBER("images", 1)); at least one. */
+#define log_event(level, event, ...)                                           \
+  log_write(level, event, (const struct log_field[]){__VA_ARGS__, LOG_END})
+#define log_peer_event(level, event, ...)                                      \
+  log_peer(level, event, (const struct log_field[]){__VA_ARGS__, LOG_END})
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

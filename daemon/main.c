@@ -1,0 +1,228 @@
+/* cachetd: serves images to many processes from one bounded cache. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "daemon/config.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/server.h"
+#include "source/file.h"
+
+#define CACHETD_VERSION "1.0"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* More workers than this gain nothing: they are limited by the memory bus. */
+enum { MAX_DEFAULT_WORKERS = 8 };
+
+/* What main() gathers for the server, which takes the sources and the
+ * listeners over. */
+struct setup {
+  struct server_image images[CONFIG_MAX_IMAGES];
+  unsigned n_images;
+  struct listener *listeners[2 * CONFIG_MAX_LISTEN];
+  unsigned n_listeners;
+};
+
+static struct server *the_server; /* for the signal handler */
+
+static void on_signal(int number) {
+  (void)number;
+  server_stop(the_server);
+}
+
+static void setup_drop(struct setup *setup) {
+  for (unsigned i = 0; i < setup->n_images; i++)
+    setup->images[i].source->ops->close(setup->images[i].source);
+  for (unsigned i = 0; i < setup->n_listeners; i++)
+    listener_free(setup->listeners[i]);
+}
+
+static int fail_start(const char *story) {
+  log_event(LEVEL_ERROR, "start-failed", LOG_TEXT("reason", story));
+  return EXIT_FAILED;
+}
+
+static int open_images(const struct config *config, struct setup *setup) {
+  char story[512];
+  for (size_t i = 0; i < config->n_images; i++) {
+    const struct config_image *image = &config->images[i];
+    struct server_image *to = &setup->images[setup->n_images];
+    int r = file_source_open(image->path, &to->source);
+    if (r < 0) {
+      snprintf(story, sizeof story, "image \"%s\": open %s: %s", image->name,
+               image->path,
+               r == -ENODEV ? "neither a file nor a block device"
+                            : strerror(-r));
+      return fail_start(story);
+    }
+    to->name = image->name;
+    setup->n_images++;
+  }
+  return 0;
+}
+
+/* Takes over what systemd opened for us. */
+static int adopt_listeners(struct setup *setup) {
+  char story[512];
+  int n = sd_listen_fds(1);
+  if (n < 0) {
+    snprintf(story, sizeof story, "inherited sockets: %s", strerror(-n));
+    return fail_start(story);
+  }
+  if (n > CONFIG_MAX_LISTEN)
+    return fail_start("inherited sockets: there are too many");
+  for (int i = 0; i < n; i++) {
+    struct listener **to = &setup->listeners[setup->n_listeners];
+    if (listener_adopt(SD_LISTEN_FDS_START + i, to, story, sizeof story) < 0)
+      return fail_start(story);
+    setup->n_listeners++;
+  }
+  return 0;
+}
+
+static int open_listeners(struct config *config, struct setup *setup) {
+  char story[512];
+  if (config->n_listen == 0 && setup->n_listeners == 0) {
+    char err[CONFIG_ERROR_LEN];
+    if (config_default_address(&config->listen[0], err) < 0) {
+      fprintf(stderr, "cachetd: %s\n", err);
+      return EXIT_USAGE;
+    }
+    config->n_listen = 1;
+  }
+  for (size_t i = 0; i < config->n_listen; i++) {
+    struct listener **to = &setup->listeners[setup->n_listeners];
+    if (listener_open(&config->listen[i], to, story, sizeof story) < 0)
+      return fail_start(story);
+    setup->n_listeners++;
+  }
+  return 0;
+}
+
+static unsigned default_workers(void) {
+  long n = sysconf(_SC_NPROCESSORS_ONLN);
+  if (n < 1)
+    return 1;
+  return n > MAX_DEFAULT_WORKERS ? MAX_DEFAULT_WORKERS : (unsigned)n;
+}
+
+/* Each connection is a descriptor: take as many as we may have.  Nothing here
+ * uses select(2). */
+static void raise_fd_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+    return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+    log_event(LEVEL_WARN, "fd-limit", LOG_TEXT("reason", strerror(errno)));
+}
+
+static void warn_if_root(void) {
+  if (geteuid() == 0)
+    log_event(LEVEL_WARN, "running-as-root",
+              LOG_TEXT("advice", "run it under a user of its own: every "
+                                 "process of that user is trusted"));
+}
+
+static void catch_signals(struct server *s) {
+  struct sigaction stop = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  the_server = s;
+  sigaction(SIGTERM, &stop, NULL);
+  sigaction(SIGINT, &stop, NULL);
+}
+
+/* One line that says where to find us, and systemd's notice. */
+static void announce_ready(const struct config *config,
+                           const struct setup *setup, unsigned n_workers) {
+  char addresses[512];
+  size_t len = 0;
+  for (unsigned i = 0; i < setup->n_listeners && len < sizeof addresses; i++)
+    len += (size_t)snprintf(addresses + len, sizeof addresses - len, "%s%s",
+                            i ? "," : "", listener_text(setup->listeners[i]));
+  log_event(LEVEL_INFO, "ready", LOG_TEXT("version", CACHETD_VERSION),
+            LOG_NUMBER("images", setup->n_images),
+            LOG_TEXT("listen", addresses), LOG_NUMBER("workers", n_workers),
+            LOG_NUMBER("cache_size", config->cache_size),
+            LOG_NUMBER("page_size", config->page_size));
+  sd_notify(0, "READY=1");
+}
+
+static int serve(const struct config *config, struct setup *setup) {
+  char story[512];
+  unsigned n_workers =
+      config->n_workers ? config->n_workers : default_workers();
+  struct server_config server_config = {
+      .limits = limits_default(),
+      .cache_size = config->cache_size,
+      .page_size = config->page_size,
+      .n_workers = n_workers,
+      .images = setup->images,
+      .n_images = setup->n_images,
+      .listeners = setup->listeners,
+      .n_listeners = setup->n_listeners,
+  };
+  struct server *s;
+  if (server_new(&server_config, &s, story, sizeof story) < 0)
+    return fail_start(story);
+  catch_signals(s);
+  int status = EXIT_SUCCESS;
+  int r = server_start(s);
+  if (r < 0) {
+    snprintf(story, sizeof story, "start threads: %s", strerror(-r));
+    status = fail_start(story);
+  } else {
+    announce_ready(config, setup, n_workers);
+    server_serve(s);
+    sd_notify(0, "STOPPING=1");
+    log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
+  }
+  server_shutdown(s);
+  /* From here a signal has nothing left to stop. */
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGINT, SIG_IGN);
+  server_free(s);
+  return status;
+}
+
+static int run(struct config *config) {
+  static struct setup setup; /* too large for a stack */
+  log_set_level(config->log_level);
+  signal(SIGPIPE, SIG_IGN);
+  raise_fd_limit();
+  warn_if_root();
+  int status = open_images(config, &setup);
+  if (status == 0)
+    status = adopt_listeners(&setup);
+  if (status == 0)
+    status = open_listeners(config, &setup);
+  if (status != 0) {
+    setup_drop(&setup);
+    return status;
+  }
+  return serve(config, &setup);
+}
+
+int main(int argc, char *argv[]) {
+  struct config config;
+  char err[CONFIG_ERROR_LEN];
+  int status = EXIT_SUCCESS;
+  if (config_parse(&config, argc, argv, err) < 0) {
+    fprintf(stderr, "cachetd: %s\nTry cachetd --help.\n", err);
+    status = EXIT_USAGE;
+  } else if (config.action == CONFIG_SHOW_VERSION) {
+    puts("cachetd " CACHETD_VERSION);
+  } else if (config.action == CONFIG_SHOW_HELP) {
+    fputs(config_usage, stdout);
+  } else {
+    status = run(&config);
+  }
+  config_fini(&config);
+  return status;
+}

@@ -1,0 +1,46 @@
+/* The pool: threads that may block on sources.
+ *
+ * Work comes in lanes, one lane for each image, and threads take from the
+ * lanes in turn: an image with a long queue delays its own work only.  With
+ * several threads no lane has them all, so that a source that hangs leaves one
+ * thread to the others.
+ *
+ *   P1  A job is run exactly once, or abandoned exactly once, never both.
+ *   P2  After pool_stop() no job is queued or running.
+ *
+ * Any thread may submit, until pool_stop() is called. */
+#ifndef DAEMON_POOL_H
+#define DAEMON_POOL_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct pool;
+
+/* Embedded by what is to be done.  After `run` or `abandon` began it is no
+ * longer the pool's: either may free it. */
+struct job {
+  void (*run)(struct job *job);
+  void (*abandon)(struct job *job); /* NULL: run it at the stop, too */
+  struct job *next;                 /* private */
+};
+
+struct pool *pool_new(unsigned n_threads, unsigned n_lanes);
+
+/* Starts the threads.  0 or a negative errno. */
+int pool_start(struct pool *pool);
+
+void pool_submit(struct pool *pool, unsigned lane, struct job *job);
+
+/* Abandons what is queued, waits for what is running, ends the threads. */
+void pool_stop(struct pool *pool);
+
+/* After pool_stop(), or without a start.  NULL is fine. */
+void pool_free(struct pool *pool);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

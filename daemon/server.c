@@ -1,0 +1,497 @@
+#include "daemon/server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "daemon/conn.h"
+#include "daemon/host.h"
+#include "daemon/log.h"
+#include "daemon/worker.h"
+#include "proto/frame.h"
+#include "proto/status.h"
+
+enum {
+  /* Connections accepted before timers and signals get a turn. */
+  ACCEPT_BATCH = 64,
+  /* How long no connection is accepted when descriptors have run out. */
+  ACCEPT_PAUSE_MS = 100,
+};
+
+/* A listening socket in the main loop. */
+struct door {
+  struct server *server;
+  struct listener *listener;
+  struct event event;
+};
+
+struct server {
+  struct host host;
+  struct door *doors;
+  unsigned n_doors;
+  struct event_base *base; /* the serving thread's, as are the events */
+  struct event stop, refresh, resume;
+  int stop_fd; /* an eventfd */
+  bool starved_of_fds;
+  uint64_t n_conns; /* serial numbers for the log */
+  unsigned next_worker;
+
+  /* A leaf. */
+  pthread_mutex_t drain_lock;
+  pthread_cond_t drain_cond;
+  unsigned n_undrained; /* workers; guarded by drain_lock */
+};
+
+/* ---- Images -------------------------------------------------------------- */
+
+/* A fill on its way through the pool. */
+struct fill_job {
+  struct job job;
+  struct fill *fill;
+};
+
+static void fill_job_run(struct job *job) {
+  struct fill_job *f = (struct fill_job *)job; /* its first member */
+  struct fill *fill = f->fill;
+  free(f);
+  fill_run(fill);
+}
+
+static void fill_job_abandon(struct job *job) {
+  struct fill_job *f = (struct fill_job *)job;
+  struct fill *fill = f->fill;
+  free(f);
+  fill_abandon(fill, -ECANCELED);
+}
+
+static void hosted_submit(void *arg, struct fill *fill) {
+  struct hosted *h = arg;
+  struct fill_job *f = malloc(sizeof *f);
+  if (!f) {
+    fill_abandon(fill, -ENOMEM);
+    return;
+  }
+  f->job.run = fill_job_run;
+  f->job.abandon = fill_job_abandon;
+  f->fill = fill;
+  pool_submit(h->host->pool, h->index, &f->job);
+}
+
+/* On whatever thread saw it. */
+static void hosted_changed(void *arg, struct image *img) {
+  struct hosted *h = arg;
+  struct mirror *m = image_mirror(img);
+  log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
+                 LOG_NUMBER("size", m->size));
+  mirror_unref(m);
+  atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
+  for (unsigned i = 0; i < h->host->n_workers; i++)
+    worker_post_changed(h->host->workers[i], h->index);
+}
+
+/* On the pool: never twice at once for one image. */
+static void hosted_refresh(struct job *job) {
+  struct hosted *h =
+      (struct hosted *)((char *)job - offsetof(struct hosted, refresh));
+  int r = image_refresh(h->image, 0);
+  if (r < 0 && !h->lost)
+    log_event(LEVEL_WARN, "image-lost", LOG_TEXT("image", h->name),
+              LOG_TEXT("reason", strerror(-r)));
+  if (r == 0 && h->lost)
+    log_event(LEVEL_INFO, "image-back", LOG_TEXT("image", h->name));
+  h->lost = r < 0;
+  atomic_store_explicit(&h->refresh_pending, false, memory_order_release);
+}
+
+/* Timer: has the pool look at the images.  A slow source delays only itself:
+ * it is not asked again before it has answered. */
+static void on_refresh(evutil_socket_t fd, short what, void *arg) {
+  struct server *s = arg;
+  (void)fd;
+  (void)what;
+  for (unsigned i = 0; i < s->host.n_images; i++) {
+    struct hosted *h = &s->host.images[i];
+    if (!atomic_exchange_explicit(&h->refresh_pending, true,
+                                  memory_order_acquire))
+      pool_submit(s->host.pool, h->index, &h->refresh);
+  }
+}
+
+/* ---- Accepting ----------------------------------------------------------- */
+
+static void pause_doors(struct server *s) {
+  struct timeval tv = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
+  if (!s->starved_of_fds)
+    log_event(LEVEL_WARN, "accept-paused", LOG_TEXT("reason", strerror(errno)));
+  s->starved_of_fds = true;
+  for (unsigned i = 0; i < s->n_doors; i++)
+    event_del(&s->doors[i].event);
+  event_add(&s->resume, &tv);
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *arg) {
+  struct server *s = arg;
+  (void)fd;
+  (void)what;
+  for (unsigned i = 0; i < s->n_doors; i++)
+    event_add(&s->doors[i].event, NULL);
+}
+
+/* Says why, if the socket takes it at once, and closes. */
+static void refuse(int fd, const struct listener *l) {
+  Cachet__Wire__Error error = CACHET__WIRE__ERROR__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  uint8_t frame[256];
+  error.status = WIRE_E_BUSY;
+  error.message = (char *)"the daemon has as many connections as it takes";
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ERROR;
+  msg.error = &error;
+  size_t len = frame_packed_len(&msg);
+  assert(len <= sizeof frame);
+  frame_pack(&msg, 0, frame);
+  ssize_t n = send(fd, frame, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+  (void)n;
+  close(fd);
+  log_peer_event(LEVEL_WARN, "conn-refused",
+                 LOG_TEXT("listener", listener_text(l)),
+                 LOG_TEXT("reason", "too many connections"));
+}
+
+/* Answers go out as they are made, and a peer whose machine is gone is found
+ * out one day.  Neither matters enough to fail for. */
+static void set_tcp_options(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+static void admit(struct server *s, const struct listener *l, int fd) {
+  struct host *host = &s->host;
+  struct worker *w = host->workers[s->next_worker];
+  unsigned n = atomic_load_explicit(&host->n_conns, memory_order_relaxed);
+  struct conn *c = NULL;
+  if (n < host->limits.max_connections)
+    c = conn_new(w, l, fd, ++s->n_conns);
+  if (!c) {
+    refuse(fd, l);
+    return;
+  }
+  if (!listener_is_local(l))
+    set_tcp_options(fd);
+  s->next_worker = (s->next_worker + 1) % host->n_workers;
+  atomic_fetch_add_explicit(&host->n_conns, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&host->n_accepted, 1, memory_order_relaxed);
+  log_peer_event(LEVEL_DEBUG, "conn-accepted", LOG_NUMBER("conn", s->n_conns),
+                 LOG_TEXT("listener", listener_text(l)));
+  worker_post(w, &c->arrival);
+}
+
+static void on_door(evutil_socket_t fd, short what, void *arg) {
+  struct door *door = arg;
+  struct server *s = door->server;
+  (void)what;
+  for (int i = 0; i < ACCEPT_BATCH; i++) {
+    int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (peer >= 0) {
+      s->starved_of_fds = false;
+      admit(s, door->listener, peer);
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+               errno == ENOMEM) {
+      pause_doors(s);
+      return;
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      return;
+    }
+    /* Else the peer was gone before it was accepted: take the next. */
+  }
+}
+
+static void on_stop(evutil_socket_t fd, short what, void *arg) {
+  struct server *s = arg;
+  (void)fd;
+  (void)what;
+  event_base_loopbreak(s->base);
+}
+
+/* ---- Making -------------------------------------------------------------- */
+
+static int server_add_image(struct server *s, const struct server_image *from,
+                            unsigned page_shift) {
+  struct host *host = &s->host;
+  struct hosted *h = &host->images[host->n_images];
+  struct image_ops ops = {
+      .submit = hosted_submit, .changed = hosted_changed, .arg = h};
+  h->host = host;
+  h->index = host->n_images;
+  h->refresh.run = hosted_refresh;
+  h->name = strdup(from->name);
+  if (!h->name) {
+    from->source->ops->close(from->source);
+    return -ENOMEM;
+  }
+  int r = image_new(host->cache, h->name, from->source, page_shift, &ops,
+                    &h->image);
+  if (r < 0)
+    free(h->name);
+  else
+    host->n_images++;
+  return r;
+}
+
+/* Takes all sources, or closes those it did not come to. */
+static int server_add_images(struct server *s,
+                             const struct server_config *config, char *err,
+                             size_t err_len) {
+  unsigned shift = (unsigned)__builtin_ctz(config->page_size);
+  int r = 0;
+  for (unsigned i = 0; i < config->n_images; i++) {
+    const struct server_image *from = &config->images[i];
+    if (r < 0) {
+      from->source->ops->close(from->source);
+      continue;
+    }
+    r = server_add_image(s, from, shift);
+    if (r < 0)
+      snprintf(err, err_len, "image \"%s\": make its mirror: %s", from->name,
+               strerror(-r));
+  }
+  return r;
+}
+
+static int server_add_doors(struct server *s) {
+  for (unsigned i = 0; i < s->n_doors; i++) {
+    struct door *door = &s->doors[i];
+    event_assign(&door->event, s->base, listener_fd(door->listener),
+                 EV_READ | EV_PERSIST, on_door, door);
+    if (event_add(&door->event, NULL) < 0)
+      return -ENOMEM;
+  }
+  return 0;
+}
+
+static int server_init_loop(struct server *s) {
+  int refresh_ms = s->host.limits.refresh_ms;
+  struct timeval tv = {.tv_sec = refresh_ms / 1000,
+                       .tv_usec = refresh_ms % 1000 * 1000};
+  s->base = event_base_new();
+  s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (!s->base || s->stop_fd < 0)
+    return -ENOMEM;
+  event_assign(&s->stop, s->base, s->stop_fd, EV_READ, on_stop, s);
+  event_assign(&s->refresh, s->base, -1, EV_PERSIST, on_refresh, s);
+  event_assign(&s->resume, s->base, -1, 0, on_resume, s);
+  if (event_add(&s->stop, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
+    return -ENOMEM;
+  return server_add_doors(s);
+}
+
+static int server_init_workers(struct server *s, unsigned n) {
+  struct host *host = &s->host;
+  host->pool = pool_new(host->limits.n_fill_threads, host->n_images);
+  host->workers = calloc(n, sizeof(struct worker *));
+  if (!host->pool || !host->workers)
+    return -ENOMEM;
+  for (; host->n_workers < n; host->n_workers++) {
+    struct worker *w = worker_new(host, host->n_workers);
+    if (!w)
+      return -ENOMEM;
+    host->workers[host->n_workers] = w;
+  }
+  return 0;
+}
+
+/* What can fail before the sources are taken over. */
+static int server_init(struct server *s, const struct server_config *config) {
+  struct page_cache_options options = {.budget = config->cache_size,
+                                       .evictor = true};
+  s->host.images = calloc(config->n_images, sizeof *s->host.images);
+  if (!s->host.images || !s->doors)
+    return -ENOMEM;
+  return page_cache_new(&options, &s->host.cache);
+}
+
+static struct server *server_alloc(const struct server_config *config) {
+  struct server *s = calloc(1, sizeof *s);
+  if (!s)
+    return NULL;
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&s->drain_cond, &attr);
+  pthread_condattr_destroy(&attr);
+  pthread_mutex_init(&s->drain_lock, NULL);
+  s->host.limits = config->limits;
+  s->stop_fd = -1;
+  s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);
+  if (!s->doors) {
+    server_free(s);
+    return NULL;
+  }
+  for (unsigned i = 0; i < config->n_listeners; i++)
+    s->doors[i] = (struct door){.server = s, .listener = config->listeners[i]};
+  s->n_doors = config->n_listeners;
+  return s;
+}
+
+static void close_sources(const struct server_config *config) {
+  for (unsigned i = 0; i < config->n_images; i++)
+    config->images[i].source->ops->close(config->images[i].source);
+}
+
+int server_new(const struct server_config *config, struct server **out,
+               char *err, size_t err_len) {
+  assert(config->n_images > 0 && config->n_workers > 0);
+  struct server *s = server_alloc(config);
+  if (!s)
+    for (unsigned i = 0; i < config->n_listeners; i++)
+      listener_free(config->listeners[i]);
+  int r = s ? server_init(s, config) : -ENOMEM;
+  snprintf(err, err_len, "make the page cache: %s", strerror(-r));
+  if (r < 0)
+    close_sources(config);
+  else
+    r = server_add_images(s, config, err, err_len);
+  if (r == 0) {
+    r = server_init_workers(s, config->n_workers);
+    if (r == 0)
+      r = server_init_loop(s);
+    snprintf(err, err_len, "make workers and loops: %s", strerror(-r));
+  }
+  if (r < 0) {
+    server_free(s);
+    return r;
+  }
+  *out = s;
+  return 0;
+}
+
+/* ---- Running ------------------------------------------------------------- */
+
+int server_start(struct server *s) {
+  int r = pool_start(s->host.pool);
+  for (unsigned i = 0; i < s->host.n_workers && r == 0; i++)
+    r = worker_start(s->host.workers[i]);
+  return r;
+}
+
+void server_serve(struct server *s) { event_base_loop(s->base, 0); }
+
+void server_stop(struct server *s) {
+  uint64_t one = 1;
+  int saved = errno; /* we may be in a signal handler */
+  ssize_t n = write(s->stop_fd, &one, sizeof one);
+  (void)n; /* a full counter says stop, too */
+  errno = saved;
+}
+
+static void on_drained(void *arg) {
+  struct server *s = arg;
+  pthread_mutex_lock(&s->drain_lock);
+  s->n_undrained--;
+  pthread_cond_signal(&s->drain_cond);
+  pthread_mutex_unlock(&s->drain_lock);
+}
+
+/* Has the workers answer what is in flight, and waits for it. */
+static void server_drain(struct server *s) {
+  struct timespec until;
+  int ms = s->host.limits.stop_timeout_ms;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_sec += ms / 1000;
+  until.tv_nsec += ms % 1000 * 1000000L;
+  if (until.tv_nsec >= 1000000000L) {
+    until.tv_sec++;
+    until.tv_nsec -= 1000000000L;
+  }
+  pthread_mutex_lock(&s->drain_lock);
+  s->n_undrained = s->host.n_workers;
+  pthread_mutex_unlock(&s->drain_lock);
+  for (unsigned i = 0; i < s->host.n_workers; i++)
+    worker_stop(s->host.workers[i], on_drained, s);
+  pthread_mutex_lock(&s->drain_lock);
+  int r = 0;
+  while (s->n_undrained && r != ETIMEDOUT)
+    r = pthread_cond_timedwait(&s->drain_cond, &s->drain_lock, &until);
+  if (s->n_undrained)
+    log_event(
+        LEVEL_WARN, "stop-forced",
+        LOG_NUMBER("connections", atomic_load_explicit(&s->host.n_conns,
+                                                       memory_order_relaxed)));
+  pthread_mutex_unlock(&s->drain_lock);
+}
+
+static bool server_is_running(const struct server *s) {
+  for (unsigned i = 0; i < s->host.n_workers; i++)
+    if (!s->host.workers[i]->started)
+      return false;
+  return true;
+}
+
+/* The pool ends before the workers, so that whatever a worker waits for has
+ * been posted, and after their connections, so that nothing new is submitted:
+ * see W2. */
+void server_shutdown(struct server *s) {
+  for (unsigned i = 0; i < s->n_doors; i++) {
+    event_del(&s->doors[i].event);
+    listener_free(s->doors[i].listener);
+    s->doors[i].listener = NULL;
+  }
+  if (server_is_running(s)) {
+    server_drain(s);
+    for (unsigned i = 0; i < s->host.n_workers; i++)
+      worker_close_all(s->host.workers[i]);
+  }
+  pool_stop(s->host.pool);
+  for (unsigned i = 0; i < s->host.n_workers; i++)
+    if (s->host.workers[i]->started)
+      worker_join(s->host.workers[i]);
+}
+
+static void server_free_loop(struct server *s) {
+  for (unsigned i = 0; i < s->n_doors; i++) {
+    if (event_initialized(&s->doors[i].event))
+      event_del(&s->doors[i].event);
+    listener_free(s->doors[i].listener);
+  }
+  if (event_initialized(&s->resume)) {
+    event_del(&s->stop);
+    event_del(&s->refresh);
+    event_del(&s->resume);
+  }
+  if (s->base)
+    event_base_free(s->base);
+  if (s->stop_fd >= 0)
+    close(s->stop_fd);
+  free(s->doors);
+}
+
+void server_free(struct server *s) {
+  if (!s)
+    return;
+  server_free_loop(s);
+  for (unsigned i = 0; i < s->host.n_workers; i++)
+    worker_free(s->host.workers[i]);
+  free(s->host.workers);
+  pool_free(s->host.pool);
+  for (unsigned i = 0; i < s->host.n_images; i++) {
+    image_free(s->host.images[i].image);
+    free(s->host.images[i].name);
+  }
+  free(s->host.images);
+  if (s->host.cache)
+    page_cache_free(s->host.cache);
+  pthread_cond_destroy(&s->drain_cond);
+  pthread_mutex_destroy(&s->drain_lock);
+  free(s);
+}

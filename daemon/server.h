@@ -1,0 +1,70 @@
+/* The server: images in, listening sockets in, clients served.
+ *
+ * It opens nothing by itself, so that a test gives it sources that do as they
+ * are told and runs it on a thread.  One thread makes, starts, serves and
+ * ends it:
+ *
+ *     server_new -> server_start -> server_serve -> server_shutdown
+ *                -> server_free
+ *
+ * Only server_stop() may come from elsewhere. */
+#ifndef DAEMON_SERVER_H
+#define DAEMON_SERVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cache/source.h"
+#include "daemon/limits.h"
+#include "daemon/listener.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct server;
+
+struct server_image {
+  const char *name; /* copied */
+  struct source *source;
+};
+
+struct server_config {
+  struct limits limits;
+  uint64_t cache_size; /* bytes */
+  uint32_t page_size;
+  unsigned n_workers;
+  const struct server_image *images;
+  unsigned n_images; /* at least 1 */
+  struct listener *const *listeners;
+  unsigned n_listeners;
+};
+
+/* Makes a server.  The sources and the listeners are its own from here, also
+ * on failure.  0, or a negative errno with the story in `err`. */
+int server_new(const struct server_config *config, struct server **out,
+               char *err, size_t err_len);
+
+/* Starts the threads.  0 or a negative errno.  Either way server_shutdown() is
+ * due. */
+int server_start(struct server *s);
+
+/* Accepts connections until server_stop() is called. */
+void server_serve(struct server *s);
+
+/* Makes server_serve() return, now or when it is called.  Any thread, and
+ * signal handlers. */
+void server_stop(struct server *s);
+
+/* An orderly stop: accepts no more, answers what is in flight, for
+ * limits.stop_timeout_ms at most, closes, ends the threads. */
+void server_shutdown(struct server *s);
+
+/* NULL is fine. */
+void server_free(struct server *s);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

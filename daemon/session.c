@@ -1,0 +1,326 @@
+#include "daemon/session.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/stats.h"
+#include "proto/status.h"
+
+/* An image is known on the wire by its index, but never as 0. */
+static uint32_t wire_image_id(unsigned image) { return image + 1; }
+
+struct opened *session_opened(struct conn *c, uint32_t image_id) {
+  for (unsigned i = 0; i < c->n_opened; i++)
+    if (wire_image_id(c->opened[i].image) == image_id)
+      return &c->opened[i];
+  return NULL;
+}
+
+static void fill_info(Cachet__Wire__ImageInfo *info, const struct hosted *h,
+                      const struct mirror *m, bool opened) {
+  cachet__wire__image_info__init(info);
+  info->image = opened ? wire_image_id(h->index) : 0;
+  info->name = h->name;
+  info->size = m->size;
+  info->page_size = (uint32_t)mirror_page_size(m);
+  info->epoch = m->epoch;
+}
+
+/* ---- Notices ------------------------------------------------------------- */
+
+/* Adds a notice; a piece of data may be pinned in the output already, so there
+ * must be room without a flush: see piece_make_room(). */
+static void put_notice(struct conn *c, wire_message *msg) {
+  assert(frame_packed_len(msg) <= OUTPUT_SMALL_LEN);
+  conn_reply(c, msg);
+}
+
+static void tell_epoch(struct conn *c, struct opened *o, const struct lens *l) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  if (o->epoch == l->mirror->epoch)
+    return;
+  o->epoch = l->mirror->epoch;
+  fill_info(&info, l->hosted, l->mirror, true);
+  changed.info = &info;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
+  msg.changed = &changed;
+  put_notice(c, &msg);
+}
+
+static void tell_stale(struct conn *c, struct opened *o) {
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
+  Cachet__Wire__Range *ranges = &range;
+  Cachet__Wire__Invalidated invalidated = CACHET__WIRE__INVALIDATED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  if (!o->stale)
+    return;
+  o->stale = false;
+  range.offset = o->stale_from;
+  range.length = o->stale_to - o->stale_from;
+  invalidated.image = wire_image_id(o->image);
+  invalidated.n_ranges = 1;
+  invalidated.ranges = &ranges;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;
+  msg.invalidated = &invalidated;
+  put_notice(c, &msg);
+}
+
+void session_announce(struct conn *c, const struct lens *l) {
+  struct opened *o = session_opened(c, wire_image_id(l->hosted->index));
+  assert(o);
+  tell_epoch(c, o, l);
+}
+
+void session_push_notices(struct conn *c) {
+  struct worker *w = c->worker;
+  for (unsigned i = 0; i < c->n_opened && conn_may_send(c); i++) {
+    struct opened *o = &c->opened[i];
+    struct lens *l = &w->lenses[o->image];
+    tell_stale(c, o);
+    if (!lens_is_current(l)) {
+      conn_flush(c); /* its pins must be gone */
+      if (!conn_may_send(c) || lens_open(l) < 0)
+        continue;
+    }
+    tell_epoch(c, o, l);
+  }
+}
+
+void session_invalidated(struct conn *c, unsigned image, uint64_t from,
+                         uint64_t to) {
+  struct opened *o = session_opened(c, wire_image_id(image));
+  if (!o)
+    return;
+  o->stale_from = o->stale && o->stale_from < from ? o->stale_from : from;
+  o->stale_to = o->stale && o->stale_to > to ? o->stale_to : to;
+  o->stale = true;
+  if (conn_may_send(c))
+    session_push_notices(c);
+}
+
+/* ---- Permission ---------------------------------------------------------- */
+
+/* Whether one of the peer's supplementary groups is `group`. */
+static bool peer_is_in_group(int fd, gid_t group) {
+  socklen_t len = 0;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || len == 0)
+    return false; /* it has none */
+  gid_t *groups = malloc(len);
+  if (!groups)
+    return false;
+  bool found = false;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) == 0)
+    for (size_t i = 0; i < len / sizeof *groups && !found; i++)
+      found = groups[i] == group;
+  free(groups);
+  return found;
+}
+
+bool session_may_invalidate(const struct conn *c) {
+  struct ucred peer;
+  socklen_t len = sizeof peer;
+  gid_t group;
+  if (!listener_is_local(c->listener) ||
+      getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+    return false;
+  if (peer.uid == 0 || peer.uid == geteuid())
+    return true;
+  if (!listener_group(c->listener, &group))
+    return false;
+  return peer.gid == group || peer_is_in_group(c->fd, group);
+}
+
+/* ---- Hello, Open, List, GetStats ----------------------------------------- */
+
+static void session_hello(struct conn *c, uint64_t id,
+                          const Cachet__Wire__Hello *hello) {
+  const struct host *host = c->worker->host;
+  const struct limits *limits = &host->limits;
+  if (hello->version_min > PROTO_VERSION ||
+      hello->version_max < PROTO_VERSION) {
+    conn_fail(c, id, WIRE_E_PROTO,
+              "versions %u to %u of the protocol: this daemon speaks %d",
+              hello->version_min, hello->version_max, PROTO_VERSION);
+    return;
+  }
+  Cachet__Wire__Welcome welcome = CACHET__WIRE__WELCOME__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  uint32_t page_size = 1u << image_page_shift(host->images[0].image);
+  welcome.version = PROTO_VERSION;
+  welcome.max_message = limits->max_message;
+  welcome.max_payload =
+      limits->piece_len > page_size ? limits->piece_len : page_size;
+  welcome.max_ranges = limits->max_ranges;
+  welcome.max_read = limits->max_read;
+  welcome.max_requests = limits->max_requests;
+  welcome.agent = (char *)"cachetd";
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
+  msg.welcome = &welcome;
+  conn_reply(c, &msg);
+  conn_move(c, CONN_OPEN);
+  char agent[65];
+  strncpy(agent, hello->agent, sizeof agent - 1);
+  agent[sizeof agent - 1] = '\0';
+  log_peer_event(LEVEL_DEBUG, "hello", LOG_NUMBER("conn", c->serial),
+                 LOG_TEXT("agent", agent));
+}
+
+/* The image of a name, or the only one if the name is empty. */
+static struct hosted *find_hosted(struct conn *c, uint64_t id,
+                                  const char *name) {
+  const struct host *host = c->worker->host;
+  if (!*name && host->n_images == 1)
+    return &host->images[0];
+  for (unsigned i = 0; i < host->n_images; i++)
+    if (strcmp(host->images[i].name, name) == 0)
+      return &host->images[i];
+  if (*name)
+    conn_reply_error(c, id, WIRE_E_NOIMAGE, 0, "image \"%.64s\": not served",
+                     name);
+  else
+    conn_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+                     "no image is named, and %u are served", host->n_images);
+  return NULL;
+}
+
+static struct opened *remember_opened(struct conn *c, unsigned image) {
+  struct opened *o = session_opened(c, wire_image_id(image));
+  if (o)
+    return o;
+  struct opened *grown =
+      realloc(c->opened, (c->n_opened + 1) * sizeof *c->opened);
+  if (!grown)
+    return NULL;
+  c->opened = grown;
+  o = &grown[c->n_opened++];
+  *o = (struct opened){.image = image};
+  return o;
+}
+
+static void session_open(struct conn *c, uint64_t id,
+                         const Cachet__Wire__Open *open) {
+  struct hosted *h = find_hosted(c, id, open->image);
+  if (!h)
+    return;
+  struct lens *l = &c->worker->lenses[h->index];
+  if (!lens_is_current(l)) {
+    conn_flush(c);
+    if (lens_open(l) < 0) {
+      conn_reply_error(c, id, WIRE_E_NOMEM, 0, "image \"%s\": no memory",
+                       h->name);
+      return;
+    }
+  }
+  struct opened *o = remember_opened(c, h->index);
+  if (!o) {
+    conn_reply_error(c, id, WIRE_E_NOMEM, 0, "image \"%s\": no memory",
+                     h->name);
+    return;
+  }
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  o->epoch = l->mirror->epoch;
+  fill_info(&info, h, l->mirror, true);
+  opened.info = &info;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
+  msg.opened = &opened;
+  conn_reply(c, &msg);
+}
+
+static void session_list(struct conn *c, uint64_t id) {
+  const struct host *host = c->worker->host;
+  Cachet__Wire__ImageInfo *list = calloc(host->n_images, sizeof *list);
+  Cachet__Wire__ImageInfo **pointers =
+      calloc(host->n_images, sizeof(Cachet__Wire__ImageInfo *));
+  if (!list || !pointers) {
+    conn_reply_error(c, id, WIRE_E_NOMEM, 0, "list: out of memory");
+  } else {
+    for (unsigned i = 0; i < host->n_images; i++) {
+      struct hosted *h = &host->images[i];
+      struct mirror *m = image_mirror(h->image);
+      fill_info(&list[i], h, m, session_opened(c, wire_image_id(i)));
+      mirror_unref(m);
+      pointers[i] = &list[i];
+    }
+    Cachet__Wire__Images images = CACHET__WIRE__IMAGES__INIT;
+    wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+    images.n_images = host->n_images;
+    images.images = pointers;
+    msg.id = id;
+    msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
+    msg.images = &images;
+    conn_reply(c, &msg);
+  }
+  free(list);
+  free(pointers);
+}
+
+static void session_stats(struct conn *c, uint64_t id) {
+  Cachet__Wire__Stats *stats = stats_collect(c->worker->host);
+  if (!stats) {
+    conn_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");
+    return;
+  }
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_STATS;
+  msg.stats = stats;
+  conn_reply(c, &msg); /* packs it: nothing is kept */
+  free(stats);
+}
+
+/* ---- Messages ------------------------------------------------------------ */
+
+static void session_request(struct conn *c, const wire_message *msg) {
+  switch (msg->body_case) {
+  case CACHET__WIRE__MESSAGE__BODY_OPEN:
+    session_open(c, msg->id, msg->open);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_READ:
+    request_begin(c, msg->id, REQUEST_READ, msg->read->image, msg->read->epoch,
+                  msg->read->n_ranges, msg->read->ranges);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_WARM:
+    request_begin(c, msg->id, REQUEST_WARM, msg->warm->image, 0,
+                  msg->warm->n_ranges, msg->warm->ranges);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_INVALIDATE:
+    request_begin_invalidate(c, msg->id, msg->invalidate->image,
+                             msg->invalidate->range);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_LIST:
+    session_list(c, msg->id);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_GET_STATS:
+    session_stats(c, msg->id);
+    break;
+  default:
+    conn_fail(c, msg->id, WIRE_E_PROTO, "message %d is no request",
+              (int)msg->body_case);
+  }
+}
+
+void session_message(struct conn *c, const wire_message *msg) {
+  bool is_hello = msg->body_case == CACHET__WIRE__MESSAGE__BODY_HELLO;
+  if (msg->id == 0)
+    conn_fail(c, 0, WIRE_E_PROTO, "a request has the id 0");
+  else if (is_hello != (c->state == CONN_HANDSHAKE))
+    conn_fail(c, msg->id, WIRE_E_PROTO,
+              is_hello ? "a second Hello" : "the first message is no Hello");
+  else if (request_exists(c, msg->id))
+    conn_fail(c, msg->id, WIRE_E_PROTO, "request id %llu is in flight already",
+              (unsigned long long)msg->id);
+  else if (is_hello)
+    session_hello(c, msg->id, msg->hello);
+  else
+    session_request(c, msg);
+}

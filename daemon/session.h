@@ -1,0 +1,35 @@
+/* A session: what the frames of a connection ask for, and the notices it is
+ * owed.
+ *
+ *   S1  Before the first Data of an epoch that a connection was not told of
+ *       goes the Changed that tells it.
+ *
+ * Its worker's thread only. */
+#ifndef DAEMON_SESSION_H
+#define DAEMON_SESSION_H
+
+#include "daemon/conn.h"
+
+/* Acts on a message.  May fail the connection. */
+void session_message(struct conn *c, const wire_message *msg);
+
+/* The image that this connection knows by a number; NULL if it opened none
+ * such. */
+struct opened *session_opened(struct conn *c, uint32_t image_id);
+
+/* Adds a Changed to the output unless the peer knows that the image of `l` is
+ * at its present epoch.  The lens is open, the connection may send. */
+void session_announce(struct conn *c, const struct lens *l);
+
+/* Whether this peer may invalidate. */
+bool session_may_invalidate(const struct conn *c);
+
+/* Bytes [from, to) of the image were invalidated: tells the peer, if it opened
+ * it, now or when it is no longer blocked. */
+void session_invalidated(struct conn *c, unsigned image, uint64_t from,
+                         uint64_t to);
+
+/* Sends the notices that are owed; the connection may send. */
+void session_push_notices(struct conn *c);
+
+#endif

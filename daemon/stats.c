@@ -1,0 +1,117 @@
+#include "daemon/stats.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "daemon/worker.h"
+
+static const char *const stat_names[N_STATS] = {
+    [STAT_HITS] = "hits",     [STAT_MISSES] = "misses",
+    [STAT_JOINS] = "joins",   [STAT_REQUESTS] = "requests",
+    [STAT_ERRORS] = "errors", [STAT_BYTES] = "bytes_sent",
+};
+
+enum {
+  N_DAEMON_STATS = N_STATS + 13,
+  N_IMAGE_STATS = N_STATS + 1, /* and epochs */
+};
+
+/* The answer and all it points at, in one block. */
+struct collection {
+  Cachet__Wire__Stats stats;
+  Cachet__Wire__Stat daemon[N_DAEMON_STATS];
+  Cachet__Wire__Stat *daemon_list[N_DAEMON_STATS];
+  Cachet__Wire__ImageStats **image_list;
+  struct image_collection {
+    Cachet__Wire__ImageStats stats;
+    Cachet__Wire__Stat list[N_IMAGE_STATS];
+    Cachet__Wire__Stat *pointers[N_IMAGE_STATS];
+  } images[];
+};
+
+/* Appends a counter to a list of them.  The name is static. */
+static void put(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
+                size_t *n, const char *name, uint64_t value) {
+  Cachet__Wire__Stat *stat = &list[*n];
+  cachet__wire__stat__init(stat);
+  stat->name = (char *)name;
+  stat->value = value;
+  pointers[(*n)++] = stat;
+}
+
+static uint64_t sum(const struct host *host, unsigned image, enum stat which) {
+  uint64_t total = 0;
+  for (unsigned i = 0; i < host->n_workers; i++)
+    total += atomic_load_explicit(
+        &host->workers[i]->counters[image].values[which], memory_order_relaxed);
+  return total;
+}
+
+static void collect_image(const struct hosted *h, struct image_collection *c,
+                          uint64_t totals[N_STATS]) {
+  Cachet__Wire__ImageStats *stats = &c->stats;
+  cachet__wire__image_stats__init(stats);
+  stats->name = h->name;
+  stats->stats = c->pointers;
+  for (int i = 0; i < N_STATS; i++) {
+    uint64_t value = sum(h->host, h->index, (enum stat)i);
+    totals[i] += value;
+    put(c->list, c->pointers, &stats->n_stats, stat_names[i], value);
+  }
+  put(c->list, c->pointers, &stats->n_stats, "epochs",
+      atomic_load_explicit(&h->n_epochs, memory_order_relaxed));
+  assert(stats->n_stats == N_IMAGE_STATS);
+}
+
+static void collect_daemon(const struct host *host, struct collection *c,
+                           const uint64_t totals[N_STATS]) {
+  Cachet__Wire__Stats *stats = &c->stats;
+  struct page_cache_stats pc;
+  page_cache_get_stats(host->cache, &pc);
+  const struct {
+    const char *name;
+    uint64_t value;
+  } more[] = {
+      {"fills", pc.n_fills},
+      {"fill_errors", pc.n_fill_errors},
+      {"filled_pages", pc.n_filled_pages},
+      {"uncached_pages", pc.n_uncached_pages},
+      {"evicted_pages", pc.n_evicted_pages},
+      {"eviction_batches", pc.n_batches},
+      {"epochs", pc.n_epochs},
+      {"cache_used", pc.used},
+      {"cache_size", pc.budget},
+      {"cache_allocated", page_cache_allocated(host->cache)},
+      {"connections",
+       atomic_load_explicit(&host->n_conns, memory_order_relaxed)},
+      {"connections_accepted",
+       atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
+      {"images", host->n_images},
+  };
+  for (int i = 0; i < N_STATS; i++)
+    put(c->daemon, c->daemon_list, &stats->n_daemon, stat_names[i], totals[i]);
+  for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
+    put(c->daemon, c->daemon_list, &stats->n_daemon, more[i].name,
+        more[i].value);
+  assert(stats->n_daemon == N_DAEMON_STATS);
+}
+
+Cachet__Wire__Stats *stats_collect(const struct host *host) {
+  size_t n = host->n_images;
+  struct collection *c = calloc(1, sizeof *c + n * sizeof c->images[0] +
+                                       n * sizeof(Cachet__Wire__ImageStats *));
+  if (!c)
+    return NULL;
+  uint64_t totals[N_STATS] = {0};
+  c->image_list = (Cachet__Wire__ImageStats **)&c->images[n];
+  cachet__wire__stats__init(&c->stats);
+  c->stats.daemon = c->daemon_list;
+  c->stats.images = c->image_list;
+  for (size_t i = 0; i < n; i++) {
+    collect_image(&host->images[i], &c->images[i], totals);
+    c->image_list[i] = &c->images[i].stats;
+  }
+  c->stats.n_images = n;
+  collect_daemon(host, c, totals);
+  return &c->stats; /* the first member: free() takes it */
+}

@@ -1,0 +1,110 @@
+/* A worker: one thread, one event loop, and the connections that were given to
+ * it, from first byte to last.
+ *
+ * Everything in it belongs to its thread, but for the mailbox, through which
+ * other threads reach it, and the counters, which they read.
+ *
+ *   W1  The output is empty and no lens holds a pin whenever the loop runs.
+ *   W2  n_waiting counts the requests that another thread will post back; the
+ *       worker does not end before they have come.
+ *   W3  `fetching` is the sum over its connections, orphans included, of the
+ *       bytes being fetched, and over its lenses as well. */
+#ifndef DAEMON_WORKER_H
+#define DAEMON_WORKER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "daemon/host.h"
+#include "daemon/lens.h"
+#include "daemon/output.h"
+#include "daemon/stats.h"
+#include "proto/frame.h"
+
+struct conn;
+struct worker;
+
+/* Something for a worker to do, posted by any thread.  Embedded in what it is
+ * about.  Posting one that is posted already does nothing. */
+struct mail {
+  void (*run)(struct worker *w, struct mail *mail); /* on w's thread */
+  struct mail *next; /* under the mailbox lock, as is `posted` */
+  bool posted;
+};
+
+/* Offset and length of a range of a Read or Warm, out of protobuf. */
+struct range {
+  uint64_t offset, length;
+};
+
+struct worker {
+  struct host *host;
+  unsigned index;
+  pthread_t thread;
+  bool started; /* the server's */
+
+  /* The mailbox.  A leaf: nothing is called under the lock. */
+  pthread_mutex_t mail_lock;
+  struct mail *mail_head, **mail_tail; /* guarded by mail_lock */
+  int wake_fd;                         /* an eventfd */
+
+  struct event_base *base;
+  struct event wake;
+  struct conn *conns;
+  struct conn *starved_head, **starved_tail; /* in turn, by next_starved */
+  unsigned n_starved;
+  struct lens *lenses; /* one for each image */
+  struct image_mail {
+    struct mail mail;
+    unsigned image;
+  } * changed; /* one for each image: it has a new epoch */
+  struct counters *counters;
+  struct output out;
+  uint8_t *rx; /* what a connection received, during its turn */
+  size_t rx_cap;
+  struct frame_arena *arena;
+  struct range *ranges; /* of the request being looked at: max_ranges */
+  uint64_t fetching;
+  unsigned n_waiting;
+  bool stopping; /* no new requests */
+  bool quitting; /* ends when nothing waits any more */
+
+  /* How far an orderly stop has come; posted by the server. */
+  struct mail stop_mail, close_mail, quit_mail;
+  void (*drained)(void *arg); /* runs once, on this thread: no connection */
+  void *drained_arg;          /* is left after a stop */
+  bool told_drained;
+};
+
+struct worker *worker_new(struct host *host, unsigned index);
+
+/* 0 or a negative errno. */
+int worker_start(struct worker *w);
+
+/* Any thread.  `mail->run` runs once for each post that found it unposted. */
+void worker_post(struct worker *w, struct mail *mail);
+
+/* An image has a new epoch: the connections that opened it will hear of it.
+ * Any thread. */
+void worker_post_changed(struct worker *w, unsigned image);
+
+/* The three steps of a stop, each from any thread: take no new requests, and
+ * call `drained` when all connections are gone; close those that are left; end
+ * the thread once nothing waits, and join it. */
+void worker_stop(struct worker *w, void (*drained)(void *arg), void *arg);
+void worker_close_all(struct worker *w);
+void worker_join(struct worker *w);
+
+/* The thread has ended, or never began.  NULL is fine. */
+void worker_free(struct worker *w);
+
+/* ---- For conn.c and request.c, on the worker's thread -------------------- */
+
+/* Calls `drained` if it is time to. */
+void worker_check_drained(struct worker *w);
+
+#endif

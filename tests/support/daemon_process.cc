@@ -1,0 +1,170 @@
+#include "tests/support/daemon_process.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <random>
+
+TempDir::TempDir() {
+  char dir[] = "/tmp/cachetd-test.XXXXXX"; // short: sun_path is 107 bytes
+  if (!mkdtemp(dir))
+    abort();
+  path_ = dir;
+}
+
+TempDir::~TempDir() {
+  if (system(("rm -rf '" + path_ + "'").c_str()) != 0)
+    fprintf(stderr, "could not remove %s\n", path_.c_str());
+}
+
+std::vector<uint8_t> WriteRandomFile(const std::string &path, uint64_t size,
+                                     uint64_t seed) {
+  std::vector<uint8_t> bytes((size + 7) / 8 * 8);
+  std::mt19937_64 random(seed);
+  for (size_t i = 0; i < bytes.size(); i += 8) {
+    uint64_t word = random();
+    memcpy(&bytes[i], &word, 8);
+  }
+  bytes.resize(size);
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char *>(bytes.data()),
+             std::streamsize(size));
+  return bytes;
+}
+
+uint64_t TestSeed() {
+  const char *text = getenv("TEST_SEED");
+  uint64_t seed = text ? strtoull(text, nullptr, 0) : std::random_device()();
+  printf("seed: TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
+  return seed;
+}
+
+std::string DaemonProcess::Runfile(const std::string &path) {
+  const char *dir = getenv("TEST_SRCDIR");
+  const char *workspace = getenv("TEST_WORKSPACE");
+  return dir ? std::string(dir) + "/" + workspace + "/" + path : path;
+}
+
+DaemonProcess::DaemonProcess(const std::vector<std::string> &args) {
+  std::string program = Runfile("daemon/cachetd");
+  std::vector<char *> argv = {const_cast<char *>(program.c_str())};
+  for (const auto &arg : args)
+    argv.push_back(const_cast<char *>(arg.c_str()));
+  argv.push_back(nullptr);
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC))
+    abort();
+  pid_ = fork();
+  if (pid_ == 0) {
+    dup2(fds[1], 2);
+    execv(argv[0], argv.data());
+    perror(argv[0]);
+    _exit(127);
+  }
+  close(fds[1]);
+  // Up to the line that says ready, or to the end; then on, in a thread.
+  char c;
+  while (!ready_ && read(fds[0], &c, 1) == 1) {
+    log_ += c;
+    ready_ = c == '\n' && log_.find("ready") != std::string::npos;
+  }
+  reader_ = std::thread([this, fd = fds[0]] { ReadLog(fd); });
+}
+
+void DaemonProcess::ReadLog(int fd) {
+  char buf[4096];
+  ssize_t n;
+  while ((n = read(fd, buf, sizeof buf)) > 0) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    log_.append(buf, size_t(n));
+  }
+  close(fd);
+}
+
+DaemonProcess::~DaemonProcess() {
+  if (status_ < 0) {
+    Kill(SIGKILL);
+    Wait();
+  }
+}
+
+std::string DaemonProcess::log() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return log_;
+}
+
+void DaemonProcess::Kill(int signal) { kill(pid_, signal); }
+
+int DaemonProcess::Wait() {
+  if (status_ < 0) {
+    int status;
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR)
+      ;
+    status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    reader_.join();
+  }
+  return status_;
+}
+
+// Calls `fn` with the path of each descriptor of the process.
+template <typename F> static void ForEachFd(pid_t pid, F fn) {
+  std::string dir = "/proc/" + std::to_string(pid) + "/fd";
+  DIR *d = opendir(dir.c_str());
+  if (!d)
+    return;
+  while (dirent *entry = readdir(d))
+    if (entry->d_name[0] != '.')
+      fn(dir + "/" + entry->d_name);
+  closedir(d);
+}
+
+uint64_t DaemonProcess::MemfdBytes() const {
+  uint64_t sum = 0;
+  ForEachFd(pid_, [&](const std::string &path) {
+    char target[256];
+    ssize_t n = readlink(path.c_str(), target, sizeof target - 1);
+    struct stat st;
+    if (n > 7 && !strncmp(target, "/memfd:", 7) && !stat(path.c_str(), &st))
+      sum += uint64_t(st.st_blocks) * 512;
+  });
+  return sum;
+}
+
+int DaemonProcess::n_fds() const {
+  int n = 0;
+  ForEachFd(pid_, [&](const std::string &) { n++; });
+  return n;
+}
+
+uint64_t DaemonProcess::AnonymousBytes() const {
+  std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+  std::string line;
+  while (std::getline(status, line))
+    if (!line.compare(0, 8, "RssAnon:"))
+      return strtoull(line.c_str() + 8, nullptr, 10) * 1024;
+  return 0;
+}
+
+int DaemonProcess::FreePort() {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in addr{};
+  addr.sin_family = AF_INET;
+  addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t len = sizeof addr;
+  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr *>(&addr), len) ||
+      getsockname(fd, reinterpret_cast<sockaddr *>(&addr), &len))
+    abort();
+  close(fd);
+  return ntohs(addr.sin_port);
+}

@@ -1,0 +1,72 @@
+// A cachetd of its own process, for tests; and files for it to serve.
+#ifndef TESTS_SUPPORT_DAEMON_PROCESS_H
+#define TESTS_SUPPORT_DAEMON_PROCESS_H
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+// A directory that is gone with the object.
+class TempDir {
+public:
+  TempDir();
+  ~TempDir();
+  const std::string &path() const { return path_; }
+  std::string operator/(const std::string &name) const {
+    return path_ + "/" + name;
+  }
+
+private:
+  std::string path_;
+};
+
+// Writes a file of `size` bytes that follow from `seed`; returns them.
+std::vector<uint8_t> WriteRandomFile(const std::string &path, uint64_t size,
+                                     uint64_t seed);
+
+// The seed of a test's random numbers: $TEST_SEED, else one of this moment.
+// Printed, so that a failure can be repeated.
+uint64_t TestSeed();
+
+class DaemonProcess {
+public:
+  // Starts bazel-bin/daemon/cachetd with `args` and waits until it is ready,
+  // or has exited.
+  explicit DaemonProcess(const std::vector<std::string> &args);
+  ~DaemonProcess(); // kills it if it is still there
+
+  bool ready() const { return ready_; }
+  pid_t pid() const { return pid_; }
+  std::string log() const; // what it has written to standard error so far
+
+  void Kill(int signal);
+  // Its exit status, or 128 + the signal that ended it.  Waits for it.
+  int Wait();
+
+  // Bytes that all its memfds have allocated, by fstat.
+  uint64_t MemfdBytes() const;
+  // Resident memory that no file backs, in bytes.
+  uint64_t AnonymousBytes() const;
+  int n_fds() const;
+
+  // A TCP port that was free a moment ago.
+  static int FreePort();
+  // The path of a file of the tree, in the runfiles.
+  static std::string Runfile(const std::string &path);
+
+private:
+  void ReadLog(int fd);
+
+  pid_t pid_ = -1;
+  bool ready_ = false;
+  int status_ = -1;
+  std::thread reader_;
+  mutable std::mutex mutex_;
+  std::string log_;
+};
+
+#endif
