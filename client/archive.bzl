@@ -18,8 +18,10 @@ def _merged_archive_impl(ctx):
     ctx.actions.run_shell(
         inputs = depset(objects, transitive = [toolchain.all_files]),
         outputs = [merged],
-        # What is hidden becomes local: our names do not clash with a program's.
-        command = '"$1" -r -o "$3" "${@:4}" && "$2" --localize-hidden "$3"',
+        # All but the public names becomes local, so that none clashes with a
+        # program's.  (cachet__* is what protoc-c generates.)
+        command = '"$1" -r -o "$3" "${@:4}" && ' +
+                  '"$2" -w --keep-global-symbol="cachet_[a-z]*" "$3"',
         arguments = [
             toolchain.ld_executable,
             toolchain.objcopy_executable,
@@ -43,7 +45,7 @@ def _merged_archive_impl(ctx):
 merged_archive = rule(
     implementation = _merged_archive_impl,
     doc = "A static archive with the objects of `deps` and of all that they " +
-          "depend on in this tree, as one object whose hidden symbols are local.",
+          "depend on in this tree, as one object with only public names.",
     attrs = {
         "deps": attr.label_list(providers = [CcInfo]),
         "out": attr.output(mandatory = True),

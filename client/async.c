@@ -6,7 +6,7 @@
 
 #include <assert.h>
 
-#include "client/request.h"
+#include "client/call.h"
 
 /* ---- What to watch ------------------------------------------------------- */
 
@@ -49,7 +49,7 @@ static enum cachet_status submit(cachet *c, const struct cachet_request *given,
     return handle_fail(c, CACHET_E_NOMEM, 0, "no memory for a request");
   *r = *given;
   r->deadline = clock_deadline(c->options.request_timeout_ms);
-  enum cachet_status status = request_begin(r);
+  enum cachet_status status = call_begin(r);
   if (status != CACHET_OK) {
     if (status < 0)
       c->error = r->error;
@@ -57,7 +57,7 @@ static enum cachet_status submit(cachet *c, const struct cachet_request *given,
     return status;
   }
   TAILQ_INSERT_TAIL(&c->ready, r, link);
-  request_step(r, c->backend->ops->blocks ? REQUEST_LOOK : REQUEST_FETCH);
+  call_step(r, c->backend->ops->blocks ? CALL_LOOK : CALL_FETCH);
   if (out)
     *out = r;
   backend_changed(c->backend);
@@ -70,7 +70,7 @@ enum cachet_status cachet_load_async(cachet *c, uint64_t addr, size_t min_len,
   if (!cb)
     return handle_fail(c, CACHET_E_INVAL, 0, "load_async: no callback");
   struct cachet_request r = {.c = c,
-                             .kind = REQUEST_LOAD,
+                             .kind = CALL_LOAD,
                              .addr = addr,
                              .len = min_len,
                              .load_cb = cb,
@@ -85,7 +85,7 @@ enum cachet_status cachet_read_async(cachet *c, uint64_t addr, void *buf,
     return handle_fail(c, CACHET_E_INVAL, 0, "read_async: no %s",
                        cb ? "buffer" : "callback");
   struct cachet_request r = {.c = c,
-                             .kind = REQUEST_READ,
+                             .kind = CALL_READ,
                              .addr = len ? addr : 0, /* 0 bytes are anywhere */
                              .len = len,
                              .buf = buf,
@@ -99,14 +99,14 @@ enum cachet_status cachet_cancel(cachet *c, struct cachet_request *request) {
     return handle_fail_forked(c);
   if (!request || request->c != c)
     return handle_fail(c, CACHET_E_INVAL, 0, "cancel: no request of this one");
-  if (request->state != REQUEST_COMPLETE)
-    request_fail(request, CACHET_E_CANCELED, "cancelled");
+  if (request->state != CALL_COMPLETE)
+    call_fail(request, CACHET_E_CANCELED, "cancelled");
   return CACHET_OK;
 }
 
 /* ---- Dispatching --------------------------------------------------------- */
 
-void request_deliver(struct cachet_request *r, enum cachet_status status) {
+void call_deliver(struct cachet_request *r, enum cachet_status status) {
   cachet *c = r->c;
   if (status < 0)
     c->error = r->error;
@@ -124,7 +124,7 @@ static void dispatch_late(cachet *c) {
   struct cachet_request *r = TAILQ_FIRST(&c->waiting), *next;
   for (; r; r = next) {
     next = TAILQ_NEXT(r, link);
-    request_expire(r, now);
+    call_expire(r, now);
   }
 }
 
@@ -137,17 +137,17 @@ enum cachet_status cachet_dispatch(cachet *c) {
   dispatch_late(c);
   /* What becomes ready or complete from here on is for the next time: the
    * caller's loop gets its turn.  A request moves from the list it is on. */
-  const struct cachet_request *last = TAILQ_LAST(&c->ready, request_list);
+  const struct cachet_request *last = TAILQ_LAST(&c->ready, call_list);
   struct cachet_request *r = last ? TAILQ_FIRST(&c->ready) : NULL, *next;
   for (; r; r = next) {
     next = r == last ? NULL : TAILQ_NEXT(r, link);
-    request_step(r, REQUEST_FETCH);
+    call_step(r, CALL_FETCH);
   }
-  struct request_list due = TAILQ_HEAD_INITIALIZER(due);
+  struct call_list due = TAILQ_HEAD_INITIALIZER(due);
   TAILQ_CONCAT(&due, &c->completed, link);
   while ((r = TAILQ_FIRST(&due))) {
     TAILQ_REMOVE(&due, r, link);
-    request_deliver(r, r->error.code);
+    call_deliver(r, r->error.code);
   }
   backend_changed(c->backend);
   return CACHET_OK;

@@ -29,7 +29,7 @@ struct store;
 struct job {
   struct mirror *mirror; /* referenced */
   uint64_t first;
-  uint32_t count; /* may be less than was asked for */
+  uint32_t count;
   bool is_done;
 
   /* From is_done on.  CACHET_OK: each of the pages is resident, or its bytes
@@ -47,8 +47,9 @@ struct backend_ops {
   /* invalidate() and copy() wait for a daemon: not in a callback */
   bool invalidate_waits, copy_waits;
 
-  /* Asks for those of the pages that are not resident.  At most `count` of
-   * them are taken on.  NULL: no memory. */
+  /* Asks for those of the pages that are not resident, at least for the first
+   * one.  What is under way already is joined, so the job's pages may be
+   * others than these, but for the first.  NULL: no memory. */
   struct job *(*fetch)(struct backend *b, struct mirror *m, uint64_t first,
                        uint32_t count, void (*done)(struct job *), void *owner);
   const uint8_t *(*bytes)(const struct job *j, uint64_t page);

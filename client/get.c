@@ -1,20 +1,20 @@
 /* Getting: bytes, integers, strings, and the two walks.
  *
  * What is resident is copied from under the cursor's pin; the first page that
- * is not makes the rest of the read a request (request.c). */
+ * is not makes the rest of the read a request (call.c). */
 #include "client/handle.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "client/request.h"
+#include "client/call.h"
 
 static enum cachet_status read_slow(cachet *c, uint64_t addr, void *buf,
                                     uint64_t len, uint64_t done) {
   struct cachet_request r = {
-      .c = c, .kind = REQUEST_READ, .addr = addr, .len = len, .buf = buf};
+      .c = c, .kind = CALL_READ, .addr = addr, .len = len, .buf = buf};
   struct epoch *e = epoch_ref(c->epoch); /* what `done` bytes are of */
-  enum cachet_status status = request_run(&r, e, done);
+  enum cachet_status status = call_run(&r, e, done);
   epoch_unref(e);
   return status;
 }
@@ -44,7 +44,7 @@ static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
   const struct mirror *m = c->epoch->mirror;
   uint64_t done = 0;
-  if (addr < m->size && len <= m->size - addr) {
+  if (addr < m->size && len <= m->size - addr && handle_is_trusted(c)) {
     done = read_warm(c, addr, buf, len);
     if (done == len && !mirror_is_retired(m))
       return CACHET_OK;
@@ -63,22 +63,21 @@ enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
 
 /* ---- Integers ------------------------------------------------------------ */
 
-/* Within a resident page, a load of the bytes; else a read of them. */
-static inline enum cachet_status get_bytes(cachet *c, uint64_t addr, void *out,
-                                           size_t len) {
-  if (!handle_enter(c))
-    return handle_fail_forked(c);
+/* Where `len` bytes are, if they are within one resident page; else NULL. */
+static inline const uint8_t *look_at(cachet *c, uint64_t addr, size_t len) {
   const struct mirror *m = c->epoch->mirror;
   uint64_t in_page = addr & (mirror_page_size(m) - 1);
-  if (addr < m->size && len <= m->size - addr &&
-      len <= mirror_page_size(m) - in_page) {
-    const uint8_t *page = handle_look(c, addr >> m->page_shift);
-    if (page) {
-      memcpy(out, page + in_page, len);
-      return CACHET_OK;
-    }
-    return read_slow(c, addr, out, len, 0);
-  }
+  if (addr >= m->size || len > m->size - addr ||
+      len > mirror_page_size(m) - in_page)
+    return NULL;
+  const uint8_t *page = handle_look(c, addr >> m->page_shift);
+  return page ? page + in_page : NULL;
+}
+
+static enum cachet_status __attribute__((noinline))
+get_carefully(cachet *c, uint64_t addr, void *out, size_t len) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
   return read_bytes(c, addr, out, len);
 }
 
@@ -90,14 +89,28 @@ static inline uint64_t swap_64(uint64_t raw) { return __builtin_bswap64(raw); }
 /* One getter: `swap` says whether the image's order is not this machine's. */
 #define GETTER(name, type, bits, swap)                                         \
   enum cachet_status cachet_get_##name(cachet *c, uint64_t addr, type *out) {  \
-    uint##bits##_t raw;                                                        \
-    enum cachet_status status = get_bytes(c, addr, &raw, sizeof raw);          \
-    if (status == CACHET_OK) {                                                 \
-      raw = (swap) ? swap_##bits(raw) : raw;                                   \
-      memcpy(out, &raw, sizeof raw);                                           \
+    const uint8_t *at =                                                        \
+        handle_is_plain(c) ? look_at(c, addr, sizeof *out) : NULL;             \
+    if (__builtin_expect(!at, 0)) {                                            \
+      uint8_t bytes[sizeof *out];                                              \
+      enum cachet_status status = get_carefully(c, addr, bytes, sizeof bytes); \
+      if (status != CACHET_OK)                                                 \
+        return status;                                                         \
+      return *out = (type)read_##bits(bytes, swap), CACHET_OK;                 \
     }                                                                          \
-    return status;                                                             \
+    return *out = (type)read_##bits(at, swap), CACHET_OK;                      \
   }
+
+#define READER(bits)                                                           \
+  static inline uint##bits##_t read_##bits(const uint8_t *at, bool swap) {     \
+    uint##bits##_t raw;                                                        \
+    memcpy(&raw, at, sizeof raw);                                              \
+    return swap ? swap_##bits(raw) : raw;                                      \
+  }
+READER(8)
+READER(16)
+READER(32)
+READER(64)
 
 #define BIG_HERE (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
 
@@ -175,12 +188,12 @@ static enum cachet_status iter_page(struct iter *it, uint64_t addr,
   if (!handle_enter(c))
     return handle_fail_forked(c);
   struct cachet_request r = {.c = c,
-                             .kind = REQUEST_READ,
+                             .kind = CALL_READ,
                              .addr = addr,
                              .len = len,
                              .buf = it->page,
                              .only_epoch = &it->epoch};
-  enum cachet_status status = request_run(&r, NULL, 0);
+  enum cachet_status status = call_run(&r, NULL, 0);
   for (uint64_t i = 0; status == CACHET_OK && !*stop && i < len; i++)
     *stop = it->fn(it->arg, it->page[i]);
   return status;

@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "client/call.h"
 #include "client/local.h"
 #include "client/make_source.h"
 #include "client/remote.h"
-#include "client/request.h"
 #include "source/file.h"
 
 /* ---- Epochs -------------------------------------------------------------- */
@@ -49,6 +49,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   if (status != CACHET_OK)
     return status;
   handle_drop_cursor(c);
+  slice_count_references(c);
   epoch_unref(c->epoch);
   c->epoch = e;
   return CACHET_OK;
@@ -84,9 +85,9 @@ static enum cachet_status handle_new(struct backend *b,
     return status;
   }
   c->cursor_page = NO_PAGE;
-  c->free_slices = ~0ull;
-  static_assert(N_SLICES == 64, "free_slices has a bit for each");
+  slice_init(c);
   c->backend = b;
+  c->has_notices = b->ops->drain != NULL;
   c->store = b->store;
   c->alive = b->store->alive;
   c->options = *options;
@@ -200,20 +201,20 @@ enum cachet_status cachet_copy(cachet *c, cachet **out,
 /* ---- Closing ------------------------------------------------------------- */
 
 /* Runs the callback of each request on a list, which is CANCELED. */
-static void cancel_all(struct request_list *list) {
+static void cancel_all(struct call_list *list) {
   struct cachet_request *r;
   while ((r = TAILQ_FIRST(list))) {
     TAILQ_REMOVE(list, r, link);
-    request_deliver(r, CACHET_E_CANCELED);
+    call_deliver(r, CACHET_E_CANCELED);
   }
 }
 
 static void cancel_waiting(cachet *c) {
-  struct request_list *lists[] = {&c->ready, &c->waiting};
+  struct call_list *lists[] = {&c->ready, &c->waiting};
   for (int i = 0; i < 2; i++)
     while (!TAILQ_EMPTY(lists[i]))
-      request_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,
-                   "the handle was closed");
+      call_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,
+                "the handle was closed");
 }
 
 /* What a child process may do: free what is its own.  The cache's locks may be

@@ -5,14 +5,18 @@
  * a time; nothing in it is locked.
  *
  *   H1  Bit i of `free_slices` is set if and only if slices[i] is not in use,
- *       and then page slot i of every epoch's pin table is 0.
+ *       and then page slot i of every epoch's pin table is 0, and slices[i]
+ *       names that slot and no copy: a hit finds it ready.
  *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
  *       of the current epoch pins.  While the handle waits it is NO_PAGE.
- *   H3  An asynchronous request is on exactly one of the three lists, the one
+ *   H3  A slice refers to the handle's present epoch for nothing; once the
+ *       handle has left that epoch, by a counted reference.
+ *   H4  An asynchronous request is on exactly one of the three lists, the one
  *       its state names. */
 #ifndef CLIENT_HANDLE_H
 #define CLIENT_HANDLE_H
 
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/queue.h>
 
@@ -33,8 +37,8 @@ extern "C" {
 #define N_SLICES PIN_N_PAGE_SLOTS
 
 /* An epoch of the image as this handle sees it: a mirror and a view of it.
- * The handle's thread only.  Who holds a slice or reads from it holds a
- * reference: the bytes stay although the image has moved on. */
+ * The handle's thread only.  Who reads from it holds a reference (a slice, see
+ * H3): the bytes stay although the image has moved on. */
 struct epoch {
   struct view view;
   struct mirror *mirror; /* referenced */
@@ -44,13 +48,15 @@ struct epoch {
 
 /* What a slice that was handed out stands on: a pin, or a private copy. */
 struct held {
-  struct epoch *epoch; /* referenced, with a pin */
-  unsigned slot;       /* with a pin: of the epoch's table */
-  uint8_t *copy;       /* without */
-  uint64_t generation; /* how often the place was used: tells slices apart */
+  struct epoch *epoch; /* with a pin */
+  uint8_t *copy;       /* without; then slot is NO_SLOT */
+  uint64_t generation; /* how often the place was given back */
+  unsigned slot;       /* of the epoch's table */
 };
 
-TAILQ_HEAD(request_list, cachet_request);
+#define NO_SLOT UINT_MAX
+
+TAILQ_HEAD(call_list, cachet_request);
 
 struct cachet {
   /* what a hit reads */
@@ -59,15 +65,16 @@ struct cachet {
   uint64_t n_hits, n_misses;
   uint64_t free_slices;
   const volatile uint8_t *alive; /* the store's */
+  bool has_notices;              /* to take in before each look at the view */
   struct backend *backend;
 
   struct store *store; /* the backend's */
   struct options options;
   struct held slices[N_SLICES];
 
-  struct request_list ready;     /* may go on */
-  struct request_list waiting;   /* for a job */
-  struct request_list completed; /* for their callback */
+  struct call_list ready;     /* may go on */
+  struct call_list waiting;   /* for a job */
+  struct call_list completed; /* for their callback */
   bool in_callback;
   bool closing;
 
@@ -97,19 +104,25 @@ static inline struct epoch *epoch_ref(struct epoch *e) {
 }
 void epoch_unref(struct epoch *e);
 
+/* Whether a call that reads data may look at the view right away.  The hot
+ * paths ask this alone; all else is handle_enter()'s. */
+static inline bool handle_is_plain(const cachet *c) {
+  return __builtin_expect(*c->alive && !c->has_notices, 1);
+}
+
 /* Opens every call that reads data: takes in notices that are here.  False:
  * the handle is the parent process's. */
 static inline bool handle_enter(cachet *c) {
   if (__builtin_expect(*c->alive == 0, 0))
     return false;
-  if (c->backend->ops->drain)
+  if (c->has_notices)
     c->backend->ops->drain(c->backend);
   return true;
 }
 
 /* Whether the view may be believed. */
 static inline bool handle_is_trusted(const cachet *c) {
-  return !c->backend->ops->drain || c->backend->ops->is_trusted(c->backend);
+  return !c->has_notices || c->backend->ops->is_trusted(c->backend);
 }
 
 static inline void handle_drop_cursor(cachet *c) {
@@ -121,11 +134,9 @@ static inline void handle_drop_cursor(cachet *c) {
 
 /* The address of a page that is resident, pinned by the cursor; else NULL.
  * The page of the last access is pinned already, but its word is looked at all
- * the same: it may have been invalidated. */
+ * the same: it may have been invalidated.  The view is to be believed. */
 static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
   const struct view *v = &c->epoch->view;
-  if (!handle_is_trusted(c))
-    return NULL;
   if (page == c->cursor_page) {
     if (!view_is_resident(v, page))
       return NULL;
@@ -140,18 +151,24 @@ static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
 
 /* ---- Slices (slice.c) ---------------------------------------------------- */
 
+/* All places are free. */
+void slice_init(cachet *c);
+
 /* Takes a place for a slice; -1 if all are in use. */
 int slice_reserve(cachet *c);
 void slice_unreserve(cachet *c, int place);
 
 /* Describes a slice in a reserved place.  It stands on a pin of `epoch` in
  * `slot`, or, with `copy` not NULL, on that memory; the place takes over the
- * one or the other.  The reference to `epoch` is taken over too. */
+ * one or the other, and the reference to `epoch`. */
 void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
                 uint8_t *copy, struct cachet_slice *out);
 
 /* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
 void slot_release(struct epoch *e, unsigned slot);
+
+/* The handle is about to leave its epoch: see H3. */
+void slice_count_references(cachet *c);
 
 void slice_release_all(cachet *c);
 

@@ -11,9 +11,6 @@
 #include "client/error.h"
 #include "client/store.h"
 
-/* How often a miss asks whether the path names another file now. */
-#define LOOK_INTERVAL_MS 1000
-
 /* Life of a job, and who touches it:
  *
  *   fetch() runs what it starts itself; if another thread is reading one of
@@ -99,14 +96,6 @@ static struct job *local_fetch(struct backend *b, struct mirror *m,
                          .done = done,
                          .owner = owner};
   lj->fetch.done = join_done;
-  /* A failure to look shows in the read, or next time. */
-  image_refresh(b->store->image, LOOK_INTERVAL_MS);
-  if (!image_is_current(b->store->image, m)) {
-    lj->job.is_done = true;
-    error_set(&lj->job.error, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
-              b->store->name);
-    return &lj->job;
-  }
   if (fetch_start(&lj->fetch, m, first, count) == FETCH_WAIT)
     TAILQ_INSERT_TAIL(&l->joined, lj, link);
   else

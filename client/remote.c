@@ -31,7 +31,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include "client/conn.h"
+#include "client/channel.h"
 #include "client/error.h"
 #include "client/store.h"
 
@@ -77,9 +77,9 @@ struct remote {
   struct backend base;
   struct uri uri;
   struct options options;
-  struct conn *conn;
-  uint32_t image_id;            /* while READY */
-  struct conn_image first_seen; /* until there is a store */
+  struct channel *channel;
+  uint32_t image_id;               /* while READY */
+  struct channel_image first_seen; /* until there is a store */
 
   struct exchange_list queue, sent;
   uint32_t n_sent, n_unowned;
@@ -100,7 +100,7 @@ static struct remote *remote_of(const struct backend *b) {
 }
 
 static bool is_ready(const struct remote *r) {
-  return conn_state(r->conn) == CONN_READY;
+  return channel_state(r->channel) == CHANNEL_READY;
 }
 
 /* ---- Exchanges ----------------------------------------------------------- */
@@ -197,7 +197,7 @@ static void send_read(struct remote *r, struct exchange *x) {
   msg.id = x->id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_READ;
   msg.read = &read;
-  conn_send(r->conn, &msg);
+  channel_send(r->channel, &msg);
 }
 
 static void send_command(struct remote *r, struct exchange *x) {
@@ -207,14 +207,14 @@ static void send_command(struct remote *r, struct exchange *x) {
     msg->warm->image = r->image_id;
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_INVALIDATE)
     msg->invalidate->image = r->image_id;
-  conn_send(r->conn, msg);
+  channel_send(r->channel, msg);
 }
 
 /* Room for the answer, and what it has to fit; false: it ended instead. */
 static bool prepare_read(struct remote *r, struct exchange *x) {
   struct image *img = r->base.store->image;
   struct mirror *m = x->job.mirror;
-  const struct conn_limits *limits = conn_limits(r->conn);
+  const struct channel_limits *limits = channel_limits(r->channel);
   /* Either way it has to be asked anew, and another connection may have
    * other limits. */
   if (!image_is_current(img, m) || x->n_ranges > limits->max_ranges ||
@@ -241,7 +241,7 @@ static void exchange_send(struct remote *r, struct exchange *x) {
   if (!x->is_command && !prepare_read(r, x))
     return;
   exchange_unlink(r, x);
-  x->id = conn_next_id(r->conn);
+  x->id = channel_next_id(r->channel);
   x->is_sent = true;
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
@@ -254,12 +254,12 @@ static void exchange_send(struct remote *r, struct exchange *x) {
 /* Connects if that is wanted and due; sends what may be sent. */
 static void remote_pump(struct remote *r) {
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
-  if (conn_state(r->conn) == CONN_DISCONNECTED && wanted && !r->is_final &&
-      clock_now_ms() >= r->retry_at)
-    conn_start(r->conn);
+  if (channel_state(r->channel) == CHANNEL_DISCONNECTED && wanted &&
+      !r->is_final && clock_now_ms() >= r->retry_at)
+    channel_start(r->channel);
   while (is_ready(r) && !TAILQ_EMPTY(&r->queue) &&
-         r->n_sent < conn_limits(r->conn)->max_requests &&
-         !conn_is_full(r->conn))
+         r->n_sent < channel_limits(r->channel)->max_requests &&
+         !channel_is_full(r->channel))
     exchange_send(r, TAILQ_FIRST(&r->queue));
 }
 
@@ -274,7 +274,7 @@ static void exchange_queue(struct remote *r, struct exchange *x) {
 /* ---- Answers ------------------------------------------------------------- */
 
 static void violation(struct remote *r, const char *what) {
-  conn_break(r->conn, CONN_LOST_BROKEN, CACHET_E_PROTO, what);
+  channel_break(r->channel, CHANNEL_LOST_BROKEN, CACHET_E_PROTO, what);
 }
 
 /* Whether a piece is the next one of what was asked for, and where it goes.
@@ -343,7 +343,7 @@ static void handle_answer(struct remote *r, struct exchange *x,
                           const wire_message *msg) {
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR) {
     r->retry_ms = 0;
-    conn_read_error(msg->error, &x->job.error);
+    channel_read_error(msg->error, &x->job.error);
     exchange_end(r, x);
     return;
   }
@@ -355,7 +355,7 @@ static void handle_answer(struct remote *r, struct exchange *x,
   int e = x->answer ? x->answer(x->answer_arg, msg) : 0;
   if (e < 0)
     error_set(&x->job.error, error_from_errno(-e), -e, "daemon at %.150s",
-              conn_place(r->conn));
+              channel_place(r->channel));
   exchange_end(r, x);
 }
 
@@ -385,8 +385,9 @@ static void notice_failed(struct remote *r, int e) {
   struct cachet_error why;
   error_set(&why, error_from_errno(-e), -e, "image \"%.100s\": follow a change",
             r->base.store->name);
-  conn_break(r->conn, e == -ENOMEM ? CONN_LOST_RETRY : CONN_LOST_REFUSED,
-             why.code, why.message);
+  channel_break(r->channel,
+                e == -ENOMEM ? CHANNEL_LOST_RETRY : CHANNEL_LOST_REFUSED,
+                why.code, why.message);
 }
 
 static void handle_invalidated(struct remote *r,
@@ -399,8 +400,8 @@ static void handle_invalidated(struct remote *r,
 }
 
 static void handle_changed(struct remote *r, const Cachet__Wire__Changed *n) {
-  struct conn_image image;
-  if (!conn_read_image(n->info, &image)) {
+  struct channel_image image;
+  if (!channel_read_image(n->info, &image)) {
     violation(r, "what it says of the image cannot be");
     return;
   }
@@ -440,7 +441,7 @@ static void on_message(void *arg, const wire_message *msg, uint32_t payload_len,
 
 /* ---- The connection ------------------------------------------------------ */
 
-static void on_ready(void *arg, const struct conn_image *image) {
+static void on_ready(void *arg, const struct channel_image *image) {
   struct remote *r = arg;
   if (!image)
     return;
@@ -458,18 +459,18 @@ static void on_ready(void *arg, const struct conn_image *image) {
     notice_failed(r, e);
 }
 
-static void on_lost(void *arg, enum conn_loss loss,
+static void on_lost(void *arg, enum channel_loss loss,
                     const struct cachet_error *why) {
   struct remote *r = arg;
   r->story = *why;
-  r->is_final = loss == CONN_LOST_FINAL;
+  r->is_final = loss == CHANNEL_LOST_FINAL;
   /* At once if the last connection was of use, then ever more slowly. */
   r->retry_at = clock_now_ms() + r->retry_ms;
   r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_FIRST_MS;
   if (r->retry_ms > RETRY_LAST_MS)
     r->retry_ms = RETRY_LAST_MS;
   unsend_all(r);
-  if (loss != CONN_LOST_RETRY)
+  if (loss != CHANNEL_LOST_RETRY)
     fail_all(r, &r->story);
 }
 
@@ -481,7 +482,7 @@ static void on_changed(void *arg) {
 
 static void remote_drain(struct backend *b) {
   struct remote *r = remote_of(b);
-  conn_input(r->conn);
+  channel_input(r->channel);
   if (!TAILQ_EMPTY(&r->queue))
     remote_pump(r); /* there may be room for more, and nobody else to see it */
 }
@@ -492,30 +493,30 @@ static bool remote_is_trusted(const struct backend *b) {
 
 static void remote_progress(struct backend *b) {
   struct remote *r = remote_of(b);
-  conn_progress(r->conn);
+  channel_progress(r->channel);
   remote_pump(r);
 }
 
 static int remote_fd(const struct backend *b) {
-  return conn_fd(remote_of(b)->conn);
+  return channel_fd(remote_of(b)->channel);
 }
 
 static short remote_events(const struct backend *b) {
-  return conn_events(remote_of(b)->conn);
+  return channel_events(remote_of(b)->channel);
 }
 
 static int remote_timeout_ms(const struct backend *b) {
   const struct remote *r = remote_of(b);
-  if (conn_state(r->conn) != CONN_DISCONNECTED)
-    return clock_left_ms(conn_deadline(r->conn));
+  if (channel_state(r->channel) != CHANNEL_DISCONNECTED)
+    return clock_left_ms(channel_deadline(r->channel));
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
   return wanted && !r->is_final ? clock_left_ms(r->retry_at) : -1;
 }
 
 static void remote_explain(const struct backend *b, struct cachet_error *out) {
   const struct remote *r = remote_of(b);
-  const char *place = conn_place(r->conn);
-  if (conn_state(r->conn) >= CONN_HELLO)
+  const char *place = channel_place(r->channel);
+  if (channel_state(r->channel) >= CHANNEL_HELLO)
     error_set(out, CACHET_E_TIMEOUT, 0, "daemon at %.150s: no answer in time",
               place);
   else if (r->story.code != CACHET_OK)
@@ -530,7 +531,7 @@ static void remote_explain(const struct backend *b, struct cachet_error *out) {
 static bool read_add(struct remote *r, struct exchange *x, uint64_t page) {
   const struct mirror *m = x->job.mirror;
   uint64_t offset = page << m->page_shift, len = mirror_page_len(m, page);
-  const struct conn_limits *limits = conn_limits(r->conn);
+  const struct channel_limits *limits = channel_limits(r->channel);
   uint32_t n = x->n_ranges;
   bool joins = n && x->ranges[n - 1].offset + x->ranges[n - 1].len == offset;
   uint64_t total = ((uint64_t)x->n_pages + 1) << m->page_shift;
@@ -571,11 +572,33 @@ static struct exchange *read_new(struct remote *r, struct mirror *m,
 
 static void owner_unknown(struct job *j) { (void)j; }
 
+/* A Read without an owner that is bringing `page` already, and began after the
+ * last invalidation: a prefetch, mostly. */
+static struct exchange *read_underway(const struct remote *r,
+                                      const struct mirror *m, uint64_t page) {
+  uint64_t generation = image_generation(r->base.store->image);
+  struct exchange *x;
+  TAILQ_FOREACH(x, &r->sent, link)
+  if (!x->is_command && !exchange_is_owned(x) && x->job.mirror == m &&
+      x->generation == generation && page >= x->job.first &&
+      page - x->job.first < x->job.count &&
+      x->place[page - x->job.first] != NO_PLACE)
+    return x;
+  return NULL;
+}
+
 static struct job *remote_fetch(struct backend *b, struct mirror *m,
                                 uint64_t first, uint32_t count,
                                 void (*done)(struct job *), void *owner) {
   struct remote *r = remote_of(b);
-  struct exchange *x = read_new(r, m, first, count);
+  struct exchange *x = r->n_unowned ? read_underway(r, m, first) : NULL;
+  if (x) {
+    r->n_unowned--;
+    x->job.owner = owner;
+    x->job.done = done;
+    return &x->job;
+  }
+  x = read_new(r, m, first, count);
   if (!x)
     return NULL;
   x->job.owner = owner;
@@ -636,7 +659,7 @@ bool remote_is(const struct backend *b) {
 }
 
 uint64_t remote_max_read(const struct backend *b) {
-  return conn_limits(remote_of(b)->conn)->max_read;
+  return channel_limits(remote_of(b)->channel)->max_read;
 }
 
 enum cachet_status remote_command(struct backend *b, wire_message *request,
@@ -701,7 +724,7 @@ static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
 static const struct backend_ops remote_ops;
 
 static void remote_free(struct remote *r) {
-  conn_free(r->conn);
+  channel_free(r->channel);
   uri_fini(&r->uri);
   free(r);
 }
@@ -733,18 +756,18 @@ static enum cachet_status remote_new(const struct uri *u,
   r->options = *options;
   TAILQ_INIT(&r->queue);
   TAILQ_INIT(&r->sent);
-  struct conn_owner owner = {.ready = on_ready,
-                             .message = on_message,
-                             .payload = on_payload,
-                             .lost = on_lost,
-                             .changed = on_changed,
-                             .arg = r};
+  struct channel_owner owner = {.ready = on_ready,
+                                .message = on_message,
+                                .payload = on_payload,
+                                .lost = on_lost,
+                                .changed = on_changed,
+                                .arg = r};
   enum cachet_status status = uri_copy(u, &r->uri);
   if (status != CACHET_OK)
     error_set(err, status, 0, "no memory for an address");
   else
-    status = conn_new(u, open_image, options->connect_timeout_ms,
-                      options->request_timeout_ms, &owner, &r->conn, err);
+    status = channel_new(u, open_image, options->connect_timeout_ms,
+                         options->request_timeout_ms, &owner, &r->channel, err);
   if (status != CACHET_OK) {
     remote_free(r);
     return status;
@@ -762,7 +785,7 @@ static enum cachet_status remote_wait_ready(struct remote *r,
   remote_pump(r);
   struct cachet_error why = {0};
   while (!is_ready(r) && why.code == CACHET_OK) {
-    if (conn_state(r->conn) == CONN_DISCONNECTED &&
+    if (channel_state(r->channel) == CHANNEL_DISCONNECTED &&
         r->story.sys_errno != EAGAIN)
       why = r->story;
     else if (!backend_wait(&r->base, deadline))
@@ -796,7 +819,7 @@ enum cachet_status remote_open(const struct uri *u,
     return status;
   status = remote_wait_ready(r, err);
   if (status == CACHET_OK) {
-    const struct conn_image *image = &r->first_seen;
+    const struct channel_image *image = &r->first_seen;
     status = store_new_remote(u->image, image->size, image->page_shift,
                               image->epoch, options, &r->base.store, err);
   }

@@ -207,7 +207,7 @@ static int parse_image_copy(struct config *config, const char *argument,
   int r = check_image_options(argument, source, err);
   if (r < 0)
     return r;
-  char *path;
+  char *path = NULL;
   r = source_path(source, &path, err);
   if (r < 0)
     return r;

@@ -33,13 +33,19 @@ struct host {
   struct page_cache *cache;
   struct hosted *images;
   unsigned n_images;
-  struct pool *pool;
+  struct pool *pool; /* a lane for each image, and one more: host_lane() */
   struct worker **workers;
   unsigned n_workers;
   atomic_uint n_conns; /* relaxed: main adds, workers subtract; a limit may be
                           noticed one accept late */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };
+
+/* The pool's lane for work that reads no source, and so must not queue behind
+ * an image's fills. */
+static inline unsigned host_lane(const struct host *host) {
+  return host->n_images;
+}
 
 /* A time for deadlines: milliseconds, monotonic, never 0. */
 static inline uint64_t host_now_ms(void) {

@@ -65,7 +65,7 @@ int invalidation_start(struct request *r, uint64_t from, uint64_t to) {
     inv->notices[i].invalidation = inv;
   }
   r->invalidation = inv;
-  pool_submit(host->pool, r->image, &inv->job);
+  pool_submit(host->pool, host_lane(host), &inv->job);
   return 0;
 }
 

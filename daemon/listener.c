@@ -250,15 +250,21 @@ int listener_adopt(int fd, struct listener **out, char *err, size_t err_len) {
   return 0;
 }
 
-void listener_free(struct listener *l) {
-  if (!l)
+void listener_close(struct listener *l) {
+  if (l->fd < 0)
     return;
   if (l->owns_file)
     unix_remove(l);
+  close(l->fd);
+  l->fd = -1;
+}
+
+void listener_free(struct listener *l) {
+  if (!l)
+    return;
+  listener_close(l);
   if (l->file_fd >= 0)
     close(l->file_fd);
-  if (l->fd >= 0)
-    close(l->fd);
   free(l);
 }
 

@@ -6,7 +6,8 @@
  *       probing, binding and listening happen under a lock on the directory.
  *   L2  A socket file is removed at the end only while it is still ours.
  *
- * One thread at a time, but for listener_group() and listener_is_local(). */
+ * One thread at a time, but for listener_text(), listener_is_local() and
+ * listener_group(): any thread may ask, until listener_free(). */
 #ifndef DAEMON_LISTENER_H
 #define DAEMON_LISTENER_H
 
@@ -29,8 +30,11 @@ int listener_open(const struct address *address, struct listener **out,
  * descriptor is the listener's from here, also on failure.  As above. */
 int listener_adopt(int fd, struct listener **out, char *err, size_t err_len);
 
-/* Closes it, and removes the socket file that listener_open() made.  NULL is
- * fine. */
+/* Listens no more, and removes the socket file that listener_open() made.
+ * What other threads may ask about it stays. */
+void listener_close(struct listener *l);
+
+/* Closes and frees it; nobody may ask about it any more.  NULL is fine. */
 void listener_free(struct listener *l);
 
 int listener_fd(const struct listener *l);

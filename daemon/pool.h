@@ -1,9 +1,9 @@
 /* The pool: threads that may block on sources.
  *
- * Work comes in lanes, one lane for each image, and threads take from the
+ * Work comes in lanes, such as one for each image, and threads take from the
  * lanes in turn: an image with a long queue delays its own work only.  With
- * several threads no lane has them all, so that a source that hangs leaves one
- * thread to the others.
+ * several threads and lanes no lane has all threads, so that a source that
+ * hangs leaves one to the others.
  *
  *   P1  A job is run exactly once, or abandoned exactly once, never both.
  *   P2  After pool_stop() no job is queued or running.

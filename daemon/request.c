@@ -203,8 +203,28 @@ static void request_starve(struct request *r) {
   starved_push(r->conn);
 }
 
-/* Starts to fetch what is missing.  True if the request waits now; false if
- * another look will find it resident, or r->status set. */
+/* A piece was lost to a new epoch.  Sets r->status when that was too often. */
+static void request_restart(struct request *r) {
+  request_drop_fetch(r);
+  if (++r->n_restarts > r->worker->host->limits.max_restarts)
+    r->status = -ESTALE;
+}
+
+/* Its fetch is done: what came of it. */
+static void request_fetched(struct request *r) {
+  const struct fetch *f = &r->fetch->fetch;
+  r->state = REQUEST_ACTIVE;
+  r->worker->n_waiting--;
+  request_count(r, STAT_MISSES, f->n_missed);
+  request_count(r, STAT_JOINS, f->n_joined);
+  if (f->status == -ESTALE)
+    request_restart(r);
+  else
+    r->status = f->status;
+}
+
+/* Starts to fetch what is missing.  True if the request waits now; false if it
+ * can go on. */
 static bool request_fetch(struct request *r) {
   struct lens *l = request_lens(r);
   uint64_t len = (uint64_t)r->n_missing << l->mirror->page_shift;
@@ -229,9 +249,7 @@ static bool request_fetch(struct request *r) {
   r->worker->n_waiting++;
   if (fetch_start(&f->fetch, l->mirror, r->missing, r->n_missing) == FETCH_WAIT)
     return true;
-  r->worker->n_waiting--;
-  r->state = REQUEST_ACTIVE;
-  request_drop_fetch(r);
+  request_fetched(r); /* the pool was faster than us, or it failed at once */
   return false;
 }
 
@@ -399,13 +417,6 @@ static enum step request_warm_piece(struct request *r, struct lens *l,
 
 /* ---- Steps --------------------------------------------------------------- */
 
-/* A piece was lost to a new epoch.  Sets r->status when that was too often. */
-static void request_restart(struct request *r) {
-  request_drop_fetch(r);
-  if (++r->n_restarts > r->worker->host->limits.max_restarts)
-    r->status = -ESTALE;
-}
-
 /* Has the lens look at the present epoch, and drops a fetch of a past one.
  * False: blocked, or r->status set. */
 static bool request_focus(struct request *r, struct lens *l) {
@@ -514,17 +525,12 @@ static void request_free(struct request *r) {
 static void request_posted(struct worker *w, struct mail *mail) {
   struct request *r = (struct request *)mail; /* its first member */
   struct conn *c = r->conn;
-  assert(r->state == REQUEST_WAITING);
-  r->state = REQUEST_ACTIVE;
-  w->n_waiting--;
+  assert(r->state == REQUEST_WAITING && r->worker == w);
   if (r->fetch) {
-    const struct fetch *f = &r->fetch->fetch;
-    request_count(r, STAT_MISSES, f->n_missed);
-    request_count(r, STAT_JOINS, f->n_joined);
-    if (f->status == -ESTALE)
-      request_restart(r);
-    else
-      r->status = f->status;
+    request_fetched(r);
+  } else {
+    r->state = REQUEST_ACTIVE;
+    w->n_waiting--;
   }
   if (!c) {
     request_free(r);

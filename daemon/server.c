@@ -298,7 +298,7 @@ static int server_init_loop(struct server *s) {
 
 static int server_init_workers(struct server *s, unsigned n) {
   struct host *host = &s->host;
-  host->pool = pool_new(host->limits.n_fill_threads, host->n_images);
+  host->pool = pool_new(host->limits.n_fill_threads, host_lane(host) + 1);
   host->workers = calloc(n, sizeof(struct worker *));
   if (!host->pool || !host->workers)
     return -ENOMEM;
@@ -444,8 +444,7 @@ static bool server_is_running(const struct server *s) {
 void server_shutdown(struct server *s) {
   for (unsigned i = 0; i < s->n_doors; i++) {
     event_del(&s->doors[i].event);
-    listener_free(s->doors[i].listener);
-    s->doors[i].listener = NULL;
+    listener_close(s->doors[i].listener);
   }
   if (server_is_running(s)) {
     server_drain(s);

@@ -1,4 +1,4 @@
-#include "client/request.h"
+#include "client/call.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -13,7 +13,7 @@ static const struct backend_ops *ops_of(const struct cachet_request *r) {
 }
 
 /* The story of a failure stays with its request until somebody asks. */
-#define request_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
+#define call_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
 
 static unsigned shift_of(const struct cachet_request *r) {
   return r->epoch->mirror->page_shift;
@@ -21,22 +21,22 @@ static unsigned shift_of(const struct cachet_request *r) {
 
 /* ---- States -------------------------------------------------------------- */
 
-static struct request_list *list_of(struct cachet_request *r) {
+static struct call_list *list_of(struct cachet_request *r) {
   switch (r->state) {
-  case REQUEST_READY:
+  case CALL_READY:
     return &r->c->ready;
-  case REQUEST_WAITING:
+  case CALL_WAITING:
     return &r->c->waiting;
-  case REQUEST_COMPLETE:
+  case CALL_COMPLETE:
     return &r->c->completed;
   }
   __builtin_unreachable();
 }
 
-static void request_move(struct cachet_request *r, enum request_state to) {
+static void call_move(struct cachet_request *r, enum call_state to) {
   static const bool allowed[3][3] = {
-      [REQUEST_READY] = {[REQUEST_WAITING] = true, [REQUEST_COMPLETE] = true},
-      [REQUEST_WAITING] = {[REQUEST_READY] = true, [REQUEST_COMPLETE] = true},
+      [CALL_READY] = {[CALL_WAITING] = true, [CALL_COMPLETE] = true},
+      [CALL_WAITING] = {[CALL_READY] = true, [CALL_COMPLETE] = true},
   };
   assert(allowed[r->state][to]);
   if (!r->blocking)
@@ -46,9 +46,9 @@ static void request_move(struct cachet_request *r, enum request_state to) {
     TAILQ_INSERT_TAIL(list_of(r), r, link);
 }
 
-static void request_job_done(struct job *j) {
+static void call_job_done(struct job *j) {
   struct cachet_request *r = j->owner;
-  request_move(r, REQUEST_READY);
+  call_move(r, CALL_READY);
   backend_changed(r->c->backend);
 }
 
@@ -73,7 +73,7 @@ static void attempt_end(struct cachet_request *r) {
     epoch_unref(r->epoch);
     r->epoch = NULL;
   }
-  if (r->kind != REQUEST_READ)
+  if (r->kind != CALL_READ)
     free(r->copy);
   r->copy = NULL;
 }
@@ -86,27 +86,27 @@ static enum cachet_status attempt_set_range(struct cachet_request *r,
   size_t page_size = mirror_page_size(c->epoch->mirror);
   uint64_t left = r->addr <= size ? size - r->addr : 0;
   switch (r->kind) {
-  case REQUEST_LOAD:
+  case CALL_LOAD:
     r->start = r->addr & ~(uint64_t)(page_size - 1);
     if (r->len > page_size)
-      return request_error(r, CACHET_E_INVAL, 0,
-                           "load of %llu bytes: more than a page",
-                           (unsigned long long)r->len);
+      return call_error(r, CACHET_E_INVAL, 0,
+                        "load of %llu bytes: more than a page",
+                        (unsigned long long)r->len);
     if (!left || r->len > left ||
         r->len > page_size - (size_t)(r->addr - r->start))
-      return request_error(r, CACHET_END, 0, "past the end");
+      return call_error(r, CACHET_END, 0, "past the end");
     r->total = size - r->start < page_size ? size - r->start : page_size;
     return CACHET_OK;
-  case REQUEST_MAP:
+  case CALL_MAP:
     r->start = r->addr;
     if (!left)
-      return request_error(r, CACHET_END, 0, "past the end");
+      return call_error(r, CACHET_END, 0, "past the end");
     r->total = r->len < left ? r->len : left;
     return CACHET_OK;
-  case REQUEST_READ:
+  case CALL_READ:
     r->start = r->addr;
     if (r->addr > size || r->len > left)
-      return request_error(
+      return call_error(
           r, CACHET_E_BOUNDS, 0,
           "image \"%.100s\": %llu bytes at %llu reach past the end at %llu",
           c->store->name, (unsigned long long)r->len,
@@ -120,8 +120,8 @@ static enum cachet_status attempt_set_range(struct cachet_request *r,
 static enum cachet_status attempt_copy(struct cachet_request *r) {
   r->copy = malloc(r->total);
   if (!r->copy)
-    return request_error(r, CACHET_E_NOMEM, 0, "no memory for %llu bytes",
-                         (unsigned long long)r->total);
+    return call_error(r, CACHET_E_NOMEM, 0, "no memory for %llu bytes",
+                      (unsigned long long)r->total);
   return CACHET_OK;
 }
 
@@ -152,15 +152,15 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
   if (status != CACHET_OK)
     return status;
   if (r->only_epoch && *r->only_epoch != c->epoch->mirror->epoch)
-    return request_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
-                         c->store->name);
+    return call_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
+                      c->store->name);
   status = attempt_set_range(r, c->epoch->mirror->size);
   if (status != CACHET_OK)
     return status;
   r->epoch = epoch_ref(c->epoch);
   r->pos = 0;
   r->next_count = r->start >> shift_of(r);
-  if (r->kind == REQUEST_READ)
+  if (r->kind == CALL_READ)
     r->copy = r->buf;
   else
     status = attempt_pin(r);
@@ -169,14 +169,14 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
   return status;
 }
 
-enum cachet_status request_begin(struct cachet_request *r) {
-  r->state = REQUEST_READY;
+enum cachet_status call_begin(struct cachet_request *r) {
+  r->state = CALL_READY;
   r->slot = NO_SLOT;
   r->place = -1;
-  if (r->kind != REQUEST_READ) {
+  if (r->kind != CALL_READ) {
     r->place = slice_reserve(r->c);
     if (r->place < 0)
-      return request_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
+      return call_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
   }
   enum cachet_status status = attempt_begin(r);
   if (status != CACHET_OK && r->place >= 0)
@@ -186,30 +186,30 @@ enum cachet_status request_begin(struct cachet_request *r) {
 
 /* ---- Ends ---------------------------------------------------------------- */
 
-static void request_complete(struct cachet_request *r) {
-  request_move(r, REQUEST_COMPLETE);
+static void call_complete(struct cachet_request *r) {
+  call_move(r, CALL_COMPLETE);
   backend_changed(r->c->backend);
 }
 
 /* The story is in r->error. */
-static void request_end(struct cachet_request *r) {
+static void call_end(struct cachet_request *r) {
   attempt_end(r);
   if (r->place >= 0)
     slice_unreserve(r->c, r->place);
   r->place = -1;
-  request_complete(r);
+  call_complete(r);
 }
 
-void request_fail(struct cachet_request *r, enum cachet_status code,
-                  const char *why) {
+void call_fail(struct cachet_request *r, enum cachet_status code,
+               const char *why) {
   error_set(&r->error, code, 0, "image \"%.100s\": %s", r->c->store->name, why);
-  request_end(r);
+  call_end(r);
 }
 
-static void request_succeed(struct cachet_request *r) {
+static void call_succeed(struct cachet_request *r) {
   attempt_drop_job(r);
   r->error.code = CACHET_OK;
-  if (r->kind == REQUEST_READ) {
+  if (r->kind == CALL_READ) {
     epoch_unref(r->epoch);
   } else {
     if (r->copy)
@@ -221,20 +221,20 @@ static void request_succeed(struct cachet_request *r) {
   r->epoch = NULL; /* taken over, like slot, copy and place */
   r->slot = NO_SLOT;
   r->copy = NULL;
-  request_complete(r);
+  call_complete(r);
 }
 
-void request_expire(struct cachet_request *r, int64_t now) {
-  if (r->deadline < 0 || now < r->deadline || r->state == REQUEST_COMPLETE)
+void call_expire(struct cachet_request *r, int64_t now) {
+  if (r->deadline < 0 || now < r->deadline || r->state == CALL_COMPLETE)
     return;
   ops_of(r)->explain(r->c->backend, &r->error);
-  request_end(r);
+  call_end(r);
 }
 
 /* ---- Steps --------------------------------------------------------------- */
 
 /* From a pinned range to a copy of it: what was walked over is resident. */
-static enum cachet_status request_make_copy(struct cachet_request *r) {
+static enum cachet_status call_make_copy(struct cachet_request *r) {
   enum cachet_status status = attempt_copy(r);
   if (status == CACHET_OK)
     memcpy(r->copy, view_page(&r->epoch->view, 0, r->start), r->pos);
@@ -242,8 +242,8 @@ static enum cachet_status request_make_copy(struct cachet_request *r) {
 }
 
 /* One page's bytes from the mirror, or from the job; NULL: not here. */
-static const uint8_t *request_page(struct cachet_request *r, uint64_t page,
-                                   bool *pinned) {
+static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
+                                bool *pinned) {
   const struct view *v = &r->epoch->view;
   *pinned = false;
   if (handle_is_trusted(r->c)) {
@@ -262,14 +262,14 @@ static const uint8_t *request_page(struct cachet_request *r, uint64_t page,
 }
 
 /* Walks on as far as bytes are there. */
-static enum cachet_status request_walk(struct cachet_request *r) {
+static enum cachet_status call_walk(struct cachet_request *r) {
   enum cachet_status status = CACHET_OK;
   uint64_t mask = mirror_page_size(r->epoch->mirror) - 1;
   handle_drop_cursor(r->c); /* its slot is used for copying */
   while (r->pos < r->total) {
     uint64_t at = r->start + r->pos, page = at >> shift_of(r);
     bool pinned;
-    const uint8_t *bytes = request_page(r, page, &pinned);
+    const uint8_t *bytes = call_page(r, page, &pinned);
     if (!bytes)
       break;
     if (page >= r->next_count) {
@@ -279,7 +279,7 @@ static enum cachet_status request_walk(struct cachet_request *r) {
     uint64_t n = mask + 1 - (at & mask);
     if (n > r->total - r->pos)
       n = r->total - r->pos;
-    if (!r->copy && !pinned && (status = request_make_copy(r)) != CACHET_OK)
+    if (!r->copy && !pinned && (status = call_make_copy(r)) != CACHET_OK)
       break;
     if (r->copy)
       memcpy(r->copy + r->pos, bytes + (at & mask), n);
@@ -290,8 +290,8 @@ static enum cachet_status request_walk(struct cachet_request *r) {
 }
 
 /* Counts the pages of a chunk that is about to be asked for. */
-static void request_count(struct cachet_request *r, uint64_t first,
-                          uint64_t count) {
+static void call_count(struct cachet_request *r, uint64_t first,
+                       uint64_t count) {
   for (uint64_t page = first; page < first + count; page++) {
     if (page < r->next_count)
       continue;
@@ -304,7 +304,7 @@ static void request_count(struct cachet_request *r, uint64_t first,
 }
 
 /* Asks for the chunk that the walk has come to. */
-static enum cachet_status request_fetch(struct cachet_request *r) {
+static enum cachet_status call_fetch(struct cachet_request *r) {
   uint64_t page = (r->start + r->pos) >> shift_of(r);
   uint64_t count = ((r->start + r->total - 1) >> shift_of(r)) - page + 1;
   uint64_t most = CHUNK_MAX_BYTES >> shift_of(r);
@@ -313,31 +313,31 @@ static enum cachet_status request_fetch(struct cachet_request *r) {
   if (count > most)
     count = most;
   if (r->blocking && r->c->in_callback)
-    return request_error(r, CACHET_E_INVAL, 0,
-                         "a call that would wait, in a callback");
+    return call_error(r, CACHET_E_INVAL, 0,
+                      "a call that would wait, in a callback");
   attempt_drop_job(r);
-  request_count(r, page, count);
+  call_count(r, page, count);
   r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
-                            (uint32_t)count, request_job_done, r);
+                            (uint32_t)count, call_job_done, r);
   if (!r->job)
-    return request_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
+    return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
   return CACHET_OK;
 }
 
 /* The image has another epoch, or is about to. */
-static enum cachet_status request_restart(struct cachet_request *r) {
+static enum cachet_status call_restart(struct cachet_request *r) {
   attempt_end(r);
-  if (++r->n_attempts == REQUEST_MAX_ATTEMPTS)
-    return request_error(r, CACHET_E_CHANGED, 0,
-                         "image \"%.100s\" changed %d times during a read",
-                         r->c->store->name, REQUEST_MAX_ATTEMPTS);
+  if (++r->n_attempts == CALL_MAX_ATTEMPTS)
+    return call_error(r, CACHET_E_CHANGED, 0,
+                      "image \"%.100s\" changed %d times during a read",
+                      r->c->store->name, CALL_MAX_ATTEMPTS);
   return attempt_begin(r);
 }
 
 /* Whether what the walk has brought together is not to be handed out.  What is
  * copied from several pages is looked at again at its end: were the mirror
  * retired meanwhile, an invalidation may lie between the first and the last. */
-static bool request_is_stale(const struct cachet_request *r) {
+static bool call_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
     return !image_is_current(r->c->store->image, r->epoch->mirror);
   return r->copy && mirror_is_retired(r->epoch->mirror) &&
@@ -345,52 +345,50 @@ static bool request_is_stale(const struct cachet_request *r) {
 }
 
 /* One move of the machine.  False: nothing more can be done now. */
-static bool request_advance(struct cachet_request *r,
-                            enum request_reach reach) {
+static bool call_advance(struct cachet_request *r, enum call_reach reach) {
   enum cachet_status status = r->job ? r->job->error.code : CACHET_OK;
   if (status == CACHET_OK)
-    status = request_walk(r);
+    status = call_walk(r);
   else if (status != CACHET_E_CHANGED)
     r->error = r->job->error;
-  if (status == CACHET_E_CHANGED ||
-      (status == CACHET_OK && request_is_stale(r)))
-    status = request_restart(r);
+  if (status == CACHET_E_CHANGED || (status == CACHET_OK && call_is_stale(r)))
+    status = call_restart(r);
   else if (status == CACHET_OK && r->pos == r->total)
-    return request_succeed(r), false;
-  else if (status == CACHET_OK && reach == REQUEST_LOOK)
+    return call_succeed(r), false;
+  else if (status == CACHET_OK && reach == CALL_LOOK)
     return false;
   else if (status == CACHET_OK)
-    status = request_fetch(r);
+    status = call_fetch(r);
   if (status != CACHET_OK)
-    return request_end(r), false;
+    return call_end(r), false;
   if (r->job && !r->job->is_done)
-    return request_move(r, REQUEST_WAITING), false;
+    return call_move(r, CALL_WAITING), false;
   return true;
 }
 
-void request_step(struct cachet_request *r, enum request_reach reach) {
-  assert(r->state == REQUEST_READY);
-  while (request_advance(r, reach))
+void call_step(struct cachet_request *r, enum call_reach reach) {
+  assert(r->state == CALL_READY);
+  while (call_advance(r, reach))
     ;
 }
 
-enum cachet_status request_run(struct cachet_request *r,
-                               const struct epoch *epoch, uint64_t skip) {
+enum cachet_status call_run(struct cachet_request *r, const struct epoch *epoch,
+                            uint64_t skip) {
   cachet *c = r->c;
   r->blocking = true;
   r->deadline = clock_deadline(c->options.request_timeout_ms);
-  enum cachet_status status = request_begin(r);
+  enum cachet_status status = call_begin(r);
   if (status == CACHET_OK) {
     if (r->epoch == epoch) {
       r->pos = skip;
       r->next_count = (r->start + skip) >> shift_of(r);
     }
-    request_step(r, REQUEST_FETCH);
-    while (r->state != REQUEST_COMPLETE) {
-      if (r->state == REQUEST_READY)
-        request_step(r, REQUEST_FETCH);
+    call_step(r, CALL_FETCH);
+    while (r->state != CALL_COMPLETE) {
+      if (r->state == CALL_READY)
+        call_step(r, CALL_FETCH);
       else if (!backend_wait(c->backend, r->deadline))
-        request_expire(r, clock_now_ms());
+        call_expire(r, clock_now_ms());
     }
     status = r->error.code;
   }

@@ -1,23 +1,21 @@
-/* Requests: loads, reads and maps that go on after a miss.
+/* Calls: loads, reads and maps that go on after a miss, as requests.
  *
  * There is one machine for all three, blocking and asynchronous: it walks over
  * the bytes it was asked for, as far as they are there, and asks the backend
  * for the next chunk.
  *
- *   READY --request_step--> WAITING --job done--> READY
+ *   READY --call_step--> WAITING --job done--> READY
  *     `----------------------> COMPLETE <---- cancelled, too late
  *
  * An attempt reads from one epoch, to which it holds a reference.  When the
- * image changes meanwhile it starts over in the new one, REQUEST_MAX_ATTEMPTS
+ * image changes meanwhile it starts over in the new one, CALL_MAX_ATTEMPTS
  * times at most: no bytes of two epochs are ever put together.
  *
  * A load or a map goes without copying as long as what it walks over is
  * resident, pinned; a page that was read but could not stay makes it a private
  * copy from there on. */
-#ifndef CLIENT_REQUEST_H
-#define CLIENT_REQUEST_H
-
-#include <limits.h>
+#ifndef CLIENT_CALL_H
+#define CLIENT_CALL_H
 
 #include "client/handle.h"
 
@@ -25,16 +23,16 @@
 extern "C" {
 #endif
 
-#define REQUEST_MAX_ATTEMPTS 16
+#define CALL_MAX_ATTEMPTS 16
 
-enum request_kind { REQUEST_LOAD, REQUEST_MAP, REQUEST_READ };
+enum call_kind { CALL_LOAD, CALL_MAP, CALL_READ };
 
-enum request_state { REQUEST_READY, REQUEST_WAITING, REQUEST_COMPLETE };
+enum call_state { CALL_READY, CALL_WAITING, CALL_COMPLETE };
 
 struct cachet_request {
   cachet *c;
-  enum request_kind kind;
-  enum request_state state;
+  enum call_kind kind;
+  enum call_state state;
   bool blocking;
 
   /* as asked */
@@ -68,37 +66,35 @@ struct cachet_request {
   TAILQ_ENTRY(cachet_request) link;
 };
 
-#define NO_SLOT UINT_MAX
-
 /* Starts the first attempt, of a zeroed request with what is asked for filled
  * in.  What is wrong from the start is wrong now, with the story in `error`,
  * and then nothing is left to end. */
-enum cachet_status request_begin(struct cachet_request *r);
+enum cachet_status call_begin(struct cachet_request *r);
 
 /* How far a step may go. */
-enum request_reach {
-  REQUEST_LOOK,  /* as far as pages are resident */
-  REQUEST_FETCH, /* and ask for more, which in process reads the source */
+enum call_reach {
+  CALL_LOOK,  /* as far as pages are resident */
+  CALL_FETCH, /* and ask for more, which in process reads the source */
 };
 
 /* Goes on as far as it can.  The state says how far that was. */
-void request_step(struct cachet_request *r, enum request_reach reach);
+void call_step(struct cachet_request *r, enum call_reach reach);
 
 /* Ends a request that is not complete, with an error. */
-void request_fail(struct cachet_request *r, enum cachet_status code,
-                  const char *why);
+void call_fail(struct cachet_request *r, enum cachet_status code,
+               const char *why);
 
 /* Ends it if its time is over; `now` as of clock_now_ms(). */
-void request_expire(struct cachet_request *r, int64_t now);
+void call_expire(struct cachet_request *r, int64_t now);
 
 /* Runs the callback of a request that is on no list any more, and frees it.
  * (async.c) */
-void request_deliver(struct cachet_request *r, enum cachet_status status);
+void call_deliver(struct cachet_request *r, enum cachet_status status);
 
 /* Runs a blocking request to its end; its status, and the handle's story.
  * `skip` bytes of a read, of `epoch`, are in `buf` already. */
-enum cachet_status request_run(struct cachet_request *r,
-                               const struct epoch *epoch, uint64_t skip);
+enum cachet_status call_run(struct cachet_request *r, const struct epoch *epoch,
+                            uint64_t skip);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-#include "client/conn.h"
+#include "client/channel.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -32,8 +32,8 @@ struct address {
   socklen_t len;
 };
 
-struct conn {
-  struct conn_owner owner;
+struct channel {
+  struct channel_owner owner;
   char *image; /* NULL: none is opened */
   char place[300];
   struct address addresses[MAX_ADDRESSES];
@@ -41,12 +41,12 @@ struct conn {
   int connect_timeout_ms, request_timeout_ms;
   struct frame_arena *arena;
 
-  enum conn_state state;
+  enum channel_state state;
   int fd;           /* -1 while DISCONNECTED */
   unsigned address; /* the one that is tried */
   int64_t deadline; /* of the handshake; -1 when READY */
   uint64_t next_id;
-  struct conn_limits limits;
+  struct channel_limits limits;
 
   /* out[out_start..out_end) is unsent */
   uint8_t *out;
@@ -62,29 +62,31 @@ struct conn {
 
 /* ---- States -------------------------------------------------------------- */
 
-const char *conn_state_name(enum conn_state state) {
+const char *channel_state_name(enum channel_state state) {
   static const char *const names[] = {"disconnected", "connecting", "hello",
                                       "opening", "ready"};
   return names[state];
 }
 
-static void conn_move(struct conn *c, enum conn_state to) {
+static void channel_move(struct channel *c, enum channel_state to) {
   static const bool allowed[5][5] = {
-      [CONN_DISCONNECTED] = {[CONN_CONNECTING] = true},
-      [CONN_CONNECTING] = {[CONN_HELLO] = true, [CONN_DISCONNECTED] = true},
-      [CONN_HELLO] = {[CONN_OPENING] = true,
-                      [CONN_READY] = true,
-                      [CONN_DISCONNECTED] = true},
-      [CONN_OPENING] = {[CONN_READY] = true, [CONN_DISCONNECTED] = true},
-      [CONN_READY] = {[CONN_DISCONNECTED] = true},
+      [CHANNEL_DISCONNECTED] = {[CHANNEL_CONNECTING] = true},
+      [CHANNEL_CONNECTING] =
+          {[CHANNEL_HELLO] = true, [CHANNEL_DISCONNECTED] = true},
+      [CHANNEL_HELLO] = {[CHANNEL_OPENING] = true,
+                         [CHANNEL_READY] = true,
+                         [CHANNEL_DISCONNECTED] = true},
+      [CHANNEL_OPENING] =
+          {[CHANNEL_READY] = true, [CHANNEL_DISCONNECTED] = true},
+      [CHANNEL_READY] = {[CHANNEL_DISCONNECTED] = true},
   };
   assert(allowed[c->state][to]);
   c->state = to;
   c->owner.changed(c->owner.arg);
 }
 
-static void conn_lose(struct conn *c, enum conn_loss loss,
-                      const struct cachet_error *why) {
+static void channel_lose(struct channel *c, enum channel_loss loss,
+                         const struct cachet_error *why) {
   int fd = c->fd;
   c->fd = -1;
   c->deadline = -1;
@@ -95,35 +97,35 @@ static void conn_lose(struct conn *c, enum conn_loss loss,
   c->payload = NULL;
   /* Who watches the descriptor hears of it while it still is one: its number
    * may be the next connection's. */
-  conn_move(c, CONN_DISCONNECTED);
+  channel_move(c, CHANNEL_DISCONNECTED);
   if (fd >= 0)
     close(fd);
   c->owner.lost(c->owner.arg, loss, why);
 }
 
-static void conn_fail(struct conn *c, const char *act, int sys_errno) {
+static void channel_fail(struct channel *c, const char *act, int sys_errno) {
   struct cachet_error why;
   error_set(&why,
             sys_errno == EACCES || sys_errno == EPERM ? CACHET_E_ACCESS
                                                       : CACHET_E_CONN,
             sys_errno, "daemon at %.150s: %s", c->place, act);
-  conn_lose(c, CONN_LOST_RETRY, &why);
+  channel_lose(c, CHANNEL_LOST_RETRY, &why);
 }
 
-void conn_break(struct conn *c, enum conn_loss loss, enum cachet_status code,
-                const char *what) {
+void channel_break(struct channel *c, enum channel_loss loss,
+                   enum cachet_status code, const char *what) {
   struct cachet_error why;
   error_set(&why, code, 0, "daemon at %.150s: %s", c->place, what);
-  conn_lose(c, loss, &why);
+  channel_lose(c, loss, &why);
 }
 
-static void conn_violation(struct conn *c, const char *what) {
-  conn_break(c, CONN_LOST_BROKEN, CACHET_E_PROTO, what);
+static void channel_violation(struct channel *c, const char *what) {
+  channel_break(c, CHANNEL_LOST_BROKEN, CACHET_E_PROTO, what);
 }
 
 /* ---- Output -------------------------------------------------------------- */
 
-static void conn_flush(struct conn *c) {
+static void channel_flush(struct channel *c) {
   while (c->out_start < c->out_end && !c->out_broken) {
     ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start,
                      MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -140,7 +142,7 @@ static void conn_flush(struct conn *c) {
     c->out_start = c->out_end = 0;
 }
 
-static bool out_reserve(struct conn *c, size_t len) {
+static bool out_reserve(struct channel *c, size_t len) {
   if (c->out_start) {
     memmove(c->out, c->out + c->out_start, c->out_end - c->out_start);
     c->out_end -= c->out_start;
@@ -157,30 +159,30 @@ static bool out_reserve(struct conn *c, size_t len) {
   return true;
 }
 
-static void conn_put(struct conn *c, const wire_message *msg) {
+static void channel_put(struct channel *c, const wire_message *msg) {
   size_t len = frame_packed_len(msg);
   if (!out_reserve(c, len)) {
-    conn_break(c, CONN_LOST_RETRY, CACHET_E_NOMEM, "no memory to send");
+    channel_break(c, CHANNEL_LOST_RETRY, CACHET_E_NOMEM, "no memory to send");
     return;
   }
   frame_pack(msg, 0, c->out + c->out_end);
   c->out_end += len;
-  conn_flush(c);
+  channel_flush(c);
   c->owner.changed(c->owner.arg);
 }
 
-void conn_send(struct conn *c, const wire_message *msg) {
-  assert(c->state == CONN_READY);
-  conn_put(c, msg);
+void channel_send(struct channel *c, const wire_message *msg) {
+  assert(c->state == CHANNEL_READY);
+  channel_put(c, msg);
 }
 
-bool conn_is_full(const struct conn *c) {
+bool channel_is_full(const struct channel *c) {
   return c->out_end - c->out_start > OUT_FULL_LEN;
 }
 
 /* ---- Connecting ---------------------------------------------------------- */
 
-static void conn_hello(struct conn *c) {
+static void channel_hello(struct channel *c) {
   Cachet__Wire__Hello hello = CACHET__WIRE__HELLO__INIT;
   hello.version_min = hello.version_max = PROTO_VERSION;
   char agent[] = "libcachet-client/1.0";
@@ -189,24 +191,24 @@ static void conn_hello(struct conn *c) {
   msg.id = HELLO_ID;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;
   msg.hello = &hello;
-  conn_move(c, CONN_HELLO);
-  conn_put(c, &msg);
+  channel_move(c, CHANNEL_HELLO);
+  channel_put(c, &msg);
 }
 
-static void conn_open_image(struct conn *c) {
+static void channel_open_image(struct channel *c) {
   Cachet__Wire__Open open = CACHET__WIRE__OPEN__INIT;
   open.image = c->image;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.id = OPEN_ID;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPEN;
   msg.open = &open;
-  conn_move(c, CONN_OPENING);
-  conn_put(c, &msg);
+  channel_move(c, CHANNEL_OPENING);
+  channel_put(c, &msg);
 }
 
 /* A daemon that went away without a word is noticed as late as an answer that
  * does not come. */
-static void set_tcp_options(const struct conn *c, int fd) {
+static void set_tcp_options(const struct channel *c, int fd) {
   int on = 1;
   unsigned timeout_ms = (unsigned)c->request_timeout_ms;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -217,7 +219,7 @@ static void set_tcp_options(const struct conn *c, int fd) {
 }
 
 /* Starts to connect to one address: 0, EINPROGRESS or another errno. */
-static int address_connect(struct conn *c, const struct address *a) {
+static int address_connect(struct channel *c, const struct address *a) {
   int family = a->at.ss_family;
   int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0)
@@ -233,11 +235,11 @@ static int address_connect(struct conn *c, const struct address *a) {
 }
 
 /* Tries address by address, from the present one on. */
-static void conn_try(struct conn *c, int last_errno) {
+static void channel_try(struct channel *c, int last_errno) {
   for (; c->address < c->n_addresses; c->address++) {
     last_errno = address_connect(c, &c->addresses[c->address]);
     if (last_errno == 0) {
-      conn_hello(c);
+      channel_hello(c);
       return;
     }
     if (last_errno == EINPROGRESS) {
@@ -245,10 +247,10 @@ static void conn_try(struct conn *c, int last_errno) {
       return;
     }
   }
-  conn_fail(c, "connect", last_errno);
+  channel_fail(c, "connect", last_errno);
 }
 
-static void conn_finish_connect(struct conn *c) {
+static void channel_finish_connect(struct channel *c) {
   struct pollfd p = {.fd = c->fd, .events = POLLOUT};
   if (poll(&p, 1, 0) <= 0)
     return;
@@ -257,7 +259,7 @@ static void conn_finish_connect(struct conn *c) {
   if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
     e = errno;
   if (e == 0) {
-    conn_hello(c);
+    channel_hello(c);
     return;
   }
   int fd = c->fd;
@@ -265,20 +267,21 @@ static void conn_finish_connect(struct conn *c) {
   c->owner.changed(c->owner.arg);
   close(fd);
   c->address++;
-  conn_try(c, e);
+  channel_try(c, e);
 }
 
-void conn_start(struct conn *c) {
+void channel_start(struct channel *c) {
   c->deadline = clock_deadline(c->connect_timeout_ms);
   c->next_id = FIRST_ID;
   c->address = 0;
-  conn_move(c, CONN_CONNECTING);
-  conn_try(c, EADDRNOTAVAIL);
+  channel_move(c, CHANNEL_CONNECTING);
+  channel_try(c, EADDRNOTAVAIL);
 }
 
 /* ---- Handshake ----------------------------------------------------------- */
 
-void conn_read_error(const Cachet__Wire__Error *in, struct cachet_error *out) {
+void channel_read_error(const Cachet__Wire__Error *in,
+                        struct cachet_error *out) {
   enum cachet_status code = CACHET_E_PROTO;
   if (in->status < 0 && in->status >= CACHET_E_UNSUPPORTED)
     code = (enum cachet_status)in->status;
@@ -290,15 +293,15 @@ void conn_read_error(const Cachet__Wire__Error *in, struct cachet_error *out) {
   out->sys_errno = in->sys_errno < 4096 ? (int)in->sys_errno : 0;
 }
 
-bool conn_read_image(const Cachet__Wire__ImageInfo *in,
-                     struct conn_image *out) {
+bool channel_read_image(const Cachet__Wire__ImageInfo *in,
+                        struct channel_image *out) {
   if (!in || in->epoch == 0 || in->size > INT64_MAX)
     return false;
   if (in->page_size & (in->page_size - 1) ||
       in->page_size < 1u << PAGE_SHIFT_MIN ||
       in->page_size > 1u << PAGE_SHIFT_MAX)
     return false;
-  *out = (struct conn_image){
+  *out = (struct channel_image){
       .id = in->image,
       .size = in->size,
       .page_shift = (unsigned)__builtin_ctz(in->page_size),
@@ -307,25 +310,25 @@ bool conn_read_image(const Cachet__Wire__ImageInfo *in,
   return true;
 }
 
-static void conn_error(struct conn *c, const Cachet__Wire__Error *in,
-                       enum conn_loss loss) {
+static void channel_error(struct channel *c, const Cachet__Wire__Error *in,
+                          enum channel_loss loss) {
   struct cachet_error why;
-  conn_read_error(in, &why);
+  channel_read_error(in, &why);
   if (why.code == CACHET_E_PROTO)
-    loss = c->state == CONN_HELLO ? CONN_LOST_FINAL : CONN_LOST_BROKEN;
-  conn_lose(c, loss, &why);
+    loss = c->state == CHANNEL_HELLO ? CHANNEL_LOST_FINAL : CHANNEL_LOST_BROKEN;
+  channel_lose(c, loss, &why);
 }
 
-static void conn_welcome(struct conn *c, const Cachet__Wire__Welcome *w) {
+static void channel_welcome(struct channel *c, const Cachet__Wire__Welcome *w) {
   if (w->version != PROTO_VERSION) {
-    conn_break(c, CONN_LOST_FINAL, CACHET_E_PROTO,
-               "it speaks another version of the protocol");
+    channel_break(c, CHANNEL_LOST_FINAL, CACHET_E_PROTO,
+                  "it speaks another version of the protocol");
     return;
   }
   /* 4 KiB hold a request of FETCH_MAX_PAGES ranges. */
   if (w->max_message < 4096 || w->max_ranges < 1 || w->max_requests < 1 ||
       w->max_read < 1u << PAGE_SHIFT_MIN) {
-    conn_violation(c, "its limits leave no room for a request");
+    channel_violation(c, "its limits leave no room for a request");
     return;
   }
   c->limits.max_ranges = w->max_ranges;
@@ -333,46 +336,47 @@ static void conn_welcome(struct conn *c, const Cachet__Wire__Welcome *w) {
   c->limits.max_requests =
       w->max_requests < MAX_REQUESTS ? w->max_requests : MAX_REQUESTS;
   if (c->image) {
-    conn_open_image(c);
+    channel_open_image(c);
     return;
   }
   c->deadline = -1;
-  conn_move(c, CONN_READY);
+  channel_move(c, CHANNEL_READY);
   c->owner.ready(c->owner.arg, NULL);
 }
 
-static void conn_opened(struct conn *c, const Cachet__Wire__Opened *o) {
-  struct conn_image image;
-  if (!conn_read_image(o->info, &image) ||
+static void channel_opened(struct channel *c, const Cachet__Wire__Opened *o) {
+  struct channel_image image;
+  if (!channel_read_image(o->info, &image) ||
       1ull << image.page_shift > c->limits.max_read) {
-    conn_violation(c, "what it says of the image cannot be");
+    channel_violation(c, "what it says of the image cannot be");
     return;
   }
   c->deadline = -1;
-  conn_move(c, CONN_READY);
+  channel_move(c, CHANNEL_READY);
   c->owner.ready(c->owner.arg, &image);
 }
 
-static void conn_handshake(struct conn *c, const wire_message *msg) {
-  bool hello = c->state == CONN_HELLO;
+static void channel_handshake(struct channel *c, const wire_message *msg) {
+  bool hello = c->state == CHANNEL_HELLO;
   uint64_t id = hello ? HELLO_ID : OPEN_ID;
   switch (msg->body_case) {
   case CACHET__WIRE__MESSAGE__BODY_WELCOME:
     if (hello && msg->id == id) {
-      conn_welcome(c, msg->welcome);
+      channel_welcome(c, msg->welcome);
       return;
     }
     break;
   case CACHET__WIRE__MESSAGE__BODY_OPENED:
     if (!hello && msg->id == id) {
-      conn_opened(c, msg->opened);
+      channel_opened(c, msg->opened);
       return;
     }
     break;
   case CACHET__WIRE__MESSAGE__BODY_ERROR:
     if (msg->id == id || msg->id == 0) {
-      conn_error(c, msg->error,
-                 !hello && msg->id ? CONN_LOST_REFUSED : CONN_LOST_RETRY);
+      channel_error(c, msg->error,
+                    !hello && msg->id ? CHANNEL_LOST_REFUSED
+                                      : CHANNEL_LOST_RETRY);
       return;
     }
     break;
@@ -384,23 +388,23 @@ static void conn_handshake(struct conn *c, const wire_message *msg) {
   default:
     break;
   }
-  conn_violation(c, "an answer that nothing had asked for");
+  channel_violation(c, "an answer that nothing had asked for");
 }
 
 /* ---- Input --------------------------------------------------------------- */
 
-static void conn_message(struct conn *c, const wire_message *msg,
-                         uint32_t payload_len) {
+static void channel_message(struct channel *c, const wire_message *msg,
+                            uint32_t payload_len) {
   bool data = msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA;
   if (payload_len && !data)
-    conn_violation(c, "a payload where none belongs");
-  else if (c->state != CONN_READY)
-    conn_handshake(c, msg);
+    channel_violation(c, "a payload where none belongs");
+  else if (c->state != CHANNEL_READY)
+    channel_handshake(c, msg);
   else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR && !msg->id)
-    conn_error(c, msg->error, CONN_LOST_RETRY);
+    channel_error(c, msg->error, CHANNEL_LOST_RETRY);
   else
     c->owner.message(c->owner.arg, msg, payload_len, &c->payload);
-  if (c->state == CONN_READY && data) {
+  if (c->state == CHANNEL_READY && data) {
     c->payload_left = payload_len;
     if (!payload_len)
       c->owner.payload(c->owner.arg);
@@ -408,7 +412,7 @@ static void conn_message(struct conn *c, const wire_message *msg,
 }
 
 /* Takes payload out of the buffer. */
-static void conn_take_payload(struct conn *c) {
+static void channel_take_payload(struct channel *c) {
   size_t n = c->in_end - c->in_start;
   if (n > c->payload_left)
     n = c->payload_left;
@@ -423,7 +427,7 @@ static void conn_take_payload(struct conn *c) {
 }
 
 /* Takes one message out of the buffer; false: it is not there whole. */
-static bool conn_take_message(struct conn *c) {
+static bool channel_take_message(struct channel *c) {
   static const struct frame_limits limits = {.max_message = FRAME_MAX_MESSAGE,
                                              .max_payload = FRAME_MAX_PAYLOAD};
   const uint8_t *at = c->in + c->in_start;
@@ -433,7 +437,7 @@ static bool conn_take_message(struct conn *c) {
   if (outcome == FRAME_PARTIAL)
     return false;
   if (outcome != FRAME_OK) {
-    conn_violation(c, "a frame longer than the limit");
+    channel_violation(c, "a frame longer than the limit");
     return false;
   }
   if (have - FRAME_HEADER_LEN < h.message_len)
@@ -441,20 +445,20 @@ static bool conn_take_message(struct conn *c) {
   wire_message *msg;
   if (frame_unpack(c->arena, at + FRAME_HEADER_LEN, h.message_len, &msg) !=
       FRAME_OK) {
-    conn_violation(c, "a message that is none");
+    channel_violation(c, "a message that is none");
     return false;
   }
   c->in_start += FRAME_HEADER_LEN + h.message_len;
   c->payload = NULL;
-  conn_message(c, msg, h.payload_len);
+  channel_message(c, msg, h.payload_len);
   return true;
 }
 
-static void conn_parse(struct conn *c) {
-  while (c->state >= CONN_HELLO && c->in_start < c->in_end) {
+static void channel_parse(struct channel *c) {
+  while (c->state >= CHANNEL_HELLO && c->in_start < c->in_end) {
     if (c->payload_left)
-      conn_take_payload(c);
-    else if (!conn_take_message(c))
+      channel_take_payload(c);
+    else if (!channel_take_message(c))
       break;
   }
   if (c->in_start) {
@@ -465,7 +469,7 @@ static void conn_parse(struct conn *c) {
 }
 
 /* Receives once, payload straight to its place.  Like recv(2). */
-static ssize_t conn_receive(struct conn *c) {
+static ssize_t channel_receive(struct channel *c) {
   if (!c->payload_left || !c->payload) {
     ssize_t n =
         recv(c->fd, c->in + c->in_end, IN_LEN - c->in_end, MSG_DONTWAIT);
@@ -482,38 +486,39 @@ static ssize_t conn_receive(struct conn *c) {
   return n;
 }
 
-void conn_input(struct conn *c) {
-  while (c->state >= CONN_HELLO) {
-    ssize_t n = conn_receive(c);
+void channel_input(struct channel *c) {
+  while (c->state >= CHANNEL_HELLO) {
+    ssize_t n = channel_receive(c);
     int e = errno;
     if (n > 0)
-      conn_parse(c);
+      channel_parse(c);
     else if (n == 0)
-      conn_fail(c, "it closed the connection", 0);
+      channel_fail(c, "it closed the connection", 0);
     else if (e == EAGAIN)
       return;
     else if (e != EINTR)
-      conn_fail(c, "receive", e);
+      channel_fail(c, "receive", e);
   }
 }
 
-void conn_progress(struct conn *c) {
-  if (c->state == CONN_CONNECTING)
-    conn_finish_connect(c);
-  if (c->state >= CONN_HELLO)
-    conn_flush(c);
-  conn_input(c);
+void channel_progress(struct channel *c) {
+  if (c->state == CHANNEL_CONNECTING)
+    channel_finish_connect(c);
+  if (c->state >= CHANNEL_HELLO)
+    channel_flush(c);
+  channel_input(c);
   if (!clock_has_passed(c->deadline))
     return;
-  if (c->state == CONN_CONNECTING)
-    conn_fail(c, "connect", ETIMEDOUT);
+  if (c->state == CHANNEL_CONNECTING)
+    channel_fail(c, "connect", ETIMEDOUT);
   else
-    conn_break(c, CONN_LOST_RETRY, CACHET_E_TIMEOUT, "it does not answer");
+    channel_break(c, CHANNEL_LOST_RETRY, CACHET_E_TIMEOUT,
+                  "it does not answer");
 }
 
 /* ---- Life ---------------------------------------------------------------- */
 
-static enum cachet_status resolve_unix(struct conn *c, const struct uri *u,
+static enum cachet_status resolve_unix(struct channel *c, const struct uri *u,
                                        struct cachet_error *err) {
   struct sockaddr_un *at = (struct sockaddr_un *)&c->addresses[0].at;
   if (strlen(u->path) >= sizeof at->sun_path)
@@ -527,7 +532,7 @@ static enum cachet_status resolve_unix(struct conn *c, const struct uri *u,
   return CACHET_OK;
 }
 
-static enum cachet_status resolve_tcp(struct conn *c, const struct uri *u,
+static enum cachet_status resolve_tcp(struct channel *c, const struct uri *u,
                                       struct cachet_error *err) {
   char port[8];
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
@@ -548,11 +553,11 @@ static enum cachet_status resolve_tcp(struct conn *c, const struct uri *u,
   return CACHET_OK;
 }
 
-enum cachet_status conn_new(const struct uri *u, bool open_image,
-                            int connect_timeout_ms, int request_timeout_ms,
-                            const struct conn_owner *owner, struct conn **out,
-                            struct cachet_error *err) {
-  struct conn *c = calloc(1, sizeof *c);
+enum cachet_status channel_new(const struct uri *u, bool open_image,
+                               int connect_timeout_ms, int request_timeout_ms,
+                               const struct channel_owner *owner,
+                               struct channel **out, struct cachet_error *err) {
+  struct channel *c = calloc(1, sizeof *c);
   if (!c)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
   c->fd = -1;
@@ -572,13 +577,13 @@ enum cachet_status conn_new(const struct uri *u, bool open_image,
   else
     status = resolve_tcp(c, u, err);
   if (status != CACHET_OK)
-    conn_free(c);
+    channel_free(c);
   else
     *out = c;
   return status;
 }
 
-void conn_free(struct conn *c) {
+void channel_free(struct channel *c) {
   if (!c)
     return;
   if (c->fd >= 0)
@@ -590,22 +595,22 @@ void conn_free(struct conn *c) {
   free(c);
 }
 
-enum conn_state conn_state(const struct conn *c) { return c->state; }
+enum channel_state channel_state(const struct channel *c) { return c->state; }
 
-const struct conn_limits *conn_limits(const struct conn *c) {
+const struct channel_limits *channel_limits(const struct channel *c) {
   return &c->limits;
 }
 
-const char *conn_place(const struct conn *c) { return c->place; }
+const char *channel_place(const struct channel *c) { return c->place; }
 
-int conn_fd(const struct conn *c) { return c->fd; }
+int channel_fd(const struct channel *c) { return c->fd; }
 
-short conn_events(const struct conn *c) {
-  if (c->state == CONN_CONNECTING)
+short channel_events(const struct channel *c) {
+  if (c->state == CHANNEL_CONNECTING)
     return POLLOUT;
   return c->out_start < c->out_end ? POLLIN | POLLOUT : POLLIN;
 }
 
-int64_t conn_deadline(const struct conn *c) { return c->deadline; }
+int64_t channel_deadline(const struct channel *c) { return c->deadline; }
 
-uint64_t conn_next_id(struct conn *c) { return c->next_id++; }
+uint64_t channel_next_id(struct channel *c) { return c->next_id++; }

@@ -1,0 +1,25 @@
+#!/bin/bash
+# The shared library and the archive export what the header declares, and
+# nothing else; the soname is the promised one.
+#   exports_test.sh SO ARCHIVE HEADER
+set -euo pipefail
+so=$1 archive=$2 header=$3
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+# Comments away, one declaration a line, the name before the first bracket.
+sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" | tr '\n' ' ' |
+  grep -o 'CACHET_API [^;]*;' | grep -o 'cachet_[a-z0-9_]* *(' |
+  grep -v 'cachet_[a-z]*_cb' | tr -d ' (' | sort -u >"$tmp/declared"
+
+nm -D --defined-only "$so" | awk '$2 != "A" {sub(/@.*/, "", $3); print $3}' |
+  sort -u >"$tmp/so"
+nm -g --defined-only "$archive" | awk 'NF == 3 {print $3}' |
+  sort -u >"$tmp/archive"
+
+test "$(wc -l <"$tmp/declared")" -gt 50
+diff "$tmp/declared" "$tmp/so"
+diff "$tmp/declared" "$tmp/archive"
+readelf -d "$so" | grep -q 'SONAME.*\[libcachet-client\.so\.1\]'
+# Only libc and protobuf-c are wanted from outside.
+! readelf -d "$so" | grep NEEDED | grep -v 'libprotobuf-c\|libc\.so\|libpthread\|ld-linux\|lib[a-z]*san\.so'

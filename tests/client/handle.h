@@ -1,0 +1,143 @@
+// Handles, files and sources for the tests of the client library.
+#ifndef TESTS_CLIENT_HANDLE_H
+#define TESTS_CLIENT_HANDLE_H
+
+#include <cachet/cachet.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+struct HandleClose {
+  void operator()(cachet *c) const { cachet_close(c); }
+};
+using Handle = std::unique_ptr<cachet, HandleClose>;
+
+inline cachet_options Options() {
+  cachet_options o = {};
+  o.struct_size = sizeof o;
+  return o;
+}
+
+// Bytes that differ from page to page and from place to place.
+inline std::vector<uint8_t> Content(size_t size, unsigned seed = 1) {
+  std::vector<uint8_t> bytes(size);
+  std::mt19937_64 random(seed);
+  for (size_t i = 0; i < size; i += 8) {
+    uint64_t word = random();
+    memcpy(&bytes[i], &word, std::min<size_t>(8, size - i));
+  }
+  return bytes;
+}
+
+// A directory whose name is short enough for a socket in it.
+class TempDir {
+public:
+  TempDir() {
+    char name[] = "/tmp/cachet-test-XXXXXX";
+    path_ = mkdtemp(name);
+  }
+  ~TempDir() {
+    std::string command = "rm -rf '" + path_ + "'";
+    if (system(command.c_str()) != 0)
+      perror("rm");
+  }
+  std::string File(const std::string &name) const { return path_ + "/" + name; }
+  std::string Write(const std::string &name,
+                    const std::vector<uint8_t> &bytes) const {
+    std::string path = File(name);
+    int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    EXPECT_GE(fd, 0);
+    size_t done = 0;
+    while (done < bytes.size()) {
+      ssize_t n = write(fd, &bytes[done], bytes.size() - done);
+      if (n <= 0) {
+        ADD_FAILURE() << "write: " << strerror(errno);
+        break;
+      }
+      done += static_cast<size_t>(n);
+    }
+    close(fd);
+    return path;
+  }
+
+private:
+  std::string path_;
+};
+
+inline Handle Open(const std::string &uri, const cachet_options &options) {
+  cachet *c = nullptr;
+  cachet_error err = {};
+  EXPECT_EQ(cachet_open(uri.c_str(), &options, &c, &err), CACHET_OK)
+      << err.message;
+  return Handle(c);
+}
+
+inline Handle Copy(cachet *c) {
+  cachet *copy = nullptr;
+  cachet_error err = {};
+  EXPECT_EQ(cachet_copy(c, &copy, &err), CACHET_OK) << err.message;
+  return Handle(copy);
+}
+
+// A scripted source for cachet_make().
+struct MadeSource {
+  explicit MadeSource(std::vector<uint8_t> content)
+      : bytes(std::move(content)) {}
+
+  cachet_source Table() {
+    cachet_source s = {};
+    s.struct_size = sizeof s;
+    s.size = bytes.size();
+    s.ctx = this;
+    s.map = [](void *ctx, uint64_t pos, size_t len, const void **out) {
+      return static_cast<MadeSource *>(ctx)->Map(pos, len, out);
+    };
+    s.unmap = [](void *ctx, const void *, size_t) {
+      static_cast<MadeSource *>(ctx)->n_unmaps++;
+    };
+    s.close = [](void *ctx) { static_cast<MadeSource *>(ctx)->n_closes++; };
+    return s;
+  }
+
+  Handle Make(cachet_options options = Options()) {
+    cachet_source table = Table();
+    cachet *c = nullptr;
+    cachet_error err = {};
+    EXPECT_EQ(cachet_make(&table, &options, &c, &err), CACHET_OK)
+        << err.message;
+    return Handle(c);
+  }
+
+  ssize_t Map(uint64_t pos, size_t len, const void **out) {
+    n_maps++;
+    if (before_map)
+      before_map(pos);
+    if (fail_with)
+      return -fail_with;
+    if (pos >= bytes.size())
+      return 0;
+    *out = &bytes[pos];
+    return static_cast<ssize_t>(
+        std::min({len, bytes.size() - static_cast<size_t>(pos), longest}));
+  }
+
+  std::vector<uint8_t> bytes;
+  int n_maps = 0, n_unmaps = 0, n_closes = 0;
+  int fail_with = 0;
+  size_t longest = SIZE_MAX;
+  std::function<void(uint64_t)> before_map;
+};
+
+#endif

@@ -1,0 +1,49 @@
+#!/bin/bash
+# A program builds against what is installed, with pkg-config's flags: shared
+# and static.
+#   link_test.sh SO ARCHIVE PC HEADER
+set -euo pipefail
+so=$1 archive=$2 pc=$3 header=$4
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+mkdir -p "$tmp/lib/pkgconfig" "$tmp/include/cachet"
+cp "$so" "$tmp/lib/libcachet-client.so.1"
+ln -s libcachet-client.so.1 "$tmp/lib/libcachet-client.so"
+cp "$archive" "$tmp/lib/libcachet-client.a"
+cp "$header" "$tmp/include/cachet/"
+sed "s,^prefix=.*,prefix=$tmp," "$pc" >"$tmp/lib/pkgconfig/libcachet-client.pc"
+export PKG_CONFIG_PATH=$tmp/lib/pkgconfig
+
+cat >"$tmp/program.c" <<'C'
+#include <cachet/cachet.h>
+#include <stdio.h>
+/* Names that the library uses inside: a program may have them too. */
+int fill_run(void) { return 1; }
+int image_new(void) { return 2; }
+int main(int argc, char **argv) {
+  cachet *c;
+  struct cachet_error err;
+  uint16_t v;
+  if (argc < 2 || cachet_open(argv[1], 0, &c, &err))
+    return 1;
+  if (cachet_get_u16be(c, 1, &v))
+    return 2;
+  printf("%x %d\n", v, fill_run() + image_new());
+  cachet_close(c);
+  return 0;
+}
+C
+printf 'abc' >"$tmp/image"
+cc=${CC:-gcc}
+# An instrumented library needs the instrumentation's runtime.
+flags=()
+if nm "$archive" | grep -q ' U __asan_'; then flags=(-fsanitize=address,undefined); fi
+if nm "$archive" | grep -q ' U __tsan_'; then flags=(-fsanitize=thread); fi
+$cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/program.c" \
+  $(pkg-config --libs libcachet-client) -o "$tmp/shared"
+test "$(LD_LIBRARY_PATH=$tmp/lib "$tmp/shared" "$tmp/image")" = "6263 3"
+rm "$tmp/lib/libcachet-client.so"
+$cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/program.c" \
+  $(pkg-config --static --libs libcachet-client) -o "$tmp/static"
+test "$("$tmp/static" "$tmp/image")" = "6263 3"

@@ -1,0 +1,287 @@
+// Everything that reads, against the bytes of the file.
+#include "tests/client/handle.h"
+
+namespace {
+
+struct Shape {
+  size_t size;
+  uint32_t page_size;
+  uint64_t cache_size;
+};
+
+class OracleTest : public testing::TestWithParam<Shape> {
+protected:
+  OracleTest() : bytes_(Content(GetParam().size)) {
+    cachet_options o = Options();
+    o.page_size = GetParam().page_size;
+    o.cache_size = GetParam().cache_size;
+    c_ = Open(dir_.Write("image", bytes_), o);
+  }
+
+  // Addresses around all the edges there are, and some at random.
+  uint64_t Address() {
+    uint64_t size = bytes_.size(), page = GetParam().page_size;
+    switch (random_() % 8) {
+    case 0:
+      return size - 9 + random_() % 18; // may wrap: just another address
+    case 1:
+      return (random_() % (size / page + 2)) * page - 4 + random_() % 8;
+    case 2:
+      return (1ull << 63) - 2 + random_() % 4;
+    case 3:
+      return UINT64_MAX - random_() % 9;
+    default:
+      return size ? random_() % size : 0;
+    }
+  }
+
+  uint64_t Length() {
+    switch (random_() % 8) {
+    case 0:
+      return 0;
+    case 1:
+      return random_() % (6 * GetParam().page_size);
+    case 2:
+      return CACHET_TO_END - random_() % 3;
+    case 3:
+      return GetParam().page_size + random_() % 3;
+    default:
+      return random_() % 64;
+    }
+  }
+
+  bool Within(uint64_t addr, uint64_t len) const {
+    return addr <= bytes_.size() && len <= bytes_.size() - addr;
+  }
+
+  void CheckLoad() {
+    uint64_t addr = Address(), page = GetParam().page_size;
+    size_t min_len = random_() % 5 ? random_() % 16 : random_() % (page + 3);
+    cachet_slice s = {};
+    cachet_status status = cachet_load(c_.get(), addr, min_len, &s);
+    if (min_len > page) {
+      EXPECT_EQ(status, CACHET_E_INVAL);
+      return;
+    }
+    uint64_t start = addr / page * page;
+    if (addr >= bytes_.size() || min_len > bytes_.size() - addr ||
+        addr - start + min_len > page) {
+      EXPECT_EQ(status, CACHET_END) << addr << " " << min_len;
+      return;
+    }
+    ASSERT_EQ(status, CACHET_OK) << cachet_errmsg(c_.get());
+    EXPECT_EQ(s.offset, start);
+    CheckSlice(s, std::min<uint64_t>(page, bytes_.size() - start));
+    EXPECT_EQ(cachet_slice_at(&s, addr), s.data + (addr - start));
+    EXPECT_EQ(cachet_slice_at(&s, s.offset + s.length), nullptr);
+    cachet_slice next = {};
+    status = cachet_next(c_.get(), &s, &next);
+    if (start + page >= bytes_.size()) {
+      EXPECT_EQ(status, CACHET_END);
+    } else {
+      ASSERT_EQ(status, CACHET_OK);
+      EXPECT_EQ(next.offset, start + page);
+      CheckSlice(next, std::min<uint64_t>(page, bytes_.size() - next.offset));
+      cachet_release(c_.get(), &next);
+    }
+    cachet_release(c_.get(), &s);
+  }
+
+  void CheckSlice(const cachet_slice &s, uint64_t len) {
+    ASSERT_EQ(s.length, len);
+    EXPECT_EQ(memcmp(s.data, &bytes_[s.offset], s.length), 0) << s.offset;
+  }
+
+  void CheckMap() {
+    uint64_t addr = Address(), len = Length();
+    cachet_slice s = {};
+    cachet_status status = cachet_map(c_.get(), addr, len, &s);
+    if (len == 0) {
+      EXPECT_EQ(status, CACHET_E_INVAL);
+    } else if (addr >= bytes_.size()) {
+      EXPECT_EQ(status, CACHET_END);
+    } else {
+      ASSERT_EQ(status, CACHET_OK) << cachet_errmsg(c_.get());
+      EXPECT_EQ(s.offset, addr);
+      CheckSlice(s, std::min<uint64_t>(len, bytes_.size() - addr));
+      cachet_release(c_.get(), &s);
+    }
+  }
+
+  void CheckRead() {
+    uint64_t addr = Address();
+    size_t len = Length() % (8 * GetParam().page_size);
+    std::vector<uint8_t> buf(len + 1);
+    cachet_status status = cachet_read(c_.get(), addr, buf.data(), len);
+    char *text = nullptr;
+    EXPECT_EQ(cachet_get_string(c_.get(), addr, len, &text), status);
+    if (len == 0) {
+      EXPECT_EQ(status, CACHET_OK);
+    } else if (!Within(addr, len)) {
+      EXPECT_EQ(status, CACHET_E_BOUNDS);
+    } else {
+      ASSERT_EQ(status, CACHET_OK) << cachet_errmsg(c_.get());
+      EXPECT_EQ(memcmp(buf.data(), &bytes_[addr], len), 0);
+      EXPECT_EQ(memcmp(text, &bytes_[addr], len), 0);
+      EXPECT_EQ(text[len], '\0');
+    }
+    free(text);
+  }
+
+  template <typename T>
+  void CheckGetter(cachet_status (*get)(cachet *, uint64_t, T *), bool big) {
+    uint64_t addr = Address();
+    T value = 0;
+    cachet_status status = get(c_.get(), addr, &value);
+    if (!Within(addr, sizeof(T))) {
+      EXPECT_EQ(status, CACHET_E_BOUNDS) << addr;
+      return;
+    }
+    ASSERT_EQ(status, CACHET_OK) << cachet_errmsg(c_.get());
+    uint64_t expected = 0;
+    for (size_t i = 0; i < sizeof(T); i++)
+      expected |= static_cast<uint64_t>(bytes_[addr + i])
+                  << 8 * (big ? sizeof(T) - 1 - i : i);
+    EXPECT_EQ(value, static_cast<T>(expected));
+  }
+
+  void CheckGetters() {
+    bool big = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    CheckGetter(cachet_get_u8, false);
+    CheckGetter(cachet_get_i8, false);
+    CheckGetter(cachet_get_u16le, false);
+    CheckGetter(cachet_get_u16be, true);
+    CheckGetter(cachet_get_u16ne, big);
+    CheckGetter(cachet_get_i16le, false);
+    CheckGetter(cachet_get_i16be, true);
+    CheckGetter(cachet_get_i16ne, big);
+    CheckGetter(cachet_get_u32le, false);
+    CheckGetter(cachet_get_u32be, true);
+    CheckGetter(cachet_get_u32ne, big);
+    CheckGetter(cachet_get_i32le, false);
+    CheckGetter(cachet_get_i32be, true);
+    CheckGetter(cachet_get_i32ne, big);
+    CheckGetter(cachet_get_u64le, false);
+    CheckGetter(cachet_get_u64be, true);
+    CheckGetter(cachet_get_u64ne, big);
+    CheckGetter(cachet_get_i64le, false);
+    CheckGetter(cachet_get_i64be, true);
+    CheckGetter(cachet_get_i64ne, big);
+  }
+
+  void CheckIter() {
+    uint64_t addr = Address(), len = Length();
+    std::vector<uint8_t> seen;
+    cachet_status status = cachet_iter(
+        c_.get(), addr, len,
+        [](void *arg, uint8_t byte) {
+          auto *v = static_cast<std::vector<uint8_t> *>(arg);
+          v->push_back(byte);
+          return v->size() == 20000 ? 1 : 0;
+        },
+        &seen);
+    uint64_t size = bytes_.size();
+    if (len == 0) {
+      EXPECT_EQ(status, CACHET_OK);
+      return;
+    }
+    if (len == CACHET_TO_END && addr <= size)
+      len = size - addr;
+    if (!Within(addr, len)) {
+      EXPECT_EQ(status, CACHET_E_BOUNDS);
+      EXPECT_TRUE(seen.empty());
+      return;
+    }
+    ASSERT_EQ(status, CACHET_OK) << cachet_errmsg(c_.get());
+    ASSERT_EQ(seen.size(), std::min<uint64_t>(len, 20000));
+    EXPECT_TRUE(std::equal(seen.begin(), seen.end(), bytes_.begin() + addr));
+  }
+
+  void CheckSeq() {
+    uint64_t addr = Address(), size = bytes_.size(),
+             page = GetParam().page_size;
+    cachet_seq seq;
+    cachet_status status = cachet_seq_begin(c_.get(), addr, &seq);
+    if (addr > size) {
+      EXPECT_EQ(status, CACHET_E_BOUNDS);
+      return;
+    }
+    ASSERT_EQ(status, CACHET_OK);
+    for (int i = 0; i < 5; i++) {
+      cachet_slice s = {};
+      status = cachet_seq_next(&seq, &s);
+      if (addr == size) {
+        EXPECT_EQ(status, CACHET_END);
+        break;
+      }
+      ASSERT_EQ(status, CACHET_OK);
+      EXPECT_EQ(s.offset, addr);
+      uint64_t end = std::min((addr / page + 1) * page, size);
+      CheckSlice(s, end - addr);
+      addr = end;
+    }
+    cachet_seq_end(&seq);
+  }
+
+  void CheckAsking() {
+    uint64_t addr = Address(), len = Length(), page = GetParam().page_size,
+             size = bytes_.size();
+    uint64_t n = 0;
+    if (addr < size && len) {
+      uint64_t last = addr + std::min(len, size - addr) - 1;
+      n = last / page - addr / page + 1;
+    }
+    EXPECT_EQ(cachet_pages(c_.get(), addr, len), n);
+    if (addr >= size) {
+      EXPECT_FALSE(cachet_is_cached(c_.get(), addr));
+    }
+    if (random_() % 16 == 0) {
+      EXPECT_EQ(cachet_invalidate(c_.get(), addr, len % (3 * page)), CACHET_OK);
+      if (addr < size && len % (3 * page)) {
+        EXPECT_FALSE(cachet_is_cached(c_.get(), addr));
+      }
+    }
+    if (random_() % 16 == 0) {
+      EXPECT_EQ(cachet_prefetch(c_.get(), addr, len), CACHET_OK);
+    }
+  }
+
+  TempDir dir_;
+  std::vector<uint8_t> bytes_;
+  Handle c_;
+  std::mt19937_64 random_{20240229};
+};
+
+TEST_P(OracleTest, EveryCallAgreesWithTheBytesOfTheFile) {
+  ASSERT_EQ(cachet_size(c_.get()), bytes_.size());
+  ASSERT_EQ(cachet_page_size(c_.get()), GetParam().page_size);
+  for (int i = 0; i < 800 && !HasFailure(); i++) {
+    CheckLoad();
+    CheckMap();
+    CheckRead();
+    CheckGetters();
+    CheckIter();
+    CheckSeq();
+    CheckAsking();
+  }
+}
+
+std::vector<Shape> Shapes() {
+  std::vector<Shape> shapes;
+  for (uint32_t page : {4096u, 16384u, 65536u})
+    for (size_t size : {0u, 1u, 511u, 4096u, 4097u, 1u << 20, (2u << 20) + 13})
+      for (uint64_t pages : {3u, 40u})
+        shapes.push_back({size, page, pages * page});
+  return shapes;
+}
+
+std::string ShapeName(const testing::TestParamInfo<Shape> &info) {
+  return std::to_string(info.param.size) + "BytesInPagesOf" +
+         std::to_string(info.param.page_size) + "CacheOf" +
+         std::to_string(info.param.cache_size);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, OracleTest, testing::ValuesIn(Shapes()),
+                         ShapeName);
+
+} // namespace

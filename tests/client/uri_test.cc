@@ -1,0 +1,150 @@
+#include "client/uri.h"
+
+#include <gtest/gtest.h>
+
+#include <stdlib.h>
+
+#include <string>
+
+namespace {
+
+struct Parsed {
+  cachet_status status;
+  uri_kind kind = URI_FILE;
+  std::string path, host, image, message;
+  int port = 0;
+};
+
+Parsed Parse(const std::string &text) {
+  struct uri u = {};
+  cachet_error err = {};
+  Parsed p;
+  p.status = uri_parse(text.c_str(), &u, &err);
+  if (p.status == CACHET_OK) {
+    p.kind = u.kind;
+    p.path = u.path ? u.path : "";
+    p.host = u.host ? u.host : "";
+    p.image = u.image ? u.image : "";
+    p.port = u.port;
+    uri_fini(&u);
+  } else {
+    p.message = err.message;
+  }
+  return p;
+}
+
+TEST(UriTest, WhatHasNoSchemeIsAPath) {
+  for (const char *path :
+       {"disk.img", "./a:b", "/x:y", "a%20b", "dir/a:b", "1:2", "a?b#c"}) {
+    Parsed p = Parse(path);
+    EXPECT_EQ(p.status, CACHET_OK) << path;
+    EXPECT_EQ(p.kind, URI_FILE);
+    EXPECT_EQ(p.path, path);
+  }
+}
+
+TEST(UriTest, AFileUriIsDecoded) {
+  EXPECT_EQ(Parse("file:a%20b%2Cc%3f").path, "a b,c?");
+  EXPECT_EQ(Parse("FILE:/x").path, "/x");
+  EXPECT_EQ(Parse("file:///x").path, "///x");
+}
+
+TEST(UriTest, AUnixUriNamesImageAndSocket) {
+  Parsed p = Parse("cachet+unix:///vm7?socket=/run/a%20b");
+  EXPECT_EQ(p.status, CACHET_OK);
+  EXPECT_EQ(p.kind, URI_UNIX);
+  EXPECT_EQ(p.image, "vm7");
+  EXPECT_EQ(p.path, "/run/a b");
+  EXPECT_EQ(Parse("cachet+unix:///?socket=s").image, "");
+}
+
+TEST(UriTest, WithoutASocketItIsTheDefaultOne) {
+  setenv("CACHET_SOCKET", "/somewhere/s", 1);
+  EXPECT_EQ(Parse("cachet+unix:///x").path, "/somewhere/s");
+  unsetenv("CACHET_SOCKET");
+  setenv("XDG_RUNTIME_DIR", "/nowhere", 1);
+  EXPECT_EQ(Parse("cachet+unix:///x").path, "/run/cachetd/cachetd.sock");
+  char dir[] = "/tmp/cachet-uri-XXXXXX";
+  ASSERT_NE(mkdtemp(dir), nullptr);
+  std::string path = std::string(dir) + "/cachetd.sock";
+  fclose(fopen(path.c_str(), "w"));
+  setenv("XDG_RUNTIME_DIR", dir, 1);
+  EXPECT_EQ(Parse("cachet+unix:///x").path, path);
+  remove(path.c_str());
+  remove(dir);
+}
+
+TEST(UriTest, ATcpUriNamesHostPortAndImage) {
+  Parsed p = Parse("cachet://example.org:99/vm7");
+  EXPECT_EQ(p.kind, URI_TCP);
+  EXPECT_EQ(p.host, "example.org");
+  EXPECT_EQ(p.port, 99);
+  EXPECT_EQ(p.image, "vm7");
+  p = Parse("cachet://[::1]:65535/");
+  EXPECT_EQ(p.host, "::1");
+  EXPECT_EQ(p.port, 65535);
+  EXPECT_EQ(p.image, "");
+  p = Parse("cachet://[::1]");
+  EXPECT_EQ(p.host, "::1");
+  EXPECT_EQ(p.port, 10819);
+}
+
+TEST(UriTest, WhatIsWrongIsInvalid) {
+  std::string longest(200, 'x');
+  for (const std::string &text : std::vector<std::string>{
+           "",
+           "file:",
+           "file:a%",
+           "file:a%2",
+           "file:a%zz",
+           "file:a%00b",
+           "file:a?b=c",
+           "file:a#b",
+           "file://host/x",
+           "nbd://x/y",
+           "a:b",
+           "cachet+unix:x",
+           "cachet+unix://host/x",
+           "cachet+unix:///a/b",
+           "cachet+unix:///a%2Fb",
+           "cachet+unix:///a?socket=",
+           "cachet+unix:///a?socket=a&socket=b",
+           "cachet+unix:///a?port=1",
+           "cachet+unix:///a?sock=1",
+           "cachet+unix:///a?socket",
+           "cachet+unix:///a?socket=a&",
+           "cachet+unix:///a?socket=" + longest,
+           "cachet:///x",
+           "cachet://:1/x",
+           "cachet://h:/x",
+           "cachet://h:0/x",
+           "cachet://h:65536/x",
+           "cachet://h:99999999999999999999/x",
+           "cachet://h:1x/x",
+           "cachet://u@h/x",
+           "cachet://[::1/x",
+           "cachet://[::1]x/x",
+           "cachet://h/x/y",
+           "cachet://h/x?socket=s",
+           "cachet:x",
+           "cachet://h/" + longest + longest,
+       }) {
+    Parsed p = Parse(text);
+    EXPECT_EQ(p.status, CACHET_E_INVAL) << text;
+    EXPECT_NE(p.message, "") << text;
+  }
+}
+
+TEST(UriTest, AnUnknownSchemeIsNamed) {
+  EXPECT_NE(Parse("nbd://x/y").message.find("\"nbd:\""), std::string::npos);
+}
+
+TEST(UriTest, ASocketPathThatIsTooLongSaysHowLongItMayBe) {
+  EXPECT_NE(Parse("cachet+unix:///a?socket=" + std::string(108, 'x'))
+                .message.find("107"),
+            std::string::npos);
+  EXPECT_EQ(Parse("cachet+unix:///a?socket=" + std::string(107, 'x')).status,
+            CACHET_OK);
+}
+
+} // namespace

@@ -1,0 +1,421 @@
+// The server against peers that break the rules.  Each test ends by seeing
+// that a well-behaved client is served as ever.
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <memory>
+
+#include "proto/status.h"
+#include "tests/support/test_server.h"
+
+namespace {
+
+constexpr uint64_t kSize = 4 << 20;
+
+void Append32(std::vector<uint8_t> *bytes, uint32_t n) {
+  for (int i = 0; i < 4; i++)
+    bytes->push_back(static_cast<uint8_t>(n >> (8 * i)));
+}
+
+// A frame whose lengths need not be true.
+std::vector<uint8_t> RawFrame(uint32_t message_len, uint32_t payload_len,
+                              const std::vector<uint8_t> &message) {
+  std::vector<uint8_t> frame;
+  Append32(&frame, message_len);
+  Append32(&frame, payload_len);
+  frame.insert(frame.end(), message.begin(), message.end());
+  return frame;
+}
+
+class HostileTest : public testing::Test {
+protected:
+  void Serve() {
+    server_ = std::make_unique<TestServer>(
+        std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk_}},
+        options_);
+    good_ = std::make_unique<WireClient>(server_->Unix());
+    image_ = good_->Start().image;
+  }
+
+  void ExpectOthersAreServed() {
+    EXPECT_EQ(good_->Read(image_, 12345, 100).bytes,
+              FakeSource::Bytes(12345, 100));
+    WireClient fresh = server_->Tcp();
+    fresh.Start();
+    EXPECT_EQ(fresh.Read(image_, 0, 100).bytes, FakeSource::Bytes(0, 100));
+  }
+
+  // The peer is told that it broke the protocol, with this id, and closed.
+  void ExpectFailed(WireClient *client, uint64_t id, int status) {
+    Frame frame = client->Receive();
+    EXPECT_TRUE(frame.is_error());
+    EXPECT_EQ(frame.id, id);
+    EXPECT_EQ(frame.status, status) << frame.message;
+    EXPECT_FALSE(frame.message.empty());
+    EXPECT_TRUE(client->Receive().is_end());
+    ExpectOthersAreServed();
+  }
+
+  FakeSource disk_{kSize};
+  TestServer::Options options_;
+  std::unique_ptr<TestServer> server_;
+  std::unique_ptr<WireClient> good_;
+  uint32_t image_ = 0;
+};
+
+TEST_F(HostileTest, AnUnknownVersionIsRefused) {
+  Serve();
+  for (bool tcp : {false, true}) {
+    WireClient client = tcp ? server_->Tcp() : server_->Unix();
+    client.SendHello(5, 2, 9);
+    ExpectFailed(&client, 5, WIRE_E_PROTO);
+  }
+}
+
+TEST_F(HostileTest, ARangeOfVersionsWithOursInItIsWelcome) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.SendHello(5, 0, 9);
+  EXPECT_EQ(client.Receive().kind, CACHET__WIRE__MESSAGE__BODY_WELCOME);
+}
+
+TEST_F(HostileTest, TheFirstMessageMustBeHello) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.SendOpen(3, "disk");
+  ExpectFailed(&client, 3, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, ASecondHelloIsRefused) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendHello(9);
+  ExpectFailed(&client, 9, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, GarbageInsteadOfAFrameIsRefused) {
+  Serve();
+  for (bool tcp : {false, true}) {
+    WireClient client = tcp ? server_->Tcp() : server_->Unix();
+    std::string text = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.SendRaw(std::vector<uint8_t>(text.begin(), text.end()));
+    ExpectFailed(&client, 0, WIRE_E_PROTO);
+  }
+}
+
+TEST_F(HostileTest, AFrameLongerThanTheLimitIsRefusedByItsHeader) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRaw(RawFrame(options_.limit.max_message + 1, 0, {}));
+  ExpectFailed(&client, 0, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, TheLongestLengthsAreRefused) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRaw(RawFrame(UINT32_MAX, UINT32_MAX, {}));
+  ExpectFailed(&client, 0, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, ARequestHasNoPayload) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRaw(RawFrame(2, 1, {8, 1}));
+  ExpectFailed(&client, 0, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, ALengthThatReachesPastItsMessageIsRefused) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  // Field 4 (Read), 100 bytes long, of which there are two.
+  client.SendRaw(RawFrame(6, 0, {8, 1, 0x22, 100, 8, 1}));
+  ExpectFailed(&client, 0, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, ATruncatedMessageIsRefused) {
+  Serve();
+  Cachet__Wire__Open open = CACHET__WIRE__OPEN__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  open.image = const_cast<char *>("disk");
+  msg.id = 3;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPEN;
+  msg.open = &open;
+  std::vector<uint8_t> whole = WireClient::Pack(msg);
+  std::vector<uint8_t> body(whole.begin() + FRAME_HEADER_LEN, whole.end());
+  for (size_t len = 0; len < body.size(); len++) {
+    WireClient client = server_->Unix();
+    client.Start();
+    client.SendRaw(RawFrame(static_cast<uint32_t>(len), 0,
+                            {body.begin(), body.begin() + long(len)}));
+    Frame frame = client.Receive();
+    EXPECT_EQ(frame.status, WIRE_E_PROTO) << len;
+    EXPECT_TRUE(client.Receive().is_end());
+  }
+  ExpectOthersAreServed();
+}
+
+TEST_F(HostileTest, UnknownFieldsAreIgnored) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  // id 3; field 1000, a string; List.
+  client.SendRaw(RawFrame(9, 0, {8, 3, 0xc2, 0x3e, 2, 'h', 'i', 0x3a, 0}));
+  Frame frame = client.Receive();
+  EXPECT_EQ(frame.kind, CACHET__WIRE__MESSAGE__BODY_IMAGES);
+  EXPECT_EQ(frame.id, 3u);
+}
+
+TEST_F(HostileTest, AMessageWithoutABodyIsRefused) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRaw(RawFrame(2, 0, {8, 3}));
+  ExpectFailed(&client, 0, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, AnAnswerIsNoRequest) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  Cachet__Wire__Done done = CACHET__WIRE__DONE__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = 8;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DONE;
+  msg.done = &done;
+  client.SendMessage(msg);
+  ExpectFailed(&client, 8, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, TheIdZeroIsRefused) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendList(0);
+  ExpectFailed(&client, 0, WIRE_E_PROTO);
+}
+
+TEST_F(HostileTest, AnIdThatIsInFlightIsRefused) {
+  Serve();
+  disk_.ShutGate();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRead(7, image_, {{0, 10}});
+  client.SendRead(7, image_, {{8192, 10}});
+  Frame frame = client.Receive();
+  EXPECT_EQ(frame.id, 7u);
+  EXPECT_EQ(frame.status, WIRE_E_PROTO);
+  EXPECT_TRUE(client.Receive().is_end());
+  disk_.OpenGate();
+  ExpectOthersAreServed();
+}
+
+TEST_F(HostileTest, TooManyRangesAreRefusedAndTheConnectionStays) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRead(7, image_, Ranges(options_.limit.max_ranges + 1, {0, 1}));
+  Frame frame = client.Receive();
+  EXPECT_EQ(frame.id, 7u);
+  EXPECT_EQ(frame.status, WIRE_E_INVAL);
+  EXPECT_EQ(client.Read(image_, 0, 10).status, 0);
+  client.SendRead(8, image_, Ranges(options_.limit.max_ranges, {5, 1}));
+  EXPECT_EQ(client.ReceiveRead(8).bytes.size(), options_.limit.max_ranges);
+}
+
+TEST_F(HostileTest, AMillionRangesAreAFrameTooLong) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  // The server answers to the header, so not all of it may be sent.
+  client.SendRead(7, image_, Ranges(1000000, {0, 1}));
+  EXPECT_EQ(client.Receive().status, WIRE_E_PROTO);
+  EXPECT_TRUE(client.AwaitClose());
+  ExpectOthersAreServed();
+}
+
+TEST_F(HostileTest, MoreBytesThanOneReadMayAskForAreRefused) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  for (const Ranges &ranges :
+       {Ranges{{0, options_.limit.max_read + 1}},
+        Ranges(17, {0, kSize}), // each is within the image
+        Ranges{{0, UINT64_MAX}, {0, 2}}}) {
+    client.SendRead(7, image_, ranges);
+    EXPECT_EQ(client.ReceiveRead(7).status, WIRE_E_INVAL);
+  }
+  EXPECT_EQ(client.Read(image_, 0, 10).status, 0);
+}
+
+TEST_F(HostileTest, WaitingRequestsMayHoldSoManyRangesAndNoMore) {
+  options_.limit.max_held_ranges = 100;
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  disk_.ShutGate();
+  client.SendRead(7, image_, Ranges(60, {0, 1}));
+  client.SendRead(8, image_, Ranges(60, {0, 1}));
+  Frame frame = client.Receive();
+  EXPECT_EQ(frame.id, 8u);
+  EXPECT_EQ(frame.status, WIRE_E_INVAL);
+  disk_.OpenGate();
+  EXPECT_EQ(client.ReceiveRead(7).bytes.size(), 60u);
+}
+
+// ---- Time -------------------------------------------------------------------
+
+TEST_F(HostileTest, WhoConnectsAndSaysNothingIsClosed) {
+  options_.limit.handshake_timeout_ms = 50;
+  Serve();
+  WireClient client = server_->Unix();
+  ExpectFailed(&client, 0, WIRE_E_TIMEOUT);
+}
+
+TEST_F(HostileTest, WhoSendsHalfAMessageIsClosed) {
+  options_.limit.partial_timeout_ms = 50;
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRaw({1, 0, 0});
+  ExpectFailed(&client, 0, WIRE_E_TIMEOUT);
+}
+
+TEST_F(HostileTest, WhoTricklesAMessageGetsNoMoreTimeForEachByte) {
+  options_.limit.partial_timeout_ms = 100;
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRaw(RawFrame(60000, 0, {}));
+  // A byte whenever nothing has come back for a while, until it is closed.
+  pollfd p = {client.fd(), POLLIN, 0};
+  int n_sent = 0;
+  while (poll(&p, 1, 5) == 0 && n_sent < 10000)
+    n_sent += client.SendRaw({0});
+  EXPECT_LT(n_sent, 10000);
+  ExpectFailed(&client, 0, WIRE_E_TIMEOUT);
+}
+
+TEST_F(HostileTest, AQuietConnectionIsNeverClosed) {
+  options_.limit.handshake_timeout_ms = 20;
+  options_.limit.partial_timeout_ms = 20;
+  options_.limit.unread_timeout_ms = 20;
+  options_.limit.linger_ms = 20;
+  server_ = std::make_unique<TestServer>(
+      std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk_}},
+      options_);
+  WireClient quiet = server_->Unix();
+  uint32_t image = quiet.Start().image;
+  // Meanwhile others run into each limit several times over.
+  for (int i = 0; i < 5; i++) {
+    WireClient silent = server_->Unix();
+    EXPECT_TRUE(silent.AwaitClose());
+  }
+  EXPECT_EQ(quiet.Read(image, 0, 10).status, 0);
+}
+
+TEST_F(HostileTest, WhoDoesNotCloseAfterAnErrorIsClosed) {
+  options_.limit.linger_ms = 50;
+  Serve();
+  WireClient client = server_->Unix();
+  client.SendRaw(RawFrame(UINT32_MAX, 0, {}));
+  EXPECT_TRUE(client.Receive().is_error());
+  pollfd p = {client.fd(), 0, 0};
+  EXPECT_EQ(poll(&p, 1, 30000), 1); // POLLHUP: closed on both sides
+  EXPECT_TRUE(p.revents & POLLHUP);
+  ExpectOthersAreServed();
+}
+
+// ---- A peer that does not read ----------------------------------------------
+
+class UnreadTest : public HostileTest {
+protected:
+  // Asks for far more than a socket holds, and reads nothing.
+  void AskForMuch(WireClient *client) {
+    client->Start();
+    for (uint64_t i = 0; i < 64; i++)
+      client->SendRead(100 + i, image_, {{0, kSize}});
+  }
+};
+
+TEST_F(UnreadTest, ItIsClosedAfterAWhile) {
+  options_.limit.unread_timeout_ms = 100;
+  Serve();
+  for (bool tcp : {false, true}) {
+    WireClient client = tcp ? server_->Tcp() : server_->Unix();
+    AskForMuch(&client);
+    while (good_->Stats()["connections"] != 1)
+      ;
+    EXPECT_TRUE(client.AwaitClose());
+    ExpectOthersAreServed();
+    while (good_->Stats()["connections"] != 1)
+      ;
+  }
+}
+
+TEST_F(UnreadTest, ItsMemoryIsBoundedAndOthersAreServedMeanwhile) {
+  Serve();
+  EXPECT_EQ(good_->Read(image_, 0, kSize).status, 0); // all is resident
+  size_t before = mallinfo2().uordblks;
+  std::vector<WireClient> clients;
+  for (int i = 0; i < 8; i++) {
+    clients.push_back(server_->Unix());
+    AskForMuch(&clients.back());
+  }
+  for (int i = 0; i < 100; i++)
+    ASSERT_EQ(good_->Read(image_, 5, 100).bytes, FakeSource::Bytes(5, 100));
+  // 2 GiB were asked for.
+  EXPECT_LT(mallinfo2().uordblks, before + (16u << 20));
+}
+
+TEST_F(UnreadTest, ItDoesNotKeepWhatIsFetchedForIt) {
+  options_.cache_size = 256 << 10; // nothing stays for long
+  options_.limit.max_worker_fetch = 1 << 20;
+  options_.n_workers = 1;
+  Serve();
+  std::vector<WireClient> clients;
+  for (int i = 0; i < 16; i++) {
+    clients.push_back(server_->Unix());
+    AskForMuch(&clients.back());
+  }
+  // If each kept its share, no allowance would be left for this one.
+  EXPECT_EQ(good_->Read(image_, 0, kSize).bytes, FakeSource::Bytes(0, kSize));
+}
+
+TEST_F(UnreadTest, NoticesForItDoNotPileUp) {
+  Serve();
+  WireClient client = server_->Unix();
+  AskForMuch(&client);
+  size_t before = mallinfo2().uordblks;
+  for (uint64_t i = 0; i < 5000; i++) {
+    good_->SendInvalidate(100 + i, image_, i % 1000 * 4096, 4096);
+    ASSERT_TRUE(good_->ReceiveAnswer().is_done());
+  }
+  good_->notices().clear();
+  good_->notices().shrink_to_fit();
+  EXPECT_LT(mallinfo2().uordblks, before + (4u << 20));
+  // It reads at last, and finds one notice for all of them among its answers.
+  int n_notices = 0, n_last = 0;
+  uint64_t from = UINT64_MAX, to = 0;
+  while (n_last < 64) {
+    Frame frame = client.Receive();
+    ASSERT_FALSE(frame.is_end());
+    n_last += frame.is_data() && frame.last;
+    for (auto &range : frame.ranges) {
+      n_notices++;
+      from = std::min(from, range.first);
+      to = std::max(to, range.first + range.second);
+    }
+  }
+  EXPECT_EQ(from, 0u);
+  EXPECT_EQ(to, 1000 * 4096u);
+  EXPECT_LT(n_notices, 100);
+}
+
+} // namespace

@@ -1,0 +1,132 @@
+// The daemon as a process: how it starts, fails to start, and ends.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "tests/support/daemon_process.h"
+#include "tests/support/wire_client.h"
+
+namespace {
+
+using testing::HasSubstr;
+
+class StartTest : public testing::Test {
+protected:
+  StartTest() : image_(directory_ / "disk.img"), socket_(directory_ / "s") {
+    bytes_ = WriteRandomFile(image_, 10000, 1);
+  }
+
+  // It ends at once, with that status and that message.
+  void ExpectFailure(const std::vector<std::string> &args, int status,
+                     const std::string &message) {
+    DaemonProcess daemon(args);
+    EXPECT_FALSE(daemon.ready()) << message;
+    EXPECT_EQ(daemon.Wait(), status) << message;
+    EXPECT_THAT(daemon.log(), HasSubstr(message));
+  }
+
+  TempDir directory_;
+  std::string image_, socket_;
+  std::vector<uint8_t> bytes_;
+};
+
+TEST_F(StartTest, ItServesAFileAndEndsInGoodOrderOnSigterm) {
+  for (int signal : {SIGTERM, SIGINT}) {
+    DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_,
+                          "--listen", "tcp:127.0.0.1:0"});
+    ASSERT_TRUE(daemon.ready()) << daemon.log();
+    EXPECT_THAT(daemon.log(), HasSubstr("event=ready"));
+    WireClient client = WireClient::Unix(socket_);
+    Frame opened = client.Start();
+    EXPECT_EQ(opened.size, 10000u);
+    EXPECT_EQ(client.Read(opened.image, 0, 10000).bytes, bytes_);
+    daemon.Kill(signal);
+    EXPECT_TRUE(client.Receive().is_end());
+    EXPECT_EQ(daemon.Wait(), 0) << daemon.log();
+    EXPECT_NE(access(socket_.c_str(), F_OK), 0);
+  }
+}
+
+TEST_F(StartTest, ABadCommandLineIsStatusTwo) {
+  ExpectFailure({}, 2, "no image");
+  ExpectFailure({"--image", image_, "--page-size", "5000"}, 2, "power of two");
+  ExpectFailure({"--image", image_, "--image", image_}, 2, "used twice");
+}
+
+TEST_F(StartTest, AnImageThatCannotBeOpenedIsStatusOne) {
+  std::string listen = "unix:" + socket_;
+  ExpectFailure({"--image", directory_ / "none", "--listen", listen}, 1,
+                "No such file or directory");
+  ExpectFailure({"--image", directory_.path(), "--listen", listen}, 1,
+                "Is a directory");
+  ExpectFailure({"--image", "/dev/null", "--listen", listen}, 1,
+                "neither a file nor a block device");
+}
+
+TEST_F(StartTest, AnUnreadableImageIsStatusOne) {
+  ASSERT_EQ(chmod(image_.c_str(), 0), 0);
+  std::thread([this] { // capabilities belong to a thread, in the kernel
+    if (geteuid() == 0) {
+      prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
+      prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
+    }
+    ExpectFailure({"--image", image_, "--listen", "unix:" + socket_}, 1,
+                  "Permission denied");
+  })
+      .join();
+}
+
+TEST_F(StartTest, ASocketInUseIsStatusOneAndItsOwnerLivesOn) {
+  DaemonProcess first({"--image", image_, "--listen", "unix:" + socket_});
+  ASSERT_TRUE(first.ready());
+  ExpectFailure({"--image", image_, "--listen", "unix:" + socket_}, 1,
+                "in use");
+  WireClient client = WireClient::Unix(socket_);
+  EXPECT_EQ(client.Start().size, 10000u);
+}
+
+TEST_F(StartTest, ItTakesOverTheSocketOfADaemonThatWasKilled) {
+  {
+    DaemonProcess first({"--image", image_, "--listen", "unix:" + socket_});
+    ASSERT_TRUE(first.ready());
+    first.Kill(SIGKILL);
+    first.Wait();
+  }
+  ASSERT_EQ(access(socket_.c_str(), F_OK), 0);
+  DaemonProcess second({"--image", image_, "--listen", "unix:" + socket_});
+  ASSERT_TRUE(second.ready()) << second.log();
+  EXPECT_EQ(WireClient::Unix(socket_).Start().size, 10000u);
+}
+
+TEST_F(StartTest, WhenDescriptorsRunOutItWaitsAndGoesOn) {
+  DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready());
+  rlim_t few = static_cast<rlim_t>(daemon.n_fds()) + 4;
+  rlimit limit = {few, few};
+  ASSERT_EQ(prlimit(daemon.pid(), RLIMIT_NOFILE, &limit, nullptr), 0);
+  std::vector<WireClient> clients;
+  for (int i = 0; i < 20; i++) // the backlog takes them all
+    clients.push_back(WireClient::Unix(socket_));
+  while (daemon.log().find("accept-paused") == std::string::npos)
+    usleep(1000);
+  EXPECT_EQ(clients[0].Start().size, 10000u);
+  clients.clear();
+  EXPECT_EQ(WireClient::Unix(socket_).Start().size, 10000u);
+}
+
+TEST_F(StartTest, HelpAndVersionAreNoFailures) {
+  for (const char *option : {"--help", "--version"}) {
+    DaemonProcess daemon({option});
+    EXPECT_EQ(daemon.Wait(), 0);
+  }
+}
+
+} // namespace

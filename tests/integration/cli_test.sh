@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Bad input to cachetd and cachet, each with a clear message and the right exit
+# status; and what the commands do when all is well.
+#
+#   cli_test.sh CHECKS CACHETD CACHET
+source "$1"
+cachetd=$(realpath -- "$2")
+cachet=$(realpath -- "$3")
+img=$work/disk.img
+sock=$work/sock
+head -c 300001 /dev/urandom >"$img"
+
+starts_badly() { fails_with 1 "$1" "$cachetd" --listen "unix:$work/other" "${@:2}"; }
+is_rejected() { fails_with 2 "$@"; }
+
+# ---- cachetd: what fails at start is 1, a bad command line 2
+check "no such image" starts_badly 'none\.img.*No such file' --image "$work/none.img"
+check "a directory as image" starts_badly 'is a directory|Is a directory' --image "$work"
+check "a character device as image" starts_badly '/dev/null' --image /dev/null
+unreadable() {
+  # As another user, where we may become one: root reads everything.
+  chmod 0755 "$work" && cp "$img" "$work/secret" && chmod 0000 "$work/secret"
+  local as=()
+  if [ "$(id -u)" -eq 0 ]; then
+    as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+  fi
+  mkdir -m 0777 "$work/pub"
+  fails_with 1 'secret.*Permission denied' "${as[@]}" "$cachetd" \
+    --listen "unix:$work/pub/s" --image "$work/secret"
+}
+check "an unreadable file as image" unreadable
+check "no image at all" is_rejected 'image' "$cachetd"
+check "a name used twice" is_rejected 'twice|already|used' "$cachetd" --image "a=$img" --image "a=$img"
+check "a name that follows from two paths" is_rejected 'twice|already|used' "$cachetd" --image "$img" --image "$img"
+check "a bad name" is_rejected 'name' "$cachetd" --image "$work/sp ace.img"
+for size in 17E 99999999999999999999 16777216T 18446744073709551615K -1 "" 1X 0x; do
+  check "a cache of \"$size\"" is_rejected 'cache-size' "$cachetd" --image "$img" --cache-size "$size"
+done
+for size in 0 1 2048 4095 5000 12288 4M 18446744073709555712; do
+  check "pages of $size" is_rejected 'page-size' "$cachetd" --image "$img" --page-size "$size"
+done
+long=$(printf 'x%.0s' {1..120})
+check "a socket path too long" is_rejected 'a socket.s can have 107' "$cachetd" --image "$img" --listen "unix:/tmp/$long"
+check "an address of no kind" is_rejected 'udp' "$cachetd" --image "$img" --listen udp:1
+check "a port that is none" is_rejected '70000' "$cachetd" --image "$img" --listen tcp:127.0.0.1:70000
+check "a TCP address that is not loopback" is_rejected '(loopback|0\.0\.0\.0)' "$cachetd" --image "$img" --listen tcp:0.0.0.0:1
+check "a source of no kind" is_rejected 'gopher' "$cachetd" --image gopher://x/y
+check "an option of an image that is none" is_rejected 'colour' "$cachetd" --image "$img,colour=red"
+check "an option that is none" is_rejected 'frobnicate' "$cachetd" --frobnicate
+check "a log level that is none" is_rejected 'loud' "$cachetd" --image "$img" --log-level loud
+check "no workers" is_rejected 'workers' "$cachetd" --image "$img" --workers 0
+check "a share that is neither" is_rejected 'maybe' "$cachetd" --image "$img" --share maybe
+check "what is no option" is_rejected 'stray' "$cachetd" --image "$img" stray
+prints() { "${@:2}" </dev/null | grep -qE -- "$1"; }
+check "cachetd --help" prints '--cache-size' "$cachetd" --help
+check "cachetd --version" prints 'cachetd .*[0-9]' "$cachetd" --version
+
+# ---- sockets: in use, stale, no socket
+touch "$work/file"
+check "a socket path that is a file" fails_with 1 'file' "$cachetd" --image "$img" --listen "unix:$work/file"
+check "and the file is left alone" [ -f "$work/file" ]
+check "a daemon starts" start_daemon "$cachetd" --image "disk=$img" --listen "unix:$sock"
+check "the socket is 0660" [ "$(stat -c %a "$sock")" = 660 ]
+check "a socket in use is refused" fails_with 1 'sock.*(in use|already)' "$cachetd" --image "$img" --listen "unix:$sock"
+check "and its daemon serves on" prints disk "$cachet" ls --socket "$sock"
+kill -KILL "$daemon" && wait "$daemon" 2>/dev/null
+check "the socket of a daemon that was killed is left" [ -S "$sock" ]
+check "and replaced by the next one" start_daemon "$cachetd" --image "disk=$img" --listen "unix:$sock"
+
+# ---- cachet
+common=(--socket "$sock")
+same() { "$cachet" "$@" </dev/null | cmp - "$work/want"; }
+cp "$img" "$work/want"
+check "cat" same cat disk "${common[@]}"
+check "cat by a URI" same cat "cachet+unix:///disk?socket=$sock"
+check "cat of a path, without a daemon" same cat "$img"
+check "cat of a file: URI" same cat "file:$img"
+tail -c +4097 "$img" | head -c 10000 >"$work/want"
+check "cat of a part" same cat disk --offset 4K --length 10000 "${common[@]}"
+check "cat of a part in hexadecimal" same cat disk --offset 0x1000 --length 0x2710 "${common[@]}"
+od -An -tu4 -N4 -j5 "$img" | tr -d ' ' >"$work/want"
+check "get u32le" same get disk u32le 5 "${common[@]}"
+od -An -tx1 -N2 -j300 "$img" | tr -d ' ' >"$work/be"
+echo $((16#$(cat "$work/be"))) >"$work/want"
+check "get u16be" same get disk u16be 300 "${common[@]}"
+check "ls" prints 'disk' "$cachet" ls "${common[@]}"
+check "info" prints '300001' "$cachet" info disk "${common[@]}"
+check "warm" "$cachet" warm disk "${common[@]}"
+check "invalidate" "$cachet" invalidate disk --offset 4096 --length 1 "${common[@]}"
+check "stats" prints 'hits' "$cachet" stats "${common[@]}"
+is_json() { "$cachet" stats --json "${common[@]}" </dev/null | perl -MJSON::PP -0ne 'decode_json($_)'; }
+check "stats --json is JSON" is_json
+check "help" prints 'invalidate' "$cachet" --help
+check "no such image on the daemon" fails_with 1 'nowhere' "$cachet" cat nowhere "${common[@]}"
+check "no such daemon" fails_with 1 'none\.sock' "$cachet" ls --socket "$work/none.sock"
+check "no such file" fails_with 1 'none\.img' "$cachet" cat "$work/none.img"
+check "an offset past the end" fails_with 1 '(end|past)' "$cachet" cat disk --offset 1M "${common[@]}"
+check "a get past the end" fails_with 1 '(end|past|bounds)' "$cachet" get disk u64le 299999 "${common[@]}"
+check "a verb that is none" is_rejected 'fetch' "$cachet" fetch
+check "no verb" is_rejected 'cachet' "$cachet"
+check "a type that is none" is_rejected 'u128' "$cachet" get disk u128 0 "${common[@]}"
+check "a number that is none" is_rejected '12q' "$cachet" get disk u8 12q "${common[@]}"
+check "a number that overflows" is_rejected '99999999999G' "$cachet" cat disk --offset 99999999999G "${common[@]}"
+check "a URI of no kind" fails_with 1 'gopher' "$cachet" cat gopher://x/y
+check "a URI with a bad escape" fails_with 1 '%' "$cachet" cat "cachet+unix:///a%zz?socket=$sock"
+full() { fails_with 1 'No space left' bash -c "exec '$cachet' cat disk --socket '$sock' >/dev/full"; }
+check "a full standard output" full
+check "the daemon ends in good order" exits_0_on_sigterm
+check "and removes its socket" [ ! -e "$sock" ]
+finish

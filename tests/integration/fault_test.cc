@@ -1,0 +1,239 @@
+// Slow and failing sources, seen through the library: one server in this
+// process over a fake source, clients on threads, over its Unix socket.
+#include <cachet/cachet.h>
+#include <gtest/gtest.h>
+
+#include <poll.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "tests/support/fake_source.h"
+#include "tests/support/test_server.h"
+
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kPages = 1024;
+
+struct Close {
+  void operator()(cachet *c) const { cachet_close(c); }
+};
+using Handle = std::unique_ptr<cachet, Close>;
+
+class FaultTest : public testing::Test {
+protected:
+  Handle Open() {
+    std::string uri = "cachet+unix:///fake?socket=" + server_.socket_path();
+    cachet *c = nullptr;
+    cachet_error err{};
+    EXPECT_EQ(cachet_open(uri.c_str(), nullptr, &c, &err), CACHET_OK)
+        << err.message;
+    return Handle(c);
+  }
+
+  // Reads a page and checks it.
+  static cachet_status ReadPage(cachet *c, uint64_t page) {
+    uint8_t buf[kPage];
+    cachet_status status = cachet_read(c, page * kPage, buf, kPage);
+    if (status == CACHET_OK) {
+      EXPECT_EQ(
+          memcmp(buf, FakeSource::Bytes(page * kPage, kPage).data(), kPage), 0);
+    }
+    return status;
+  }
+
+  // Serves a handle's callbacks until `done`.
+  static void Dispatch(cachet *c, const std::function<bool()> &done) {
+    while (!done()) {
+      pollfd p = {cachet_fd(c), cachet_events(c), 0};
+      ASSERT_GE(poll(&p, 1, cachet_timeout_ms(c)), 0);
+      ASSERT_EQ(cachet_dispatch(c), CACHET_OK);
+    }
+  }
+
+  FakeSource source_{kPages * kPage};
+  TestServer server_{{{"fake", &source_}}, TestServer::Options{}};
+};
+
+TEST_F(FaultTest, SixtyFourClientsOfOneAbsentPageAreOneRead) {
+  source_.ShutGate();
+  std::atomic<int> n_ok{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 64; i++)
+    clients.emplace_back([&] {
+      Handle c = Open();
+      n_ok += ReadPage(c.get(), 7) == CACHET_OK;
+    });
+  source_.AwaitReadsAtGate(1);
+  source_.OpenGate();
+  for (auto &client : clients)
+    client.join();
+  EXPECT_EQ(n_ok, 64);
+  EXPECT_EQ(source_.n_reads(), 1);
+}
+
+TEST_F(FaultTest, AFailureIsEverybodysErrorAndTheNextLoadTriesAgain) {
+  std::vector<Handle> handles;
+  for (int i = 0; i < 64; i++)
+    handles.push_back(Open());
+  source_.FailReads(EIO);
+  std::atomic<int> n_io{0};
+  std::vector<std::thread> clients;
+  for (auto &c : handles)
+    clients.emplace_back([&n_io, &c] {
+      n_io += ReadPage(c.get(), 7) == CACHET_E_IO;
+      EXPECT_NE(strstr(cachet_errmsg(c.get()), "Input/output error"), nullptr)
+          << cachet_errmsg(c.get());
+    });
+  for (auto &client : clients)
+    client.join();
+  EXPECT_EQ(n_io, 64);
+  source_.FailReads(0);
+  for (auto &c : handles)
+    EXPECT_EQ(ReadPage(c.get(), 7), CACHET_OK);
+}
+
+// Sixty-four misses stand at a shut gate; a page that the daemon holds is
+// answered all the same.
+class HitsWhileMissesWait : public FaultTest {
+protected:
+  void SetUp() override {
+    waiting_ = Open();
+    ASSERT_EQ(ReadPage(Open().get(), 1000), CACHET_OK); // now it is warm
+    source_.ShutGate();
+    for (uint64_t page = 0; page < 64; page++)
+      ASSERT_EQ(cachet_load_async(waiting_.get(), page * 2 * kPage, 1, Done,
+                                  this, nullptr),
+                CACHET_OK);
+    source_.AwaitReadsAtGate(1);
+  }
+
+  void TearDown() override {
+    EXPECT_EQ(n_done_, 0) << "none of them came before the gate was open";
+    source_.OpenGate();
+    Dispatch(waiting_.get(), [this] { return n_done_ == 64; });
+  }
+
+  static void Done(void *arg, cachet_status status, cachet_slice *slice) {
+    auto *self = static_cast<HitsWhileMissesWait *>(arg);
+    ASSERT_EQ(status, CACHET_OK);
+    EXPECT_EQ(memcmp(slice->data,
+                     FakeSource::Bytes(slice->offset, kPage).data(), kPage),
+              0);
+    cachet_release(self->waiting_.get(), slice);
+    self->n_done_++;
+  }
+
+  Handle waiting_;
+  int n_done_ = 0;
+};
+
+TEST_F(HitsWhileMissesWait, OnAnotherConnection) {
+  EXPECT_EQ(ReadPage(Open().get(), 1000), CACHET_OK);
+}
+
+TEST_F(HitsWhileMissesWait, OnTheSameConnection) {
+  EXPECT_EQ(ReadPage(waiting_.get(), 1000), CACHET_OK);
+}
+
+TEST_F(FaultTest, ReadErrorsUnderEightClientsHarmNobody) {
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> n_ok{0}, n_io{0}, n_other{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 8; i++)
+    clients.emplace_back([&, i] {
+      Handle c = Open();
+      std::mt19937_64 random(i);
+      while (!stop) {
+        switch (ReadPage(c.get(), random() % kPages)) {
+        case CACHET_OK:
+          n_ok++;
+          break;
+        case CACHET_E_IO:
+          n_io++;
+          break;
+        default:
+          n_other++;
+        }
+        if (random() % 64 == 0)
+          cachet_prefetch(c.get(), 0, kPages * kPage);
+      }
+    });
+  for (int round = 0; round < 30; round++) {
+    source_.FailReads(EIO, 5);
+    uint64_t until = n_ok + n_io + 300;
+    while (n_ok + n_io < until && n_other == 0)
+      std::this_thread::yield();
+    // Dropped at the daemon and at every client, so that misses go on.
+    Handle c = Open();
+    ASSERT_EQ(cachet_invalidate(c.get(), 0, CACHET_TO_END), CACHET_OK)
+        << cachet_errmsg(c.get());
+  }
+  stop = true;
+  for (auto &client : clients)
+    client.join();
+  EXPECT_GT(n_io, 0u);
+  EXPECT_GT(n_ok, 0u);
+  EXPECT_EQ(n_other, 0u);
+}
+
+TEST_F(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> n_mixed{0};
+  std::atomic<uint64_t> seen[8] = {};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 8; i++)
+    clients.emplace_back([&, i] {
+      Handle c = Open();
+      std::mt19937_64 random(i);
+      std::vector<uint8_t> buf(3 * kPage);
+      while (!stop) {
+        uint64_t addr = random() % (kPages - 3) * kPage;
+        if (cachet_read(c.get(), addr, buf.data(), buf.size()) != CACHET_OK)
+          continue;
+        uint64_t version = source_.version() + 1;
+        while (--version > 0 &&
+               buf != FakeSource::Bytes(addr, buf.size(), version))
+          ;
+        n_mixed += version == 0;
+        seen[i] = std::max<uint64_t>(seen[i], version);
+      }
+    });
+  for (int round = 0; round < 5; round++) {
+    source_.Change(kPages * kPage);
+    for (auto &s : seen)
+      while (s < source_.version() && n_mixed == 0)
+        std::this_thread::yield();
+  }
+  stop = true;
+  for (auto &client : clients)
+    client.join();
+  EXPECT_EQ(n_mixed, 0u);
+}
+
+// What one client invalidates, another one that began to load afterwards sees
+// anew, although it has a cache of its own.
+TEST_F(FaultTest, AnInvalidationReachesTheCachesOfOtherClients) {
+  Handle one = Open(), other = Open();
+  ASSERT_EQ(ReadPage(one.get(), 5), CACHET_OK);
+  ASSERT_EQ(ReadPage(other.get(), 5), CACHET_OK);
+  ASSERT_EQ(source_.n_reads(), 1);
+  uint8_t byte;
+  for (int i = 0; i < 100; i++) {
+    ASSERT_EQ(cachet_get_u8(other.get(), 5 * kPage, &byte), CACHET_OK);
+    int before = source_.n_reads();
+    ASSERT_EQ(cachet_invalidate(one.get(), 5 * kPage, 1), CACHET_OK);
+    ASSERT_EQ(cachet_get_u8(other.get(), 5 * kPage, &byte), CACHET_OK);
+    ASSERT_EQ(source_.n_reads(), before + 1);
+  }
+}
+
+} // namespace

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# The systemd units are well formed, and a daemon that systemd starts for a
+# socket takes it, says when it is ready and when it stops, and serves it.
+#
+#   systemd_test.sh CACHETD CACHET SERVICE SOCKET
+#
+# Needs no systemd that runs: systemd-socket-activate plays its part.
+set -uo pipefail
+
+cachetd=$(realpath -- "$1")
+cachet=$(realpath -- "$2")
+service=$(realpath -- "$3")
+socket=$(realpath -- "$4")
+failures=0
+pids=()
+
+# Not TEST_TMPDIR: a socket's path has at most 107 characters.
+work=$(mktemp -d /tmp/cachetd-systemd.XXXXXX)
+clean_up() {
+  local pid
+  for pid in "${pids[@]}"; do
+    kill -KILL "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null # lest the shell report it
+  done
+  rm -rf -- "$work"
+}
+trap clean_up EXIT
+
+# check NAME COMMAND...: prints whether the command succeeds.
+check() {
+  local name=$1
+  shift
+  if "$@"; then
+    echo "ok - $name"
+  else
+    echo "not ok - $name"
+    failures=$((failures + 1))
+  fi
+}
+
+# eventually COMMAND...: repeats it until it succeeds, for at most 20 s.
+eventually() {
+  local deadline=$((SECONDS + 20))
+  until "$@"; do
+    if ((SECONDS >= deadline)); then
+      echo "gave up after 20 s: $*"
+      return 1
+    fi
+    sleep 0.05
+  done
+}
+
+# Verifies copies of the units that start the daemon that was built.  Anything
+# said of them is a fault, though only some faults give a bad status.
+verify_units() {
+  mkdir -- "$work/units"
+  sed "s|^ExecStart=/usr/bin/cachetd |ExecStart=$cachetd |" "$service" \
+    >"$work/units/cachetd.service"
+  cp -- "$socket" "$work/units/cachetd.socket"
+  grep -qF "ExecStart=$cachetd " "$work/units/cachetd.service" || return 1
+  systemd-analyze verify "$work/units/cachetd.service" \
+    "$work/units/cachetd.socket" >"$work/verify" 2>&1 || {
+    cat -- "$work/verify"
+    return 1
+  }
+  ! grep cachetd "$work/verify"
+}
+
+# Listens on datagram socket $1 and prints what it receives, as systemd would
+# on $NOTIFY_SOCKET.
+listen_for_notifications() {
+  perl -MIO::Socket::UNIX -e '
+    $| = 1;
+    my $s = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => $ARGV[0])
+      or die "$ARGV[0]: $!";
+    while (defined($s->recv(my $message, 65536))) { print "$message\n" }' "$1"
+}
+
+free_port() {
+  perl -MIO::Socket::INET -e '
+    my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")
+      or die $!;
+    print $s->sockport'
+}
+
+# Starts the daemon as systemd would: when the first client connects.
+activate() {
+  local variable
+  local -a environment=(-E "NOTIFY_SOCKET=$work/notify")
+  for variable in ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS; do
+    if [ -n "${!variable-}" ]; then
+      environment+=(-E "$variable")
+    fi
+  done
+  systemd-socket-activate "${environment[@]}" -l "$work/sock" \
+    -l "127.0.0.1:$port" "$cachetd" --image "disk=$work/disk.img" \
+    </dev/null 2>"$work/log" &
+  daemon=$!
+  pids+=("$daemon")
+}
+
+reads_the_image() {
+  "$cachet" cat "$@" </dev/null | cmp - "$work/disk.img"
+}
+
+lists_the_image() {
+  "$cachet" ls --socket "$work/sock" </dev/null | tee "$work/ls" |
+    grep -q disk || {
+    cat -- "$work/ls"
+    return 1
+  }
+}
+
+exits_0_on_sigterm() {
+  local status=0
+  kill -TERM "$daemon" || return 1
+  wait "$daemon" || status=$?
+  [ "$status" -eq 0 ] || {
+    echo "exit status $status"
+    return 1
+  }
+}
+
+check "systemd-analyze finds no fault with the units" verify_units
+
+head -c 3000001 /dev/urandom >"$work/disk.img"
+port=$(free_port)
+listen_for_notifications "$work/notify" >"$work/notified" &
+pids+=($!)
+eventually [ -S "$work/notify" ]
+activate
+eventually [ -S "$work/sock" ]
+
+check "the first client starts the daemon and is served" lists_the_image
+check "the daemon tells systemd that it is ready" \
+  eventually grep -qx READY=1 "$work/notified"
+check "a client on the Unix socket reads the image" \
+  reads_the_image disk --socket "$work/sock"
+check "a client on the TCP socket reads the image" \
+  reads_the_image "cachet://127.0.0.1:$port/disk"
+check "the daemon exits 0 on SIGTERM" exits_0_on_sigterm
+check "the daemon tells systemd that it stops" \
+  eventually grep -qx STOPPING=1 "$work/notified"
+check "the socket is systemd's, so the daemon leaves it there" \
+  [ -S "$work/sock" ]
+
+if [ "$failures" -ne 0 ]; then
+  echo "the daemon said:"
+  cat -- "$work/log"
+  exit 1
+fi

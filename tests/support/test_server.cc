@@ -1,0 +1,71 @@
+#include "tests/support/test_server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+namespace {
+
+listener *Listen(const std::string &text) {
+  address a;
+  listener *l = nullptr;
+  char err[512];
+  if (address_parse(text.c_str(), &a, err, sizeof err) < 0 ||
+      listener_open(&a, &l, err, sizeof err) < 0) {
+    fprintf(stderr, "%s\n", err);
+    abort();
+  }
+  return l;
+}
+
+} // namespace
+
+TestServer::TestServer(
+    const std::vector<std::pair<std::string, FakeSource *>> &images,
+    const Options &options) {
+  char directory[] = "/tmp/cachetd-test-XXXXXX"; // sun_path is short
+  if (!mkdtemp(directory))
+    abort();
+  directory_ = directory;
+  socket_path_ = directory_ + "/socket";
+  listener *listeners[] = {Listen("unix:" + socket_path_),
+                           Listen("tcp:127.0.0.1:0")};
+  port_ = listener_port(listeners[1]);
+  std::vector<server_image> list;
+  for (const auto &image : images)
+    list.push_back({image.first.c_str(), image.second->Open()});
+  server_config config = {};
+  config.limits = options.limit;
+  config.cache_size = options.cache_size;
+  config.page_size = options.page_size;
+  config.n_workers = options.n_workers;
+  config.images = list.data();
+  config.n_images = static_cast<unsigned>(list.size());
+  config.listeners = listeners;
+  config.n_listeners = 2;
+  char err[512];
+  if (server_new(&config, &server_, err, sizeof err) < 0) {
+    fprintf(stderr, "%s\n", err);
+    abort();
+  }
+  if (server_start(server_) < 0)
+    abort();
+  thread_ = std::thread([this] {
+    server_serve(server_);
+    server_shutdown(server_);
+  });
+}
+
+void TestServer::BeginStop() { server_stop(server_); }
+
+void TestServer::AwaitStop() {
+  if (thread_.joinable())
+    thread_.join();
+}
+
+TestServer::~TestServer() {
+  BeginStop();
+  AwaitStop();
+  server_free(server_);
+  rmdir(directory_.c_str());
+}

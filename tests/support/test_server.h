@@ -1,0 +1,44 @@
+// The daemon's server inside a test's process, over fake sources, on a Unix
+// socket and a TCP port of its own.
+#ifndef TESTS_SUPPORT_TEST_SERVER_H
+#define TESTS_SUPPORT_TEST_SERVER_H
+
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "daemon/server.h"
+#include "tests/support/fake_source.h"
+#include "tests/support/wire_client.h"
+
+class TestServer {
+public:
+  struct Options {
+    limits limit = limits_default();
+    uint64_t cache_size = 16 << 20;
+    uint32_t page_size = 4096;
+    unsigned n_workers = 2;
+  };
+
+  // Serves `images`, which outlive it.
+  TestServer(const std::vector<std::pair<std::string, FakeSource *>> &images,
+             const Options &options);
+  ~TestServer(); // stops it, in good order
+
+  WireClient Unix() const { return WireClient::Unix(socket_path_); }
+  WireClient Tcp() const { return WireClient::Tcp(port_); }
+  const std::string &socket_path() const { return socket_path_; }
+
+  // Begins an orderly stop; AwaitStop() waits for its end.
+  void BeginStop();
+  void AwaitStop();
+
+private:
+  std::string directory_, socket_path_;
+  int port_ = 0;
+  server *server_ = nullptr;
+  std::thread thread_;
+};
+
+#endif

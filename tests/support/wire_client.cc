@@ -1,0 +1,330 @@
+#include "tests/support/wire_client.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+namespace {
+
+// Far longer than anything takes, so that a daemon that forgets to answer
+// fails a test instead of hanging it.
+constexpr int kPatienceMs = 30000;
+
+int Connect(const sockaddr *address, socklen_t len) {
+  int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0 && connect(fd, address, len) < 0) {
+    close(fd);
+    fd = -1;
+  }
+  return fd;
+}
+
+void TakeInfo(const Cachet__Wire__ImageInfo *info, Frame *frame) {
+  if (!info)
+    return;
+  frame->image = info->image;
+  frame->size = info->size;
+  frame->page_size = info->page_size;
+  frame->epoch = info->epoch;
+  frame->names.push_back(info->name);
+}
+
+void TakeMessage(const wire_message &msg, Frame *frame) {
+  frame->id = msg.id;
+  frame->kind = msg.body_case;
+  switch (msg.body_case) {
+  case CACHET__WIRE__MESSAGE__BODY_WELCOME:
+    frame->max_requests = msg.welcome->max_requests;
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_OPENED:
+    TakeInfo(msg.opened->info, frame);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_CHANGED:
+    TakeInfo(msg.changed->info, frame);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_DATA:
+    frame->epoch = msg.data->epoch;
+    frame->range = msg.data->range;
+    frame->offset = msg.data->offset;
+    frame->last = msg.data->last;
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_DONE:
+    frame->epoch = msg.done->epoch;
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_IMAGES:
+    for (size_t i = 0; i < msg.images->n_images; i++)
+      TakeInfo(msg.images->images[i], frame);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_STATS:
+    for (size_t i = 0; i < msg.stats->n_daemon; i++)
+      frame->stats[msg.stats->daemon[i]->name] = msg.stats->daemon[i]->value;
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ERROR:
+    frame->status = msg.error->status;
+    frame->message = msg.error->message;
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_INVALIDATED:
+    frame->image = msg.invalidated->image;
+    for (size_t i = 0; i < msg.invalidated->n_ranges; i++)
+      frame->ranges.emplace_back(msg.invalidated->ranges[i]->offset,
+                                 msg.invalidated->ranges[i]->length);
+    break;
+  default:
+    break;
+  }
+}
+
+// Ranges as protobuf-c wants them.
+struct PackedRanges {
+  explicit PackedRanges(const Ranges &ranges) : list(ranges.size()) {
+    for (size_t i = 0; i < ranges.size(); i++) {
+      cachet__wire__range__init(&list[i]);
+      list[i].offset = ranges[i].first;
+      list[i].length = ranges[i].second;
+      pointers.push_back(&list[i]);
+    }
+  }
+  std::vector<Cachet__Wire__Range> list;
+  std::vector<Cachet__Wire__Range *> pointers;
+};
+
+wire_message Request(uint64_t id, Cachet__Wire__Message__BodyCase kind) {
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = id;
+  msg.body_case = kind;
+  return msg;
+}
+
+} // namespace
+
+WireClient::~WireClient() { Close(); }
+
+WireClient::WireClient(WireClient &&other) noexcept
+    : fd_(other.fd_), next_id_(other.next_id_),
+      notices_(std::move(other.notices_)) {
+  other.fd_ = -1;
+}
+
+WireClient WireClient::Unix(const std::string &path) {
+  WireClient client;
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  client.fd_ = Connect(reinterpret_cast<sockaddr *>(&address), sizeof address);
+  return client;
+}
+
+WireClient WireClient::Tcp(int port) {
+  WireClient client;
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  client.fd_ = Connect(reinterpret_cast<sockaddr *>(&address), sizeof address);
+  return client;
+}
+
+void WireClient::Close() {
+  if (fd_ >= 0)
+    close(fd_);
+  fd_ = -1;
+}
+
+void WireClient::ShutdownWrites() { shutdown(fd_, SHUT_WR); }
+
+bool WireClient::SendRaw(const std::vector<uint8_t> &bytes) {
+  size_t sent = 0;
+  while (sent < bytes.size()) {
+    ssize_t n =
+        send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return false;
+    sent += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+std::vector<uint8_t> WireClient::Pack(const wire_message &msg) {
+  std::vector<uint8_t> frame(frame_packed_len(&msg));
+  frame_pack(&msg, 0, frame.data());
+  return frame;
+}
+
+bool WireClient::SendMessage(const wire_message &msg) {
+  return SendRaw(Pack(msg));
+}
+
+bool WireClient::SendHello(uint64_t id, uint32_t min, uint32_t max) {
+  Cachet__Wire__Hello hello = CACHET__WIRE__HELLO__INIT;
+  hello.version_min = min;
+  hello.version_max = max;
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_HELLO);
+  msg.hello = &hello;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendOpen(uint64_t id, const std::string &name) {
+  Cachet__Wire__Open open = CACHET__WIRE__OPEN__INIT;
+  open.image = const_cast<char *>(name.c_str());
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_OPEN);
+  msg.open = &open;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendRead(uint64_t id, uint32_t image, const Ranges &ranges,
+                          uint64_t epoch) {
+  PackedRanges packed(ranges);
+  Cachet__Wire__Read read = CACHET__WIRE__READ__INIT;
+  read.image = image;
+  read.epoch = epoch;
+  read.n_ranges = packed.pointers.size();
+  read.ranges = packed.pointers.data();
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_READ);
+  msg.read = &read;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendWarm(uint64_t id, uint32_t image, const Ranges &ranges) {
+  PackedRanges packed(ranges);
+  Cachet__Wire__Warm warm = CACHET__WIRE__WARM__INIT;
+  warm.image = image;
+  warm.n_ranges = packed.pointers.size();
+  warm.ranges = packed.pointers.data();
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_WARM);
+  msg.warm = &warm;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
+                                uint64_t length) {
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
+  range.offset = offset;
+  range.length = length;
+  Cachet__Wire__Invalidate invalidate = CACHET__WIRE__INVALIDATE__INIT;
+  invalidate.image = image;
+  invalidate.range = &range;
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_INVALIDATE);
+  msg.invalidate = &invalidate;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendList(uint64_t id) {
+  Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_LIST);
+  msg.list = &list;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendGetStats(uint64_t id) {
+  Cachet__Wire__GetStats get = CACHET__WIRE__GET_STATS__INIT;
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_GET_STATS);
+  msg.get_stats = &get;
+  return SendMessage(msg);
+}
+
+bool WireClient::ReceiveBytes(void *buf, size_t len) {
+  auto *at = static_cast<uint8_t *>(buf);
+  while (len > 0) {
+    pollfd p = {fd_, POLLIN, 0};
+    if (poll(&p, 1, kPatienceMs) <= 0)
+      return false;
+    ssize_t n = recv(fd_, at, len, 0);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return false;
+    at += n;
+    len -= static_cast<size_t>(n);
+  }
+  return true;
+}
+
+Frame WireClient::Receive() {
+  Frame frame;
+  uint8_t lengths[FRAME_HEADER_LEN];
+  frame_header header;
+  const frame_limits limits = {FRAME_MAX_MESSAGE, FRAME_MAX_PAYLOAD};
+  if (!ReceiveBytes(lengths, sizeof lengths) ||
+      frame_peek(lengths, sizeof lengths, &limits, &header) != FRAME_OK)
+    return frame;
+  std::vector<uint8_t> message(header.message_len);
+  frame.payload.resize(header.payload_len);
+  if (!ReceiveBytes(message.data(), message.size()) ||
+      !ReceiveBytes(frame.payload.data(), frame.payload.size()))
+    return frame;
+  frame_arena *arena = frame_arena_new(FRAME_ARENA_LEN);
+  wire_message *msg;
+  if (frame_unpack(arena, message.data(), message.size(), &msg) == FRAME_OK)
+    TakeMessage(*msg, &frame);
+  frame_arena_free(arena);
+  return frame;
+}
+
+Frame WireClient::ReceiveAnswer() {
+  for (;;) {
+    Frame frame = Receive();
+    if (frame.kind != CACHET__WIRE__MESSAGE__BODY_INVALIDATED &&
+        frame.kind != CACHET__WIRE__MESSAGE__BODY_CHANGED)
+      return frame;
+    notices_.push_back(std::move(frame));
+  }
+}
+
+bool WireClient::AwaitClose() {
+  char bytes[65536];
+  for (;;) {
+    pollfd p = {fd_, POLLIN, 0};
+    if (poll(&p, 1, kPatienceMs) <= 0)
+      return false;
+    ssize_t n = recv(fd_, bytes, sizeof bytes, 0);
+    if (n == 0 || (n < 0 && errno != EINTR))
+      return true;
+  }
+}
+
+Frame WireClient::Start(const std::string &image) {
+  SendHello(1);
+  if (Receive().kind != CACHET__WIRE__MESSAGE__BODY_WELCOME)
+    return Frame();
+  SendOpen(2, image);
+  return Receive();
+}
+
+Answer WireClient::ReceiveRead(uint64_t id) {
+  Answer answer;
+  for (;;) {
+    Frame frame = ReceiveAnswer();
+    if (frame.is_end()) {
+      answer.status = 1;
+      return answer;
+    }
+    if (frame.id != id)
+      continue;
+    if (frame.is_error()) {
+      answer.status = frame.status;
+      return answer;
+    }
+    answer.bytes.insert(answer.bytes.end(), frame.payload.begin(),
+                        frame.payload.end());
+    answer.epochs.push_back(frame.epoch);
+    if (frame.last)
+      return answer;
+  }
+}
+
+Answer WireClient::Read(uint32_t image, uint64_t offset, uint64_t length) {
+  uint64_t id = next_id_++;
+  SendRead(id, image, {{offset, length}});
+  return ReceiveRead(id);
+}
+
+std::map<std::string, uint64_t> WireClient::Stats() {
+  SendGetStats(next_id_++);
+  return ReceiveAnswer().stats;
+}
