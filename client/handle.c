@@ -200,11 +200,13 @@ enum cachet_status cachet_copy(cachet *c, cachet **out,
 
 /* ---- Closing ------------------------------------------------------------- */
 
-/* Runs the callback of each request on a list, which is CANCELED. */
+/* Runs the callback of each request on a list: what was not delivered yet is
+ * CANCELED, however it went. */
 static void cancel_all(struct call_list *list) {
   struct cachet_request *r;
   while ((r = TAILQ_FIRST(list))) {
     TAILQ_REMOVE(list, r, link);
+    error_set(&r->error, CACHET_E_CANCELED, 0, "the handle was closed");
     call_deliver(r, CACHET_E_CANCELED);
   }
 }

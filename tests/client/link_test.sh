@@ -38,8 +38,9 @@ printf 'abc' >"$tmp/image"
 cc=${CC:-gcc}
 # An instrumented library needs the instrumentation's runtime.
 flags=()
-if nm "$archive" | grep -q ' U __asan_'; then flags=(-fsanitize=address,undefined); fi
-if nm "$archive" | grep -q ' U __tsan_'; then flags=(-fsanitize=thread); fi
+nm "$archive" >"$tmp/names"
+if grep -q ' U __asan_' "$tmp/names"; then flags=(-fsanitize=address,undefined); fi
+if grep -q ' U __tsan_' "$tmp/names"; then flags=(-fsanitize=thread); fi
 $cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/program.c" \
   $(pkg-config --libs libcachet-client) -o "$tmp/shared"
 test "$(LD_LIBRARY_PATH=$tmp/lib "$tmp/shared" "$tmp/image")" = "6263 3"
