@@ -12,11 +12,15 @@
  * Between 1 and 5 the batch owns the words.  Never one barrier or one punch
  * for one page where there are more. */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cache/barrier.h"
 #include "cache/page_cache_impl.h"
+
+#define JANITOR_MS 100
 
 /* ---- One batch ----------------------------------------------------------- */
 
@@ -112,6 +116,7 @@ static size_t settle_locked(struct page_cache *pc, struct batch *b,
   }
   uint64_t n_gone = b->n - n_pinned;
   uncharge_locked(pc, m, n_gone << m->page_shift);
+  m->evicting -= b->n;
   pc->stats.n_evicted_pages += n_gone;
   pc->stats.n_batches++;
   return n_pinned;
@@ -203,6 +208,7 @@ static size_t pick_locked(struct page_cache *pc, uint64_t want,
                                   PAGE_RESIDENT, PAGE_EVICTING);
       assert(moved); /* C1 */
       (void)moved;
+      m->evicting++;
       got += mirror_page_size(m);
     }
     n += more;
@@ -253,6 +259,7 @@ static void pick_range_locked(struct page_cache *pc, struct batch *b,
     if (!residency_move(&m->words[page], PAGE_RESIDENT, PAGE_EVICTING))
       continue;
     policy_remove(&pc->policy, policy_key(m->id, page));
+    m->evicting++;
     b->victims[b->n++] = (struct victim){.page = page};
   }
 }
@@ -278,6 +285,15 @@ uint64_t evict_range(struct page_cache *pc, struct mirror *m, uint64_t first,
   return n_pinned;
 }
 
+void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count) {
+  struct batch b = {.mirror = m};
+  for (uint64_t page = first; page < first + count;) {
+    for (b.n = 0; b.n < EVICT_MAX_BATCH && page < first + count; page++)
+      b.victims[b.n++] = (struct victim){.page = page};
+    judge(m->cache, &b);
+  }
+}
+
 /* ---- The budget ---------------------------------------------------------- */
 
 /* Words and touched bytes are sparse and grow when they are read, so what they
@@ -285,13 +301,19 @@ uint64_t evict_range(struct page_cache *pc, struct mirror *m, uint64_t first,
  * beforehand: then the sum cannot creep over the budget between two looks. */
 static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
   uint64_t charge = mirror_meta_len(m);
-  if (charge > pc->budget / 16)
-    charge = pc->budget / 16;
+  if (charge > pc->budget / META_SHARE)
+    charge = pc->budget / META_SHARE;
   uint64_t actual = mirror_meta_bytes(m);
   if (charge < actual)
     charge = actual;
   pc->used += charge - m->charged_meta;
   m->charged_meta = charge;
+}
+
+void budget_recharge(struct mirror *m) {
+  pthread_mutex_lock(&m->cache->lock);
+  charge_meta_locked(m->cache, m);
+  pthread_mutex_unlock(&m->cache->lock);
 }
 
 /* How much the evictor keeps free, and from where on it starts. */
@@ -337,19 +359,41 @@ void budget_release(struct page_cache *pc, uint64_t len) {
   pthread_mutex_unlock(&pc->lock);
 }
 
+/* Evicts until there is room ahead of need.  The lock is held, but for the
+ * evictions. */
+static void make_room_locked(struct page_cache *pc) {
+  while (!pc->stop && wants_room_locked(pc, high_free(pc))) {
+    uint64_t before = pc->used;
+    pthread_mutex_unlock(&pc->lock);
+    evict(pc, before + high_free(pc) - pc->budget);
+    pthread_mutex_lock(&pc->lock);
+    if (pc->used >= before)
+      break; /* pinned, or taken at once: the next miss asks again */
+  }
+}
+
+static struct timespec after_ms(long ms) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  t.tv_nsec += ms * 1000000;
+  t.tv_sec += t.tv_nsec / 1000000000;
+  t.tv_nsec %= 1000000000;
+  return t;
+}
+
 void *evictor_main(void *arg) {
   struct page_cache *pc = arg;
   pthread_mutex_lock(&pc->lock);
+  struct timespec next_round = after_ms(JANITOR_MS);
   while (!pc->stop) {
-    pthread_cond_wait(&pc->wanted, &pc->lock);
-    while (!pc->stop && wants_room_locked(pc, high_free(pc))) {
-      uint64_t before = pc->used;
-      pthread_mutex_unlock(&pc->lock);
-      evict(pc, before + high_free(pc) - pc->budget);
-      pthread_mutex_lock(&pc->lock);
-      if (pc->used >= before)
-        break; /* pinned, or taken at once: the next miss asks again */
-    }
+    int r = pthread_cond_timedwait(&pc->wanted, &pc->lock, &next_round);
+    make_room_locked(pc);
+    if (r != ETIMEDOUT)
+      continue;
+    pthread_mutex_unlock(&pc->lock);
+    janitor_round(pc);
+    next_round = after_ms(JANITOR_MS);
+    pthread_mutex_lock(&pc->lock);
   }
   pthread_mutex_unlock(&pc->lock);
   return NULL;

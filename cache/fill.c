@@ -64,6 +64,7 @@ static struct fill *begin_locked(struct page_cache *pc, struct mirror *m,
   if (fill->next)
     fill->next->link = &fill->next;
   pc->fills = fill;
+  m->filling += (uint64_t)count << m->page_shift;
   pc->stats.n_fills++;
   return fill;
 }
@@ -79,6 +80,7 @@ static void leave_table_locked(struct page_cache *pc, struct fill *fill) {
   *fill->link = fill->next;
   if (fill->next)
     fill->next->link = fill->link;
+  fill->mirror->filling -= (uint64_t)fill->count << fill->mirror->page_shift;
 }
 
 /* Gives a reference back; true if it was the last: then fill_free(). */

@@ -51,6 +51,7 @@ static bool replace_mirror(struct image *img, struct mirror *old,
     __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
+    old->evicting++; /* the janitor keeps off until all is taken */
     pc->stats.n_epochs += m != NULL;
   }
   pthread_mutex_unlock(&pc->lock);
@@ -60,6 +61,7 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   /* Who waits for a verdict on a page that stays EVICTING looks again, and
    * finds the mirror retired. */
   pthread_mutex_lock(&pc->lock);
+  old->evicting--;
   struct fetch *woken = verdicts_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -65,7 +66,6 @@ static void *map_sparse(int fd, size_t len, int prot) {
 }
 
 static int make_pages(struct mirror *m) {
-  m->pages_len = (m->n_pages ? m->n_pages : 1) << m->page_shift;
   m->pages_fd = sparse_memfd("cachet-pages", m->pages_len);
   if (m->pages_fd < 0)
     return m->pages_fd;
@@ -74,7 +74,6 @@ static int make_pages(struct mirror *m) {
 }
 
 static int make_words(struct mirror *m, bool membarrier) {
-  m->words_len = WORDS_OFFSET + round_up(m->n_pages ? m->n_pages : 1, 4096);
   m->words_fd = sparse_memfd("cachet-words", m->words_len);
   if (m->words_fd < 0)
     return m->words_fd;
@@ -96,7 +95,6 @@ static int make_words(struct mirror *m, bool membarrier) {
 }
 
 static int make_touched(struct mirror *m) {
-  m->touched_len = round_up(m->n_pages ? m->n_pages : 1, 4096);
   m->touched_fd = sparse_memfd("cachet-touched", m->touched_len);
   if (m->touched_fd < 0)
     return m->touched_fd;
@@ -105,8 +103,8 @@ static int make_touched(struct mirror *m) {
   return m->touched ? 0 : -ENOMEM;
 }
 
-int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
-               bool membarrier, struct mirror **out) {
+static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
+                        struct mirror **out) {
   uint64_t page_size = 1ull << page_shift;
   if (size > MIRROR_MAX_SIZE)
     return -EFBIG;
@@ -119,7 +117,21 @@ int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
   m->page_shift = page_shift;
   m->n_refs = 1;
   m->pages_fd = m->words_fd = m->touched_fd = -1;
-  int r = make_pages(m);
+  uint64_t n = m->n_pages ? m->n_pages : 1;
+  m->pages_len = n << page_shift;
+  m->words_len = WORDS_OFFSET + round_up(n, 4096);
+  m->touched_len = round_up(n, 4096);
+  *out = m;
+  return 0;
+}
+
+int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
+               bool membarrier, struct mirror **out) {
+  struct mirror *m;
+  int r = mirror_alloc(size, page_shift, epoch, &m);
+  if (r < 0)
+    return r;
+  r = make_pages(m);
   if (r == 0)
     r = make_words(m, membarrier);
   if (r == 0)
@@ -135,6 +147,96 @@ int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
 static void close_fd(int fd) {
   if (fd >= 0)
     close(fd);
+}
+
+/* ---- Lending ------------------------------------------------------------- */
+
+/* The same memfd by another open file: the descriptor that is given away can
+ * be mapped for reading only.  Needs /proc. */
+static int reopen_read_only(int fd) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  int again = open(path, O_RDONLY | O_CLOEXEC);
+  return again < 0 ? -errno : again;
+}
+
+void mirror_fds_close(struct mirror_fds *fds) {
+  close_fd(fds->pages);
+  close_fd(fds->words);
+  close_fd(fds->touched);
+  *fds = (struct mirror_fds){-1, -1, -1};
+}
+
+int mirror_lend(const struct mirror *m, struct mirror_fds *out) {
+  struct mirror_fds fds = {
+      .pages = reopen_read_only(m->pages_fd),
+      .words = reopen_read_only(m->words_fd),
+      .touched = fcntl(m->touched_fd, F_DUPFD_CLOEXEC, 0),
+  };
+  int r = 0;
+  if (fds.touched < 0)
+    r = -errno;
+  if (fds.words < 0)
+    r = fds.words;
+  if (fds.pages < 0)
+    r = fds.pages;
+  if (r < 0)
+    mirror_fds_close(&fds);
+  else
+    *out = fds;
+  return r;
+}
+
+/* Maps a descriptor of somebody else's, which has to be a memfd of `len` bytes
+ * that nobody can make shorter. */
+static void *map_borrowed(int fd, size_t len, int prot) {
+  struct stat st;
+  int seals = fcntl(fd, F_GET_SEALS);
+  if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0 ||
+      (uint64_t)st.st_size != len) {
+    errno = EPROTO;
+    return NULL;
+  }
+  return map_sparse(fd, len, prot);
+}
+
+static bool header_is_right(const struct mirror *m) {
+  const struct mirror_header *h = m->header;
+  return memcmp(h->magic, "cachetd", sizeof h->magic) == 0 &&
+         h->layout == MIRROR_LAYOUT && h->page_size == 1u << m->page_shift &&
+         h->image_size == m->size && h->epoch == m->epoch &&
+         h->words_offset == WORDS_OFFSET;
+}
+
+static int map_all(struct mirror *m, const struct mirror_fds *fds) {
+  uint8_t *at = map_borrowed(fds->words, m->words_len, PROT_READ);
+  if (!at)
+    return -errno;
+  m->header = (struct mirror_header *)at;
+  m->words = at + WORDS_OFFSET;
+  if (!header_is_right(m))
+    return -EPROTO;
+  m->base = map_borrowed(fds->pages, m->pages_len, PROT_READ);
+  if (!m->base)
+    return -errno;
+  m->touched =
+      map_borrowed(fds->touched, m->touched_len, PROT_READ | PROT_WRITE);
+  return m->touched ? 0 : -errno;
+}
+
+int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
+                  uint64_t epoch, struct mirror **out) {
+  struct mirror *m = NULL;
+  int r = mirror_alloc(size, page_shift, epoch, &m);
+  if (r == 0)
+    r = map_all(m, fds);
+  mirror_fds_close(fds);
+  if (r < 0) {
+    mirror_free(m);
+    return r;
+  }
+  *out = m;
+  return 0;
 }
 
 void mirror_free(struct mirror *m) {
@@ -169,15 +271,36 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
   return 0;
 }
 
-void mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
-  off_t at = (off_t)(page << m->page_shift);
-  off_t len = (off_t)(count << m->page_shift);
+static void punch(int fd, off_t at, off_t len) {
   int r;
   do
-    r = fallocate(m->pages_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
-                  len);
+    r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len);
   while (r < 0 && errno == EINTR);
   assert(r == 0);
+}
+
+void mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
+  punch(m->pages_fd, (off_t)(page << m->page_shift),
+        (off_t)(count << m->page_shift));
+}
+
+void mirror_punch_words(struct mirror *m, uint64_t page) {
+  punch(m->words_fd, (off_t)(WORDS_OFFSET + page), MIRROR_WORDS_PAGE);
+  punch(m->touched_fd, (off_t)page, MIRROR_WORDS_PAGE);
+}
+
+bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end) {
+  off_t from = lseek(m->pages_fd, (off_t)(*first << m->page_shift), SEEK_DATA);
+  if (from < 0)
+    return false;
+  off_t to = lseek(m->pages_fd, from, SEEK_HOLE);
+  if (to < 0)
+    return false;
+  *first = (uint64_t)from >> m->page_shift;
+  *end = ((uint64_t)to + mirror_page_size(m) - 1) >> m->page_shift;
+  if (*end > m->n_pages)
+    *end = m->n_pages;
+  return *first < *end;
 }
 
 static uint64_t allocated(int fd) {

@@ -58,15 +58,20 @@ struct mirror {
   int pages_fd, words_fd, touched_fd;
   size_t pages_len, words_len, touched_len; /* of the mappings */
   unsigned n_refs;                          /* atomic; relaxed but the last */
+  /* A mirror of another process's cache: called with the last reference. */
+  void (*released)(struct mirror *m);
 
   /* under the cache lock, but for the pointers, which are fixed */
-  struct page_cache *cache;
+  struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
   uint64_t generation;      /* counts invalidations */
   uint32_t id;              /* index into the cache's mirrors */
   struct pin_table *tables; /* of the views open on it */
   uint64_t charged_pages;   /* bytes of the budget: its pages */
   uint64_t charged_meta;    /* bytes of the budget: words and touched bytes */
+  uint64_t filling;         /* bytes that fills in flight may have written */
+  uint64_t evicting; /* pages in batches under way; one more while it is being
+                        retired */
 };
 
 static inline size_t mirror_page_size(const struct mirror *m) {
@@ -89,6 +94,24 @@ static inline bool mirror_is_retired(const struct mirror *m) {
 int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
                bool membarrier, struct mirror **out);
 
+/* What another process needs to read a mirror.  Descriptors, close-on-exec. */
+struct mirror_fds {
+  int pages, words; /* read-only */
+  int touched;
+};
+
+/* Opens descriptors to give away; mirror_fds_close() them.  0 or a negative
+ * errno. */
+int mirror_lend(const struct mirror *m, struct mirror_fds *out);
+void mirror_fds_close(struct mirror_fds *fds);
+
+/* Maps a mirror that another process owns.  Takes the descriptors over, also
+ * on failure: they are closed.  Nothing that they hold is believed before it
+ * was checked: -EPROTO if it is not a mirror of that size, page size and
+ * epoch, or can be cut short under us. */
+int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
+                  uint64_t epoch, struct mirror **out);
+
 /* Frees the memory; NULL is fine.  Others use mirror_unref(). */
 void mirror_free(struct mirror *m);
 
@@ -106,6 +129,17 @@ uint64_t mirror_meta_bytes(const struct mirror *m);
 
 /* The most that mirror_meta_bytes() can come to. */
 uint64_t mirror_meta_len(const struct mirror *m);
+
+/* Finds the next run of pages from `*first` on that hold data.  False: there is
+ * none. */
+bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end);
+
+/* How many words one page of them holds. */
+#define MIRROR_WORDS_PAGE 4096
+
+/* Makes the page of words that begins with the one of `page` a hole again, and
+ * that of touched bytes: all say ABSENT, and nobody moves them. */
+void mirror_punch_words(struct mirror *m, uint64_t page);
 
 /* The first page from `page` on whose word is in memory at all, n_pages if
  * there is none: those it skips are ABSENT. */

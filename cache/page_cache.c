@@ -15,7 +15,11 @@ int page_cache_new(const struct page_cache_options *options,
   pc->budget = options->budget;
   pc->membarrier = barrier_register();
   pthread_mutex_init(&pc->lock, NULL);
-  pthread_cond_init(&pc->wanted, NULL);
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&pc->wanted, &attr);
+  pthread_condattr_destroy(&attr);
   policy_init(&pc->policy);
   if (options->evictor) {
     pc->has_evictor = true;
@@ -107,6 +111,15 @@ struct mirror *mirror_ref(struct mirror *m) {
   return m;
 }
 
+bool mirror_ref_live(struct mirror *m) {
+  unsigned n = __atomic_load_n(&m->n_refs, __ATOMIC_RELAXED);
+  while (n > 0)
+    if (__atomic_compare_exchange_n(&m->n_refs, &n, n + 1, false,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return true;
+  return false;
+}
+
 void source_unref(struct source *src) {
   if (src && __atomic_sub_fetch(&src->n_refs, 1, __ATOMIC_ACQ_REL) == 0)
     src->ops->close(src);
@@ -119,6 +132,10 @@ void mirror_unref(struct mirror *m) {
   struct page_cache *pc = m->cache;
   struct image *img = m->image;
   struct source *src = m->source;
+  if (!pc) {
+    m->released(m);
+    return;
+  }
   pthread_mutex_lock(&pc->lock);
   assert(!m->tables && pc->mirrors[m->id] == m);
   pc->mirrors[m->id] = NULL;
@@ -139,29 +156,53 @@ static uint32_t range_capacity(const struct page_cache *pc, unsigned shift) {
   return pages < PIN_MAX_COUNT ? (uint32_t)pages : PIN_MAX_COUNT;
 }
 
-int view_open(struct view *v, struct mirror *m) {
-  struct page_cache *pc = m->cache;
-  struct pin_table *t = aligned_alloc(64, (sizeof *t + 63) & ~(size_t)63);
-  if (!t)
-    return -ENOMEM;
-  *t = (struct pin_table){
-      .mirror = mirror_ref(m),
-      .range_capacity = range_capacity(pc, m->page_shift),
-  };
-  pthread_mutex_lock(&pc->lock);
+void pin_table_list(struct pin_table *t) {
+  struct mirror *m = t->mirror;
+  pthread_mutex_lock(&m->cache->lock);
   t->next = m->tables;
   t->link = &m->tables;
   if (t->next)
     t->next->link = &t->next;
   m->tables = t;
+  pthread_mutex_unlock(&m->cache->lock);
+}
+
+void pin_table_unlist(struct pin_table *t) {
+  struct page_cache *pc = t->mirror->cache;
+  pthread_mutex_lock(&pc->lock);
+  *t->link = t->next;
+  if (t->next)
+    t->next->link = t->link;
   pthread_mutex_unlock(&pc->lock);
-  *v = (struct view){
+}
+
+struct view view_of(const struct mirror *m, struct pin_table *t) {
+  return (struct view){
       .base = m->base,
       .words = m->words,
       .touched = m->touched,
+      .slots = t->slots,
       .table = t,
       .fence = !m->header->membarrier,
   };
+}
+
+/* A table in this process's own memory. */
+struct local_table {
+  struct pin_table table;
+  uint64_t slots[PIN_N_SLOTS] __attribute__((aligned(64)));
+};
+
+int view_open(struct view *v, struct mirror *m) {
+  struct local_table *local = aligned_alloc(64, sizeof *local);
+  if (!local)
+    return -ENOMEM;
+  *local = (struct local_table){
+      .table = {.slots = local->slots,
+                .mirror = mirror_ref(m),
+                .range_capacity = range_capacity(m->cache, m->page_shift)}};
+  pin_table_list(&local->table);
+  *v = view_of(m, &local->table);
   return 0;
 }
 
@@ -172,12 +213,8 @@ void view_close(struct view *v) {
   for (unsigned i = 0; i < PIN_N_SLOTS; i++)
     assert(t->slots[i] == 0);
   struct mirror *m = t->mirror;
-  pthread_mutex_lock(&m->cache->lock);
-  *t->link = t->next;
-  if (t->next)
-    t->next->link = t->link;
-  pthread_mutex_unlock(&m->cache->lock);
-  free(t);
+  pin_table_unlist(t);
+  free(t); /* the first member of its local_table */
   *v = (struct view){0};
   mirror_unref(m);
 }

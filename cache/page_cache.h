@@ -124,6 +124,9 @@ int view_open(struct view *v, struct mirror *m);
 /* Ends a view; all its pins must be 0.  A zeroed view is left alone. */
 void view_close(struct view *v);
 
+/* A view through a table that lies elsewhere.  The caller keeps `m` and `t`. */
+struct view view_of(const struct mirror *m, struct pin_table *t);
+
 /* ---- Fetches ------------------------------------------------------------- */
 
 /* A fetch brings a run of pages in: it starts fills for those that are absent,

@@ -2,8 +2,8 @@
  *
  * One lock, page_cache.lock, guards everything that misses, evictions and
  * epochs change.  Hits do not take it.  Under it no callback runs, and no
- * system call but fstat and lseek of our own memfds.  It is a leaf but for
- * image.refresh_lock, which is taken before it.
+ * system call but fstat, lseek and (the janitor) a punch of our own memfds.  It
+ * is a leaf but for image.refresh_lock, which is taken before it.
  *
  * True whenever the lock is free:
  *
@@ -11,8 +11,9 @@
  *       MAIN queue.  (So not in a retired mirror.)
  *   C2  A word is FILLING if and only if a fill of its mirror owns it, and
  *       then that fill is in `fills`.
- *   C3  `used` is the sum of the charges of the mirrors and the reservations
- *       of fills; a page is reserved before it is written.
+ *   C3  `used` is the sum of the charges of the mirrors, the reservations of
+ *       fills, and a page for each lease; a page is reserved before it is
+ *       written.
  *   C4  A fetch that waits has n_pending links or verdicts outstanding. */
 #ifndef CACHE_PAGE_CACHE_IMPL_H
 #define CACHE_PAGE_CACHE_IMPL_H
@@ -57,7 +58,8 @@ struct page_cache {
 
   /* guarded by lock */
   struct policy policy;
-  uint64_t used; /* bytes, see C3 */
+  uint64_t used;   /* bytes, see C3 */
+  uint64_t leased; /* bytes that other processes may pin, see lease.c */
   struct mirror **mirrors;
   uint32_t n_mirrors; /* slots; a free one is NULL */
   uint32_t n_images;  /* ever made: for ids */
@@ -98,6 +100,18 @@ int mirror_attach(struct page_cache *pc, struct image *img, struct mirror *m);
 
 void source_unref(struct source *src); /* NULL is fine */
 
+/* The evictor sees a table's pins between these two. */
+void pin_table_list(struct pin_table *t);
+void pin_table_unlist(struct pin_table *t);
+
+/* A reference to a mirror that is in the list; false if its last one is just
+ * being given back.  The lock is held. */
+bool mirror_ref_live(struct mirror *m);
+
+/* ---- janitor.c */
+
+void janitor_round(struct page_cache *pc);
+
 /* ---- fill.c */
 
 /* Ends fetches whose last wait is over: a list by `next`, under no lock. */
@@ -125,6 +139,16 @@ void image_unref(struct image *img);
  * not to be had now. */
 bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len);
 void budget_release(struct page_cache *pc, uint64_t len);
+
+/* Punches what is not pinned of a range of a retired mirror, whose evictions
+ * are over. */
+void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count);
+
+/* How much of the budget words and touched bytes are charged beforehand. */
+#define META_SHARE 16
+
+/* Brings the charge for a mirror's words and touched bytes up to date. */
+void budget_recharge(struct mirror *m);
 
 /* Drops the resident pages of a range: punches those that are not pinned.
  * Returns how many are pinned.  Those stay EVICTING, and the caller retires

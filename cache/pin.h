@@ -54,8 +54,21 @@ static inline uint32_t pin_count(uint64_t word) {
 
 struct mirror;
 
+/* What lies in the memory of a table that another process writes: one page, a
+ * memfd of its own. */
+struct pin_page {
+  uint32_t layout; /* MIRROR_LAYOUT */
+  uint32_t n_slots;
+  uint32_t range_capacity;
+  uint32_t done; /* the reader writes 1: it will never look again */
+  uint8_t reserved[48];
+  uint64_t slots[PIN_N_SLOTS];
+};
+
+#define PIN_PAGE_LEN 4096
+
 struct pin_table {
-  uint64_t slots[PIN_N_SLOTS];    /* written by the reader only */
+  uint64_t *slots;                /* PIN_N_SLOTS; written by the reader only */
   uint32_t range_capacity;        /* pages a range slot may name; fixed */
   struct mirror *mirror;          /* fixed; the table holds a reference */
   struct pin_table *next, **link; /* the mirror's list, under the cache lock */

@@ -17,6 +17,7 @@ struct view {
   const uint8_t *base;
   const uint8_t *words;
   uint8_t *touched;
+  uint64_t *slots; /* the table's */
   struct pin_table *table;
   bool fence; /* the evictor does not use membarrier: fence ourselves */
 };
@@ -25,8 +26,7 @@ struct view {
  * that are found RESIDENT stay put until the pin is cleared or overwritten. */
 static inline void view_pin(const struct view *v, unsigned slot, uint64_t first,
                             uint32_t count) {
-  __atomic_store_n(&v->table->slots[slot], pin_word(first, count),
-                   __ATOMIC_RELEASE);
+  __atomic_store_n(&v->slots[slot], pin_word(first, count), __ATOMIC_RELEASE);
   if (v->fence)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
   else
@@ -34,7 +34,7 @@ static inline void view_pin(const struct view *v, unsigned slot, uint64_t first,
 }
 
 static inline void view_unpin(const struct view *v, unsigned slot) {
-  pin_clear(&v->table->slots[slot]);
+  pin_clear(&v->slots[slot]);
 }
 
 static inline bool view_is_resident(const struct view *v, uint64_t page) {
