@@ -177,13 +177,14 @@ static void evict_batch(struct page_cache *pc, struct batch *b) {
    * then the image needs a new epoch, as image_invalidate() would give it.
    * Without memory for one the pin has to go first. */
   while (any_pinned(b) && m->generation != b->generation &&
-         !mirror_is_retired(m)) {
+         !mirror_is_retired(m) && !m->abandoned) {
     pthread_mutex_unlock(&pc->lock);
     if (image_renew(m->image, m) < 0)
       judge(pc, b);
     pthread_mutex_lock(&pc->lock);
   }
-  enum pinned_fate fate = mirror_is_retired(m) ? PINNED_STAY : PINNED_RESTORE;
+  bool is_over = mirror_is_retired(m) || m->abandoned;
+  enum pinned_fate fate = is_over ? PINNED_STAY : PINNED_RESTORE;
   settle_policy_locked(pc, b, fate);
   settle_locked(pc, b, fate);
   struct fetch *woken = verdicts_take_locked(pc);

@@ -40,8 +40,8 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   return 0;
 }
 
-/* Puts `m` (NULL: none any more) in the place of `old`, which is retired, its
- * unpinned pages with it.  False if `old` is not current: then nothing. */
+/* Puts `m` in the place of `old`, which is retired, its unpinned pages with it.
+ * False if `old` is not current: then nothing. */
 static bool replace_mirror(struct image *img, struct mirror *old,
                            struct mirror *m) {
   struct page_cache *pc = img->cache;
@@ -52,7 +52,7 @@ static bool replace_mirror(struct image *img, struct mirror *old,
     __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
     old->evicting++; /* the janitor keeps off until all is taken */
-    pc->stats.n_epochs += m != NULL;
+    pc->stats.n_epochs++;
   }
   pthread_mutex_unlock(&pc->lock);
   if (!current)
@@ -65,7 +65,7 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   struct fetch *woken = verdicts_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);
-  if (m && img->ops.changed)
+  if (img->ops.changed)
     img->ops.changed(img->ops.arg, img);
   mirror_unref(old);
   return true;
@@ -155,10 +155,29 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
   return 0;
 }
 
+/* Takes a mirror's pages out of the policy: nobody evicts them any more. */
+static void forget_pages(struct page_cache *pc, struct mirror *m) {
+  for (uint64_t page = mirror_next_words(m, 0); page < m->n_pages;
+       page = mirror_next_words(m, page)) {
+    pthread_mutex_lock(&pc->lock);
+    for (unsigned i = 0; i < 4096 && page < m->n_pages; i++, page++)
+      if (residency_look(&m->words[page]) == PAGE_RESIDENT)
+        policy_remove(&pc->policy, policy_key(m->id, page));
+    pthread_mutex_unlock(&pc->lock);
+  }
+}
+
 void image_free(struct image *img) {
   if (!img)
     return;
-  replace_mirror(img, img->mirror, NULL);
+  struct page_cache *pc = img->cache;
+  struct mirror *m = img->mirror;
+  pthread_mutex_lock(&pc->lock);
+  __atomic_store_n(&img->mirror, NULL, __ATOMIC_RELEASE);
+  m->abandoned = true;
+  pthread_mutex_unlock(&pc->lock);
+  forget_pages(pc, m);
+  mirror_unref(m);
   image_unref(img);
 }
 

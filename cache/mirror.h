@@ -65,6 +65,7 @@ struct mirror {
   struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
   uint64_t generation;      /* counts invalidations */
+  bool abandoned;           /* its image is freed: no page is in the policy */
   uint32_t id;              /* index into the cache's mirrors */
   struct pin_table *tables; /* of the views open on it */
   uint64_t charged_pages;   /* bytes of the budget: its pages */

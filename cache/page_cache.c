@@ -34,16 +34,21 @@ int page_cache_new(const struct page_cache_options *options,
   return 0;
 }
 
+void page_cache_stop_evictor(struct page_cache *pc) {
+  if (!pc->has_evictor)
+    return;
+  pthread_mutex_lock(&pc->lock);
+  pc->stop = true;
+  pthread_cond_signal(&pc->wanted);
+  pthread_mutex_unlock(&pc->lock);
+  pthread_join(pc->evictor, NULL);
+  pc->has_evictor = false;
+}
+
 void page_cache_free(struct page_cache *pc) {
   if (!pc)
     return;
-  if (pc->has_evictor) {
-    pthread_mutex_lock(&pc->lock);
-    pc->stop = true;
-    pthread_cond_signal(&pc->wanted);
-    pthread_mutex_unlock(&pc->lock);
-    pthread_join(pc->evictor, NULL);
-  }
+  page_cache_stop_evictor(pc);
   for (uint32_t i = 0; i < pc->n_mirrors; i++)
     assert(!pc->mirrors[i]);
   assert(!pc->fills && pc->used == 0);

@@ -33,6 +33,10 @@ struct page_cache_options {
 
 int page_cache_new(const struct page_cache_options *options,
                    struct page_cache **out);
+/* Ends the thread of `evictor`, if there is one; nothing is evicted any more
+ * unless somebody asks for room. */
+void page_cache_stop_evictor(struct page_cache *pc);
+
 /* All images must be gone. */
 void page_cache_free(struct page_cache *pc);
 
@@ -72,9 +76,11 @@ int image_new(struct page_cache *pc, const char *name, struct source *src,
 int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
                      unsigned page_shift, uint64_t epoch, struct image **out);
 
-/* Nobody uses the image any more: no fetch, no view.  Mirrors that are still
- * referenced live on until they are not, at the longest as long as the cache:
- * their last mirror_unref() comes before page_cache_free(). */
+/* Nobody of this process uses the image any more: no fetch, no view.  Its
+ * mirror is not retired, and its pages are not punched: another process that
+ * has mapped it may read on.  Mirrors that are still referenced live on until
+ * they are not, at the longest as long as the cache: their last mirror_unref()
+ * comes before page_cache_free(). */
 void image_free(struct image *img);
 
 const char *image_name(const struct image *img);

@@ -8,7 +8,8 @@
  * True whenever the lock is free:
  *
  *   C1  A word is RESIDENT if and only if its page is in the policy's SMALL or
- *       MAIN queue.  (So not in a retired mirror.)
+ *       MAIN queue.  (So not in a retired mirror; one whose image was freed
+ *       is out of it.)
  *   C2  A word is FILLING if and only if a fill of its mirror owns it, and
  *       then that fill is in `fills`.
  *   C3  `used` is the sum of the charges of the mirrors, the reservations of

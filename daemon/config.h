@@ -40,7 +40,7 @@ struct config {
   size_t n_listen; /* 0: the default socket, or inherited ones */
   uint64_t cache_size;
   uint32_t page_size;
-  bool share;         /* accepted; there is no shared memory yet */
+  bool share;         /* local clients may read the mirrors themselves */
   unsigned n_workers; /* 0: by the number of processors */
   enum log_level log_level;
 };

@@ -77,15 +77,44 @@ static void conn_keep_unsent(struct conn *c, size_t skip) {
   }
 }
 
-/* How much of it the socket takes now; -1: it is broken. */
-static ssize_t send_some(int fd, struct iovec *iovs, size_t n_iovs) {
+void conn_put_fds(struct conn *c, const int fds[ATTACH_N_FDS]) {
+  assert(c->n_fds_out == 0 && c->unsent.len == 0 && c->worker->out.len == 0);
+  memcpy(c->fds_out, fds, sizeof c->fds_out);
+  c->n_fds_out = ATTACH_N_FDS;
+}
+
+static void conn_close_fds(struct conn *c) {
+  while (c->n_fds_out)
+    close(c->fds_out[--c->n_fds_out]);
+}
+
+/* How much of it the socket takes now; -1: it is broken.  Descriptors that are
+ * due go along with the first byte. */
+static ssize_t send_some(struct conn *c, struct iovec *iovs, size_t n_iovs) {
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof c->fds_out)];
+  } control = {.bytes = {0}};
   struct msghdr msg = {.msg_iov = iovs, .msg_iovlen = n_iovs};
+  if (c->n_fds_out) {
+    msg.msg_control = control.bytes;
+    msg.msg_controllen = sizeof control.bytes;
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof c->fds_out);
+    memcpy(CMSG_DATA(cmsg), c->fds_out, sizeof c->fds_out);
+  }
   ssize_t n;
   do
-    n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
   while (n < 0 && errno == EINTR);
+  /* ETOOMANYREFS: as many descriptors are on their way to processes that do
+   * not take them as this one may have open. */
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS))
     return 0;
+  if (n > 0)
+    conn_close_fds(c);
   return n;
 }
 
@@ -94,7 +123,7 @@ void conn_flush(struct conn *c) {
   if (out->len && c->state != CONN_CLOSED) {
     ssize_t n = 0;
     if (c->unsent.len == 0)
-      n = send_some(c->fd, out->iovs, out->n_iovs);
+      n = send_some(c, out->iovs, out->n_iovs);
     if (n < 0)
       conn_lost(c, strerror(errno));
     else if ((size_t)n < out->len)
@@ -112,7 +141,7 @@ static bool conn_send_unsent(struct conn *c) {
                        c->unsent.len - c->unsent.sent};
   if (rest.iov_len == 0)
     return true;
-  ssize_t n = send_some(c->fd, &rest, 1);
+  ssize_t n = send_some(c, &rest, 1);
   if (n < 0) {
     conn_lost(c, strerror(errno));
     return false;
@@ -425,6 +454,7 @@ static void conn_free(struct conn *c) {
   event_del(&c->writable);
   event_del(&c->timer);
   close(c->fd);
+  conn_close_fds(c);
   *(c->prev ? &c->prev->next : &w->conns) = c->next;
   if (c->next)
     c->next->prev = c->prev;

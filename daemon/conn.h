@@ -35,6 +35,7 @@ enum conn_state { CONN_HANDSHAKE, CONN_OPEN, CONN_DRAINING, CONN_CLOSED };
 struct opened {
   unsigned image;
   uint64_t epoch; /* the last that it was told of */
+  bool attached;  /* it sees what notices say, and gets none */
   /* An Invalidated that could not be sent yet: the hull of all of those, so
    * that a peer that does not read collects one, not many. */
   bool stale;
@@ -68,6 +69,9 @@ struct conn {
     size_t len, sent;
   } unsent;          /* `len` 0: nothing */
   uint64_t turn_len; /* bytes sent in this turn */
+  /* Descriptors that go with the next byte that is sent. */
+  int fds_out[ATTACH_N_FDS];
+  unsigned n_fds_out;
 
   struct opened *opened;
   unsigned n_opened;
@@ -101,6 +105,10 @@ void conn_move(struct conn *c, enum conn_state to);
  * copied, and the connection is blocked.  The output is empty afterwards, and
  * the pins are gone. */
 void conn_flush(struct conn *c);
+
+/* Descriptors to go with the next frame.  There is no output and nothing
+ * unsent.  They are the connection's from here. */
+void conn_put_fds(struct conn *c, const int fds[ATTACH_N_FDS]);
 
 /* Adds a frame without payload to the output. */
 void conn_reply(struct conn *c, const wire_message *msg);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "cache/page_cache.h"
+#include "daemon/attach.h"
 #include "daemon/limits.h"
 #include "daemon/pool.h"
 
@@ -30,6 +31,8 @@ struct hosted {
 
 struct host {
   struct limits limits;
+  bool share; /* local clients may attach */
+  struct attach_census census;
   struct page_cache *cache;
   struct hosted *images;
   unsigned n_images;

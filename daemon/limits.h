@@ -26,13 +26,15 @@ struct limits {
   uint64_t max_conn_fetch;   /* bytes being fetched for one connection */
   uint64_t max_worker_fetch; /* and for all those of a worker; half of it for
                                 one image, so that a hung one leaves room */
-  unsigned max_restarts;     /* epochs a piece may see go by before CHANGED */
-  int handshake_timeout_ms;  /* from accept to Hello */
-  int partial_timeout_ms;    /* from the first byte of a message to its last */
-  int unread_timeout_ms;     /* an answer that makes no progress */
-  int linger_ms;             /* after the last Error, for the peer to read it */
-  int stop_timeout_ms;       /* for what is in flight at an orderly stop */
-  int refresh_ms;            /* between two looks whether an image changed */
+  unsigned max_process_attachments; /* of one process, */
+  unsigned max_user_attachments;    /* and of all those of one user */
+  unsigned max_restarts;    /* epochs a piece may see go by before CHANGED */
+  int handshake_timeout_ms; /* from accept to Hello */
+  int partial_timeout_ms;   /* from the first byte of a message to its last */
+  int unread_timeout_ms;    /* an answer that makes no progress */
+  int linger_ms;            /* after the last Error, for the peer to read it */
+  int stop_timeout_ms;      /* for what is in flight at an orderly stop */
+  int refresh_ms;           /* between two looks whether an image changed */
 };
 
 static inline struct limits limits_default(void) {
@@ -54,6 +56,10 @@ static inline struct limits limits_default(void) {
       .turn_len = 4 << 20,
       .max_conn_fetch = 8ull << 20,
       .max_worker_fetch = 64ull << 20,
+      /* One a handle and epoch, and those of lost connections until the
+       * process ends.  What the census has to look through at most. */
+      .max_process_attachments = 256,
+      .max_user_attachments = 4096,
       .max_restarts = 16,
       .handshake_timeout_ms = 10000,
       .partial_timeout_ms = 30000,

@@ -162,6 +162,7 @@ static int serve(const struct config *config, struct setup *setup) {
       .limits = limits_default(),
       .cache_size = config->cache_size,
       .page_size = config->page_size,
+      .share = config->share,
       .n_workers = n_workers,
       .images = setup->images,
       .n_images = setup->n_images,

@@ -41,7 +41,7 @@ static struct lens *request_lens(const struct request *r) {
   return &r->worker->lenses[r->image];
 }
 
-static void request_count(const struct request *r, enum stat which,
+static void request_count(const struct request *r, enum stat_id which,
                           uint64_t n) {
   counters_add(&r->worker->counters[r->image], which, n);
 }
@@ -78,6 +78,8 @@ static enum step request_refuse(struct request *r, int status,
 static enum step request_failed(struct request *r) {
   static const char *const acts[] = {
       [REQUEST_READ] = "read",
+      [REQUEST_READ_IN_PLACE] = "read",
+      [REQUEST_ATTACH] = "attach",
       [REQUEST_WARM] = "warm",
       [REQUEST_INVALIDATE] = "invalidate",
   };
@@ -108,14 +110,17 @@ static enum step request_reply_done(struct request *r, uint64_t epoch) {
   return STEP_DONE;
 }
 
+/* A piece: with `len` bytes of payload to follow, or `resident` ones that the
+ * peer has. */
 static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
-                             size_t len, bool last) {
+                             size_t len, uint64_t resident, bool last) {
   Cachet__Wire__Data data = CACHET__WIRE__DATA__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   data.epoch = epoch;
   data.range = r->range;
   data.offset = offset;
   data.last = last;
+  data.resident = resident;
   msg.id = r->id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
   msg.data = &data;
@@ -382,7 +387,7 @@ static enum step request_read_piece(struct request *r, struct lens *l,
   size_t len = p->end - p->offset;
   bool last = len == r->left;
   session_announce(r->conn, l);
-  request_put_data(r, l->mirror->epoch, p->offset, len, last);
+  request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
   for (unsigned i = 0; i < s.n; i++)
     output_payload(&r->worker->out, s.list[i].iov_base, s.list[i].iov_len);
   request_count(r, STAT_BYTES, len);
@@ -392,6 +397,53 @@ static enum step request_read_piece(struct request *r, struct lens *l,
     request_drop_fetch(r);
   }
   return last ? STEP_DONE : STEP_ON;
+}
+
+/* The leading pages of a piece that are resident (`is`), or not. */
+static unsigned leading_pages(const struct lens *l, const struct piece *p,
+                              bool is) {
+  unsigned n = 0;
+  while (n < p->count && view_is_resident(&l->view, p->first + n) == is)
+    n++;
+  return n;
+}
+
+/* An attached peer pinned the pages before it asked, so what is resident now
+ * stays, and it is told so.  What could not stay goes to it as bytes. */
+static enum step request_place_piece(struct request *r, struct lens *l,
+                                     struct piece *p) {
+  unsigned n = leading_pages(l, p, true);
+  if (n == 0) {
+    if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
+      return request_miss(r, p);
+    piece_cut(p, l->mirror, leading_pages(l, p, false));
+    return request_read_piece(r, l, p);
+  }
+  if (!output_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0)) {
+    conn_flush(r->conn);
+    if (!conn_may_send(r->conn))
+      return STEP_BLOCKED;
+  }
+  piece_cut(p, l->mirror, n);
+  uint64_t len = p->end - p->offset;
+  bool last = len == r->left;
+  request_put_data(r, l->mirror->epoch, p->offset, 0, len, last);
+  if (!r->fetch)
+    request_count(r, STAT_HITS, n);
+  request_advance(r, p);
+  if (r->fetch && p->first + n >= r->missing + r->n_missing)
+    request_drop_fetch(r);
+  return last ? STEP_DONE : STEP_ON;
+}
+
+/* The output is empty, as descriptors go with a frame's first byte. */
+static enum step request_attach(struct request *r, struct lens *l) {
+  conn_flush(r->conn);
+  if (!conn_may_send(r->conn))
+    return STEP_BLOCKED;
+  session_attach(r->conn, r->id, l);
+  conn_flush(r->conn);
+  return STEP_DONE;
 }
 
 /* Warming needs no bytes: what was fetched was brought in, and what could not
@@ -446,14 +498,14 @@ static bool request_is_within(struct request *r, const struct mirror *m) {
 }
 
 static enum step request_finish(struct request *r, struct lens *l) {
-  if (r->kind != REQUEST_READ)
+  if (r->kind != REQUEST_READ && r->kind != REQUEST_READ_IN_PLACE)
     return request_reply_done(r, l->mirror->epoch);
   /* A Read of nothing: any other ended with its last piece. */
   r->range = 0;
   if (!output_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0))
     conn_flush(r->conn);
   request_put_data(r, l->mirror->epoch, r->n_ranges ? r->ranges[0].offset : 0,
-                   0, true);
+                   0, 0, true);
   return STEP_DONE;
 }
 
@@ -475,10 +527,14 @@ static enum step request_step(struct request *r) {
     session_announce(r->conn, l);
     return request_refuse(r, WIRE_E_BOUNDS, "the range reaches past its end");
   }
+  if (r->kind == REQUEST_ATTACH)
+    return request_attach(r, l);
   if (!request_next_piece(r, l->mirror, &p)) {
     session_announce(r->conn, l);
     return request_finish(r, l);
   }
+  if (r->kind == REQUEST_READ_IN_PLACE)
+    return request_place_piece(r, l, &p);
   return r->kind == REQUEST_WARM ? request_warm_piece(r, l, &p)
                                  : request_read_piece(r, l, &p);
 }

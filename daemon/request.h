@@ -1,4 +1,4 @@
-/* Requests: Read, Warm and Invalidate, from frame to last answer.
+/* Requests: Read, Warm, Invalidate and Attach, from frame to last answer.
  *
  * A request is worked on piece by piece.  A piece is the longest run of pages
  * at hand, up to a limit, and of one epoch.  While all is resident it goes in
@@ -30,7 +30,14 @@ struct conn;
 struct invalidation;
 struct request_fetch;
 
-enum request_kind { REQUEST_READ, REQUEST_WARM, REQUEST_INVALIDATE };
+enum request_kind {
+  REQUEST_READ,
+  REQUEST_READ_IN_PLACE, /* of an attached peer: it needs no bytes of pages
+                            that are resident, where its pins keep them */
+  REQUEST_WARM,
+  REQUEST_INVALIDATE,
+  REQUEST_ATTACH,
+};
 
 enum request_state {
   REQUEST_ACTIVE, /* being worked on */
@@ -91,8 +98,8 @@ static inline struct request *request_queue_pop(struct request_queue *q) {
   return r;
 }
 
-/* Begins a Read or a Warm; `ranges` are read during the call only.  Answers at
- * once what can be answered at once. */
+/* Begins a Read, a Warm or an Attach; `ranges` are read during the call only.
+ * Answers at once what can be answered at once. */
 void request_begin(struct conn *c, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges);

@@ -332,6 +332,8 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
   s->host.limits = config->limits;
+  s->host.share = config->share;
+  pthread_mutex_init(&s->host.census.lock, NULL);
   s->stop_fd = -1;
   s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);
   if (!s->doors) {
@@ -479,6 +481,10 @@ void server_free(struct server *s) {
   if (!s)
     return;
   server_free_loop(s);
+  /* Clients that are attached keep what is resident: nothing is evicted from
+   * here on, when nobody honours their pins any more. */
+  if (s->host.cache)
+    page_cache_stop_evictor(s->host.cache);
   for (unsigned i = 0; i < s->host.n_workers; i++)
     worker_free(s->host.workers[i]);
   free(s->host.workers);
@@ -490,6 +496,7 @@ void server_free(struct server *s) {
   free(s->host.images);
   if (s->host.cache)
     page_cache_free(s->host.cache);
+  pthread_mutex_destroy(&s->host.census.lock);
   pthread_cond_destroy(&s->drain_cond);
   pthread_mutex_destroy(&s->drain_lock);
   free(s);

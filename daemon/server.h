@@ -11,6 +11,7 @@
 #ifndef DAEMON_SERVER_H
 #define DAEMON_SERVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,7 @@ struct server_config {
   struct limits limits;
   uint64_t cache_size; /* bytes */
   uint32_t page_size;
+  bool share; /* local clients may read the mirrors themselves */
   unsigned n_workers;
   const struct server_image *images;
   unsigned n_images; /* at least 1 */

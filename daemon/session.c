@@ -1,6 +1,7 @@
 #include "daemon/session.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -43,7 +44,7 @@ static void tell_epoch(struct conn *c, struct opened *o, const struct lens *l) {
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  if (o->epoch == l->mirror->epoch)
+  if (o->attached || o->epoch == l->mirror->epoch)
     return;
   o->epoch = l->mirror->epoch;
   fill_info(&info, l->hosted, l->mirror, true);
@@ -82,6 +83,8 @@ void session_push_notices(struct conn *c) {
   for (unsigned i = 0; i < c->n_opened && conn_may_send(c); i++) {
     struct opened *o = &c->opened[i];
     struct lens *l = &w->lenses[o->image];
+    if (o->attached)
+      continue;
     tell_stale(c, o);
     if (!lens_is_current(l)) {
       conn_flush(c); /* its pins must be gone */
@@ -95,13 +98,50 @@ void session_push_notices(struct conn *c) {
 void session_invalidated(struct conn *c, unsigned image, uint64_t from,
                          uint64_t to) {
   struct opened *o = session_opened(c, wire_image_id(image));
-  if (!o)
+  if (!o || o->attached)
     return;
   o->stale_from = o->stale && o->stale_from < from ? o->stale_from : from;
   o->stale_to = o->stale && o->stale_to > to ? o->stale_to : to;
   o->stale = true;
   if (conn_may_send(c))
     session_push_notices(c);
+}
+
+/* ---- Attach -------------------------------------------------------------- */
+
+static void put_attached(struct conn *c, uint64_t id, const struct lens *l,
+                         uint32_t range_capacity) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Attached attached = CACHET__WIRE__ATTACHED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  fill_info(&info, l->hosted, l->mirror, true);
+  attached.info = &info;
+  attached.layout = MIRROR_LAYOUT;
+  attached.range_capacity = range_capacity;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
+  msg.attached = &attached;
+  conn_reply(c, &msg);
+}
+
+void session_attach(struct conn *c, uint64_t id, struct lens *l) {
+  struct opened *o = session_opened(c, wire_image_id(l->hosted->index));
+  uint32_t range_capacity;
+  int fds[ATTACH_N_FDS];
+  int r = -EOPNOTSUPP;
+  if (c->worker->host->share && listener_is_local(c->listener))
+    r = attach_new(c, l->mirror, &range_capacity, fds);
+  if (r < 0) {
+    conn_reply_error(c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED,
+                     -r, "image \"%s\": attach: %s", l->hosted->name,
+                     r == -EDQUOT ? "no share of the cache is left"
+                                  : strerror(-r));
+    return;
+  }
+  conn_put_fds(c, fds);
+  put_attached(c, id, l, range_capacity);
+  o->attached = true;
+  o->stale = false;
 }
 
 /* ---- Permission ---------------------------------------------------------- */
@@ -159,6 +199,7 @@ static void session_hello(struct conn *c, uint64_t id,
   welcome.max_ranges = limits->max_ranges;
   welcome.max_read = limits->max_read;
   welcome.max_requests = limits->max_requests;
+  welcome.share = host->share && listener_is_local(c->listener);
   welcome.agent = (char *)"cachetd";
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
@@ -286,8 +327,13 @@ static void session_request(struct conn *c, const wire_message *msg) {
     session_open(c, msg->id, msg->open);
     break;
   case CACHET__WIRE__MESSAGE__BODY_READ:
-    request_begin(c, msg->id, REQUEST_READ, msg->read->image, msg->read->epoch,
-                  msg->read->n_ranges, msg->read->ranges);
+    request_begin(c, msg->id,
+                  msg->read->in_place ? REQUEST_READ_IN_PLACE : REQUEST_READ,
+                  msg->read->image, msg->read->epoch, msg->read->n_ranges,
+                  msg->read->ranges);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ATTACH:
+    request_begin(c, msg->id, REQUEST_ATTACH, msg->attach->image, 0, 0, NULL);
     break;
   case CACHET__WIRE__MESSAGE__BODY_WARM:
     request_begin(c, msg->id, REQUEST_WARM, msg->warm->image, 0,

@@ -21,6 +21,10 @@ struct opened *session_opened(struct conn *c, uint32_t image_id);
  * at its present epoch.  The lens is open, the connection may send. */
 void session_announce(struct conn *c, const struct lens *l);
 
+/* Gives the peer a lease on the lens's mirror and says so, or why not.  There
+ * is no output, and the connection may send. */
+void session_attach(struct conn *c, uint64_t id, struct lens *l);
+
 /* Whether this peer may invalidate. */
 bool session_may_invalidate(const struct conn *c);
 

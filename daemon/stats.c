@@ -12,7 +12,7 @@ static const char *const stat_names[N_STATS] = {
 };
 
 enum {
-  N_DAEMON_STATS = N_STATS + 13,
+  N_DAEMON_STATS = N_STATS + 14,
   N_IMAGE_STATS = N_STATS + 1, /* and epochs */
 };
 
@@ -39,7 +39,8 @@ static void put(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
   pointers[(*n)++] = stat;
 }
 
-static uint64_t sum(const struct host *host, unsigned image, enum stat which) {
+static uint64_t sum(const struct host *host, unsigned image,
+                    enum stat_id which) {
   uint64_t total = 0;
   for (unsigned i = 0; i < host->n_workers; i++)
     total += atomic_load_explicit(
@@ -54,7 +55,7 @@ static void collect_image(const struct hosted *h, struct image_collection *c,
   stats->name = h->name;
   stats->stats = c->pointers;
   for (int i = 0; i < N_STATS; i++) {
-    uint64_t value = sum(h->host, h->index, (enum stat)i);
+    uint64_t value = sum(h->host, h->index, (enum stat_id)i);
     totals[i] += value;
     put(c->list, c->pointers, &stats->n_stats, stat_names[i], value);
   }
@@ -86,6 +87,7 @@ static void collect_daemon(const struct host *host, struct collection *c,
        atomic_load_explicit(&host->n_conns, memory_order_relaxed)},
       {"connections_accepted",
        atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
+      {"attachments", attach_count((struct attach_census *)&host->census)},
       {"images", host->n_images},
   };
   for (int i = 0; i < N_STATS; i++)

@@ -8,7 +8,7 @@
 #include "daemon/host.h"
 #include "proto/cachet.pb-c.h"
 
-enum stat {
+enum stat_id {
   STAT_HITS,     /* pages that were resident when asked for */
   STAT_MISSES,   /* pages whose fill a request started */
   STAT_JOINS,    /* pages whose fill was in flight */
@@ -24,7 +24,7 @@ struct counters {
   _Atomic uint64_t values[N_STATS];
 };
 
-static inline void counters_add(struct counters *c, enum stat which,
+static inline void counters_add(struct counters *c, enum stat_id which,
                                 uint64_t n) {
   uint64_t now = atomic_load_explicit(&c->values[which], memory_order_relaxed);
   atomic_store_explicit(&c->values[which], now + n, memory_order_relaxed);

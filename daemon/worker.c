@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "daemon/attach.h"
 #include "daemon/conn.h"
 #include "daemon/log.h"
 #include "daemon/request.h"
@@ -225,6 +226,7 @@ void worker_free(struct worker *w) {
   if (!w)
     return;
   assert(!w->started && !w->conns);
+  attach_free_all(w);
   if (w->base) {
     if (event_initialized(&w->wake))
       event_del(&w->wake);

@@ -25,6 +25,7 @@
 #include "daemon/stats.h"
 #include "proto/frame.h"
 
+struct attachment;
 struct conn;
 struct worker;
 
@@ -68,6 +69,8 @@ struct worker {
   size_t rx_cap;
   struct frame_arena *arena;
   struct range *ranges; /* of the request being looked at: max_ranges */
+  struct attachment *attachments;
+  struct event attach_tick; /* while there are some */
   uint64_t fetching;
   unsigned n_waiting;
   bool stopping; /* no new requests */
