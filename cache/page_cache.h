@@ -91,6 +91,10 @@ unsigned image_page_shift(const struct image *img);
 struct mirror *mirror_ref(struct mirror *m);
 void mirror_unref(struct mirror *m);
 
+/* A reference to a mirror that is found in a table, whose lock is held; false
+ * if its last reference is just being given back. */
+bool mirror_ref_live(struct mirror *m);
+
 /* The mirror of the image's present epoch, with a reference for the caller. */
 struct mirror *image_mirror(struct image *img);
 

@@ -105,10 +105,6 @@ void source_unref(struct source *src); /* NULL is fine */
 void pin_table_list(struct pin_table *t);
 void pin_table_unlist(struct pin_table *t);
 
-/* A reference to a mirror that is in the list; false if its last one is just
- * being given back.  The lock is held. */
-bool mirror_ref_live(struct mirror *m);
-
 /* ---- janitor.c */
 
 void janitor_round(struct page_cache *pc);

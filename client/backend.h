@@ -18,6 +18,7 @@
 #include <cachet/cachet.h>
 
 #include "cache/page_cache.h"
+#include "client/attach.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,12 +44,12 @@ struct job {
 
 struct backend_ops {
   bool blocks; /* fetch() reads the source itself, which may take its time */
-  bool shared; /* hits come from a daemon's memory */
   /* invalidate() and copy() wait for a daemon: not in a callback */
   bool invalidate_waits, copy_waits;
 
   /* Asks for those of the pages that are not resident, at least for the first
-   * one.  What is under way already is joined, so the job's pages may be
+   * one; with a `count` of 0 for nothing but a new epoch, of a mirror that is
+   * retired.  What is under way already is joined, so the job's pages may be
    * others than these, but for the first.  NULL: no memory. */
   struct job *(*fetch)(struct backend *b, struct mirror *m, uint64_t first,
                        uint32_t count, void (*done)(struct job *), void *owner);
@@ -99,6 +100,8 @@ struct backend_watch {
 struct backend {
   const struct backend_ops *ops;
   struct store *store; /* referenced */
+  /* The daemon's mirror, mapped; referenced.  NULL: pages are in the store. */
+  struct attachment *attachment;
   struct backend_watch watch;
 };
 

@@ -58,6 +58,19 @@ static void attempt_drop_job(struct cachet_request *r) {
   if (r->job)
     ops_of(r)->drop(r->c->backend, r->job);
   r->job = NULL;
+  if (r->job_slot != NO_SLOT)
+    slot_release(r->epoch, r->job_slot);
+  r->job_slot = NO_SLOT;
+}
+
+/* A range slot of the attempt's epoch that is free now; NO_SLOT: none is. */
+static unsigned attempt_range_slot(struct cachet_request *r, uint64_t count) {
+  struct epoch *e = r->epoch;
+  unsigned i = (unsigned)__builtin_ctz(~e->held_ranges);
+  if (i >= PIN_N_RANGE_SLOTS || count > e->view.table->range_capacity)
+    return NO_SLOT;
+  e->held_ranges |= 1u << i;
+  return PIN_SLOT_RANGE + i;
 }
 
 static void attempt_unpin(struct cachet_request *r) {
@@ -133,12 +146,8 @@ static enum cachet_status attempt_pin(struct cachet_request *r) {
   uint64_t last = (r->start + r->total - 1) >> shift_of(r);
   if (first == last) {
     r->slot = PIN_SLOT_PAGE + (unsigned)r->place;
-  } else if (last - first < e->view.table->range_capacity) {
-    unsigned i = (unsigned)__builtin_ctz(~e->held_ranges);
-    if (i < PIN_N_RANGE_SLOTS) {
-      e->held_ranges |= 1u << i;
-      r->slot = PIN_SLOT_RANGE + i;
-    }
+  } else {
+    r->slot = attempt_range_slot(r, last - first + 1);
   }
   if (r->slot == NO_SLOT)
     return attempt_copy(r);
@@ -155,10 +164,15 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
     return call_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
                       c->store->name);
   status = attempt_set_range(r, c->epoch->mirror->size);
-  if (status != CACHET_OK)
+  r->renews = handle_is_behind(c) && (r->renews || status != CACHET_OK);
+  if (status != CACHET_OK && (!r->renews || status == CACHET_E_INVAL))
     return status;
   r->epoch = epoch_ref(c->epoch);
   r->pos = 0;
+  if (r->renews) {
+    r->error.code = CACHET_OK;
+    return CACHET_OK;
+  }
   r->next_count = r->start >> shift_of(r);
   if (r->kind == CALL_READ)
     r->copy = r->buf;
@@ -171,7 +185,7 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
 
 enum cachet_status call_begin(struct cachet_request *r) {
   r->state = CALL_READY;
-  r->slot = NO_SLOT;
+  r->slot = r->job_slot = NO_SLOT;
   r->place = -1;
   if (r->kind != CALL_READ) {
     r->place = slice_reserve(r->c);
@@ -316,7 +330,16 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
     return call_error(r, CACHET_E_INVAL, 0,
                       "a call that would wait, in a callback");
   attempt_drop_job(r);
+  if (r->renews)
+    page = count = 0;
   call_count(r, page, count);
+  /* What a read waits for is pinned until it is copied: it cannot be gone
+   * again when the answer comes. */
+  if (r->slot == NO_SLOT && count > 0) {
+    r->job_slot = attempt_range_slot(r, count);
+    if (r->job_slot != NO_SLOT)
+      view_pin(&r->epoch->view, r->job_slot, page, (uint32_t)count);
+  }
   r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
                             (uint32_t)count, call_job_done, r);
   if (!r->job)
@@ -339,7 +362,7 @@ static enum cachet_status call_restart(struct cachet_request *r) {
  * retired meanwhile, an invalidation may lie between the first and the last. */
 static bool call_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
-    return !image_is_current(r->c->store->image, r->epoch->mirror);
+    return !handle_is_present(r->c, r->epoch);
   return r->copy && mirror_is_retired(r->epoch->mirror) &&
          r->start >> shift_of(r) != (r->start + r->total - 1) >> shift_of(r);
 }
@@ -347,13 +370,15 @@ static bool call_is_stale(const struct cachet_request *r) {
 /* One move of the machine.  False: nothing more can be done now. */
 static bool call_advance(struct cachet_request *r, enum call_reach reach) {
   enum cachet_status status = r->job ? r->job->error.code : CACHET_OK;
-  if (status == CACHET_OK)
+  if (status == CACHET_OK && r->renews)
+    status = r->job ? CACHET_E_CHANGED : CACHET_OK;
+  else if (status == CACHET_OK)
     status = call_walk(r);
   else if (status != CACHET_E_CHANGED)
     r->error = r->job->error;
   if (status == CACHET_E_CHANGED || (status == CACHET_OK && call_is_stale(r)))
     status = call_restart(r);
-  else if (status == CACHET_OK && r->pos == r->total)
+  else if (status == CACHET_OK && !r->renews && r->pos == r->total)
     return call_succeed(r), false;
   else if (status == CACHET_OK && reach == CALL_LOOK)
     return false;
@@ -395,4 +420,12 @@ enum cachet_status call_run(struct cachet_request *r, const struct epoch *epoch,
   if (status < 0)
     c->error = r->error;
   return status;
+}
+
+enum cachet_status call_renew_epoch(cachet *c) {
+  enum cachet_status status = handle_adopt_epoch(c, &c->error);
+  if (status != CACHET_OK || !handle_is_behind(c))
+    return status;
+  struct cachet_request r = {.c = c, .kind = CALL_READ, .renews = true};
+  return call_run(&r, NULL, 0);
 }

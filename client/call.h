@@ -52,6 +52,8 @@ struct cachet_request {
   uint64_t next_count; /* pages before this are in hits and misses */
   uint8_t *copy;       /* where they go; NULL: they are pinned in `slot` */
   unsigned slot;       /* NO_SLOT: none */
+  unsigned job_slot;   /* pins what the job brings; NO_SLOT: none */
+  bool renews; /* only a new epoch can tell whether the range is right */
   struct job *job;
 
   /* the outcome */
@@ -79,6 +81,10 @@ enum call_reach {
 
 /* Goes on as far as it can.  The state says how far that was. */
 void call_step(struct cachet_request *r, enum call_reach reach);
+
+/* Has the daemon asked for the image's present epoch if the handle's is over;
+ * waits for it. */
+enum cachet_status call_renew_epoch(cachet *c);
 
 /* Ends a request that is not complete, with an error. */
 void call_fail(struct cachet_request *r, enum cachet_status code,

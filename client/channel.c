@@ -25,6 +25,7 @@ enum {
   HELLO_ID = 1,
   OPEN_ID = 2,
   FIRST_ID = 3,
+  MAX_FDS = 4, /* on their way to one message */
 };
 
 struct address {
@@ -56,6 +57,8 @@ struct channel {
   /* in[in_start..in_end) is not looked at yet */
   uint8_t *in;
   size_t in_start, in_end;
+  int fds[MAX_FDS]; /* came with bytes that were not looked at yet */
+  unsigned n_fds;
   uint32_t payload_left; /* of the frame before */
   uint8_t *payload;      /* where it goes; NULL: nowhere */
 };
@@ -85,9 +88,23 @@ static void channel_move(struct channel *c, enum channel_state to) {
   c->owner.changed(c->owner.arg);
 }
 
+static void close_fds(struct channel *c) {
+  while (c->n_fds)
+    close(c->fds[--c->n_fds]);
+}
+
+bool channel_take_fds(struct channel *c, int *fds, unsigned n) {
+  if (c->n_fds != n)
+    return false;
+  memcpy(fds, c->fds, n * sizeof *fds);
+  c->n_fds = 0;
+  return true;
+}
+
 static void channel_lose(struct channel *c, enum channel_loss loss,
                          const struct cachet_error *why) {
   int fd = c->fd;
+  close_fds(c);
   c->fd = -1;
   c->deadline = -1;
   c->out_start = c->out_end = 0;
@@ -335,6 +352,7 @@ static void channel_welcome(struct channel *c, const Cachet__Wire__Welcome *w) {
   c->limits.max_read = w->max_read;
   c->limits.max_requests =
       w->max_requests < MAX_REQUESTS ? w->max_requests : MAX_REQUESTS;
+  c->limits.share = w->share;
   if (c->image) {
     channel_open_image(c);
     return;
@@ -468,15 +486,40 @@ static void channel_parse(struct channel *c) {
   }
 }
 
+/* Like recv(2), and keeps descriptors that come along.  The kernel ends a read
+ * before bytes that have descriptors of their own, so those that are here
+ * belong to the bytes that were read last. */
+static ssize_t receive_bytes(struct channel *c, void *buf, size_t len) {
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof c->fds)];
+  } control;
+  struct iovec iov = {buf, len};
+  struct msghdr msg = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof control.bytes};
+  ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n < 0)
+    return n;
+  for (struct cmsghdr *m = CMSG_FIRSTHDR(&msg); m; m = CMSG_NXTHDR(&msg, m)) {
+    if (m->cmsg_level != SOL_SOCKET || m->cmsg_type != SCM_RIGHTS)
+      continue;
+    close_fds(c); /* of bytes that did not ask for them */
+    c->n_fds = (unsigned)((m->cmsg_len - CMSG_LEN(0)) / sizeof c->fds[0]);
+    memcpy(c->fds, CMSG_DATA(m), c->n_fds * sizeof c->fds[0]);
+  }
+  return n;
+}
+
 /* Receives once, payload straight to its place.  Like recv(2). */
 static ssize_t channel_receive(struct channel *c) {
   if (!c->payload_left || !c->payload) {
-    ssize_t n =
-        recv(c->fd, c->in + c->in_end, IN_LEN - c->in_end, MSG_DONTWAIT);
+    ssize_t n = receive_bytes(c, c->in + c->in_end, IN_LEN - c->in_end);
     c->in_end += n > 0 ? (size_t)n : 0;
     return n;
   }
-  ssize_t n = recv(c->fd, c->payload, c->payload_left, MSG_DONTWAIT);
+  ssize_t n = receive_bytes(c, c->payload, c->payload_left);
   if (n > 0) {
     c->payload += n;
     c->payload_left -= (uint32_t)n;
@@ -586,6 +629,7 @@ enum cachet_status channel_new(const struct uri *u, bool open_image,
 void channel_free(struct channel *c) {
   if (!c)
     return;
+  close_fds(c);
   if (c->fd >= 0)
     close(c->fd);
   frame_arena_free(c->arena);

@@ -46,6 +46,7 @@ struct channel_limits {
   uint32_t max_ranges;
   uint64_t max_read;
   uint32_t max_requests;
+  bool share; /* it may be asked to Attach */
 };
 
 /* What a daemon said about an image, checked. */
@@ -99,6 +100,10 @@ void channel_progress(struct channel *c);
 
 /* Sends a message, or keeps it to send; READY only. */
 void channel_send(struct channel *c, const wire_message *msg);
+
+/* Takes the descriptors that came with the message that is being looked at:
+ * exactly `n`, which are the caller's then, or none. */
+bool channel_take_fds(struct channel *c, int *fds, unsigned n);
 
 /* Whether so much is unsent that nothing should be added. */
 bool channel_is_full(const struct channel *c);

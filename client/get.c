@@ -135,11 +135,9 @@ static bool is_within(const cachet *c, uint64_t addr, uint64_t len) {
   return addr <= size && len <= size - addr;
 }
 
-/* Bounds before the first byte; a look at the newest size before it is no. */
+/* Bounds before the first byte, in the image's present epoch. */
 static enum cachet_status check_bounds(cachet *c, uint64_t addr, uint64_t len) {
-  if (is_within(c, addr, len))
-    return CACHET_OK;
-  enum cachet_status status = handle_adopt_epoch(c, &c->error);
+  enum cachet_status status = call_renew_epoch(c);
   if (status == CACHET_OK && !is_within(c, addr, len))
     status = handle_fail(
         c, CACHET_E_BOUNDS, 0,

@@ -12,13 +12,20 @@
 
 /* ---- Epochs -------------------------------------------------------------- */
 
-static enum cachet_status epoch_new(struct store *s, struct epoch **out,
+static enum cachet_status epoch_new(struct backend *b, struct epoch **out,
                                     struct cachet_error *err) {
   struct epoch *e = calloc(1, sizeof *e);
   int r = e ? 0 : -ENOMEM;
   if (r == 0) {
     e->n_refs = 1;
-    e->mirror = image_mirror(s->image);
+    e->attachment = b->attachment;
+  }
+  if (r == 0 && e->attachment) {
+    attachment_ref(e->attachment);
+    e->mirror = mirror_ref(e->attachment->mirror);
+    e->view = e->attachment->view;
+  } else if (r == 0) {
+    e->mirror = image_mirror(b->store->image);
     r = view_open(&e->view, e->mirror);
   }
   if (r == 0) {
@@ -29,29 +36,33 @@ static enum cachet_status epoch_new(struct store *s, struct epoch **out,
     mirror_unref(e->mirror);
   free(e);
   return error_set(err, error_from_errno(-r), -r,
-                   "image \"%.100s\": open a view", s->name);
+                   "image \"%.100s\": open a view", b->store->name);
 }
 
 void epoch_unref(struct epoch *e) {
   assert(e->n_refs > 0);
   if (--e->n_refs)
     return;
-  view_close(&e->view);
+  if (e->attachment)
+    attachment_unref(e->attachment);
+  else
+    view_close(&e->view);
   mirror_unref(e->mirror);
   free(e);
 }
 
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
-  if (image_is_current(c->store->image, c->epoch->mirror))
+  if (handle_is_present(c, c->epoch))
     return CACHET_OK;
   struct epoch *e;
-  enum cachet_status status = epoch_new(c->store, &e, err);
+  enum cachet_status status = epoch_new(c->backend, &e, err);
   if (status != CACHET_OK)
     return status;
   handle_drop_cursor(c);
   slice_count_references(c);
   epoch_unref(c->epoch);
   c->epoch = e;
+  c->has_notices = c->backend->ops->drain && !e->attachment;
   return CACHET_OK;
 }
 
@@ -77,7 +88,7 @@ static enum cachet_status handle_new(struct backend *b,
                                      cachet **out, struct cachet_error *err) {
   cachet *c = calloc(1, sizeof *c);
   enum cachet_status status =
-      c ? epoch_new(b->store, &c->epoch, err)
+      c ? epoch_new(b, &c->epoch, err)
         : error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
   if (status != CACHET_OK) {
     free(c);
@@ -87,7 +98,7 @@ static enum cachet_status handle_new(struct backend *b,
   c->cursor_page = NO_PAGE;
   slice_init(c);
   c->backend = b;
-  c->has_notices = b->ops->drain != NULL;
+  c->has_notices = b->ops->drain && !c->epoch->attachment;
   c->store = b->store;
   c->alive = b->store->alive;
   c->options = *options;
@@ -281,7 +292,7 @@ size_t cachet_page_size(const cachet *c) {
 
 uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
 
-bool cachet_is_shared(const cachet *c) { return c->backend->ops->shared; }
+bool cachet_is_shared(const cachet *c) { return c->epoch->attachment != NULL; }
 
 uint64_t cachet_hits(const cachet *c) { return c->n_hits; }
 

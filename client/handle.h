@@ -41,7 +41,8 @@ extern "C" {
  * H3): the bytes stay although the image has moved on. */
 struct epoch {
   struct view view;
-  struct mirror *mirror; /* referenced */
+  struct mirror *mirror;         /* referenced */
+  struct attachment *attachment; /* referenced; NULL: of the store's cache */
   unsigned n_refs;
   unsigned held_ranges; /* bit i: range slot i is in use */
 };
@@ -94,6 +95,17 @@ enum cachet_status handle_open(const struct uri *u,
 #define handle_fail(c, ...) error_set(&(c)->error, __VA_ARGS__)
 
 enum cachet_status handle_fail_forked(cachet *c);
+
+/* Whether no newer epoch of the image than `e` is known here. */
+static inline bool handle_is_present(const cachet *c, const struct epoch *e) {
+  return e->attachment == c->backend->attachment &&
+         (e->attachment || image_is_current(c->store->image, e->mirror));
+}
+
+/* Whether the daemon has to be asked for the image's present epoch. */
+static inline bool handle_is_behind(const cachet *c) {
+  return c->epoch->attachment && mirror_is_retired(c->epoch->mirror);
+}
 
 /* Takes the image's present epoch if the handle's is over. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);

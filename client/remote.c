@@ -20,6 +20,11 @@
  *       cached is dropped.
  *   R5  Bytes are installed only if the image's generation is the one read
  *       before they were asked for.
+ *   R6  Where the daemon shares its memory (`attachment`), pages are read there
+ *       and only those that are not resident are asked for, in place: the pins
+ *       of who asks keep them.  Nothing is installed here, R4 and notices do
+ *       not matter: the memory itself says what is no longer so.  While the
+ *       daemon is asked to attach, nothing else is.
  *
  * The handle's thread only; the store is shared. */
 #include "client/remote.h"
@@ -60,6 +65,7 @@ struct exchange {
   uint64_t at_offset; /* into that range */
   uint64_t received;  /* bytes */
   bool is_changed;    /* a piece was of another epoch */
+  bool in_place;
 
   /* a command */
   bool is_command;
@@ -84,9 +90,11 @@ struct remote {
   struct exchange_list queue, sent;
   uint32_t n_sent, n_unowned;
 
-  bool is_joining; /* the first connection, of a copy: see remote_copy() */
-  bool is_opening; /* wanted even while nothing is queued */
-  int retry_ms;    /* how long to wait after the next failure */
+  uint64_t attach_id; /* of the Attach that is under way; 0: none is */
+  bool is_joining;    /* the first connection, of a copy: see remote_copy() */
+  bool is_unshared;   /* the daemon's memory cannot be mapped here */
+  bool is_opening;    /* wanted even while nothing is queued */
+  int retry_ms;       /* how long to wait after the next failure */
   int64_t retry_at;
   struct cachet_error story; /* of the last loss */
   bool is_final;             /* it will never work again */
@@ -100,7 +108,15 @@ static struct remote *remote_of(const struct backend *b) {
 }
 
 static bool is_ready(const struct remote *r) {
-  return channel_state(r->channel) == CHANNEL_READY;
+  return channel_state(r->channel) == CHANNEL_READY && !r->attach_id;
+}
+
+/* Whether a mirror is the one to read from, as far as is known here. */
+static bool is_current(const struct remote *r, const struct mirror *m) {
+  const struct attachment *a = r->base.attachment;
+  if (a)
+    return a->mirror == m && !mirror_is_retired(m);
+  return image_is_current(r->base.store->image, m);
 }
 
 /* ---- Exchanges ----------------------------------------------------------- */
@@ -191,6 +207,7 @@ static void send_read(struct remote *r, struct exchange *x) {
   Cachet__Wire__Read read = CACHET__WIRE__READ__INIT;
   read.image = r->image_id;
   read.epoch = x->epoch;
+  read.in_place = x->in_place;
   read.n_ranges = x->n_ranges;
   read.ranges = list;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
@@ -210,6 +227,19 @@ static void send_command(struct remote *r, struct exchange *x) {
   channel_send(r->channel, msg);
 }
 
+/* Makes room for the bytes of its pages, if there is none yet. */
+static bool exchange_has_room(struct exchange *x) {
+  if (!x->bytes)
+    x->bytes = malloc((size_t)x->n_pages << x->job.mirror->page_shift);
+  return x->bytes != NULL;
+}
+
+static void exchange_no_memory(struct remote *r, struct exchange *x) {
+  struct cachet_error why;
+  error_set(&why, CACHET_E_NOMEM, 0, "no memory for %u pages", x->n_pages);
+  exchange_fail(r, x, &why);
+}
+
 /* Room for the answer, and what it has to fit; false: it ended instead. */
 static bool prepare_read(struct remote *r, struct exchange *x) {
   struct image *img = r->base.store->image;
@@ -217,16 +247,14 @@ static bool prepare_read(struct remote *r, struct exchange *x) {
   const struct channel_limits *limits = channel_limits(r->channel);
   /* Either way it has to be asked anew, and another connection may have
    * other limits. */
-  if (!image_is_current(img, m) || x->n_ranges > limits->max_ranges ||
+  if (!is_current(r, m) || x->n_ranges > limits->max_ranges ||
       (uint64_t)x->n_pages << m->page_shift > limits->max_read) {
     exchange_changed(r, x);
     return false;
   }
-  x->bytes = malloc((size_t)x->n_pages << m->page_shift);
-  if (!x->bytes) {
-    struct cachet_error why;
-    error_set(&why, CACHET_E_NOMEM, 0, "no memory for %u pages", x->n_pages);
-    exchange_fail(r, x, &why);
+  x->in_place = r->base.attachment != NULL;
+  if (!x->in_place && !exchange_has_room(x)) {
+    exchange_no_memory(r, x);
     return false;
   }
   x->generation = image_generation(img);
@@ -277,10 +305,24 @@ static void violation(struct remote *r, const char *what) {
   channel_break(r->channel, CHANNEL_LOST_BROKEN, CACHET_E_PROTO, what);
 }
 
+/* Notes that the pages of `len` bytes from where the answer has come to are
+ * resident.  False: they are not whole pages. */
+static bool piece_in_place(struct exchange *x, uint64_t len, bool to_end) {
+  unsigned shift = x->job.mirror->page_shift;
+  uint64_t mask = (1ull << shift) - 1;
+  uint64_t first = x->received >> shift, n = (len + mask) >> shift;
+  if (x->received & mask || (len & mask && !to_end))
+    return false;
+  for (uint32_t i = 0; i < x->job.count; i++)
+    if (x->place[i] != NO_PLACE && x->place[i] - first < n)
+      x->place[i] = NO_PLACE;
+  return true;
+}
+
 /* Whether a piece is the next one of what was asked for, and where it goes.
  * Sums cannot overflow: what is left of a range bounds the piece first. */
 static bool piece_place(struct exchange *x, const Cachet__Wire__Data *d,
-                        uint32_t len, uint8_t **out) {
+                        uint64_t len, uint8_t **out) {
   if (len == 0 || x->at_range >= x->n_ranges)
     return false;
   uint64_t range_len = x->ranges[x->at_range].len;
@@ -291,7 +333,9 @@ static bool piece_place(struct exchange *x, const Cachet__Wire__Data *d,
   bool fills = len == left && x->at_range + 1 == x->n_ranges;
   if (d->last != fills)
     return false;
-  *out = x->bytes + x->received;
+  if (d->resident && !piece_in_place(x, len, len == left))
+    return false;
+  *out = x->bytes ? x->bytes + x->received : NULL;
   x->at_offset += len;
   x->received += len;
   if (len == left) {
@@ -304,7 +348,13 @@ static bool piece_place(struct exchange *x, const Cachet__Wire__Data *d,
 static void handle_data(struct remote *r, struct exchange *x,
                         const Cachet__Wire__Data *d, uint32_t len,
                         uint8_t **payload) {
-  if (x->is_command || !piece_place(x, d, len, payload)) {
+  bool fits = !x->is_command && (!d->resident || (x->in_place && !len));
+  if (fits && len && !exchange_has_room(x)) {
+    channel_break(r->channel, CHANNEL_LOST_RETRY, CACHET_E_NOMEM,
+                  "no memory for an answer");
+    return;
+  }
+  if (!fits || !piece_place(x, d, d->resident ? d->resident : len, payload)) {
     violation(r, "a piece of an image that was not the next one");
     return;
   }
@@ -317,6 +367,8 @@ static void handle_data(struct remote *r, struct exchange *x,
 /* Puts what came into the cache.  What cannot stay is with the job. */
 static void install_pages(struct remote *r, struct exchange *x) {
   struct mirror *m = x->job.mirror;
+  if (x->in_place)
+    return;
   for (uint32_t i = 0; i < x->job.count; i++)
     if (x->place[i] != NO_PLACE)
       image_install(r->base.store->image, m, x->job.first + i,
@@ -425,12 +477,88 @@ static bool handle_notice(struct remote *r, const wire_message *msg) {
   return false;
 }
 
+/* ---- Attaching ----------------------------------------------------------- */
+
+static bool may_attach(const struct remote *r) {
+  return r->uri.kind == URI_UNIX &&
+         !(r->options.flags & CACHET_NO_SHARED_MEMORY) &&
+         channel_limits(r->channel)->share;
+}
+
+/* Asks for the mirror of the image's present epoch. */
+static void attach_begin(struct remote *r) {
+  Cachet__Wire__Attach attach = CACHET__WIRE__ATTACH__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  attach.image = r->image_id;
+  r->attach_id = msg.id = channel_next_id(r->channel);
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACH;
+  msg.attach = &attach;
+  channel_send(r->channel, &msg);
+}
+
+/* From here on pages are read from `a`; NULL: from the store, which knows
+ * nothing of what happened meanwhile. */
+static void attach_end(struct remote *r, struct attachment *a) {
+  struct attachment *old = r->base.attachment;
+  r->attach_id = 0;
+  r->base.attachment = a;
+  if (old && !a) {
+    int e = drop_range(r, 0, UINT64_MAX);
+    if (e < 0)
+      notice_failed(r, e);
+  }
+  attachment_unref(old);
+  backend_changed(&r->base);
+}
+
+static void handle_attached(struct remote *r,
+                            const Cachet__Wire__Attached *msg) {
+  struct channel_image image;
+  struct attachment *a = NULL;
+  int fds[ATTACH_N_DESCRIPTORS];
+  if (!channel_read_image(msg->info, &image) || image.id != r->image_id ||
+      msg->layout != MIRROR_LAYOUT ||
+      !channel_take_fds(r->channel, fds, ATTACH_N_DESCRIPTORS)) {
+    violation(r, "what it says of its memory cannot be");
+    return;
+  }
+  int e = attachment_new(fds, image.size, image.page_shift, image.epoch,
+                         msg->range_capacity, &a);
+  if (e == -EPROTO) {
+    violation(r, "its memory is not what it says");
+    return;
+  }
+  /* A handle keeps its page size.  And what cannot be mapped here (RLIMIT_AS)
+   * is read by the socket. */
+  unsigned shift = r->base.store ? image_page_shift(r->base.store->image)
+                                 : r->first_seen.page_shift;
+  if (a && image.page_shift != shift) {
+    attachment_unref(a);
+    a = NULL;
+  }
+  r->is_unshared = a == NULL;
+  attach_end(r, a);
+}
+
+static void handle_attach_answer(struct remote *r, const wire_message *msg) {
+  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ATTACHED)
+    handle_attached(r, msg->attached);
+  else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR)
+    attach_end(r, NULL); /* by the socket, then */
+  else
+    violation(r, "an answer of the wrong kind");
+}
+
 static void on_message(void *arg, const wire_message *msg, uint32_t payload_len,
                        uint8_t **payload) {
   struct remote *r = arg;
   struct exchange *x = msg->id ? exchange_find(r, msg->id) : NULL;
   if (msg->id == 0 ? handle_notice(r, msg) : false)
     return;
+  if (msg->id && msg->id == r->attach_id) {
+    handle_attach_answer(r, msg);
+    return;
+  }
   if (!x)
     violation(r, "an answer that nothing had asked for");
   else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA)
@@ -447,6 +575,8 @@ static void on_ready(void *arg, const struct channel_image *image) {
     return;
   r->image_id = image->id;
   struct store *s = r->base.store;
+  if (may_attach(r) && !r->is_unshared)
+    attach_begin(r);
   if (!s) {
     r->first_seen = *image;
     return;
@@ -463,6 +593,7 @@ static void on_lost(void *arg, enum channel_loss loss,
                     const struct cachet_error *why) {
   struct remote *r = arg;
   r->story = *why;
+  r->attach_id = 0;
   r->is_final = loss == CHANNEL_LOST_FINAL;
   /* At once if the last connection was of use, then ever more slowly. */
   r->retry_at = clock_now_ms() + r->retry_ms;
@@ -559,7 +690,7 @@ static struct exchange *read_new(struct remote *r, struct mirror *m,
   x->job.mirror = mirror_ref(m);
   x->job.first = first;
   memset(x->place, NO_PLACE, sizeof x->place);
-  bool trusted = is_ready(r);
+  bool trusted = r->base.attachment || is_ready(r);
   for (; x->job.count < count; x->job.count++) {
     uint64_t page = first + x->job.count;
     if (trusted && residency_look(&m->words[page]) == PAGE_RESIDENT)
@@ -591,7 +722,11 @@ static struct job *remote_fetch(struct backend *b, struct mirror *m,
                                 uint64_t first, uint32_t count,
                                 void (*done)(struct job *), void *owner) {
   struct remote *r = remote_of(b);
-  struct exchange *x = r->n_unowned ? read_underway(r, m, first) : NULL;
+  const struct attachment *a = b->attachment;
+  if (a && a->mirror == m && mirror_is_retired(m) && is_ready(r))
+    attach_begin(r); /* the job ends, as CHANGED, when that is over */
+  struct exchange *x =
+      r->n_unowned && count ? read_underway(r, m, first) : NULL;
   if (x) {
     r->n_unowned--;
     x->job.owner = owner;
@@ -602,7 +737,7 @@ static struct job *remote_fetch(struct backend *b, struct mirror *m,
   if (!x)
     return NULL;
   x->job.owner = owner;
-  if (x->n_pages == 0) {
+  if (x->n_pages == 0 && count) {
     x->job.is_done = true;
     return &x->job;
   }
@@ -708,7 +843,7 @@ static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
   msg.invalidate = &invalidate;
   enum cachet_status status = remote_command(
       b, &msg, CACHET__WIRE__MESSAGE__BODY_DONE, NULL, NULL, err);
-  if (status != CACHET_OK)
+  if (status != CACHET_OK || b->attachment)
     return status;
   /* Our own notice is here as well; but a copy of this handle may have
    * installed since then what it asked for before. */
@@ -738,6 +873,7 @@ static void remote_close(struct backend *b) {
       exchange_unlink(r, x);
       exchange_free(x);
     }
+    attachment_unref(b->attachment);
     if (b->store)
       store_unref(b->store);
   }

@@ -41,6 +41,7 @@ static int census_enter(struct host *host, struct attachment *a) {
   bool fits = of_process < host->limits.max_process_attachments &&
               of_user < host->limits.max_user_attachments;
   if (fits) {
+    a->census_prev = NULL;
     a->census_next = census->all;
     if (a->census_next)
       a->census_next->census_prev = a;
@@ -94,15 +95,18 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
   attach_free(a);
 }
 
-static void on_tick(evutil_socket_t fd, short what, void *arg) {
-  struct worker *w = arg;
-  (void)fd;
-  (void)what;
+void attach_collect(struct worker *w) {
   for (struct attachment *a = w->attachments, *next; a; a = next) {
     next = a->next;
     if (lease_is_done(a->lease))
       attach_free(a);
   }
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  attach_collect(arg);
 }
 
 void attach_free_all(struct worker *w) {
@@ -164,6 +168,17 @@ static int lend(struct attachment *a, struct mirror *m, int fds[ATTACH_N_FDS]) {
   return 0;
 }
 
+static int enter(struct attachment *a, struct mirror *m,
+                 int fds[ATTACH_N_FDS]) {
+  int r = census_enter(a->worker->host, a);
+  if (r == 0 && (r = lend(a, m, fds)) < 0) {
+    census_leave(a);
+    lease_free(a->lease);
+    a->lease = NULL;
+  }
+  return r;
+}
+
 int attach_new(struct conn *c, struct mirror *m, uint32_t *range_capacity,
                int fds[ATTACH_N_FDS]) {
   struct attachment *a = calloc(1, sizeof *a);
@@ -175,10 +190,10 @@ int attach_new(struct conn *c, struct mirror *m, uint32_t *range_capacity,
     free(a);
     return r;
   }
-  r = census_enter(c->worker->host, a);
-  if (r == 0 && (r = lend(a, m, fds)) < 0) {
-    census_leave(a);
-    lease_free(a->lease);
+  r = enter(a, m, fds);
+  if (r == -EDQUOT) { /* unless somebody is done and the tick has not come */
+    attach_collect(c->worker);
+    r = enter(a, m, fds);
   }
   if (r < 0) {
     close(a->pidfd);

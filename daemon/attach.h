@@ -40,6 +40,9 @@ enum { ATTACH_N_FDS = 4 };
 int attach_new(struct conn *c, struct mirror *m, uint32_t *range_capacity,
                int fds[ATTACH_N_FDS]);
 
+/* Frees what clients are done with; also done a few times a second. */
+void attach_collect(struct worker *w);
+
 /* How many there are, at all workers. */
 unsigned attach_count(struct attach_census *census);
 

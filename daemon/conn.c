@@ -458,6 +458,10 @@ static void conn_free(struct conn *c) {
   *(c->prev ? &c->prev->next : &w->conns) = c->next;
   if (c->next)
     c->next->prev = c->prev;
+  /* A client that closes in good order is done with what it had attached. */
+  for (unsigned i = 0; i < c->n_opened; i++)
+    if (c->opened[i].attached)
+      attach_collect(w);
   free(c->rest.bytes);
   free(c->unsent.bytes);
   free(c->opened);

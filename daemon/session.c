@@ -132,6 +132,11 @@ void session_attach(struct conn *c, uint64_t id, struct lens *l) {
   if (c->worker->host->share && listener_is_local(c->listener))
     r = attach_new(c, l->mirror, &range_capacity, fds);
   if (r < 0) {
+    /* It goes on by the socket, and needs notices again, from the start. */
+    if (o->attached)
+      o->epoch = 0;
+    o->attached = false;
+    session_announce(c, l);
     conn_reply_error(c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED,
                      -r, "image \"%s\": attach: %s", l->hosted->name,
                      r == -EDQUOT ? "no share of the cache is left"

@@ -20,6 +20,7 @@ namespace {
 const uint64_t kSizes[] = {0, 1, 511, 4096, 4097, (64 << 20) + 13};
 const size_t kPageSizes[] = {4096, 16384, 65536};
 constexpr int kInProcessOps = 42000; // times 18 combinations
+constexpr int kSharedOps = 12000;    // times 18
 constexpr int kSocketOps = 8000;     // times 36
 
 uint64_t g_n_checked = 0;
@@ -27,9 +28,9 @@ uint64_t g_n_checked = 0;
 class Oracle {
 public:
   Oracle(cachet *c, const std::vector<uint8_t> &bytes, size_t page_size,
-         bool may_invalidate, uint64_t seed)
+         bool may_invalidate, bool is_shared, uint64_t seed)
       : c_(c), bytes_(bytes), size_(bytes.size()), page_size_(page_size),
-        may_invalidate_(may_invalidate), random_(seed) {}
+        may_invalidate_(may_invalidate), is_shared_(is_shared), random_(seed) {}
 
   void Run(int n_ops) {
     using Op = void (Oracle::*)();
@@ -45,7 +46,7 @@ public:
     }
     EXPECT_EQ(cachet_size(c_), size_);
     EXPECT_EQ(cachet_page_size(c_), page_size_);
-    EXPECT_FALSE(cachet_is_shared(c_));
+    EXPECT_EQ(cachet_is_shared(c_), is_shared_);
     cachet_release(c_, &kept_);
   }
 
@@ -334,7 +335,7 @@ private:
   const std::vector<uint8_t> &bytes_;
   uint64_t size_;
   size_t page_size_;
-  bool may_invalidate_;
+  bool may_invalidate_, is_shared_;
   std::mt19937_64 random_;
   cachet_slice kept_{};
 };
@@ -361,17 +362,21 @@ protected:
     std::vector<uint8_t> bytes;
   };
 
+  enum Way { IN_PROCESS, SHARED, UNIX, TCP };
+
   static void Check(const std::string &uri, const Image &image,
-                    size_t page_size, bool may_invalidate, int n_ops) {
+                    size_t page_size, Way way, int n_ops) {
     SCOPED_TRACE(uri + " pages of " + std::to_string(page_size));
     cachet_options options{};
     options.struct_size = sizeof options;
     options.page_size = uint32_t(page_size);
+    options.flags = way == UNIX ? CACHET_NO_SHARED_MEMORY : 0;
     cachet *c = nullptr;
     cachet_error err{};
     ASSERT_EQ(cachet_open(uri.c_str(), &options, &c, &err), CACHET_OK)
         << err.message;
-    Oracle(c, image.bytes, page_size, may_invalidate, seed_++).Run(n_ops);
+    Oracle(c, image.bytes, page_size, way != TCP, way == SHARED, seed_++)
+        .Run(n_ops);
     cachet_close(c);
   }
 
@@ -381,7 +386,7 @@ protected:
     std::string port = std::to_string(DaemonProcess::FreePort());
     std::vector<std::string> args = {"--listen",     "unix:" + socket,
                                      "--listen",     "tcp:127.0.0.1:" + port,
-                                     "--cache-size", "16M",
+                                     "--cache-size", "96M",
                                      "--page-size",  std::to_string(page_size)};
     for (const auto &image : images_) {
       args.push_back("--image");
@@ -390,10 +395,11 @@ protected:
     DaemonProcess daemon(args);
     ASSERT_TRUE(daemon.ready()) << daemon.log();
     for (const auto &image : images_) {
-      Check("cachet+unix:///" + image.name + "?socket=" + socket, image,
-            page_size, true, kSocketOps);
+      std::string uri = "cachet+unix:///" + image.name + "?socket=" + socket;
+      Check(uri, image, page_size, SHARED, kSharedOps);
+      Check(uri, image, page_size, UNIX, kSocketOps);
       Check("cachet://127.0.0.1:" + port + "/" + image.name, image, page_size,
-            false, kSocketOps);
+            TCP, kSocketOps);
     }
     daemon.Kill(SIGTERM);
     EXPECT_EQ(daemon.Wait(), 0) << daemon.log();
@@ -411,7 +417,7 @@ std::vector<OracleTest::Image> OracleTest::images_;
 TEST_F(OracleTest, InProcess) {
   for (size_t page_size : kPageSizes)
     for (const auto &image : images_)
-      Check("file:" + image.path, image, page_size, true, kInProcessOps);
+      Check("file:" + image.path, image, page_size, IN_PROCESS, kInProcessOps);
 }
 
 TEST_F(OracleTest, ByADaemonWithPagesOf4096) { CheckDaemon(4096); }

@@ -1,0 +1,144 @@
+#include "client/attach.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cache/barrier.h"
+#include "cache/page_cache.h"
+
+/* ---- The table of mappings ----------------------------------------------- */
+
+struct mapping {
+  dev_t dev;
+  ino_t ino; /* of the memfd of pages */
+  struct mirror *mirror;
+  struct mapping *next;
+};
+
+/* The only state of the library that is not a handle's.  A leaf. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct mapping *mappings; /* guarded by lock */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* A child that was forked while another thread held the lock finds it free,
+ * and the table whole. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+
+static void watch_forks(void) {
+  pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+/* Its last reference is gone: nobody can find it any more, or somebody just
+ * did and made another mapping beside it. */
+static void mapping_released(struct mirror *m) {
+  pthread_mutex_lock(&lock);
+  struct mapping **at = &mappings;
+  while ((*at)->mirror != m)
+    at = &(*at)->next;
+  struct mapping *gone = *at;
+  *at = gone->next;
+  pthread_mutex_unlock(&lock);
+  free(gone);
+  mirror_free(m);
+}
+
+static struct mirror *find_locked(const struct stat *st, uint64_t size,
+                                  unsigned page_shift, uint64_t epoch) {
+  for (struct mapping *p = mappings; p; p = p->next)
+    if (p->dev == st->st_dev && p->ino == st->st_ino &&
+        p->mirror->size == size && p->mirror->page_shift == page_shift &&
+        p->mirror->epoch == epoch && mirror_ref_live(p->mirror))
+      return p->mirror;
+  return NULL;
+}
+
+static int map_locked(struct mirror_fds *fds, const struct stat *st,
+                      uint64_t size, unsigned page_shift, uint64_t epoch,
+                      struct mirror **out) {
+  struct mapping *p = malloc(sizeof *p);
+  if (!p) {
+    mirror_fds_close(fds);
+    return -ENOMEM;
+  }
+  int r = mirror_borrow(fds, size, page_shift, epoch, &p->mirror);
+  if (r < 0) {
+    free(p);
+    return r;
+  }
+  p->mirror->released = mapping_released;
+  p->dev = st->st_dev;
+  p->ino = st->st_ino;
+  p->next = mappings;
+  mappings = p;
+  *out = p->mirror;
+  return 0;
+}
+
+/* A mapping of what the descriptors name, which are taken over. */
+static int mapping_get(struct mirror_fds *fds, uint64_t size,
+                       unsigned page_shift, uint64_t epoch,
+                       struct mirror **out) {
+  struct stat st;
+  int r = 0;
+  pthread_once(&once, watch_forks);
+  if (fstat(fds->pages, &st) < 0) {
+    r = -errno;
+    mirror_fds_close(fds);
+    return r;
+  }
+  pthread_mutex_lock(&lock);
+  *out = find_locked(&st, size, page_shift, epoch);
+  if (*out)
+    mirror_fds_close(fds);
+  else
+    r = map_locked(fds, &st, size, page_shift, epoch, out);
+  pthread_mutex_unlock(&lock);
+  return r;
+}
+
+/* ---- Attachments --------------------------------------------------------- */
+
+int attachment_new(const int fds[ATTACH_N_DESCRIPTORS], uint64_t size,
+                   unsigned page_shift, uint64_t epoch, uint32_t range_capacity,
+                   struct attachment **out) {
+  struct mirror_fds mirror = {fds[ATTACH_FD_PAGES], fds[ATTACH_FD_WORDS],
+                              fds[ATTACH_FD_TOUCHED]};
+  struct attachment *a = calloc(1, sizeof *a);
+  int r = a && range_capacity <= PIN_MAX_COUNT ? 0 : a ? -EPROTO : -ENOMEM;
+  if (r < 0) {
+    mirror_fds_close(&mirror);
+    close(fds[ATTACH_FD_PINS]);
+    free(a);
+    return r;
+  }
+  r = pin_page_map(fds[ATTACH_FD_PINS], range_capacity, &a->page);
+  if (r < 0)
+    mirror_fds_close(&mirror);
+  else if ((r = mapping_get(&mirror, size, page_shift, epoch, &a->mirror)) < 0)
+    pin_page_unmap(a->page);
+  if (r < 0) {
+    free(a);
+    return r;
+  }
+  a->n_refs = 1;
+  a->table.slots = a->page->slots;
+  a->table.range_capacity = range_capacity;
+  a->table.mirror = a->mirror;
+  a->view = view_of(a->mirror, &a->table);
+  if (!barrier_register())
+    a->view.fence = true; /* the evictor's barrier does not reach us */
+  *out = a;
+  return 0;
+}
+
+void attachment_unref(struct attachment *a) {
+  if (!a || --a->n_refs > 0)
+    return;
+  pin_page_unmap(a->page);
+  mirror_unref(a->mirror);
+  free(a);
+}
