@@ -18,7 +18,9 @@ extern "C" {
  * says no: then readers fence themselves, and barrier_run() is a fence. */
 bool barrier_register(void);
 
-void barrier_run(void);
+/* False if the kernel would not (no memory, or a filter that came later): then
+ * nothing is known of other threads. */
+bool barrier_run(void);
 
 #ifdef __cplusplus
 }

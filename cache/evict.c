@@ -33,7 +33,7 @@ struct victim {
 /* Victims of one mirror, by ascending page. */
 struct batch {
   struct mirror *mirror; /* referenced */
-  uint64_t generation;   /* of the mirror when they were picked */
+  uint64_t picked;       /* the cache's n_invalidations then */
   size_t n;
   struct victim victims[EVICT_MAX_BATCH];
 };
@@ -124,9 +124,12 @@ static size_t settle_locked(struct page_cache *pc, struct batch *b,
 
 /* Steps 2 to 4, for what is not punched yet. */
 static void judge(struct page_cache *pc, struct batch *b) {
-  barrier_run();
+  /* Without a barrier nobody knows what is pinned: nothing is punched. */
+  bool is_seen = barrier_run();
   for (size_t i = 0; i < b->n; i++)
-    b->victims[i].pinned = false;
+    b->victims[i].pinned = !is_seen;
+  if (!is_seen)
+    return;
   pthread_mutex_lock(&pc->lock);
   scan_pins_locked(b);
   pthread_mutex_unlock(&pc->lock);
@@ -174,13 +177,11 @@ static void evict_batch(struct page_cache *pc, struct batch *b) {
   judge(pc, b);
   pthread_mutex_lock(&pc->lock);
   /* A pinned page that was invalidated since it was picked must not come back:
-   * then the image needs a new epoch, as image_invalidate() would give it.
-   * Without memory for one the pin has to go first. */
-  while (any_pinned(b) && m->generation != b->generation &&
-         !mirror_is_retired(m) && !m->abandoned) {
+   * then the image needs a new epoch, as image_invalidate() would give it. */
+  while (any_pinned(b) && m->generation > b->picked && !mirror_is_retired(m) &&
+         !m->abandoned) {
     pthread_mutex_unlock(&pc->lock);
-    if (image_renew(m->image, m) < 0)
-      judge(pc, b);
+    image_renew(m->image, m);
     pthread_mutex_lock(&pc->lock);
   }
   bool is_over = mirror_is_retired(m) || m->abandoned;
@@ -225,9 +226,9 @@ static size_t evict(struct page_cache *pc, uint64_t want) {
   struct batch b;
   pthread_mutex_lock(&pc->lock);
   size_t n = pick_locked(pc, want, keys);
+  b.picked = pc->n_invalidations;
   for (size_t i = 0; i < n;) {
     b.mirror = pc->mirrors[policy_key_mirror(keys[i])];
-    b.generation = b.mirror->generation;
     b.n = 0;
     for (; i < n && policy_key_mirror(keys[i]) == b.mirror->id; i++)
       b.victims[b.n++] = (struct victim){.page = policy_key_page(keys[i])};
@@ -298,15 +299,14 @@ void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count) {
 /* ---- The budget ---------------------------------------------------------- */
 
 /* Words and touched bytes are sparse and grow when they are read, so what they
- * take is asked of the kernel.  While that is little it is charged in full
- * beforehand: then the sum cannot creep over the budget between two looks. */
+ * take is asked of the kernel.  Some is charged beforehand, a sixteenth of the
+ * budget for all mirrors together: then the sum does not creep over the budget
+ * between two looks. */
 static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
-  uint64_t charge = mirror_meta_len(m);
-  if (charge > pc->budget / META_SHARE)
-    charge = pc->budget / META_SHARE;
-  uint64_t actual = mirror_meta_bytes(m);
-  if (charge < actual)
-    charge = actual;
+  uint64_t advance = pc->budget / META_SHARE / pc->n_live_mirrors;
+  uint64_t charge = mirror_meta_bytes(m) + advance;
+  if (charge > mirror_meta_len(m))
+    charge = mirror_meta_len(m);
   pc->used += charge - m->charged_meta;
   m->charged_meta = charge;
 }
@@ -347,8 +347,9 @@ bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
     pthread_mutex_unlock(&pc->lock);
     if (fits)
       return true;
-    if (!evict(pc, (over > least ? over : least) << tries))
-      return false;
+    if (!evict(pc, (over > least ? over : least) << tries) &&
+        !janitor_sweep_words(m))
+      return false; /* there is nothing left that could go */
   }
   return false;
 }

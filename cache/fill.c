@@ -278,7 +278,8 @@ static void read_one_by_one(struct fill *fill, struct source *src) {
                            mirror_page_len(m, page));
     if (r == 0)
       continue;
-    fill->status = r;
+    if (fill->status != -ESTALE) /* that one is looked after below */
+      fill->status = r;
     fill->bad |= 1ull << i;
   }
 }

@@ -41,7 +41,8 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
 }
 
 /* Puts `m` in the place of `old`, which is retired, its unpinned pages with it.
- * False if `old` is not current: then nothing. */
+ * NULL: there is no memory for a successor now, see image_mirror().  False if
+ * `old` is not current: then nothing. */
 static bool replace_mirror(struct image *img, struct mirror *old,
                            struct mirror *m) {
   struct page_cache *pc = img->cache;
@@ -49,7 +50,8 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   bool current = img->mirror == old;
   if (current) {
     __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
-    __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
+    if (m)
+      __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
     old->evicting++; /* the janitor keeps off until all is taken */
     pc->stats.n_epochs++;
@@ -65,9 +67,10 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   struct fetch *woken = verdicts_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);
-  if (img->ops.changed)
+  if (m && img->ops.changed)
     img->ops.changed(img->ops.arg, img);
-  mirror_unref(old);
+  if (m)
+    mirror_unref(old);
   return true;
 }
 
@@ -86,12 +89,11 @@ static int make_twin(struct image *img, struct mirror *old,
   return make_mirror(img, old->source, old->size, epoch, out);
 }
 
-int image_renew(struct image *img, struct mirror *old) {
-  struct mirror *m;
-  int r = make_twin(img, old, &m);
-  if (r == 0 && !replace_mirror(img, old, m))
+void image_renew(struct image *img, struct mirror *old) {
+  struct mirror *m = NULL;
+  make_twin(img, old, &m);
+  if (!replace_mirror(img, old, m))
     mirror_unref(m);
-  return r;
 }
 
 /* ---- Life ---------------------------------------------------------------- */
@@ -193,15 +195,26 @@ const char *image_name(const struct image *img) { return img->name; }
 
 unsigned image_page_shift(const struct image *img) { return img->page_shift; }
 
-struct mirror *image_mirror(struct image *img) {
+static struct mirror *present_mirror(struct image *img) {
   pthread_mutex_lock(&img->cache->lock);
   struct mirror *m = mirror_ref(img->mirror);
   pthread_mutex_unlock(&img->cache->lock);
   return m;
 }
 
+struct mirror *image_mirror(struct image *img) {
+  struct mirror *m = present_mirror(img);
+  if (mirror_is_retired(m)) { /* there was no memory for its successor */
+    image_renew(img, m);
+    mirror_unref(m);
+    m = present_mirror(img);
+  }
+  return m;
+}
+
 bool image_is_current(const struct image *img, const struct mirror *m) {
-  return __atomic_load_n(&img->mirror, __ATOMIC_ACQUIRE) == m;
+  return __atomic_load_n(&img->mirror, __ATOMIC_ACQUIRE) == m &&
+         !mirror_is_retired(m);
 }
 
 uint64_t image_generation(const struct image *img) {
@@ -268,7 +281,7 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     goto out;
   pthread_mutex_lock(&pc->lock);
   __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
-  m->generation++;
+  m->generation = ++pc->n_invalidations;
   fills_mark_stale_locked(pc, m, first, count);
   pthread_mutex_unlock(&pc->lock);
   if (evict_range(pc, m, first, count) > 0 && replace_mirror(img, m, spare))

@@ -12,7 +12,8 @@
  *     beside them;
  *   - in a retired mirror all that is not pinned is punched.
  *
- * Runs on the evictor's thread. */
+ * Runs on the evictor's thread; where there is none (in process) words are
+ * swept when there is no other room. */
 #include <assert.h>
 #include <string.h>
 
@@ -84,8 +85,9 @@ static bool all_absent(const uint8_t *words, size_t n) {
   return words[0] == PAGE_ABSENT && memcmp(words, words + 1, n - 1) == 0;
 }
 
-static void sweep_words(struct mirror *m) {
+bool janitor_sweep_words(struct mirror *m) {
   struct page_cache *pc = m->cache;
+  bool any = false;
   for (uint64_t page = mirror_next_words(m, 0); page < m->n_pages;
        page = mirror_next_words(m, page + MIRROR_WORDS_PAGE)) {
     page -= page % MIRROR_WORDS_PAGE;
@@ -94,10 +96,13 @@ static void sweep_words(struct mirror *m) {
       n = MIRROR_WORDS_PAGE;
     /* Every word moves under the lock, so none does while we punch. */
     pthread_mutex_lock(&pc->lock);
-    if (all_absent(&m->words[page], n))
+    bool absent = all_absent(&m->words[page], n);
+    if (absent)
       mirror_punch_words(m, page);
     pthread_mutex_unlock(&pc->lock);
+    any |= absent;
   }
+  return any;
 }
 
 /* ---- Retired mirrors ----------------------------------------------------- */
@@ -144,7 +149,7 @@ static void clean(struct mirror *m) {
     sweep_absent(m);
   if (!mirror_is_retired(m) &&
       mirror_meta_bytes(m) > m->cache->budget / META_SHARE)
-    sweep_words(m);
+    janitor_sweep_words(m);
   budget_recharge(m);
 }
 

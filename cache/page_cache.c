@@ -103,6 +103,7 @@ int mirror_attach(struct page_cache *pc, struct image *img, struct mirror *m) {
   int r = slot_for_locked(pc, &m->id);
   if (r == 0) {
     pc->mirrors[m->id] = m;
+    pc->n_live_mirrors++;
     m->cache = pc;
     m->image = img;
     __atomic_fetch_add(&img->n_refs, 1, __ATOMIC_RELAXED);
@@ -144,6 +145,7 @@ void mirror_unref(struct mirror *m) {
   pthread_mutex_lock(&pc->lock);
   assert(!m->tables && pc->mirrors[m->id] == m);
   pc->mirrors[m->id] = NULL;
+  pc->n_live_mirrors--;
   pc->used -= m->charged_pages + m->charged_meta;
   pthread_mutex_unlock(&pc->lock);
   mirror_free(m);

@@ -58,8 +58,8 @@ struct image_ops {
    * runs its fills itself, before it returns. */
   void (*submit)(void *arg, struct fill *fill);
 
-  /* The image has a new epoch.  Called under no lock, on whatever thread saw
-   * it.  May be NULL. */
+  /* The image has a new epoch.  Called on whatever thread saw it, not under
+   * the cache's lock; it must not call image_refresh().  May be NULL. */
   void (*changed)(void *arg, struct image *img);
 
   void *arg;
@@ -98,7 +98,7 @@ bool mirror_ref_live(struct mirror *m);
 /* The mirror of the image's present epoch, with a reference for the caller. */
 struct mirror *image_mirror(struct image *img);
 
-/* Whether `m` is the present one: one load, no lock. */
+/* Whether `m` is the present one: two loads, no lock. */
 bool image_is_current(const struct image *img, const struct mirror *m);
 
 /* Asks the source whether the image changed, and gives it a new epoch if so

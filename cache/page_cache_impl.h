@@ -63,10 +63,11 @@ struct page_cache {
   uint64_t leased; /* bytes that other processes may pin, see lease.c */
   struct mirror **mirrors;
   uint32_t n_mirrors; /* slots; a free one is NULL */
-  uint32_t n_images;  /* ever made: for ids */
+  uint32_t n_live_mirrors;
   struct fill *fills;
   struct fill_node *by_page[FILL_BUCKETS];
-  struct fetch *verdicts; /* fetches that wait for an EVICTING word */
+  struct fetch *verdicts;   /* fetches that wait for an EVICTING word */
+  uint64_t n_invalidations; /* of any image */
   struct page_cache_stats stats;
 
   /* the evictor thread, if any */
@@ -109,6 +110,10 @@ void pin_table_unlist(struct pin_table *t);
 
 void janitor_round(struct page_cache *pc);
 
+/* Punches words that are all ABSENT, and the touched bytes beside them; whether
+ * there were any. */
+bool janitor_sweep_words(struct mirror *m);
+
 /* ---- fill.c */
 
 /* Ends fetches whose last wait is over: a list by `next`, under no lock. */
@@ -121,9 +126,10 @@ struct fetch *verdicts_take_locked(struct page_cache *pc);
 /* ---- image.c */
 
 /* Gives the image a new mirror over the same source, because an invalidated
- * page is pinned in `old`, which is retired.  Does nothing if `old` is not
- * current any more.  0 or a negative errno. */
-int image_renew(struct image *img, struct mirror *old);
+ * page is pinned in `old`, which is retired in any case.  Does nothing if `old`
+ * is not current any more.  Without memory for a new one it is made when
+ * somebody asks for it. */
+void image_renew(struct image *img, struct mirror *old);
 
 void image_unref(struct image *img);
 

@@ -71,8 +71,11 @@ hexview_agrees() {
 eventloop_agrees() {
   "$examples/eventloop" "$uri" >"$work/loop1" || return
   "$examples/eventloop" "$image" >"$work/loop2" || return
-  cat "$work/loop1"
-  [ -s "$work/loop1" ] && cmp "$work/loop1" "$work/loop2"
+  cat "$work/loop1" "$work/loop2"
+  # Pages and checksum; hits and misses are each one's own.
+  [ -s "$work/loop1" ] &&
+    [ "$(sed 's/, [0-9]* hits.*//' "$work/loop1")" = \
+      "$(sed 's/, [0-9]* hits.*//' "$work/loop2")" ]
 }
 
 offset=$("$make_image" "$image") || exit 1
