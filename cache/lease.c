@@ -20,14 +20,17 @@ struct lease {
   uint64_t n_pages; /* its share */
 };
 
-/* Takes a share of the cache; the lock is held.  In pages of which a range
- * slot may hold `*capacity`; 0: there is none. */
+/* Takes a share of the cache; the lock is held.  In pages, of which a range
+ * slot may hold `*capacity`; 0: there is none.  The share is an eighth of what
+ * is left of the half, so that there is something for many, but no less than
+ * what makes a table of any use. */
 static uint64_t take_share_locked(struct page_cache *pc, unsigned shift,
                                   uint32_t *capacity) {
-  uint64_t left = pc->leased < pc->budget / 2 ? pc->budget / 2 - pc->leased : 0;
-  uint64_t len = left / 2 < pc->budget / 8 ? left / 2 : pc->budget / 8;
-  uint64_t pages = len >> shift;
-  if (pages < SINGLE_PAGES + PIN_N_RANGE_SLOTS)
+  uint64_t half = pc->budget / 2;
+  uint64_t left = pc->leased < half ? (half - pc->leased) >> shift : 0;
+  uint64_t least = SINGLE_PAGES + PIN_N_RANGE_SLOTS;
+  uint64_t pages = left / 8 > least ? left / 8 : least;
+  if (pages > left || pages > (pc->budget / 8) >> shift)
     return 0;
   uint64_t each = (pages - SINGLE_PAGES) / PIN_N_RANGE_SLOTS;
   *capacity = each < PIN_MAX_COUNT ? (uint32_t)each : PIN_MAX_COUNT;

@@ -1,0 +1,506 @@
+// Clients that read the daemon's memory: eviction all the time, clients and
+// daemons that die at any moment, and clients that mean harm.
+#include <cachet/cachet.h>
+#include <gtest/gtest.h>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "client/handle.h"
+#include "tests/support/daemon_process.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kSize = 64 << 20;
+constexpr uint64_t kPages = kSize / kPage;
+constexpr uint64_t kBudget = 6 << 20; // less than a tenth
+
+// Every 8 bytes name their address, so that a page carries its number and is
+// its own checksum.
+uint64_t WordAt(uint64_t addr) { return (addr + 1) * 0x9e3779b97f4a7c15ull; }
+
+bool Correct(const uint8_t *data, uint64_t addr, size_t len) {
+  for (size_t i = 0; i < len; i += 8) {
+    uint64_t word;
+    memcpy(&word, data + i, 8);
+    if (word != WordAt(addr + i))
+      return false;
+  }
+  return true;
+}
+
+// What a reader process exits with.
+enum { READER_OK, READER_WRONG, READER_FAILED, READER_NOT_SHARED };
+
+class SharedTest : public testing::Test {
+protected:
+  static void SetUpTestSuite() {
+    dir_ = new TempDir;
+    path_ = *dir_ / "disk.img";
+    std::vector<uint64_t> words(kSize / 8);
+    for (uint64_t i = 0; i < words.size(); i++)
+      words[i] = WordAt(i * 8);
+    int fd = open(path_.c_str(), O_WRONLY | O_CREAT, 0600);
+    ASSERT_EQ(write(fd, words.data(), kSize), ssize_t(kSize));
+    close(fd);
+  }
+  static void TearDownTestSuite() { delete dir_; }
+
+  void SetUp() override {
+    seed_ = TestSeed();
+    Start();
+  }
+  void TearDown() override {
+    for (pid_t pid : readers_) {
+      kill(pid, SIGKILL);
+      waitpid(pid, nullptr, 0);
+    }
+    daemon_.reset();
+  }
+
+  void Start() {
+    daemon_ = std::make_unique<DaemonProcess>(std::vector<std::string>{
+        "--image", path_, "--listen", "unix:" + Socket(), "--cache-size",
+        std::to_string(kBudget)});
+    ASSERT_TRUE(daemon_->ready()) << daemon_->log();
+  }
+
+  static std::string Socket() { return *dir_ / "socket"; }
+
+  static cachet *Open(int request_timeout_ms = 0) {
+    cachet_options options{};
+    options.struct_size = sizeof options;
+    options.request_timeout_ms = request_timeout_ms;
+    cachet *c = nullptr;
+    cachet_open(("cachet+unix:///disk.img?socket=" + Socket()).c_str(),
+                &options, &c, nullptr);
+    return c;
+  }
+
+  // One random act of reading; what it was worth.
+  static int ReadOnce(cachet *c, std::mt19937_64 &random,
+                      std::vector<cachet_slice> &held) {
+    uint64_t page = random() % kPages;
+    cachet_slice s;
+    cachet_status status;
+    switch (random() % 8) {
+    case 0: { // several pages at once
+      uint64_t len = 8 * (1 + random() % 6000);
+      uint64_t addr = random() % ((kSize - len) / 8) * 8;
+      status = cachet_map(c, addr, len, &s);
+      if (status == CACHET_OK && !Correct(s.data, addr, s.length))
+        return READER_WRONG;
+      break;
+    }
+    case 1: {
+      std::vector<uint8_t> buf(8 * (1 + random() % 4000));
+      uint64_t addr = random() % ((kSize - buf.size()) / 8) * 8;
+      status = cachet_read(c, addr, buf.data(), buf.size());
+      if (status == CACHET_OK && !Correct(buf.data(), addr, buf.size()))
+        return READER_WRONG;
+      return status == CACHET_OK ? READER_OK : READER_FAILED;
+    }
+    case 2: {
+      uint64_t word;
+      status = cachet_get_u64le(c, page * kPage + 64, &word);
+      if (status == CACHET_OK && word != WordAt(page * kPage + 64))
+        return READER_WRONG;
+      return status == CACHET_OK ? READER_OK : READER_FAILED;
+    }
+    default:
+      status = cachet_load(c, page * kPage, 8, &s);
+      if (status == CACHET_OK && !Correct(s.data, s.offset, s.length))
+        return READER_WRONG;
+    }
+    if (status != CACHET_OK)
+      return READER_FAILED;
+    held.push_back(s);
+    if (held.size() > 20) { // an old one has not changed meanwhile
+      size_t i = random() % held.size();
+      bool right = Correct(held[i].data, held[i].offset, held[i].length);
+      cachet_release(c, &held[i]);
+      held.erase(held.begin() + long(i));
+      if (!right)
+        return READER_WRONG;
+    }
+    return READER_OK;
+  }
+
+  // A process that reads until it is killed, or until `end`.
+  pid_t Fork(uint64_t seed, Clock::time_point end, bool survives_daemon) {
+    pid_t pid = fork();
+    if (pid == 0)
+      _exit(Read(seed, end, survives_daemon));
+    return pid;
+  }
+
+  static int Read(uint64_t seed, Clock::time_point end, bool survives_daemon) {
+    cachet *c = Open(survives_daemon ? 20000 : 0);
+    if (!c)
+      return READER_FAILED;
+    if (!cachet_is_shared(c))
+      return READER_NOT_SHARED;
+    std::mt19937_64 random(seed);
+    std::vector<cachet_slice> held;
+    int result = READER_OK;
+    while (result == READER_OK && Clock::now() < end)
+      result = ReadOnce(c, random, held);
+    if (result == READER_FAILED)
+      fprintf(stderr, "reader: %s\n", cachet_errmsg(c));
+    if (result == READER_OK)
+      cachet_close(c);
+    return result;
+  }
+
+  static int Wait(pid_t pid) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+  // A number of the daemon's `stats`, by the command's library.
+  uint64_t Stat(const std::string &name) {
+    std::string command = DaemonProcess::Runfile("client/cachet") +
+                          " stats --json --socket " + Socket();
+    FILE *p = popen(command.c_str(), "r");
+    std::string json;
+    char buf[4096];
+    for (size_t n; (n = fread(buf, 1, sizeof buf, p)) > 0;)
+      json.append(buf, n);
+    pclose(p);
+    size_t at = json.find("\"" + name + "\"");
+    return at == std::string::npos
+               ? UINT64_MAX
+               : strtoull(json.c_str() + json.find(':', at) + 1, nullptr, 10);
+  }
+
+  // Polls until it is true, for `limit` at most.
+  template <typename F> static bool Eventually(F is, milliseconds limit) {
+    auto end = Clock::now() + limit;
+    while (!is()) {
+      if (Clock::now() >= end)
+        return false;
+      usleep(2000);
+    }
+    return true;
+  }
+
+  // Makes the daemon evict everything that may go.
+  static void Churn(cachet *c) {
+    std::vector<uint8_t> buf(1 << 20);
+    for (uint64_t addr = 0; addr < kSize; addr += buf.size())
+      ASSERT_EQ(cachet_read(c, addr, buf.data(), buf.size()), CACHET_OK)
+          << cachet_errmsg(c);
+  }
+
+  static TempDir *dir_;
+  static std::string path_;
+  uint64_t seed_ = 0;
+  std::unique_ptr<DaemonProcess> daemon_;
+  std::vector<pid_t> readers_;
+};
+
+TempDir *SharedTest::dir_;
+std::string SharedTest::path_;
+
+TEST_F(SharedTest, EightProcessesUnderEvictionReadNoWrongByteForAMinute) {
+  auto end = Clock::now() + seconds(60);
+  for (int i = 0; i < 8; i++)
+    readers_.push_back(Fork(seed_ + uint64_t(i), end, false));
+  uint64_t most = 0;
+  while (Clock::now() < end) {
+    most = std::max(most, daemon_->MemfdBytes());
+    usleep(500);
+  }
+  for (pid_t pid : readers_)
+    EXPECT_EQ(Wait(pid), READER_OK);
+  readers_.clear();
+  printf("%llu pages evicted, at most %llu bytes of memfds\n",
+         (unsigned long long)Stat("evicted_pages"), (unsigned long long)most);
+  EXPECT_LE(most, kBudget);
+  EXPECT_GT(Stat("evicted_pages"), 10 * kBudget / kPage);
+  EXPECT_TRUE(Eventually([&] { return Stat("attachments") == 0; }, seconds(2)));
+}
+
+TEST_F(SharedTest, FiveHundredClientsAreKilledAtRandomMoments) {
+  std::mt19937_64 random(seed_);
+  auto end = Clock::now() + seconds(600);
+  cachet *c = Open();
+  Churn(c);
+  cachet_close(c);
+  ASSERT_TRUE(Eventually([&] { return Stat("connections") <= 1; }, seconds(2)));
+  int n_fds = daemon_->n_fds();
+  for (int i = 0; i < 4; i++)
+    readers_.push_back(Fork(seed_ + 1000 + uint64_t(i), end, false));
+  for (int killed = 0; killed < 500; killed++) {
+    usleep(useconds_t(random() % 8000));
+    size_t victim = random() % readers_.size();
+    // Whoever ended by himself had found something wrong.
+    ASSERT_EQ(waitpid(readers_[victim], nullptr, WNOHANG), 0);
+    kill(readers_[victim], SIGKILL);
+    Wait(readers_[victim]);
+    readers_[victim] = Fork(random(), end, false);
+  }
+  for (pid_t pid : readers_) {
+    kill(pid, SIGKILL);
+    Wait(pid);
+  }
+  readers_.clear();
+  EXPECT_TRUE(Eventually([&] { return Stat("attachments") == 0; }, seconds(1)))
+      << "a pin is gone within a second";
+  EXPECT_TRUE(Eventually([&] { return daemon_->n_fds() <= n_fds; }, seconds(2)))
+      << daemon_->n_fds() << " descriptors, " << n_fds << " before";
+  EXPECT_LE(daemon_->MemfdBytes(), kBudget);
+}
+
+TEST_F(SharedTest, TwentyDaemonsAreKilledUnderEightReaders) {
+  auto end = Clock::now() + seconds(600);
+  for (int i = 0; i < 8; i++)
+    readers_.push_back(Fork(seed_ + uint64_t(i), end, true));
+  std::mt19937_64 random(seed_);
+  for (int i = 0; i < 20; i++) {
+    usleep(useconds_t(50000 + random() % 200000));
+    daemon_->Kill(SIGKILL);
+    daemon_->Wait();
+    Start();
+  }
+  // All are connected again, and none had to give up.
+  EXPECT_TRUE(
+      Eventually([&] { return Stat("attachments") >= 8; }, seconds(20)));
+  for (pid_t pid : readers_)
+    EXPECT_EQ(waitpid(pid, nullptr, WNOHANG), 0);
+}
+
+TEST_F(SharedTest, WhatIsResidentOutlivesTheDaemon) {
+  cachet *c = Open(500);
+  ASSERT_NE(c, nullptr);
+  cachet_slice held, again;
+  ASSERT_EQ(cachet_load(c, 5 * kPage, 1, &held), CACHET_OK);
+  ASSERT_EQ(cachet_load(c, 6 * kPage, 1, &again), CACHET_OK);
+  cachet_release(c, &again);
+  daemon_->Kill(SIGKILL);
+  daemon_->Wait();
+  EXPECT_TRUE(Correct(held.data, held.offset, held.length));
+  ASSERT_EQ(cachet_load(c, 6 * kPage, 1, &again), CACHET_OK);
+  EXPECT_TRUE(Correct(again.data, again.offset, again.length));
+  EXPECT_TRUE(cachet_is_shared(c));
+  uint64_t epoch = cachet_epoch(c);
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c, 900 * kPage, &byte), CACHET_E_CONN)
+      << cachet_errmsg(c);
+  Start();
+  EXPECT_EQ(cachet_get_u8(c, 900 * kPage, &byte), CACHET_OK)
+      << cachet_errmsg(c);
+  EXPECT_NE(cachet_epoch(c), epoch);
+  EXPECT_TRUE(cachet_is_shared(c));
+  EXPECT_TRUE(Correct(held.data, held.offset, held.length)) << "still held";
+  cachet_close(c);
+}
+
+TEST_F(SharedTest, AnOrderlyStopLeavesResidentPagesReadable) {
+  cachet *c = Open(500);
+  cachet_slice held;
+  uint8_t byte;
+  ASSERT_EQ(cachet_load(c, 5 * kPage, 1, &held), CACHET_OK);
+  ASSERT_EQ(cachet_get_u8(c, 6 * kPage, &byte), CACHET_OK);
+  daemon_->Kill(SIGTERM);
+  EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  EXPECT_TRUE(Correct(held.data, held.offset, held.length));
+  EXPECT_EQ(cachet_get_u8(c, 6 * kPage, &byte), CACHET_OK);
+  cachet_close(c);
+}
+
+TEST_F(SharedTest, AConnectionThatIsLostLeavesSlicesAsTheyAre) {
+  cachet *c = Open(), *other = Open();
+  std::vector<cachet_slice> held(40);
+  for (size_t i = 0; i < held.size(); i++)
+    ASSERT_EQ(cachet_load(c, i * 7 * kPage, 1, &held[i]), CACHET_OK);
+  shutdown(cachet_fd(c), SHUT_RDWR);
+  Churn(other);
+  for (auto &s : held)
+    EXPECT_TRUE(Correct(s.data, s.offset, s.length)) << s.offset;
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c, 3000 * kPage, &byte), CACHET_OK)
+      << "it reconnects: " << cachet_errmsg(c);
+  Churn(other);
+  for (auto &s : held)
+    EXPECT_TRUE(Correct(s.data, s.offset, s.length)) << s.offset;
+  cachet_close(c);
+  cachet_close(other);
+  EXPECT_TRUE(Eventually([&] { return Stat("attachments") == 0; }, seconds(2)));
+}
+
+TEST_F(SharedTest, ASlicesBytesStayThroughInvalidationAndNewEpochs) {
+  cachet *c = Open(), *other = Open();
+  cachet_slice page, range;
+  ASSERT_EQ(cachet_load(c, 5 * kPage, 1, &page), CACHET_OK);
+  ASSERT_EQ(cachet_map(c, 100 * kPage, 30 * kPage, &range), CACHET_OK);
+  for (int i = 0; i < 5; i++) {
+    uint64_t epoch = cachet_epoch(c);
+    ASSERT_EQ(cachet_invalidate(other, 5 * kPage, 1), CACHET_OK);
+    uint8_t byte;
+    ASSERT_EQ(cachet_get_u8(c, 5 * kPage, &byte), CACHET_OK);
+    EXPECT_EQ(cachet_epoch(c) != epoch, i == 0)
+        << "the page was pinned the first time only";
+    Churn(other);
+    EXPECT_TRUE(Correct(page.data, page.offset, page.length));
+    EXPECT_TRUE(Correct(range.data, range.offset, range.length));
+  }
+  EXPECT_LE(daemon_->MemfdBytes(), kBudget);
+  cachet_release(c, &page);
+  cachet_release(c, &range);
+  cachet_close(c);
+  cachet_close(other);
+}
+
+TEST_F(SharedTest, AStoppedClientHoldsItsPinsAndNothingElse) {
+  pid_t pid = Fork(seed_, Clock::now() + seconds(600), false);
+  readers_.push_back(pid);
+  ASSERT_TRUE(
+      Eventually([&] { return Stat("attachments") == 1; }, seconds(10)));
+  kill(pid, SIGSTOP);
+  cachet *c = Open();
+  Churn(c);
+  EXPECT_LE(daemon_->MemfdBytes(), kBudget);
+  ASSERT_EQ(cachet_invalidate(c, 0, CACHET_TO_END), CACHET_OK);
+  Churn(c);
+  kill(pid, SIGCONT);
+  EXPECT_EQ(waitpid(pid, nullptr, WNOHANG), 0) << "it reads on";
+  cachet_close(c);
+}
+
+TEST_F(SharedTest, AForkedChildDisturbsNothingAndOpensItsOwn) {
+  cachet *c = Open();
+  cachet_slice held;
+  ASSERT_EQ(cachet_load(c, 5 * kPage, 1, &held), CACHET_OK);
+  pid_t pid = fork();
+  if (pid == 0) {
+    uint8_t byte;
+    if (cachet_get_u8(c, 5 * kPage, &byte) != CACHET_E_FORKED ||
+        !Correct(held.data, held.offset, held.length))
+      _exit(1);
+    cachet_release(c, &held);
+    cachet_close(c);
+    cachet *own = Open();
+    if (!own || !cachet_is_shared(own) ||
+        cachet_get_u8(own, 9 * kPage, &byte) != CACHET_OK)
+      _exit(2);
+    cachet_close(own);
+    _exit(0);
+  }
+  EXPECT_EQ(Wait(pid), 0);
+  cachet *other = Open();
+  Churn(other);
+  EXPECT_TRUE(Correct(held.data, held.offset, held.length))
+      << "the child released nothing of ours";
+  cachet_close(other);
+  cachet_close(c);
+}
+
+TEST_F(SharedTest, PinsOfADeadClientGoThoughItsChildHoldsTheSocket) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  pid_t pid = fork();
+  if (pid == 0) {
+    cachet *c = Open();
+    cachet_slice s;
+    if (!c || cachet_load(c, 5 * kPage, 1, &s) != CACHET_OK)
+      _exit(1);
+    pid_t child = fork();
+    if (child == 0)
+      for (;;)
+        pause();
+    if (write(ready[1], &child, sizeof child) != sizeof child)
+      _exit(1);
+    for (;;)
+      pause();
+  }
+  pid_t grandchild = 0;
+  ASSERT_EQ(read(ready[0], &grandchild, sizeof grandchild),
+            ssize_t(sizeof grandchild));
+  EXPECT_EQ(Stat("attachments"), 1u);
+  kill(pid, SIGKILL);
+  Wait(pid);
+  EXPECT_TRUE(Eventually([&] { return Stat("attachments") == 0; }, seconds(1)));
+  kill(grandchild, SIGKILL);
+  close(ready[0]);
+  close(ready[1]);
+}
+
+// Everything that memory shared with us allows a process to try.
+void Attack(cachet *c, uint64_t seed, int round) {
+  std::mt19937_64 random(seed);
+  attachment *a = c->backend->attachment;
+  if (!a)
+    _exit(3);
+  // Pins of every kind, most of them void.
+  for (int i = 0; i < 200000; i++)
+    __atomic_store_n(&a->page->slots[random() % PIN_N_SLOTS],
+                     random() % 2 ? random() : pin_word(random() % kPages, 1),
+                     __ATOMIC_RELEASE);
+  // Every hole.
+  volatile uint8_t sum = 0;
+  for (uint64_t page = 0; page < kPages; page++)
+    sum = sum + a->mirror->base[page * kPage];
+  // Every touched byte, always.
+  memset(a->mirror->touched, 1, kPages);
+  // What must not be possible.
+  void *base = const_cast<uint8_t *>(a->mirror->base);
+  if (mprotect(base, kSize, PROT_READ | PROT_WRITE) == 0 ||
+      mprotect(a->mirror->header, 8192, PROT_READ | PROT_WRITE) == 0)
+    _exit(4);
+  uint8_t byte;
+  for (int i = 0; i < 200; i++)
+    cachet_get_u8(c, random() % kSize, &byte);
+  if (round % 2)
+    a->page->done = 1; // and reads on all the same
+}
+
+TEST_F(SharedTest, AHostileClientHarmsNobody) {
+  if (geteuid() != 0)
+    GTEST_SKIP() << "needs root, to become another user";
+  ASSERT_EQ(chmod(Socket().c_str(), 0666), 0);
+  ASSERT_EQ(chmod(dir_->path().c_str(), 0755), 0);
+  auto end = Clock::now() + seconds(600);
+  for (int i = 0; i < 4; i++)
+    readers_.push_back(Fork(seed_ + uint64_t(i), end, false));
+  for (int round = 0; round < 20; round++) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+        _exit(2);
+      cachet *c = Open(2000);
+      if (!c)
+        _exit(5);
+      Attack(c, seed_ + uint64_t(round), round);
+      _exit(0);
+    }
+    EXPECT_EQ(Wait(pid), 0);
+  }
+  EXPECT_TRUE(
+      Eventually([&] { return daemon_->MemfdBytes() <= kBudget; }, seconds(1)))
+      << daemon_->MemfdBytes();
+  for (pid_t pid : readers_)
+    EXPECT_EQ(waitpid(pid, nullptr, WNOHANG), 0) << "it found a wrong byte";
+}
+
+} // namespace
