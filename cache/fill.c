@@ -440,7 +440,8 @@ void fill_abandon(struct fill *fill, int error) {
 bool image_install(struct image *img, struct mirror *m, uint64_t page,
                    const void *bytes, uint64_t generation) {
   struct page_cache *pc = img->cache;
-  if (page >= m->n_pages || !budget_reserve(pc, m, mirror_page_size(m)))
+  if (page >= m->n_pages || !m->base ||
+      !budget_reserve(pc, m, mirror_page_size(m)))
     return false;
   struct fill *fill = NULL;
   pthread_mutex_lock(&pc->lock);

@@ -25,7 +25,12 @@ static int64_t now_ms(void) {
 static int make_mirror(struct image *img, struct source *src, uint64_t size,
                        uint64_t epoch, struct mirror **out) {
   struct mirror *m;
-  int r = mirror_new(size, img->page_shift, epoch, img->cache->membarrier, &m);
+  bool membarrier = img->cache->membarrier;
+  int r = mirror_new(size, img->page_shift, epoch, membarrier, &m);
+  /* Where the caller brings the bytes it can do without a place for them: a
+   * limit (RLIMIT_AS, RLIMIT_FSIZE) costs speed, not the image. */
+  if (r < 0 && !src)
+    r = mirror_new_empty(size, img->page_shift, epoch, &m);
   if (r < 0)
     return r;
   r = mirror_attach(img->cache, img, m);

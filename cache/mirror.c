@@ -125,13 +125,14 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
   return 0;
 }
 
-int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
-               bool membarrier, struct mirror **out) {
+static int mirror_make(uint64_t size, unsigned page_shift, uint64_t epoch,
+                       bool membarrier, bool has_pages, struct mirror **out) {
   struct mirror *m;
   int r = mirror_alloc(size, page_shift, epoch, &m);
   if (r < 0)
     return r;
-  r = make_pages(m);
+  if (has_pages)
+    r = make_pages(m);
   if (r == 0)
     r = make_words(m, membarrier);
   if (r == 0)
@@ -142,6 +143,16 @@ int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
   }
   *out = m;
   return 0;
+}
+
+int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
+               bool membarrier, struct mirror **out) {
+  return mirror_make(size, page_shift, epoch, membarrier, true, out);
+}
+
+int mirror_new_empty(uint64_t size, unsigned page_shift, uint64_t epoch,
+                     struct mirror **out) {
+  return mirror_make(size, page_shift, epoch, false, false, out);
 }
 
 static void close_fd(int fd) {

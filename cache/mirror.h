@@ -95,6 +95,10 @@ static inline bool mirror_is_retired(const struct mirror *m) {
 int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
                bool membarrier, struct mirror **out);
 
+/* The same with no memory for pages: every word stays ABSENT. */
+int mirror_new_empty(uint64_t size, unsigned page_shift, uint64_t epoch,
+                     struct mirror **out);
+
 /* What another process needs to read a mirror.  Descriptors, close-on-exec. */
 struct mirror_fds {
   int pages, words; /* read-only */

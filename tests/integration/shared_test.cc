@@ -4,11 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -501,6 +507,144 @@ TEST_F(SharedTest, AHostileClientHarmsNobody) {
       << daemon_->MemfdBytes();
   for (pid_t pid : readers_)
     EXPECT_EQ(waitpid(pid, nullptr, WNOHANG), 0) << "it found a wrong byte";
+}
+
+// ---- Honest clients in narrow places ---------------------------------------
+
+// Reads a while as a child process that `prepare` has put into its place;
+// `is_shared` says whether memory can be shared there.
+class NarrowPlace : public SharedTest {
+protected:
+  template <typename F> static void Check(F prepare, bool is_shared) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      if (prepare() != 0)
+        _exit(100);
+      cachet *c = Open();
+      if (!c)
+        _exit(101);
+      if (cachet_is_shared(c) != is_shared)
+        _exit(102);
+      std::mt19937_64 random(7);
+      std::vector<cachet_slice> held;
+      for (int i = 0; i < 500; i++)
+        if (int result = ReadOnce(c, random, held))
+          _exit(result);
+      cachet_close(c);
+      _exit(0);
+    }
+    int status = Wait(pid);
+    if (status == 100)
+      GTEST_SKIP() << "not permitted here: " << strerror(errno);
+    EXPECT_EQ(status, 0) << "101: no handle, 102: is it shared?";
+  }
+
+  static int Limit(int which, rlim_t value) {
+    rlimit limit = {value, value};
+    return setrlimit(__rlimit_resource(which), &limit);
+  }
+
+  void TearDown() override {
+    EXPECT_TRUE(Eventually([&] { return daemon_->MemfdBytes() <= kBudget; },
+                           seconds(1)));
+    SharedTest::TearDown();
+  }
+};
+
+TEST_F(NarrowPlace, NoRoomInTheAddressSpaceIsReadByTheSocket) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer itself takes terabytes of address space";
+#endif
+  Check([] { return Limit(RLIMIT_AS, 64 << 20); }, false);
+}
+
+TEST_F(NarrowPlace, ASmallFileSizeLimit) {
+  Check([] { return Limit(RLIMIT_FSIZE, 1 << 20); }, true);
+}
+
+TEST_F(NarrowPlace, MembarrierDeniedByAFilter) {
+  Check(
+      [] {
+        sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        sock_fprog program = {4, code};
+        return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+               prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+      },
+      true);
+}
+
+TEST_F(NarrowPlace, AnotherUserAndPidNamespace) {
+  Check(
+      [] {
+        if (unshare(CLONE_NEWUSER | CLONE_NEWPID))
+          return -1;
+        pid_t pid = fork(); // the first process of the new namespace
+        if (pid > 0)
+          _exit(Wait(pid));
+        return 0;
+      },
+      true);
+}
+
+TEST_F(NarrowPlace, CoreDumpsLeaveTheMappingsOut) {
+  Check(
+      [] {
+        cachet *c = Open();
+        std::string smaps, line;
+        FILE *f = fopen("/proc/self/smaps", "r");
+        char buf[512];
+        bool is_mirror = false, all = true;
+        int n = 0;
+        while (fgets(buf, sizeof buf, f)) {
+          line = buf;
+          if (line.find("/memfd:cachet-") != std::string::npos)
+            is_mirror = line.find("cachet-pins") == std::string::npos;
+          if (is_mirror && !line.compare(0, 8, "VmFlags:")) {
+            all = all && line.find(" dd") != std::string::npos;
+            is_mirror = false;
+            n++;
+          }
+        }
+        fclose(f);
+        cachet_close(c);
+        return n >= 3 && all ? 0 : 1;
+      },
+      true);
+}
+
+// As much as everybody may lock: an image of 2 MiB fits.
+TEST_F(NarrowPlace, MlockallOfWhatComesLeavesHolesHoles) {
+  ASSERT_EQ(truncate(path_.c_str(), 2 << 20), 0);
+  daemon_.reset();
+  Start();
+  uint64_t before = daemon_->MemfdBytes();
+  pid_t pid = fork();
+  if (pid == 0) {
+    if (mlockall(MCL_FUTURE))
+      _exit(1);
+    cachet *c = Open();
+    if (!c || !cachet_is_shared(c))
+      _exit(2);
+    uint8_t buf[64];
+    for (uint64_t addr = 0; addr < (1 << 20); addr += kPage)
+      if (cachet_read(c, addr, buf, 64) != CACHET_OK || !Correct(buf, addr, 64))
+        _exit(3);
+    _exit(0);
+  }
+  EXPECT_EQ(Wait(pid), 0);
+  EXPECT_LE(daemon_->MemfdBytes(), before + (1 << 20) + 16 * kPage)
+      << "the second half was not looked at";
+  std::vector<uint64_t> words(kSize / 8);
+  for (uint64_t i = 0; i < words.size(); i++)
+    words[i] = WordAt(i * 8);
+  int fd = open(path_.c_str(), O_WRONLY);
+  ASSERT_EQ(write(fd, words.data(), kSize), ssize_t(kSize));
+  close(fd);
 }
 
 } // namespace
