@@ -33,7 +33,7 @@ struct victim {
 /* Victims of one mirror, by ascending page. */
 struct batch {
   struct mirror *mirror; /* referenced */
-  uint64_t picked;       /* the cache's n_invalidations then */
+  uint64_t n_drops;      /* of the cache when they were picked */
   size_t n;
   struct victim victims[EVICT_MAX_BATCH];
 };
@@ -178,7 +178,7 @@ static void evict_batch(struct page_cache *pc, struct batch *b) {
   pthread_mutex_lock(&pc->lock);
   /* A pinned page that was invalidated since it was picked must not come back:
    * then the image needs a new epoch, as image_invalidate() would give it. */
-  while (any_pinned(b) && m->generation > b->picked && !mirror_is_retired(m) &&
+  while (any_pinned(b) && m->dropped > b->n_drops && !mirror_is_retired(m) &&
          !m->abandoned) {
     pthread_mutex_unlock(&pc->lock);
     image_renew(m->image, m);
@@ -226,7 +226,7 @@ static size_t evict(struct page_cache *pc, uint64_t want) {
   struct batch b;
   pthread_mutex_lock(&pc->lock);
   size_t n = pick_locked(pc, want, keys);
-  b.picked = pc->n_invalidations;
+  b.n_drops = pc->n_drops; /* now: the lock is let go between mirrors */
   for (size_t i = 0; i < n;) {
     b.mirror = pc->mirrors[policy_key_mirror(keys[i])];
     b.n = 0;
@@ -249,6 +249,9 @@ static void pick_range_locked(struct page_cache *pc, struct batch *b,
                               uint64_t *next, uint64_t end) {
   struct mirror *m = b->mirror;
   b->n = 0;
+  /* With the look, not before it: a batch that owns one of these words was
+   * picked earlier, and must not restore it any more. */
+  m->dropped = ++pc->n_drops;
   /* Bounds the time under the lock. */
   uint64_t stop = *next + 16384;
   while (*next < end && *next < stop && b->n < EVICT_MAX_BATCH) {

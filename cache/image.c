@@ -286,7 +286,6 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     goto out;
   pthread_mutex_lock(&pc->lock);
   __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
-  m->generation = ++pc->n_invalidations;
   fills_mark_stale_locked(pc, m, first, count);
   pthread_mutex_unlock(&pc->lock);
   if (evict_range(pc, m, first, count) > 0 && replace_mirror(img, m, spare))

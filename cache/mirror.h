@@ -64,7 +64,7 @@ struct mirror {
   /* under the cache lock, but for the pointers, which are fixed */
   struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
-  uint64_t generation;      /* its cache's n_invalidations at the last one */
+  uint64_t dropped;         /* n_drops when evict_range() last looked here */
   bool abandoned;           /* its image is freed: no page is in the policy */
   uint32_t id;              /* index into the cache's mirrors */
   struct pin_table *tables; /* of the views open on it */

@@ -66,8 +66,8 @@ struct page_cache {
   uint32_t n_live_mirrors;
   struct fill *fills;
   struct fill_node *by_page[FILL_BUCKETS];
-  struct fetch *verdicts;   /* fetches that wait for an EVICTING word */
-  uint64_t n_invalidations; /* of any image */
+  struct fetch *verdicts; /* fetches that wait for an EVICTING word */
+  uint64_t n_drops;       /* counts evict_range()'s looks at words */
   struct page_cache_stats stats;
 
   /* the evictor thread, if any */
