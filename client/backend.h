@@ -75,6 +75,8 @@ struct backend_ops {
 
   void (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
                    uint32_t count);
+  /* Looks whether the image has changed.  NULL: one is told, or asks. */
+  void (*refresh)(struct backend *b);
   /* Drops pages, here and where they came from. */
   enum cachet_status (*invalidate)(struct backend *b, uint64_t first,
                                    uint64_t count, struct cachet_error *err);

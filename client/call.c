@@ -155,7 +155,8 @@ static enum cachet_status attempt_pin(struct cachet_request *r) {
   return CACHET_OK;
 }
 
-static enum cachet_status attempt_begin(struct cachet_request *r) {
+/* Which bytes of which epoch. */
+static enum cachet_status attempt_aim(struct cachet_request *r) {
   cachet *c = r->c;
   enum cachet_status status = handle_adopt_epoch(c, &r->error);
   if (status != CACHET_OK)
@@ -163,11 +164,32 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
   if (r->only_epoch && *r->only_epoch != c->epoch->mirror->epoch)
     return call_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
                       c->store->name);
-  status = attempt_set_range(r, c->epoch->mirror->size);
+  return attempt_set_range(r, c->epoch->mirror->size);
+}
+
+/* The place that the slice will have. */
+static enum cachet_status attempt_reserve(struct cachet_request *r) {
+  if (r->kind == CALL_READ || r->place >= 0)
+    return CACHET_OK;
+  r->place = slice_reserve(r->c);
+  return r->place >= 0
+             ? CACHET_OK
+             : call_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
+}
+
+static enum cachet_status attempt_begin(struct cachet_request *r) {
+  cachet *c = r->c;
+  enum cachet_status status = attempt_aim(r);
+  if ((status == CACHET_END || status == CACHET_E_BOUNDS) && handle_refresh(c))
+    status = attempt_aim(r);
   r->renews = handle_is_behind(c) && (r->renews || status != CACHET_OK);
   if (status != CACHET_OK && (!r->renews || status == CACHET_E_INVAL))
     return status;
+  /* What is wrong of the range goes before what is wrong of the handle. */
+  if (!r->renews && (status = attempt_reserve(r)) != CACHET_OK)
+    return status;
   r->epoch = epoch_ref(c->epoch);
+  r->mark = store_mark(c->store);
   r->pos = 0;
   if (r->renews) {
     r->error.code = CACHET_OK;
@@ -187,11 +209,6 @@ enum cachet_status call_begin(struct cachet_request *r) {
   r->state = CALL_READY;
   r->slot = r->job_slot = NO_SLOT;
   r->place = -1;
-  if (r->kind != CALL_READ) {
-    r->place = slice_reserve(r->c);
-    if (r->place < 0)
-      return call_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
-  }
   enum cachet_status status = attempt_begin(r);
   if (status != CACHET_OK && r->place >= 0)
     slice_unreserve(r->c, r->place);
@@ -344,6 +361,8 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
                             (uint32_t)count, call_job_done, r);
   if (!r->job)
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
+  if (!r->job->is_done) /* patience is for each wait, however many chunks */
+    r->deadline = clock_deadline(r->c->options.request_timeout_ms);
   return CACHET_OK;
 }
 
@@ -358,13 +377,12 @@ static enum cachet_status call_restart(struct cachet_request *r) {
 }
 
 /* Whether what the walk has brought together is not to be handed out.  What is
- * copied from several pages is looked at again at its end: were the mirror
- * retired meanwhile, an invalidation may lie between the first and the last. */
+ * copied is looked at again at its end; what is pinned cannot change. */
 static bool call_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
     return !handle_is_present(r->c, r->epoch);
-  return r->copy && mirror_is_retired(r->epoch->mirror) &&
-         r->start >> shift_of(r) != (r->start + r->total - 1) >> shift_of(r);
+  return r->copy && r->total &&
+         handle_is_torn(r->c, r->epoch, r->mark, r->start, r->total);
 }
 
 /* One move of the machine.  False: nothing more can be done now. */
@@ -400,12 +418,14 @@ void call_step(struct cachet_request *r, enum call_reach reach) {
 enum cachet_status call_run(struct cachet_request *r, const struct epoch *epoch,
                             uint64_t skip) {
   cachet *c = r->c;
+  uint64_t mark = r->mark;
   r->blocking = true;
   r->deadline = clock_deadline(c->options.request_timeout_ms);
   enum cachet_status status = call_begin(r);
   if (status == CACHET_OK) {
     if (r->epoch == epoch) {
       r->pos = skip;
+      r->mark = mark;
       r->next_count = (r->start + skip) >> shift_of(r);
     }
     call_step(r, CALL_FETCH);

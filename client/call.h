@@ -9,7 +9,8 @@
  *
  * An attempt reads from one epoch, to which it holds a reference.  When the
  * image changes meanwhile it starts over in the new one, CALL_MAX_ATTEMPTS
- * times at most: no bytes of two epochs are ever put together.
+ * times at most: no bytes of two epochs are ever put together, nor of before
+ * and after an invalidation of them, as far as it is known here.
  *
  * A load or a map goes without copying as long as what it walks over is
  * resident, pinned; a page that was read but could not stay makes it a private
@@ -41,7 +42,7 @@ struct cachet_request {
   void *buf;    /* a read's */
   /* a read's: fail with CACHET_E_CHANGED in any other epoch */
   const uint64_t *only_epoch;
-  int64_t deadline;
+  int64_t deadline; /* of what it waits for */
 
   /* this attempt */
   struct epoch *epoch; /* referenced; NULL between attempts */
@@ -49,6 +50,7 @@ struct cachet_request {
   uint64_t start;      /* of the bytes */
   uint64_t total;      /* how many, cut at the image's end */
   uint64_t pos;        /* how many are there */
+  uint64_t mark;       /* of the store, from before the first look */
   uint64_t next_count; /* pages before this are in hits and misses */
   uint8_t *copy;       /* where they go; NULL: they are pinned in `slot` */
   unsigned slot;       /* NO_SLOT: none */
@@ -98,7 +100,8 @@ void call_expire(struct cachet_request *r, int64_t now);
 void call_deliver(struct cachet_request *r, enum cachet_status status);
 
 /* Runs a blocking request to its end; its status, and the handle's story.
- * `skip` bytes of a read, of `epoch`, are in `buf` already. */
+ * `skip` bytes of a read, of `epoch`, are in `buf` already, copied since
+ * r->mark. */
 enum cachet_status call_run(struct cachet_request *r, const struct epoch *epoch,
                             uint64_t skip);
 

@@ -25,7 +25,8 @@ enum {
   HELLO_ID = 1,
   OPEN_ID = 2,
   FIRST_ID = 3,
-  MAX_FDS = 4, /* on their way to one message */
+  MAX_FDS = 4,      /* on their way to one message */
+  MAX_NOTICES = 64, /* that are taken in at once */
 };
 
 struct address {
@@ -59,6 +60,9 @@ struct channel {
   size_t in_start, in_end;
   int fds[MAX_FDS]; /* came with bytes that were not looked at yet */
   unsigned n_fds;
+  unsigned n_notices; /* taken in since channel_input() began */
+  bool has_more;      /* it stopped there */
+  int64_t heard_at;
   uint32_t payload_left; /* of the frame before */
   uint8_t *payload;      /* where it goes; NULL: nowhere */
 };
@@ -110,6 +114,7 @@ static void channel_lose(struct channel *c, enum channel_loss loss,
   c->out_start = c->out_end = 0;
   c->out_broken = false;
   c->in_start = c->in_end = 0;
+  c->has_more = false;
   c->payload_left = 0;
   c->payload = NULL;
   /* Who watches the descriptor hears of it while it still is one: its number
@@ -132,6 +137,8 @@ static void channel_fail(struct channel *c, const char *act, int sys_errno) {
 void channel_break(struct channel *c, enum channel_loss loss,
                    enum cachet_status code, const char *what) {
   struct cachet_error why;
+  if (c->state == CHANNEL_DISCONNECTED)
+    return; /* it was lost while somebody found a second reason */
   error_set(&why, code, 0, "daemon at %.150s: %s", c->place, what);
   channel_lose(c, loss, &why);
 }
@@ -142,6 +149,14 @@ static void channel_violation(struct channel *c, const char *what) {
 
 /* ---- Output -------------------------------------------------------------- */
 
+/* Input comes to the end of the stream next, or first to the error that tells
+ * why.  If it comes to neither the connection is of no use all the same. */
+static void channel_out_broke(struct channel *c) {
+  c->out_broken = true;
+  c->deadline =
+      clock_earlier(c->deadline, clock_deadline(c->request_timeout_ms));
+}
+
 static void channel_flush(struct channel *c) {
   while (c->out_start < c->out_end && !c->out_broken) {
     ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start,
@@ -151,9 +166,7 @@ static void channel_flush(struct channel *c) {
     else if (errno == EAGAIN || errno == ENOBUFS)
       break;
     else if (errno != EINTR)
-      /* Input comes to the end of the stream next, or first to the error that
-       * tells why. */
-      c->out_broken = true;
+      channel_out_broke(c);
   }
   if (c->out_start == c->out_end || c->out_broken)
     c->out_start = c->out_end = 0;
@@ -230,9 +243,16 @@ static void set_tcp_options(const struct channel *c, int fd) {
   unsigned timeout_ms = (unsigned)c->request_timeout_ms;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  if (c->request_timeout_ms > 0)
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
-               sizeof timeout_ms);
+  if (c->request_timeout_ms <= 0)
+    return;
+  /* Half of the time-out until the first probe, two more in the other half. */
+  int half_s = c->request_timeout_ms / 2000, most_s = 32767, n = 2;
+  int idle_s = half_s < 1 ? 1 : half_s < most_s ? half_s : most_s;
+  int interval_s = idle_s > n ? idle_s / n : 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof n);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
 }
 
 /* Starts to connect to one address: 0, EINPROGRESS or another errno. */
@@ -288,6 +308,7 @@ static void channel_finish_connect(struct channel *c) {
 }
 
 void channel_start(struct channel *c) {
+  c->heard_at = clock_now_ms();
   c->deadline = clock_deadline(c->connect_timeout_ms);
   c->next_id = FIRST_ID;
   c->address = 0;
@@ -414,6 +435,7 @@ static void channel_handshake(struct channel *c, const wire_message *msg) {
 static void channel_message(struct channel *c, const wire_message *msg,
                             uint32_t payload_len) {
   bool data = msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA;
+  c->n_notices += !msg->id;
   if (payload_len && !data)
     channel_violation(c, "a payload where none belongs");
   else if (c->state != CHANNEL_READY)
@@ -473,7 +495,8 @@ static bool channel_take_message(struct channel *c) {
 }
 
 static void channel_parse(struct channel *c) {
-  while (c->state >= CHANNEL_HELLO && c->in_start < c->in_end) {
+  while (c->state >= CHANNEL_HELLO && c->in_start < c->in_end &&
+         c->n_notices < MAX_NOTICES) {
     if (c->payload_left)
       channel_take_payload(c);
     else if (!channel_take_message(c))
@@ -530,12 +553,21 @@ static ssize_t channel_receive(struct channel *c) {
 }
 
 void channel_input(struct channel *c) {
+  c->n_notices = 0;
+  c->has_more = false;
+  channel_parse(c); /* what the last call left */
   while (c->state >= CHANNEL_HELLO) {
+    if (c->n_notices >= MAX_NOTICES) {
+      c->has_more = true;
+      return;
+    }
+    /* There is room: what is here is less than one message. */
     ssize_t n = channel_receive(c);
     int e = errno;
-    if (n > 0)
+    if (n > 0) {
+      c->heard_at = clock_now_ms();
       channel_parse(c);
-    else if (n == 0)
+    } else if (n == 0)
       channel_fail(c, "it closed the connection", 0);
     else if (e == EAGAIN)
       return;
@@ -543,6 +575,10 @@ void channel_input(struct channel *c) {
       channel_fail(c, "receive", e);
   }
 }
+
+bool channel_has_more(const struct channel *c) { return c->has_more; }
+
+int64_t channel_heard_at(const struct channel *c) { return c->heard_at; }
 
 void channel_progress(struct channel *c) {
   if (c->state == CHANNEL_CONNECTING)

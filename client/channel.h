@@ -82,18 +82,24 @@ struct channel_owner {
 };
 
 /* Makes a connection to where `u` points; `open_image`: open u->image.  Looks
- * up the host, which may take its time.  Not started yet. */
+ * up the host, which takes as long as getaddrinfo(3) does.  Not started yet. */
 enum cachet_status channel_new(const struct uri *u, bool open_image,
                                int connect_timeout_ms, int request_timeout_ms,
                                const struct channel_owner *owner,
                                struct channel **out, struct cachet_error *err);
 void channel_free(struct channel *c);
 
-/* Begins to connect; DISCONNECTED only.  May be lost before it returns. */
+/* Begins to connect; DISCONNECTED only.  May be lost before it returns.  All
+ * of the host's addresses and the handshake share the connect time-out. */
 void channel_start(struct channel *c);
 
-/* Takes in all that has arrived. */
+/* Takes in what has arrived: all of it, but for a flood of notices, of which
+ * channel_has_more() says that there is more to take in. */
 void channel_input(struct channel *c);
+bool channel_has_more(const struct channel *c);
+
+/* When something came last on this connection; before, when it was started. */
+int64_t channel_heard_at(const struct channel *c);
 
 /* Input, output and time-outs. */
 void channel_progress(struct channel *c);

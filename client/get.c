@@ -10,9 +10,14 @@
 #include "client/call.h"
 
 static enum cachet_status read_slow(cachet *c, uint64_t addr, void *buf,
-                                    uint64_t len, uint64_t done) {
-  struct cachet_request r = {
-      .c = c, .kind = CALL_READ, .addr = addr, .len = len, .buf = buf};
+                                    uint64_t len, uint64_t done,
+                                    uint64_t mark) {
+  struct cachet_request r = {.c = c,
+                             .kind = CALL_READ,
+                             .addr = addr,
+                             .len = len,
+                             .buf = buf,
+                             .mark = mark};
   struct epoch *e = epoch_ref(c->epoch); /* what `done` bytes are of */
   enum cachet_status status = call_run(&r, e, done);
   epoch_unref(e);
@@ -43,15 +48,15 @@ static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
 static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
   const struct mirror *m = c->epoch->mirror;
-  uint64_t done = 0;
+  uint64_t done = 0, mark = store_mark(c->store);
   if (addr < m->size && len <= m->size - addr && handle_is_trusted(c)) {
     done = read_warm(c, addr, buf, len);
-    if (done == len && !mirror_is_retired(m))
+    if (done == len && !handle_is_torn(c, c->epoch, mark, addr, len))
       return CACHET_OK;
     if (done == len)
-      done = 0; /* over several pages, and the epoch ended: once more */
+      done = 0; /* once more */
   }
-  return read_slow(c, addr, buf, len, done);
+  return read_slow(c, addr, buf, len, done, mark);
 }
 
 enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
@@ -138,6 +143,8 @@ static bool is_within(const cachet *c, uint64_t addr, uint64_t len) {
 /* Bounds before the first byte, in the image's present epoch. */
 static enum cachet_status check_bounds(cachet *c, uint64_t addr, uint64_t len) {
   enum cachet_status status = call_renew_epoch(c);
+  if (status == CACHET_OK && !is_within(c, addr, len) && handle_refresh(c))
+    status = handle_adopt_epoch(c, &c->error);
   if (status == CACHET_OK && !is_within(c, addr, len))
     status = handle_fail(
         c, CACHET_E_BOUNDS, 0,

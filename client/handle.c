@@ -76,6 +76,10 @@ enum cachet_status handle_fail_forked(cachet *c) {
 
 static void watch_changed(void *arg) {
   cachet *c = arg;
+  /* The daemon's memory that we read is not what the backend has now: a hit
+   * there proves nothing any more. */
+  if (c->epoch->attachment != c->backend->attachment)
+    c->has_notices = true;
   if (c->watch)
     c->watch(c->watch_arg);
 }

@@ -66,7 +66,8 @@ struct cachet {
   uint64_t n_hits, n_misses;
   uint64_t free_slices;
   const volatile uint8_t *alive; /* the store's */
-  bool has_notices;              /* to take in before each look at the view */
+  bool has_notices; /* to take in before each look at the view; or another
+                       view is to be taken */
   struct backend *backend;
 
   struct store *store; /* the backend's */
@@ -107,8 +108,28 @@ static inline bool handle_is_behind(const cachet *c) {
   return c->epoch->attachment && mirror_is_retired(c->epoch->mirror);
 }
 
+/* Before it is said that an address is past the end: looks whether the image
+ * has changed.  True: the handle's epoch is over. */
+static inline bool handle_refresh(cachet *c) {
+  if (!c->backend->ops->refresh)
+    return false;
+  c->backend->ops->refresh(c->backend);
+  return !handle_is_present(c, c->epoch);
+}
+
 /* Takes the image's present epoch if the handle's is over. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
+
+/* Whether bytes that were copied out of `e` since `mark` are perhaps not of one
+ * time: they are of several pages, and there was a change meanwhile. */
+static inline bool handle_is_torn(const cachet *c, const struct epoch *e,
+                                  uint64_t mark, uint64_t start, uint64_t len) {
+  unsigned shift = e->mirror->page_shift;
+  uint64_t first = start >> shift, last = (start + len - 1) >> shift;
+  return first != last &&
+         (mirror_is_retired(e->mirror) ||
+          store_dropped_since(c->store, mark, first, last - first + 1));
+}
 
 static inline struct epoch *epoch_ref(struct epoch *e) {
   e->n_refs++;
@@ -134,7 +155,8 @@ static inline bool handle_enter(cachet *c) {
 
 /* Whether the view may be believed. */
 static inline bool handle_is_trusted(const cachet *c) {
-  return !c->has_notices || c->backend->ops->is_trusted(c->backend);
+  return !c->has_notices || (c->epoch->attachment == c->backend->attachment &&
+                             c->backend->ops->is_trusted(c->backend));
 }
 
 static inline void handle_drop_cursor(cachet *c) {

@@ -11,6 +11,9 @@
 #include "client/error.h"
 #include "client/store.h"
 
+/* How long what a source said of its image is believed without asking. */
+enum { LOOK_INTERVAL_MS = 1000 };
+
 /* Life of a job, and who touches it:
  *
  *   fetch() runs what it starts itself; if another thread is reading one of
@@ -118,8 +121,6 @@ static void local_drop(struct backend *b, struct job *j) {
 static void local_progress(struct backend *b) {
   struct local *l = local_of(b);
   uint64_t count;
-  if (TAILQ_EMPTY(&l->joined))
-    return;
   (void)!read(l->fd, &count, sizeof count); /* EAGAIN: nothing arrived */
   struct local_job *lj = TAILQ_FIRST(&l->joined), *next;
   for (; lj; lj = next) {
@@ -167,10 +168,15 @@ static void local_prefetch(struct backend *b, struct mirror *m, uint64_t first,
                      (uint64_t)count << m->page_shift);
 }
 
+static void local_refresh(struct backend *b) {
+  /* What cannot be told here is told by the next read. */
+  image_refresh(b->store->image, LOOK_INTERVAL_MS);
+}
+
 static enum cachet_status local_invalidate(struct backend *b, uint64_t first,
                                            uint64_t count,
                                            struct cachet_error *err) {
-  int r = image_invalidate(b->store->image, first, count);
+  int r = store_invalidate(b->store, first, count);
   if (r < 0)
     return error_set(err, error_from_errno(-r), -r,
                      "image \"%.100s\": invalidate", b->store->name);
@@ -214,6 +220,7 @@ static const struct backend_ops local_ops = {
     .timeout_ms = local_timeout_ms,
     .explain = local_explain,
     .prefetch = local_prefetch,
+    .refresh = local_refresh,
     .invalidate = local_invalidate,
     .copy = local_copy,
     .close = local_close,

@@ -15,9 +15,10 @@
  *       forgotten while an answer may come.
  *   R3  Each piece of an answer has to be the next one of what was asked for;
  *       whatever else comes ends the connection, and what was sent fails.
- *   R4  The cache may be believed while the connection is READY only: a notice
- *       may have been missed otherwise.  When it is READY again everything
- *       cached is dropped.
+ *   R4  The cache may be believed while the connection is READY and everything
+ *       that has arrived on it was taken in: a notice may have been missed
+ *       otherwise.  When it becomes READY everything cached is dropped, also
+ *       what a handle that this one is a copy of had cached.
  *   R5  Bytes are installed only if the image's generation is the one read
  *       before they were asked for.
  *   R6  Where the daemon shares its memory (`attachment`), pages are read there
@@ -44,12 +45,14 @@ enum {
   RETRY_FIRST_MS = 10,
   RETRY_LAST_MS = 200,
   MAX_PREFETCHES = 4,
+  MAX_NOTICE_RANGES = 16, /* that are dropped one by one */
 };
 
 struct exchange {
   struct job job; /* of a Read; of a command only is_done and error matter */
   bool is_sent;
-  uint64_t id; /* on this connection; when sent */
+  uint64_t id;     /* on this connection; when sent */
+  int64_t sent_at; /* likewise */
   TAILQ_ENTRY(exchange) link;
 
   /* a Read */
@@ -84,14 +87,14 @@ struct remote {
   struct uri uri;
   struct options options;
   struct channel *channel;
-  uint32_t image_id;               /* while READY */
-  struct channel_image first_seen; /* until there is a store */
+  uint32_t image_id;          /* while READY */
+  struct channel_image heard; /* what this connection said of the image last */
 
   struct exchange_list queue, sent;
   uint32_t n_sent, n_unowned;
 
   uint64_t attach_id; /* of the Attach that is under way; 0: none is */
-  bool is_joining;    /* the first connection, of a copy: see remote_copy() */
+  int64_t attach_at;  /* when it was sent */
   bool is_unshared;   /* the daemon's memory cannot be mapped here */
   bool is_opening;    /* wanted even while nothing is queued */
   int retry_ms;       /* how long to wait after the next failure */
@@ -271,6 +274,7 @@ static void exchange_send(struct remote *r, struct exchange *x) {
   exchange_unlink(r, x);
   x->id = channel_next_id(r->channel);
   x->is_sent = true;
+  x->sent_at = clock_now_ms();
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
   if (x->is_command)
@@ -376,6 +380,14 @@ static void install_pages(struct remote *r, struct exchange *x) {
                     x->generation);
 }
 
+/* The daemon is not at the epoch that was asked for.  If that is another than
+ * it spoke of last, our cache went astray. */
+static void epoch_refused(struct remote *r, const struct exchange *x) {
+  /* Without memory for it the next answer says so again. */
+  if (!x->in_place && x->epoch != r->heard.epoch)
+    store_replace_epoch(r->base.store, x->epoch, r->heard.size, r->heard.epoch);
+}
+
 static void on_payload(void *arg) {
   struct remote *r = arg;
   struct exchange *x = r->incoming;
@@ -384,6 +396,7 @@ static void on_payload(void *arg) {
     return;
   r->retry_ms = 0; /* it works */
   if (x->is_changed) {
+    epoch_refused(r, x);
     exchange_changed(r, x);
     return;
   }
@@ -396,6 +409,8 @@ static void handle_answer(struct remote *r, struct exchange *x,
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR) {
     r->retry_ms = 0;
     channel_read_error(msg->error, &x->job.error);
+    if (x->job.error.code == CACHET_E_CHANGED && !x->is_command)
+      epoch_refused(r, x);
     exchange_end(r, x);
     return;
   }
@@ -420,8 +435,8 @@ static void unpin(struct remote *r) {
 
 /* Drops the pages that overlap a range of the daemon's, cut at the end. */
 static int drop_range(struct remote *r, uint64_t offset, uint64_t len) {
-  struct image *img = r->base.store->image;
-  unsigned shift = image_page_shift(img);
+  struct store *s = r->base.store;
+  unsigned shift = image_page_shift(s->image);
   uint64_t end;
   if (len == 0)
     return 0;
@@ -429,7 +444,7 @@ static int drop_range(struct remote *r, uint64_t offset, uint64_t len) {
     end = UINT64_MAX;
   uint64_t first = offset >> shift;
   unpin(r);
-  return image_invalidate(img, first, ((end - 1) >> shift) - first + 1);
+  return store_invalidate(s, first, ((end - 1) >> shift) - first + 1);
 }
 
 /* What cannot be followed leaves a cache that cannot be believed. */
@@ -442,22 +457,52 @@ static void notice_failed(struct remote *r, int e) {
                 why.code, why.message);
 }
 
+/* The least range that holds all of a notice's; of length 0 if it has none. */
+static void notice_hull(const Cachet__Wire__Invalidated *n, uint64_t *from,
+                        uint64_t *len) {
+  uint64_t to = 0;
+  *from = UINT64_MAX;
+  for (size_t i = 0; i < n->n_ranges; i++) {
+    uint64_t offset = n->ranges[i]->offset, end;
+    if (__builtin_add_overflow(offset, n->ranges[i]->length, &end))
+      end = UINT64_MAX;
+    if (end == offset)
+      continue;
+    *from = offset < *from ? offset : *from;
+    to = end > to ? end : to;
+  }
+  *len = to > *from ? to - *from : 0;
+}
+
+/* Each range costs a look at what is pinned: many are taken as one. */
 static void handle_invalidated(struct remote *r,
                                const Cachet__Wire__Invalidated *n) {
   int e = 0;
-  for (size_t i = 0; e == 0 && i < n->n_ranges; i++)
-    e = drop_range(r, n->ranges[i]->offset, n->ranges[i]->length);
+  if (n->n_ranges > MAX_NOTICE_RANGES) {
+    uint64_t offset, len;
+    notice_hull(n, &offset, &len);
+    e = drop_range(r, offset, len);
+  } else {
+    for (size_t i = 0; e == 0 && i < n->n_ranges; i++)
+      e = drop_range(r, n->ranges[i]->offset, n->ranges[i]->length);
+  }
   if (e < 0)
     notice_failed(r, e);
 }
 
 static void handle_changed(struct remote *r, const Cachet__Wire__Changed *n) {
   struct channel_image image;
-  if (!channel_read_image(n->info, &image)) {
+  if (!channel_read_image(n->info, &image) ||
+      image.page_shift != r->heard.page_shift) {
     violation(r, "what it says of the image cannot be");
     return;
   }
-  int e = store_set_epoch(r->base.store, image.size, image.epoch);
+  uint64_t from = r->heard.epoch;
+  r->heard = image;
+  /* No store yet: it is going to be made of what was heard last. */
+  int e = r->base.store
+              ? store_set_epoch(r->base.store, from, image.size, image.epoch)
+              : 0;
   if (e < 0)
     notice_failed(r, e);
 }
@@ -470,7 +515,7 @@ static bool handle_notice(struct remote *r, const wire_message *msg) {
     return true;
   }
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_CHANGED) {
-    if (s && msg->changed->info && msg->changed->info->image == r->image_id)
+    if (msg->changed->info && msg->changed->info->image == r->image_id)
       handle_changed(r, msg->changed);
     return true;
   }
@@ -491,6 +536,7 @@ static void attach_begin(struct remote *r) {
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   attach.image = r->image_id;
   r->attach_id = msg.id = channel_next_id(r->channel);
+  r->attach_at = clock_now_ms();
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACH;
   msg.attach = &attach;
   channel_send(r->channel, &msg);
@@ -531,20 +577,29 @@ static void handle_attached(struct remote *r,
   /* A handle keeps its page size.  And what cannot be mapped here (RLIMIT_AS)
    * is read by the socket. */
   unsigned shift = r->base.store ? image_page_shift(r->base.store->image)
-                                 : r->first_seen.page_shift;
+                                 : r->heard.page_shift;
   if (a && image.page_shift != shift) {
     attachment_unref(a);
     a = NULL;
   }
-  r->is_unshared = a == NULL;
   attach_end(r, a);
+  if (a)
+    return;
+  /* To the daemon we are attached, and get no notices: without memory of its
+   * we need a connection that was never asked for it. */
+  r->is_unshared = true;
+  channel_break(r->channel, CHANNEL_LOST_RETRY, CACHET_E_CONN,
+                "its memory cannot be mapped here");
+  r->story.sys_errno = EAGAIN; /* remote_wait_ready() goes on */
 }
 
 static void handle_attach_answer(struct remote *r, const wire_message *msg) {
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ATTACHED)
     handle_attached(r, msg->attached);
   else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR)
-    attach_end(r, NULL); /* by the socket, then */
+    /* By the socket, then, as long as this connection lasts: a share that
+     * becomes free meanwhile is not asked for before the next one. */
+    attach_end(r, NULL);
   else
     violation(r, "an answer of the wrong kind");
 }
@@ -574,16 +629,15 @@ static void on_ready(void *arg, const struct channel_image *image) {
   if (!image)
     return;
   r->image_id = image->id;
+  r->heard = *image;
   struct store *s = r->base.store;
   if (may_attach(r) && !r->is_unshared)
     attach_begin(r);
-  if (!s) {
-    r->first_seen = *image;
+  if (!s)
     return;
-  }
   /* Notices were missed: whatever is cached may be stale.  (R4) */
-  int e = store_set_epoch(s, image->size, image->epoch);
-  if (e == 0 && !r->is_joining)
+  int e = store_set_epoch(s, 0, image->size, image->epoch);
+  if (e == 0)
     e = drop_range(r, 0, UINT64_MAX);
   if (e < 0)
     notice_failed(r, e);
@@ -619,7 +673,8 @@ static void remote_drain(struct backend *b) {
 }
 
 static bool remote_is_trusted(const struct backend *b) {
-  return is_ready(remote_of(b));
+  const struct remote *r = remote_of(b);
+  return is_ready(r) && !channel_has_more(r->channel);
 }
 
 static void remote_progress(struct backend *b) {
@@ -638,6 +693,8 @@ static short remote_events(const struct backend *b) {
 
 static int remote_timeout_ms(const struct backend *b) {
   const struct remote *r = remote_of(b);
+  if (channel_has_more(r->channel))
+    return 0;
   if (channel_state(r->channel) != CHANNEL_DISCONNECTED)
     return clock_left_ms(channel_deadline(r->channel));
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
@@ -690,7 +747,7 @@ static struct exchange *read_new(struct remote *r, struct mirror *m,
   x->job.mirror = mirror_ref(m);
   x->job.first = first;
   memset(x->place, NO_PLACE, sizeof x->place);
-  bool trusted = r->base.attachment || is_ready(r);
+  bool trusted = r->base.attachment || remote_is_trusted(&r->base);
   for (; x->job.count < count; x->job.count++) {
     uint64_t page = first + x->job.count;
     if (trusted && residency_look(&m->words[page]) == PAGE_RESIDENT)
@@ -756,18 +813,39 @@ static const uint8_t *remote_bytes(const struct job *j, uint64_t page) {
   return x->bytes + ((size_t)place << j->mirror->page_shift);
 }
 
+/* Whether nothing at all has come for as long as a request may take, with
+ * something asked for all that time. */
+static bool is_silent(const struct remote *r) {
+  const struct exchange *x = TAILQ_FIRST(&r->sent); /* the oldest */
+  if (channel_state(r->channel) != CHANNEL_READY ||
+      r->options.request_timeout_ms < 0 || (!x && !r->attach_id))
+    return false;
+  int64_t since = channel_heard_at(r->channel);
+  int64_t asked_at = x ? x->sent_at : r->attach_at;
+  if (since < asked_at)
+    since = asked_at;
+  return clock_now_ms() - since >= r->options.request_timeout_ms;
+}
+
 static void remote_drop(struct backend *b, struct job *j) {
   struct remote *r = remote_of(b);
   struct exchange *x = (struct exchange *)j;
   if (j->is_done) {
     exchange_free(x);
-  } else if (x->is_sent) {
+    return;
+  }
+  if (x->is_sent) {
     j->owner = NULL; /* until its answer ends (R2) */
     r->n_unowned++;
   } else {
     exchange_unlink(r, x);
     exchange_free(x);
   }
+  /* Who lost patience is gone.  A connection that is as good as dead goes with
+   * him: the next request gets a new one, not the same silence. */
+  if (is_silent(r))
+    channel_break(r->channel, CHANNEL_LOST_RETRY, CACHET_E_TIMEOUT,
+                  "it does not answer");
 }
 
 static void remote_prefetch(struct backend *b, struct mirror *m, uint64_t first,
@@ -955,7 +1033,7 @@ enum cachet_status remote_open(const struct uri *u,
     return status;
   status = remote_wait_ready(r, err);
   if (status == CACHET_OK) {
-    const struct channel_image *image = &r->first_seen;
+    const struct channel_image *image = &r->heard;
     status = store_new_remote(u->image, image->size, image->page_shift,
                               image->epoch, options, &r->base.store, err);
   }
@@ -975,15 +1053,7 @@ static enum cachet_status remote_copy(struct backend *b, struct backend **out,
   if (status != CACHET_OK)
     return status;
   copy->base.store = store_ref(b->store);
-  copy->is_joining = true;
   status = remote_wait_ready(copy, err);
-  copy->is_joining = false;
-  /* Notices from before the new connection have gone to ours: what they speak
-   * of is to be gone before the copy looks at the cache. */
-  remote_drain(b);
-  if (status == CACHET_OK && !is_ready(r) &&
-      drop_range(copy, 0, UINT64_MAX) < 0)
-    status = error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
   if (status != CACHET_OK) {
     remote_close(&copy->base);
     return status;

@@ -125,16 +125,83 @@ static bool epoch_was_left_locked(const struct store *s, uint64_t epoch) {
   return false;
 }
 
-int store_set_epoch(struct store *s, uint64_t size, uint64_t epoch) {
+static int set_epoch_locked(struct store *s, uint64_t size, uint64_t epoch) {
+  int r = image_set_epoch(s->image, size, epoch);
+  if (r == 0) {
+    s->past[s->n_past++ % STORE_N_PAST] = s->epoch;
+    s->epoch = epoch;
+  }
+  return r;
+}
+
+int store_set_epoch(struct store *s, uint64_t from, uint64_t size,
+                    uint64_t epoch) {
   int r = 0;
   pthread_mutex_lock(&s->lock);
-  if (epoch != s->epoch && !epoch_was_left_locked(s, epoch)) {
-    r = image_set_epoch(s->image, size, epoch);
-    if (r == 0) {
-      s->past[s->n_past++ % STORE_N_PAST] = s->epoch;
-      s->epoch = epoch;
-    }
-  }
+  /* Differences wrap, as the daemon's count may. */
+  bool leads =
+      from ? s->epoch - from < epoch - from : !epoch_was_left_locked(s, epoch);
+  if (epoch != s->epoch && leads)
+    r = set_epoch_locked(s, size, epoch);
   pthread_mutex_unlock(&s->lock);
   return r;
+}
+
+int store_replace_epoch(struct store *s, uint64_t wrong, uint64_t size,
+                        uint64_t epoch) {
+  int r = 0;
+  pthread_mutex_lock(&s->lock);
+  if (epoch != s->epoch && s->epoch == wrong)
+    r = set_epoch_locked(s, size, epoch);
+  pthread_mutex_unlock(&s->lock);
+  return r;
+}
+
+/* ---- Invalidations ------------------------------------------------------- */
+
+static bool drop_is_kept_locked(const struct store *s, uint64_t i) {
+  return s->n_drops - i <= STORE_N_DROPS;
+}
+
+static uint64_t drop_begin(struct store *s, uint64_t first, uint64_t count) {
+  pthread_mutex_lock(&s->lock);
+  uint64_t i = s->n_drops;
+  s->drops[i % STORE_N_DROPS] = (struct drop){.first = first, .count = count};
+  __atomic_store_n(&s->n_drops, i + 1, __ATOMIC_RELEASE);
+  pthread_mutex_unlock(&s->lock);
+  return i;
+}
+
+static void drop_end(struct store *s, uint64_t i) {
+  pthread_mutex_lock(&s->lock);
+  if (drop_is_kept_locked(s, i))
+    s->drops[i % STORE_N_DROPS].is_over = true;
+  uint64_t over = s->n_over;
+  while (over < s->n_drops && (!drop_is_kept_locked(s, over) ||
+                               s->drops[over % STORE_N_DROPS].is_over))
+    over++;
+  __atomic_store_n(&s->n_over, over, __ATOMIC_RELEASE);
+  pthread_mutex_unlock(&s->lock);
+}
+
+int store_invalidate(struct store *s, uint64_t first, uint64_t count) {
+  uint64_t i = drop_begin(s, first, count);
+  int r = image_invalidate(s->image, first, count);
+  drop_end(s, i);
+  return r;
+}
+
+bool store_dropped_since(struct store *s, uint64_t mark, uint64_t first,
+                         uint64_t count) {
+  if (__atomic_load_n(&s->n_drops, __ATOMIC_ACQUIRE) == mark)
+    return false;
+  pthread_mutex_lock(&s->lock);
+  bool dropped = !drop_is_kept_locked(s, mark);
+  for (uint64_t i = mark; !dropped && i < s->n_drops; i++) {
+    const struct drop *d = &s->drops[i % STORE_N_DROPS];
+    dropped = d->first < first + count &&
+              (first < d->first || first - d->first < d->count);
+  }
+  pthread_mutex_unlock(&s->lock);
+  return dropped;
 }

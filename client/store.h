@@ -6,9 +6,13 @@
  *
  *   S1  The page cache and the image are fixed; both may be used from any
  *       thread.
- *   S2  A daemon's image is at the epoch that its connections heard of last.
- *       Each connection hears of all epochs in order, but one may lag behind
- *       another: an epoch that was left is not gone back to.
+ *   S2  A daemon's image is at the newest epoch that its connections heard of.
+ *       Each connection hears of epochs in order, perhaps not of all, and one
+ *       may lag behind another.  A daemon counts its epochs upwards, so on one
+ *       connection they can be told apart by age; between connections, where a
+ *       daemon may have been started anew, an epoch that was left is old.
+ *       What slips through all that is put right by the first answer that says
+ *       so: store_replace_epoch().
  *
  * Any thread, unless said otherwise. */
 #ifndef CLIENT_STORE_H
@@ -23,7 +27,13 @@
 extern "C" {
 #endif
 
-enum { STORE_N_PAST = 32 };
+enum { STORE_N_PAST = 32, STORE_N_DROPS = 64 };
+
+/* An invalidation, of pages. */
+struct drop {
+  uint64_t first, count;
+  bool is_over;
+};
 
 struct store {
   struct page_cache *cache;
@@ -40,6 +50,10 @@ struct store {
   uint64_t epoch;              /* the daemon's present one; under lock */
   uint64_t past[STORE_N_PAST]; /* a ring of epochs that were left; under lock */
   unsigned n_past;             /* under lock */
+
+  struct drop drops[STORE_N_DROPS]; /* the last ones, a ring; under lock */
+  uint64_t n_drops;                 /* ever begun; atomic, written under lock */
+  uint64_t n_over; /* the first that is not over yet; likewise */
 };
 
 /* A store over a source of this process, which it owns from here (also on
@@ -66,9 +80,30 @@ static inline bool store_is_forked(const struct store *s) {
   return *s->alive == 0;
 }
 
-/* A connection heard that the image is at `epoch` now.  0 or a negative
- * errno. */
-int store_set_epoch(struct store *s, uint64_t size, uint64_t epoch);
+/* A connection heard that the image is at `epoch` now; before, it had heard of
+ * `from`, or, 0, of none.  0 or a negative errno. */
+int store_set_epoch(struct store *s, uint64_t from, uint64_t size,
+                    uint64_t epoch);
+
+/* A connection heard that `wrong` is not the present epoch, and before, that
+ * `epoch` is.  0 or a negative errno. */
+int store_replace_epoch(struct store *s, uint64_t wrong, uint64_t size,
+                        uint64_t epoch);
+
+/* Drops pages, as image_invalidate() does, and notes it for those who are
+ * reading just then. */
+int store_invalidate(struct store *s, uint64_t first, uint64_t count);
+
+/* Taken before the first look at a page. */
+static inline uint64_t store_mark(const struct store *s) {
+  return __atomic_load_n(&s->n_over, __ATOMIC_ACQUIRE);
+}
+
+/* Whether some of the pages were being invalidated at any time since `mark`:
+ * then bytes of two pages may be of different times.  It may also be true when
+ * there were more invalidations than are remembered. */
+bool store_dropped_since(struct store *s, uint64_t mark, uint64_t first,
+                         uint64_t count);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,7 +24,7 @@ struct file_source {
   struct source base;
   struct version version;
   int fd;
-  char path[];
+  char path[]; /* relative if it is not known from the root on */
 };
 
 static int make(const char *path, int fd, struct source **out);
@@ -94,8 +95,8 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
   return r == -ESTALE ? -EIO : 0;
 }
 
-/* The path may be gone, or no longer ours to open.  What we hold open is the
- * image then, in whatever version it is by now. */
+/* The path may be gone, or no longer ours to open, or not known.  What we hold
+ * open is the image then, in whatever version it is by now. */
 static int reopen_held(const struct file_source *f, struct source **out) {
   struct version now;
   int r = version_of(f->fd, &now);
@@ -111,7 +112,7 @@ static int file_reopen(struct source *src, struct source **out) {
   struct file_source *f = file_of(src);
   struct source *fresh;
   *out = NULL;
-  if (file_source_open(f->path, &fresh) < 0)
+  if (f->path[0] != '/' || file_source_open(f->path, &fresh) < 0)
     return reopen_held(f, out);
   if (same_version(&file_of(fresh)->version, &f->version))
     fresh->ops->close(fresh);
@@ -156,8 +157,30 @@ static int make(const char *path, int fd, struct source **out) {
   return 0;
 }
 
+/* The path from the root on, in memory from malloc(3): the process may change
+ * its directory.  Links stay what they are, since they may be changed to say
+ * what the image is.  A directory that has no path leaves it as it is. */
+static char *absolute(const char *path) {
+  char *dir = path[0] == '/' ? NULL : getcwd(NULL, 0), *whole = NULL;
+  if (!dir || dir[0] != '/')
+    whole = strdup(path);
+  else if (asprintf(&whole, "%s/%s", dir, path) < 0)
+    whole = NULL;
+  free(dir);
+  return whole;
+}
+
 int file_source_open(const char *path, struct source **out) {
   /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  return fd < 0 ? -errno : make(path, fd, out);
+  if (fd < 0)
+    return -errno;
+  char *whole = absolute(path);
+  if (!whole) {
+    close(fd);
+    return -ENOMEM;
+  }
+  int r = make(whole, fd, out);
+  free(whole);
+  return r;
 }

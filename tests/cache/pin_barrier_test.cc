@@ -98,7 +98,7 @@ public:
     slots_ = static_cast<uint64_t *>(Map(PIN_N_SLOTS * sizeof *slots_));
     cold_ = static_cast<uint8_t *>(Map(kColdLen));
     memset(cold_, 1, kColdLen);
-    table_->range_capacity = 1;
+    table_.range_capacity = 1;
     view_.base = pages_;
     view_.words = words_;
     view_.touched = touched_;
@@ -109,7 +109,7 @@ public:
     munmap(pages_, kPages << kShift);
     munmap(words_, kPages);
     munmap(touched_, kPages);
-    munmap(table_, sizeof *table_);
+    munmap(slots_, PIN_N_SLOTS * sizeof *slots_);
     munmap(cold_, kColdLen);
   }
   Arena(const Arena &) = delete;
@@ -226,7 +226,7 @@ private:
         evictor_random_.Pause();
       uint64_t word = __atomic_load_n(&slots_[i], __ATOMIC_ACQUIRE);
       pinned |= pin_count(word) != 0 &&
-                pin_count(word) <= pin_capacity(table_, i) &&
+                pin_count(word) <= pin_capacity(&table_, i) &&
                 page - pin_first(word) < pin_count(word);
     }
     return pinned;
@@ -267,6 +267,7 @@ private:
   view view_{};
   uint8_t *pages_, *words_, *touched_, *cold_;
   uint64_t *slots_;
+  pin_table table_{};
   std::atomic<uint64_t> n_fills_{0};
   Random random_{88172645463325252}; // the reader's
   Random evictor_random_{2463534242};

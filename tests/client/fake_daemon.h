@@ -80,8 +80,33 @@ public:
     SendRaw(out.data(), out.size());
   }
 
+  // From here to Uncork() what is sent is kept, and then goes at once.
+  void Cork() { corked_ = true; }
+  void Uncork() {
+    std::vector<char> kept = TakeKept();
+    SendRaw(kept.data(), kept.size());
+  }
+  std::vector<char> TakeKept() {
+    corked_ = false;
+    return std::move(kept_);
+  }
+
+  // The client's next send fails; it can still receive.
+  void StopReading() { shutdown(fd_, SHUT_RD); }
+
+  // Waits until the client closes its end, also after StopReading().
+  void AwaitLeave() {
+    struct pollfd p = {fd_, 0, 0};
+    while (poll(&p, 1, -1) < 0 || !(p.revents & POLLHUP))
+      ;
+  }
+
   void SendRaw(const void *bytes, size_t len) {
     const char *p = static_cast<const char *>(bytes);
+    if (corked_) {
+      kept_.insert(kept_.end(), p, p + len);
+      return;
+    }
     while (len) {
       ssize_t n = send(fd_, p, len, MSG_NOSIGNAL);
       if (n <= 0)
@@ -139,13 +164,22 @@ public:
   }
 
   void Invalidated(uint64_t offset, uint64_t len) {
-    Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT, *ranges[] = {&range};
-    range.offset = offset;
-    range.length = len;
+    Invalidated({{offset, len}});
+  }
+
+  void Invalidated(const std::vector<std::pair<uint64_t, uint64_t>> &what) {
+    std::vector<Cachet__Wire__Range> ranges(what.size());
+    std::vector<Cachet__Wire__Range *> list(what.size());
+    for (size_t i = 0; i < what.size(); i++) {
+      ranges[i] = CACHET__WIRE__RANGE__INIT;
+      ranges[i].offset = what[i].first;
+      ranges[i].length = what[i].second;
+      list[i] = &ranges[i];
+    }
     Cachet__Wire__Invalidated n = CACHET__WIRE__INVALIDATED__INIT;
     n.image = 5;
-    n.n_ranges = 1;
-    n.ranges = ranges;
+    n.n_ranges = list.size();
+    n.ranges = list.data();
     wire_message m = CACHET__WIRE__MESSAGE__INIT;
     m.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;
     m.invalidated = &n;
@@ -259,6 +293,8 @@ private:
   }
 
   int fd_;
+  bool corked_ = false;
+  std::vector<char> kept_;
 };
 
 using Script = std::function<void(Peer &)>;

@@ -267,6 +267,10 @@ TEST(SliceTest, MoreThanTheLimitIsBusy) {
   cachet_slice more = {};
   EXPECT_EQ(cachet_load(c.get(), 0, 0, &more), CACHET_E_BUSY);
   EXPECT_EQ(cachet_map(c.get(), 0, 9000, &more), CACHET_E_BUSY);
+  // What can never be right, and what is not there, goes before that.
+  EXPECT_EQ(cachet_load(c.get(), 0, kPage + 1, &more), CACHET_E_INVAL);
+  EXPECT_EQ(cachet_load(c.get(), 200 * kPage, 0, &more), CACHET_END);
+  EXPECT_EQ(cachet_map(c.get(), 200 * kPage, 1, &more), CACHET_END);
   EXPECT_EQ(cachet_load_async(
                 c.get(), 0, 0, [](void *, cachet_status, cachet_slice *) {},
                 nullptr, nullptr),
@@ -332,6 +336,33 @@ TEST(ChangeTest, ATruncatedFileIsAnErrorAndNotASignal) {
   EXPECT_EQ(cachet_size(c.get()), 100u);
   EXPECT_NE(cachet_epoch(c.get()), epoch);
   EXPECT_EQ(cachet_get_u8(c.get(), 99, &byte), CACHET_OK);
+}
+
+TEST(ChangeTest, AFileThatGrewIsFoundLongerByWhoAsksPastItsOldEnd) {
+  TempDir dir;
+  std::string path = dir.Write("image", Content(2 * kPage));
+  Handle a = Open(path, Options()), b = Open(path, Options());
+  uint8_t byte;
+  for (Handle *c : {&a, &b})
+    for (uint64_t page = 0; page < 2; page++)
+      ASSERT_EQ(cachet_get_u8(c->get(), page * kPage, &byte), CACHET_OK);
+  std::vector<uint8_t> longer = Content(4 * kPage, 2);
+  dir.Write("image", longer);
+  // A file is looked at once a second at most.
+  cachet_slice s;
+  cachet_status status;
+  while ((status = cachet_load(a.get(), 3 * kPage, 0, &s)) == CACHET_END)
+    usleep(10000);
+  ASSERT_EQ(status, CACHET_OK);
+  EXPECT_EQ(memcmp(s.data, &longer[3 * kPage], kPage), 0);
+  EXPECT_EQ(cachet_size(a.get()), 4 * kPage);
+  char *text;
+  while ((status = cachet_get_string(b.get(), 2 * kPage, 4, &text)) ==
+         CACHET_E_BOUNDS)
+    usleep(10000);
+  ASSERT_EQ(status, CACHET_OK);
+  EXPECT_EQ(memcmp(text, &longer[2 * kPage], 4), 0);
+  free(text);
 }
 
 // ---- Fork -------------------------------------------------------------------

@@ -1,6 +1,9 @@
 // Handles on a daemon's image, with daemons that go, come back, and lie.
 #include "tests/client/fake_daemon.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
 namespace {
 
 using namespace std::literals;
@@ -10,6 +13,34 @@ cachet_options Patience(int request_ms, int connect_ms = 5000) {
   o.request_timeout_ms = request_ms;
   o.connect_timeout_ms = connect_ms;
   return o;
+}
+
+struct Outcome {
+  int n = 0;
+  cachet_status status = CACHET_OK;
+  cachet_slice slice = {};
+
+  static void Loaded(void *arg, cachet_status status, cachet_slice *slice) {
+    auto *o = static_cast<Outcome *>(arg);
+    o->n++;
+    o->status = status;
+    EXPECT_EQ(slice != nullptr, status == CACHET_OK);
+    if (slice)
+      o->slice = *slice;
+  }
+  static void Read(void *arg, cachet_status status) {
+    auto *o = static_cast<Outcome *>(arg);
+    o->n++;
+    o->status = status;
+  }
+};
+
+void RunUntil(cachet *c, const std::function<bool()> &done) {
+  while (!done()) {
+    struct pollfd p = {cachet_fd(c), cachet_events(c), 0};
+    ASSERT_GE(poll(&p, 1, cachet_timeout_ms(c)), 0);
+    ASSERT_EQ(cachet_dispatch(c), CACHET_OK);
+  }
 }
 
 // Reads it all and compares.
@@ -340,6 +371,172 @@ TEST(RemoteTest, AnAnswerFromBeforeAnInvalidationIsDeliveredButNotKept) {
   EXPECT_FALSE(cachet_is_cached(c.get(), 7));
 }
 
+// A read of two chunks, with an invalidation before the second is answered.
+// How many requests it took.
+int ReadAcrossInvalidation(uint64_t offset, uint64_t len) {
+  int n_reads = 0;
+  FakeDaemon d({[&](Peer &p) {
+                 Request r;
+                 p.Handshake();
+                 while (p.Receive(&r)) {
+                   if (++n_reads == 2) {
+                     std::unique_lock<std::mutex> hold(p.image->lock);
+                     std::vector<uint8_t> fresh = Content(129 * 4096, 2);
+                     std::copy_n(&fresh[offset], len, &p.image->bytes[offset]);
+                     p.Invalidated(offset, len);
+                   }
+                   p.Answer(r);
+                 }
+               }},
+               129 * 4096);
+  Handle c = Open(d.Uri(), Options());
+  std::vector<uint8_t> buf(128 * 4096);
+  EXPECT_EQ(cachet_read(c.get(), 0, buf.data(), buf.size()), CACHET_OK)
+      << cachet_errmsg(c.get());
+  EXPECT_EQ(memcmp(buf.data(), d.image.bytes.data(), buf.size()), 0);
+  c.reset();
+  d.Stop();
+  return n_reads;
+}
+
+TEST(RemoteTest, AReadIsNotOfBeforeAndAfterAnInvalidation) {
+  EXPECT_GT(ReadAcrossInvalidation(0, 128 * 4096), 2);
+}
+
+TEST(RemoteTest, AnInvalidationElsewhereDoesNotDisturbARead) {
+  EXPECT_EQ(ReadAcrossInvalidation(128 * 4096, 4096), 2);
+}
+
+TEST(RemoteTest, AChangeRightBehindTheOpeningIsHeard) {
+  FakeDaemon d({[](Peer &p) {
+    Request r;
+    p.Receive(&r);
+    p.Welcome(r.id);
+    p.Receive(&r);
+    p.Cork();
+    p.Opened(r.id);
+    p.image->epoch = 78;
+    p.Changed();
+    p.Uncork();
+    p.Serve();
+  }});
+  Handle c = Open(d.Uri(), Options());
+  EXPECT_EQ(cachet_epoch(c.get()), 78u);
+  ExpectContent(c.get(), d.image.bytes);
+}
+
+TEST(RemoteTest, AHandleThatLagsBehindDoesNotTakeItsCopyBackWithIt) {
+  Gate change, changed;
+  FakeDaemon d({[&](Peer &p) {
+                  p.Handshake();
+                  change.Await();
+                  for (uint64_t epoch : {78, 79}) {
+                    std::unique_lock<std::mutex> hold(p.image->lock);
+                    p.image->epoch = epoch;
+                    p.Changed();
+                  }
+                  changed.Open();
+                  p.Serve();
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  change.Open();
+  changed.Await();
+  Handle copy = Copy(c.get()); // opens at 79
+  EXPECT_EQ(cachet_epoch(copy.get()), 79u);
+  uint8_t byte;
+  ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK); // hears of 78, of 79
+  EXPECT_EQ(cachet_epoch(c.get()), 79u);
+  ExpectContent(copy.get(), d.image.bytes);
+  ExpectContent(c.get(), d.image.bytes);
+}
+
+TEST(RemoteTest, AnEpochThatTheDaemonRefusesIsNotAskedForAgain) {
+  // The copy is told of an epoch that is over, and is never told better.
+  Gate told;
+  FakeDaemon d({[&](Peer &p) {
+                  p.Handshake();
+                  p.Serve();
+                },
+                [&](Peer &p) {
+                  auto pretend = [&](uint64_t epoch) {
+                    std::unique_lock<std::mutex> hold(p.image->lock);
+                    p.image->epoch = epoch;
+                  };
+                  pretend(70);
+                  p.Handshake();
+                  pretend(77);
+                  told.Open();
+                  p.Serve();
+                }});
+  Handle c = Open(d.Uri(), Options());
+  Handle copy = Copy(c.get());
+  told.Await();
+  ExpectContent(c.get(), d.image.bytes);
+  EXPECT_EQ(cachet_epoch(c.get()), 77u);
+}
+
+TEST(RemoteTest, ACopyTrustsNothingThatWasCachedBefore) {
+  FakeDaemon d({ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+  {
+    std::unique_lock<std::mutex> hold(d.image.lock);
+    d.image.bytes[0] ^= 1; // and its notice is still on its way to `c`
+  }
+  Handle copy = Copy(c.get());
+  ExpectContent(copy.get(), d.image.bytes);
+}
+
+TEST(RemoteTest, AFloodOfNoticesHoldsUpNothingForEver) {
+  std::atomic<bool> over{false};
+  FakeDaemon d({[&](Peer &p) {
+    Request r;
+    p.Handshake();
+    p.Receive(&r);
+    p.Cork();
+    for (int i = 0; i < 1000; i++)
+      p.Invalidated(9 * 4096, 1);
+    std::vector<char> flood = p.TakeKept();
+    while (!over)
+      p.SendRaw(flood.data(), flood.size());
+  }});
+  Handle c = Open(d.Uri(), Patience(100));
+  uint8_t byte;
+  EXPECT_NE(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  over = true;
+}
+
+TEST(RemoteTest, ManyRangesInOneNoticeAreAllDropped) {
+  Gate loaded, told;
+  FakeDaemon d({[&](Peer &p) {
+    Request r;
+    p.Handshake();
+    p.Receive(&r);
+    p.Answer(r);
+    loaded.Await();
+    std::vector<std::pair<uint64_t, uint64_t>> ranges;
+    for (uint64_t page = 9; page > 0; page--) { // 18 of them, pages 1 to 9
+      ranges.emplace_back(page * 4096, 1);
+      ranges.emplace_back(page * 4096 + 9, 0);
+    }
+    p.Invalidated(ranges);
+    told.Open();
+    p.Serve();
+  }});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+  {
+    std::unique_lock<std::mutex> hold(d.image.lock);
+    for (uint64_t page = 1; page < 10; page++)
+      d.image.bytes[page * 4096] ^= 1;
+  }
+  loaded.Open();
+  told.Await();
+  ExpectContent(c.get(), d.image.bytes);
+  EXPECT_TRUE(cachet_is_cached(c.get(), 0));
+}
+
 TEST(RemoteTest, AReadThatSpansAChangeIsOfOneEpoch) {
   FakeDaemon d({[&](Peer &p) {
     Request r;
@@ -509,29 +706,96 @@ TEST(RemoteTest, AnAnswerThatDoesNotComeIsATimeOut) {
   EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
 }
 
-TEST(RemoteTest, AnAnswerThatComesTooLateIsIgnored) {
-  Gate late;
-  FakeDaemon d({[&](Peer &p) {
-    Request r;
-    p.Handshake();
-    p.Receive(&r);
-    late.Await();
-    p.Answer(r);
-    p.Serve();
-  }});
-  Handle c = Open(d.Uri(), Patience(50));
+TEST(RemoteTest, AConnectionThatFellSilentIsGivenUpAfterTheTimeOut) {
+  FakeDaemon d({[](Peer &p) {
+                  p.Handshake();
+                  p.AwaitEnd();
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Patience(200));
   uint8_t byte;
   EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
-  late.Open();
-  // It may still be under way: then its answer is waited for, and that is
-  // just as well.
-  cachet_status status;
-  while ((status = cachet_get_u8(c.get(), 0, &byte)) == CACHET_E_TIMEOUT)
-    ;
-  ASSERT_EQ(status, CACHET_OK);
+  EXPECT_EQ(cachet_fd(c.get()), -1);
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
   EXPECT_EQ(byte, d.image.bytes[0]);
-  ExpectContent(c.get(), d.image.bytes);
+  EXPECT_EQ(d.n_connections, 2);
+}
+
+TEST(RemoteTest, ADaemonThatIsSlowWithOneAnswerButNotSilentIsKept) {
+  FakeDaemon d({[&](Peer &p) {
+    Request slow;
+    p.Handshake();
+    p.Receive(&slow);
+    p.Serve();
+  }});
+  Handle c = Open(d.Uri(), Patience(200));
+  Outcome out;
+  uint8_t byte;
+  ASSERT_EQ(cachet_load_async(c.get(), 0, 0, Outcome::Loaded, &out, nullptr),
+            CACHET_OK);
+  while (!out.n) {
+    ASSERT_EQ(cachet_invalidate(c.get(), 4096, 1), CACHET_OK)
+        << cachet_errmsg(c.get());
+    ASSERT_EQ(cachet_get_u8(c.get(), 4096, &byte), CACHET_OK);
+    ASSERT_EQ(cachet_dispatch(c.get()), CACHET_OK);
+  }
+  EXPECT_EQ(out.status, CACHET_E_TIMEOUT);
   EXPECT_EQ(d.n_connections, 1);
+}
+
+TEST(RemoteTest, AConnectionThatCannotBeWrittenToEndsInTime) {
+  Gate deaf;
+  FakeDaemon d({[&](Peer &p) {
+                  p.Handshake();
+                  p.StopReading();
+                  deaf.Open();
+                  p.AwaitLeave();
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Patience(50));
+  deaf.Await();
+  // Nobody waits for it: that it is asked in vain has to show by itself.
+  ASSERT_EQ(cachet_prefetch(c.get(), 0, 4096), CACHET_OK);
+  EXPECT_NE(cachet_timeout_ms(c.get()), -1);
+  RunUntil(c.get(), [&] { return cachet_fd(c.get()) == -1; });
+  ExpectContent(c.get(), d.image.bytes);
+}
+
+TEST(RemoteTest, KeepAliveOverTcpIsAsPatientAsRequestsAre) {
+  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at = {};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t len = sizeof at;
+  auto *address = reinterpret_cast<sockaddr *>(&at);
+  ASSERT_EQ(bind(listener, address, len), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  ASSERT_EQ(getsockname(listener, address, &len), 0);
+  FakeImage image;
+  image.bytes = Content(4096);
+  std::thread server([&] {
+    int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    Peer p(fd, &image);
+    p.Handshake();
+    p.AwaitEnd();
+    close(fd);
+  });
+  std::string uri =
+      "cachet://127.0.0.1:" + std::to_string(ntohs(at.sin_port)) + "/disk";
+  Handle c = Open(uri, Patience(60000));
+  auto option = [&](int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    EXPECT_EQ(getsockopt(cachet_fd(c.get()), IPPROTO_TCP, name, &value, &size),
+              0);
+    return value;
+  };
+  EXPECT_EQ(option(TCP_KEEPIDLE) + option(TCP_KEEPINTVL) * option(TCP_KEEPCNT),
+            60);
+  EXPECT_EQ(option(TCP_USER_TIMEOUT), 60000);
+  c.reset();
+  server.join();
+  close(listener);
 }
 
 TEST(RemoteTest, AFailureOfTheImageIsToldToTheCallerAndNotRemembered) {
@@ -567,34 +831,6 @@ TEST(RemoteTest, AnErrorWithAStatusThatIsNoneIsAProtocolError) {
 }
 
 // ---- Asynchronous -----------------------------------------------------------
-
-struct Outcome {
-  int n = 0;
-  cachet_status status = CACHET_OK;
-  cachet_slice slice = {};
-
-  static void Loaded(void *arg, cachet_status status, cachet_slice *slice) {
-    auto *o = static_cast<Outcome *>(arg);
-    o->n++;
-    o->status = status;
-    EXPECT_EQ(slice != nullptr, status == CACHET_OK);
-    if (slice)
-      o->slice = *slice;
-  }
-  static void Read(void *arg, cachet_status status) {
-    auto *o = static_cast<Outcome *>(arg);
-    o->n++;
-    o->status = status;
-  }
-};
-
-void RunUntil(cachet *c, const std::function<bool()> &done) {
-  while (!done()) {
-    struct pollfd p = {cachet_fd(c), cachet_events(c), 0};
-    ASSERT_GE(poll(&p, 1, cachet_timeout_ms(c)), 0);
-    ASSERT_EQ(cachet_dispatch(c), CACHET_OK);
-  }
-}
 
 TEST(RemoteTest, ManyLoadsAreInFlightAtOnceAndMayBeAnsweredInAnyOrder) {
   FakeDaemon d({[&](Peer &p) {
@@ -705,6 +941,41 @@ TEST(RemoteTest, ARequestWithoutAnAnswerTimesOutInDispatch) {
   cachet_load_async(c.get(), 0, 0, Outcome::Loaded, &out, nullptr);
   RunUntil(c.get(), [&] { return out.n == 1; });
   EXPECT_EQ(out.status, CACHET_E_TIMEOUT);
+}
+
+TEST(RemoteTest, EachAnswerOfARequestHasTheWholeTimeOut) {
+  Gate first, second;
+  FakeDaemon d({[&](Peer &p) {
+                 Request r;
+                 p.Handshake();
+                 p.Receive(&r);
+                 first.Await();
+                 p.Answer(r);
+                 p.Receive(&r);
+                 second.Await();
+                 p.Answer(r);
+                 p.Serve();
+               }},
+               128 * 4096);
+  Handle c = Open(d.Uri(), Patience(100000));
+  Outcome out;
+  std::vector<uint8_t> buf(128 * 4096);
+  ASSERT_EQ(cachet_read_async(c.get(), 0, buf.data(), buf.size(), Outcome::Read,
+                              &out, nullptr),
+            CACHET_OK);
+  int before;
+  while ((before = cachet_timeout_ms(c.get())) > 99700)
+    std::this_thread::yield();
+  first.Open();
+  while (cachet_misses(c.get()) < 128) { // the second half is asked for
+    struct pollfd p = {cachet_fd(c.get()), cachet_events(c.get()), 0};
+    ASSERT_GE(poll(&p, 1, cachet_timeout_ms(c.get())), 0);
+    ASSERT_EQ(cachet_dispatch(c.get()), CACHET_OK);
+  }
+  EXPECT_GT(cachet_timeout_ms(c.get()), before);
+  second.Open();
+  RunUntil(c.get(), [&] { return out.n == 1; });
+  EXPECT_EQ(out.status, CACHET_OK);
 }
 
 TEST(RemoteTest, APrefetchIsJoinedByTheReadThatFollows) {

@@ -134,6 +134,39 @@ TEST_F(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
   EXPECT_EQ(bytes_, std::string(300, 'n'));
 }
 
+// Puts the working directory back at its end.
+class InDirectory {
+public:
+  explicit InDirectory(const std::string &dir)
+      : before_(open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    EXPECT_EQ(chdir(dir.c_str()), 0);
+  }
+  ~InDirectory() {
+    EXPECT_EQ(fchdir(before_), 0);
+    close(before_);
+  }
+
+private:
+  int before_;
+};
+
+TEST_F(FileTest, ARelativePathIsOfTheDirectoryItWasOpenedIn) {
+  std::string other = dir_ + "/other";
+  ASSERT_EQ(mkdir(other.c_str(), 0700), 0);
+  WriteTo(other + "/disk.img", "not this");
+  InDirectory in(dir_);
+  path_ = "disk.img";
+  auto src = Open();
+  ASSERT_EQ(chdir(other.c_str()), 0);
+  EXPECT_EQ(Reopen(src), nullptr) << "unchanged";
+  WriteTo(dir_ + "/new", std::string(300, 'n'));
+  ASSERT_EQ(rename("../new", "../disk.img"), 0);
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Read(fresh, 0, 300, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(300, 'n'));
+}
+
 TEST_F(FileTest, AnUnlinkedFileIsServedOn) {
   auto src = Open();
   ASSERT_EQ(unlink(path_.c_str()), 0);

@@ -107,7 +107,8 @@ struct cachet_options {
   uint64_t cache_size;        /* bytes; 4 MiB.  For handles that cache in this
                                  process */
   int32_t connect_timeout_ms; /* 5000; -1: none */
-  int32_t request_timeout_ms; /* 30000; -1: none */
+  int32_t request_timeout_ms; /* 30000; -1: none.  For each wait for an answer:
+                                 a long read may take several */
 };
 
 /* Opens an image and stores a handle in `*out`.
@@ -124,8 +125,14 @@ struct cachet_options {
  * An empty IMAGE means the daemon's only image.  `options` and `err` may be
  * NULL; `*err` is written on failure.
  *
- * Waits for the daemon at most connect_timeout_ms.  Loads no page.  The caller
- * owes one cachet_close(). */
+ * Waits for the daemon at most connect_timeout_ms, for all of a host's
+ * addresses together; looking up a host's name takes as long as getaddrinfo(3)
+ * does.  Loads no page.  The caller owes one cachet_close().
+ *
+ * A file that is changed behind the cache: that is noticed when a page of it is
+ * loaded, or when something past its end is asked for (a second after the last
+ * look at the earliest), and then the image has a new epoch.  What is cached is
+ * read without a look at the file: cachet_invalidate() tells of a change. */
 CACHET_API enum cachet_status cachet_open(const char *uri,
                                           const struct cachet_options *options,
                                           cachet **out,
@@ -278,8 +285,10 @@ CACHET_API enum cachet_status cachet_get_i64ne(cachet *c, uint64_t addr,
 
 /* Copies `len` bytes from `addr` on into `buf`: all of them, of one epoch, or
  * an error; on an error the content of `buf` is undefined.  Bounds are checked
- * first: CACHET_E_BOUNDS.  `len` 0 is CACHET_OK anywhere.  Loads at most
- * cachet_pages(c, addr, len) pages, more only if the image changes meanwhile.
+ * first: CACHET_E_BOUNDS.  `len` 0 is CACHET_OK anywhere.  CACHET_E_CHANGED
+ * when the image changed, or the range was invalidated, again and again
+ * meanwhile.  Loads at most cachet_pages(c, addr, len) pages, more only if the
+ * image changes meanwhile.
  * Semantics: Cachet's `blit_to_bytes`. */
 CACHET_API enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
                                           size_t len);
