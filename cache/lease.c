@@ -21,15 +21,15 @@ struct lease {
 };
 
 /* Takes a share of the cache; the lock is held.  In pages, of which a range
- * slot may hold `*capacity`; 0: there is none.  The share is an eighth of what
- * is left of the half, so that there is something for many, but no less than
- * what makes a table of any use. */
+ * slot may hold `*capacity`; 0: there is none.  The share is a sixteenth of
+ * what is left of the half, so that there is something for many, but no less
+ * than what makes a table of any use. */
 static uint64_t take_share_locked(struct page_cache *pc, unsigned shift,
                                   uint32_t *capacity) {
   uint64_t half = pc->budget / 2;
   uint64_t left = pc->leased < half ? (half - pc->leased) >> shift : 0;
   uint64_t least = SINGLE_PAGES + PIN_N_RANGE_SLOTS;
-  uint64_t pages = left / 8 > least ? left / 8 : least;
+  uint64_t pages = left / 16 > least ? left / 16 : least;
   if (pages > left || pages > (pc->budget / 8) >> shift)
     return 0;
   uint64_t each = (pages - SINGLE_PAGES) / PIN_N_RANGE_SLOTS;

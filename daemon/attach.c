@@ -21,6 +21,7 @@ struct attachment {
   struct worker *worker;
   struct attachment *prev, *next; /* the worker's */
   struct attachment *census_prev, *census_next;
+  struct conn *sender; /* which has its descriptors yet; NULL: sent */
   struct lease *lease;
   pid_t pid;
   uid_t uid;
@@ -38,7 +39,8 @@ static int census_enter(struct host *host, struct attachment *a) {
     of_process += o->pid == a->pid;
     of_user += o->uid == a->uid;
   }
-  bool fits = of_process < host->limits.max_process_attachments &&
+  bool fits = census->n < host->limits.max_attachments &&
+              of_process < host->limits.max_process_attachments &&
               of_user < host->limits.max_user_attachments;
   if (fits) {
     a->census_prev = NULL;
@@ -80,11 +82,20 @@ static void attach_free(struct attachment *a) {
   if (!w->attachments)
     event_del(&w->attach_tick);
   event_del(&a->gone);
+  if (a->sender)
+    a->sender->sending = NULL;
   census_leave(a);
   close(a->pidfd);
   lease_free(a->lease);
   free(a);
 }
+
+void attach_sent(struct attachment *a) {
+  a->sender->sending = NULL;
+  a->sender = NULL;
+}
+
+void attach_cancel(struct attachment *a) { attach_free(a); }
 
 static void on_gone(evutil_socket_t fd, short what, void *arg) {
   struct attachment *a = arg;
@@ -138,10 +149,14 @@ static int identify(struct attachment *a, int fd) {
   return a->pidfd < 0 ? a->pidfd : 0;
 }
 
-/* Links it to its worker, whose loop looks after it from here. */
-static void attach_start(struct attachment *a) {
+/* Links it to its worker, whose loop looks after it from here.  0 or -ENOMEM:
+ * then it is as it was. */
+static int attach_start(struct attachment *a) {
   struct worker *w = a->worker;
   struct timeval tick = {.tv_usec = TICK_MS * 1000};
+  event_assign(&a->gone, w->base, a->pidfd, EV_READ, on_gone, a);
+  if (event_add(&a->gone, NULL) < 0)
+    return -ENOMEM;
   if (!w->attachments) {
     event_assign(&w->attach_tick, w->base, -1, EV_PERSIST, on_tick, w);
     event_add(&w->attach_tick, &tick);
@@ -150,8 +165,7 @@ static void attach_start(struct attachment *a) {
   if (a->next)
     a->next->prev = a;
   w->attachments = a;
-  event_assign(&a->gone, w->base, a->pidfd, EV_READ, on_gone, a);
-  event_add(&a->gone, NULL);
+  return 0;
 }
 
 static int lend(struct attachment *a, struct mirror *m, int fds[ATTACH_N_FDS]) {
@@ -168,23 +182,27 @@ static int lend(struct attachment *a, struct mirror *m, int fds[ATTACH_N_FDS]) {
   return 0;
 }
 
+static void leave(struct attachment *a) {
+  census_leave(a);
+  lease_free(a->lease);
+  a->lease = NULL;
+}
+
 static int enter(struct attachment *a, struct mirror *m,
                  int fds[ATTACH_N_FDS]) {
   int r = census_enter(a->worker->host, a);
-  if (r == 0 && (r = lend(a, m, fds)) < 0) {
-    census_leave(a);
-    lease_free(a->lease);
-    a->lease = NULL;
-  }
+  if (r == 0 && (r = lend(a, m, fds)) < 0)
+    leave(a);
   return r;
 }
 
-int attach_new(struct conn *c, struct mirror *m, uint32_t *range_capacity,
-               int fds[ATTACH_N_FDS]) {
+int attach_new(struct conn *c, struct mirror *m, struct attachment **out,
+               uint32_t *range_capacity, int fds[ATTACH_N_FDS]) {
   struct attachment *a = calloc(1, sizeof *a);
   if (!a)
     return -ENOMEM;
   a->worker = c->worker;
+  a->sender = c;
   int r = identify(a, c->fd);
   if (r < 0) {
     free(a);
@@ -195,12 +213,17 @@ int attach_new(struct conn *c, struct mirror *m, uint32_t *range_capacity,
     attach_collect(c->worker);
     r = enter(a, m, fds);
   }
+  if (r == 0 && (r = attach_start(a)) < 0) {
+    leave(a);
+    for (int i = 0; i < ATTACH_N_FDS; i++)
+      close(fds[i]);
+  }
   if (r < 0) {
     close(a->pidfd);
     free(a);
     return r;
   }
-  attach_start(a);
+  *out = a;
   *range_capacity = lease_range_capacity(a->lease);
   return 0;
 }

@@ -8,7 +8,10 @@
  *
  *   A1  What a process that lies about being done sees turn to zeros is its own
  *       slices.
- *   A2  There are at most so many attachments for a process and for a user.
+ *   A2  There are at most so many attachments for a process, for a user, and
+ *       in all.
+ *   A3  An attachment whose descriptors were never sent ends with its
+ *       connection: `sending` and `sender` name each other until then.
  *
  * An attachment belongs to the worker of the connection that asked for it;
  * its thread only, but for the census. */
@@ -33,12 +36,17 @@ struct attach_census {
 
 enum { ATTACH_N_FDS = 4 };
 
-/* Gives the peer of `c` a lease on `m`.  Stores the range capacity, and the
- * descriptors to send, which are the caller's.  0; -EDQUOT: no share is left,
+/* Gives the peer of `c` a lease on `m`.  Stores the attachment, the range
+ * capacity, and the descriptors to send, which are the caller's; it owes a
+ * conn_flush_fds().  0; -EDQUOT: no share is left,
  * or it has too many; -EOPNOTSUPP: the peer cannot be told apart; or another
  * negative errno. */
-int attach_new(struct conn *c, struct mirror *m, uint32_t *range_capacity,
-               int fds[ATTACH_N_FDS]);
+int attach_new(struct conn *c, struct mirror *m, struct attachment **out,
+               uint32_t *range_capacity, int fds[ATTACH_N_FDS]);
+
+/* Its descriptors have been sent; or they will not be, and it ends. */
+void attach_sent(struct attachment *a);
+void attach_cancel(struct attachment *a);
 
 /* Frees what clients are done with; also done a few times a second. */
 void attach_collect(struct worker *w);

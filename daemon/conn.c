@@ -10,9 +10,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/invalidate.h"
 #include "daemon/log.h"
 #include "daemon/session.h"
 #include "proto/status.h"
+
+/* What looking at a frame is worth, in bytes sent. */
+#define FRAME_COST 1024
 
 static const char *const state_names[] = {
     [CONN_HANDSHAKE] = "handshake",
@@ -77,15 +81,14 @@ static void conn_keep_unsent(struct conn *c, size_t skip) {
   }
 }
 
-void conn_put_fds(struct conn *c, const int fds[ATTACH_N_FDS]) {
-  assert(c->n_fds_out == 0 && c->unsent.len == 0 && c->worker->out.len == 0);
-  memcpy(c->fds_out, fds, sizeof c->fds_out);
-  c->n_fds_out = ATTACH_N_FDS;
-}
-
-static void conn_close_fds(struct conn *c) {
+/* The descriptors have gone out (`sent`), or never will. */
+static void conn_close_fds(struct conn *c, bool sent) {
   while (c->n_fds_out)
     close(c->fds_out[--c->n_fds_out]);
+  if (c->sending && sent)
+    attach_sent(c->sending);
+  else if (c->sending)
+    attach_cancel(c->sending);
 }
 
 /* How much of it the socket takes now; -1: it is broken.  Descriptors that are
@@ -109,30 +112,54 @@ static ssize_t send_some(struct conn *c, struct iovec *iovs, size_t n_iovs) {
   do
     n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
   while (n < 0 && errno == EINTR);
-  /* ETOOMANYREFS: as many descriptors are on their way to processes that do
-   * not take them as this one may have open. */
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS))
     return 0;
-  if (n > 0)
-    conn_close_fds(c);
+  if (n > 0 && c->n_fds_out)
+    conn_close_fds(c, true);
   return n;
+}
+
+void conn_spend(struct conn *c, uint64_t len) {
+  c->turn_len += len;
+  if (c->turn_len >= c->worker->host->limits.turn_len)
+    c->yielding = true;
+}
+
+/* The socket took `n` bytes of the output, or failed. */
+static void conn_sent(struct conn *c, ssize_t n) {
+  struct output *out = &c->worker->out;
+  if (n < 0)
+    conn_lost(c, strerror(errno));
+  else if ((size_t)n < out->len)
+    conn_keep_unsent(c, (size_t)n);
+  else
+    c->unsent_notice = 0;
+  conn_spend(c, out->len);
+  output_reset(out);
 }
 
 void conn_flush(struct conn *c) {
   struct output *out = &c->worker->out;
-  if (out->len && c->state != CONN_CLOSED) {
-    ssize_t n = 0;
-    if (c->unsent.len == 0)
-      n = send_some(c, out->iovs, out->n_iovs);
-    if (n < 0)
-      conn_lost(c, strerror(errno));
-    else if ((size_t)n < out->len)
-      conn_keep_unsent(c, (size_t)n);
-    c->turn_len += out->len;
-    if (c->turn_len >= c->worker->host->limits.turn_len)
-      c->yielding = true;
-  }
+  if (out->len && c->state != CONN_CLOSED)
+    conn_sent(c, c->unsent.len ? 0 : send_some(c, out->iovs, out->n_iovs));
   output_reset(out);
+}
+
+bool conn_flush_fds(struct conn *c, struct attachment *a,
+                    const int fds[ATTACH_N_FDS]) {
+  struct output *out = &c->worker->out;
+  assert(c->n_fds_out == 0 && c->unsent.len == 0 && out->len);
+  memcpy(c->fds_out, fds, sizeof c->fds_out);
+  c->n_fds_out = ATTACH_N_FDS;
+  c->sending = a;
+  ssize_t n = send_some(c, out->iovs, out->n_iovs);
+  if (n < 0 && errno == ETOOMANYREFS) {
+    conn_close_fds(c, false);
+    output_reset(out);
+    return false;
+  }
+  conn_sent(c, n);
+  return true;
 }
 
 /* Sends what waits.  True if nothing is left. */
@@ -154,6 +181,7 @@ static bool conn_send_unsent(struct conn *c) {
   free(c->unsent.bytes);
   c->unsent.bytes = NULL;
   c->unsent.len = c->unsent.sent = 0;
+  c->unsent_notice = 0;
   return true;
 }
 
@@ -164,13 +192,18 @@ void conn_reply(struct conn *c, const wire_message *msg) {
   output_frame(out, msg, 0);
 }
 
+/* `text` may quote the peer, and may be cut short: what is not ASCII might not
+ * be UTF-8, which protobuf wants. */
 static void put_error(struct conn *c, uint64_t id, int status, int sys_errno,
-                      const char *text) {
+                      char *text) {
   Cachet__Wire__Error error = CACHET__WIRE__ERROR__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   error.status = status;
   error.sys_errno = (uint32_t)sys_errno;
-  error.message = (char *)text;
+  error.message = text;
+  for (char *at = text; *at; at++)
+    if (*at < ' ' || *at > '~')
+      *at = '?';
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_ERROR;
   msg.error = &error;
@@ -232,6 +265,7 @@ static size_t conn_take_frame(struct conn *c, const uint8_t *bytes,
     return 0;
   }
   session_message(c, msg);
+  conn_spend(c, header.message_len + FRAME_COST);
   return FRAME_HEADER_LEN + header.message_len;
 }
 
@@ -454,14 +488,18 @@ static void conn_free(struct conn *c) {
   event_del(&c->writable);
   event_del(&c->timer);
   close(c->fd);
-  conn_close_fds(c);
+  conn_close_fds(c, false);
+  if (c->oldest_owed)
+    notices_recheck(w);
   *(c->prev ? &c->prev->next : &w->conns) = c->next;
   if (c->next)
     c->next->prev = c->prev;
   /* A client that closes in good order is done with what it had attached. */
+  bool attached = false;
   for (unsigned i = 0; i < c->n_opened; i++)
-    if (c->opened[i].attached)
-      attach_collect(w);
+    attached = attached || c->opened[i].attached;
+  if (attached)
+    attach_collect(w);
   free(c->rest.bytes);
   free(c->unsent.bytes);
   free(c->opened);
@@ -491,6 +529,14 @@ static void conn_finish(struct conn *c) {
     conn_move(c, CONN_CLOSED);
 }
 
+/* Tells those who wait for its notices to get away that some did. */
+static void conn_look_owed(struct conn *c) {
+  uint64_t oldest = session_oldest_owed(c);
+  if (c->oldest_owed && oldest != c->oldest_owed)
+    notices_recheck(c->worker);
+  c->oldest_owed = oldest;
+}
+
 void conn_settle(struct conn *c) {
   conn_flush(c);
   if (conn_is_finished(c) || (c->state == CONN_DRAINING && !c->unsent.len &&
@@ -500,6 +546,9 @@ void conn_settle(struct conn *c) {
     conn_free(c);
     return;
   }
+  conn_look_owed(c);
+  if (conn_is_blocked(c))
+    c->partial_since_ms = 0; /* conn_take_frames() begins anew */
   bool is_open = c->state == CONN_OPEN || c->state == CONN_HANDSHAKE;
   bool reads =
       is_open && !conn_is_blocked(c) && !c->ended && !c->worker->stopping;

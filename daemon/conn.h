@@ -11,7 +11,9 @@
  *   C2  Idle, it holds no buffer: input and output are its worker's.
  *   C3  `rest` holds a whole frame only while blocked, or at a stop.
  *   C4  A request is `runnable` only while its connection is blocked.
- *   C5  CLOSED is noticed by conn_settle(), which ends every turn and frees
+ *   C5  What it is owed of notices is in its socket before an Invalidate is
+ *       answered, or it is closed: see invalidate.h.
+ *   C6  CLOSED is noticed by conn_settle(), which ends every turn and frees
  *       the connection; until then all may still be called.
  *
  * Its worker's thread only, but for conn_new(). */
@@ -37,8 +39,9 @@ struct opened {
   uint64_t epoch; /* the last that it was told of */
   bool attached;  /* it sees what notices say, and gets none */
   /* An Invalidated that could not be sent yet: the hull of all of those, so
-   * that a peer that does not read collects one, not many. */
-  bool stale;
+   * that a peer that does not read collects one, not many.  The serial number
+   * of the oldest; 0: none. */
+  uint64_t stale;
   uint64_t stale_from, stale_to; /* bytes, `to` excluded */
 };
 
@@ -69,18 +72,22 @@ struct conn {
     size_t len, sent;
   } unsent;          /* `len` 0: nothing */
   uint64_t turn_len; /* bytes sent in this turn */
-  /* Descriptors that go with the next byte that is sent. */
+  /* Descriptors that go with the next byte that is sent, and whose they are;
+   * NULL: that one has ended meanwhile. */
   int fds_out[ATTACH_N_FDS];
   unsigned n_fds_out;
+  struct attachment *sending;
 
   struct opened *opened;
   unsigned n_opened;
+  uint64_t unsent_notice; /* the oldest that is among the unsent bytes; 0 */
+  uint64_t oldest_owed;   /* the oldest that it is owed, as of its last turn */
 
   struct request *requests; /* all that wait for something */
   struct request_queue runnable, starved;
   struct conn *next_starved;
   bool is_starved; /* in the worker's list */
-  unsigned n_requests, n_held_ranges;
+  unsigned n_requests, n_held_ranges, n_invalidations;
   uint64_t fetching; /* bytes being fetched for it */
 };
 
@@ -106,9 +113,16 @@ void conn_move(struct conn *c, enum conn_state to);
  * the pins are gone. */
 void conn_flush(struct conn *c);
 
-/* Descriptors to go with the next frame.  There is no output and nothing
- * unsent.  They are the connection's from here. */
-void conn_put_fds(struct conn *c, const int fds[ATTACH_N_FDS]);
+/* Sends the output, which is one frame, with the descriptors of `a` on its
+ * first byte; nothing else is unsent.  They are the connection's from here, and
+ * `a` ends if they do not get away.  False: so many are on their way to
+ * processes that do not take them that the kernel takes no more.  Then nothing
+ * was sent. */
+bool conn_flush_fds(struct conn *c, struct attachment *a,
+                    const int fds[ATTACH_N_FDS]);
+
+/* Charges its turn with work that is worth `len` bytes sent. */
+void conn_spend(struct conn *c, uint64_t len);
 
 /* Adds a frame without payload to the output. */
 void conn_reply(struct conn *c, const wire_message *msg);

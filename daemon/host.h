@@ -44,8 +44,8 @@ struct host {
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };
 
-/* The pool's lane for work that reads no source, and so must not queue behind
- * an image's fills. */
+/* The pool's last lane: for work that reads no source, and so must not queue
+ * behind fills. */
 static inline unsigned host_lane(const struct host *host) {
   return host->n_images;
 }

@@ -14,7 +14,8 @@ extern "C" {
 
 struct limits {
   unsigned max_connections;  /* beyond: an Error, and closed */
-  unsigned n_fill_threads;   /* threads that read sources */
+  unsigned n_fill_threads;   /* threads that read sources; one more does what
+                                reads none */
   uint32_t max_message;      /* bytes of a request's Message */
   uint32_t max_ranges;       /* in one Read or Warm */
   uint64_t max_read;         /* bytes of one Read or Warm */
@@ -26,11 +27,16 @@ struct limits {
   uint64_t max_conn_fetch;   /* bytes being fetched for one connection */
   uint64_t max_worker_fetch; /* and for all those of a worker; half of it for
                                 one image, so that a hung one leaves room */
-  unsigned max_process_attachments; /* of one process, */
-  unsigned max_user_attachments;    /* and of all those of one user */
+  unsigned max_process_attachments;  /* of one process, */
+  unsigned max_user_attachments;     /* of all those of one user, */
+  unsigned max_attachments;          /* and of all: each takes descriptors */
+  unsigned max_conn_invalidations;   /* waiting, of one connection, */
+  unsigned max_worker_invalidations; /* and of all those of a worker */
   unsigned max_restarts;    /* epochs a piece may see go by before CHANGED */
   int handshake_timeout_ms; /* from accept to Hello */
   int partial_timeout_ms;   /* from the first byte of a message to its last */
+  int notice_timeout_ms;    /* an Invalidated that is not taken: it holds up
+                               who invalidated */
   int unread_timeout_ms;    /* an answer that makes no progress */
   int linger_ms;            /* after the last Error, for the peer to read it */
   int stop_timeout_ms;      /* for what is in flight at an orderly stop */
@@ -59,10 +65,15 @@ static inline struct limits limits_default(void) {
       /* One a handle and epoch, and those of lost connections until the
        * process ends.  What the census has to look through at most. */
       .max_process_attachments = 256,
-      .max_user_attachments = 4096,
+      .max_user_attachments = 512,
+      .max_attachments = 1024,
+      /* Each may drop a whole image: minutes of work for one thread. */
+      .max_conn_invalidations = 8,
+      .max_worker_invalidations = 64,
       .max_restarts = 16,
       .handshake_timeout_ms = 10000,
       .partial_timeout_ms = 30000,
+      .notice_timeout_ms = 1000,
       .unread_timeout_ms = 30000,
       .linger_ms = 2000,
       .stop_timeout_ms = 5000,

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +13,7 @@
 
 enum {
   BACKLOG = 1024,
-  /* How long another daemon may take to bind in the same directory. */
+  /* How long another daemon may take to bind at the same path. */
   LOCK_TRIES = 200,
   LOCK_PAUSE_MS = 10,
 };
@@ -36,24 +35,49 @@ static int fail(const char *text, const char *what, int r, char *err,
 
 /* ---- Unix ---------------------------------------------------------------- */
 
-/* Locks the directory that a socket's path is in.  A descriptor to close, or a
- * negative errno. */
-static int lock_directory(const char *path) {
-  char copy[sizeof(struct sockaddr_un)];
-  snprintf(copy, sizeof copy, "%s", path);
-  int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
+/* What keeps others away from a socket's path: a file of ours beside it, which
+ * is there while it is locked.  (The directory itself anybody could lock.) */
+struct path_lock {
+  char path[sizeof(struct sockaddr_un) + sizeof ".lock"];
+  int fd;
+};
+
+/* Whether the file that is open as `fd` is the one at `path`. */
+static bool is_same_file(int fd, const char *path) {
+  struct stat open_one, there;
+  return fstat(fd, &open_one) == 0 && lstat(path, &there) == 0 &&
+         open_one.st_dev == there.st_dev && open_one.st_ino == there.st_ino;
+}
+
+/* One try.  -EWOULDBLOCK: somebody else has it, or had it just now and took the
+ * file away. */
+static int try_lock(struct path_lock *lock) {
+  lock->fd = open(lock->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (lock->fd < 0)
     return -errno;
-  for (int i = 0; i < LOCK_TRIES; i++) {
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-      return fd;
-    if (errno != EWOULDBLOCK)
-      break;
-    nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_MS * 1000000L}, NULL);
-  }
-  int r = -errno;
-  close(fd);
+  int r = flock(lock->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+  if (r == 0 && !is_same_file(lock->fd, lock->path))
+    r = -EWOULDBLOCK;
+  if (r < 0)
+    close(lock->fd);
   return r;
+}
+
+/* 0, and unlock_path() is due; or a negative errno. */
+static int lock_path(struct path_lock *lock, const char *path) {
+  int r = -EWOULDBLOCK;
+  snprintf(lock->path, sizeof lock->path, "%s.lock", path);
+  for (int i = 0; i < LOCK_TRIES && r == -EWOULDBLOCK; i++) {
+    if (i)
+      nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_MS * 1000000L}, NULL);
+    r = try_lock(lock);
+  }
+  return r;
+}
+
+static void unlock_path(struct path_lock *lock) {
+  unlink(lock->path);
+  close(lock->fd);
 }
 
 /* What connect(2) says to a socket file: 0 or EAGAIN is alive. */
@@ -66,7 +90,7 @@ static int probe(const struct address *address) {
   return r;
 }
 
-/* Sees to it that nothing stands where the socket is to be.  The directory is
+/* Sees to it that nothing stands where the socket is to be.  The path is
  * locked. */
 static int make_way(struct listener *l, char *err, size_t err_len) {
   const char *path = l->address.un.sun_path;
@@ -89,7 +113,7 @@ static int make_way(struct listener *l, char *err, size_t err_len) {
   return 0;
 }
 
-/* Binds and listens; the directory is locked.  The mode is set before anybody
+/* Binds and listens; the path is locked.  The mode is set before anybody
  * can connect: until listen(2) connections are refused. */
 static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
   const char *path = l->address.un.sun_path;
@@ -110,27 +134,30 @@ static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
 }
 
 static int unix_bind(struct listener *l, char *err, size_t err_len) {
-  int lock = lock_directory(l->address.un.sun_path);
-  if (lock < 0)
-    return fail(l->text, "lock its directory", lock, err, err_len);
-  int r = unix_bind_locked(l, err, err_len);
-  close(lock);
+  struct path_lock lock;
+  int r = lock_path(&lock, l->address.un.sun_path);
+  if (r == -EWOULDBLOCK) {
+    snprintf(err, err_len, "%s: %s is locked by another process", l->text,
+             lock.path);
+    return r;
+  }
+  if (r < 0)
+    return fail(l->text, "make a lock file beside it", r, err, err_len);
+  r = unix_bind_locked(l, err, err_len);
+  unlock_path(&lock);
   return r;
 }
 
 /* Removes our socket file, if the path still leads to it.  Without the lock
  * (its directory is gone, say) the file stays: a stale socket does no harm. */
 static void unix_remove(struct listener *l) {
-  struct stat ours, there;
+  struct path_lock lock;
   const char *path = l->address.un.sun_path;
-  int lock = lock_directory(path);
-  if (lock < 0)
+  if (lock_path(&lock, path) < 0)
     return;
-  if (l->file_fd >= 0 && fstat(l->file_fd, &ours) == 0 &&
-      lstat(path, &there) == 0 && ours.st_dev == there.st_dev &&
-      ours.st_ino == there.st_ino)
+  if (l->file_fd >= 0 && is_same_file(l->file_fd, path))
     unlink(path);
-  close(lock);
+  unlock_path(&lock);
 }
 
 /* ---- TCP ----------------------------------------------------------------- */

@@ -3,7 +3,8 @@
  *   L1  A Unix socket that somebody answers on is never taken away; one that
  *       nobody answers on (stale) is replaced; what is no socket is left
  *       alone.  Two daemons that start at once cannot take each other's:
- *       probing, binding and listening happen under a lock on the directory.
+ *       probing, binding and listening happen under a lock on PATH.lock, which
+ *       only their user can open.
  *   L2  A socket file is removed at the end only while it is still ours.
  *
  * One thread at a time, but for listener_text(), listener_is_local() and

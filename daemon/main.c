@@ -18,6 +18,11 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
+/* Descriptors: of an image with its mirrors, old and new, and its file; of a
+ * thread; of an attachment: a process, a retired epoch's mirror and file, and
+ * four on their way. */
+enum { FDS_PER_IMAGE = 8, FDS_PER_THREAD = 4, FDS_PER_ATTACHMENT = 10 };
+
 /* More workers than this gain nothing: they are limited by the memory bus. */
 enum { MAX_DEFAULT_WORKERS = 8 };
 
@@ -154,6 +159,28 @@ static void announce_ready(const struct config *config,
   sd_notify(0, "READY=1");
 }
 
+/* Cuts the limits down to the descriptors that we may have: those of the daemon
+ * itself come first, so that no number of clients keeps it from opening an
+ * image anew.  0; -EMFILE: there are too few for it alone. */
+static int fit_limits(const struct server_config *server, struct limits *to) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+    return -errno;
+  uint64_t own = 64 + FDS_PER_IMAGE * (uint64_t)server->n_images +
+                 FDS_PER_THREAD * (server->n_workers + to->n_fill_threads);
+  if (limit.rlim_cur <= own)
+    return -EMFILE;
+  uint64_t left = limit.rlim_cur - own;
+  if (!server->share)
+    to->max_attachments = 0;
+  else if (to->max_attachments > left / (4 * FDS_PER_ATTACHMENT))
+    to->max_attachments = (unsigned)(left / (4 * FDS_PER_ATTACHMENT));
+  left -= (uint64_t)to->max_attachments * FDS_PER_ATTACHMENT;
+  if (to->max_connections > left)
+    to->max_connections = (unsigned)left;
+  return 0;
+}
+
 static int serve(const struct config *config, struct setup *setup) {
   char story[512];
   unsigned n_workers =
@@ -170,6 +197,10 @@ static int serve(const struct config *config, struct setup *setup) {
       .n_listeners = setup->n_listeners,
   };
   struct server *s;
+  if (fit_limits(&server_config, &server_config.limits) < 0) {
+    setup_drop(setup);
+    return fail_start("the limit of open files (ulimit -n) is too low");
+  }
   if (server_new(&server_config, &s, story, sizeof story) < 0)
     return fail_start(story);
   catch_signals(s);

@@ -16,8 +16,10 @@ struct pool {
   pthread_cond_t work; /* a lane may have become runnable, or `stopping` */
   struct lane *lanes;  /* guarded by lock, as is all below */
   unsigned n_lanes;    /* fixed */
+  unsigned n_blocking; /* threads that run jobs of lanes but the last */
   unsigned next_lane;  /* whose turn it is */
-  unsigned lane_limit; /* threads that one lane may have; fixed */
+  unsigned lane_limit; /* threads that a lane but the last may have, */
+  unsigned all_limit;  /* and all of those together; fixed */
   bool stopping;
 
   pthread_t *threads; /* the starter's */
@@ -40,7 +42,9 @@ struct pool *pool_new(unsigned n_threads, unsigned n_lanes) {
     pool->lanes[i].tail = &pool->lanes[i].head;
   pool->n_lanes = n_lanes;
   pool->n_threads = n_threads;
-  pool->lane_limit = n_lanes > 1 && n_threads > 1 ? n_threads - 1 : n_threads;
+  pool->all_limit = n_threads > 1 ? n_threads - 1 : n_threads;
+  pool->lane_limit = n_lanes > 2 && pool->all_limit > 1 ? pool->all_limit - 1
+                                                        : pool->all_limit;
   return pool;
 }
 
@@ -52,15 +56,34 @@ static struct job *lane_pop(struct lane *lane) {
   return job;
 }
 
+static bool pool_lane_is_last(const struct pool *pool,
+                              const struct lane *lane) {
+  return lane == &pool->lanes[pool->n_lanes - 1];
+}
+
+static bool pool_lane_may_run(const struct pool *pool,
+                              const struct lane *lane) {
+  return lane->head && (pool_lane_is_last(pool, lane) ||
+                        (lane->n_running < pool->lane_limit &&
+                         pool->n_blocking < pool->all_limit));
+}
+
+/* A thread begins (`by` is 1) or ends (-1) a job of the lane. */
+static void pool_count(struct pool *pool, struct lane *lane, int by) {
+  lane->n_running += (unsigned)by;
+  if (!pool_lane_is_last(pool, lane))
+    pool->n_blocking += (unsigned)by;
+}
+
 /* The next job in turn, and its lane; NULL if there is none that may run. */
 static struct job *pool_take_locked(struct pool *pool, struct lane **out) {
   for (unsigned i = 0; i < pool->n_lanes; i++) {
     unsigned at = (pool->next_lane + i) % pool->n_lanes;
     struct lane *lane = &pool->lanes[at];
-    if (!lane->head || lane->n_running >= pool->lane_limit)
+    if (!pool_lane_may_run(pool, lane))
       continue;
     pool->next_lane = at + 1;
-    lane->n_running++;
+    pool_count(pool, lane, 1);
     *out = lane;
     return lane_pop(lane);
   }
@@ -82,7 +105,7 @@ static void *pool_thread(void *arg) {
     pthread_mutex_lock(&pool->lock);
     /* A lane that was at its limit and has more: this thread takes it itself
      * on its next round, so nobody needs waking. */
-    lane->n_running--;
+    pool_count(pool, lane, -1);
   }
   pthread_mutex_unlock(&pool->lock);
   return NULL;
@@ -102,13 +125,13 @@ void pool_submit(struct pool *pool, unsigned lane, struct job *job) {
   assert(lane < pool->n_lanes);
   job->next = NULL;
   pthread_mutex_lock(&pool->lock);
+  assert(!pool->stopping);
   *pool->lanes[lane].tail = job;
   pool->lanes[lane].tail = &job->next;
   pthread_cond_signal(&pool->work);
   pthread_mutex_unlock(&pool->lock);
 }
 
-/* A job that is run at the stop may submit another: until none is left. */
 static void pool_abandon_all(struct pool *pool) {
   for (unsigned i = 0; i < pool->n_lanes;) {
     pthread_mutex_lock(&pool->lock);

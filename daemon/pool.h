@@ -1,9 +1,10 @@
 /* The pool: threads that may block on sources.
  *
  * Work comes in lanes, such as one for each image, and threads take from the
- * lanes in turn: an image with a long queue delays its own work only.  With
- * several threads and lanes no lane has all threads, so that a source that
- * hangs leaves one to the others.
+ * lanes in turn: an image with a long queue delays its own work only.  No lane
+ * has all threads where there are several of both, so that a source that hangs
+ * leaves one to the others.  The last lane is for jobs that do not block; the
+ * others leave a thread to it, so that no number of hanging sources delays it.
  *
  *   P1  A job is run exactly once, or abandoned exactly once, never both.
  *   P2  After pool_stop() no job is queued or running.
@@ -26,6 +27,7 @@ struct job {
   struct job *next;                 /* private */
 };
 
+/* NULL: out of memory. */
 struct pool *pool_new(unsigned n_threads, unsigned n_lanes);
 
 /* Starts the threads.  0 or a negative errno. */

@@ -21,6 +21,9 @@ struct request_fetch {
   uint64_t len;          /* bytes charged */
 };
 
+/* What looking at a page is worth, in bytes sent. */
+#define PAGE_COST 64
+
 enum step {
   STEP_ON,      /* a piece is done, there is more */
   STEP_DONE,    /* answered, perhaps by an Error */
@@ -309,7 +312,7 @@ static enum step request_miss(struct request *r, const struct piece *p) {
 
 /* The payload of a piece: where its pages lie. */
 struct segments {
-  struct iovec list[FETCH_MAX_PAGES];
+  struct iovec list[FETCH_MAX_PAGES]; /* the first `n` are set */
   unsigned n;
 };
 
@@ -375,7 +378,8 @@ static bool piece_make_room(struct request *r, const struct lens *l,
 static enum step request_read_piece(struct request *r, struct lens *l,
                                     struct piece *p) {
   struct piece whole = *p;
-  struct segments s = {.n = 0};
+  struct segments s;
+  s.n = 0;
   if (!piece_make_room(r, l, p))
     return STEP_BLOCKED;
   if (r->fetch)
@@ -409,16 +413,19 @@ static unsigned leading_pages(const struct lens *l, const struct piece *p,
 }
 
 /* An attached peer pinned the pages before it asked, so what is resident now
- * stays, and it is told so.  What could not stay goes to it as bytes. */
+ * stays, and it is told so.  What could not stay goes to it as bytes: the first
+ * page, even if another fill just brought it in, and those behind it. */
 static enum step request_place_piece(struct request *r, struct lens *l,
                                      struct piece *p) {
   unsigned n = leading_pages(l, p, true);
   if (n == 0) {
     if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
       return request_miss(r, p);
-    piece_cut(p, l->mirror, leading_pages(l, p, false));
+    n = leading_pages(l, p, false);
+    piece_cut(p, l->mirror, n ? n : 1);
     return request_read_piece(r, l, p);
   }
+  conn_spend(r->conn, (uint64_t)PAGE_COST * n);
   if (!output_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0)) {
     conn_flush(r->conn);
     if (!conn_may_send(r->conn))
@@ -446,22 +453,22 @@ static enum step request_attach(struct request *r, struct lens *l) {
   return STEP_DONE;
 }
 
-/* Warming needs no bytes: what was fetched was brought in, and what could not
- * stay for want of room is done, too. */
+/* Warming needs no bytes: a page that was fetched is done, also if it could not
+ * stay for want of room. */
 static enum step request_warm_piece(struct request *r, struct lens *l,
                                     struct piece *p) {
-  struct piece whole = *p;
-  unsigned n = p->count;
-  if (r->fetch) {
-    request_drop_fetch(r);
-  } else {
-    n = 0;
-    while (n < p->count && view_is_resident(&l->view, p->first + n))
-      n++;
-    if (n == 0)
-      return request_miss(r, &whole);
+  bool fetched = r->fetch != NULL;
+  unsigned n = 0;
+  while (n < p->count &&
+         ((fetched && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
+          view_is_resident(&l->view, p->first + n)))
+    n++;
+  if (n == 0)
+    return request_miss(r, p);
+  if (!fetched)
     request_count(r, STAT_HITS, n);
-  }
+  request_drop_fetch(r);
+  conn_spend(r->conn, (uint64_t)PAGE_COST * n);
   piece_cut(p, l->mirror, n);
   request_advance(r, p);
   return STEP_ON;
@@ -562,6 +569,7 @@ static void request_link(struct request *r) {
 
 static void request_unlink(struct request *r) {
   struct conn *c = r->conn;
+  c->n_invalidations -= r->invalidation != NULL;
   *(r->prev ? &r->prev->next : &c->requests) = r->next;
   if (r->next)
     r->next->prev = r->prev;
@@ -573,7 +581,10 @@ static void request_free(struct request *r) {
   request_drop_fetch(r);
   if (r->conn)
     request_unlink(r);
-  invalidation_free(r->invalidation);
+  if (r->invalidation) {
+    r->worker->n_invalidations--;
+    invalidation_free(r->invalidation);
+  }
   free(r);
 }
 
@@ -664,6 +675,8 @@ void request_drop_all(struct conn *c) {
     }
     if (r->fetch)
       c->fetching -= r->fetch->len;
+    if (r->invalidation)
+      invalidation_abandon(r->invalidation);
     request_unlink(r);
     r->conn = NULL;
   }
@@ -671,7 +684,7 @@ void request_drop_all(struct conn *c) {
   request_queue_init(&c->starved);
   if (c->is_starved)
     starved_remove(c);
-  assert(c->n_requests == 0 && c->fetching == 0);
+  assert(c->n_requests == 0 && c->n_invalidations == 0 && c->fetching == 0);
 }
 
 /* Connections with starved requests are served one request each, in turn,
@@ -730,9 +743,9 @@ static struct request request_of(struct conn *c, uint64_t id,
   return r;
 }
 
-static const struct opened *find_image(struct conn *c, uint64_t id,
-                                       uint32_t image_id) {
-  const struct opened *o = session_opened(c, image_id);
+static struct opened *find_image(struct conn *c, uint64_t id,
+                                 uint32_t image_id) {
+  struct opened *o = session_opened(c, image_id);
   if (!o)
     conn_reply_error(c, id, WIRE_E_NOIMAGE, 0,
                      "image number %u: this connection did not open it",
@@ -743,9 +756,13 @@ static const struct opened *find_image(struct conn *c, uint64_t id,
 void request_begin(struct conn *c, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges) {
-  const struct opened *o = find_image(c, id, image_id);
+  struct opened *o = find_image(c, id, image_id);
   if (!o)
     return;
+  if (kind == REQUEST_READ_IN_PLACE && !o->attached)
+    kind = REQUEST_READ;
+  else if (kind == REQUEST_READ)
+    session_detach(o);
   struct request probe = request_of(c, id, kind, o);
   probe.epoch = epoch;
   if (!take_ranges(c, &probe, n_ranges, ranges)) {
@@ -775,6 +792,27 @@ static bool cut_range(const struct request *probe,
   return true;
 }
 
+/* Whether one more may be begun. */
+static bool may_invalidate_more(const struct conn *c) {
+  const struct limits *limits = &c->worker->host->limits;
+  return c->n_invalidations < limits->max_conn_invalidations &&
+         c->worker->n_invalidations < limits->max_worker_invalidations;
+}
+
+/* Hands the request to the pool, or fails it. */
+static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
+  r->status = invalidation_new(r, from, to);
+  if (r->status < 0) {
+    request_go_on(r);
+    return;
+  }
+  r->conn->n_invalidations++;
+  r->worker->n_invalidations++;
+  r->worker->n_waiting++;
+  r->state = REQUEST_WAITING; /* before the pool has it */
+  invalidation_start(r->invalidation);
+}
+
 void request_begin_invalidate(struct conn *c, uint64_t id, uint32_t image_id,
                               const Cachet__Wire__Range *range) {
   uint64_t from, to;
@@ -792,19 +830,16 @@ void request_begin_invalidate(struct conn *c, uint64_t id, uint32_t image_id,
                    "socket's group, on a Unix socket");
     return;
   }
+  if (!may_invalidate_more(c)) {
+    request_refuse(&probe, WIRE_E_BUSY,
+                   "invalidate: too many invalidations are under way");
+    return;
+  }
   struct request *r = request_keep(&probe);
   if (!r)
     return;
-  if (!cut_range(&probe, range, &from, &to)) {
+  if (cut_range(&probe, range, &from, &to))
+    request_invalidate(r, from, to);
+  else
     request_go_on(r); /* nothing to do, and done */
-    return;
-  }
-  r->state = REQUEST_WAITING; /* before the pool has it */
-  r->worker->n_waiting++;
-  int e = invalidation_start(r, from, to);
-  if (e < 0) {
-    r->worker->n_waiting--;
-    r->status = e;
-    request_go_on(r);
-  }
 }

@@ -71,7 +71,7 @@ struct request {
   unsigned n_missing;     /* and how many */
   struct request_fetch *fetch;
 
-  struct invalidation *invalidation;
+  struct invalidation *invalidation; /* counted by worker and connection */
 };
 
 /* First in, first out, by next_queued. */

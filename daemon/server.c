@@ -298,7 +298,7 @@ static int server_init_loop(struct server *s) {
 
 static int server_init_workers(struct server *s, unsigned n) {
   struct host *host = &s->host;
-  host->pool = pool_new(host->limits.n_fill_threads, host_lane(host) + 1);
+  host->pool = pool_new(host->limits.n_fill_threads + 1, host_lane(host) + 1);
   host->workers = calloc(n, sizeof(struct worker *));
   if (!host->pool || !host->workers)
     return -ENOMEM;
@@ -440,6 +440,14 @@ static bool server_is_running(const struct server *s) {
   return true;
 }
 
+/* Waits until no worker has a connection: then none submits anything. */
+static void server_await_drained(struct server *s) {
+  pthread_mutex_lock(&s->drain_lock);
+  while (s->n_undrained)
+    pthread_cond_wait(&s->drain_cond, &s->drain_lock);
+  pthread_mutex_unlock(&s->drain_lock);
+}
+
 /* The pool ends before the workers, so that whatever a worker waits for has
  * been posted, and after their connections, so that nothing new is submitted:
  * see W2. */
@@ -452,6 +460,7 @@ void server_shutdown(struct server *s) {
     server_drain(s);
     for (unsigned i = 0; i < s->host.n_workers; i++)
       worker_close_all(s->host.workers[i]);
+    server_await_drained(s);
   }
   pool_stop(s->host.pool);
   for (unsigned i = 0; i < s->host.n_workers; i++)

@@ -11,6 +11,13 @@
 #include "daemon/stats.h"
 #include "proto/status.h"
 
+enum {
+  /* What an Attach is worth, in bytes sent: memory is made and mapped. */
+  ATTACH_COST = 128 << 10,
+  /* What the kernel shows for ids of other user namespaces: anybody's. */
+  OVERFLOW_ID = 65534,
+};
+
 /* An image is known on the wire by its index, but never as 0. */
 static uint32_t wire_image_id(unsigned image) { return image + 1; }
 
@@ -61,7 +68,9 @@ static void tell_stale(struct conn *c, struct opened *o) {
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   if (!o->stale)
     return;
-  o->stale = false;
+  if (!c->unsent_notice || o->stale < c->unsent_notice)
+    c->unsent_notice = o->stale;
+  o->stale = 0;
   range.offset = o->stale_from;
   range.length = o->stale_to - o->stale_from;
   invalidated.image = wire_image_id(o->image);
@@ -96,15 +105,28 @@ void session_push_notices(struct conn *c) {
 }
 
 void session_invalidated(struct conn *c, unsigned image, uint64_t from,
-                         uint64_t to) {
+                         uint64_t to, uint64_t serial) {
   struct opened *o = session_opened(c, wire_image_id(image));
   if (!o || o->attached)
     return;
   o->stale_from = o->stale && o->stale_from < from ? o->stale_from : from;
   o->stale_to = o->stale && o->stale_to > to ? o->stale_to : to;
-  o->stale = true;
+  if (!o->stale)
+    o->stale = serial;
   if (conn_may_send(c))
     session_push_notices(c);
+}
+
+uint64_t session_oldest_owed(const struct conn *c) {
+  uint64_t oldest = c->unsent_notice;
+  if (c->lingering)
+    return 0;
+  for (unsigned i = 0; i < c->n_opened; i++) {
+    const struct opened *o = &c->opened[i];
+    if (o->stale && (!oldest || o->stale < oldest))
+      oldest = o->stale;
+  }
+  return oldest;
 }
 
 /* ---- Attach -------------------------------------------------------------- */
@@ -124,29 +146,41 @@ static void put_attached(struct conn *c, uint64_t id, const struct lens *l,
   conn_reply(c, &msg);
 }
 
-void session_attach(struct conn *c, uint64_t id, struct lens *l) {
-  struct opened *o = session_opened(c, wire_image_id(l->hosted->index));
+void session_detach(struct opened *o) {
+  if (o->attached)
+    o->epoch = 0;
+  o->attached = false;
+}
+
+/* Gives the lease, and sends it.  0 or a negative errno: nothing was sent. */
+static int lend_mirror(struct conn *c, uint64_t id, const struct lens *l) {
+  struct attachment *a;
   uint32_t range_capacity;
   int fds[ATTACH_N_FDS];
-  int r = -EOPNOTSUPP;
-  if (c->worker->host->share && listener_is_local(c->listener))
-    r = attach_new(c, l->mirror, &range_capacity, fds);
-  if (r < 0) {
-    /* It goes on by the socket, and needs notices again, from the start. */
-    if (o->attached)
-      o->epoch = 0;
-    o->attached = false;
-    session_announce(c, l);
-    conn_reply_error(c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED,
-                     -r, "image \"%s\": attach: %s", l->hosted->name,
-                     r == -EDQUOT ? "no share of the cache is left"
-                                  : strerror(-r));
+  if (!c->worker->host->share || !listener_is_local(c->listener))
+    return -EOPNOTSUPP;
+  int r = attach_new(c, l->mirror, &a, &range_capacity, fds);
+  if (r < 0)
+    return r;
+  put_attached(c, id, l, range_capacity);
+  return conn_flush_fds(c, a, fds) ? 0 : -ETOOMANYREFS;
+}
+
+void session_attach(struct conn *c, uint64_t id, struct lens *l) {
+  struct opened *o = session_opened(c, wire_image_id(l->hosted->index));
+  conn_spend(c, ATTACH_COST);
+  int r = lend_mirror(c, id, l);
+  if (r == 0) {
+    o->attached = true;
+    o->stale = 0;
     return;
   }
-  conn_put_fds(c, fds);
-  put_attached(c, id, l, range_capacity);
-  o->attached = true;
-  o->stale = false;
+  session_detach(o);
+  session_announce(c, l);
+  conn_reply_error(c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
+                   "image \"%s\": attach: %s", l->hosted->name,
+                   r == -EDQUOT ? "no share of the cache is left"
+                                : strerror(-r));
 }
 
 /* ---- Permission ---------------------------------------------------------- */
@@ -174,9 +208,9 @@ bool session_may_invalidate(const struct conn *c) {
   if (!listener_is_local(c->listener) ||
       getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
     return false;
-  if (peer.uid == 0 || peer.uid == geteuid())
+  if (peer.uid == 0 || (peer.uid == geteuid() && peer.uid != OVERFLOW_ID))
     return true;
-  if (!listener_group(c->listener, &group))
+  if (!listener_group(c->listener, &group) || group == OVERFLOW_ID)
     return false;
   return peer.gid == group || peer_is_in_group(c->fd, group);
 }
@@ -273,6 +307,9 @@ static void session_open(struct conn *c, uint64_t id,
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  session_detach(o);
+  if (o->epoch)
+    tell_epoch(c, o, l); /* not the first Open: S1 */
   o->epoch = l->mirror->epoch;
   fill_info(&info, h, l->mirror, true);
   opened.info = &info;

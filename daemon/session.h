@@ -25,13 +25,21 @@ void session_announce(struct conn *c, const struct lens *l);
  * is no output, and the connection may send. */
 void session_attach(struct conn *c, uint64_t id, struct lens *l);
 
+/* The peer goes on by the socket, and needs notices again, from the start. */
+void session_detach(struct opened *o);
+
 /* Whether this peer may invalidate. */
 bool session_may_invalidate(const struct conn *c);
 
 /* Bytes [from, to) of the image were invalidated: tells the peer, if it opened
- * it, now or when it is no longer blocked. */
+ * it, now or when it is no longer blocked.  `serial` is the notice's number,
+ * not 0 and rising. */
 void session_invalidated(struct conn *c, unsigned image, uint64_t from,
-                         uint64_t to);
+                         uint64_t to, uint64_t serial);
+
+/* The oldest notice that is not wholly in the peer's socket; 0: none.  One
+ * that was told of its end needs no notices. */
+uint64_t session_oldest_owed(const struct conn *c);
 
 /* Sends the notices that are owed; the connection may send. */
 void session_push_notices(struct conn *c);

@@ -8,6 +8,7 @@
 
 #include "daemon/attach.h"
 #include "daemon/conn.h"
+#include "daemon/invalidate.h"
 #include "daemon/log.h"
 #include "daemon/request.h"
 #include "daemon/session.h"
@@ -121,6 +122,7 @@ static void close_run(struct worker *w, struct mail *mail) {
   (void)mail;
   while (w->conns)
     conn_drop(w->conns);
+  notices_check(w); /* nobody is left who is owed one */
 }
 
 static void quit_run(struct worker *w, struct mail *mail) {
@@ -192,7 +194,9 @@ static bool worker_init(struct worker *w) {
     return false;
   event_assign(&w->wake, w->base, w->wake_fd, EV_READ | EV_PERSIST,
                worker_on_wake, w);
-  event_add(&w->wake, NULL);
+  if (event_add(&w->wake, NULL) < 0)
+    return false;
+  notices_init(w);
   w->rx_cap = RX_LEN;
   w->rx = malloc(w->rx_cap);
   w->arena = frame_arena_new(FRAME_ARENA_LEN);

@@ -27,6 +27,7 @@
 
 struct attachment;
 struct conn;
+struct notice;
 struct worker;
 
 /* Something for a worker to do, posted by any thread.  Embedded in what it is
@@ -73,8 +74,15 @@ struct worker {
   struct event attach_tick; /* while there are some */
   uint64_t fetching;
   unsigned n_waiting;
-  bool stopping; /* no new requests */
-  bool quitting; /* ends when nothing waits any more */
+  unsigned n_invalidations; /* under way, orphans' included */
+
+  /* Notices of invalidations that connections are owed yet, oldest first. */
+  struct notice *owed_head, **owed_tail;
+  uint64_t n_notices;      /* serial numbers */
+  struct event owed_timer; /* when the first has waited long enough */
+  struct mail owed_mail;   /* some may have got away */
+  bool stopping;           /* no new requests */
+  bool quitting;           /* ends when nothing waits any more */
 
   /* How far an orderly stop has come; posted by the server. */
   struct mail stop_mail, close_mail, quit_mail;

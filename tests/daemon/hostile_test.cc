@@ -388,34 +388,144 @@ TEST_F(UnreadTest, ItDoesNotKeepWhatIsFetchedForIt) {
   EXPECT_EQ(good_->Read(image_, 0, kSize).bytes, FakeSource::Bytes(0, kSize));
 }
 
-TEST_F(UnreadTest, NoticesForItDoNotPileUp) {
-  Serve();
-  WireClient client = server_->Unix();
-  AskForMuch(&client);
-  size_t before = mallinfo2().uordblks;
-  for (uint64_t i = 0; i < 5000; i++) {
-    good_->SendInvalidate(100 + i, image_, i % 1000 * 4096, 4096);
-    ASSERT_TRUE(good_->ReceiveAnswer().is_done());
+// ---- A peer that does not take its notices ----------------------------------
+
+class UntakenTest : public UnreadTest {
+protected:
+  UntakenTest() {
+    options_.n_workers = 1;
+    options_.limit.notice_timeout_ms = 60000; // unless a test says otherwise
+    options_.limit.unread_timeout_ms = 60000;
   }
-  good_->notices().clear();
-  good_->notices().shrink_to_fit();
-  EXPECT_LT(mallinfo2().uordblks, before + (4u << 20));
-  // It reads at last, and finds one notice for all of them among its answers.
-  int n_notices = 0, n_last = 0;
-  uint64_t from = UINT64_MAX, to = 0;
-  while (n_last < 64) {
-    Frame frame = client.Receive();
-    ASSERT_FALSE(frame.is_end());
-    n_last += frame.is_data() && frame.last;
-    for (auto &range : frame.ranges) {
-      n_notices++;
-      from = std::min(from, range.first);
-      to = std::max(to, range.first + range.second);
+
+  // Its socket is full.
+  WireClient Blocked() {
+    EXPECT_EQ(good_->Read(image_, 0, kSize).status, 0); // all is resident
+    WireClient client = server_->Unix();
+    AskForMuch(&client);
+    pollfd p = {client.fd(), POLLIN, 0};
+    EXPECT_EQ(poll(&p, 1, 30000), 1); // the first answers fill it at once
+    return client;
+  }
+
+  void SendInvalidates(WireClient *client, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++)
+      client->SendInvalidate(100 + i, image_, i * 4096, 4096);
+  }
+
+  // All its answers, and the notices among them, in notices().
+  void ReadAll(WireClient *client) {
+    for (int n_last = 0; n_last < 64;) {
+      Frame frame = client->ReceiveAnswer();
+      ASSERT_FALSE(frame.is_end());
+      n_last += frame.is_data() && frame.last;
     }
   }
-  EXPECT_EQ(from, 0u);
-  EXPECT_EQ(to, 1000 * 4096u);
-  EXPECT_LT(n_notices, 100);
+};
+
+TEST_F(UntakenTest, DoneWaitsUntilTheNoticeIsInItsSocket) {
+  Serve();
+  WireClient client = Blocked();
+  SendInvalidates(good_.get(), 1);
+  EXPECT_EQ(good_->Receive().kind, CACHET__WIRE__MESSAGE__BODY_INVALIDATED);
+  good_->SendGetStats(7);
+  EXPECT_EQ(good_->Receive().id, 7u); // and no Done so far
+  ReadAll(&client);
+  EXPECT_TRUE(good_->Receive().is_done());
+  EXPECT_EQ(client.notices().size(), 1u);
+}
+
+TEST_F(UntakenTest, NoticesForItDoNotPileUp) {
+  options_.limit.max_conn_invalidations = 200;
+  options_.limit.max_worker_invalidations = 200;
+  Serve();
+  WireClient client = Blocked();
+  SendInvalidates(good_.get(), 200);
+  for (int i = 0; i < 200; i++) // one worker: the other is owed it, too
+    EXPECT_EQ(good_->Receive().kind, CACHET__WIRE__MESSAGE__BODY_INVALIDATED);
+  ReadAll(&client);
+  ASSERT_EQ(client.notices().size(), 1u);
+  EXPECT_EQ(client.notices()[0].ranges, (Ranges{{0, 200 * 4096}}));
+  for (int i = 0; i < 200; i++)
+    EXPECT_TRUE(good_->Receive().is_done());
+}
+
+TEST_F(UntakenTest, ItIsClosedAndWhoInvalidatesGoesOn) {
+  options_.limit.notice_timeout_ms = 50;
+  Serve();
+  WireClient client = Blocked();
+  SendInvalidates(good_.get(), 1);
+  EXPECT_TRUE(good_->ReceiveAnswer().is_done());
+  EXPECT_EQ(good_->Stats()["connections"], 1u);
+  EXPECT_TRUE(client.AwaitClose());
+  ExpectOthersAreServed();
+}
+
+TEST_F(UntakenTest, InvalidationsThatWaitAreSoManyAndNoMore) {
+  options_.limit.max_worker_invalidations = 10;
+  Serve();
+  WireClient client = Blocked();
+  SendInvalidates(good_.get(), 9);
+  EXPECT_EQ(good_->ReceiveAnswer().status, WIRE_E_BUSY); // a connection has 8
+  {
+    WireClient second = server_->Unix();
+    second.Start();
+    SendInvalidates(&second, 3);
+    EXPECT_EQ(second.ReceiveAnswer().status, WIRE_E_BUSY);
+    while (good_->notices().size() < 10) // all ten are begun
+      good_->Stats();
+  }
+  while (good_->Stats()["connections"] != 2)
+    ;
+  // Those whose connection is gone still count, until they are over.
+  WireClient third = server_->Unix();
+  third.Start();
+  SendInvalidates(&third, 1);
+  EXPECT_EQ(third.ReceiveAnswer().status, WIRE_E_BUSY);
+  client.Close();
+  for (int i = 0; i < 8; i++)
+    EXPECT_TRUE(good_->ReceiveAnswer().is_done());
+  SendInvalidates(&third, 1);
+  EXPECT_TRUE(third.ReceiveAnswer().is_done());
+}
+
+TEST_F(UntakenTest, AStopDoesNotWaitForIt) {
+  options_.limit.stop_timeout_ms = 50;
+  Serve();
+  WireClient client = Blocked();
+  SendInvalidates(good_.get(), 8);
+  EXPECT_EQ(good_->Receive().kind, CACHET__WIRE__MESSAGE__BODY_INVALIDATED);
+  server_->BeginStop();
+  server_->AwaitStop();
+}
+
+TEST_F(UntakenTest, TheClockOfHalfAMessageStandsStillMeanwhile) {
+  options_.limit.partial_timeout_ms = 1000;
+  options_.limit.handshake_timeout_ms = 1500;
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  disk_.ShutGate();
+  client.SendRead(7, image_, {{0, kSize}});
+  client.SendRaw({1, 0, 0});
+  disk_.AwaitReadsAtGate(1);
+  disk_.OpenGate(); // and it blocks
+  WireClient silent = server_->Unix();
+  EXPECT_TRUE(silent.AwaitClose()); // longer than half a message may last
+  EXPECT_EQ(client.ReceiveRead(7).bytes, FakeSource::Bytes(0, kSize));
+  EXPECT_EQ(client.ReceiveAnswer().status, WIRE_E_TIMEOUT);
+}
+
+TEST_F(HostileTest, AnErrorThatQuotesThePeerIsAscii) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.SendHello();
+  client.Receive();
+  client.SendOpen(2, std::string(63, 'a') + "\xc3\xa9"); // cut in the middle
+  Frame frame = client.Receive();
+  EXPECT_EQ(frame.status, WIRE_E_NOIMAGE);
+  for (char c : frame.message)
+    EXPECT_TRUE(c >= ' ' && c <= '~') << frame.message;
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,6 +114,24 @@ TEST_F(ListenerTest, WhatIsNoSocketIsLeftAlone) {
   struct stat st;
   ASSERT_EQ(stat(path_.c_str(), &st), 0);
   EXPECT_TRUE(S_ISREG(st.st_mode));
+}
+
+TEST_F(ListenerTest, ADirectoryThatSomebodyLockedDoesNotMatter) {
+  int fd = open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(flock(fd, LOCK_EX), 0);
+  EXPECT_NE(OpenUnix(), nullptr) << err_;
+  close(fd);
+}
+
+TEST_F(ListenerTest, APathThatIsLockedIsAnErrorThatSaysSo) {
+  std::string lock = path_ + ".lock";
+  int fd = open(lock.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  ASSERT_EQ(flock(fd, LOCK_EX), 0);
+  EXPECT_EQ(OpenUnix(), nullptr);
+  EXPECT_THAT(err_, HasSubstr("locked by another process"));
+  close(fd); // its owner died: the file stays, and is no lock
+  EXPECT_NE(OpenUnix(), nullptr) << err_;
+  EXPECT_NE(access(lock.c_str(), F_OK), 0);
 }
 
 TEST_F(ListenerTest, ADirectoryThatIsNotThereIsAnError) {

@@ -118,6 +118,25 @@ TEST_F(NoticeTest, AnInvalidationDoesNotWaitForFillsThatHang) {
   disk_.OpenGate();
 }
 
+TEST_F(NoticeTest, AWarmLoadsAgainWhatWasInvalidatedMeanwhile) {
+  Serve();
+  WireClient reads = server_->Unix(), warms = server_->Unix();
+  uint32_t image = reads.Start().image;
+  warms.Start();
+  disk_.ShutGate();
+  reads.SendRead(7, image, {{0, 10}});
+  disk_.AwaitReadsAtGate(1);
+  warms.SendInvalidate(8, image, 0, kPage);
+  ASSERT_TRUE(warms.ReceiveAnswer().is_done());
+  warms.SendWarm(9, image, {{0, kPage}});
+  warms.Stats();
+  disk_.OpenGate();
+  EXPECT_TRUE(warms.ReceiveAnswer().is_done());
+  EXPECT_EQ(disk_.n_reads(), 2);
+  warms.Read(image, 0, 10);
+  EXPECT_EQ(disk_.n_reads(), 2);
+}
+
 TEST_F(NoticeTest, OverTcpNobodyMayInvalidate) {
   Serve();
   WireClient client = server_->Tcp();
@@ -187,6 +206,12 @@ TEST_F(PermissionTest, ThePrimaryGroupOfTheSocketMay) {
 
 TEST_F(PermissionTest, AFurtherGroupThatIsTheSocketsMay) {
   EXPECT_EQ(StatusFor(kStranger, kStranger, kGroup), 0);
+}
+
+TEST_F(PermissionTest, AGroupThatAnybodyMayHaveIsNoPermission) {
+  // What ids of another user namespace are shown as.
+  ASSERT_EQ(chown(server_->socket_path().c_str(), 0, 65534), 0);
+  EXPECT_EQ(StatusFor(kStranger, 65534, 65534), WIRE_E_ACCESS);
 }
 
 // ---- Epochs -----------------------------------------------------------------
@@ -269,6 +294,27 @@ TEST_F(EpochTest, AnImageThatNeverSettlesIsAnErrorNotAHang) {
   EXPECT_EQ(client.Read(opened.image, 0, 10).status, WIRE_E_CHANGED);
   disk_.FailReads(0);
   EXPECT_EQ(client.Read(opened.image, 0, 10).status, 0);
+}
+
+TEST_F(EpochTest, AnotherOpenDoesNotSwallowTheChanged) {
+  options_.limit.refresh_ms = 5;
+  Serve();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start().image;
+  for (int i = 0; i < 30; i++) {
+    uint64_t known = client.Read(image, 0, 1).epochs[0], id = 1000;
+    client.notices().clear();
+    disk_.Change(kSize);
+    Frame opened;
+    do {
+      client.SendOpen(id++, "disk");
+      opened = client.ReceiveAnswer();
+    } while (opened.epoch == known);
+    bool told = false;
+    for (const Frame &notice : client.notices())
+      told = told || notice.epoch == opened.epoch;
+    ASSERT_TRUE(told);
+  }
 }
 
 TEST_F(EpochTest, NoPieceMixesEpochsWhileTheImageChangesAllTheTime) {

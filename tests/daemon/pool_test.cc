@@ -71,6 +71,26 @@ TEST(PoolTest, ALaneWhoseJobsHangLeavesAThreadToTheOthers) {
   pool_stop(p.get());
 }
 
+TEST(PoolTest, TheLastLaneHasAThreadHoweverManyOthersHang) {
+  PoolPtr p(pool_new(4, 4), pool_free);
+  Gate gate, other;
+  other.Open();
+  std::vector<std::unique_ptr<TestJob>> stuck;
+  TestJob free_job([&] { other.Pass(); });
+  ASSERT_EQ(pool_start(p.get()), 0);
+  for (unsigned i = 0; i < 12; i++) {
+    stuck.push_back(std::make_unique<TestJob>([&] { gate.Pass(); }));
+    pool_submit(p.get(), i % 3, &stuck.back()->base);
+  }
+  gate.AwaitCame(3);
+
+  pool_submit(p.get(), 3, &free_job.base);
+
+  other.AwaitCame(1);
+  gate.Open();
+  pool_stop(p.get());
+}
+
 TEST(PoolTest, AnOnlyLaneHasAllThreads) {
   PoolPtr p(pool_new(3, 1), pool_free);
   Gate gate;

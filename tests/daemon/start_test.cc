@@ -122,6 +122,36 @@ TEST_F(StartTest, WhenDescriptorsRunOutItWaitsAndGoesOn) {
   EXPECT_EQ(WireClient::Unix(socket_).Start().size, 10000u);
 }
 
+// In a process of its own, as a limit that was lowered stays.
+TEST_F(StartTest, ClientsGetOnlyTheDescriptorsThatItDoesNotNeed) {
+  pid_t child = fork();
+  if (child == 0) {
+    rlimit few = {128, 128}, none = {100, 100};
+    setrlimit(RLIMIT_NOFILE, &few);
+    {
+      DaemonProcess daemon(
+          {"--image", image_, "--workers", "1", "--listen", "unix:" + socket_});
+      EXPECT_TRUE(daemon.ready()) << daemon.log();
+      std::vector<WireClient> clients;
+      bool refused = false;
+      for (int i = 0; i < 60 && !refused; i++) {
+        clients.push_back(WireClient::Unix(socket_));
+        refused = clients.back().Start().is_end();
+      }
+      EXPECT_TRUE(refused);
+      EXPECT_EQ(daemon.log().find("accept-paused"), std::string::npos);
+    }
+    setrlimit(RLIMIT_NOFILE, &none);
+    ExpectFailure(
+        {"--image", image_, "--workers", "1", "--listen", "unix:" + socket_}, 1,
+        "limit of open files");
+    _exit(HasFailure());
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST_F(StartTest, HelpAndVersionAreNoFailures) {
   for (const char *option : {"--help", "--version"}) {
     DaemonProcess daemon({option});

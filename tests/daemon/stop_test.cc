@@ -71,6 +71,24 @@ TEST_F(StopTest, ASourceThatHangsDelaysItOnlySoLong) {
   server_->AwaitStop();
 }
 
+TEST_F(StopTest, WorkThatIsBegunLateDoesNotHangIt) {
+  options_.limit.stop_timeout_ms = 0;
+  options_.n_workers = 1;
+  for (int i = 0; i < 20; i++) {
+    Serve();
+    WireClient client = server_->Unix();
+    uint32_t image = client.Start().image;
+    client.SendWarm(5, image, {{0, kSize / 2}});
+    client.ReceiveAnswer();
+    for (uint64_t id = 100; id < 1100; id++)
+      client.SendWarm(id, image, {{0, kSize / 2}});
+    for (uint64_t id = 1100; id < 1200; id++)
+      client.SendRead(id, image, {{kSize / 2 + (id - 1100) * 4096, 10}});
+    server_->BeginStop();
+    server_->AwaitStop();
+  }
+}
+
 TEST_F(StopTest, APeerThatDoesNotReadDelaysItOnlySoLong) {
   options_.limit.stop_timeout_ms = 50;
   Serve();

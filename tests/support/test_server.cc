@@ -38,6 +38,7 @@ TestServer::TestServer(
   config.limits = options.limit;
   config.cache_size = options.cache_size;
   config.page_size = options.page_size;
+  config.share = options.share;
   config.n_workers = options.n_workers;
   config.images = list.data();
   config.n_images = static_cast<unsigned>(list.size());

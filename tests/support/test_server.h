@@ -19,6 +19,7 @@ public:
     uint64_t cache_size = 16 << 20;
     uint32_t page_size = 4096;
     unsigned n_workers = 2;
+    bool share = true;
   };
 
   // Serves `images`, which outlive it.

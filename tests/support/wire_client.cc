@@ -39,9 +39,14 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
   switch (msg.body_case) {
   case CACHET__WIRE__MESSAGE__BODY_WELCOME:
     frame->max_requests = msg.welcome->max_requests;
+    frame->share = msg.welcome->share;
     break;
   case CACHET__WIRE__MESSAGE__BODY_OPENED:
     TakeInfo(msg.opened->info, frame);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ATTACHED:
+    TakeInfo(msg.attached->info, frame);
+    frame->range_capacity = msg.attached->range_capacity;
     break;
   case CACHET__WIRE__MESSAGE__BODY_CHANGED:
     TakeInfo(msg.changed->info, frame);
@@ -51,6 +56,7 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
     frame->range = msg.data->range;
     frame->offset = msg.data->offset;
     frame->last = msg.data->last;
+    frame->resident = msg.data->resident;
     break;
   case CACHET__WIRE__MESSAGE__BODY_DONE:
     frame->epoch = msg.done->epoch;
@@ -99,13 +105,25 @@ wire_message Request(uint64_t id, Cachet__Wire__Message__BodyCase kind) {
   return msg;
 }
 
+void TakeDescriptors(msghdr *msg, std::vector<int> *fds) {
+  for (cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+      continue;
+    for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; i++) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      fds->push_back(fd);
+    }
+  }
+}
+
 } // namespace
 
 WireClient::~WireClient() { Close(); }
 
 WireClient::WireClient(WireClient &&other) noexcept
     : fd_(other.fd_), next_id_(other.next_id_),
-      notices_(std::move(other.notices_)) {
+      notices_(std::move(other.notices_)), fds_(std::move(other.fds_)) {
   other.fd_ = -1;
 }
 
@@ -132,6 +150,8 @@ void WireClient::Close() {
   if (fd_ >= 0)
     close(fd_);
   fd_ = -1;
+  for (int fd : TakeFds())
+    close(fd);
 }
 
 void WireClient::ShutdownWrites() { shutdown(fd_, SHUT_WR); }
@@ -178,15 +198,24 @@ bool WireClient::SendOpen(uint64_t id, const std::string &name) {
 }
 
 bool WireClient::SendRead(uint64_t id, uint32_t image, const Ranges &ranges,
-                          uint64_t epoch) {
+                          uint64_t epoch, bool in_place) {
   PackedRanges packed(ranges);
   Cachet__Wire__Read read = CACHET__WIRE__READ__INIT;
   read.image = image;
   read.epoch = epoch;
+  read.in_place = in_place;
   read.n_ranges = packed.pointers.size();
   read.ranges = packed.pointers.data();
   wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_READ);
   msg.read = &read;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendAttach(uint64_t id, uint32_t image) {
+  Cachet__Wire__Attach attach = CACHET__WIRE__ATTACH__INIT;
+  attach.image = image;
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_ATTACH);
+  msg.attach = &attach;
   return SendMessage(msg);
 }
 
@@ -234,11 +263,19 @@ bool WireClient::ReceiveBytes(void *buf, size_t len) {
     pollfd p = {fd_, POLLIN, 0};
     if (poll(&p, 1, kPatienceMs) <= 0)
       return false;
-    ssize_t n = recv(fd_, at, len, 0);
+    alignas(cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))];
+    iovec iov = {at, len};
+    msghdr msg = {};
+    msg.msg_iov = &iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = control;
+    msg.msg_controllen = sizeof control;
+    ssize_t n = recvmsg(fd_, &msg, MSG_CMSG_CLOEXEC);
     if (n < 0 && errno == EINTR)
       continue;
     if (n <= 0)
       return false;
+    TakeDescriptors(&msg, &fds_);
     at += n;
     len -= static_cast<size_t>(n);
   }

@@ -31,6 +31,9 @@ struct Frame {
   std::vector<std::string> names;                    // Images
   std::map<std::string, uint64_t> stats;             // Stats, of the daemon
   uint32_t max_requests = 0;                         // Welcome
+  bool share = false;                                // Welcome
+  uint64_t resident = 0;                             // Data
+  uint32_t range_capacity = 0;                       // Attached
 
   bool is_data() const { return kind == CACHET__WIRE__MESSAGE__BODY_DATA; }
   bool is_error() const { return kind == CACHET__WIRE__MESSAGE__BODY_ERROR; }
@@ -68,7 +71,8 @@ public:
   bool SendHello(uint64_t id = 1, uint32_t min = 1, uint32_t max = 1);
   bool SendOpen(uint64_t id, const std::string &name);
   bool SendRead(uint64_t id, uint32_t image, const Ranges &ranges,
-                uint64_t epoch = 0);
+                uint64_t epoch = 0, bool in_place = false);
+  bool SendAttach(uint64_t id, uint32_t image);
   bool SendWarm(uint64_t id, uint32_t image, const Ranges &ranges);
   bool SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
                       uint64_t length);
@@ -82,6 +86,8 @@ public:
   // The next frame that is no notice; notices are kept in notices().
   Frame ReceiveAnswer();
   std::vector<Frame> &notices() { return notices_; }
+  // The descriptors that came so far; the caller's.
+  std::vector<int> TakeFds() { return std::exchange(fds_, {}); }
   // Whether the daemon closes; frames that come before are thrown away.
   bool AwaitClose();
 
@@ -99,6 +105,7 @@ private:
   int fd_ = -1;
   uint64_t next_id_ = 1000000;
   std::vector<Frame> notices_;
+  std::vector<int> fds_;
 };
 
 #endif
