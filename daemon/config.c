@@ -19,7 +19,9 @@ const char config_usage[] =
     "               [--workers N] [--log-level LEVEL] [--version] [--help]\n"
     "\n"
     "  --image [NAME=]SOURCE  serve SOURCE, a path or file: URI, as NAME\n"
-    "                         (the last part of SOURCE); may be repeated\n"
+    "                         (the last part of SOURCE); may be repeated;\n"
+    "                         ,share=on|off behind SOURCE: --share of this "
+    "one\n"
     "  --listen ADDRESS       unix:PATH, tcp:HOST:PORT (loopback only), or\n"
     "                         tcp: for 127.0.0.1:10819; may be repeated\n"
     "  --cache-size SIZE      bytes of memory for pages (256M)\n"
@@ -159,21 +161,37 @@ static int source_path(char *source, char **out, char *err) {
   return 0;
 }
 
-/* No image option exists yet, so whatever stands behind a comma is unknown. */
-static int check_image_options(const char *argument, char *source, char *err) {
-  char *comma = strchr(source, ',');
-  if (!comma)
+/* Reads the options behind SOURCE, and cuts them off. */
+static int parse_image_options(const char *argument, char *source,
+                               enum config_share *share, char *err) {
+  char *options = strchr(source, ',');
+  *share = SHARE_AS_ALL;
+  if (!options)
     return 0;
-  *comma = '\0';
-  size_t len = strcspn(comma + 1, "=,");
-  return fail(err,
-              "--image %.100s: unknown image option \"%.*s\"; a comma in a "
-              "path is written file: with %%2C",
-              argument, (int)(len > 64 ? 64 : len), comma + 1);
+  *options++ = '\0';
+  for (char *o; (o = strsep(&options, ","));) {
+    if (strcmp(o, "share=on") == 0)
+      *share = SHARE_ON;
+    else if (strcmp(o, "share=off") == 0)
+      *share = SHARE_OFF;
+    else
+      return fail(err,
+                  "--image %.100s: unknown image option \"%.64s\", there is "
+                  "share=on|off; a comma in a path is written file: with %%2C",
+                  argument, o);
+  }
+  return 0;
+}
+
+bool config_shares(const struct config *config,
+                   const struct config_image *image) {
+  return image->share == SHARE_ON ||
+         (image->share == SHARE_AS_ALL && config->share);
 }
 
 static int config_add_image(struct config *config, const char *name,
-                            size_t name_len, const char *path, char *err) {
+                            size_t name_len, const char *path,
+                            enum config_share share, char *err) {
   for (size_t i = 0; i < config->n_images; i++)
     if (strlen(config->images[i].name) == name_len &&
         memcmp(config->images[i].name, name, name_len) == 0)
@@ -194,6 +212,7 @@ static int config_add_image(struct config *config, const char *name,
     return -ENOMEM;
   memcpy(image->name, name, name_len);
   image->name[name_len] = '\0';
+  image->share = share;
   config->n_images++;
   return 0;
 }
@@ -204,7 +223,8 @@ static int parse_image_copy(struct config *config, const char *argument,
   char *equals = strchr(copy, '=');
   bool named = equals && name_is_valid(copy, (size_t)(equals - copy));
   char *source = named ? equals + 1 : copy;
-  int r = check_image_options(argument, source, err);
+  enum config_share share;
+  int r = parse_image_options(argument, source, &share, err);
   if (r < 0)
     return r;
   char *path = NULL;
@@ -223,7 +243,7 @@ static int parse_image_copy(struct config *config, const char *argument,
                 "--image %.100s: \"%.70s\" cannot be its name, which takes "
                 "1 to %d of A-Z a-z 0-9 . _ -; write --image NAME=SOURCE",
                 argument, name, CONFIG_NAME_MAX);
-  return config_add_image(config, name, name_len, path, err);
+  return config_add_image(config, name, name_len, path, share, err);
 }
 
 static int parse_image(struct config *config, const char *argument, char *err) {

@@ -27,9 +27,12 @@ enum {
 
 enum config_action { CONFIG_SERVE, CONFIG_SHOW_VERSION, CONFIG_SHOW_HELP };
 
+enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
+
 struct config_image {
   char name[CONFIG_NAME_MAX + 1];
   char *path; /* decoded */
+  enum config_share share;
 };
 
 struct config {
@@ -56,6 +59,10 @@ void config_fini(struct config *config);
  * $RUNTIME_DIRECTORY/cachetd.sock, else /run/cachetd/cachetd.sock for root,
  * else $XDG_RUNTIME_DIR/cachetd.sock.  0 or -EINVAL. */
 int config_default_address(struct address *out, char err[CONFIG_ERROR_LEN]);
+
+/* Whether local clients may read this image's memory themselves. */
+bool config_shares(const struct config *config,
+                   const struct config_image *image);
 
 /* What --help prints. */
 extern const char config_usage[];

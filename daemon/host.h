@@ -22,6 +22,7 @@ struct hosted {
   unsigned index; /* in host.images, and its lane of the pool */
   char *name;
   struct image *image;
+  bool share;                  /* local clients may attach */
   struct job refresh;          /* looks whether it changed */
   atomic_bool refresh_pending; /* set by the timer (acquire), cleared by the
                                   job (release): the job is free again */
@@ -31,7 +32,7 @@ struct hosted {
 
 struct host {
   struct limits limits;
-  bool share; /* local clients may attach */
+  bool share; /* local clients may attach to some image */
   struct attach_census census;
   struct page_cache *cache;
   struct hosted *images;

@@ -68,6 +68,7 @@ static int open_images(const struct config *config, struct setup *setup) {
       return fail_start(story);
     }
     to->name = image->name;
+    to->share = config_shares(config, image);
     setup->n_images++;
   }
   return 0;
@@ -171,9 +172,7 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;
-  if (!server->share)
-    to->max_attachments = 0;
-  else if (to->max_attachments > left / (4 * FDS_PER_ATTACHMENT))
+  if (to->max_attachments > left / (4 * FDS_PER_ATTACHMENT))
     to->max_attachments = (unsigned)(left / (4 * FDS_PER_ATTACHMENT));
   left -= (uint64_t)to->max_attachments * FDS_PER_ATTACHMENT;
   if (to->max_connections > left)
@@ -189,7 +188,6 @@ static int serve(const struct config *config, struct setup *setup) {
       .limits = limits_default(),
       .cache_size = config->cache_size,
       .page_size = config->page_size,
-      .share = config->share,
       .n_workers = n_workers,
       .images = setup->images,
       .n_images = setup->n_images,

@@ -235,6 +235,8 @@ static int server_add_image(struct server *s, const struct server_image *from,
   h->host = host;
   h->index = host->n_images;
   h->refresh.run = hosted_refresh;
+  h->share = from->share;
+  host->share |= from->share;
   h->name = strdup(from->name);
   if (!h->name) {
     from->source->ops->close(from->source);
@@ -332,7 +334,6 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
   s->host.limits = config->limits;
-  s->host.share = config->share;
   pthread_mutex_init(&s->host.census.lock, NULL);
   s->stop_fd = -1;
   s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);

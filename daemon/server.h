@@ -28,13 +28,13 @@ struct server;
 struct server_image {
   const char *name; /* copied */
   struct source *source;
+  bool share; /* local clients may read its mirror themselves */
 };
 
 struct server_config {
   struct limits limits;
   uint64_t cache_size; /* bytes */
   uint32_t page_size;
-  bool share; /* local clients may read the mirrors themselves */
   unsigned n_workers;
   const struct server_image *images;
   unsigned n_images; /* at least 1 */

@@ -157,7 +157,7 @@ static int lend_mirror(struct conn *c, uint64_t id, const struct lens *l) {
   struct attachment *a;
   uint32_t range_capacity;
   int fds[ATTACH_N_FDS];
-  if (!c->worker->host->share || !listener_is_local(c->listener))
+  if (!l->hosted->share || !listener_is_local(c->listener))
     return -EOPNOTSUPP;
   int r = attach_new(c, l->mirror, &a, &range_capacity, fds);
   if (r < 0)

@@ -16,7 +16,7 @@
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kPages = 4096;
+constexpr uint64_t kPages = 16384;
 
 class LeaseTest : public testing::Test {
 protected:
@@ -62,7 +62,7 @@ protected:
     return residency_look(&mirror_->words[page]) == PAGE_RESIDENT;
   }
 
-  static constexpr uint64_t kBudget = 2048 * kPage;
+  static constexpr uint64_t kBudget = 8192 * kPage;
   FakeSource source_{kPages * kPage};
   page_cache *cache_ = nullptr;
   image *image_ = nullptr;

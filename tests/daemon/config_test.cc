@@ -45,6 +45,22 @@ TEST_F(ConfigTest, AnImageAloneIsEnough) {
   EXPECT_EQ(config_.action, CONFIG_SERVE);
 }
 
+TEST_F(ConfigTest, AnImageMayBeSharedOrNotWhateverTheOthersAre) {
+  ASSERT_EQ(Parse({"--image", "a,share=off", "--image", "b"}), 0) << err_;
+  EXPECT_STREQ(config_.images[0].name, "a");
+  EXPECT_STREQ(config_.images[0].path, "a");
+  EXPECT_FALSE(config_shares(&config_, &config_.images[0]));
+  EXPECT_TRUE(config_shares(&config_, &config_.images[1]));
+}
+
+TEST_F(ConfigTest, AnImagesOwnShareOverridesTheGeneralOne) {
+  ASSERT_EQ(Parse({"--share=off", "--image", "x=a,share=on", "--image", "b"}),
+            0)
+      << err_;
+  EXPECT_TRUE(config_shares(&config_, &config_.images[0]));
+  EXPECT_FALSE(config_shares(&config_, &config_.images[1]));
+}
+
 TEST_F(ConfigTest, EveryOptionIsTaken) {
   ASSERT_EQ(Parse({"--image=a.img", "--image", "b=/x/c.img", "--listen",
                    "unix:/tmp/s", "--listen=tcp:[::1]:7", "--cache-size", "3G",
@@ -56,7 +72,7 @@ TEST_F(ConfigTest, EveryOptionIsTaken) {
   EXPECT_EQ(config_.n_listen, 2u);
   EXPECT_EQ(config_.cache_size, 3ull << 30);
   EXPECT_EQ(config_.page_size, 65536u);
-  EXPECT_FALSE(config_.share);
+  EXPECT_FALSE(config_shares(&config_, &config_.images[0]));
   EXPECT_EQ(config_.n_workers, 5u);
   EXPECT_EQ(config_.log_level, LEVEL_DEBUG);
 }
@@ -150,7 +166,7 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "/x/a=b"}, "cannot be its name"},
       {{"--image", "a.img", "--image", "/srv/a.img"}, "used twice"},
       {{"--image", "a=x", "--image", "a=y"}, "\"a\" is used twice"},
-      {{"--image", "a.img,readahead=4"}, "image option \"readahead\""},
+      {{"--image", "a.img,readahead=4"}, "image option \"readahead=4\""},
       {{"--image", "a.img,"}, "image option \"\""},
       {{"--image", "nbd://host/x"}, "scheme \"nbd\""},
       {{"--image", "c:disk"}, "scheme \"c\""},

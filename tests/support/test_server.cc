@@ -33,12 +33,11 @@ TestServer::TestServer(
   port_ = listener_port(listeners[1]);
   std::vector<server_image> list;
   for (const auto &image : images)
-    list.push_back({image.first.c_str(), image.second->Open()});
+    list.push_back({image.first.c_str(), image.second->Open(), options.share});
   server_config config = {};
   config.limits = options.limit;
   config.cache_size = options.cache_size;
   config.page_size = options.page_size;
-  config.share = options.share;
   config.n_workers = options.n_workers;
   config.images = list.data();
   config.n_images = static_cast<unsigned>(list.size());

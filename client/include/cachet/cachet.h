@@ -2,14 +2,16 @@
  *
  * An image is a named, read-only array of bytes.  A handle (`cachet *`) reads
  * one image through a bounded cache of its pages: the cache of this process
- * (a file, a block device, or a function of yours), or a daemon's.  The calls
- * are those of Cachet, the OCaml library: load, next, map, get, iter, seq.
+ * (a file, a block device, or a function of yours), or a daemon's.  On a Unix
+ * socket it reads the daemon's memory itself, if the daemon shares it.  The
+ * calls are Cachet's, the OCaml library's: load, next, map, get, iter, seq.
  *
  * Threads.  A handle belongs to one thread at a time: no two calls on the same
  * handle may run at once, from whatever thread.  For another thread take
  * another handle, by cachet_copy().  Handles share what they cache, and that
  * is synchronised inside.  The library starts no thread, installs no signal
- * handler and keeps no global state.
+ * handler and keeps no global state but a table of the daemons' memory that is
+ * mapped, which is locked inside.
  *
  * Fork.  A handle does not survive fork() in the child: there each call that
  * can fail returns CACHET_E_FORKED, and only cachet_close() is of use.  The
@@ -345,7 +347,9 @@ CACHET_API size_t cachet_page_size(const cachet *c);
 /* Which version of the image's content the handle sees.  Never repeats. */
 CACHET_API uint64_t cachet_epoch(const cachet *c);
 
-/* Whether hits are read from a daemon's memory directly. */
+/* Whether hits are read from a daemon's memory directly.  May change with the
+ * connection and with the epoch.  When the daemon is gone such a handle reads
+ * on what was cached, until a call needs a page that was not. */
 CACHET_API bool cachet_is_shared(const cachet *c);
 
 /* How many page look-ups of this handle found their page, and how many had to
