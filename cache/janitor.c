@@ -85,23 +85,30 @@ static bool all_absent(const uint8_t *words, size_t n) {
   return words[0] == PAGE_ABSENT && memcmp(words, words + 1, n - 1) == 0;
 }
 
-bool janitor_sweep_words(struct mirror *m) {
+/* Punches the page of words that holds the one of `page`, if all say ABSENT. */
+static bool sweep_words_page(struct mirror *m, uint64_t page) {
   struct page_cache *pc = m->cache;
+  page -= page % MIRROR_WORDS_PAGE;
+  uint64_t n = m->n_pages - page;
+  if (n > MIRROR_WORDS_PAGE)
+    n = MIRROR_WORDS_PAGE;
+  /* Every word moves under the lock, so none does while we punch. */
+  pthread_mutex_lock(&pc->lock);
+  bool absent = all_absent(&m->words[page], n);
+  if (absent)
+    mirror_punch_words(m, page);
+  pthread_mutex_unlock(&pc->lock);
+  return absent;
+}
+
+bool janitor_sweep_words(struct mirror *m) {
   bool any = false;
   for (uint64_t page = mirror_next_words(m, 0); page < m->n_pages;
-       page = mirror_next_words(m, page + MIRROR_WORDS_PAGE)) {
-    page -= page % MIRROR_WORDS_PAGE;
-    uint64_t n = m->n_pages - page;
-    if (n > MIRROR_WORDS_PAGE)
-      n = MIRROR_WORDS_PAGE;
-    /* Every word moves under the lock, so none does while we punch. */
-    pthread_mutex_lock(&pc->lock);
-    bool absent = all_absent(&m->words[page], n);
-    if (absent)
-      mirror_punch_words(m, page);
-    pthread_mutex_unlock(&pc->lock);
-    any |= absent;
-  }
+       page = mirror_next_words(m, page + MIRROR_WORDS_PAGE))
+    any |= sweep_words_page(m, page);
+  for (uint64_t page = mirror_next_touched(m, 0); page < m->n_pages;
+       page = mirror_next_touched(m, page + MIRROR_WORDS_PAGE))
+    any |= sweep_words_page(m, page);
   return any;
 }
 
@@ -147,8 +154,7 @@ static void clean(struct mirror *m) {
     sweep_retired(m);
   if (has_excess(m))
     sweep_absent(m);
-  if (!mirror_is_retired(m) &&
-      mirror_meta_bytes(m) > m->cache->budget / META_SHARE)
+  if (mirror_meta_bytes(m) > m->cache->budget / META_SHARE)
     janitor_sweep_words(m);
   budget_recharge(m);
 }

@@ -58,13 +58,10 @@ static void give_share_back(struct lease *l) {
 /* The other process gets a descriptor for writing: it can neither resize the
  * memory nor seal it against us. */
 static int make_page(struct lease *l) {
-  int fd = memfd_create("cachet-pins", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  int fd = mirror_memfd("cachet-pins", PIN_PAGE_LEN);
   if (fd < 0)
-    return -errno;
+    return fd;
   l->fd = fd;
-  if (ftruncate(fd, PIN_PAGE_LEN) < 0 || fchmod(fd, 0400) < 0 ||
-      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-    return -errno;
   void *at =
       mmap(NULL, PIN_PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED)
@@ -142,12 +139,14 @@ int pin_page_map(int fd, uint32_t range_capacity, struct pin_page **out) {
   struct stat st;
   int seals = fcntl(fd, F_GET_SEALS);
   void *at = MAP_FAILED;
-  if (seals >= 0 && seals & F_SEAL_SHRINK && fstat(fd, &st) == 0 &&
-      st.st_size == PIN_PAGE_LEN)
+  bool is_table = seals >= 0 && seals & F_SEAL_SHRINK && fstat(fd, &st) == 0 &&
+                  st.st_size == PIN_PAGE_LEN;
+  if (is_table)
     at = mmap(NULL, PIN_PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  int e = errno;
   close(fd);
   if (at == MAP_FAILED)
-    return -EPROTO;
+    return is_table ? -e : -EPROTO;
   struct pin_page *page = at;
   if (page->layout != MIRROR_LAYOUT || page->n_slots != PIN_N_SLOTS ||
       page->range_capacity != range_capacity) {

@@ -3,8 +3,9 @@
  * A lease is a pin table that lies in a memfd of its own, which the other
  * process maps for writing, and a share of the cache that its pins may hold.
  *
- *   L1  One lease may hold an eighth of the cache at most, all together half.
- *       What is given out shrinks as the half fills up.
+ *   L1  All leases together may hold half of the cache, and one an eighth. Each
+ *       is given a sixteenth of what is left, so there is something for many,
+ *       but no less than what makes a table of any use.
  *   L2  The evictor honours the table until lease_free().  Its words are
  *       hostile: each is read once, and judged by its slot's capacity alone.
  *   L3  A lease must not be freed while the other process may still look at

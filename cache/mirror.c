@@ -32,7 +32,7 @@ static int check_file_size(uint64_t len) {
 /* A sparse memfd of `len` bytes that nobody can resize, nor reopen for writing
  * through /proc but root and our own uid.  F_SEAL_FUTURE_WRITE would forbid
  * punching, to us too. */
-static int sparse_memfd(const char *name, size_t len) {
+int mirror_memfd(const char *name, size_t len) {
   int r = check_file_size(len);
   if (r < 0)
     return r;
@@ -66,7 +66,7 @@ static void *map_sparse(int fd, size_t len, int prot) {
 }
 
 static int make_pages(struct mirror *m) {
-  m->pages_fd = sparse_memfd("cachet-pages", m->pages_len);
+  m->pages_fd = mirror_memfd("cachet-pages", m->pages_len);
   if (m->pages_fd < 0)
     return m->pages_fd;
   m->base = map_sparse(m->pages_fd, m->pages_len, PROT_READ);
@@ -74,7 +74,7 @@ static int make_pages(struct mirror *m) {
 }
 
 static int make_words(struct mirror *m, bool membarrier) {
-  m->words_fd = sparse_memfd("cachet-words", m->words_len);
+  m->words_fd = mirror_memfd("cachet-words", m->words_len);
   if (m->words_fd < 0)
     return m->words_fd;
   uint8_t *at = map_sparse(m->words_fd, m->words_len, PROT_READ | PROT_WRITE);
@@ -95,7 +95,7 @@ static int make_words(struct mirror *m, bool membarrier) {
 }
 
 static int make_touched(struct mirror *m) {
-  m->touched_fd = sparse_memfd("cachet-touched", m->touched_len);
+  m->touched_fd = mirror_memfd("cachet-touched", m->touched_len);
   if (m->touched_fd < 0)
     return m->touched_fd;
   m->touched =
@@ -331,12 +331,23 @@ uint64_t mirror_meta_len(const struct mirror *m) {
   return m->words_len + m->touched_len;
 }
 
-uint64_t mirror_next_words(const struct mirror *m, uint64_t page) {
+/* The first page from `page` on whose byte, at `offset` plus its number, is in
+ * memory. */
+static uint64_t next_bytes(const struct mirror *m, int fd, uint64_t offset,
+                           uint64_t page) {
   if (page >= m->n_pages)
     return m->n_pages;
-  off_t at = lseek(m->words_fd, (off_t)(WORDS_OFFSET + page), SEEK_DATA);
+  off_t at = lseek(fd, (off_t)(offset + page), SEEK_DATA);
   if (at < 0) /* ENXIO: only a hole is left */
     return errno == ENXIO ? m->n_pages : page;
-  uint64_t next = (uint64_t)at - WORDS_OFFSET;
+  uint64_t next = (uint64_t)at - offset;
   return next < m->n_pages ? next : m->n_pages;
+}
+
+uint64_t mirror_next_words(const struct mirror *m, uint64_t page) {
+  return next_bytes(m, m->words_fd, WORDS_OFFSET, page);
+}
+
+uint64_t mirror_next_touched(const struct mirror *m, uint64_t page) {
+  return next_bytes(m, m->touched_fd, 0, page);
 }

@@ -5,10 +5,10 @@
  *
  *   M1  A page is written only into a hole, by mirror_write(), by the owner of
  *       its FILLING word.  It is punched only by the owner of its EVICTING
- *       word.  So the bytes under a RESIDENT word never change.
- *   M2  `size`, `epoch` and the addresses are fixed.  A changed image gets a
- *       new mirror; the old one is retired and lives until its last reference.
- *   M3  A retired mirror gains no RESIDENT word. */
+ *       word, or by who wrote it when that failed half way.  So the bytes under
+ * a RESIDENT word never change. M2  `size`, `epoch` and the addresses are
+ * fixed.  A changed image gets a new mirror; the old one is retired and lives
+ * until its last reference. M3  A retired mirror gains no RESIDENT word. */
 #ifndef CACHE_MIRROR_H
 #define CACHE_MIRROR_H
 
@@ -26,7 +26,7 @@ struct pin_table;
 struct source;
 
 /* What stands at the start of the words' memfd; the words follow at
- * `words_offset`.  All little-endian; fixed but for `retired`. */
+ * `words_offset`.  In this machine's byte order; fixed but for `retired`. */
 struct mirror_header {
   char magic[8]; /* "cachetd\0" */
   uint32_t layout;
@@ -99,6 +99,10 @@ int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
 int mirror_new_empty(uint64_t size, unsigned page_shift, uint64_t epoch,
                      struct mirror **out);
 
+/* A memfd as those of a mirror are: sparse, of a fixed size, and not to be
+ * reopened for writing by other users.  A descriptor or a negative errno. */
+int mirror_memfd(const char *name, size_t len);
+
 /* What another process needs to read a mirror.  Descriptors, close-on-exec. */
 struct mirror_fds {
   int pages, words; /* read-only */
@@ -149,6 +153,9 @@ void mirror_punch_words(struct mirror *m, uint64_t page);
 /* The first page from `page` on whose word is in memory at all, n_pages if
  * there is none: those it skips are ABSENT. */
 uint64_t mirror_next_words(const struct mirror *m, uint64_t page);
+
+/* The same for touched bytes, which a client may write anywhere. */
+uint64_t mirror_next_touched(const struct mirror *m, uint64_t page);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <limits.h>
 #include <string.h>
+#include <time.h>
 
 /* A chunk is what one job brings: enough to be worth a round trip, little
  * enough that memory for it does not matter. */
@@ -334,6 +335,24 @@ static void call_count(struct cachet_request *r, uint64_t first,
   }
 }
 
+/* In a daemon's memory what a read waits for is pinned until it is copied: then
+ * it is there when the answer comes.  Returns how many pages that is done for.
+ * (Elsewhere their bytes come with the answer, and a pin would cost everybody
+ * a new epoch if the page were invalidated meanwhile.) */
+static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
+                                uint64_t count) {
+  struct epoch *e = r->epoch;
+  if (count > e->view.table->range_capacity)
+    count = e->view.table->range_capacity;
+  r->job_slot = attempt_range_slot(r, count);
+  if (r->job_slot == NO_SLOT) { /* maps hold them all */
+    r->job_slot = PIN_SLOT_CURSOR;
+    count = 1;
+  }
+  view_pin(&e->view, r->job_slot, page, (uint32_t)count);
+  return count;
+}
+
 /* Asks for the chunk that the walk has come to. */
 static enum cachet_status call_fetch(struct cachet_request *r) {
   uint64_t page = (r->start + r->pos) >> shift_of(r);
@@ -349,21 +368,26 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
   attempt_drop_job(r);
   if (r->renews)
     page = count = 0;
+  if (r->slot == NO_SLOT && count > 0 && r->epoch->attachment)
+    count = attempt_pin_job(r, page, count);
   call_count(r, page, count);
-  /* What a read waits for is pinned until it is copied: it cannot be gone
-   * again when the answer comes. */
-  if (r->slot == NO_SLOT && count > 0) {
-    r->job_slot = attempt_range_slot(r, count);
-    if (r->job_slot != NO_SLOT)
-      view_pin(&r->epoch->view, r->job_slot, page, (uint32_t)count);
-  }
   r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
                             (uint32_t)count, call_job_done, r);
   if (!r->job)
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
+  handle_read_ahead(r->c, r->epoch->mirror, page, count);
   if (!r->job->is_done) /* patience is for each wait, however many chunks */
     r->deadline = clock_deadline(r->c->options.request_timeout_ms);
   return CACHET_OK;
+}
+
+/* Another thread's invalidation that is under way makes attempts vain until it
+ * is over: a little longer each time, some 20 ms in all. */
+static void give_way(unsigned n_attempts) {
+  struct timespec t = {.tv_nsec =
+                           n_attempts < 8 ? 20000L << n_attempts : 2000000L};
+  if (n_attempts > 1)
+    nanosleep(&t, NULL);
 }
 
 /* The image has another epoch, or is about to. */
@@ -373,6 +397,7 @@ static enum cachet_status call_restart(struct cachet_request *r) {
     return call_error(r, CACHET_E_CHANGED, 0,
                       "image \"%.100s\" changed %d times during a read",
                       r->c->store->name, CALL_MAX_ATTEMPTS);
+  give_way(r->n_attempts);
   return attempt_begin(r);
 }
 

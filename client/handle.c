@@ -99,7 +99,7 @@ static enum cachet_status handle_new(struct backend *b,
     b->ops->close(b);
     return status;
   }
-  c->cursor_page = NO_PAGE;
+  c->cursor_page = c->ahead_from = c->ahead_to = NO_PAGE;
   slice_init(c);
   c->backend = b;
   c->has_notices = b->ops->drain && !c->epoch->attachment;
@@ -311,6 +311,39 @@ bool cachet_is_cached(const cachet *c, uint64_t addr) {
 uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
   uint64_t first;
   return pages_of(mirror_of(c), addr, len, &first);
+}
+
+/* ---- Reading ahead ------------------------------------------------------- */
+
+enum { AHEAD_FIRST = 4, AHEAD_MOST = FETCH_MAX_PAGES };
+
+void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
+                       uint64_t count) {
+  uint64_t end = first + count;
+  if (c->options.flags & CACHET_NO_READAHEAD || count == 0 ||
+      (first >= c->ahead_from && end <= c->ahead_to && first != c->ahead_to))
+    return; /* what was asked for ahead is still on its way */
+  if (first != c->ahead_to) {
+    c->ahead_from = c->ahead_to = end;
+    return;
+  }
+  uint64_t n = 2 * (c->ahead_to - c->ahead_from);
+  if (n < AHEAD_FIRST)
+    n = AHEAD_FIRST;
+  /* A cache of our own is not to be filled with guesses. */
+  uint64_t most = (c->options.cache_size / 8) >> m->page_shift;
+  if (c->epoch->attachment || most > AHEAD_MOST)
+    most = AHEAD_MOST;
+  if (n > most)
+    n = most;
+  if (end >= m->n_pages)
+    n = 0;
+  else if (n > m->n_pages - end)
+    n = m->n_pages - end;
+  c->ahead_from = end;
+  c->ahead_to = end + n;
+  if (n)
+    c->backend->ops->prefetch(c->backend, m, end, (uint32_t)n);
 }
 
 /* ---- Steering ------------------------------------------------------------ */

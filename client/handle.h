@@ -70,6 +70,10 @@ struct cachet {
                        view is to be taken */
   struct backend *backend;
 
+  /* What a reader from front to back would miss next, and how many pages of
+   * that were asked for ahead: see handle_read_ahead(). */
+  uint64_t ahead_from, ahead_to;
+
   struct store *store; /* the backend's */
   struct options options;
   struct held slices[N_SLICES];
@@ -116,6 +120,13 @@ static inline bool handle_refresh(cachet *c) {
   c->backend->ops->refresh(c->backend);
   return !handle_is_present(c, c->epoch);
 }
+
+/* Pages first .. first+count-1 were missed and asked for.  Who misses just
+ * where his last miss, or what was asked for ahead of him, has ended, reads
+ * from front to back: twice as many pages as the last time are asked for ahead.
+ * Nobody waits for them. */
+void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
+                       uint64_t count);
 
 /* Takes the image's present epoch if the handle's is over. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);

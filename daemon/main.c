@@ -172,7 +172,12 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;
-  if (to->max_attachments > left / (4 * FDS_PER_ATTACHMENT))
+  bool share = false;
+  for (unsigned i = 0; i < server->n_images; i++)
+    share |= server->images[i].share;
+  if (!share)
+    to->max_attachments = 0;
+  else if (to->max_attachments > left / (4 * FDS_PER_ATTACHMENT))
     to->max_attachments = (unsigned)(left / (4 * FDS_PER_ATTACHMENT));
   left -= (uint64_t)to->max_attachments * FDS_PER_ATTACHMENT;
   if (to->max_connections > left)

@@ -389,7 +389,9 @@ int ReadAcrossInvalidation(uint64_t offset, uint64_t len) {
                  }
                }},
                129 * 4096);
-  Handle c = Open(d.Uri(), Options());
+  cachet_options options = Options();
+  options.flags |= CACHET_NO_READAHEAD;
+  Handle c = Open(d.Uri(), options);
   std::vector<uint8_t> buf(128 * 4096);
   EXPECT_EQ(cachet_read(c.get(), 0, buf.data(), buf.size()), CACHET_OK)
       << cachet_errmsg(c.get());

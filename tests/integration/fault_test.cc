@@ -236,4 +236,33 @@ TEST_F(FaultTest, AnInvalidationReachesTheCachesOfOtherClients) {
   }
 }
 
+// How many reads of the source it takes to read 200 pages one after the other.
+class ReadAheadTest : public FaultTest {
+protected:
+  int ReadsOfTheSource(uint32_t flags) {
+    cachet_options options{};
+    options.struct_size = sizeof options;
+    options.flags = flags;
+    cachet *c = nullptr;
+    std::string uri = "cachet+unix:///fake?socket=" + server_.socket_path();
+    EXPECT_EQ(cachet_open(uri.c_str(), &options, &c, nullptr), CACHET_OK);
+    Handle handle(c);
+    for (uint64_t page = 0; page < 200; page++)
+      EXPECT_EQ(ReadPage(c, page), CACHET_OK);
+    return source_.n_reads();
+  }
+};
+
+TEST_F(ReadAheadTest, AReaderFromFrontToBackIsReadAheadOf) {
+  EXPECT_LT(ReadsOfTheSource(0), 40);
+}
+
+TEST_F(ReadAheadTest, AlsoWhenItGoesByTheSocket) {
+  EXPECT_LT(ReadsOfTheSource(CACHET_NO_SHARED_MEMORY), 40);
+}
+
+TEST_F(ReadAheadTest, UnlessItDoesNotWantThat) {
+  EXPECT_EQ(ReadsOfTheSource(CACHET_NO_READAHEAD), 200);
+}
+
 } // namespace
