@@ -37,6 +37,7 @@ TEST(Budget, HoldsUnderEightRandomReaders) {
       cachet_options options{};
       options.struct_size = sizeof options;
       options.cache_size = 64 << 10; // so that it asks the daemon
+      options.flags = CACHET_NO_SHARED_MEMORY;
       cachet *c = nullptr;
       if (cachet_open(uri.c_str(), &options, &c, nullptr) != CACHET_OK) {
         n_failed++;

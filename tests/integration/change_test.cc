@@ -52,7 +52,8 @@ uint64_t VersionOf(const std::vector<uint8_t> &buf, uint64_t addr,
   return 0;
 }
 
-class ChangeTest : public testing::Test {
+// The parameter: flags of the handles, by shared memory or by the socket.
+class ChangeTest : public testing::TestWithParam<uint32_t> {
 protected:
   void SetUp() override {
     seed_ = TestSeed();
@@ -104,6 +105,7 @@ protected:
     cachet_options options{};
     options.struct_size = sizeof options;
     options.cache_size = 256 << 10;
+    options.flags = GetParam();
     cachet *c = nullptr;
     cachet_error err{};
     if (cachet_open(uri.c_str(), &options, &c, &err) != CACHET_OK) {
@@ -177,7 +179,7 @@ protected:
   std::string other_error_;
 };
 
-TEST_F(ChangeTest, ReplacedByRename) {
+TEST_P(ChangeTest, ReplacedByRename) {
   for (int i = 0; i < 6; i++) {
     AwaitReads(200);
     Replace();
@@ -185,7 +187,7 @@ TEST_F(ChangeTest, ReplacedByRename) {
   }
 }
 
-TEST_F(ChangeTest, TruncatedAndGrown) {
+TEST_P(ChangeTest, TruncatedAndGrown) {
   for (int i = 0; i < 6; i++) {
     AwaitReads(200);
     Truncate();
@@ -195,7 +197,7 @@ TEST_F(ChangeTest, TruncatedAndGrown) {
   }
 }
 
-TEST_F(ChangeTest, EverythingAtOnceAndTheFileIsGoneInBetween) {
+TEST_P(ChangeTest, EverythingAtOnceAndTheFileIsGoneInBetween) {
   for (int i = 0; i < 3; i++) {
     AwaitReads(100);
     ASSERT_EQ(unlink(path_.c_str()), 0);
@@ -207,5 +209,12 @@ TEST_F(ChangeTest, EverythingAtOnceAndTheFileIsGoneInBetween) {
     AwaitReads(100);
   }
 }
+
+std::string NameOf(const testing::TestParamInfo<uint32_t> &way) {
+  return way.param ? "Socket" : "Shared";
+}
+INSTANTIATE_TEST_SUITE_P(By, ChangeTest,
+                         testing::Values(0u, uint32_t{CACHET_NO_SHARED_MEMORY}),
+                         NameOf);
 
 } // namespace

@@ -28,14 +28,19 @@ struct Close {
 };
 using Handle = std::unique_ptr<cachet, Close>;
 
-class FaultTest : public testing::Test {
+// The parameter: flags of the handles, by shared memory or by the socket.
+class FaultTest : public testing::TestWithParam<uint32_t> {
 protected:
   Handle Open() {
     std::string uri = "cachet+unix:///fake?socket=" + server_.socket_path();
+    cachet_options options{};
+    options.struct_size = sizeof options;
+    options.flags = GetParam();
     cachet *c = nullptr;
     cachet_error err{};
-    EXPECT_EQ(cachet_open(uri.c_str(), nullptr, &c, &err), CACHET_OK)
+    EXPECT_EQ(cachet_open(uri.c_str(), &options, &c, &err), CACHET_OK)
         << err.message;
+    EXPECT_EQ(cachet_is_shared(c), GetParam() == 0);
     return Handle(c);
   }
 
@@ -59,11 +64,18 @@ protected:
     }
   }
 
+  // Enough that there is a share for each of 64 handles.
+  static TestServer::Options Options() {
+    TestServer::Options options;
+    options.cache_size = 256 << 20;
+    return options;
+  }
+
   FakeSource source_{kPages * kPage};
-  TestServer server_{{{"fake", &source_}}, TestServer::Options{}};
+  TestServer server_{{{"fake", &source_}}, Options()};
 };
 
-TEST_F(FaultTest, SixtyFourClientsOfOneAbsentPageAreOneRead) {
+TEST_P(FaultTest, SixtyFourClientsOfOneAbsentPageAreOneRead) {
   source_.ShutGate();
   std::atomic<int> n_ok{0};
   std::vector<std::thread> clients;
@@ -80,7 +92,7 @@ TEST_F(FaultTest, SixtyFourClientsOfOneAbsentPageAreOneRead) {
   EXPECT_EQ(source_.n_reads(), 1);
 }
 
-TEST_F(FaultTest, AFailureIsEverybodysErrorAndTheNextLoadTriesAgain) {
+TEST_P(FaultTest, AFailureIsEverybodysErrorAndTheNextLoadTriesAgain) {
   std::vector<Handle> handles;
   for (int i = 0; i < 64; i++)
     handles.push_back(Open());
@@ -136,15 +148,15 @@ protected:
   int n_done_ = 0;
 };
 
-TEST_F(HitsWhileMissesWait, OnAnotherConnection) {
+TEST_P(HitsWhileMissesWait, OnAnotherConnection) {
   EXPECT_EQ(ReadPage(Open().get(), 1000), CACHET_OK);
 }
 
-TEST_F(HitsWhileMissesWait, OnTheSameConnection) {
+TEST_P(HitsWhileMissesWait, OnTheSameConnection) {
   EXPECT_EQ(ReadPage(waiting_.get(), 1000), CACHET_OK);
 }
 
-TEST_F(FaultTest, ReadErrorsUnderEightClientsHarmNobody) {
+TEST_P(FaultTest, ReadErrorsUnderEightClientsHarmNobody) {
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> n_ok{0}, n_io{0}, n_other{0};
   std::vector<std::thread> clients;
@@ -185,7 +197,7 @@ TEST_F(FaultTest, ReadErrorsUnderEightClientsHarmNobody) {
   EXPECT_EQ(n_other, 0u);
 }
 
-TEST_F(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
+TEST_P(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> n_mixed{0};
   std::atomic<uint64_t> seen[8] = {};
@@ -220,8 +232,8 @@ TEST_F(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
 }
 
 // What one client invalidates, another one that began to load afterwards sees
-// anew, although it has a cache of its own.
-TEST_F(FaultTest, AnInvalidationReachesTheCachesOfOtherClients) {
+// anew, also from a cache of its own.
+TEST_P(FaultTest, AnInvalidationReachesTheCachesOfOtherClients) {
   Handle one = Open(), other = Open();
   ASSERT_EQ(ReadPage(one.get(), 5), CACHET_OK);
   ASSERT_EQ(ReadPage(other.get(), 5), CACHET_OK);
@@ -253,16 +265,20 @@ protected:
   }
 };
 
-TEST_F(ReadAheadTest, AReaderFromFrontToBackIsReadAheadOf) {
-  EXPECT_LT(ReadsOfTheSource(0), 40);
+TEST_P(ReadAheadTest, AReaderFromFrontToBackIsReadAheadOf) {
+  EXPECT_LT(ReadsOfTheSource(GetParam()), 40);
 }
 
-TEST_F(ReadAheadTest, AlsoWhenItGoesByTheSocket) {
-  EXPECT_LT(ReadsOfTheSource(CACHET_NO_SHARED_MEMORY), 40);
+TEST_P(ReadAheadTest, UnlessItDoesNotWantThat) {
+  EXPECT_EQ(ReadsOfTheSource(GetParam() | CACHET_NO_READAHEAD), 200);
 }
 
-TEST_F(ReadAheadTest, UnlessItDoesNotWantThat) {
-  EXPECT_EQ(ReadsOfTheSource(CACHET_NO_READAHEAD), 200);
+const auto kWays = testing::Values(0u, uint32_t{CACHET_NO_SHARED_MEMORY});
+std::string NameOf(const testing::TestParamInfo<uint32_t> &way) {
+  return way.param ? "Socket" : "Shared";
 }
+INSTANTIATE_TEST_SUITE_P(By, FaultTest, kWays, NameOf);
+INSTANTIATE_TEST_SUITE_P(By, HitsWhileMissesWait, kWays, NameOf);
+INSTANTIATE_TEST_SUITE_P(By, ReadAheadTest, kWays, NameOf);
 
 } // namespace
