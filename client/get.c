@@ -28,7 +28,7 @@ static enum cachet_status read_slow(cachet *c, uint64_t addr, void *buf,
  * there are within the image. */
 static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
                           uint64_t len) {
-  unsigned shift = c->epoch->mirror->page_shift;
+  unsigned shift = c->shift;
   uint64_t page_size = 1ull << shift, done = 0;
   while (done < len) {
     uint64_t in_page = (addr + done) & (page_size - 1);
@@ -47,9 +47,8 @@ static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
 /* For a handle that was entered; `len` is not 0. */
 static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
-  const struct mirror *m = c->epoch->mirror;
   uint64_t done = 0, mark = store_mark(c->store);
-  if (addr < m->size && len <= m->size - addr && handle_is_trusted(c)) {
+  if (addr < c->size && len <= c->size - addr && handle_is_trusted(c)) {
     done = read_warm(c, addr, buf, len);
     if (done == len && !handle_is_torn(c, c->epoch, mark, addr, len))
       return CACHET_OK;
@@ -70,13 +69,11 @@ enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
 
 /* Where `len` bytes are, if they are within one resident page; else NULL. */
 static inline const uint8_t *look_at(cachet *c, uint64_t addr, size_t len) {
-  const struct mirror *m = c->epoch->mirror;
-  uint64_t in_page = addr & (mirror_page_size(m) - 1);
-  if (addr >= m->size || len > m->size - addr ||
-      len > mirror_page_size(m) - in_page)
+  uint64_t page = addr >> c->shift;
+  if (addr >= c->size || len > c->size - addr ||
+      (len > 1 && (addr + len - 1) >> c->shift != page))
     return NULL;
-  const uint8_t *page = handle_look(c, addr >> m->page_shift);
-  return page ? page + in_page : NULL;
+  return handle_look(c, page) ? c->view.base + addr : NULL;
 }
 
 static enum cachet_status __attribute__((noinline))

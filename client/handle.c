@@ -51,6 +51,13 @@ void epoch_unref(struct epoch *e) {
   free(e);
 }
 
+static void handle_read_through(cachet *c, struct epoch *e) {
+  c->epoch = e;
+  c->view = e->view;
+  c->size = e->mirror->size;
+  c->shift = e->mirror->page_shift;
+}
+
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   if (handle_is_present(c, c->epoch))
     return CACHET_OK;
@@ -59,9 +66,9 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   if (status != CACHET_OK)
     return status;
   handle_drop_cursor(c);
-  slice_count_references(c);
+  slice_move(c, e);
   epoch_unref(c->epoch);
-  c->epoch = e;
+  handle_read_through(c, e);
   c->has_notices = c->backend->ops->drain && !e->attachment;
   return CACHET_OK;
 }
@@ -100,6 +107,7 @@ static enum cachet_status handle_new(struct backend *b,
     return status;
   }
   c->cursor_page = c->ahead_from = c->ahead_to = NO_PAGE;
+  handle_read_through(c, c->epoch);
   slice_init(c);
   c->backend = b;
   c->has_notices = b->ops->drain && !c->epoch->attachment;

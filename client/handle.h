@@ -5,8 +5,7 @@
  * a time; nothing in it is locked.
  *
  *   H1  Bit i of `free_slices` is set if and only if slices[i] is not in use,
- *       and then page slot i of every epoch's pin table is 0, and slices[i]
- *       names that slot and no copy: a hit finds it ready.
+ *       and then page slot i of every epoch's pin table is 0.
  *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
  *       of the current epoch pins.  While the handle waits it is NO_PAGE.
  *   H3  A slice refers to the handle's present epoch for nothing; once the
@@ -49,10 +48,13 @@ struct epoch {
 
 /* What a slice that was handed out stands on: a pin, or a private copy. */
 struct held {
-  struct epoch *epoch; /* with a pin */
-  uint8_t *copy;       /* without; then slot is NO_SLOT */
-  uint64_t generation; /* how often the place was given back */
-  unsigned slot;       /* of the epoch's table */
+  uint64_t pin; /* of the slice that is, or will be next, in this place */
+  /* With one page's pin, in the place's own slot; else NULL.  A free place has
+   * the handle's epoch here, so that a hit finds it ready. */
+  struct epoch *epoch;
+  struct epoch *range_epoch; /* with a range's pin: referenced */
+  unsigned slot;             /* and where */
+  uint8_t *copy;             /* with a private copy */
 };
 
 #define NO_SLOT UINT_MAX
@@ -60,7 +62,10 @@ struct held {
 TAILQ_HEAD(call_list, cachet_request);
 
 struct cachet {
-  /* what a hit reads */
+  /* what a hit reads: `view`, `size` and `shift` are the epoch's */
+  struct view view;
+  uint64_t size;
+  unsigned shift;
   struct epoch *epoch;
   uint64_t cursor_page;
   uint64_t n_hits, n_misses;
@@ -172,7 +177,7 @@ static inline bool handle_is_trusted(const cachet *c) {
 
 static inline void handle_drop_cursor(cachet *c) {
   if (c->cursor_page != NO_PAGE) {
-    view_unpin(&c->epoch->view, PIN_SLOT_CURSOR);
+    view_unpin(&c->view, PIN_SLOT_CURSOR);
     c->cursor_page = NO_PAGE;
   }
 }
@@ -181,7 +186,7 @@ static inline void handle_drop_cursor(cachet *c) {
  * The page of the last access is pinned already, but its word is looked at all
  * the same: it may have been invalidated.  The view is to be believed. */
 static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
-  const struct view *v = &c->epoch->view;
+  const struct view *v = &c->view;
   if (page == c->cursor_page) {
     if (!view_is_resident(v, page))
       return NULL;
@@ -191,12 +196,12 @@ static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
       return NULL;
   }
   c->n_hits++;
-  return view_page(v, c->epoch->mirror->page_shift, page);
+  return view_page(v, c->shift, page);
 }
 
 /* ---- Slices (slice.c) ---------------------------------------------------- */
 
-/* All places are free. */
+/* All places are free; the handle has its epoch. */
 void slice_init(cachet *c);
 
 /* Takes a place for a slice; -1 if all are in use. */
@@ -212,8 +217,8 @@ void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
 /* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
 void slot_release(struct epoch *e, unsigned slot);
 
-/* The handle is about to leave its epoch: see H3. */
-void slice_count_references(cachet *c);
+/* The handle leaves its epoch for `next`: see H3. */
+void slice_move(cachet *c, struct epoch *next);
 
 void slice_release_all(cachet *c);
 

@@ -11,10 +11,6 @@
 
 #define PLACE_BITS 8
 
-static inline uint64_t pin_of(const cachet *c, int place) {
-  return c->slices[place].generation << PLACE_BITS | (uint64_t)(place + 1);
-}
-
 static inline unsigned page_slot(int place) {
   return PIN_SLOT_PAGE + (unsigned)place;
 }
@@ -22,8 +18,10 @@ static inline unsigned page_slot(int place) {
 void slice_init(cachet *c) {
   static_assert(N_SLICES == 64, "free_slices has a bit for each");
   c->free_slices = ~0ull;
-  for (int place = 0; place < N_SLICES; place++)
-    c->slices[place].slot = page_slot(place);
+  for (int place = 0; place < N_SLICES; place++) {
+    c->slices[place].pin = (uint64_t)(place + 1);
+    c->slices[place].epoch = c->epoch;
+  }
 }
 
 int slice_reserve(cachet *c) {
@@ -37,6 +35,7 @@ int slice_reserve(cachet *c) {
 
 void slice_unreserve(cachet *c, int place) {
   assert(!(c->free_slices & 1ull << place));
+  c->slices[place].epoch = c->epoch;
   c->free_slices |= 1ull << place;
 }
 
@@ -49,19 +48,25 @@ void slot_release(struct epoch *e, unsigned slot) {
 void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
                 uint8_t *copy, struct cachet_slice *out) {
   struct held *h = &c->slices[place];
-  h->epoch = epoch;
-  h->slot = copy ? NO_SLOT : slot;
   h->copy = copy;
-  if (copy || epoch == c->epoch) /* H3 */
+  if (!copy && slot == page_slot(place)) {
+    h->epoch = epoch;
+  } else if (!copy) {
+    h->range_epoch = epoch;
+    h->slot = slot;
+  }
+  if (copy || h->epoch == c->epoch) /* H3 */
     epoch_unref(epoch);
   out->data = copy ? copy : view_page(&epoch->view, 0, out->offset);
-  out->pin = pin_of(c, place);
+  out->pin = h->pin;
 }
 
-void slice_count_references(cachet *c) {
+void slice_move(cachet *c, struct epoch *next) {
   for (int place = 0; place < N_SLICES; place++) {
     struct held *h = &c->slices[place];
-    if (!(c->free_slices & 1ull << place) && h->epoch == c->epoch && !h->copy)
+    if (c->free_slices & 1ull << place)
+      h->epoch = next;
+    else if (h->epoch == c->epoch)
       epoch_ref(c->epoch);
   }
 }
@@ -69,24 +74,26 @@ void slice_count_references(cachet *c) {
 /* Any slice but one page of the present epoch. */
 static void __attribute__((noinline)) release_other(cachet *c, int place) {
   struct held *h = &c->slices[place];
-  if (h->copy) {
-    free(h->copy);
+  if (h->epoch) {
+    view_unpin(&h->epoch->view, page_slot(place));
+    epoch_unref(h->epoch);
+  } else if (h->range_epoch) {
+    slot_release(h->range_epoch, h->slot);
+    epoch_unref(h->range_epoch);
+    h->range_epoch = NULL;
   } else {
-    slot_release(h->epoch, h->slot);
-    if (h->epoch != c->epoch)
-      epoch_unref(h->epoch);
+    free(h->copy);
+    h->copy = NULL;
   }
-  h->epoch = NULL;
-  h->copy = NULL;
-  h->slot = page_slot(place);
+  h->epoch = c->epoch;
 }
 
 static inline __attribute__((always_inline)) void slice_release(cachet *c,
                                                                 int place) {
   struct held *h = &c->slices[place];
-  h->generation++; /* before anything: the slice is void from here */
-  if (__builtin_expect(h->slot == page_slot(place) && h->epoch == c->epoch, 1))
-    view_unpin(&h->epoch->view, h->slot);
+  h->pin += 1ull << PLACE_BITS; /* first of all: the slice is void from here */
+  if (__builtin_expect(h->epoch == c->epoch, 1))
+    view_unpin(&c->view, page_slot(place));
   else
     release_other(c, place);
   c->free_slices |= 1ull << place;
@@ -96,8 +103,8 @@ void cachet_release(cachet *c, struct cachet_slice *slice) {
   if (!slice || *c->alive == 0)
     return; /* in a child the pin is the parent's */
   uint64_t place = (slice->pin & ((1u << PLACE_BITS) - 1)) - 1;
-  if (place < N_SLICES && !(c->free_slices & 1ull << place) &&
-      slice->pin == pin_of(c, (int)place))
+  if (place < N_SLICES && slice->pin == c->slices[place].pin &&
+      !(c->free_slices & 1ull << place))
     slice_release(c, (int)place);
 }
 
@@ -118,28 +125,23 @@ size_t cachet_pin_limit(const cachet *c) {
  * of neighbouring loads from going on at once.  False: no hit, nothing done. */
 static inline __attribute__((always_inline)) bool
 load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
-  struct epoch *e = c->epoch;
-  const struct mirror *m = e->mirror;
-  uint64_t in_page = addr & (mirror_page_size(m) - 1);
-  uint64_t page = addr >> m->page_shift;
-  /* Nothing can overflow: `addr` is within the image. */
-  if (addr >= m->size || min_len > m->size - addr ||
-      min_len > mirror_page_size(m) - in_page || !c->free_slices)
+  uint64_t free_slices = c->free_slices, page = addr >> c->shift;
+  uint64_t start = page << c->shift, end = start + (1ull << c->shift);
+  if (end > c->size) /* sizes are far from where this could overflow */
+    end = c->size;
+  if (addr >= end || min_len > end - addr || !free_slices)
     return false;
-  int place = __builtin_ctzll(c->free_slices);
-  struct held *h = &c->slices[place];
-  if (!view_pin_page(&e->view, page_slot(place), page)) {
-    view_unpin(&e->view, page_slot(place));
+  int place = __builtin_ctzll(free_slices);
+  if (!view_pin_page(&c->view, page_slot(place), page)) {
+    view_unpin(&c->view, page_slot(place));
     return false;
   }
-  c->free_slices &= c->free_slices - 1;
+  c->free_slices = free_slices & (free_slices - 1);
   c->n_hits++;
-  if (h->epoch != e)
-    h->epoch = e;
-  out->offset = addr - in_page;
-  out->length = mirror_page_len(m, page);
-  out->data = view_page(&e->view, m->page_shift, page);
-  out->pin = pin_of(c, place);
+  out->offset = start;
+  out->length = end - start;
+  out->data = c->view.base + start;
+  out->pin = c->slices[place].pin;
   return true;
 }
 
