@@ -51,6 +51,12 @@ void epoch_unref(struct epoch *e) {
   free(e);
 }
 
+static void handle_set_notices(cachet *c, bool has_notices) {
+  static const uint8_t shut = 0;
+  c->has_notices = has_notices;
+  c->gate = has_notices || c->view.fence ? &shut : c->alive;
+}
+
 static void handle_read_through(cachet *c, struct epoch *e) {
   c->epoch = e;
   c->view = e->view;
@@ -69,7 +75,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   slice_move(c, e);
   epoch_unref(c->epoch);
   handle_read_through(c, e);
-  c->has_notices = c->backend->ops->drain && !e->attachment;
+  handle_set_notices(c, c->backend->ops->drain && !e->attachment);
   return CACHET_OK;
 }
 
@@ -86,7 +92,7 @@ static void watch_changed(void *arg) {
   /* The daemon's memory that we read is not what the backend has now: a hit
    * there proves nothing any more. */
   if (c->epoch->attachment != c->backend->attachment)
-    c->has_notices = true;
+    handle_set_notices(c, true);
   if (c->watch)
     c->watch(c->watch_arg);
 }
@@ -110,9 +116,9 @@ static enum cachet_status handle_new(struct backend *b,
   handle_read_through(c, c->epoch);
   slice_init(c);
   c->backend = b;
-  c->has_notices = b->ops->drain && !c->epoch->attachment;
   c->store = b->store;
   c->alive = b->store->alive;
+  handle_set_notices(c, b->ops->drain && !c->epoch->attachment);
   c->options = *options;
   TAILQ_INIT(&c->ready);
   TAILQ_INIT(&c->waiting);

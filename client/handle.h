@@ -70,6 +70,10 @@ struct cachet {
   uint64_t cursor_page;
   uint64_t n_hits, n_misses;
   uint64_t free_slices;
+  /* The store's `alive` while there is nothing else to ask before a look at the
+   * view: no notices to take in, no fence of our own.  Else a byte that is 0.
+   */
+  const volatile uint8_t *gate;
   const volatile uint8_t *alive; /* the store's */
   bool has_notices; /* to take in before each look at the view; or another
                        view is to be taken */
@@ -153,10 +157,10 @@ static inline struct epoch *epoch_ref(struct epoch *e) {
 }
 void epoch_unref(struct epoch *e);
 
-/* Whether a call that reads data may look at the view right away.  The hot
- * paths ask this alone; all else is handle_enter()'s. */
+/* Whether a call that reads data may look at the view right away, by the
+ * shortest way.  The hot paths ask this alone; all else is handle_enter()'s. */
 static inline bool handle_is_plain(const cachet *c) {
-  return __builtin_expect(*c->alive && !c->has_notices, 1);
+  return __builtin_expect(*c->gate, 1);
 }
 
 /* Opens every call that reads data: takes in notices that are here.  False:
@@ -180,6 +184,17 @@ static inline void handle_drop_cursor(cachet *c) {
     view_unpin(&c->view, PIN_SLOT_CURSOR);
     c->cursor_page = NO_PAGE;
   }
+}
+
+/* view_pin_page() of a handle that is plain. */
+static inline bool handle_pin_plain(const cachet *c, unsigned slot,
+                                    uint64_t page) {
+  __atomic_store_n(&c->view.slots[slot], pin_word(page, 1), __ATOMIC_RELEASE);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST); /* see view_pin() */
+  if (!view_is_resident(&c->view, page))
+    return false;
+  view_touch(&c->view, page);
+  return true;
 }
 
 /* The address of a page that is resident, pinned by the cursor; else NULL.

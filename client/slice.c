@@ -124,7 +124,8 @@ size_t cachet_pin_limit(const cachet *c) {
 /* A hit: few stores, since a store buffer that is full is what keeps the misses
  * of neighbouring loads from going on at once.  False: no hit, nothing done. */
 static inline __attribute__((always_inline)) bool
-load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
+load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out,
+         bool plain) {
   uint64_t free_slices = c->free_slices, page = addr >> c->shift;
   uint64_t start = page << c->shift, end = start + (1ull << c->shift);
   if (end > c->size) /* sizes are far from where this could overflow */
@@ -132,7 +133,8 @@ load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
   if (addr >= end || min_len > end - addr || !free_slices)
     return false;
   int place = __builtin_ctzll(free_slices);
-  if (!view_pin_page(&c->view, page_slot(place), page)) {
+  if (!(plain ? handle_pin_plain(c, page_slot(place), page)
+              : view_pin_page(&c->view, page_slot(place), page))) {
     view_unpin(&c->view, page_slot(place));
     return false;
   }
@@ -150,7 +152,7 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
                struct cachet_slice *out) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
-  if (handle_is_trusted(c) && load_hit(c, addr, min_len, out))
+  if (handle_is_trusted(c) && load_hit(c, addr, min_len, out, false))
     return CACHET_OK;
   struct cachet_request r = {
       .c = c, .kind = CALL_LOAD, .addr = addr, .len = min_len};
@@ -162,7 +164,7 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
 
 enum cachet_status cachet_load(cachet *c, uint64_t addr, size_t min_len,
                                struct cachet_slice *out) {
-  if (handle_is_plain(c) && load_hit(c, addr, min_len, out))
+  if (handle_is_plain(c) && load_hit(c, addr, min_len, out, true))
     return CACHET_OK;
   return load_carefully(c, addr, min_len, out);
 }
