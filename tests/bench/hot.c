@@ -1,45 +1,40 @@
-/* hot: what a warm read costs, beside what it is measured against.
+/* hot: what a warm read costs, beside what it is measured against; and a miss.
  *
  *   hot [--rounds N] [--ops N] [--size SIZE]
  *
  * Makes a file of SIZE bytes (256M) and reads it at random: from a plain
  * mapping, with memcpy and pread, through a handle in this process, and from a
- * daemon over a Unix socket.  Everything is resident before the first round:
- * the subject is the hit.  All rows read the same pages in the same order and
- * consume a byte of each.
+ * daemon: through shared memory, and over the socket alone.  Everything is
+ * resident before the first round: the subject is the hit.  All rows read the
+ * same pages in the same order and consume a byte of each.
  *
  * The last row has a daemon of its own (gate.c) that holds 64 misses of another
  * connection at a shut gate for as long as the rows run: hits must not wait for
  * them.
  *
- * Rows run interleaved, round by round, since a machine's speed drifts, and in
- * each round twice, timed the second time: what the row before left in the
- * processor's caches is no row's gain or loss.  A row shows the median of its
- * rounds, and the median of its ratios to its yardstick in the same round.
+ * Rows that are held against each other run interleaved, round by round, since
+ * a machine's speed drifts, and in each round twice, timed the second time:
+ * what the row before left in the processor's caches is no row's gain or loss.
+ * Rows that stream through all of memory come after those that do not.  A row
+ * that waits for nobody is timed by its thread's own clock, so that other
+ * programs' turns on the processor do not count.  A row shows the median of its
+ * rounds, and the median of its ratios to its yardsticks in the same round.
+ *
+ * The miss comes last, on one processor: miss.c.
  *
  * Targets are reported and judge nothing: exit status 0 unless something
  * failed, then 1; 2 for a bad command line. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <cachet/cachet.h>
-
 #include "tests/bench/gate.h"
-
-enum { PAGE = 4096, CHUNK = 1 << 20 };
+#include "tests/bench/miss.h"
+#include "tests/bench/rig.h"
 
 struct options {
   uint64_t size; /* of the file */
@@ -47,110 +42,80 @@ struct options {
   size_t n_rounds;
 };
 
+/* Room beyond the file in a daemon's cache: what clients pin comes out of it.
+ */
+#define SPARE_CACHE (344ull << 20)
+
+/* How a row reads. */
+enum access {
+  PLAIN, /* without a handle */
+  LOCAL, /* the file, in this process */
+  SHARED,
+  SOCKET,
+  GATED, /* over the socket, from the daemon with the gate */
+  N_ACCESSES,
+};
+
 /* What the rows work on. */
 struct bench {
-  char dir[64], file[80], socket[80], gate_socket[80];
-  uint64_t size;
+  struct rig *rig;
   size_t n_ops;
   uint32_t *order; /* n_ops random page numbers */
-  int fd;
   const uint8_t *map;
-  cachet *local;  /* the file, in this process */
-  cachet *remote; /* the same, from a daemon */
-  pid_t daemon;
+  cachet *handles[N_ACCESSES]; /* PLAIN: NULL */
+  uint8_t *buf;                /* RIG_PAGE bytes */
 
-  pid_t gate;  /* another daemon, over the same file */
-  int gate_fd; /* its standard input: a byte opens the gate, the end ends it */
+  struct rig_server *daemon, *gate;
   cachet *behind; /* has GATE_N_CELLS reads at the gate */
   int n_behind;   /* of them not answered */
-  cachet *gated;  /* reads what is resident from the same daemon */
-
-  uint8_t *buf; /* PAGE bytes */
 };
 
 /* Where the bytes go that rows read, so that they have to. */
-static volatile uint8_t sink;
-
-/* ---- Failure and cleaning up --------------------------------------------- */
-
-static struct bench bench = {.fd = -1, .gate_fd = -1};
-
-static void clean_up(void) {
-  if (bench.daemon > 0) {
-    kill(bench.daemon, SIGTERM);
-    waitpid(bench.daemon, NULL, 0);
-  }
-  if (bench.gate > 0) {
-    close(bench.gate_fd);
-    waitpid(bench.gate, NULL, 0);
-  }
-  if (*bench.file)
-    unlink(bench.file);
-  if (*bench.socket)
-    unlink(bench.socket);
-  if (*bench.gate_socket)
-    unlink(bench.gate_socket);
-  if (*bench.dir)
-    rmdir(bench.dir);
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void
-fail(const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  fputs("hot: ", stderr);
-  vfprintf(stderr, format, args);
-  fputs("\n", stderr);
-  va_end(args);
-  exit(1);
-}
-
-static void check(cachet *c, enum cachet_status status) {
-  if (status != CACHET_OK)
-    fail("%s: %s", cachet_strerror(status), cachet_errmsg(c));
-}
+static volatile uint64_t sink;
 
 /* ---- The rows ------------------------------------------------------------ */
 
 /* A byte of each page, not the same in all. */
 static inline uint64_t address_in(uint32_t page) {
-  return (uint64_t)page * PAGE + (page * 0x9e3779b1u >> 20);
+  return (uint64_t)page * RIG_PAGE + (page * 0x9e3779b1u >> 20);
 }
 
-static void run_touch(struct bench *b, size_t n) {
+static void run_touch(struct bench *b, cachet *c, size_t n) {
+  (void)c;
   for (size_t i = 0; i < n; i++)
     sink = b->map[address_in(b->order[i])];
 }
 
-static void run_load(struct bench *b, size_t n) {
+static void run_load(struct bench *b, cachet *c, size_t n) {
   for (size_t i = 0; i < n; i++) {
     uint64_t addr = address_in(b->order[i]);
     struct cachet_slice s;
-    check(b->local, cachet_load(b->local, addr, 1, &s));
+    rig_check(c, cachet_load(c, addr, 1, &s));
     sink = s.data[addr - s.offset];
-    cachet_release(b->local, &s);
+    cachet_release(c, &s);
   }
 }
 
-static void run_get_u8(struct bench *b, size_t n) {
+static void run_get_u8(struct bench *b, cachet *c, size_t n) {
   for (size_t i = 0; i < n; i++) {
     uint8_t byte;
-    check(b->local, cachet_get_u8(b->local, address_in(b->order[i]), &byte));
+    rig_check(c, cachet_get_u8(c, address_in(b->order[i]), &byte));
     sink = byte;
   }
 }
 
-static void run_touch_walk(struct bench *b, size_t n) {
-  const uint8_t *page = b->map + (uint64_t)b->order[0] * PAGE;
+static void run_walk(struct bench *b, cachet *c, size_t n) {
+  const uint8_t *page = b->map + (uint64_t)b->order[0] * RIG_PAGE;
+  (void)c;
   for (size_t i = 0; i < n; i++)
-    sink = page[i % PAGE];
+    sink = page[i % RIG_PAGE];
 }
 
-static void run_get_u8_walk(struct bench *b, size_t n) {
-  uint64_t page = (uint64_t)b->order[0] * PAGE;
+static void run_get_u8_walk(struct bench *b, cachet *c, size_t n) {
+  uint64_t page = (uint64_t)b->order[0] * RIG_PAGE;
   for (size_t i = 0; i < n; i++) {
     uint8_t byte;
-    check(b->local, cachet_get_u8(b->local, page + i % PAGE, &byte));
+    rig_check(c, cachet_get_u8(c, page + i % RIG_PAGE, &byte));
     sink = byte;
   }
 }
@@ -158,338 +123,331 @@ static void run_get_u8_walk(struct bench *b, size_t n) {
 /* Takes a byte of the buffer; the compiler must think that all are used. */
 static inline void consume(struct bench *b, size_t i) {
   __asm__ volatile("" : : "r"(b->buf) : "memory");
-  sink = b->buf[i % PAGE];
+  sink = b->buf[i % RIG_PAGE];
 }
 
-static void run_memcpy(struct bench *b, size_t n) {
+static void run_memcpy(struct bench *b, cachet *c, size_t n) {
+  (void)c;
   for (size_t i = 0; i < n; i++) {
-    memcpy(b->buf, b->map + (uint64_t)b->order[i] * PAGE, PAGE);
+    memcpy(b->buf, b->map + (uint64_t)b->order[i] * RIG_PAGE, RIG_PAGE);
     consume(b, i);
   }
 }
 
-static void run_pread(struct bench *b, size_t n) {
+static void run_pread(struct bench *b, cachet *c, size_t n) {
+  (void)c;
   for (size_t i = 0; i < n; i++) {
-    off_t offset = (off_t)b->order[i] * PAGE;
-    if (pread(b->fd, b->buf, PAGE, offset) != PAGE)
-      fail("%s: read: %s", b->file, strerror(errno));
+    off_t offset = (off_t)b->order[i] * RIG_PAGE;
+    if (pread(b->rig->fd, b->buf, RIG_PAGE, offset) != RIG_PAGE)
+      rig_fail("%s: read: %s", b->rig->file, strerror(errno));
     consume(b, i);
   }
 }
 
-static void read_pages(struct bench *b, cachet *c, size_t n) {
+static void run_read(struct bench *b, cachet *c, size_t n) {
   for (size_t i = 0; i < n; i++) {
-    check(c, cachet_read(c, (uint64_t)b->order[i] * PAGE, b->buf, PAGE));
+    uint64_t addr = (uint64_t)b->order[i] * RIG_PAGE;
+    rig_check(c, cachet_read(c, addr, b->buf, RIG_PAGE));
     consume(b, i);
   }
 }
 
-static void run_read(struct bench *b, size_t n) { read_pages(b, b->local, n); }
-
-static void run_socket(struct bench *b, size_t n) {
-  read_pages(b, b->remote, n);
+/* Where a chunk begins that is all within the file. */
+static inline uint64_t chunk_address(const struct bench *b, size_t i) {
+  uint64_t n_places = (b->rig->size - RIG_CHUNK) / RIG_PAGE + 1;
+  return b->order[i] % n_places * RIG_PAGE;
 }
 
-static void run_gated(struct bench *b, size_t n) { read_pages(b, b->gated, n); }
+/* All of a chunk; not inlined, so that both rows run the very same loop. */
+static uint64_t __attribute__((noinline)) sum_chunk(const uint8_t *bytes) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < RIG_CHUNK; i += sizeof sum) {
+    uint64_t word;
+    memcpy(&word, bytes + i, sizeof word);
+    sum += word;
+  }
+  return sum;
+}
+
+static void run_sum(struct bench *b, cachet *c, size_t n) {
+  (void)c;
+  for (size_t i = 0; i < n; i++)
+    sink = sum_chunk(b->map + chunk_address(b, i));
+}
+
+static void run_map(struct bench *b, cachet *c, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    struct cachet_slice s;
+    rig_check(c, cachet_map(c, chunk_address(b, i), RIG_CHUNK, &s));
+    sink = sum_chunk(s.data);
+    cachet_release(c, &s);
+  }
+}
 
 enum row_id {
   TOUCH,
   LOAD,
-  GET_U8,
-  TOUCH_WALK,
-  GET_U8_WALK,
+  SHARED_LOAD,
+  GET,
+  SHARED_GET,
+  WALK,
+  GET_WALK,
+  SHARED_GET_WALK,
   MEMCPY,
   READ,
+  SHARED_READ,
   PREAD,
-  SOCKET,
-  GATED,
+  SUM,
+  SHARED_MAP,
+  SOCKET_READ,
+  GATED_READ,
   N_ROWS,
 };
 
-/* Rows of a microsecond and more run fewer operations a round. */
+/* Where each group of rows begins that run interleaved. */
+static const enum row_id groups[] = {TOUCH, MEMCPY, SUM, SOCKET_READ, N_ROWS};
+
+enum { N_GROUPS = sizeof groups / sizeof *groups - 1 };
+
+/* What a row is held against; itself: no more of those. */
+struct yardstick {
+  enum row_id row;
+  double most; /* times that row; 0: as it comes */
+};
+
 static const struct row {
   const char *name;
-  void (*run)(struct bench *b, size_t n);
-  enum row_id yardstick; /* itself: none */
-  double target;         /* most times the yardstick; 0: none */
-  unsigned divisor;      /* of the number of operations */
+  void (*run)(struct bench *b, cachet *c, size_t n);
+  enum access access;
+  unsigned divisor; /* of the number of operations: slow ones run fewer */
+  double most_ns;   /* 0: no such target */
+  struct yardstick yardsticks[2];
 } rows[N_ROWS] = {
-    [TOUCH] = {"mmap, touch a byte", run_touch, TOUCH, 0, 1},
-    [LOAD] = {"cachet_load + release", run_load, TOUCH, 3.0, 1},
-    [GET_U8] = {"cachet_get_u8", run_get_u8, TOUCH, 0, 1},
-    [TOUCH_WALK] = {"mmap, walk in one page", run_touch_walk, TOUCH_WALK, 0, 1},
-    [GET_U8_WALK] = {"cachet_get_u8, the same", run_get_u8_walk, TOUCH_WALK, 0,
-                     1},
-    [MEMCPY] = {"mmap, memcpy 4 KiB", run_memcpy, MEMCPY, 0, 1},
-    [READ] = {"cachet_read 4 KiB", run_read, MEMCPY, 1.3, 1},
-    [PREAD] = {"pread 4 KiB", run_pread, MEMCPY, 0, 1},
-    [SOCKET] = {"cachet_read 4 KiB, socket", run_socket, PREAD, 0, 20},
-    [GATED] = {"the same, 64 misses waiting", run_gated, SOCKET, 0, 20},
+    [TOUCH] = {"mmap, touch a byte", run_touch, PLAIN, 1, 0, {{TOUCH}}},
+    [LOAD] = {"cachet_load + release, in process",
+              run_load,
+              LOCAL,
+              1,
+              0,
+              {{TOUCH, 3.0}, {LOAD}}},
+    [SHARED_LOAD] = {"cachet_load + release, shared",
+                     run_load,
+                     SHARED,
+                     1,
+                     0,
+                     {{TOUCH, 2.0}, {SHARED_LOAD}}},
+    [GET] = {"cachet_get_u8, in process",
+             run_get_u8,
+             LOCAL,
+             1,
+             0,
+             {{TOUCH}, {GET}}},
+    [SHARED_GET] = {"cachet_get_u8, shared",
+                    run_get_u8,
+                    SHARED,
+                    1,
+                    0,
+                    {{TOUCH}, {SHARED_GET}}},
+    [WALK] = {"mmap, walk in one page", run_walk, PLAIN, 1, 0, {{WALK}}},
+    [GET_WALK] = {"cachet_get_u8 walk, in process",
+                  run_get_u8_walk,
+                  LOCAL,
+                  1,
+                  0,
+                  {{WALK}, {GET_WALK}}},
+    [SHARED_GET_WALK] = {"cachet_get_u8 walk, shared",
+                         run_get_u8_walk,
+                         SHARED,
+                         1,
+                         3.0,
+                         {{WALK}, {SHARED_GET_WALK}}},
+    [MEMCPY] = {"mmap, memcpy 4 KiB", run_memcpy, PLAIN, 1, 0, {{MEMCPY}}},
+    [READ] = {"cachet_read 4 KiB, in process",
+              run_read,
+              LOCAL,
+              1,
+              0,
+              {{MEMCPY, 1.3}, {READ}}},
+    [SHARED_READ] = {"cachet_read 4 KiB, shared",
+                     run_read,
+                     SHARED,
+                     1,
+                     0,
+                     {{MEMCPY, 1.15}, {PREAD, 0.6}}},
+    [PREAD] = {"pread 4 KiB", run_pread, PLAIN, 1, 0, {{MEMCPY}, {PREAD}}},
+    [SUM] = {"mmap, read 1 MiB", run_sum, PLAIN, 200, 0, {{SUM}}},
+    [SHARED_MAP] = {"cachet_map 1 MiB + read, shared",
+                    run_map,
+                    SHARED,
+                    200,
+                    0,
+                    {{SUM, 1.1}, {SHARED_MAP}}},
+    [SOCKET_READ] = {"cachet_read 4 KiB, socket",
+                     run_read,
+                     SOCKET,
+                     50,
+                     0,
+                     {{PREAD}, {SOCKET_READ}}},
+    [GATED_READ] = {"the same, 64 misses waiting",
+                    run_read,
+                    GATED,
+                    50,
+                    0,
+                    {{SOCKET_READ}, {GATED_READ}}},
 };
 
 /* ---- Setting up ---------------------------------------------------------- */
 
-/* xorshift64*: the same pages and bytes in every run. */
-static uint64_t next_random(uint64_t *state) {
-  *state ^= *state >> 12;
-  *state ^= *state << 25;
-  *state ^= *state >> 27;
-  return *state * 0x2545f4914f6cdd1d;
-}
-
-static void make_file(struct bench *b) {
-  uint64_t state = 1;
-  static uint64_t chunk[CHUNK / sizeof(uint64_t)];
-  const char *tmp = getenv("TMPDIR");
-  /* Short enough for the address of a socket. */
-  if (!tmp || strlen(tmp) > 32)
-    tmp = "/tmp";
-  char dir[sizeof b->dir];
-  snprintf(dir, sizeof dir, "%s/cachetd-hot.XXXXXX", tmp);
-  if (!mkdtemp(dir))
-    fail("%s: make a directory: %s", dir, strerror(errno));
-  memcpy(b->dir, dir, sizeof dir);
-  snprintf(b->file, sizeof b->file, "%s/image", b->dir);
-  snprintf(b->socket, sizeof b->socket, "%s/socket", b->dir);
-  snprintf(b->gate_socket, sizeof b->gate_socket, "%s/gate", b->dir);
-  b->fd = open(b->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (b->fd < 0)
-    fail("%s: create: %s", b->file, strerror(errno));
-  for (uint64_t done = 0; done < b->size; done += CHUNK) {
-    for (size_t i = 0; i < CHUNK / sizeof *chunk; i++)
-      chunk[i] = next_random(&state);
-    if (write(b->fd, chunk, CHUNK) != CHUNK)
-      fail("%s: write: %s", b->file, strerror(errno));
-  }
-}
-
-static void map_file(struct bench *b) {
-  void *map =
-      mmap(NULL, b->size, PROT_READ, MAP_SHARED | MAP_POPULATE, b->fd, 0);
-  if (map == MAP_FAILED)
-    fail("%s: map: %s", b->file, strerror(errno));
-  b->map = map;
-}
-
 static void make_order(struct bench *b) {
-  uint64_t state = 2, n_pages = b->size / PAGE;
+  uint64_t state = 2, n_pages = b->rig->size / RIG_PAGE;
   b->order = calloc(b->n_ops, sizeof *b->order);
-  b->buf = aligned_alloc(PAGE, PAGE);
+  b->buf = aligned_alloc(RIG_PAGE, RIG_PAGE);
   if (!b->order || !b->buf)
-    fail("no memory");
+    rig_fail("no memory");
   for (size_t i = 0; i < b->n_ops; i++)
-    b->order[i] = (uint32_t)(next_random(&state) % n_pages);
-}
-
-/* Reads all of it, and holds it against the mapping. */
-static void warm(struct bench *b, cachet *c) {
-  uint8_t *chunk = malloc(CHUNK);
-  if (!chunk)
-    fail("no memory");
-  for (uint64_t done = 0; done < b->size; done += CHUNK) {
-    check(c, cachet_read(c, done, chunk, CHUNK));
-    if (memcmp(chunk, b->map + done, CHUNK) != 0)
-      fail("%s: other bytes were read than are there", b->file);
-  }
-  free(chunk);
+    b->order[i] = (uint32_t)(rig_random(&state) % n_pages);
 }
 
 /* A cache with room for everything. */
 static void open_local(struct bench *b) {
   struct cachet_options options = {.struct_size = sizeof options,
-                                   .cache_size = b->size + b->size / 4};
+                                   .cache_size =
+                                       b->rig->size + b->rig->size / 4};
   struct cachet_error err;
-  if (cachet_open(b->file, &options, &b->local, &err) != CACHET_OK)
-    fail("%s", err.message);
-  warm(b, b->local);
-  for (uint64_t addr = 0; addr < b->size; addr += PAGE) {
-    if (!cachet_is_cached(b->local, addr))
-      fail("%s: page %" PRIu64 " is not resident", b->file, addr / PAGE);
-  }
+  if (cachet_open(b->rig->file, &options, &b->handles[LOCAL], &err) !=
+      CACHET_OK)
+    rig_fail("%s", err.message);
+  rig_warm(b->rig, b->handles[LOCAL]);
+  rig_expect_resident(b->rig, b->handles[LOCAL]);
 }
 
-/* Where a program is that was built beside this one.  Bazel puts what a
- * program needs at run time into PROGRAM.runfiles. */
-static void find_program(const char *name, char path[PATH_MAX]) {
-  char self[PATH_MAX - 64];
-  ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-  self[n > 0 ? n : 0] = '\0';
-  snprintf(path, PATH_MAX, "%s.runfiles/cachetd/%s", self, name);
-}
-
-/* Runs a program, with its standard input from `stdin_fd` if that is not -1;
- * it ends with this one. */
-static pid_t spawn(const char *const argv[], int stdin_fd) {
-  pid_t pid = fork();
-  if (pid < 0)
-    fail("fork: %s", strerror(errno));
-  if (pid > 0)
-    return pid;
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (stdin_fd < 0 || dup2(stdin_fd, STDIN_FILENO) == STDIN_FILENO)
-    execv(argv[0], (char *const *)argv);
-  fprintf(stderr, "hot: %s: %s\n", argv[0], strerror(errno));
-  _exit(127);
-}
-
-/* A client that keeps next to nothing, so that each read goes to the daemon,
- * `*pid`, which may still have to come up.  It has no time-out: reads at the
- * gate take as long as the rows do. */
-static cachet *open_client(const char *socket, const char *image, pid_t *pid) {
-  char uri[160];
-  snprintf(uri, sizeof uri, "cachet+unix:///%s?socket=%s", image, socket);
-  struct cachet_options options = {.struct_size = sizeof options,
-                                   .flags = CACHET_NO_SHARED_MEMORY |
-                                            CACHET_NO_READAHEAD,
-                                   .cache_size = 64 << 10,
-                                   .request_timeout_ms = -1};
-  struct cachet_error err;
-  for (int tries = 0;; tries++) {
-    cachet *c;
-    enum cachet_status status = cachet_open(uri, &options, &c, &err);
-    if (status == CACHET_OK)
-      return c;
-    if (waitpid(*pid, NULL, WNOHANG) != 0) {
-      *pid = 0;
-      fail("the daemon that serves %s ended", image);
-    }
-    if (status != CACHET_E_CONN || tries == 1000)
-      fail("%s", err.message);
-    nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-  }
-}
-
-static void open_remote(struct bench *b) {
-  char path[PATH_MAX], image[128], listen[128], cache[32];
-  find_program("daemon/cachetd", path);
-  snprintf(image, sizeof image, "hot=%s", b->file);
-  snprintf(listen, sizeof listen, "unix:%s", b->socket);
-  snprintf(cache, sizeof cache, "%" PRIu64, b->size + b->size / 4);
-  const char *argv[] = {
-      path,           "--image", image,         "--listen", listen,
-      "--cache-size", cache,     "--log-level", "error",    NULL};
-  b->daemon = spawn(argv, -1);
-  b->remote = open_client(b->socket, "hot", &b->daemon);
-  warm(b, b->remote);
+static void open_daemon(struct bench *b) {
+  b->daemon = rig_start_daemon(b->rig, "daemon", b->rig->size + SPARE_CACHE);
+  cachet *shared = rig_open(b->daemon, "image", 0);
+  if (!cachet_is_shared(shared))
+    rig_fail("the daemon does not share its memory");
+  rig_warm(b->rig, shared);
+  rig_expect_resident(b->rig, shared);
+  b->handles[SHARED] = shared;
+  b->handles[SOCKET] = rig_open(b->daemon, "image",
+                                CACHET_NO_SHARED_MEMORY | CACHET_NO_READAHEAD);
+  rig_warm(b->rig, b->handles[SOCKET]);
 }
 
 static void read_behind_gate_done(void *arg, enum cachet_status status) {
   struct bench *b = arg;
-  check(b->behind, status);
+  rig_check(b->behind, status);
   b->n_behind--;
 }
 
 /* A daemon with 64 misses at its gate. */
 static void open_gated(struct bench *b) {
   static uint8_t bytes[GATE_N_CELLS];
-  char path[PATH_MAX];
-  int fds[2];
-  find_program("tests/bench/gate", path);
-  const char *argv[] = {path, b->file, b->gate_socket, NULL};
-  if (pipe2(fds, O_CLOEXEC) < 0)
-    fail("pipe: %s", strerror(errno));
-  b->gate_fd = fds[1];
-  b->gate = spawn(argv, fds[0]);
-  close(fds[0]);
-  b->behind = open_client(b->gate_socket, "gate", &b->gate);
-  b->gated = open_client(b->gate_socket, "gate", &b->gate);
-  warm(b, b->gated);
+  uint32_t flags = CACHET_NO_SHARED_MEMORY | CACHET_NO_READAHEAD;
+  b->gate = rig_server_new(b->rig, "gate");
+  const char *args[] = {"gate", b->rig->file, b->gate->socket, NULL};
+  rig_server_start(b->gate, "tests/bench/gate", args, true);
+  b->behind = rig_open(b->gate, "gate", flags);
+  b->handles[GATED] = rig_open(b->gate, "gate", flags);
+  rig_warm(b->rig, b->handles[GATED]);
   for (int i = 0; i < GATE_N_CELLS; i++) {
-    uint64_t addr = b->size + (uint64_t)i * GATE_CELL_LEN;
-    check(b->behind, cachet_read_async(b->behind, addr, &bytes[i], 1,
-                                       read_behind_gate_done, b, NULL));
+    uint64_t addr = b->rig->size + (uint64_t)i * GATE_CELL_LEN;
+    rig_check(b->behind, cachet_read_async(b->behind, addr, &bytes[i], 1,
+                                           read_behind_gate_done, b, NULL));
     b->n_behind++;
   }
   /* A connection's requests are taken in order: when this one is answered,
    * the others wait. */
-  check(b->behind, cachet_read(b->behind, 0, b->buf, PAGE));
+  rig_check(b->behind, cachet_read(b->behind, 0, b->buf, RIG_PAGE));
 }
 
 /* Waits for the reads at the gate: they must all be answered now. */
-static void close_gated(struct bench *b) {
+static void open_gate(struct bench *b) {
   if (b->n_behind != GATE_N_CELLS)
-    fail("a read passed the shut gate");
-  if (write(b->gate_fd, "", 1) != 1)
-    fail("open the gate: %s", strerror(errno));
+    rig_fail("a read passed the shut gate");
+  if (write(b->gate->stdin_fd, "", 1) != 1)
+    rig_fail("open the gate: %s", strerror(errno));
   while (b->n_behind > 0) {
     struct pollfd p = {.fd = cachet_fd(b->behind),
                        .events = cachet_events(b->behind)};
     poll(&p, 1, cachet_timeout_ms(b->behind));
-    check(b->behind, cachet_dispatch(b->behind));
+    rig_check(b->behind, cachet_dispatch(b->behind));
   }
-  cachet_close(b->gated);
+}
+
+static void close_all(struct bench *b) {
+  for (int i = 0; i < N_ACCESSES; i++)
+    cachet_close(b->handles[i]);
   cachet_close(b->behind);
+  rig_server_stop(b->daemon);
+  rig_server_stop(b->gate);
 }
 
 /* ---- Measuring ----------------------------------------------------------- */
 
-static double now_ns(void) {
-  struct timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
-  return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
-}
-
-static int compare_doubles(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-/* Sorts, and returns the middle. */
-static double median(double *values, size_t n) {
-  qsort(values, n, sizeof *values, compare_doubles);
-  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
 static double run_row(struct bench *b, const struct row *row) {
   size_t n = b->n_ops / row->divisor;
-  row->run(b, n);
-  double start = now_ns();
-  row->run(b, n);
-  return (now_ns() - start) / (double)n;
+  cachet *c = b->handles[row->access];
+  bool waits = row->access == SOCKET || row->access == GATED;
+  clockid_t clock = waits ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
+  row->run(b, c, n);
+  double start = rig_now_ns(clock);
+  row->run(b, c, n);
+  return (rig_now_ns(clock) - start) / (double)n;
 }
 
-static void print_row(const struct row *row, double *ns, double *ratios,
-                      size_t n_rounds) {
-  double middle = median(ns, n_rounds), ratio = median(ratios, n_rounds);
-  printf("%-28s %10.1f %10.1f %10.1f", row->name, middle, ns[0],
-         ns[n_rounds - 1]);
-  if (row != &rows[row->yardstick])
-    printf("  %6.2f x %s", ratio, rows[row->yardstick].name);
-  if (row->target > 0)
-    printf(", at most %.1f: %s", row->target,
-           ratio <= row->target ? "reached" : "MISSED");
+static const char *verdict(double value, double most) {
+  return value <= most ? "reached" : "MISSED";
+}
+
+/* The times of all rows: of row r in round i, at [r * n_rounds + i]. */
+static void print_row(const double *ns, enum row_id id, size_t n_rounds,
+                      double *scratch) {
+  const struct row *row = &rows[id];
+  const double *mine = ns + id * n_rounds;
+  memcpy(scratch, mine, n_rounds * sizeof *mine);
+  double middle = rig_median(scratch, n_rounds);
+  printf("%-34s %9.1f %9.1f %9.1f", row->name, middle, scratch[0],
+         scratch[n_rounds - 1]);
+  if (row->most_ns > 0)
+    printf("  at most %.1f ns: %s", row->most_ns,
+           verdict(middle, row->most_ns));
+  for (int i = 0; i < 2 && row->yardsticks[i].row != id; i++) {
+    const struct yardstick *y = &row->yardsticks[i];
+    const double *theirs = ns + y->row * n_rounds;
+    for (size_t round = 0; round < n_rounds; round++)
+      scratch[round] = mine[round] / theirs[round];
+    double ratio = rig_median(scratch, n_rounds);
+    printf("%s  %.2f x %s", i ? ";" : "", ratio, rows[y->row].name);
+    if (y->most > 0)
+      printf(", at most %.2f: %s", y->most, verdict(ratio, y->most));
+  }
   printf("\n");
 }
 
 static void measure(struct bench *b, size_t n_rounds) {
   double *ns = calloc(N_ROWS * n_rounds, sizeof *ns);
-  double *ratios = calloc(N_ROWS * n_rounds, sizeof *ratios);
-  if (!ns || !ratios)
-    fail("no memory");
-  uint64_t hits = cachet_hits(b->remote), misses = cachet_misses(b->remote);
-  for (size_t round = 0; round < n_rounds; round++) {
-    for (size_t row = 0; row < N_ROWS; row++)
-      ns[row * n_rounds + round] = run_row(b, &rows[row]);
-  }
-  hits = cachet_hits(b->remote) - hits;
-  misses = cachet_misses(b->remote) - misses;
-
-  for (size_t row = 0; row < N_ROWS; row++) {
+  double *scratch = calloc(n_rounds, sizeof *scratch);
+  const cachet *shared = b->handles[SHARED], *socket = b->handles[SOCKET];
+  if (!ns || !scratch)
+    rig_fail("no memory");
+  uint64_t misses = cachet_misses(shared), kept = cachet_hits(socket);
+  for (size_t group = 0; group < N_GROUPS; group++)
     for (size_t round = 0; round < n_rounds; round++)
-      ratios[row * n_rounds + round] =
-          ns[row * n_rounds + round] /
-          ns[rows[row].yardstick * n_rounds + round];
-  }
-  printf("%-28s %10s %10s %10s\n", "ns for each operation", "median", "min",
+      for (size_t row = groups[group]; row < groups[group + 1]; row++)
+        ns[row * n_rounds + round] = run_row(b, &rows[row]);
+  if (cachet_misses(shared) != misses)
+    rig_fail("pages left the daemon's cache meanwhile");
+  printf("%-34s %9s %9s %9s\n", "ns for each operation", "median", "min",
          "max");
   for (size_t row = 0; row < N_ROWS; row++)
-    print_row(&rows[row], ns + row * n_rounds, ratios + row * n_rounds,
-              n_rounds);
-  printf("\nOf %" PRIu64 " reads over the socket the client's own cache had "
-         "%" PRIu64 ".\n",
-         hits + misses, hits);
+    print_row(ns, row, n_rounds, scratch);
+  printf("Of %zu reads over the socket the client's own cache had %" PRIu64
+         ".\n\n",
+         2 * n_rounds * (b->n_ops / rows[SOCKET_READ].divisor),
+         cachet_hits(socket) - kept);
   free(ns);
-  free(ratios);
+  free(scratch);
 }
 
 /* ---- The command line ---------------------------------------------------- */
@@ -499,62 +457,41 @@ static int usage(void) {
   return 2;
 }
 
-/* A number from `min` to `max`, with K, M or G behind it. */
-static bool parse_number(const char *arg, uint64_t min, uint64_t max,
-                         uint64_t *out) {
-  char *end;
-  errno = 0;
-  uint64_t value = strtoull(arg, &end, 10), unit = 1;
-  if (arg[0] < '0' || arg[0] > '9' || errno)
-    return false;
-  const char *units = "KMG", *found = *end ? strchr(units, *end) : NULL;
-  if (found) {
-    unit <<= 10 * (found - units + 1);
-    end++;
-  }
-  if (*end || __builtin_mul_overflow(value, unit, &value))
-    return false;
-  *out = value;
-  return value >= min && value <= max;
-}
-
 static bool parse(int argc, char **argv, struct options *out) {
-  uint64_t size = 256 << 20, n_ops = 200000, n_rounds = 9;
+  uint64_t size = 256 << 20, n_ops = 100000, n_rounds = 21;
   for (int i = 1; i < argc; i += 2) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
     bool ok = false;
     if (strcmp(argv[i], "--rounds") == 0)
-      ok = parse_number(value, 1, 1000, &n_rounds);
+      ok = rig_parse_number(value, 1, 1000, &n_rounds);
     else if (strcmp(argv[i], "--ops") == 0)
-      ok = parse_number(value, 1000, 100000000, &n_ops);
+      ok = rig_parse_number(value, 1000, 100000000, &n_ops);
     else if (strcmp(argv[i], "--size") == 0)
-      ok = parse_number(value, CHUNK, 1ull << 40, &size);
+      ok = rig_parse_number(value, 128 << 20, 1ull << 40, &size);
     if (!ok)
       return false;
   }
-  *out = (struct options){size / CHUNK * CHUNK, n_ops, n_rounds};
+  *out = (struct options){size, n_ops, n_rounds};
   return true;
 }
 
 int main(int argc, char **argv) {
   struct options options;
+  static struct bench b;
   if (!parse(argc, argv, &options))
     return usage();
-  struct bench *b = &bench;
-  b->size = options.size;
-  b->n_ops = options.n_ops;
-  atexit(clean_up);
-  make_file(b);
-  map_file(b);
-  make_order(b);
-  open_local(b);
-  open_remote(b);
-  open_gated(b);
+  b.rig = rig_make(options.size);
+  b.n_ops = options.n_ops;
+  b.map = rig_map(b.rig);
+  make_order(&b);
+  open_local(&b);
+  open_daemon(&b);
+  open_gated(&b);
   printf("%zu rounds of %zu operations, a file of %" PRIu64 " MiB\n\n",
-         options.n_rounds, options.n_ops, options.size >> 20);
-  measure(b, options.n_rounds);
-  close_gated(b);
-  cachet_close(b->remote);
-  cachet_close(b->local);
+         options.n_rounds, options.n_ops, b.rig->size >> 20);
+  measure(&b, options.n_rounds);
+  open_gate(&b);
+  close_all(&b);
+  miss_measure(b.rig);
   return 0;
 }

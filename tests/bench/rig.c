@@ -1,0 +1,250 @@
+#include "tests/bench/rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct rig the_rig = {.fd = -1};
+static pid_t owner; /* whose rig it is: not a forked child's */
+
+/* ---- Failure and cleaning up --------------------------------------------- */
+
+static void clean_up(void) {
+  struct rig *rig = &the_rig;
+  if (getpid() != owner)
+    return;
+  for (unsigned i = 0; i < rig->n_servers; i++) {
+    rig_server_stop(&rig->servers[i]);
+    unlink(rig->servers[i].socket);
+  }
+  unlink(rig->file);
+  rmdir(rig->dir);
+}
+
+void rig_fail(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  fprintf(stderr, "%s: ", program_invocation_short_name);
+  vfprintf(stderr, format, args);
+  fputs("\n", stderr);
+  va_end(args);
+  exit(1);
+}
+
+void rig_fail_call(const cachet *c, enum cachet_status status) {
+  rig_fail("%s: %s", cachet_strerror(status), cachet_errmsg(c));
+}
+
+/* ---- The file ------------------------------------------------------------ */
+
+/* xorshift64*. */
+uint64_t rig_random(uint64_t *state) {
+  *state ^= *state >> 12;
+  *state ^= *state << 25;
+  *state ^= *state >> 27;
+  return *state * 0x2545f4914f6cdd1d;
+}
+
+/* By way of a copy: `out` may be the rig's. */
+static void name_in_dir(const struct rig *rig, const char *name,
+                        char out[RIG_PATH_LEN]) {
+  char path[RIG_PATH_LEN];
+  snprintf(path, sizeof path, "%s/%s", rig->dir, name);
+  memcpy(out, path, sizeof path);
+}
+
+static void make_dir(struct rig *rig) {
+  const char *tmp = getenv("TMPDIR");
+  /* Short enough for the address of a socket. */
+  if (!tmp || strlen(tmp) > 32)
+    tmp = "/tmp";
+  snprintf(rig->dir, sizeof rig->dir, "%s/cachetd-bench.XXXXXX", tmp);
+  if (!mkdtemp(rig->dir))
+    rig_fail("%s: make a directory: %s", rig->dir, strerror(errno));
+  owner = getpid();
+  atexit(clean_up);
+}
+
+struct rig *rig_make(uint64_t size) {
+  struct rig *rig = &the_rig;
+  uint64_t state = 1, *chunk = malloc(RIG_CHUNK);
+  if (!chunk)
+    rig_fail("no memory");
+  make_dir(rig);
+  rig->size = size / RIG_CHUNK * RIG_CHUNK;
+  name_in_dir(rig, "image", rig->file);
+  rig->fd = open(rig->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (rig->fd < 0)
+    rig_fail("%s: create: %s", rig->file, strerror(errno));
+  for (uint64_t done = 0; done < rig->size; done += RIG_CHUNK) {
+    for (size_t i = 0; i < RIG_CHUNK / sizeof *chunk; i++)
+      chunk[i] = rig_random(&state);
+    if (write(rig->fd, chunk, RIG_CHUNK) != RIG_CHUNK)
+      rig_fail("%s: write: %s", rig->file, strerror(errno));
+  }
+  free(chunk);
+  return rig;
+}
+
+const uint8_t *rig_map(const struct rig *rig) {
+  void *map =
+      mmap(NULL, rig->size, PROT_READ, MAP_SHARED | MAP_POPULATE, rig->fd, 0);
+  if (map == MAP_FAILED)
+    rig_fail("%s: map: %s", rig->file, strerror(errno));
+  return map;
+}
+
+/* ---- Servers ------------------------------------------------------------- */
+
+/* Where a program is that was built beside this one.  Bazel puts what a
+ * program needs at run time into PROGRAM.runfiles. */
+static void find_program(const char *name, char path[PATH_MAX]) {
+  char self[PATH_MAX - 64];
+  ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  self[n > 0 ? n : 0] = '\0';
+  snprintf(path, PATH_MAX, "%s.runfiles/cachetd/%s", self, name);
+}
+
+struct rig_server *rig_server_new(struct rig *rig, const char *name) {
+  if (rig->n_servers == RIG_MAX_SERVERS)
+    rig_fail("%s: too many servers", name);
+  struct rig_server *s = &rig->servers[rig->n_servers++];
+  s->stdin_fd = -1;
+  name_in_dir(rig, name, s->socket);
+  return s;
+}
+
+void rig_server_start(struct rig_server *s, const char *program,
+                      const char *const args[], bool has_stdin) {
+  char path[PATH_MAX];
+  int fds[2] = {-1, -1};
+  find_program(program, path);
+  if (has_stdin && pipe2(fds, O_CLOEXEC) < 0)
+    rig_fail("pipe: %s", strerror(errno));
+  s->pid = fork();
+  if (s->pid < 0)
+    rig_fail("fork: %s", strerror(errno));
+  if (s->pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (!has_stdin || dup2(fds[0], STDIN_FILENO) == STDIN_FILENO)
+      execv(path, (char *const *)args);
+    fprintf(stderr, "%s: %s\n", path, strerror(errno));
+    _exit(127);
+  }
+  if (has_stdin)
+    close(fds[0]);
+  s->stdin_fd = fds[1];
+}
+
+struct rig_server *rig_start_daemon(struct rig *rig, const char *name,
+                                    uint64_t cache_size) {
+  char image[128], listen[128], cache[32];
+  struct rig_server *s = rig_server_new(rig, name);
+  snprintf(image, sizeof image, "image=%s", rig->file);
+  snprintf(listen, sizeof listen, "unix:%s", s->socket);
+  snprintf(cache, sizeof cache, "%" PRIu64, cache_size);
+  const char *args[] = {
+      "cachetd",      "--image", image,         "--listen", listen,
+      "--cache-size", cache,     "--log-level", "error",    NULL};
+  rig_server_start(s, "daemon/cachetd", args, false);
+  return s;
+}
+
+void rig_server_stop(struct rig_server *s) {
+  if (s->pid <= 0)
+    return;
+  if (s->stdin_fd >= 0)
+    close(s->stdin_fd);
+  else
+    kill(s->pid, SIGTERM);
+  waitpid(s->pid, NULL, 0);
+  s->pid = 0;
+}
+
+/* ---- Clients ------------------------------------------------------------- */
+
+cachet *rig_open(struct rig_server *s, const char *image, uint32_t flags) {
+  char uri[160];
+  snprintf(uri, sizeof uri, "cachet+unix:///%s?socket=%s", image, s->socket);
+  struct cachet_options options = {.struct_size = sizeof options,
+                                   .flags = flags,
+                                   .cache_size = 64 << 10,
+                                   .request_timeout_ms = -1};
+  struct cachet_error err;
+  for (int tries = 0;; tries++) {
+    cachet *c;
+    enum cachet_status status = cachet_open(uri, &options, &c, &err);
+    if (status == CACHET_OK)
+      return c;
+    if (status != CACHET_E_CONN || tries == 1000)
+      rig_fail("%s", err.message);
+    nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+  }
+}
+
+void rig_warm(const struct rig *rig, cachet *c) {
+  uint8_t *read = malloc(RIG_CHUNK), *want = malloc(RIG_CHUNK);
+  if (!read || !want)
+    rig_fail("no memory");
+  for (uint64_t done = 0; done < rig->size; done += RIG_CHUNK) {
+    rig_check(c, cachet_read(c, done, read, RIG_CHUNK));
+    if (pread(rig->fd, want, RIG_CHUNK, (off_t)done) != RIG_CHUNK)
+      rig_fail("%s: read: %s", rig->file, strerror(errno));
+    if (memcmp(read, want, RIG_CHUNK) != 0)
+      rig_fail("%s: other bytes were read than are there", rig->file);
+  }
+  free(read);
+  free(want);
+}
+
+void rig_expect_resident(const struct rig *rig, const cachet *c) {
+  for (uint64_t addr = 0; addr < rig->size; addr += RIG_PAGE)
+    if (!cachet_is_cached(c, addr))
+      rig_fail("%s: page %" PRIu64 " is not resident", rig->file,
+               addr / RIG_PAGE);
+}
+
+/* ---- Numbers ------------------------------------------------------------- */
+
+double rig_now_ns(clockid_t clock) {
+  struct timespec ts;
+  clock_gettime(clock, &ts);
+  return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+double rig_median(double *values, size_t n) {
+  qsort(values, n, sizeof *values, compare_doubles);
+  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+bool rig_parse_number(const char *arg, uint64_t min, uint64_t max,
+                      uint64_t *out) {
+  char *end;
+  errno = 0;
+  uint64_t value = strtoull(arg, &end, 10), unit = 1;
+  if (arg[0] < '0' || arg[0] > '9' || errno)
+    return false;
+  const char *units = "KMG", *found = *end ? strchr(units, *end) : NULL;
+  if (found) {
+    unit <<= 10 * (found - units + 1);
+    end++;
+  }
+  if (*end || __builtin_mul_overflow(value, unit, &value))
+    return false;
+  *out = value;
+  return value >= min && value <= max;
+}

@@ -1,0 +1,95 @@
+/* rig: what the benchmarks stand on: a file of random bytes, daemons over it,
+ * clients of those, a clock.
+ *
+ * A rig fails by ending the program with status 1 and a story; whatever it made
+ * and started goes with the program then, as it does at a regular end.  One rig
+ * a program; the thread of main() only. */
+#ifndef TESTS_BENCH_RIG_H
+#define TESTS_BENCH_RIG_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include <cachet/cachet.h>
+
+enum { RIG_PAGE = 4096, RIG_CHUNK = 1 << 20, RIG_MAX_SERVERS = 4 };
+enum { RIG_PATH_LEN = 80 };
+
+/* A program that serves the file on a Unix socket. */
+struct rig_server {
+  pid_t pid;
+  int stdin_fd; /* the other end of its standard input, or -1: none */
+  char socket[RIG_PATH_LEN];
+};
+
+struct rig {
+  char dir[64], file[RIG_PATH_LEN];
+  uint64_t size; /* of the file: whole chunks */
+  int fd;
+  struct rig_server servers[RIG_MAX_SERVERS];
+  unsigned n_servers;
+};
+
+__attribute__((format(printf, 1, 2), noreturn)) void
+rig_fail(const char *format, ...);
+
+/* Fails unless the status is CACHET_OK. */
+__attribute__((noreturn)) void rig_fail_call(const cachet *c,
+                                             enum cachet_status status);
+static inline void rig_check(const cachet *c, enum cachet_status status) {
+  if (__builtin_expect(status != CACHET_OK, 0))
+    rig_fail_call(c, status);
+}
+
+/* Makes the file, in a directory of its own. */
+struct rig *rig_make(uint64_t size);
+
+/* Maps the file, every page of it, read-only and shared. */
+const uint8_t *rig_map(const struct rig *rig);
+
+/* Pseudo-random numbers, the same in every run; `*state` is not 0. */
+uint64_t rig_random(uint64_t *state);
+
+/* ---- Servers and clients ------------------------------------------------- */
+
+/* Starts a program that was built beside this one: with the arguments given,
+ * and a pipe as its standard input if `has_stdin`.  The caller composes its
+ * arguments with the server's socket, hence in two steps. */
+struct rig_server *rig_server_new(struct rig *rig, const char *name);
+void rig_server_start(struct rig_server *s, const char *program,
+                      const char *const args[], bool has_stdin);
+
+/* Starts a daemon that serves the file as "image". */
+struct rig_server *rig_start_daemon(struct rig *rig, const char *name,
+                                    uint64_t cache_size);
+
+/* Ends it, and waits for its end. */
+void rig_server_stop(struct rig_server *s);
+
+/* Opens an image of a server, which may still have to come up.  A handle
+ * without shared memory keeps next to nothing itself, so that each of its reads
+ * goes to the daemon.  No time-outs. */
+cachet *rig_open(struct rig_server *s, const char *image, uint32_t flags);
+
+/* Reads the whole file through the handle, and holds it against the file. */
+void rig_warm(const struct rig *rig, cachet *c);
+
+/* Fails unless all pages of the file are in the handle's cache. */
+void rig_expect_resident(const struct rig *rig, const cachet *c);
+
+/* ---- Numbers ------------------------------------------------------------- */
+
+double rig_now_ns(clockid_t clock);
+
+/* Sorts, and returns the middle. */
+double rig_median(double *values, size_t n);
+
+/* A number from `min` to `max`, with K, M or G behind it. */
+bool rig_parse_number(const char *arg, uint64_t min, uint64_t max,
+                      uint64_t *out);
+
+#endif
