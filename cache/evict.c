@@ -330,6 +330,25 @@ static bool wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
   return pc->used + free_len > pc->budget && policy_len(&pc->policy) > 0;
 }
 
+/* How much is missing; 0: it is reserved. */
+static uint64_t reserve_or_miss(struct page_cache *pc, struct mirror *m,
+                                uint64_t len) {
+  pthread_mutex_lock(&pc->lock);
+  charge_meta_locked(pc, m);
+  bool fits = pc->used + len <= pc->budget;
+  uint64_t over = fits ? 0 : pc->used + len - pc->budget;
+  if (fits)
+    pc->used += len;
+  if (pc->has_evictor && wants_room_locked(pc, high_free(pc) / 2))
+    pthread_cond_signal(&pc->wanted);
+  pthread_mutex_unlock(&pc->lock);
+  return over;
+}
+
+bool budget_try_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
+  return reserve_or_miss(pc, m, len) == 0;
+}
+
 bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
   if (len > pc->budget)
     return false;
@@ -339,16 +358,8 @@ bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
   /* Others may take what we freed, and victims may be pinned: ask for more
    * each time, and after a while do without. */
   for (int tries = 0; tries < 8; tries++) {
-    pthread_mutex_lock(&pc->lock);
-    charge_meta_locked(pc, m);
-    bool fits = pc->used + len <= pc->budget;
-    uint64_t over = fits ? 0 : pc->used + len - pc->budget;
-    if (fits)
-      pc->used += len;
-    if (pc->has_evictor && wants_room_locked(pc, high_free(pc) / 2))
-      pthread_cond_signal(&pc->wanted);
-    pthread_mutex_unlock(&pc->lock);
-    if (fits)
+    uint64_t over = reserve_or_miss(pc, m, len);
+    if (!over)
       return true;
     if (!evict(pc, (over > least ? over : least) << tries) &&
         !janitor_sweep_words(m))

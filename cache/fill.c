@@ -407,6 +407,38 @@ static void finish(struct fill *fill, uint64_t reserved) {
   fetches_done(verdicts);
 }
 
+/* More than this is not copied on a thread that serves hits. */
+#define TRY_MAX_LEN (64u << 10)
+
+/* Reads and writes a fill's pages, if that needs no wait. */
+static bool try_pages(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  if (m->source->ops->try_read(m->source, fill->first << m->page_shift,
+                               fill->bytes, fill_len(fill)) < 0)
+    return false;
+  if (write_pages(fill) == 0)
+    return true;
+  mirror_punch(m, fill->first, fill->count);
+  return false;
+}
+
+bool fill_try_run(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  uint64_t len = (uint64_t)fill->count << m->page_shift;
+  if (!m->source->ops->try_read || len > TRY_MAX_LEN ||
+      !budget_try_reserve(m->cache, m, len))
+    return false;
+  fill->bytes = malloc(len);
+  if (fill->bytes && try_pages(fill)) {
+    finish(fill, len);
+    return true;
+  }
+  free(fill->bytes);
+  fill->bytes = NULL;
+  budget_release(m->cache, len);
+  return false;
+}
+
 void fill_run(struct fill *fill) {
   struct mirror *m = fill->mirror;
   struct page_cache *pc = m->cache;

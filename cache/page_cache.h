@@ -199,6 +199,11 @@ void fetch_fini(struct fetch *f);
  * wakes who waits.  Blocks on the source. */
 void fill_run(struct fill *fill);
 
+/* The same for a thread that must not wait: false, and nothing done, unless the
+ * source can bring the pages at once and there is room for them.  A few pages
+ * only: it copies them. */
+bool fill_try_run(struct fill *fill);
+
 /* Ends a fill that will not be run, with an error for who waits. */
 void fill_abandon(struct fill *fill, int error);
 

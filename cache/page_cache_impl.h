@@ -143,6 +143,9 @@ void image_unref(struct image *img);
 bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len);
 void budget_release(struct page_cache *pc, uint64_t len);
 
+/* The same without evicting anything. */
+bool budget_try_reserve(struct page_cache *pc, struct mirror *m, uint64_t len);
+
 /* Punches what is not pinned of a range of a retired mirror, whose evictions
  * are over. */
 void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count);

@@ -24,6 +24,10 @@ struct source_ops {
    * opened, also while it was being read.  Several threads at once. */
   int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
+  /* As read(), for a thread that must not wait: -EAGAIN if it would have to.
+   * May be NULL. */
+  int (*try_read)(struct source *src, uint64_t offset, void *buf, size_t len);
+
   /* Looks whether the image is still the one that was opened.  0 with `*out`
    * NULL if it is; 0 with a newly opened source if not; a negative errno if
    * that cannot be told.  Not twice at once for one image.  May be NULL. */

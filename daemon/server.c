@@ -75,8 +75,12 @@ static void fill_job_abandon(struct job *job) {
   fill_abandon(fill, -ECANCELED);
 }
 
+/* On the worker that asked.  What the kernel has in memory is not worth two
+ * changes of threads. */
 static void hosted_submit(void *arg, struct fill *fill) {
   struct hosted *h = arg;
+  if (fill_try_run(fill))
+    return;
   struct fill_job *f = malloc(sizeof *f);
   if (!f) {
     fill_abandon(fill, -ENOMEM);

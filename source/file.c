@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* What tells one version of a file from another. */
@@ -78,13 +79,9 @@ static int read_all(int fd, uint64_t offset, char *buf, size_t len) {
   return 0;
 }
 
-static int file_read(struct source *src, uint64_t offset, void *buf,
-                     size_t len) {
-  struct file_source *f = file_of(src);
-  int r = read_all(f->fd, offset, buf, len);
-  if (r < 0 && r != -ESTALE)
-    return r;
-  /* After the read: what we read is of this version, or of a later one. */
+/* After a read, so that what was read is of this version, or of a later one.
+ * `r` is the read's result. */
+static int check_version(const struct file_source *f, int r) {
   struct version now;
   int s = version_of(f->fd, &now);
   if (s < 0)
@@ -93,6 +90,25 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
     return -ESTALE;
   /* Short, and yet unchanged: it is our view of it that is wrong. */
   return r == -ESTALE ? -EIO : 0;
+}
+
+static int file_read(struct source *src, uint64_t offset, void *buf,
+                     size_t len) {
+  struct file_source *f = file_of(src);
+  int r = read_all(f->fd, offset, buf, len);
+  if (r < 0 && r != -ESTALE)
+    return r;
+  return check_version(f, r);
+}
+
+/* What the kernel has in memory; a file system that cannot tell says no. */
+static int file_try_read(struct source *src, uint64_t offset, void *buf,
+                         size_t len) {
+  struct file_source *f = file_of(src);
+  struct iovec v = {buf, len};
+  if (preadv2(f->fd, &v, 1, (off_t)offset, RWF_NOWAIT) != (ssize_t)len)
+    return -EAGAIN;
+  return check_version(f, 0) < 0 ? -EAGAIN : 0; /* for who may look closer */
 }
 
 /* The path may be gone, or no longer ours to open, or not known.  What we hold
@@ -134,6 +150,7 @@ static void file_close(struct source *src) {
 static const struct source_ops file_ops = {
     .kind = "file",
     .read = file_read,
+    .try_read = file_try_read,
     .reopen = file_reopen,
     .advise = file_advise,
     .close = file_close,

@@ -322,6 +322,54 @@ TEST_F(FillTest, AWaiterOnAnotherThreadIsWoken) {
   EXPECT_EQ(first.n_done, 1);
 }
 
+TEST_F(FillTest, ATryBringsThePagesIfNothingHasToWait) {
+  source_.AnswerAtOnce();
+  Waiter w;
+  Start(&w, 7, 3);
+  ASSERT_TRUE(fill_try_run(fills_.front()));
+  fills_.clear();
+  EXPECT_EQ(w.n_done, 1);
+  EXPECT_TRUE(IsResident(9));
+  EXPECT_TRUE(Correct(fetch_bytes(&w.f, 8), 8));
+}
+
+TEST_F(FillTest, ATryThatWouldHaveToWaitChangesNothing) {
+  Waiter w;
+  Start(&w, 7);
+  EXPECT_FALSE(fill_try_run(fills_.front()));
+  EXPECT_EQ(w.n_done, 0);
+  EXPECT_EQ(source_.n_reads(), 0);
+  RunAll();
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_TRUE(IsResident(7));
+}
+
+TEST_F(FillTest, ATryThatFailsIsLeftToARead) {
+  source_.AnswerAtOnce();
+  source_.FailReads(EIO, 1);
+  Waiter w;
+  Start(&w, 7);
+  EXPECT_FALSE(fill_try_run(fills_.front()));
+  EXPECT_EQ(mirror_page_bytes(mirror_), 0u);
+  RunAll();
+  EXPECT_EQ(w.f.status, 0);
+}
+
+TEST_F(FillTest, ATryEvictsNothingAndCopiesOnlyAFewPages) {
+  source_.AnswerAtOnce();
+  for (uint64_t page = 0; page < 90; page += 10) {
+    Waiter w;
+    Start(&w, page, 10);
+    RunAll();
+  }
+  Waiter many;
+  ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
+  Start(&many, 0, 64);
+  EXPECT_FALSE(fill_try_run(fills_.front()));
+  RunAll();
+  EXPECT_EQ(many.f.status, 0);
+}
+
 // With no `submit`, the fetch reads on the calling thread.
 TEST(FillInProcess, AFetchRunsItsOwnFills) {
   FakeSource source(100 * kPage);

@@ -187,4 +187,24 @@ TEST_F(FileTest, AReadErrorIsPassedOn) {
   EXPECT_EQ(src->ops->read(src.get(), 0, nullptr, 100), -EFAULT);
 }
 
+TEST_F(FileTest, ATryReadsWhatTheKernelHasOrSaysThatItWouldWait) {
+  auto src = Open();
+  Read(src, 0, 10000, &bytes_); // now the kernel has it
+  std::string tried(1000, '?');
+  int r = src->ops->try_read(src.get(), 9000, &tried[0], 1000);
+  // A file system without RWF_NOWAIT may always say that it would wait.
+  if (r == 0) {
+    EXPECT_EQ(tried, std::string(1000, 'a'));
+  } else {
+    EXPECT_EQ(r, -EAGAIN);
+  }
+}
+
+TEST_F(FileTest, ATryOfAChangedFileIsLeftToARead) {
+  auto src = Open();
+  ASSERT_EQ(truncate(path_.c_str(), 5000), 0);
+  char byte;
+  EXPECT_EQ(src->ops->try_read(src.get(), 0, &byte, 1), -EAGAIN);
+}
+
 } // namespace

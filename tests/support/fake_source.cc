@@ -10,7 +10,7 @@ struct FakeSource::State {
   std::condition_variable changed;
   uint64_t size = 0, version = 1, n_bytes = 0;
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
-  bool shut = false;
+  bool shut = false, at_once = false;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
   std::map<uint64_t, int> bad;
 };
@@ -58,6 +58,16 @@ struct FakeOps {
     return s.version == o->version ? 0 : -ESTALE;
   }
 
+  static int TryRead(source *src, uint64_t offset, void *buf, size_t len) {
+    FakeSource::State &s = *Of(src)->state;
+    {
+      std::lock_guard<std::mutex> lock(s.mutex);
+      if (!s.at_once)
+        return -EAGAIN;
+    }
+    return Read(src, offset, buf, len);
+  }
+
   static int Reopen(source *src, source **out) {
     Opened *o = Of(src);
     std::lock_guard<std::mutex> lock(o->state->mutex);
@@ -81,8 +91,9 @@ struct FakeOps {
   static source *Make(const std::shared_ptr<FakeSource::State> &state);
 };
 
-static const source_ops kFakeOps = {"fake", FakeOps::Read, FakeOps::Reopen,
-                                    nullptr, FakeOps::Close};
+static const source_ops kFakeOps = {"fake",           FakeOps::Read,
+                                    FakeOps::TryRead, FakeOps::Reopen,
+                                    nullptr,          FakeOps::Close};
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
   return &(new Opened{{&kFakeOps, state->size, 0}, state, state->version})
@@ -138,6 +149,11 @@ void FakeSource::OpenGate() {
 void FakeSource::AwaitReadsAtGate(int n) {
   std::unique_lock<std::mutex> lock(state_->mutex);
   state_->changed.wait(lock, [&] { return state_->n_at_gate >= n; });
+}
+
+void FakeSource::AnswerAtOnce() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->at_once = true;
 }
 
 int FakeSource::n_reads() const {

@@ -35,6 +35,9 @@ public:
   // Waits until `n` reads stand at the gate.
   void AwaitReadsAtGate(int n);
 
+  // From here on reads that must not wait do not have to.
+  void AnswerAtOnce();
+
   int n_reads() const;
   uint64_t n_bytes() const;
   int n_closed() const;
