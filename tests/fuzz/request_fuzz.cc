@@ -111,7 +111,7 @@ std::vector<uint8_t> Converse(int fd, const std::vector<uint8_t> &bytes) {
   bool sending = true;
   for (;;) {
     pollfd p = {fd, short(POLLIN | (sending ? POLLOUT : 0)), 0};
-    if (poll(&p, 1, 20000) <= 0) {
+    if (poll(&p, 1, 60000) <= 0) {
       fprintf(stderr, "the server neither answers nor closes\n");
       abort();
     }
