@@ -1,6 +1,6 @@
 /* fanout: what many processes that read one image through one daemon cost.
  *
- *   fanout [--rounds N] [--ops N] [--size SIZE]
+ *   fanout [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]
  *
  * Makes a file of SIZE bytes (256M) and starts a daemon over it, the cache of
  * which has room for all of it.  Then, for 1, 8 and 32 processes: so many
@@ -11,6 +11,9 @@
  *
  * Memory is PSS (proc(5)), the clients' and the daemon's together, after the
  * rounds: each client has read all of the image by then.
+ *
+ * --piece is what is written of the file at once (1M): rig_make() says what
+ * that does to a plain mapping.
  *
  * Targets are reported and judge nothing: exit status 0 unless something
  * failed, then 1; 2 for a bad command line. */
@@ -36,7 +39,7 @@ enum { MAX_READERS = 32, KIB_A_PROCESS = 1024 };
 #define LEAST_RATE 0.8
 
 struct options {
-  uint64_t size, n_ops, n_rounds;
+  uint64_t size, piece, n_ops, n_rounds;
 };
 
 /* What a group's processes share. */
@@ -250,7 +253,7 @@ static void measure(const struct options *o, const struct rig *rig,
 /* ---- The command line ---------------------------------------------------- */
 
 static bool parse(int argc, char **argv, struct options *out) {
-  *out = (struct options){256 << 20, 640000, 9};
+  *out = (struct options){256 << 20, RIG_CHUNK, 640000, 9};
   for (int i = 1; i < argc; i += 2) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
     bool ok = false;
@@ -260,6 +263,8 @@ static bool parse(int argc, char **argv, struct options *out) {
       ok = rig_parse_number(value, 1000, 100000000, &out->n_ops);
     else if (strcmp(argv[i], "--size") == 0)
       ok = rig_parse_number(value, 1 << 20, 1ull << 40, &out->size);
+    else if (strcmp(argv[i], "--piece") == 0)
+      ok = rig_parse_piece(value, &out->piece);
     if (!ok)
       return false;
   }
@@ -270,15 +275,16 @@ int main(int argc, char **argv) {
   static const unsigned counts[] = {1, 8, MAX_READERS};
   struct options options;
   if (!parse(argc, argv, &options)) {
-    fputs("usage: fanout [--rounds N] [--ops N] [--size SIZE]\n", stderr);
+    fputs("usage: fanout [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]\n",
+          stderr);
     return 2;
   }
-  struct rig *rig = rig_make(options.size);
+  struct rig *rig = rig_make(options.size, options.piece);
   struct rig_server *daemon =
       rig_start_daemon(rig, "daemon", rig->size + SPARE_CACHE);
   printf("%" PRIu64 " rounds of %" PRIu64 " pages, a file of %" PRIu64
-         " MiB\n\n",
-         options.n_rounds, options.n_ops, rig->size >> 20);
+         " MiB, written %" PRIu64 " KiB at a time\n\n",
+         options.n_rounds, options.n_ops, rig->size >> 20, options.piece >> 10);
   fflush(stdout); /* what is buffered is not the children's to print */
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
     measure(&options, rig, daemon, counts[i]);

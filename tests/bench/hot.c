@@ -1,6 +1,6 @@
 /* hot: what a warm read costs, beside what it is measured against; and a miss.
  *
- *   hot [--rounds N] [--ops N] [--size SIZE]
+ *   hot [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]
  *
  * Makes a file of SIZE bytes (256M) and reads it at random: from a plain
  * mapping, with memcpy and pread, through a handle in this process, and from a
@@ -22,6 +22,9 @@
  *
  * The miss comes last, on one processor: miss.c.
  *
+ * --piece is what is written of the file at once (1M): rig_make() says what
+ * that does to a plain mapping.
+ *
  * Targets are reported and judge nothing: exit status 0 unless something
  * failed, then 1; 2 for a bad command line. */
 #include <errno.h>
@@ -37,8 +40,8 @@
 #include "tests/bench/rig.h"
 
 struct options {
-  uint64_t size; /* of the file */
-  size_t n_ops;  /* in a row and round */
+  uint64_t size, piece; /* of the file */
+  size_t n_ops;         /* in a row and round */
   size_t n_rounds;
 };
 
@@ -453,12 +456,13 @@ static void measure(struct bench *b, size_t n_rounds) {
 /* ---- The command line ---------------------------------------------------- */
 
 static int usage(void) {
-  fputs("usage: hot [--rounds N] [--ops N] [--size SIZE]\n", stderr);
+  fputs("usage: hot [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]\n",
+        stderr);
   return 2;
 }
 
 static bool parse(int argc, char **argv, struct options *out) {
-  uint64_t size = 256 << 20, n_ops = 100000, n_rounds = 21;
+  uint64_t size = 256 << 20, n_ops = 100000, n_rounds = 21, piece = RIG_CHUNK;
   for (int i = 1; i < argc; i += 2) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
     bool ok = false;
@@ -468,10 +472,12 @@ static bool parse(int argc, char **argv, struct options *out) {
       ok = rig_parse_number(value, 1000, 100000000, &n_ops);
     else if (strcmp(argv[i], "--size") == 0)
       ok = rig_parse_number(value, 128 << 20, 1ull << 40, &size);
+    else if (strcmp(argv[i], "--piece") == 0)
+      ok = rig_parse_piece(value, &piece);
     if (!ok)
       return false;
   }
-  *out = (struct options){size, n_ops, n_rounds};
+  *out = (struct options){size, piece, n_ops, n_rounds};
   return true;
 }
 
@@ -480,15 +486,17 @@ int main(int argc, char **argv) {
   static struct bench b;
   if (!parse(argc, argv, &options))
     return usage();
-  b.rig = rig_make(options.size);
+  b.rig = rig_make(options.size, options.piece);
   b.n_ops = options.n_ops;
   b.map = rig_map(b.rig);
   make_order(&b);
   open_local(&b);
   open_daemon(&b);
   open_gated(&b);
-  printf("%zu rounds of %zu operations, a file of %" PRIu64 " MiB\n\n",
-         options.n_rounds, options.n_ops, b.rig->size >> 20);
+  printf("%zu rounds of %zu operations, a file of %" PRIu64
+         " MiB, written %" PRIu64 " KiB at a time\n\n",
+         options.n_rounds, options.n_ops, b.rig->size >> 20,
+         options.piece >> 10);
   measure(&b, options.n_rounds);
   open_gate(&b);
   close_all(&b);

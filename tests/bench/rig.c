@@ -74,7 +74,14 @@ static void make_dir(struct rig *rig) {
   atexit(clean_up);
 }
 
-struct rig *rig_make(uint64_t size) {
+static void write_chunk(const struct rig *rig, const uint64_t *chunk,
+                        size_t piece) {
+  for (size_t i = 0; i < RIG_CHUNK; i += piece)
+    if (write(rig->fd, (const char *)chunk + i, piece) != (ssize_t)piece)
+      rig_fail("%s: write: %s", rig->file, strerror(errno));
+}
+
+struct rig *rig_make(uint64_t size, size_t piece) {
   struct rig *rig = &the_rig;
   uint64_t state = 1, *chunk = malloc(RIG_CHUNK);
   if (!chunk)
@@ -88,8 +95,7 @@ struct rig *rig_make(uint64_t size) {
   for (uint64_t done = 0; done < rig->size; done += RIG_CHUNK) {
     for (size_t i = 0; i < RIG_CHUNK / sizeof *chunk; i++)
       chunk[i] = rig_random(&state);
-    if (write(rig->fd, chunk, RIG_CHUNK) != RIG_CHUNK)
-      rig_fail("%s: write: %s", rig->file, strerror(errno));
+    write_chunk(rig, chunk, piece);
   }
   free(chunk);
   return rig;
@@ -192,9 +198,12 @@ cachet *rig_open(struct rig_server *s, const char *image, uint32_t flags) {
 }
 
 void rig_warm(const struct rig *rig, cachet *c) {
-  uint8_t *read = malloc(RIG_CHUNK), *want = malloc(RIG_CHUNK);
-  if (!read || !want)
+  /* Not from malloc(3), which may keep it: memory is a subject here. */
+  uint8_t *read = mmap(NULL, 2 * RIG_CHUNK, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (read == MAP_FAILED)
     rig_fail("no memory");
+  uint8_t *want = read + RIG_CHUNK;
   for (uint64_t done = 0; done < rig->size; done += RIG_CHUNK) {
     rig_check(c, cachet_read(c, done, read, RIG_CHUNK));
     if (pread(rig->fd, want, RIG_CHUNK, (off_t)done) != RIG_CHUNK)
@@ -202,8 +211,7 @@ void rig_warm(const struct rig *rig, cachet *c) {
     if (memcmp(read, want, RIG_CHUNK) != 0)
       rig_fail("%s: other bytes were read than are there", rig->file);
   }
-  free(read);
-  free(want);
+  munmap(read, 2 * RIG_CHUNK);
 }
 
 void rig_expect_resident(const struct rig *rig, const cachet *c) {
@@ -247,4 +255,9 @@ bool rig_parse_number(const char *arg, uint64_t min, uint64_t max,
     return false;
   *out = value;
   return value >= min && value <= max;
+}
+
+bool rig_parse_piece(const char *arg, uint64_t *out) {
+  return rig_parse_number(arg, RIG_PAGE, RIG_CHUNK, out) &&
+         (*out & (*out - 1)) == 0;
 }

@@ -45,8 +45,12 @@ static inline void rig_check(const cachet *c, enum cachet_status status) {
     rig_fail_call(c, status);
 }
 
-/* Makes the file, in a directory of its own. */
-struct rig *rig_make(uint64_t size);
+/* Makes the file, in a directory of its own, with writes of `piece` bytes, a
+ * power of two from a page to a chunk.  The kernel may keep what was written at
+ * once in memory that is contiguous, which shortens the processor's way to a
+ * page.  A daemon's memory is made of single pages: with a `piece` of one the
+ * file lies in memory just as scattered. */
+struct rig *rig_make(uint64_t size, size_t piece);
 
 /* Maps the file, every page of it, read-only and shared. */
 const uint8_t *rig_map(const struct rig *rig);
@@ -87,6 +91,9 @@ double rig_now_ns(clockid_t clock);
 
 /* Sorts, and returns the middle. */
 double rig_median(double *values, size_t n);
+
+/* A size for rig_make(). */
+bool rig_parse_piece(const char *arg, uint64_t *out);
 
 /* A number from `min` to `max`, with K, M or G behind it. */
 bool rig_parse_number(const char *arg, uint64_t min, uint64_t max,
