@@ -2,53 +2,14 @@
 # The systemd units are well formed, and a daemon that systemd starts for a
 # socket takes it, says when it is ready and when it stops, and serves it.
 #
-#   systemd_test.sh CACHETD CACHET SERVICE SOCKET
+#   systemd_test.sh CHECKS CACHETD CACHET SERVICE SOCKET
 #
 # Needs no systemd that runs: systemd-socket-activate plays its part.
-set -uo pipefail
-
-cachetd=$(realpath -- "$1")
-cachet=$(realpath -- "$2")
-service=$(realpath -- "$3")
-socket=$(realpath -- "$4")
-failures=0
-pids=()
-
-# Not TEST_TMPDIR: a socket's path has at most 107 characters.
-work=$(mktemp -d /tmp/cachetd-systemd.XXXXXX)
-clean_up() {
-  local pid
-  for pid in "${pids[@]}"; do
-    kill -KILL "$pid" 2>/dev/null
-    wait "$pid" 2>/dev/null # lest the shell report it
-  done
-  rm -rf -- "$work"
-}
-trap clean_up EXIT
-
-# check NAME COMMAND...: prints whether the command succeeds.
-check() {
-  local name=$1
-  shift
-  if "$@"; then
-    echo "ok - $name"
-  else
-    echo "not ok - $name"
-    failures=$((failures + 1))
-  fi
-}
-
-# eventually COMMAND...: repeats it until it succeeds, for at most 20 s.
-eventually() {
-  local deadline=$((SECONDS + 20))
-  until "$@"; do
-    if ((SECONDS >= deadline)); then
-      echo "gave up after 20 s: $*"
-      return 1
-    fi
-    sleep 0.05
-  done
-}
+source "$1"
+cachetd=$(realpath -- "$2")
+cachet=$(realpath -- "$3")
+service=$(realpath -- "$4")
+socket=$(realpath -- "$5")
 
 # Verifies copies of the units that start the daemon that was built.  Anything
 # said of them is a fault, though only some faults give a bad status.
@@ -107,16 +68,6 @@ lists_the_image() {
   "$cachet" ls --socket "$work/sock" </dev/null | tee "$work/ls" |
     grep -q disk || {
     cat -- "$work/ls"
-    return 1
-  }
-}
-
-exits_0_on_sigterm() {
-  local status=0
-  kill -TERM "$daemon" || return 1
-  wait "$daemon" || status=$?
-  [ "$status" -eq 0 ] || {
-    echo "exit status $status"
     return 1
   }
 }
