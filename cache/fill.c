@@ -325,7 +325,6 @@ static int write_pages(struct fill *fill) {
 /* Hands the outcome to who waits; returns those whose last wait it was. */
 static struct fetch *notify_locked(struct fill *fill) {
   struct fetch *woken = NULL;
-  fill->done = true;
   for (struct fetch_link *l = fill->links; l; l = l->next) {
     struct fetch *f = l->fetch;
     for (uint32_t i = 0; i < fill->count; i++)

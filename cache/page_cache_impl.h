@@ -41,9 +41,8 @@ struct fill {
 
   struct fetch_link *links; /* the lock: who waits */
   bool stale;               /* the lock: invalidated since it began */
-  bool done;                /* the lock */
 
-  /* Written by who runs it, before `done`; then fixed. */
+  /* Written by who runs it, before it ends; then fixed. */
   uint8_t *bytes;
   int status;
   uint64_t bad; /* pages that failed: bit i is page first + i */

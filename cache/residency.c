@@ -24,17 +24,3 @@ bool residency_move(uint8_t *word, enum residency from, enum residency to) {
   return __atomic_compare_exchange_n(word, &expected, (uint8_t)to, false,
                                      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
-
-const char *residency_name(enum residency r) {
-  switch (r) {
-  case PAGE_ABSENT:
-    return "ABSENT";
-  case PAGE_FILLING:
-    return "FILLING";
-  case PAGE_RESIDENT:
-    return "RESIDENT";
-  case PAGE_EVICTING:
-    return "EVICTING";
-  }
-  return "?";
-}

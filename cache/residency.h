@@ -40,8 +40,6 @@ static inline enum residency residency_look(const uint8_t *word) {
  * Asserts that the table above allows it. */
 bool residency_move(uint8_t *word, enum residency from, enum residency to);
 
-const char *residency_name(enum residency r);
-
 #ifdef __cplusplus
 }
 #endif
