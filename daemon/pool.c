@@ -1,7 +1,19 @@
+/* Idle threads lie on a stack, and each sleeps on a semaphore of its own.  No
+ * runnable job waits while a thread sleeps:
+ *
+ *   - a thread sleeps only when it finds none, and says so under the lock;
+ *   - a submit takes a sleeper off the stack and wakes it;
+ *   - a job that ends makes at most one other runnable, and its thread looks
+ *     next; if it takes another, a submit woke someone for that, who looks too.
+ *
+ * It is no condition variable because glibc's loses wake-ups where several
+ * threads wait, up to 2.40 (sourceware.org/bugzilla, 25847). */
 #include "daemon/pool.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -13,8 +25,8 @@ struct lane {
 struct pool {
   /* A leaf: nothing is called under it. */
   pthread_mutex_t lock;
-  pthread_cond_t work; /* a lane may have become runnable, or `stopping` */
-  struct lane *lanes;  /* guarded by lock, as is all below */
+  struct idle *idle; /* a stack; guarded by lock, as is all below */
+  struct lane *lanes;
   unsigned n_lanes;    /* fixed */
   unsigned n_blocking; /* threads that run jobs of lanes but the last */
   unsigned next_lane;  /* whose turn it is */
@@ -26,12 +38,17 @@ struct pool {
   unsigned n_threads, n_started;
 };
 
+/* A thread that sleeps; on its stack. */
+struct idle {
+  struct idle *next;
+  sem_t wake;
+};
+
 struct pool *pool_new(unsigned n_threads, unsigned n_lanes) {
   struct pool *pool = calloc(1, sizeof *pool);
   if (!pool)
     return NULL;
   pthread_mutex_init(&pool->lock, NULL);
-  pthread_cond_init(&pool->work, NULL);
   pool->lanes = calloc(n_lanes, sizeof *pool->lanes);
   pool->threads = calloc(n_threads, sizeof *pool->threads);
   if (!pool->lanes || !pool->threads) {
@@ -75,39 +92,60 @@ static void pool_count(struct pool *pool, struct lane *lane, int by) {
     pool->n_blocking += (unsigned)by;
 }
 
-/* The next job in turn, and its lane; NULL if there is none that may run. */
-static struct job *pool_take_locked(struct pool *pool, struct lane **out) {
+/* The lane whose turn it is among those that may run; NULL: none. */
+static struct lane *pool_next_lane_locked(struct pool *pool) {
   for (unsigned i = 0; i < pool->n_lanes; i++) {
-    unsigned at = (pool->next_lane + i) % pool->n_lanes;
-    struct lane *lane = &pool->lanes[at];
-    if (!pool_lane_may_run(pool, lane))
-      continue;
-    pool->next_lane = at + 1;
-    pool_count(pool, lane, 1);
-    *out = lane;
-    return lane_pop(lane);
+    struct lane *lane = &pool->lanes[(pool->next_lane + i) % pool->n_lanes];
+    if (pool_lane_may_run(pool, lane))
+      return lane;
   }
   return NULL;
 }
 
+/* The thread cannot be gone before the post is over: it needs the lock. */
+static void pool_wake_one_locked(struct pool *pool) {
+  struct idle *idle = pool->idle;
+  if (!idle)
+    return;
+  pool->idle = idle->next;
+  sem_post(&idle->wake);
+}
+
+/* Gives back the lock while it sleeps. */
+static void pool_sleep_locked(struct pool *pool, struct idle *self) {
+  self->next = pool->idle;
+  pool->idle = self;
+  pthread_mutex_unlock(&pool->lock);
+  while (sem_wait(&self->wake) < 0 && errno == EINTR)
+    ;
+  pthread_mutex_lock(&pool->lock);
+}
+
+/* Takes the lane's first job and runs it. */
+static void pool_run_locked(struct pool *pool, struct lane *lane) {
+  struct job *job = lane_pop(lane);
+  pool->next_lane = (unsigned)(lane - pool->lanes) + 1;
+  pool_count(pool, lane, 1);
+  pthread_mutex_unlock(&pool->lock);
+  job->run(job);
+  pthread_mutex_lock(&pool->lock);
+  pool_count(pool, lane, -1);
+}
+
 static void *pool_thread(void *arg) {
   struct pool *pool = arg;
-  struct lane *lane;
+  struct idle self;
+  sem_init(&self.wake, 0, 0);
   pthread_mutex_lock(&pool->lock);
   while (!pool->stopping) {
-    struct job *job = pool_take_locked(pool, &lane);
-    if (!job) {
-      pthread_cond_wait(&pool->work, &pool->lock);
-      continue;
-    }
-    pthread_mutex_unlock(&pool->lock);
-    job->run(job);
-    pthread_mutex_lock(&pool->lock);
-    /* A lane that was at its limit and has more: this thread takes it itself
-     * on its next round, so nobody needs waking. */
-    pool_count(pool, lane, -1);
+    struct lane *lane = pool_next_lane_locked(pool);
+    if (lane)
+      pool_run_locked(pool, lane);
+    else
+      pool_sleep_locked(pool, &self);
   }
   pthread_mutex_unlock(&pool->lock);
+  sem_destroy(&self.wake);
   return NULL;
 }
 
@@ -128,7 +166,7 @@ void pool_submit(struct pool *pool, unsigned lane, struct job *job) {
   assert(!pool->stopping);
   *pool->lanes[lane].tail = job;
   pool->lanes[lane].tail = &job->next;
-  pthread_cond_signal(&pool->work);
+  pool_wake_one_locked(pool);
   pthread_mutex_unlock(&pool->lock);
 }
 
@@ -149,7 +187,8 @@ static void pool_abandon_all(struct pool *pool) {
 void pool_stop(struct pool *pool) {
   pthread_mutex_lock(&pool->lock);
   pool->stopping = true;
-  pthread_cond_broadcast(&pool->work);
+  while (pool->idle)
+    pool_wake_one_locked(pool);
   pthread_mutex_unlock(&pool->lock);
   /* Before the join too: whoever waits for a queued fill need not wait for
    * the running ones. */
@@ -164,7 +203,6 @@ void pool_free(struct pool *pool) {
   if (!pool)
     return;
   assert(pool->n_started == 0);
-  pthread_cond_destroy(&pool->work);
   pthread_mutex_destroy(&pool->lock);
   free(pool->lanes);
   free(pool->threads);

@@ -80,10 +80,11 @@ TEST_F(StopTest, WorkThatIsBegunLateDoesNotHangIt) {
     uint32_t image = client.Start().image;
     client.SendWarm(5, image, {{0, kSize / 2}});
     client.ReceiveAnswer();
-    for (uint64_t id = 100; id < 1100; id++)
+    // No more than a socket holds: nobody reads the answers.
+    for (uint64_t id = 100; id < 200; id++)
       client.SendWarm(id, image, {{0, kSize / 2}});
-    for (uint64_t id = 1100; id < 1200; id++)
-      client.SendRead(id, image, {{kSize / 2 + (id - 1100) * 4096, 10}});
+    for (uint64_t id = 200; id < 300; id++)
+      client.SendRead(id, image, {{kSize / 2 + (id - 200) * 4096, 10}});
     server_->BeginStop();
     server_->AwaitStop();
   }
