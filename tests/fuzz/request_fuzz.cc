@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -111,7 +112,10 @@ std::vector<uint8_t> Converse(int fd, const std::vector<uint8_t> &bytes) {
   bool sending = true;
   for (;;) {
     pollfd p = {fd, short(POLLIN | (sending ? POLLOUT : 0)), 0};
-    if (poll(&p, 1, 60000) <= 0) {
+    int n_ready = poll(&p, 1, 20000);
+    if (n_ready < 0 && errno == EINTR)
+      continue; // libFuzzer's alarm
+    if (n_ready <= 0) {
       fprintf(stderr, "the server neither answers nor closes\n");
       abort();
     }
