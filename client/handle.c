@@ -62,6 +62,8 @@ static void handle_read_through(cachet *c, struct epoch *e) {
   c->view = e->view;
   c->size = e->mirror->size;
   c->shift = e->mirror->page_shift;
+  c->n_whole = c->size >> c->shift;
+  c->page_mask = mirror_page_size(e->mirror) - 1;
 }
 
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {

@@ -8,8 +8,9 @@
  *       and then page slot i of every epoch's pin table is 0.
  *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
  *       of the current epoch pins.  While the handle waits it is NO_PAGE.
- *   H3  A slice refers to the handle's present epoch for nothing; once the
- *       handle has left that epoch, by a counted reference.
+ *   H3  One page's slice refers to the handle's present epoch for nothing; any
+ *       other, and any once the handle has left its epoch, by a counted
+ *       reference.  A free place has `own` set, so that a hit finds it ready.
  *   H4  An asynchronous request is on exactly one of the three lists, the one
  *       its state names. */
 #ifndef CLIENT_HANDLE_H
@@ -46,15 +47,16 @@ struct epoch {
   unsigned held_ranges; /* bit i: range slot i is in use */
 };
 
-/* What a slice that was handed out stands on: a pin, or a private copy. */
+/* A place for a slice, and what that stands on: one page's pin in the handle's
+ * epoch (`own`), any other pin (`epoch`), or a private copy. */
 struct held {
-  uint64_t pin; /* of the slice that is, or will be next, in this place */
-  /* With one page's pin, in the place's own slot; else NULL.  A free place has
-   * the handle's epoch here, so that a hit finds it ready. */
-  struct epoch *epoch;
-  struct epoch *range_epoch; /* with a range's pin: referenced */
-  unsigned slot;             /* and where */
-  uint8_t *copy;             /* with a private copy */
+  uint64_t token; /* of the slice that is, or will be next, in this place */
+  /* The place's own page slot in the table of the handle's epoch.  NULL: the
+   * slice stands on something else, or is being made. */
+  uint64_t *own;
+  struct epoch *epoch; /* referenced, with the pin in its slot `slot` */
+  unsigned slot;
+  uint8_t *copy;
 };
 
 #define NO_SLOT UINT_MAX
@@ -62,9 +64,11 @@ struct held {
 TAILQ_HEAD(call_list, cachet_request);
 
 struct cachet {
-  /* what a hit reads: `view`, `size` and `shift` are the epoch's */
+  /* what a hit reads: of the epoch, down to `shift` */
   struct view view;
   uint64_t size;
+  uint64_t n_whole;   /* pages, without one that the image's end cuts short */
+  uint64_t page_mask; /* page size - 1 */
   unsigned shift;
   struct epoch *epoch;
   uint64_t cursor_page;
@@ -187,9 +191,9 @@ static inline void handle_drop_cursor(cachet *c) {
 }
 
 /* view_pin_page() of a handle that is plain. */
-static inline bool handle_pin_plain(const cachet *c, unsigned slot,
+static inline bool handle_pin_plain(const cachet *c, uint64_t *slot,
                                     uint64_t page) {
-  __atomic_store_n(&c->view.slots[slot], pin_word(page, 1), __ATOMIC_RELEASE);
+  __atomic_store_n(slot, pin_word(page, 1), __ATOMIC_RELEASE);
   __atomic_signal_fence(__ATOMIC_SEQ_CST); /* see view_pin() */
   if (!view_is_resident(&c->view, page))
     return false;

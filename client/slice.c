@@ -1,26 +1,34 @@
 /* Slices: what load, next and map hand out, and how it is given back.
  *
- * slice.pin is {generation, place + 1}: a zeroed slice names no place, and one
- * that was released, or a copy of it, does not match the place's generation
- * any more. */
+ * slice.pin is a token, {generation, place}.  Generations start at 1, so a
+ * zeroed slice matches no place; a place's generation goes up when its slice
+ * is released, so neither does a slice that was, or a copy of it.  A free place
+ * has the token that its next slice will get, which nobody has yet. */
 #include "client/handle.h"
 
 #include <assert.h>
 
 #include "client/call.h"
 
-#define PLACE_BITS 8
+#define PLACE_BITS 6
+#define PLACE_MASK ((1u << PLACE_BITS) - 1)
 
-static inline unsigned page_slot(int place) {
-  return PIN_SLOT_PAGE + (unsigned)place;
+static_assert(N_SLICES == 1 << PLACE_BITS && N_SLICES == 64,
+              "a token has room for a place, free_slices a bit for each");
+
+static inline unsigned page_slot(unsigned place) {
+  return PIN_SLOT_PAGE + place;
+}
+
+static inline uint64_t *own_slot(const struct epoch *e, unsigned place) {
+  return &e->view.slots[page_slot(place)];
 }
 
 void slice_init(cachet *c) {
-  static_assert(N_SLICES == 64, "free_slices has a bit for each");
   c->free_slices = ~0ull;
-  for (int place = 0; place < N_SLICES; place++) {
-    c->slices[place].pin = (uint64_t)(place + 1);
-    c->slices[place].epoch = c->epoch;
+  for (unsigned place = 0; place < N_SLICES; place++) {
+    c->slices[place].token = 1ull << PLACE_BITS | place;
+    c->slices[place].own = own_slot(c->epoch, place);
   }
 }
 
@@ -29,13 +37,13 @@ int slice_reserve(cachet *c) {
     return -1;
   int place = __builtin_ctzll(c->free_slices);
   c->free_slices &= ~(1ull << place);
-  c->slices[place].epoch = NULL; /* none yet: the call has its own (H3) */
+  c->slices[place].own = NULL; /* the call has an epoch of its own */
   return place;
 }
 
 void slice_unreserve(cachet *c, int place) {
   assert(!(c->free_slices & 1ull << place));
-  c->slices[place].epoch = c->epoch;
+  c->slices[place].own = own_slot(c->epoch, (unsigned)place);
   c->free_slices |= 1ull << place;
 }
 
@@ -48,52 +56,50 @@ void slot_release(struct epoch *e, unsigned slot) {
 void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
                 uint8_t *copy, struct cachet_slice *out) {
   struct held *h = &c->slices[place];
-  h->copy = copy;
-  if (!copy && slot == page_slot(place)) {
-    h->epoch = epoch;
-  } else if (!copy) {
-    h->range_epoch = epoch;
-    h->slot = slot;
-  }
-  if (copy || h->epoch == c->epoch) /* H3 */
-    epoch_unref(epoch);
+  bool is_own =
+      !copy && epoch == c->epoch && slot == page_slot((unsigned)place);
+  if (is_own)
+    h->own = own_slot(epoch, (unsigned)place);
+  else if (!copy)
+    *h = (struct held){.token = h->token, .epoch = epoch, .slot = slot};
+  else
+    h->copy = copy;
   out->data = copy ? copy : view_page(&epoch->view, 0, out->offset);
-  out->pin = h->pin;
+  out->pin = h->token;
+  if (is_own || copy)
+    epoch_unref(epoch); /* H3 */
 }
 
 void slice_move(cachet *c, struct epoch *next) {
-  for (int place = 0; place < N_SLICES; place++) {
+  for (unsigned place = 0; place < N_SLICES; place++) {
     struct held *h = &c->slices[place];
-    if (c->free_slices & 1ull << place)
-      h->epoch = next;
-    else if (h->epoch == c->epoch)
-      epoch_ref(c->epoch);
+    if (c->free_slices & 1ull << place) {
+      h->own = own_slot(next, place);
+    } else if (h->own) {
+      h->own = NULL;
+      h->epoch = epoch_ref(c->epoch);
+      h->slot = page_slot(place);
+    }
   }
 }
 
 /* Any slice but one page of the present epoch. */
-static void __attribute__((noinline)) release_other(cachet *c, int place) {
+static void __attribute__((noinline)) release_other(cachet *c, unsigned place) {
   struct held *h = &c->slices[place];
   if (h->epoch) {
-    view_unpin(&h->epoch->view, page_slot(place));
+    slot_release(h->epoch, h->slot);
     epoch_unref(h->epoch);
-  } else if (h->range_epoch) {
-    slot_release(h->range_epoch, h->slot);
-    epoch_unref(h->range_epoch);
-    h->range_epoch = NULL;
-  } else {
-    free(h->copy);
-    h->copy = NULL;
   }
-  h->epoch = c->epoch;
+  free(h->copy);
+  *h = (struct held){.token = h->token, .own = own_slot(c->epoch, place)};
 }
 
-static inline __attribute__((always_inline)) void slice_release(cachet *c,
-                                                                int place) {
+static inline __attribute__((always_inline)) void
+slice_release(cachet *c, unsigned place) {
   struct held *h = &c->slices[place];
-  h->pin += 1ull << PLACE_BITS; /* first of all: the slice is void from here */
-  if (__builtin_expect(h->epoch == c->epoch, 1))
-    view_unpin(&c->view, page_slot(place));
+  h->token += 1u << PLACE_BITS; /* first of all: the slice is void from here */
+  if (__builtin_expect(h->own != NULL, 1))
+    pin_clear(h->own);
   else
     release_other(c, place);
   c->free_slices |= 1ull << place;
@@ -102,14 +108,13 @@ static inline __attribute__((always_inline)) void slice_release(cachet *c,
 void cachet_release(cachet *c, struct cachet_slice *slice) {
   if (!slice || *c->alive == 0)
     return; /* in a child the pin is the parent's */
-  uint64_t place = (slice->pin & ((1u << PLACE_BITS) - 1)) - 1;
-  if (place < N_SLICES && slice->pin == c->slices[place].pin &&
-      !(c->free_slices & 1ull << place))
-    slice_release(c, (int)place);
+  unsigned place = slice->pin & PLACE_MASK;
+  if (slice->pin == c->slices[place].token)
+    slice_release(c, place);
 }
 
 void slice_release_all(cachet *c) {
-  for (int place = 0; place < N_SLICES; place++)
+  for (unsigned place = 0; place < N_SLICES; place++)
     if (!(c->free_slices & 1ull << place))
       slice_release(c, place);
 }
@@ -121,29 +126,27 @@ size_t cachet_pin_limit(const cachet *c) {
 
 /* ---- Loading ------------------------------------------------------------- */
 
-/* A hit: few stores, since a store buffer that is full is what keeps the misses
- * of neighbouring loads from going on at once.  False: no hit, nothing done. */
+/* A hit on a whole page: few stores, since a store buffer that is full is what
+ * keeps the misses of neighbouring loads from going on at once.  False: no hit,
+ * nothing done. */
 static inline __attribute__((always_inline)) bool
-load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out,
-         bool plain) {
+load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
   uint64_t free_slices = c->free_slices, page = addr >> c->shift;
-  uint64_t start = page << c->shift, end = start + (1ull << c->shift);
-  if (end > c->size) /* sizes are far from where this could overflow */
-    end = c->size;
-  if (addr >= end || min_len > end - addr || !free_slices)
+  uint64_t mask = c->page_mask, in_page = addr & mask;
+  if (page >= c->n_whole || min_len > mask + 1 - in_page || !free_slices)
     return false;
-  int place = __builtin_ctzll(free_slices);
-  if (!(plain ? handle_pin_plain(c, page_slot(place), page)
-              : view_pin_page(&c->view, page_slot(place), page))) {
-    view_unpin(&c->view, page_slot(place));
+  unsigned place = (unsigned)__builtin_ctzll(free_slices);
+  struct held *h = &c->slices[place];
+  if (!handle_pin_plain(c, h->own, page)) {
+    pin_clear(h->own);
     return false;
   }
   c->free_slices = free_slices & (free_slices - 1);
   c->n_hits++;
-  out->offset = start;
-  out->length = end - start;
-  out->data = c->view.base + start;
-  out->pin = c->slices[place].pin;
+  out->offset = addr - in_page;
+  out->length = mask + 1;
+  out->data = c->view.base + (addr - in_page);
+  out->pin = h->token;
   return true;
 }
 
@@ -152,8 +155,6 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
                struct cachet_slice *out) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
-  if (handle_is_trusted(c) && load_hit(c, addr, min_len, out, false))
-    return CACHET_OK;
   struct cachet_request r = {
       .c = c, .kind = CALL_LOAD, .addr = addr, .len = min_len};
   enum cachet_status status = call_run(&r, NULL, 0);
@@ -164,7 +165,7 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
 
 enum cachet_status cachet_load(cachet *c, uint64_t addr, size_t min_len,
                                struct cachet_slice *out) {
-  if (handle_is_plain(c) && load_hit(c, addr, min_len, out, true))
+  if (handle_is_plain(c) && load_hit(c, addr, min_len, out))
     return CACHET_OK;
   return load_carefully(c, addr, min_len, out);
 }
