@@ -312,6 +312,17 @@ static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
     charge = mirror_meta_len(m);
   pc->used += charge - m->charged_meta;
   m->charged_meta = charge;
+  m->meta_credit = advance;
+}
+
+/* Before a fill, which makes no more than two pages of words and two of touched
+ * bytes: asks the kernel when what was charged beforehand may be used up. */
+static void charge_fill_meta_locked(struct page_cache *pc, struct mirror *m) {
+  const uint64_t most = 4 * MIRROR_WORDS_PAGE;
+  if (m->meta_credit >= most)
+    m->meta_credit -= most;
+  else
+    charge_meta_locked(pc, m);
 }
 
 void budget_recharge(struct mirror *m) {
@@ -334,7 +345,7 @@ static bool wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
 static uint64_t reserve_or_miss(struct page_cache *pc, struct mirror *m,
                                 uint64_t len) {
   pthread_mutex_lock(&pc->lock);
-  charge_meta_locked(pc, m);
+  charge_fill_meta_locked(pc, m);
   bool fits = pc->used + len <= pc->budget;
   uint64_t over = fits ? 0 : pc->used + len - pc->budget;
   if (fits)
