@@ -153,7 +153,7 @@ static enum cachet_status open_file(const char *path,
                                     const struct options *options, cachet **out,
                                     struct cachet_error *err) {
   struct source *src;
-  int r = file_source_open(path, &src);
+  int r = file_source_open(path, FILE_CACHED, &src);
   if (r < 0)
     return error_set(err, error_from_errno(-r), -r, "image \"%.180s\": open",
                      path);

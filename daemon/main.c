@@ -59,7 +59,7 @@ static int open_images(const struct config *config, struct setup *setup) {
   for (size_t i = 0; i < config->n_images; i++) {
     const struct config_image *image = &config->images[i];
     struct server_image *to = &setup->images[setup->n_images];
-    int r = file_source_open(image->path, &to->source);
+    int r = file_source_open(image->path, FILE_DONTCACHE, &to->source);
     if (r < 0) {
       snprintf(story, sizeof story, "image \"%s\": open %s: %s", image->name,
                image->path,

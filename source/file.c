@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,10 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80 /* Linux 6.14 */
+#endif
 
 /* What tells one version of a file from another. */
 struct version {
@@ -25,10 +30,13 @@ struct file_source {
   struct source base;
   struct version version;
   int fd;
-  char path[]; /* relative if it is not known from the root on */
+  enum file_reading how;
+  atomic_bool dontcache; /* relaxed: it goes to false once, for good */
+  char path[];           /* relative if it is not known from the root on */
 };
 
-static int make(const char *path, int fd, struct source **out);
+static int make(const char *path, int fd, enum file_reading how,
+                struct source **out);
 
 static struct file_source *file_of(struct source *src) {
   return (struct file_source *)src;
@@ -63,9 +71,24 @@ static int version_of(int fd, struct version *out) {
   return 0;
 }
 
-static int read_all(int fd, uint64_t offset, char *buf, size_t len) {
+/* preadv2(2) with one buffer; where DONTCACHE is not known, without that. */
+static ssize_t read_some(struct file_source *f, uint64_t offset, void *buf,
+                         size_t len, int flags) {
+  struct iovec v = {buf, len};
+  if (atomic_load_explicit(&f->dontcache, memory_order_relaxed)) {
+    ssize_t n = preadv2(f->fd, &v, 1, (off_t)offset, flags | RWF_DONTCACHE);
+    if (n >= 0 || errno != EOPNOTSUPP)
+      return n;
+    /* Perhaps it is the other flag, which then goes on to fail alone. */
+    atomic_store_explicit(&f->dontcache, false, memory_order_relaxed);
+  }
+  return preadv2(f->fd, &v, 1, (off_t)offset, flags);
+}
+
+static int read_all(struct file_source *f, uint64_t offset, char *buf,
+                    size_t len) {
   while (len > 0) {
-    ssize_t n = pread(fd, buf, len, (off_t)offset);
+    ssize_t n = read_some(f, offset, buf, len, 0);
     if (n < 0 && errno == EINTR)
       continue;
     if (n < 0)
@@ -95,18 +118,19 @@ static int check_version(const struct file_source *f, int r) {
 static int file_read(struct source *src, uint64_t offset, void *buf,
                      size_t len) {
   struct file_source *f = file_of(src);
-  int r = read_all(f->fd, offset, buf, len);
+  int r = read_all(f, offset, buf, len);
   if (r < 0 && r != -ESTALE)
     return r;
   return check_version(f, r);
 }
 
-/* What the kernel has in memory; a file system that cannot tell says no. */
+/* What the kernel has in memory; a file system that cannot tell says no.  What
+ * it has not it begins to read: so the disk has all that is missed at once, and
+ * the read() that follows waits for it, or finds it. */
 static int file_try_read(struct source *src, uint64_t offset, void *buf,
                          size_t len) {
   struct file_source *f = file_of(src);
-  struct iovec v = {buf, len};
-  if (preadv2(f->fd, &v, 1, (off_t)offset, RWF_NOWAIT) != (ssize_t)len)
+  if (read_some(f, offset, buf, len, RWF_NOWAIT) != (ssize_t)len)
     return -EAGAIN;
   return check_version(f, 0) < 0 ? -EAGAIN : 0; /* for who may look closer */
 }
@@ -121,14 +145,14 @@ static int reopen_held(const struct file_source *f, struct source **out) {
   int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
   if (fd < 0)
     return -errno;
-  return make(f->path, fd, out);
+  return make(f->path, fd, f->how, out);
 }
 
 static int file_reopen(struct source *src, struct source **out) {
   struct file_source *f = file_of(src);
   struct source *fresh;
   *out = NULL;
-  if (f->path[0] != '/' || file_source_open(f->path, &fresh) < 0)
+  if (f->path[0] != '/' || file_source_open(f->path, f->how, &fresh) < 0)
     return reopen_held(f, out);
   if (same_version(&file_of(fresh)->version, &f->version))
     fresh->ops->close(fresh);
@@ -157,7 +181,8 @@ static const struct source_ops file_ops = {
 };
 
 /* Makes a source over `fd`, which it owns, also on failure. */
-static int make(const char *path, int fd, struct source **out) {
+static int make(const char *path, int fd, enum file_reading how,
+                struct source **out) {
   size_t path_len = strlen(path) + 1;
   struct file_source *f = calloc(1, sizeof *f + path_len);
   int r = f ? version_of(fd, &f->version) : -ENOMEM;
@@ -168,6 +193,8 @@ static int make(const char *path, int fd, struct source **out) {
   }
   memcpy(f->path, path, path_len);
   f->fd = fd;
+  f->how = how;
+  atomic_init(&f->dontcache, how == FILE_DONTCACHE);
   f->base.ops = &file_ops;
   f->base.size = f->version.size;
   *out = &f->base;
@@ -187,7 +214,8 @@ static char *absolute(const char *path) {
   return whole;
 }
 
-int file_source_open(const char *path, struct source **out) {
+int file_source_open(const char *path, enum file_reading how,
+                     struct source **out) {
   /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0)
@@ -197,7 +225,7 @@ int file_source_open(const char *path, struct source **out) {
     close(fd);
     return -ENOMEM;
   }
-  int r = make(whole, fd, out);
+  int r = make(whole, fd, how, out);
   free(whole);
   return r;
 }

@@ -1,4 +1,4 @@
-/* The file source: a regular file or a block device, read with pread(2).
+/* The file source: a regular file or a block device, read with preadv2(2).
  *
  * Never mapped: a file that is truncated under us is an error code, not a
  * SIGBUS.  A version of the file is {device, inode, size, mtime, ctime}; each
@@ -13,9 +13,17 @@
 extern "C" {
 #endif
 
+enum file_reading {
+  FILE_CACHED, /* the kernel keeps what was read */
+  /* It drops it again, but for what it had before (RWF_DONTCACHE, Linux 6.14):
+   * for who keeps the pages himself. */
+  FILE_DONTCACHE,
+};
+
 /* Opens `path`.  0, or a negative errno: -EISDIR for a directory, -ENODEV for
  * something that is neither a file nor a block device. */
-int file_source_open(const char *path, struct source **out);
+int file_source_open(const char *path, enum file_reading how,
+                     struct source **out);
 
 #ifdef __cplusplus
 }

@@ -3,13 +3,21 @@
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <vector>
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80
+#endif
 
 namespace {
 
@@ -18,7 +26,7 @@ struct Close {
 };
 using SourcePtr = std::unique_ptr<source, Close>;
 
-class FileTest : public testing::Test {
+class FileTest : public testing::TestWithParam<file_reading> {
 protected:
   void SetUp() override {
     char dir[] = "/tmp/file_test.XXXXXX";
@@ -50,7 +58,7 @@ protected:
 
   SourcePtr Open() {
     source *src = nullptr;
-    EXPECT_EQ(file_source_open(path_.c_str(), &src), 0);
+    EXPECT_EQ(file_source_open(path_.c_str(), GetParam(), &src), 0);
     return SourcePtr(src);
   }
 
@@ -70,7 +78,7 @@ protected:
   time_t seconds_ = 1000000000;
 };
 
-TEST_F(FileTest, ReadsWhatIsThere) {
+TEST_P(FileTest, ReadsWhatIsThere) {
   auto src = Open();
   EXPECT_EQ(src->size, 10000u);
   EXPECT_EQ(Read(src, 9000, 1000, &bytes_), 0);
@@ -78,22 +86,23 @@ TEST_F(FileTest, ReadsWhatIsThere) {
   EXPECT_EQ(Reopen(src), nullptr) << "unchanged";
 }
 
-TEST_F(FileTest, AnEmptyFileIsAnImageOfNoBytes) {
+TEST_P(FileTest, AnEmptyFileIsAnImageOfNoBytes) {
   Write("");
   EXPECT_EQ(Open()->size, 0u);
 }
 
-TEST_F(FileTest, WhatIsNeitherFileNorBlockDeviceIsRefused) {
+TEST_P(FileTest, WhatIsNeitherFileNorBlockDeviceIsRefused) {
   source *src;
-  EXPECT_EQ(file_source_open(dir_.c_str(), &src), -EISDIR);
-  EXPECT_EQ(file_source_open((dir_ + "/none").c_str(), &src), -ENOENT);
-  EXPECT_EQ(file_source_open("/dev/null", &src), -ENODEV);
+  EXPECT_EQ(file_source_open(dir_.c_str(), GetParam(), &src), -EISDIR);
+  EXPECT_EQ(file_source_open((dir_ + "/none").c_str(), GetParam(), &src),
+            -ENOENT);
+  EXPECT_EQ(file_source_open("/dev/null", GetParam(), &src), -ENODEV);
   std::string fifo = dir_ + "/fifo";
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
-  EXPECT_EQ(file_source_open(fifo.c_str(), &src), -ENODEV);
+  EXPECT_EQ(file_source_open(fifo.c_str(), GetParam(), &src), -ENODEV);
 }
 
-TEST_F(FileTest, ATruncatedFileIsStaleNotAShortRead) {
+TEST_P(FileTest, ATruncatedFileIsStaleNotAShortRead) {
   auto src = Open();
   ASSERT_EQ(truncate(path_.c_str(), 5000), 0);
   EXPECT_EQ(Read(src, 4096, 4096, &bytes_), -ESTALE);
@@ -104,14 +113,14 @@ TEST_F(FileTest, ATruncatedFileIsStaleNotAShortRead) {
   EXPECT_EQ(Read(fresh, 4096, 904, &bytes_), 0);
 }
 
-TEST_F(FileTest, AFileThatGrewIsStale) {
+TEST_P(FileTest, AFileThatGrewIsStale) {
   auto src = Open();
   ASSERT_EQ(truncate(path_.c_str(), 20000), 0);
   EXPECT_EQ(Read(src, 0, 100, &bytes_), -ESTALE);
   EXPECT_EQ(Reopen(src)->size, 20000u);
 }
 
-TEST_F(FileTest, AFileThatWasRewrittenInPlaceIsStale) {
+TEST_P(FileTest, AFileThatWasRewrittenInPlaceIsStale) {
   auto src = Open();
   Write(std::string(10000, 'b'));
   EXPECT_EQ(Read(src, 0, 100, &bytes_), -ESTALE);
@@ -120,7 +129,7 @@ TEST_F(FileTest, AFileThatWasRewrittenInPlaceIsStale) {
   EXPECT_EQ(bytes_, std::string(100, 'b'));
 }
 
-TEST_F(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
+TEST_P(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
   auto src = Open();
   WriteTo(dir_ + "/new", std::string(300, 'n'));
   ASSERT_EQ(link(path_.c_str(), (dir_ + "/kept").c_str()), 0);
@@ -150,7 +159,7 @@ private:
   int before_;
 };
 
-TEST_F(FileTest, ARelativePathIsOfTheDirectoryItWasOpenedIn) {
+TEST_P(FileTest, ARelativePathIsOfTheDirectoryItWasOpenedIn) {
   std::string other = dir_ + "/other";
   ASSERT_EQ(mkdir(other.c_str(), 0700), 0);
   WriteTo(other + "/disk.img", "not this");
@@ -167,7 +176,7 @@ TEST_F(FileTest, ARelativePathIsOfTheDirectoryItWasOpenedIn) {
   EXPECT_EQ(bytes_, std::string(300, 'n'));
 }
 
-TEST_F(FileTest, AnUnlinkedFileIsServedOn) {
+TEST_P(FileTest, AnUnlinkedFileIsServedOn) {
   auto src = Open();
   ASSERT_EQ(unlink(path_.c_str()), 0);
   auto held = Reopen(src); // its ctime changed
@@ -177,17 +186,17 @@ TEST_F(FileTest, AnUnlinkedFileIsServedOn) {
   EXPECT_EQ(Reopen(held), nullptr) << "and that is settled";
 }
 
-TEST_F(FileTest, ReadsPastTheEndAreErrors) {
+TEST_P(FileTest, ReadsPastTheEndAreErrors) {
   auto src = Open();
   EXPECT_EQ(Read(src, 9999, 2, &bytes_), -EIO);
 }
 
-TEST_F(FileTest, AReadErrorIsPassedOn) {
+TEST_P(FileTest, AReadErrorIsPassedOn) {
   auto src = Open();
   EXPECT_EQ(src->ops->read(src.get(), 0, nullptr, 100), -EFAULT);
 }
 
-TEST_F(FileTest, ATryReadsWhatTheKernelHasOrSaysThatItWouldWait) {
+TEST_P(FileTest, ATryReadsWhatTheKernelHasOrSaysThatItWouldWait) {
   auto src = Open();
   Read(src, 0, 10000, &bytes_); // now the kernel has it
   std::string tried(1000, '?');
@@ -200,11 +209,71 @@ TEST_F(FileTest, ATryReadsWhatTheKernelHasOrSaysThatItWouldWait) {
   }
 }
 
-TEST_F(FileTest, ATryOfAChangedFileIsLeftToARead) {
+// How many pages of a file the kernel has in memory.
+size_t CountInKernel(const std::string &path, size_t n_pages) {
+  int fd = open(path.c_str(), O_RDONLY);
+  void *at = mmap(nullptr, n_pages * 4096, PROT_READ, MAP_SHARED, fd, 0);
+  std::vector<unsigned char> is(n_pages);
+  EXPECT_EQ(mincore(at, n_pages * 4096, is.data()), 0);
+  munmap(at, n_pages * 4096);
+  close(fd);
+  return size_t(std::count(is.begin(), is.end(), 1));
+}
+
+void Forget(const std::string &path) {
+  int fd = open(path.c_str(), O_RDONLY);
+  EXPECT_EQ(fsync(fd), 0);
+  EXPECT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+  close(fd);
+}
+
+void Warm(const std::string &path, size_t n_pages) {
+  int fd = open(path.c_str(), O_RDONLY);
+  char page[4096];
+  for (size_t i = 0; i < n_pages; i++)
+    EXPECT_EQ(pread(fd, page, sizeof page, off_t(i * sizeof page)),
+              ssize_t(sizeof page));
+  close(fd);
+}
+
+TEST_P(FileTest, TheKernelKeepsWhatItHadAndPerhapsNoMore) {
+  constexpr size_t kPages = 256;
+  Write(std::string(kPages * 4096, 'd'));
+  Forget(path_);
+  int fd = open(path_.c_str(), O_RDONLY);
+  char page[4096];
+  iovec v = {page, sizeof page};
+  bool knows = preadv2(fd, &v, 1, 0, RWF_DONTCACHE) == ssize_t(sizeof page);
+  close(fd);
+  Forget(path_);
+  if (GetParam() == FILE_DONTCACHE && !knows)
+    GTEST_SKIP() << "no RWF_DONTCACHE here";
+  if (CountInKernel(path_, kPages) > 0)
+    GTEST_SKIP() << "a file system that is all memory";
+  auto src = Open();
+
+  EXPECT_EQ(Read(src, 0, kPages * 4096, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(kPages * 4096, 'd'));
+  EXPECT_EQ(CountInKernel(path_, kPages),
+            GetParam() == FILE_DONTCACHE ? 0u : kPages);
+
+  Warm(path_, kPages);
+  EXPECT_EQ(Read(src, 0, kPages * 4096, &bytes_), 0);
+  EXPECT_EQ(CountInKernel(path_, kPages), kPages);
+}
+
+TEST_P(FileTest, ATryOfAChangedFileIsLeftToARead) {
   auto src = Open();
   ASSERT_EQ(truncate(path_.c_str(), 5000), 0);
   char byte;
   EXPECT_EQ(src->ops->try_read(src.get(), 0, &byte, 1), -EAGAIN);
 }
+
+INSTANTIATE_TEST_SUITE_P(How, FileTest,
+                         testing::Values(FILE_CACHED, FILE_DONTCACHE),
+                         [](const testing::TestParamInfo<file_reading> &how) {
+                           return how.param == FILE_DONTCACHE ? "Direct"
+                                                              : "Cached";
+                         });
 
 } // namespace
