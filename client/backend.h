@@ -73,8 +73,9 @@ struct backend_ops {
   /* Why something has not ended in time. */
   void (*explain)(const struct backend *b, struct cachet_error *out);
 
-  void (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
-                   uint32_t count);
+  /* A hint.  How many of the pages, from the first on, it takes on. */
+  uint32_t (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
+                       uint32_t count);
   /* Looks whether the image has changed.  NULL: one is told, or asks. */
   void (*refresh)(struct backend *b);
   /* Drops pages, here and where they came from. */

@@ -22,7 +22,6 @@ static bool cat(cachet *c, uint64_t offset, uint64_t len, uint8_t *buf) {
     if (!ok)
       break;
     done += n;
-    cachet_prefetch(c, offset + done, CAT_CHUNK_LEN);
     if (!output_bytes(buf, n))
       break;
     progress_show(&p, done);

@@ -49,6 +49,7 @@ static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
   uint64_t done = 0, mark = store_mark(c->store);
   if (addr < c->size && len <= c->size - addr && handle_is_trusted(c)) {
+    handle_look_for_mark(c, addr >> c->shift, (addr + len - 1) >> c->shift);
     done = read_warm(c, addr, buf, len);
     if (done == len && !handle_is_torn(c, c->epoch, mark, addr, len))
       return CACHET_OK;

@@ -114,7 +114,8 @@ static enum cachet_status handle_new(struct backend *b,
     b->ops->close(b);
     return status;
   }
-  c->cursor_page = c->ahead_from = c->ahead_to = NO_PAGE;
+  c->cursor_page = NO_PAGE;
+  c->ahead_from = c->ahead_to = c->ahead_mark = NO_PAGE;
   handle_read_through(c, c->epoch);
   slice_init(c);
   c->backend = b;
@@ -331,35 +332,56 @@ uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
 
 /* ---- Reading ahead ------------------------------------------------------- */
 
-enum { AHEAD_FIRST = 4, AHEAD_MOST = FETCH_MAX_PAGES };
+/* Two of the longest windows, that is what a reader is in and the next, keep a
+ * disk busy. */
+enum { AHEAD_FIRST = 4, AHEAD_MOST = 8 * FETCH_MAX_PAGES };
+
+static uint64_t longest_window(const cachet *c, const struct mirror *m) {
+  /* A cache of our own is not to be filled with guesses, nor is the daemon's:
+   * what a lease may pin says how large that is. */
+  uint64_t most = c->epoch->attachment
+                      ? c->view.table->range_capacity + FETCH_MAX_PAGES
+                      : (c->options.cache_size / 8) >> m->page_shift;
+  return most < AHEAD_MOST ? most : AHEAD_MOST;
+}
+
+/* Asks for the next window of a reader who is at page `at`. */
+static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
+  uint64_t from = c->ahead_to, most = longest_window(c, m);
+  uint64_t len = c->ahead_len ? 2 * c->ahead_len : AHEAD_FIRST;
+  c->ahead_from = at;
+  c->ahead_mark = NO_PAGE;
+  if (len > most)
+    len = most;
+  if (from >= m->n_pages)
+    return;
+  if (len > m->n_pages - from)
+    len = m->n_pages - from;
+  c->ahead_len = c->backend->ops->prefetch(c->backend, m, from, (uint32_t)len);
+  c->ahead_to += c->ahead_len;
+  if (c->ahead_len)
+    c->ahead_mark = from;
+}
+
+void handle_pass_mark(cachet *c) {
+  ask_ahead(c, c->epoch->mirror, c->ahead_mark);
+}
 
 void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
                        uint64_t count) {
-  uint64_t end = first + count;
-  if (c->options.flags & CACHET_NO_READAHEAD || count == 0 ||
-      (first >= c->ahead_from && end <= c->ahead_to && first != c->ahead_to))
-    return; /* what was asked for ahead is still on its way */
-  if (first != c->ahead_to) {
-    c->ahead_from = c->ahead_to = end;
+  if (c->options.flags & CACHET_NO_READAHEAD || count == 0)
     return;
+  bool goes_on = first == c->ahead_to;
+  if (!goes_on && first >= c->ahead_from && first < c->ahead_to)
+    return; /* on its way */
+  c->ahead_to = first + count;
+  if (goes_on) {
+    ask_ahead(c, m, first + count);
+  } else {
+    c->ahead_from = c->ahead_to;
+    c->ahead_len = 0;
+    c->ahead_mark = NO_PAGE;
   }
-  uint64_t n = 2 * (c->ahead_to - c->ahead_from);
-  if (n < AHEAD_FIRST)
-    n = AHEAD_FIRST;
-  /* A cache of our own is not to be filled with guesses. */
-  uint64_t most = (c->options.cache_size / 8) >> m->page_shift;
-  if (c->epoch->attachment || most > AHEAD_MOST)
-    most = AHEAD_MOST;
-  if (n > most)
-    n = most;
-  if (end >= m->n_pages)
-    n = 0;
-  else if (n > m->n_pages - end)
-    n = m->n_pages - end;
-  c->ahead_from = end;
-  c->ahead_to = end + n;
-  if (n)
-    c->backend->ops->prefetch(c->backend, m, end, (uint32_t)n);
 }
 
 /* ---- Steering ------------------------------------------------------------ */

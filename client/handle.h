@@ -83,9 +83,10 @@ struct cachet {
                        view is to be taken */
   struct backend *backend;
 
-  /* What a reader from front to back would miss next, and how many pages of
-   * that were asked for ahead: see handle_read_ahead(). */
-  uint64_t ahead_from, ahead_to;
+  /* Reading ahead (handle_read_ahead()): where a reader from front to back is
+   * and how far was asked for; the last window's length; and the page at which
+   * the next is asked for, or NO_PAGE. */
+  uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;
 
   struct store *store; /* the backend's */
   struct options options;
@@ -136,10 +137,21 @@ static inline bool handle_refresh(cachet *c) {
 
 /* Pages first .. first+count-1 were missed and asked for.  Who misses just
  * where his last miss, or what was asked for ahead of him, has ended, reads
- * from front to back: twice as many pages as the last time are asked for ahead.
- * Nobody waits for them. */
+ * from front to back: a window of pages is asked for ahead.  Nobody waits for
+ * them.  When he comes to its first page, the next window is asked for, twice
+ * as long; a miss elsewhere ends it. */
 void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
                        uint64_t count);
+
+/* He came to the mark. */
+void handle_pass_mark(cachet *c);
+
+/* Called with the pages of an access, on the careful ways. */
+static inline void handle_look_for_mark(cachet *c, uint64_t first,
+                                        uint64_t last) {
+  if (c->ahead_mark - first <= last - first)
+    handle_pass_mark(c);
+}
 
 /* Takes the image's present epoch if the handle's is over. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
@@ -201,7 +213,8 @@ static inline bool handle_pin_plain(const cachet *c, uint64_t *slot,
   return true;
 }
 
-/* The address of a page that is resident, pinned by the cursor; else NULL.
+/* The address of a page that is resident, pinned by the cursor; else NULL, and
+ * so it is at the mark, for which handle_look_for_mark() comes first.
  * The page of the last access is pinned already, but its word is looked at all
  * the same: it may have been invalidated.  The view is to be believed. */
 static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
@@ -210,6 +223,8 @@ static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
     if (!view_is_resident(v, page))
       return NULL;
   } else {
+    if (page == c->ahead_mark)
+      return NULL;
     c->cursor_page = page;
     if (!view_pin_page(v, PIN_SLOT_CURSOR, page))
       return NULL;

@@ -44,7 +44,7 @@
 enum {
   RETRY_FIRST_MS = 10,
   RETRY_LAST_MS = 200,
-  MAX_PREFETCHES = 4,
+  MAX_PREFETCHES = 16,
   MAX_NOTICE_RANGES = 16, /* that are dropped one by one */
 };
 
@@ -848,21 +848,35 @@ static void remote_drop(struct backend *b, struct job *j) {
                   "it does not answer");
 }
 
-static void remote_prefetch(struct backend *b, struct mirror *m, uint64_t first,
-                            uint32_t count) {
-  struct remote *r = remote_of(b);
+/* One chunk.  False: no more can be asked for now. */
+static bool prefetch_chunk(struct remote *r, struct mirror *m, uint64_t first,
+                           uint32_t count) {
   if (!is_ready(r) || r->n_unowned >= MAX_PREFETCHES)
-    return;
-  struct exchange *x =
-      read_new(r, m, first, count < FETCH_MAX_PAGES ? count : FETCH_MAX_PAGES);
+    return false;
+  struct exchange *x = read_new(r, m, first, count);
   if (!x)
-    return;
+    return false;
   if (x->n_pages == 0) {
     exchange_free(x);
-    return;
+    return true;
   }
   r->n_unowned++;
   exchange_queue(r, x);
+  return true;
+}
+
+static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
+                                uint64_t first, uint32_t count) {
+  uint32_t done = 0;
+  while (done < count) {
+    uint32_t n = count - done;
+    if (n > FETCH_MAX_PAGES)
+      n = FETCH_MAX_PAGES;
+    if (!prefetch_chunk(remote_of(b), m, first + done, n))
+      break;
+    done += n;
+  }
+  return done;
 }
 
 /* ---- Commands ------------------------------------------------------------ */

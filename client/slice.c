@@ -133,7 +133,8 @@ static inline __attribute__((always_inline)) bool
 load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
   uint64_t free_slices = c->free_slices, page = addr >> c->shift;
   uint64_t mask = c->page_mask, in_page = addr & mask;
-  if (page >= c->n_whole || min_len > mask + 1 - in_page || !free_slices)
+  if (page >= c->n_whole || page == c->ahead_mark ||
+      min_len > mask + 1 - in_page || !free_slices)
     return false;
   unsigned place = (unsigned)__builtin_ctzll(free_slices);
   struct held *h = &c->slices[place];
@@ -155,6 +156,7 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
                struct cachet_slice *out) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
+  handle_look_for_mark(c, addr >> c->shift, addr >> c->shift);
   struct cachet_request r = {
       .c = c, .kind = CALL_LOAD, .addr = addr, .len = min_len};
   enum cachet_status status = call_run(&r, NULL, 0);

@@ -98,9 +98,9 @@ CACHET_API const char *cachet_errmsg(const cachet *c);
 #define CACHET_NO_SHARED_MEMORY (1u << 0) /* always by the socket */
 #define CACHET_NO_READAHEAD (1u << 1)     /* load what is asked for, no more;
                                              without it a handle that is read
-                                             from front to back asks for up to
-                                             64 pages ahead, and does not wait
-                                             for them */
+                                             from front to back asks for pages
+                                             ahead, 1024 at most, and does not
+                                             wait for them */
 
 /* How to open.  Zero it, set `struct_size` to sizeof, then what matters: 0 is
  * the default everywhere.  It may grow at its end. */
