@@ -535,24 +535,29 @@ static ssize_t receive_bytes(struct channel *c, void *buf, size_t len) {
   return n;
 }
 
-/* Receives once, payload straight to its place.  Like recv(2). */
-static ssize_t channel_receive(struct channel *c) {
-  if (!c->payload_left || !c->payload) {
-    ssize_t n = receive_bytes(c, c->in + c->in_end, IN_LEN - c->in_end);
-    c->in_end += n > 0 ? (size_t)n : 0;
+/* Receives once, payload straight to its place.  Like recv(2); `*all` says that
+ * there was no more, or descriptors are next, which none but an Attach has
+ * coming. */
+static ssize_t channel_receive(struct channel *c, bool *all) {
+  bool straight = c->payload_left && c->payload;
+  size_t len = straight ? c->payload_left : IN_LEN - c->in_end;
+  ssize_t n = receive_bytes(c, straight ? c->payload : c->in + c->in_end, len);
+  *all = n > 0 && (size_t)n < len;
+  if (n <= 0)
+    return n;
+  if (!straight) {
+    c->in_end += (size_t)n;
     return n;
   }
-  ssize_t n = receive_bytes(c, c->payload, c->payload_left);
-  if (n > 0) {
-    c->payload += n;
-    c->payload_left -= (uint32_t)n;
-    if (!c->payload_left)
-      c->owner.payload(c->owner.arg);
-  }
+  c->payload += n;
+  c->payload_left -= (uint32_t)n;
+  if (!c->payload_left)
+    c->owner.payload(c->owner.arg);
   return n;
 }
 
 void channel_input(struct channel *c) {
+  bool all = false;
   c->n_notices = 0;
   c->has_more = false;
   channel_parse(c); /* what the last call left */
@@ -561,8 +566,10 @@ void channel_input(struct channel *c) {
       c->has_more = true;
       return;
     }
+    if (all)
+      return;
     /* There is room: what is here is less than one message. */
-    ssize_t n = channel_receive(c);
+    ssize_t n = channel_receive(c, &all);
     int e = errno;
     if (n > 0) {
       c->heard_at = clock_now_ms();
