@@ -92,9 +92,10 @@ protected:
 
   static std::string Socket() { return *dir_ / "socket"; }
 
-  static cachet *Open(int request_timeout_ms = 0) {
+  static cachet *Open(int request_timeout_ms = 0, uint32_t flags = 0) {
     cachet_options options{};
     options.struct_size = sizeof options;
+    options.flags = flags;
     options.request_timeout_ms = request_timeout_ms;
     cachet *c = nullptr;
     cachet_error err{};
@@ -638,7 +639,7 @@ TEST_F(NarrowPlace, MlockallOfWhatComesLeavesHolesHoles) {
   if (pid == 0) {
     if (mlockall(MCL_FUTURE))
       _exit(1);
-    cachet *c = Open();
+    cachet *c = Open(0, CACHET_NO_READAHEAD);
     if (!c || !cachet_is_shared(c))
       _exit(2);
     uint8_t buf[64];
