@@ -305,6 +305,8 @@ void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count) {
  * take is asked of the kernel.  Some is charged beforehand, a sixteenth of the
  * budget for all mirrors together: then the sum does not creep over the budget
  * between two looks. */
+#define META_CREDIT_MOST (1u << 20)
+
 static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
   uint64_t advance = pc->budget / META_SHARE / pc->n_live_mirrors;
   uint64_t charge = mirror_meta_bytes(m) + advance;
@@ -312,7 +314,8 @@ static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
     charge = mirror_meta_len(m);
   pc->used += charge - m->charged_meta;
   m->charged_meta = charge;
-  m->meta_credit = advance;
+  /* Readers make words grow as well: nobody relies on this look for long. */
+  m->meta_credit = advance < META_CREDIT_MOST ? advance : META_CREDIT_MOST;
 }
 
 /* Before a fill, which makes no more than two pages of words and two of touched

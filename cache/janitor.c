@@ -95,8 +95,10 @@ static bool sweep_words_page(struct mirror *m, uint64_t page) {
   /* Every word moves under the lock, so none does while we punch. */
   pthread_mutex_lock(&pc->lock);
   bool absent = all_absent(&m->words[page], n);
-  if (absent)
+  if (absent) {
     mirror_punch_words(m, page);
+    m->meta_credit = 0; /* who waits for this room asks the kernel anew */
+  }
   pthread_mutex_unlock(&pc->lock);
   return absent;
 }

@@ -333,15 +333,21 @@ uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
 /* ---- Reading ahead ------------------------------------------------------- */
 
 /* Two of the longest windows, that is what a reader is in and the next, keep a
- * disk busy. */
-enum { AHEAD_FIRST = 4, AHEAD_MOST = 8 * FETCH_MAX_PAGES };
+ * disk busy.  More misses than AHEAD_PATIENCE within them, and what was asked
+ * for is lost rather than on its way. */
+enum {
+  AHEAD_FIRST = 4,
+  AHEAD_MOST = 8 * FETCH_MAX_PAGES,
+  AHEAD_PATIENCE = 16,
+};
 
+/* Pages.  Two of them must fit the tenth of a cache that holds what was not
+ * used yet (cache/policy.h), or they push each other out.  Of the daemon's, a
+ * lease tells: its four ranges are a 32nd of the cache at most. */
 static uint64_t longest_window(const cachet *c, const struct mirror *m) {
-  /* A cache of our own is not to be filled with guesses, nor is the daemon's:
-   * what a lease may pin says how large that is. */
   uint64_t most = c->epoch->attachment
-                      ? c->view.table->range_capacity + FETCH_MAX_PAGES
-                      : (c->options.cache_size / 8) >> m->page_shift;
+                      ? 4 * (uint64_t)c->view.table->range_capacity + 16
+                      : (c->options.cache_size / 32) >> m->page_shift;
   return most < AHEAD_MOST ? most : AHEAD_MOST;
 }
 
@@ -351,9 +357,10 @@ static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
   uint64_t len = c->ahead_len ? 2 * c->ahead_len : AHEAD_FIRST;
   c->ahead_from = at;
   c->ahead_mark = NO_PAGE;
+  c->n_ahead_misses = 0;
   if (len > most)
     len = most;
-  if (from >= m->n_pages)
+  if (from >= m->n_pages || !most)
     return;
   if (len > m->n_pages - from)
     len = m->n_pages - from;
@@ -371,9 +378,10 @@ void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
                        uint64_t count) {
   if (c->options.flags & CACHET_NO_READAHEAD || count == 0)
     return;
-  bool goes_on = first == c->ahead_to;
-  if (!goes_on && first >= c->ahead_from && first < c->ahead_to)
+  bool is_within = first >= c->ahead_from && first < c->ahead_to;
+  if (is_within && ++c->n_ahead_misses <= AHEAD_PATIENCE)
     return; /* on its way */
+  bool goes_on = is_within || first == c->ahead_to;
   c->ahead_to = first + count;
   if (goes_on) {
     ask_ahead(c, m, first + count);
@@ -390,13 +398,10 @@ enum cachet_status cachet_prefetch(cachet *c, uint64_t addr, uint64_t len) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
   struct mirror *m = (struct mirror *)(uintptr_t)mirror_of(c);
-  uint64_t first, count = pages_of(m, addr, len, &first);
-  /* A hint is not worth more than a quarter of the cache. */
-  uint64_t most = (c->options.cache_size / 4) >> m->page_shift;
+  uint64_t first = 0, count = pages_of(m, addr, len, &first);
+  uint64_t most = 2 * longest_window(c, m); /* as for reading ahead */
   if (count > most)
     count = most;
-  if (count > UINT32_MAX)
-    count = UINT32_MAX;
   if (count)
     c->backend->ops->prefetch(c->backend, m, first, (uint32_t)count);
   return CACHET_OK;

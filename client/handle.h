@@ -84,9 +84,10 @@ struct cachet {
   struct backend *backend;
 
   /* Reading ahead (handle_read_ahead()): where a reader from front to back is
-   * and how far was asked for; the last window's length; and the page at which
-   * the next is asked for, or NO_PAGE. */
+   * and how far was asked for; the last window's length; the page at which the
+   * next is asked for, or NO_PAGE; and what he missed since it was. */
   uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;
+  unsigned n_ahead_misses;
 
   struct store *store; /* the backend's */
   struct options options;

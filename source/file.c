@@ -82,7 +82,8 @@ static ssize_t read_some(struct file_source *f, uint64_t offset, void *buf,
     /* Perhaps it is the other flag, which then goes on to fail alone. */
     atomic_store_explicit(&f->dontcache, false, memory_order_relaxed);
   }
-  return preadv2(f->fd, &v, 1, (off_t)offset, flags);
+  return flags ? preadv2(f->fd, &v, 1, (off_t)offset, flags)
+               : pread(f->fd, buf, len, (off_t)offset);
 }
 
 static int read_all(struct file_source *f, uint64_t offset, char *buf,
@@ -195,6 +196,10 @@ static int make(const char *path, int fd, enum file_reading how,
   f->fd = fd;
   f->how = how;
   atomic_init(&f->dontcache, how == FILE_DONTCACHE);
+  /* No readahead: what a read drops are whole folios, and so the rest of a
+   * large one would be read again. */
+  if (how == FILE_DONTCACHE)
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
   f->base.ops = &file_ops;
   f->base.size = f->version.size;
   *out = &f->base;

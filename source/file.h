@@ -15,8 +15,8 @@ extern "C" {
 
 enum file_reading {
   FILE_CACHED, /* the kernel keeps what was read */
-  /* It drops it again, but for what it had before (RWF_DONTCACHE, Linux 6.14):
-   * for who keeps the pages himself. */
+  /* It drops it again, but for what it had before (RWF_DONTCACHE, Linux 6.14),
+   * and does not read ahead: for who does both himself. */
   FILE_DONTCACHE,
 };
 
