@@ -1,0 +1,210 @@
+/* What the files of the remote backend share: an exchange, a remote, and what
+ * they ask of each other.
+ *
+ * An *exchange* is a request to the daemon with its answer.  It is either in
+ * `queue`, not sent (on this connection), or in `sent`, with an id:
+ *
+ *   queue --sent--> sent --answered--> done
+ *     ^               `--connection lost-- back to queue, or gone
+ *
+ *   R1  What is queued is sent in order, never more than the daemon takes.
+ *       While something is queued and there is no connection, there are
+ *       attempts to connect, at growing intervals.
+ *   R2  An exchange that nobody owns (dropped by its owner, or a prefetch) goes
+ *       on while the connection lasts and is not sent again.  So ids are never
+ *       forgotten while an answer may come.
+ *   R3  Each piece of an answer has to be the next one of what was asked for;
+ *       whatever else comes ends the connection, and what was sent fails.
+ *   R4  The cache may be believed while the connection is READY and everything
+ *       that has arrived on it was taken in: a notice may have been missed
+ *       otherwise.  When it becomes READY everything cached is dropped, also
+ *       what a handle that this one is a copy of had cached.
+ *   R5  Bytes are installed only if the image's generation is the one read
+ *       before they were asked for.
+ *   R6  Where the daemon shares its memory (`attachment`), pages are read there
+ *       and only those that are not resident are asked for, in place: the pins
+ *       of who asks keep them.  Nothing is installed here, R4 and notices do
+ *       not matter: the memory itself says what is no longer so.  While the
+ *       daemon is asked to attach, nothing else is.
+ *
+ * exchange.c keeps the queue and the ids (R1, R2), remote_read.c what a Read
+ * asks for and gets (R3, R5), remote_notice.c the cache true (R4),
+ * remote_attach.c the daemon's memory (R6); remote.c is what the rest of the
+ * library sees.
+ *
+ * The handle's thread only; the store is shared. */
+#ifndef CLIENT_REMOTE_IMPL_H
+#define CLIENT_REMOTE_IMPL_H
+
+#include <sys/queue.h>
+
+#include "client/channel.h"
+#include "client/remote.h"
+
+struct exchange {
+  struct job job; /* of a Read; of a command only is_done and error matter */
+  bool is_sent;
+  uint64_t id;     /* on this connection; when sent */
+  int64_t sent_at; /* likewise */
+  TAILQ_ENTRY(exchange) link;
+
+  /* a Read */
+  uint64_t epoch, generation; /* when it was sent */
+  struct {
+    uint64_t offset, len;
+  } ranges[FETCH_MAX_PAGES];
+  uint32_t n_ranges;
+  uint8_t place[FETCH_MAX_PAGES]; /* of each page in `bytes`, in pages */
+  uint32_t n_pages;
+  uint8_t *bytes; /* when sent: room for n_pages whole pages */
+  uint32_t at_range;
+  uint64_t at_offset; /* into that range */
+  uint64_t received;  /* bytes */
+  bool is_changed;    /* a piece was of another epoch */
+  bool in_place;
+
+  /* a command */
+  bool is_command;
+  wire_message *request; /* while its caller waits */
+  Cachet__Wire__Message__BodyCase expected;
+  int (*answer)(void *arg, const wire_message *msg);
+  void *answer_arg;
+};
+
+#define NO_PLACE UINT8_MAX
+
+TAILQ_HEAD(exchange_list, exchange);
+
+struct remote {
+  struct backend base;
+  struct uri uri;
+  struct options options;
+  struct channel *channel;
+  uint32_t image_id;          /* while READY */
+  struct channel_image heard; /* what this connection said of the image last */
+
+  struct exchange_list queue, sent;
+  uint32_t n_sent, n_unowned;
+
+  uint64_t attach_id; /* of the Attach that is under way; 0: none is */
+  int64_t attach_at;  /* when it was sent */
+  bool is_unshared;   /* the daemon's memory cannot be mapped here */
+  bool is_opening;    /* wanted even while nothing is queued */
+  int retry_ms;       /* how long to wait after the next failure */
+  int64_t retry_at;
+  struct cachet_error story; /* of the last loss */
+  bool is_final;             /* it will never work again */
+
+  struct exchange *incoming; /* whose payload is coming in */
+  bool incoming_last;
+};
+
+static inline struct remote *remote_of(const struct backend *b) {
+  return (struct remote *)(uintptr_t)b;
+}
+
+static inline bool remote_is_ready(const struct remote *r) {
+  return channel_state(r->channel) == CHANNEL_READY && !r->attach_id;
+}
+
+/* Whether the cache may be believed (R4). */
+static inline bool remote_is_trusted(const struct backend *b) {
+  const struct remote *r = remote_of(b);
+  return remote_is_ready(r) && !channel_has_more(r->channel);
+}
+
+/* The daemon broke the protocol (R3). */
+static inline void remote_violation(struct remote *r, const char *what) {
+  channel_break(r->channel, CHANNEL_LOST_BROKEN, CACHET_E_PROTO, what);
+}
+
+/* ---- exchange.c ---------------------------------------------------------- */
+
+static inline bool exchange_is_owned(const struct exchange *x) {
+  return x->job.owner != NULL;
+}
+
+/* It is in no list (any more). */
+void exchange_free(struct exchange *x);
+
+/* Takes it out of the list that it is in, without an end. */
+void exchange_unlink(struct remote *r, struct exchange *x);
+
+/* Ends an exchange; the story, if it failed, is in its job. */
+void exchange_end(struct remote *r, struct exchange *x);
+void exchange_fail(struct remote *r, struct exchange *x,
+                   const struct cachet_error *why);
+
+/* Fails what is queued. */
+void exchange_fail_all(struct remote *r, const struct cachet_error *why);
+
+/* What was sent goes back to the head of the queue, in order. */
+void exchange_unsend_all(struct remote *r);
+
+/* Of what was sent; NULL: nothing has that id. */
+struct exchange *exchange_find(const struct remote *r, uint64_t id);
+
+/* Queues a new one, and sends it if it may be sent.  It may have ended when
+ * this returns. */
+void exchange_queue(struct remote *r, struct exchange *x);
+
+/* Connects if that is wanted and due; sends what may be sent. */
+void exchange_pump(struct remote *r);
+
+/* The answer of a command, or an Error. */
+void exchange_answered(struct remote *r, struct exchange *x,
+                       const wire_message *msg);
+
+/* ---- remote_read.c ------------------------------------------------------- */
+
+/* A Read of those pages that are not resident, not queued yet; all of them
+ * when the mirror cannot be believed.  NULL: no memory. */
+struct exchange *remote_read_new(struct remote *r, struct mirror *m,
+                                 uint64_t first, uint32_t count);
+
+/* A Read without an owner that is bringing `page` already, and began after the
+ * last invalidation: a prefetch, mostly.  NULL: there is none. */
+struct exchange *remote_read_underway(const struct remote *r,
+                                      const struct mirror *m, uint64_t page);
+
+/* Room for the answer, and what it has to fit; false: it ended instead. */
+bool remote_read_prepare(struct remote *r, struct exchange *x);
+void remote_read_send(struct remote *r, struct exchange *x);
+
+/* A piece of its answer is coming in: sets where its payload goes. */
+void remote_read_data(struct remote *r, struct exchange *x,
+                      const Cachet__Wire__Data *d, uint32_t len,
+                      uint8_t **payload);
+
+/* That piece is here: payload() of struct channel_owner, of a struct remote. */
+void remote_read_payload(void *arg);
+
+/* The daemon is not at the epoch that was asked for.  If that is another than
+ * it spoke of last, our cache went astray. */
+void remote_read_refused(struct remote *r, const struct exchange *x);
+
+/* ---- remote_notice.c ----------------------------------------------------- */
+
+/* Heeds a message of id 0.  False: it is no notice. */
+bool remote_notice(struct remote *r, const wire_message *msg);
+
+/* Drops the pages that overlap a range of the daemon's, cut at the end.  0 or a
+ * negative errno. */
+int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len);
+
+/* A notice could not be followed, by errno `-e`.  That leaves a cache that
+ * cannot be believed: ends the connection. */
+void remote_notice_failed(struct remote *r, int e);
+
+/* ---- remote_attach.c ----------------------------------------------------- */
+
+/* Whether the daemon may be asked for its memory: both sides are for it. */
+bool remote_attach_allowed(const struct remote *r);
+
+/* Asks for the mirror of the image's present epoch. */
+void remote_attach_begin(struct remote *r);
+
+/* The answer, which may be an Error. */
+void remote_attach_answer(struct remote *r, const wire_message *msg);
+
+#endif
