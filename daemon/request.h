@@ -5,7 +5,7 @@
  * one breath, on the stack.  Else it becomes a request that waits:
  *
  *     WAITING   another thread will post it: its fetch, or its invalidation
- *     STARVED   too many bytes are being fetched; worker_admit() goes on
+ *     STARVED   too many bytes are being fetched; request_fetch_admit() goes on
  *     RUNNABLE  its connection is blocked; conn.c goes on
  *
  *   R1  A request that waits is on its connection's list, or is an orphan: its
@@ -16,7 +16,10 @@
  *   R3  A piece is of the lens's mirror, which was the image's present one
  *       when the piece was begun.
  *
- * Worker thread only; the `done` of a fetch runs elsewhere, and only posts. */
+ * request.c begins them, has them wait and frees them (R1); answer.c works on
+ * one (R3); request_fetch.c holds its fetch (R2, with request.c).
+ *
+ * Worker thread only. */
 #ifndef DAEMON_REQUEST_H
 #define DAEMON_REQUEST_H
 
@@ -74,6 +77,15 @@ struct request {
   struct invalidation *invalidation; /* counted by worker and connection */
 };
 
+static inline struct lens *request_lens(const struct request *r) {
+  return &r->worker->lenses[r->image];
+}
+
+static inline void request_count(const struct request *r, enum stat_id which,
+                                 uint64_t n) {
+  counters_add(&r->worker->counters[r->image], which, n);
+}
+
 /* First in, first out, by next_queued. */
 struct request_queue {
   struct request *head, **tail;
@@ -117,8 +129,5 @@ bool request_exists(const struct conn *c, uint64_t id);
 
 /* The connection ends: frees its requests, or makes orphans of them. */
 void request_drop_all(struct conn *c);
-
-/* Gives fetches to those who were starved, now that some have ended. */
-void request_admit(struct worker *w);
 
 #endif

@@ -10,7 +10,7 @@
 #include "daemon/conn.h"
 #include "daemon/invalidate.h"
 #include "daemon/log.h"
-#include "daemon/request.h"
+#include "daemon/request_fetch.h"
 #include "daemon/session.h"
 
 enum {
@@ -75,7 +75,7 @@ static void worker_on_wake(evutil_socket_t fd, short what, void *arg) {
   (void)n; /* nothing to read: woken for nothing, which does no harm */
   for (int i = 0; i < MAIL_BATCH && (mail = worker_take_mail(w)); i++)
     mail->run(w, mail);
-  request_admit(w);
+  request_fetch_admit(w);
   if (worker_has_mail(w))
     worker_wake(w);
   if (w->quitting && w->n_waiting == 0)

@@ -113,7 +113,7 @@ void worker_join(struct worker *w);
 /* The thread has ended, or never began.  NULL is fine. */
 void worker_free(struct worker *w);
 
-/* ---- For conn.c and request.c, on the worker's thread -------------------- */
+/* ---- For conn.c, on the worker's thread ---------------------------------- */
 
 /* Calls `drained` if it is time to. */
 void worker_check_drained(struct worker *w);
