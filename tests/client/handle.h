@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,6 +28,14 @@ using Handle = std::unique_ptr<cachet, HandleClose>;
 inline cachet_options Options() {
   cachet_options o = {};
   o.struct_size = sizeof o;
+  return o;
+}
+
+// Options with these time-outs.
+inline cachet_options Patience(int request_ms, int connect_ms = 5000) {
+  cachet_options o = Options();
+  o.request_timeout_ms = request_ms;
+  o.connect_timeout_ms = connect_ms;
   return o;
 }
 
@@ -89,6 +98,49 @@ inline Handle Copy(cachet *c) {
   cachet_error err = {};
   EXPECT_EQ(cachet_copy(c, &copy, &err), CACHET_OK) << err.message;
   return Handle(copy);
+}
+
+// What a callback was told.  `then` is called from inside it.
+struct Outcome {
+  std::function<void(Outcome &)> then;
+  int n = 0;
+  cachet_status status = CACHET_OK;
+  cachet_slice slice = {};
+
+  static void Loaded(void *arg, cachet_status status, cachet_slice *slice) {
+    auto *o = static_cast<Outcome *>(arg);
+    o->n++;
+    o->status = status;
+    EXPECT_EQ(slice != nullptr, status == CACHET_OK);
+    if (slice)
+      o->slice = *slice;
+    if (o->then)
+      o->then(*o);
+  }
+  static void Read(void *arg, cachet_status status) {
+    auto *o = static_cast<Outcome *>(arg);
+    o->n++;
+    o->status = status;
+    if (o->then)
+      o->then(*o);
+  }
+};
+
+// Dispatches until it is so.
+inline void RunUntil(cachet *c, const std::function<bool()> &done) {
+  while (!done()) {
+    struct pollfd p = {cachet_fd(c), cachet_events(c), 0};
+    ASSERT_GE(poll(&p, 1, cachet_timeout_ms(c)), 0);
+    ASSERT_EQ(cachet_dispatch(c), CACHET_OK);
+  }
+}
+
+// Reads it all and compares.
+inline void ExpectContent(cachet *c, const std::vector<uint8_t> &bytes) {
+  std::vector<uint8_t> buf(bytes.size());
+  ASSERT_EQ(cachet_read(c, 0, buf.data(), buf.size()), CACHET_OK)
+      << cachet_errmsg(c);
+  EXPECT_TRUE(buf == bytes);
 }
 
 // A scripted source for cachet_make().

@@ -406,31 +406,6 @@ TEST(ForkTest, TheChildIsRefusedAndTheParentGoesOn) {
 
 // ---- Asynchronous -----------------------------------------------------------
 
-struct Outcome {
-  std::function<void(Outcome &)> then;
-  int n = 0;
-  cachet_status status = CACHET_OK;
-  cachet_slice slice = {};
-
-  static void Loaded(void *arg, cachet_status status, cachet_slice *slice) {
-    auto *o = static_cast<Outcome *>(arg);
-    o->n++;
-    o->status = status;
-    EXPECT_EQ(slice != nullptr, status == CACHET_OK);
-    if (slice)
-      o->slice = *slice;
-    if (o->then)
-      o->then(*o);
-  }
-  static void Read(void *arg, cachet_status status) {
-    auto *o = static_cast<Outcome *>(arg);
-    o->n++;
-    o->status = status;
-    if (o->then)
-      o->then(*o);
-  }
-};
-
 TEST(AsyncTest, ALoadReadsTheSourceInDispatch) {
   MadeSource source(Content(10 * kPage));
   Handle c = source.Make();

@@ -1,0 +1,189 @@
+// Handles whose daemon goes, falls silent, or comes back.
+#include "tests/client/fake_daemon.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+namespace {
+
+TEST(RemoteReconnectTest, ADaemonThatDiesMidFrameIsAskedAgain) {
+  FakeDaemon d({[](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  p.Receive(&r);
+                  p.SendRaw("\x10\0\0\0\0\x10\0\0\x08", 9);
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+  EXPECT_EQ(d.n_connections, 2);
+}
+
+TEST(RemoteReconnectTest, ADaemonThatDiesMidPayloadIsAskedAgain) {
+  FakeDaemon d({[](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  p.Receive(&r);
+                  p.Data(r.id, 77, 0, 0, false, p.image->bytes.data(), 4096);
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+}
+
+TEST(RemoteReconnectTest, ARestartedDaemonIsFoundAgainWithItsNewEpoch) {
+  FakeDaemon d({ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+  cachet_slice held;
+  std::vector<uint8_t> old = d.image.bytes;
+  ASSERT_EQ(cachet_map(c.get(), 0, 20000, &held), CACHET_OK);
+  d.Stop();
+  d.image.bytes = Content(50000, 9);
+  d.image.epoch = 1234;
+  std::thread restart([&] { d.Listen(); });
+  ExpectContent(c.get(), d.image.bytes);
+  restart.join();
+  EXPECT_EQ(cachet_epoch(c.get()), 1234u);
+  EXPECT_EQ(memcmp(held.data, old.data(), held.length), 0);
+}
+
+TEST(RemoteReconnectTest,
+     AReconnectionInTheSameEpochTrustsNothingThatWasCached) {
+  Gate go;
+  FakeDaemon d({[&](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  p.Receive(&r);
+                  p.Answer(r);
+                  go.Await();
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  uint8_t byte;
+  ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  {
+    std::unique_lock<std::mutex> hold(d.image.lock);
+    d.image.bytes[0] ^= 0x55; // and its notice is lost
+  }
+  go.Open();
+  // Until the end of the connection is here, a hit is all there can be.
+  while (cachet_is_cached(c.get(), 0) && d.n_connections < 2)
+    ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  EXPECT_EQ(byte, d.image.bytes[0]);
+}
+
+TEST(RemoteReconnectTest, ADaemonThatStaysAwayIsNoConnectionInTime) {
+  FakeDaemon d({ServeAll()});
+  Handle c = Open(d.Uri(), Patience(100));
+  d.Stop();
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_CONN);
+  EXPECT_NE(strstr(cachet_errmsg(c.get()), d.path.c_str()), nullptr)
+      << cachet_errmsg(c.get());
+}
+
+TEST(RemoteReconnectTest, AnAnswerThatDoesNotComeIsATimeOut) {
+  FakeDaemon d({[](Peer &p) {
+    p.Handshake();
+    p.AwaitEnd();
+  }});
+  Handle c = Open(d.Uri(), Patience(50));
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
+}
+
+TEST(RemoteReconnectTest, AConnectionThatFellSilentIsGivenUpAfterTheTimeOut) {
+  FakeDaemon d({[](Peer &p) {
+                  p.Handshake();
+                  p.AwaitEnd();
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Patience(200));
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
+  EXPECT_EQ(cachet_fd(c.get()), -1);
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  EXPECT_EQ(byte, d.image.bytes[0]);
+  EXPECT_EQ(d.n_connections, 2);
+}
+
+TEST(RemoteReconnectTest, ADaemonThatIsSlowWithOneAnswerButNotSilentIsKept) {
+  FakeDaemon d({[&](Peer &p) {
+    Request slow;
+    p.Handshake();
+    p.Receive(&slow);
+    p.Serve();
+  }});
+  Handle c = Open(d.Uri(), Patience(200));
+  Outcome out;
+  uint8_t byte;
+  ASSERT_EQ(cachet_load_async(c.get(), 0, 0, Outcome::Loaded, &out, nullptr),
+            CACHET_OK);
+  while (!out.n) {
+    ASSERT_EQ(cachet_invalidate(c.get(), 4096, 1), CACHET_OK)
+        << cachet_errmsg(c.get());
+    ASSERT_EQ(cachet_get_u8(c.get(), 4096, &byte), CACHET_OK);
+    ASSERT_EQ(cachet_dispatch(c.get()), CACHET_OK);
+  }
+  EXPECT_EQ(out.status, CACHET_E_TIMEOUT);
+  EXPECT_EQ(d.n_connections, 1);
+}
+
+TEST(RemoteReconnectTest, AConnectionThatCannotBeWrittenToEndsInTime) {
+  Gate deaf;
+  FakeDaemon d({[&](Peer &p) {
+                  p.Handshake();
+                  p.StopReading();
+                  deaf.Open();
+                  p.AwaitLeave();
+                },
+                ServeAll()});
+  Handle c = Open(d.Uri(), Patience(50));
+  deaf.Await();
+  // Nobody waits for it: that it is asked in vain has to show by itself.
+  ASSERT_EQ(cachet_prefetch(c.get(), 0, 4096), CACHET_OK);
+  EXPECT_NE(cachet_timeout_ms(c.get()), -1);
+  RunUntil(c.get(), [&] { return cachet_fd(c.get()) == -1; });
+  ExpectContent(c.get(), d.image.bytes);
+}
+
+TEST(RemoteReconnectTest, KeepAliveOverTcpIsAsPatientAsRequestsAre) {
+  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at = {};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t len = sizeof at;
+  auto *address = reinterpret_cast<sockaddr *>(&at);
+  ASSERT_EQ(bind(listener, address, len), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  ASSERT_EQ(getsockname(listener, address, &len), 0);
+  FakeImage image;
+  image.bytes = Content(4096);
+  std::thread server([&] {
+    int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    Peer p(fd, &image);
+    p.Handshake();
+    p.AwaitEnd();
+    close(fd);
+  });
+  std::string uri =
+      "cachet://127.0.0.1:" + std::to_string(ntohs(at.sin_port)) + "/disk";
+  Handle c = Open(uri, Patience(60000));
+  auto option = [&](int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    EXPECT_EQ(getsockopt(cachet_fd(c.get()), IPPROTO_TCP, name, &value, &size),
+              0);
+    return value;
+  };
+  EXPECT_EQ(option(TCP_KEEPIDLE) + option(TCP_KEEPINTVL) * option(TCP_KEEPCNT),
+            60);
+  EXPECT_EQ(option(TCP_USER_TIMEOUT), 60000);
+  c.reset();
+  server.join();
+  close(listener);
+}
+
+} // namespace
