@@ -201,34 +201,34 @@ static void remote_drop(struct backend *b, struct job *j) {
                   "it does not answer");
 }
 
-/* One chunk.  False: no more can be asked for now. */
-static bool prefetch_chunk(struct remote *r, struct mirror *m, uint64_t first,
-                           uint32_t count) {
+/* One Read.  How many of the pages it takes on; 0: none can be asked for now.
+ */
+static uint32_t prefetch_chunk(struct remote *r, struct mirror *m,
+                               uint64_t first, uint32_t count) {
   if (!remote_is_ready(r) || r->n_unowned >= MAX_PREFETCHES)
-    return false;
+    return 0;
   struct exchange *x = remote_read_new(r, m, first, count);
   if (!x)
-    return false;
+    return 0;
+  uint32_t taken = x->job.count; /* as many as one Read may name */
   if (x->n_pages == 0) {
     exchange_free(x);
-    return true;
+    return taken;
   }
   r->n_unowned++;
   exchange_queue(r, x);
-  return true;
+  return taken;
 }
 
 static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
                                 uint64_t first, uint32_t count) {
-  uint32_t done = 0;
-  while (done < count) {
-    uint32_t n = count - done;
-    if (n > FETCH_MAX_PAGES)
-      n = FETCH_MAX_PAGES;
-    if (!prefetch_chunk(remote_of(b), m, first + done, n))
-      break;
-    done += n;
-  }
+  uint32_t done = 0, taken;
+  do {
+    uint32_t n =
+        count - done < FETCH_MAX_PAGES ? count - done : FETCH_MAX_PAGES;
+    taken = prefetch_chunk(remote_of(b), m, first + done, n);
+    done += taken;
+  } while (taken && done < count);
   return done;
 }
 

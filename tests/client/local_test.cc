@@ -660,4 +660,28 @@ TEST(ThreadTest, AJoinThatTakesTooLongTimesOut) {
   reader.join();
 }
 
+TEST(LocalTest, APageIsKeptHoweverManyWordsWereLookedAt) {
+  // Each page has a page of words of its own: what those take is swept, over
+  // and over, and what is swept is room.
+  constexpr uint64_t kStride = 16 << 20, kCount = 2000;
+  static const uint8_t zeros[kPage] = {};
+  cachet_source table = {};
+  table.struct_size = sizeof table;
+  table.size = kStride * kCount;
+  table.map = [](void *, uint64_t, size_t len, const void **out) -> ssize_t {
+    *out = zeros;
+    return ssize_t(std::min<size_t>(len, kPage));
+  };
+  cachet_options options = Options();
+  options.cache_size = 1 << 20;
+  cachet *made = nullptr;
+  ASSERT_EQ(cachet_make(&table, &options, &made, nullptr), CACHET_OK);
+  Handle c(made);
+  for (uint64_t i = 0; i < kCount; i++) {
+    uint8_t byte;
+    ASSERT_EQ(cachet_get_u8(c.get(), i * kStride, &byte), CACHET_OK);
+    ASSERT_TRUE(cachet_is_cached(c.get(), i * kStride)) << "the " << i << "th";
+  }
+}
+
 } // namespace

@@ -248,19 +248,31 @@ TEST_P(FaultTest, AnInvalidationReachesTheCachesOfOtherClients) {
   }
 }
 
-// How many reads of the source it takes to read 200 pages one after the other.
+// A reader that goes from front to back, page by page.
 class ReadAheadTest : public FaultTest {
 protected:
-  int ReadsOfTheSource(uint32_t flags) {
+  static Handle OpenAt(const TestServer &server, uint32_t flags) {
     cachet_options options{};
     options.struct_size = sizeof options;
     options.flags = flags;
     cachet *c = nullptr;
-    std::string uri = "cachet+unix:///fake?socket=" + server_.socket_path();
+    std::string uri = "cachet+unix:///fake?socket=" + server.socket_path();
     EXPECT_EQ(cachet_open(uri.c_str(), &options, &c, nullptr), CACHET_OK);
-    Handle handle(c);
-    for (uint64_t page = 0; page < 200; page++)
+    return Handle(c);
+  }
+
+  // How often he has to wait.
+  static uint64_t Misses(cachet *c, uint64_t from, uint64_t to) {
+    uint64_t before = cachet_misses(c);
+    for (uint64_t page = from; page < to; page++)
       EXPECT_EQ(ReadPage(c, page), CACHET_OK);
+    return cachet_misses(c) - before;
+  }
+
+  // How many reads of the source 200 pages take.
+  int ReadsOfTheSource(uint32_t flags) {
+    Handle c = OpenAt(server_, flags);
+    Misses(c.get(), 0, 200);
     return source_.n_reads();
   }
 };
@@ -271,6 +283,23 @@ TEST_P(ReadAheadTest, AReaderFromFrontToBackIsReadAheadOf) {
 
 TEST_P(ReadAheadTest, UnlessItDoesNotWantThat) {
   EXPECT_EQ(ReadsOfTheSource(GetParam() | CACHET_NO_READAHEAD), 200);
+}
+
+TEST_P(ReadAheadTest, WhatIsReadAheadStaysUntilItIsRead) {
+  // The client's own cache has 4 MiB, and so has the daemon's: a quarter.
+  FakeSource large(4 * kPages * kPage);
+  TestServer::Options options;
+  options.cache_size = kPages * kPage;
+  TestServer server({{"fake", &large}}, options);
+  Handle c = OpenAt(server, GetParam());
+  EXPECT_LT(Misses(c.get(), 0, 4 * kPages), kPages);
+}
+
+TEST_P(ReadAheadTest, WhatWasReadAheadAndIsLostIsReadAheadAnew) {
+  Handle c = Open();
+  Misses(c.get(), 0, 600);
+  ASSERT_EQ(cachet_invalidate(c.get(), 0, CACHET_TO_END), CACHET_OK);
+  EXPECT_LT(Misses(c.get(), 600, 900), 200u);
 }
 
 const auto kWays = testing::Values(0u, uint32_t{CACHET_NO_SHARED_MEMORY});

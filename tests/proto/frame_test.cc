@@ -93,7 +93,7 @@ TEST_F(FrameTest, ATruncatedMessageIsBad) {
   wire_message *msg;
   for (size_t cut = 1; cut < frame.size() - FRAME_HEADER_LEN - 2; cut++) {
     auto shorter = frame;
-    shorter.resize(frame.size() - cut);
+    shorter.erase(shorter.end() - std::ptrdiff_t(cut), shorter.end());
     EXPECT_EQ(Unpack(shorter, &msg), FRAME_BAD_MESSAGE) << cut;
   }
 }
