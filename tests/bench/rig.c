@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,16 +19,22 @@ static pid_t owner; /* whose rig it is: not a forked child's */
 
 /* ---- Failure and cleaning up --------------------------------------------- */
 
+static int remove_entry(const char *path, const struct stat *st, int type,
+                        struct FTW *where) {
+  (void)st;
+  (void)type;
+  (void)where;
+  remove(path);
+  return 0;
+}
+
 static void clean_up(void) {
   struct rig *rig = &the_rig;
   if (getpid() != owner)
     return;
-  for (unsigned i = 0; i < rig->n_servers; i++) {
+  for (unsigned i = 0; i < RIG_MAX_SERVERS; i++)
     rig_server_stop(&rig->servers[i]);
-    unlink(rig->servers[i].socket);
-  }
-  unlink(rig->file);
-  rmdir(rig->dir);
+  nftw(rig->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 void rig_fail(const char *format, ...) {
@@ -55,8 +62,7 @@ uint64_t rig_random(uint64_t *state) {
 }
 
 /* By way of a copy: `out` may be the rig's. */
-static void name_in_dir(const struct rig *rig, const char *name,
-                        char out[RIG_PATH_LEN]) {
+void rig_path(const struct rig *rig, const char *name, char out[RIG_PATH_LEN]) {
   char path[RIG_PATH_LEN];
   snprintf(path, sizeof path, "%s/%s", rig->dir, name);
   memcpy(out, path, sizeof path);
@@ -88,7 +94,7 @@ struct rig *rig_make(uint64_t size, size_t piece) {
     rig_fail("no memory");
   make_dir(rig);
   rig->size = size / RIG_CHUNK * RIG_CHUNK;
-  name_in_dir(rig, "image", rig->file);
+  rig_path(rig, "image", rig->file);
   rig->fd = open(rig->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (rig->fd < 0)
     rig_fail("%s: create: %s", rig->file, strerror(errno));
@@ -115,17 +121,30 @@ const uint8_t *rig_map(const struct rig *rig) {
  * program needs at run time into PROGRAM.runfiles. */
 static void find_program(const char *name, char path[PATH_MAX]) {
   char self[PATH_MAX - 64];
+  if (name[0] == '/') {
+    snprintf(path, PATH_MAX, "%s", name);
+    return;
+  }
   ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
   self[n > 0 ? n : 0] = '\0';
   snprintf(path, PATH_MAX, "%s.runfiles/cachetd/%s", self, name);
 }
 
+/* What a system's program says there is not this program's report. */
+static void hide_stdout(void) {
+  int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (fd >= 0)
+    dup2(fd, STDOUT_FILENO);
+}
+
 struct rig_server *rig_server_new(struct rig *rig, const char *name) {
-  if (rig->n_servers == RIG_MAX_SERVERS)
+  struct rig_server *s = rig->servers;
+  while (s < rig->servers + RIG_MAX_SERVERS && s->taken)
+    s++;
+  if (s == rig->servers + RIG_MAX_SERVERS)
     rig_fail("%s: too many servers", name);
-  struct rig_server *s = &rig->servers[rig->n_servers++];
-  s->stdin_fd = -1;
-  name_in_dir(rig, name, s->socket);
+  *s = (struct rig_server){.taken = true, .stdin_fd = -1};
+  rig_path(rig, name, s->socket);
   return s;
 }
 
@@ -141,6 +160,8 @@ void rig_server_start(struct rig_server *s, const char *program,
     rig_fail("fork: %s", strerror(errno));
   if (s->pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (program[0] == '/')
+      hide_stdout();
     if (!has_stdin || dup2(fds[0], STDIN_FILENO) == STDIN_FILENO)
       execv(path, (char *const *)args);
     fprintf(stderr, "%s: %s\n", path, strerror(errno));
@@ -166,14 +187,15 @@ struct rig_server *rig_start_daemon(struct rig *rig, const char *name,
 }
 
 void rig_server_stop(struct rig_server *s) {
-  if (s->pid <= 0)
-    return;
-  if (s->stdin_fd >= 0)
-    close(s->stdin_fd);
-  else
-    kill(s->pid, SIGTERM);
-  waitpid(s->pid, NULL, 0);
+  if (s->pid > 0) {
+    if (s->stdin_fd >= 0)
+      close(s->stdin_fd);
+    else
+      kill(s->pid, SIGTERM);
+    waitpid(s->pid, NULL, 0);
+  }
   s->pid = 0;
+  s->taken = false;
 }
 
 /* ---- Clients ------------------------------------------------------------- */

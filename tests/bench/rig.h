@@ -16,11 +16,12 @@
 
 #include <cachet/cachet.h>
 
-enum { RIG_PAGE = 4096, RIG_CHUNK = 1 << 20, RIG_MAX_SERVERS = 4 };
+enum { RIG_PAGE = 4096, RIG_CHUNK = 1 << 20, RIG_MAX_SERVERS = 16 };
 enum { RIG_PATH_LEN = 80 };
 
 /* A program that serves the file on a Unix socket. */
 struct rig_server {
+  bool taken; /* from rig_server_new() to rig_server_stop() */
   pid_t pid;
   int stdin_fd; /* the other end of its standard input, or -1: none */
   char socket[RIG_PATH_LEN];
@@ -31,7 +32,6 @@ struct rig {
   uint64_t size; /* of the file: whole chunks */
   int fd;
   struct rig_server servers[RIG_MAX_SERVERS];
-  unsigned n_servers;
 };
 
 __attribute__((format(printf, 1, 2), noreturn)) void
@@ -52,6 +52,9 @@ static inline void rig_check(const cachet *c, enum cachet_status status) {
  * file lies in memory just as scattered. */
 struct rig *rig_make(uint64_t size, size_t piece);
 
+/* A path in the rig's directory, which goes with all that is in it. */
+void rig_path(const struct rig *rig, const char *name, char out[RIG_PATH_LEN]);
+
 /* Maps the file, every page of it, read-only and shared. */
 const uint8_t *rig_map(const struct rig *rig);
 
@@ -60,9 +63,10 @@ uint64_t rig_random(uint64_t *state);
 
 /* ---- Servers and clients ------------------------------------------------- */
 
-/* Starts a program that was built beside this one: with the arguments given,
- * and a pipe as its standard input if `has_stdin`.  The caller composes its
- * arguments with the server's socket, hence in two steps. */
+/* Starts a program that was built beside this one, or, with a path from the
+ * root on, one of the system's, of which only standard error is seen: with the
+ * arguments given, and a pipe as its standard input if `has_stdin`.  The caller
+ * composes its arguments with the server's socket, hence in two steps. */
 struct rig_server *rig_server_new(struct rig *rig, const char *name);
 void rig_server_start(struct rig_server *s, const char *program,
                       const char *const args[], bool has_stdin);

@@ -1,0 +1,19 @@
+/* cells: what the peers benchmark measures, one function for each section of
+ * its report.  Each runs its systems in turns, round by round. */
+#ifndef TESTS_BENCH_CELLS_H
+#define TESTS_BENCH_CELLS_H
+
+#include "tests/bench/report.h"
+#include "tests/bench/servers.h"
+
+struct bench {
+  struct servers servers;
+  struct report *report;
+  unsigned n_rounds;
+  double seconds; /* one cell of one system in one round */
+  bool is_quick;
+};
+
+void cells_batch(struct bench *b);
+
+#endif
