@@ -15,5 +15,8 @@ struct bench {
 };
 
 void cells_batch(struct bench *b);
+void cells_ranges(struct bench *b);
+void cells_idle(struct bench *b);
+void cells_isolation(struct bench *b);
 
 #endif

@@ -2,12 +2,7 @@
  * then more connections and more reads under way on each. */
 #include "tests/bench/cells.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 static const char section[] = "Random 4 KiB, hits";
 static const char rate_metric[] = "thousand reads/s";
@@ -41,34 +36,6 @@ static const struct shape sweep[] = {
 
 enum { N_SWEEP = sizeof sweep / sizeof *sweep };
 
-/* ---- Processors ---------------------------------------------------------- */
-
-static void pin_threads(pid_t pid, const cpu_set_t *set) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-  DIR *dir = opendir(path);
-  if (!dir)
-    rig_fail("%s: %s", path, strerror(errno));
-  for (struct dirent *entry; (entry = readdir(dir));)
-    if (entry->d_name[0] != '.')
-      sched_setaffinity(atoi(entry->d_name), sizeof *set, set);
-  closedir(dir);
-}
-
-/* Generator and server on the first of their processors, or on all. */
-static void share_cpu(const struct load_target *t, bool one) {
-  static cpu_set_t all;
-  cpu_set_t first;
-  if (CPU_COUNT(&all) == 0)
-    sched_getaffinity(0, sizeof all, &all);
-  CPU_ZERO(&first);
-  for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&first) == 0; cpu++)
-    if (CPU_ISSET(cpu, &all))
-      CPU_SET(cpu, &first);
-  sched_setaffinity(0, sizeof all, one ? &first : &all);
-  pin_threads(t->pid, one ? &first : &all);
-}
-
 /* ---- Cells --------------------------------------------------------------- */
 
 static void measure(struct bench *b, const char *in_section,
@@ -85,10 +52,9 @@ static void measure(struct bench *b, const char *in_section,
     return;
   load_random_init(&random, b->servers.rig->size, RIG_PAGE, RIG_PAGE);
   if (shape->on_one_cpu)
-    share_cpu(t, true);
+    rig_place(t->pid, RIG_FIRST_CPU, RIG_FIRST_CPU);
   struct load_result result = load_run(&group, 1, b->seconds);
-  if (shape->on_one_cpu)
-    share_cpu(t, false);
+  rig_place(t->pid, RIG_ALL_CPUS, RIG_ALL_CPUS);
   struct report_key key = {in_section, rate_metric, shape->name, column};
   report_add(b->report, key, result.rate / 1e3);
   key.metric = p50_metric;
@@ -112,11 +78,11 @@ static void judge(struct bench *b, const struct shape *shape) {
   struct report_key key = {section, rate_metric, shape->name, "cachetd"};
   const char *best = "a peer", *name = shape->name;
   report_target(b->report, REPORT_AT_LEAST, shape->least,
-                report_ratio(b->report, key, "bare"),
+                report_ratio_to(b->report, key, "bare"),
                 "%s: reads/s, by the bare server's", name);
   if (shape->on_one_cpu) {
     report_target(b->report, REPORT_AT_LEAST, 1,
-                  report_ratio(b->report, key, "memcached"),
+                  report_ratio_to(b->report, key, "memcached"),
                   "%s: reads/s, by memcached's", name);
   } else {
     double ratio = report_ratio_to_best(b->report, key, true, except, &best);
@@ -125,7 +91,7 @@ static void judge(struct bench *b, const struct shape *shape) {
   }
   key.metric = cpu_metric;
   report_target(b->report, REPORT_AT_MOST, 1.5,
-                report_ratio(b->report, key, "bare"),
+                report_ratio_to(b->report, key, "bare"),
                 "%s: server CPU a read, by the bare server's", name);
 }
 

@@ -188,17 +188,7 @@ static void group_stop(struct group *g) {
 /* ---- Memory -------------------------------------------------------------- */
 
 static uint64_t pss_kib(pid_t pid) {
-  char path[64], line[256];
-  uint64_t kib = 0;
-  bool found = false;
-  snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
-  FILE *file = fopen(path, "re");
-  while (file && !found && fgets(line, sizeof line, file))
-    found = sscanf(line, "Pss: %" SCNu64, &kib) == 1;
-  if (!found)
-    rig_fail("%s: no PSS in it", path);
-  fclose(file);
-  return kib;
+  return rig_memory_kib(pid, "smaps_rollup", "Pss:");
 }
 
 /* The daemon is one of the processes. */

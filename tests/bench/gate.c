@@ -1,11 +1,12 @@
 /* gate: a daemon whose source can be slow.
  *
- *   gate FILE SOCKET
+ *   gate FILE SOCKET [DELAY_MS]
  *
  * Serves one image, "gate": the bytes of FILE, which are read at once, and
  * behind them cells of zeros (gate.h), the reads of which wait at a gate.  A
  * byte on standard input opens it for good; the end of standard input opens
- * it, too, and ends the program.
+ * it, too, and ends the program.  With a delay there is no gate: each read of
+ * cells, of which there are more, takes so long.
  *
  * A program of its own, as the daemon is that it stands for. */
 #include <errno.h>
@@ -13,9 +14,11 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/log.h"
@@ -30,6 +33,8 @@ struct gate {
   const uint8_t *bytes;
   uint64_t len;
   struct server *server;
+  unsigned n_cells;
+  long delay_ms; /* 0: a gate */
 
   pthread_mutex_t lock;
   pthread_cond_t opened;
@@ -37,6 +42,12 @@ struct gate {
 };
 
 static void gate_wait(struct gate *gate) {
+  if (gate->delay_ms) {
+    nanosleep(&(struct timespec){gate->delay_ms / 1000,
+                                 gate->delay_ms % 1000 * 1000000},
+              NULL);
+    return;
+  }
   pthread_mutex_lock(&gate->lock);
   while (!gate->is_open)
     pthread_cond_wait(&gate->opened, &gate->lock);
@@ -86,7 +97,7 @@ static int map_file(struct gate *gate, const char *path) {
   gate->bytes = map;
   gate->len = (uint64_t)st.st_size;
   gate->source.ops = &gate_ops;
-  gate->source.size = gate->len + (uint64_t)GATE_N_CELLS * GATE_CELL_LEN;
+  gate->source.size = gate->len + (uint64_t)gate->n_cells * GATE_CELL_LEN;
   return 0;
 }
 
@@ -103,12 +114,17 @@ static void *obey_stdin(void *arg) {
   return NULL;
 }
 
+/* Room for everything, or, of very many cells, for those that are read. */
+static uint64_t cache_size(const struct gate *gate) {
+  return gate->delay_ms ? 2 * gate->len + (256 << 20)
+                        : gate->source.size + gate->source.size / 4;
+}
+
 static int serve(struct gate *gate, struct listener *listener, char *err,
                  size_t err_len) {
   struct server_image image = {.name = "gate", .source = &gate->source};
   struct server_config config = {.limits = limits_default(),
-                                 .cache_size =
-                                     gate->source.size + gate->source.size / 4,
+                                 .cache_size = cache_size(gate),
                                  .page_size = PAGE,
                                  .n_workers = 1,
                                  .images = &image,
@@ -137,8 +153,10 @@ int main(int argc, char **argv) {
   char err[256] = "no memory";
   struct address address;
   struct listener *listener;
-  if (argc != 3) {
-    fprintf(stderr, "usage: gate FILE SOCKET\n");
+  gate.delay_ms = argc == 4 ? strtol(argv[3], NULL, 10) : 0;
+  gate.n_cells = gate.delay_ms ? GATE_N_SLOW_CELLS : GATE_N_CELLS;
+  if (argc < 3 || argc > 4 || gate.delay_ms < 0) {
+    fprintf(stderr, "usage: gate FILE SOCKET [DELAY_MS]\n");
     return 2;
   }
   log_set_level(LEVEL_ERROR);

@@ -397,16 +397,38 @@ struct load_idle {
   int fds[];
 };
 
-struct load_idle *load_idle_open(const struct load_target *target, unsigned n) {
+/* Reads one page, so that whatever the server keeps of a connection that was
+ * used is there. */
+static void read_once(const struct load_target *t, struct protocol_conn *c) {
+  static uint8_t bytes[PROTOCOL_MAX_HEADER + RIG_PAGE];
+  size_t len = t->protocol->request(c, 0, 0, RIG_PAGE, bytes), header = 0;
+  struct answer answer;
+  protocol_send(c->fd, bytes, len);
+  for (len = 0; header == 0;) {
+    ssize_t n = recv(c->fd, bytes + len, sizeof bytes - len, 0);
+    if (n <= 0)
+      rig_fail("%s: receive: %s", t->name, n ? strerror(errno) : "closed");
+    len += (size_t)n;
+    header = t->protocol->answer(c, bytes, len, &answer);
+  }
+  len -= header;
+  if (answer.payload != RIG_PAGE || len > RIG_PAGE + answer.trailer)
+    rig_fail("%s: not the page that was asked for", t->name);
+  protocol_receive(c->fd, bytes, RIG_PAGE + answer.trailer - len);
+}
+
+struct load_idle *load_idle_open(const struct load_target *t, unsigned n) {
   struct load_idle *idle = malloc(sizeof *idle + n * sizeof *idle->fds);
-  char err[128];
   if (!idle)
     rig_fail("no memory");
   idle->n = n;
   for (unsigned i = 0; i < n; i++) {
-    idle->fds[i] = load_connect(target, err, sizeof err);
-    if (idle->fds[i] < 0)
-      rig_fail("%s", err);
+    struct protocol_conn c = {.fd = open_socket(t), .len = RIG_PAGE};
+    if (c.fd < 0)
+      rig_fail("%s: connection %u: %s", t->name, i + 1, strerror(errno));
+    t->protocol->begin(&c);
+    read_once(t, &c);
+    idle->fds[i] = c.fd;
   }
   return idle;
 }

@@ -72,7 +72,7 @@ void load_pick_random(void *arg, struct load_read *out);
 /* Connects, begins, blocks.  -1 and a story in `err`: nobody answers. */
 int load_connect(const struct load_target *target, char *err, size_t err_len);
 
-/* Connections that only exist. */
+/* Connections that have read a page, and only exist from then on. */
 struct load_idle;
 struct load_idle *load_idle_open(const struct load_target *target, unsigned n);
 void load_idle_close(struct load_idle *idle);

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "tests/bench/cells.h"
 
@@ -19,6 +20,9 @@ static const struct section {
   void (*run)(struct bench *b);
 } sections[] = {
     {"batch", cells_batch},
+    {"ranges", cells_ranges},
+    {"idle", cells_idle},
+    {"isolation", cells_isolation},
 };
 
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
@@ -52,6 +56,14 @@ static void note_missing(const struct bench *b) {
       report_note(b->report, "Missing", "%s", b->servers.missing[system]);
 }
 
+/* For thousands of connections, here and in the servers. */
+static void raise_file_limit(void) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv) {
   static struct bench b;
   struct options o;
@@ -64,6 +76,7 @@ int main(int argc, char **argv) {
   b.n_rounds = o.is_quick ? 3 : 5;
   b.seconds = o.is_quick ? 0.08 : 0.5;
   b.report = report_new();
+  raise_file_limit();
   servers_start(&b.servers, rig_make(256 << 20, RIG_CHUNK));
   note_missing(&b);
   for (size_t i = 0; i < N_SECTIONS; i++)

@@ -93,15 +93,20 @@ double report_median(const struct report *r, struct report_key key) {
 }
 
 double report_ratio(const struct report *r, struct report_key key,
-                    const char *other) {
-  struct report_key other_key = key;
+                    struct report_key other) {
   double ratios[REPORT_MAX_ROUNDS];
-  other_key.column = other;
-  const struct cell *a = find(r, key), *b = find(r, other_key);
+  const struct cell *a = find(r, key), *b = find(r, other);
   size_t n = a && b ? (a->n < b->n ? a->n : b->n) : 0;
   for (size_t i = 0; i < n; i++)
     ratios[i] = a->samples[i] / b->samples[i];
   return median_of(ratios, n);
+}
+
+double report_ratio_to(const struct report *r, struct report_key key,
+                       const char *column) {
+  struct report_key other = key;
+  other.column = column;
+  return report_ratio(r, key, other);
 }
 
 static bool is_named(const char *name, const char *const names[]) {
@@ -120,7 +125,7 @@ double report_ratio_to_best(const struct report *r, struct report_key key,
     if (!same_table(c, key.section, key.metric) || !same(c->key.row, key.row) ||
         same(c->key.column, key.column) || is_named(c->key.column, except))
       continue;
-    double ratio = report_ratio(r, key, c->key.column);
+    double ratio = report_ratio_to(r, key, c->key.column);
     if (isnan(best_ratio) || (most ? ratio < best_ratio : ratio > best_ratio)) {
       best_ratio = ratio;
       *best = c->key.column;

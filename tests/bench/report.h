@@ -26,9 +26,11 @@ void report_add(struct report *r, struct report_key key, double value);
 /* NAN: there is none. */
 double report_median(const struct report *r, struct report_key key);
 
-/* The one column's samples by the other's. */
+/* The one cell's samples by the other's, or by another column's. */
 double report_ratio(const struct report *r, struct report_key key,
-                    const char *other);
+                    struct report_key other);
+double report_ratio_to(const struct report *r, struct report_key key,
+                       const char *column);
 
 /* The ratio to the best of all other columns but `except`: the one that is
  * highest (`most`) or lowest.  `*best` names it. */

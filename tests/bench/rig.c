@@ -1,9 +1,11 @@
 #include "tests/bench/rig.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -241,6 +243,58 @@ void rig_expect_resident(const struct rig *rig, const cachet *c) {
     if (!cachet_is_cached(c, addr))
       rig_fail("%s: page %" PRIu64 " is not resident", rig->file,
                addr / RIG_PAGE);
+}
+
+static void choose_cpus(const cpu_set_t *all, enum rig_cpus which,
+                        cpu_set_t *out) {
+  *out = *all;
+  int first = 0, last = CPU_SETSIZE - 1;
+  while (!CPU_ISSET(first, all))
+    first++;
+  while (!CPU_ISSET(last, all))
+    last--;
+  if (which == RIG_ALL_CPUS)
+    return;
+  CPU_ZERO(out);
+  CPU_SET(which == RIG_FIRST_CPU ? first : last, out);
+}
+
+static void place_threads(pid_t pid, const cpu_set_t *set) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+  DIR *dir = opendir(path);
+  if (!dir)
+    rig_fail("%s: %s", path, strerror(errno));
+  for (struct dirent *entry; (entry = readdir(dir));)
+    if (entry->d_name[0] != '.')
+      sched_setaffinity(atoi(entry->d_name), sizeof *set, set);
+  closedir(dir);
+}
+
+void rig_place(pid_t server, enum rig_cpus its, enum rig_cpus ours) {
+  static cpu_set_t all;
+  cpu_set_t chosen;
+  if (CPU_COUNT(&all) == 0 && sched_getaffinity(0, sizeof all, &all) < 0)
+    rig_fail("processors: %s", strerror(errno));
+  choose_cpus(&all, ours, &chosen);
+  sched_setaffinity(0, sizeof chosen, &chosen);
+  choose_cpus(&all, its, &chosen);
+  place_threads(server, &chosen);
+}
+
+uint64_t rig_memory_kib(pid_t pid, const char *file, const char *field) {
+  char path[64], line[256];
+  uint64_t kib = 0;
+  bool found = false;
+  snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+  FILE *in = fopen(path, "re");
+  while (in && !found && fgets(line, sizeof line, in))
+    found = strncmp(line, field, strlen(field)) == 0 &&
+            sscanf(line + strlen(field), "%" SCNu64, &kib) == 1;
+  if (!found)
+    rig_fail("%s: no %s in it", path, field);
+  fclose(in);
+  return kib;
 }
 
 /* ---- Numbers ------------------------------------------------------------- */

@@ -89,6 +89,15 @@ void rig_warm(const struct rig *rig, cachet *c);
 /* Fails unless all pages of the file are in the handle's cache. */
 void rig_expect_resident(const struct rig *rig, const cachet *c);
 
+/* On which of the processors that this program began with it runs from here
+ * on, and all threads of a server. */
+enum rig_cpus { RIG_ALL_CPUS, RIG_FIRST_CPU, RIG_LAST_CPU };
+void rig_place(pid_t server, enum rig_cpus its, enum rig_cpus ours);
+
+/* A line of one of a process's files in proc(5), such as "VmRSS:" of "status".
+ */
+uint64_t rig_memory_kib(pid_t pid, const char *file, const char *field);
+
 /* ---- Numbers ------------------------------------------------------------- */
 
 double rig_now_ns(clockid_t clock);

@@ -49,16 +49,25 @@ static void command_add_words(struct command *c, const char *words) {
 typedef void (*compose)(struct command *c, const struct rig *rig,
                         const char *socket, uint16_t port);
 
-static void compose_cachetd(struct command *c, const struct rig *rig,
-                            const char *socket, uint16_t port) {
+/* A port of 0: no TCP. */
+static void compose_daemon(struct command *c, const char *image,
+                           uint64_t cache_size, const char *socket,
+                           uint16_t port) {
   command_add_words(c, "--workers 1 --log-level error --image");
-  command_add(c, "image=%s", rig->file);
+  command_add(c, "image=%s", image);
+  command_add(c, "--cache-size");
+  command_add(c, "%" PRIu64, cache_size);
   command_add(c, "--listen");
   command_add(c, "unix:%s", socket);
-  command_add(c, "--listen");
-  command_add(c, "tcp:127.0.0.1:%u", port);
-  command_add(c, "--cache-size");
-  command_add(c, "%" PRIu64, rig->size + SPARE_CACHE);
+  if (port) {
+    command_add(c, "--listen");
+    command_add(c, "tcp:127.0.0.1:%u", port);
+  }
+}
+
+static void compose_cachetd(struct command *c, const struct rig *rig,
+                            const char *socket, uint16_t port) {
+  compose_daemon(c, rig->file, rig->size + SPARE_CACHE, socket, port);
 }
 
 static void compose_bare(struct command *c, const struct rig *rig,
@@ -215,31 +224,36 @@ static pid_t start(struct rig *rig, const struct recipe *recipe,
   return server->pid;
 }
 
+/* Where the system's program is.  False: nowhere. */
+static bool find_program(const struct recipe *recipe, char path[RIG_PATH_LEN]) {
+  const char *program = recipe->program ? recipe->program : recipe->name;
+  if (!strchr(program, '/'))
+    return servers_find(program, path);
+  snprintf(path, RIG_PATH_LEN, "%s", program);
+  return true;
+}
+
 static void start_system(struct servers *s, enum system system) {
   const struct recipe *recipe = &recipes[system];
   char path[RIG_PATH_LEN], *why = s->missing[system];
   size_t why_len = sizeof s->missing[system];
-  const char *program = recipe->program ? recipe->program : recipe->name;
-  snprintf(path, sizeof path, "%s", program);
-  if (!strchr(program, '/') && !servers_find(program, path)) {
-    snprintf(why, why_len, "%s is not installed", program);
-    return;
-  }
   struct load_target *by_unix = &s->by_unix[system];
   struct load_target *by_tcp = &s->by_tcp[system];
+  *by_unix = *by_tcp =
+      (struct load_target){.name = recipe->name, .protocol = recipe->protocol};
+  if (!find_program(recipe, path)) {
+    snprintf(why, why_len, "%s is not installed", recipe->name);
+    return;
+  }
   struct rig_server *server = rig_server_new(s->rig, recipe->name);
-  uint16_t port = recipe->has_tcp ? servers_free_port() : 0;
-  *by_unix = (struct load_target){.name = recipe->name,
-                                  .protocol = recipe->protocol,
-                                  .socket = server->socket};
-  *by_tcp = (struct load_target){
-      .name = recipe->name, .protocol = recipe->protocol, .port = port};
-  by_unix->pid = start(s->rig, recipe, path, server, true, port);
+  by_unix->socket = server->socket;
+  by_tcp->port = recipe->has_tcp ? servers_free_port() : 0;
+  by_unix->pid = start(s->rig, recipe, path, server, true, by_tcp->port);
   if (recipe->has_tcp)
-    by_tcp->pid = recipe->apart
-                      ? start(s->rig, recipe, path,
-                              rig_server_new(s->rig, "tcp"), false, port)
-                      : by_unix->pid;
+    by_tcp->pid = by_unix->pid;
+  if (recipe->apart)
+    by_tcp->pid = start(s->rig, recipe, path, rig_server_new(s->rig, "tcp"),
+                        false, by_tcp->port);
   if (!servers_wait(by_unix, why, why_len) ||
       (by_tcp->pid && !servers_wait(by_tcp, why, why_len)))
     by_unix->pid = by_tcp->pid = 0;
@@ -247,15 +261,52 @@ static void start_system(struct servers *s, enum system system) {
     why[0] = '\0';
 }
 
-static void fill(const struct servers *s, enum system system) {
+static void fill(const struct servers *s, enum system system,
+                 const struct load_target *t, uint64_t n_pages) {
   char err[120];
-  if (!recipes[system].store || !s->by_unix[system].pid)
+  if (!recipes[system].store || !t->pid)
     return;
-  int fd = load_connect(&s->by_unix[system], err, sizeof err);
+  int fd = load_connect(t, err, sizeof err);
   if (fd < 0)
     rig_fail("%s", err);
-  recipes[system].store(fd, s->map, s->rig->size / RIG_PAGE);
+  recipes[system].store(fd, s->map, n_pages);
   close(fd);
+}
+
+struct rig_server *servers_start_another(const struct servers *s,
+                                         enum system system, uint64_t n_pages,
+                                         struct load_target *out) {
+  char path[RIG_PATH_LEN], err[120];
+  const struct recipe *recipe = &recipes[system];
+  if (!s->by_unix[system].pid || !find_program(recipe, path))
+    return NULL;
+  struct rig_server *server = rig_server_new(s->rig, "another");
+  *out = s->by_unix[system];
+  out->socket = server->socket;
+  out->pid = start(s->rig, recipe, path, server, true,
+                   recipe->has_tcp ? servers_free_port() : 0);
+  if (!servers_wait(out, err, sizeof err))
+    rig_fail("%s", err);
+  fill(s, system, out, n_pages);
+  return server;
+}
+
+struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
+                                        uint64_t cache_size,
+                                        struct load_target *out) {
+  struct command command = {0};
+  char err[120];
+  struct rig_server *server = rig_server_new(rig, "fresh");
+  command_add(&command, "cachetd");
+  compose_daemon(&command, image, cache_size, server->socket, 0);
+  rig_server_start(server, recipes[CACHETD].program, command.args, false);
+  *out = (struct load_target){.name = "cachetd",
+                              .protocol = &protocol_cachet,
+                              .socket = server->socket,
+                              .pid = server->pid};
+  if (!servers_wait(out, err, sizeof err))
+    rig_fail("%s", err);
+  return server;
 }
 
 static void verify(const struct servers *s, const struct load_target *t) {
@@ -281,7 +332,7 @@ void servers_start(struct servers *s, struct rig *rig) {
   *s = (struct servers){.rig = rig, .map = rig_map(rig)};
   for (enum system system = 0; system < N_SYSTEMS; system++) {
     start_system(s, system);
-    fill(s, system);
+    fill(s, system, &s->by_unix[system], rig->size / RIG_PAGE);
     verify(s, &s->by_unix[system]);
     verify(s, &s->by_tcp[system]);
   }

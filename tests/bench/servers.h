@@ -32,7 +32,17 @@ struct servers {
 /* Starts them all, fills their stores, and holds what they say against the
  * file. */
 void servers_start(struct servers *s, struct rig *rig);
-void servers_stop(struct servers *s);
+
+/* One more of a system that is not missing, fresh but for `n_pages` in its
+ * store; on a Unix socket.  NULL: it is missing. */
+struct rig_server *servers_start_another(const struct servers *s,
+                                         enum system system, uint64_t n_pages,
+                                         struct load_target *out);
+
+/* A fresh daemon, on a Unix socket, over another file. */
+struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
+                                        uint64_t cache_size,
+                                        struct load_target *out);
 
 /* Looks for a program of the system's in the places where Debian puts those.
  * False: it is not there. */
