@@ -14,9 +14,20 @@ struct bench {
   bool is_quick;
 };
 
+/* The tables that plots are made of. */
+#define CELLS_SWEEP_SECTION                                                    \
+  "Random 4 KiB, hits, one connection, by reads under way"
+#define CELLS_SWEEP_METRIC "thousand reads/s"
+#define CELLS_MEMORY_SECTION "Memory of processes that read 64 MiB"
+#define CELLS_MEMORY_METRIC "MiB PSS together"
+
 void cells_batch(struct bench *b);
 void cells_ranges(struct bench *b);
 void cells_idle(struct bench *b);
 void cells_isolation(struct bench *b);
+void cells_cold(struct bench *b);
+void cells_miss(struct bench *b);
+void cells_scale(struct bench *b);
+void cells_policy(struct bench *b);
 
 #endif

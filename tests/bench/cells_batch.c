@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 static const char section[] = "Random 4 KiB, hits";
-static const char rate_metric[] = "thousand reads/s";
+static const char rate_metric[] = CELLS_SWEEP_METRIC;
 static const char p50_metric[] = "p50, us";
 static const char p99_metric[] = "p99, us";
 static const char cpu_metric[] = "server CPU, s per million reads";
@@ -27,8 +27,7 @@ static const struct shape shapes[] = {
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 /* One connection, more and more reads under way; for the plot. */
-static const char sweep_section[] =
-    "Random 4 KiB, hits, one connection, by reads under way";
+static const char sweep_section[] = CELLS_SWEEP_SECTION;
 static const struct shape sweep[] = {
     {"1", 1, 1, false, 0},   {"4", 1, 4, false, 0},     {"16", 1, 16, false, 0},
     {"64", 1, 64, false, 0}, {"256", 1, 256, false, 0},

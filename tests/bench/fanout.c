@@ -33,9 +33,6 @@
 
 enum { MAX_READERS = 32, KIB_A_PROCESS = 1024 };
 
-/* Room beyond the file in the daemon's cache. */
-#define SPARE_CACHE (344ull << 20)
-
 #define LEAST_RATE 0.8
 
 struct options {
@@ -271,7 +268,7 @@ int main(int argc, char **argv) {
   }
   struct rig *rig = rig_make(options.size, options.piece);
   struct rig_server *daemon =
-      rig_start_daemon(rig, "daemon", rig->size + SPARE_CACHE);
+      rig_start_daemon(rig, "daemon", rig->size + RIG_SPARE_CACHE);
   printf("%" PRIu64 " rounds of %" PRIu64 " pages, a file of %" PRIu64
          " MiB, written %" PRIu64 " KiB at a time\n\n",
          options.n_rounds, options.n_ops, rig->size >> 20, options.piece >> 10);

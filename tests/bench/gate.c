@@ -2,7 +2,7 @@
  *
  *   gate FILE SOCKET [DELAY_MS]
  *
- * Serves one image, "gate": the bytes of FILE, which are read at once, and
+ * Serves one image, "image": the bytes of FILE, which are read at once, and
  * behind them cells of zeros (gate.h), the reads of which wait at a gate.  A
  * byte on standard input opens it for good; the end of standard input opens
  * it, too, and ends the program.  With a delay there is no gate: each read of
@@ -122,7 +122,7 @@ static uint64_t cache_size(const struct gate *gate) {
 
 static int serve(struct gate *gate, struct listener *listener, char *err,
                  size_t err_len) {
-  struct server_image image = {.name = "gate", .source = &gate->source};
+  struct server_image image = {.name = "image", .source = &gate->source};
   struct server_config config = {.limits = limits_default(),
                                  .cache_size = cache_size(gate),
                                  .page_size = PAGE,

@@ -45,10 +45,6 @@ struct options {
   size_t n_rounds;
 };
 
-/* Room beyond the file in a daemon's cache: what clients pin comes out of it.
- */
-#define SPARE_CACHE (344ull << 20)
-
 /* How a row reads. */
 enum access {
   PLAIN, /* without a handle */
@@ -325,7 +321,8 @@ static void open_local(struct bench *b) {
 }
 
 static void open_daemon(struct bench *b) {
-  b->daemon = rig_start_daemon(b->rig, "daemon", b->rig->size + SPARE_CACHE);
+  b->daemon =
+      rig_start_daemon(b->rig, "daemon", b->rig->size + RIG_SPARE_CACHE);
   cachet *shared = rig_open(b->daemon, "image", 0);
   if (!cachet_is_shared(shared))
     rig_fail("the daemon does not share its memory");
@@ -350,8 +347,8 @@ static void open_gated(struct bench *b) {
   b->gate = rig_server_new(b->rig, "gate");
   const char *args[] = {"gate", b->rig->file, b->gate->socket, NULL};
   rig_server_start(b->gate, "tests/bench/gate", args, true);
-  b->behind = rig_open(b->gate, "gate", flags);
-  b->handles[GATED] = rig_open(b->gate, "gate", flags);
+  b->behind = rig_open(b->gate, "image", flags);
+  b->handles[GATED] = rig_open(b->gate, "image", flags);
   rig_warm(b->rig, b->handles[GATED]);
   for (int i = 0; i < GATE_N_CELLS; i++) {
     uint64_t addr = b->rig->size + (uint64_t)i * GATE_CELL_LEN;

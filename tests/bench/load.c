@@ -95,13 +95,22 @@ static int open_socket(const struct load_target *t) {
   return fd;
 }
 
-int load_connect(const struct load_target *t, char *err, size_t err_len) {
-  struct protocol_conn c = {.fd = open_socket(t)};
-  if (c.fd < 0)
+bool load_try_connect(const struct load_target *t, struct protocol_conn *out,
+                      char *err, size_t err_len) {
+  *out = (struct protocol_conn){.fd = open_socket(t), .len = RIG_PAGE};
+  if (out->fd < 0)
     snprintf(err, err_len, "%s: connect: %s", t->name, strerror(errno));
   else
-    t->protocol->begin(&c);
-  return c.fd;
+    t->protocol->begin(out);
+  return out->fd >= 0;
+}
+
+struct protocol_conn load_connect(const struct load_target *t) {
+  struct protocol_conn c;
+  char err[160];
+  if (!load_try_connect(t, &c, err, sizeof err))
+    rig_fail("%s", err);
+  return c;
 }
 
 static struct conn *conn_open(struct load *l, const struct load_group *g) {
@@ -117,10 +126,8 @@ static struct conn *conn_open(struct load *l, const struct load_group *g) {
     rig_fail("no memory");
   for (uint32_t tag = 0; tag < g->depth; tag++)
     c->free[tag] = tag;
-  c->wire = (struct protocol_conn){.fd = open_socket(g->target), .len = g->len};
-  if (c->wire.fd < 0)
-    rig_fail("%s: connect: %s", g->target->name, strerror(errno));
-  g->target->protocol->begin(&c->wire);
+  c->wire = load_connect(g->target);
+  c->wire.len = g->len;
   fcntl(c->wire.fd, F_SETFL, O_NONBLOCK);
   struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
   if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, c->wire.fd, &ev) < 0)
@@ -390,16 +397,10 @@ void load_pick_random(void *arg, struct load_read *out) {
   out->offset = rig_random(&r->state) % r->n_places * r->step;
 }
 
-/* ---- Idle connections ---------------------------------------------------- */
+/* ---- One read ----------------------------------------------------------- */
 
-struct load_idle {
-  unsigned n;
-  int fds[];
-};
-
-/* Reads one page, so that whatever the server keeps of a connection that was
- * used is there. */
-static void read_once(const struct load_target *t, struct protocol_conn *c) {
+void load_read_once(const struct load_target *t,
+                    const struct protocol_conn *c) {
   static uint8_t bytes[PROTOCOL_MAX_HEADER + RIG_PAGE];
   size_t len = t->protocol->request(c, 0, 0, RIG_PAGE, bytes), header = 0;
   struct answer answer;
@@ -417,17 +418,21 @@ static void read_once(const struct load_target *t, struct protocol_conn *c) {
   protocol_receive(c->fd, bytes, RIG_PAGE + answer.trailer - len);
 }
 
+/* ---- Idle connections ---------------------------------------------------- */
+
+struct load_idle {
+  unsigned n;
+  int fds[];
+};
+
 struct load_idle *load_idle_open(const struct load_target *t, unsigned n) {
   struct load_idle *idle = malloc(sizeof *idle + n * sizeof *idle->fds);
   if (!idle)
     rig_fail("no memory");
   idle->n = n;
   for (unsigned i = 0; i < n; i++) {
-    struct protocol_conn c = {.fd = open_socket(t), .len = RIG_PAGE};
-    if (c.fd < 0)
-      rig_fail("%s: connection %u: %s", t->name, i + 1, strerror(errno));
-    t->protocol->begin(&c);
-    read_once(t, &c);
+    struct protocol_conn c = load_connect(t);
+    load_read_once(t, &c);
     idle->fds[i] = c.fd;
   }
   return idle;

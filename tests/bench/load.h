@@ -69,8 +69,16 @@ void load_random_init(struct load_random *r, uint64_t size, uint32_t len,
                       uint32_t step);
 void load_pick_random(void *arg, struct load_read *out);
 
-/* Connects, begins, blocks.  -1 and a story in `err`: nobody answers. */
-int load_connect(const struct load_target *target, char *err, size_t err_len);
+/* Connects, begins, blocks.  False and a story in `err`: nobody answers. */
+bool load_try_connect(const struct load_target *target,
+                      struct protocol_conn *out, char *err, size_t err_len);
+
+/* The same, or the end of the program. */
+struct protocol_conn load_connect(const struct load_target *target);
+
+/* Reads the first page, on such a connection. */
+void load_read_once(const struct load_target *target,
+                    const struct protocol_conn *c);
 
 /* Connections that have read a page, and only exist from then on. */
 struct load_idle;

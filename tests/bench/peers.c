@@ -1,14 +1,30 @@
-/* peers: cachetd's socket path beside servers that others wrote, and beside the
- * least that such a server can do.
+/* peers: cachetd's socket path and its miss path, beside servers that others
+ * wrote, and beside the least that such a server can do.
  *
- *   peers [--quick] [--json FILE] [--svg DIR] [--only SECTION]
- */
-#include <math.h>
+ *   peers [--quick] [--only SECTION] [--json FILE] [--svg DIR]
+ *
+ * Makes a file of 256 MiB and serves it by everything that servers.h names:
+ * cachetd, a bare server (bare.c), memcached, redis, nbdkit, qemu-nbd, nginx.
+ * One generator (load.h) reads from all of them, in the same order.  Sections
+ * are measured one after the other; within one, systems take turns, round by
+ * round, and what is judged is the median of five rounds' ratios.  cachetd has
+ * one worker, the bare server one thread, memcached one; the others are as they
+ * come.
+ *
+ * The report goes to standard output, as Markdown, to FILE as JSON, and its
+ * plots to DIR.  --quick takes less than two minutes: three rounds, short ones,
+ * smaller files; its figures are coarse.  --only runs one of the sections:
+ * batch, ranges, idle, isolation, cold, miss, scale, policy.
+ *
+ * Targets are reported and judge nothing: exit status 0 unless something
+ * failed, then 1; 2 for a bad command line. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include "tests/bench/cells.h"
+#include "tests/bench/plot.h"
 
 struct options {
   bool is_quick;
@@ -19,13 +35,20 @@ static const struct section {
   const char *name;
   void (*run)(struct bench *b);
 } sections[] = {
-    {"batch", cells_batch},
-    {"ranges", cells_ranges},
-    {"idle", cells_idle},
-    {"isolation", cells_isolation},
+    {"batch", cells_batch}, {"ranges", cells_ranges},
+    {"idle", cells_idle},   {"isolation", cells_isolation},
+    {"cold", cells_cold},   {"miss", cells_miss},
+    {"scale", cells_scale}, {"policy", cells_policy},
 };
 
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
+
+static bool is_section(const char *name) {
+  for (size_t i = 0; i < N_SECTIONS; i++)
+    if (strcmp(sections[i].name, name) == 0)
+      return true;
+  return false;
+}
 
 static bool parse(int argc, char **argv, struct options *out) {
   *out = (struct options){0};
@@ -47,7 +70,7 @@ static bool parse(int argc, char **argv, struct options *out) {
     *where = value;
     i++;
   }
-  return true;
+  return !out->only || is_section(out->only);
 }
 
 static void note_missing(const struct bench *b) {
@@ -64,11 +87,22 @@ static void raise_file_limit(void) {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static void write_plots(const struct report *r, const char *dir) {
+  static const struct plot plots[] = {
+      {"throughput.svg", "Random 4 KiB over a Unix socket, one connection",
+       CELLS_SWEEP_SECTION, CELLS_SWEEP_METRIC, "reads under way"},
+      {"memory.svg", "Memory of processes that read the same 64 MiB",
+       CELLS_MEMORY_SECTION, CELLS_MEMORY_METRIC, "processes"},
+  };
+  for (size_t i = 0; i < sizeof plots / sizeof *plots; i++)
+    plot_write(r, &plots[i], dir);
+}
+
 int main(int argc, char **argv) {
   static struct bench b;
   struct options o;
   if (!parse(argc, argv, &o)) {
-    fputs("usage: peers [--quick] [--json FILE] [--svg DIR] [--only SECTION]\n",
+    fputs("usage: peers [--quick] [--only SECTION] [--json FILE] [--svg DIR]\n",
           stderr);
     return 2;
   }
@@ -77,7 +111,9 @@ int main(int argc, char **argv) {
   b.seconds = o.is_quick ? 0.08 : 0.5;
   b.report = report_new();
   raise_file_limit();
-  servers_start(&b.servers, rig_make(256 << 20, RIG_CHUNK));
+  struct rig *rig = rig_make(256 << 20, RIG_CHUNK);
+  setenv("TMPDIR", rig->dir, 1); /* where nbdkit keeps its filter's cache */
+  servers_start(&b.servers, rig);
   note_missing(&b);
   for (size_t i = 0; i < N_SECTIONS; i++)
     if (!o.only || strcmp(o.only, sections[i].name) == 0)
@@ -85,6 +121,8 @@ int main(int argc, char **argv) {
   report_print(b.report);
   if (o.json)
     report_write_json(b.report, o.json);
+  if (o.svg)
+    write_plots(b.report, o.svg);
   report_free(b.report);
   return 0;
 }

@@ -60,6 +60,13 @@ extern const struct protocol protocol_http; /* the image is "/image" */
 void protocol_store_memcached(int fd, const uint8_t *pages, uint64_t n_pages);
 void protocol_store_redis(int fd, const uint8_t *pages, uint64_t n_pages);
 
+/* A counter of a cachetd, on a connection that has begun. */
+uint64_t protocol_cachet_counter(int fd, const char *name);
+
+/* Has a cachetd load some bytes of the image, and waits for it. */
+void protocol_cachet_warm(const struct protocol_conn *c, uint64_t offset,
+                          uint64_t len);
+
 /* All of it, or the end of the program. */
 void protocol_send(int fd, const void *bytes, size_t len);
 void protocol_receive(int fd, void *bytes, size_t len);

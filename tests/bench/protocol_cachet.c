@@ -29,7 +29,7 @@ static wire_message *unpack(const uint8_t *bytes, size_t len) {
 
 /* One exchange ahead of the reads; the answer has no payload. */
 static wire_message *ask(int fd, const wire_message *msg, int answer) {
-  uint8_t bytes[PROTOCOL_MAX_HEADER];
+  static uint8_t bytes[ARENA_LEN / 4];
   struct frame_header header;
   frame_pack(msg, 0, bytes);
   protocol_send(fd, bytes, frame_packed_len(msg));
@@ -54,9 +54,40 @@ static void cachet_begin(struct protocol_conn *c) {
   msg.hello = &hello;
   ask(c->fd, &msg, CACHET__WIRE__MESSAGE__BODY_WELCOME);
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPEN;
+  open.image = (char *)"image"; /* as all servers here name it */
   msg.open = &open;
   c->image =
       ask(c->fd, &msg, CACHET__WIRE__MESSAGE__BODY_OPENED)->opened->info->image;
+}
+
+uint64_t protocol_cachet_counter(int fd, const char *name) {
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  Cachet__Wire__GetStats get = CACHET__WIRE__GET_STATS__INIT;
+  msg.id = 1;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_GET_STATS;
+  msg.get_stats = &get;
+  const Cachet__Wire__Stats *stats =
+      ask(fd, &msg, CACHET__WIRE__MESSAGE__BODY_STATS)->stats;
+  for (size_t i = 0; i < stats->n_daemon; i++)
+    if (strcmp(stats->daemon[i]->name, name) == 0)
+      return stats->daemon[i]->value;
+  rig_fail("cachetd: it has no counter %s", name);
+}
+
+void protocol_cachet_warm(const struct protocol_conn *c, uint64_t offset,
+                          uint64_t len) {
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT, *ranges = &range;
+  Cachet__Wire__Warm warm = CACHET__WIRE__WARM__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  range.offset = offset;
+  range.length = len;
+  warm.image = c->image;
+  warm.ranges = &ranges;
+  warm.n_ranges = 1;
+  msg.id = 1;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WARM;
+  msg.warm = &warm;
+  ask(c->fd, &msg, CACHET__WIRE__MESSAGE__BODY_DONE);
 }
 
 /* ---- Reads --------------------------------------------------------------- */

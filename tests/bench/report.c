@@ -169,25 +169,17 @@ void report_note(struct report *r, const char *section, const char *format,
 
 /* ---- Markdown ------------------------------------------------------------ */
 
-enum { MAX_NAMES = 64 };
-
-/* The distinct names of one kind in a table, in the order of their arrival. */
-struct names {
-  size_t n;
-  const char *at[MAX_NAMES];
-};
-
-static void names_add(struct names *names, const char *name) {
+static void names_add(struct report_names *names, const char *name) {
   for (size_t i = 0; i < names->n; i++)
     if (same(names->at[i], name))
       return;
-  if (names->n < MAX_NAMES)
+  if (names->n < REPORT_MAX_NAMES)
     names->at[names->n++] = name;
 }
 
-static void names_of_table(const struct report *r, const char *section,
-                           const char *metric, struct names *rows,
-                           struct names *columns) {
+void report_names_of(const struct report *r, const char *section,
+                     const char *metric, struct report_names *rows,
+                     struct report_names *columns) {
   rows->n = columns->n = 0;
   for (size_t i = 0; i < r->n_cells; i++) {
     const struct cell *c = &r->cells[i];
@@ -213,8 +205,8 @@ static void print_number(FILE *out, double value) {
 
 static void print_table(const struct report *r, const char *section,
                         const char *metric) {
-  struct names rows, columns;
-  names_of_table(r, section, metric, &rows, &columns);
+  struct report_names rows, columns;
+  report_names_of(r, section, metric, &rows, &columns);
   printf("\n| %s |", metric);
   for (size_t i = 0; i < columns.n; i++)
     printf(" %s |", columns.at[i]);
@@ -234,7 +226,7 @@ static void print_table(const struct report *r, const char *section,
 }
 
 static void print_section(const struct report *r, const char *section) {
-  struct names metrics = {0};
+  struct report_names metrics = {0};
   printf("\n### %s\n", section);
   for (size_t i = 0; i < r->n_cells; i++)
     if (same(r->cells[i].key.section, section))
@@ -260,8 +252,8 @@ static void print_targets(const struct report *r) {
   }
 }
 
-static struct names sections_of(const struct report *r) {
-  struct names sections = {0};
+static struct report_names sections_of(const struct report *r) {
+  struct report_names sections = {0};
   for (size_t i = 0; i < r->n_cells; i++)
     names_add(&sections, r->cells[i].key.section);
   for (size_t i = 0; i < r->n_notes; i++)
@@ -270,7 +262,7 @@ static struct names sections_of(const struct report *r) {
 }
 
 void report_print(const struct report *r) {
-  struct names sections = sections_of(r);
+  struct report_names sections = sections_of(r);
   print_targets(r);
   for (size_t i = 0; i < sections.n; i++)
     print_section(r, sections.at[i]);

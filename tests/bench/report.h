@@ -56,11 +56,15 @@ void report_print(const struct report *r);
 /* Ends the program if the file cannot be written. */
 void report_write_json(const struct report *r, const char *path);
 
-/* A plot of the medians of a section's metric: a line for each column, over
- * rows whose names begin with a number, which is the x axis, in powers of two.
- */
-void report_write_svg(const struct report *r, const char *path,
-                      const char *title, const char *section,
-                      const char *metric, const char *x_label);
+/* The distinct rows and columns of a section's metric, in the order in which
+ * they came. */
+enum { REPORT_MAX_NAMES = 64 };
+struct report_names {
+  size_t n;
+  const char *at[REPORT_MAX_NAMES];
+};
+void report_names_of(const struct report *r, const char *section,
+                     const char *metric, struct report_names *rows,
+                     struct report_names *columns);
 
 #endif

@@ -82,30 +82,42 @@ static void make_dir(struct rig *rig) {
   atexit(clean_up);
 }
 
-static void write_chunk(const struct rig *rig, const uint64_t *chunk,
+static void write_chunk(int fd, const char *path, const uint64_t *chunk,
                         size_t piece) {
   for (size_t i = 0; i < RIG_CHUNK; i += piece)
-    if (write(rig->fd, (const char *)chunk + i, piece) != (ssize_t)piece)
-      rig_fail("%s: write: %s", rig->file, strerror(errno));
+    if (write(fd, (const char *)chunk + i, piece) != (ssize_t)piece)
+      rig_fail("%s: write: %s", path, strerror(errno));
+}
+
+int rig_make_file(const char *path, uint64_t size, size_t piece) {
+  uint64_t state = 1, *chunk = malloc(RIG_CHUNK);
+  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0)
+    rig_fail("%s: create: %s", path, strerror(errno));
+  if (!chunk)
+    rig_fail("no memory");
+  for (uint64_t done = 0; done < size; done += RIG_CHUNK) {
+    for (size_t i = 0; i < RIG_CHUNK / sizeof *chunk; i++)
+      chunk[i] = rig_random(&state);
+    write_chunk(fd, path, chunk, piece);
+  }
+  free(chunk);
+  return fd;
+}
+
+int rig_make_sparse(const char *path, uint64_t size) {
+  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+    rig_fail("%s: create: %s", path, strerror(errno));
+  return fd;
 }
 
 struct rig *rig_make(uint64_t size, size_t piece) {
   struct rig *rig = &the_rig;
-  uint64_t state = 1, *chunk = malloc(RIG_CHUNK);
-  if (!chunk)
-    rig_fail("no memory");
   make_dir(rig);
   rig->size = size / RIG_CHUNK * RIG_CHUNK;
   rig_path(rig, "image", rig->file);
-  rig->fd = open(rig->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (rig->fd < 0)
-    rig_fail("%s: create: %s", rig->file, strerror(errno));
-  for (uint64_t done = 0; done < rig->size; done += RIG_CHUNK) {
-    for (size_t i = 0; i < RIG_CHUNK / sizeof *chunk; i++)
-      chunk[i] = rig_random(&state);
-    write_chunk(rig, chunk, piece);
-  }
-  free(chunk);
+  rig->fd = rig_make_file(rig->file, rig->size, piece);
   return rig;
 }
 
@@ -115,6 +127,55 @@ const uint8_t *rig_map(const struct rig *rig) {
   if (map == MAP_FAILED)
     rig_fail("%s: map: %s", rig->file, strerror(errno));
   return map;
+}
+
+/* ---- Programs ------------------------------------------------------------ */
+
+/* What a system's program says there is not this program's report. */
+static void hide_stdout(void) {
+  int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (fd >= 0)
+    dup2(fd, STDOUT_FILENO);
+}
+
+/* Everything up to the end; what there is no room for is dropped. */
+static void read_all(int fd, char *out, size_t out_len) {
+  char dropped[4096];
+  size_t len = 0;
+  ssize_t n;
+  do {
+    bool full = len + 1 >= out_len;
+    n = read(fd, full ? dropped : out + len,
+             full ? sizeof dropped : out_len - 1 - len);
+    len += n > 0 && !full ? (size_t)n : 0;
+  } while (n > 0);
+  out[len] = '\0';
+}
+
+bool rig_run(const char *const args[], char *out, size_t out_len) {
+  int fds[2] = {-1, -1}, status;
+  if (out && pipe2(fds, O_CLOEXEC) < 0)
+    rig_fail("pipe: %s", strerror(errno));
+  pid_t pid = fork();
+  if (pid < 0)
+    rig_fail("fork: %s", strerror(errno));
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (out)
+      dup2(fds[1], STDOUT_FILENO);
+    else
+      hide_stdout();
+    execv(args[0], (char *const *)args);
+    fprintf(stderr, "%s: %s\n", args[0], strerror(errno));
+    _exit(127);
+  }
+  if (out) {
+    close(fds[1]);
+    read_all(fds[0], out, out_len);
+    close(fds[0]);
+  }
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 /* ---- Servers ------------------------------------------------------------- */
@@ -132,13 +193,6 @@ static void find_program(const char *name, char path[PATH_MAX]) {
   snprintf(path, PATH_MAX, "%s.runfiles/cachetd/%s", self, name);
 }
 
-/* What a system's program says there is not this program's report. */
-static void hide_stdout(void) {
-  int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  if (fd >= 0)
-    dup2(fd, STDOUT_FILENO);
-}
-
 struct rig_server *rig_server_new(struct rig *rig, const char *name) {
   struct rig_server *s = rig->servers;
   while (s < rig->servers + RIG_MAX_SERVERS && s->taken)
@@ -147,6 +201,7 @@ struct rig_server *rig_server_new(struct rig *rig, const char *name) {
     rig_fail("%s: too many servers", name);
   *s = (struct rig_server){.taken = true, .stdin_fd = -1};
   rig_path(rig, name, s->socket);
+  unlink(s->socket); /* that of one before, perhaps */
   return s;
 }
 

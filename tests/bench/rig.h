@@ -19,6 +19,10 @@
 enum { RIG_PAGE = 4096, RIG_CHUNK = 1 << 20, RIG_MAX_SERVERS = 16 };
 enum { RIG_PATH_LEN = 80 };
 
+/* Room beyond the file in a daemon's cache: what clients pin comes out of it.
+ */
+#define RIG_SPARE_CACHE (UINT64_C(344) << 20)
+
 /* A program that serves the file on a Unix socket. */
 struct rig_server {
   bool taken; /* from rig_server_new() to rig_server_stop() */
@@ -55,11 +59,23 @@ struct rig *rig_make(uint64_t size, size_t piece);
 /* A path in the rig's directory, which goes with all that is in it. */
 void rig_path(const struct rig *rig, const char *name, char out[RIG_PATH_LEN]);
 
+/* One more file of such bytes, in the rig's directory.  Returns a descriptor.
+ */
+int rig_make_file(const char *path, uint64_t size, size_t piece);
+
+/* One that is a hole. */
+int rig_make_sparse(const char *path, uint64_t size);
+
 /* Maps the file, every page of it, read-only and shared. */
 const uint8_t *rig_map(const struct rig *rig);
 
 /* Pseudo-random numbers, the same in every run; `*state` is not 0. */
 uint64_t rig_random(uint64_t *state);
+
+/* Runs one of the system's programs, by its path from the root on, to its end.
+ * What it writes to standard output goes to `out`, as a string, or nowhere if
+ * that is NULL.  False: it failed, and has said why. */
+bool rig_run(const char *const args[], char *out, size_t out_len);
 
 /* ---- Servers and clients ------------------------------------------------- */
 

@@ -12,9 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Room beyond the file in the daemon's cache. */
-#define SPARE_CACHE (UINT64_C(344) << 20)
-
 enum { N_ARGS = 24, ARG_LEN = 160, N_VERIFIED = 256 };
 
 /* A command line, composed piece by piece. */
@@ -67,7 +64,7 @@ static void compose_daemon(struct command *c, const char *image,
 
 static void compose_cachetd(struct command *c, const struct rig *rig,
                             const char *socket, uint16_t port) {
-  compose_daemon(c, rig->file, rig->size + SPARE_CACHE, socket, port);
+  compose_daemon(c, rig->file, rig->size + RIG_SPARE_CACHE, socket, port);
 }
 
 static void compose_bare(struct command *c, const struct rig *rig,
@@ -197,10 +194,10 @@ uint16_t servers_free_port(void) {
 }
 
 bool servers_wait(const struct load_target *t, char *err, size_t err_len) {
-  for (int tries = 0; tries < 1000; tries++) {
-    int fd = load_connect(t, err, err_len);
-    if (fd >= 0) {
-      close(fd);
+  for (int tries = 0; tries < 10000; tries++) {
+    struct protocol_conn c;
+    if (load_try_connect(t, &c, err, err_len)) {
+      close(c.fd);
       return true;
     }
     siginfo_t ended = {0};
@@ -209,7 +206,7 @@ bool servers_wait(const struct load_target *t, char *err, size_t err_len) {
       snprintf(err, err_len, "%s: it ended at once", t->name);
       return false;
     }
-    nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
   }
   return false;
 }
@@ -263,14 +260,11 @@ static void start_system(struct servers *s, enum system system) {
 
 static void fill(const struct servers *s, enum system system,
                  const struct load_target *t, uint64_t n_pages) {
-  char err[120];
   if (!recipes[system].store || !t->pid)
     return;
-  int fd = load_connect(t, err, sizeof err);
-  if (fd < 0)
-    rig_fail("%s", err);
-  recipes[system].store(fd, s->map, n_pages);
-  close(fd);
+  struct protocol_conn c = load_connect(t);
+  recipes[system].store(c.fd, s->map, n_pages);
+  close(c.fd);
 }
 
 struct rig_server *servers_start_another(const struct servers *s,
@@ -302,6 +296,28 @@ struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
   rig_server_start(server, recipes[CACHETD].program, command.args, false);
   *out = (struct load_target){.name = "cachetd",
                               .protocol = &protocol_cachet,
+                              .socket = server->socket,
+                              .pid = server->pid};
+  if (!servers_wait(out, err, sizeof err))
+    rig_fail("%s", err);
+  return server;
+}
+
+struct rig_server *servers_start_nbdkit(struct rig *rig,
+                                        const char *const args[],
+                                        struct load_target *out) {
+  struct command command = {0};
+  char path[RIG_PATH_LEN], err[120];
+  if (!servers_find("nbdkit", path))
+    return NULL;
+  struct rig_server *server = rig_server_new(rig, "nbd");
+  command_add_words(&command, "nbdkit -f -r -U");
+  command_add(&command, "%s", server->socket);
+  for (; *args; args++)
+    command_add(&command, "%s", *args);
+  rig_server_start(server, path, command.args, false);
+  *out = (struct load_target){.name = "nbdkit",
+                              .protocol = &protocol_nbd,
                               .socket = server->socket,
                               .pid = server->pid};
   if (!servers_wait(out, err, sizeof err))

@@ -44,6 +44,11 @@ struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
                                         uint64_t cache_size,
                                         struct load_target *out);
 
+/* An nbdkit with these arguments, on a Unix socket.  NULL: it is missing. */
+struct rig_server *servers_start_nbdkit(struct rig *rig,
+                                        const char *const args[],
+                                        struct load_target *out);
+
 /* Looks for a program of the system's in the places where Debian puts those.
  * False: it is not there. */
 bool servers_find(const char *name, char path[RIG_PATH_LEN]);

@@ -1,0 +1,298 @@
+#include "tests/bench/policy_sim.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/policy.h"
+#include "tests/bench/rig.h"
+
+static void *must_calloc(size_t n, size_t size) {
+  void *p = calloc(n, size);
+  if (!p)
+    rig_fail("no memory");
+  return p;
+}
+
+/* ---- Traces -------------------------------------------------------------- */
+
+/* How much more than the cache there is. */
+enum { ZIPF_TIMES = 10 };
+#define LOOP_TIMES 1.05
+
+static double random_part(uint64_t *state) {
+  return (double)(rig_random(state) >> 11) * 0x1p-53;
+}
+
+/* Popularity falls with the rank, to the power of 0.99; which pages are popular
+ * is spread over all of them. */
+static void make_zipf(struct sim_trace *t, uint32_t n_cached) {
+  uint64_t state = 11;
+  t->n_pages = n_cached * ZIPF_TIMES;
+  double *sums = must_calloc(t->n_pages + 1, sizeof *sums);
+  for (uint32_t i = 0; i < t->n_pages; i++)
+    sums[i + 1] = sums[i] + pow(i + 1, -0.99);
+  for (size_t i = 0; i < t->n_reads; i++) {
+    double at = random_part(&state) * sums[t->n_pages];
+    uint32_t low = 0, high = t->n_pages;
+    while (high - low > 1) {
+      uint32_t middle = low + (high - low) / 2;
+      if (sums[middle] <= at)
+        low = middle;
+      else
+        high = middle;
+    }
+    t->reads[i] = (uint32_t)((uint64_t)low * 40503 % t->n_pages);
+  }
+  free(sums);
+}
+
+/* Half the reads are of a hot set as large as half the cache, the others walk
+ * through ten times the cache. */
+static void make_scan(struct sim_trace *t, uint32_t n_cached) {
+  uint64_t state = 12;
+  uint32_t hot = n_cached / 2, at = 0, walked = n_cached * 10;
+  t->n_pages = hot + walked;
+  for (size_t i = 0; i < t->n_reads; i++)
+    t->reads[i] =
+        i % 2 ? (uint32_t)(rig_random(&state) % hot) : hot + at++ % walked;
+}
+
+static void make_loop(struct sim_trace *t, uint32_t n_cached) {
+  t->n_pages = (uint32_t)(n_cached * LOOP_TIMES);
+  for (size_t i = 0; i < t->n_reads; i++)
+    t->reads[i] = (uint32_t)(i % t->n_pages);
+}
+
+void sim_traces_make(struct sim_trace traces[SIM_N_TRACES], uint32_t n_cached,
+                     size_t n_reads) {
+  static const struct {
+    const char *name;
+    void (*make)(struct sim_trace *t, uint32_t n_cached);
+  } kinds[SIM_N_TRACES] = {
+      {"zipf 0.99 over 10 caches", make_zipf},
+      {"a scan, and a hot set of half the cache", make_scan},
+      {"a loop of 1.05 caches", make_loop},
+  };
+  for (int i = 0; i < SIM_N_TRACES; i++) {
+    struct sim_trace *t = &traces[i];
+    t->name = kinds[i].name;
+    t->n_reads = n_reads;
+    t->reads = must_calloc(n_reads, sizeof *t->reads);
+    kinds[i].make(t, n_cached);
+  }
+}
+
+void sim_traces_free(struct sim_trace traces[SIM_N_TRACES]) {
+  for (int i = 0; i < SIM_N_TRACES; i++)
+    free(traces[i].reads);
+}
+
+/* ---- S3-FIFO, the daemon's own ------------------------------------------- */
+
+enum { RESIDENT = 1, USED = 2 };
+
+/* The touched bytes. */
+static bool take_used(void *arg, uint64_t key, bool clear) {
+  uint8_t *state = (uint8_t *)arg + key;
+  bool used = *state & USED;
+  if (clear)
+    *state &= (uint8_t)~USED;
+  return used;
+}
+
+/* With groups, as the daemon evicts: one pick may bring a few victims. */
+static uint32_t evict_some(struct policy *p, uint8_t *states) {
+  uint64_t keys[POLICY_GROUP];
+  size_t n = policy_pick(p, 1, keys, POLICY_GROUP, take_used, states);
+  for (size_t i = 0; i < n; i++) {
+    states[keys[i]] = 0;
+    policy_gone(p);
+  }
+  return (uint32_t)n;
+}
+
+size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
+  struct policy p;
+  uint8_t *states = must_calloc(t->n_pages, 1);
+  uint32_t n = 0;
+  size_t n_misses = 0;
+  policy_init(&p);
+  for (size_t i = 0; i < t->n_reads; i++) {
+    uint32_t page = t->reads[i];
+    if (states[page] & RESIDENT) {
+      states[page] |= USED;
+      continue;
+    }
+    n_misses++;
+    while (n >= n_cached)
+      n -= evict_some(&p, states);
+    if (policy_reserve(&p, 1) < 0)
+      rig_fail("no memory");
+    policy_insert(&p, page);
+    states[page] = RESIDENT;
+    n++;
+  }
+  policy_fini(&p);
+  free(states);
+  return n_misses;
+}
+
+/* ---- LRU ----------------------------------------------------------------- */
+
+/* A ring of pages by their last use, through entry n_pages. */
+struct lru {
+  uint32_t *newer, *older;
+};
+
+static void lru_unlink(struct lru *l, uint32_t page) {
+  l->older[l->newer[page]] = l->older[page];
+  l->newer[l->older[page]] = l->newer[page];
+}
+
+static void lru_push(struct lru *l, uint32_t head, uint32_t page) {
+  l->older[page] = l->older[head];
+  l->newer[page] = head;
+  l->newer[l->older[head]] = page;
+  l->older[head] = page;
+}
+
+size_t sim_lru(const struct sim_trace *t, uint32_t n_cached) {
+  uint32_t head = t->n_pages, n = 0;
+  struct lru l = {must_calloc(head + 1, sizeof *l.newer),
+                  must_calloc(head + 1, sizeof *l.older)};
+  uint8_t *resident = must_calloc(t->n_pages, 1);
+  size_t n_misses = 0;
+  l.newer[head] = l.older[head] = head;
+  for (size_t i = 0; i < t->n_reads; i++) {
+    uint32_t page = t->reads[i];
+    if (resident[page]) {
+      lru_unlink(&l, page);
+    } else {
+      n_misses++;
+      if (n == n_cached) {
+        uint32_t victim = l.newer[head]; /* the oldest */
+        lru_unlink(&l, victim);
+        resident[victim] = 0;
+      } else {
+        n++;
+      }
+      resident[page] = 1;
+    }
+    lru_push(&l, head, page);
+  }
+  free(l.newer);
+  free(l.older);
+  free(resident);
+  return n_misses;
+}
+
+/* ---- CLOCK --------------------------------------------------------------- */
+
+size_t sim_clock(const struct sim_trace *t, uint32_t n_cached) {
+  uint8_t *states = must_calloc(t->n_pages, 1);
+  uint32_t *frames = must_calloc(n_cached, sizeof *frames), n = 0, hand = 0;
+  size_t n_misses = 0;
+  for (size_t i = 0; i < t->n_reads; i++) {
+    uint32_t page = t->reads[i];
+    if (states[page] & RESIDENT) {
+      states[page] |= USED;
+      continue;
+    }
+    n_misses++;
+    if (n < n_cached) {
+      frames[n++] = page;
+    } else {
+      for (; states[frames[hand]] & USED; hand = (hand + 1) % n_cached)
+        states[frames[hand]] = RESIDENT;
+      states[frames[hand]] = 0;
+      frames[hand] = page;
+      hand = (hand + 1) % n_cached;
+    }
+    states[page] = RESIDENT;
+  }
+  free(frames);
+  free(states);
+  return n_misses;
+}
+
+/* ---- The optimum --------------------------------------------------------- */
+
+/* A heap of resident pages, with the one on top that is read again last.  An
+ * entry whose page was read since is out of date, and dropped when it comes
+ * up: it is above the one that replaced it only if it is not, so it never hides
+ * a page that is due. */
+struct due {
+  size_t next; /* read of the page; SIZE_MAX: none */
+  uint32_t page;
+};
+
+struct heap {
+  struct due *at;
+  size_t n;
+};
+
+static void heap_push(struct heap *h, struct due due) {
+  size_t i = h->n++;
+  for (; i > 0 && h->at[(i - 1) / 2].next < due.next; i = (i - 1) / 2)
+    h->at[i] = h->at[(i - 1) / 2];
+  h->at[i] = due;
+}
+
+static struct due heap_pop(struct heap *h) {
+  struct due top = h->at[0], last = h->at[--h->n];
+  size_t i = 0, child;
+  while ((child = 2 * i + 1) < h->n) {
+    if (child + 1 < h->n && h->at[child + 1].next > h->at[child].next)
+      child++;
+    if (h->at[child].next <= last.next)
+      break;
+    h->at[i] = h->at[child];
+    i = child;
+  }
+  h->at[i] = last;
+  return top;
+}
+
+/* For each read, which read is the next of the same page. */
+static size_t *find_next(const struct sim_trace *t) {
+  size_t *next = must_calloc(t->n_reads, sizeof *next);
+  size_t *seen = must_calloc(t->n_pages, sizeof *seen);
+  for (uint32_t page = 0; page < t->n_pages; page++)
+    seen[page] = SIZE_MAX;
+  for (size_t i = t->n_reads; i-- > 0;) {
+    next[i] = seen[t->reads[i]];
+    seen[t->reads[i]] = i;
+  }
+  free(seen);
+  return next;
+}
+
+size_t sim_optimum(const struct sim_trace *t, uint32_t n_cached) {
+  size_t *next = find_next(t), n_misses = 0;
+  /* When each page is read next, by its last read; 0: it is not resident. */
+  size_t *due = must_calloc(t->n_pages, sizeof *due);
+  struct heap h = {must_calloc(t->n_reads, sizeof *h.at), 0};
+  uint32_t n = 0;
+  for (size_t i = 0; i < t->n_reads; i++) {
+    uint32_t page = t->reads[i];
+    if (!due[page]) {
+      n_misses++;
+      while (n == n_cached) {
+        struct due top = heap_pop(&h);
+        if (due[top.page] == top.next) {
+          due[top.page] = 0;
+          n--;
+        }
+      }
+      n++;
+    }
+    due[page] = next[i];
+    heap_push(&h, (struct due){next[i], page});
+  }
+  free(h.at);
+  free(due);
+  free(next);
+  return n_misses;
+}
