@@ -21,6 +21,7 @@ struct bench {
 #define CELLS_MEMORY_SECTION "Memory of processes that read 64 MiB"
 #define CELLS_MEMORY_METRIC "MiB PSS together"
 
+void cells_floor(struct bench *b);
 void cells_batch(struct bench *b);
 void cells_ranges(struct bench *b);
 void cells_idle(struct bench *b);

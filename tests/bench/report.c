@@ -288,15 +288,27 @@ static void put_field(FILE *out, const char *name, const char *text) {
   fputs(", ", out);
 }
 
+/* JSON has no infinity, and nothing that is no number. */
+static void put_number(FILE *out, double value) {
+  if (isfinite(value))
+    fprintf(out, "%.6g", value);
+  else
+    fputs("null", out);
+}
+
 static void put_cell(FILE *out, const struct cell *c) {
   fputs("    {", out);
   put_field(out, "section", c->key.section);
   put_field(out, "metric", c->key.metric);
   put_field(out, "row", c->key.row);
   put_field(out, "column", c->key.column);
-  fprintf(out, "\"median\": %.6g, \"rounds\": [", median_of_cell(c));
-  for (size_t i = 0; i < c->n; i++)
-    fprintf(out, "%s%.6g", i ? ", " : "", c->samples[i]);
+  fputs("\"median\": ", out);
+  put_number(out, median_of_cell(c));
+  fputs(", \"rounds\": [", out);
+  for (size_t i = 0; i < c->n; i++) {
+    fputs(i ? ", " : "", out);
+    put_number(out, c->samples[i]);
+  }
   fputs("]}", out);
 }
 

@@ -194,14 +194,17 @@ static void find_program(const char *name, char path[PATH_MAX]) {
 }
 
 struct rig_server *rig_server_new(struct rig *rig, const char *name) {
+  static unsigned n_servers;
+  char path[16];
   struct rig_server *s = rig->servers;
   while (s < rig->servers + RIG_MAX_SERVERS && s->taken)
     s++;
   if (s == rig->servers + RIG_MAX_SERVERS)
     rig_fail("%s: too many servers", name);
   *s = (struct rig_server){.taken = true, .stdin_fd = -1};
-  rig_path(rig, name, s->socket);
-  unlink(s->socket); /* that of one before, perhaps */
+  /* A path that none before had: some leave their sockets behind. */
+  snprintf(path, sizeof path, "s%u", n_servers++);
+  rig_path(rig, path, s->socket);
   return s;
 }
 
