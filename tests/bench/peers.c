@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
   }
   b.is_quick = o.is_quick;
   b.n_rounds = o.is_quick ? 3 : 5;
-  b.seconds = o.is_quick ? 0.08 : 0.5;
+  b.seconds = o.is_quick ? 0.08 : 0.4;
   b.report = report_new();
   raise_file_limit();
   struct rig *rig = rig_make(256 << 20, RIG_CHUNK);

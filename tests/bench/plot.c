@@ -10,11 +10,11 @@
 #include "tests/bench/rig.h"
 
 enum {
-  WIDTH = 760,
+  WIDTH = 800,
   HEIGHT = 400,
   LEFT = 64,
   RIGHT = 580,
-  TOP = 40,
+  TOP = 56,
   BOTTOM = 350
 };
 
