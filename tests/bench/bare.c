@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,20 +118,21 @@ static ssize_t answer(struct conn *c, const struct bare_request *requests,
   return (ssize_t)done;
 }
 
-/* False: the connection is gone. */
-static bool keep_waiting(struct conn *c, const struct bare_request *requests,
+/* What the socket did not take.  `requests` may be those that waited before. */
+static void keep_waiting(struct conn *c, const struct bare_request *requests,
                          size_t n) {
   struct bare_request *kept = n ? malloc(n * sizeof *kept) : NULL;
+  if (n && !kept)
+    fail("malloc");
   if (n)
     memcpy(kept, requests, n * sizeof *kept);
   free(c->waiting);
   c->waiting = kept;
   c->n_waiting = n;
-  if (c->is_blocked != (n > 0)) {
-    c->is_blocked = n > 0;
-    watch(c, EPOLL_CTL_MOD, n > 0 ? EPOLLOUT : EPOLLIN);
-  }
-  return true;
+  if (c->is_blocked == (n > 0))
+    return;
+  c->is_blocked = n > 0;
+  watch(c, EPOLL_CTL_MOD, n > 0 ? EPOLLOUT : EPOLLIN);
 }
 
 static void serve(struct conn *c, const struct bare_request *requests,
@@ -189,7 +191,7 @@ static void accept_one(const struct conn *listener) {
   int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0)
     return;
-  setsockopt(fd, IPPROTO_TCP, 1 /* TCP_NODELAY */, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* if it is one */
   add(fd, false);
 }
 

@@ -20,8 +20,8 @@ static const char rate_metric[] = "thousand hits/s";
 
 enum { N_COLD_CONNS = 8, COLD_EVERY = 10, DEPTH = 200 };
 
-/* With one cold read in ten, what eight threads can read at 50 ms each, and
- * then some: 100 a second of 160. */
+/* With one cold read in ten, 100 of those a second: eight threads do 160 at
+ * 50 ms each, so that none waits for a thread. */
 #define RATE 1000.0
 
 enum load_kind { QUIET, OTHERS, MIXED, N_KINDS };

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -343,6 +344,22 @@ static double cpu_ns(pid_t pid) {
   return rig_now_ns(clock);
 }
 
+/* Of what was counted in `took_ns`. */
+static struct load_result result_of(const struct load *l, double took_ns,
+                                    double cpu) {
+  double n = (double)l->n_counted;
+  if (l->n_counted == 0) {
+    fprintf(stderr, "%s: nothing was answered for %.2f s\n",
+            l->measured->target->name, took_ns / 1e9);
+    return (struct load_result){0, NAN, NAN, NAN};
+  }
+  return (struct load_result){
+      .rate = n / took_ns * 1e9,
+      .p50_us = (double)histogram_value(&l->latencies, 0.50) / 1e3,
+      .p99_us = (double)histogram_value(&l->latencies, 0.99) / 1e3,
+      .cpu_us = cpu / n / 1e3};
+}
+
 struct load_result load_run(const struct load_group *groups, unsigned n_groups,
                             double seconds) {
   struct load *l = load_begin(groups, n_groups);
@@ -353,17 +370,10 @@ struct load_result load_run(const struct load_group *groups, unsigned n_groups,
   l->is_counting = true;
   run_until(l, start + seconds * 1e9);
   l->is_counting = false;
-  double took = now_ns() - start, n = (double)l->n_counted;
-  cpu = cpu_ns(pid) - cpu;
-  if (l->n_counted == 0)
-    rig_fail("%s: nothing was answered in time", groups->target->name);
+  struct load_result result = result_of(l, now_ns() - start, cpu_ns(pid) - cpu);
   drain(l);
   load_end(l);
-  return (struct load_result){
-      .rate = n / took * 1e9,
-      .p50_us = (double)histogram_value(&l->latencies, 0.50) / 1e3,
-      .p99_us = (double)histogram_value(&l->latencies, 0.99) / 1e3,
-      .cpu_us = cpu / n / 1e3};
+  return result;
 }
 
 void load_verify(const struct load_target *target, const uint8_t *bytes,

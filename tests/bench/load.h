@@ -53,7 +53,8 @@ struct load_result {
 };
 
 /* Runs the groups at once, for `seconds` after a tenth of that to warm up, and
- * measures the first of them. */
+ * measures the first of them.  If none of it was answered in that time the rate
+ * is 0 and the rest are no numbers. */
 struct load_result load_run(const struct load_group *groups, unsigned n_groups,
                             double seconds);
 

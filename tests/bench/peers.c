@@ -117,8 +117,10 @@ int main(int argc, char **argv) {
   servers_start(&b.servers, rig);
   note_missing(&b);
   for (size_t i = 0; i < N_SECTIONS; i++)
-    if (!o.only || strcmp(o.only, sections[i].name) == 0)
+    if (!o.only || strcmp(o.only, sections[i].name) == 0) {
+      fprintf(stderr, "peers: %s\n", sections[i].name);
       sections[i].run(&b);
+    }
   report_print(b.report);
   if (o.json)
     report_write_json(b.report, o.json);
