@@ -90,9 +90,10 @@ static void raise_file_limit(void) {
 
 static void write_plots(const struct report *r, const char *dir) {
   static const struct plot plots[] = {
-      {"throughput.svg", "Random 4 KiB over a Unix socket, one connection",
-       CELLS_SWEEP_SECTION, CELLS_SWEEP_METRIC, "reads under way"},
-      {"memory.svg", "Memory of processes that read the same 64 MiB",
+      {"peers-throughput.svg",
+       "Random 4 KiB over a Unix socket, one connection", CELLS_SWEEP_SECTION,
+       CELLS_SWEEP_METRIC, "reads under way"},
+      {"peers-memory.svg", "Memory of processes that read the same 64 MiB",
        CELLS_MEMORY_SECTION, CELLS_MEMORY_METRIC, "processes"},
   };
   for (size_t i = 0; i < sizeof plots / sizeof *plots; i++)
