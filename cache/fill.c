@@ -378,7 +378,7 @@ static void finish(struct fill *fill, uint64_t reserved) {
   struct page_cache *pc = m->cache;
   pthread_mutex_lock(&pc->lock);
   bool keep = reserved > 0 && !fill->stale && !mirror_is_retired(m) &&
-              policy_reserve(&pc->policy, fill->count) == 0;
+              policy_has_room(&pc->policy, fill->count);
   if (keep) {
     uint64_t n = install_locked(pc, fill);
     pc->used -= reserved - (n << m->page_shift);

@@ -12,6 +12,10 @@ int page_cache_new(const struct page_cache_options *options,
   struct page_cache *pc = calloc(1, sizeof *pc);
   if (!pc)
     return -ENOMEM;
+  if (policy_init(&pc->policy, options->budget >> PAGE_SHIFT_MIN) < 0) {
+    free(pc);
+    return -ENOMEM;
+  }
   pc->budget = options->budget;
   pc->membarrier = barrier_register();
   pthread_mutex_init(&pc->lock, NULL);
@@ -20,7 +24,6 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   pthread_cond_init(&pc->wanted, &attr);
   pthread_condattr_destroy(&attr);
-  policy_init(&pc->policy);
   if (options->evictor) {
     pc->has_evictor = true;
     int r = pthread_create(&pc->evictor, NULL, evictor_main, pc);

@@ -2,16 +2,48 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include <sys/mman.h>
 
 #define SECOND_CHANCES 64
 
-void policy_init(struct policy *p) { memset(p, 0, sizeof *p); }
+#define MAX_PAGES (1ull << 28)
+
+/* Zeroed memory that exists from its first use on.  NULL: none. */
+static void *map_array(size_t len) {
+  void *at = mmap(NULL, len, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return at == MAP_FAILED ? NULL : at;
+}
+
+static size_t entries_len(const struct policy *p) {
+  return p->n_entries * sizeof *p->entries;
+}
+
+static size_t index_len(const struct policy *p) {
+  return p->n_index * sizeof *p->index;
+}
+
+int policy_init(struct policy *p, uint64_t max_pages) {
+  if (max_pages > MAX_PAGES)
+    max_pages = MAX_PAGES;
+  *p = (struct policy){.n_entries = 1 + 2 * (uint32_t)max_pages, /* P2 */
+                       .n_index = 64,
+                       .n_touched = 1};
+  while (p->n_index < p->n_entries)
+    p->n_index *= 2;
+  p->entries = map_array(entries_len(p));
+  p->index = map_array(index_len(p));
+  if (p->entries && p->index)
+    return 0;
+  policy_fini(p);
+  return -ENOMEM;
+}
 
 void policy_fini(struct policy *p) {
-  free(p->entries);
-  free(p->index);
+  if (p->entries)
+    munmap(p->entries, entries_len(p));
+  if (p->index)
+    munmap(p->index, index_len(p));
 }
 
 static uint32_t bucket(const struct policy *p, uint64_t key) {
@@ -19,8 +51,6 @@ static uint32_t bucket(const struct policy *p, uint64_t key) {
 }
 
 static uint32_t find(const struct policy *p, uint64_t key) {
-  if (!p->n_index)
-    return 0;
   uint32_t i = p->index[bucket(p, key)];
   while (i && p->entries[i].key != key)
     i = p->entries[i].chain;
@@ -83,49 +113,19 @@ static void make_ghost(struct policy *p, uint32_t i) {
     forget(p, p->oldest[POLICY_GHOST]);
 }
 
-static int grow_index(struct policy *p, uint32_t n) {
-  uint32_t *index = calloc(n, sizeof *index);
-  if (!index)
-    return -ENOMEM;
-  free(p->index);
-  p->index = index;
-  p->n_index = n;
-  for (int q = 0; q < POLICY_N_QUEUES; q++)
-    for (uint32_t i = p->newest[q]; i; i = p->entries[i].older)
-      index_add(p, i);
-  return 0;
+bool policy_has_room(const struct policy *p, uint32_t n) {
+  return 1ull + policy_len(p) + p->len[POLICY_GHOST] + p->n_out + n <=
+         p->n_entries;
 }
 
-static int grow(struct policy *p, uint64_t n_entries) {
-  if (n_entries > UINT32_MAX / 2)
-    return -ENOMEM;
-  uint32_t n_index = p->n_index ? p->n_index : 64;
-  while (n_index < n_entries)
-    n_index *= 2;
-  struct policy_entry *entries =
-      realloc(p->entries, n_entries * sizeof *entries);
-  if (!entries)
-    return -ENOMEM;
-  p->entries = entries;
-  if (n_index != p->n_index) {
-    int r = grow_index(p, n_index);
-    if (r < 0)
-      return r;
+static uint32_t take_entry(struct policy *p) {
+  uint32_t i = p->free;
+  if (i) {
+    p->free = p->entries[i].older;
+    return i;
   }
-  for (uint32_t i = p->n_entries ? p->n_entries : 1; i < n_entries; i++) {
-    entries[i].older = p->free;
-    p->free = i;
-  }
-  p->n_entries = (uint32_t)n_entries;
-  return 0;
-}
-
-int policy_reserve(struct policy *p, uint32_t n) {
-  uint64_t need = 1ull + policy_len(p) + p->len[POLICY_GHOST] + p->n_out + n;
-  if (need <= p->n_entries)
-    return 0;
-  uint64_t doubled = 2ull * p->n_entries;
-  return grow(p, need > doubled ? need : doubled);
+  assert(p->n_touched < p->n_entries); /* policy_has_room() */
+  return p->n_touched++;
 }
 
 void policy_insert(struct policy *p, uint64_t key) {
@@ -136,9 +136,7 @@ void policy_insert(struct policy *p, uint64_t key) {
     dequeue(p, i);
     q = POLICY_MAIN;
   } else {
-    i = p->free;
-    assert(i); /* policy_reserve() */
-    p->free = p->entries[i].older;
+    i = take_entry(p);
     p->entries[i].key = key;
     index_add(p, i);
   }

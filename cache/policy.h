@@ -53,7 +53,8 @@ struct policy_entry {
 struct policy {
   struct policy_entry *entries; /* [0] is unused: index 0 is none */
   uint32_t *index;              /* hash of the key -> first of its chain */
-  uint32_t n_entries, n_index;  /* allocated; n_index is a power of two */
+  uint32_t n_entries, n_index;  /* fixed; n_index is a power of two */
+  uint32_t n_touched;           /* entries from here on were never used */
   uint32_t free;
   uint32_t n_insertions;
   uint32_t n_out; /* victims picked, neither restored nor gone yet */
@@ -61,11 +62,15 @@ struct policy {
   uint32_t len[POLICY_N_QUEUES];
 };
 
-void policy_init(struct policy *p);
+/* For up to `max_pages` pages, victims that are neither restored nor gone
+ * included; more than 2^28 are not kept account of.  Takes address space for
+ * all of them and memory for those that come, so nothing has to grow while the
+ * caller holds his lock.  0 or -ENOMEM. */
+int policy_init(struct policy *p, uint64_t max_pages);
 void policy_fini(struct policy *p);
 
-/* Makes sure that `n` policy_insert()s find memory.  0 or -ENOMEM. */
-int policy_reserve(struct policy *p, uint32_t n);
+/* Whether `n` policy_insert()s may follow. */
+bool policy_has_room(const struct policy *p, uint32_t n);
 
 /* A page came in that is in no queue but perhaps a ghost. */
 void policy_insert(struct policy *p, uint64_t key);

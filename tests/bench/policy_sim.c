@@ -118,7 +118,8 @@ size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
   uint8_t *states = must_calloc(t->n_pages, 1);
   uint32_t n = 0;
   size_t n_misses = 0;
-  policy_init(&p);
+  if (policy_init(&p, n_cached) < 0)
+    rig_fail("no memory");
   for (size_t i = 0; i < t->n_reads; i++) {
     uint32_t page = t->reads[i];
     if (states[page] & RESIDENT) {
@@ -128,8 +129,6 @@ size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
     n_misses++;
     while (n >= n_cached)
       n -= evict_some(&p, states);
-    if (policy_reserve(&p, 1) < 0)
-      rig_fail("no memory");
     policy_insert(&p, page);
     states[page] = RESIDENT;
     n++;
