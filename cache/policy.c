@@ -29,7 +29,7 @@ int policy_init(struct policy *p, uint64_t max_pages) {
   *p = (struct policy){.n_entries = 1 + 2 * (uint32_t)max_pages, /* P2 */
                        .n_index = 64,
                        .n_touched = 1};
-  while (p->n_index < p->n_entries)
+  while (p->n_index < max_pages)
     p->n_index *= 2;
   p->entries = map_array(entries_len(p));
   p->index = map_array(index_len(p));
