@@ -314,8 +314,9 @@ static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
     charge = mirror_meta_len(m);
   pc->used += charge - m->charged_meta;
   m->charged_meta = charge;
-  /* Readers make words grow as well: nobody relies on this look for long. */
-  m->meta_credit = advance < META_CREDIT_MOST ? advance : META_CREDIT_MOST;
+  /* The other half is for readers, who make words grow as well. */
+  m->meta_credit =
+      advance / 2 < META_CREDIT_MOST ? advance / 2 : META_CREDIT_MOST;
 }
 
 /* Before a fill, which makes no more than two pages of words and two of touched

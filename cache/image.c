@@ -45,6 +45,25 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   return 0;
 }
 
+/* What a mirror takes before its first fill: a page each of its header, words
+ * and touched bytes. */
+#define NEW_MIRROR_LEN (3 * 4096u)
+
+/* make_mirror() beside `old`, from whose account the room is taken.  Where
+ * nothing can go it goes without. */
+static int make_mirror_beside(struct mirror *old, struct source *src,
+                              uint64_t size, uint64_t epoch,
+                              struct mirror **out) {
+  struct image *img = old->image;
+  bool has_room = old->base && budget_reserve(img->cache, old, NEW_MIRROR_LEN);
+  int r = make_mirror(img, src, size, epoch, out);
+  if (r == 0 && (*out)->base)
+    budget_recharge(*out);
+  if (has_room)
+    budget_release(img->cache, NEW_MIRROR_LEN);
+  return r;
+}
+
 /* Puts `m` in the place of `old`, which is retired, its unpinned pages with it.
  * NULL: there is no memory for a successor now, see image_mirror().  False if
  * `old` is not current: then nothing. */
@@ -86,17 +105,16 @@ static uint64_t take_epoch(struct image *img) {
   return epoch;
 }
 
-/* A twin of `old`, all absent.  Where the caller brings the bytes the epoch is
- * the other side's, and only that side changes it. */
-static int make_twin(struct image *img, struct mirror *old,
-                     struct mirror **out) {
-  uint64_t epoch = old->source ? take_epoch(img) : old->epoch;
-  return make_mirror(img, old->source, old->size, epoch, out);
+/* The epoch of a mirror of the same version, all absent.  Where the caller
+ * brings the bytes it is the other side's, and only that side changes it. */
+static uint64_t twin_epoch(struct image *img, const struct mirror *old) {
+  return old->source ? take_epoch(img) : old->epoch;
 }
 
 void image_renew(struct image *img, struct mirror *old) {
   struct mirror *m = NULL;
-  make_twin(img, old, &m);
+  /* Not beside it: this is called while evicting. */
+  make_mirror(img, old->source, old->size, twin_epoch(img, old), &m);
   if (!replace_mirror(img, old, m))
     mirror_unref(m);
 }
@@ -237,7 +255,7 @@ static int refresh_locked(struct image *img) {
   if (src) {
     struct mirror *m;
     src->n_refs = 1;
-    r = make_mirror(img, src, src->size, take_epoch(img), &m);
+    r = make_mirror_beside(old, src, src->size, take_epoch(img), &m);
     if (r == 0 && !replace_mirror(img, old, m))
       mirror_unref(m);
     source_unref(src);
@@ -281,7 +299,7 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     count = m->n_pages - first;
   /* In case a page is pinned; made beforehand, since once pages are EVICTING
    * it is too late to fail. */
-  r = make_twin(img, m, &spare);
+  r = make_mirror_beside(m, m->source, m->size, twin_epoch(img, m), &spare);
   if (r < 0)
     goto out;
   pthread_mutex_lock(&pc->lock);
