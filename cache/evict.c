@@ -301,12 +301,13 @@ void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count) {
 
 /* ---- The budget ---------------------------------------------------------- */
 
+/* Bytes that fills may use up before the kernel is asked again. */
+#define META_CREDIT_MOST (1u << 20)
+
 /* Words and touched bytes are sparse and grow when they are read, so what they
  * take is asked of the kernel.  Some is charged beforehand, a sixteenth of the
  * budget for all mirrors together: then the sum does not creep over the budget
  * between two looks. */
-#define META_CREDIT_MOST (1u << 20)
-
 static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
   uint64_t advance = pc->budget / META_SHARE / pc->n_live_mirrors;
   uint64_t charge = mirror_meta_bytes(m) + advance;

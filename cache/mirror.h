@@ -70,8 +70,8 @@ struct mirror {
   struct pin_table *tables; /* of the views open on it */
   uint64_t charged_pages;   /* bytes of the budget: its pages */
   uint64_t charged_meta;    /* bytes of the budget: words and touched bytes */
-  uint64_t meta_credit;     /* of those, bytes beyond what there was then */
-  uint64_t filling;         /* bytes that fills in flight may have written */
+  uint64_t meta_credit; /* of those, what fills may use before another look */
+  uint64_t filling;     /* bytes that fills in flight may have written */
   uint64_t evicting; /* pages in batches under way; one more while it is being
                         retired */
 };

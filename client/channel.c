@@ -451,19 +451,24 @@ static void channel_message(struct channel *c, const wire_message *msg,
   }
 }
 
+/* `n` bytes of payload came, and are where they belong. */
+static void channel_advance(struct channel *c, size_t n) {
+  if (c->payload)
+    c->payload += n;
+  c->payload_left -= (uint32_t)n;
+  if (!c->payload_left)
+    c->owner.payload(c->owner.arg);
+}
+
 /* Takes payload out of the buffer. */
 static void channel_take_payload(struct channel *c) {
   size_t n = c->in_end - c->in_start;
   if (n > c->payload_left)
     n = c->payload_left;
-  if (c->payload) {
+  if (c->payload)
     memcpy(c->payload, c->in + c->in_start, n);
-    c->payload += n;
-  }
   c->in_start += n;
-  c->payload_left -= (uint32_t)n;
-  if (!c->payload_left)
-    c->owner.payload(c->owner.arg);
+  channel_advance(c, n);
 }
 
 /* Takes one message out of the buffer; false: it is not there whole. */
@@ -543,16 +548,10 @@ static ssize_t channel_receive(struct channel *c, bool *all) {
   size_t len = straight ? c->payload_left : IN_LEN - c->in_end;
   ssize_t n = receive_bytes(c, straight ? c->payload : c->in + c->in_end, len);
   *all = n > 0 && (size_t)n < len;
-  if (n <= 0)
-    return n;
-  if (!straight) {
+  if (n > 0 && straight)
+    channel_advance(c, (size_t)n);
+  else if (n > 0)
     c->in_end += (size_t)n;
-    return n;
-  }
-  c->payload += n;
-  c->payload_left -= (uint32_t)n;
-  if (!c->payload_left)
-    c->owner.payload(c->owner.arg);
   return n;
 }
 

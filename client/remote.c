@@ -27,7 +27,7 @@ static void on_message(void *arg, const wire_message *msg, uint32_t payload_len,
                        uint8_t **payload) {
   struct remote *r = arg;
   struct exchange *x = msg->id ? exchange_find(r, msg->id) : NULL;
-  if (msg->id == 0 ? remote_notice(r, msg) : false)
+  if (msg->id == 0 && remote_notice(r, msg))
     return;
   if (msg->id && msg->id == r->attach_id) {
     remote_attach_answer(r, msg);
