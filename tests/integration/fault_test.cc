@@ -31,17 +31,22 @@ using Handle = std::unique_ptr<cachet, Close>;
 // The parameter: flags of the handles, by shared memory or by the socket.
 class FaultTest : public testing::TestWithParam<uint32_t> {
 protected:
-  Handle Open() {
-    std::string uri = "cachet+unix:///fake?socket=" + server_.socket_path();
+  static Handle OpenAt(const TestServer &server, uint32_t flags) {
+    std::string uri = "cachet+unix:///fake?socket=" + server.socket_path();
     cachet_options options{};
     options.struct_size = sizeof options;
-    options.flags = GetParam();
+    options.flags = flags;
     cachet *c = nullptr;
     cachet_error err{};
     EXPECT_EQ(cachet_open(uri.c_str(), &options, &c, &err), CACHET_OK)
         << err.message;
-    EXPECT_EQ(cachet_is_shared(c), GetParam() == 0);
     return Handle(c);
+  }
+
+  Handle Open() {
+    Handle c = OpenAt(server_, GetParam());
+    EXPECT_EQ(cachet_is_shared(c.get()), GetParam() == 0);
+    return c;
   }
 
   // Reads a page and checks it.
@@ -251,16 +256,6 @@ TEST_P(FaultTest, AnInvalidationReachesTheCachesOfOtherClients) {
 // A reader that goes from front to back, page by page.
 class ReadAheadTest : public FaultTest {
 protected:
-  static Handle OpenAt(const TestServer &server, uint32_t flags) {
-    cachet_options options{};
-    options.struct_size = sizeof options;
-    options.flags = flags;
-    cachet *c = nullptr;
-    std::string uri = "cachet+unix:///fake?socket=" + server.socket_path();
-    EXPECT_EQ(cachet_open(uri.c_str(), &options, &c, nullptr), CACHET_OK);
-    return Handle(c);
-  }
-
   // How often he has to wait.
   static uint64_t Misses(cachet *c, uint64_t from, uint64_t to) {
     uint64_t before = cachet_misses(c);
