@@ -73,7 +73,7 @@ static void read_client(struct bench *b, const struct cold *c) {
   if (!buf)
     rig_fail("no memory");
   double start = rig_now_ns(CLOCK_MONOTONIC);
-  cachet *client = rig_open(server, "image", 0);
+  cachet *client = rig_open(server->socket, 0);
   if (!cachet_is_shared(client))
     rig_fail("the daemon does not share its memory");
   for (uint64_t done = 0; done < c->size; done += RIG_CHUNK)

@@ -96,7 +96,7 @@ static struct rig_server *start_gate(struct rig *rig, struct load_target *out) {
                               .protocol = &protocol_cachet,
                               .socket = server->socket,
                               .pid = server->pid};
-  cachet *c = rig_open(server, "image", CACHET_NO_READAHEAD);
+  cachet *c = rig_open(server->socket, CACHET_NO_READAHEAD);
   rig_warm(rig, c);
   cachet_close(c);
   return server;

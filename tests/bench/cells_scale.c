@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -136,7 +135,7 @@ static void read_all(const char *path, enum way way,
   if (way == MAPPED)
     read_mapping(path);
   else if (way == SHARED)
-    read_handle(rig_open(daemon, "image", 0));
+    read_handle(rig_open(daemon->socket, 0));
   else if (cachet_open(path, &options, &c, &err) == CACHET_OK)
     read_handle(c);
   else
@@ -148,13 +147,10 @@ static void read_all(const char *path, enum way way,
 static pid_t start_process(const char *path, enum way way,
                            struct rig_server *daemon, int told,
                            const int until[2]) {
-  pid_t pid = fork();
-  if (pid < 0)
-    rig_fail("fork: %s", strerror(errno));
+  pid_t pid = rig_fork(SIGKILL);
   if (pid > 0)
     return pid;
   char byte = 0;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
   close(until[1]);
   read_all(path, way, daemon);
   if (write(told, &byte, 1) == 1 && read(until[0], &byte, 1) == 0)

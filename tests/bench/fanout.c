@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,7 +100,7 @@ run_reader(struct reader *r, struct board *board, unsigned i, int fd) {
 }
 
 static void open_shared(struct reader *r, struct rig_server *daemon) {
-  r->c = rig_open(daemon, "image", 0);
+  r->c = rig_open(daemon->socket, 0);
   if (!cachet_is_shared(r->c))
     rig_fail("the daemon does not share its memory");
   rig_warm(r->rig, r->c);
@@ -139,12 +138,9 @@ static void group_start(struct group *g, const struct rig *rig,
     int fds[2];
     if (pipe(fds) < 0)
       rig_fail("pipe: %s", strerror(errno));
-    g->pids[i] = fork();
-    if (g->pids[i] < 0)
-      rig_fail("fork: %s", strerror(errno));
+    g->pids[i] = rig_fork(SIGKILL);
     if (g->pids[i] == 0) {
       struct reader r = {.rig = rig, .n_ops = n_ops / n, .random = i + 1};
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
       close(fds[0]);
       if (daemon)
         open_shared(&r, daemon);

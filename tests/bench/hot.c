@@ -323,13 +323,13 @@ static void open_local(struct bench *b) {
 static void open_daemon(struct bench *b) {
   b->daemon =
       rig_start_daemon(b->rig, "daemon", b->rig->size + RIG_SPARE_CACHE);
-  cachet *shared = rig_open(b->daemon, "image", 0);
+  cachet *shared = rig_open(b->daemon->socket, 0);
   if (!cachet_is_shared(shared))
     rig_fail("the daemon does not share its memory");
   rig_warm(b->rig, shared);
   rig_expect_resident(b->rig, shared);
   b->handles[SHARED] = shared;
-  b->handles[SOCKET] = rig_open(b->daemon, "image",
+  b->handles[SOCKET] = rig_open(b->daemon->socket,
                                 CACHET_NO_SHARED_MEMORY | CACHET_NO_READAHEAD);
   rig_warm(b->rig, b->handles[SOCKET]);
 }
@@ -347,8 +347,8 @@ static void open_gated(struct bench *b) {
   b->gate = rig_server_new(b->rig, "gate");
   const char *args[] = {"gate", b->rig->file, b->gate->socket, NULL};
   rig_server_start(b->gate, "tests/bench/gate", args, true);
-  b->behind = rig_open(b->gate, "image", flags);
-  b->handles[GATED] = rig_open(b->gate, "image", flags);
+  b->behind = rig_open(b->gate->socket, flags);
+  b->handles[GATED] = rig_open(b->gate->socket, flags);
   rig_warm(b->rig, b->handles[GATED]);
   for (int i = 0; i < GATE_N_CELLS; i++) {
     uint64_t addr = b->rig->size + (uint64_t)i * GATE_CELL_LEN;

@@ -20,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -73,7 +72,6 @@ static ssize_t write_some(int fd, void *bytes, size_t len) {
 /* In a process of its own, with nothing open but its end. */
 __attribute__((noreturn)) static void echo(int fd) {
   message m;
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (dup2(fd, STDIN_FILENO) < 0 || close_range(STDERR_FILENO + 1, ~0u, 0) < 0)
     _exit(1);
   while (transfer(STDIN_FILENO, m, read) &&
@@ -86,9 +84,7 @@ static void start_echo(struct miss *b) {
   int fds[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
     rig_fail("socketpair: %s", strerror(errno));
-  b->echo = fork();
-  if (b->echo < 0)
-    rig_fail("fork: %s", strerror(errno));
+  b->echo = rig_fork(SIGTERM);
   if (b->echo == 0)
     echo(fds[1]);
   close(fds[1]);
@@ -180,7 +176,7 @@ static double time_ns(struct miss *b, void (*act)(struct miss *b)) {
 static cachet *open_shared(struct rig *rig, const char *name,
                            uint64_t cache_size) {
   struct rig_server *daemon = rig_start_daemon(rig, name, cache_size);
-  cachet *c = rig_open(daemon, "image", CACHET_NO_READAHEAD);
+  cachet *c = rig_open(daemon->socket, CACHET_NO_READAHEAD);
   if (!cachet_is_shared(c))
     rig_fail("the daemon does not share its memory");
   return c;

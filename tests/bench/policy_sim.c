@@ -93,6 +93,14 @@ void sim_traces_free(struct sim_trace traces[SIM_N_TRACES]) {
 
 enum { RESIDENT = 1, USED = 2 };
 
+/* A read: marks a page that is resident.  False: it is not. */
+static bool hit(uint8_t *state) {
+  if (!(*state & RESIDENT))
+    return false;
+  *state |= USED;
+  return true;
+}
+
 /* The touched bytes. */
 static bool take_used(void *arg, uint64_t key, bool clear) {
   uint8_t *state = (uint8_t *)arg + key;
@@ -122,10 +130,8 @@ size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
     rig_fail("no memory");
   for (size_t i = 0; i < t->n_reads; i++) {
     uint32_t page = t->reads[i];
-    if (states[page] & RESIDENT) {
-      states[page] |= USED;
+    if (hit(&states[page]))
       continue;
-    }
     n_misses++;
     while (n >= n_cached)
       n -= evict_some(&p, states);
@@ -195,10 +201,8 @@ size_t sim_clock(const struct sim_trace *t, uint32_t n_cached) {
   size_t n_misses = 0;
   for (size_t i = 0; i < t->n_reads; i++) {
     uint32_t page = t->reads[i];
-    if (states[page] & RESIDENT) {
-      states[page] |= USED;
+    if (hit(&states[page]))
       continue;
-    }
     n_misses++;
     if (n < n_cached) {
       frames[n++] = page;

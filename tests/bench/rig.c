@@ -131,6 +131,23 @@ const uint8_t *rig_map(const struct rig *rig) {
 
 /* ---- Programs ------------------------------------------------------------ */
 
+pid_t rig_fork(int death) {
+  pid_t pid = fork();
+  if (pid < 0)
+    rig_fail("fork: %s", strerror(errno));
+  if (pid == 0)
+    prctl(PR_SET_PDEATHSIG, death);
+  return pid;
+}
+
+/* Goes on as that program, or says why not. */
+__attribute__((noreturn)) static void become(const char *path,
+                                             const char *const args[]) {
+  execv(path, (char *const *)args);
+  fprintf(stderr, "%s: %s\n", path, strerror(errno));
+  _exit(127);
+}
+
 /* What a system's program says there is not this program's report. */
 static void hide_stdout(void) {
   int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -156,18 +173,13 @@ bool rig_run(const char *const args[], char *out, size_t out_len) {
   int fds[2] = {-1, -1}, status;
   if (out && pipe2(fds, O_CLOEXEC) < 0)
     rig_fail("pipe: %s", strerror(errno));
-  pid_t pid = fork();
-  if (pid < 0)
-    rig_fail("fork: %s", strerror(errno));
+  pid_t pid = rig_fork(SIGTERM);
   if (pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (out)
       dup2(fds[1], STDOUT_FILENO);
     else
       hide_stdout();
-    execv(args[0], (char *const *)args);
-    fprintf(stderr, "%s: %s\n", args[0], strerror(errno));
-    _exit(127);
+    become(args[0], args);
   }
   if (out) {
     close(fds[1]);
@@ -215,17 +227,15 @@ void rig_server_start(struct rig_server *s, const char *program,
   find_program(program, path);
   if (has_stdin && pipe2(fds, O_CLOEXEC) < 0)
     rig_fail("pipe: %s", strerror(errno));
-  s->pid = fork();
-  if (s->pid < 0)
-    rig_fail("fork: %s", strerror(errno));
+  s->pid = rig_fork(SIGTERM);
   if (s->pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (program[0] == '/')
       hide_stdout();
-    if (!has_stdin || dup2(fds[0], STDIN_FILENO) == STDIN_FILENO)
-      execv(path, (char *const *)args);
-    fprintf(stderr, "%s: %s\n", path, strerror(errno));
-    _exit(127);
+    if (has_stdin && dup2(fds[0], STDIN_FILENO) < 0) {
+      perror("dup2");
+      _exit(127);
+    }
+    become(path, args);
   }
   if (has_stdin)
     close(fds[0]);
@@ -260,9 +270,9 @@ void rig_server_stop(struct rig_server *s) {
 
 /* ---- Clients ------------------------------------------------------------- */
 
-cachet *rig_open(struct rig_server *s, const char *image, uint32_t flags) {
+cachet *rig_open(const char *socket, uint32_t flags) {
   char uri[160];
-  snprintf(uri, sizeof uri, "cachet+unix:///%s?socket=%s", image, s->socket);
+  snprintf(uri, sizeof uri, "cachet+unix:///image?socket=%s", socket);
   struct cachet_options options = {.struct_size = sizeof options,
                                    .flags = flags,
                                    .cache_size = 64 << 10,

@@ -72,6 +72,9 @@ const uint8_t *rig_map(const struct rig *rig);
 /* Pseudo-random numbers, the same in every run; `*state` is not 0. */
 uint64_t rig_random(uint64_t *state);
 
+/* fork(2), for a child that gets the signal `death` when this program ends. */
+pid_t rig_fork(int death);
+
 /* Runs one of the system's programs, by its path from the root on, to its end.
  * What it writes to standard output goes to `out`, as a string, or nowhere if
  * that is NULL.  False: it failed, and has said why. */
@@ -94,10 +97,10 @@ struct rig_server *rig_start_daemon(struct rig *rig, const char *name,
 /* Ends it, and waits for its end. */
 void rig_server_stop(struct rig_server *s);
 
-/* Opens an image of a server, which may still have to come up.  A handle
- * without shared memory keeps next to nothing itself, so that each of its reads
- * goes to the daemon.  No time-outs. */
-cachet *rig_open(struct rig_server *s, const char *image, uint32_t flags);
+/* Opens the image of the server at a socket, which may still have to come up.
+ * A handle without shared memory keeps next to nothing itself, so that each of
+ * its reads goes to the daemon.  No time-outs. */
+cachet *rig_open(const char *socket, uint32_t flags);
 
 /* Reads the whole file through the handle, and holds it against the file. */
 void rig_warm(const struct rig *rig, cachet *c);

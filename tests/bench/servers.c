@@ -97,15 +97,23 @@ static void compose_redis(struct command *c, const struct rig *rig,
   command_add(c, "%s", socket);
 }
 
-static void compose_nbdkit(struct command *c, const struct rig *rig,
-                           const char *socket, uint16_t port) {
-  command_add_words(c, "-f -r");
-  command_add(c, "%s", socket ? "-U" : "-i");
+/* Where an NBD server listens: one of its options before the socket's path, or
+ * another before the address, and the port. */
+static void command_add_place(struct command *c, const char *unix_option,
+                              const char *socket, const char *tcp_option,
+                              uint16_t port) {
+  command_add(c, "%s", socket ? unix_option : tcp_option);
   command_add(c, "%s", socket ? socket : "127.0.0.1");
   if (!socket) {
     command_add(c, "-p");
     command_add(c, "%u", port);
   }
+}
+
+static void compose_nbdkit(struct command *c, const struct rig *rig,
+                           const char *socket, uint16_t port) {
+  command_add_words(c, "-f -r");
+  command_add_place(c, "-U", socket, "-i", port);
   command_add(c, "file");
   command_add(c, "%s", rig->file);
 }
@@ -113,12 +121,7 @@ static void compose_nbdkit(struct command *c, const struct rig *rig,
 static void compose_qemu_nbd(struct command *c, const struct rig *rig,
                              const char *socket, uint16_t port) {
   command_add_words(c, "-r -f raw --persistent --shared=0");
-  command_add(c, "%s", socket ? "-k" : "-b");
-  command_add(c, "%s", socket ? socket : "127.0.0.1");
-  if (!socket) {
-    command_add(c, "-p");
-    command_add(c, "%u", port);
-  }
+  command_add_place(c, "-k", socket, "-b", port);
   command_add(c, "%s", rig->file);
 }
 
@@ -267,20 +270,32 @@ static void fill(const struct servers *s, enum system system,
   close(c.fd);
 }
 
+static void wait_or_fail(const struct load_target *t) {
+  char err[120];
+  if (!servers_wait(t, err, sizeof err))
+    rig_fail("%s", err);
+}
+
+static struct load_target target_of(const struct rig_server *server,
+                                    enum system system) {
+  return (struct load_target){.name = recipes[system].name,
+                              .protocol = recipes[system].protocol,
+                              .socket = server->socket,
+                              .pid = server->pid};
+}
+
 struct rig_server *servers_start_another(const struct servers *s,
                                          enum system system, uint64_t n_pages,
                                          struct load_target *out) {
-  char path[RIG_PATH_LEN], err[120];
+  char path[RIG_PATH_LEN];
   const struct recipe *recipe = &recipes[system];
   if (!s->by_unix[system].pid || !find_program(recipe, path))
     return NULL;
   struct rig_server *server = rig_server_new(s->rig, "another");
-  *out = s->by_unix[system];
-  out->socket = server->socket;
-  out->pid = start(s->rig, recipe, path, server, true,
-                   recipe->has_tcp ? servers_free_port() : 0);
-  if (!servers_wait(out, err, sizeof err))
-    rig_fail("%s", err);
+  start(s->rig, recipe, path, server, true,
+        recipe->has_tcp ? servers_free_port() : 0);
+  *out = target_of(server, system);
+  wait_or_fail(out);
   fill(s, system, out, n_pages);
   return server;
 }
@@ -289,17 +304,12 @@ struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
                                         uint64_t cache_size,
                                         struct load_target *out) {
   struct command command = {0};
-  char err[120];
   struct rig_server *server = rig_server_new(rig, "fresh");
   command_add(&command, "cachetd");
   compose_daemon(&command, image, cache_size, server->socket, 0);
   rig_server_start(server, recipes[CACHETD].program, command.args, false);
-  *out = (struct load_target){.name = "cachetd",
-                              .protocol = &protocol_cachet,
-                              .socket = server->socket,
-                              .pid = server->pid};
-  if (!servers_wait(out, err, sizeof err))
-    rig_fail("%s", err);
+  *out = target_of(server, CACHETD);
+  wait_or_fail(out);
   return server;
 }
 
@@ -307,7 +317,7 @@ struct rig_server *servers_start_nbdkit(struct rig *rig,
                                         const char *const args[],
                                         struct load_target *out) {
   struct command command = {0};
-  char path[RIG_PATH_LEN], err[120];
+  char path[RIG_PATH_LEN];
   if (!servers_find("nbdkit", path))
     return NULL;
   struct rig_server *server = rig_server_new(rig, "nbd");
@@ -316,12 +326,8 @@ struct rig_server *servers_start_nbdkit(struct rig *rig,
   for (; *args; args++)
     command_add(&command, "%s", *args);
   rig_server_start(server, path, command.args, false);
-  *out = (struct load_target){.name = "nbdkit",
-                              .protocol = &protocol_nbd,
-                              .socket = server->socket,
-                              .pid = server->pid};
-  if (!servers_wait(out, err, sizeof err))
-    rig_fail("%s", err);
+  *out = target_of(server, NBDKIT);
+  wait_or_fail(out);
   return server;
 }
 
@@ -332,13 +338,7 @@ static void verify(const struct servers *s, const struct load_target *t) {
 
 /* Every page of the file into the daemon's cache. */
 static void warm(const struct servers *s) {
-  char uri[160];
-  struct cachet_error err;
-  cachet *c;
-  snprintf(uri, sizeof uri, "cachet+unix:///image?socket=%s",
-           s->by_unix[CACHETD].socket);
-  if (cachet_open(uri, NULL, &c, &err) != CACHET_OK)
-    rig_fail("%s", err.message);
+  cachet *c = rig_open(s->by_unix[CACHETD].socket, 0);
   rig_warm(s->rig, c);
   rig_expect_resident(s->rig, c);
   cachet_close(c);
