@@ -368,6 +368,7 @@ static void conn_on_readable(evutil_socket_t fd, short what, void *arg) {
   struct conn *c = arg;
   (void)fd;
   (void)what;
+  c->worker->n_events++;
   c->turn_len = 0;
   if (c->lingering)
     conn_discard(c);
@@ -380,6 +381,7 @@ static void conn_on_writable(evutil_socket_t fd, short what, void *arg) {
   struct conn *c = arg;
   (void)fd;
   (void)what;
+  c->worker->n_events++;
   c->turn_len = 0;
   c->yielding = false;
   if (conn_send_unsent(c) && c->state == CONN_OPEN)

@@ -51,11 +51,14 @@ static inline unsigned host_lane(const struct host *host) {
   return host->n_images;
 }
 
-/* A time for deadlines: milliseconds, monotonic, never 0. */
-static inline uint64_t host_now_ms(void) {
+/* Monotonic. */
+static inline uint64_t host_now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + 1;
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
+
+/* A time for deadlines: milliseconds, monotonic, never 0. */
+static inline uint64_t host_now_ms(void) { return host_now_ns() / 1000000 + 1; }
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "daemon/log.h"
 #include "daemon/request_fetch.h"
 #include "daemon/session.h"
+#include "daemon/spin.h"
 
 enum {
   /* Letters opened before connections get a turn. */
@@ -71,6 +73,7 @@ static void worker_on_wake(evutil_socket_t fd, short what, void *arg) {
   struct mail *mail;
   uint64_t count;
   (void)what;
+  w->n_events++;
   ssize_t n = read(fd, &count, sizeof count);
   (void)n; /* nothing to read: woken for nothing, which does no harm */
   for (int i = 0; i < MAIL_BATCH && (mail = worker_take_mail(w)); i++)
@@ -147,9 +150,34 @@ void worker_join(struct worker *w) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
+/* Looks for events without sleeping.  True: there were some. */
+static bool worker_look_around(struct worker *w) {
+  uint64_t seen = w->n_events;
+  uint64_t end = host_now_ns() + SPIN_US * UINT64_C(1000);
+  do {
+    event_base_loop(w->base, EVLOOP_NONBLOCK);
+    if (w->n_events != seen || event_base_got_break(w->base))
+      return true;
+    sched_yield(); /* who would send one may have no other processor */
+  } while (host_now_ns() < end);
+  return false;
+}
+
+static void worker_loop(struct worker *w) {
+  struct spin spin = {0};
+  while (!event_base_got_break(w->base)) {
+    bool due = spin_is_due(&spin);
+    bool found = due && worker_look_around(w);
+    if (due)
+      spin_ended(&spin, found);
+    if (!found)
+      event_base_loop(w->base, EVLOOP_ONCE);
+  }
+}
+
 static void *worker_thread(void *arg) {
   struct worker *w = arg;
-  event_base_loop(w->base, 0);
+  worker_loop(w);
   for (unsigned i = 0; i < w->host->n_images; i++)
     lens_close(&w->lenses[i]);
   return NULL;

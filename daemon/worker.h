@@ -55,6 +55,7 @@ struct worker {
   int wake_fd;                         /* an eventfd */
 
   struct event_base *base;
+  uint64_t n_events; /* of sockets and the mailbox, not of timers */
   struct event wake;
   struct conn *conns;
   struct conn *starved_head, **starved_tail; /* in turn, by next_starved */
