@@ -364,13 +364,19 @@ static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
     return;
   if (len > m->n_pages - from)
     len = m->n_pages - from;
-  c->ahead_len = c->backend->ops->prefetch(c->backend, m, from, (uint32_t)len);
-  c->ahead_to += c->ahead_len;
-  if (c->ahead_len)
+  uint64_t taken =
+      c->backend->ops->prefetch(c->backend, m, from, (uint32_t)len);
+  c->ahead_len = len; /* what was not taken is the next window's */
+  c->ahead_to += taken;
+  if (taken)
     c->ahead_mark = from;
 }
 
 void handle_pass_mark(cachet *c) {
+  /* Who only hits does not look at the socket, and the answers to what was
+   * asked for ahead count as under way until they are taken in. */
+  if (c->epoch->attachment)
+    c->backend->ops->drain(c->backend);
   ask_ahead(c, c->epoch->mirror, c->ahead_mark);
 }
 

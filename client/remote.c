@@ -18,7 +18,9 @@
 enum {
   RETRY_FIRST_MS = 10,
   RETRY_LAST_MS = 200,
-  MAX_PREFETCHES = 16,
+  /* Two of the longest windows of a reader (handle.c), of nine Reads each where
+   * they are not aligned, and some whose answers were not taken in yet. */
+  MAX_PREFETCHES = 24,
 };
 
 /* ---- The connection ------------------------------------------------------ */

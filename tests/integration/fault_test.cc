@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -288,6 +289,25 @@ TEST_P(ReadAheadTest, WhatIsReadAheadStaysUntilItIsRead) {
   TestServer server({{"fake", &large}}, options);
   Handle c = OpenAt(server, GetParam());
   EXPECT_LT(Misses(c.get(), 0, 8 * kPages), kPages / 2);
+}
+
+// He has no reason to look at the socket, where the answers pile up.
+TEST_P(ReadAheadTest, WhoNeverHasToWaitIsReadAheadOfToTheEnd) {
+  FakeSource large(32 * kPages * kPage);
+  TestServer server({{"fake", &large}}, Options());
+  Handle c = OpenAt(server, GetParam());
+  Misses(c.get(), 0, 64);
+  uint64_t before = cachet_misses(c.get());
+  for (uint64_t page = 64; page < 32 * kPages; page++) {
+    auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!cachet_is_cached(c.get(), page * kPage)) {
+      ASSERT_LT(std::chrono::steady_clock::now(), limit) << "page " << page;
+      if (GetParam() == CACHET_NO_SHARED_MEMORY)
+        cachet_dispatch(c.get()); // else nothing comes in
+    }
+    ASSERT_EQ(ReadPage(c.get(), page), CACHET_OK);
+  }
+  EXPECT_EQ(cachet_misses(c.get()), before);
 }
 
 TEST_P(ReadAheadTest, WhatWasReadAheadAndIsLostIsReadAheadAnew) {
