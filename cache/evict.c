@@ -424,6 +424,7 @@ void *evictor_main(void *arg) {
       continue;
     pthread_mutex_unlock(&pc->lock);
     janitor_round(pc);
+    buffers_trim(&pc->buffers);
     next_round = after_ms(JANITOR_MS);
     pthread_mutex_lock(&pc->lock);
   }

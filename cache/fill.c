@@ -87,8 +87,8 @@ static void leave_table_locked(struct page_cache *pc, struct fill *fill) {
 static bool unref_locked(struct fill *fill) { return --fill->n_refs == 0; }
 
 static void fill_free(struct fill *fill) {
+  buffers_put(&fill->mirror->cache->buffers, fill->bytes);
   mirror_unref(fill->mirror);
-  free(fill->bytes);
   free(fill);
 }
 
@@ -288,7 +288,8 @@ static void read_source(struct fill *fill) {
   struct mirror *m = fill->mirror;
   struct source *src = m->source;
   int r = -ENOMEM;
-  fill->bytes = malloc((size_t)fill->count << m->page_shift);
+  fill->bytes =
+      buffers_get(&m->cache->buffers, (size_t)fill->count << m->page_shift);
   if (fill->bytes)
     r = src->ops->read(src, fill->first << m->page_shift, fill->bytes,
                        fill_len(fill));
@@ -427,12 +428,12 @@ bool fill_try_run(struct fill *fill) {
   if (!m->source->ops->try_read || len > TRY_MAX_LEN ||
       !budget_try_reserve(m->cache, m, len))
     return false;
-  fill->bytes = malloc(len);
+  fill->bytes = buffers_get(&m->cache->buffers, len);
   if (fill->bytes && try_pages(fill)) {
     finish(fill, len);
     return true;
   }
-  free(fill->bytes);
+  buffers_put(&m->cache->buffers, fill->bytes);
   fill->bytes = NULL;
   budget_release(m->cache, len);
   return false;

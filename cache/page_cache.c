@@ -25,6 +25,7 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->wanted, &attr);
   pthread_condattr_destroy(&attr);
   if (options->evictor) {
+    buffers_init(&pc->buffers);
     pc->has_evictor = true;
     int r = pthread_create(&pc->evictor, NULL, evictor_main, pc);
     if (r) {
@@ -56,6 +57,7 @@ void page_cache_free(struct page_cache *pc) {
     assert(!pc->mirrors[i]);
   assert(!pc->fills && pc->used == 0);
   free(pc->mirrors);
+  buffers_fini(&pc->buffers);
   policy_fini(&pc->policy);
   pthread_cond_destroy(&pc->wanted);
   pthread_mutex_destroy(&pc->lock);

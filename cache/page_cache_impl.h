@@ -21,6 +21,7 @@
 
 #include <pthread.h>
 
+#include "cache/buffers.h"
 #include "cache/page_cache.h"
 #include "cache/policy.h"
 
@@ -54,6 +55,7 @@ struct fill {
 struct page_cache {
   uint64_t budget;
   bool membarrier;
+  struct buffers buffers; /* with an evictor, which trims them; else none */
   pthread_mutex_t lock;
 
   /* guarded by lock */

@@ -18,10 +18,10 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* Descriptors: of an image with its mirrors, old and new, and its file; of a
+/* Descriptors: of an image with its mirrors and its file, old and new; of a
  * thread; of an attachment: a process, a retired epoch's mirror and file, and
  * four on their way. */
-enum { FDS_PER_IMAGE = 8, FDS_PER_THREAD = 4, FDS_PER_ATTACHMENT = 10 };
+enum { FDS_PER_IMAGE = 10, FDS_PER_THREAD = 4, FDS_PER_ATTACHMENT = 10 };
 
 /* More workers than this gain nothing: they are limited by the memory bus. */
 enum { MAX_DEFAULT_WORKERS = 8 };

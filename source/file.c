@@ -17,6 +17,12 @@
 #define RWF_DONTCACHE 0x80 /* Linux 6.14 */
 #endif
 
+enum {
+  DIRECT_MIN_LEN = 64 << 10,
+  DIRECT_ALIGN = 4096, /* as much as any disk wants */
+  DIRECT_RUN = 15,
+};
+
 /* What tells one version of a file from another. */
 struct version {
   dev_t dev;
@@ -32,6 +38,9 @@ struct file_source {
   int fd;
   enum file_reading how;
   atomic_bool dontcache; /* relaxed: it goes to false once, for good */
+  int direct_fd;         /* the same file, with O_DIRECT; or -1 */
+  atomic_uint n_direct;  /* relaxed: how many long reads to make directly
+                            before the kernel is asked again what it has */
   char path[];           /* relative if it is not known from the root on */
 };
 
@@ -77,10 +86,12 @@ static ssize_t read_some(struct file_source *f, uint64_t offset, void *buf,
   struct iovec v = {buf, len};
   if (atomic_load_explicit(&f->dontcache, memory_order_relaxed)) {
     ssize_t n = preadv2(f->fd, &v, 1, (off_t)offset, flags | RWF_DONTCACHE);
-    if (n >= 0 || errno != EOPNOTSUPP)
+    /* With RWF_NOWAIT it may be that, and the read() that follows will tell. */
+    if (n >= 0 || errno != EOPNOTSUPP || flags)
       return n;
-    /* Perhaps it is the other flag, which then goes on to fail alone. */
+    /* The kernel keeps what is read: so let it read ahead. */
     atomic_store_explicit(&f->dontcache, false, memory_order_relaxed);
+    posix_fadvise(f->fd, 0, 0, POSIX_FADV_NORMAL);
   }
   return flags ? preadv2(f->fd, &v, 1, (off_t)offset, flags)
                : pread(f->fd, buf, len, (off_t)offset);
@@ -116,10 +127,39 @@ static int check_version(const struct file_source *f, int r) {
   return r == -ESTALE ? -EIO : 0;
 }
 
+/* A long read past the kernel's memory: less work for the processor, and
+ * nothing is left behind.  But what the kernel has comes faster from there, so
+ * it is asked first, now and then while it had not.  The question makes it
+ * begin to read; so its answer is waited for, and only the next reads are
+ * direct.  Returns how many bytes are read; the rest is for read_all(). */
+static size_t read_long(struct file_source *f, uint64_t offset, char *buf,
+                        size_t len) {
+  unsigned left = atomic_load_explicit(&f->n_direct, memory_order_relaxed);
+  bool ask = left == 0;
+  ssize_t n = ask ? read_some(f, offset, buf, len, RWF_NOWAIT)
+                  : pread(f->direct_fd, buf, len, (off_t)offset);
+  if (ask && n != (ssize_t)len)
+    left = DIRECT_RUN;
+  else if (ask || n != (ssize_t)len) /* it has it; or it cannot be done */
+    left = 0;
+  else
+    left--;
+  atomic_store_explicit(&f->n_direct, left, memory_order_relaxed);
+  return n > 0 ? (size_t)n : 0;
+}
+
+static bool is_for_direct(const struct file_source *f, uint64_t offset,
+                          const void *buf, size_t len) {
+  return f->direct_fd >= 0 && len >= DIRECT_MIN_LEN &&
+         ((offset | (uintptr_t)buf | len) & (DIRECT_ALIGN - 1)) == 0;
+}
+
 static int file_read(struct source *src, uint64_t offset, void *buf,
                      size_t len) {
   struct file_source *f = file_of(src);
-  int r = read_all(f, offset, buf, len);
+  size_t n =
+      is_for_direct(f, offset, buf, len) ? read_long(f, offset, buf, len) : 0;
+  int r = read_all(f, offset + n, (char *)buf + n, len - n);
   if (r < 0 && r != -ESTALE)
     return r;
   return check_version(f, r);
@@ -168,8 +208,11 @@ static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
 }
 
 static void file_close(struct source *src) {
-  close(file_of(src)->fd);
-  free(src);
+  struct file_source *f = file_of(src);
+  if (f->direct_fd >= 0)
+    close(f->direct_fd);
+  close(f->fd);
+  free(f);
 }
 
 static const struct source_ops file_ops = {
@@ -180,6 +223,17 @@ static const struct source_ops file_ops = {
     .advise = file_advise,
     .close = file_close,
 };
+
+/* -1: the file system cannot, or the path is another file's by now. */
+static int open_direct(const char *path, const struct version *version) {
+  struct version now;
+  int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd >= 0 && (version_of(fd, &now) < 0 || !same_version(&now, version))) {
+    close(fd);
+    fd = -1;
+  }
+  return fd;
+}
 
 /* Makes a source over `fd`, which it owns, also on failure. */
 static int make(const char *path, int fd, enum file_reading how,
@@ -196,6 +250,8 @@ static int make(const char *path, int fd, enum file_reading how,
   f->fd = fd;
   f->how = how;
   atomic_init(&f->dontcache, how == FILE_DONTCACHE);
+  atomic_init(&f->n_direct, 0);
+  f->direct_fd = how == FILE_DONTCACHE ? open_direct(path, &f->version) : -1;
   /* No readahead: what a read drops are whole folios, and so the rest of a
    * large one would be read again. */
   if (how == FILE_DONTCACHE)

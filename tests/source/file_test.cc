@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -261,6 +262,99 @@ TEST_P(FileTest, TheKernelKeepsWhatItHadAndPerhapsNoMore) {
   EXPECT_EQ(Read(src, 0, kPages * 4096, &bytes_), 0);
   EXPECT_EQ(CountInKernel(path_, kPages), kPages);
 }
+
+// Long reads into memory that is aligned.
+class LongReadTest : public FileTest {
+protected:
+  static constexpr size_t kPages = 1024, kRead = 64 << 10;
+
+  void SetUp() override {
+    FileTest::SetUp();
+    content_.resize(kPages * 4096 + 1234);
+    for (size_t i = 0; i < content_.size(); i++)
+      content_[i] = char((i >> 12) * 31 + i);
+    Write(content_);
+    Forget(path_);
+    buf_ = static_cast<char *>(aligned_alloc(4096, kRead));
+  }
+  void TearDown() override {
+    free(buf_);
+    FileTest::TearDown();
+  }
+
+  int ReadLong(const SourcePtr &src, uint64_t offset, size_t len = kRead) {
+    memset(buf_, '?', kRead);
+    return src->ops->read(src.get(), offset, buf_, len);
+  }
+
+  void ExpectAllRight(const SourcePtr &src) {
+    for (uint64_t at = 0; at < content_.size(); at += kRead) {
+      size_t len = std::min(kRead, content_.size() - at);
+      ASSERT_EQ(ReadLong(src, at, len), 0) << at;
+      ASSERT_EQ(memcmp(buf_, &content_[at], len), 0) << at;
+    }
+  }
+
+  std::string content_;
+  char *buf_;
+};
+
+TEST_P(LongReadTest, AreRightWhetherTheKernelHasThemOrNot) {
+  auto src = Open();
+  ExpectAllRight(src);
+  Warm(path_, kPages);
+  ExpectAllRight(src);
+  Forget(path_);
+  Warm(path_, kPages / 3);
+  ExpectAllRight(src);
+  for (uint64_t at : {1ul, 512ul, 4095ul, 4097ul}) {
+    ASSERT_EQ(ReadLong(src, at), 0);
+    EXPECT_EQ(memcmp(buf_, &content_[at], kRead), 0) << at;
+  }
+}
+
+TEST_P(LongReadTest, LeaveNextToNothingInTheKernel) {
+  if (CountInKernel(path_, kPages) > 0)
+    GTEST_SKIP() << "a file system that is all memory";
+  int fd = open(path_.c_str(), O_RDONLY | O_DIRECT);
+  if (fd < 0)
+    GTEST_SKIP() << "a file system without O_DIRECT";
+  close(fd);
+  ExpectAllRight(Open());
+  if (GetParam() == FILE_DONTCACHE)
+    EXPECT_LE(CountInKernel(path_, kPages), kPages / 8);
+  else
+    EXPECT_EQ(CountInKernel(path_, kPages), kPages);
+}
+
+TEST_P(LongReadTest, OfAFileThatChangedAreStale) {
+  auto src = Open();
+  ExpectAllRight(src);
+  ASSERT_EQ(truncate(path_.c_str(), 100000), 0);
+  for (int i = 0; i < 40; i++) {
+    ASSERT_EQ(ReadLong(src, 0), -ESTALE);
+    ASSERT_EQ(ReadLong(src, 65536), -ESTALE);  // beyond it in part,
+    ASSERT_EQ(ReadLong(src, 262144), -ESTALE); // and wholly
+  }
+}
+
+TEST_P(LongReadTest, WhoseFileWasReplacedAreStillOfTheOldOne) {
+  auto src = Open();
+  WriteTo(dir_ + "/new", std::string(content_.size(), 'n'));
+  ASSERT_EQ(rename((dir_ + "/new").c_str(), path_.c_str()), 0);
+  for (int i = 0; i < 40; i++) {
+    // Its ctime has changed, as it lost its name.
+    ASSERT_EQ(ReadLong(src, uint64_t(i) * kRead), -ESTALE);
+    EXPECT_EQ(memcmp(buf_, &content_[size_t(i) * kRead], kRead), 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(How, LongReadTest,
+                         testing::Values(FILE_CACHED, FILE_DONTCACHE),
+                         [](const testing::TestParamInfo<file_reading> &how) {
+                           return how.param == FILE_DONTCACHE ? "Direct"
+                                                              : "Cached";
+                         });
 
 TEST_P(FileTest, ATryOfAChangedFileIsLeftToARead) {
   auto src = Open();

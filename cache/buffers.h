@@ -1,0 +1,47 @@
+/* The buffers of long fills, all out of one huge page.
+ *
+ * A disk is asked to read into them directly (source/file.c).  Such a request
+ * lists the pages of memory it goes to: neighbours are one entry, and a request
+ * of one entry costs a virtual disk half of what one of 64 does.  Memory from
+ * malloc(3) would also be faulted in anew for each fill.
+ *
+ *   U1  Bit i of `free` is set, or somebody has buffer i, or it is being given
+ *       back to the kernel: whoever clears the bit has it. */
+#ifndef CACHE_BUFFERS_H
+#define CACHE_BUFFERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BUFFER_LEN ((size_t)256 << 10)
+#define BUFFERS_LEN ((size_t)2 << 20) /* a huge page, here and there */
+
+/* All zeroes: none, and everything is from malloc(3). */
+struct buffers {
+  uint8_t *region;
+  uint32_t free; /* atomic */
+  bool was_used; /* atomic: since the last buffers_trim() */
+};
+
+/* Takes address space; memory comes with use.  There may be none. */
+void buffers_init(struct buffers *b);
+void buffers_fini(struct buffers *b);
+
+/* `len` bytes; NULL: no memory.  Any thread. */
+uint8_t *buffers_get(struct buffers *b, size_t len);
+void buffers_put(struct buffers *b, uint8_t *bytes); /* NULL is fine */
+
+/* Once in a while: gives the memory back if nobody has used it since the last
+ * time, and nobody has a buffer. */
+void buffers_trim(struct buffers *b);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
