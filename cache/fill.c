@@ -215,7 +215,7 @@ enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
   pthread_mutex_unlock(&pc->lock);
   for (uint32_t i = 0; i < n_begun; i++)
     if (ops->submit)
-      ops->submit(ops->arg, begun[i]);
+      ops->submit(ops->arg, f, begun[i]);
     else
       fill_run(begun[i]);
   pthread_mutex_lock(&pc->lock);
@@ -411,32 +411,37 @@ static void finish(struct fill *fill, uint64_t reserved) {
 #define TRY_MAX_LEN (64u << 10)
 
 /* Reads and writes a fill's pages, if that needs no wait. */
-static bool try_pages(struct fill *fill) {
+static int try_pages(struct fill *fill) {
   struct mirror *m = fill->mirror;
-  if (m->source->ops->try_read(m->source, fill->first << m->page_shift,
-                               fill->bytes, fill_len(fill)) < 0)
-    return false;
-  if (write_pages(fill) == 0)
-    return true;
-  mirror_punch(m, fill->first, fill->count);
-  return false;
+  fill->bytes =
+      buffers_get(&m->cache->buffers, (size_t)fill->count << m->page_shift);
+  if (!fill->bytes)
+    return -ENOMEM;
+  int r = m->source->ops->try_read(m->source, fill->first << m->page_shift,
+                                   fill->bytes, fill_len(fill));
+  if (r < 0)
+    return r;
+  r = write_pages(fill);
+  if (r < 0)
+    mirror_punch(m, fill->first, fill->count);
+  return r;
 }
 
-bool fill_try_run(struct fill *fill) {
+int fill_try_run(struct fill *fill) {
   struct mirror *m = fill->mirror;
   uint64_t len = (uint64_t)fill->count << m->page_shift;
   if (!m->source->ops->try_read || len > TRY_MAX_LEN ||
       !budget_try_reserve(m->cache, m, len))
-    return false;
-  fill->bytes = buffers_get(&m->cache->buffers, len);
-  if (fill->bytes && try_pages(fill)) {
+    return -ENOTSUP;
+  int r = try_pages(fill);
+  if (r == 0) {
     finish(fill, len);
-    return true;
+    return 0;
   }
   buffers_put(&m->cache->buffers, fill->bytes);
   fill->bytes = NULL;
   budget_release(m->cache, len);
-  return false;
+  return r;
 }
 
 void fill_run(struct fill *fill) {

@@ -22,6 +22,7 @@ extern "C" {
 struct page_cache;
 struct image;
 struct fill;
+struct fetch;
 
 #define PAGE_SHIFT_MIN 12
 #define PAGE_SHIFT_MAX 21
@@ -53,10 +54,10 @@ uint64_t page_cache_allocated(struct page_cache *pc);
 /* ---- Images -------------------------------------------------------------- */
 
 struct image_ops {
-  /* Hands over a fill that somebody has to run, by fill_run().  Called under
-   * no lock, on the thread that called fetch_start().  NULL: fetch_start()
-   * runs its fills itself, before it returns. */
-  void (*submit)(void *arg, struct fill *fill);
+  /* Hands over a fill that `f` began and somebody has to run, by fill_run().
+   * Called under no lock, on the thread that called fetch_start().  NULL:
+   * fetch_start() runs its fills itself, before it returns. */
+  void (*submit)(void *arg, struct fetch *f, struct fill *fill);
 
   /* The image has a new epoch.  Called on whatever thread saw it, not under
    * the cache's lock; it must not call image_refresh().  May be NULL. */
@@ -199,10 +200,11 @@ void fetch_fini(struct fetch *f);
  * wakes who waits.  Blocks on the source. */
 void fill_run(struct fill *fill);
 
-/* The same for a thread that must not wait: false, and nothing done, unless the
- * source can bring the pages at once and there is room for them.  A few pages
- * only: it copies them. */
-bool fill_try_run(struct fill *fill);
+/* The same for a thread that must not wait, and for a few pages only, since it
+ * copies them.  0, or nothing is done: -EAGAIN if the source is about to bring
+ * the pages, so that another try may do; another negative errno if it takes
+ * fill_run(), as there is no room, or the source must wait, or has failed. */
+int fill_try_run(struct fill *fill);
 
 /* Ends a fill that will not be run, with an error for who waits. */
 void fill_abandon(struct fill *fill, int error);

@@ -24,8 +24,9 @@ struct source_ops {
    * opened, also while it was being read.  Several threads at once. */
   int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
-  /* As read(), for a thread that must not wait: -EAGAIN if it would have to.
-   * May be NULL. */
+  /* As read(), for a thread that must not wait: -EAGAIN if it would have to,
+   * but is about to bring the bytes, so that another try may do; another
+   * negative errno if only read() can.  May be NULL. */
   int (*try_read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
   /* Looks whether the image is still the one that was opened.  0 with `*out`

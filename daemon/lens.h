@@ -10,6 +10,7 @@
 #define DAEMON_LENS_H
 
 #include "cache/page_cache.h"
+#include "daemon/fill_job.h"
 #include "daemon/host.h"
 
 struct lens {
@@ -19,6 +20,7 @@ struct lens {
   unsigned n_pages, n_ranges; /* pin slots in use, of either kind */
   struct lens *next_pinned;   /* the output's list of those that hold pins */
   uint64_t fetching;          /* bytes of its fetches in flight */
+  struct begun_image begun;
 };
 
 /* Whether the lens looks at the image's present epoch. */

@@ -16,6 +16,7 @@
 #include <event2/event_struct.h>
 
 #include "daemon/conn.h"
+#include "daemon/fill_job.h"
 #include "daemon/host.h"
 #include "daemon/log.h"
 #include "daemon/worker.h"
@@ -54,43 +55,6 @@ struct server {
 };
 
 /* ---- Images -------------------------------------------------------------- */
-
-/* A fill on its way through the pool. */
-struct fill_job {
-  struct job job;
-  struct fill *fill;
-};
-
-static void fill_job_run(struct job *job) {
-  struct fill_job *f = (struct fill_job *)job; /* its first member */
-  struct fill *fill = f->fill;
-  free(f);
-  fill_run(fill);
-}
-
-static void fill_job_abandon(struct job *job) {
-  struct fill_job *f = (struct fill_job *)job;
-  struct fill *fill = f->fill;
-  free(f);
-  fill_abandon(fill, -ECANCELED);
-}
-
-/* On the worker that asked.  What the kernel has in memory is not worth two
- * changes of threads. */
-static void hosted_submit(void *arg, struct fill *fill) {
-  struct hosted *h = arg;
-  if (fill_try_run(fill))
-    return;
-  struct fill_job *f = malloc(sizeof *f);
-  if (!f) {
-    fill_abandon(fill, -ENOMEM);
-    return;
-  }
-  f->job.run = fill_job_run;
-  f->job.abandon = fill_job_abandon;
-  f->fill = fill;
-  pool_submit(h->host->pool, h->index, &f->job);
-}
 
 /* On whatever thread saw it. */
 static void hosted_changed(void *arg, struct image *img) {
@@ -235,7 +199,7 @@ static int server_add_image(struct server *s, const struct server_image *from,
   struct host *host = &s->host;
   struct hosted *h = &host->images[host->n_images];
   struct image_ops ops = {
-      .submit = hosted_submit, .changed = hosted_changed, .arg = h};
+      .submit = fill_job_submit, .changed = hosted_changed, .arg = h};
   h->host = host;
   h->index = host->n_images;
   h->refresh.run = hosted_refresh;

@@ -1,4 +1,5 @@
-/* Whether to look for events for a little while before sleeping for them.
+/* Whether to stay awake for a little while for what may come soon, rather than
+ * sleep: for events, and for bytes that the disk was asked for.
  *
  * To be woken on a processor that was halted takes some 50 us, more than most
  * requests.  So it pays to look around where the next request comes sooner, and

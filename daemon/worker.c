@@ -108,6 +108,7 @@ void worker_check_drained(struct worker *w) {
   if (!w->stopping || w->conns || w->told_drained)
     return;
   w->told_drained = true;
+  begun_hand_over(&w->begun, w->host->pool); /* while it takes some */
   w->drained(w->drained_arg);
 }
 
@@ -150,16 +151,18 @@ void worker_join(struct worker *w) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-/* Looks for events without sleeping.  True: there were some. */
+/* Looks for events, and for what was begun, without sleeping.  True: there was
+ * something. */
 static bool worker_look_around(struct worker *w) {
   uint64_t seen = w->n_events;
   uint64_t end = host_now_ns() + SPIN_US * UINT64_C(1000);
   do {
     event_base_loop(w->base, EVLOOP_NONBLOCK);
-    if (w->n_events != seen || event_base_got_break(w->base))
+    bool came = begun_try(&w->begun, w->host->pool);
+    if (came || w->n_events != seen || event_base_got_break(w->base))
       return true;
     sched_yield(); /* who would send one may have no other processor */
-  } while (host_now_ns() < end);
+  } while (!begun_is_empty(&w->begun) || host_now_ns() < end);
   return false;
 }
 
@@ -167,7 +170,8 @@ static void worker_loop(struct worker *w) {
   struct spin spin = {0};
   while (!event_base_got_break(w->base)) {
     bool due = spin_is_due(&spin);
-    bool found = due && worker_look_around(w);
+    bool look = due || !begun_is_empty(&w->begun);
+    bool found = look && worker_look_around(w);
     if (due)
       spin_ended(&spin, found);
     if (!found)
@@ -212,6 +216,7 @@ static bool worker_init_images(struct worker *w) {
 static bool worker_init(struct worker *w) {
   pthread_mutex_init(&w->mail_lock, NULL);
   w->mail_tail = &w->mail_head;
+  begun_init(&w->begun);
   w->starved_tail = &w->starved_head;
   w->stop_mail.run = stop_run;
   w->close_mail.run = close_run;
@@ -257,7 +262,7 @@ int worker_start(struct worker *w) {
 void worker_free(struct worker *w) {
   if (!w)
     return;
-  assert(!w->started && !w->conns);
+  assert(!w->started && !w->conns && begun_is_empty(&w->begun));
   attach_free_all(w);
   if (w->base) {
     if (event_initialized(&w->wake))

@@ -19,6 +19,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include "daemon/fill_job.h"
 #include "daemon/host.h"
 #include "daemon/lens.h"
 #include "daemon/output.h"
@@ -66,6 +67,7 @@ struct worker {
     unsigned image;
   } * changed; /* one for each image: it has a new epoch */
   struct counters *counters;
+  struct begun begun;
   struct output out;
   uint8_t *rx; /* what a connection received, during its turn */
   size_t rx_cap;

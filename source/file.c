@@ -165,15 +165,18 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
   return check_version(f, r);
 }
 
-/* What the kernel has in memory; a file system that cannot tell says no.  What
+/* What the kernel has in memory; a file system that cannot tell says so.  What
  * it has not it begins to read: so the disk has all that is missed at once, and
- * the read() that follows waits for it, or finds it. */
+ * the next try, or a read(), finds it. */
 static int file_try_read(struct source *src, uint64_t offset, void *buf,
                          size_t len) {
   struct file_source *f = file_of(src);
-  if (read_some(f, offset, buf, len, RWF_NOWAIT) != (ssize_t)len)
+  ssize_t n = read_some(f, offset, buf, len, RWF_NOWAIT);
+  if (n < 0 && errno != EAGAIN)
+    return -errno;
+  if (n != (ssize_t)len)
     return -EAGAIN;
-  return check_version(f, 0) < 0 ? -EAGAIN : 0; /* for who may look closer */
+  return check_version(f, 0);
 }
 
 /* The path may be gone, or no longer ours to open, or not known.  What we hold

@@ -49,7 +49,7 @@ protected:
     page_cache_free(cache_);
   }
 
-  static void Submit(void *arg, fill *fill) {
+  static void Submit(void *arg, fetch *, fill *fill) {
     static_cast<FillTest *>(arg)->fills_.push_back(fill);
   }
   static void Changed(void *arg, image *) {
@@ -323,10 +323,10 @@ TEST_F(FillTest, AWaiterOnAnotherThreadIsWoken) {
 }
 
 TEST_F(FillTest, ATryBringsThePagesIfNothingHasToWait) {
-  source_.AnswerAtOnce();
+  source_.AnswerTry(1);
   Waiter w;
   Start(&w, 7, 3);
-  ASSERT_TRUE(fill_try_run(fills_.front()));
+  ASSERT_EQ(fill_try_run(fills_.front()), 0);
   fills_.clear();
   EXPECT_EQ(w.n_done, 1);
   EXPECT_TRUE(IsResident(9));
@@ -336,7 +336,7 @@ TEST_F(FillTest, ATryBringsThePagesIfNothingHasToWait) {
 TEST_F(FillTest, ATryThatWouldHaveToWaitChangesNothing) {
   Waiter w;
   Start(&w, 7);
-  EXPECT_FALSE(fill_try_run(fills_.front()));
+  EXPECT_EQ(fill_try_run(fills_.front()), -EAGAIN);
   EXPECT_EQ(w.n_done, 0);
   EXPECT_EQ(source_.n_reads(), 0);
   RunAll();
@@ -345,18 +345,18 @@ TEST_F(FillTest, ATryThatWouldHaveToWaitChangesNothing) {
 }
 
 TEST_F(FillTest, ATryThatFailsIsLeftToARead) {
-  source_.AnswerAtOnce();
+  source_.AnswerTry(1);
   source_.FailReads(EIO, 1);
   Waiter w;
   Start(&w, 7);
-  EXPECT_FALSE(fill_try_run(fills_.front()));
+  EXPECT_EQ(fill_try_run(fills_.front()), -EIO);
   EXPECT_EQ(mirror_page_bytes(mirror_), 0u);
   RunAll();
   EXPECT_EQ(w.f.status, 0);
 }
 
 TEST_F(FillTest, ATryEvictsNothingAndCopiesOnlyAFewPages) {
-  source_.AnswerAtOnce();
+  source_.AnswerTry(1);
   for (uint64_t page = 0; page < 90; page += 10) {
     Waiter w;
     Start(&w, page, 10);
@@ -365,7 +365,7 @@ TEST_F(FillTest, ATryEvictsNothingAndCopiesOnlyAFewPages) {
   Waiter many;
   ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
   Start(&many, 0, 64);
-  EXPECT_FALSE(fill_try_run(fills_.front()));
+  EXPECT_EQ(fill_try_run(fills_.front()), -ENOTSUP);
   RunAll();
   EXPECT_EQ(many.f.status, 0);
 }

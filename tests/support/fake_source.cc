@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <map>
 
@@ -10,9 +11,10 @@ struct FakeSource::State {
   std::condition_variable changed;
   uint64_t size = 0, version = 1, n_bytes = 0;
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
-  bool shut = false, at_once = false;
+  bool shut = false;
+  int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
-  std::map<uint64_t, int> bad;
+  std::map<uint64_t, int> bad, n_tries;
 };
 
 namespace {
@@ -62,7 +64,7 @@ struct FakeOps {
     FakeSource::State &s = *Of(src)->state;
     {
       std::lock_guard<std::mutex> lock(s.mutex);
-      if (!s.at_once)
+      if (++s.n_tries[offset] < s.answered_try)
         return -EAGAIN;
     }
     return Read(src, offset, buf, len);
@@ -151,9 +153,15 @@ void FakeSource::AwaitReadsAtGate(int n) {
   state_->changed.wait(lock, [&] { return state_->n_at_gate >= n; });
 }
 
-void FakeSource::AnswerAtOnce() {
+void FakeSource::AnswerTry(int n) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->at_once = true;
+  state_->answered_try = n;
+}
+
+int FakeSource::n_tries(uint64_t addr) const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  auto tries = state_->n_tries.find(addr);
+  return tries == state_->n_tries.end() ? 0 : tries->second;
 }
 
 int FakeSource::n_reads() const {

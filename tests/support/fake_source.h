@@ -35,8 +35,11 @@ public:
   // Waits until `n` reads stand at the gate.
   void AwaitReadsAtGate(int n);
 
-  // From here on reads that must not wait do not have to.
-  void AnswerAtOnce();
+  // Of the reads of an address that must not wait, the `n`th and those after it
+  // do not have to.  Without this, all have to.
+  void AnswerTry(int n);
+  // How many such there were.
+  int n_tries(uint64_t addr) const;
 
   int n_reads() const;
   uint64_t n_bytes() const;

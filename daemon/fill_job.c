@@ -1,0 +1,118 @@
+#include "daemon/fill_job.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "daemon/host.h"
+#include "daemon/request_fetch.h"
+#include "daemon/worker.h"
+
+enum {
+  /* What a solid-state disk takes under load, and some more. */
+  BEGUN_MAX_US = 2000,
+  /* Enough to keep a disk busy, and little enough to go through. */
+  BEGUN_MAX = 256,
+};
+
+struct fill_job {
+  struct job job;
+  struct fill *fill;
+  struct lens *lens;
+  uint64_t since_ns;
+  struct fill_job *next;
+};
+
+/* ---- By the pool --------------------------------------------------------- */
+
+static struct fill *job_end(struct job *job) {
+  struct fill_job *f = (struct fill_job *)job; /* its first member */
+  struct fill *fill = f->fill;
+  free(f);
+  return fill;
+}
+
+static void job_run(struct job *job) { fill_run(job_end(job)); }
+
+static void job_abandon(struct job *job) {
+  fill_abandon(job_end(job), -ECANCELED);
+}
+
+static void hand_over(struct fill_job *f, struct pool *pool) {
+  pool_submit(pool, f->lens->hosted->index, &f->job);
+}
+
+/* ---- Begun --------------------------------------------------------------- */
+
+void begun_init(struct begun *b) { *b = (struct begun){.tail = &b->head}; }
+
+static struct fill_job *begun_unlink(struct begun *b, struct fill_job **link) {
+  struct fill_job *f = *link;
+  *link = f->next;
+  if (!*link)
+    b->tail = link;
+  b->n--;
+  return f;
+}
+
+/* False: it is not to be. */
+static bool begun_add(struct begun *b, struct fill_job *f) {
+  if (b->n == BEGUN_MAX || !spin_is_due(&f->lens->begun.spin))
+    return false;
+  f->since_ns = host_now_ns();
+  f->next = NULL;
+  *b->tail = f;
+  b->tail = &f->next;
+  b->n++;
+  return true;
+}
+
+/* In the order in which they were begun, which is about that in which the
+ * bytes come: so an image's are tried until one fails. */
+bool begun_try(struct begun *b, struct pool *pool) {
+  uint64_t round = ++b->n_rounds, now = host_now_ns();
+  bool any = false;
+  for (struct fill_job **at = &b->head, *f; (f = *at);) {
+    struct begun_image *image = &f->lens->begun;
+    int r = image->failed_round == round ? -EAGAIN : fill_try_run(f->fill);
+    bool late = now - f->since_ns > BEGUN_MAX_US * UINT64_C(1000);
+    if (r == -EAGAIN && !late) {
+      image->failed_round = round;
+      at = &f->next;
+      continue;
+    }
+    begun_unlink(b, at);
+    spin_ended(&image->spin, r == 0);
+    any |= r == 0;
+    if (r == 0)
+      free(f);
+    else
+      hand_over(f, pool);
+  }
+  return any;
+}
+
+void begun_hand_over(struct begun *b, struct pool *pool) {
+  while (b->head)
+    hand_over(begun_unlink(b, &b->head), pool);
+}
+
+/* ---- Which of them ------------------------------------------------------- */
+
+void fill_job_submit(void *arg, struct fetch *fetch, struct fill *fill) {
+  struct host *host = ((struct hosted *)arg)->host;
+  struct request_fetch *asked = (struct request_fetch *)fetch; /* its first */
+  int r = fill_try_run(fill);
+  if (r == 0)
+    return;
+  struct fill_job *f = malloc(sizeof *f);
+  if (!f) {
+    fill_abandon(fill, -ENOMEM);
+    return;
+  }
+  f->job.run = job_run;
+  f->job.abandon = job_abandon;
+  f->fill = fill;
+  f->lens = asked->lens;
+  if (r != -EAGAIN || !begun_add(&asked->request->worker->begun, f))
+    hand_over(f, host->pool);
+}
