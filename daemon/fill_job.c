@@ -37,8 +37,9 @@ static void job_abandon(struct job *job) {
   fill_abandon(job_end(job), -ECANCELED);
 }
 
-static void hand_over(struct fill_job *f, struct pool *pool) {
-  pool_submit(pool, f->lens->hosted->index, &f->job);
+static void hand_over(struct fill_job *f) {
+  const struct hosted *h = f->lens->hosted;
+  pool_submit(h->host->pool, h->index, &f->job);
 }
 
 /* ---- Begun --------------------------------------------------------------- */
@@ -68,7 +69,9 @@ static bool begun_add(struct begun *b, struct fill_job *f) {
 
 /* In the order in which they were begun, which is about that in which the
  * bytes come: so an image's are tried until one fails. */
-bool begun_try(struct begun *b, struct pool *pool) {
+bool begun_try(struct begun *b) {
+  if (begun_is_empty(b)) /* as before most sleeps */
+    return false;
   uint64_t round = ++b->n_rounds, now = host_now_ns();
   bool any = false;
   for (struct fill_job **at = &b->head, *f; (f = *at);) {
@@ -86,21 +89,21 @@ bool begun_try(struct begun *b, struct pool *pool) {
     if (r == 0)
       free(f);
     else
-      hand_over(f, pool);
+      hand_over(f);
   }
   return any;
 }
 
-void begun_hand_over(struct begun *b, struct pool *pool) {
+void begun_hand_over(struct begun *b) {
   while (b->head)
-    hand_over(begun_unlink(b, &b->head), pool);
+    hand_over(begun_unlink(b, &b->head));
 }
 
 /* ---- Which of them ------------------------------------------------------- */
 
 void fill_job_submit(void *arg, struct fetch *fetch, struct fill *fill) {
-  struct host *host = ((struct hosted *)arg)->host;
   struct request_fetch *asked = (struct request_fetch *)fetch; /* its first */
+  (void)arg;
   int r = fill_try_run(fill);
   if (r == 0)
     return;
@@ -114,5 +117,5 @@ void fill_job_submit(void *arg, struct fetch *fetch, struct fill *fill) {
   f->fill = fill;
   f->lens = asked->lens;
   if (r != -EAGAIN || !begun_add(&asked->request->worker->begun, f))
-    hand_over(f, host->pool);
+    hand_over(f);
 }

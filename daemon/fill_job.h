@@ -19,7 +19,6 @@
 #include "daemon/spin.h"
 
 struct fill_job;
-struct pool;
 
 /* A worker's.  The images have turns: one that is slow delays no other's. */
 struct begun {
@@ -39,13 +38,12 @@ void begun_init(struct begun *b);
 static inline bool begun_is_empty(const struct begun *b) { return !b->head; }
 
 /* Tries those that may be there.  True: some were. */
-bool begun_try(struct begun *b, struct pool *pool);
+bool begun_try(struct begun *b);
 
 /* Gives all to the pool. */
-void begun_hand_over(struct begun *b, struct pool *pool);
+void begun_hand_over(struct begun *b);
 
-/* For struct image_ops; `arg` is the struct hosted, and the fetch a request's,
- * of the worker that calls. */
+/* For struct image_ops; the fetch is a request's, of the worker that calls. */
 void fill_job_submit(void *arg, struct fetch *fetch, struct fill *fill);
 
 #endif

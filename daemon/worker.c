@@ -108,7 +108,7 @@ void worker_check_drained(struct worker *w) {
   if (!w->stopping || w->conns || w->told_drained)
     return;
   w->told_drained = true;
-  begun_hand_over(&w->begun, w->host->pool); /* while it takes some */
+  begun_hand_over(&w->begun); /* while it takes some */
   w->drained(w->drained_arg);
 }
 
@@ -158,7 +158,7 @@ static bool worker_look_around(struct worker *w) {
   uint64_t end = host_now_ns() + SPIN_US * UINT64_C(1000);
   do {
     event_base_loop(w->base, EVLOOP_NONBLOCK);
-    bool came = begun_try(&w->begun, w->host->pool);
+    bool came = begun_try(&w->begun);
     if (came || w->n_events != seen || event_base_got_break(w->base))
       return true;
     sched_yield(); /* who would send one may have no other processor */
