@@ -302,12 +302,18 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   r = make_mirror_beside(m, m->source, m->size, twin_epoch(img, m), &spare);
   if (r < 0)
     goto out;
+  struct invalidation inv;
   pthread_mutex_lock(&pc->lock);
   __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
+  invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
+                            count);
   fills_mark_stale_locked(pc, m, first, count);
   pthread_mutex_unlock(&pc->lock);
   if (evict_range(pc, m, first, count) > 0 && replace_mirror(img, m, spare))
     spare = NULL;
+  pthread_mutex_lock(&pc->lock);
+  invalidation_end_locked(&m->header->log, &m->invalidations, &inv);
+  pthread_mutex_unlock(&pc->lock);
 out:
   mirror_unref(spare);
   mirror_unref(m);

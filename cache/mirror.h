@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cache/invalidation_log.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -26,7 +28,8 @@ struct pin_table;
 struct source;
 
 /* What stands at the start of the words' memfd; the words follow at
- * `words_offset`.  In this machine's byte order; fixed but for `retired`. */
+ * `words_offset`.  In this machine's byte order; fixed but for `retired` and
+ * the log. */
 struct mirror_header {
   char magic[8]; /* "cachetd\0" */
   uint32_t layout;
@@ -36,6 +39,7 @@ struct mirror_header {
   uint64_t words_offset;
   uint32_t membarrier; /* 1: the evictor uses it, a reader needs no fence */
   uint32_t retired;    /* 1: this epoch is over; attach again */
+  struct invalidation_log log;
 };
 
 #define MIRROR_LAYOUT 1
@@ -65,6 +69,7 @@ struct mirror {
   struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
   uint64_t dropped;         /* n_drops when evict_range() last looked here */
+  struct invalidation_list invalidations; /* that are under way */
   bool abandoned;           /* its image is freed: no page is in the policy */
   uint32_t id;              /* index into the cache's mirrors */
   struct pin_table *tables; /* of the views open on it */
@@ -88,6 +93,19 @@ static inline size_t mirror_page_len(const struct mirror *m, uint64_t page) {
 
 static inline bool mirror_is_retired(const struct mirror *m) {
   return __atomic_load_n(&m->header->retired, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* For the one who copies several pages, see invalidation_log.h: the mark is
+ * taken before the first look at a page. */
+static inline uint64_t mirror_mark(const struct mirror *m) {
+  return invalidation_log_mark(&m->header->log);
+}
+
+/* Whether some of the pages were being invalidated at any time since `mark`:
+ * then bytes of two pages may be of different times. */
+static inline bool mirror_dropped_since(const struct mirror *m, uint64_t mark,
+                                        uint64_t first, uint64_t count) {
+  return invalidation_log_hit(&m->header->log, mark, first, count);
 }
 
 /* Makes a mirror of `size` bytes, all absent, with one reference and no
