@@ -302,7 +302,7 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   r = make_mirror_beside(m, m->source, m->size, twin_epoch(img, m), &spare);
   if (r < 0)
     goto out;
-  struct invalidation inv;
+  struct invalidation_entry inv;
   pthread_mutex_lock(&pc->lock);
   __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
   invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,

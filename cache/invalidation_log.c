@@ -5,10 +5,10 @@
 
 void invalidation_begin_locked(struct invalidation_log *log,
                                struct invalidation_list *list,
-                               struct invalidation *inv, uint64_t first,
+                               struct invalidation_entry *inv, uint64_t first,
                                uint64_t count) {
   uint64_t n = log->n_begun, at = n % INVALIDATION_LOG_LEN;
-  *inv = (struct invalidation){.number = n};
+  *inv = (struct invalidation_entry){.number = n};
   if (list->newest)
     list->newest->newer = inv;
   else
@@ -27,8 +27,8 @@ void invalidation_begin_locked(struct invalidation_log *log,
 
 void invalidation_end_locked(struct invalidation_log *log,
                              struct invalidation_list *list,
-                             struct invalidation *inv) {
-  struct invalidation **at = &list->oldest, *older = NULL;
+                             struct invalidation_entry *inv) {
+  struct invalidation_entry **at = &list->oldest, *older = NULL;
   while (*at != inv) {
     older = *at;
     at = &older->newer;

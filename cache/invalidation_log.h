@@ -44,24 +44,24 @@ struct invalidation_log {
 };
 
 /* An invalidation under way; in its thread's stack frame. */
-struct invalidation {
+struct invalidation_entry {
   uint64_t number;
-  struct invalidation *newer;
+  struct invalidation_entry *newer;
 };
 
 /* Those under way, oldest first.  All zeroes: none. */
 struct invalidation_list {
-  struct invalidation *oldest, *newest;
+  struct invalidation_entry *oldest, *newest;
 };
 
 /* The log's one writer at a time: under the cache's lock. */
 void invalidation_begin_locked(struct invalidation_log *log,
                                struct invalidation_list *list,
-                               struct invalidation *inv, uint64_t first,
+                               struct invalidation_entry *inv, uint64_t first,
                                uint64_t count);
 void invalidation_end_locked(struct invalidation_log *log,
                              struct invalidation_list *list,
-                             struct invalidation *inv);
+                             struct invalidation_entry *inv);
 
 /* To be taken before the first look at a page. */
 static inline uint64_t

@@ -9,12 +9,14 @@ namespace {
 
 class InvalidationLogTest : public testing::Test {
 protected:
-  void Begin(invalidation *inv, uint64_t first, uint64_t count) {
+  void Begin(invalidation_entry *inv, uint64_t first, uint64_t count) {
     invalidation_begin_locked(&log_, &list_, inv, first, count);
   }
-  void End(invalidation *inv) { invalidation_end_locked(&log_, &list_, inv); }
+  void End(invalidation_entry *inv) {
+    invalidation_end_locked(&log_, &list_, inv);
+  }
   void Run(uint64_t first, uint64_t count) {
-    invalidation inv;
+    invalidation_entry inv;
     Begin(&inv, first, count);
     End(&inv);
   }
@@ -48,7 +50,7 @@ TEST_F(InvalidationLogTest, OnlyAnOverlappingRangeHits) {
 }
 
 TEST_F(InvalidationLogTest, OneUnderWayAtTheMarkHits) {
-  invalidation inv;
+  invalidation_entry inv;
   Begin(&inv, 10, 5);
   uint64_t mark = Mark();
   EXPECT_TRUE(Hit(mark, 10, 1));
@@ -58,7 +60,7 @@ TEST_F(InvalidationLogTest, OneUnderWayAtTheMarkHits) {
 }
 
 TEST_F(InvalidationLogTest, OneThatOutlastsLaterOnesHoldsTheMark) {
-  invalidation slow, quick;
+  invalidation_entry slow, quick;
   Begin(&slow, 10, 5);
   Begin(&quick, 50, 5);
   End(&quick);
@@ -68,7 +70,7 @@ TEST_F(InvalidationLogTest, OneThatOutlastsLaterOnesHoldsTheMark) {
 }
 
 TEST_F(InvalidationLogTest, TheyMayEndInAnyOrder) {
-  invalidation a, b, c;
+  invalidation_entry a, b, c;
   Begin(&a, 1, 1);
   Begin(&b, 2, 1);
   Begin(&c, 3, 1);
@@ -95,7 +97,7 @@ TEST_F(InvalidationLogTest, MoreThanItKeepsHits) {
 
 // One that is under way although the log has gone round must still be seen.
 TEST_F(InvalidationLogTest, OneUnderWayIsNeverForgotten) {
-  invalidation slow;
+  invalidation_entry slow;
   Begin(&slow, 7, 1);
   for (int i = 0; i < 3 * INVALIDATION_LOG_LEN; i++)
     Run(1000, 1);
@@ -111,7 +113,7 @@ TEST_F(InvalidationLogTest, NoCopyOfTwoVersionsGoesUnnoticed) {
   std::atomic<bool> stop{false};
   std::thread writer([&] {
     for (uint64_t version = 1; !stop; version++) {
-      invalidation inv;
+      invalidation_entry inv;
       Begin(&inv, 0, 2);
       page[0].store(version, std::memory_order_release);
       page[1].store(version, std::memory_order_release);
