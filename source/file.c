@@ -60,24 +60,27 @@ static bool same_version(const struct version *a, const struct version *b) {
          same_time(a->mtime, b->mtime) && same_time(a->ctime, b->ctime);
 }
 
+/* Of what `st` tells of; `fd` is the same file's.  0 or a negative errno. */
+static int version_from(const struct stat *st, int fd, struct version *out) {
+  *out = (struct version){.dev = st->st_dev, .ino = st->st_ino};
+  if (S_ISBLK(st->st_mode))
+    return ioctl(fd, BLKGETSIZE64, &out->size) < 0 ? -errno : 0;
+  if (S_ISDIR(st->st_mode))
+    return -EISDIR;
+  if (!S_ISREG(st->st_mode))
+    return -ENODEV;
+  out->size = (uint64_t)st->st_size;
+  out->mtime = st->st_mtim;
+  /* A rename or a link changes the ctime too, not the content; but a writer
+   * can put an mtime back. */
+  out->ctime = st->st_ctim;
+  return 0;
+}
+
 /* 0 or a negative errno. */
 static int version_of(int fd, struct version *out) {
   struct stat st;
-  if (fstat(fd, &st) < 0)
-    return -errno;
-  *out = (struct version){.dev = st.st_dev, .ino = st.st_ino};
-  if (S_ISBLK(st.st_mode))
-    return ioctl(fd, BLKGETSIZE64, &out->size) < 0 ? -errno : 0;
-  if (S_ISDIR(st.st_mode))
-    return -EISDIR;
-  if (!S_ISREG(st.st_mode))
-    return -ENODEV;
-  out->size = (uint64_t)st.st_size;
-  out->mtime = st.st_mtim;
-  /* A rename or a link changes the ctime too, not the content; but a writer
-   * can put an mtime back. */
-  out->ctime = st.st_ctim;
-  return 0;
+  return fstat(fd, &st) < 0 ? -errno : version_from(&st, fd, out);
 }
 
 /* preadv2(2) with one buffer; where DONTCACHE is not known, without that. */
@@ -192,10 +195,22 @@ static int reopen_held(const struct file_source *f, struct source **out) {
   return make(f->path, fd, f->how, out);
 }
 
+/* Whether the path still names the version that we hold open.  Opens nothing:
+ * this is asked once a second of every image. */
+static bool path_is_held(const struct file_source *f) {
+  struct stat st;
+  struct version now;
+  return f->path[0] == '/' && stat(f->path, &st) == 0 &&
+         st.st_dev == f->version.dev && st.st_ino == f->version.ino &&
+         version_from(&st, f->fd, &now) == 0 && same_version(&now, &f->version);
+}
+
 static int file_reopen(struct source *src, struct source **out) {
   struct file_source *f = file_of(src);
   struct source *fresh;
   *out = NULL;
+  if (path_is_held(f))
+    return 0;
   if (f->path[0] != '/' || file_source_open(f->path, f->how, &fresh) < 0)
     return reopen_held(f, out);
   if (same_version(&file_of(fresh)->version, &f->version))

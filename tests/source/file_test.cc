@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -128,6 +129,22 @@ TEST_P(FileTest, AFileThatWasRewrittenInPlaceIsStale) {
   auto fresh = Reopen(src);
   EXPECT_EQ(Read(fresh, 0, 100, &bytes_), 0);
   EXPECT_EQ(bytes_, std::string(100, 'b'));
+}
+
+// Once a second, for every image that a daemon serves.
+TEST_P(FileTest, ALookAtAnUnchangedFileOpensNothing) {
+  auto src = Open();
+  int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  ASSERT_GE(inotify_add_watch(watch, path_.c_str(), IN_OPEN), 0);
+  char events[4096];
+
+  EXPECT_EQ(Reopen(src), nullptr);
+
+  EXPECT_LT(read(watch, events, sizeof events), 0) << "it was opened";
+  Tick(path_);
+  EXPECT_NE(Reopen(src), nullptr);
+  EXPECT_GT(read(watch, events, sizeof events), 0) << "this would be seen";
+  close(watch);
 }
 
 TEST_P(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
