@@ -142,9 +142,9 @@ static bool page_used(void *arg, uint64_t key, bool clear) {
   struct page_cache *pc = arg;
   uint8_t *touched =
       &pc->mirrors[policy_key_mirror(key)]->touched[policy_key_page(key)];
-  bool used = __atomic_load_n(touched, __ATOMIC_RELAXED) != 0;
+  bool used = __atomic_load_n(touched, __ATOMIC_RELAXED) == ACCESSED;
   if (used && clear)
-    __atomic_store_n(touched, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(touched, ACCESSED_NOT, __ATOMIC_RELAXED);
   return used;
 }
 

@@ -354,9 +354,8 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
       residency_move(word, PAGE_EVICTING, PAGE_ABSENT);
       continue;
     }
-    /* A page comes in unused, whatever it was in an earlier life. */
-    if (__atomic_load_n(&m->touched[page], __ATOMIC_RELAXED))
-      __atomic_store_n(&m->touched[page], 0, __ATOMIC_RELAXED);
+    /* Whatever it was in an earlier life. */
+    __atomic_store_n(&m->touched[page], ACCESSED_FRESH, __ATOMIC_RELAXED);
     policy_insert(&pc->policy, policy_key(m->id, page));
     residency_move(word, PAGE_FILLING, PAGE_RESIDENT);
     n++;

@@ -41,11 +41,23 @@ static inline bool view_is_resident(const struct view *v, uint64_t page) {
   return residency_look(&v->words[page]) == PAGE_RESIDENT;
 }
 
-/* Notes that a page was used: one bit of frequency for the evictor, which
- * clears it.  Relaxed: a lost touch costs a miss at worst. */
+/* What a page's accessed byte says.  A page that was brought in is not "used"
+ * because the reader that it was brought in for, or was read ahead for, then
+ * reads it: else every page of a scan would count as used, and the policy could
+ * not tell it from the hot set. */
+enum {
+  ACCESSED_NOT = 0,   /* since the evictor looked last */
+  ACCESSED = 1,       /* the one bit of frequency, which the evictor clears */
+  ACCESSED_FRESH = 2, /* since it came in; the next use makes this NOT */
+};
+
+/* Notes that a page was used.  Relaxed: a lost use costs a miss at worst. */
 static inline void view_touch(const struct view *v, uint64_t page) {
-  if (!__atomic_load_n(&v->touched[page], __ATOMIC_RELAXED))
-    __atomic_store_n(&v->touched[page], 1, __ATOMIC_RELAXED);
+  uint8_t was = __atomic_load_n(&v->touched[page], __ATOMIC_RELAXED);
+  if (was != ACCESSED)
+    __atomic_store_n(&v->touched[page],
+                     was == ACCESSED_FRESH ? ACCESSED_NOT : ACCESSED,
+                     __ATOMIC_RELAXED);
 }
 
 /* Pins one page and looks: true if it is resident, and then it is pinned, and
