@@ -1,6 +1,7 @@
 """Compiler flags shared by every package.
 
-Both gcc 12 and clang 14 must know every flag here: --config=fuzz uses clang.
+Debian 12 has gcc 12 and clang 14, Debian 13 gcc 14 and clang 19; each must know
+every flag here (--config=fuzz uses clang).
 """
 
 _WARNINGS = [
