@@ -194,6 +194,10 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
   return n_begun;
 }
 
+static bool is_bad(const struct fill *fill, uint32_t i) {
+  return fill->bad >> i & 1;
+}
+
 enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
                                uint64_t first, uint32_t count) {
   struct page_cache *pc = m->cache;
@@ -234,6 +238,18 @@ const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {
   return NULL;
 }
 
+uint64_t fetch_first_bad(const struct fetch *f) {
+  uint64_t first = f->first + f->count;
+  for (uint32_t i = 0; i < f->n_links; i++) {
+    const struct fill *fill = f->links[i].fill;
+    for (uint32_t k = 0; k < fill->count; k++)
+      if (is_bad(fill, k) && fill->first + k >= f->first &&
+          fill->first + k < first)
+        first = fill->first + k;
+  }
+  return first;
+}
+
 void fetch_fini(struct fetch *f) {
   if (!f->mirror)
     return;
@@ -262,10 +278,6 @@ size_t fill_len(const struct fill *fill) {
 
 static uint64_t all_bad(const struct fill *fill) {
   return fill->count == 64 ? UINT64_MAX : (1ull << fill->count) - 1;
-}
-
-static bool is_bad(const struct fill *fill, uint32_t i) {
-  return fill->bad >> i & 1;
 }
 
 /* One bad sector among many pages is an error for its page alone. */

@@ -193,6 +193,10 @@ enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
  * that was resident, that failed, or that has to be looked up again. */
 const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page);
 
+/* After it is done: the first page that could not be read; the page behind its
+ * last if there is none. */
+uint64_t fetch_first_bad(const struct fetch *f);
+
 /* Gives back what it holds.  Not while it waits. */
 void fetch_fini(struct fetch *f);
 

@@ -42,6 +42,12 @@ struct job {
   void *owner;
 };
 
+/* Whether it failed for one of its pages, and the others may be good: of those
+ * bytes() may have some. */
+static inline bool job_failed_by_page(const struct job *j) {
+  return j->error.code == CACHET_E_IO || j->error.code == CACHET_E_NOMEM;
+}
+
 struct backend_ops {
   bool blocks; /* fetch() reads the source itself, which may take its time */
   /* invalidate() and copy() wait for a daemon: not in a callback */

@@ -192,6 +192,7 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
   r->epoch = epoch_ref(c->epoch);
   r->mark = store_mark(c->store);
   r->pos = 0;
+  r->single_until = 0;
   if (r->renews) {
     r->error.code = CACHET_OK;
     return CACHET_OK;
@@ -353,15 +354,21 @@ static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
   return count;
 }
 
-/* Asks for the chunk that the walk has come to. */
-static enum cachet_status call_fetch(struct cachet_request *r) {
-  uint64_t page = (r->start + r->pos) >> shift_of(r);
+/* Of how many pages, from `page` on, the next job is to be. */
+static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
   uint64_t count = ((r->start + r->total - 1) >> shift_of(r)) - page + 1;
   uint64_t most = CHUNK_MAX_BYTES >> shift_of(r);
   if (most > FETCH_MAX_PAGES)
     most = FETCH_MAX_PAGES;
-  if (count > most)
-    count = most;
+  if (page < r->single_until)
+    most = 1;
+  return count < most ? count : most;
+}
+
+/* Asks for the chunk that the walk has come to. */
+static enum cachet_status call_fetch(struct cachet_request *r) {
+  uint64_t page = (r->start + r->pos) >> shift_of(r);
+  uint64_t count = call_chunk(r, page);
   if (r->blocking && r->c->in_callback)
     return call_error(r, CACHET_E_INVAL, 0,
                       "a call that would wait, in a callback");
@@ -410,9 +417,23 @@ static bool call_is_stale(const struct cachet_request *r) {
          handle_is_torn(r->c, r->epoch, r->mark, r->start, r->total);
 }
 
+/* How the job went, for the page that the walk has come to.  The error of a job
+ * of several pages, or of one that was joined, may be another page's: then the
+ * good ones are taken, and those that are missing asked for one by one. */
+static enum cachet_status call_job_status(struct cachet_request *r) {
+  const struct job *j = r->job;
+  if (!j || !job_failed_by_page(j))
+    return j ? j->error.code : CACHET_OK;
+  if (j->count == 1 && j->first == (r->start + r->pos) >> shift_of(r))
+    return j->error.code;
+  if (r->single_until < j->first + j->count)
+    r->single_until = j->first + j->count;
+  return CACHET_OK;
+}
+
 /* One move of the machine.  False: nothing more can be done now. */
 static bool call_advance(struct cachet_request *r, enum call_reach reach) {
-  enum cachet_status status = r->job ? r->job->error.code : CACHET_OK;
+  enum cachet_status status = call_job_status(r);
   if (status == CACHET_OK && r->renews)
     status = r->job ? CACHET_E_CHANGED : CACHET_OK;
   else if (status == CACHET_OK)

@@ -52,6 +52,9 @@ struct cachet_request {
   uint64_t pos;        /* how many are there */
   uint64_t mark;       /* of the store, from before the first look */
   uint64_t next_count; /* pages before this are in hits and misses */
+  /* A job that had other pages too failed: pages before this are asked for one
+   * by one, since an error belongs to its page. */
+  uint64_t single_until;
   uint8_t *copy;       /* where they go; NULL: they are pinned in `slot` */
   unsigned slot;       /* NO_SLOT: none */
   unsigned job_slot;   /* pins what the job brings; NO_SLOT: none */

@@ -11,14 +11,26 @@
 
 #define CAT_CHUNK_LEN (256u << 10)
 
-/* False: the image could not be read; a failed output ends it too. */
+static size_t least(uint64_t a, size_t b) { return a < b ? (size_t)a : b; }
+
+/* False: the image could not be read; a failed output ends it too.  What is
+ * good before a page that cannot be read is written: a chunk that fails is read
+ * again page by page. */
 static bool cat(cachet *c, uint64_t offset, uint64_t len, uint8_t *buf) {
   struct progress p = progress_begin("cat", len);
+  size_t page_size = cachet_page_size(c);
   bool ok = true;
-  for (uint64_t done = 0; done < len;) {
-    size_t n =
-        len - done < CAT_CHUNK_LEN ? (size_t)(len - done) : CAT_CHUNK_LEN;
-    ok = cachet_read(c, offset + done, buf, n) == CACHET_OK;
+  for (uint64_t done = 0, by_page_until = 0; done < len;) {
+    size_t in_page = page_size - (size_t)((offset + done) % page_size);
+    size_t n = least(len - done, CAT_CHUNK_LEN);
+    if (done < by_page_until)
+      n = least(n, in_page);
+    enum cachet_status status = cachet_read(c, offset + done, buf, n);
+    if (status == CACHET_E_IO && n > in_page) {
+      by_page_until = done + n;
+      continue;
+    }
+    ok = status == CACHET_OK;
     if (!ok)
       break;
     done += n;

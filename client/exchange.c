@@ -126,6 +126,8 @@ void exchange_answered(struct remote *r, struct exchange *x,
     channel_read_error(msg->error, &x->job.error);
     if (x->job.error.code == CACHET_E_CHANGED && !x->is_command)
       remote_read_refused(r, x);
+    if (job_failed_by_page(&x->job) && !x->is_command)
+      remote_read_keep(r, x);
     exchange_end(r, x);
     return;
   }

@@ -163,7 +163,8 @@ static struct job *remote_fetch(struct backend *b, struct mirror *m,
 static const uint8_t *remote_bytes(const struct job *j, uint64_t page) {
   const struct exchange *x = (const struct exchange *)j;
   uint8_t place = x->place[page - j->first];
-  if (!j->is_done || j->error.code != CACHET_OK || place == NO_PLACE)
+  bool failed = j->error.code != CACHET_OK && !x->is_partial;
+  if (!j->is_done || failed || place == NO_PLACE)
     return NULL;
   return x->bytes + ((size_t)place << j->mirror->page_shift);
 }

@@ -61,6 +61,7 @@ struct exchange {
   uint64_t at_offset; /* into that range */
   uint64_t received;  /* bytes */
   bool is_changed;    /* a piece was of another epoch */
+  bool is_partial;    /* it failed, and what `place` names is here all the same */
   bool in_place;
 
   /* a command */
@@ -178,6 +179,10 @@ void remote_read_data(struct remote *r, struct exchange *x,
 
 /* That piece is here: payload() of struct channel_owner, of a struct remote. */
 void remote_read_payload(void *arg);
+
+/* The daemon says that a page could not be read.  Those that came before it are
+ * good. */
+void remote_read_keep(struct remote *r, struct exchange *x);
 
 /* The daemon is not at the epoch that was asked for.  If that is another than
  * it spoke of last, our cache went astray. */

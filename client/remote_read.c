@@ -123,7 +123,7 @@ bool remote_read_prepare(struct remote *r, struct exchange *x) {
   x->epoch = m->epoch;
   x->at_range = 0;
   x->at_offset = x->received = 0;
-  x->is_changed = false;
+  x->is_changed = x->is_partial = false;
   return true;
 }
 
@@ -219,6 +219,17 @@ static void install_pages(struct remote *r, struct exchange *x) {
       image_install(r->base.store->image, m, x->job.first + i,
                     x->bytes + ((size_t)x->place[i] << m->page_shift),
                     x->generation);
+}
+
+void remote_read_keep(struct remote *r, struct exchange *x) {
+  uint64_t n_here = x->received >> x->job.mirror->page_shift;
+  if (x->is_changed)
+    return;
+  for (uint32_t i = 0; i < x->job.count; i++)
+    if (x->place[i] != NO_PLACE && x->place[i] >= n_here)
+      x->place[i] = NO_PLACE;
+  x->is_partial = true;
+  install_pages(r, x);
 }
 
 void remote_read_refused(struct remote *r, const struct exchange *x) {

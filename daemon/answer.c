@@ -1,6 +1,7 @@
 #include "daemon/answer.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -61,16 +62,20 @@ static enum step request_failed(struct request *r) {
   const char *name = request_lens(r)->hosted->name;
   const char *act = acts[r->kind];
   int status = status_of_errno(r->status);
-  char story[128];
+  char at[64] = "", story[128];
   if (status == WIRE_E_CHANGED)
     snprintf(story, sizeof story, "it changed again and again");
   else
     snprintf(story, sizeof story, "%s", strerror(-r->status));
+  if (r->fetch) /* it failed for its first page: see request_fetch_ended() */
+    snprintf(at, sizeof at, " %zu bytes at %" PRIu64,
+             mirror_page_len(r->fetch->mirror, r->missing),
+             r->missing << r->fetch->mirror->page_shift);
   log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
                  LOG_TEXT("act", act), LOG_TEXT("reason", story));
   request_count(r, STAT_ERRORS, 1);
-  conn_reply_error(r->conn, r->id, status, -r->status, "image \"%s\": %s: %s",
-                   name, act, story);
+  conn_reply_error(r->conn, r->id, status, -r->status, "image \"%s\": %s%s: %s",
+                   name, act, at, story);
   return STEP_DONE;
 }
 

@@ -89,6 +89,13 @@ void request_fetch_restart(struct request *r) {
     r->status = -ESTALE;
 }
 
+/* Whether the fetch failed for a later page than its first.  Then what is good
+ * before that page is sent, and a fetch that begins with it tells its error. */
+static bool has_good_pages_first(const struct request *r) {
+  uint64_t bad = fetch_first_bad(&r->fetch->fetch);
+  return bad > r->missing && bad < r->missing + r->n_missing;
+}
+
 void request_fetch_ended(struct request *r) {
   const struct fetch *f = &r->fetch->fetch;
   r->state = REQUEST_ACTIVE;
@@ -97,7 +104,7 @@ void request_fetch_ended(struct request *r) {
   request_count(r, STAT_JOINS, f->n_joined);
   if (f->status == -ESTALE)
     request_fetch_restart(r);
-  else
+  else if (!has_good_pages_first(r))
     r->status = f->status;
 }
 

@@ -163,6 +163,24 @@ TEST(MakeTest, AFailureIsToldAndNotRemembered) {
   EXPECT_EQ(byte, source.bytes[0]);
 }
 
+TEST(MakeTest, AFailureNamesThePageAndIsOfNoOther) {
+  MadeSource src(Content(16 * 4096));
+  src.longest = 4096;
+  src.before_map = [&](uint64_t pos) {
+    src.fail_with = pos == 5 * 4096 ? EIO : 0;
+  };
+  Handle c = src.Make();
+  std::vector<uint8_t> buf(16 * 4096);
+  ASSERT_EQ(cachet_read(c.get(), 0, buf.data(), buf.size()), CACHET_E_IO);
+  EXPECT_NE(strstr(cachet_errmsg(c.get()), "read 4096 bytes at 20480: "),
+            nullptr)
+      << cachet_errmsg(c.get());
+  EXPECT_EQ(memcmp(buf.data(), src.bytes.data(), 5 * 4096), 0);
+  for (uint64_t page = 0; page < 16; page++)
+    EXPECT_EQ(cachet_read(c.get(), page * 4096, buf.data(), 4096),
+              page == 5 ? CACHET_E_IO : CACHET_OK);
+}
+
 TEST(MakeTest, LoadsNoMoreThanPagesSays) {
   MadeSource source(Content(300 * kPage + 9));
   uint64_t mapped = 0;

@@ -99,6 +99,39 @@ TEST(RemoteTest, AFailureOfTheImageIsToldToTheCallerAndNotRemembered) {
   EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
 }
 
+// A daemon that says of a Read of several pages only that it failed.
+TEST(RemoteTest, AnErrorOfSeveralPagesIsAskedForAgainPageByPage) {
+  const uint64_t kBad = 5 * 4096;
+  std::vector<Request> asked;
+  FakeDaemon d({[&](Peer &p) {
+    Request r;
+    p.Handshake();
+    while (p.Receive(&r)) {
+      asked.push_back(r);
+      auto [offset, len] = r.ranges[0];
+      if (offset <= kBad && kBad < offset + len)
+        p.Error(r.id, CACHET_E_IO, "read: Input/output error");
+      else
+        p.Answer(r);
+    }
+  }});
+  cachet_options o = Options();
+  o.flags = CACHET_NO_READAHEAD;
+  Handle c = Open(d.Uri(), o);
+  std::vector<uint8_t> buf(8 * 4096);
+  ASSERT_EQ(cachet_prefetch(c.get(), 0, buf.size()), CACHET_OK);
+  ASSERT_EQ(cachet_read(c.get(), 6 * 4096, buf.data(), 4096), CACHET_OK)
+      << cachet_errmsg(c.get());
+  EXPECT_EQ(memcmp(buf.data(), &d.image.bytes[6 * 4096], 4096), 0);
+  // Asked for: 0 to 7; 6; 0 to 5 and 7; 0, 1, 2, 3, 4, 5.
+  EXPECT_EQ(cachet_read(c.get(), 0, buf.data(), buf.size()), CACHET_E_IO);
+  EXPECT_EQ(memcmp(buf.data(), d.image.bytes.data(), kBad), 0);
+  c.reset();
+  d.Stop();
+  EXPECT_EQ(asked.size(), 9u);
+  EXPECT_EQ(asked.back().ranges[0], std::make_pair(kBad, uint64_t{4096}));
+}
+
 // ---- Opening ----------------------------------------------------------------
 
 cachet_status OpenStatus(const std::string &uri, const cachet_options &o,

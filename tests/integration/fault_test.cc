@@ -5,17 +5,21 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "tests/support/daemon_process.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/test_server.h"
 
@@ -203,6 +207,107 @@ TEST_P(FaultTest, ReadErrorsUnderEightClientsHarmNobody) {
   EXPECT_EQ(n_other, 0u);
 }
 
+// Pages that cannot be read, among others that can: each is an error of its own
+// and of nobody else.
+class BadPages : public FaultTest {
+protected:
+  void SetUp() override {
+    for (uint64_t page : kBad)
+      source_.FailAt(page * kPage + 100, EIO);
+  }
+
+  static bool IsBad(uint64_t page) {
+    return std::count(std::begin(kBad), std::end(kBad), page) > 0;
+  }
+
+  // What the message says of a page.
+  static std::string Place(uint64_t page) {
+    return "read 4096 bytes at " + std::to_string(page * kPage) + ": ";
+  }
+
+  static void CheckPage(cachet *c, uint64_t page) {
+    cachet_slice s;
+    cachet_status status = cachet_load(c, page * kPage, 1, &s);
+    ASSERT_EQ(status, IsBad(page) ? CACHET_E_IO : CACHET_OK)
+        << "page " << page << ": " << cachet_errmsg(c);
+    if (status != CACHET_OK) {
+      EXPECT_NE(strstr(cachet_errmsg(c), Place(page).c_str()), nullptr)
+          << cachet_errmsg(c);
+      return;
+    }
+    EXPECT_EQ(
+        memcmp(s.data, FakeSource::Bytes(page * kPage, kPage).data(), kPage),
+        0);
+    cachet_release(c, &s);
+  }
+
+  static constexpr uint64_t kBad[] = {3, 64, 65, 700, 1023};
+  TempDir out_;
+};
+
+TEST_P(BadPages, AFailedReadAheadIsNobodysError) {
+  Handle c = Open();
+  for (uint64_t page = 0; page < kPages; page++)
+    CheckPage(c.get(), page);
+}
+
+TEST_P(BadPages, ALoadThatJoinsAFailedPrefetchAsksForItsOwnPage) {
+  Handle c = Open();
+  for (uint64_t page : {4, 3, 2}) {
+    ASSERT_EQ(cachet_prefetch(c.get(), 0, 16 * kPage), CACHET_OK);
+    CheckPage(c.get(), page);
+    ASSERT_EQ(cachet_invalidate(c.get(), 0, CACHET_TO_END), CACHET_OK);
+  }
+}
+
+TEST_P(BadPages, AReadOfManyPagesNamesTheOneThatFailed) {
+  Handle c = Open();
+  std::vector<uint8_t> buf(32 * kPage);
+  for (int round = 0; round < 2; round++) { // absent, and but for one resident
+    ASSERT_EQ(cachet_read(c.get(), 0, buf.data(), buf.size()), CACHET_E_IO);
+    EXPECT_NE(strstr(cachet_errmsg(c.get()), Place(3).c_str()), nullptr)
+        << cachet_errmsg(c.get());
+  }
+  ASSERT_EQ(cachet_read(c.get(), 4 * kPage, buf.data(), buf.size()), CACHET_OK)
+      << cachet_errmsg(c.get());
+}
+
+TEST_P(BadPages, TheDaemonSendsWhatIsGoodBeforeThePageThatFailed) {
+  WireClient wire = server_.Unix();
+  uint32_t image = wire.Start().image;
+  ASSERT_TRUE(wire.SendRead(7, image, {{100, 16 * kPage}}));
+  std::vector<uint8_t> bytes;
+  Frame f;
+  while ((f = wire.ReceiveAnswer()).is_data()) {
+    EXPECT_EQ(f.offset, 100 + bytes.size());
+    bytes.insert(bytes.end(), f.payload.begin(), f.payload.end());
+  }
+  ASSERT_TRUE(f.is_error());
+  EXPECT_EQ(f.status, CACHET_E_IO);
+  EXPECT_NE(f.message.find(Place(3)), std::string::npos) << f.message;
+  EXPECT_TRUE(bytes == FakeSource::Bytes(100, 3 * kPage - 100));
+}
+
+TEST_P(BadPages, CatWritesWhatIsGoodBeforeItFails) {
+  for (uint64_t from : {0, 4}) {
+    std::string command =
+        DaemonProcess::Runfile("client/cachet") + " --socket " +
+        server_.socket_path() + " cat fake --offset " +
+        std::to_string(from * kPage + 1) + " 2>&1 >" + (out_ / "image");
+    FILE *errors = popen(command.c_str(), "r");
+    char line[512] = "";
+    EXPECT_NE(fgets(line, sizeof line, errors), nullptr);
+    EXPECT_EQ(WEXITSTATUS(pclose(errors)), 1);
+    uint64_t bad = from ? 64 : 3;
+    EXPECT_NE(strstr(line, Place(bad).c_str()), nullptr) << line;
+    std::ifstream file(out_ / "image", std::ios::binary);
+    std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_TRUE(bytes ==
+                FakeSource::Bytes(from * kPage + 1, (bad - from) * kPage - 1))
+        << bytes.size();
+  }
+}
+
 TEST_P(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> n_mixed{0};
@@ -322,6 +427,7 @@ std::string NameOf(const testing::TestParamInfo<uint32_t> &way) {
   return way.param ? "Socket" : "Shared";
 }
 INSTANTIATE_TEST_SUITE_P(By, FaultTest, kWays, NameOf);
+INSTANTIATE_TEST_SUITE_P(By, BadPages, kWays, NameOf);
 INSTANTIATE_TEST_SUITE_P(By, HitsWhileMissesWait, kWays, NameOf);
 INSTANTIATE_TEST_SUITE_P(By, ReadAheadTest, kWays, NameOf);
 

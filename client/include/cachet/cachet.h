@@ -18,7 +18,9 @@
  * parent's handle is undisturbed.  The child may open handles of its own.
  *
  * Errors.  Each call returns a status.  Out-parameters are set on CACHET_OK
- * only.  The story of the last failure is in cachet_errmsg().
+ * only.  The story of the last failure is in cachet_errmsg().  A page that cannot
+ * be read is CACHET_E_IO for the calls that need that page, and for no other; the
+ * message says which bytes it is.
  *
  * Pages.  "Loads at most n pages" says how many pages a call may have to bring
  * in from where the image lives; pages that are cached cost nothing of that
