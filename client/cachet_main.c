@@ -1,12 +1,13 @@
 /* cachet: what a daemon serves, from a shell. */
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "client/command.h"
-#include "client/number.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -27,8 +28,8 @@ static const char usage[] =
     "  --help         this text\n"
     "\n"
     "IMAGE is a name on the daemon; with a / in it a path, with a : a URI.\n"
-    "TYPE is u8, i8, or u16le ... i64be, i64ne.  Numbers take 0x and K, M, "
-    "G.\n";
+    "TYPE is u8, i8, or u16le ... i64be, i64ne.  Numbers take 0x, and K, M, G\n"
+    "and T, powers of 1024.\n";
 
 /* ---- Messages and progress ----------------------------------------------- */
 
@@ -132,6 +133,15 @@ static const struct verb *verb_find(const char *name) {
   return NULL;
 }
 
+/* 0, or the exit status after a message. */
+static int parse_number(const char *text, uint64_t *out) {
+  int r = size_parse(text, out);
+  if (r == 0)
+    return 0;
+  return usage_fail(r == -ERANGE ? "not a number of 64 bits" : "not a number",
+                    text);
+}
+
 /* What was given, before the verb is known. */
 struct given {
   struct command cmd;
@@ -161,9 +171,9 @@ static int parse_options(int argc, char **argv, struct given *g) {
     case OPT_OFFSET:
     case OPT_LENGTH:
       g->has_range = true;
-      if (!number_parse(optarg,
-                        opt == OPT_OFFSET ? &g->cmd.offset : &g->cmd.length))
-        return usage_fail("not a number", optarg);
+      if (parse_number(optarg,
+                       opt == OPT_OFFSET ? &g->cmd.offset : &g->cmd.length))
+        return EXIT_USAGE;
       break;
     case OPT_JSON:
       g->cmd.json = true;
@@ -196,8 +206,7 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
   if (verb->run == command_get) {
     if (!command_get_knows(cmd->args[1]))
       return usage_fail("unknown type", cmd->args[1]);
-    if (!number_parse(cmd->args[2], &cmd->offset))
-      return usage_fail("not a number", cmd->args[2]);
+    return parse_number(cmd->args[2], &cmd->offset);
   }
   return 0;
 }

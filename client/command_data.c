@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "client/command.h"
-#include "client/number.h"
 #include "client/output.h"
 
 /* ---- cat ----------------------------------------------------------------- */

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/size.h"
+
 #define DEFAULT_CACHE_SIZE (256ull << 20)
 #define MIN_PAGE_SIZE 4096u
 #define MAX_PAGE_SIZE (2u << 20)
@@ -33,7 +35,7 @@ const char config_usage[] =
     "  --log-level LEVEL      error, warn, info (the default) or debug\n"
     "  --version, --help      say so and exit\n"
     "\n"
-    "SIZE takes K, M and G, powers of 1024.  See cachetd(8).\n";
+    "SIZE takes K, M, G and T, powers of 1024.  See cachetd(8).\n";
 
 /* Writes the reason and returns -EINVAL. */
 __attribute__((format(printf, 2, 3))) static int fail(char *err,
@@ -45,38 +47,14 @@ __attribute__((format(printf, 2, 3))) static int fail(char *err,
   return -EINVAL;
 }
 
-/* Reads a decimal number with an optional K, M or G.  0; -EINVAL for what is
- * no such thing, -ERANGE for what does not fit 64 bits. */
-static int parse_size(const char *text, uint64_t *out) {
-  uint64_t value = 0;
-  const char *p = text;
-  for (; *p >= '0' && *p <= '9'; p++)
-    if (__builtin_mul_overflow(value, 10u, &value) ||
-        __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
-      return -ERANGE;
-  if (p == text)
-    return -EINVAL;
-  static const char units[] = "KMG";
-  if (*p) {
-    const char *unit = strchr(units, toupper((unsigned char)*p));
-    if (!unit || p[1])
-      return -EINVAL;
-    unsigned shift = 10 * (unsigned)(unit - units + 1);
-    if (value > UINT64_MAX >> shift)
-      return -ERANGE;
-    value <<= shift;
-  }
-  *out = value;
-  return 0;
-}
-
 static int parse_size_option(const char *option, const char *text,
                              uint64_t *out, char *err) {
-  int r = parse_size(text, out);
+  int r = size_parse(text, out);
   if (r == -ERANGE)
     return fail(err, "--%s %.100s: too large a number", option, text);
   if (r < 0)
-    return fail(err, "--%s %.100s: not a size; it takes digits and K, M or G",
+    return fail(err,
+                "--%s %.100s: not a size; it takes digits and K, M, G or T",
                 option, text);
   return 0;
 }

@@ -77,7 +77,9 @@ expect 2 'too few' info
 expect 2 'too many' ls x
 expect 2 'unrecognized option' ls --frob
 expect 2 'not a number' cat ./ints --offset -1
-expect 2 'not a number' cat ./ints --length 99999999999999999999
+expect 2 'not a number of 64 bits' cat ./ints --length 99999999999999999999
+expect 2 'not a number of 64 bits' cat ./ints --length 16777216T
+expect 0 '' cat ./ints --length 16777215T
 expect 2 'unknown type' get ./ints u24le 0
 expect 2 'not a number' get ./ints u8 x
 expect 2 'mean nothing' ls --offset 3

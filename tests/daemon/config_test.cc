@@ -131,6 +131,7 @@ TEST_F(ConfigTest, SizesTakePowersOf1024) {
       {"16777215G", 16777215ull << 30},
       {"18446744073709551615", UINT64_MAX},
       {"17179869183G", 17179869183ull << 30},
+      {"2T", 2ull << 40},
   };
   for (const SizeCase &c : cases) {
     ASSERT_EQ(Parse({"--image", "a", "--cache-size", c.text}), 0)
@@ -176,7 +177,7 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "n=file:a%00b"}, "two hex digits"},
       {{"--image", "a", "--cache-size", ""}, "not a size"},
       {{"--image", "a", "--cache-size", "-1"}, "not a size"},
-      {{"--image", "a", "--cache-size", "1T"}, "not a size"},
+      {{"--image", "a", "--cache-size", "1P"}, "not a size"},
       {{"--image", "a", "--cache-size", "1MB"}, "not a size"},
       {{"--image", "a", "--cache-size", "1.5M"}, "not a size"},
       {{"--image", "a", "--cache-size", "18446744073709551616"}, "too large"},
