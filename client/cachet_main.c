@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include "base/size.h"
+#include "base/std_fds.h"
 #include "client/command.h"
+#include "client/output.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -214,12 +216,17 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
 int main(int argc, char **argv) {
   struct given g = {.cmd = {.length = CACHET_TO_END}};
   struct cachet_error err;
-  signal(SIGPIPE, SIG_IGN); /* a reader that went away is a message */
+  if (std_fds_open() < 0)
+    return command_fail("/dev/null cannot be opened");
+  signal(SIGPIPE, SIG_IGN); /* a reader that went away is a message, */
+  signal(SIGXFSZ, SIG_IGN); /* and so is a file that may not grow */
   int exit_status = parse_options(argc, argv, &g);
   if (exit_status)
     return exit_status;
-  if (g.help)
-    return fputs(usage, stdout) < 0 || fflush(stdout) ? 1 : 0;
+  if (g.help) {
+    output_print("%s", usage);
+    return output_end();
+  }
   if (optind == argc)
     return fputs(usage, stderr), EXIT_USAGE;
   const struct verb *verb = verb_find(argv[optind]);

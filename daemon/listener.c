@@ -23,6 +23,7 @@ struct listener {
   char text[ADDRESS_TEXT_LEN];
   int fd;
   int file_fd;    /* O_PATH on the socket file, or -1: identity and group */
+  int dir_fd;     /* O_PATH on its directory, if we made the file, or -1 */
   bool owns_file; /* we made the file and shall remove it */
 };
 
@@ -38,25 +39,45 @@ static int fail(const char *text, const char *what, int r, char *err,
 /* What keeps others away from a socket's path: a file of ours beside it, which
  * is there while it is locked.  (The directory itself anybody could lock.) */
 struct path_lock {
-  char path[sizeof(struct sockaddr_un) + sizeof ".lock"];
+  int dir_fd;                                             /* what holds it, */
+  char name[sizeof(struct sockaddr_un) + sizeof ".lock"]; /* and as what */
   int fd;
 };
 
-/* Whether the file that is open as `fd` is the one at `path`. */
-static bool is_same_file(int fd, const char *path) {
+/* The last part of the socket's path. */
+static const char *socket_name(const struct listener *l) {
+  const char *path = l->address.un.sun_path;
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+/* Opens the socket's directory, so that the file can be removed at the end
+ * whatever the working directory is by then. */
+static int open_directory(struct listener *l) {
+  char path[sizeof l->address.un.sun_path + sizeof "."];
+  size_t len = (size_t)(socket_name(l) - l->address.un.sun_path);
+  snprintf(path, sizeof path, "%.*s.", (int)len, l->address.un.sun_path);
+  l->dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return l->dir_fd < 0 ? -errno : 0;
+}
+
+/* Whether the file that is open as `fd` is the one of that name. */
+static bool is_same_file(int fd, int dir_fd, const char *name) {
   struct stat open_one, there;
-  return fstat(fd, &open_one) == 0 && lstat(path, &there) == 0 &&
+  return fstat(fd, &open_one) == 0 &&
+         fstatat(dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
          open_one.st_dev == there.st_dev && open_one.st_ino == there.st_ino;
 }
 
 /* One try.  -EWOULDBLOCK: somebody else has it, or had it just now and took the
  * file away. */
 static int try_lock(struct path_lock *lock) {
-  lock->fd = open(lock->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+  lock->fd = openat(lock->dir_fd, lock->name,
+                    O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (lock->fd < 0)
     return -errno;
   int r = flock(lock->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
-  if (r == 0 && !is_same_file(lock->fd, lock->path))
+  if (r == 0 && !is_same_file(lock->fd, lock->dir_fd, lock->name))
     r = -EWOULDBLOCK;
   if (r < 0)
     close(lock->fd);
@@ -64,9 +85,10 @@ static int try_lock(struct path_lock *lock) {
 }
 
 /* 0, and unlock_path() is due; or a negative errno. */
-static int lock_path(struct path_lock *lock, const char *path) {
+static int lock_path(struct path_lock *lock, const struct listener *l) {
   int r = -EWOULDBLOCK;
-  snprintf(lock->path, sizeof lock->path, "%s.lock", path);
+  lock->dir_fd = l->dir_fd;
+  snprintf(lock->name, sizeof lock->name, "%s.lock", socket_name(l));
   for (int i = 0; i < LOCK_TRIES && r == -EWOULDBLOCK; i++) {
     if (i)
       nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_MS * 1000000L}, NULL);
@@ -76,7 +98,7 @@ static int lock_path(struct path_lock *lock, const char *path) {
 }
 
 static void unlock_path(struct path_lock *lock) {
-  unlink(lock->path);
+  unlinkat(lock->dir_fd, lock->name, 0);
   close(lock->fd);
 }
 
@@ -135,10 +157,13 @@ static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
 
 static int unix_bind(struct listener *l, char *err, size_t err_len) {
   struct path_lock lock;
-  int r = lock_path(&lock, l->address.un.sun_path);
+  int r = open_directory(l);
+  if (r < 0)
+    return fail(l->text, "open its directory", r, err, err_len);
+  r = lock_path(&lock, l);
   if (r == -EWOULDBLOCK) {
     snprintf(err, err_len, "%s: %s is locked by another process", l->text,
-             lock.path);
+             lock.name);
     return r;
   }
   if (r < 0)
@@ -152,11 +177,11 @@ static int unix_bind(struct listener *l, char *err, size_t err_len) {
  * (its directory is gone, say) the file stays: a stale socket does no harm. */
 static void unix_remove(struct listener *l) {
   struct path_lock lock;
-  const char *path = l->address.un.sun_path;
-  if (lock_path(&lock, path) < 0)
+  const char *name = socket_name(l);
+  if (lock_path(&lock, l) < 0)
     return;
-  if (l->file_fd >= 0 && is_same_file(l->file_fd, path))
-    unlink(path);
+  if (l->file_fd >= 0 && is_same_file(l->file_fd, l->dir_fd, name))
+    unlinkat(l->dir_fd, name, 0);
   unlock_path(&lock);
 }
 
@@ -195,6 +220,7 @@ static struct listener *listener_alloc(int fd) {
     return NULL;
   l->fd = fd;
   l->file_fd = -1;
+  l->dir_fd = -1;
   return l;
 }
 
@@ -292,6 +318,8 @@ void listener_free(struct listener *l) {
   listener_close(l);
   if (l->file_fd >= 0)
     close(l->file_fd);
+  if (l->dir_fd >= 0)
+    close(l->dir_fd);
   free(l);
 }
 

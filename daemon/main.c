@@ -8,9 +8,11 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/std_fds.h"
 #include "daemon/config.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/process.h"
 #include "daemon/server.h"
 #include "source/file.h"
 
@@ -119,17 +121,6 @@ static unsigned default_workers(void) {
   return n > MAX_DEFAULT_WORKERS ? MAX_DEFAULT_WORKERS : (unsigned)n;
 }
 
-/* Each connection is a descriptor: take as many as we may have.  Nothing here
- * uses select(2). */
-static void raise_fd_limit(void) {
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
-    return;
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-    log_event(LEVEL_WARN, "fd-limit", LOG_TEXT("reason", strerror(errno)));
-}
-
 static void warn_if_root(void) {
   if (geteuid() == 0)
     log_event(LEVEL_WARN, "running-as-root",
@@ -226,11 +217,18 @@ static int serve(const struct config *config, struct setup *setup) {
   return status;
 }
 
+/* To standard output.  Its failures count. */
+static int say(const char *text) {
+  if (fputs(text, stdout) >= 0 && fflush(stdout) == 0)
+    return EXIT_SUCCESS;
+  fprintf(stderr, "cachetd: standard output: %s\n", strerror(errno));
+  return EXIT_FAILED;
+}
+
 static int run(struct config *config) {
   static struct setup setup; /* too large for a stack */
   log_set_level(config->log_level);
-  signal(SIGPIPE, SIG_IGN);
-  raise_fd_limit();
+  process_init();
   warn_if_root();
   int status = open_images(config, &setup);
   if (status == 0)
@@ -241,6 +239,7 @@ static int run(struct config *config) {
     setup_drop(&setup);
     return status;
   }
+  process_leave_directory();
   return serve(config, &setup);
 }
 
@@ -248,13 +247,15 @@ int main(int argc, char *argv[]) {
   struct config config;
   char err[CONFIG_ERROR_LEN];
   int status = EXIT_SUCCESS;
+  if (std_fds_open() < 0)
+    return EXIT_FAILED; /* there is nowhere to say so */
   if (config_parse(&config, argc, argv, err) < 0) {
     fprintf(stderr, "cachetd: %s\nTry cachetd --help.\n", err);
     status = EXIT_USAGE;
   } else if (config.action == CONFIG_SHOW_VERSION) {
-    puts("cachetd " CACHETD_VERSION);
+    status = say("cachetd " CACHETD_VERSION "\n");
   } else if (config.action == CONFIG_SHOW_HELP) {
-    fputs(config_usage, stdout);
+    status = say(config_usage);
   } else {
     status = run(&config);
   }

@@ -152,10 +152,83 @@ TEST_F(StartTest, ClientsGetOnlyTheDescriptorsThatItDoesNotNeed) {
   EXPECT_EQ(status, 0);
 }
 
-TEST_F(StartTest, HelpAndVersionAreNoFailures) {
+// ---- What it inherits -------------------------------------------------------
+
+TEST_F(StartTest, StandardDescriptorsThatAreClosedBecomeDevNull) {
+  DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_}, [] {
+    for (int fd = 0; fd < 3; fd++)
+      close(fd);
+  });
+  WireClient client; // its log says nothing of when it is ready
+  while (!client.connected() && daemon.Status("State:")[0] != 'Z')
+    client = WireClient::Unix(socket_);
+  ASSERT_TRUE(client.connected());
+  client.Start();
+  for (const char *fd : {"fd/0", "fd/1", "fd/2"})
+    EXPECT_EQ(daemon.Link(fd), "/dev/null");
+}
+
+TEST_F(StartTest, SignalsThatAreBlockedOrIgnoredEndItAllTheSame) {
+  DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_}, [] {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
+    for (int n = 1; n < NSIG; n++)
+      signal(n, SIG_IGN);
+  });
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_EQ(daemon.Status("SigBlk:"), "0000000000000000");
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0) << daemon.log();
+}
+
+TEST_F(StartTest, SignalsThatAreNoReasonToEndDoNotEndIt) {
+  DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready());
+  for (int number : {SIGHUP, SIGPIPE, SIGXFSZ, SIGTTOU, SIGCHLD})
+    daemon.Kill(number);
+  WireClient client = WireClient::Unix(socket_);
+  EXPECT_EQ(client.Start().size, 10000u);
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+}
+
+TEST_F(StartTest, TheUmaskIsItsOwn) {
+  DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_},
+                       [] { umask(0777); });
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_EQ(daemon.Status("Umask:"), "0077");
+  struct stat st;
+  ASSERT_EQ(stat(socket_.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0660u);
+}
+
+TEST_F(StartTest, ItLeavesItsDirectoryAndStillKnowsRelativePaths) {
+  DaemonProcess daemon({"--image", "disk.img", "--listen", "unix:s"}, [this] {
+    if (chdir(directory_.path().c_str()))
+      _exit(1);
+  });
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_EQ(daemon.Link("cwd"), "/");
+  WireClient client = WireClient::Unix(socket_);
+  uint32_t image = client.Start().image;
+  bytes_ = WriteRandomFile(directory_ / "new", 20000, 2);
+  ASSERT_EQ(rename((directory_ / "new").c_str(), image_.c_str()), 0);
+  EXPECT_EQ(client.Receive().size, 20000u); // Changed
+  EXPECT_EQ(client.Read(image, 0, 20000).bytes, bytes_);
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_NE(access(socket_.c_str(), F_OK), 0);
+  EXPECT_NE(access((socket_ + ".lock").c_str(), F_OK), 0);
+}
+
+TEST_F(StartTest, HelpAndVersionFailOnlyIfTheyAreNotWritten) {
   for (const char *option : {"--help", "--version"}) {
     DaemonProcess daemon({option});
     EXPECT_EQ(daemon.Wait(), 0);
+    DaemonProcess unheard({option}, [] { close(1); });
+    EXPECT_EQ(unheard.Wait(), 1);
+    EXPECT_THAT(unheard.log(), HasSubstr("Bad file descriptor"));
   }
 }
 

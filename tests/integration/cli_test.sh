@@ -103,8 +103,14 @@ check "a number that is none" is_rejected '12q' "$cachet" get disk u8 12q "${com
 check "a number that overflows" is_rejected '99999999999G' "$cachet" cat disk --offset 99999999999G "${common[@]}"
 check "a URI of no kind" fails_with 1 'gopher' "$cachet" cat gopher://x/y
 check "a URI with a bad escape" fails_with 1 '%' "$cachet" cat "cachet+unix:///a%zz?socket=$sock"
-full() { fails_with 1 'No space left' bash -c "exec '$cachet' cat disk --socket '$sock' >/dev/full"; }
-check "a full standard output" full
+# Standard output that takes nothing.
+is_clean_log() { ! grep conn-failed "$work/log"; }
+for verb in ls "info disk" "cat disk" "get disk u8 0" stats "stats --json" --help; do
+  into() { fails_with 1 "$2" bash -c "exec '$cachet' $verb --socket '$sock' $1"; }
+  check "$verb: a full standard output" into '>/dev/full' 'No space left'
+  check "$verb: a closed standard output" into '>&-' 'standard output: Bad file descriptor'
+done
+check "the daemon has seen no bad frame" is_clean_log
 check "the daemon ends in good order" exits_0_on_sigterm
 check "and removes its socket" [ ! -e "$sock" ]
 finish

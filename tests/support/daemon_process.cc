@@ -56,7 +56,8 @@ std::string DaemonProcess::Runfile(const std::string &path) {
   return dir ? std::string(dir) + "/" + workspace + "/" + path : path;
 }
 
-DaemonProcess::DaemonProcess(const std::vector<std::string> &args) {
+DaemonProcess::DaemonProcess(const std::vector<std::string> &args,
+                             const std::function<void()> &before_exec) {
   std::string program = Runfile("daemon/cachetd");
   std::vector<char *> argv = {const_cast<char *>(program.c_str())};
   for (const auto &arg : args)
@@ -68,6 +69,7 @@ DaemonProcess::DaemonProcess(const std::vector<std::string> &args) {
   pid_ = fork();
   if (pid_ == 0) {
     dup2(fds[1], 2);
+    before_exec();
     execv(argv[0], argv.data());
     perror(argv[0]);
     _exit(127);
@@ -148,12 +150,23 @@ int DaemonProcess::n_fds() const {
 }
 
 uint64_t DaemonProcess::AnonymousBytes() const {
+  return strtoull(Status("RssAnon:").c_str(), nullptr, 10) * 1024;
+}
+
+std::string DaemonProcess::Link(const std::string &name) const {
+  char target[4096];
+  std::string path = "/proc/" + std::to_string(pid_) + "/" + name;
+  ssize_t n = readlink(path.c_str(), target, sizeof target);
+  return n < 0 ? "" : std::string(target, size_t(n));
+}
+
+std::string DaemonProcess::Status(const std::string &key) const {
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
   std::string line;
   while (std::getline(status, line))
-    if (!line.compare(0, 8, "RssAnon:"))
-      return strtoull(line.c_str() + 8, nullptr, 10) * 1024;
-  return 0;
+    if (!line.compare(0, key.size(), key))
+      return line.substr(line.find_first_not_of(" \t", key.size()));
+  return "";
 }
 
 int DaemonProcess::FreePort() {

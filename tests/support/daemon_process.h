@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -35,8 +36,11 @@ uint64_t TestSeed();
 class DaemonProcess {
 public:
   // Starts bazel-bin/daemon/cachetd with `args` and waits until it is ready,
-  // or has exited.
-  explicit DaemonProcess(const std::vector<std::string> &args);
+  // or has exited, or has no standard error.  `before_exec` runs in the new
+  // process, to change what the daemon inherits.
+  explicit DaemonProcess(
+      const std::vector<std::string> &args,
+      const std::function<void()> &before_exec = [] {});
   ~DaemonProcess(); // kills it if it is still there
 
   bool ready() const { return ready_; }
@@ -52,6 +56,10 @@ public:
   // Resident memory that no file backs, in bytes.
   uint64_t AnonymousBytes() const;
   int n_fds() const;
+  // Where /proc/PID/`name` leads to.
+  std::string Link(const std::string &name) const;
+  // What /proc/PID/status says behind `key`.
+  std::string Status(const std::string &key) const;
 
   // A TCP port that was free a moment ago.
   static int FreePort();

@@ -127,6 +127,15 @@ WireClient::WireClient(WireClient &&other) noexcept
   other.fd_ = -1;
 }
 
+WireClient &WireClient::operator=(WireClient &&other) noexcept {
+  Close();
+  fd_ = std::exchange(other.fd_, -1);
+  next_id_ = other.next_id_;
+  notices_ = std::move(other.notices_);
+  fds_ = std::move(other.fds_);
+  return *this;
+}
+
 WireClient WireClient::Unix(const std::string &path) {
   WireClient client;
   sockaddr_un address = {};

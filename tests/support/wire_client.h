@@ -55,6 +55,7 @@ public:
   WireClient() = default;
   ~WireClient();
   WireClient(WireClient &&other) noexcept;
+  WireClient &operator=(WireClient &&other) noexcept;
   WireClient(const WireClient &) = delete;
 
   static WireClient Unix(const std::string &path);
