@@ -14,6 +14,7 @@
 
 #include "cache/page_cache.h"
 #include "tests/support/fake_source.h"
+#include "tests/support/length.h"
 
 namespace {
 
@@ -163,7 +164,7 @@ void Stress(bool evictor, int n_threads, int n_reads,
   EXPECT_GE(source.n_closed(), 1);
 }
 
-constexpr int kReads = 20000;
+const int kReads = TestLength(20000);
 
 TEST(Stress, EvictionUnderReaders) {
   Stress(false, 4, kReads, [](FakeSource *, image *, int) {});

@@ -1,5 +1,6 @@
 // Everything that reads, against the bytes of the file.
 #include "tests/client/handle.h"
+#include "tests/support/length.h"
 
 namespace {
 
@@ -255,7 +256,7 @@ protected:
 TEST_P(OracleTest, EveryCallAgreesWithTheBytesOfTheFile) {
   ASSERT_EQ(cachet_size(c_.get()), bytes_.size());
   ASSERT_EQ(cachet_page_size(c_.get()), GetParam().page_size);
-  for (int i = 0; i < 800 && !HasFailure(); i++) {
+  for (int i = 0; i < TestLength(800) && !HasFailure(); i++) {
     CheckLoad();
     CheckMap();
     CheckRead();

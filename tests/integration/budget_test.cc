@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/length.h"
 
 namespace {
 
@@ -58,7 +59,7 @@ TEST(Budget, HoldsUnderEightRandomReaders) {
     });
 
   uint64_t most = 0;
-  auto end = Clock::now() + std::chrono::seconds(30);
+  auto end = Clock::now() + std::chrono::seconds(TestLength(30));
   while (Clock::now() < end) {
     uint64_t now = daemon.MemfdBytes();
     most = std::max(most, now);

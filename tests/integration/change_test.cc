@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/length.h"
 
 namespace {
 
@@ -180,7 +181,7 @@ protected:
 };
 
 TEST_P(ChangeTest, ReplacedByRename) {
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < TestLength(6); i++) {
     AwaitReads(200);
     Replace();
     AwaitSeen();
@@ -188,7 +189,7 @@ TEST_P(ChangeTest, ReplacedByRename) {
 }
 
 TEST_P(ChangeTest, TruncatedAndGrown) {
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < TestLength(6); i++) {
     AwaitReads(200);
     Truncate();
     AwaitBounds();
@@ -198,7 +199,7 @@ TEST_P(ChangeTest, TruncatedAndGrown) {
 }
 
 TEST_P(ChangeTest, EverythingAtOnceAndTheFileIsGoneInBetween) {
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < TestLength(3); i++) {
     AwaitReads(100);
     ASSERT_EQ(unlink(path_.c_str()), 0);
     AwaitReads(100);

@@ -21,6 +21,7 @@
 
 #include "tests/support/daemon_process.h"
 #include "tests/support/fake_source.h"
+#include "tests/support/length.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -189,7 +190,7 @@ TEST_P(FaultTest, ReadErrorsUnderEightClientsHarmNobody) {
           cachet_prefetch(c.get(), 0, kPages * kPage);
       }
     });
-  for (int round = 0; round < 30; round++) {
+  for (int round = 0; round < TestLength(30); round++) {
     source_.FailReads(EIO, 5);
     uint64_t until = n_ok + n_io + 300;
     while (n_ok + n_io < until && n_other == 0)
@@ -330,7 +331,7 @@ TEST_P(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
         seen[i] = std::max<uint64_t>(seen[i], version);
       }
     });
-  for (int round = 0; round < 5; round++) {
+  for (int round = 0; round < TestLength(5); round++) {
     source_.Change(kPages * kPage);
     for (auto &s : seen)
       while (s < source_.version() && n_mixed == 0)

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/length.h"
 
 namespace {
 
@@ -396,10 +397,10 @@ protected:
     ASSERT_TRUE(daemon.ready()) << daemon.log();
     for (const auto &image : images_) {
       std::string uri = "cachet+unix:///" + image.name + "?socket=" + socket;
-      Check(uri, image, page_size, SHARED, kSharedOps);
-      Check(uri, image, page_size, UNIX, kSocketOps);
+      Check(uri, image, page_size, SHARED, TestLength(kSharedOps));
+      Check(uri, image, page_size, UNIX, TestLength(kSocketOps));
       Check("cachet://127.0.0.1:" + port + "/" + image.name, image, page_size,
-            TCP, kSocketOps);
+            TCP, TestLength(kSocketOps));
     }
     daemon.Kill(SIGTERM);
     EXPECT_EQ(daemon.Wait(), 0) << daemon.log();
@@ -417,7 +418,8 @@ std::vector<OracleTest::Image> OracleTest::images_;
 TEST_F(OracleTest, InProcess) {
   for (size_t page_size : kPageSizes)
     for (const auto &image : images_)
-      Check("file:" + image.path, image, page_size, IN_PROCESS, kInProcessOps);
+      Check("file:" + image.path, image, page_size, IN_PROCESS,
+            TestLength(kInProcessOps));
 }
 
 TEST_F(OracleTest, ByADaemonWithPagesOf4096) { CheckDaemon(4096); }

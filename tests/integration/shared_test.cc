@@ -28,6 +28,7 @@
 
 #include "client/handle.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/length.h"
 
 namespace {
 
@@ -232,7 +233,7 @@ TempDir *SharedTest::dir_;
 std::string SharedTest::path_;
 
 TEST_F(SharedTest, EightProcessesUnderEvictionReadNoWrongByteForAMinute) {
-  auto end = Clock::now() + seconds(60);
+  auto end = Clock::now() + seconds(TestLength(60));
   for (int i = 0; i < 8; i++)
     readers_.push_back(Fork(seed_ + uint64_t(i), end, false));
   uint64_t most = 0;
@@ -260,7 +261,7 @@ TEST_F(SharedTest, FiveHundredClientsAreKilledAtRandomMoments) {
   int n_fds = daemon_->n_fds();
   for (int i = 0; i < 4; i++)
     readers_.push_back(Fork(seed_ + 1000 + uint64_t(i), end, false));
-  for (int killed = 0; killed < 500; killed++) {
+  for (int killed = 0; killed < TestLength(500); killed++) {
     usleep(useconds_t(random() % 8000));
     size_t victim = random() % readers_.size();
     // Whoever ended by himself had found something wrong.
@@ -286,7 +287,7 @@ TEST_F(SharedTest, TwentyDaemonsAreKilledUnderEightReaders) {
   for (int i = 0; i < 8; i++)
     readers_.push_back(Fork(seed_ + uint64_t(i), end, true));
   std::mt19937_64 random(seed_);
-  for (int i = 0; i < 20; i++) {
+  for (int i = 0; i < TestLength(20); i++) {
     usleep(useconds_t(50000 + random() % 200000));
     daemon_->Kill(SIGKILL);
     daemon_->Wait();
@@ -492,7 +493,7 @@ TEST_F(SharedTest, AHostileClientHarmsNobody) {
   auto end = Clock::now() + seconds(600);
   for (int i = 0; i < 4; i++)
     readers_.push_back(Fork(seed_ + uint64_t(i), end, false));
-  for (int round = 0; round < 20; round++) {
+  for (int round = 0; round < TestLength(20); round++) {
     pid_t pid = fork();
     if (pid == 0) {
       if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
