@@ -37,7 +37,7 @@ struct host {
   struct page_cache *cache;
   struct hosted *images;
   unsigned n_images;
-  struct pool *pool; /* a lane for each image, and one more: host_lane() */
+  struct pool *pool; /* a lane for each image, and host_lane() */
   struct worker **workers;
   unsigned n_workers;
   atomic_uint n_conns; /* relaxed: main adds, workers subtract; a limit may be
@@ -45,8 +45,8 @@ struct host {
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };
 
-/* The pool's last lane: for work that reads no source, and so must not queue
- * behind fills. */
+/* The pool's lane for invalidations: they read no source, and so must not queue
+ * behind fills; and they take much of a processor, and so have one thread. */
 static inline unsigned host_lane(const struct host *host) {
   return host->n_images;
 }

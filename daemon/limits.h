@@ -14,8 +14,9 @@ extern "C" {
 
 struct limits {
   unsigned max_connections;  /* beyond: an Error, and closed */
-  unsigned n_fill_threads;   /* threads that read sources; one more does what
-                                reads none */
+  unsigned n_fill_threads;   /* that read sources and are shared by the images;
+                                each image has one more of its own */
+  int idle_thread_ms;        /* how long one that has nothing to read stays */
   uint32_t max_message;      /* bytes of a request's Message */
   uint32_t max_ranges;       /* in one Read or Warm */
   uint64_t max_read;         /* bytes of one Read or Warm */
@@ -47,8 +48,10 @@ static inline struct limits limits_default(void) {
   struct limits l = {
       /* An idle connection costs a descriptor and about a kilobyte. */
       .max_connections = 16384,
-      /* Enough to keep a disk busy; they sleep in pread(2) anyway. */
-      .n_fill_threads = 8,
+      /* One image gets half of them: enough to keep a disk busy.  They sleep in
+       * pread(2) anyway. */
+      .n_fill_threads = 16,
+      .idle_thread_ms = 10000,
       .max_message = FRAME_MAX_MESSAGE,
       .max_ranges = 1024,
       .max_read = 64ull << 20,

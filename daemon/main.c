@@ -20,10 +20,15 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* Descriptors: of an image with its mirrors and its file, old and new; of a
- * thread; of an attachment: a process, a retired epoch's mirror and file, and
- * four on their way. */
-enum { FDS_PER_IMAGE = 10, FDS_PER_THREAD = 4, FDS_PER_ATTACHMENT = 10 };
+/* Descriptors: of an image with its mirrors and its file, old and new (the
+ * pool's threads open no others); of a worker; of an attachment: a process, a
+ * retired epoch's mirror and file, and four on their way. */
+enum {
+  FDS_OF_DAEMON = 96,
+  FDS_PER_IMAGE = 10,
+  FDS_PER_WORKER = 4,
+  FDS_PER_ATTACHMENT = 10,
+};
 
 /* More workers than this gain nothing: they are limited by the memory bus. */
 enum { MAX_DEFAULT_WORKERS = 8 };
@@ -158,8 +163,8 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
     return -errno;
-  uint64_t own = 64 + FDS_PER_IMAGE * (uint64_t)server->n_images +
-                 FDS_PER_THREAD * (server->n_workers + to->n_fill_threads);
+  uint64_t own = FDS_OF_DAEMON + FDS_PER_IMAGE * (uint64_t)server->n_images +
+                 FDS_PER_WORKER * server->n_workers;
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;

@@ -1,13 +1,24 @@
 /* The pool: threads that may block on sources.
  *
- * Work comes in lanes, such as one for each image, and threads take from the
- * lanes in turn: an image with a long queue delays its own work only.  No lane
- * has all threads where there are several of both, so that a source that hangs
- * leaves one to the others.  The last lane is for jobs that do not block; the
- * others leave a thread to it, so that no number of hanging sources delays it.
+ * Work comes in lanes, such as one for each image.  A lane has threads of its
+ * own, which no other lane can take, and may use shared threads beside them:
+ * so however many lanes hang, each of the others goes on.  A lane takes a
+ * shared thread only while it has fewer of them than are free: one that hangs
+ * gets half of them, two get a third each, and some are always left.
+ *
+ * Threads are made when there is a job for them, and end when there has been
+ * none for a while; the first one stays.  There are never more than all lanes
+ * own and share together.
+ *
+ * Where the system gives no more threads (a limit of processes, or memory) a
+ * job waits for a thread that is there, and each further submit tries again to
+ * make one.  So no job is lost, but while that lasts a lane that hangs can
+ * delay others.
  *
  *   P1  A job is run exactly once, or abandoned exactly once, never both.
  *   P2  After pool_stop() no job is queued or running.
+ *   P3  A job waits only while its lane has all the threads that it may have,
+ *       or while no thread can be made.
  *
  * Any thread may submit, until pool_stop() is called. */
 #ifndef DAEMON_POOL_H
@@ -27,13 +38,28 @@ struct job {
   struct job *next;                 /* private */
 };
 
-/* NULL: out of memory. */
-struct pool *pool_new(unsigned n_threads, unsigned n_lanes);
+struct pool_options {
+  unsigned n_lanes;
+  unsigned n_shared; /* threads */
+  int idle_ms;       /* how long a thread waits for a job before it ends */
+};
 
-/* Starts the threads.  0 or a negative errno. */
+/* Each lane has one thread of its own, and may use shared ones.  NULL: out of
+ * memory. */
+struct pool *pool_new(const struct pool_options *options);
+
+/* Before the start: the lane has so many threads of its own, and may use no
+ * shared ones. */
+void pool_set_apart(struct pool *pool, unsigned lane, unsigned n_own);
+
+/* Makes the first thread.  0 or a negative errno. */
 int pool_start(struct pool *pool);
 
+/* May make a thread; it waits for none. */
 void pool_submit(struct pool *pool, unsigned lane, struct job *job);
+
+/* How many threads there are.  Any thread. */
+unsigned pool_n_threads(struct pool *pool);
 
 /* Abandons what is queued, waits for what is running, ends the threads. */
 void pool_stop(struct pool *pool);

@@ -268,10 +268,14 @@ static int server_init_loop(struct server *s) {
 
 static int server_init_workers(struct server *s, unsigned n) {
   struct host *host = &s->host;
-  host->pool = pool_new(host->limits.n_fill_threads + 1, host_lane(host) + 1);
+  struct pool_options options = {.n_lanes = host_lane(host) + 1,
+                                 .n_shared = host->limits.n_fill_threads,
+                                 .idle_ms = host->limits.idle_thread_ms};
+  host->pool = pool_new(&options);
   host->workers = calloc(n, sizeof(struct worker *));
   if (!host->pool || !host->workers)
     return -ENOMEM;
+  pool_set_apart(host->pool, host_lane(host), 1);
   for (; host->n_workers < n; host->n_workers++) {
     struct worker *w = worker_new(host, host->n_workers);
     if (!w)

@@ -12,7 +12,7 @@ static const char *const stat_names[N_STATS] = {
 };
 
 enum {
-  N_DAEMON_STATS = N_STATS + 14,
+  N_DAEMON_STATS = N_STATS + 15,
   N_IMAGE_STATS = N_STATS + 1, /* and epochs */
 };
 
@@ -88,6 +88,7 @@ static void collect_daemon(const struct host *host, struct collection *c,
       {"connections_accepted",
        atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
       {"attachments", attach_count((struct attach_census *)&host->census)},
+      {"pool_threads", pool_n_threads(host->pool)},
       {"images", host->n_images},
   };
   for (int i = 0; i < N_STATS; i++)

@@ -2,13 +2,36 @@
 
 #include <gtest/gtest.h>
 
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <cerrno>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <random>
+#include <thread>
 #include <vector>
 
+// How many of the next threads that this program makes cannot be made.
+static std::atomic<int> n_refused_threads;
+
+extern "C" int pthread_create(pthread_t *id, const pthread_attr_t *attr,
+                              void *(*run)(void *), void *arg) noexcept {
+  static auto real = reinterpret_cast<decltype(&pthread_create)>(
+      dlsym(RTLD_NEXT, "pthread_create"));
+  int n = n_refused_threads;
+  while (n > 0 && !n_refused_threads.compare_exchange_weak(n, n - 1))
+    ;
+  return n > 0 ? EAGAIN : real(id, attr, run, arg);
+}
+
 namespace {
+
+constexpr int kAll = 1 << 30;
 
 // A job that does what it is told.
 struct TestJob {
@@ -49,101 +72,221 @@ private:
   int n_came_ = 0;
 };
 
-using PoolPtr = std::unique_ptr<pool, decltype(&pool_free)>;
-
-TEST(PoolTest, ALaneWhoseJobsHangLeavesAThreadToTheOthers) {
-  PoolPtr p(pool_new(3, 2), pool_free);
-  Gate gate, other;
-  other.Open();
-  std::vector<std::unique_ptr<TestJob>> stuck;
-  TestJob free_job([&] { other.Pass(); });
-  ASSERT_EQ(pool_start(p.get()), 0);
-  for (int i = 0; i < 10; i++) {
-    stuck.push_back(std::make_unique<TestJob>([&] { gate.Pass(); }));
-    pool_submit(p.get(), 0, &stuck.back()->base);
+class PoolTest : public testing::Test {
+protected:
+  void TearDown() override {
+    n_refused_threads = 0;
+    gate_.Open();
+    if (pool_)
+      pool_stop(pool_.get());
   }
-  gate.AwaitCame(2);
 
-  pool_submit(p.get(), 1, &free_job.base);
+  void Make(unsigned n_lanes, unsigned n_shared, int idle_ms = 60000) {
+    pool_options options = {n_lanes, n_shared, idle_ms};
+    pool_.reset(pool_new(&options));
+    ASSERT_TRUE(pool_);
+  }
 
-  other.AwaitCame(1);
-  gate.Open();
-  pool_stop(p.get());
+  void Start(unsigned n_lanes, unsigned n_shared, int idle_ms = 60000) {
+    Make(n_lanes, n_shared, idle_ms);
+    ASSERT_EQ(pool_start(pool_.get()), 0);
+  }
+
+  void Submit(unsigned lane, std::function<void()> run) {
+    jobs_.push_back(std::make_unique<TestJob>(std::move(run)));
+    pool_submit(pool_.get(), lane, &jobs_.back()->base);
+  }
+
+  // Jobs that hang until the test is over.
+  void SubmitHanging(unsigned lane, int n) {
+    for (int i = 0; i < n; i++)
+      Submit(lane, [this] { gate_.Pass(); });
+  }
+
+  // Waits for what hangs, of which there is to be no more than that.
+  void ExpectHanging(unsigned n) {
+    gate_.AwaitCame(int(n));
+    EXPECT_EQ(pool_n_threads(pool_.get()), n);
+  }
+
+  // One that lives until the pool has stopped.
+  Gate &NewGate(bool open) {
+    gates_.emplace_back();
+    if (open)
+      gates_.back().Open();
+    return gates_.back();
+  }
+
+  void ExpectRuns(unsigned lane) {
+    Gate &ran = NewGate(true);
+    Submit(lane, [&ran] { ran.Pass(); });
+    ran.AwaitCame(1);
+  }
+
+  struct Free {
+    void operator()(pool *p) const { pool_free(p); }
+  };
+  std::unique_ptr<pool, Free> pool_;
+  std::vector<std::unique_ptr<TestJob>> jobs_;
+  std::deque<Gate> gates_;
+  Gate gate_;
+};
+
+TEST_F(PoolTest, HoweverManyLanesHangEachOtherOneRuns) {
+  constexpr unsigned kLanes = 40, kShared = 4;
+  Start(kLanes, kShared);
+  for (unsigned lane = 0; lane + 1 < kLanes; lane++) {
+    SubmitHanging(lane, 10);
+    ExpectRuns(lane + 1);
+    ExpectRuns(kLanes - 1);
+  }
+  EXPECT_LE(pool_n_threads(pool_.get()), kLanes + kShared);
 }
 
-TEST(PoolTest, TheLastLaneHasAThreadHoweverManyOthersHang) {
-  PoolPtr p(pool_new(4, 4), pool_free);
-  Gate gate, other;
-  other.Open();
-  std::vector<std::unique_ptr<TestJob>> stuck;
-  TestJob free_job([&] { other.Pass(); });
-  ASSERT_EQ(pool_start(p.get()), 0);
-  for (unsigned i = 0; i < 12; i++) {
-    stuck.push_back(std::make_unique<TestJob>([&] { gate.Pass(); }));
-    pool_submit(p.get(), i % 3, &stuck.back()->base);
-  }
-  gate.AwaitCame(3);
-
-  pool_submit(p.get(), 3, &free_job.base);
-
-  other.AwaitCame(1);
-  gate.Open();
-  pool_stop(p.get());
+TEST_F(PoolTest, ALaneThatHangsLeavesHalfOfTheSharedThreads) {
+  Start(3, 8);
+  SubmitHanging(0, 20);
+  ExpectHanging(5); // its own and four
+  SubmitHanging(1, 20);
+  ExpectHanging(5 + 3); // its own and half of what was left
+  SubmitHanging(2, 20);
+  ExpectHanging(5 + 3 + 2);
 }
 
-TEST(PoolTest, AnOnlyLaneHasAllThreads) {
-  PoolPtr p(pool_new(3, 1), pool_free);
-  Gate gate;
-  std::vector<std::unique_ptr<TestJob>> jobs;
-  ASSERT_EQ(pool_start(p.get()), 0);
-  for (int i = 0; i < 3; i++) {
-    jobs.push_back(std::make_unique<TestJob>([&] { gate.Pass(); }));
-    pool_submit(p.get(), 0, &jobs.back()->base);
-  }
-  gate.AwaitCame(3);
-  gate.Open();
-  pool_stop(p.get());
+TEST_F(PoolTest, ALaneThatIsSetApartHasItsOwnThreadsAndNoOthers) {
+  Make(2, 8);
+  pool_set_apart(pool_.get(), 1, 2);
+  ASSERT_EQ(pool_start(pool_.get()), 0);
+  SubmitHanging(1, 20);
+  ExpectHanging(2);
+  SubmitHanging(0, 20);
+  ExpectHanging(2 + 5);
 }
 
-TEST(PoolTest, AStopAbandonsWhatCanBeAndRunsTheRest) {
-  PoolPtr p(pool_new(2, 1), pool_free); // not started: all is queued
+TEST_F(PoolTest, ALaneThatIsSetApartRunsHoweverManyOthersHang) {
+  Make(4, 4);
+  pool_set_apart(pool_.get(), 3, 1);
+  ASSERT_EQ(pool_start(pool_.get()), 0);
+  for (unsigned lane = 0; lane < 3; lane++)
+    SubmitHanging(lane, 20);
+  ExpectRuns(3);
+}
+
+TEST_F(PoolTest, ThreadsEndWhenTheyHaveNothingToDoButForOne) {
+  Start(3, 8, 1);
+  for (int round = 0; round < 20; round++) {
+    Gate &gate = NewGate(false);
+    for (unsigned lane : {0u, 1u, 2u, 2u})
+      Submit(lane, [&gate] { gate.Pass(); });
+    gate.AwaitCame(4);
+    gate.Open();
+    while (pool_n_threads(pool_.get()) > 1)
+      std::this_thread::yield();
+  }
+}
+
+TEST_F(PoolTest, WithoutAnyThreadThereIsNoStart) {
+  Make(3, 8);
+  n_refused_threads = kAll;
+  EXPECT_EQ(pool_start(pool_.get()), -EAGAIN);
+}
+
+TEST_F(PoolTest, AJobForWhichNoThreadCanBeMadeIsRunByOneThatIsThere) {
+  Start(3, 8);
+  n_refused_threads = kAll;
+  Gate &ran = NewGate(true);
+  SubmitHanging(0, 1);
+  for (unsigned lane = 0; lane < 3; lane++)
+    Submit(lane, [&ran] { ran.Pass(); });
+  ExpectHanging(1);
+  gate_.Open();
+  ran.AwaitCame(3);
+}
+
+TEST_F(PoolTest, OnceThreadsCanBeMadeAgainTheNextSubmitMakesWhatWasMissing) {
+  Start(4, 8);
+  SubmitHanging(0, 1);
+  ExpectHanging(1);
+  n_refused_threads = kAll;
+  Gate &ran = NewGate(true);
+  for (unsigned lane = 1; lane < 3; lane++)
+    Submit(lane, [&ran] { ran.Pass(); });
+  ExpectHanging(1);
+  n_refused_threads = 0;
+  Submit(3, [&ran] { ran.Pass(); });
+  ran.AwaitCame(3);
+}
+
+TEST_F(PoolTest, LanesTakeTurnsWhereThereIsOneThread) {
+  Start(3, 0);
+  n_refused_threads = kAll;
+  Gate &done = NewGate(true);
+  std::vector<int> order; // one thread: no lock is needed
+  SubmitHanging(0, 1);
+  ExpectHanging(1);
+  for (int lane : {1, 1, 2, 2})
+    Submit(unsigned(lane), [&order, &done, lane] {
+      order.push_back(lane);
+      done.Pass();
+    });
+  gate_.Open();
+  done.AwaitCame(4);
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 1, 2}));
+}
+
+TEST_F(PoolTest, AStopAbandonsWhatCanBeAndRunsTheRest) {
+  Make(1, 1); // not started: all is queued
   int n_run = 0, n_abandoned = 0;
   TestJob fill([&] { n_run += 100; }, [&] { n_abandoned++; });
   TestJob task([&] { n_run++; });
-  pool_submit(p.get(), 0, &fill.base);
-  pool_submit(p.get(), 0, &task.base);
+  pool_submit(pool_.get(), 0, &fill.base);
+  pool_submit(pool_.get(), 0, &task.base);
 
-  pool_stop(p.get());
+  pool_stop(pool_.get());
 
   EXPECT_EQ(n_run, 1);
   EXPECT_EQ(n_abandoned, 1);
 }
 
-TEST(PoolTest, LanesTakeTurns) {
-  PoolPtr p(pool_new(1, 3), pool_free);
-  Gate gate, done;
-  done.Open();
-  std::vector<int> order; // one thread: no lock is needed
-  std::vector<std::unique_ptr<TestJob>> jobs;
-  ASSERT_EQ(pool_start(p.get()), 0);
-  TestJob blocker([&] { gate.Pass(); });
-  pool_submit(p.get(), 0, &blocker.base);
-  gate.AwaitCame(1);
-  for (int lane : {1, 1, 2, 2})
-    jobs.push_back(std::make_unique<TestJob>([&order, &done, lane] {
-      order.push_back(lane);
-      done.Pass();
-    }));
-  pool_submit(p.get(), 1, &jobs[0]->base);
-  pool_submit(p.get(), 1, &jobs[1]->base);
-  pool_submit(p.get(), 2, &jobs[2]->base);
-  pool_submit(p.get(), 2, &jobs[3]->base);
-
-  gate.Open();
-
-  done.AwaitCame(4);
-  EXPECT_EQ(order, (std::vector<int>{1, 2, 1, 2}));
-  pool_stop(p.get());
+// Threads come and go, and sometimes cannot be made, while others submit.
+TEST_F(PoolTest, EachJobIsRunOnceOrAbandonedOnce) {
+  constexpr unsigned kLanes = 12, kSubmitters = 3, kRounds = 30;
+  constexpr int kJobs = 100;
+  for (unsigned round = 0; round < kRounds; round++) {
+    Make(kLanes, 4, int(round % 2));
+    pool_set_apart(pool_.get(), kLanes - 1, 1);
+    ASSERT_EQ(pool_start(pool_.get()), 0);
+    std::vector<std::unique_ptr<TestJob>> jobs;
+    std::vector<std::atomic<int>> n_ended(kSubmitters * kJobs);
+    for (auto &n : n_ended)
+      jobs.push_back(std::make_unique<TestJob>(
+          [&n] {
+            n++;
+            std::this_thread::yield();
+          },
+          [&n] { n++; }));
+    std::vector<std::thread> submitters;
+    Gate &start = NewGate(false);
+    for (unsigned s = 0; s < kSubmitters; s++)
+      submitters.emplace_back([&, s] {
+        std::mt19937 random(round * kSubmitters + s);
+        start.Pass();
+        for (int i = 0; i < kJobs; i++) {
+          if (random() % 8 == 0)
+            n_refused_threads = int(random() % 3);
+          pool_submit(pool_.get(), random() % kLanes,
+                      &jobs[s * kJobs + unsigned(i)]->base);
+        }
+      });
+    start.AwaitCame(int(kSubmitters)); // they can all be made
+    start.Open();
+    for (auto &submitter : submitters)
+      submitter.join();
+    n_refused_threads = 0;
+    pool_stop(pool_.get());
+    for (auto &n : n_ended)
+      ASSERT_EQ(n, 1);
+  }
 }
 
 } // namespace
