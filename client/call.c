@@ -337,20 +337,26 @@ static void call_count(struct cachet_request *r, uint64_t first,
 }
 
 /* In a daemon's memory what a read waits for is pinned until it is copied: then
- * it is there when the answer comes.  Returns how many pages that is done for.
+ * it is there when the answer comes.  Returns how many pages to ask for.
  * (Elsewhere their bytes come with the answer, and a pin would cost everybody
- * a new epoch if the page were invalidated meanwhile.) */
+ * a new epoch if the page were invalidated meanwhile.)
+ *
+ * Where maps and other reads hold the range slots, a blocking read has the
+ * cursor's slot for itself until it ends.  An asynchronous one goes without a
+ * pin: what was evicted again when its answer comes is asked for once more. */
 static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
                                 uint64_t count) {
   struct epoch *e = r->epoch;
   if (count > e->view.table->range_capacity)
     count = e->view.table->range_capacity;
   r->job_slot = attempt_range_slot(r, count);
-  if (r->job_slot == NO_SLOT) { /* maps hold them all */
-    r->job_slot = PIN_SLOT_CURSOR;
+  if (r->job_slot == NO_SLOT && r->blocking) {
+    handle_drop_cursor(r->c);
+    r->job_slot = PIN_SLOT_CURSOR; /* H2 */
     count = 1;
   }
-  view_pin(&e->view, r->job_slot, page, (uint32_t)count);
+  if (r->job_slot != NO_SLOT)
+    view_pin(&e->view, r->job_slot, page, (uint32_t)count);
   return count;
 }
 

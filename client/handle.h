@@ -7,7 +7,11 @@
  *   H1  Bit i of `free_slices` is set if and only if slices[i] is not in use,
  *       and then page slot i of every epoch's pin table is 0.
  *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
- *       of the current epoch pins.  While the handle waits it is NO_PAGE.
+ *       of the current epoch pins.  Nothing but handle_look() stores a page
+ *       there, and nothing but handle_drop_cursor() takes one away.  A request
+ *       that uses the slot drops the cursor first, and leaves the slot 0 before
+ *       any other call can use it: at the end of its step, or, for a blocking
+ *       one, of its wait.  So an asynchronous request never waits with it.
  *   H3  One page's slice refers to the handle's present epoch for nothing; any
  *       other, and any once the handle has left its epoch, by a counted
  *       reference.  A free place has `own` set, so that a hit finds it ready.

@@ -25,12 +25,14 @@ struct FakeImage {
   uint32_t max_ranges = 1024, max_requests = 64, max_message = 65536;
   uint64_t max_read = 16 << 20;
   uint32_t version = 1;
+  bool share = false;
 };
 
 struct Request {
   uint64_t id = 0;
   Cachet__Wire__Message__BodyCase body = CACHET__WIRE__MESSAGE__BODY__NOT_SET;
   uint64_t epoch = 0;
+  bool in_place = false;
   std::vector<std::pair<uint64_t, uint64_t>> ranges;
 };
 
@@ -60,6 +62,7 @@ public:
     out->body = m->body_case;
     if (m->body_case == CACHET__WIRE__MESSAGE__BODY_READ) {
       out->epoch = m->read->epoch;
+      out->in_place = m->read->in_place;
       for (size_t i = 0; i < m->read->n_ranges; i++)
         out->ranges.emplace_back(m->read->ranges[i]->offset,
                                  m->read->ranges[i]->length);
@@ -69,6 +72,25 @@ public:
                                m->invalidate->range->length);
     cachet__wire__message__free_unpacked(m, nullptr);
     return true;
+  }
+
+  // With descriptors on its first byte.
+  void SendFds(const wire_message &msg, const std::vector<int> &fds) {
+    std::vector<uint8_t> out(frame_packed_len(&msg));
+    frame_pack(&msg, 0, out.data());
+    std::vector<char> control(CMSG_SPACE(fds.size() * sizeof(int)));
+    iovec bytes = {out.data(), out.size()};
+    msghdr h = {};
+    h.msg_iov = &bytes;
+    h.msg_iovlen = 1;
+    h.msg_control = control.data();
+    h.msg_controllen = control.size();
+    cmsghdr *c = CMSG_FIRSTHDR(&h);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+    memcpy(CMSG_DATA(c), fds.data(), fds.size() * sizeof(int));
+    EXPECT_EQ(sendmsg(fd_, &h, MSG_NOSIGNAL), ssize_t(out.size()));
   }
 
   void Send(const wire_message &msg, const void *payload = nullptr,
@@ -124,6 +146,7 @@ public:
     w.max_ranges = image->max_ranges;
     w.max_read = image->max_read;
     w.max_requests = image->max_requests;
+    w.share = image->share;
     wire_message m = CACHET__WIRE__MESSAGE__INIT;
     m.id = id;
     m.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
@@ -218,6 +241,22 @@ public:
     m.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
     m.data = &d;
     Send(m, payload, len);
+  }
+
+  // A piece that is in the memory that the client has attached.
+  void Resident(uint64_t id, uint64_t epoch, uint32_t range, uint64_t offset,
+                bool last, uint64_t len) {
+    Cachet__Wire__Data d = CACHET__WIRE__DATA__INIT;
+    d.epoch = epoch;
+    d.range = range;
+    d.offset = offset;
+    d.last = last;
+    d.resident = len;
+    wire_message m = CACHET__WIRE__MESSAGE__INIT;
+    m.id = id;
+    m.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
+    m.data = &d;
+    Send(m);
   }
 
   // Answers a Read as a daemon should, in pieces of `piece` bytes.
