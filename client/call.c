@@ -190,7 +190,7 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
   if (!r->renews && (status = attempt_reserve(r)) != CACHET_OK)
     return status;
   r->epoch = epoch_ref(c->epoch);
-  r->mark = store_mark(c->store);
+  r->mark = mirror_mark(r->epoch->mirror);
   r->pos = 0;
   r->single_until = 0;
   if (r->renews) {
@@ -414,13 +414,13 @@ static enum cachet_status call_restart(struct cachet_request *r) {
   return attempt_begin(r);
 }
 
-/* Whether what the walk has brought together is not to be handed out.  What is
- * copied is looked at again at its end; what is pinned cannot change. */
+/* Whether what the walk has brought together is not to be handed out.  Pins do
+ * not help against that: they keep the pages that were there, and those that
+ * were not come in later. */
 static bool call_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
     return !handle_is_present(r->c, r->epoch);
-  return r->copy && r->total &&
-         handle_is_torn(r->c, r->epoch, r->mark, r->start, r->total);
+  return r->total && handle_is_torn(r->epoch, r->mark, r->start, r->total);
 }
 
 /* How the job went, for the page that the walk has come to.  The error of a job
@@ -475,7 +475,7 @@ enum cachet_status call_run(struct cachet_request *r, const struct epoch *epoch,
   r->deadline = clock_deadline(c->options.request_timeout_ms);
   enum cachet_status status = call_begin(r);
   if (status == CACHET_OK) {
-    if (r->epoch == epoch) {
+    if (skip && r->epoch == epoch) {
       r->pos = skip;
       r->mark = mark;
       r->next_count = (r->start + skip) >> shift_of(r);

@@ -10,7 +10,8 @@
  * An attempt reads from one epoch, to which it holds a reference.  When the
  * image changes meanwhile it starts over in the new one, CALL_MAX_ATTEMPTS
  * times at most: no bytes of two epochs are ever put together, nor of before
- * and after an invalidation of them, as far as it is known here.
+ * and after an invalidation of them.  The mirror's log of invalidations tells
+ * (cache/invalidation_log.h), also a reader of a daemon's memory.
  *
  * A load or a map goes without copying as long as what it walks over is
  * resident, pinned; a page that was read but could not stay makes it a private
@@ -50,7 +51,7 @@ struct cachet_request {
   uint64_t start;      /* of the bytes */
   uint64_t total;      /* how many, cut at the image's end */
   uint64_t pos;        /* how many are there */
-  uint64_t mark;       /* of the store, from before the first look */
+  uint64_t mark;       /* of the epoch's mirror, from before the first look */
   uint64_t next_count; /* pages before this are in hits and misses */
   /* A job that had other pages too failed: pages before this are asked for one
    * by one, since an error belongs to its page. */

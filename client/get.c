@@ -47,11 +47,14 @@ static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
 /* For a handle that was entered; `len` is not 0. */
 static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
-  uint64_t done = 0, mark = store_mark(c->store);
+  uint64_t done = 0, mark = 0;
   if (addr < c->size && len <= c->size - addr && handle_is_trusted(c)) {
-    handle_look_for_mark(c, addr >> c->shift, (addr + len - 1) >> c->shift);
+    uint64_t first = addr >> c->shift, last = (addr + len - 1) >> c->shift;
+    handle_look_for_mark(c, first, last);
+    if (first != last)
+      mark = mirror_mark(c->epoch->mirror);
     done = read_warm(c, addr, buf, len);
-    if (done == len && !handle_is_torn(c, c->epoch, mark, addr, len))
+    if (done == len && !handle_is_torn(c->epoch, mark, addr, len))
       return CACHET_OK;
     if (done == len)
       done = 0; /* once more */

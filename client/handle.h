@@ -161,15 +161,16 @@ static inline void handle_look_for_mark(cachet *c, uint64_t first,
 /* Takes the image's present epoch if the handle's is over. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
 
-/* Whether bytes that were copied out of `e` since `mark` are perhaps not of one
- * time: they are of several pages, and there was a change meanwhile. */
-static inline bool handle_is_torn(const cachet *c, const struct epoch *e,
-                                  uint64_t mark, uint64_t start, uint64_t len) {
+/* Whether bytes that were looked up in `e` since `mark`, of its mirror, are
+ * perhaps not of one time: they are of several pages, and there was a change
+ * meanwhile. */
+static inline bool handle_is_torn(const struct epoch *e, uint64_t mark,
+                                  uint64_t start, uint64_t len) {
   unsigned shift = e->mirror->page_shift;
   uint64_t first = start >> shift, last = (start + len - 1) >> shift;
   return first != last &&
          (mirror_is_retired(e->mirror) ||
-          store_dropped_since(c->store, mark, first, last - first + 1));
+          mirror_dropped_since(e->mirror, mark, first, last - first + 1));
 }
 
 static inline struct epoch *epoch_ref(struct epoch *e) {

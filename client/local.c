@@ -177,7 +177,7 @@ static void local_refresh(struct backend *b) {
 static enum cachet_status local_invalidate(struct backend *b, uint64_t first,
                                            uint64_t count,
                                            struct cachet_error *err) {
-  int r = store_invalidate(b->store, first, count);
+  int r = image_invalidate(b->store->image, first, count);
   if (r < 0)
     return error_set(err, error_from_errno(-r), -r,
                      "image \"%.100s\": invalidate", b->store->name);

@@ -20,7 +20,8 @@
  *       otherwise.  When it becomes READY everything cached is dropped, also
  *       what a handle that this one is a copy of had cached.
  *   R5  Bytes are installed only if the image's generation is the one read
- *       before they were asked for.
+ *       before they were asked for.  A Read that was sent for somebody else is
+ *       joined only if none of its pages was invalidated since.
  *   R6  Where the daemon shares its memory (`attachment`), pages are read there
  *       and only those that are not resident are asked for, in place: the pins
  *       of who asks keep them.  Nothing is installed here, R4 and notices do
@@ -50,6 +51,7 @@ struct exchange {
 
   /* a Read */
   uint64_t epoch, generation; /* when it was sent */
+  uint64_t mark;              /* of the mirror, likewise */
   struct {
     uint64_t offset, len;
   } ranges[FETCH_MAX_PAGES];
@@ -163,8 +165,9 @@ void exchange_answered(struct remote *r, struct exchange *x,
 struct exchange *remote_read_new(struct remote *r, struct mirror *m,
                                  uint64_t first, uint32_t count);
 
-/* A Read without an owner that is bringing `page` already, and began after the
- * last invalidation: a prefetch, mostly.  NULL: there is none. */
+/* A Read without an owner that is bringing `page` already, a prefetch mostly,
+ * and of whose pages none was invalidated since it was sent: what it brings may
+ * be older than that.  NULL: there is none. */
 struct exchange *remote_read_underway(const struct remote *r,
                                       const struct mirror *m, uint64_t page);
 

@@ -27,7 +27,7 @@ int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len) {
     end = UINT64_MAX;
   uint64_t first = offset >> shift;
   unpin(r);
-  return store_invalidate(s, first, ((end - 1) >> shift) - first + 1);
+  return image_invalidate(s->image, first, ((end - 1) >> shift) - first + 1);
 }
 
 void remote_notice_failed(struct remote *r, int e) {

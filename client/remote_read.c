@@ -2,9 +2,9 @@
  * of its bytes.
  *
  * Kept here, see remote_impl.h: R3, that each piece is the next one of what was
- * asked for; R5, that bytes are installed only in the generation in which they
- * were asked for; of R6, that an attached handle asks for pages in place and
- * installs nothing.
+ * asked for; R5, that nobody gets bytes from before an invalidation that was
+ * over when he asked; of R6, that an attached handle asks for pages in place
+ * and installs nothing.
  *
  * A Read's pages lie in `bytes` in the order of its ranges; `place` says which
  * is where, and NO_PLACE which are not there: they were resident when it was
@@ -61,15 +61,25 @@ struct exchange *remote_read_new(struct remote *r, struct mirror *m,
   return x;
 }
 
+/* Of all its pages: who joins it takes bytes of any of them. */
+static bool read_is_fresh(const struct exchange *x) {
+  const struct job *j = &x->job;
+  return !mirror_dropped_since(j->mirror, x->mark, j->first, j->count);
+}
+
+static bool read_brings(const struct exchange *x, const struct mirror *m,
+                        uint64_t page) {
+  return x->job.mirror == m && page >= x->job.first &&
+         page - x->job.first < x->job.count &&
+         x->place[page - x->job.first] != NO_PLACE;
+}
+
 struct exchange *remote_read_underway(const struct remote *r,
                                       const struct mirror *m, uint64_t page) {
-  uint64_t generation = image_generation(r->base.store->image);
   struct exchange *x;
   TAILQ_FOREACH(x, &r->sent, link)
-  if (!x->is_command && !exchange_is_owned(x) && x->job.mirror == m &&
-      x->generation == generation && page >= x->job.first &&
-      page - x->job.first < x->job.count &&
-      x->place[page - x->job.first] != NO_PLACE)
+  if (!x->is_command && !exchange_is_owned(x) && read_brings(x, m, page) &&
+      read_is_fresh(x))
     return x;
   return NULL;
 }
@@ -120,6 +130,7 @@ bool remote_read_prepare(struct remote *r, struct exchange *x) {
     return false;
   }
   x->generation = image_generation(img);
+  x->mark = mirror_mark(m);
   x->epoch = m->epoch;
   x->at_range = 0;
   x->at_offset = x->received = 0;

@@ -27,13 +27,7 @@
 extern "C" {
 #endif
 
-enum { STORE_N_PAST = 32, STORE_N_DROPS = 64 };
-
-/* An invalidation, of pages. */
-struct drop {
-  uint64_t first, count;
-  bool is_over;
-};
+enum { STORE_N_PAST = 32 };
 
 struct store {
   struct page_cache *cache;
@@ -50,10 +44,6 @@ struct store {
   uint64_t epoch;              /* the daemon's present one; under lock */
   uint64_t past[STORE_N_PAST]; /* a ring of epochs that were left; under lock */
   unsigned n_past;             /* under lock */
-
-  struct drop drops[STORE_N_DROPS]; /* the last ones, a ring; under lock */
-  uint64_t n_drops;                 /* ever begun; atomic, written under lock */
-  uint64_t n_over; /* the first that is not over yet; likewise */
 };
 
 /* A store over a source of this process, which it owns from here (also on
@@ -89,21 +79,6 @@ int store_set_epoch(struct store *s, uint64_t from, uint64_t size,
  * `epoch` is.  0 or a negative errno. */
 int store_replace_epoch(struct store *s, uint64_t wrong, uint64_t size,
                         uint64_t epoch);
-
-/* Drops pages, as image_invalidate() does, and notes it for those who are
- * reading just then. */
-int store_invalidate(struct store *s, uint64_t first, uint64_t count);
-
-/* Taken before the first look at a page. */
-static inline uint64_t store_mark(const struct store *s) {
-  return __atomic_load_n(&s->n_over, __ATOMIC_ACQUIRE);
-}
-
-/* Whether some of the pages were being invalidated at any time since `mark`:
- * then bytes of two pages may be of different times.  It may also be true when
- * there were more invalidations than are remembered. */
-bool store_dropped_since(struct store *s, uint64_t mark, uint64_t first,
-                         uint64_t count);
 
 #ifdef __cplusplus
 }

@@ -212,4 +212,281 @@ TEST(AttachedTest, ABlockingReadPinsWhatItWaitsForAlsoBesideFourMaps) {
     EXPECT_EQ(memcmp(map.data, &s.v1[map.offset], map.length), 0);
 }
 
+// ---- Invalidations ---------------------------------------------------------
+
+uint64_t WordAt(const std::vector<uint8_t> &bytes, uint64_t addr) {
+  uint64_t word;
+  memcpy(&word, &bytes[addr], sizeof word);
+  return word;
+}
+
+void ExpectWord(cachet *c, uint64_t addr, const std::vector<uint8_t> &bytes) {
+  uint64_t word = 0;
+  ASSERT_EQ(cachet_get_u64ne(c, addr, &word), CACHET_OK) << cachet_errmsg(c);
+  EXPECT_EQ(word, WordAt(bytes, addr));
+}
+
+// A Read that the daemon has got, and answers with what it read then only after
+// an invalidation; what is asked for later gets the new content.
+class OldRead {
+public:
+  Script Serve(Shared &s) {
+    return [this, &s](Peer &p) {
+      Request old, r;
+      p.Receive(&old);
+      n_asked++;
+      asked.Open();
+      if (p.Receive(&r)) {
+        EXPECT_EQ(r.body, CACHET__WIRE__MESSAGE__BODY_INVALIDATE);
+        s.mirror.Invalidate(r.ranges[0].first / kPage,
+                            r.ranges[0].second / kPage);
+        p.Done(r.id);
+      }
+      over.Await();
+      s.Payload(p, old, s.v1);
+      for (; p.Receive(&r); n_asked++)
+        s.Payload(p, r, s.v2);
+    };
+  }
+
+  void Invalidate(cachet *c, uint64_t page) {
+    asked.Await();
+    ASSERT_EQ(cachet_invalidate(c, page * kPage, kPage), CACHET_OK);
+    over.Open();
+  }
+
+  Gate asked, over;
+  std::atomic<int> n_asked{0};
+};
+
+TEST(AttachedTest, ALoadAfterAnInvalidationDoesNotJoinAPrefetchFromBefore) {
+  OldRead old;
+  Shared s([&](Peer &p) { old.Serve(s)(p); });
+  Handle c = s.Open();
+  ASSERT_EQ(cachet_prefetch(c.get(), 40 * kPage, 4 * kPage), CACHET_OK);
+  old.Invalidate(c.get(), 40);
+  ExpectWord(c.get(), 40 * kPage, s.v2);
+}
+
+TEST(AttachedTest, ALoadAfterAnothersInvalidationDoesNotJoinAPrefetchEither) {
+  Gate invalidated;
+  Shared s([&](Peer &p) {
+    Request old, r;
+    p.Receive(&old);
+    s.mirror.Invalidate(40, 1);
+    invalidated.Open();
+    s.Payload(p, old, s.v1);
+    while (p.Receive(&r))
+      s.Payload(p, r, s.v2);
+  });
+  Handle c = s.Open();
+  ASSERT_EQ(cachet_prefetch(c.get(), 40 * kPage, 4 * kPage), CACHET_OK);
+  invalidated.Await();
+  ExpectWord(c.get(), 40 * kPage, s.v2);
+}
+
+TEST(AttachedTest, ALoadAfterAnInvalidationDoesNotJoinWhatWasReadAhead) {
+  Gate missed, invalidated;
+  Shared s([&](Peer &p) {
+    Request r;
+    for (int i = 0; i < 2; i++) { // two misses in a row open a window
+      p.Receive(&r);
+      s.Payload(p, r, s.v1);
+    }
+    p.Receive(&r); // the window: pages 2 to 5
+    EXPECT_EQ(r.ranges[0].first, 2 * kPage);
+    missed.Await();
+    s.mirror.Invalidate(3, 1);
+    invalidated.Open();
+    s.Payload(p, r, s.v1);
+    while (p.Receive(&r))
+      s.Payload(p, r, s.v2);
+  });
+  Handle c = s.Open(0);
+  ExpectWord(c.get(), 0, s.v1);
+  ExpectWord(c.get(), kPage, s.v1);
+  missed.Open();
+  invalidated.Await();
+  ExpectWord(c.get(), 3 * kPage, s.v2);
+}
+
+TEST(AttachedTest, ALoadAfterAnInvalidationDoesNotJoinAReadThatWasCancelled) {
+  OldRead old;
+  Shared s([&](Peer &p) { old.Serve(s)(p); });
+  Handle c = s.Open();
+  Outcome outcome;
+  cachet_request *request;
+  ASSERT_EQ(cachet_load_async(c.get(), 40 * kPage, 0, Outcome::Loaded, &outcome,
+                              &request),
+            CACHET_OK);
+  old.asked.Await();
+  ASSERT_EQ(cachet_cancel(c.get(), request), CACHET_OK);
+  old.Invalidate(c.get(), 40);
+  ExpectWord(c.get(), 40 * kPage, s.v2);
+}
+
+TEST(AttachedTest, AReadOfSeveralPagesJoinsNoReadOfWhichOnePageIsStale) {
+  OldRead old;
+  Shared s([&](Peer &p) { old.Serve(s)(p); });
+  Handle c = s.Open();
+  ASSERT_EQ(cachet_prefetch(c.get(), 40 * kPage, 4 * kPage), CACHET_OK);
+  old.Invalidate(c.get(), 42);
+  std::vector<uint8_t> buf(3 * kPage);
+  ASSERT_EQ(cachet_read(c.get(), 40 * kPage, buf.data(), buf.size()),
+            CACHET_OK);
+  EXPECT_EQ(WordAt(buf, 2 * kPage), WordAt(s.v2, 42 * kPage));
+}
+
+TEST(AttachedTest, ALoadJoinsAReadOfWhichNothingWasInvalidated) {
+  OldRead old;
+  Shared s([&](Peer &p) { old.Serve(s)(p); });
+  Handle c = s.Open();
+  ASSERT_EQ(cachet_prefetch(c.get(), 40 * kPage, 4 * kPage), CACHET_OK);
+  old.Invalidate(c.get(), 44);
+  ExpectWord(c.get(), 40 * kPage, s.v1);
+  EXPECT_EQ(old.n_asked, 1);
+}
+
+// ---- Several pages ---------------------------------------------------------
+
+// Page 10 is there, of version 1.  While page 11 is asked for both are
+// invalidated, and what comes is of version 2.
+enum class How { PAYLOAD, RESIDENT };
+
+class TornTest : public testing::TestWithParam<How> {
+protected:
+  TornTest() : s_([this](Peer &p) { Serve(p); }) {
+    s_.Fill(10, s_.v1);
+    c_ = s_.Open();
+  }
+
+  void Serve(Peer &p) {
+    for (Request r; p.Receive(&r);) {
+      if (n_asked_++ == 0)
+        s_.mirror.Invalidate(10, 2);
+      if (GetParam() == How::RESIDENT &&
+          !s_.mirror.IsStale(r.ranges[0].first / kPage))
+        s_.Resident(p, r, s_.v2);
+      else
+        s_.Payload(p, r, s_.v2);
+    }
+  }
+
+  void ExpectNew(const void *bytes, uint64_t addr, size_t len) {
+    EXPECT_EQ(memcmp(bytes, &s_.v2[addr], len), 0);
+  }
+
+  Shared s_;
+  Handle c_;
+  int n_asked_ = 0;
+};
+
+TEST_P(TornTest, ARead) {
+  uint8_t buf[2 * kPage];
+  ASSERT_EQ(cachet_read(c_.get(), 10 * kPage, buf, sizeof buf), CACHET_OK);
+  ExpectNew(buf, 10 * kPage, sizeof buf);
+}
+
+TEST_P(TornTest, AGetterAcrossTheBoundary) {
+  ExpectWord(c_.get(), 11 * kPage - 4, s_.v2);
+}
+
+TEST_P(TornTest, AString) {
+  char *text = nullptr;
+  ASSERT_EQ(cachet_get_string(c_.get(), 11 * kPage - 50, 100, &text),
+            CACHET_OK);
+  ExpectNew(text, 11 * kPage - 50, 100);
+  free(text);
+}
+
+TEST_P(TornTest, AMap) {
+  cachet_slice s;
+  ASSERT_EQ(cachet_map(c_.get(), 10 * kPage, 2 * kPage, &s), CACHET_OK);
+  ExpectNew(s.data, 10 * kPage, s.length);
+}
+
+TEST_P(TornTest, AMapThatIsACopyFromTheStart) {
+  for (uint64_t page = 12; page < 40; page++)
+    s_.Fill(page, s_.v2);
+  cachet_slice s;
+  ASSERT_EQ(cachet_map(c_.get(), 10 * kPage, 30 * kPage, &s), CACHET_OK);
+  ExpectNew(s.data, 10 * kPage, s.length);
+}
+
+TEST_P(TornTest, AnAsynchronousRead) {
+  uint8_t buf[2 * kPage];
+  Outcome outcome;
+  ASSERT_EQ(cachet_read_async(c_.get(), 10 * kPage, buf, sizeof buf,
+                              Outcome::Read, &outcome, nullptr),
+            CACHET_OK);
+  RunUntil(c_.get(), [&] { return outcome.n > 0; });
+  ASSERT_EQ(outcome.status, CACHET_OK);
+  ExpectNew(buf, 10 * kPage, sizeof buf);
+}
+
+std::string NameOf(const testing::TestParamInfo<How> &how) {
+  return how.param == How::PAYLOAD ? "Payload" : "Resident";
+}
+INSTANTIATE_TEST_SUITE_P(By, TornTest,
+                         testing::Values(How::PAYLOAD, How::RESIDENT), NameOf);
+
+TEST(AttachedTest, AnInvalidationElsewhereStartsNothingOver) {
+  int n_asked = 0;
+  Shared s([&](Peer &p) {
+    for (Request r; p.Receive(&r); n_asked++) {
+      s.mirror.Invalidate(12, 20);
+      s.mirror.Invalidate(0, 10);
+      s.Payload(p, r, s.v2);
+    }
+  });
+  s.Fill(10, s.v1);
+  Handle c = s.Open();
+  std::vector<uint8_t> buf(2 * kPage);
+  ASSERT_EQ(cachet_read(c.get(), 10 * kPage, buf.data(), buf.size()),
+            CACHET_OK);
+  EXPECT_EQ(WordAt(buf, 0), WordAt(s.v1, 10 * kPage));
+  EXPECT_EQ(WordAt(buf, kPage), WordAt(s.v2, 11 * kPage));
+  EXPECT_EQ(n_asked, 1);
+}
+
+// ---- Pages that are stale under a pin --------------------------------------
+
+TEST(AttachedTest, AStalePageIsAskedForWithoutTheCursorOnItAndOnce) {
+  int n_asked = 0;
+  Shared s([&](Peer &p) {
+    for (Request r; p.Receive(&r); n_asked++) {
+      EXPECT_EQ(s.mirror.Pin(PIN_SLOT_CURSOR), 0u);
+      s.Payload(p, r, s.v2);
+    }
+  });
+  s.Fill(5, s.v1);
+  Handle c = s.Open();
+  ExpectPinnedGet(s, c.get(), 5);
+  s.mirror.Invalidate(5, 1);
+  ExpectWord(c.get(), 5 * kPage, s.v2);
+  EXPECT_EQ(n_asked, 1);
+  for (unsigned slot = 0; slot < PIN_N_SLOTS; slot++)
+    EXPECT_EQ(s.mirror.Pin(slot), 0u) << slot;
+}
+
+TEST(AttachedTest, ASliceOfAStalePageIsACopyOfWhatWasAnswered) {
+  int n_asked = 0;
+  Shared s([&](Peer &p) {
+    for (Request r; p.Receive(&r); n_asked++)
+      s.Payload(p, r, s.v2);
+  });
+  s.Fill(5, s.v1);
+  Handle c = s.Open();
+  cachet_slice before, after;
+  ASSERT_EQ(cachet_load(c.get(), 5 * kPage, 1, &before), CACHET_OK);
+  s.mirror.Invalidate(5, 1);
+  ASSERT_EQ(cachet_load(c.get(), 5 * kPage, 1, &after), CACHET_OK);
+  EXPECT_EQ(memcmp(before.data, &s.v1[5 * kPage], kPage), 0);
+  EXPECT_EQ(memcmp(after.data, &s.v2[5 * kPage], kPage), 0);
+  EXPECT_EQ(n_asked, 1);
+  cachet_release(c.get(), &before);
+  for (unsigned slot = 0; slot < PIN_N_SLOTS; slot++)
+    EXPECT_EQ(s.mirror.Pin(slot), 0u) << slot;
+}
+
 } // namespace
