@@ -403,9 +403,12 @@ static void give_way(unsigned n_attempts) {
     nanosleep(&t, NULL);
 }
 
-/* The image has another epoch, or is about to. */
+/* The image has another epoch, or is about to; or what was brought together is
+ * of two times.  In a mirror that is retired it always is: a new attempt there
+ * would end like this one. */
 static enum cachet_status call_restart(struct cachet_request *r) {
   attempt_end(r);
+  r->renews = handle_is_behind(r->c);
   if (++r->n_attempts == CALL_MAX_ATTEMPTS)
     return call_error(r, CACHET_E_CHANGED, 0,
                       "image \"%.100s\" changed %d times during a read",

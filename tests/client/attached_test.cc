@@ -489,4 +489,29 @@ TEST(AttachedTest, ASliceOfAStalePageIsACopyOfWhatWasAnswered) {
     EXPECT_EQ(s.mirror.Pin(slot), 0u) << slot;
 }
 
+// ---- Epochs ----------------------------------------------------------------
+
+TEST(AttachedTest, ACopyOfAnEpochThatIsOverIsNotTriedAgainInItsMemory) {
+  std::unique_ptr<FakeMirror> next;
+  Shared s([&](Peer &p) {
+    for (Request r; p.Receive(&r);)
+      if (r.body == CACHET__WIRE__MESSAGE__BODY_ATTACH)
+        next->Lend(p, r.id);
+  });
+  for (uint64_t page = 10; page < 12; page++)
+    s.Fill(page, s.v1);
+  Handle c = s.Open();
+  ExpectWord(c.get(), 10 * kPage, s.v1);
+  s.daemon.image.epoch++;
+  next = std::make_unique<FakeMirror>(s.daemon.image);
+  for (uint64_t page = 10; page < 12; page++)
+    next->Fill(page, &s.v2[page * kPage]);
+  s.mirror.Retire(); // and its pages are RESIDENT still
+  std::vector<uint8_t> buf(2 * kPage);
+  ASSERT_EQ(cachet_read(c.get(), 10 * kPage, buf.data(), buf.size()), CACHET_OK)
+      << cachet_errmsg(c.get());
+  EXPECT_EQ(memcmp(buf.data(), &s.v2[10 * kPage], buf.size()), 0);
+  EXPECT_EQ(cachet_epoch(c.get()), next->epoch());
+}
+
 } // namespace
