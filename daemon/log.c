@@ -1,20 +1,31 @@
 #include "daemon/log.h"
 
+#include <assert.h>
 #include <ctype.h>
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 /* Lines a peer can cause: so many at once, so many a second from then on. */
 enum { BUCKET_BURST = 20, BUCKET_PER_SECOND = 5 };
 
+enum {
+  LINE_LEN = 1024,       /* at most, with the newline */
+  LINE_TAIL_LEN = 40,    /* of it " lines_dropped=N" and the newline */
+  QUEUE_LEN = 256 << 10, /* bytes of lines that wait to be written */
+};
+
 /* A line is built here and cut at its end: longer ones carry no news. */
 struct line {
-  char bytes[1024];
-  size_t len;
+  char bytes[LINE_LEN];
+  size_t len, most;
 };
 
 static enum log_level threshold = LEVEL_INFO; /* set before threads start */
@@ -25,6 +36,21 @@ static struct {
   struct timespec since; /* when `tokens` was right */
   uint64_t n_dropped;
 } bucket = {.lock = PTHREAD_MUTEX_INITIALIZER, .tokens = BUCKET_BURST};
+
+/* Lines on their way to the thread: a ring.  A line leaves it once it has been
+ * written, so an empty queue is a written log. */
+static struct {
+  pthread_mutex_t lock;  /* a leaf */
+  pthread_cond_t filled; /* or stopping */
+  pthread_cond_t ended;  /* the thread has; by the monotonic clock */
+  pthread_t thread;      /* log_start() and log_stop() only */
+  bool running;          /* guarded by lock, as are the rest */
+  bool stopping;
+  uint64_t n_dropped;
+  size_t head, len;
+  char bytes[QUEUE_LEN];
+} queue = {.lock = PTHREAD_MUTEX_INITIALIZER,
+           .filled = PTHREAD_COND_INITIALIZER};
 
 static const char *const level_names[] = {
     [LEVEL_ERROR] = "error",
@@ -50,7 +76,7 @@ int log_level_parse(const char *name) {
 void log_set_level(enum log_level level) { threshold = level; }
 
 static void line_put(struct line *line, char c) {
-  if (line->len < sizeof line->bytes - 1) /* room for the newline */
+  if (line->len < line->most)
     line->bytes[line->len++] = c;
 }
 
@@ -101,13 +127,41 @@ static void line_field(struct line *line, const struct log_field *field) {
   }
 }
 
+/* Whether standard error is the journal: the variable names the file, because
+ * standard error may have been redirected since it was set. */
+static bool journal_reads(void) {
+  const char *stream = getenv("JOURNAL_STREAM");
+  char ours[48];
+  struct stat st;
+  if (!stream || fstat(STDERR_FILENO, &st) < 0)
+    return false;
+  snprintf(ours, sizeof ours, "%ju:%ju", (uintmax_t)st.st_dev,
+           (uintmax_t)st.st_ino);
+  return strcmp(stream, ours) == 0;
+}
+
+static void line_time(struct line *line) {
+  struct timespec now;
+  struct tm utc;
+  char text[40];
+  clock_gettime(CLOCK_REALTIME, &now);
+  gmtime_r(&now.tv_sec, &utc);
+  size_t len = strftime(text, sizeof text, "time=%Y-%m-%dT%H:%M:%S", &utc);
+  snprintf(text + len, sizeof text - len, ".%03dZ ",
+           (int)(now.tv_nsec / 1000000));
+  line_text(line, text);
+}
+
 static void line_begin(struct line *line, enum log_level level,
                        const char *event) {
   line->len = 0;
-  if (getenv("JOURNAL_STREAM")) {
+  line->most = sizeof line->bytes - LINE_TAIL_LEN;
+  if (journal_reads()) {
     line_put(line, '<');
     line_put(line, level_priorities[level]);
     line_put(line, '>');
+  } else {
+    line_time(line);
   }
   line_text(line, "level=");
   line_text(line, level_names[level]);
@@ -115,11 +169,139 @@ static void line_begin(struct line *line, enum log_level level,
   line_text(line, event);
 }
 
-static void line_end(struct line *line) {
+static void line_fields(struct line *line, const struct log_field *fields) {
+  for (const struct log_field *f = fields; f->key; f++)
+    line_field(line, f);
+}
+
+/* ---- The queue and its thread -------------------------------------------- */
+
+static void queue_put_locked(const char *bytes, size_t len) {
+  size_t at = (queue.head + queue.len) % QUEUE_LEN;
+  size_t first = len < QUEUE_LEN - at ? len : QUEUE_LEN - at;
+  memcpy(queue.bytes + at, bytes, first);
+  memcpy(queue.bytes, bytes + first, len - first);
+  queue.len += len;
+}
+
+/* Copies the oldest line; it stays in the queue. */
+static size_t queue_first_locked(char to[LINE_LEN]) {
+  size_t len = 0;
+  do {
+    assert(len < LINE_LEN && len < queue.len);
+    to[len] = queue.bytes[(queue.head + len) % QUEUE_LEN];
+  } while (to[len++] != '\n');
+  return len;
+}
+
+static void queue_drop_locked(size_t len) {
+  queue.head = (queue.head + len) % QUEUE_LEN;
+  queue.len -= len;
+}
+
+/* Writes it, as long as that takes.  False: it cannot be written. */
+static bool write_all(const char *bytes, size_t len) {
+  struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+  while (len) {
+    ssize_t n = write(STDERR_FILENO, bytes, len);
+    if (n > 0) {
+      bytes += n;
+      len -= (size_t)n;
+    } else if (n < 0 && errno == EAGAIN) {
+      poll(&p, 1, -1); /* another process made it non-blocking for all */
+    } else if (n == 0 || errno != EINTR) {
+      return false;
+    }
+  }
+  return true;
+}
+
+static void *log_thread(void *arg) {
+  char line[LINE_LEN];
+  (void)arg;
+  pthread_mutex_lock(&queue.lock);
+  while (queue.len || !queue.stopping) {
+    if (!queue.len) {
+      pthread_cond_wait(&queue.filled, &queue.lock);
+      continue;
+    }
+    size_t len = queue_first_locked(line);
+    pthread_mutex_unlock(&queue.lock);
+    bool written = write_all(line, len);
+    pthread_mutex_lock(&queue.lock);
+    queue.n_dropped += !written;
+    queue_drop_locked(len);
+  }
+  queue.running = false;
+  pthread_cond_signal(&queue.ended);
+  pthread_mutex_unlock(&queue.lock);
+  return NULL;
+}
+
+int log_start(void) {
+  pthread_condattr_t attr;
+  sigset_t all, before;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&queue.ended, &attr);
+  pthread_condattr_destroy(&attr);
+  queue.stopping = false;
+  queue.running = true;
+  /* Signals are for threads that do not wait. */
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int r = pthread_create(&queue.thread, NULL, log_thread, NULL);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (r)
+    queue.running = false;
+  return -r;
+}
+
+void log_stop(int timeout_ms) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_sec += timeout_ms / 1000;
+  until.tv_nsec += timeout_ms % 1000 * 1000000L;
+  if (until.tv_nsec >= 1000000000L) {
+    until.tv_sec++;
+    until.tv_nsec -= 1000000000L;
+  }
+  pthread_mutex_lock(&queue.lock);
+  queue.stopping = true;
+  pthread_cond_signal(&queue.filled);
+  int r = 0;
+  while (queue.running && r != ETIMEDOUT)
+    r = pthread_cond_timedwait(&queue.ended, &queue.lock, &until);
+  bool ended = !queue.running;
+  pthread_mutex_unlock(&queue.lock);
+  if (ended)
+    pthread_join(queue.thread, NULL);
+  else
+    pthread_detach(queue.thread);
+}
+
+/* Ends the line and hands it over.  `n_dropped` lines before it got no token.
+ */
+static void line_end(struct line *line, uint64_t n_dropped) {
+  line->most = sizeof line->bytes - 1;
+  pthread_mutex_lock(&queue.lock);
+  n_dropped += queue.n_dropped;
+  if (n_dropped)
+    line_field(line, &LOG_NUMBER("lines_dropped", n_dropped));
   line->bytes[line->len++] = '\n';
+  bool queued = queue.running;
+  if (queued && line->len > QUEUE_LEN - queue.len) {
+    queue.n_dropped = n_dropped + 1;
+  } else {
+    queue.n_dropped = 0;
+    if (queued)
+      queue_put_locked(line->bytes, line->len);
+  }
+  pthread_cond_signal(&queue.filled);
+  pthread_mutex_unlock(&queue.lock);
   /* A log that cannot be written has nowhere to say so. */
-  ssize_t n = write(STDERR_FILENO, line->bytes, line->len);
-  (void)n;
+  if (!queued)
+    write_all(line->bytes, line->len);
 }
 
 void log_write(enum log_level level, const char *event,
@@ -128,9 +310,8 @@ void log_write(enum log_level level, const char *event,
     return;
   struct line line;
   line_begin(&line, level, event);
-  for (const struct log_field *f = fields; f->key; f++)
-    line_field(&line, f);
-  line_end(&line);
+  line_fields(&line, fields);
+  line_end(&line, 0);
 }
 
 /* Takes a token.  True if there was one; then `*n_dropped` is how many lines
@@ -164,9 +345,6 @@ void log_peer(enum log_level level, const char *event,
     return;
   struct line line;
   line_begin(&line, level, event);
-  for (const struct log_field *f = fields; f->key; f++)
-    line_field(&line, f);
-  if (n_dropped)
-    line_field(&line, &LOG_NUMBER("lines_dropped", n_dropped));
-  line_end(&line);
+  line_fields(&line, fields);
+  line_end(&line, n_dropped);
 }

@@ -1,10 +1,18 @@
 /* The log: one line of key=value to standard error for each event.
  *
- *     level=info event=ready images=1 listen=unix:/run/cachetd/cachetd.sock
+ *     time=2026-11-25T20:26:09.123Z level=info event=ready images=1
  *
  * Values that hold anything but plain characters are quoted and escaped: they
- * may come from a peer.  Under the journal a line begins with "<N>", its
- * priority.  Any thread; a line is one write(2).
+ * may come from a peer.  Where standard error is the journal, which stamps the
+ * lines itself, a line begins with "<N>", its priority, in place of the time.
+ *
+ * Any thread may log, and none waits for the reader of standard error:
+ *
+ *   G1  From log_start() to log_stop() only the log's own thread writes.  A
+ *       line goes to it through a queue of QUEUE_LEN bytes.
+ *   G2  A line that finds the queue full is dropped, as is one whose write(2)
+ *       fails.  The next line that enters the queue says how many were.
+ *   G3  A line is one write(2), unless standard error takes less.
  *
  * What a peer can cause goes through log_peer(): a token bucket for all such
  * lines together.  The next line that gets through says how many did not. */
@@ -39,6 +47,14 @@ int log_level_parse(const char *name);
 /* What is less urgent than `level` is dropped.  Set before threads start; the
  * default is info. */
 void log_set_level(enum log_level level);
+
+/* Makes the log's thread.  Before it, a line is written by who logs it.  0, or
+ * a negative errno. */
+int log_start(void);
+
+/* Ends the thread when all lines are written, and waits for that at most
+ * `timeout_ms`.  The thread outlives this call if its write(2) does. */
+void log_stop(int timeout_ms);
 
 void log_write(enum log_level level, const char *event,
                const struct log_field *fields);

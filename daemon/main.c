@@ -20,6 +20,9 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
+/* At the end: for the last lines of the log, if nobody reads them. */
+enum { LOG_STOP_MS = 500 };
+
 /* Descriptors: of an image with its mirrors and its file, old and new (the
  * pool's threads open no others); of a worker; of an attachment: a process, a
  * retired epoch's mirror and file, and four on their way. */
@@ -230,10 +233,8 @@ static int say(const char *text) {
   return EXIT_FAILED;
 }
 
-static int run(struct config *config) {
+static int open_and_serve(struct config *config) {
   static struct setup setup; /* too large for a stack */
-  log_set_level(config->log_level);
-  process_init();
   warn_if_root();
   int status = open_images(config, &setup);
   if (status == 0)
@@ -246,6 +247,20 @@ static int run(struct config *config) {
   }
   process_leave_directory();
   return serve(config, &setup);
+}
+
+static int run(struct config *config) {
+  char story[128];
+  log_set_level(config->log_level);
+  process_init();
+  int r = log_start();
+  if (r < 0) {
+    snprintf(story, sizeof story, "start the log's thread: %s", strerror(-r));
+    return fail_start(story);
+  }
+  int status = open_and_serve(config);
+  log_stop(LOG_STOP_MS);
+  return status;
 }
 
 int main(int argc, char *argv[]) {

@@ -324,8 +324,15 @@ static void close_sources(const struct server_config *config) {
     config->images[i].source->ops->close(config->images[i].source);
 }
 
+/* What libevent has to say; by itself it would write to standard error. */
+static void on_libevent_log(int severity, const char *message) {
+  if (severity >= EVENT_LOG_WARN)
+    log_peer_event(LEVEL_WARN, "libevent", LOG_TEXT("message", message));
+}
+
 int server_new(const struct server_config *config, struct server **out,
                char *err, size_t err_len) {
+  event_set_log_callback(on_libevent_log);
   assert(config->n_images > 0 && config->n_workers > 0);
   struct server *s = server_alloc(config);
   if (!s)

@@ -1,15 +1,27 @@
 #include "daemon/log.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
+#include <regex>
 #include <string>
+#include <thread>
 
 namespace {
 
 using testing::HasSubstr;
+using testing::MatchesRegex;
 using testing::Not;
+
+constexpr char kTime[] =
+    "time=[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z ";
 
 class LogTest : public testing::Test {
 protected:
@@ -22,6 +34,13 @@ protected:
     log_write(level, "event", fields);
     return testing::internal::GetCapturedStderr();
   }
+
+  // The line without its time.
+  static std::string WithoutTime(const std::string &line) {
+    EXPECT_TRUE(std::regex_search(line, std::regex(std::string("^") + kTime)))
+        << line;
+    return line.substr(line.find(' ') + 1);
+  }
 };
 
 TEST_F(LogTest, ALineIsKeysAndValues) {
@@ -29,12 +48,12 @@ TEST_F(LogTest, ALineIsKeysAndValues) {
       {"text", "a", 0}, {"number", nullptr, -7}, {nullptr, nullptr, 0}};
   testing::internal::CaptureStderr();
   log_write(LEVEL_WARN, "odd", fields);
-  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+  EXPECT_EQ(WithoutTime(testing::internal::GetCapturedStderr()),
             "level=warn event=odd text=a number=-7\n");
 }
 
 TEST_F(LogTest, AHostileValueCannotMakeALineOfItsOwn) {
-  EXPECT_EQ(Write(LEVEL_INFO, "a\nlevel=error \"x\\\x1b\xff"),
+  EXPECT_EQ(WithoutTime(Write(LEVEL_INFO, "a\nlevel=error \"x\\\x1b\xff")),
             "level=info event=event "
             "key=\"a\\x0alevel=error \\\"x\\\\\\x1b\\xff\"\n");
 }
@@ -55,10 +74,37 @@ TEST_F(LogTest, WhatIsLessUrgentThanTheLevelIsDropped) {
   EXPECT_NE(Write(LEVEL_ERROR, "x"), "");
 }
 
-TEST_F(LogTest, UnderTheJournalALineHasAPriority) {
-  setenv("JOURNAL_STREAM", "8:1", 1);
-  EXPECT_EQ(Write(LEVEL_ERROR, "x").substr(0, 3), "<3>");
-  EXPECT_EQ(Write(LEVEL_INFO, "x").substr(0, 3), "<6>");
+TEST_F(LogTest, ALineSaysWhenItWasWritten) {
+  time_t before = time(nullptr);
+  std::string line = Write(LEVEL_INFO, "x");
+  tm utc = {};
+  ASSERT_NE(strptime(line.c_str(), "time=%Y-%m-%dT%H:%M:%S.", &utc), nullptr);
+  EXPECT_GE(timegm(&utc), before);
+  EXPECT_LE(timegm(&utc), time(nullptr));
+}
+
+// What JOURNAL_STREAM is where descriptor 2 is the journal.
+std::string JournalIsStderr() {
+  struct stat st;
+  fstat(2, &st);
+  return std::to_string(st.st_dev) + ":" + std::to_string(st.st_ino);
+}
+
+TEST_F(LogTest, UnderTheJournalALineHasAPriorityAndNoTime) {
+  for (auto [level, prefix] :
+       {std::pair{LEVEL_ERROR, "<3>level="}, {LEVEL_INFO, "<6>level="}}) {
+    const log_field fields[] = {{"key", "x", 0}, {nullptr, nullptr, 0}};
+    testing::internal::CaptureStderr();
+    setenv("JOURNAL_STREAM", JournalIsStderr().c_str(), 1);
+    log_write(level, "event", fields);
+    EXPECT_EQ(testing::internal::GetCapturedStderr().substr(0, 9), prefix);
+  }
+  unsetenv("JOURNAL_STREAM");
+}
+
+TEST_F(LogTest, AJournalThatIsNotStandardErrorDoesNotCount) {
+  setenv("JOURNAL_STREAM", "8:1", 1); // inherited, and redirected since
+  EXPECT_EQ(Write(LEVEL_INFO, "x").substr(0, 5), "time=");
   unsetenv("JOURNAL_STREAM");
 }
 
@@ -69,6 +115,121 @@ TEST_F(LogTest, LinesThatAPeerCanCauseAreFew) {
     log_peer(LEVEL_WARN, "noise", fields);
   std::string lines = testing::internal::GetCapturedStderr();
   EXPECT_LT(std::count(lines.begin(), lines.end(), '\n'), 1000);
+}
+
+// ---- The log's thread -------------------------------------------------------
+
+// Standard error is a pipe that holds 4 KiB, and the log's thread runs.
+class LogThreadTest : public LogTest {
+protected:
+  LogThreadTest() {
+    int fds[2];
+    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
+    reader_ = fds[0];
+    fcntl(fds[1], F_SETPIPE_SZ, 4096);
+    saved_ = dup(2);
+    dup2(fds[1], 2);
+    close(fds[1]);
+    signal(SIGPIPE, SIG_IGN); // as the daemon does
+    EXPECT_EQ(log_start(), 0);
+  }
+
+  ~LogThreadTest() override {
+    CloseReader(); // so that the thread ends, whatever the test did
+    Stop();
+    Log(0); // takes what was dropped: the next test begins at none
+    dup2(saved_, 2);
+    close(saved_);
+  }
+
+  void Stop() {
+    if (!stopped_)
+      log_stop(30000);
+    stopped_ = true;
+  }
+
+  void CloseReader() {
+    if (reader_ >= 0)
+      close(reader_);
+    reader_ = -1;
+  }
+
+  void Log(int n) {
+    const log_field fields[] = {{"n", nullptr, n}, {nullptr, nullptr, 0}};
+    log_write(LEVEL_INFO, "event", fields);
+  }
+
+  // Up to and with the line that has `what`.
+  std::string ReadUpTo(const std::string &what) {
+    std::string all;
+    char c;
+    while (all.empty() || all.back() != '\n' ||
+           all.rfind(what) == std::string::npos) {
+      pollfd p = {reader_, POLLIN, 0};
+      if (poll(&p, 1, 30000) != 1 || read(reader_, &c, 1) != 1)
+        break;
+      all += c;
+    }
+    return all;
+  }
+
+  int reader_, saved_;
+  bool stopped_ = false;
+};
+
+TEST_F(LogThreadTest, AReaderThatHasStoppedStopsNobody) {
+  for (int i = 0; i < 10000; i++) // 600 KB: more than pipe and queue hold
+    Log(i);
+  EXPECT_THAT(ReadUpTo("n=0\n"), HasSubstr("event=event n=0\n"));
+}
+
+TEST_F(LogThreadTest, TheNextLineThatGetsThroughSaysHowManyDidNot) {
+  int n = 0;
+  for (; n < 10000; n++)
+    Log(n);
+  // Once lines are read there is room again.
+  std::string lines, line;
+  do {
+    Log(n++);
+    lines += line = ReadUpTo("\n");
+  } while (line.find("lines_dropped=") == std::string::npos && n < 20000);
+  std::smatch match;
+  ASSERT_TRUE(std::regex_search(
+      line, match, std::regex("n=([0-9]+) lines_dropped=([0-9]+)\n")));
+  int whose = std::stoi(match[1]), dropped = std::stoi(match[2]);
+  EXPECT_GT(dropped, 0);
+  int last = whose - dropped - 1; // the last before the gap
+  EXPECT_THAT(lines, HasSubstr("n=" + std::to_string(last) + "\n"));
+  EXPECT_EQ(lines.find("n=" + std::to_string(last + 1) + "\n"),
+            std::string::npos);
+}
+
+TEST_F(LogThreadTest, AStopWaitsForLinesThatAreRead) {
+  std::string lines;
+  std::thread reader([&] { lines = ReadUpTo("n=999\n"); });
+  for (int i = 0; i < 1000; i++)
+    Log(i);
+  Stop();
+  reader.join();
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1000);
+}
+
+TEST_F(LogThreadTest, AReaderThatIsGoneIsNoReasonToEndOrToWait) {
+  CloseReader();
+  for (int i = 0; i < 10000; i++)
+    Log(i);
+  Stop();
+}
+
+TEST_F(LogThreadTest, ANonBlockingStandardErrorLosesNothing) {
+  fcntl(2, F_SETFL, fcntl(2, F_GETFL) | O_NONBLOCK); // by whoever shares it
+  std::string lines;
+  std::thread reader([&] { lines = ReadUpTo("n=999\n"); });
+  for (int i = 0; i < 1000; i++)
+    Log(i);
+  Stop();
+  reader.join();
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1000);
 }
 
 TEST_F(LogTest, LevelsHaveNames) {

@@ -1,4 +1,5 @@
 // The daemon as a process: how it starts, fails to start, and ends.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
@@ -31,6 +32,15 @@ protected:
     EXPECT_FALSE(daemon.ready()) << message;
     EXPECT_EQ(daemon.Wait(), status) << message;
     EXPECT_THAT(daemon.log(), HasSubstr(message));
+  }
+
+  // For a daemon whose log does not say when it is ready.
+  WireClient ConnectWhenReady(const DaemonProcess &daemon) {
+    WireClient client;
+    while (!client.connected() && daemon.Status("State:")[0] != 'Z')
+      client = WireClient::Unix(socket_);
+    EXPECT_TRUE(client.connected());
+    return client;
   }
 
   TempDir directory_;
@@ -159,10 +169,7 @@ TEST_F(StartTest, StandardDescriptorsThatAreClosedBecomeDevNull) {
     for (int fd = 0; fd < 3; fd++)
       close(fd);
   });
-  WireClient client; // its log says nothing of when it is ready
-  while (!client.connected() && daemon.Status("State:")[0] != 'Z')
-    client = WireClient::Unix(socket_);
-  ASSERT_TRUE(client.connected());
+  WireClient client = ConnectWhenReady(daemon);
   client.Start();
   for (const char *fd : {"fd/0", "fd/1", "fd/2"})
     EXPECT_EQ(daemon.Link(fd), "/dev/null");
@@ -220,6 +227,51 @@ TEST_F(StartTest, ItLeavesItsDirectoryAndStillKnowsRelativePaths) {
   EXPECT_EQ(daemon.Wait(), 0);
   EXPECT_NE(access(socket_.c_str(), F_OK), 0);
   EXPECT_NE(access((socket_ + ".lock").c_str(), F_OK), 0);
+}
+
+// ---- A log that nobody reads ------------------------------------------------
+
+// Standard error is a pipe that is full and that nobody reads.
+void StuckStderr() {
+  static int fds[2]; // the reading end stays open, in the daemon
+  std::string page(4096, 'x');
+  if (pipe(fds) || fcntl(fds[1], F_SETPIPE_SZ, 4096) < 0 ||
+      write(fds[1], page.data(), page.size()) != 4096 || dup2(fds[1], 2) < 0)
+    _exit(1);
+}
+
+TEST_F(StartTest, ALogThatNobodyReadsKeepsNobodyFromBeingServed) {
+  for (const char *level : {"info", "debug"}) {
+    DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_,
+                          "--workers", "2", "--log-level", level},
+                         StuckStderr);
+    WireClient client = ConnectWhenReady(daemon);
+    uint32_t image = client.Start().image;
+    for (int i = 0; i < 16; i++) { // the daemon logs each, on every worker
+      WireClient bad = WireClient::Unix(socket_);
+      bad.SendRaw(std::vector<uint8_t>(64, 0xff));
+      EXPECT_TRUE(bad.AwaitClose());
+    }
+    for (int i = 0; i < 2; i++)
+      EXPECT_EQ(WireClient::Unix(socket_).Start().size, 10000u);
+    EXPECT_EQ(client.Read(image, 0, 10000).bytes, bytes_);
+    daemon.Kill(SIGTERM);
+    EXPECT_EQ(daemon.Wait(), 0);
+  }
+}
+
+TEST_F(StartTest, ALogWhoseReaderIsGoneIsNoReasonToEnd) {
+  DaemonProcess daemon({"--image", image_, "--listen", "unix:" + socket_}, [] {
+    int fds[2];
+    if (pipe(fds) || dup2(fds[1], 2) < 0)
+      _exit(1);
+    close(fds[0]);
+    close(fds[1]);
+  });
+  WireClient client = ConnectWhenReady(daemon);
+  EXPECT_EQ(client.Start().size, 10000u);
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
 }
 
 TEST_F(StartTest, HelpAndVersionFailOnlyIfTheyAreNotWritten) {
