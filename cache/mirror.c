@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -40,6 +42,7 @@ int mirror_memfd(const char *name, size_t len) {
       memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
   if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
     fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  fd = fd_above_std(fd);
   if (fd < 0)
     return -errno;
   if (ftruncate(fd, (off_t)len) < 0 || fchmod(fd, 0400) < 0 ||
@@ -167,7 +170,7 @@ static void close_fd(int fd) {
 static int reopen_read_only(int fd) {
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-  int again = open(path, O_RDONLY | O_CLOEXEC);
+  int again = fd_above_std(open(path, O_RDONLY | O_CLOEXEC));
   return again < 0 ? -errno : again;
 }
 
@@ -182,7 +185,7 @@ int mirror_lend(const struct mirror *m, struct mirror_fds *out) {
   struct mirror_fds fds = {
       .pages = reopen_read_only(m->pages_fd),
       .words = reopen_read_only(m->words_fd),
-      .touched = fcntl(m->touched_fd, F_DUPFD_CLOEXEC, 0),
+      .touched = fcntl(m->touched_fd, F_DUPFD_CLOEXEC, 3),
   };
   int r = 0;
   if (fds.touched < 0)

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -10,12 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "cache/page_cache.h"
 #include "client/backend.h"
 #include "client/error.h"
+#include "client/rights.h"
 
 enum {
   IN_LEN = FRAME_HEADER_LEN + FRAME_MAX_MESSAGE,
@@ -25,7 +29,6 @@ enum {
   HELLO_ID = 1,
   OPEN_ID = 2,
   FIRST_ID = 3,
-  MAX_FDS = 4,      /* on their way to one message */
   MAX_NOTICES = 64, /* that are taken in at once */
 };
 
@@ -45,6 +48,7 @@ struct channel {
 
   enum channel_state state;
   int fd;           /* -1 while DISCONNECTED */
+  struct stat id;   /* of the socket: st_dev and st_ino are nobody else's */
   unsigned address; /* the one that is tried */
   int64_t deadline; /* of the handshake; -1 when READY */
   uint64_t next_id;
@@ -58,10 +62,10 @@ struct channel {
   /* in[in_start..in_end) is not looked at yet */
   uint8_t *in;
   size_t in_start, in_end;
-  int fds[MAX_FDS]; /* came with bytes that were not looked at yet */
-  unsigned n_fds;
-  unsigned n_notices; /* taken in since channel_input() began */
-  bool has_more;      /* it stopped there */
+  bool wants_fds;       /* a message with descriptors was asked for */
+  struct rights rights; /* came with bytes that were not looked at yet */
+  unsigned n_notices;   /* taken in since channel_input() began */
+  bool has_more;        /* it stopped there */
   int64_t heard_at;
   uint32_t payload_left; /* of the frame before */
   uint8_t *payload;      /* where it goes; NULL: nowhere */
@@ -92,23 +96,40 @@ static void channel_move(struct channel *c, enum channel_state to) {
   c->owner.changed(c->owner.arg);
 }
 
-static void close_fds(struct channel *c) {
-  while (c->n_fds)
-    close(c->fds[--c->n_fds]);
+void channel_want_fds(struct channel *c, bool want) {
+  c->wants_fds = want;
+  rights_allow(c->fd, want);
 }
 
-bool channel_take_fds(struct channel *c, int *fds, unsigned n) {
-  if (c->n_fds != n)
-    return false;
-  memcpy(fds, c->fds, n * sizeof *fds);
-  c->n_fds = 0;
-  return true;
+bool channel_has_room_for_fds(const struct channel *c, unsigned n) {
+  int copies[RIGHTS_MAX];
+  unsigned i = 0;
+  assert(n <= RIGHTS_MAX);
+  while (i < n && (copies[i] = fcntl(c->fd, F_DUPFD_CLOEXEC, 3)) >= 0)
+    i++;
+  bool has_room = i == n;
+  while (i > 0)
+    close(copies[--i]);
+  return has_room;
+}
+
+enum channel_fds channel_take_fds(struct channel *c, int *fds, unsigned n) {
+  if (c->rights.cut) {
+    rights_close(&c->rights);
+    return CHANNEL_FDS_LOST;
+  }
+  if (c->rights.n != n)
+    return CHANNEL_FDS_WRONG;
+  memcpy(fds, c->rights.fds, n * sizeof *fds);
+  c->rights.n = 0;
+  return CHANNEL_FDS_HERE;
 }
 
 static void channel_lose(struct channel *c, enum channel_loss loss,
                          const struct cachet_error *why) {
   int fd = c->fd;
-  close_fds(c);
+  rights_close(&c->rights);
+  c->wants_fds = false;
   c->fd = -1;
   c->deadline = -1;
   c->out_start = c->out_end = 0;
@@ -121,7 +142,7 @@ static void channel_lose(struct channel *c, enum channel_loss loss,
    * may be the next connection's. */
   channel_move(c, CHANNEL_DISCONNECTED);
   if (fd >= 0)
-    close(fd);
+    rights_close_socket(fd);
   c->owner.lost(c->owner.arg, loss, why);
 }
 
@@ -258,10 +279,13 @@ static void set_tcp_options(const struct channel *c, int fd) {
 /* Starts to connect to one address: 0, EINPROGRESS or another errno. */
 static int address_connect(struct channel *c, const struct address *a) {
   int family = a->at.ss_family;
-  int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0)
+  int fd = fd_above_std(
+      socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd < 0 || fstat(fd, &c->id) < 0)
     return errno;
-  if (family != AF_UNIX)
+  if (family == AF_UNIX)
+    rights_allow(fd, false);
+  else
     set_tcp_options(c, fd);
   int r = connect(fd, (const struct sockaddr *)&a->at, a->len) ? errno : 0;
   if (r == 0 || r == EINPROGRESS)
@@ -514,39 +538,29 @@ static void channel_parse(struct channel *c) {
   }
 }
 
-/* Like recv(2), and keeps descriptors that come along.  The kernel ends a read
- * before bytes that have descriptors of their own, so those that are here
- * belong to the bytes that were read last. */
-static ssize_t receive_bytes(struct channel *c, void *buf, size_t len) {
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof c->fds)];
-  } control;
-  struct iovec iov = {buf, len};
-  struct msghdr msg = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof control.bytes};
-  ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (n < 0)
+/* Like recv(2), and keeps descriptors that come along.  `*strange`: there were
+ * some that cannot be what was asked for. */
+static ssize_t receive_bytes(struct channel *c, void *buf, size_t len,
+                             bool *strange) {
+  struct rights came;
+  unsigned n_refused;
+  ssize_t n = rights_recv(c->fd, buf, len, &came, &n_refused);
+  *strange = n_refused > 0 || ((came.n > 0 || came.cut) && !c->wants_fds);
+  if (n < 0 || (!came.n && !came.cut))
     return n;
-  for (struct cmsghdr *m = CMSG_FIRSTHDR(&msg); m; m = CMSG_NXTHDR(&msg, m)) {
-    if (m->cmsg_level != SOL_SOCKET || m->cmsg_type != SCM_RIGHTS)
-      continue;
-    close_fds(c); /* of bytes that did not ask for them */
-    c->n_fds = (unsigned)((m->cmsg_len - CMSG_LEN(0)) / sizeof c->fds[0]);
-    memcpy(c->fds, CMSG_DATA(m), c->n_fds * sizeof c->fds[0]);
-  }
+  rights_close(&c->rights); /* of bytes that did not ask for them */
+  c->rights = came;
   return n;
 }
 
 /* Receives once, payload straight to its place.  Like recv(2); `*all` says that
  * there was no more, or descriptors are next, which none but an Attach has
  * coming. */
-static ssize_t channel_receive(struct channel *c, bool *all) {
+static ssize_t channel_receive(struct channel *c, bool *all, bool *strange) {
   bool straight = c->payload_left && c->payload;
   size_t len = straight ? c->payload_left : IN_LEN - c->in_end;
-  ssize_t n = receive_bytes(c, straight ? c->payload : c->in + c->in_end, len);
+  ssize_t n =
+      receive_bytes(c, straight ? c->payload : c->in + c->in_end, len, strange);
   *all = n > 0 && (size_t)n < len;
   if (n > 0 && straight)
     channel_advance(c, (size_t)n);
@@ -568,9 +582,12 @@ void channel_input(struct channel *c) {
     if (all)
       return;
     /* There is room: what is here is less than one message. */
-    ssize_t n = channel_receive(c, &all);
+    bool strange;
+    ssize_t n = channel_receive(c, &all, &strange);
     int e = errno;
-    if (n > 0) {
+    if (strange) {
+      channel_violation(c, "descriptors that nothing had asked for");
+    } else if (n > 0) {
       c->heard_at = clock_now_ms();
       channel_parse(c);
     } else if (n == 0)
@@ -668,17 +685,29 @@ enum cachet_status channel_new(const struct uri *u, bool open_image,
   return status;
 }
 
-void channel_free(struct channel *c) {
-  if (!c)
-    return;
-  close_fds(c);
-  if (c->fd >= 0)
-    close(c->fd);
+static void channel_free_memory(struct channel *c) {
   frame_arena_free(c->arena);
   free(c->image);
   free(c->out);
   free(c->in);
   free(c);
+}
+
+void channel_free(struct channel *c) {
+  if (!c)
+    return;
+  rights_close(&c->rights);
+  if (c->fd >= 0)
+    rights_close_socket(c->fd);
+  channel_free_memory(c);
+}
+
+void channel_abandon(struct channel *c) {
+  struct stat now;
+  if (c->fd >= 0 && fstat(c->fd, &now) == 0 && now.st_dev == c->id.st_dev &&
+      now.st_ino == c->id.st_ino)
+    close(c->fd);
+  channel_free_memory(c);
 }
 
 enum channel_state channel_state(const struct channel *c) { return c->state; }

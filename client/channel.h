@@ -89,6 +89,11 @@ enum cachet_status channel_new(const struct uri *u, bool open_image,
                                struct channel **out, struct cachet_error *err);
 void channel_free(struct channel *c);
 
+/* The same in a forked child, whose connection is the parent's: nothing is sent
+ * or received.  The child's own copy of the socket is closed, if the number
+ * still names it: a child may have closed it, or put another file there. */
+void channel_abandon(struct channel *c);
+
 /* Begins to connect; DISCONNECTED only.  May be lost before it returns.  All
  * of the host's addresses and the handshake share the connect time-out. */
 void channel_start(struct channel *c);
@@ -107,9 +112,21 @@ void channel_progress(struct channel *c);
 /* Sends a message, or keeps it to send; READY only. */
 void channel_send(struct channel *c, const wire_message *msg);
 
-/* Takes the descriptors that came with the message that is being looked at:
- * exactly `n`, which are the caller's then, or none. */
-bool channel_take_fds(struct channel *c, int *fds, unsigned n);
+/* Whether a message that comes with descriptors has been asked for.  While none
+ * has, descriptors are against the protocol.  READY only. */
+void channel_want_fds(struct channel *c, bool want);
+
+/* Whether this process could take `n` descriptors now. */
+bool channel_has_room_for_fds(const struct channel *c, unsigned n);
+
+enum channel_fds {
+  CHANNEL_FDS_HERE,  /* exactly so many, the caller's from here on */
+  CHANNEL_FDS_WRONG, /* others, or none */
+  CHANNEL_FDS_LOST,  /* this process had no room for them */
+};
+
+/* Takes the descriptors that came with the message that is being looked at. */
+enum channel_fds channel_take_fds(struct channel *c, int *fds, unsigned n);
 
 /* Whether so much is unsent that nothing should be added. */
 bool channel_is_full(const struct channel *c);

@@ -8,6 +8,7 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "client/error.h"
 #include "client/store.h"
 
@@ -195,8 +196,9 @@ static enum cachet_status local_copy(struct backend *b, struct backend **out,
 static void local_close(struct backend *b) {
   struct local *l = local_of(b);
   if (store_is_forked(b->store)) {
-    /* The other threads are not here, and what is shared is the parent's. */
-    close(l->fd);
+    /* The other threads are not here, and what is shared is the parent's.  The
+     * eventfd stays open: the number may be another file's by now, and one
+     * eventfd cannot be told from another. */
     free(l);
     return;
   }
@@ -234,7 +236,7 @@ enum cachet_status local_new(struct store *store, struct backend **out,
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
   l->base.ops = &local_ops;
   l->base.store = store;
-  l->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  l->fd = fd_above_std(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (l->fd < 0) {
     int e = errno;
     free(l);

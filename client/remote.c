@@ -136,7 +136,7 @@ static struct job *remote_fetch(struct backend *b, struct mirror *m,
   struct remote *r = remote_of(b);
   const struct attachment *a = b->attachment;
   if (a && a->mirror == m && mirror_is_retired(m) && remote_is_ready(r))
-    remote_attach_begin(r); /* the job ends, as CHANGED, when that is over */
+    remote_attach_renew(r); /* the job ends, as CHANGED, when that is over */
   struct exchange *x =
       r->n_unowned && count ? remote_read_underway(r, m, first) : NULL;
   if (x) {
@@ -315,8 +315,11 @@ static void remote_free(struct remote *r) {
 static void remote_close(struct backend *b) {
   struct remote *r = remote_of(b);
   struct exchange *x;
-  /* In a child, mirrors and store are the parent's. */
-  if (!b->store || !store_is_forked(b->store)) {
+  if (b->store && store_is_forked(b->store)) {
+    /* Mirrors and store are the parent's. */
+    channel_abandon(r->channel);
+    r->channel = NULL;
+  } else {
     while ((x = TAILQ_FIRST(&r->sent)) || (x = TAILQ_FIRST(&r->queue))) {
       exchange_unlink(r, x);
       exchange_free(x);

@@ -209,8 +209,12 @@ void remote_notice_failed(struct remote *r, int e);
 /* Whether the daemon may be asked for its memory: both sides are for it. */
 bool remote_attach_allowed(const struct remote *r);
 
-/* Asks for the mirror of the image's present epoch. */
+/* Asks for the mirror of the image's present epoch, on a new connection.  With
+ * no descriptors left here the handle reads by the socket. */
 void remote_attach_begin(struct remote *r);
+
+/* The same on a connection that has attached, whose mirror is retired. */
+void remote_attach_renew(struct remote *r);
 
 /* The answer, which may be an Error. */
 void remote_attach_answer(struct remote *r, const wire_message *msg);

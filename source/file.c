@@ -13,6 +13,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x80 /* Linux 6.14 */
 #endif
@@ -189,7 +191,7 @@ static int reopen_held(const struct file_source *f, struct source **out) {
   int r = version_of(f->fd, &now);
   if (r < 0 || same_version(&now, &f->version))
     return r;
-  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
   if (fd < 0)
     return -errno;
   return make(f->path, fd, f->how, out);
@@ -245,7 +247,8 @@ static const struct source_ops file_ops = {
 /* -1: the file system cannot, or the path is another file's by now. */
 static int open_direct(const char *path, const struct version *version) {
   struct version now;
-  int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  int fd = fd_above_std(
+      open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (fd >= 0 && (version_of(fd, &now) < 0 || !same_version(&now, version))) {
     close(fd);
     fd = -1;
@@ -296,7 +299,8 @@ static char *absolute(const char *path) {
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out) {
   /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  int fd =
+      fd_above_std(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (fd < 0)
     return -errno;
   char *whole = absolute(path);

@@ -315,6 +315,8 @@ public:
       ;
   }
 
+  int fd() const { return fd_; }
+
   FakeImage *image;
   int n_requests = 0;
 

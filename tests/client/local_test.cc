@@ -385,6 +385,29 @@ TEST(ChangeTest, AFileThatGrewIsFoundLongerByWhoAsksPastItsOldEnd) {
 
 // ---- Fork -------------------------------------------------------------------
 
+TEST(ForkTest, AChildsCloseLeavesWhatTheChildPutInThePlaceOfOurs) {
+  MadeSource source(Content(10 * kPage));
+  int lowest = dup(0);
+  close(lowest);
+  Handle c = source.Make();
+  int behind = dup(0); // the handle's are between the two
+  pid_t pid = fork();
+  if (pid == 0) {
+    int other = open("/dev/null", O_RDONLY);
+    for (int fd = lowest; fd < behind; fd++)
+      dup2(other, fd);
+    cachet_close(c.release());
+    int n_gone = 0;
+    for (int fd = lowest; fd < behind; fd++)
+      n_gone += fcntl(fd, F_GETFD) < 0;
+    _exit(lowest < behind ? n_gone : 100);
+  }
+  close(behind);
+  int status;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(ForkTest, TheChildIsRefusedAndTheParentGoesOn) {
   MadeSource source(Content(10 * kPage));
   Handle c = source.Make();

@@ -385,6 +385,39 @@ TEST(RemoteTest, APrefetchIsJoinedByTheReadThatFollows) {
   EXPECT_EQ(n_reads, 1);
 }
 
+TEST(RemoteTest, AChildsCloseLeavesWhatTheChildPutInThePlaceOfTheSocket) {
+  FakeDaemon d({ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+  int number = cachet_fd(c.get());
+  pid_t pid = fork();
+  if (pid == 0) {
+    int other = open("/dev/null", O_RDONLY);
+    bool ok = dup2(other, number) == number;
+    cachet_close(c.release());
+    _exit(ok && fcntl(number, F_GETFD) >= 0 ? 0 : 1);
+  }
+  int status;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(RemoteTest, AChildsCloseClosesItsOwnCopyOfTheSocketAlone) {
+  FakeDaemon d({ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  int number = cachet_fd(c.get());
+  pid_t pid = fork();
+  if (pid == 0) {
+    cachet_close(c.release());
+    _exit(fcntl(number, F_GETFD) < 0 ? 0 : 1);
+  }
+  int status;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+  ExpectContent(c.get(), d.image.bytes);
+  EXPECT_EQ(d.n_connections, 1);
+}
+
 TEST(RemoteTest, AChildOfForkIsRefusedAndTheParentGoesOn) {
   FakeDaemon d({ServeAll()});
   Handle c = Open(d.Uri(), Options());

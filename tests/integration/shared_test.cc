@@ -548,6 +548,33 @@ protected:
     return setrlimit(__rlimit_resource(which), &limit);
   }
 
+  // Runs `body` as a process; what it exits with.
+  template <typename F> static int InChild(F body) {
+    pid_t pid = fork();
+    if (pid == 0)
+      _exit(body());
+    return Wait(pid);
+  }
+
+  // The limit that leaves `n` descriptors.
+  static int LeaveDescriptors(int n) {
+    int next = dup(0);
+    close(next);
+    rlimit limit;
+    if (next < 0 || getrlimit(RLIMIT_NOFILE, &limit))
+      return -1;
+    limit.rlim_cur = rlim_t(next + n);
+    return setrlimit(RLIMIT_NOFILE, &limit);
+  }
+
+  static bool ReadsWell(cachet *c) {
+    std::vector<uint8_t> buf(100 * kPage);
+    cachet_status status = cachet_read(c, 5 * kPage, buf.data(), buf.size());
+    if (status != CACHET_OK)
+      fprintf(stderr, "read: %d: %s\n", status, cachet_errmsg(c));
+    return status == CACHET_OK && Correct(buf.data(), 5 * kPage, buf.size());
+  }
+
   void TearDown() override {
     EXPECT_TRUE(Eventually([&] { return daemon_->MemfdBytes() <= kBudget; },
                            seconds(1)));
@@ -569,6 +596,90 @@ TEST_F(NarrowPlace, NoRoomInTheAddressSpaceIsReadByTheSocket) {
                       : -1;
       },
       false);
+}
+
+TEST_F(NarrowPlace, FewDescriptorsAreNoFaultOfTheDaemons) {
+  int n_shared = 0, n_open = 0;
+  for (int left = 0; left < 10; left++) {
+    int status = InChild([&] {
+      if (LeaveDescriptors(left))
+        return 100;
+      cachet_options options{};
+      options.struct_size = sizeof options;
+      cachet *c = nullptr;
+      cachet_error err{};
+      std::string uri = "cachet+unix:///disk.img?socket=" + Socket();
+      if (cachet_open(uri.c_str(), &options, &c, &err) != CACHET_OK)
+        return err.code != CACHET_E_PROTO && err.sys_errno == EMFILE ? 50 : 1;
+      return !ReadsWell(c) ? 2 : cachet_is_shared(c) ? 51 : 52;
+    });
+    EXPECT_GE(status, 50) << left << " descriptors left: " << status;
+    n_shared += status == 51;
+    n_open += status >= 51;
+  }
+  EXPECT_GT(n_shared, 0);
+  EXPECT_GT(n_open, n_shared) << "none fell back to the socket";
+}
+
+TEST_F(NarrowPlace, DescriptorsThatRunOutWhileAHandleIsUsedCostItsSharing) {
+  for (int left : {0, 2, 4}) {
+    int status = InChild([&] {
+      cachet *c = Open(), *other = Open();
+      cachet_slice held;
+      if (!c || !cachet_is_shared(c) ||
+          cachet_load(c, 5 * kPage, 1, &held) != CACHET_OK)
+        return 101;
+      // Of a page that is held: so the image gets a new epoch.
+      rlimit before;
+      if (cachet_invalidate(other, 5 * kPage, 1) != CACHET_OK ||
+          getrlimit(RLIMIT_NOFILE, &before) || LeaveDescriptors(left))
+        return 102;
+      bool well = ReadsWell(c);
+      // A cache of its own may take more descriptors than there are.
+      if (!well && (left || !strstr(cachet_errmsg(c), strerror(EMFILE))))
+        return 1;
+      if (setrlimit(RLIMIT_NOFILE, &before) || !ReadsWell(c))
+        return 2;
+      return Correct(held.data, 5 * kPage, held.length) ? 0 : 3;
+    });
+    EXPECT_EQ(status, 0) << left << " descriptors left";
+  }
+}
+
+TEST_F(NarrowPlace, ClosedStandardDescriptorsStayClosed) {
+  std::string uri = "file:" + path_;
+  EXPECT_EQ(InChild([&] {
+              for (int fd = 0; fd < 3; fd++)
+                close(fd);
+              auto free_of_ours = [] {
+                return fcntl(0, F_GETFD) < 0 && fcntl(1, F_GETFD) < 0 &&
+                       fcntl(2, F_GETFD) < 0;
+              };
+              cachet *in_process = nullptr, *copy = nullptr;
+              cachet_open(uri.c_str(), nullptr, &in_process, nullptr);
+              cachet *handles[] = {Open(), Open(0, CACHET_NO_SHARED_MEMORY),
+                                   in_process};
+              if (!free_of_ours())
+                return 3;
+              for (cachet *c : handles) {
+                cachet_slice held;
+                if (!c || !ReadsWell(c) ||
+                    cachet_load(c, 5 * kPage, 1, &held) != CACHET_OK)
+                  return 101;
+                // Of a page that is held: so the image gets new memory.
+                if (cachet_invalidate(c, 5 * kPage, 1) != CACHET_OK ||
+                    !ReadsWell(c) ||
+                    cachet_copy(c, &copy, nullptr) != CACHET_OK ||
+                    !ReadsWell(copy))
+                  return 102;
+                if (!free_of_ours())
+                  return 4;
+                cachet_close(copy);
+                cachet_close(c);
+              }
+              return free_of_ours() ? 0 : 5;
+            }),
+            0);
 }
 
 TEST_F(NarrowPlace, ASmallFileSizeLimit) {

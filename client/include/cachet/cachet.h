@@ -15,12 +15,14 @@
  *
  * Fork.  A handle does not survive fork() in the child: there each call that
  * can fail returns CACHET_E_FORKED, and only cachet_close() is of use.  The
- * parent's handle is undisturbed.  The child may open handles of its own.
+ * parent's handle is undisturbed.  The child may open handles of its own.  It
+ * may close all descriptors, or put other files in their place: cachet_close()
+ * closes none there but the handle's own connection.
  *
  * Errors.  Each call returns a status.  Out-parameters are set on CACHET_OK
- * only.  The story of the last failure is in cachet_errmsg().  A page that cannot
- * be read is CACHET_E_IO for the calls that need that page, and for no other; the
- * message says which bytes it is.
+ * only.  The story of the last failure is in cachet_errmsg().  A page that
+ * cannot be read is CACHET_E_IO for the calls that need that page, and for no
+ * other; the message says which bytes it is.
  *
  * Pages.  "Loads at most n pages" says how many pages a call may have to bring
  * in from where the image lives; pages that are cached cost nothing of that
