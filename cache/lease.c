@@ -4,56 +4,212 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cache/page_cache_impl.h"
 
-/* Pages that every lease may pin beside its ranges. */
-#define SINGLE_PAGES (1 + PIN_N_PAGE_SLOTS)
+/* Parts, of sixteen, of what the other users leave of the half.  A user's
+ * leases grow up to the first of them, so that there is something for new ones,
+ * which are small.  New ones are given up to the second, so that there is
+ * something for leases that replace others whose pins stand.  Those are given
+ * up to the third. */
+enum { PART_TO_GROW = 3, PART_OF_NEW = 7, PART_OF_REPLACING = 8, PARTS = 16 };
+
+/* A user with leases; under the cache lock. */
+struct lease_user {
+  uint32_t number;
+  unsigned n_leases;
+  uint64_t len; /* the sum of their shares, in bytes */
+  struct lease_user *next;
+};
 
 struct lease {
   struct pin_table table;
   struct pin_page *page;
-  int fd;           /* -1: taken */
-  uint64_t n_pages; /* its share */
+  int fd; /* -1: taken */
+
+  /* under the cache lock */
+  struct lease_user *user; /* NULL: it has no share yet */
+  uint64_t len;            /* its share */
+  uint32_t cut[PIN_N_SLOTS];
 };
 
-/* Takes a share of the cache; the lock is held.  In pages, of which a range
- * slot may hold `*capacity`; 0: there is none.  The share is a sixteenth of
- * what is left of the half, so that there is something for many, but no less
- * than what makes a table of any use. */
-static uint64_t take_share_locked(struct page_cache *pc, unsigned shift,
-                                  uint32_t *capacity) {
-  uint64_t half = pc->budget / 2;
-  uint64_t left = pc->leased < half ? (half - pc->leased) >> shift : 0;
-  uint64_t least = SINGLE_PAGES + PIN_N_RANGE_SLOTS;
-  uint64_t pages = left / 16 > least ? left / 16 : least;
-  if (pages > left || pages > (pc->budget / 8) >> shift)
+/* ---- Users --------------------------------------------------------------- */
+
+static struct lease_user **user_bucket(struct page_cache *pc, uint32_t number) {
+  return &pc->lease_users[number % LEASE_BUCKETS];
+}
+
+/* The user of that number, made if there is none; NULL: no memory. */
+static struct lease_user *user_get_locked(struct page_cache *pc,
+                                          uint32_t number) {
+  struct lease_user **head = user_bucket(pc, number), *user = *head;
+  while (user && user->number != number)
+    user = user->next;
+  if (!user && (user = calloc(1, sizeof *user))) {
+    user->number = number;
+    user->next = *head;
+    *head = user;
+  }
+  if (user)
+    user->n_leases++;
+  return user;
+}
+
+static void user_put_locked(struct page_cache *pc, struct lease_user *user) {
+  if (--user->n_leases)
+    return;
+  assert(user->len == 0);
+  struct lease_user **at = user_bucket(pc, user->number);
+  while (*at != user)
+    at = &(*at)->next;
+  *at = user->next;
+  free(user);
+}
+
+/* ---- Shares -------------------------------------------------------------- */
+
+static unsigned page_shift(const struct lease *l) {
+  return l->table.mirror->page_shift;
+}
+
+static uint64_t size_len(const struct lease *l, struct lease_size size) {
+  uint64_t pages =
+      size.page_slots + (uint64_t)size.range_capacity * PIN_N_RANGE_SLOTS;
+  return pages << page_shift(l);
+}
+
+/* Sets a lease's share; L5. */
+static void set_len_locked(struct page_cache *pc, struct lease *l,
+                           uint64_t len) {
+  l->user->len += len - l->len;
+  pc->leased += len - l->len;
+  l->len = len;
+  assert(pc->leased <= pc->budget / 2);
+}
+
+/* How much more a user may have. */
+static uint64_t room_locked(const struct page_cache *pc,
+                            const struct lease_user *user, unsigned part) {
+  uint64_t others = pc->leased - user->len;
+  uint64_t most = (pc->budget / 2 - others) / PARTS * part;
+  return most > user->len ? most - user->len : 0;
+}
+
+/* How large a lease's share may become; 0: not even `least`.  Beyond that it is
+ * a quarter of the room for growing, so that there is something for others. */
+static uint64_t limit_locked(const struct page_cache *pc, const struct lease *l,
+                             uint64_t least, unsigned part) {
+  uint64_t missing = least > l->len ? least - l->len : 0;
+  uint64_t most = pc->budget / 8;
+  if (missing > room_locked(pc, l->user, part) || least > most)
     return 0;
-  uint64_t each = (pages - SINGLE_PAGES) / PIN_N_RANGE_SLOTS;
-  *capacity = each < PIN_MAX_COUNT ? (uint32_t)each : PIN_MAX_COUNT;
-  pages = SINGLE_PAGES + (uint64_t)*capacity * PIN_N_RANGE_SLOTS;
-  pc->leased += pages << shift;
-  return pages;
+  uint64_t grown = l->len + room_locked(pc, l->user, PART_TO_GROW) / 4;
+  if (grown > most)
+    grown = most;
+  uint64_t len = l->len + missing;
+  return grown > len ? grown : len;
 }
 
-static int take_share(struct lease *l, struct mirror *m) {
-  struct page_cache *pc = m->cache;
+/* The largest size up to `most` that fits the limit; `least` does. */
+static struct lease_size fit_size(uint64_t pages, struct lease_size least,
+                                  struct lease_size most) {
+  struct lease_size size = most;
+  uint64_t ranges = (uint64_t)least.range_capacity * PIN_N_RANGE_SLOTS;
+  if (size.page_slots > pages - ranges)
+    size.page_slots = (uint32_t)(pages - ranges);
+  uint64_t each = (pages - size.page_slots) / PIN_N_RANGE_SLOTS;
+  if (size.range_capacity > each)
+    size.range_capacity = (uint32_t)each;
+  return size;
+}
+
+static void set_size_locked(struct page_cache *pc, struct lease *l,
+                            struct lease_size size) {
+  set_len_locked(pc, l, size_len(l, size));
+  l->table.page_slots = l->page->page_slots = size.page_slots;
+  l->table.range_capacity = l->page->range_capacity = size.range_capacity;
+}
+
+/* What the slots of a lease hold now, at most what `cut` allows where they were
+ * cut before.  Returns the sum, in bytes. */
+static uint64_t count_pins_locked(const struct lease *l,
+                                  uint32_t cut[PIN_N_SLOTS]) {
+  uint64_t pages = 0;
+  for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
+    uint64_t word = __atomic_load_n(&l->table.slots[i], __ATOMIC_ACQUIRE);
+    cut[i] =
+        pin_count(word) <= pin_capacity(&l->table, i) ? pin_count(word) : 0;
+    pages += cut[i];
+  }
+  return pages << page_shift(l);
+}
+
+/* L4. */
+static void cut_locked(struct page_cache *pc, struct lease *l,
+                       const uint32_t cut[PIN_N_SLOTS], uint64_t len) {
+  memcpy(l->cut, cut, sizeof l->cut);
+  __atomic_store_n(&l->table.cut, l->cut, __ATOMIC_RELAXED); /* see trim() */
+  set_len_locked(pc, l, len);
+}
+
+static int give_locked(struct page_cache *pc, struct lease *l,
+                       struct lease_size least, struct lease_size most,
+                       struct lease *replaced) {
+  uint32_t cut[PIN_N_SLOTS];
+  uint64_t before = replaced ? replaced->len : 0;
+  uint64_t pinned = replaced ? count_pins_locked(replaced, cut) : 0;
+  if (replaced)
+    set_len_locked(pc, replaced, pinned);
+  set_len_locked(pc, l, before - pinned);
+  uint64_t limit = limit_locked(pc, l, size_len(l, least),
+                                replaced ? PART_OF_REPLACING : PART_OF_NEW);
+  if (!limit) {
+    set_len_locked(pc, l, 0);
+    if (replaced)
+      set_len_locked(pc, replaced, before);
+    return -EDQUOT;
+  }
+  set_size_locked(pc, l, fit_size(limit >> page_shift(l), least, most));
+  if (replaced)
+    cut_locked(pc, replaced, cut, pinned);
+  return 0;
+}
+
+int lease_give(struct lease *l, uint32_t user, struct lease_size least,
+               struct lease_size most, struct lease *replaced) {
+  struct page_cache *pc = l->table.mirror->cache;
+  int r = -ENOMEM;
   pthread_mutex_lock(&pc->lock);
-  l->n_pages = take_share_locked(pc, m->page_shift, &l->table.range_capacity);
+  if (!l->user)
+    l->user = user_get_locked(pc, user);
+  if (replaced && (replaced->user != l->user || replaced->table.cut))
+    replaced = NULL;
+  if (l->user)
+    r = give_locked(pc, l, least, most, replaced);
   pthread_mutex_unlock(&pc->lock);
-  return l->n_pages ? 0 : -EDQUOT;
+  return r;
 }
 
-static void give_share_back(struct lease *l) {
-  struct mirror *m = l->table.mirror;
-  pthread_mutex_lock(&m->cache->lock);
-  assert(m->cache->leased >= l->n_pages << m->page_shift);
-  m->cache->leased -= l->n_pages << m->page_shift;
-  pthread_mutex_unlock(&m->cache->lock);
+void lease_grow(struct lease *l, struct lease_size most) {
+  struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->lock);
+  struct lease_size least = {l->table.page_slots, l->table.range_capacity};
+  if (most.page_slots < least.page_slots)
+    most.page_slots = least.page_slots;
+  if (most.range_capacity < least.range_capacity)
+    most.range_capacity = least.range_capacity;
+  if (!l->table.cut) {
+    uint64_t limit = limit_locked(pc, l, l->len, PART_OF_NEW);
+    set_size_locked(pc, l, fit_size(limit >> page_shift(l), least, most));
+  }
+  pthread_mutex_unlock(&pc->lock);
 }
+
+/* ---- Life ---------------------------------------------------------------- */
 
 /* The other process gets a descriptor for writing: it can neither resize the
  * memory nor seal it against us. */
@@ -70,7 +226,6 @@ static int make_page(struct lease *l) {
   *l->page = (struct pin_page){
       .layout = MIRROR_LAYOUT,
       .n_slots = PIN_N_SLOTS,
-      .range_capacity = l->table.range_capacity,
   };
   l->table.slots = l->page->slots;
   return 0;
@@ -82,14 +237,11 @@ int lease_new(struct mirror *m, struct lease **out) {
     return -ENOMEM;
   l->fd = -1;
   l->table.mirror = m;
-  int r = take_share(l, m);
-  if (r == 0 && !budget_reserve(m->cache, m, PIN_PAGE_LEN))
-    r = -EDQUOT;
-  else if (r == 0 && (r = make_page(l)) < 0)
+  /* It evicts nothing: its caller has others to serve. */
+  int r = budget_try_reserve(m->cache, m, PIN_PAGE_LEN) ? 0 : -EAGAIN;
+  if (r == 0 && (r = make_page(l)) < 0)
     budget_release(m->cache, PIN_PAGE_LEN);
   if (r < 0) {
-    if (l->n_pages)
-      give_share_back(l);
     if (l->fd >= 0)
       close(l->fd);
     free(l);
@@ -99,6 +251,16 @@ int lease_new(struct mirror *m, struct lease **out) {
   pin_table_list(&l->table); /* before anybody else has the descriptor */
   *out = l;
   return 0;
+}
+
+static void give_share_back(struct lease *l) {
+  struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->lock);
+  if (l->user) {
+    set_len_locked(pc, l, 0);
+    user_put_locked(pc, l->user);
+  }
+  pthread_mutex_unlock(&pc->lock);
 }
 
 void lease_free(struct lease *l) {
@@ -119,8 +281,12 @@ const struct mirror *lease_mirror(const struct lease *l) {
   return l->table.mirror;
 }
 
-uint32_t lease_range_capacity(const struct lease *l) {
-  return l->table.range_capacity;
+struct lease_size lease_get_size(const struct lease *l) {
+  struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->lock);
+  struct lease_size size = {l->table.page_slots, l->table.range_capacity};
+  pthread_mutex_unlock(&pc->lock);
+  return size;
 }
 
 int lease_take_fd(struct lease *l) {
@@ -130,9 +296,28 @@ int lease_take_fd(struct lease *l) {
   return fd;
 }
 
-bool lease_is_done(const struct lease *l) {
+/* Whether a lease that was replaced has no pin left. */
+static bool trim(struct lease *l) {
+  struct page_cache *pc = l->table.mirror->cache;
+  uint32_t cut[PIN_N_SLOTS];
+  if (!__atomic_load_n(&l->table.cut, __ATOMIC_RELAXED))
+    return false; /* as almost all are, and it is asked often */
+  pthread_mutex_lock(&pc->lock);
+  uint64_t len = count_pins_locked(l, cut);
+  cut_locked(pc, l, cut, len);
+  pthread_mutex_unlock(&pc->lock);
+  return len == 0;
+}
+
+bool lease_collect(struct lease *l) {
   /* Acquire: what it read through the lease, it read before. */
-  return __atomic_load_n(&l->page->done, __ATOMIC_ACQUIRE) != 0;
+  return __atomic_load_n(&l->page->done, __ATOMIC_ACQUIRE) != 0 || trim(l);
+}
+
+uint32_t lease_read_ahead(const struct lease *l) {
+  const struct mirror *m = l->table.mirror;
+  uint64_t pages = (m->cache->budget / 32) >> m->page_shift;
+  return pages < PIN_MAX_COUNT ? (uint32_t)pages : PIN_MAX_COUNT;
 }
 
 int pin_page_map(int fd, uint32_t range_capacity, struct pin_page **out) {

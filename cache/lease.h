@@ -1,18 +1,24 @@
 /* Leases: what another process is given so that it can read a mirror itself.
  *
  * A lease is a pin table that lies in a memfd of its own, which the other
- * process maps for writing, and a share of the cache that its pins may hold.
+ * process maps for writing, and a share of the cache: the pages that the pins
+ * in the table can hold.
  *
- *   L1  All leases together may hold half of the cache, and one an eighth. Each
- *       is given a sixteenth of what is left, so there is something for many,
- *       but no less than what makes a table of any use.
+ *   L1  All leases together may hold half of the cache, and one an eighth.  Of
+ *       what the other users leave of that half a user gets no more than a half
+ *       in all, so there is always something left for one more user.
  *   L2  The evictor honours the table until lease_free().  Its words are
  *       hostile: each is read once, and judged by its slot's capacity alone.
  *   L3  A lease must not be freed while the other process may still look at
  *       pages through it, or those turn to zeros under its eyes: that is until
- *       it says so (lease_is_done()), or is gone.
+ *       it says so (lease_collect()), or is gone.
+ *   L4  A lease that was replaced holds what was pinned in it at that moment
+ *       and is pinned still, no more.  Those pages are its share.
+ *   L5  A user's shares are the sum over its leases; and `leased` of the cache
+ *       is the sum over its users.
  *
- * Any thread; the calls on one lease one at a time. */
+ * Any thread; the calls on one lease one at a time, but for lease_give() and
+ * lease_grow(): those may be made of a lease that another thread has. */
 #ifndef CACHE_LEASE_H
 #define CACHE_LEASE_H
 
@@ -25,21 +31,56 @@ extern "C" {
 
 struct lease;
 
-/* Gives a lease on `m`, which it references.  0; -EDQUOT if there is no share
- * left, or the cache is too small for one; or another negative errno. */
+/* What a table can hold: pages in slots of one page each, the first of which is
+ * the cursor's, and pages in each of the range slots. */
+struct lease_size {
+  uint32_t page_slots;
+  uint32_t range_capacity;
+};
+
+/* Less than this is of no use.  A client that reads page after page needs no
+ * more, and a thousand of them fit a cache of 256 MiB. */
+enum { LEASE_LEAST_PAGE_SLOTS = 4, LEASE_LEAST_RANGE_CAPACITY = 1 };
+
+static inline struct lease_size lease_least(void) {
+  return (struct lease_size){LEASE_LEAST_PAGE_SLOTS,
+                             LEASE_LEAST_RANGE_CAPACITY};
+}
+
+/* Makes a table for `m`, which it references.  Nothing can be pinned in it yet.
+ * 0; -EAGAIN if the cache has no room for it now; or another negative errno. */
 int lease_new(struct mirror *m, struct lease **out);
+
+/* Gives a new lease its share: of `most` what is to be had, `least` at least.
+ * The share is counted to `user`.
+ *
+ * `replaced`, if it is not NULL, is a lease of the same user: its share goes to
+ * the new one.  It keeps what is pinned in it now (L4), so the process must
+ * store no more pins there.  0; -EDQUOT: no share is left, or the cache is too
+ * small for one; then nothing has changed. */
+int lease_give(struct lease *l, uint32_t user, struct lease_size least,
+               struct lease_size most, struct lease *replaced);
+
+/* Makes a lease larger, up to `most`, by as much as is to be had. */
+void lease_grow(struct lease *l, struct lease_size most);
 
 /* Ends it, pins or no pins.  NULL is fine. */
 void lease_free(struct lease *l);
 
 const struct mirror *lease_mirror(const struct lease *l);
-uint32_t lease_range_capacity(const struct lease *l);
+struct lease_size lease_get_size(const struct lease *l);
 
 /* The descriptor of the table, once: it is the caller's then, to give away. */
 int lease_take_fd(struct lease *l);
 
-/* Whether the other process said that it will not look any more. */
-bool lease_is_done(const struct lease *l);
+/* Gives back what a lease that was replaced holds no more.  Whether the other
+ * process will not look at pages through it any more: it said so, or has no
+ * pin left in one that was replaced. */
+bool lease_collect(struct lease *l);
+
+/* How many pages a reader may ask for ahead of need, so that two of its windows
+ * fit the part of the cache that is for pages that were not used yet. */
+uint32_t lease_read_ahead(const struct lease *l);
 
 /* Maps the table that another process gave us.  Takes the descriptor over,
  * also on failure.  -EPROTO if it is not such a table.  pin_page_unmap()

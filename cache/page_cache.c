@@ -55,7 +55,7 @@ void page_cache_free(struct page_cache *pc) {
   page_cache_stop_evictor(pc);
   for (uint32_t i = 0; i < pc->n_mirrors; i++)
     assert(!pc->mirrors[i]);
-  assert(!pc->fills && pc->used == 0);
+  assert(!pc->fills && pc->used == 0 && pc->leased == 0);
   free(pc->mirrors);
   buffers_fini(&pc->buffers);
   policy_fini(&pc->policy);
@@ -212,6 +212,7 @@ int view_open(struct view *v, struct mirror *m) {
   *local = (struct local_table){
       .table = {.slots = local->slots,
                 .mirror = mirror_ref(m),
+                .page_slots = PIN_MAX_PAGE_SLOTS,
                 .range_capacity = range_capacity(m->cache, m->page_shift)}};
   pin_table_list(&local->table);
   *v = view_of(m, &local->table);

@@ -26,6 +26,7 @@
 #include "cache/policy.h"
 
 #define FILL_BUCKETS 1024
+#define LEASE_BUCKETS 64
 
 struct fill_node {
   struct fill_node *next;
@@ -62,6 +63,7 @@ struct page_cache {
   struct policy policy;
   uint64_t used;   /* bytes, see C3 */
   uint64_t leased; /* bytes that other processes may pin, see lease.c */
+  struct lease_user *lease_users[LEASE_BUCKETS];
   struct mirror **mirrors;
   uint32_t n_mirrors; /* slots; a free one is NULL */
   uint32_t n_live_mirrors;

@@ -14,7 +14,11 @@
  *
  * A table belongs to one reader (a handle, a worker) and one mirror.  Slot i
  * may name at most pin_capacity(i) pages; a word beyond that is void.  The
- * evictor judges each slot alone and never adds slots up.  */
+ * evictor judges each slot alone and never adds slots up.
+ *
+ * A table may grow: more of its page slots count, and a range slot may name
+ * more pages.  The reader is told of it afterwards, so the evictor, which loads
+ * a slot before its capacity, finds room for each pin that relies on it. */
 #ifndef CACHE_PIN_H
 #define CACHE_PIN_H
 
@@ -61,21 +65,35 @@ struct pin_page {
   uint32_t n_slots;
   uint32_t range_capacity;
   uint32_t done; /* the reader writes 1: it will never look again */
-  uint8_t reserved[48];
+  uint32_t page_slots;
+  uint8_t reserved[44];
   uint64_t slots[PIN_N_SLOTS];
 };
 
 #define PIN_PAGE_LEN 4096
 
 struct pin_table {
-  uint64_t *slots;                /* PIN_N_SLOTS; written by the reader only */
-  uint32_t range_capacity;        /* pages a range slot may name; fixed */
+  uint64_t *slots; /* PIN_N_SLOTS; written by the reader only */
+  /* How many of the slots for one page count, the first ones, and how many
+   * pages a range slot may name.  Of a lease they are written under the cache
+   * lock, and only grow. */
+  uint32_t page_slots;
+  uint32_t range_capacity;
+  /* The capacity of each slot, in the place of those two, of a lease that was
+   * replaced; NULL: it was not.  Under the cache lock. */
+  const uint32_t *cut;
   struct mirror *mirror;          /* fixed; the table holds a reference */
   struct pin_table *next, **link; /* the mirror's list, under the cache lock */
 };
 
+/* All that a table has. */
+#define PIN_MAX_PAGE_SLOTS ((uint32_t)PIN_SLOT_RANGE)
+
+/* Its reader may ask at any time, others under the cache lock. */
 static inline uint32_t pin_capacity(const struct pin_table *t, unsigned slot) {
-  return slot < PIN_SLOT_RANGE ? 1 : t->range_capacity;
+  if (t->cut)
+    return t->cut[slot];
+  return slot < PIN_SLOT_RANGE ? slot < t->page_slots : t->range_capacity;
 }
 
 /* Withdraws a pin.  Release: our reads of the pages happen before the evictor

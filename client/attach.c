@@ -126,6 +126,7 @@ int attachment_new(const int fds[ATTACH_N_DESCRIPTORS], uint64_t size,
   }
   a->n_refs = 1;
   a->table.slots = a->page->slots;
+  a->table.page_slots = PIN_MAX_PAGE_SLOTS;
   a->table.range_capacity = range_capacity;
   a->table.mirror = a->mirror;
   a->view = view_of(a->mirror, &a->table);

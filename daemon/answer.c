@@ -294,7 +294,7 @@ static enum step request_attach(struct request *r, struct lens *l) {
   conn_flush(r->conn);
   if (!conn_may_send(r->conn))
     return STEP_BLOCKED;
-  session_attach(r->conn, r->id, l);
+  session_attach(r->conn, r->id, l, &r->wish);
   conn_flush(r->conn);
   return STEP_DONE;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,54 +15,175 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
-/* How often leases are looked at for being done. */
-#define TICK_MS 250
+enum {
+  /* How often leases are looked at for being done. */
+  TICK_MS = 250,
+  /* How often at most because an Attach was refused. */
+  COLLECT_MS = 10,
+};
+
+/* What a client that does not say how much it wants relies on, and what it may
+ * get beyond that. */
+static const struct lease_size whole_least = {PIN_MAX_PAGE_SLOTS, 1};
+static const struct lease_size whole_most = {PIN_MAX_PAGE_SLOTS, 64};
+
+static uint32_t within(uint32_t n, uint32_t least, uint32_t most) {
+  return n < least ? least : n > most ? most : n;
+}
+
+/* What a client may ask for. */
+static struct lease_size size_within(struct lease_size size) {
+  return (struct lease_size){
+      within(size.page_slots, LEASE_LEAST_PAGE_SLOTS, PIN_MAX_PAGE_SLOTS),
+      within(size.range_capacity, LEASE_LEAST_RANGE_CAPACITY, PIN_MAX_COUNT)};
+}
+
+/* A process or a user that holds attachments. */
+struct attach_holder {
+  enum { HOLDER_PROCESS, HOLDER_USER } kind;
+  uint32_t number; /* its pid, or uid */
+  unsigned n;
+  struct attach_holder *next;
+};
 
 struct attachment {
   struct worker *worker;
-  struct attachment *prev, *next; /* the worker's */
-  struct attachment *census_prev, *census_next;
+  LIST_ENTRY(attachment) of_worker;
+  struct conn *conn; /* that asked for it; NULL: it is closed */
+  LIST_ENTRY(attachment) of_conn;
   struct conn *sender; /* which has its descriptors yet; NULL: sent */
   struct lease *lease;
   pid_t pid;
   uid_t uid;
   int pidfd;
   struct event gone; /* the pidfd is readable: the process has ended */
+
+  /* the census's */
+  uint64_t table; /* its number; fixed */
+  struct attachment *next_table;
+  struct attach_holder *process, *user;
 };
 
 /* ---- The census ---------------------------------------------------------- */
 
-static int census_enter(struct host *host, struct attachment *a) {
+static struct attach_holder **holder_find(struct attach_census *census,
+                                          int kind, uint32_t number) {
+  uint32_t bucket = (number * 2 + (uint32_t)kind) % ATTACH_BUCKETS;
+  struct attach_holder **at = &census->holders[bucket];
+  while (*at && ((int)(*at)->kind != kind || (*at)->number != number))
+    at = &(*at)->next;
+  return at;
+}
+
+/* One more attachment of a process or a user; NULL: no memory. */
+static struct attach_holder *holder_get(struct attach_census *census, int kind,
+                                        uint32_t number) {
+  struct attach_holder **at = holder_find(census, kind, number);
+  if (!*at) {
+    *at = calloc(1, sizeof **at);
+    if (!*at)
+      return NULL;
+    (*at)->kind = kind;
+    (*at)->number = number;
+  }
+  (*at)->n++;
+  return *at;
+}
+
+/* NULL is fine. */
+static void holder_put(struct attach_census *census, struct attach_holder *h) {
+  if (!h || --h->n)
+    return;
+  *holder_find(census, (int)h->kind, h->number) = h->next;
+  free(h);
+}
+
+static unsigned holder_count(struct attach_census *census, int kind,
+                             uint32_t number) {
+  const struct attach_holder *h = *holder_find(census, kind, number);
+  return h ? h->n : 0;
+}
+
+/* A2, A3. */
+static bool census_has_room(struct attach_census *census,
+                            const struct limits *limits,
+                            const struct attachment *a) {
+  unsigned of_process = holder_count(census, HOLDER_PROCESS, (uint32_t)a->pid);
+  unsigned of_user = holder_count(census, HOLDER_USER, a->uid);
+  unsigned others = census->n - of_user;
+  unsigned left = limits->max_attachments - others;
+  return census->n < limits->max_attachments &&
+         of_process < limits->max_process_attachments &&
+         of_user < limits->max_user_attachments && of_user < left - left / 4 &&
+         census->n_sending < limits->max_attachments_sending;
+}
+
+static struct attachment **census_bucket(struct attach_census *census,
+                                         uint64_t table) {
+  return &census->tables[table % ATTACH_BUCKETS];
+}
+
+/* The attachment of a table, if the same process holds it; or NULL. */
+static struct attachment *census_find(struct attach_census *census,
+                                      uint64_t table, pid_t pid, uid_t uid) {
+  struct attachment *a = *census_bucket(census, table);
+  while (a && a->table != table)
+    a = a->next_table;
+  return a && a->pid == pid && a->uid == uid ? a : NULL;
+}
+
+static void census_remove(struct attach_census *census, struct attachment *a) {
+  struct attachment **at = census_bucket(census, a->table);
+  while (*at != a)
+    at = &(*at)->next_table;
+  *at = a->next_table;
+  census->n--;
+  census->n_sending -= a->sender != NULL;
+  holder_put(census, a->process);
+  holder_put(census, a->user);
+}
+
+/* The census is locked, so the lease that it replaces stays. */
+static int census_enter_locked(struct host *host, struct attachment *a,
+                               const struct attach_wish *wish) {
   struct attach_census *census = &host->census;
-  unsigned of_process = 0, of_user = 0;
-  pthread_mutex_lock(&census->lock);
-  for (struct attachment *o = census->all; o; o = o->census_next) {
-    of_process += o->pid == a->pid;
-    of_user += o->uid == a->uid;
+  struct attachment *old = census_find(census, wish->replaces, a->pid, a->uid);
+  bool whole = wish->size.page_slots == 0;
+  if (!census_has_room(census, &host->limits, a))
+    return -EDQUOT;
+  a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
+  a->user = holder_get(census, HOLDER_USER, a->uid);
+  int r =
+      a->process && a->user
+          ? lease_give(a->lease, a->uid, whole ? whole_least : lease_least(),
+                       whole ? whole_most : size_within(wish->size),
+                       old ? old->lease : NULL)
+          : -ENOMEM;
+  if (r < 0) {
+    holder_put(census, a->process);
+    holder_put(census, a->user);
+    return r;
   }
-  bool fits = census->n < host->limits.max_attachments &&
-              of_process < host->limits.max_process_attachments &&
-              of_user < host->limits.max_user_attachments;
-  if (fits) {
-    a->census_prev = NULL;
-    a->census_next = census->all;
-    if (a->census_next)
-      a->census_next->census_prev = a;
-    census->all = a;
-    census->n++;
-  }
-  pthread_mutex_unlock(&census->lock);
-  return fits ? 0 : -EDQUOT;
+  a->next_table = *census_bucket(census, a->table);
+  *census_bucket(census, a->table) = a;
+  census->n++;
+  census->n_sending++;
+  return 0;
+}
+
+/* Gives its lease a share, and counts it. */
+static int census_enter(struct attachment *a, const struct attach_wish *wish) {
+  struct host *host = a->worker->host;
+  pthread_mutex_lock(&host->census.lock);
+  int r = census_enter_locked(host, a, wish);
+  pthread_mutex_unlock(&host->census.lock);
+  return r;
 }
 
 static void census_leave(struct attachment *a) {
   struct attach_census *census = &a->worker->host->census;
   pthread_mutex_lock(&census->lock);
-  *(a->census_prev ? &a->census_prev->census_next : &census->all) =
-      a->census_next;
-  if (a->census_next)
-    a->census_next->census_prev = a->census_prev;
-  census->n--;
+  census_remove(census, a);
   pthread_mutex_unlock(&census->lock);
 }
 
@@ -76,23 +198,27 @@ unsigned attach_count(struct attach_census *census) {
 
 static void attach_free(struct attachment *a) {
   struct worker *w = a->worker;
-  *(a->prev ? &a->prev->next : &w->attachments) = a->next;
-  if (a->next)
-    a->next->prev = a->prev;
-  if (!w->attachments)
+  LIST_REMOVE(a, of_worker);
+  if (a->conn)
+    LIST_REMOVE(a, of_conn);
+  if (LIST_EMPTY(&w->attachments))
     event_del(&w->attach_tick);
   event_del(&a->gone);
+  census_leave(a);
   if (a->sender)
     a->sender->sending = NULL;
-  census_leave(a);
   close(a->pidfd);
   lease_free(a->lease);
   free(a);
 }
 
 void attach_sent(struct attachment *a) {
+  struct attach_census *census = &a->worker->host->census;
+  pthread_mutex_lock(&census->lock);
+  census->n_sending--;
   a->sender->sending = NULL;
   a->sender = NULL;
+  pthread_mutex_unlock(&census->lock);
 }
 
 void attach_cancel(struct attachment *a) { attach_free(a); }
@@ -106,10 +232,23 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
   attach_free(a);
 }
 
-void attach_collect(struct worker *w) {
-  for (struct attachment *a = w->attachments, *next; a; a = next) {
-    next = a->next;
-    if (lease_is_done(a->lease))
+static void attach_collect(struct worker *w) {
+  struct attachment *next;
+  for (struct attachment *a = LIST_FIRST(&w->attachments); a; a = next) {
+    next = LIST_NEXT(a, of_worker);
+    if (lease_collect(a->lease))
+      attach_free(a);
+  }
+  w->attach_collected_ms = host_now_ms();
+}
+
+void attach_conn_closed(struct conn *c) {
+  struct attachment *next;
+  for (struct attachment *a = LIST_FIRST(&c->attachments); a; a = next) {
+    next = LIST_NEXT(a, of_conn);
+    LIST_REMOVE(a, of_conn);
+    a->conn = NULL;
+    if (lease_collect(a->lease))
       attach_free(a);
   }
 }
@@ -121,8 +260,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
 }
 
 void attach_free_all(struct worker *w) {
-  while (w->attachments)
-    attach_free(w->attachments);
+  while (!LIST_EMPTY(&w->attachments))
+    attach_free(LIST_FIRST(&w->attachments));
 }
 
 /* A descriptor of the process at the other end, which cannot be mistaken for a
@@ -138,13 +277,23 @@ static int peer_pidfd(int fd, const struct ucred *peer) {
   return pidfd < 0 ? -EOPNOTSUPP : pidfd;
 }
 
+static int peer_ids(int fd, struct ucred *peer) {
+  socklen_t len = sizeof *peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &len) < 0 ? -EOPNOTSUPP
+                                                                 : 0;
+}
+
 static int identify(struct attachment *a, int fd) {
   struct ucred peer;
-  socklen_t len = sizeof peer;
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-    return -EOPNOTSUPP;
+  int r = peer_ids(fd, &peer);
+  if (r < 0)
+    return r;
   a->pid = peer.pid;
   a->uid = peer.uid;
+  do
+    if (getrandom(&a->table, sizeof a->table, 0) < 0)
+      return -errno;
+  while (a->table == 0);
   a->pidfd = peer_pidfd(fd, &peer);
   return a->pidfd < 0 ? a->pidfd : 0;
 }
@@ -157,73 +306,82 @@ static int attach_start(struct attachment *a) {
   event_assign(&a->gone, w->base, a->pidfd, EV_READ, on_gone, a);
   if (event_add(&a->gone, NULL) < 0)
     return -ENOMEM;
-  if (!w->attachments) {
+  if (LIST_EMPTY(&w->attachments)) {
     event_assign(&w->attach_tick, w->base, -1, EV_PERSIST, on_tick, w);
     event_add(&w->attach_tick, &tick);
   }
-  a->next = w->attachments;
-  if (a->next)
-    a->next->prev = a;
-  w->attachments = a;
+  LIST_INSERT_HEAD(&w->attachments, a, of_worker);
+  LIST_INSERT_HEAD(&a->conn->attachments, a, of_conn);
   return 0;
 }
 
-static int lend(struct attachment *a, struct mirror *m, int fds[ATTACH_N_FDS]) {
-  struct mirror_fds mirror;
-  int r = lease_new(m, &a->lease);
-  if (r == 0)
-    r = mirror_lend(m, &mirror);
-  if (r < 0)
+/* A lease with a share, that the census knows. */
+static int enter(struct attachment *a, const struct attach_wish *wish) {
+  int r = census_enter(a, wish);
+  if (r != -EDQUOT ||
+      host_now_ms() - a->worker->attach_collected_ms < COLLECT_MS)
     return r;
-  fds[0] = mirror.pages;
-  fds[1] = mirror.words;
-  fds[2] = mirror.touched;
-  fds[3] = lease_take_fd(a->lease);
+  attach_collect(a->worker); /* one may be done, and the tick has not come */
+  return census_enter(a, wish);
+}
+
+static int attach_make(struct attachment *a, struct mirror *m,
+                       const struct attach_wish *wish,
+                       struct attach_grant *grant) {
+  struct mirror_fds fds;
+  int r = lease_new(m, &a->lease);
+  if (r < 0 || (r = mirror_lend(m, &fds)) < 0)
+    return r;
+  r = enter(a, wish);
+  if (r == 0 && (r = attach_start(a)) < 0)
+    census_leave(a);
+  if (r < 0) {
+    mirror_fds_close(&fds);
+    return r;
+  }
+  *grant = (struct attach_grant){
+      .table = a->table,
+      .size = lease_get_size(a->lease),
+      .read_ahead = lease_read_ahead(a->lease),
+      .fds = {fds.pages, fds.words, fds.touched, lease_take_fd(a->lease)},
+  };
   return 0;
 }
 
-static void leave(struct attachment *a) {
-  census_leave(a);
-  lease_free(a->lease);
-  a->lease = NULL;
-}
-
-static int enter(struct attachment *a, struct mirror *m,
-                 int fds[ATTACH_N_FDS]) {
-  int r = census_enter(a->worker->host, a);
-  if (r == 0 && (r = lend(a, m, fds)) < 0)
-    leave(a);
-  return r;
-}
-
-int attach_new(struct conn *c, struct mirror *m, struct attachment **out,
-               uint32_t *range_capacity, int fds[ATTACH_N_FDS]) {
+int attach_new(struct conn *c, struct mirror *m, const struct attach_wish *wish,
+               struct attachment **out, struct attach_grant *grant) {
   struct attachment *a = calloc(1, sizeof *a);
   if (!a)
     return -ENOMEM;
   a->worker = c->worker;
-  a->sender = c;
+  a->conn = a->sender = c;
+  a->pidfd = -1;
   int r = identify(a, c->fd);
+  if (r == 0)
+    r = attach_make(a, m, wish, grant);
   if (r < 0) {
-    free(a);
-    return r;
-  }
-  r = enter(a, m, fds);
-  if (r == -EDQUOT) { /* unless somebody is done and the tick has not come */
-    attach_collect(c->worker);
-    r = enter(a, m, fds);
-  }
-  if (r == 0 && (r = attach_start(a)) < 0) {
-    leave(a);
-    for (int i = 0; i < ATTACH_N_FDS; i++)
-      close(fds[i]);
-  }
-  if (r < 0) {
-    close(a->pidfd);
+    if (a->pidfd >= 0)
+      close(a->pidfd);
+    lease_free(a->lease);
     free(a);
     return r;
   }
   *out = a;
-  *range_capacity = lease_range_capacity(a->lease);
   return 0;
+}
+
+int attach_grow(struct conn *c, uint64_t table, struct lease_size *size) {
+  struct attach_census *census = &c->worker->host->census;
+  struct ucred peer;
+  int r = peer_ids(c->fd, &peer);
+  if (r < 0)
+    return r;
+  pthread_mutex_lock(&census->lock);
+  struct attachment *a = census_find(census, table, peer.pid, peer.uid);
+  if (a) {
+    lease_grow(a->lease, size_within(*size));
+    *size = lease_get_size(a->lease);
+  }
+  pthread_mutex_unlock(&census->lock);
+  return a ? 0 : -ENOENT;
 }

@@ -9,47 +9,77 @@
  *   A1  What a process that lies about being done sees turn to zeros is its own
  *       slices.
  *   A2  There are at most so many attachments for a process, for a user, and
- *       in all.
+ *       in all, and a user has no more than three quarters of those that the
+ *       others leave.
  *   A3  An attachment whose descriptors were never sent ends with its
- *       connection: `sending` and `sender` name each other until then.
+ *       connection: `sending` and `sender` name each other until then.  Only so
+ *       many are on their way at a time.
+ *   A4  A client names a table by a random number, which it was told of; and it
+ *       can name only tables of its own process.
  *
  * An attachment belongs to the worker of the connection that asked for it;
- * its thread only, but for the census. */
+ * its thread only, but for the census, and for the lease while the census is
+ * locked: a client may name it on another connection.
+ *
+ * Locks: the census, then the cache's. */
 #ifndef DAEMON_ATTACH_H
 #define DAEMON_ATTACH_H
 
 #include <pthread.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include "cache/lease.h"
 
 struct attachment;
+struct attach_holder;
 struct conn;
 struct worker;
 
-/* Who holds attachments, at all workers together. */
+LIST_HEAD(attachment_list, attachment);
+
+enum { ATTACH_N_FDS = 4, ATTACH_BUCKETS = 256 };
+
+/* Which attachments there are, and who holds them, at all workers together. */
 struct attach_census {
-  pthread_mutex_t lock;   /* a leaf */
-  struct attachment *all; /* guarded by lock */
-  unsigned n;             /* guarded by lock */
+  pthread_mutex_t lock;
+  /* guarded by lock */
+  unsigned n, n_sending;
+  struct attachment *tables[ATTACH_BUCKETS];     /* by their number */
+  struct attach_holder *holders[ATTACH_BUCKETS]; /* processes and users */
 };
 
-enum { ATTACH_N_FDS = 4 };
+/* What a client asks for. */
+struct attach_wish {
+  uint64_t replaces;      /* the number of a table; 0: of none */
+  struct lease_size size; /* no page slots: all of them, or none */
+};
 
-/* Gives the peer of `c` a lease on `m`.  Stores the attachment, the range
- * capacity, and the descriptors to send, which are the caller's; it owes a
- * conn_flush_fds().  0; -EDQUOT: no share is left,
- * or it has too many; -EOPNOTSUPP: the peer cannot be told apart; or another
- * negative errno. */
-int attach_new(struct conn *c, struct mirror *m, struct attachment **out,
-               uint32_t *range_capacity, int fds[ATTACH_N_FDS]);
+/* What it got. */
+struct attach_grant {
+  uint64_t table;
+  struct lease_size size;
+  uint32_t read_ahead;
+  int fds[ATTACH_N_FDS]; /* to send; the caller's, which owes a
+                            conn_flush_fds() */
+};
+
+/* Gives the peer of `c` a lease on `m`.  0; -EDQUOT: no share is left, or it
+ * has too many; -EAGAIN: there is no room just now; -EOPNOTSUPP: the peer
+ * cannot be told apart; or another negative errno. */
+int attach_new(struct conn *c, struct mirror *m, const struct attach_wish *wish,
+               struct attachment **out, struct attach_grant *grant);
+
+/* Makes a table of the peer's process larger, by as much as is to be had.  0;
+ * -ENOENT if it has none of that number. */
+int attach_grow(struct conn *c, uint64_t table, struct lease_size *size);
 
 /* Its descriptors have been sent; or they will not be, and it ends. */
 void attach_sent(struct attachment *a);
 void attach_cancel(struct attachment *a);
 
-/* Frees what clients are done with; also done a few times a second. */
-void attach_collect(struct worker *w);
+/* The connection ends: frees what its client is done with. */
+void attach_conn_closed(struct conn *c);
 
 /* How many there are, at all workers. */
 unsigned attach_count(struct attach_census *census);

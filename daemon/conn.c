@@ -497,11 +497,7 @@ static void conn_free(struct conn *c) {
   if (c->next)
     c->next->prev = c->prev;
   /* A client that closes in good order is done with what it had attached. */
-  bool attached = false;
-  for (unsigned i = 0; i < c->n_opened; i++)
-    attached = attached || c->opened[i].attached;
-  if (attached)
-    attach_collect(w);
+  attach_conn_closed(c);
   free(c->rest.bytes);
   free(c->unsent.bytes);
   free(c->opened);

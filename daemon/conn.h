@@ -77,6 +77,7 @@ struct conn {
   int fds_out[ATTACH_N_FDS];
   unsigned n_fds_out;
   struct attachment *sending;
+  struct attachment_list attachments; /* that it asked for */
 
   struct opened *opened;
   unsigned n_opened;

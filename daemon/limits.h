@@ -31,6 +31,7 @@ struct limits {
   unsigned max_process_attachments;  /* of one process, */
   unsigned max_user_attachments;     /* of all those of one user, */
   unsigned max_attachments;          /* and of all: each takes descriptors */
+  unsigned max_attachments_sending;  /* whose descriptors are not sent yet */
   unsigned max_conn_invalidations;   /* waiting, of one connection, */
   unsigned max_worker_invalidations; /* and of all those of a worker */
   unsigned max_restarts;    /* epochs a piece may see go by before CHANGED */
@@ -65,11 +66,13 @@ static inline struct limits limits_default(void) {
       .turn_len = 4 << 20,
       .max_conn_fetch = 8ull << 20,
       .max_worker_fetch = 64ull << 20,
-      /* One a handle and epoch, and those of lost connections until the
-       * process ends.  What the census has to look through at most. */
-      .max_process_attachments = 256,
-      .max_user_attachments = 512,
-      .max_attachments = 1024,
+      /* One a handle, with as many again whose slices outlive their epoch, and
+       * those of lost connections until the process ends: room for a thousand
+       * handles of one user, in one process. */
+      .max_process_attachments = 2048,
+      .max_user_attachments = 2048,
+      .max_attachments = 4096,
+      .max_attachments_sending = 64,
       /* Each may drop a whole image: minutes of work for one thread. */
       .max_conn_invalidations = 8,
       .max_worker_invalidations = 64,

@@ -24,13 +24,14 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 enum { LOG_STOP_MS = 500 };
 
 /* Descriptors: of an image with its mirrors and its file, old and new (the
- * pool's threads open no others); of a worker; of an attachment: a process, a
- * retired epoch's mirror and file, and four on their way. */
+ * pool's threads open no others); of a worker; of an attachment: a process, and
+ * a retired epoch's mirror and file; and of one whose own are on their way. */
 enum {
   FDS_OF_DAEMON = 96,
   FDS_PER_IMAGE = 10,
   FDS_PER_WORKER = 4,
-  FDS_PER_ATTACHMENT = 10,
+  FDS_PER_ATTACHMENT = 5,
+  FDS_SENDING = 4,
 };
 
 /* More workers than this gain nothing: they are limited by the memory bus. */
@@ -176,9 +177,14 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
     share |= server->images[i].share;
   if (!share)
     to->max_attachments = 0;
-  else if (to->max_attachments > left / (4 * FDS_PER_ATTACHMENT))
-    to->max_attachments = (unsigned)(left / (4 * FDS_PER_ATTACHMENT));
-  left -= (uint64_t)to->max_attachments * FDS_PER_ATTACHMENT;
+  else if (to->max_attachments > left / (2 * FDS_PER_ATTACHMENT))
+    to->max_attachments = (unsigned)(left / (2 * FDS_PER_ATTACHMENT));
+  unsigned most = to->max_attachments ? to->max_attachments / 8 + 1 : 0;
+  if (to->max_attachments_sending > most)
+    to->max_attachments_sending = most;
+  uint64_t taken = (uint64_t)to->max_attachments * FDS_PER_ATTACHMENT +
+                   (uint64_t)to->max_attachments_sending * FDS_SENDING;
+  left -= taken < left ? taken : left;
   if (to->max_connections > left)
     to->max_connections = (unsigned)left;
   return 0;

@@ -196,6 +196,17 @@ static struct opened *find_image(struct conn *c, uint64_t id,
   return o;
 }
 
+/* Works on a request on the stack, which goes on as one that waits if it does
+ * not end at once. */
+static void request_launch(struct request *probe) {
+  enum step s = answer_steps(probe);
+  if (s == STEP_DONE)
+    return;
+  struct request *r = request_keep(probe);
+  if (r)
+    request_place(r, s);
+}
+
 void request_begin(struct conn *c, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges) {
@@ -212,12 +223,19 @@ void request_begin(struct conn *c, uint64_t id, enum request_kind kind,
     request_count(&probe, STAT_ERRORS, 1);
     return;
   }
-  enum step s = answer_steps(&probe);
-  if (s == STEP_DONE)
+  request_launch(&probe);
+}
+
+void request_begin_attach(struct conn *c, uint64_t id,
+                          const Cachet__Wire__Attach *attach) {
+  const struct opened *o = find_image(c, id, attach->image);
+  if (!o)
     return;
-  struct request *r = request_keep(&probe);
-  if (r)
-    request_place(r, s);
+  struct request probe = request_of(c, id, REQUEST_ATTACH, o);
+  probe.wish = (struct attach_wish){
+      .replaces = attach->replaces,
+      .size = {attach->page_slots, attach->range_capacity}};
+  request_launch(&probe);
 }
 
 /* Cuts a range at the image's end.  False: nothing is left. */

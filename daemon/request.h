@@ -74,6 +74,8 @@ struct request {
   unsigned n_missing;     /* and how many */
   struct request_fetch *fetch;
 
+  struct attach_wish wish; /* an Attach */
+
   struct invalidation *invalidation; /* counted by worker and connection */
 };
 
@@ -110,11 +112,15 @@ static inline struct request *request_queue_pop(struct request_queue *q) {
   return r;
 }
 
-/* Begins a Read, a Warm or an Attach; `ranges` are read during the call only.
- * Answers at once what can be answered at once. */
+/* Begins a Read or a Warm; `ranges` are read during the call only.  Answers at
+ * once what can be answered at once. */
 void request_begin(struct conn *c, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges);
+
+/* Begins an Attach, likewise. */
+void request_begin_attach(struct conn *c, uint64_t id,
+                          const Cachet__Wire__Attach *attach);
 
 /* Begins an Invalidate.  NULL in `range` is an error for the peer. */
 void request_begin_invalidate(struct conn *c, uint64_t id, uint32_t image_id,

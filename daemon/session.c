@@ -14,6 +14,8 @@
 enum {
   /* What an Attach is worth, in bytes sent: memory is made and mapped. */
   ATTACH_COST = 128 << 10,
+  /* And a Grow: a few sums under locks that others take. */
+  GROW_COST = 4 << 10,
   /* What the kernel shows for ids of other user namespaces: anybody's. */
   OVERFLOW_ID = 65534,
 };
@@ -132,14 +134,17 @@ uint64_t session_oldest_owed(const struct conn *c) {
 /* ---- Attach -------------------------------------------------------------- */
 
 static void put_attached(struct conn *c, uint64_t id, const struct lens *l,
-                         uint32_t range_capacity) {
+                         const struct attach_grant *grant) {
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Attached attached = CACHET__WIRE__ATTACHED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   fill_info(&info, l->hosted, l->mirror, true);
   attached.info = &info;
   attached.layout = MIRROR_LAYOUT;
-  attached.range_capacity = range_capacity;
+  attached.table = grant->table;
+  attached.page_slots = grant->size.page_slots;
+  attached.range_capacity = grant->size.range_capacity;
+  attached.read_ahead = grant->read_ahead;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
   msg.attached = &attached;
@@ -153,23 +158,30 @@ void session_detach(struct opened *o) {
 }
 
 /* Gives the lease, and sends it.  0 or a negative errno: nothing was sent. */
-static int lend_mirror(struct conn *c, uint64_t id, const struct lens *l) {
+static int lend_mirror(struct conn *c, uint64_t id, const struct lens *l,
+                       const struct attach_wish *wish) {
   struct attachment *a;
-  uint32_t range_capacity;
-  int fds[ATTACH_N_FDS];
+  struct attach_grant grant;
   if (!l->hosted->share || !listener_is_local(c->listener))
     return -EOPNOTSUPP;
-  int r = attach_new(c, l->mirror, &a, &range_capacity, fds);
+  int r = attach_new(c, l->mirror, wish, &a, &grant);
   if (r < 0)
     return r;
-  put_attached(c, id, l, range_capacity);
-  return conn_flush_fds(c, a, fds) ? 0 : -ETOOMANYREFS;
+  put_attached(c, id, l, &grant);
+  return conn_flush_fds(c, a, grant.fds) ? 0 : -ETOOMANYREFS;
 }
 
-void session_attach(struct conn *c, uint64_t id, struct lens *l) {
+static const char *attach_story(int r) {
+  if (r == -EDQUOT)
+    return "no share of the cache is left";
+  return r == -EAGAIN ? "there is no room for a pin table now" : strerror(-r);
+}
+
+void session_attach(struct conn *c, uint64_t id, struct lens *l,
+                    const struct attach_wish *wish) {
   struct opened *o = session_opened(c, wire_image_id(l->hosted->index));
   conn_spend(c, ATTACH_COST);
-  int r = lend_mirror(c, id, l);
+  int r = lend_mirror(c, id, l, wish);
   if (r == 0) {
     o->attached = true;
     o->stale = 0;
@@ -179,8 +191,27 @@ void session_attach(struct conn *c, uint64_t id, struct lens *l) {
   session_announce(c, l);
   conn_reply_error(c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
                    "image \"%s\": attach: %s", l->hosted->name,
-                   r == -EDQUOT ? "no share of the cache is left"
-                                : strerror(-r));
+                   attach_story(r));
+}
+
+static void session_grow(struct conn *c, uint64_t id,
+                         const Cachet__Wire__Grow *grow) {
+  Cachet__Wire__Grown grown = CACHET__WIRE__GROWN__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  struct lease_size size = {grow->page_slots, grow->range_capacity};
+  conn_spend(c, GROW_COST);
+  int r = attach_grow(c, grow->table, &size);
+  if (r < 0) {
+    conn_reply_error(c, id, WIRE_E_INVAL, -r,
+                     "grow: this process has no such table");
+    return;
+  }
+  grown.page_slots = size.page_slots;
+  grown.range_capacity = size.range_capacity;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROWN;
+  msg.grown = &grown;
+  conn_reply(c, &msg);
 }
 
 /* ---- Permission ---------------------------------------------------------- */
@@ -375,7 +406,10 @@ static void session_request(struct conn *c, const wire_message *msg) {
                   msg->read->ranges);
     break;
   case CACHET__WIRE__MESSAGE__BODY_ATTACH:
-    request_begin(c, msg->id, REQUEST_ATTACH, msg->attach->image, 0, 0, NULL);
+    request_begin_attach(c, msg->id, msg->attach);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_GROW:
+    session_grow(c, msg->id, msg->grow);
     break;
   case CACHET__WIRE__MESSAGE__BODY_WARM:
     request_begin(c, msg->id, REQUEST_WARM, msg->warm->image, 0,

@@ -23,7 +23,8 @@ void session_announce(struct conn *c, const struct lens *l);
 
 /* Gives the peer a lease on the lens's mirror and says so, or why not.  There
  * is no output, and the connection may send. */
-void session_attach(struct conn *c, uint64_t id, struct lens *l);
+void session_attach(struct conn *c, uint64_t id, struct lens *l,
+                    const struct attach_wish *wish);
 
 /* The peer goes on by the socket, and needs notices again, from the start. */
 void session_detach(struct opened *o);

@@ -19,6 +19,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include "daemon/attach.h"
 #include "daemon/fill_job.h"
 #include "daemon/host.h"
 #include "daemon/lens.h"
@@ -26,7 +27,6 @@
 #include "daemon/stats.h"
 #include "proto/frame.h"
 
-struct attachment;
 struct conn;
 struct notice;
 struct worker;
@@ -73,8 +73,9 @@ struct worker {
   size_t rx_cap;
   struct frame_arena *arena;
   struct range *ranges; /* of the request being looked at: max_ranges */
-  struct attachment *attachments;
+  struct attachment_list attachments;
   struct event attach_tick; /* while there are some */
+  uint64_t attach_collected_ms;
   uint64_t fetching;
   unsigned n_waiting;
   unsigned n_invalidations; /* under way, orphans' included */

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -35,12 +36,36 @@ protected:
     page_cache_free(cache_);
   }
 
-  lease *New(int expect = 0) {
+  // A lease of `most`, or of as much as there is; NULL: there is no share.
+  lease *Give(uint32_t user, lease_size most, lease *replaced = nullptr,
+              mirror *m = nullptr) {
     lease *l = nullptr;
-    EXPECT_EQ(lease_new(mirror_, &l), expect);
-    if (l)
-      leases_.push_back(l);
-    return l;
+    EXPECT_EQ(lease_new(m ? m : mirror_, &l), 0);
+    int r = lease_give(l, user, lease_least(), most, replaced);
+    EXPECT_TRUE(r == 0 || r == -EDQUOT);
+    if (r == 0)
+      return leases_.emplace_back(l);
+    lease_free(l);
+    return nullptr;
+  }
+  lease *New() { return Give(1, {PIN_MAX_PAGE_SLOTS, 16}); }
+
+  void Free(lease *l) {
+    leases_.erase(std::find(leases_.begin(), leases_.end(), l));
+    lease_free(l);
+  }
+
+  static uint64_t Pages(const lease *l) {
+    lease_size size = lease_get_size(l);
+    return size.page_slots + uint64_t(size.range_capacity) * PIN_N_RANGE_SLOTS;
+  }
+
+  // How many pages a user gets who takes all that he can.
+  uint64_t TakeAll(uint32_t user, lease_size most) {
+    uint64_t pages = 0;
+    while (lease *l = Give(user, most))
+      pages += Pages(l);
+    return pages;
   }
 
   void Load(uint64_t first, uint32_t count = 1) {
@@ -53,8 +78,9 @@ protected:
   // The client's side of a lease: its table, mapped again.
   pin_page *Map(lease *l) {
     pin_page *page = nullptr;
-    EXPECT_EQ(pin_page_map(lease_take_fd(l), lease_range_capacity(l), &page),
-              0);
+    EXPECT_EQ(
+        pin_page_map(lease_take_fd(l), lease_get_size(l).range_capacity, &page),
+        0);
     return page;
   }
 
@@ -88,61 +114,273 @@ TEST_F(LeaseTest, WordsBeyondTheirCapacityHoldNothing) {
   for (unsigned i = 0; i < PIN_N_SLOTS; i++)
     page->slots[i] = i < PIN_SLOT_RANGE
                          ? pin_word(0, 2)
-                         : pin_word(0, lease_range_capacity(l) + 1);
+                         : pin_word(0, lease_get_size(l).range_capacity + 1);
   ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
   EXPECT_TRUE(image_is_current(image_, mirror_));
   pin_page_unmap(page);
 }
 
+TEST_F(LeaseTest, SlotsBeyondItsSizeHoldNothing) {
+  lease *l = Give(1, {5, 2});
+  pin_page *page = Map(l);
+  Load(0, 64);
+  for (unsigned i = 5; i < PIN_SLOT_RANGE; i++)
+    page->slots[i] = pin_word(i, 1);
+  page->slots[PIN_SLOT_RANGE] = pin_word(5, 3);
+  ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
+  EXPECT_TRUE(image_is_current(image_, mirror_));
+  for (unsigned i = 0; i < 64; i++)
+    EXPECT_EQ(residency_look(&mirror_->words[i]), PAGE_ABSENT);
+  pin_page_unmap(page);
+}
+
+// ---- Shares -----------------------------------------------------------------
+
 TEST_F(LeaseTest, OneLeaseIsAnEighthAndAllTogetherAreHalf) {
-  uint64_t pages = 0;
-  for (;;) {
-    lease *l = nullptr;
-    int r = lease_new(mirror_, &l);
-    if (r == -EDQUOT)
-      break;
-    ASSERT_EQ(r, 0);
-    leases_.push_back(l);
-    uint64_t share =
-        1 + PIN_N_PAGE_SLOTS + PIN_N_RANGE_SLOTS * lease_range_capacity(l);
-    EXPECT_LE(share * kPage, kBudget / 8);
-    pages += share;
+  uint64_t sum = 0;
+  for (uint32_t user = 1; user <= 6; user++) {
+    uint64_t pages = TakeAll(user, {PIN_MAX_PAGE_SLOTS, PIN_MAX_COUNT});
+    EXPECT_GT(pages, 0u) << "no user takes the last share: " << user;
+    sum += pages;
   }
-  EXPECT_GE(leases_.size(), 4u);
-  EXPECT_LE(pages * kPage, kBudget / 2);
-  lease_free(leases_.back());
-  leases_.pop_back();
-  New(); // its share is there again
+  for (lease *l : leases_)
+    EXPECT_LE(Pages(l) * kPage, kBudget / 8);
+  EXPECT_LE(sum * kPage, kBudget / 2);
+}
+
+TEST_F(LeaseTest, AUserTakesNoMoreThanHeLeavesToOthers) {
+  uint64_t half = kBudget / kPage / 2;
+  uint64_t first = TakeAll(1, lease_least());
+  EXPECT_LE(first, half / 2);
+  EXPECT_GT(first, half / 2 - half / 8);
+  EXPECT_GT(TakeAll(2, lease_least()), (half - first) / 2 - (half - first) / 8);
+}
+
+TEST_F(LeaseTest, AShareThatIsGivenBackIsThereAgain) {
+  TakeAll(1, lease_least());
+  Free(leases_.back());
+  EXPECT_NE(Give(1, lease_least()), nullptr);
+}
+
+TEST_F(LeaseTest, ItGrowsByWhatIsAskedForAndHoldsAsMuch) {
+  lease *l = Give(1, lease_least());
+  EXPECT_EQ(Pages(l), 8u);
+  pin_page *page = Map(l);
+  lease_grow(l, {20, 10});
+  EXPECT_EQ(lease_get_size(l).page_slots, 20u);
+  EXPECT_EQ(lease_get_size(l).range_capacity, 10u);
+  lease_grow(l, {3, 1});
+  EXPECT_EQ(lease_get_size(l).page_slots, 20u) << "it never shrinks";
+  Load(0, 64);
+  page->slots[19] = pin_word(3, 1);
+  page->slots[PIN_SLOT_RANGE] = pin_word(40, 10);
+  for (uint64_t p = 100; p < kPages; p += 16)
+    Load(p, p + 16 <= kPages ? 16 : 1);
+  EXPECT_TRUE(IsResident(3));
+  for (uint64_t p = 40; p < 50; p++)
+    EXPECT_TRUE(IsResident(p));
+  pin_page_unmap(page);
+}
+
+TEST_F(LeaseTest, GrowingLeavesRoomForNewOnes) {
+  lease *first = Give(1, lease_least());
+  for (int i = 0; i < 100; i++)
+    lease_grow(first, {PIN_MAX_PAGE_SLOTS, PIN_MAX_COUNT});
+  EXPECT_LE(Pages(first) * kPage, kBudget / 8);
+  // It has three sixteenths of the half by now, and these get four.
+  uint64_t new_ones = TakeAll(1, lease_least());
+  EXPECT_GE(new_ones, kBudget / kPage / 2 / 16 * 4 - 8);
+}
+
+TEST_F(LeaseTest, AThousandOfOneUserShare256MiB) {
+  page_cache_options options = {256 << 20, false};
+  page_cache *cache;
+  image *image;
+  image_ops ops{};
+  ASSERT_EQ(page_cache_new(&options, &cache), 0);
+  ASSERT_EQ(image_new(cache, "fake", source_.Open(), 12, &ops, &image), 0);
+  mirror *m = image_mirror(image);
+  for (int i = 0; i < 1000; i++) {
+    lease *l = Give(1, lease_least(), nullptr, m);
+    ASSERT_NE(l, nullptr) << i;
+    lease_grow(l, {PIN_MAX_PAGE_SLOTS, 64}); // the others want to share, too
+  }
+  EXPECT_NE(Give(2, lease_least(), nullptr, m), nullptr);
+  while (!leases_.empty())
+    Free(leases_.back());
+  mirror_unref(m);
+  image_free(image);
+  page_cache_free(cache);
 }
 
 TEST_F(LeaseTest, ACacheThatIsTooSmallGivesNone) {
-  page_cache_options options = {100 * kPage, false};
+  page_cache_options options = {60 * kPage, false};
   page_cache *small;
   image *image;
   image_ops ops{};
   ASSERT_EQ(page_cache_new(&options, &small), 0);
   ASSERT_EQ(image_new(small, "fake", source_.Open(), 12, &ops, &image), 0);
   mirror *m = image_mirror(image);
-  lease *l = nullptr;
-  EXPECT_EQ(lease_new(m, &l), -EDQUOT);
-  EXPECT_EQ(l, nullptr);
+  EXPECT_EQ(Give(1, lease_least(), nullptr, m), nullptr);
   mirror_unref(m);
   image_free(image);
   page_cache_free(small);
 }
 
+TEST_F(LeaseTest, NobodyEvictsForATable) {
+  page_cache_options options = {64 * kPage, false};
+  page_cache *full;
+  image *image;
+  image_ops ops{};
+  ASSERT_EQ(page_cache_new(&options, &full), 0);
+  ASSERT_EQ(image_new(full, "fake", source_.Open(), 12, &ops, &image), 0);
+  mirror *m = image_mirror(image);
+  page_cache_stats stats;
+  for (uint64_t page = 0; page < 128; page++) {
+    fetch f{};
+    ASSERT_EQ(fetch_start(&f, m, page, 1), FETCH_READY);
+    fetch_fini(&f);
+  }
+  page_cache_get_stats(full, &stats);
+  uint64_t n_evicted = stats.n_evicted_pages;
+  std::vector<lease *> leases;
+  int r = 0;
+  for (int i = 0; i < 64 && r == 0; i++) {
+    lease *l = nullptr;
+    r = lease_new(m, &l);
+    if (r == 0)
+      leases.push_back(l);
+  }
+  EXPECT_EQ(r, -EAGAIN);
+  page_cache_get_stats(full, &stats);
+  EXPECT_EQ(stats.n_evicted_pages, n_evicted);
+  for (lease *l : leases)
+    lease_free(l);
+  mirror_unref(m);
+  image_free(image);
+  page_cache_free(full);
+}
+
+// ---- Replacing --------------------------------------------------------------
+
+class ReplaceTest : public LeaseTest {
+protected:
+  // Pins in as many of its slots as count.
+  static uint64_t PinAll(lease *l, pin_page *page, uint64_t first) {
+    lease_size size = lease_get_size(l);
+    for (unsigned i = 0; i < size.page_slots; i++)
+      page->slots[i] = pin_word(first + i, 1);
+    for (unsigned i = 0; i < PIN_N_RANGE_SLOTS; i++)
+      page->slots[PIN_SLOT_RANGE + i] = pin_word(first, size.range_capacity);
+    return Pages(l);
+  }
+  void Churn() {
+    for (uint64_t p = 1000; p < kPages; p += 16)
+      Load(p, p + 16 <= kPages ? 16 : 1);
+  }
+};
+
+TEST_F(ReplaceTest, TheShareGoesToTheNewOneAlsoIfNoneIsLeft) {
+  TakeAll(1, lease_least());
+  for (int epoch = 0; epoch < 5; epoch++)
+    for (lease *old : std::vector<lease *>(leases_)) {
+      lease *l = Give(1, lease_get_size(old), old);
+      ASSERT_NE(l, nullptr);
+      EXPECT_EQ(Pages(l), 8u);
+      EXPECT_TRUE(lease_collect(old)) << "nothing is pinned there";
+      Free(old);
+    }
+  EXPECT_EQ(Give(1, lease_least()), nullptr);
+}
+
+TEST_F(ReplaceTest, PinsStandUntilTheyAreClearedAndNoNewOneCounts) {
+  lease *old = New();
+  pin_page *page = Map(old);
+  Load(0, 32);
+  page->slots[3] = pin_word(3, 1);
+  page->slots[PIN_SLOT_RANGE] = pin_word(8, 4);
+  lease *l = Give(1, lease_least(), old);
+  ASSERT_NE(l, nullptr);
+  page->slots[4] = pin_word(20, 1);
+  page->slots[PIN_SLOT_RANGE + 1] = pin_word(24, 1);
+  Churn();
+  EXPECT_TRUE(IsResident(3));
+  EXPECT_TRUE(IsResident(11));
+  EXPECT_FALSE(IsResident(20));
+  EXPECT_FALSE(IsResident(24));
+  EXPECT_FALSE(lease_collect(old));
+  page->slots[PIN_SLOT_RANGE] = 0;
+  EXPECT_FALSE(lease_collect(old));
+  page->slots[PIN_SLOT_RANGE] = pin_word(8, 4); // too late
+  Churn();
+  EXPECT_TRUE(IsResident(3));
+  EXPECT_FALSE(IsResident(11));
+  page->slots[3] = page->slots[4] = 0;
+  EXPECT_TRUE(lease_collect(old));
+  pin_page_unmap(page);
+}
+
+TEST_F(ReplaceTest, WhatStaysPinnedIsCountedUntilItIsNot) {
+  lease *old = Give(1, {PIN_MAX_PAGE_SLOTS, 16});
+  pin_page *page = Map(old);
+  PinAll(old, page, 0);
+  uint64_t pinned = Pages(old);
+  ASSERT_NE(Give(1, lease_get_size(old), old), nullptr);
+  uint64_t with = TakeAll(1, lease_least());
+  while (leases_.size() > 1)
+    Free(leases_.back());
+  memset(page->slots, 0, sizeof page->slots);
+  EXPECT_TRUE(lease_collect(old));
+  uint64_t without = TakeAll(1, lease_least());
+  EXPECT_GE(without, with + pinned);
+  pin_page_unmap(page);
+}
+
+TEST_F(ReplaceTest, EpochAfterEpochPinnedInFullIsStillWithinTheShare) {
+  uint64_t pinned = 0;
+  std::vector<pin_page *> pages;
+  lease *last = New();
+  for (int epoch = 0; last; epoch++) {
+    ASSERT_LT(epoch, 10000);
+    pages.push_back(Map(last));
+    pinned += PinAll(last, pages.back(), 0);
+    last = Give(1, {PIN_MAX_PAGE_SLOTS, PIN_MAX_COUNT}, last);
+  }
+  EXPECT_LE(pinned, kBudget / kPage / 4) << "half of the half";
+  EXPECT_NE(Give(2, lease_least()), nullptr);
+  for (pin_page *page : pages)
+    pin_page_unmap(page);
+}
+
+TEST_F(ReplaceTest, NobodyElsesLeaseAndNoneTwice) {
+  lease *theirs = Give(2, lease_least()), *old = Give(1, lease_least());
+  pin_page *page = Map(theirs), *old_page = Map(old);
+  Load(0, 8);
+  ASSERT_NE(Give(1, lease_least(), theirs), nullptr);
+  page->slots[0] = pin_word(0, 1); // it still counts
+  ASSERT_NE(Give(1, lease_least(), old), nullptr);
+  ASSERT_NE(Give(1, lease_least(), old), nullptr);
+  Churn();
+  EXPECT_TRUE(IsResident(0));
+  pin_page_unmap(page);
+  pin_page_unmap(old_page);
+}
+
+// ---- What is given ----------------------------------------------------------
+
 TEST_F(LeaseTest, TheClientSaysWhenItIsDone) {
   lease *l = New();
   pin_page *page = Map(l);
-  EXPECT_FALSE(lease_is_done(l));
+  EXPECT_FALSE(lease_collect(l));
   pin_page_unmap(page);
-  EXPECT_TRUE(lease_is_done(l));
+  EXPECT_TRUE(lease_collect(l));
 }
 
 TEST_F(LeaseTest, WhatIsNoTableIsRefused) {
   pin_page *page = nullptr;
   lease *l = New();
-  EXPECT_EQ(pin_page_map(lease_take_fd(l), lease_range_capacity(l) + 1, &page),
+  EXPECT_EQ(pin_page_map(lease_take_fd(l), lease_get_size(l).range_capacity + 1,
+                         &page),
             -EPROTO);
   EXPECT_EQ(pin_page_map(dup(0), 1, &page), -EPROTO);
   int unsealed = memfd_create("t", MFD_ALLOW_SEALING);

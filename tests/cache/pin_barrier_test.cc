@@ -98,6 +98,7 @@ public:
     slots_ = static_cast<uint64_t *>(Map(PIN_N_SLOTS * sizeof *slots_));
     cold_ = static_cast<uint8_t *>(Map(kColdLen));
     memset(cold_, 1, kColdLen);
+    table_.page_slots = PIN_MAX_PAGE_SLOTS;
     table_.range_capacity = 1;
     view_.base = pages_;
     view_.words = words_;

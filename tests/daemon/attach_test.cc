@@ -6,7 +6,9 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include <memory>
 
 #include "cache/lease.h"
+#include "cache/residency.h"
 #include "proto/status.h"
 #include "tests/support/test_server.h"
 
@@ -389,6 +392,289 @@ TEST_F(AttachLimitTest, WhoAsksAgainAndAgainIsRefusedAndOthersAreServed) {
   EXPECT_LE(n_attached, 5);
   EXPECT_EQ(fds.size(), static_cast<size_t>(n_attached) * kNFds);
   CloseAll(fds);
+}
+
+// ---- Shares -----------------------------------------------------------------
+
+// What a client was given.
+struct Table {
+  uint64_t number = 0;
+  pin_page *pins = nullptr;
+  mirror *memory = nullptr;
+  Frame frame;
+
+  bool ok() const { return pins; }
+  bool IsResident(uint64_t page) const {
+    return residency_look(&memory->words[page]) == PAGE_RESIDENT;
+  }
+};
+
+class AttachShareTest : public AttachTest {
+protected:
+  AttachShareTest() { options_.cache_size = 2 << 20; }
+  ~AttachShareTest() override {
+    for (Table &t : tables_) {
+      pin_page_unmap(t.pins);
+      mirror_free(t.memory);
+    }
+  }
+
+  WireClient Client() {
+    WireClient client = server_->Unix();
+    client.Start();
+    return client;
+  }
+
+  // Attaches with a small table, and maps all of it.
+  Table Attach(WireClient *client, uint64_t replaces = 0,
+               uint32_t page_slots = 4, uint32_t range_capacity = 1) {
+    Table t;
+    client->SendAttach(77, image_, replaces, page_slots, range_capacity);
+    t.frame = client->ReceiveAnswer();
+    std::vector<int> fds = client->TakeFds();
+    if (t.frame.kind != kAttached || fds.size() != kNFds)
+      return t;
+    t.number = t.frame.table;
+    mirror_fds lent = {fds[kPages], fds[kWords], fds[kTouched]};
+    EXPECT_EQ(mirror_borrow(&lent, t.frame.size, 12, t.frame.epoch, &t.memory),
+              0);
+    EXPECT_EQ(pin_page_map(fds[kTable], t.frame.range_capacity, &t.pins), 0);
+    tables_.push_back(t);
+    return t;
+  }
+
+  void Pin(WireClient *client, const Table &t, unsigned slot, uint64_t page) {
+    __atomic_store_n(&t.pins->slots[slot], pin_word(page, 1), __ATOMIC_SEQ_CST);
+    client->SendRead(7, image_, {{page * kPage, kPage}}, t.frame.epoch, true);
+    EXPECT_EQ(client->ReceiveAnswer().resident, kPage);
+  }
+
+  // Makes the daemon evict everything that may go.
+  void Churn() {
+    for (int i = 0; i < 3; i++)
+      other_->Read(image_, 512 * kPage, 512 * kPage);
+  }
+
+  Frame Grow(WireClient *client, uint64_t table, uint32_t page_slots,
+             uint32_t range_capacity) {
+    client->SendGrow(78, table, page_slots, range_capacity);
+    return client->ReceiveAnswer();
+  }
+
+  std::vector<Table> tables_;
+};
+
+TEST_F(AttachShareTest, ATableIsAsLargeAsWasAskedForAndGrows) {
+  Serve();
+  WireClient client = Client();
+  Table t = Attach(&client, 0, 4, 1);
+  ASSERT_TRUE(t.ok()) << t.frame.message;
+  EXPECT_EQ(t.frame.page_slots, 4u);
+  EXPECT_EQ(t.frame.range_capacity, 1u);
+  EXPECT_EQ(t.frame.read_ahead, 16u) << "a 32nd of 512 pages";
+  Frame grown = Grow(&client, t.number, 9, 1);
+  EXPECT_EQ(grown.kind, CACHET__WIRE__MESSAGE__BODY_GROWN) << grown.message;
+  EXPECT_EQ(grown.page_slots, 9u);
+  EXPECT_EQ(grown.range_capacity, 1u);
+  Pin(&client, t, 8, 3);
+  Pin(&client, t, 9, 4); // which does not count
+  Churn();
+  EXPECT_TRUE(t.IsResident(3));
+  EXPECT_FALSE(t.IsResident(4));
+  EXPECT_EQ(Grow(&client, t.number, 0, 0).page_slots, 9u);
+  Frame most = Grow(&client, t.number, UINT32_MAX, UINT32_MAX);
+  EXPECT_LE(most.page_slots + 4 * most.range_capacity, 64u) << "an eighth";
+}
+
+TEST_F(AttachShareTest, WhoDoesNotSayHowMuchGetsAllSlotsOrNone) {
+  Serve();
+  WireClient client = Client();
+  Table none = Attach(&client, 0, 0, 0);
+  EXPECT_EQ(none.frame.status, WIRE_E_UNSUPPORTED) << "an eighth is 64 pages";
+  options_.cache_size = 16 << 20;
+  other_.reset();
+  server_.reset();
+  Serve();
+  WireClient again = Client();
+  Table all = Attach(&again, 0, 0, 0);
+  ASSERT_TRUE(all.ok());
+  EXPECT_EQ(all.frame.page_slots, PIN_MAX_PAGE_SLOTS);
+}
+
+TEST_F(AttachShareTest, PinsOfATableThatWasReplacedStandUntilTheyAreCleared) {
+  Serve();
+  WireClient client = Client();
+  Table old = Attach(&client);
+  ASSERT_TRUE(old.ok());
+  Pin(&client, old, 1, 3);
+  Table t = Attach(&client, old.number);
+  ASSERT_TRUE(t.ok()) << t.frame.message;
+  EXPECT_NE(t.number, old.number);
+  Pin(&client, t, 1, 5);
+  __atomic_store_n(&old.pins->slots[2], pin_word(4, 1), __ATOMIC_SEQ_CST);
+  other_->Read(image_, 4 * kPage, kPage);
+  Churn();
+  EXPECT_TRUE(old.IsResident(3));
+  EXPECT_FALSE(old.IsResident(4)) << "it came too late";
+  EXPECT_TRUE(t.IsResident(5));
+  EXPECT_EQ(other_->Stats()["attachments"], 2u);
+  old.pins->slots[1] = old.pins->slots[2] = 0;
+  AwaitStat("attachments", 1);
+  Churn();
+  EXPECT_FALSE(old.IsResident(3));
+  EXPECT_TRUE(t.IsResident(5));
+}
+
+TEST_F(AttachShareTest, ASliceOfAnEpochThatIsOverStands) {
+  Serve();
+  WireClient client = Client();
+  Table old = Attach(&client);
+  ASSERT_TRUE(old.ok());
+  Pin(&client, old, 1, 3);
+  disk_.Change(kSize);
+  other_->Read(image_, 9 * kPage, 10); // finds it
+  Table t = Attach(&client, old.number);
+  ASSERT_TRUE(t.ok()) << t.frame.message;
+  EXPECT_NE(t.frame.epoch, old.frame.epoch);
+  Churn();
+  const uint8_t *base = old.memory->base;
+  EXPECT_EQ(std::vector<uint8_t>(base + 3 * kPage, base + 4 * kPage),
+            FakeSource::Bytes(3 * kPage, kPage));
+}
+
+TEST_F(AttachShareTest, SharesGoOnToNewTablesEpochAfterEpoch) {
+  Serve();
+  std::vector<WireClient> clients;
+  std::vector<Table> tables;
+  do { // until none is left
+    clients.push_back(Client());
+    tables.push_back(Attach(&clients.back()));
+  } while (tables.back().ok());
+  EXPECT_EQ(tables.back().frame.status, WIRE_E_UNSUPPORTED);
+  clients.pop_back();
+  tables.pop_back();
+  EXPECT_GT(tables.size(), 10u);
+  for (int epoch = 0; epoch < 4; epoch++) {
+    disk_.Change(kSize);
+    other_->Read(image_, uint64_t(epoch) * kPage, 10);
+    for (size_t i = 0; i < clients.size(); i++) {
+      tables[i] = Attach(&clients[i], tables[i].number);
+      ASSERT_TRUE(tables[i].ok()) << i << ": " << tables[i].frame.message;
+    }
+  }
+  AwaitStat("attachments", clients.size());
+}
+
+TEST_F(AttachShareTest, AShareThatIsGivenBackIsGivenToTheNextWhoAsks) {
+  Serve();
+  std::vector<WireClient> clients;
+  do
+    clients.push_back(Client());
+  while (Attach(&clients.back()).ok());
+  tables_[0].pins->done = 1;
+  AwaitStat("attachments", tables_.size() - 1);
+  EXPECT_TRUE(Attach(&clients.back()).ok());
+}
+
+TEST_F(AttachShareTest, AThousandHandlesOfOneProcessShare256MiB) {
+  rlimit limit;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  if (limit.rlim_max < 8192)
+    GTEST_SKIP() << "only " << limit.rlim_max << " descriptors are allowed";
+  limit.rlim_cur = limit.rlim_max;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  options_.cache_size = 256 << 20;
+  Serve();
+  std::vector<WireClient> clients;
+  std::vector<uint64_t> numbers;
+  for (int round = 0; round < 2; round++) {
+    for (size_t i = 0; i < 1000; i++) {
+      if (round == 0)
+        clients.push_back(Client());
+      clients[i].SendAttach(77, image_, round ? numbers[i] : 0, 4, 1);
+      Frame frame = clients[i].ReceiveAnswer();
+      ASSERT_EQ(frame.kind, kAttached) << i << ": " << frame.message;
+      CloseAll(clients[i].TakeFds());
+      if (round == 0)
+        numbers.push_back(frame.table);
+      clients[i].SendGrow(78, frame.table, 65, 64);
+      EXPECT_EQ(clients[i].ReceiveAnswer().kind,
+                CACHET__WIRE__MESSAGE__BODY_GROWN);
+    }
+    disk_.Change(kSize);
+    other_->Read(image_, uint64_t(round) * kPage, 10);
+  }
+}
+
+TEST_F(AttachShareTest, NoUserTakesTheLastShareFromAnother) {
+  if (geteuid() != 0)
+    GTEST_SKIP() << "becoming another user takes root";
+  Serve();
+  std::string path = server_->socket_path();
+  ASSERT_EQ(chmod(path.c_str(), 0666), 0);
+  ASSERT_EQ(chmod(path.substr(0, path.rfind('/')).c_str(), 0711), 0);
+  std::vector<WireClient> clients;
+  do {
+    clients.push_back(Client());
+    Table t = Attach(&clients.back());
+    if (t.ok())
+      Grow(&clients.back(), t.number, 65, 1000);
+  } while (tables_.size() == clients.size());
+  Child other([&] {
+    if (setresgid(65534, 65534, 65534) < 0 ||
+        setresuid(65534, 65534, 65534) < 0)
+      return false;
+    WireClient client = Client();
+    return Attach(&client).ok();
+  });
+  EXPECT_TRUE(other.ok());
+}
+
+TEST_F(AttachShareTest, AUserLeavesAQuarterOfTheTablesToOthers) {
+  options_.limit.max_attachments = 12;
+  options_.cache_size = 16 << 20;
+  Serve();
+  std::vector<WireClient> clients;
+  do
+    clients.push_back(Client());
+  while (Attach(&clients.back()).ok());
+  EXPECT_EQ(tables_.size(), 9u);
+}
+
+TEST_F(AttachShareTest, ATableOfAnotherProcessIsNeitherReplacedNorGrown) {
+  Serve();
+  WireClient client = Client();
+  Table t = Attach(&client);
+  ASSERT_TRUE(t.ok());
+  Child thief([&] {
+    WireClient mine = Client();
+    bool attached = Attach(&mine, t.number).ok();
+    return attached && Grow(&mine, t.number, 9, 1).status == WIRE_E_INVAL;
+  });
+  EXPECT_TRUE(thief.ok());
+  Pin(&client, t, 1, 3); // it counts, so the table was not replaced
+  Churn();
+  EXPECT_TRUE(t.IsResident(3));
+  EXPECT_EQ(Grow(&client, t.number, 9, 1).page_slots, 9u);
+}
+
+TEST_F(AttachShareTest, ATableIsReplacedOnceAndABogusOneNever) {
+  Serve();
+  WireClient client = Client();
+  Table t = Attach(&client);
+  ASSERT_TRUE(t.ok());
+  Pin(&client, t, 1, 3);
+  for (uint64_t replaces : {t.number, t.number, t.number + 1, UINT64_MAX}) {
+    Table next = Attach(&client, replaces);
+    EXPECT_TRUE(next.ok()) << next.frame.message;
+  }
+  EXPECT_EQ(other_->Stats()["attachments"], 5u);
+  Churn();
+  EXPECT_TRUE(t.IsResident(3));
+  EXPECT_EQ(Grow(&client, t.number, 9, 1).page_slots, 4u) << "no more";
+  EXPECT_EQ(Grow(&client, 1, 9, 1).status, WIRE_E_INVAL);
+  EXPECT_EQ(Grow(&client, 0, 9, 1).status, WIRE_E_INVAL);
+  ExpectOthersAreServed();
 }
 
 // ---- Reading ----------------------------------------------------------------

@@ -47,6 +47,13 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
   case CACHET__WIRE__MESSAGE__BODY_ATTACHED:
     TakeInfo(msg.attached->info, frame);
     frame->range_capacity = msg.attached->range_capacity;
+    frame->page_slots = msg.attached->page_slots;
+    frame->table = msg.attached->table;
+    frame->read_ahead = msg.attached->read_ahead;
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_GROWN:
+    frame->page_slots = msg.grown->page_slots;
+    frame->range_capacity = msg.grown->range_capacity;
     break;
   case CACHET__WIRE__MESSAGE__BODY_CHANGED:
     TakeInfo(msg.changed->info, frame);
@@ -220,11 +227,26 @@ bool WireClient::SendRead(uint64_t id, uint32_t image, const Ranges &ranges,
   return SendMessage(msg);
 }
 
-bool WireClient::SendAttach(uint64_t id, uint32_t image) {
+bool WireClient::SendAttach(uint64_t id, uint32_t image, uint64_t replaces,
+                            uint32_t page_slots, uint32_t range_capacity) {
   Cachet__Wire__Attach attach = CACHET__WIRE__ATTACH__INIT;
   attach.image = image;
+  attach.replaces = replaces;
+  attach.page_slots = page_slots;
+  attach.range_capacity = range_capacity;
   wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_ATTACH);
   msg.attach = &attach;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendGrow(uint64_t id, uint64_t table, uint32_t page_slots,
+                          uint32_t range_capacity) {
+  Cachet__Wire__Grow grow = CACHET__WIRE__GROW__INIT;
+  grow.table = table;
+  grow.page_slots = page_slots;
+  grow.range_capacity = range_capacity;
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_GROW);
+  msg.grow = &grow;
   return SendMessage(msg);
 }
 

@@ -33,7 +33,10 @@ struct Frame {
   uint32_t max_requests = 0;                         // Welcome
   bool share = false;                                // Welcome
   uint64_t resident = 0;                             // Data
-  uint32_t range_capacity = 0;                       // Attached
+  uint32_t range_capacity = 0;                       // Attached, Grown
+  uint32_t page_slots = 0;                           // Attached, Grown
+  uint64_t table = 0;                                // Attached
+  uint32_t read_ahead = 0;                           // Attached
 
   bool is_data() const { return kind == CACHET__WIRE__MESSAGE__BODY_DATA; }
   bool is_error() const { return kind == CACHET__WIRE__MESSAGE__BODY_ERROR; }
@@ -73,7 +76,10 @@ public:
   bool SendOpen(uint64_t id, const std::string &name);
   bool SendRead(uint64_t id, uint32_t image, const Ranges &ranges,
                 uint64_t epoch = 0, bool in_place = false);
-  bool SendAttach(uint64_t id, uint32_t image);
+  bool SendAttach(uint64_t id, uint32_t image, uint64_t replaces = 0,
+                  uint32_t page_slots = 0, uint32_t range_capacity = 0);
+  bool SendGrow(uint64_t id, uint64_t table, uint32_t page_slots,
+                uint32_t range_capacity);
   bool SendWarm(uint64_t id, uint32_t image, const Ranges &ranges);
   bool SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
                       uint64_t length);
