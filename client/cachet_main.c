@@ -112,13 +112,18 @@ struct verb {
   const char *name;
   int n_args;
   bool has_range, has_json;
+  uint32_t flags; /* of the handle */
   int (*run)(const struct command *cmd);
 };
 
 static const struct verb verbs[] = {
     {.name = "ls", .run = command_ls},
     {.name = "info", .n_args = 1, .run = command_info},
-    {.name = "cat", .n_args = 1, .has_range = true, .run = command_cat},
+    {.name = "cat",
+     .n_args = 1,
+     .has_range = true,
+     .flags = CACHET_ONE_EPOCH,
+     .run = command_cat},
     {.name = "get", .n_args = 3, .run = command_get},
     {.name = "warm", .n_args = 1, .has_range = true, .run = command_warm},
     {.name = "invalidate",
@@ -238,5 +243,6 @@ int main(int argc, char **argv) {
     return exit_status;
   if (options_read(NULL, &g.cmd.options, &err) != CACHET_OK)
     return command_fail(err.message);
+  g.cmd.options.flags = verb->flags;
   return verb->run(&g.cmd);
 }

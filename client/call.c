@@ -183,6 +183,8 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
   enum cachet_status status = attempt_aim(r);
   if ((status == CACHET_END || status == CACHET_E_BOUNDS) && handle_refresh(c))
     status = attempt_aim(r);
+  if (status == CACHET_E_CHANGED)
+    return status; /* no other epoch will do */
   r->renews = handle_is_behind(c) && (r->renews || status != CACHET_OK);
   if (status != CACHET_OK && (!r->renews || status == CACHET_E_INVAL))
     return status;

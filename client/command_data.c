@@ -12,9 +12,9 @@
 
 static size_t least(uint64_t a, size_t b) { return a < b ? (size_t)a : b; }
 
-/* False: the image could not be read; a failed output ends it too.  What is
- * good before a page that cannot be read is written: a chunk that fails is read
- * again page by page. */
+/* False: the image could not be read, or not in the version that it had when it
+ * was opened; a failed output ends it too.  What is good before a page that
+ * cannot be read is written: a chunk that fails is read again page by page. */
 static bool cat(cachet *c, uint64_t offset, uint64_t len, uint8_t *buf) {
   struct progress p = progress_begin("cat", len);
   size_t page_size = cachet_page_size(c);

@@ -66,13 +66,26 @@ static void handle_read_through(cachet *c, struct epoch *e) {
   c->page_mask = mirror_page_size(e->mirror) - 1;
 }
 
+static enum cachet_status epoch_is_over(const cachet *c,
+                                        struct cachet_error *err) {
+  return error_set(err, CACHET_E_CHANGED, 0,
+                   "image \"%.100s\" changed since it was opened",
+                   c->store->name);
+}
+
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   if (handle_is_present(c, c->epoch))
-    return CACHET_OK;
+    return c->keeps_epoch && handle_is_behind(c) ? epoch_is_over(c, err)
+                                                 : CACHET_OK;
   struct epoch *e;
   enum cachet_status status = epoch_new(c->backend, &e, err);
   if (status != CACHET_OK)
     return status;
+  /* Another mirror need not be another epoch: the connection may be new. */
+  if (c->keeps_epoch && e->mirror->epoch != c->epoch->mirror->epoch) {
+    epoch_unref(e);
+    return epoch_is_over(c, err);
+  }
   handle_drop_cursor(c);
   slice_move(c, e);
   epoch_unref(c->epoch);
@@ -123,6 +136,7 @@ static enum cachet_status handle_new(struct backend *b,
   c->alive = b->store->alive;
   handle_set_notices(c, b->ops->drain && !c->epoch->attachment);
   c->options = *options;
+  c->keeps_epoch = options->flags & CACHET_ONE_EPOCH;
   TAILQ_INIT(&c->ready);
   TAILQ_INIT(&c->waiting);
   TAILQ_INIT(&c->completed);
@@ -224,10 +238,18 @@ enum cachet_status cachet_copy(cachet *c, cachet **out,
   if (c->in_callback && c->backend->ops->copy_waits)
     return error_set(err, CACHET_E_INVAL, 0,
                      "a call that would wait, in a callback");
+  cachet *copy;
   enum cachet_status status = c->backend->ops->copy(c->backend, &b, err);
+  if (status == CACHET_OK)
+    status = handle_new(b, &c->options, &copy, err);
   if (status != CACHET_OK)
     return status;
-  return handle_new(b, &c->options, out, err);
+  if (c->keeps_epoch && copy->epoch->mirror->epoch != c->epoch->mirror->epoch) {
+    cachet_close(copy);
+    return epoch_is_over(c, err);
+  }
+  *out = copy;
+  return CACHET_OK;
 }
 
 /* ---- Closing ------------------------------------------------------------- */
@@ -399,6 +421,15 @@ void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
 }
 
 /* ---- Steering ------------------------------------------------------------ */
+
+enum cachet_status cachet_adopt_epoch(cachet *c) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
+  c->keeps_epoch = false;
+  enum cachet_status status = call_renew_epoch(c);
+  c->keeps_epoch = c->options.flags & CACHET_ONE_EPOCH;
+  return status;
+}
 
 enum cachet_status cachet_prefetch(cachet *c, uint64_t addr, uint64_t len) {
   if (!handle_enter(c))

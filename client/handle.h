@@ -85,6 +85,7 @@ struct cachet {
   const volatile uint8_t *alive; /* the store's */
   bool has_notices; /* to take in before each look at the view; or another
                        view is to be taken */
+  bool keeps_epoch; /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
   struct backend *backend;
 
   /* Reading ahead (handle_read_ahead()): where a reader from front to back is
@@ -158,7 +159,8 @@ static inline void handle_look_for_mark(cachet *c, uint64_t first,
     handle_pass_mark(c);
 }
 
-/* Takes the image's present epoch if the handle's is over. */
+/* Takes the image's present epoch if the handle's is over.  CACHET_E_CHANGED:
+ * the handle keeps to the one that it has. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
 
 /* Whether bytes that were looked up in `e` since `mark`, of its mirror, are

@@ -67,7 +67,8 @@ enum cachet_status options_read(const struct cachet_options *given,
     if (status != CACHET_OK)
       return status;
   }
-  uint32_t known = CACHET_NO_SHARED_MEMORY | CACHET_NO_READAHEAD;
+  uint32_t known =
+      CACHET_NO_SHARED_MEMORY | CACHET_NO_READAHEAD | CACHET_ONE_EPOCH;
   if (o.flags & ~known)
     return error_set(err, CACHET_E_INVAL, 0, "flags %#x: unknown",
                      o.flags & ~known);

@@ -5,8 +5,8 @@
  *
  * Reads COUNT pages, all by default, beginning again at the front after the
  * last, and prints a checksum that does not depend on the order in which the
- * loads complete.  Interrupted, it cancels what is in flight and reports what
- * it has.
+ * loads complete.  All pages are of one version of the image, or it fails.
+ * Interrupted, it cancels what is in flight and reports what it has.
  *
  * One thread.  cachet_event_attach() is all the loop needs: the library says
  * what to watch and when its time-outs are due, and each callback runs from
@@ -104,7 +104,8 @@ static void lane_done(void *arg, enum cachet_status status,
   } else if (status == CACHET_E_CANCELED) {
     r->n_canceled++;
   } else {
-    fail(r, status); /* CACHET_END, too: the image has become smaller */
+    fail(r, status); /* CACHET_E_CHANGED, too: a sum over two versions means
+                        nothing */
   }
   lane_start(lane);
 }
@@ -164,8 +165,10 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: eventloop URI [COUNT]\n");
     return 2;
   }
+  struct cachet_options options = {.struct_size = sizeof options,
+                                   .flags = CACHET_ONE_EPOCH};
   struct cachet_error err;
-  if (cachet_open(argv[1], NULL, &r.c, &err) != CACHET_OK) {
+  if (cachet_open(argv[1], &options, &r.c, &err) != CACHET_OK) {
     fprintf(stderr, "eventloop: %s\n", err.message);
     return 1;
   }

@@ -45,7 +45,6 @@
 struct volume {
   cachet *c;
   uint64_t offset; /* of the file system in the image */
-  uint64_t epoch;  /* the version of the image that was opened */
   struct struct_io_stats stats;
   ext2_filsys fs;
 };
@@ -131,9 +130,8 @@ static errcode_t channel_range(io_channel channel, unsigned long long block,
   return 0;
 }
 
-/* A cachet_read() is of one epoch, and epochs never repeat: if the handle is
- * still at the one that was opened, so was the read.  Blocks of two versions
- * of a file system make no sense together. */
+/* Blocks of two versions of a file system make no sense together: the handle
+ * keeps to one, by CACHET_ONE_EPOCH, and fails once there is another. */
 static errcode_t channel_read_blk64(io_channel channel,
                                     unsigned long long block, int count,
                                     void *data) {
@@ -142,8 +140,6 @@ static errcode_t channel_read_blk64(io_channel channel,
   errcode_t err = channel_range(channel, block, count, &addr, &len);
   if (!err)
     err = error_of(cachet_read(vol->c, addr, data, len));
-  if (!err && cachet_epoch(vol->c) != vol->epoch)
-    err = ESTALE;
   if (!err)
     vol->stats.bytes_read += len;
   return err;
@@ -213,7 +209,7 @@ static struct struct_io_manager cachet_io_manager = {
 };
 
 static errcode_t volume_open(struct volume *vol, cachet *c, uint64_t offset) {
-  *vol = (struct volume){.c = c, .offset = offset, .epoch = cachet_epoch(c)};
+  *vol = (struct volume){.c = c, .offset = offset};
   vol->stats.num_fields = 2;
   opening = vol;
   errcode_t err = ext2fs_open("cachet", EXT2_FLAG_64BITS, 0, 0,
@@ -684,8 +680,10 @@ int main(int argc, char **argv) {
     return usage();
   initialize_ext2_error_table();
   cachet *c = NULL;
+  struct cachet_options options = {.struct_size = sizeof options,
+                                   .flags = CACHET_ONE_EPOCH};
   struct cachet_error err;
-  if (cachet_open(cmd.uri, NULL, &c, &err) != CACHET_OK) {
+  if (cachet_open(cmd.uri, &options, &c, &err) != CACHET_OK) {
     fprintf(stderr, "ext4cat: %s\n", err.message);
     return 1;
   }

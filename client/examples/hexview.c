@@ -8,7 +8,9 @@
  * the page, checks the bounds and turns the bytes round.
  *
  * Everything on the image is somebody else's: an address made from it may be
- * anywhere, and is then CACHET_E_BOUNDS, not a crash.  Any failure ends the
+ * anywhere, and is then CACHET_E_BOUNDS, not a crash.  An image that is
+ * replaced meanwhile is CACHET_E_CHANGED, by CACHET_ONE_EPOCH: addresses made
+ * from the old one would mean nothing in the new one.  Any failure ends the
  * program, with status 1. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -209,8 +211,10 @@ int main(int argc, char **argv) {
     return 2;
   }
   cachet *c = NULL;
+  struct cachet_options options = {.struct_size = sizeof options,
+                                   .flags = CACHET_ONE_EPOCH};
   struct cachet_error err;
-  if (cachet_open(argv[1], NULL, &c, &err) != CACHET_OK) {
+  if (cachet_open(argv[1], &options, &c, &err) != CACHET_OK) {
     fprintf(stderr, "hexview: %s\n", err.message);
     return 1;
   }

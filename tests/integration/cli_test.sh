@@ -113,4 +113,40 @@ done
 check "the daemon has seen no bad frame" is_clean_log
 check "the daemon ends in good order" exits_0_on_sigterm
 check "and removes its socket" [ ! -e "$sock" ]
+
+# ---- cat of an image that is replaced meanwhile
+size=4000000
+fill() { head -c "$1" /dev/zero | tr '\0' "$2"; }
+mkfifo "$work/pipe"
+is_all_a() { [ "$("$cachet" get i u8 0 "${common[@]}" </dev/null)" = 65 ]; }
+epoch_is_new() { [ "$("$cachet" info i "${common[@]}" </dev/null)" != "$(cat "$work/info")" ]; }
+# The pipe takes less than a chunk: cat waits in the middle of the image.
+cat_is_cut_short() { # SIZE (of the new version) ARGUMENT...
+  local status=0 new=$1 cat
+  shift
+  fill $size A >"$work/i" && touch -d '1 hour ago' "$work/i" && eventually is_all_a
+  "$cachet" info i "${common[@]}" </dev/null >"$work/info"
+  timeout 60 "$cachet" cat "$@" </dev/null >"$work/pipe" 2>"$work/stderr" &
+  cat=$!
+  exec 5<"$work/pipe"
+  head -c 4096 <&5 >"$work/stdout"
+  fill "$new" B >"$work/i" && eventually epoch_is_new
+  cat <&5 >>"$work/stdout"
+  exec 5<&-
+  wait $cat || status=$?
+  [ $status -eq 1 ] && grep -q changed "$work/stderr" &&
+    [ -s "$work/stdout" ] && [ "$(stat -c %s "$work/stdout")" -lt $size ] &&
+    [ -z "$(tr -d A <"$work/stdout")" ] && return
+  echo "  exit status $status, $(stat -c %s "$work/stdout") bytes, $(cat "$work/stderr")"
+  return 1
+}
+fill $size A >"$work/i"
+check "a daemon on a socket and a port" start_daemon "$cachetd" --image "i=$work/i" --listen "unix:$sock" --listen tcp:127.0.0.1:0
+port=$(grep -o 'tcp:127.0.0.1:[0-9]*' "$work/log" | head -n 1)
+for new in $size 5000000 3000000; do
+  check "cat of an image that becomes one of $new bytes" cat_is_cut_short $new i "${common[@]}"
+  check "the same by TCP" cat_is_cut_short $new "cachet://127.0.0.1:${port##*:}/i"
+  check "the same in process" cat_is_cut_short $new "$work/i"
+done
+check "that daemon ends in good order" exits_0_on_sigterm
 finish

@@ -30,7 +30,7 @@
  * page never waits.
  *
  * Offsets, addresses and lengths are in bytes.  64-bit Linux, C11 and C++17.
- * All calls are there since 1.0. */
+ * All of it is there since 1.0, but for what says otherwise. */
 #ifndef CACHET_CACHET_H
 #define CACHET_CACHET_H
 
@@ -70,7 +70,8 @@ enum cachet_status {
   CACHET_E_FORKED = -11,      /* a handle of the parent process */
   CACHET_E_CANCELED = -12,    /* cancelled, or the handle was closed */
   CACHET_E_CHANGED = -13,     /* the image changed during a seq or an iter, or
-                                 again and again during a read */
+                                 again and again during a read; or since a
+                                 handle with CACHET_ONE_EPOCH was opened */
   CACHET_E_UNSUPPORTED = -14, /* not possible here */
 };
 
@@ -105,6 +106,9 @@ CACHET_API const char *cachet_errmsg(const cachet *c);
                                              from front to back asks for pages
                                              ahead, 1024 at most, and does not
                                              wait for them */
+#define CACHET_ONE_EPOCH (1u << 2)        /* bytes of one version of the image
+                                             only, see cachet_adopt_epoch();
+                                             since 1.1 */
 
 /* How to open.  Zero it, set `struct_size` to sizeof, then what matters: 0 is
  * the default everywhere.  It may grow at its end. */
@@ -179,7 +183,11 @@ CACHET_API enum cachet_status cachet_make(const struct cachet_source *source,
 /* Makes another handle on the same cache, with a connection, counters and pins
  * of its own, for another thread.  The call itself reads `c` and belongs to
  * the thread of `c`.  May wait for a daemon, as cachet_open() does; loads no
- * page.  Either handle may be closed first. */
+ * page.  Either handle may be closed first.
+ *
+ * The copy has the flags of `c`.  With CACHET_ONE_EPOCH it keeps to the same
+ * epoch as `c`, so that several threads may copy one version of an image;
+ * CACHET_E_CHANGED if the image has another one. */
 CACHET_API enum cachet_status cachet_copy(cachet *c, cachet **out,
                                           struct cachet_error *err);
 
@@ -354,6 +362,20 @@ CACHET_API size_t cachet_page_size(const cachet *c);
 
 /* Which version of the image's content the handle sees.  Never repeats. */
 CACHET_API uint64_t cachet_epoch(const cachet *c);
+
+/* A handle that was opened with CACHET_ONE_EPOCH keeps to the epoch that the
+ * image had then.  Once it is known here that the image has another one, each
+ * call that loads, gets or walks, asynchronous ones too, fails with
+ * CACHET_E_CHANGED, also for pages that were cached; cachet_size() and
+ * cachet_epoch() go on to describe the old one.  So a program that reads an
+ * image by many calls never puts two versions together.  Slices that are held
+ * keep their bytes, as always.
+ *
+ * This call takes the image's present epoch, and the handle keeps to that one
+ * from then on.  Without the flag handles do so by themselves, and the call
+ * does no harm.  May wait for a daemon; loads no page.  On a failure the
+ * handle's calls go on to fail.  Since 1.1. */
+CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c);
 
 /* Whether hits are read from a daemon's memory directly.  May change with the
  * connection and with the epoch.  When the daemon is gone such a handle reads
