@@ -479,7 +479,6 @@ struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
   c->serial = serial;
   c->state = CONN_HANDSHAKE;
   request_queue_init(&c->runnable);
-  request_queue_init(&c->starved);
   return c;
 }
 

@@ -43,6 +43,8 @@ struct opened {
    * of the oldest; 0: none. */
   uint64_t stale;
   uint64_t stale_from, stale_to; /* bytes, `to` excluded */
+  uint64_t fetching;             /* bytes being fetched of it, for this one */
+  struct request *throttled, *last_throttled; /* a queue, by next_queued */
 };
 
 struct conn {
@@ -85,9 +87,7 @@ struct conn {
   uint64_t oldest_owed;   /* the oldest that it is owed, as of its last turn */
 
   struct request *requests; /* all that wait for something */
-  struct request_queue runnable, starved;
-  struct conn *next_starved;
-  bool is_starved; /* in the worker's list */
+  struct request_queue runnable;
   unsigned n_requests, n_held_ranges, n_invalidations;
   uint64_t fetching; /* bytes being fetched for it */
 };

@@ -20,6 +20,8 @@ struct lens {
   unsigned n_pages, n_ranges; /* pin slots in use, of either kind */
   struct lens *next_pinned;   /* the output's list of those that hold pins */
   uint64_t fetching;          /* bytes of its fetches in flight */
+  struct request *first_turn, *last_turn; /* see request_fetch.h */
+  unsigned n_turns;
   struct begun_image begun;
 };
 

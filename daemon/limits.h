@@ -25,9 +25,9 @@ struct limits {
   uint32_t piece_len;        /* payload of one Data, if a page is no longer */
   uint32_t batch_len;        /* payload gathered for one sendmsg() */
   uint64_t turn_len;         /* sent to one peer before others get a turn */
-  uint64_t max_conn_fetch;   /* bytes being fetched for one connection */
-  uint64_t max_worker_fetch; /* and for all those of a worker; half of it for
-                                one image, so that a hung one leaves room */
+  uint64_t max_conn_fetch;   /* bytes being fetched for one connection, */
+  uint64_t max_worker_fetch; /* and for all those of a worker; of each image
+                                one piece more: see request_fetch.h */
   unsigned max_process_attachments;  /* of one process, */
   unsigned max_user_attachments;     /* of all those of one user, */
   unsigned max_attachments;          /* and of all: each takes descriptors */

@@ -125,6 +125,7 @@ bool request_exists(const struct conn *c, uint64_t id) {
 }
 
 void request_drop_all(struct conn *c) {
+  request_fetch_unthrottle(c);
   for (struct request *r = c->requests, *next; r; r = next) {
     next = r->next;
     if (r->state != REQUEST_WAITING) {
@@ -132,16 +133,13 @@ void request_drop_all(struct conn *c) {
       continue;
     }
     if (r->fetch)
-      c->fetching -= r->fetch->len;
+      request_fetch_orphan(r);
     if (r->invalidation)
       invalidation_abandon(r->invalidation);
     request_unlink(r);
     r->conn = NULL;
   }
   request_queue_init(&c->runnable);
-  request_queue_init(&c->starved);
-  if (c->is_starved)
-    request_fetch_unstarve(c);
   assert(c->n_requests == 0 && c->n_invalidations == 0 && c->fetching == 0);
 }
 

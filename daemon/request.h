@@ -5,7 +5,7 @@
  * one breath, on the stack.  Else it becomes a request that waits:
  *
  *     WAITING   another thread will post it: its fetch, or its invalidation
- *     STARVED   too many bytes are being fetched; request_fetch_admit() goes on
+ *     THROTTLED too many bytes are being fetched; request_fetch_admit() goes on
  *     RUNNABLE  its connection is blocked; conn.c goes on
  *
  *   R1  A request that waits is on its connection's list, or is an orphan: its
@@ -45,7 +45,7 @@ enum request_kind {
 enum request_state {
   REQUEST_ACTIVE, /* being worked on */
   REQUEST_WAITING,
-  REQUEST_STARVED,
+  REQUEST_THROTTLED,
   REQUEST_RUNNABLE,
 };
 
@@ -55,6 +55,7 @@ struct request {
   struct conn *conn;           /* NULL: an orphan */
   struct request *prev, *next; /* the connection's list */
   struct request *next_queued;
+  struct request *prev_turn, *next_turn; /* of the lens: see request_fetch.h */
   enum request_state state;
   enum request_kind kind;
   uint64_t id;

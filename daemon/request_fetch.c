@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "daemon/conn.h"
+#include "daemon/session.h"
 
 /* On whatever thread ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
@@ -12,21 +13,42 @@ static void fetch_done(struct fetch *fetch) {
   worker_post(f->request->worker, &f->request->mail);
 }
 
-/* Whether `len` more bytes may be fetched.  (F2) */
-static bool request_has_allowance(const struct request *r, uint64_t len) {
+/* Whether a request may fetch. */
+enum allowance {
+  ALLOWED,
+  OVER_IMAGE, /* the image has its part of what the worker may */
+  OVER_CONN,
+};
+
+static struct opened *request_opened(const struct request *r) {
+  return session_opened_image(r->conn, r->image);
+}
+
+/* For what it lacks.  (F2) */
+static enum allowance request_allowance(const struct request *r) {
   const struct limits *limits = &r->worker->host->limits;
-  uint64_t all = limits->max_worker_fetch;
-  uint64_t of_image = request_lens(r)->fetching;
-  uint64_t of_conn = r->conn->fetching;
-  return (!of_conn || of_conn + len <= limits->max_conn_fetch) &&
-         (!of_image || of_image + len <= all / 2) &&
-         (!r->worker->fetching || r->worker->fetching + len <= all);
+  const struct lens *l = request_lens(r);
+  uint64_t len = (uint64_t)r->n_missing << image_page_shift(l->hosted->image);
+  uint64_t all = limits->max_worker_fetch, used = r->worker->fetching;
+  uint64_t left = used < all ? all - used : 0;
+  if (l->fetching && l->fetching + len > left)
+    return OVER_IMAGE;
+  if (request_opened(r)->fetching &&
+      r->conn->fetching + len > limits->max_conn_fetch)
+    return OVER_CONN;
+  return ALLOWED;
 }
 
 static void request_charge(struct request_fetch *f) {
   f->lens->fetching += f->len;
   f->request->worker->fetching += f->len;
   f->request->conn->fetching += f->len;
+  request_opened(f->request)->fetching += f->len;
+}
+
+void request_fetch_orphan(struct request *r) {
+  r->conn->fetching -= r->fetch->len;
+  request_opened(r)->fetching -= r->fetch->len;
 }
 
 void request_fetch_drop(struct request *r) {
@@ -34,53 +56,63 @@ void request_fetch_drop(struct request *r) {
   if (!f)
     return;
   assert(r->state != REQUEST_WAITING);
+  if (r->conn)
+    request_fetch_orphan(r);
   r->fetch = NULL;
   f->lens->fetching -= f->len;
   r->worker->fetching -= f->len;
-  if (r->conn)
-    r->conn->fetching -= f->len;
   fetch_fini(&f->fetch);
   free(f);
 }
 
-/* Puts a connection that has starved requests at the end of the worker's list,
- * unless it is in there. */
-static void starved_push(struct conn *c) {
-  struct worker *w = c->worker;
-  if (c->is_starved)
-    return;
-  c->is_starved = true;
-  c->next_starved = NULL;
-  *w->starved_tail = c;
-  w->starved_tail = &c->next_starved;
-  w->n_starved++;
+/* ---- Throttled requests (F1) --------------------------------------------- */
+
+static void turns_push(struct request *r) {
+  struct lens *l = request_lens(r);
+  r->next_turn = NULL;
+  r->prev_turn = l->last_turn;
+  *(l->last_turn ? &l->last_turn->next_turn : &l->first_turn) = r;
+  l->last_turn = r;
+  l->n_turns++;
+  r->worker->n_turns++;
 }
 
-static struct conn *starved_unlink(struct worker *w, struct conn **link) {
-  struct conn *c = *link;
-  *link = c->next_starved;
-  if (!*link)
-    w->starved_tail = link;
-  c->is_starved = false;
-  w->n_starved--;
-  return c;
+static void turns_remove(struct request *r) {
+  struct lens *l = request_lens(r);
+  *(r->prev_turn ? &r->prev_turn->next_turn : &l->first_turn) = r->next_turn;
+  *(r->next_turn ? &r->next_turn->prev_turn : &l->last_turn) = r->prev_turn;
+  l->n_turns--;
+  r->worker->n_turns--;
 }
 
-static struct conn *starved_pop(struct worker *w) {
-  return starved_unlink(w, &w->starved_head);
+static void request_throttle(struct request *r) {
+  struct opened *o = request_opened(r);
+  r->state = REQUEST_THROTTLED;
+  r->next_queued = NULL;
+  if (o->throttled)
+    o->last_throttled->next_queued = r;
+  else
+    o->throttled = r;
+  o->last_throttled = r;
+  if (o->throttled == r)
+    turns_push(r);
 }
 
-void request_fetch_unstarve(struct conn *c) {
-  struct conn **link = &c->worker->starved_head;
-  while (*link != c)
-    link = &(*link)->next_starved;
-  starved_unlink(c->worker, link);
+/* Takes the first of a queue out; the next one has its turn later. */
+static void request_unthrottle(struct request *r) {
+  struct opened *o = request_opened(r);
+  turns_remove(r);
+  o->throttled = r->next_queued;
+  if (o->throttled)
+    turns_push(o->throttled);
 }
 
-static void request_starve(struct request *r) {
-  r->state = REQUEST_STARVED;
-  request_queue_push(&r->conn->starved, r);
-  starved_push(r->conn);
+void request_fetch_unthrottle(struct conn *c) {
+  for (unsigned i = 0; i < c->n_opened; i++) {
+    if (c->opened[i].throttled)
+      turns_remove(c->opened[i].throttled);
+    c->opened[i].throttled = NULL;
+  }
 }
 
 void request_fetch_restart(struct request *r) {
@@ -112,8 +144,8 @@ bool request_fetch_start(struct request *r) {
   struct lens *l = request_lens(r);
   uint64_t len = (uint64_t)r->n_missing << l->mirror->page_shift;
   assert(!r->fetch);
-  if (!request_has_allowance(r, len)) {
-    request_starve(r);
+  if (request_allowance(r) != ALLOWED) {
+    request_throttle(r);
     return true;
   }
   struct request_fetch *f = calloc(1, sizeof *f);
@@ -137,17 +169,31 @@ bool request_fetch_start(struct request *r) {
   return false;
 }
 
-/* Connections with starved requests are served one request each, in turn,
- * until each of those that are left was refused: then somebody's fetch is in
- * flight, and its end brings us back here. */
-void request_fetch_admit(struct worker *w) {
-  unsigned n_refused = 0;
-  while (n_refused < w->n_starved) {
-    struct conn *c = starved_pop(w);
-    request_go_on(request_queue_pop(&c->starved));
-    n_refused = c->is_starved ? n_refused + 1 : 0;
-    if (c->starved.head)
-      starved_push(c);
+/* Connections have turns, a request each, until the image has its part, or each
+ * connection that is left has: then a fetch is in flight, and its end brings us
+ * back here. */
+static void lens_admit(struct lens *l) {
+  struct request *r;
+  for (unsigned n_refused = 0; n_refused < l->n_turns;) {
+    r = l->first_turn;
+    enum allowance allowance = request_allowance(r);
+    if (allowance == OVER_IMAGE)
+      return;
+    if (allowance == OVER_CONN) {
+      turns_remove(r);
+      turns_push(r);
+      n_refused++;
+      continue;
+    }
+    struct conn *c = r->conn;
+    n_refused = 0;
+    request_unthrottle(r);
+    request_go_on(r);
     conn_settle(c);
   }
+}
+
+void request_fetch_admit(struct worker *w) {
+  for (unsigned i = 0; w->n_turns && i < w->host->n_images; i++)
+    lens_admit(&w->lenses[i]);
 }

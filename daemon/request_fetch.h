@@ -2,13 +2,18 @@
  *
  * A request holds at most one fetch.  Its bytes are charged, from before it is
  * started until it is dropped, to the request's connection, to its image's lens
- * and to the worker (W3 in worker.h), each of which has a limit.  A request
- * that would go beyond one is STARVED:
+ * and to the worker (W3 in worker.h).  What an image may have is half of the
+ * worker's limit while it is alone, a third for each of two, and so on: it may
+ * fetch more only as long as it has less than is free.  A request that would go
+ * beyond that, or beyond what its connection may have, is THROTTLED:
  *
- *   F1  A connection that has starved requests is in the worker's list of
- *       such, once; no other is.
- *   F2  While nothing is being fetched any one fetch may start, however large:
- *       so what is starved gets its turn when those in flight have ended.
+ *   F1  A throttled request is in the queue of its connection and image (in
+ *       struct opened).  The first in a queue is in the image's turns, which
+ *       are in the lens; no other is.
+ *   F2  While nothing of an image is being fetched any one fetch of it may
+ *       start, however large and whatever other images have; and the same for
+ *       an image of a connection.  So what is throttled gets its turn when
+ *       those of the same image have ended, however many other images hang.
  *
  * Worker thread only; the `done` of a fetch runs elsewhere, and only posts. */
 #ifndef DAEMON_REQUEST_FETCH_H
@@ -38,10 +43,13 @@ void request_fetch_drop(struct request *r);
 /* A piece was lost to a new epoch.  Sets r->status when that was too often. */
 void request_fetch_restart(struct request *r);
 
-/* The connection, which is_starved, ends. */
-void request_fetch_unstarve(struct conn *c);
+/* The request, which waits for its fetch, loses its connection. */
+void request_fetch_orphan(struct request *r);
 
-/* Gives fetches to those who were starved, now that some have ended. */
+/* The connection ends: none of its requests is throttled any more. */
+void request_fetch_unthrottle(struct conn *c);
+
+/* Gives fetches to throttled requests, now that some have ended. */
 void request_fetch_admit(struct worker *w);
 
 #endif

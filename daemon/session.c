@@ -23,11 +23,15 @@ enum {
 /* An image is known on the wire by its index, but never as 0. */
 static uint32_t wire_image_id(unsigned image) { return image + 1; }
 
-struct opened *session_opened(struct conn *c, uint32_t image_id) {
+struct opened *session_opened_image(struct conn *c, unsigned image) {
   for (unsigned i = 0; i < c->n_opened; i++)
-    if (wire_image_id(c->opened[i].image) == image_id)
+    if (c->opened[i].image == image)
       return &c->opened[i];
   return NULL;
+}
+
+struct opened *session_opened(struct conn *c, uint32_t image_id) {
+  return session_opened_image(c, image_id - 1);
 }
 
 static void fill_info(Cachet__Wire__ImageInfo *info, const struct hosted *h,

@@ -17,6 +17,9 @@ void session_message(struct conn *c, const wire_message *msg);
  * such. */
 struct opened *session_opened(struct conn *c, uint32_t image_id);
 
+/* The same by its index. */
+struct opened *session_opened_image(struct conn *c, unsigned image);
+
 /* Adds a Changed to the output unless the peer knows that the image of `l` is
  * at its present epoch.  The lens is open, the connection may send. */
 void session_announce(struct conn *c, const struct lens *l);

@@ -217,7 +217,6 @@ static bool worker_init(struct worker *w) {
   pthread_mutex_init(&w->mail_lock, NULL);
   w->mail_tail = &w->mail_head;
   begun_init(&w->begun);
-  w->starved_tail = &w->starved_head;
   w->stop_mail.run = stop_run;
   w->close_mail.run = close_run;
   w->quit_mail.run = quit_run;

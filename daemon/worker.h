@@ -59,8 +59,7 @@ struct worker {
   uint64_t n_events; /* of sockets and the mailbox, not of timers */
   struct event wake;
   struct conn *conns;
-  struct conn *starved_head, **starved_tail; /* in turn, by next_starved */
-  unsigned n_starved;
+  unsigned n_turns; /* of all lenses: requests that may not fetch yet */
   struct lens *lenses; /* one for each image */
   struct image_mail {
     struct mail mail;
