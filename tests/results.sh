@@ -104,7 +104,7 @@ collect_target() {
   PASSED | FLAKY)
     # A program that prints no cases is one itself.  (Here-strings, since
     # grep -q would end a pipe early.)
-    if ! grep -q . <<<"$after" && ! grep -q AllTests "${@/%test.log/test.xml}"; then
+    if ! grep -q . <<<"$after" && ! grep -qs AllTests "${@/%test.log/test.xml}"; then
       record pass "$label"
     fi
     ;;

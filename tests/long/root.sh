@@ -1,6 +1,6 @@
 # Sourced by tests/long/*: options, results, and fresh roots of Debian releases.
 #
-# A script calls begin, begin_section, end_section and finish.  What it makes is
+# A script has usage, and calls begin, begin_section, end_section and finish.  What it makes is
 # in $work, which goes whatever ends it; no root is mounted anywhere but in the
 # mount namespace of the processes inside it (enter-root).
 set -euo pipefail
@@ -12,23 +12,20 @@ section=""
 work=""
 source "$root/tests/results.sh"
 
-# Takes the options of a script: --results FILE adds its results to that file,
-# and leaves the report to who reads it.
+# Takes the options of a script, and leaves other arguments in $rest.  With
+# --results FILE the script adds its results to that file, and leaves the report
+# to who reads it.
 begin() {
-  local usage="usage: tests/long/${0##*/} [--results FILE]"
-  case $#:${1-} in
-  0:) ;;
-  2:--results) results=$(realpath -- "$2") ;;
-  1:-h | 1:--help)
-    echo "$usage"
-    exit 0
-    ;;
-  *)
-    echo "$usage" >&2
+  if [ "${1-}" = --results ] && [ $# -ge 2 ]; then
+    results=$(realpath -- "$2")
+    shift 2
+  fi
+  if [[ ${1-} == -* ]]; then
+    usage >&2
     exit 2
-    ;;
-  esac
-  exec </dev/null
+  fi
+  rest=("$@")
+  exec </dev/null # no test reads the terminal
   work=$(mktemp -d "${TMPDIR:-/tmp}/cachetd-long.XXXXXX")
   trap 'rm -rf --one-file-system -- "$work"' EXIT
   trap 'exit 130' INT
