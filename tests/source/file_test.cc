@@ -58,6 +58,18 @@ protected:
     ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
   }
 
+  // Waits until the kernel's clock for stamps has left the file's ctime, which
+  // nobody can set: on Linux 6.1 it stands still for milliseconds.
+  void AwaitAnotherCtime() {
+    struct stat file, fresh;
+    ASSERT_EQ(stat(path_.c_str(), &file), 0);
+    do {
+      WriteTo(dir_ + "/tick", "");
+      ASSERT_EQ(stat((dir_ + "/tick").c_str(), &fresh), 0);
+    } while (fresh.st_ctim.tv_sec == file.st_ctim.tv_sec &&
+             fresh.st_ctim.tv_nsec == file.st_ctim.tv_nsec);
+  }
+
   SourcePtr Open() {
     source *src = nullptr;
     EXPECT_EQ(file_source_open(path_.c_str(), GetParam(), &src), 0);
@@ -150,6 +162,7 @@ TEST_P(FileTest, ALookAtAnUnchangedFileOpensNothing) {
 TEST_P(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
   auto src = Open();
   WriteTo(dir_ + "/new", std::string(300, 'n'));
+  AwaitAnotherCtime();
   ASSERT_EQ(link(path_.c_str(), (dir_ + "/kept").c_str()), 0);
   auto linked = Reopen(src); // another ctime: another version, same bytes
   ASSERT_NE(linked, nullptr);
@@ -196,6 +209,7 @@ TEST_P(FileTest, ARelativePathIsOfTheDirectoryItWasOpenedIn) {
 
 TEST_P(FileTest, AnUnlinkedFileIsServedOn) {
   auto src = Open();
+  AwaitAnotherCtime();
   ASSERT_EQ(unlink(path_.c_str()), 0);
   auto held = Reopen(src); // its ctime changed
   ASSERT_NE(held, nullptr);
@@ -377,7 +391,11 @@ TEST_P(FileTest, ATryOfAChangedFileIsLeftToARead) {
   auto src = Open();
   ASSERT_EQ(truncate(path_.c_str(), 5000), 0);
   char byte;
-  EXPECT_EQ(src->ops->try_read(src.get(), 0, &byte, 1), -ESTALE);
+  int r = src->ops->try_read(src.get(), 0, &byte, 1);
+  // A kernel that does not know RWF_DONTCACHE leaves all of them to a read.
+  EXPECT_TRUE(r == -ESTALE ||
+              (GetParam() == FILE_DONTCACHE && r == -EOPNOTSUPP))
+      << r;
 }
 
 INSTANTIATE_TEST_SUITE_P(How, FileTest,
