@@ -20,13 +20,19 @@ begin() {
     results=$(realpath -- "$2")
     shift 2
   fi
-  if [[ ${1-} == -* ]]; then
+  case ${1-} in
+  -h | --help)
+    usage
+    exit 0
+    ;;
+  -*)
     usage >&2
     exit 2
-  fi
+    ;;
+  esac
   rest=("$@")
   exec </dev/null # no test reads the terminal
-  work=$(mktemp -d "${TMPDIR:-/tmp}/cachetd-long.XXXXXX")
+  work=$(mktemp -d "${TMPDIR:-/var/tmp}/cachetd-long.XXXXXX")
   trap 'rm -rf --one-file-system -- "$work"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
