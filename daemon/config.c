@@ -14,6 +14,7 @@
 #define DEFAULT_CACHE_SIZE (256ull << 20)
 #define MIN_PAGE_SIZE 4096u
 #define MAX_PAGE_SIZE (2u << 20)
+#define MAX_MAX_AGE_S 1000000000u
 
 const char config_usage[] =
     "usage: cachetd --image [NAME=]SOURCE ... [--listen ADDRESS] ...\n"
@@ -23,7 +24,8 @@ const char config_usage[] =
     "  --image [NAME=]SOURCE  serve SOURCE, a path or file: URI, as NAME\n"
     "                         (the last part of SOURCE); may be repeated;\n"
     "                         ,share=on|off behind SOURCE: --share of this "
-    "one\n"
+    "one;\n"
+    "                         ,max-age=SECONDS: what is older is read again\n"
     "  --listen ADDRESS       unix:PATH, tcp:HOST:PORT (loopback only), or\n"
     "                         tcp: for 127.0.0.1:10819; may be repeated\n"
     "  --cache-size SIZE      bytes of memory for pages (256M)\n"
@@ -57,6 +59,17 @@ static int parse_size_option(const char *option, const char *text,
                 "--%s %.100s: not a size; it takes digits and K, M, G or T",
                 option, text);
   return 0;
+}
+
+/* Reads a decimal number from 1 to `max`.  False: it is none. */
+static bool parse_count(const char *text, unsigned max, unsigned *out) {
+  char *end;
+  errno = 0;
+  unsigned long n = strtoul(text, &end, 10);
+  if (!isdigit((unsigned char)text[0]) || *end || errno || n < 1 || n > max)
+    return false;
+  *out = (unsigned)n;
+  return true;
 }
 
 /* ---- --image ------------------------------------------------------------- */
@@ -139,26 +152,38 @@ static int source_path(char *source, char **out, char *err) {
   return 0;
 }
 
-/* Reads the options behind SOURCE, and cuts them off. */
-static int parse_image_options(const char *argument, char *source,
-                               enum config_share *share, char *err) {
-  char *options = strchr(source, ',');
-  *share = SHARE_AS_ALL;
-  if (!options)
-    return 0;
-  *options++ = '\0';
-  for (char *o; (o = strsep(&options, ","));) {
-    if (strcmp(o, "share=on") == 0)
-      *share = SHARE_ON;
-    else if (strcmp(o, "share=off") == 0)
-      *share = SHARE_OFF;
-    else
+static int parse_image_option(const char *argument, const char *option,
+                              struct config_image *image, char *err) {
+  if (strcmp(option, "share=on") == 0) {
+    image->share = SHARE_ON;
+  } else if (strcmp(option, "share=off") == 0) {
+    image->share = SHARE_OFF;
+  } else if (strncmp(option, "max-age=", 8) == 0) {
+    if (!parse_count(option + 8, MAX_MAX_AGE_S, &image->max_age_s))
       return fail(err,
-                  "--image %.100s: unknown image option \"%.64s\", there is "
-                  "share=on|off; a comma in a path is written file: with %%2C",
-                  argument, o);
+                  "--image %.100s: max-age=%.64s: not a number of seconds "
+                  "from 1 to %u",
+                  argument, option + 8, MAX_MAX_AGE_S);
+  } else {
+    return fail(err,
+                "--image %.100s: unknown image option \"%.64s\", there are "
+                "share=on|off and max-age=SECONDS; a comma in a path is "
+                "written file: with %%2C",
+                argument, option);
   }
   return 0;
+}
+
+/* Reads the options behind SOURCE, and cuts them off. */
+static int parse_image_options(const char *argument, char *source,
+                               struct config_image *image, char *err) {
+  char *options = strchr(source, ',');
+  int r = 0;
+  if (options)
+    *options++ = '\0';
+  for (char *o; r == 0 && options && (o = strsep(&options, ","));)
+    r = parse_image_option(argument, o, image, err);
+  return r;
 }
 
 bool config_shares(const struct config *config,
@@ -167,9 +192,10 @@ bool config_shares(const struct config *config,
          (image->share == SHARE_AS_ALL && config->share);
 }
 
+/* `like` has the options. */
 static int config_add_image(struct config *config, const char *name,
                             size_t name_len, const char *path,
-                            enum config_share share, char *err) {
+                            const struct config_image *like, char *err) {
   for (size_t i = 0; i < config->n_images; i++)
     if (strlen(config->images[i].name) == name_len &&
         memcmp(config->images[i].name, name, name_len) == 0)
@@ -185,12 +211,12 @@ static int config_add_image(struct config *config, const char *name,
     return -ENOMEM;
   config->images = grown;
   struct config_image *image = &grown[config->n_images];
+  *image = *like;
   image->path = strdup(path);
   if (!image->path)
     return -ENOMEM;
   memcpy(image->name, name, name_len);
   image->name[name_len] = '\0';
-  image->share = share;
   config->n_images++;
   return 0;
 }
@@ -201,8 +227,8 @@ static int parse_image_copy(struct config *config, const char *argument,
   char *equals = strchr(copy, '=');
   bool named = equals && name_is_valid(copy, (size_t)(equals - copy));
   char *source = named ? equals + 1 : copy;
-  enum config_share share;
-  int r = parse_image_options(argument, source, &share, err);
+  struct config_image like = {.share = SHARE_AS_ALL};
+  int r = parse_image_options(argument, source, &like, err);
   if (r < 0)
     return r;
   char *path = NULL;
@@ -221,7 +247,7 @@ static int parse_image_copy(struct config *config, const char *argument,
                 "--image %.100s: \"%.70s\" cannot be its name, which takes "
                 "1 to %d of A-Z a-z 0-9 . _ -; write --image NAME=SOURCE",
                 argument, name, CONFIG_NAME_MAX);
-  return config_add_image(config, name, name_len, path, share, err);
+  return config_add_image(config, name, name_len, path, &like, err);
 }
 
 static int parse_image(struct config *config, const char *argument, char *err) {
@@ -261,14 +287,9 @@ static int parse_page_size(struct config *config, const char *argument,
 
 static int parse_workers(struct config *config, const char *argument,
                          char *err) {
-  char *end;
-  errno = 0;
-  unsigned long n = strtoul(argument, &end, 10);
-  if (!isdigit((unsigned char)argument[0]) || *end || errno || n < 1 ||
-      n > CONFIG_MAX_WORKERS)
+  if (!parse_count(argument, CONFIG_MAX_WORKERS, &config->n_workers))
     return fail(err, "--workers %.100s: not a number from 1 to %d", argument,
                 CONFIG_MAX_WORKERS);
-  config->n_workers = (unsigned)n;
   return 0;
 }
 

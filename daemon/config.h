@@ -33,6 +33,7 @@ struct config_image {
   char name[CONFIG_NAME_MAX + 1];
   char *path; /* decoded */
   enum config_share share;
+  unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
 };
 
 struct config {

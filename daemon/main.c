@@ -23,12 +23,13 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 /* At the end: for the last lines of the log, if nobody reads them. */
 enum { LOG_STOP_MS = 500 };
 
-/* Descriptors: of an image with its mirrors and its file, old and new (the
- * pool's threads open no others); of a worker; of an attachment: a process, and
- * a retired epoch's mirror and file; and of one whose own are on their way. */
+/* Descriptors: of an image with its mirrors and its file or device, old and new
+ * (the pool's threads open no others); of a worker; of an attachment: a
+ * process, and a retired epoch's mirror and file; and of one whose own are on
+ * their way. */
 enum {
   FDS_OF_DAEMON = 96,
-  FDS_PER_IMAGE = 10,
+  FDS_PER_IMAGE = 12,
   FDS_PER_WORKER = 4,
   FDS_PER_ATTACHMENT = 5,
   FDS_SENDING = 4,
@@ -78,6 +79,10 @@ static int open_images(const struct config *config, struct setup *setup) {
                             : strerror(-r));
       return fail_start(story);
     }
+    if (image->max_age_s)
+      file_source_set_max_age(to->source, image->max_age_s);
+    else
+      file_source_doubt_writers(to->source);
     to->name = image->name;
     to->share = config_shares(config, image);
     setup->n_images++;

@@ -2,18 +2,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "source/version.h"
 
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x80 /* Linux 6.14 */
@@ -25,19 +26,22 @@ enum {
   DIRECT_RUN = 15,
 };
 
-/* What tells one version of a file from another. */
-struct version {
-  dev_t dev;
-  ino_t ino;
-  uint64_t size;
-  struct timespec mtime, ctime; /* 0 for a block device: opening it, or writing
-                                   elsewhere, may change them */
-};
-
+/* Times are in nanoseconds, of CLOCK_BOOTTIME: a host that slept has aged what
+ * it read before. */
 struct file_source {
   struct source base;
   struct version version;
+  int64_t settles_at; /* when `version` is settled; 0: it was from the start.
+                         What is read before may be of another content. */
+  int64_t max_age_ns; /* how long what was read is good; 0: for ever */
+  bool doubts_writers;
+  atomic_bool has_writer;  /* another process has the file open for writing.
+                              Relaxed: set by a look, a read may miss it */
+  _Atomic int64_t read_at; /* when the first read began; 0: there was none, or
+                              nobody needs to know.  Relaxed: it is set once,
+                              and nothing hangs on it but itself. */
   int fd;
+  int writes_fd; /* version_open_writes() of it */
   enum file_reading how;
   atomic_bool dontcache; /* relaxed: it goes to false once, for good */
   int direct_fd;         /* the same file, with O_DIRECT; or -1 */
@@ -46,43 +50,47 @@ struct file_source {
   char path[];           /* relative if it is not known from the root on */
 };
 
-static int make(const char *path, int fd, enum file_reading how,
-                struct source **out);
-
 static struct file_source *file_of(struct source *src) {
   return (struct file_source *)src;
 }
 
-static bool same_time(struct timespec a, struct timespec b) {
-  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+static int64_t now_ns(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static bool same_version(const struct version *a, const struct version *b) {
-  return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-         same_time(a->mtime, b->mtime) && same_time(a->ctime, b->ctime);
+/* ---- Reading ------------------------------------------------------------- */
+
+/* Before each read. */
+static void note_read(struct file_source *f) {
+  int64_t never = 0;
+  if ((f->settles_at || f->max_age_ns || f->doubts_writers) &&
+      !atomic_load_explicit(&f->read_at, memory_order_relaxed))
+    atomic_compare_exchange_strong_explicit(
+        &f->read_at, &never, now_ns(CLOCK_BOOTTIME), memory_order_relaxed,
+        memory_order_relaxed);
 }
 
-/* Of what `st` tells of; `fd` is the same file's.  0 or a negative errno. */
-static int version_from(const struct stat *st, int fd, struct version *out) {
-  *out = (struct version){.dev = st->st_dev, .ino = st->st_ino};
-  if (S_ISBLK(st->st_mode))
-    return ioctl(fd, BLKGETSIZE64, &out->size) < 0 ? -errno : 0;
-  if (S_ISDIR(st->st_mode))
-    return -EISDIR;
-  if (!S_ISREG(st->st_mode))
-    return -ENODEV;
-  out->size = (uint64_t)st->st_size;
-  out->mtime = st->st_mtim;
-  /* A rename or a link changes the ctime too, not the content; but a writer
-   * can put an mtime back. */
-  out->ctime = st->st_ctim;
-  return 0;
+/* 0: for ever. */
+static int64_t max_age_ns(const struct file_source *f) {
+  const int64_t with_writer = INT64_C(2000000000);
+  return atomic_load_explicit(&f->has_writer, memory_order_relaxed)
+             ? with_writer
+             : f->max_age_ns;
 }
 
-/* 0 or a negative errno. */
-static int version_of(int fd, struct version *out) {
-  struct stat st;
-  return fstat(fd, &st) < 0 ? -errno : version_from(&st, fd, out);
+/* Whether something that was read has to be read again, although the version
+ * is what it was: it was read before the version had settled, and now it has;
+ * or it is too old. */
+static bool is_due(const struct file_source *f) {
+  int64_t read_at = atomic_load_explicit(&f->read_at, memory_order_relaxed);
+  int64_t max_age = max_age_ns(f);
+  if (!read_at || (read_at >= f->settles_at && !max_age))
+    return false;
+  int64_t now = now_ns(CLOCK_BOOTTIME);
+  return (read_at < f->settles_at && now >= f->settles_at) ||
+         (max_age && now - read_at >= max_age);
 }
 
 /* preadv2(2) with one buffer; where DONTCACHE is not known, without that. */
@@ -123,10 +131,11 @@ static int read_all(struct file_source *f, uint64_t offset, char *buf,
  * `r` is the read's result. */
 static int check_version(const struct file_source *f, int r) {
   struct version now;
-  int s = version_of(f->fd, &now);
+  int s = version_of(f->fd, f->writes_fd, &now);
   if (s < 0)
     return s;
-  if (!same_version(&now, &f->version))
+  /* What is read from now on must not stand beside what is due. */
+  if (!version_same(&now, &f->version) || is_due(f))
     return -ESTALE;
   /* Short, and yet unchanged: it is our view of it that is wrong. */
   return r == -ESTALE ? -EIO : 0;
@@ -162,6 +171,7 @@ static bool is_for_direct(const struct file_source *f, uint64_t offset,
 static int file_read(struct source *src, uint64_t offset, void *buf,
                      size_t len) {
   struct file_source *f = file_of(src);
+  note_read(f);
   size_t n =
       is_for_direct(f, offset, buf, len) ? read_long(f, offset, buf, len) : 0;
   int r = read_all(f, offset + n, (char *)buf + n, len - n);
@@ -176,6 +186,7 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
 static int file_try_read(struct source *src, uint64_t offset, void *buf,
                          size_t len) {
   struct file_source *f = file_of(src);
+  note_read(f);
   ssize_t n = read_some(f, offset, buf, len, RWF_NOWAIT);
   if (n < 0 && errno != EAGAIN)
     return -errno;
@@ -184,55 +195,216 @@ static int file_try_read(struct source *src, uint64_t offset, void *buf,
   return check_version(f, 0);
 }
 
-/* The path may be gone, or no longer ours to open, or not known.  What we hold
- * open is the image then, in whatever version it is by now. */
-static int reopen_held(const struct file_source *f, struct source **out) {
-  struct version now;
-  int r = version_of(f->fd, &now);
-  if (r < 0 || same_version(&now, &f->version))
-    return r;
-  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
-  if (fd < 0)
-    return -errno;
-  return make(f->path, fd, f->how, out);
+static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
+  posix_fadvise(file_of(src)->fd, (off_t)offset, (off_t)len,
+                POSIX_FADV_WILLNEED);
 }
 
-/* Whether the path still names the version that we hold open.  Opens nothing:
- * this is asked once a second of every image. */
-static bool path_is_held(const struct file_source *f) {
-  struct stat st;
+/* ---- Opening ------------------------------------------------------------- */
+
+static void file_close(struct source *src) {
+  struct file_source *f = file_of(src);
+  if (f->direct_fd >= 0)
+    close(f->direct_fd);
+  if (f->writes_fd >= 0)
+    close(f->writes_fd);
+  close(f->fd);
+  free(f);
+}
+
+static const struct source_ops file_ops;
+
+/* -1: the file system cannot, or the path is another file's by now. */
+static int open_direct(const char *path, const struct file_source *f) {
   struct version now;
-  return f->path[0] == '/' && stat(f->path, &st) == 0 &&
-         st.st_dev == f->version.dev && st.st_ino == f->version.ino &&
-         version_from(&st, f->fd, &now) == 0 && same_version(&now, &f->version);
+  int fd = fd_above_std(
+      open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (fd >= 0 && (version_of(fd, f->writes_fd, &now) < 0 ||
+                  !version_same(&now, &f->version))) {
+    close(fd);
+    fd = -1;
+  }
+  return fd;
+}
+
+/* Sees when the version will have settled.  A tick of the kernel's clock is
+ * waited for, lest what is read first be read twice; a second is not, nor
+ * somebody who writes all the time. */
+static int settle(struct file_source *f) {
+  enum { MAX_WAIT_NS = 20000000, MAX_VERSIONS = 2, MAX_WAITS = 20 };
+  bool foreign = version_is_foreign(f->fd);
+  struct timespec tick, now;
+  clock_getres(CLOCK_REALTIME_COARSE, &tick);
+  for (int n_waits = 0, n_versions = 0;; n_waits++) {
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    int64_t ns = version_unsettled_ns(&f->version, foreign, now, tick.tv_nsec);
+    f->settles_at = ns ? now_ns(CLOCK_BOOTTIME) + ns : 0;
+    if (ns == 0 || ns > MAX_WAIT_NS || n_versions == MAX_VERSIONS ||
+        n_waits == MAX_WAITS)
+      return 0;
+    nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+    struct version before = f->version;
+    int r = version_of(f->fd, f->writes_fd, &f->version);
+    if (r < 0)
+      return r;
+    n_versions += !version_same(&f->version, &before);
+  }
+}
+
+/* What is known of a version from the source before. */
+static void inherit(struct file_source *f, const struct file_source *before) {
+  f->max_age_ns = before->max_age_ns;
+  f->doubts_writers = before->doubts_writers;
+  if (before->settles_at > now_ns(CLOCK_BOOTTIME))
+    f->settles_at = before->settles_at;
+}
+
+/* Whether somebody has the file open for writing, and so may store into it
+ * through a mapping.  A lease for reading is given only where nobody has.
+ * Whoever opens the file for writing just then waits until it is given back,
+ * and we get a signal, which SIGURG has ignored where nobody catches it. */
+static bool is_open_for_writing(int fd) {
+  if (fcntl(fd, F_SETSIG, SIGURG) < 0)
+    return false;
+  if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+    return errno == EAGAIN;
+  fcntl(fd, F_SETLEASE, F_UNLCK);
+  return false;
+}
+
+/* Returns whether there was a writer that is gone. */
+static bool look_for_writers(struct file_source *f) {
+  bool is = f->doubts_writers && is_open_for_writing(f->fd);
+  return atomic_exchange_explicit(&f->has_writer, is, memory_order_relaxed) &&
+         !is;
+}
+
+/* Finds out about the version. */
+static int identify(struct file_source *f, const struct file_source *before) {
+  f->writes_fd = version_open_writes(f->fd);
+  int r = version_of(f->fd, f->writes_fd, &f->version);
+  if (before)
+    inherit(f, before);
+  look_for_writers(f);
+  /* That version is known for longer than its stamps can tell. */
+  if (r == 0 && !(before && version_same(&f->version, &before->version)))
+    r = settle(f);
+  return r;
+}
+
+static struct file_source *alloc(const char *path, int fd,
+                                 enum file_reading how) {
+  size_t path_len = strlen(path) + 1;
+  struct file_source *f = calloc(1, sizeof *f + path_len);
+  if (!f)
+    return NULL;
+  memcpy(f->path, path, path_len);
+  f->base.ops = &file_ops;
+  f->fd = fd;
+  f->writes_fd = f->direct_fd = -1;
+  f->how = how;
+  atomic_init(&f->dontcache, how == FILE_DONTCACHE);
+  atomic_init(&f->n_direct, 0);
+  atomic_init(&f->read_at, 0);
+  atomic_init(&f->has_writer, false);
+  return f;
+}
+
+/* Makes a source over `fd`, which it owns, also on failure; `before` is what
+ * the new one succeeds, or NULL. */
+static int make(const char *path, int fd, enum file_reading how,
+                const struct file_source *before, struct source **out) {
+  struct file_source *f = alloc(path, fd, how);
+  if (!f) {
+    close(fd);
+    return -ENOMEM;
+  }
+  int r = identify(f, before);
+  if (r < 0) {
+    file_close(&f->base);
+    return r;
+  }
+  if (how == FILE_DONTCACHE) {
+    f->direct_fd = open_direct(path, f);
+    /* No readahead: what a read drops are whole folios, and so the rest of a
+     * large one would be read again. */
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+  }
+  f->base.size = f->version.size;
+  *out = &f->base;
+  return 0;
+}
+
+/* Opens a file or a device, and nothing else: opening a FIFO might wait for a
+ * writer.  O_NONBLOCK would not do: it makes an open fail that has to wait for
+ * a lease of another program's (fcntl(2)). */
+static int open_readable(const char *path) {
+  int at = fd_above_std(open(path, O_PATH | O_CLOEXEC));
+  if (at < 0)
+    return -errno;
+  struct stat st;
+  int r = fstat(at, &st) < 0 ? -errno : 0;
+  if (r == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+    r = S_ISDIR(st.st_mode) ? -EISDIR : -ENODEV;
+  if (r == 0) {
+    /* This very file, whatever the path names by now. */
+    char self[40];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+    r = fd_above_std(open(self, O_RDONLY | O_CLOEXEC));
+    if (r < 0 && errno == ENOENT) /* there is no /proc */
+      r = fd_above_std(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    r = r < 0 ? -errno : r;
+  }
+  close(at);
+  return r;
+}
+
+/* ---- Opening again ------------------------------------------------------- */
+
+static int succeed(const struct file_source *f, struct source **out) {
+  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
+  return fd < 0 ? -errno : make(f->path, fd, f->how, f, out);
+}
+
+/* What we hold open, in the version that it is of by now. */
+static int reopen_held(struct file_source *f, struct source **out) {
+  struct version now;
+  bool lost_writer = look_for_writers(f); /* and then: what it left */
+  int r = version_of(f->fd, f->writes_fd, &now);
+  bool was_read = atomic_load_explicit(&f->read_at, memory_order_relaxed) != 0;
+  if (r == 0 && (!version_same(&now, &f->version) || is_due(f) ||
+                 (lost_writer && was_read)))
+    r = succeed(f, out);
+  if (r < 0 && lost_writer) /* the next look has to see to it */
+    atomic_store_explicit(&f->has_writer, true, memory_order_relaxed);
+  return r;
+}
+
+/* Whether the path names something else than what we hold open.  Opens nothing:
+ * this is asked once a second of every image. */
+static bool path_is_of_another(const struct file_source *f) {
+  bool same;
+  return f->path[0] == '/' &&
+         (version_of_path(f->path, &f->version, &same) < 0 || !same);
 }
 
 static int file_reopen(struct source *src, struct source **out) {
   struct file_source *f = file_of(src);
   struct source *fresh;
   *out = NULL;
-  if (path_is_held(f))
-    return 0;
-  if (f->path[0] != '/' || file_source_open(f->path, f->how, &fresh) < 0)
-    return reopen_held(f, out);
-  if (same_version(&file_of(fresh)->version, &f->version))
-    fresh->ops->close(fresh);
-  else
-    *out = fresh;
-  return 0;
-}
-
-static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
-  posix_fadvise(file_of(src)->fd, (off_t)offset, (off_t)len,
-                POSIX_FADV_WILLNEED);
-}
-
-static void file_close(struct source *src) {
-  struct file_source *f = file_of(src);
-  if (f->direct_fd >= 0)
-    close(f->direct_fd);
-  close(f->fd);
-  free(f);
+  if (path_is_of_another(f)) {
+    int fd = open_readable(f->path);
+    if (fd >= 0 && make(f->path, fd, f->how, f, &fresh) == 0) {
+      if (!version_same(&file_of(fresh)->version, &f->version)) {
+        *out = fresh;
+        return 0;
+      }
+      file_close(fresh);
+    }
+  }
+  /* The path may be gone, or no longer ours to open, or not known.  What we
+   * hold open is the image then. */
+  return reopen_held(f, out);
 }
 
 static const struct source_ops file_ops = {
@@ -243,45 +415,6 @@ static const struct source_ops file_ops = {
     .advise = file_advise,
     .close = file_close,
 };
-
-/* -1: the file system cannot, or the path is another file's by now. */
-static int open_direct(const char *path, const struct version *version) {
-  struct version now;
-  int fd = fd_above_std(
-      open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (fd >= 0 && (version_of(fd, &now) < 0 || !same_version(&now, version))) {
-    close(fd);
-    fd = -1;
-  }
-  return fd;
-}
-
-/* Makes a source over `fd`, which it owns, also on failure. */
-static int make(const char *path, int fd, enum file_reading how,
-                struct source **out) {
-  size_t path_len = strlen(path) + 1;
-  struct file_source *f = calloc(1, sizeof *f + path_len);
-  int r = f ? version_of(fd, &f->version) : -ENOMEM;
-  if (r < 0) {
-    close(fd);
-    free(f);
-    return r;
-  }
-  memcpy(f->path, path, path_len);
-  f->fd = fd;
-  f->how = how;
-  atomic_init(&f->dontcache, how == FILE_DONTCACHE);
-  atomic_init(&f->n_direct, 0);
-  f->direct_fd = how == FILE_DONTCACHE ? open_direct(path, &f->version) : -1;
-  /* No readahead: what a read drops are whole folios, and so the rest of a
-   * large one would be read again. */
-  if (how == FILE_DONTCACHE)
-    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-  f->base.ops = &file_ops;
-  f->base.size = f->version.size;
-  *out = &f->base;
-  return 0;
-}
 
 /* The path from the root on, in memory from malloc(3): the process may change
  * its directory.  Links stay what they are, since they may be changed to say
@@ -298,17 +431,24 @@ static char *absolute(const char *path) {
 
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out) {
-  /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-  int fd =
-      fd_above_std(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  int fd = open_readable(path);
   if (fd < 0)
-    return -errno;
+    return fd;
   char *whole = absolute(path);
   if (!whole) {
     close(fd);
     return -ENOMEM;
   }
-  int r = make(whole, fd, how, out);
+  int r = make(whole, fd, how, NULL, out);
   free(whole);
   return r;
+}
+
+void file_source_set_max_age(struct source *src, unsigned seconds) {
+  file_of(src)->max_age_ns = (int64_t)seconds * 1000000000;
+}
+
+void file_source_doubt_writers(struct source *src) {
+  file_of(src)->doubts_writers = true;
+  look_for_writers(file_of(src));
 }

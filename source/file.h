@@ -1,9 +1,13 @@
 /* The file source: a regular file or a block device, read with preadv2(2).
  *
  * Never mapped: a file that is truncated under us is an error code, not a
- * SIGBUS.  A version of the file is {device, inode, size, mtime, ctime}; each
- * read is followed by an fstat(2), so bytes of a file that changed meanwhile
- * are never handed on (as far as the file system's time stamps can tell). */
+ * SIGBUS.  Each read is followed by a look at the version of what is open
+ * (source/version.h), so bytes of a file that changed meanwhile are never handed
+ * on, as far as a version can tell.
+ *
+ * What was read before the version had settled is read again: then the first
+ * read() or reopen() after it has settled finds the content changed, even if
+ * the version is the same.  So it is with what is older than a maximum age. */
 #ifndef SOURCE_FILE_H
 #define SOURCE_FILE_H
 
@@ -26,6 +30,19 @@ enum file_reading {
  * something that is neither a file nor a block device. */
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out);
+
+/* From now on nothing that was read longer ago than `seconds` is good any more:
+ * for what changes without its version's changing.  0, as at first: it is good
+ * for ever.  Before the source is given to an image; its successors have it
+ * from it. */
+void file_source_set_max_age(struct source *src, unsigned seconds);
+
+/* From now on nothing that was read while another process had the file open for
+ * writing is good for longer than 2 seconds: such a process may store into the
+ * file through a mapping, which moves no time stamp.  Only the file's owner, and
+ * who has CAP_LEASE, can tell; it costs two system calls a look, and SIGURG must
+ * not be caught.  Otherwise as file_source_set_max_age(). */
+void file_source_doubt_writers(struct source *src);
 
 #ifdef __cplusplus
 }

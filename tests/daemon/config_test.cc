@@ -53,6 +53,17 @@ TEST_F(ConfigTest, AnImageMayBeSharedOrNotWhateverTheOthersAre) {
   EXPECT_TRUE(config_shares(&config_, &config_.images[1]));
 }
 
+TEST_F(ConfigTest, AnImageMayHaveAMaximumAge) {
+  ASSERT_EQ(Parse({"--image", "a,max-age=60", "--image", "b", "--image",
+                   "c,max-age=1,share=off"}),
+            0)
+      << err_;
+  EXPECT_EQ(config_.images[0].max_age_s, 60u);
+  EXPECT_EQ(config_.images[1].max_age_s, 0u) << "not given";
+  EXPECT_EQ(config_.images[2].max_age_s, 1u);
+  EXPECT_FALSE(config_shares(&config_, &config_.images[2]));
+}
+
 TEST_F(ConfigTest, AnImagesOwnShareOverridesTheGeneralOne) {
   ASSERT_EQ(Parse({"--share=off", "--image", "x=a,share=on", "--image", "b"}),
             0)
@@ -169,6 +180,11 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a=x", "--image", "a=y"}, "\"a\" is used twice"},
       {{"--image", "a.img,readahead=4"}, "image option \"readahead=4\""},
       {{"--image", "a.img,"}, "image option \"\""},
+      {{"--image", "a.img,max-age=0"}, "max-age=0: not a number of seconds"},
+      {{"--image", "a.img,max-age="}, "max-age=: not a number of seconds"},
+      {{"--image", "a.img,max-age=1s"}, "max-age=1s: not a number of seconds"},
+      {{"--image", "a.img,max-age=-1"}, "max-age=-1: not a number of seconds"},
+      {{"--image", "a.img,max-age"}, "image option \"max-age\""},
       {{"--image", "nbd://host/x"}, "scheme \"nbd\""},
       {{"--image", "c:disk"}, "scheme \"c\""},
       {{"--image", "file://host/x"}, "cannot name a host"},

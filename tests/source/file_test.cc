@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #ifndef RWF_DONTCACHE
@@ -114,6 +117,32 @@ TEST_P(FileTest, WhatIsNeitherFileNorBlockDeviceIsRefused) {
   std::string fifo = dir_ + "/fifo";
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
   EXPECT_EQ(file_source_open(fifo.c_str(), GetParam(), &src), -ENODEV);
+}
+
+// A file server (Samba) takes a lease to be asked before others open its file:
+// then an open has to wait until it has let go.
+TEST_P(FileTest, AFileThatIsLeasedIsOpenedWhenTheLeaseIsGivenBack) {
+  sigset_t asked;
+  sigemptyset(&asked);
+  sigaddset(&asked, SIGIO);
+  ASSERT_EQ(pthread_sigmask(SIG_BLOCK, &asked, nullptr), 0);
+  int holder = open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_GE(holder, 0);
+  if (fcntl(holder, F_SETLEASE, F_WRLCK) < 0) {
+    close(holder);
+    GTEST_SKIP() << "no leases here: " << strerror(errno);
+  }
+  std::thread lessee([&] {
+    int number;
+    EXPECT_EQ(sigwait(&asked, &number), 0);
+    EXPECT_EQ(fcntl(holder, F_SETLEASE, F_UNLCK), 0);
+  });
+  auto src = Open();
+  kill(getpid(), SIGIO); // in case nobody asked
+  lessee.join();
+  close(holder);
+  ASSERT_NE(src, nullptr);
+  EXPECT_EQ(Read(src, 0, 100, &bytes_), 0);
 }
 
 TEST_P(FileTest, ATruncatedFileIsStaleNotAShortRead) {

@@ -146,7 +146,16 @@ struct cachet_options {
  * A file that is changed behind the cache: that is noticed when a page of it is
  * loaded, or when something past its end is asked for (a second after the last
  * look at the earliest), and then the image has a new epoch.  What is cached is
- * read without a look at the file: cachet_invalidate() tells of a change. */
+ * read without a look at the file: cachet_invalidate() tells of a change.
+ *
+ * Noticed is what size, inode and time stamps tell; of a block device, its
+ * medium, its node's mtime and the writes that this kernel counts.  Where time
+ * stamps have a grain (up to two seconds) a write within it may be hidden: what
+ * was read of a file so young is read again by the first load after that time.
+ * Not noticed are stores through a shared mapping that move no time stamp, and
+ * writes to a device by another machine.  "Never mixes two epochs" means
+ * contents that can be told apart by this.  A daemon notices the same, and can
+ * be told to read again what is old: see "Changes of an image" in cachetd(8). */
 CACHET_API enum cachet_status cachet_open(const char *uri,
                                           const struct cachet_options *options,
                                           cachet **out,

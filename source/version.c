@@ -1,0 +1,207 @@
+#include "source/version.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+#define NS_PER_S INT64_C(1000000000)
+
+/* ---- Files --------------------------------------------------------------- */
+
+static bool same_time(struct timespec a, struct timespec b) {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+bool version_same(const struct version *a, const struct version *b) {
+  return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+         same_time(a->mtime, b->mtime) && same_time(a->ctime, b->ctime) &&
+         a->diskseq == b->diskseq && a->n_writes == b->n_writes;
+}
+
+static struct version version_of_file(const struct stat *st) {
+  return (struct version){
+      .dev = st->st_dev,
+      .ino = st->st_ino,
+      .size = (uint64_t)st->st_size,
+      .mtime = st->st_mtim,
+      /* A rename or a link changes the ctime too, not the content; but a writer
+       * can put an mtime back. */
+      .ctime = st->st_ctim,
+  };
+}
+
+/* ---- Devices ------------------------------------------------------------- */
+
+/* Opens an attribute that sysfs has of a device. */
+static int open_attribute(dev_t device, const char *name) {
+  char path[80];
+  snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(device),
+           minor(device), name);
+  return fd_above_std(open(path, O_RDONLY | O_CLOEXEC));
+}
+
+/* Reads an attribute from its start.  False: it cannot be read. */
+static bool read_attribute(int fd, char *text, size_t len) {
+  ssize_t n = fd < 0 ? -1 : pread(fd, text, len - 1, 0);
+  if (n <= 0)
+    return false;
+  text[n] = '\0';
+  return true;
+}
+
+int version_open_writes(int fd) {
+  struct stat st;
+  if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode))
+    return -1;
+  return open_attribute(st.st_rdev, "stat");
+}
+
+/* The sum of what is counted of writes and discards: it moves with any of
+ * them.  See the kernel's Documentation/block/stat.rst. */
+static uint64_t sum_writes(const char *counts) {
+  enum { WRITES = 4, WRITE_SECTORS = 6, DISCARDS = 11, DISCARD_SECTORS = 13 };
+  uint64_t sum = 0;
+  for (int i = 0; i <= DISCARD_SECTORS; i++) {
+    char *end;
+    uint64_t n = strtoull(counts, &end, 10);
+    if (end == counts) /* an older kernel: it counts no discards */
+      break;
+    counts = end;
+    if (i == WRITES || i == WRITE_SECTORS || i == DISCARDS ||
+        i == DISCARD_SECTORS)
+      sum += n;
+  }
+  return sum;
+}
+
+static int version_of_device(int fd, int writes_fd, const struct stat *st,
+                             struct version *out) {
+  char counts[512];
+  /* The mtime is that of the node that we opened, and moves with write(2)
+   * through it; the counts move when the device has the bytes. */
+  *out = (struct version){.dev = st->st_rdev, .mtime = st->st_mtim};
+  if (ioctl(fd, BLKGETSIZE64, &out->size) < 0)
+    return -errno;
+  if (ioctl(fd, BLKGETDISKSEQ, &out->diskseq) < 0)
+    out->diskseq = 0;
+  if (read_attribute(writes_fd, counts, sizeof counts))
+    out->n_writes = sum_writes(counts);
+  return 0;
+}
+
+/* The number of the medium that the device has now; 0: not known.  Unlike
+ * BLKGETDISKSEQ it is not that of the medium which was there at open. */
+static uint64_t present_diskseq(dev_t device) {
+  char text[32];
+  int fd = open_attribute(device, "diskseq");
+  if (fd < 0) /* a partition: its disk has it */
+    fd = open_attribute(device, "../diskseq");
+  uint64_t diskseq =
+      read_attribute(fd, text, sizeof text) ? strtoull(text, NULL, 10) : 0;
+  if (fd >= 0)
+    close(fd);
+  return diskseq;
+}
+
+/* ---- Either -------------------------------------------------------------- */
+
+int version_of(int fd, int writes_fd, struct version *out) {
+  struct stat st;
+  if (fstat(fd, &st) < 0)
+    return -errno;
+  if (S_ISBLK(st.st_mode))
+    return version_of_device(fd, writes_fd, &st, out);
+  if (!S_ISREG(st.st_mode))
+    return S_ISDIR(st.st_mode) ? -EISDIR : -ENODEV;
+  *out = version_of_file(&st);
+  return 0;
+}
+
+int version_of_path(const char *path, const struct version *v, bool *same) {
+  struct stat st;
+  if (stat(path, &st) < 0)
+    return -errno;
+  if (S_ISBLK(st.st_mode)) {
+    uint64_t diskseq = present_diskseq(st.st_rdev);
+    *same = v->ino == 0 && v->dev == st.st_rdev &&
+            (!diskseq || !v->diskseq || diskseq == v->diskseq);
+  } else {
+    struct version now = version_of_file(&st);
+    *same = S_ISREG(st.st_mode) && version_same(&now, v);
+  }
+  return 0;
+}
+
+/* ---- Settling ------------------------------------------------------------ */
+
+bool version_is_foreign(int fd) {
+  /* What <linux/magic.h> of Debian 12 lacks. */
+  enum { CEPH_MAGIC = 0x00c36400 };
+  struct statfs fs;
+  if (fstatfs(fd, &fs) < 0)
+    return true;
+  switch ((uint32_t)fs.f_type) {
+  case NFS_SUPER_MAGIC:
+  case SMB_SUPER_MAGIC:
+  case SMB2_SUPER_MAGIC:
+  case CIFS_SUPER_MAGIC:
+  case V9FS_MAGIC:
+  case AFS_SUPER_MAGIC:
+  case AFS_FS_MAGIC:
+  case CODA_SUPER_MAGIC:
+  case FUSE_SUPER_MAGIC:
+  case CEPH_MAGIC:
+    return true;
+  }
+  return false;
+}
+
+/* Stamps that are kept whole: a tick later the clock that makes them has moved
+ * on.  How far it moves with a tick is adjusted a little all the time. */
+static int64_t fine_unsettled_ns(int64_t age, int64_t tick_ns) {
+  return age >= tick_ns / 2 ? 0 : tick_ns - (age > 0 ? age : 0);
+}
+
+static int64_t coarse_unsettled_ns(int64_t age) {
+  const int64_t grain = 2 * NS_PER_S;
+  return age >= grain ? 0 : grain - (age > 0 ? age : 0);
+}
+
+/* Whether the stamp is as the kernel's clock made it.  One that is a whole
+ * multiple of 10 ms may be of a file system that keeps no more: exFAT has 10
+ * ms, ext3 a second, FAT two. */
+static bool stamp_is_fine(struct timespec stamp) {
+  return stamp.tv_nsec % 10000000 != 0;
+}
+
+/* Clamped to what matters: an hour. */
+static int64_t age_ns(struct timespec stamp, struct timespec now) {
+  int64_t s = (int64_t)now.tv_sec - stamp.tv_sec;
+  if (s > 3600 || s < -3600)
+    s = s > 0 ? 3600 : -3600;
+  return s * NS_PER_S + (now.tv_nsec - stamp.tv_nsec);
+}
+
+int64_t version_unsettled_ns(const struct version *v, bool foreign,
+                             struct timespec now, int64_t tick_ns) {
+  /* Unlike the mtime, the ctime is nobody's to choose. */
+  struct timespec stamp = v->ino ? v->ctime : v->mtime;
+  int64_t age = age_ns(stamp, now);
+  /* Of another machine's clock no more is assumed than that it agrees with ours
+   * within a minute. */
+  if (foreign && age < 60 * NS_PER_S)
+    age = 0;
+  return stamp_is_fine(stamp) && !foreign ? fine_unsettled_ns(age, tick_ns)
+                                          : coarse_unsettled_ns(age);
+}

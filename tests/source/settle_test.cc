@@ -1,0 +1,339 @@
+// Versions that are believed too early, and bytes that are too old: on a file
+// system that keeps whole seconds, and by a clock that the test moves.
+#include "source/file.h"
+
+#include <gtest/gtest.h>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+namespace {
+
+// What the file system says of each file, and by how much the clock was moved.
+constexpr time_t kNow = 1700000000;
+struct {
+  bool faked;
+  timespec stamp;
+  int64_t passed_ms;
+} world;
+
+void Fake(struct stat *st) {
+  if (world.faked && S_ISREG(st->st_mode))
+    st->st_mtim = st->st_ctim = world.stamp;
+}
+
+} // namespace
+
+// These come before libc's for the code under test as well.
+extern "C" int fstat(int fd, struct stat *st) noexcept {
+  int r = fstatat(fd, "", st, AT_EMPTY_PATH);
+  Fake(st);
+  return r;
+}
+
+extern "C" int stat(const char *path, struct stat *st) noexcept {
+  int r = fstatat(AT_FDCWD, path, st, 0);
+  Fake(st);
+  return r;
+}
+
+extern "C" int clock_gettime(clockid_t clock, timespec *t) noexcept {
+  long r = syscall(SYS_clock_gettime, clock, t);
+  if (!world.faked)
+    return int(r);
+  if (clock == CLOCK_REALTIME_COARSE)
+    *t = {kNow + world.passed_ms / 1000, world.passed_ms % 1000 * 1000000};
+  if (clock == CLOCK_BOOTTIME)
+    *t = {1000 + world.passed_ms / 1000, world.passed_ms % 1000 * 1000000};
+  return 0;
+}
+
+namespace {
+
+struct Close {
+  void operator()(source *src) const { src->ops->close(src); }
+};
+using SourcePtr = std::unique_ptr<source, Close>;
+
+class SettleTest : public testing::Test {
+protected:
+  void SetUp() override {
+    char dir[] = "/tmp/settle_test.XXXXXX";
+    ASSERT_NE(mkdtemp(dir), nullptr);
+    dir_ = dir;
+    path_ = dir_ + "/disk.img";
+    fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ASSERT_GE(fd_, 0);
+    Write('a');
+    world = {true, {kNow, 0}, 0};
+  }
+  void TearDown() override {
+    world = {};
+    close(fd_);
+    EXPECT_EQ(unlink(path_.c_str()), 0);
+    EXPECT_EQ(rmdir(dir_.c_str()), 0);
+  }
+
+  void Write(char c) { ASSERT_EQ(pwrite(fd_, &c, 1, 0), 1); }
+
+  SourcePtr Open() {
+    source *src = nullptr;
+    EXPECT_EQ(file_source_open(path_.c_str(), FILE_CACHED, &src), 0);
+    return SourcePtr(src);
+  }
+
+  static int Read(const SourcePtr &src, char *out) {
+    return src->ops->read(src.get(), 0, out, 1);
+  }
+
+  static char Content(const SourcePtr &src) {
+    char c = '?';
+    EXPECT_EQ(Read(src, &c), 0);
+    return c;
+  }
+
+  static SourcePtr Reopen(const SourcePtr &src) {
+    source *fresh = nullptr;
+    EXPECT_EQ(src->ops->reopen(src.get(), &fresh), 0);
+    return SourcePtr(fresh);
+  }
+
+  // Long after anything can be due because of the version.
+  static void ExpectIsBelieved(const SourcePtr &src) {
+    world.passed_ms += 100000;
+    EXPECT_EQ(Reopen(src), nullptr);
+    Content(src);
+  }
+
+  std::string dir_, path_;
+  int fd_;
+};
+
+TEST_F(SettleTest, AWriteInTheSameSecondIsSeenOnceTheSecondIsOver) {
+  auto src = Open();
+  EXPECT_EQ(Content(src), 'a');
+  Write('b'); // and the stamps are what they were
+  EXPECT_EQ(Reopen(src), nullptr) << "nobody can know";
+  world.passed_ms = 2100;
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr) << "what was read is to be read again";
+  EXPECT_EQ(Content(fresh), 'b');
+  ExpectIsBelieved(fresh);
+}
+
+TEST_F(SettleTest, AReadAfterTheSecondDoesNotStandBesideOneWithinIt) {
+  auto src = Open();
+  EXPECT_EQ(Content(src), 'a');
+  Write('b');
+  world.passed_ms = 2100;
+  char c;
+  EXPECT_EQ(Read(src, &c), -ESTALE);
+  EXPECT_EQ(src->ops->try_read(src.get(), 0, &c, 1), -ESTALE);
+  EXPECT_EQ(Content(Reopen(src)), 'b');
+}
+
+TEST_F(SettleTest, WhatIsReadAfterTheSecondIsReadOnce) {
+  auto src = Open();
+  world.passed_ms = 2100;
+  EXPECT_EQ(Reopen(src), nullptr) << "there is nothing to read again";
+  EXPECT_EQ(Content(src), 'a');
+  ExpectIsBelieved(src);
+}
+
+TEST_F(SettleTest, AFileThatIsOlderIsBelievedAtOnce) {
+  world.passed_ms = 2000;
+  auto src = Open();
+  EXPECT_EQ(Content(src), 'a');
+  ExpectIsBelieved(src);
+}
+
+TEST_F(SettleTest, AStampFromTheFutureIsDoubtedOnce) {
+  world.stamp.tv_sec = kNow + 1000000;
+  auto src = Open();
+  EXPECT_EQ(Content(src), 'a');
+  Write('b');
+  world.passed_ms = 2100;
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Content(fresh), 'b');
+  for (int i = 0; i < 3; i++)
+    ExpectIsBelieved(fresh);
+}
+
+TEST_F(SettleTest, ANewVersionIsDoubtedAsTheFirstWas) {
+  world.passed_ms = 5000;
+  auto src = Open();
+  EXPECT_EQ(Content(src), 'a');
+  Write('b');
+  world.stamp.tv_sec = kNow + 5;
+  auto second = Reopen(src);
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(Content(second), 'b');
+  Write('c');
+  world.passed_ms = 7100;
+  auto third = Reopen(second);
+  ASSERT_NE(third, nullptr);
+  EXPECT_EQ(Content(third), 'c');
+  ExpectIsBelieved(third);
+}
+
+// With the stamps of this machine: a program that makes a file and reads it.
+TEST_F(SettleTest, ATickIsWaitedForAndNothingIsReadTwice) {
+  world.faked = false;
+  struct stat st;
+  Write('b');
+  ASSERT_EQ(fstat(fd_, &st), 0);
+  if (st.st_ctim.tv_nsec % 10000000 == 0)
+    GTEST_SKIP() << "a file system that keeps no small parts of a second";
+  for (char c = 'c'; c < 'm'; c++) {
+    Write(c);
+    auto src = Open();
+    EXPECT_EQ(Content(src), c);
+    Write('!'); // at once: and yet with another stamp
+    char now;
+    EXPECT_EQ(Read(src, &now), -ESTALE) << c;
+    EXPECT_EQ(Content(Reopen(src)), '!');
+  }
+}
+
+class WriterTest : public SettleTest {
+protected:
+  void SetUp() override {
+    SettleTest::SetUp();
+    world.passed_ms = 5000; // the version is believed
+    int fd = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    bool told = fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN;
+    close(fd);
+    if (!told)
+      GTEST_SKIP() << "no file system that tells of writers";
+  }
+
+  SourcePtr OpenDoubting() {
+    auto src = Open();
+    file_source_doubt_writers(src.get());
+    return src;
+  }
+
+  void CloseWriter() {
+    close(fd_);
+    fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  }
+};
+
+TEST_F(WriterTest, WhatIsReadBesideAWriterIsReadAgainWhileItWrites) {
+  auto src = OpenDoubting();
+  EXPECT_EQ(Content(src), 'a');
+  for (char c = 'b'; c < 'e'; c++) {
+    Write(c); // as through a mapping: the stamps stay
+    world.passed_ms += 1900;
+    EXPECT_EQ(Reopen(src), nullptr);
+    world.passed_ms += 200;
+    src = Reopen(src);
+    ASSERT_NE(src, nullptr);
+    EXPECT_EQ(Content(src), c);
+  }
+}
+
+TEST_F(WriterTest, AndOnceMoreWhenItIsGone) {
+  auto src = OpenDoubting();
+  EXPECT_EQ(Content(src), 'a');
+  Write('b');
+  CloseWriter();
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Content(fresh), 'b');
+  ExpectIsBelieved(fresh);
+}
+
+TEST_F(WriterTest, WhatNobodyHasReadIsNotReadAgain) {
+  auto src = OpenDoubting();
+  CloseWriter();
+  EXPECT_EQ(Reopen(src), nullptr);
+  EXPECT_EQ(Content(src), 'a');
+  ExpectIsBelieved(src);
+}
+
+TEST_F(WriterTest, OneThatComesLaterIsSeenByALook) {
+  CloseWriter();
+  auto src = OpenDoubting();
+  EXPECT_EQ(Content(src), 'a');
+  close(fd_);
+  fd_ = open(path_.c_str(), O_RDWR | O_CLOEXEC); // it waits for no lease
+  ASSERT_GE(fd_, 0);
+  EXPECT_EQ(Reopen(src), nullptr);
+  Write('b');
+  world.passed_ms += 2100;
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Content(fresh), 'b');
+}
+
+class MaxAgeTest : public SettleTest {
+protected:
+  void SetUp() override {
+    SettleTest::SetUp();
+    world.passed_ms = 5000; // the version is believed
+  }
+
+  SourcePtr OpenWithMaxAge(unsigned seconds) {
+    auto src = Open();
+    file_source_set_max_age(src.get(), seconds);
+    return src;
+  }
+};
+
+TEST_F(MaxAgeTest, WhatIsOlderIsReadAgain) {
+  auto src = OpenWithMaxAge(10);
+  EXPECT_EQ(Content(src), 'a');
+  Write('b'); // as through a mapping: the stamps stay
+  world.passed_ms += 9900;
+  EXPECT_EQ(Reopen(src), nullptr);
+  world.passed_ms += 200;
+  char c;
+  EXPECT_EQ(Read(src, &c), -ESTALE);
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Content(fresh), 'b');
+  Write('c');
+  world.passed_ms += 10100;
+  fresh = Reopen(fresh);
+  ASSERT_NE(fresh, nullptr) << "the successor has the age of the first";
+  EXPECT_EQ(Content(fresh), 'c');
+}
+
+TEST_F(MaxAgeTest, CountsFromTheFirstRead) {
+  auto src = OpenWithMaxAge(10);
+  world.passed_ms += 60000;
+  EXPECT_EQ(Reopen(src), nullptr) << "an image that nobody reads";
+  EXPECT_EQ(Content(src), 'a');
+  world.passed_ms += 9900;
+  EXPECT_EQ(Reopen(src), nullptr);
+  EXPECT_EQ(Content(src), 'a');
+  world.passed_ms += 200;
+  EXPECT_NE(Reopen(src), nullptr);
+}
+
+TEST_F(MaxAgeTest, OfAFileThatIsReplacedIsThatOfTheNewOne) {
+  auto src = OpenWithMaxAge(10);
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+  close(fd_);
+  fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_GE(fd_, 0);
+  Write('n');
+  world.stamp.tv_sec++;
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Content(fresh), 'n');
+  world.passed_ms += 10100;
+  EXPECT_NE(Reopen(fresh), nullptr);
+}
+
+} // namespace
