@@ -67,6 +67,10 @@ struct backend_ops {
    * view, so that no hit is older than a notice that is here.  NULL: there is
    * nothing that could arrive. */
   void (*drain)(struct backend *b);
+  /* For a handle that hits in another process's memory, now and then: takes in
+   * what has arrived, and looks for another daemon where the connection has
+   * ended.  Does not wait.  True: a connection is being made. */
+  bool (*keep_up)(struct backend *b);
   /* Whether the view may be believed: no notice can have been missed. */
   bool (*is_trusted)(const struct backend *b);
   /* As drain(), and moves everything else forward.  Does not wait. */

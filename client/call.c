@@ -308,7 +308,7 @@ static enum cachet_status call_walk(struct cachet_request *r) {
     if (!bytes)
       break;
     if (page >= r->next_count) {
-      r->c->n_hits++;
+      handle_count_hit(r->c);
       r->next_count = page + 1;
     }
     uint64_t n = mask + 1 - (at & mask);
@@ -331,7 +331,7 @@ static void call_count(struct cachet_request *r, uint64_t first,
     if (page < r->next_count)
       continue;
     if (handle_is_trusted(r->c) && view_is_resident(&r->epoch->view, page))
-      r->c->n_hits++;
+      handle_count_hit(r->c);
     else
       r->c->n_misses++;
     r->next_count = page + 1;

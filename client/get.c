@@ -64,7 +64,7 @@ static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
 
 enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
                                size_t len) {
-  if (!handle_enter(c))
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   return len ? read_bytes(c, addr, buf, len) : CACHET_OK;
 }
@@ -82,8 +82,15 @@ static inline const uint8_t *look_at(cachet *c, uint64_t addr, size_t len) {
 
 static enum cachet_status __attribute__((noinline))
 get_carefully(cachet *c, uint64_t addr, void *out, size_t len) {
-  if (!handle_enter(c))
+  bool was_due = handle_is_due(c);
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
+  const uint8_t *at =
+      was_due && handle_is_plain(c) ? look_at(c, addr, len) : NULL;
+  if (at) {
+    memcpy(out, at, len);
+    return CACHET_OK;
+  }
   return read_bytes(c, addr, out, len);
 }
 
@@ -157,7 +164,7 @@ static enum cachet_status check_bounds(cachet *c, uint64_t addr, uint64_t len) {
 
 enum cachet_status cachet_get_string(cachet *c, uint64_t addr, size_t len,
                                      char **out) {
-  if (!handle_enter(c))
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   /* Before the memory: a length past the end is no lack of it. */
   enum cachet_status status = len ? check_bounds(c, addr, len) : CACHET_OK;
@@ -191,7 +198,7 @@ struct iter {
 static enum cachet_status iter_page(struct iter *it, uint64_t addr,
                                     uint64_t len, int *stop) {
   cachet *c = it->c;
-  if (!handle_enter(c))
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   struct cachet_request r = {.c = c,
                              .kind = CALL_READ,
@@ -223,7 +230,7 @@ static enum cachet_status iter_run(struct iter *it, uint64_t addr,
 
 enum cachet_status cachet_iter(cachet *c, uint64_t addr, uint64_t len,
                                int (*fn)(void *arg, uint8_t byte), void *arg) {
-  if (!handle_enter(c))
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   if (len == 0)
     return CACHET_OK;
@@ -249,7 +256,7 @@ enum { SEQ_EPOCH }; /* cachet_seq.reserved */
 
 enum cachet_status cachet_seq_begin(cachet *c, uint64_t addr,
                                     struct cachet_seq *seq) {
-  if (!handle_enter(c))
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   enum cachet_status status = check_bounds(c, addr, 0);
   if (status != CACHET_OK)

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/call.h"
 #include "client/local.h"
@@ -51,11 +52,83 @@ void epoch_unref(struct epoch *e) {
   free(e);
 }
 
-static void handle_set_notices(cachet *c, bool has_notices) {
-  static const uint8_t shut = 0;
-  c->has_notices = has_notices;
-  c->gate = has_notices || c->view.fence ? &shut : c->alive;
+const uint8_t handle_gate_shut = 0;
+
+static void handle_set_gate(cachet *c) {
+  bool is_shut = c->has_notices || c->view.fence || handle_is_due(c);
+  c->gate = is_shut ? &handle_gate_shut : c->alive;
 }
+
+static void handle_set_notices(cachet *c, bool has_notices) {
+  c->has_notices = has_notices;
+  handle_set_gate(c);
+}
+
+/* ---- Looking after the daemon -------------------------------------------- */
+
+enum {
+  /* Hits.  Who hits quickly, and then a few times a second, may take so many
+   * until the handle is back to a look at the clock for each. */
+  SPAN_MOST = 64,
+  SPAN_MS = 50, /* what a span should take at most */
+  LOOK_INTERVAL_MS = 500,
+  FOLLOW_MS = 20,
+};
+
+#define SPAN_FOR_EVER INT64_MAX
+
+static void set_span(cachet *c, int64_t span) {
+  c->span = span;
+  c->hits_then += (uint64_t)span - (uint64_t)c->hits_left;
+  c->hits_left = span;
+  handle_set_gate(c);
+}
+
+/* The view is another one, perhaps of another kind. */
+static void handle_begin_looking(cachet *c) {
+  set_span(c, c->epoch->attachment ? 1 : SPAN_FOR_EVER);
+}
+
+/* Milliseconds, in steps of a few, for a few ns. */
+static int64_t coarse_now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Twice as long while the clock stands still over a span; at once as short as
+ * hits are slow. */
+static int64_t next_span(int64_t span, int64_t took_ms) {
+  if (took_ms > SPAN_MS)
+    return span * SPAN_MS > took_ms ? span * SPAN_MS / took_ms : 1;
+  return took_ms == 0 && span < SPAN_MOST ? span * 2 : span;
+}
+
+void handle_keep_up(cachet *c) {
+  struct backend *b = c->backend;
+  if (!c->epoch->attachment) {
+    set_span(c, SPAN_FOR_EVER);
+    return;
+  }
+  int64_t now = coarse_now_ms();
+  set_span(c, next_span(c->span, now - c->clock_at));
+  c->clock_at = now;
+  if (now - c->looked_at < (c->is_following ? 1 : LOOK_INTERVAL_MS))
+    return;
+  c->looked_at = now;
+  bool was_following = c->is_following;
+  c->is_following = b->ops->keep_up(b);
+  if (c->is_following && !was_following)
+    c->follow_until = clock_deadline(FOLLOW_MS);
+}
+
+void handle_follow(cachet *c) {
+  struct backend *b = c->backend;
+  while (c->is_following && !c->in_callback && backend_wait(b, c->follow_until))
+    c->is_following = b->ops->keep_up(b);
+}
+
+/* ---- Moving on ----------------------------------------------------------- */
 
 static void handle_read_through(cachet *c, struct epoch *e) {
   c->epoch = e;
@@ -91,6 +164,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   epoch_unref(c->epoch);
   handle_read_through(c, e);
   handle_set_notices(c, c->backend->ops->drain && !e->attachment);
+  handle_begin_looking(c);
   return CACHET_OK;
 }
 
@@ -135,6 +209,8 @@ static enum cachet_status handle_new(struct backend *b,
   c->store = b->store;
   c->alive = b->store->alive;
   handle_set_notices(c, b->ops->drain && !c->epoch->attachment);
+  handle_begin_looking(c);
+  c->clock_at = c->looked_at = coarse_now_ms();
   c->options = *options;
   c->keeps_epoch = options->flags & CACHET_ONE_EPOCH;
   TAILQ_INIT(&c->ready);
@@ -337,7 +413,9 @@ uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
 
 bool cachet_is_shared(const cachet *c) { return c->epoch->attachment != NULL; }
 
-uint64_t cachet_hits(const cachet *c) { return c->n_hits; }
+uint64_t cachet_hits(const cachet *c) {
+  return c->hits_then - (uint64_t)c->hits_left;
+}
 
 uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
 

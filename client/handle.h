@@ -76,17 +76,26 @@ struct cachet {
   unsigned shift;
   struct epoch *epoch;
   uint64_t cursor_page;
-  uint64_t n_hits, n_misses;
+  int64_t hits_left;  /* until a look at the daemon is due */
+  uint64_t hits_then; /* how many there will have been by then, in all */
+  uint64_t n_misses;
   uint64_t free_slices;
   /* The store's `alive` while there is nothing else to ask before a look at the
-   * view: no notices to take in, no fence of our own.  Else a byte that is 0.
-   */
+   * view: no notices to take in, no fence of our own, no look that is due.
+   * Else a byte that is 0. */
   const volatile uint8_t *gate;
   const volatile uint8_t *alive; /* the store's */
   bool has_notices; /* to take in before each look at the view; or another
                        view is to be taken */
   bool keeps_epoch; /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
+  bool is_following; /* a connection to the daemon's successor is being made */
   struct backend *backend;
+
+  /* Looking after the daemon (handle_keep_up()): how many hits there are
+   * between two looks at the clock; when those at the clock and at the
+   * connection were; until when a call may wait for the successor. */
+  int64_t span;
+  int64_t clock_at, looked_at, follow_until;
 
   /* Reading ahead (handle_read_ahead()): where a reader from front to back is
    * and how far was asked for; the last window's length; the page at which the
@@ -181,6 +190,29 @@ static inline struct epoch *epoch_ref(struct epoch *e) {
 }
 void epoch_unref(struct epoch *e);
 
+/* A handle that only hits in a daemon's memory sends nothing and receives
+ * nothing, so that it would not see that the daemon has gone and another one
+ * serves the image.  So about twice a second of use it looks at its connection,
+ * and where that has ended it connects again and attaches to the new memory.
+ * While nobody answers it reads on in the old one.
+ *
+ * A hit costs less than a look at the clock: hits are counted down, and the
+ * clock is asked after a few, more of them the quicker they come. */
+void handle_keep_up(cachet *c);
+
+/* Waits, a moment and once, for the connection that is being made. */
+void handle_follow(cachet *c);
+
+static inline bool handle_is_due(const cachet *c) { return c->hits_left <= 0; }
+
+extern const uint8_t handle_gate_shut;
+
+/* No call: with one a hit would save registers. */
+static inline void handle_count_hit(cachet *c) {
+  if (__builtin_expect(--c->hits_left == 0, 0))
+    c->gate = &handle_gate_shut;
+}
+
 /* Whether a call that reads data may look at the view right away, by the
  * shortest way.  The hot paths ask this alone; all else is handle_enter()'s. */
 static inline bool handle_is_plain(const cachet *c) {
@@ -194,6 +226,17 @@ static inline bool handle_enter(cachet *c) {
     return false;
   if (c->has_notices)
     c->backend->ops->drain(c->backend);
+  else if (__builtin_expect(handle_is_due(c), 0))
+    handle_keep_up(c);
+  return true;
+}
+
+/* The same for a call that may wait. */
+static inline bool handle_enter_to_wait(cachet *c) {
+  if (!handle_enter(c))
+    return false;
+  if (__builtin_expect(c->is_following, 0))
+    handle_follow(c);
   return true;
 }
 
@@ -237,7 +280,7 @@ static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
     if (!view_pin_page(v, PIN_SLOT_CURSOR, page))
       return NULL;
   }
-  c->n_hits++;
+  handle_count_hit(c);
   return view_page(v, c->shift, page);
 }
 

@@ -97,6 +97,17 @@ static void remote_progress(struct backend *b) {
   exchange_pump(r);
 }
 
+/* Nothing is queued, so nobody else would connect: see R1. */
+static bool remote_keep_up(struct backend *b) {
+  struct remote *r = remote_of(b);
+  remote_progress(b);
+  if (channel_state(r->channel) == CHANNEL_DISCONNECTED && b->attachment &&
+      !r->is_final && clock_now_ms() >= r->retry_at)
+    channel_start(r->channel);
+  return channel_state(r->channel) != CHANNEL_DISCONNECTED &&
+         !remote_is_ready(r);
+}
+
 static int remote_fd(const struct backend *b) {
   return channel_fd(remote_of(b)->channel);
 }
@@ -442,6 +453,7 @@ static const struct backend_ops remote_ops = {
     .bytes = remote_bytes,
     .drop = remote_drop,
     .drain = remote_drain,
+    .keep_up = remote_keep_up,
     .is_trusted = remote_is_trusted,
     .progress = remote_progress,
     .fd = remote_fd,

@@ -9,7 +9,8 @@
  *
  *   R1  What is queued is sent in order, never more than the daemon takes.
  *       While something is queued and there is no connection, there are
- *       attempts to connect, at growing intervals.
+ *       attempts to connect, at growing intervals.  A handle that hits in a
+ *       daemon's memory and asks for nothing makes some now and then.
  *   R2  An exchange that nobody owns (dropped by its owner, or a prefetch) goes
  *       on while the connection lasts and is not sent again.  So ids are never
  *       forgotten while an answer may come.

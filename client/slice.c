@@ -143,7 +143,7 @@ load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
     return false;
   }
   c->free_slices = free_slices & (free_slices - 1);
-  c->n_hits++;
+  handle_count_hit(c);
   out->offset = addr - in_page;
   out->length = mask + 1;
   out->data = c->view.base + (addr - in_page);
@@ -156,8 +156,11 @@ load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
 static enum cachet_status __attribute__((noinline))
 load_carefully(cachet *c, uint64_t addr, size_t min_len,
                struct cachet_slice *out) {
-  if (!handle_enter(c))
+  bool was_due = handle_is_due(c);
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
+  if (was_due && handle_is_plain(c) && load_hit(c, addr, min_len, out))
+    return CACHET_OK;
   handle_look_for_mark(c, addr >> c->shift, addr >> c->shift);
   struct cachet_request r = {
       .c = c, .kind = CALL_LOAD, .addr = addr, .len = min_len};
@@ -184,7 +187,7 @@ enum cachet_status cachet_next(cachet *c, const struct cachet_slice *slice,
 
 enum cachet_status cachet_map(cachet *c, uint64_t addr, uint64_t len,
                               struct cachet_slice *out) {
-  if (!handle_enter(c))
+  if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   if (len == 0)
     return handle_fail(c, CACHET_E_INVAL, 0, "map of 0 bytes");

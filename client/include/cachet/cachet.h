@@ -387,8 +387,14 @@ CACHET_API uint64_t cachet_epoch(const cachet *c);
 CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c);
 
 /* Whether hits are read from a daemon's memory directly.  May change with the
- * connection and with the epoch.  When the daemon is gone such a handle reads
- * on what was cached, until a call needs a page that was not. */
+ * connection and with the epoch.
+ *
+ * A handle that only hits there looks at its connection about twice a second
+ * while it is used; one that was used very often, and then a few times a second,
+ * at its 64th call at the latest.  Where the daemon has been killed, and another
+ * one answers, that call moves on to the image there, and may wait for up to 20
+ * ms.  While none answers the handle reads on what was cached, until a call needs
+ * a page that was not. */
 CACHET_API bool cachet_is_shared(const cachet *c);
 
 /* How many page look-ups of this handle found their page, and how many had to
