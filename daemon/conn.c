@@ -10,9 +10,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/admit.h"
 #include "daemon/invalidate.h"
 #include "daemon/log.h"
 #include "daemon/session.h"
+#include "daemon/stray_fds.h"
 #include "proto/status.h"
 
 /* What looking at a frame is worth, in bytes sent. */
@@ -324,17 +326,26 @@ static void conn_ended(struct conn *c) {
     conn_lost(c, "the peer closed");
 }
 
+/* recv(2).  EPROTO: the peer sent descriptors along, and all is where it was.
+ */
+static ssize_t conn_recv(struct conn *c, void *bytes, size_t len) {
+  return c->may_bring_fds ? stray_fds_recv(c->fd, bytes, len)
+                          : recv(c->fd, bytes, len, MSG_DONTWAIT);
+}
+
 static void conn_receive(struct conn *c) {
   struct worker *w = c->worker;
   size_t have = c->rest.len;
   assert(have < w->rx_cap); /* C3: less than one frame */
   if (have)
     memcpy(w->rx, c->rest.bytes, have);
-  ssize_t n = recv(c->fd, w->rx + have, w->rx_cap - have, MSG_DONTWAIT);
+  ssize_t n = conn_recv(c, w->rx + have, w->rx_cap - have);
   if (n > 0)
     conn_take_frames(c, have + (size_t)n);
   else if (n == 0)
     conn_ended(c);
+  else if (errno == EPROTO && c->may_bring_fds)
+    conn_fail(c, 0, WIRE_E_PROTO, "a request comes with descriptors");
   else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
     conn_lost(c, strerror(errno));
 }
@@ -343,7 +354,7 @@ static void conn_receive(struct conn *c) {
  * the connection before the peer has read the last answer. */
 static void conn_discard(struct conn *c) {
   struct worker *w = c->worker;
-  ssize_t n = recv(c->fd, w->rx, w->rx_cap, MSG_DONTWAIT);
+  ssize_t n = conn_recv(c, w->rx, w->rx_cap);
   if (n == 0 ||
       (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
     conn_lost(c, "the peer closed");
@@ -453,7 +464,8 @@ static void set_event(struct event *event, bool wanted) {
 
 /* Its first turn, on its worker. */
 static void conn_start(struct worker *w, struct mail *mail) {
-  struct conn *c = (struct conn *)mail; /* its first member */
+  struct conn *c =
+      (struct conn *)((char *)mail - offsetof(struct conn, arrival));
   c->next = w->conns;
   if (c->next)
     c->next->prev = c;
@@ -468,7 +480,7 @@ static void conn_start(struct worker *w, struct mail *mail) {
 }
 
 struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
-                      uint64_t serial) {
+                      uint64_t serial, uint64_t user) {
   struct conn *c = calloc(1, sizeof *c);
   if (!c)
     return NULL;
@@ -477,9 +489,31 @@ struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
   c->listener = listener;
   c->fd = fd;
   c->serial = serial;
+  c->user = user;
+  c->may_bring_fds = listener_is_local(listener) && stray_fds_may_come(fd);
   c->state = CONN_HANDSHAKE;
   request_queue_init(&c->runnable);
   return c;
+}
+
+/* Its descriptor is closed. */
+static void conn_closed(struct closing *closing, bool alone) {
+  struct conn *c = (struct conn *)closing; /* its first member */
+  if (!alone)
+    admit_closed(c->worker->host, c->user);
+  free(c);
+}
+
+/* The last of it: here, or where closing it may take time. */
+static void conn_close(struct conn *c) {
+  struct worker *w = c->worker;
+  c->closing = (struct closing){.fd = c->fd, .closed = conn_closed};
+  if (c->may_bring_fds && !stray_fds_drain(c->fd, w->rx, w->rx_cap)) {
+    closer_add(w->host->closer, &c->closing);
+    return;
+  }
+  close(c->fd);
+  conn_closed(&c->closing, false);
 }
 
 static void conn_free(struct conn *c) {
@@ -488,7 +522,6 @@ static void conn_free(struct conn *c) {
   event_del(&c->readable);
   event_del(&c->writable);
   event_del(&c->timer);
-  close(c->fd);
   conn_close_fds(c, false);
   if (c->oldest_owed)
     notices_recheck(w);
@@ -500,8 +533,7 @@ static void conn_free(struct conn *c) {
   free(c->rest.bytes);
   free(c->unsent.bytes);
   free(c->opened);
-  free(c);
-  atomic_fetch_sub_explicit(&w->host->n_conns, 1, memory_order_relaxed);
+  conn_close(c);
   worker_check_drained(w);
 }
 

@@ -48,12 +48,15 @@ struct opened {
 };
 
 struct conn {
-  struct mail arrival; /* hands it to its worker */
+  struct closing closing; /* hands it to the closer */
+  struct mail arrival;    /* hands it to its worker */
   struct worker *worker;
   const struct listener *listener;
   struct conn *prev, *next; /* the worker's list */
   uint64_t serial;          /* for the log */
+  uint64_t user;            /* whom it counts for */
   int fd;
+  bool may_bring_fds; /* see stray_fds.h */
   enum conn_state state;
   bool ended;     /* the peer sends no more */
   bool yielding;  /* it had its turn, and goes on when the others had theirs */
@@ -95,7 +98,7 @@ struct conn {
 /* Makes a connection of an accepted socket, to be given to `w` by posting
  * `arrival`.  NULL: out of memory; then the socket is still the caller's. */
 struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
-                      uint64_t serial);
+                      uint64_t serial, uint64_t user);
 
 static inline bool conn_is_blocked(const struct conn *c) {
   return c->unsent.len || c->yielding;

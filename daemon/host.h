@@ -11,8 +11,10 @@
 
 #include "cache/page_cache.h"
 #include "daemon/attach.h"
+#include "daemon/closer.h"
 #include "daemon/limits.h"
 #include "daemon/pool.h"
+#include "daemon/users.h"
 
 struct worker;
 
@@ -40,7 +42,9 @@ struct host {
   struct pool *pool; /* a lane for each image, and host_lane() */
   struct worker **workers;
   unsigned n_workers;
-  atomic_uint n_conns; /* relaxed: main adds, workers subtract; a limit may be
+  struct closer *closer;
+  struct users users;  /* for whom the connections are */
+  atomic_uint n_conns; /* relaxed: main adds, others subtract; a limit may be
                           noticed one accept late */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };

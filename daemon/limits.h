@@ -13,7 +13,8 @@ extern "C" {
 #endif
 
 struct limits {
-  unsigned max_connections;  /* beyond: an Error, and closed */
+  unsigned max_connections;      /* beyond: an Error, and closed; */
+  unsigned max_user_connections; /* and so beyond those of one user */
   unsigned n_fill_threads;   /* that read sources and are shared by the images;
                                 each image has one more of its own */
   int idle_thread_ms;        /* how long one that has nothing to read stays */
@@ -47,8 +48,10 @@ struct limits {
 
 static inline struct limits limits_default(void) {
   struct limits l = {
-      /* An idle connection costs a descriptor and about a kilobyte. */
-      .max_connections = 16384,
+      /* An idle connection costs a descriptor and about a kilobyte.  No user
+       * gets more than half of them. */
+      .max_connections = 32768,
+      .max_user_connections = 16384,
       /* One image gets half of them: enough to keep a disk busy.  They sleep in
        * pread(2) anyway. */
       .n_fill_threads = 16,

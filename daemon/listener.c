@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/stray_fds.h"
+
 enum {
   BACKLOG = 1024,
   /* How long another daemon may take to bind at the same path. */
@@ -22,9 +24,10 @@ struct listener {
   struct address address;
   char text[ADDRESS_TEXT_LEN];
   int fd;
-  int file_fd;    /* O_PATH on the socket file, or -1: identity and group */
-  int dir_fd;     /* O_PATH on its directory, if we made the file, or -1 */
-  bool owns_file; /* we made the file and shall remove it */
+  int file_fd;       /* O_PATH on the socket file, or -1: identity and group */
+  int dir_fd;        /* O_PATH on its directory, if we made the file, or -1 */
+  bool owns_file;    /* we made the file and shall remove it */
+  bool may_hold_fds; /* peers that wait to be accepted may have brought some */
 };
 
 /* Writes "ADDRESS: what: strerror" and returns `r`. */
@@ -150,6 +153,7 @@ static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
     return fail(l->text, "open the socket file", -errno, err, err_len);
   if (chmod(path, 0660) < 0)
     return fail(l->text, "chmod", -errno, err, err_len);
+  l->may_hold_fds = !stray_fds_refuse(l->fd);
   if (listen(l->fd, BACKLOG) < 0)
     return fail(l->text, "listen", -errno, err, err_len);
   return 0;
@@ -281,6 +285,10 @@ static int check_inherited(struct listener *l, char *err, size_t err_len) {
   if (flags < 0 || fcntl(l->fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
       fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0)
     return fail(l->text, "fcntl", -errno, err, err_len);
+  if (listener_is_local(l)) {
+    l->may_hold_fds = true; /* of peers that have connected before this */
+    stray_fds_refuse(l->fd);
+  }
   return 0;
 }
 
@@ -303,13 +311,27 @@ int listener_adopt(int fd, struct listener **out, char *err, size_t err_len) {
   return 0;
 }
 
-void listener_close(struct listener *l) {
-  if (l->fd < 0)
-    return;
+int listener_end(struct listener *l) {
+  int fd = l->fd;
+  l->fd = -1;
+  if (fd < 0)
+    return -1;
   if (l->owns_file)
     unix_remove(l);
-  close(l->fd);
-  l->fd = -1;
+  if (!l->may_hold_fds) {
+    close(fd);
+    return -1;
+  }
+  /* One that was inherited may be listened on by others. */
+  if (l->owns_file)
+    shutdown(fd, SHUT_RDWR);
+  return fd;
+}
+
+void listener_close(struct listener *l) {
+  int fd = listener_end(l);
+  if (fd >= 0)
+    close(fd);
 }
 
 void listener_free(struct listener *l) {

@@ -35,6 +35,10 @@ int listener_adopt(int fd, struct listener **out, char *err, size_t err_len);
  * What other threads may ask about it stays. */
 void listener_close(struct listener *l);
 
+/* The same, but leaves the last step to the caller: the descriptor that is to
+ * be closed, if that may have to wait for a peer (see stray_fds.h), else -1. */
+int listener_end(struct listener *l);
+
 /* Closes and frees it; nobody may ask about it any more.  NULL is fine. */
 void listener_free(struct listener *l);
 

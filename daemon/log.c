@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 /* Lines a peer can cause: so many at once, so many a second from then on. */
 enum { BUCKET_BURST = 20, BUCKET_PER_SECOND = 5 };
 
@@ -258,14 +260,7 @@ int log_start(void) {
 }
 
 void log_stop(int timeout_ms) {
-  struct timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += timeout_ms / 1000;
-  until.tv_nsec += timeout_ms % 1000 * 1000000L;
-  if (until.tv_nsec >= 1000000000L) {
-    until.tv_sec++;
-    until.tv_nsec -= 1000000000L;
-  }
+  struct timespec until = clock_after_ms(timeout_ms);
   pthread_mutex_lock(&queue.lock);
   queue.stopping = true;
   pthread_cond_signal(&queue.filled);

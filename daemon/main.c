@@ -192,6 +192,8 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   left -= taken < left ? taken : left;
   if (to->max_connections > left)
     to->max_connections = (unsigned)left;
+  if (to->max_user_connections > (to->max_connections + 1) / 2)
+    to->max_user_connections = (to->max_connections + 1) / 2;
   return 0;
 }
 

@@ -23,6 +23,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 /* Threads are many and their stacks are shallow; where memory is not
  * overcommitted the whole of a stack counts. */
 #define STACK_LEN ((size_t)512 << 10)
@@ -252,16 +254,6 @@ unsigned pool_n_threads(struct pool *pool) {
 
 /* ---- A thread ------------------------------------------------------------ */
 
-static struct timespec after_ms(int ms) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  t.tv_sec += ms / 1000;
-  t.tv_nsec += ms % 1000 * 1000000L;
-  t.tv_sec += t.tv_nsec / 1000000000;
-  t.tv_nsec %= 1000000000;
-  return t;
-}
-
 /* Sleeps until it is woken; if `until` is not NULL, no longer than that. */
 static void thread_sleep(struct pool_thread *t, const struct timespec *until) {
   int r;
@@ -277,7 +269,7 @@ static bool thread_await_job_locked(struct pool_thread *t) {
   struct pool *pool = t->pool;
   while (!t->job && !pool->stopping) {
     bool stays = pool->n_threads == 1;
-    struct timespec until = after_ms(pool->idle_ms);
+    struct timespec until = clock_after_ms(pool->idle_ms);
     if (!t->is_idle) {
       sem_trywait(&t->wake); /* it may have been woken before it slept */
       idle_push_locked(pool, t);

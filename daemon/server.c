@@ -2,8 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,18 +13,18 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
-#include "daemon/conn.h"
+#include "base/clock.h"
+#include "daemon/admit.h"
 #include "daemon/fill_job.h"
 #include "daemon/host.h"
 #include "daemon/log.h"
 #include "daemon/worker.h"
-#include "proto/frame.h"
-#include "proto/status.h"
 
 enum {
   /* Connections accepted before timers and signals get a turn. */
   ACCEPT_BATCH = 64,
-  /* How long no connection is accepted when descriptors have run out. */
+  /* How long no connection is accepted when descriptors have run out, or
+   * refused ones wait to be closed. */
   ACCEPT_PAUSE_MS = 100,
 };
 
@@ -44,9 +42,7 @@ struct server {
   struct event_base *base; /* the serving thread's, as are the events */
   struct event stop, refresh, resume;
   int stop_fd; /* an eventfd */
-  bool starved_of_fds;
-  uint64_t n_conns; /* serial numbers for the log */
-  unsigned next_worker;
+  bool paused; /* and nothing was accepted since */
 
   /* A leaf. */
   pthread_mutex_t drain_lock;
@@ -98,11 +94,11 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- Accepting ----------------------------------------------------------- */
 
-static void pause_doors(struct server *s) {
+static void pause_doors(struct server *s, const char *reason) {
   struct timeval tv = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
-  if (!s->starved_of_fds)
-    log_event(LEVEL_WARN, "accept-paused", LOG_TEXT("reason", strerror(errno)));
-  s->starved_of_fds = true;
+  if (!s->paused)
+    log_event(LEVEL_WARN, "accept-paused", LOG_TEXT("reason", reason));
+  s->paused = true;
   for (unsigned i = 0; i < s->n_doors; i++)
     event_del(&s->doors[i].event);
   event_add(&s->resume, &tv);
@@ -116,67 +112,22 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
     event_add(&s->doors[i].event, NULL);
 }
 
-/* Says why, if the socket takes it at once, and closes. */
-static void refuse(int fd, const struct listener *l) {
-  Cachet__Wire__Error error = CACHET__WIRE__ERROR__INIT;
-  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  uint8_t frame[256];
-  error.status = WIRE_E_BUSY;
-  error.message = (char *)"the daemon has as many connections as it takes";
-  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ERROR;
-  msg.error = &error;
-  size_t len = frame_packed_len(&msg);
-  assert(len <= sizeof frame);
-  frame_pack(&msg, 0, frame);
-  ssize_t n = send(fd, frame, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-  (void)n;
-  close(fd);
-  log_peer_event(LEVEL_WARN, "conn-refused",
-                 LOG_TEXT("listener", listener_text(l)),
-                 LOG_TEXT("reason", "too many connections"));
-}
-
-/* Answers go out as they are made, and a peer whose machine is gone is found
- * out one day.  Neither matters enough to fail for. */
-static void set_tcp_options(int fd) {
-  int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-}
-
-static void admit(struct server *s, const struct listener *l, int fd) {
-  struct host *host = &s->host;
-  struct worker *w = host->workers[s->next_worker];
-  unsigned n = atomic_load_explicit(&host->n_conns, memory_order_relaxed);
-  struct conn *c = NULL;
-  if (n < host->limits.max_connections)
-    c = conn_new(w, l, fd, ++s->n_conns);
-  if (!c) {
-    refuse(fd, l);
-    return;
-  }
-  if (!listener_is_local(l))
-    set_tcp_options(fd);
-  s->next_worker = (s->next_worker + 1) % host->n_workers;
-  atomic_fetch_add_explicit(&host->n_conns, 1, memory_order_relaxed);
-  atomic_fetch_add_explicit(&host->n_accepted, 1, memory_order_relaxed);
-  log_peer_event(LEVEL_DEBUG, "conn-accepted", LOG_NUMBER("conn", s->n_conns),
-                 LOG_TEXT("listener", listener_text(l)));
-  worker_post(w, &c->arrival);
-}
-
 static void on_door(evutil_socket_t fd, short what, void *arg) {
   struct door *door = arg;
   struct server *s = door->server;
   (void)what;
   for (int i = 0; i < ACCEPT_BATCH; i++) {
+    if (!admit_may_refuse(&s->host)) {
+      pause_doors(s, "sockets that were refused cannot be closed");
+      return;
+    }
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (peer >= 0) {
-      s->starved_of_fds = false;
-      admit(s, door->listener, peer);
+      s->paused = false;
+      admit_socket(&s->host, door->listener, peer);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
                errno == ENOMEM) {
-      pause_doors(s);
+      pause_doors(s, strerror(errno));
       return;
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       return;
@@ -290,7 +241,8 @@ static int server_init(struct server *s, const struct server_config *config) {
   struct page_cache_options options = {.budget = config->cache_size,
                                        .evictor = true};
   s->host.images = calloc(config->n_images, sizeof *s->host.images);
-  if (!s->host.images || !s->doors)
+  s->host.closer = closer_new();
+  if (!s->host.images || !s->host.closer)
     return -ENOMEM;
   return page_cache_new(&options, &s->host.cache);
 }
@@ -307,6 +259,7 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_mutex_init(&s->drain_lock, NULL);
   s->host.limits = config->limits;
   pthread_mutex_init(&s->host.census.lock, NULL);
+  users_init(&s->host.users);
   s->stop_fd = -1;
   s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);
   if (!s->doors) {
@@ -387,15 +340,7 @@ static void on_drained(void *arg) {
 
 /* Has the workers answer what is in flight, and waits for it. */
 static void server_drain(struct server *s) {
-  struct timespec until;
-  int ms = s->host.limits.stop_timeout_ms;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += ms / 1000;
-  until.tv_nsec += ms % 1000 * 1000000L;
-  if (until.tv_nsec >= 1000000000L) {
-    until.tv_sec++;
-    until.tv_nsec -= 1000000000L;
-  }
+  struct timespec until = clock_after_ms(s->host.limits.stop_timeout_ms);
   pthread_mutex_lock(&s->drain_lock);
   s->n_undrained = s->host.n_workers;
   pthread_mutex_unlock(&s->drain_lock);
@@ -428,13 +373,21 @@ static void server_await_drained(struct server *s) {
   pthread_mutex_unlock(&s->drain_lock);
 }
 
+/* Those that wait to be accepted may have brought descriptors, and end with
+ * the listening socket. */
+static void close_door(struct door *door) {
+  int fd = listener_end(door->listener);
+  if (fd >= 0)
+    closer_add_socket(door->server->host.closer, fd);
+}
+
 /* The pool ends before the workers, so that whatever a worker waits for has
  * been posted, and after their connections, so that nothing new is submitted:
  * see W2. */
 void server_shutdown(struct server *s) {
   for (unsigned i = 0; i < s->n_doors; i++) {
     event_del(&s->doors[i].event);
-    listener_close(s->doors[i].listener);
+    close_door(&s->doors[i]);
   }
   if (server_is_running(s)) {
     server_drain(s);
@@ -485,6 +438,8 @@ void server_free(struct server *s) {
   free(s->host.images);
   if (s->host.cache)
     page_cache_free(s->host.cache);
+  closer_free(s->host.closer);
+  users_fini(&s->host.users);
   pthread_mutex_destroy(&s->host.census.lock);
   pthread_cond_destroy(&s->drain_cond);
   pthread_mutex_destroy(&s->drain_lock);

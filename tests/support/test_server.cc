@@ -2,7 +2,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
 
 namespace {
 
@@ -31,6 +36,10 @@ TestServer::TestServer(
   listener *listeners[] = {Listen("unix:" + socket_path_),
                            Listen("tcp:127.0.0.1:0")};
   port_ = listener_port(listeners[1]);
+  int on = 1;
+  if (options.pass_rights) // fails where the kernel knows no way to refuse
+    setsockopt(listener_fd(listeners[0]), SOL_SOCKET, SO_PASSRIGHTS, &on,
+               sizeof on);
   std::vector<server_image> list;
   for (const auto &image : images)
     list.push_back({image.first.c_str(), image.second->Open(), options.share});

@@ -20,6 +20,9 @@ public:
     uint32_t page_size = 4096;
     unsigned n_workers = 2;
     bool share = true;
+    // Whether clients can send descriptors along, as they can everywhere
+    // before Linux 6.16.
+    bool pass_rights = false;
   };
 
   // Serves `images`, which outlive it.

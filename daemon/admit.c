@@ -1,0 +1,96 @@
+#include "daemon/admit.h"
+
+#include <assert.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/conn.h"
+#include "daemon/log.h"
+#include "daemon/stray_fds.h"
+#include "daemon/worker.h"
+#include "proto/frame.h"
+#include "proto/status.h"
+
+/* An Error that says why, if the socket takes it at once. */
+static void send_reason(int fd, const char *reason) {
+  Cachet__Wire__Error error = CACHET__WIRE__ERROR__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  uint8_t frame[256];
+  error.status = WIRE_E_BUSY;
+  error.message = (char *)reason;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ERROR;
+  msg.error = &error;
+  size_t len = frame_packed_len(&msg);
+  assert(len <= sizeof frame);
+  frame_pack(&msg, 0, frame);
+  ssize_t n = send(fd, frame, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+  (void)n;
+}
+
+bool admit_may_refuse(struct host *host) {
+  return !closer_is_full(host->closer);
+}
+
+static void refuse(struct host *host, const struct listener *l, int fd,
+                   const char *reason) {
+  uint8_t bytes[4096];
+  send_reason(fd, reason);
+  if (listener_is_local(l) && stray_fds_may_come(fd) &&
+      !stray_fds_drain(fd, bytes, sizeof bytes))
+    closer_add_socket(host->closer, fd);
+  else
+    close(fd);
+  log_peer_event(LEVEL_WARN, "conn-refused",
+                 LOG_TEXT("listener", listener_text(l)),
+                 LOG_TEXT("reason", reason));
+}
+
+/* Answers go out as they are made, and a peer whose machine is gone is found
+ * out one day.  Neither matters enough to fail for. */
+static void set_tcp_options(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+/* Gives it to a worker, each in turn. */
+static void start(struct host *host, struct conn *c) {
+  log_peer_event(LEVEL_DEBUG, "conn-accepted", LOG_NUMBER("conn", c->serial),
+                 LOG_TEXT("listener", listener_text(c->listener)));
+  if (!listener_is_local(c->listener))
+    set_tcp_options(c->fd);
+  atomic_fetch_add_explicit(&host->n_conns, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&host->n_accepted, 1, memory_order_relaxed);
+  worker_post(c->worker, &c->arrival);
+}
+
+void admit_socket(struct host *host, const struct listener *l, int fd) {
+  const struct limits *limits = &host->limits;
+  uint64_t user = listener_is_local(l) ? users_of_socket(fd) : USERS_REMOTE;
+  if (atomic_load_explicit(&host->n_conns, memory_order_relaxed) >=
+      limits->max_connections) {
+    refuse(host, l, fd, "the daemon has as many connections as it takes");
+    return;
+  }
+  if (!users_take(&host->users, user, limits->max_user_connections)) {
+    refuse(host, l, fd,
+           "the daemon has as many connections of this user as it takes");
+    return;
+  }
+  uint64_t n = atomic_load_explicit(&host->n_accepted, memory_order_relaxed);
+  struct conn *c =
+      conn_new(host->workers[n % host->n_workers], l, fd, n + 1, user);
+  if (c) {
+    start(host, c);
+  } else {
+    users_give(&host->users, user);
+    refuse(host, l, fd, "the daemon has no memory for a connection");
+  }
+}
+
+void admit_closed(struct host *host, uint64_t user) {
+  users_give(&host->users, user);
+  atomic_fetch_sub_explicit(&host->n_conns, 1, memory_order_relaxed);
+}
