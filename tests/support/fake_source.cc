@@ -10,6 +10,7 @@ struct FakeSource::State {
   mutable std::mutex mutex;
   std::condition_variable changed;
   uint64_t size = 0, version = 1, n_bytes = 0;
+  uint64_t changed_at = 1; // the version that sources must be opened on
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
   bool shut = false;
   int answered_try = INT_MAX;
@@ -41,6 +42,7 @@ struct FakeOps {
     Opened *o = Of(src);
     FakeSource::State &s = *o->state;
     std::unique_lock<std::mutex> lock(s.mutex);
+    uint64_t version = s.version;
     s.n_reads++;
     s.n_at_gate++;
     s.changed.notify_all();
@@ -55,9 +57,9 @@ struct FakeOps {
       return -bad->second;
     s.n_bytes += len;
     lock.unlock();
-    FakeSource::Fill(buf, offset, len, o->version);
+    FakeSource::Fill(buf, offset, len, version);
     lock.lock();
-    return s.version == o->version ? 0 : -ESTALE;
+    return o->version >= s.changed_at ? 0 : -ESTALE;
   }
 
   static int TryRead(source *src, uint64_t offset, void *buf, size_t len) {
@@ -76,7 +78,7 @@ struct FakeOps {
     *out = nullptr;
     if (o->state->reopen_error)
       return -o->state->reopen_error;
-    if (o->state->version != o->version)
+    if (o->version < o->state->changed_at)
       *out = Make(o->state);
     return 0;
   }
@@ -192,8 +194,13 @@ void FakeSource::FailAt(uint64_t addr, int error) {
 
 void FakeSource::Change(uint64_t new_size) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->version++;
+  state_->changed_at = ++state_->version;
   state_->size = new_size;
+}
+
+void FakeSource::Rewrite() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->version++;
 }
 
 void FakeSource::FailReopen(int error) {

@@ -53,6 +53,9 @@ public:
   // A new version: older sources fail with ESTALE, reopen() finds it.
   void Change(uint64_t new_size);
   void FailReopen(int error);
+  // A new version in place, which nobody can notice, as on a device: reads that
+  // begin from now on bring it.  Those that stand at the gate have their bytes.
+  void Rewrite();
   uint64_t version() const;
 
 private:
