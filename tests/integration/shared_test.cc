@@ -247,7 +247,7 @@ TEST_F(SharedTest, EightProcessesUnderEvictionReadNoWrongByteForAMinute) {
   printf("%llu pages evicted, at most %llu bytes of memfds\n",
          (unsigned long long)Stat("evicted_pages"), (unsigned long long)most);
   EXPECT_LE(most, kBudget);
-  EXPECT_GT(Stat("evicted_pages"), 10 * kBudget / kPage);
+  EXPECT_GT(Stat("evicted_pages"), TestLength(10) * kBudget / kPage);
   EXPECT_TRUE(Eventually([&] { return Stat("attachments") == 0; }, seconds(2)));
 }
 
