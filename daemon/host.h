@@ -13,6 +13,7 @@
 #include "daemon/attach.h"
 #include "daemon/closer.h"
 #include "daemon/limits.h"
+#include "daemon/looks.h"
 #include "daemon/pool.h"
 #include "daemon/users.h"
 
@@ -24,12 +25,10 @@ struct hosted {
   unsigned index; /* in host.images, and its lane of the pool */
   char *name;
   struct image *image;
-  bool share;                  /* local clients may attach */
-  struct job refresh;          /* looks whether it changed */
-  atomic_bool refresh_pending; /* set by the timer (acquire), cleared by the
-                                  job (release): the job is free again */
-  bool lost;                   /* the last look failed; the job's alone */
-  _Atomic uint64_t n_epochs;   /* relaxed: a statistic */
+  bool share;                /* local clients may attach */
+  bool looking;              /* is being looked at; under host.looks.lock */
+  bool lost;                 /* the last look failed; the job that looks */
+  _Atomic uint64_t n_epochs; /* relaxed: a statistic */
 };
 
 struct host {
@@ -39,7 +38,8 @@ struct host {
   struct page_cache *cache;
   struct hosted *images;
   unsigned n_images;
-  struct pool *pool; /* a lane for each image, and host_lane() */
+  struct pool *pool; /* a lane for each image, and two more: see below */
+  struct looks looks;
   struct worker **workers;
   unsigned n_workers;
   struct closer *closer;
@@ -53,6 +53,11 @@ struct host {
  * behind fills; and they take much of a processor, and so have one thread. */
 static inline unsigned host_lane(const struct host *host) {
   return host->n_images;
+}
+
+/* And for looks at the images: one that hangs takes no thread that reads. */
+static inline unsigned host_look_lane(const struct host *host) {
+  return host->n_images + 1;
 }
 
 /* Monotonic. */

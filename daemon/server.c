@@ -64,32 +64,11 @@ static void hosted_changed(void *arg, struct image *img) {
     worker_post_changed(h->host->workers[i], h->index);
 }
 
-/* On the pool: never twice at once for one image. */
-static void hosted_refresh(struct job *job) {
-  struct hosted *h =
-      (struct hosted *)((char *)job - offsetof(struct hosted, refresh));
-  int r = image_refresh(h->image, 0);
-  if (r < 0 && !h->lost)
-    log_event(LEVEL_WARN, "image-lost", LOG_TEXT("image", h->name),
-              LOG_TEXT("reason", strerror(-r)));
-  if (r == 0 && h->lost)
-    log_event(LEVEL_INFO, "image-back", LOG_TEXT("image", h->name));
-  h->lost = r < 0;
-  atomic_store_explicit(&h->refresh_pending, false, memory_order_release);
-}
-
-/* Timer: has the pool look at the images.  A slow source delays only itself:
- * it is not asked again before it has answered. */
 static void on_refresh(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   (void)fd;
   (void)what;
-  for (unsigned i = 0; i < s->host.n_images; i++) {
-    struct hosted *h = &s->host.images[i];
-    if (!atomic_exchange_explicit(&h->refresh_pending, true,
-                                  memory_order_acquire))
-      pool_submit(s->host.pool, h->index, &h->refresh);
-  }
+  looks_tick(&s->host);
 }
 
 /* ---- Accepting ----------------------------------------------------------- */
@@ -153,7 +132,6 @@ static int server_add_image(struct server *s, const struct server_image *from,
       .submit = fill_job_submit, .changed = hosted_changed, .arg = h};
   h->host = host;
   h->index = host->n_images;
-  h->refresh.run = hosted_refresh;
   h->share = from->share;
   host->share |= from->share;
   h->name = strdup(from->name);
@@ -219,7 +197,7 @@ static int server_init_loop(struct server *s) {
 
 static int server_init_workers(struct server *s, unsigned n) {
   struct host *host = &s->host;
-  struct pool_options options = {.n_lanes = host_lane(host) + 1,
+  struct pool_options options = {.n_lanes = host_look_lane(host) + 1,
                                  .n_shared = host->limits.n_fill_threads,
                                  .idle_ms = host->limits.idle_thread_ms};
   host->pool = pool_new(&options);
@@ -227,6 +205,7 @@ static int server_init_workers(struct server *s, unsigned n) {
   if (!host->pool || !host->workers)
     return -ENOMEM;
   pool_set_apart(host->pool, host_lane(host), 1);
+  pool_set_apart(host->pool, host_look_lane(host), host->n_images);
   for (; host->n_workers < n; host->n_workers++) {
     struct worker *w = worker_new(host, host->n_workers);
     if (!w)
@@ -260,6 +239,7 @@ static struct server *server_alloc(const struct server_config *config) {
   s->host.limits = config->limits;
   pthread_mutex_init(&s->host.census.lock, NULL);
   users_init(&s->host.users);
+  looks_init(&s->host.looks);
   s->stop_fd = -1;
   s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);
   if (!s->doors) {
@@ -395,6 +375,7 @@ void server_shutdown(struct server *s) {
       worker_close_all(s->host.workers[i]);
     server_await_drained(s);
   }
+  looks_stop(&s->host);
   pool_stop(s->host.pool);
   for (unsigned i = 0; i < s->host.n_workers; i++)
     if (s->host.workers[i]->started)
@@ -441,6 +422,7 @@ void server_free(struct server *s) {
   closer_free(s->host.closer);
   users_fini(&s->host.users);
   pthread_mutex_destroy(&s->host.census.lock);
+  looks_fini(&s->host.looks);
   pthread_cond_destroy(&s->drain_cond);
   pthread_mutex_destroy(&s->drain_lock);
   free(s);

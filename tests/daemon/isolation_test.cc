@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support/test_server.h"
@@ -135,6 +136,60 @@ TEST_F(IsolationTest, WhatWasThrottledOfALostConnectionIsForgotten) {
   AskForMuch(&client, image);
   hung_[0]->OpenGate();
   ExpectAnswers(&client);
+}
+
+// ---- Looks whether an image changed
+// ------------------------------------------
+
+class LookTest : public testing::Test {
+protected:
+  void Serve(size_t n, size_t n_hung) {
+    options_.limit.refresh_ms = 5;
+    std::vector<std::pair<std::string, FakeSource *>> images;
+    for (size_t i = 0; i < n; i++) {
+      sources_.push_back(std::make_unique<FakeSource>(kPages * kPage));
+      if (i < n_hung)
+        sources_.back()->ShutLookGate();
+      images.emplace_back(std::to_string(i), sources_.back().get());
+    }
+    server_ = std::make_unique<TestServer>(images, options_);
+    client_ = std::make_unique<WireClient>(server_->Unix());
+    client_->Start("0");
+  }
+
+  ~LookTest() override {
+    for (auto &source : sources_)
+      source->OpenLookGate();
+  }
+
+  std::vector<std::unique_ptr<FakeSource>> sources_;
+  TestServer::Options options_;
+  std::unique_ptr<TestServer> server_; // ends first
+  std::unique_ptr<WireClient> client_;
+};
+
+TEST_F(LookTest, HoweverManyImagesHangTheOthersAreLookedAt) {
+  constexpr size_t kImages = 40, kStuck = 30;
+  Serve(kImages, kStuck);
+  for (size_t i = 0; i < kStuck; i++)
+    sources_[i]->AwaitLookAtGate();
+  for (size_t i = kStuck; i < kImages; i++) {
+    int n = sources_[i]->n_looks();
+    while (sources_[i]->n_looks() < n + 3)
+      std::this_thread::yield();
+  }
+  for (size_t i = 0; i < kStuck; i++)
+    EXPECT_EQ(sources_[i]->n_looks(), 1);
+  EXPECT_LE(client_->Stats()["pool_threads"],
+            options_.limit.n_fill_threads + 2 * kImages + 1);
+}
+
+TEST_F(LookTest, AnImageWhoseLookHangsIsRead) {
+  Serve(1, 1);
+  sources_[0]->AwaitLookAtGate();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start("0").image;
+  EXPECT_EQ(client.Read(image, 0, kPage).bytes, FakeSource::Bytes(0, kPage));
 }
 
 } // namespace

@@ -12,7 +12,8 @@ struct FakeSource::State {
   uint64_t size = 0, version = 1, n_bytes = 0;
   uint64_t changed_at = 1; // the version that sources must be opened on
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
-  bool shut = false;
+  bool shut = false, look_shut = false;
+  int n_looks = 0, n_looks_at_gate = 0;
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
   std::map<uint64_t, int> bad, n_tries;
@@ -74,7 +75,13 @@ struct FakeOps {
 
   static int Reopen(source *src, source **out) {
     Opened *o = Of(src);
-    std::lock_guard<std::mutex> lock(o->state->mutex);
+    FakeSource::State &s = *o->state;
+    std::unique_lock<std::mutex> lock(s.mutex);
+    s.n_looks++;
+    s.n_looks_at_gate++;
+    s.changed.notify_all();
+    s.changed.wait(lock, [&] { return !s.look_shut; });
+    s.n_looks_at_gate--;
     *out = nullptr;
     if (o->state->reopen_error)
       return -o->state->reopen_error;
@@ -153,6 +160,27 @@ void FakeSource::OpenGate() {
 void FakeSource::AwaitReadsAtGate(int n) {
   std::unique_lock<std::mutex> lock(state_->mutex);
   state_->changed.wait(lock, [&] { return state_->n_at_gate >= n; });
+}
+
+void FakeSource::ShutLookGate() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->look_shut = true;
+}
+
+void FakeSource::OpenLookGate() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->look_shut = false;
+  state_->changed.notify_all();
+}
+
+void FakeSource::AwaitLookAtGate() {
+  std::unique_lock<std::mutex> lock(state_->mutex);
+  state_->changed.wait(lock, [&] { return state_->n_looks_at_gate > 0; });
+}
+
+int FakeSource::n_looks() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->n_looks;
 }
 
 void FakeSource::AnswerTry(int n) {

@@ -35,6 +35,13 @@ public:
   // Waits until `n` reads stand at the gate.
   void AwaitReadsAtGate(int n);
 
+  // The same for looks whether it changed: reopen().
+  void ShutLookGate();
+  void OpenLookGate();
+  void AwaitLookAtGate();
+  // How many looks there were.
+  int n_looks() const;
+
   // Of the reads of an address that must not wait, the `n`th and those after it
   // do not have to.  Without this, all have to.
   void AnswerTry(int n);

@@ -1,0 +1,94 @@
+// A daemon that nobody asks for anything sleeps, but for a look at all its
+// images once a second.
+#include <gtest/gtest.h>
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tests/support/daemon_process.h"
+#include "tests/support/wire_client.h"
+
+namespace {
+
+// How often each thread of a process went to sleep, so far.
+std::map<std::string, uint64_t> Sleeps(pid_t pid) {
+  std::map<std::string, uint64_t> sleeps;
+  std::string tasks = "/proc/" + std::to_string(pid) + "/task/";
+  DIR *dir = opendir(tasks.c_str());
+  while (const dirent *entry = dir ? readdir(dir) : nullptr) {
+    if (entry->d_name[0] == '.')
+      continue;
+    std::ifstream status(tasks + entry->d_name + "/status");
+    for (std::string word; status >> word;)
+      if (word == "voluntary_ctxt_switches:")
+        status >> sleeps[entry->d_name];
+  }
+  if (dir)
+    closedir(dir);
+  return sleeps;
+}
+
+constexpr int kSeconds = 4;
+// The thread that has the timer, and the one that looks.  The evictor's too,
+// which goes its rounds.
+constexpr size_t kAwake = 3;
+
+// What woke in some seconds: how often, in all, and how many threads.
+struct Awake {
+  uint64_t n = 0;
+  size_t n_threads = 0;
+  double seconds = 0; // a busy machine makes more of them
+  std::string story;  // thread=times
+};
+
+Awake Watch(pid_t pid) {
+  auto start = std::chrono::steady_clock::now();
+  auto before = Sleeps(pid);
+  sleep(kSeconds);
+  Awake awake;
+  for (const auto &[thread, n] : Sleeps(pid)) {
+    uint64_t woke = n - before[thread];
+    awake.n += woke;
+    awake.n_threads += woke > 0;
+    awake.story += " " + thread + "=" + std::to_string(woke);
+  }
+  std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  awake.seconds = took.count();
+  return awake;
+}
+
+TEST(IdleTest, ADaemonOfManyImagesWakesForALookASecondAtAllOfThem) {
+  constexpr int kImages = 128;
+  TempDir directory;
+  std::string socket = directory / "s";
+  std::vector<std::string> args{"--listen", "unix:" + socket};
+  for (int i = 0; i < kImages; i++) {
+    std::string path = directory / std::to_string(i);
+    WriteRandomFile(path, 10000, uint64_t(i));
+    args.insert(args.end(), {"--image", path});
+  }
+  DaemonProcess daemon(args);
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  WireClient quiet = WireClient::Unix(socket); // and stays
+  uint32_t image = quiet.Start("7").image;
+  EXPECT_EQ(quiet.Read(image, 0, 10000).status, 0);
+
+  // It takes a while until what began with the read has ended; a daemon that
+  // is not idle never gets there.
+  Awake awake;
+  for (int tries = 0; tries < 10; tries++) {
+    awake = Watch(daemon.pid());
+    if (awake.n_threads <= kAwake)
+      break;
+  }
+  EXPECT_LE(awake.n_threads, kAwake) << awake.story;
+  EXPECT_LE(double(awake.n), 12 * (awake.seconds + 1)) << awake.story;
+}
+
+} // namespace
