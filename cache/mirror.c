@@ -31,6 +31,21 @@ static int check_file_size(uint64_t len) {
   return 0;
 }
 
+void mirror_print_limit(uint64_t size, char *text, size_t len) {
+  struct rlimit limit;
+  int n = snprintf(text, len, "it has %llu bytes; ", (unsigned long long)size);
+  if (n < 0 || (size_t)n >= len)
+    return;
+  if (size <= MIRROR_MAX_SIZE && getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
+      limit.rlim_cur != RLIM_INFINITY)
+    snprintf(text + n, len - (size_t)n,
+             "the limit of file sizes (ulimit -f) is %llu bytes",
+             (unsigned long long)limit.rlim_cur);
+  else
+    snprintf(text + n, len - (size_t)n, "an image may have %llu (64 TiB)",
+             (unsigned long long)MIRROR_MAX_SIZE);
+}
+
 /* A sparse memfd of `len` bytes that nobody can resize, nor reopen for writing
  * through /proc but root and our own uid.  F_SEAL_FUTURE_WRITE would forbid
  * punching, to us too. */

@@ -118,6 +118,10 @@ int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
 int mirror_new_empty(uint64_t size, unsigned page_shift, uint64_t epoch,
                      struct mirror **out);
 
+/* Says why -EFBIG, for a message: which limit an image of `size` bytes is
+ * past. */
+void mirror_print_limit(uint64_t size, char *text, size_t len);
+
 /* A memfd as those of a mirror are: sparse, of a fixed size, and not to be
  * reopened for writing by other users.  A descriptor or a negative errno. */
 int mirror_memfd(const char *name, size_t len);

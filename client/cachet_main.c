@@ -4,12 +4,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/size.h"
 #include "base/std_fds.h"
 #include "client/command.h"
 #include "client/output.h"
+#include "source/format.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -22,7 +24,8 @@ static const char usage[] =
     "       cachet invalidate IMAGE [--offset N] [--length N]\n"
     "       cachet stats [--json]\n"
     "\n"
-    "  --socket PATH  the daemon's Unix socket; else $CACHET_SOCKET,\n"
+    "  --socket PATH  the daemon's Unix socket, or unix:PATH;\n"
+    "                 else $CACHET_SOCKET,\n"
     "                 $XDG_RUNTIME_DIR/cachetd.sock, "
     "/run/cachetd/cachetd.sock\n"
     "  --uri URI      the daemon: cachet://HOST[:PORT]/ or\n"
@@ -90,17 +93,45 @@ enum cachet_status command_address(const struct command *cmd, const char *image,
   return status;
 }
 
+/* A name is one of a daemon's image; but there may be a file of that name. */
+static void fail_open(const char *image, const struct cachet_error *err) {
+  struct stat st;
+  command_fail(err->message);
+  if (!strpbrk(image, "/:") && stat(image, &st) == 0 &&
+      (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
+    fprintf(stderr,
+            "cachet: %s is a name on the daemon; for a file write ./%s\n",
+            image, image);
+}
+
+/* Says so if a file is no image but has one in it. */
+static void warn_of_format(cachet *c, const char *image) {
+  char head[FORMAT_PEEK_LEN];
+  size_t len =
+      cachet_size(c) < sizeof head ? (size_t)cachet_size(c) : sizeof head;
+  const char *format =
+      cachet_read(c, 0, head, len) == CACHET_OK ? format_of(head, len) : NULL;
+  if (format)
+    fprintf(stderr,
+            "cachet: warning: %s is a %s file: these are its own bytes, not "
+            "those of the disk in it\n",
+            image, format);
+}
+
 cachet *command_open(const struct command *cmd) {
+  const char *image = cmd->args[0];
   struct cachet_error err;
   struct uri u;
   cachet *c = NULL;
-  enum cachet_status status = command_address(cmd, cmd->args[0], &u, &err);
+  enum cachet_status status = command_address(cmd, image, &u, &err);
   if (status == CACHET_OK) {
     status = handle_open(&u, &cmd->options, &c, &err);
+    if (status == CACHET_OK && u.kind == URI_FILE)
+      warn_of_format(c, image);
     uri_fini(&u);
   }
   if (status != CACHET_OK)
-    command_fail(err.message);
+    fail_open(image, &err);
   return c;
 }
 
@@ -145,8 +176,8 @@ static int parse_number(const char *text, uint64_t *out) {
   int r = size_parse(text, out);
   if (r == 0)
     return 0;
-  return usage_fail(r == -ERANGE ? "not a number of 64 bits" : "not a number",
-                    text);
+  const char *why = text[0] == '-' ? "not a number from 0 on" : "not a number";
+  return usage_fail(r == -ERANGE ? "not a number of 64 bits" : why, text);
 }
 
 /* What was given, before the verb is known. */

@@ -412,6 +412,7 @@ enum cachet_status remote_open(const struct uri *u,
                                const struct options *options,
                                struct backend **out, struct cachet_error *err) {
   struct remote *r;
+  int64_t deadline = clock_deadline(options->connect_timeout_ms);
   enum cachet_status status = remote_new(u, options, true, &r, err);
   if (status != CACHET_OK)
     return status;
@@ -423,6 +424,8 @@ enum cachet_status remote_open(const struct uri *u,
   }
   if (status != CACHET_OK) {
     remote_close(&r->base);
+    if (status == CACHET_E_NOIMAGE && err)
+      remote_name_images(u, options, deadline, err);
     return status;
   }
   *out = &r->base;

@@ -220,4 +220,11 @@ void remote_attach_renew(struct remote *r);
 /* The answer, which may be an Error. */
 void remote_attach_answer(struct remote *r, const wire_message *msg);
 
+/* ---- remote_names.c ------------------------------------------------------ */
+
+/* Adds to the message what images there are, up to five, if the daemon says so
+ * by `deadline`: for an image that there is not. */
+void remote_name_images(const struct uri *u, const struct options *options,
+                        int64_t deadline, struct cachet_error *err);
+
 #endif

@@ -58,7 +58,13 @@ static int store_new(const char *name, const struct options *options,
 }
 
 static enum cachet_status cannot_cache(struct cachet_error *err,
-                                       const char *name, int r) {
+                                       const char *name, uint64_t size, int r) {
+  char limit[128];
+  if (r == -EFBIG) {
+    mirror_print_limit(size, limit, sizeof limit);
+    return error_set(err, error_from_errno(EFBIG), EFBIG,
+                     "image \"%.60s\": make a cache: %s", name, limit);
+  }
   return error_set(err, error_from_errno(-r), -r,
                    "image \"%.100s\": make a cache", name);
 }
@@ -68,17 +74,18 @@ enum cachet_status store_new_local(const char *name, struct source *src,
                                    struct store **out,
                                    struct cachet_error *err) {
   struct store *s = NULL;
+  uint64_t size = src->size;
   int r = store_new(name, options, &s);
   if (r < 0) {
     src->ops->close(src);
-    return cannot_cache(err, name, r);
+    return cannot_cache(err, name, size, r);
   }
   /* No `submit`: fills run on the thread that asks. */
   struct image_ops ops = {0};
   r = image_new(s->cache, name, src, options->page_shift, &ops, &s->image);
   if (r < 0) {
     store_free(s);
-    return cannot_cache(err, name, r);
+    return cannot_cache(err, name, size, r);
   }
   *out = s;
   return CACHET_OK;
@@ -92,11 +99,11 @@ enum cachet_status store_new_remote(const char *name, uint64_t size,
   struct store *s = NULL;
   int r = store_new(name, options, &s);
   if (r < 0)
-    return cannot_cache(err, name, r);
+    return cannot_cache(err, name, size, r);
   r = image_new_remote(s->cache, name, size, page_shift, epoch, &s->image);
   if (r < 0) {
     store_free(s);
-    return cannot_cache(err, name, r);
+    return cannot_cache(err, name, size, r);
   }
   s->epoch = epoch;
   *out = s;

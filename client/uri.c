@@ -1,6 +1,7 @@
 #include "client/uri.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/file_uri.h"
+#include "base/percent.h"
 #include "client/error.h"
 
 #define SYSTEM_SOCKET "/run/cachetd/cachetd.sock"
@@ -24,42 +27,16 @@ static struct piece piece_of(const char *from, const char *to) {
 
 /* ---- Percent-decoding ---------------------------------------------------- */
 
-static int hex_digit(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  if (c >= 'a' && c <= 'f')
-    return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F')
-    return c - 'A' + 10;
-  return -1;
-}
-
 static enum cachet_status decode(struct piece in, char **out,
                                  struct cachet_error *err) {
-  char *text = malloc(in.len + 1);
-  if (!text)
+  *out = percent_decode(in.at, in.len);
+  if (*out)
+    return CACHET_OK;
+  if (errno == ENOMEM)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
-  size_t n = 0;
-  for (size_t i = 0; i < in.len; i++) {
-    char c = in.at[i];
-    if (c == '%') {
-      bool whole = in.len - i > 2;
-      int high = whole ? hex_digit(in.at[i + 1]) : -1;
-      int low = whole ? hex_digit(in.at[i + 2]) : -1;
-      if (high < 0 || low < 0 || (!high && !low)) {
-        free(text);
-        return error_set(err, CACHET_E_INVAL, 0,
-                         "bad URI: \"%.*s\" holds a bad %%-escape",
-                         (int)(in.len < 100 ? in.len : 100), in.at);
-      }
-      c = (char)(high * 16 + low);
-      i += 2;
-    }
-    text[n++] = c;
-  }
-  text[n] = '\0';
-  *out = text;
-  return CACHET_OK;
+  return error_set(err, CACHET_E_INVAL, 0,
+                   "bad URI: \"%.*s\" holds a bad %%-escape",
+                   (int)(in.len < 100 ? in.len : 100), in.at);
 }
 
 /* ---- Parts --------------------------------------------------------------- */
@@ -87,7 +64,8 @@ static enum cachet_status set_image_encoded(struct uri *u, struct piece in,
   return status;
 }
 
-/* Takes over `path`. */
+/* Takes over `path`, which may begin with `unix:`, as what the daemon listens
+ * on does. */
 static enum cachet_status set_socket(struct uri *u, char *path,
                                      struct cachet_error *err) {
   struct sockaddr_un address;
@@ -95,6 +73,8 @@ static enum cachet_status set_socket(struct uri *u, char *path,
   u->path = path;
   if (!path)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a path");
+  if (!strncmp(path, "unix:", 5))
+    memmove(path, path + 5, strlen(path + 5) + 1);
   if (!*path)
     return error_set(err, CACHET_E_INVAL, 0, "an empty socket path");
   if (strlen(path) >= sizeof address.sun_path)
@@ -190,17 +170,16 @@ static enum cachet_status parse_authority(struct uri *u, struct piece in,
 
 /* ---- Schemes ------------------------------------------------------------- */
 
-static enum cachet_status parse_file(struct uri *u, const char *rest,
+static enum cachet_status parse_file(struct uri *u, const char *text,
                                      struct cachet_error *err) {
+  const char *why = "";
   u->kind = URI_FILE;
-  if (rest[0] == '/' && rest[1] == '/' && rest[2] != '/')
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: file:%.100s names a host", rest);
-  if (strpbrk(rest, "?#"))
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: file:%.100s: write ? as %%3F and # as %%23",
-                     rest);
-  return decode(piece_of(rest, rest + strlen(rest)), &u->path, err);
+  int r = file_uri_path(text, &u->path, &why);
+  if (r == -ENOMEM)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
+  if (r < 0)
+    return error_set(err, CACHET_E_INVAL, 0, "bad URI: %.100s: %s", text, why);
+  return CACHET_OK;
 }
 
 static enum cachet_status parse_unix(struct uri *u, const char *rest,
@@ -237,16 +216,6 @@ static enum cachet_status parse_tcp(struct uri *u, const char *rest,
   return set_image_encoded(u, piece_of(image, image + strlen(image)), err);
 }
 
-/* How long the scheme is at the start of `text`; 0: it is a bare path. */
-static size_t scheme_len(const char *text) {
-  size_t n = 0;
-  if (!isalpha((unsigned char)text[0]))
-    return 0;
-  while (isalnum((unsigned char)text[n]) || (text[n] && strchr("+-.", text[n])))
-    n++;
-  return text[n] == ':' ? n : 0;
-}
-
 static enum cachet_status parse(struct uri *u, const char *text,
                                 struct cachet_error *err) {
   static const struct {
@@ -254,11 +223,12 @@ static enum cachet_status parse(struct uri *u, const char *text,
     enum cachet_status (*parse)(struct uri *, const char *,
                                 struct cachet_error *);
   } schemes[] = {
-      {"file", parse_file},
       {"cachet+unix", parse_unix},
       {"cachet", parse_tcp},
   };
-  size_t len = scheme_len(text);
+  size_t len = file_uri_scheme_len(text);
+  if (file_uri_is(text))
+    return parse_file(u, text, err);
   if (!len) {
     u->kind = URI_FILE;
     u->path = strdup(text);

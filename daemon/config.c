@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file_uri.h"
 #include "base/size.h"
 
 #define DEFAULT_CACHE_SIZE (256ull << 20)
@@ -83,73 +84,28 @@ static bool name_is_valid(const char *name, size_t len) {
   return true;
 }
 
-/* How long the scheme before the first colon is; 0: there is none, it is a
- * path. */
-static size_t scheme_len(const char *source) {
-  if (!isalpha((unsigned char)source[0]))
-    return 0;
-  size_t len = 1;
-  while (isalnum((unsigned char)source[len]) ||
-         (source[len] && strchr("+.-", source[len])))
-    len++;
-  return source[len] == ':' ? len : 0;
-}
-
-static int hex_digit(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  c = (char)tolower((unsigned char)c);
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Decodes %XX in place.  False: a % without two digits, or %00. */
-static bool percent_decode(char *text) {
-  char *to = text;
-  for (const char *from = text; *from; from++) {
-    if (*from != '%') {
-      *to++ = *from;
-      continue;
-    }
-    int high = hex_digit(from[1]);
-    int low = high < 0 ? -1 : hex_digit(from[2]);
-    if (low < 0 || high + low == 0)
-      return false;
-    *to++ = (char)(high << 4 | low);
-    from += 2;
+/* Makes a path of SOURCE, without its options, in memory from malloc(3). */
+static int source_path(const char *source, char **out, char *err) {
+  const char *why;
+  size_t scheme = file_uri_scheme_len(source);
+  int r = 0;
+  *out = NULL;
+  if (file_uri_is(source)) {
+    r = file_uri_path(source, out, &why);
+    if (r == -EINVAL)
+      return fail(err, "--image %.100s: %s", source, why);
+  } else if (scheme) {
+    return fail(err,
+                "--image %.100s: there is no source for the scheme \"%.*s\"; "
+                "a path with a colon is written ./PATH",
+                source, (int)(scheme > 32 ? 32 : scheme), source);
+  } else {
+    *out = strdup(source);
+    r = *out ? 0 : -ENOMEM;
   }
-  *to = '\0';
-  return true;
-}
-
-/* Turns SOURCE, without its options, into a path, in place: `*out` is within
- * `source`. */
-static int source_path(char *source, char **out, char *err) {
-  size_t scheme = scheme_len(source);
-  char *path = source;
-  if (scheme) {
-    if (scheme != 4 || strncmp(source, "file", 4) != 0) {
-      return fail(err,
-                  "--image %.100s: there is no source for the scheme \"%.*s\"; "
-                  "a path with a colon is written ./PATH",
-                  source, (int)(scheme > 32 ? 32 : scheme), source);
-    }
-    path += 5;
-    if (strncmp(path, "//localhost/", 12) == 0)
-      path += 11;
-    else if (strncmp(path, "///", 3) == 0)
-      path += 2;
-    else if (strncmp(path, "//", 2) == 0)
-      return fail(err, "--image %.100s: a file: URI cannot name a host",
-                  source);
-    if (!percent_decode(path))
-      return fail(err,
-                  "--image %.100s: a %% must be followed by two hex digits",
-                  source);
-  }
-  if (!*path)
+  if (r == 0 && !**out)
     return fail(err, "--image: it names no source");
-  *out = path;
-  return 0;
+  return r;
 }
 
 static int parse_image_option(const char *argument, const char *option,
@@ -192,10 +148,10 @@ bool config_shares(const struct config *config,
          (image->share == SHARE_AS_ALL && config->share);
 }
 
-/* `like` has the options. */
+/* `like` has the path, which is taken over, and the options. */
 static int config_add_image(struct config *config, const char *name,
-                            size_t name_len, const char *path,
-                            const struct config_image *like, char *err) {
+                            size_t name_len, struct config_image *like,
+                            char *err) {
   for (size_t i = 0; i < config->n_images; i++)
     if (strlen(config->images[i].name) == name_len &&
         memcmp(config->images[i].name, name, name_len) == 0)
@@ -212,34 +168,30 @@ static int config_add_image(struct config *config, const char *name,
   config->images = grown;
   struct config_image *image = &grown[config->n_images];
   *image = *like;
-  image->path = strdup(path);
-  if (!image->path)
-    return -ENOMEM;
+  like->path = NULL;
   memcpy(image->name, name, name_len);
   image->name[name_len] = '\0';
   config->n_images++;
   return 0;
 }
 
-/* [NAME=]SOURCE, in `copy`, which is the caller's to spoil. */
+/* [NAME=]SOURCE, in `copy`, which is the caller's to spoil.  `like` is the
+ * caller's to free. */
 static int parse_image_copy(struct config *config, const char *argument,
-                            char *copy, char *err) {
+                            char *copy, struct config_image *like, char *err) {
   char *equals = strchr(copy, '=');
   bool named = equals && name_is_valid(copy, (size_t)(equals - copy));
   char *source = named ? equals + 1 : copy;
-  struct config_image like = {.share = SHARE_AS_ALL};
-  int r = parse_image_options(argument, source, &like, err);
-  if (r < 0)
-    return r;
-  char *path = NULL;
-  r = source_path(source, &path, err);
+  int r = parse_image_options(argument, source, like, err);
+  if (r == 0)
+    r = source_path(source, &like->path, err);
   if (r < 0)
     return r;
   const char *name = copy;
   size_t name_len = named ? (size_t)(equals - copy) : 0;
   if (!named) {
-    const char *slash = strrchr(path, '/');
-    name = slash ? slash + 1 : path;
+    const char *slash = strrchr(like->path, '/');
+    name = slash ? slash + 1 : like->path;
     name_len = strlen(name);
   }
   if (!name_is_valid(name, name_len))
@@ -247,14 +199,16 @@ static int parse_image_copy(struct config *config, const char *argument,
                 "--image %.100s: \"%.70s\" cannot be its name, which takes "
                 "1 to %d of A-Z a-z 0-9 . _ -; write --image NAME=SOURCE",
                 argument, name, CONFIG_NAME_MAX);
-  return config_add_image(config, name, name_len, path, &like, err);
+  return config_add_image(config, name, name_len, like, err);
 }
 
 static int parse_image(struct config *config, const char *argument, char *err) {
+  struct config_image like = {.share = SHARE_AS_ALL};
   char *copy = strdup(argument);
   if (!copy)
     return -ENOMEM;
-  int r = parse_image_copy(config, argument, copy, err);
+  int r = parse_image_copy(config, argument, copy, &like, err);
+  free(like.path);
   free(copy);
   return r;
 }
@@ -410,7 +364,8 @@ void config_fini(struct config *config) {
 int config_default_address(struct address *out, char err[CONFIG_ERROR_LEN]) {
   const char *named = getenv("CACHET_SOCKET");
   if (named && *named)
-    return address_unix(named, out, err, CONFIG_ERROR_LEN);
+    return address_unix(strncmp(named, "unix:", 5) ? named : named + 5, out,
+                        err, CONFIG_ERROR_LEN);
   const char *directory = getenv("RUNTIME_DIRECTORY");
   if (!directory || !*directory)
     directory = geteuid() == 0 ? "/run/cachetd" : getenv("XDG_RUNTIME_DIR");

@@ -66,6 +66,16 @@ static int fail_start(const char *story) {
   return EXIT_FAILED;
 }
 
+static void warn_of_format(const struct config_image *image,
+                           struct source *src) {
+  const char *format = file_source_format(src);
+  if (format)
+    log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
+              LOG_TEXT("format", format),
+              LOG_TEXT("advice", "the bytes of the file are served, not those "
+                                 "of the disk in it"));
+}
+
 static int open_images(const struct config *config, struct setup *setup) {
   char story[512];
   for (size_t i = 0; i < config->n_images; i++) {
@@ -79,6 +89,7 @@ static int open_images(const struct config *config, struct setup *setup) {
                             : strerror(-r));
       return fail_start(story);
     }
+    warn_of_format(image, to->source);
     if (image->max_age_s)
       file_source_set_max_age(to->source, image->max_age_s);
     else

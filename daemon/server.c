@@ -14,6 +14,7 @@
 #include <event2/event_struct.h>
 
 #include "base/clock.h"
+#include "cache/mirror.h"
 #include "daemon/admit.h"
 #include "daemon/fill_job.h"
 #include "daemon/host.h"
@@ -160,10 +161,15 @@ static int server_add_images(struct server *s,
       from->source->ops->close(from->source);
       continue;
     }
+    uint64_t size = from->source->size;
     r = server_add_image(s, from, shift);
-    if (r < 0)
-      snprintf(err, err_len, "image \"%s\": make its mirror: %s", from->name,
-               strerror(-r));
+    if (r < 0) {
+      char limit[128] = "";
+      if (r == -EFBIG)
+        mirror_print_limit(size, limit, sizeof limit);
+      snprintf(err, err_len, "image \"%s\": make its mirror: %s%s%s",
+               from->name, strerror(-r), *limit ? ": " : "", limit);
+    }
   }
   return r;
 }

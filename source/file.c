@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "source/format.h"
 #include "source/version.h"
 
 #ifndef RWF_DONTCACHE
@@ -442,6 +443,12 @@ int file_source_open(const char *path, enum file_reading how,
   int r = make(whole, fd, how, NULL, out);
   free(whole);
   return r;
+}
+
+const char *file_source_format(struct source *src) {
+  char head[FORMAT_PEEK_LEN];
+  ssize_t n = read_some(file_of(src), 0, head, sizeof head, 0);
+  return n > 0 ? format_of(head, (size_t)n) : NULL;
 }
 
 void file_source_set_max_age(struct source *src, unsigned seconds) {

@@ -31,6 +31,10 @@ enum file_reading {
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out);
 
+/* The container format that the file begins as, by name, or NULL: see
+ * source/format.h.  Reads from it; may wait. */
+const char *file_source_format(struct source *src);
+
 /* From now on nothing that was read longer ago than `seconds` is good any more:
  * for what changes without its version's changing.  0, as at first: it is good
  * for ever.  Before the source is given to an image; its successors have it

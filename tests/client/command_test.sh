@@ -60,6 +60,35 @@ get i32be 1 -2113731579
 get i64le 0 -574483808854507007
 get u64be 0 108652656809347064
 
+# A file that a URI names is the same to the daemon; see cli_test.
+cp ints 'a,b?c#d%25 e'
+same_uri() {
+  if "$cachet" cat "file:$1" 2>err | cmp -s - ints; then ok; else bad "file:$1: $(cat err)"; fi
+}
+same_uri 'a%2Cb%3Fc%23d%2525%20e'
+same_uri "//$tmp/ints"
+same_uri "//localhost$tmp/ints"
+expect 1 'a comma is %2C' cat 'file:a,b'
+expect 1 'cannot name a host' cat "file://elsewhere$tmp/ints"
+
+# What is no image of a disk, but has one in it.
+warns() {
+  printf "$2" >container
+  "$cachet" cat ./container 2>err | cmp -s - container || bad "cat of a $1 file"
+  if grep -qF "is a $1 file" err; then ok; else bad "no warning of $1: $(cat err)"; fi
+}
+warns qcow2 'QFI\373\0\0\0\3'
+warns VMDK 'KDMV\1\0\0\0'
+warns VMDK '# Disk DescriptorFile\nversion=1\n'
+warns VHDX 'vhdxfileM\0'
+"$cachet" cat ./ints 2>err >/dev/null
+if [ -s err ]; then bad "a warning without a reason: $(cat err)"; else ok; fi
+
+# A limit is named.
+limited=0
+(ulimit -f 1000 && "$cachet" info ./disk.img) >out 2>err || limited=$?
+if [ "$limited" = 1 ] && grep -qF 'it has 3000013 bytes; the limit of file sizes (ulimit -f) is 1024000 bytes: File too large' err; then ok; else bad "ulimit -f: $limited: $(cat err)"; fi
+
 expect 1 'image "./none": open: No such file or directory' info ./none
 expect 1 'Is a directory' info ./
 expect 1 'reach past the end' get ./ints u16le 7
@@ -68,6 +97,9 @@ expect 1 'unknown scheme "nbd:"' info nbd://x/y
 expect 1 'connect: No such file or directory' ls --socket "$tmp/none"
 expect 1 'connect: No such file or directory' info disk
 expect 1 'longer than 107' ls --socket "/$(printf 'x%.0s' {1..200})"
+expect 1 "at $tmp/none: connect: No such file" ls --socket "unix:$tmp/none"
+expect 1 'for a file write ./disk.img' cat disk.img
+expect 1 'for a file write ./disk.img' info disk.img
 expect 1 "not a daemon's" ls --uri ./disk.img
 expect 1 'there is no daemon' warm ./ints
 expect 0 '' invalidate ./ints --length 3
@@ -76,7 +108,7 @@ expect 2 'unknown command' frob
 expect 2 'too few' info
 expect 2 'too many' ls x
 expect 2 'unrecognized option' ls --frob
-expect 2 'not a number' cat ./ints --offset -1
+expect 2 'not a number from 0 on: -1' cat ./ints --offset -1
 expect 2 'not a number of 64 bits' cat ./ints --length 99999999999999999999
 expect 2 'not a number of 64 bits' cat ./ints --length 16777216T
 expect 0 '' cat ./ints --length 16777215T

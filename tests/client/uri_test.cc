@@ -46,7 +46,8 @@ TEST(UriTest, WhatHasNoSchemeIsAPath) {
 TEST(UriTest, AFileUriIsDecoded) {
   EXPECT_EQ(Parse("file:a%20b%2Cc%3f").path, "a b,c?");
   EXPECT_EQ(Parse("FILE:/x").path, "/x");
-  EXPECT_EQ(Parse("file:///x").path, "///x");
+  EXPECT_EQ(Parse("file:///x").path, "/x");
+  EXPECT_EQ(Parse("file://localhost/x").path, "/x");
 }
 
 TEST(UriTest, AUnixUriNamesImageAndSocket) {
@@ -56,6 +57,19 @@ TEST(UriTest, AUnixUriNamesImageAndSocket) {
   EXPECT_EQ(p.image, "vm7");
   EXPECT_EQ(p.path, "/run/a b");
   EXPECT_EQ(Parse("cachet+unix:///?socket=s").image, "");
+}
+
+TEST(UriTest, ASocketMayBeWrittenAsTheDaemonsAddress) {
+  EXPECT_EQ(Parse("cachet+unix:///x?socket=unix:/run/s").path, "/run/s");
+  EXPECT_EQ(Parse("cachet+unix:///x?socket=./unix:s").path, "./unix:s");
+  EXPECT_EQ(Parse("cachet+unix:///x?socket=unix:").status, CACHET_E_INVAL);
+  setenv("CACHET_SOCKET", "unix:/somewhere/s", 1);
+  EXPECT_EQ(Parse("cachet+unix:///x").path, "/somewhere/s");
+  unsetenv("CACHET_SOCKET");
+  struct uri u = {};
+  ASSERT_EQ(uri_make_unix("unix:here", "x", &u, nullptr), CACHET_OK);
+  EXPECT_STREQ(u.path, "here");
+  uri_fini(&u);
 }
 
 TEST(UriTest, WithoutASocketItIsTheDefaultOne) {
@@ -100,6 +114,7 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "file:a%00b",
            "file:a?b=c",
            "file:a#b",
+           "file:a,b",
            "file://host/x",
            "nbd://x/y",
            "a:b",

@@ -111,6 +111,7 @@ TEST_F(ConfigTest, AnImageSplitsIntoNameAndPath) {
       {"file:///srv/disk.img", "disk.img", "/srv/disk.img"},
       {"file://localhost/disk.img", "disk.img", "/disk.img"},
       {"n=file:a%2Cb%25c", "n", "a,b%c"},
+      {"n=FILE:a%3fb", "n", "a?b"},
       {"n=100%", "n", "100%"}, // a path is not decoded
       {"n=./a:b", "n", "./a:b"},
       {"n=file:a=b", "n", "a=b"},
@@ -191,6 +192,7 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "file:%2"}, "two hex digits"},
       {{"--image", "file:%zz"}, "two hex digits"},
       {{"--image", "n=file:a%00b"}, "two hex digits"},
+      {{"--image", "n=file:a?b"}, "? is written %3F"},
       {{"--image", "a", "--cache-size", ""}, "not a size"},
       {{"--image", "a", "--cache-size", "-1"}, "not a size"},
       {{"--image", "a", "--cache-size", "1P"}, "not a size"},
@@ -283,6 +285,8 @@ TEST_F(DefaultAddressTest, CachetSocketComesFirst) {
   setenv("RUNTIME_DIRECTORY", "/run/a", 1);
   setenv("CACHET_SOCKET", "/x/y", 1);
   EXPECT_EQ(Default(), "unix:/x/y");
+  setenv("CACHET_SOCKET", "unix:/x/y", 1);
+  EXPECT_EQ(Default(), "unix:/x/y") << "as --listen takes it";
 }
 
 TEST_F(DefaultAddressTest, ThenTheRuntimeDirectoryOfSystemd) {

@@ -91,7 +91,10 @@ check "stats" prints 'hits' "$cachet" stats "${common[@]}"
 is_json() { "$cachet" stats --json "${common[@]}" </dev/null | perl -MJSON::PP -0ne 'decode_json($_)'; }
 check "stats --json is JSON" is_json
 check "help" prints 'invalidate' "$cachet" --help
-check "no such image on the daemon" fails_with 1 'nowhere' "$cachet" cat nowhere "${common[@]}"
+check "no such image on the daemon" fails_with 1 'nowhere.*; it serves disk$' "$cachet" cat nowhere "${common[@]}"
+check "no such image, but a file of that name" fails_with 1 'for a file write \./disk\.img' env -C "$work" "$cachet" cat disk.img "${common[@]}"
+check "a socket as the daemon's address" prints disk "$cachet" ls --socket "unix:$sock"
+check "the same in the environment" prints disk env CACHET_SOCKET="unix:$sock" "$cachet" ls
 check "no such daemon" fails_with 1 'none\.sock' "$cachet" ls --socket "$work/none.sock"
 check "no such file" fails_with 1 'none\.img' "$cachet" cat "$work/none.img"
 check "an offset past the end" fails_with 1 '(end|past)' "$cachet" cat disk --offset 1M "${common[@]}"
@@ -113,6 +116,33 @@ done
 check "the daemon has seen no bad frame" is_clean_log
 check "the daemon ends in good order" exits_0_on_sigterm
 check "and removes its socket" [ ! -e "$sock" ]
+
+# ---- sources: many, in URIs, of the wrong kind, too large
+many=()
+for i in 1 2 3 4 5 6 7; do many+=(--image "i$i=$img"); done
+check "a daemon of many images" start_daemon "$cachetd" "${many[@]}" --listen "unix:$sock"
+check "of which five are listed" fails_with 1 'serves i1, i2, i3, i4, i5 and 2 more$' "$cachet" cat nowhere "${common[@]}"
+check "also for no name" fails_with 1 'serves i1, i2, i3, i4, i5 and 2 more$' "$cachet" info "cachet+unix:///?socket=$sock"
+check "and it ends" exits_0_on_sigterm
+odd=$work/'a,b?c#d%25 e'
+cp "$img" "$odd"
+printf 'QFI\373\0\0\0\3' >"$work/disk.qcow2"
+uri="file://localhost$work/a%2Cb%3Fc%23d%2525%20e"
+check "a daemon of a file: URI" start_daemon "$cachetd" --image "odd=$uri" --image "$work/disk.qcow2" --listen "unix:$sock"
+cp "$img" "$work/want"
+check "which is the file" same cat odd "${common[@]}"
+check "as it is without a daemon" same cat "$uri"
+check "a qcow2 file is warned of" grep -q 'level=warn event=image-format image=disk.qcow2 format=qcow2' "$work/log"
+check "and nothing else" [ "$(grep -c event=image-format "$work/log")" = 1 ]
+check "and it ends, too" exits_0_on_sigterm
+check "a limit that is too low for an image is named" fails_with 1 'File too large.*300001 bytes.*ulimit -f. is 102400 bytes' bash -c 'ulimit -f 100 && exec "$@"' - "$cachetd" --image "$img" --listen "unix:$sock"
+huge=/dev/shm/cachetd-test.$$
+if truncate -s 65T "$huge" 2>/dev/null; then
+  check "as is the largest image" fails_with 1 'File too large.*64 TiB' "$cachetd" --image "$huge" --listen "unix:$sock"
+else
+  echo "ok - as is the largest image # SKIP no file system that has such files"
+fi
+rm -f "$huge"
 
 # ---- cat of an image that is replaced meanwhile
 size=4000000

@@ -135,9 +135,11 @@ struct cachet_options {
  *                                     there, else /run/cachetd/cachetd.sock
  *   cachet://HOST[:PORT]/IMAGE        an image of a daemon over TCP (10819)
  *
- * What has no `scheme:` is a path.  URIs are percent-decoded, paths are not.
- * An empty IMAGE means the daemon's only image.  `options` and `err` may be
- * NULL; `*err` is written on failure.
+ * What has no `scheme:` is a path.  URIs are percent-decoded, paths are not; in
+ * file: a ? is written %3F, a # %23 and a comma %2C.  A socket's path may begin
+ * with `unix:`, as an address of the daemon does.  An empty IMAGE means the
+ * daemon's only image; the error for one that is not served names up to five
+ * that are.  `options` and `err` may be NULL; `*err` is written on failure.
  *
  * Waits for the daemon at most connect_timeout_ms, for all of a host's
  * addresses together; looking up a host's name takes as long as getaddrinfo(3)

@@ -1,0 +1,43 @@
+#include "base/percent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static int hex_digit(char c) {
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  if (c >= 'a' && c <= 'f')
+    return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F')
+    return c - 'A' + 10;
+  return -1;
+}
+
+/* The byte that the three characters at `text` stand for; 0: they are fewer, or
+ * no escape. */
+static char escaped(const char *text, size_t len) {
+  int high = len > 2 ? hex_digit(text[1]) : -1;
+  int low = high < 0 ? -1 : hex_digit(text[2]);
+  return low < 0 ? '\0' : (char)(high * 16 + low);
+}
+
+char *percent_decode(const char *text, size_t len) {
+  char *decoded = malloc(len + 1), *to = decoded;
+  if (!decoded)
+    return NULL;
+  for (size_t i = 0; i < len; i++) {
+    char c = text[i];
+    if (c == '%') {
+      c = escaped(text + i, len - i);
+      i += 2;
+    }
+    if (c == '\0') {
+      free(decoded);
+      errno = EINVAL;
+      return NULL;
+    }
+    *to++ = c;
+  }
+  *to = '\0';
+  return decoded;
+}
