@@ -433,7 +433,7 @@ static bool call_is_stale(const struct cachet_request *r) {
  * good ones are taken, and those that are missing asked for one by one. */
 static enum cachet_status call_job_status(struct cachet_request *r) {
   const struct job *j = r->job;
-  if (!j || !job_failed_by_page(j))
+  if (!j || r->renews || !job_failed_by_page(j))
     return j ? j->error.code : CACHET_OK;
   if (j->count == 1 && j->first == (r->start + r->pos) >> shift_of(r))
     return j->error.code;
