@@ -431,9 +431,10 @@ INSTANTIATE_TEST_SUITE_P(By, TornTest,
                          testing::Values(How::PAYLOAD, How::RESIDENT), NameOf);
 
 TEST(AttachedTest, AnInvalidationElsewhereStartsNothingOver) {
-  int n_asked = 0;
+  std::atomic<int> n_asked{0};
   Shared s([&](Peer &p) {
-    for (Request r; p.Receive(&r); n_asked++) {
+    for (Request r; p.Receive(&r);) {
+      n_asked++;
       s.mirror.Invalidate(12, 20);
       s.mirror.Invalidate(0, 10);
       s.Payload(p, r, s.v2);
@@ -452,9 +453,10 @@ TEST(AttachedTest, AnInvalidationElsewhereStartsNothingOver) {
 // ---- Pages that are stale under a pin --------------------------------------
 
 TEST(AttachedTest, AStalePageIsAskedForWithoutTheCursorOnItAndOnce) {
-  int n_asked = 0;
+  std::atomic<int> n_asked{0};
   Shared s([&](Peer &p) {
-    for (Request r; p.Receive(&r); n_asked++) {
+    for (Request r; p.Receive(&r);) {
+      n_asked++;
       EXPECT_EQ(s.mirror.Pin(PIN_SLOT_CURSOR), 0u);
       s.Payload(p, r, s.v2);
     }
@@ -470,10 +472,12 @@ TEST(AttachedTest, AStalePageIsAskedForWithoutTheCursorOnItAndOnce) {
 }
 
 TEST(AttachedTest, ASliceOfAStalePageIsACopyOfWhatWasAnswered) {
-  int n_asked = 0;
+  std::atomic<int> n_asked{0};
   Shared s([&](Peer &p) {
-    for (Request r; p.Receive(&r); n_asked++)
+    for (Request r; p.Receive(&r);) {
+      n_asked++;
       s.Payload(p, r, s.v2);
+    }
   });
   s.Fill(5, s.v1);
   Handle c = s.Open();
