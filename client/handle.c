@@ -55,7 +55,8 @@ void epoch_unref(struct epoch *e) {
 const uint8_t handle_gate_shut = 0;
 
 static void handle_set_gate(cachet *c) {
-  bool is_shut = c->has_notices || c->view.fence || handle_is_due(c);
+  bool is_shut =
+      c->has_notices || c->view.fence || handle_is_due(c) || c->is_past;
   c->gate = is_shut ? &handle_gate_shut : c->alive;
 }
 
@@ -111,6 +112,7 @@ void handle_keep_up(cachet *c) {
     return;
   }
   int64_t now = coarse_now_ms();
+  c->is_past |= c->keeps_epoch && handle_is_behind(c);
   set_span(c, next_span(c->span, now - c->clock_at));
   c->clock_at = now;
   if (now - c->looked_at < (c->is_following ? 1 : LOOK_INTERVAL_MS))
@@ -139,8 +141,10 @@ static void handle_read_through(cachet *c, struct epoch *e) {
   c->page_mask = mirror_page_size(e->mirror) - 1;
 }
 
-static enum cachet_status epoch_is_over(const cachet *c,
-                                        struct cachet_error *err) {
+/* Pages of it may be RESIDENT for a while yet: nothing hits there any more. */
+static enum cachet_status epoch_is_over(cachet *c, struct cachet_error *err) {
+  c->is_past = true;
+  handle_set_gate(c);
   return error_set(err, CACHET_E_CHANGED, 0,
                    "image \"%.100s\" changed since it was opened",
                    c->store->name);
@@ -506,6 +510,9 @@ enum cachet_status cachet_adopt_epoch(cachet *c) {
   c->keeps_epoch = false;
   enum cachet_status status = call_renew_epoch(c);
   c->keeps_epoch = c->options.flags & CACHET_ONE_EPOCH;
+  if (status == CACHET_OK)
+    c->is_past = false;
+  handle_set_gate(c);
   return status;
 }
 

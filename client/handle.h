@@ -81,13 +81,14 @@ struct cachet {
   uint64_t n_misses;
   uint64_t free_slices;
   /* The store's `alive` while there is nothing else to ask before a look at the
-   * view: no notices to take in, no fence of our own, no look that is due.
-   * Else a byte that is 0. */
+   * view: no notices to take in, no fence of our own, no look that is due, no
+   * other epoch.  Else a byte that is 0. */
   const volatile uint8_t *gate;
   const volatile uint8_t *alive; /* the store's */
   bool has_notices; /* to take in before each look at the view; or another
                        view is to be taken */
   bool keeps_epoch; /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
+  bool is_past;     /* and there is another: no page may be looked at */
   bool is_following; /* a connection to the daemon's successor is being made */
   struct backend *backend;
 
@@ -242,6 +243,8 @@ static inline bool handle_enter_to_wait(cachet *c) {
 
 /* Whether the view may be believed. */
 static inline bool handle_is_trusted(const cachet *c) {
+  if (c->is_past)
+    return false;
   return !c->has_notices || (c->epoch->attachment == c->backend->attachment &&
                              c->backend->ops->is_trusted(c->backend));
 }

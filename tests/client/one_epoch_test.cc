@@ -143,8 +143,12 @@ public:
 
   // The image is one page longer; the old memory is retired.
   void Change() {
-    mirrors.back()->Retire();
     mirrors.back()->EvictAll();
+    ChangeAndKeep();
+  }
+  // And its pages have not gone yet.
+  void ChangeAndKeep() {
+    mirrors.back()->Retire();
     std::lock_guard<std::mutex> hold(daemon.image.lock);
     daemon.image.bytes =
         Content(daemon.image.bytes.size() + kPage, unsigned(mirrors.size()));
@@ -206,6 +210,33 @@ TEST(OneEpochTest, InADaemonsMemoryEachCallSaysThatTheImageChanged) {
   EXPECT_EQ(memcmp(held.data, &old[3 * kPage], kPage), 0);
 
   d.Change();
+  ExpectAll(c.get(), CACHET_E_CHANGED);
+}
+
+TEST(OneEpochTest, PagesThatHaveNotGoneYetAreNotReadOnceTheChangeIsKnown) {
+  SharingDaemon d;
+  Handle c = Open(d.daemon.Uri(), OneEpoch());
+  ExpectAll(c.get(), CACHET_OK);
+  d.ChangeAndKeep();
+  uint8_t buf[2 * kPage], byte;
+  EXPECT_EQ(cachet_read(c.get(), 0, buf, sizeof buf), CACHET_E_CHANGED);
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_CHANGED);
+  ExpectAll(c.get(), CACHET_E_CHANGED);
+  ASSERT_EQ(cachet_adopt_epoch(c.get()), CACHET_OK);
+  ExpectContent(c.get(), d.daemon.image.bytes);
+  ExpectAll(c.get(), CACHET_OK);
+}
+
+TEST(OneEpochTest, AHandleThatOnlyHitsFindsTheChangeInItsMemory) {
+  SharingDaemon d;
+  Handle c = Open(d.daemon.Uri(), OneEpoch());
+  uint8_t byte;
+  for (int i = 0; i < 1000; i++)
+    ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  d.ChangeAndKeep();
+  int n = 0;
+  while (cachet_get_u8(c.get(), 0, &byte) == CACHET_OK)
+    ASSERT_LT(n++, 100);
   ExpectAll(c.get(), CACHET_E_CHANGED);
 }
 
