@@ -106,6 +106,54 @@ protected:
     return c;
   }
 
+  struct AsyncRead {
+    uint64_t addr;
+    std::vector<uint8_t> buf;
+    cachet_request *request;
+    cachet_status status;
+    bool is_done;
+  };
+
+  // More reads that wait than there are slots for, some of which are cancelled,
+  // and getters between them.
+  static int ReadSixAtOnce(cachet *c, std::mt19937_64 &random) {
+    std::vector<AsyncRead> reads(6);
+    auto done = [](void *arg, cachet_status status) {
+      auto *r = static_cast<AsyncRead *>(arg);
+      r->status = status;
+      r->is_done = true;
+    };
+    int result = READER_OK;
+    for (AsyncRead &r : reads) {
+      r.buf.resize(8 * (1 + random() % 1000));
+      r.addr = random() % ((kSize - r.buf.size()) / 8) * 8;
+      r.status = cachet_read_async(c, r.addr, r.buf.data(), r.buf.size(), done,
+                                   &r, &r.request);
+      r.is_done = r.status != CACHET_OK;
+    }
+    uint64_t addr = random() % (kPages / 64) * kPage, word;
+    for (AsyncRead &r : reads) {
+      if (cachet_get_u64le(c, addr, &word) != CACHET_OK)
+        result = READER_FAILED;
+      else if (word != WordAt(addr))
+        return READER_WRONG;
+      if (random() % 2 && !r.is_done)
+        cachet_cancel(c, r.request);
+    }
+    while (std::any_of(reads.begin(), reads.end(),
+                       [](const AsyncRead &r) { return !r.is_done; })) {
+      pollfd p = {cachet_fd(c), cachet_events(c), 0};
+      poll(&p, 1, cachet_timeout_ms(c));
+      cachet_dispatch(c);
+    }
+    for (const AsyncRead &r : reads)
+      if (r.status == CACHET_OK && !Correct(r.buf.data(), r.addr, r.buf.size()))
+        return READER_WRONG;
+      else if (r.status != CACHET_OK && r.status != CACHET_E_CANCELED)
+        result = READER_FAILED;
+    return result;
+  }
+
   // One random act of reading; what it was worth.
   static int ReadOnce(cachet *c, std::mt19937_64 &random,
                       std::vector<cachet_slice> &held) {
@@ -136,6 +184,8 @@ protected:
         return READER_WRONG;
       return status == CACHET_OK ? READER_OK : READER_FAILED;
     }
+    case 3:
+      return ReadSixAtOnce(c, random);
     default:
       status = cachet_load(c, page * kPage, 8, &s);
       if (status == CACHET_OK && !Correct(s.data, s.offset, s.length))
