@@ -102,36 +102,50 @@ static int mapping_get(struct mirror_fds *fds, uint64_t size,
 
 /* ---- Attachments --------------------------------------------------------- */
 
-int attachment_new(const int fds[ATTACH_N_DESCRIPTORS], uint64_t size,
-                   unsigned page_shift, uint64_t epoch, uint32_t range_capacity,
-                   struct attachment **out) {
+/* Pages: what any cache of a daemon that does not say it has room for. */
+enum { READ_AHEAD_UNKNOWN = 16 };
+
+static void attachment_init(struct attachment *a,
+                            const struct attach_offer *offer) {
+  a->n_refs = 1;
+  a->number = offer->table;
+  a->read_ahead = offer->read_ahead ? offer->read_ahead : READ_AHEAD_UNKNOWN;
+  a->table.slots = a->page->slots;
+  a->table.page_slots =
+      offer->page_slots ? offer->page_slots : PIN_MAX_PAGE_SLOTS;
+  a->table.range_capacity = offer->range_capacity;
+  a->table.mirror = a->mirror;
+  a->view = view_of(a->mirror, &a->table);
+  if (!barrier_register())
+    a->view.fence = true; /* the evictor's barrier does not reach us */
+}
+
+int attachment_new(const int fds[ATTACH_N_DESCRIPTORS],
+                   const struct attach_offer *offer, struct attachment **out) {
   struct mirror_fds mirror = {fds[ATTACH_FD_PAGES], fds[ATTACH_FD_WORDS],
                               fds[ATTACH_FD_TOUCHED]};
   struct attachment *a = calloc(1, sizeof *a);
-  int r = a && range_capacity <= PIN_MAX_COUNT ? 0 : a ? -EPROTO : -ENOMEM;
+  bool fits = offer->range_capacity > 0 &&
+              offer->range_capacity <= PIN_MAX_COUNT &&
+              offer->page_slots <= PIN_MAX_PAGE_SLOTS;
+  int r = a && fits ? 0 : a ? -EPROTO : -ENOMEM;
   if (r < 0) {
     mirror_fds_close(&mirror);
     close(fds[ATTACH_FD_PINS]);
     free(a);
     return r;
   }
-  r = pin_page_map(fds[ATTACH_FD_PINS], range_capacity, &a->page);
+  r = pin_page_map(fds[ATTACH_FD_PINS], offer->range_capacity, &a->page);
   if (r < 0)
     mirror_fds_close(&mirror);
-  else if ((r = mapping_get(&mirror, size, page_shift, epoch, &a->mirror)) < 0)
+  else if ((r = mapping_get(&mirror, offer->size, offer->page_shift,
+                            offer->epoch, &a->mirror)) < 0)
     pin_page_unmap(a->page);
   if (r < 0) {
     free(a);
     return r;
   }
-  a->n_refs = 1;
-  a->table.slots = a->page->slots;
-  a->table.page_slots = PIN_MAX_PAGE_SLOTS;
-  a->table.range_capacity = range_capacity;
-  a->table.mirror = a->mirror;
-  a->view = view_of(a->mirror, &a->table);
-  if (!barrier_register())
-    a->view.fence = true; /* the evictor's barrier does not reach us */
+  attachment_init(a, offer);
   *out = a;
   return 0;
 }

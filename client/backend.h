@@ -86,6 +86,9 @@ struct backend_ops {
   /* A hint.  How many of the pages, from the first on, it takes on. */
   uint32_t (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
                        uint32_t count);
+  /* A hint: so many pages cannot be pinned in the view's table, and are copied,
+   * because it is too small.  NULL: it does not grow. */
+  void (*grow)(struct backend *b, uint32_t page_slots, uint32_t range_capacity);
   /* Looks whether the image has changed.  NULL: one is told, or asks. */
   void (*refresh)(struct backend *b);
   /* Drops pages, here and where they came from. */
@@ -107,6 +110,8 @@ struct backend_watch {
   /* Pages are about to be invalidated: let go of the pin that is there for
    * speed only, or the image would need a new mirror for it. */
   void (*unpin)(void *arg);
+  /* The table of the attachment holds more than it did. */
+  void (*grown)(void *arg);
   void *arg;
 };
 

@@ -139,19 +139,36 @@ static enum cachet_status attempt_copy(struct cachet_request *r) {
   return CACHET_OK;
 }
 
+/* A table that is too small for the pages of a load or a map, now that it has
+ * to copy them, is to grow: to a power of two, so that it is asked for rarely.
+ */
+static void attempt_grow(struct cachet_request *r, uint64_t count) {
+  const struct pin_table *t = r->epoch->view.table;
+  uint32_t page_slots = t->page_slots, range_capacity = t->range_capacity;
+  if (!ops_of(r)->grow || r->epoch->attachment != r->c->backend->attachment)
+    return;
+  if (count == 1)
+    page_slots *= 2;
+  while (range_capacity < count && range_capacity < PIN_MAX_COUNT)
+    range_capacity *= 2;
+  if (page_slots > t->page_slots || range_capacity > t->range_capacity)
+    ops_of(r)->grow(r->c->backend, page_slots, range_capacity);
+}
+
 /* Pins the whole of a load or a map, before a look at any of its pages, if it
  * fits a slot; else it is a copy from the start. */
 static enum cachet_status attempt_pin(struct cachet_request *r) {
   struct epoch *e = r->epoch;
   uint64_t first = r->start >> shift_of(r);
   uint64_t last = (r->start + r->total - 1) >> shift_of(r);
-  if (first == last) {
-    r->slot = PIN_SLOT_PAGE + (unsigned)r->place;
-  } else {
+  if (first != last)
     r->slot = attempt_range_slot(r, last - first + 1);
-  }
-  if (r->slot == NO_SLOT)
+  else if (slice_has_slot(e, r->place))
+    r->slot = PIN_SLOT_PAGE + (unsigned)r->place;
+  if (r->slot == NO_SLOT) {
+    attempt_grow(r, last - first + 1);
     return attempt_copy(r);
+  }
   view_pin(&e->view, r->slot, first, (uint32_t)(last - first + 1));
   return CACHET_OK;
 }
@@ -276,12 +293,17 @@ static enum cachet_status call_make_copy(struct cachet_request *r) {
   return status;
 }
 
+/* Whether a look at the attempt's view proves anything. */
+static bool call_may_look(const struct cachet_request *r) {
+  return handle_is_trusted(r->c) && !epoch_is_given_up(r->epoch);
+}
+
 /* One page's bytes from the mirror, or from the job; NULL: not here. */
 static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
                                 bool *pinned) {
   const struct view *v = &r->epoch->view;
   *pinned = false;
-  if (handle_is_trusted(r->c)) {
+  if (call_may_look(r)) {
     if (r->slot != NO_SLOT && view_is_resident(v, page)) {
       *pinned = true;
       view_touch(v, page);
@@ -330,7 +352,7 @@ static void call_count(struct cachet_request *r, uint64_t first,
   for (uint64_t page = first; page < first + count; page++) {
     if (page < r->next_count)
       continue;
-    if (handle_is_trusted(r->c) && view_is_resident(&r->epoch->view, page))
+    if (call_may_look(r) && view_is_resident(&r->epoch->view, page))
       handle_count_hit(r->c);
     else
       r->c->n_misses++;
@@ -338,10 +360,12 @@ static void call_count(struct cachet_request *r, uint64_t first,
   }
 }
 
-/* In a daemon's memory what a read waits for is pinned until it is copied: then
- * it is there when the answer comes.  Returns how many pages to ask for.
- * (Elsewhere their bytes come with the answer, and a pin would cost everybody
- * a new epoch if the page were invalidated meanwhile.)
+/* In a daemon's memory the first pages that a read waits for, as many as a slot
+ * holds, are pinned until they are copied: then they are there when the answer
+ * comes, so that each answer takes the read on.  The others mostly are.
+ * Returns how many to ask for.  (Elsewhere their bytes come with the answer,
+ * and a pin would cost everybody a new epoch if the page were invalidated
+ * meanwhile.)
  *
  * Where maps and other reads hold the range slots, a blocking read has the
  * cursor's slot for itself until it ends.  An asynchronous one goes without a
@@ -349,16 +373,17 @@ static void call_count(struct cachet_request *r, uint64_t first,
 static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
                                 uint64_t count) {
   struct epoch *e = r->epoch;
-  if (count > e->view.table->range_capacity)
-    count = e->view.table->range_capacity;
-  r->job_slot = attempt_range_slot(r, count);
+  uint64_t n = e->view.table->range_capacity;
+  if (n > count)
+    n = count;
+  r->job_slot = attempt_range_slot(r, n);
   if (r->job_slot == NO_SLOT && r->blocking) {
     handle_drop_cursor(r->c);
     r->job_slot = PIN_SLOT_CURSOR; /* H2 */
-    count = 1;
+    count = n = 1;
   }
   if (r->job_slot != NO_SLOT)
-    view_pin(&e->view, r->job_slot, page, (uint32_t)count);
+    view_pin(&e->view, r->job_slot, page, (uint32_t)n);
   return count;
 }
 

@@ -48,9 +48,11 @@ static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
 static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
   uint64_t done = 0, mark = 0;
-  if (addr < c->size && len <= c->size - addr && handle_is_trusted(c)) {
-    uint64_t first = addr >> c->shift, last = (addr + len - 1) >> c->shift;
-    handle_look_for_mark(c, first, last);
+  bool is_within = addr < c->size && len <= c->size - addr;
+  uint64_t first = addr >> c->shift, last = (addr + len - 1) >> c->shift;
+  if (is_within)
+    handle_look_for_mark(c, first, last); /* may take in what ends the trust */
+  if (is_within && handle_is_trusted(c)) {
     if (first != last)
       mark = mirror_mark(c->epoch->mirror);
     done = read_warm(c, addr, buf, len);

@@ -60,8 +60,14 @@ static void handle_set_gate(cachet *c) {
   c->gate = is_shut ? &handle_gate_shut : c->alive;
 }
 
-static void handle_set_notices(cachet *c, bool has_notices) {
-  c->has_notices = has_notices;
+/* The daemon's memory needs no notices.  But when the backend has other memory
+ * by now, or none, or asks for some, then a hit there proves nothing.  And
+ * while it asks for a larger table, the answer has to be taken in. */
+static void handle_set_notices(cachet *c) {
+  const struct attachment *a = c->epoch->attachment;
+  c->has_notices =
+      c->backend->ops->drain &&
+      (!a || a->is_given_up || a->is_growing || a != c->backend->attachment);
   handle_set_gate(c);
 }
 
@@ -167,7 +173,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   slice_move(c, e);
   epoch_unref(c->epoch);
   handle_read_through(c, e);
-  handle_set_notices(c, c->backend->ops->drain && !e->attachment);
+  handle_set_notices(c);
   handle_begin_looking(c);
   return CACHET_OK;
 }
@@ -182,15 +188,14 @@ enum cachet_status handle_fail_forked(cachet *c) {
 
 static void watch_changed(void *arg) {
   cachet *c = arg;
-  /* The daemon's memory that we read is not what the backend has now: a hit
-   * there proves nothing any more. */
-  if (c->epoch->attachment != c->backend->attachment)
-    handle_set_notices(c, true);
+  handle_set_notices(c);
   if (c->watch)
     c->watch(c->watch_arg);
 }
 
 static void watch_unpin(void *arg) { handle_drop_cursor(arg); }
+
+static void watch_grown(void *arg) { slice_grow(arg); }
 
 /* Takes over the backend, also on failure. */
 static enum cachet_status handle_new(struct backend *b,
@@ -212,7 +217,7 @@ static enum cachet_status handle_new(struct backend *b,
   c->backend = b;
   c->store = b->store;
   c->alive = b->store->alive;
-  handle_set_notices(c, b->ops->drain && !c->epoch->attachment);
+  handle_set_notices(c);
   handle_begin_looking(c);
   c->clock_at = c->looked_at = coarse_now_ms();
   c->options = *options;
@@ -220,8 +225,10 @@ static enum cachet_status handle_new(struct backend *b,
   TAILQ_INIT(&c->ready);
   TAILQ_INIT(&c->waiting);
   TAILQ_INIT(&c->completed);
-  b->watch = (struct backend_watch){
-      .changed = watch_changed, .unpin = watch_unpin, .arg = c};
+  b->watch = (struct backend_watch){.changed = watch_changed,
+                                    .unpin = watch_unpin,
+                                    .grown = watch_grown,
+                                    .arg = c};
   *out = c;
   return CACHET_OK;
 }
@@ -446,12 +453,12 @@ enum {
 };
 
 /* Pages.  Two of them must fit the tenth of a cache that holds what was not
- * used yet (cache/policy.h), or they push each other out.  Of the daemon's, a
- * lease tells: its four ranges are a 32nd of the cache at most. */
+ * used yet (cache/policy.h), or they push each other out.  Of its own cache the
+ * daemon says how many that is. */
 static uint64_t longest_window(const cachet *c, const struct mirror *m) {
-  uint64_t most = c->epoch->attachment
-                      ? 4 * (uint64_t)c->view.table->range_capacity + 16
-                      : (c->options.cache_size / 32) >> m->page_shift;
+  const struct attachment *a = c->epoch->attachment;
+  uint64_t most =
+      a ? a->read_ahead : (c->options.cache_size / 32) >> m->page_shift;
   return most < AHEAD_MOST ? most : AHEAD_MOST;
 }
 

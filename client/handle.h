@@ -4,8 +4,10 @@
  * has handed out, the requests it has taken on}.  It belongs to one thread at
  * a time; nothing in it is locked.
  *
- *   H1  Bit i of `free_slices` is set if and only if slices[i] is not in use,
- *       and then page slot i of every epoch's pin table is 0.
+ *   H1  Bit i of `free_slices` or of `free_copies` is set if and only if
+ *       slices[i] is not in use, and then page slot i of every epoch's pin table
+ *       is 0.  It is in `free_slices` if that slot counts in the table of the
+ *       handle's epoch.
  *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
  *       of the current epoch pins.  Nothing but handle_look() stores a page
  *       there, and nothing but handle_drop_cursor() takes one away.  A request
@@ -14,7 +16,8 @@
  *       one, of its wait.  So an asynchronous request never waits with it.
  *   H3  One page's slice refers to the handle's present epoch for nothing; any
  *       other, and any once the handle has left its epoch, by a counted
- *       reference.  A free place has `own` set, so that a hit finds it ready.
+ *       reference.  A place in `free_slices` has `own` set, so that a hit finds
+ *       it ready.
  *   H4  An asynchronous request is on exactly one of the three lists, the one
  *       its state names. */
 #ifndef CLIENT_HANDLE_H
@@ -56,7 +59,8 @@ struct epoch {
 struct held {
   uint64_t token; /* of the slice that is, or will be next, in this place */
   /* The place's own page slot in the table of the handle's epoch.  NULL: the
-   * slice stands on something else, or is being made. */
+   * slot does not count, or the slice stands on something else, or is being
+   * made. */
   uint64_t *own;
   struct epoch *epoch; /* referenced, with the pin in its slot `slot` */
   unsigned slot;
@@ -80,6 +84,7 @@ struct cachet {
   uint64_t hits_then; /* how many there will have been by then, in all */
   uint64_t n_misses;
   uint64_t free_slices;
+  uint64_t free_copies; /* for slices that cannot be pinned */
   /* The store's `alive` while there is nothing else to ask before a look at the
    * view: no notices to take in, no fence of our own, no look that is due, no
    * other epoch.  Else a byte that is 0. */
@@ -241,11 +246,18 @@ static inline bool handle_enter_to_wait(cachet *c) {
   return true;
 }
 
+/* Whether pins in the epoch's table hold no more pages than they did: A2 in
+ * attach.h. */
+static inline bool epoch_is_given_up(const struct epoch *e) {
+  return e->attachment && e->attachment->is_given_up;
+}
+
 /* Whether the view may be believed. */
 static inline bool handle_is_trusted(const cachet *c) {
   if (c->is_past)
     return false;
-  return !c->has_notices || (c->epoch->attachment == c->backend->attachment &&
+  return !c->has_notices || (!epoch_is_given_up(c->epoch) &&
+                             c->epoch->attachment == c->backend->attachment &&
                              c->backend->ops->is_trusted(c->backend));
 }
 
@@ -301,6 +313,12 @@ void slice_unreserve(cachet *c, int place);
  * one or the other, and the reference to `epoch`. */
 void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
                 uint8_t *copy, struct cachet_slice *out);
+
+/* Whether a slice in a place can be pinned in its own slot of `e`. */
+bool slice_has_slot(const struct epoch *e, int place);
+
+/* The table of the handle's epoch has grown. */
+void slice_grow(cachet *c);
 
 /* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
 void slot_release(struct epoch *e, unsigned slot);

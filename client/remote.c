@@ -18,6 +18,7 @@
 enum {
   RETRY_FIRST_MS = 10,
   RETRY_LAST_MS = 200,
+  FULL_PATIENCE_MS = 80,
   /* Two of the longest windows of a reader (handle.c), of nine Reads each where
    * they are not aligned, and some whose answers were not taken in yet. */
   MAX_PREFETCHES = 24,
@@ -35,6 +36,10 @@ static void on_message(void *arg, const wire_message *msg, uint32_t payload_len,
     remote_attach_answer(r, msg);
     return;
   }
+  if (msg->id && msg->id == r->grow_id) {
+    remote_grow_answer(r, msg);
+    return;
+  }
   if (!x)
     remote_violation(r, "an answer that nothing had asked for");
   else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA)
@@ -50,8 +55,7 @@ static void on_ready(void *arg, const struct channel_image *image) {
   r->image_id = image->id;
   r->heard = *image;
   struct store *s = r->base.store;
-  if (remote_attach_allowed(r) && !r->is_unshared)
-    remote_attach_begin(r);
+  remote_attach_ready(r);
   if (!s)
     return;
   /* Notices were missed: whatever is cached may be stale.  (R4) */
@@ -67,6 +71,8 @@ static void on_lost(void *arg, enum channel_loss loss,
   struct remote *r = arg;
   r->story = *why;
   r->attach_id = 0;
+  if (r->grow_id)
+    remote_grow_end(r);
   r->is_final = loss == CHANNEL_LOST_FINAL;
   /* At once if the last connection was of use, then ever more slowly. */
   r->retry_at = clock_now_ms() + r->retry_ms;
@@ -148,6 +154,8 @@ static struct job *remote_fetch(struct backend *b, struct mirror *m,
   const struct attachment *a = b->attachment;
   if (a && a->mirror == m && mirror_is_retired(m) && remote_is_ready(r))
     remote_attach_renew(r); /* the job ends, as CHANGED, when that is over */
+  else if (!a)
+    remote_attach_again(r);
   struct exchange *x =
       r->n_unowned && count ? remote_read_underway(r, m, first) : NULL;
   if (x) {
@@ -374,6 +382,13 @@ static enum cachet_status remote_new(const struct uri *u,
   return CACHET_OK;
 }
 
+/* A cache that is full makes room within milliseconds.  A handle that is being
+ * opened waits a little for it, so that it shares memory from the start. */
+static bool remote_waits_for_room(const struct remote *r) {
+  return remote_is_ready(r) && r->again_at && r->is_full &&
+         r->again_ms <= FULL_PATIENCE_MS;
+}
+
 /* Waits until the connection is READY.  A daemon that is not there is an error
  * at once; one whose backlog is full is waited for. */
 static enum cachet_status remote_wait_ready(struct remote *r,
@@ -382,13 +397,19 @@ static enum cachet_status remote_wait_ready(struct remote *r,
   r->is_opening = true;
   exchange_pump(r);
   struct cachet_error why = {0};
-  while (!remote_is_ready(r) && why.code == CACHET_OK) {
+  while (why.code == CACHET_OK &&
+         (!remote_is_ready(r) || remote_waits_for_room(r))) {
+    int64_t until =
+        remote_is_ready(r) ? clock_earlier(deadline, r->again_at) : deadline;
     if (channel_state(r->channel) == CHANNEL_DISCONNECTED &&
         r->story.sys_errno != EAGAIN)
       why = r->story;
-    else if (!backend_wait(&r->base, deadline))
-      remote_explain(&r->base, &why);
+    else if (!backend_wait(&r->base, until) && until == deadline)
+      break;
+    remote_attach_again(r);
   }
+  if (why.code == CACHET_OK && !remote_is_ready(r))
+    remote_explain(&r->base, &why);
   r->is_opening = false;
   if (why.code != CACHET_OK && err)
     *err = why;
@@ -464,6 +485,7 @@ static const struct backend_ops remote_ops = {
     .timeout_ms = remote_timeout_ms,
     .explain = remote_explain,
     .prefetch = remote_prefetch,
+    .grow = remote_grow,
     .invalidate = remote_invalidate,
     .copy = remote_copy,
     .close = remote_close,

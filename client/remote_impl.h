@@ -27,7 +27,8 @@
  *       and only those that are not resident are asked for, in place: the pins
  *       of who asks keep them.  Nothing is installed here, R4 and notices do
  *       not matter: the memory itself says what is no longer so.  While the
- *       daemon is asked to attach, nothing else is.
+ *       daemon is asked to attach, nothing else is.  Where it refused, for want
+ *       of a share, it is asked again, more and more rarely.
  *
  * exchange.c keeps the queue and the ids (R1, R2), remote_read.c what a Read
  * asks for and gets (R3, R5), remote_notice.c the cache true (R4),
@@ -92,6 +93,12 @@ struct remote {
 
   uint64_t attach_id; /* of the Attach that is under way; 0: none is */
   int64_t attach_at;  /* when it was sent */
+  int64_t again_at;   /* when it is asked again, after a refusal; 0: never */
+  int again_ms;       /* how long it was waited for that */
+  bool is_full;       /* the refusal was for want of room, for a moment */
+  uint64_t grow_id;   /* of the Grow that is under way; 0: none is */
+  int64_t grow_at;    /* no other before this, and so on, as for an Attach */
+  int grow_ms;
   bool is_unshared;   /* the daemon's memory cannot be mapped here */
   bool is_opening;    /* wanted even while nothing is queued */
   int retry_ms;       /* how long to wait after the next failure */
@@ -197,6 +204,9 @@ void remote_read_refused(struct remote *r, const struct exchange *x);
 /* Heeds a message of id 0.  False: it is no notice. */
 bool remote_notice(struct remote *r, const wire_message *msg);
 
+/* Has the handle let go of the pin that is there for speed only. */
+void remote_unpin(struct remote *r);
+
 /* Drops the pages that overlap a range of the daemon's, cut at the end.  0 or a
  * negative errno. */
 int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len);
@@ -207,18 +217,31 @@ void remote_notice_failed(struct remote *r, int e);
 
 /* ---- remote_attach.c ----------------------------------------------------- */
 
-/* Whether the daemon may be asked for its memory: both sides are for it. */
-bool remote_attach_allowed(const struct remote *r);
-
-/* Asks for the mirror of the image's present epoch, on a new connection.  With
- * no descriptors left here the handle reads by the socket. */
-void remote_attach_begin(struct remote *r);
+/* On a connection that is new: asks for the mirror of the image's present
+ * epoch, if both sides are for it.  With no descriptors left here the handle
+ * reads by the socket. */
+void remote_attach_ready(struct remote *r);
 
 /* The same on a connection that has attached, whose mirror is retired. */
 void remote_attach_renew(struct remote *r);
 
+/* The same once more if the daemon had no share, and it is time to ask again;
+ * at a miss, which waits for the daemon anyway. */
+void remote_attach_again(struct remote *r);
+
+/* The image has a new epoch: it is time to. */
+void remote_attach_hurry(struct remote *r);
+
 /* The answer, which may be an Error. */
 void remote_attach_answer(struct remote *r, const wire_message *msg);
+
+/* grow() of struct backend_ops. */
+void remote_grow(struct backend *b, uint32_t page_slots,
+                 uint32_t range_capacity);
+void remote_grow_answer(struct remote *r, const wire_message *msg);
+
+/* There will be no answer. */
+void remote_grow_end(struct remote *r);
 
 /* ---- remote_names.c ------------------------------------------------------ */
 

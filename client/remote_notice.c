@@ -12,7 +12,7 @@
 
 enum { MAX_NOTICE_RANGES = 16 /* that are dropped one by one */ };
 
-static void unpin(struct remote *r) {
+void remote_unpin(struct remote *r) {
   if (r->base.watch.unpin)
     r->base.watch.unpin(r->base.watch.arg);
 }
@@ -26,7 +26,7 @@ int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len) {
   if (__builtin_add_overflow(offset, len, &end))
     end = UINT64_MAX;
   uint64_t first = offset >> shift;
-  unpin(r);
+  remote_unpin(r);
   return image_invalidate(s->image, first, ((end - 1) >> shift) - first + 1);
 }
 
@@ -81,6 +81,7 @@ static void handle_changed(struct remote *r, const Cachet__Wire__Changed *n) {
   }
   uint64_t from = r->heard.epoch;
   r->heard = image;
+  remote_attach_hurry(r);
   /* No store yet: it is going to be made of what was heard last. */
   int e = r->base.store
               ? store_set_epoch(r->base.store, from, image.size, image.epoch)

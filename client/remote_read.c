@@ -50,7 +50,8 @@ struct exchange *remote_read_new(struct remote *r, struct mirror *m,
   x->job.mirror = mirror_ref(m);
   x->job.first = first;
   memset(x->place, NO_PLACE, sizeof x->place);
-  bool trusted = r->base.attachment || remote_is_trusted(&r->base);
+  const struct attachment *a = r->base.attachment;
+  bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
   for (; x->job.count < count; x->job.count++) {
     uint64_t page = first + x->job.count;
     if (trusted && residency_look(&m->words[page]) == PAGE_RESIDENT)

@@ -20,31 +20,56 @@ static inline unsigned page_slot(unsigned place) {
   return PIN_SLOT_PAGE + place;
 }
 
-static inline uint64_t *own_slot(const struct epoch *e, unsigned place) {
-  return &e->view.slots[page_slot(place)];
+bool slice_has_slot(const struct epoch *e, int place) {
+  return page_slot((unsigned)place) < e->view.table->page_slots;
+}
+
+/* NULL: it does not count. */
+static uint64_t *own_slot(const struct epoch *e, unsigned place) {
+  return slice_has_slot(e, (int)place) ? &e->view.slots[page_slot(place)]
+                                       : NULL;
+}
+
+static uint64_t all_free(const cachet *c) {
+  return c->free_slices | c->free_copies;
+}
+
+/* H1 and H3, for a place that is not in use. */
+static void set_free(cachet *c, unsigned place, const struct epoch *e) {
+  struct held *h = &c->slices[place];
+  uint64_t bit = 1ull << place;
+  *h = (struct held){.token = h->token, .own = own_slot(e, place)};
+  c->free_slices = h->own ? c->free_slices | bit : c->free_slices & ~bit;
+  c->free_copies = h->own ? c->free_copies & ~bit : c->free_copies | bit;
 }
 
 void slice_init(cachet *c) {
-  c->free_slices = ~0ull;
   for (unsigned place = 0; place < N_SLICES; place++) {
     c->slices[place].token = 1ull << PLACE_BITS | place;
-    c->slices[place].own = own_slot(c->epoch, place);
+    set_free(c, place, c->epoch);
   }
 }
 
+void slice_grow(cachet *c) {
+  for (unsigned place = 0; place < N_SLICES; place++)
+    if (c->free_copies & 1ull << place)
+      set_free(c, place, c->epoch);
+}
+
 int slice_reserve(cachet *c) {
-  if (!c->free_slices)
+  uint64_t from = c->free_slices ? c->free_slices : c->free_copies;
+  if (!from)
     return -1;
-  int place = __builtin_ctzll(c->free_slices);
+  int place = __builtin_ctzll(from);
   c->free_slices &= ~(1ull << place);
+  c->free_copies &= ~(1ull << place);
   c->slices[place].own = NULL; /* the call has an epoch of its own */
   return place;
 }
 
 void slice_unreserve(cachet *c, int place) {
-  assert(!(c->free_slices & 1ull << place));
-  c->slices[place].own = own_slot(c->epoch, (unsigned)place);
-  c->free_slices |= 1ull << place;
+  assert(!(all_free(c) & 1ull << place));
+  set_free(c, (unsigned)place, c->epoch);
 }
 
 void slot_release(struct epoch *e, unsigned slot) {
@@ -73,8 +98,8 @@ void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
 void slice_move(cachet *c, struct epoch *next) {
   for (unsigned place = 0; place < N_SLICES; place++) {
     struct held *h = &c->slices[place];
-    if (c->free_slices & 1ull << place) {
-      h->own = own_slot(next, place);
+    if (all_free(c) & 1ull << place) {
+      set_free(c, place, next);
     } else if (h->own) {
       h->own = NULL;
       h->epoch = epoch_ref(c->epoch);
@@ -91,17 +116,18 @@ static void __attribute__((noinline)) release_other(cachet *c, unsigned place) {
     epoch_unref(h->epoch);
   }
   free(h->copy);
-  *h = (struct held){.token = h->token, .own = own_slot(c->epoch, place)};
+  set_free(c, place, c->epoch);
 }
 
 static inline __attribute__((always_inline)) void
 slice_release(cachet *c, unsigned place) {
   struct held *h = &c->slices[place];
   h->token += 1u << PLACE_BITS; /* first of all: the slice is void from here */
-  if (__builtin_expect(h->own != NULL, 1))
-    pin_clear(h->own);
-  else
+  if (__builtin_expect(h->own == NULL, 0)) {
     release_other(c, place);
+    return;
+  }
+  pin_clear(h->own);
   c->free_slices |= 1ull << place;
 }
 
@@ -115,7 +141,7 @@ void cachet_release(cachet *c, struct cachet_slice *slice) {
 
 void slice_release_all(cachet *c) {
   for (unsigned place = 0; place < N_SLICES; place++)
-    if (!(c->free_slices & 1ull << place))
+    if (!(all_free(c) & 1ull << place))
       slice_release(c, place);
 }
 

@@ -209,9 +209,10 @@ public:
     Send(m);
   }
 
-  void Error(uint64_t id, int status, const char *text) {
+  void Error(uint64_t id, int status, const char *text, int sys_errno = 0) {
     Cachet__Wire__Error e = CACHET__WIRE__ERROR__INIT;
     e.status = status;
+    e.sys_errno = static_cast<uint32_t>(sys_errno);
     e.message = const_cast<char *>(text);
     wire_message m = CACHET__WIRE__MESSAGE__INIT;
     m.id = id;

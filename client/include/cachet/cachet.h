@@ -389,7 +389,9 @@ CACHET_API uint64_t cachet_epoch(const cachet *c);
 CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c);
 
 /* Whether hits are read from a daemon's memory directly.  May change with the
- * connection and with the epoch.
+ * connection and with the epoch.  A handle that found no share of the cache left
+ * asks again when it misses, more and more rarely, and at once when the image
+ * has a new epoch; so it may become shared later.
  *
  * A handle that only hits there looks at its connection about twice a second
  * while it is used; one that was used very often, and then a few times a second,
