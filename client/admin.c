@@ -45,7 +45,8 @@ static int list_answer(void *arg, const wire_message *msg) {
     struct admin_image image = {.name = info->name,
                                 .size = info->size,
                                 .epoch = info->epoch,
-                                .page_size = info->page_size};
+                                .page_size = info->page_size,
+                                .missing = info->missing};
     l->fn(l->arg, &image);
   }
   return 0;

@@ -24,6 +24,7 @@ struct admin_image {
   const char *name;
   uint64_t size, epoch;
   uint32_t page_size;
+  bool missing; /* the daemon cannot open it now */
 };
 
 /* Calls `fn` for each image. */

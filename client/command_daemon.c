@@ -24,7 +24,10 @@ static struct admin *open_daemon(const struct command *cmd) {
 
 static void print_image(void *arg, const struct admin_image *image) {
   (void)arg;
-  output_print("%15" PRIu64 "  ", image->size);
+  if (image->missing)
+    output_print("%15s  ", "missing");
+  else
+    output_print("%15" PRIu64 "  ", image->size);
   output_name(image->name);
   output_print("\n");
 }

@@ -28,6 +28,10 @@ struct hosted {
   bool share;                /* local clients may attach */
   bool looking;              /* is being looked at; under host.looks.lock */
   bool lost;                 /* the last look failed; the job that looks */
+  atomic_int missing;        /* an errno: it could not be opened so far; 0: it
+                                is there, for good.  Relaxed: it orders
+                                nothing, and may be seen late */
+  char *path;                /* while it is missing, for messages; or NULL */
   _Atomic uint64_t n_epochs; /* relaxed: a statistic */
 };
 

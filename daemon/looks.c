@@ -17,6 +17,8 @@ void looks_fini(struct looks *looks) { pthread_mutex_destroy(&looks->lock); }
 
 static void hosted_look(struct hosted *h) {
   int r = image_refresh(h->image, 0);
+  if (r < 0 && atomic_load_explicit(&h->missing, memory_order_relaxed))
+    atomic_store_explicit(&h->missing, -r, memory_order_relaxed);
   if (r < 0 && !h->lost)
     log_event(LEVEL_WARN, "image-lost", LOG_TEXT("image", h->name),
               LOG_TEXT("reason", strerror(-r)));

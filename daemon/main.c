@@ -12,6 +12,7 @@
 #include "daemon/config.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/missing.h"
 #include "daemon/process.h"
 #include "daemon/server.h"
 #include "source/file.h"
@@ -42,7 +43,7 @@ enum { MAX_DEFAULT_WORKERS = 8 };
  * listeners over. */
 struct setup {
   struct server_image images[CONFIG_MAX_IMAGES];
-  unsigned n_images;
+  unsigned n_images, n_missing;
   struct listener *listeners[2 * CONFIG_MAX_LISTEN];
   unsigned n_listeners;
 };
@@ -76,28 +77,48 @@ static void warn_of_format(const struct config_image *image,
                                  "of the disk in it"));
 }
 
-static int open_images(const struct config *config, struct setup *setup) {
-  char story[512];
-  for (size_t i = 0; i < config->n_images; i++) {
-    const struct config_image *image = &config->images[i];
-    struct server_image *to = &setup->images[setup->n_images];
-    int r = file_source_open(image->path, FILE_DONTCACHE, &to->source);
-    if (r < 0) {
-      snprintf(story, sizeof story, "image \"%s\": open %s: %s", image->name,
-               image->path,
-               r == -ENODEV ? "neither a file nor a block device"
-                            : strerror(-r));
-      return fail_start(story);
-    }
-    warn_of_format(image, to->source);
-    if (image->max_age_s)
-      file_source_set_max_age(to->source, image->max_age_s);
-    else
-      file_source_doubt_writers(to->source);
-    to->name = image->name;
-    to->share = config_shares(config, image);
-    setup->n_images++;
+/* One that cannot be opened now is served once it can.  0 or a negative errno:
+ * there is no memory. */
+static int open_image(const struct config_image *image,
+                      struct server_image *to) {
+  int r = file_source_open(image->path, FILE_DONTCACHE, &to->source);
+  if (r < 0) {
+    to->missing = -r;
+    log_event(LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
+              LOG_TEXT("path", image->path),
+              LOG_TEXT("reason", missing_reason(-r)));
+    r = file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
+    if (r < 0)
+      return r;
   }
+  warn_of_format(image, to->source);
+  if (image->max_age_s)
+    file_source_set_max_age(to->source, image->max_age_s);
+  else
+    file_source_doubt_writers(to->source);
+  to->name = image->name;
+  to->path = image->path;
+  return 0;
+}
+
+static int open_images(const struct config *config, struct setup *setup) {
+  for (size_t i = 0; i < config->n_images; i++) {
+    struct server_image *to = &setup->images[setup->n_images];
+    if (open_image(&config->images[i], to) < 0)
+      return fail_start("out of memory");
+    to->share = config_shares(config, &config->images[i]);
+    setup->n_images++;
+    setup->n_missing += to->missing != 0;
+  }
+  return 0;
+}
+
+/* Where none is there something is wrong with the command, and who gave it is
+ * to see that.  But if a service manager listens for us it would start us again
+ * and again, and in the end close its sockets: so we wait for the images. */
+static int check_images(const struct setup *setup) {
+  if (setup->n_missing == setup->n_images && setup->n_listeners == 0)
+    return fail_start("none of the images can be opened");
   return 0;
 }
 
@@ -263,6 +284,8 @@ static int open_and_serve(struct config *config) {
   int status = open_images(config, &setup);
   if (status == 0)
     status = adopt_listeners(&setup);
+  if (status == 0)
+    status = check_images(&setup);
   if (status == 0)
     status = open_listeners(config, &setup);
   if (status != 0) {

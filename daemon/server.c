@@ -60,6 +60,7 @@ static void hosted_changed(void *arg, struct image *img) {
   log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
                  LOG_NUMBER("size", m->size));
   mirror_unref(m);
+  atomic_store_explicit(&h->missing, 0, memory_order_relaxed);
   atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
   for (unsigned i = 0; i < h->host->n_workers; i++)
     worker_post_changed(h->host->workers[i], h->index);
@@ -136,16 +137,23 @@ static int server_add_image(struct server *s, const struct server_image *from,
   h->share = from->share;
   host->share |= from->share;
   h->name = strdup(from->name);
-  if (!h->name) {
+  h->path = from->path ? strdup(from->path) : NULL;
+  h->lost = from->missing != 0;
+  atomic_init(&h->missing, from->missing);
+  if (!h->name || (from->path && !h->path)) {
+    free(h->path);
+    free(h->name);
     from->source->ops->close(from->source);
     return -ENOMEM;
   }
   int r = image_new(host->cache, h->name, from->source, page_shift, &ops,
                     &h->image);
-  if (r < 0)
-    free(h->name);
-  else
+  if (r == 0) {
     host->n_images++;
+  } else {
+    free(h->path);
+    free(h->name);
+  }
   return r;
 }
 
@@ -420,6 +428,7 @@ void server_free(struct server *s) {
   pool_free(s->host.pool);
   for (unsigned i = 0; i < s->host.n_images; i++) {
     image_free(s->host.images[i].image);
+    free(s->host.images[i].path);
     free(s->host.images[i].name);
   }
   free(s->host.images);

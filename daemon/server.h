@@ -28,7 +28,10 @@ struct server;
 struct server_image {
   const char *name; /* copied */
   struct source *source;
-  bool share; /* local clients may read its mirror themselves */
+  bool share;       /* local clients may read its mirror themselves */
+  int missing;      /* why it cannot be opened now, an errno: `source` has no
+                       bytes until it is reopened; 0: it is there */
+  const char *path; /* copied; for messages, if it is missing; or NULL */
 };
 
 struct server_config {

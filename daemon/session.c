@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/missing.h"
 #include "daemon/stats.h"
 #include "proto/status.h"
 
@@ -42,6 +43,7 @@ static void fill_info(Cachet__Wire__ImageInfo *info, const struct hosted *h,
   info->size = m->size;
   info->page_size = (uint32_t)mirror_page_size(m);
   info->epoch = m->epoch;
+  info->missing = atomic_load_explicit(&h->missing, memory_order_relaxed) != 0;
 }
 
 /* ---- Notices ------------------------------------------------------------- */
@@ -319,10 +321,23 @@ static struct opened *remember_opened(struct conn *c, unsigned image) {
   return o;
 }
 
+/* False: it cannot be opened, and the peer was told why. */
+static bool check_is_there(struct conn *c, uint64_t id,
+                           const struct hosted *h) {
+  int missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
+  if (!missing)
+    return true;
+  bool is_gone = missing == ENOENT || missing == ENOTDIR;
+  conn_reply_error(c, id, is_gone ? WIRE_E_NOIMAGE : WIRE_E_IO, missing,
+                   "image \"%s\": open %.128s: %s", h->name,
+                   h->path ? h->path : "its source", missing_reason(missing));
+  return false;
+}
+
 static void session_open(struct conn *c, uint64_t id,
                          const Cachet__Wire__Open *open) {
   struct hosted *h = find_hosted(c, id, open->image);
-  if (!h)
+  if (!h || !check_is_there(c, id, h))
     return;
   struct lens *l = &c->worker->lenses[h->index];
   if (!lens_is_current(l)) {

@@ -209,7 +209,8 @@ static void file_close(struct source *src) {
     close(f->direct_fd);
   if (f->writes_fd >= 0)
     close(f->writes_fd);
-  close(f->fd);
+  if (f->fd >= 0)
+    close(f->fd);
   free(f);
 }
 
@@ -449,6 +450,43 @@ const char *file_source_format(struct source *src) {
   char head[FORMAT_PEEK_LEN];
   ssize_t n = read_some(file_of(src), 0, head, sizeof head, 0);
   return n > 0 ? format_of(head, (size_t)n) : NULL;
+}
+
+/* ---- Not there yet ------------------------------------------------------- */
+
+static int absent_read(struct source *src, uint64_t offset, void *buf,
+                       size_t len) {
+  (void)src;
+  (void)offset;
+  (void)buf;
+  (void)len;
+  return -EIO; /* it has no bytes that could be asked for */
+}
+
+static int absent_reopen(struct source *src, struct source **out) {
+  const struct file_source *f = file_of(src);
+  *out = NULL;
+  int fd = open_readable(f->path);
+  return fd < 0 ? fd : make(f->path, fd, f->how, f, out);
+}
+
+static const struct source_ops absent_ops = {
+    .kind = "file",
+    .read = absent_read,
+    .reopen = absent_reopen,
+    .close = file_close,
+};
+
+int file_source_open_later(const char *path, enum file_reading how,
+                           struct source **out) {
+  char *whole = absolute(path);
+  struct file_source *f = whole ? alloc(whole, -1, how) : NULL;
+  free(whole);
+  if (!f)
+    return -ENOMEM;
+  f->base.ops = &absent_ops;
+  *out = &f->base;
+  return 0;
 }
 
 void file_source_set_max_age(struct source *src, unsigned seconds) {

@@ -31,6 +31,12 @@ enum file_reading {
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out);
 
+/* A source for a path that cannot be opened now: it has no bytes.  reopen()
+ * gives its successor once the path can be opened, and until then says why not.
+ * 0 or -ENOMEM. */
+int file_source_open_later(const char *path, enum file_reading how,
+                           struct source **out);
+
 /* The container format that the file begins as, by name, or NULL: see
  * source/format.h.  Reads from it; may wait. */
 const char *file_source_format(struct source *src);

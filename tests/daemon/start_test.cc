@@ -12,6 +12,7 @@
 
 #include <thread>
 
+#include "proto/status.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/wire_client.h"
 
@@ -79,6 +80,45 @@ TEST_F(StartTest, AnImageThatCannotBeOpenedIsStatusOne) {
                 "Is a directory");
   ExpectFailure({"--image", "/dev/null", "--listen", listen}, 1,
                 "neither a file nor a block device");
+}
+
+TEST_F(StartTest, AnImageThatIsMissingDoesNotKeepTheOthersDown) {
+  std::string later = directory_ / "later";
+  DaemonProcess daemon({"--image", image_, "--image", later, "--image",
+                        "folder=" + directory_.path(), "--listen",
+                        "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_THAT(daemon.log(), HasSubstr("event=image-missing image=later path=" +
+                                      later + " reason=\"No such file"));
+  WireClient client = WireClient::Unix(socket_);
+  Frame opened = client.Start("disk.img");
+  EXPECT_EQ(client.Read(opened.image, 0, 10000).bytes, bytes_);
+  ASSERT_TRUE(client.SendOpen(7, "later"));
+  Frame missing = client.ReceiveAnswer();
+  EXPECT_EQ(missing.status, WIRE_E_NOIMAGE);
+  EXPECT_THAT(missing.message, HasSubstr(later + ": No such file"));
+  ASSERT_TRUE(client.SendOpen(8, "folder"));
+  Frame wrong = client.ReceiveAnswer();
+  EXPECT_EQ(wrong.status, WIRE_E_IO);
+  EXPECT_THAT(wrong.message, HasSubstr("Is a directory"));
+}
+
+TEST_F(StartTest, AnImageThatIsMissingIsServedOnceItIsThere) {
+  std::string later = directory_ / "later";
+  DaemonProcess daemon(
+      {"--image", image_, "--image", later, "--listen", "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  auto bytes = WriteRandomFile(directory_ / "part", 20000, 2);
+  ASSERT_EQ(rename((directory_ / "part").c_str(), later.c_str()), 0);
+  Frame opened;
+  WireClient client = WireClient::Unix(socket_);
+  client.Start("disk.img");
+  do {
+    ASSERT_TRUE(client.SendOpen(7, "later"));
+    opened = client.ReceiveAnswer();
+  } while (opened.is_error());
+  EXPECT_EQ(opened.size, 20000u);
+  EXPECT_EQ(client.Read(opened.image, 0, 20000).bytes, bytes);
 }
 
 TEST_F(StartTest, AnUnreadableImageIsStatusOne) {

@@ -66,15 +66,17 @@ reads_the_image() {
 
 lists_the_image() {
   "$cachet" ls --socket "$work/sock" </dev/null | tee "$work/ls" |
-    grep -q disk || {
+    grep -q "$1 *disk" || {
     cat -- "$work/ls"
     return 1
   }
 }
 
 check "systemd-analyze finds no fault with the units" verify_units
+check "the socket unit removes its file when it stops" \
+  grep -qx RemoveOnStop=yes "$socket"
 
-head -c 3000001 /dev/urandom >"$work/disk.img"
+head -c 3000001 /dev/urandom >"$work/part"
 port=$(free_port)
 listen_for_notifications "$work/notify" >"$work/notified" &
 pids+=($!)
@@ -82,7 +84,11 @@ eventually [ -S "$work/notify" ]
 activate
 eventually [ -S "$work/sock" ]
 
-check "the first client starts the daemon and is served" lists_the_image
+# A service that failed again and again would have systemd close the socket.
+check "the first client starts the daemon, though its only image is missing" \
+  lists_the_image missing
+mv -- "$work/part" "$work/disk.img"
+check "the image is served once it is there" eventually lists_the_image 3000001
 check "the daemon tells systemd that it is ready" \
   eventually grep -qx READY=1 "$work/notified"
 check "a client on the Unix socket reads the image" \

@@ -188,6 +188,25 @@ TEST_P(FileTest, ALookAtAnUnchangedFileOpensNothing) {
   close(watch);
 }
 
+TEST_P(FileTest, AFileThatIsNotThereYetIsFoundOnceItIs) {
+  std::string path = dir_ + "/later";
+  source *src = nullptr;
+  ASSERT_EQ(file_source_open_later(path.c_str(), GetParam(), &src), 0);
+  SourcePtr later(src);
+  EXPECT_EQ(later->size, 0u);
+  EXPECT_EQ(Reopen(later, -ENOENT), nullptr);
+  ASSERT_EQ(mkdir(path.c_str(), 0700), 0);
+  EXPECT_EQ(Reopen(later, -EISDIR), nullptr);
+  ASSERT_EQ(rmdir(path.c_str()), 0);
+  WriteTo(path, std::string(300, 'l'));
+
+  auto there = Reopen(later);
+
+  ASSERT_NE(there, nullptr);
+  EXPECT_EQ(Read(there, 0, 300, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(300, 'l'));
+}
+
 TEST_P(FileTest, AReplacedFileIsFoundByReopenAndTheOldOneStillReads) {
   auto src = Open();
   WriteTo(dir_ + "/new", std::string(300, 'n'));

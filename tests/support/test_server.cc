@@ -42,7 +42,8 @@ TestServer::TestServer(
                sizeof on);
   std::vector<server_image> list;
   for (const auto &image : images)
-    list.push_back({image.first.c_str(), image.second->Open(), options.share});
+    list.push_back(
+        {image.first.c_str(), image.second->Open(), options.share, 0, nullptr});
   server_config config = {};
   config.limits = options.limit;
   config.cache_size = options.cache_size;
