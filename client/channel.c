@@ -118,8 +118,8 @@ enum channel_fds channel_take_fds(struct channel *c, int *fds, unsigned n) {
     rights_close(&c->rights);
     return CHANNEL_FDS_LOST;
   }
-  if (c->rights.n != n)
-    return CHANNEL_FDS_WRONG;
+  if (c->rights.n != n || !rights_are_memory(&c->rights))
+    return CHANNEL_FDS_WRONG; /* they are closed with the connection */
   memcpy(fds, c->rights.fds, n * sizeof *fds);
   c->rights.n = 0;
   return CHANNEL_FDS_HERE;

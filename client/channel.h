@@ -121,7 +121,7 @@ bool channel_has_room_for_fds(const struct channel *c, unsigned n);
 
 enum channel_fds {
   CHANNEL_FDS_HERE,  /* exactly so many, the caller's from here on */
-  CHANNEL_FDS_WRONG, /* others, or none */
+  CHANNEL_FDS_WRONG, /* none, more or less, or not of memory */
   CHANNEL_FDS_LOST,  /* this process had no room for them */
 };
 

@@ -1,5 +1,6 @@
 #include "client/rights.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -112,6 +113,13 @@ ssize_t rights_recv(int fd, void *buf, size_t len, struct rights *out,
     keep(fds, n_fds, out);
   }
   return n;
+}
+
+bool rights_are_memory(const struct rights *r) {
+  for (unsigned i = 0; i < r->n; i++)
+    if (fcntl(r->fds[i], F_GET_SEALS) < 0)
+      return false;
+  return true;
 }
 
 void rights_close(struct rights *r) {

@@ -44,6 +44,10 @@ void rights_allow(int fd, bool allow);
 ssize_t rights_recv(int fd, void *buf, size_t len, struct rights *out,
                     unsigned *n_refused);
 
+/* Whether all of them are memory from memfd_create(2), of which a close does
+ * not wait.  Does not wait to find out. */
+bool rights_are_memory(const struct rights *r);
+
 /* Closes them, without waiting for what they have not sent. */
 void rights_close(struct rights *r);
 

@@ -2,6 +2,7 @@
 #ifndef TESTS_CLIENT_FAKE_DAEMON_H
 #define TESTS_CLIENT_FAKE_DAEMON_H
 
+#include "cache/mirror.h"
 #include "proto/frame.h"
 #include "tests/client/handle.h"
 
@@ -172,6 +173,21 @@ public:
     m.id = id;
     m.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
     m.opened = &o;
+    Send(m);
+  }
+
+  // Without its descriptors.
+  void Attached(uint64_t id) {
+    Cachet__Wire__ImageInfo info;
+    Info(&info);
+    Cachet__Wire__Attached a = CACHET__WIRE__ATTACHED__INIT;
+    a.info = &info;
+    a.layout = MIRROR_LAYOUT;
+    a.range_capacity = 1;
+    wire_message m = CACHET__WIRE__MESSAGE__INIT;
+    m.id = id;
+    m.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
+    m.attached = &a;
     Send(m);
   }
 

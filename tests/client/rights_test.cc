@@ -64,10 +64,10 @@ private:
   int listener_ = -1, fd_ = -1;
 };
 
-// Sends a byte with descriptors; false if the receiver takes none.
-bool SendWith(int socket, const std::vector<int> &fds) {
-  char byte = 0;
-  iovec v = {&byte, 1};
+// Sends bytes with descriptors; false if the receiver takes none.
+bool SendWith(int socket, const std::vector<int> &fds,
+              std::vector<char> bytes = {0}) {
+  iovec v = {bytes.data(), bytes.size()};
   std::vector<char> control(CMSG_SPACE(fds.size() * sizeof(int)));
   msghdr msg = {};
   msg.msg_iov = &v;
@@ -79,7 +79,7 @@ bool SendWith(int socket, const std::vector<int> &fds) {
   m->cmsg_type = SCM_RIGHTS;
   m->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
   memcpy(CMSG_DATA(m), fds.data(), fds.size() * sizeof(int));
-  return sendmsg(socket, &msg, MSG_NOSIGNAL) == 1;
+  return sendmsg(socket, &msg, MSG_NOSIGNAL) == ssize_t(bytes.size());
 }
 
 class RightsTest : public testing::Test {
@@ -224,6 +224,28 @@ TEST_F(HostileServerTest, WhatComesInThePlaceOfTheMemoryDoesNotHoldUpAnOpen) {
     Send(p);
     p.AwaitEnd();
   }});
+  d.image.share = true;
+  EXPECT_LT(OpenAndRead(d), 0);
+  EXPECT_TRUE(taken_);
+}
+
+TEST_F(HostileServerTest, WhatIsCalledMemoryAndIsNoneDoesNotHoldUpAnOpen) {
+  FakeDaemon d({[&](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  p.Receive(&r);
+                  p.Cork();
+                  p.Attached(r.id);
+                  std::vector<char> frame = p.TakeKept();
+                  // The rest comes when the handle's references are the only
+                  // ones.
+                  taken_ = SendWith(p.fd(), std::vector<int>(4, slow_.fd()),
+                                    {frame[0]});
+                  slow_.GiveAway();
+                  p.SendRaw(&frame[1], frame.size() - 1);
+                  p.AwaitEnd();
+                },
+                [](Peer &p) { p.AwaitEnd(); }});
   d.image.share = true;
   EXPECT_LT(OpenAndRead(d), 0);
   EXPECT_TRUE(taken_);
