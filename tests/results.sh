@@ -1,4 +1,4 @@
-# Sourced by tests/run and tests/long/*: results, and what test logs say of them.
+# Sourced by tests/run and tests/long/*: results, and what test logs say.
 #
 # A result is a line of file $results, of four fields: pass, fail or skip; the
 # section; what; the reason.  $section is the one that results are added to.

@@ -1,8 +1,8 @@
 # Sourced by tests/long/*: options, results, and fresh roots of Debian releases.
 #
-# A script has usage, and calls begin, begin_section, end_section and finish.  What it makes is
-# in $work, which goes whatever ends it; no root is mounted anywhere but in the
-# mount namespace of the processes inside it (enter-root).
+# A script has usage, and calls begin, begin_section, end_section and finish.
+# What it makes is in $work, which goes whatever ends it; no root is mounted
+# anywhere but in the mount namespace of the processes inside it (enter-root).
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
