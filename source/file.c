@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -261,22 +260,9 @@ static void inherit(struct file_source *f, const struct file_source *before) {
     f->settles_at = before->settles_at;
 }
 
-/* Whether somebody has the file open for writing, and so may store into it
- * through a mapping.  A lease for reading is given only where nobody has.
- * Whoever opens the file for writing just then waits until it is given back,
- * and we get a signal, which SIGURG has ignored where nobody catches it. */
-static bool is_open_for_writing(int fd) {
-  if (fcntl(fd, F_SETSIG, SIGURG) < 0)
-    return false;
-  if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
-    return errno == EAGAIN;
-  fcntl(fd, F_SETLEASE, F_UNLCK);
-  return false;
-}
-
 /* Returns whether there was a writer that is gone. */
 static bool look_for_writers(struct file_source *f) {
-  bool is = f->doubts_writers && is_open_for_writing(f->fd);
+  bool is = f->doubts_writers && version_has_writer(f->fd);
   return atomic_exchange_explicit(&f->has_writer, is, memory_order_relaxed) &&
          !is;
 }

@@ -47,11 +47,10 @@ const char *file_source_format(struct source *src);
  * from it. */
 void file_source_set_max_age(struct source *src, unsigned seconds);
 
-/* From now on nothing that was read while another process had the file open for
- * writing is good for longer than 2 seconds: such a process may store into the
- * file through a mapping, which moves no time stamp.  Only the file's owner, and
- * who has CAP_LEASE, can tell; it costs two system calls a look, and SIGURG must
- * not be caught.  Otherwise as file_source_set_max_age(). */
+/* From now on nothing that was read while another process could change the file
+ * unseen (version_has_writer()) is good for longer than 2 seconds, nor when that
+ * is over.  It costs two system calls a look, and SIGURG must not be caught.
+ * Otherwise as file_source_set_max_age(). */
 void file_source_doubt_writers(struct source *src);
 
 #ifdef __cplusplus

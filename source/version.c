@@ -2,13 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -143,15 +144,17 @@ int version_of_path(const char *path, const struct version *v, bool *same) {
   return 0;
 }
 
-/* ---- Settling ------------------------------------------------------------ */
+/* ---- File systems -------------------------------------------------------- */
 
-bool version_is_foreign(int fd) {
-  /* What <linux/magic.h> of Debian 12 lacks. */
-  enum { CEPH_MAGIC = 0x00c36400 };
+/* Which one `fd` is of, as statfs(2) has it; 0: that cannot be told. */
+static uint32_t type_of_fs(int fd) {
   struct statfs fs;
-  if (fstatfs(fd, &fs) < 0)
-    return true;
-  switch ((uint32_t)fs.f_type) {
+  return fstatfs(fd, &fs) < 0 ? 0 : (uint32_t)fs.f_type;
+}
+
+static bool is_of_another_machine(uint32_t fs) {
+  switch (fs) {
+  case 0:
   case NFS_SUPER_MAGIC:
   case SMB_SUPER_MAGIC:
   case SMB2_SUPER_MAGIC:
@@ -161,11 +164,58 @@ bool version_is_foreign(int fd) {
   case AFS_FS_MAGIC:
   case CODA_SUPER_MAGIC:
   case FUSE_SUPER_MAGIC:
-  case CEPH_MAGIC:
+  case CEPH_SUPER_MAGIC:
     return true;
   }
   return false;
 }
+
+bool version_is_foreign(int fd) {
+  return is_of_another_machine(type_of_fs(fd));
+}
+
+/* ---- Writers ------------------------------------------------------------- */
+
+/* Whether the kernel has pages of the file that it has not written back: these
+ * can be stored into without a stamp's moving.  True where that is not known.
+ */
+static bool has_dirty_pages(int fd, uint32_t fs) {
+  /* cachestat(2), Linux 6.5: <linux/mman.h> of Debian 12 lacks it. */
+  enum { SYSCALL_CACHESTAT = 451 };
+  struct {
+    uint64_t offset, len; /* 0: to the end */
+  } range = {0};
+  struct {
+    uint64_t n_cached, n_dirty, n_writeback, n_evicted, n_recently_evicted;
+  } pages;
+  /* tmpfs, for one, counts no page as dirty, and stamps none. */
+  if (fs != EXT4_SUPER_MAGIC && fs != XFS_SUPER_MAGIC &&
+      fs != BTRFS_SUPER_MAGIC)
+    return true;
+  return syscall(SYSCALL_CACHESTAT, fd, &range, &pages, 0) < 0 ||
+         pages.n_dirty + pages.n_writeback > 0;
+}
+
+/* A lease for reading is given only where nobody has the file open for writing.
+ */
+static bool is_open_for_writing(int fd) {
+  if (fcntl(fd, F_SETSIG, SIGURG) < 0)
+    return false;
+  if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+    return errno == EAGAIN;
+  fcntl(fd, F_SETLEASE, F_UNLCK);
+  return false;
+}
+
+bool version_has_writer(int fd) {
+  if (!is_open_for_writing(fd))
+    return false;
+  /* NFS and SMB refuse a lease for reasons of the server's. */
+  uint32_t fs = type_of_fs(fd);
+  return !is_of_another_machine(fs) && has_dirty_pages(fd, fs);
+}
+
+/* ---- Settling ------------------------------------------------------------ */
 
 /* Stamps that are kept whole: a tick later the clock that makes them has moved
  * on.  How far it moves with a tick is adjusted a little all the time. */

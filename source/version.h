@@ -52,6 +52,16 @@ int version_of_path(const char *path, const struct version *v, bool *same);
 /* Whether stamps of the file come from another machine's clock. */
 bool version_is_foreign(int fd);
 
+/* Whether another process may change the file unseen: it has it open for
+ * writing, and a store through a mapping need not move a stamp now.  That is so
+ * until the kernel has written back the pages that were stored into before, and
+ * on tmpfs always.  Only the file's owner, and who has CAP_LEASE, can tell;
+ * false if we cannot, as of a network file system.
+ *
+ * A process that opens the file for writing during the call waits for its end,
+ * and we get SIGURG: it must not be caught. */
+bool version_has_writer(int fd);
+
 /* How many nanoseconds have to pass until the version is settled, as of `now`,
  * the time by CLOCK_REALTIME_COARSE after the version was taken; 0: it is.
  * `tick_ns` is that clock's step. */
