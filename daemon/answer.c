@@ -115,6 +115,7 @@ static bool request_next_piece(struct request *r, const struct mirror *m,
          r->range_done == r->ranges[r->range].length) {
     r->range++;
     r->range_done = 0;
+    r->counted = 0;
   }
   if (r->range == r->n_ranges)
     return false;
@@ -144,6 +145,14 @@ static void piece_cut(struct piece *p, const struct mirror *m, unsigned n) {
   p->count = n;
 }
 
+/* Cuts a piece down to its first `len` bytes. */
+static void piece_shorten(struct piece *p, const struct mirror *m, size_t len) {
+  if (p->end - p->offset > len) {
+    p->end = p->offset + len;
+    p->count = (unsigned)(((p->end - 1) >> m->page_shift) - p->first + 1);
+  }
+}
+
 static void request_advance(struct request *r, const struct piece *p) {
   r->range_done += p->end - p->offset;
   r->left -= p->end - p->offset;
@@ -154,6 +163,22 @@ static enum step request_miss(struct request *r, const struct piece *p) {
   r->missing = p->first;
   r->n_missing = p->count;
   return STEP_MISS;
+}
+
+/* Whether a part of the piece's first page was sent before. */
+static bool is_within_page(const struct request *r, const struct mirror *m,
+                           const struct piece *p) {
+  return r->range_done && p->offset & (mirror_page_size(m) - 1);
+}
+
+/* Pages that are resident, unless they were counted before: as fetched, and
+ * then the connection was blocked; or when another part of one was sent. */
+static void request_count_hits(struct request *r, uint64_t first, unsigned n) {
+  uint64_t from = first < r->counted ? r->counted : first;
+  if (first + n <= from)
+    return;
+  request_count(r, STAT_HITS, first + n - from);
+  r->counted = first + n;
 }
 
 /* The payload of a piece: where its pages lie. */
@@ -183,7 +208,7 @@ static void piece_gather_resident(struct request *r, struct lens *l,
   if (n == 0)
     return;
   output_pinned(&r->worker->out, l);
-  request_count(r, STAT_HITS, n);
+  request_count_hits(r, p->first, n);
   segments_add(s, l->mirror, p, p->first, n,
                view_page(&l->view, l->mirror->page_shift, p->first));
 }
@@ -200,7 +225,7 @@ static void piece_gather_fetched(struct request *r, struct lens *l,
       if (!lens_pin(l, page, 1))
         break;
       output_pinned(&r->worker->out, l);
-      request_count(r, STAT_HITS, 1);
+      request_count(r, STAT_HITS, n > 0 || !is_within_page(r, l->mirror, p));
       bytes = view_page(&l->view, l->mirror->page_shift, page);
     }
     segments_add(s, l->mirror, p, page, 1, bytes);
@@ -221,6 +246,14 @@ static bool piece_make_room(struct request *r, const struct lens *l,
   return conn_may_send(r->conn);
 }
 
+/* Whether a fetch has nothing for what comes behind a piece. */
+static bool fetch_ends_at(const struct request *r, const struct mirror *m,
+                          const struct piece *p) {
+  const struct range *range = &r->ranges[r->range];
+  return p->end >= (r->missing + r->n_missing) << m->page_shift ||
+         p->end == range->offset + range->length;
+}
+
 static enum step request_read_piece(struct request *r, struct lens *l,
                                     struct piece *p) {
   struct piece whole = *p;
@@ -228,6 +261,7 @@ static enum step request_read_piece(struct request *r, struct lens *l,
   s.n = 0;
   if (!piece_make_room(r, l, p))
     return STEP_BLOCKED;
+  piece_shorten(p, l->mirror, conn_frame_room(r->conn, p->end - p->offset));
   if (r->fetch)
     piece_gather_fetched(r, l, p, &s);
   else
@@ -244,7 +278,8 @@ static enum step request_read_piece(struct request *r, struct lens *l,
   request_advance(r, p);
   if (r->fetch) {
     conn_flush(r->conn); /* the last moment at which its bytes are there */
-    request_fetch_drop(r);
+    if (fetch_ends_at(r, l->mirror, p))
+      request_fetch_drop(r);
   }
   return last ? STEP_DONE : STEP_ON;
 }
@@ -260,9 +295,14 @@ static unsigned leading_pages(const struct lens *l, const struct piece *p,
 
 /* An attached peer pinned the pages before it asked, so what is resident now
  * stays, and it is told so.  What could not stay goes to it as bytes: the first
- * page, even if another fill just brought it in, and those behind it. */
+ * page, even if another fill just brought it in, and those behind it.  So does
+ * the rest of a page of which a part went as bytes. */
 static enum step request_place_piece(struct request *r, struct lens *l,
                                      struct piece *p) {
+  if (is_within_page(r, l->mirror, p)) {
+    piece_cut(p, l->mirror, 1);
+    return request_read_piece(r, l, p);
+  }
   unsigned n = leading_pages(l, p, true);
   if (n == 0) {
     if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
@@ -282,7 +322,7 @@ static enum step request_place_piece(struct request *r, struct lens *l,
   bool last = len == r->left;
   request_put_data(r, l->mirror->epoch, p->offset, 0, len, last);
   if (!r->fetch)
-    request_count(r, STAT_HITS, n);
+    request_count_hits(r, p->first, n);
   request_advance(r, p);
   if (r->fetch && p->first + n >= r->missing + r->n_missing)
     request_fetch_drop(r);
@@ -312,7 +352,7 @@ static enum step request_warm_piece(struct request *r, struct lens *l,
   if (n == 0)
     return request_miss(r, p);
   if (!fetched)
-    request_count(r, STAT_HITS, n);
+    request_count_hits(r, p->first, n);
   request_fetch_drop(r);
   conn_spend(r->conn, (uint64_t)PAGE_COST * n);
   piece_cut(p, l->mirror, n);
@@ -366,7 +406,7 @@ static enum step request_finish(struct request *r, struct lens *l) {
 static enum step request_step(struct request *r) {
   struct lens *l = request_lens(r);
   struct piece p;
-  if (!conn_may_send(r->conn))
+  if (!conn_has_room(r->conn))
     return STEP_BLOCKED;
   if (r->status)
     return request_failed(r);

@@ -2,11 +2,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +18,17 @@
 #include "daemon/session.h"
 #include "daemon/stray_fds.h"
 #include "proto/status.h"
+
+enum {
+  /* Taken in at once where memory is short. */
+  CROWDED_RX_LEN = 1024,
+  /* Sent without asking the socket whether it has room. */
+  UNASKED_LEN = 32 << 10,
+  /* A socket with less room than this is waited for, if it has more at times;
+   * and with less than this left no further frame is begun. */
+  ROOM_LEAST = 64 << 10,
+  ROOM_LEFT = 4096,
+};
 
 /* What looking at a frame is worth, in bytes sent. */
 #define FRAME_COST 1024
@@ -60,7 +73,12 @@ static void conn_lost(struct conn *c, const char *why) {
 static void conn_keep_unsent(struct conn *c, size_t skip) {
   const struct output *out = &c->worker->out;
   size_t more = out->len - skip;
-  uint8_t *grown = realloc(c->unsent.bytes, c->unsent.len + more);
+  uint8_t *grown = NULL;
+  if (worker_hold(c->worker, more)) {
+    grown = realloc(c->unsent.bytes, c->unsent.len + more);
+    if (!grown)
+      worker_unhold(c->worker, more);
+  }
   if (!grown) {
     conn_lost(c, "no memory for its answers");
     return;
@@ -130,6 +148,7 @@ void conn_spend(struct conn *c, uint64_t len) {
 /* The socket took `n` bytes of the output, or failed. */
 static void conn_sent(struct conn *c, ssize_t n) {
   struct output *out = &c->worker->out;
+  c->room = 0;
   if (n < 0)
     conn_lost(c, strerror(errno));
   else if ((size_t)n < out->len)
@@ -164,6 +183,13 @@ bool conn_flush_fds(struct conn *c, struct attachment *a,
   return true;
 }
 
+static void conn_forget_unsent(struct conn *c) {
+  free(c->unsent.bytes);
+  worker_unhold(c->worker, c->unsent.len);
+  c->unsent.bytes = NULL;
+  c->unsent.len = c->unsent.sent = 0;
+}
+
 /* Sends what waits.  True if nothing is left. */
 static bool conn_send_unsent(struct conn *c) {
   struct iovec rest = {c->unsent.bytes + c->unsent.sent,
@@ -180,11 +206,55 @@ static bool conn_send_unsent(struct conn *c) {
   c->unsent.sent += (size_t)n;
   if (c->unsent.sent < c->unsent.len)
     return false;
-  free(c->unsent.bytes);
-  c->unsent.bytes = NULL;
-  c->unsent.len = c->unsent.sent = 0;
+  conn_forget_unsent(c);
   c->unsent_notice = 0;
   return true;
+}
+
+/* How many bytes the socket takes at once; 0: so few that it is to be waited
+ * for.  Then less than a quarter of its buffer is free, and it is not writable
+ * for the loop either: that takes a third, or three quarters of a Unix socket.
+ * An eighth is for what the kernel adds. */
+static size_t socket_room(int fd) {
+  int queued = 0, size = 0;
+  socklen_t len = sizeof size;
+  if (ioctl(fd, SIOCOUTQ, &queued) < 0 ||
+      getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &len) < 0 || queued >= size)
+    return 0;
+  size_t room = (size_t)(size - queued);
+  size_t least = size / 4 < ROOM_LEAST ? (size_t)size / 4 : ROOM_LEAST;
+  return room < least ? 0 : room - room / 8;
+}
+
+bool conn_has_room(struct conn *c) {
+  const struct output *out = &c->worker->out;
+  bool asks = c->room || worker_is_crowded(c->worker);
+  if (!conn_may_send(c))
+    return false;
+  if (!asks && out->len + ROOM_LEFT <= UNASKED_LEN)
+    return true;
+  if (!c->room)
+    c->room = socket_room(c->fd);
+  if (out->len + ROOM_LEFT <= c->room)
+    return true;
+  if (out->len) {
+    conn_flush(c);
+    c->room = conn_may_send(c) ? socket_room(c->fd) : 0;
+  }
+  if (!c->room && conn_may_send(c)) {
+    c->full = true;
+    c->progress_ms = host_now_ms();
+  }
+  return conn_may_send(c);
+}
+
+size_t conn_frame_room(struct conn *c, size_t len) {
+  size_t used = c->worker->out.len;
+  if (!c->room && used + len > UNASKED_LEN)
+    c->room = socket_room(c->fd);
+  size_t room = c->room ? c->room : UNASKED_LEN;
+  size_t left = room > used + ROOM_LEFT ? room - used : ROOM_LEFT;
+  return len < left ? len : left;
 }
 
 void conn_reply(struct conn *c, const wire_message *msg) {
@@ -234,13 +304,14 @@ void conn_fail(struct conn *c, uint64_t id, int status, const char *format,
                  LOG_TEXT("reason", text));
   put_error(c, id, status, 0, text);
   request_drop_all(c);
+  c->full = false;
   conn_move(c, CONN_DRAINING);
 }
 
 /* ---- Input --------------------------------------------------------------- */
 
 /* Acts on the frame at the start of `bytes`.  Returns its length; 0: it is not
- * all there, or failed the connection. */
+ * all there, failed the connection, or found it blocked. */
 static size_t conn_take_frame(struct conn *c, const uint8_t *bytes,
                               size_t len) {
   struct worker *w = c->worker;
@@ -259,7 +330,7 @@ static size_t conn_take_frame(struct conn *c, const uint8_t *bytes,
               limits.max_message);
     return 0;
   }
-  if (len - FRAME_HEADER_LEN < header.message_len)
+  if (len - FRAME_HEADER_LEN < header.message_len || !conn_has_room(c))
     return 0;
   if (frame_unpack(w->arena, bytes + FRAME_HEADER_LEN, header.message_len,
                    &msg) != FRAME_OK) {
@@ -271,28 +342,40 @@ static size_t conn_take_frame(struct conn *c, const uint8_t *bytes,
   return FRAME_HEADER_LEN + header.message_len;
 }
 
+static void conn_forget_rest(struct conn *c) {
+  free(c->rest.bytes);
+  worker_unhold(c->worker, c->rest.cap);
+  c->rest.bytes = NULL;
+  c->rest.len = c->rest.cap = 0;
+}
+
+/* Makes room for `len` bytes that were not looked at.  What is in there is not
+ * needed any more. */
+static bool conn_make_rest(struct conn *c, size_t len) {
+  size_t cap = (len + 511) & ~(size_t)511;
+  if (len <= c->rest.cap)
+    return true;
+  conn_forget_rest(c);
+  if (!worker_hold(c->worker, cap))
+    return false;
+  c->rest.bytes = malloc(cap);
+  if (c->rest.bytes)
+    c->rest.cap = cap;
+  else
+    worker_unhold(c->worker, cap);
+  return c->rest.bytes;
+}
+
 /* Keeps what was not looked at. */
 static void conn_keep_rest(struct conn *c, const uint8_t *bytes, size_t len) {
-  if (len > c->rest.cap) {
-    size_t cap = c->rest.cap ? 2 * c->rest.cap : 512;
-    if (cap < len)
-      cap = len;
-    uint8_t *grown = realloc(c->rest.bytes, cap);
-    if (!grown) {
-      conn_lost(c, "no memory for its requests");
-      return;
-    }
-    c->rest.bytes = grown;
-    c->rest.cap = cap;
-  }
   if (len == 0) {
-    free(c->rest.bytes);
-    c->rest.bytes = NULL;
-    c->rest.cap = 0;
-  } else {
+    conn_forget_rest(c);
+  } else if (conn_make_rest(c, len)) {
     memcpy(c->rest.bytes, bytes, len);
+    c->rest.len = len;
+  } else {
+    conn_lost(c, "no memory for its requests");
   }
-  c->rest.len = len;
 }
 
 /* Acts on the frames in the first `len` bytes of the worker's receive buffer.
@@ -333,13 +416,29 @@ static ssize_t conn_recv(struct conn *c, void *bytes, size_t len) {
                           : recv(c->fd, bytes, len, MSG_DONTWAIT);
 }
 
+/* How much to take in, of which `have` bytes are there already: where memory is
+ * short what is likely to be a few whole messages, or the rest of one. */
+static size_t conn_receive_len(const struct conn *c, size_t have) {
+  const struct worker *w = c->worker;
+  struct frame_limits limits = {.max_message = w->host->limits.max_message,
+                                .max_payload = 0};
+  struct frame_header header;
+  size_t len = CROWDED_RX_LEN;
+  if (!worker_is_crowded(w))
+    return w->rx_cap - have;
+  if (frame_peek(w->rx, have, &limits, &header) == FRAME_OK &&
+      FRAME_HEADER_LEN + header.message_len - have > len)
+    len = FRAME_HEADER_LEN + header.message_len - have;
+  return len < w->rx_cap - have ? len : w->rx_cap - have;
+}
+
 static void conn_receive(struct conn *c) {
   struct worker *w = c->worker;
   size_t have = c->rest.len;
   assert(have < w->rx_cap); /* C3: less than one frame */
   if (have)
     memcpy(w->rx, c->rest.bytes, have);
-  ssize_t n = conn_recv(c, w->rx + have, w->rx_cap - have);
+  ssize_t n = conn_recv(c, w->rx + have, conn_receive_len(c, have));
   if (n > 0)
     conn_take_frames(c, have + (size_t)n);
   else if (n == 0)
@@ -394,7 +493,7 @@ static void conn_on_writable(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   c->worker->n_events++;
   c->turn_len = 0;
-  c->yielding = false;
+  c->yielding = c->full = false;
   if (conn_send_unsent(c) && c->state == CONN_OPEN)
     conn_pump(c);
   conn_settle(c);
@@ -403,7 +502,7 @@ static void conn_on_writable(evutil_socket_t fd, short what, void *arg) {
 /* When this state has lasted too long; 0: it may last for ever. */
 static uint64_t conn_deadline(const struct conn *c) {
   const struct limits *limits = &c->worker->host->limits;
-  if (c->unsent.len)
+  if (c->unsent.len || c->full)
     return c->progress_ms + (uint64_t)limits->unread_timeout_ms;
   switch (c->state) {
   case CONN_HANDSHAKE:
@@ -440,7 +539,7 @@ static void conn_on_timer(evutil_socket_t fd, short what, void *arg) {
   c->deadline_ms = 0;
   uint64_t deadline = conn_deadline(c);
   if (deadline && deadline <= host_now_ms()) {
-    if (c->unsent.len)
+    if (c->unsent.len || c->full)
       conn_lost(c, "it does not read its answers");
     else if (c->state == CONN_HANDSHAKE)
       conn_fail(c, 0, WIRE_E_TIMEOUT, "no Hello in time");
@@ -530,8 +629,9 @@ static void conn_free(struct conn *c) {
     c->next->prev = c->prev;
   /* A client that closes in good order is done with what it had attached. */
   attach_conn_closed(c);
-  free(c->rest.bytes);
-  free(c->unsent.bytes);
+  conn_forget_rest(c);
+  conn_forget_unsent(c);
+  worker_unhold(w, c->n_opened * sizeof *c->opened);
   free(c->opened);
   conn_close(c);
   worker_check_drained(w);

@@ -5,9 +5,10 @@
  *         `---bad frame-----`--> DRAINING --flushed, lingered--> CLOSED
  *     any state --lost, out of time--> CLOSED
  *
- *   C1  Blocked (bytes unsent, or a turn used up): nothing is read from the
- *       peer and nothing is produced for it.  So what it can make us hold is
- *       one batch of output, one buffer of input, and its waiting requests.
+ *   C1  Blocked (bytes unsent, no room in the socket, or a turn used up):
+ *       nothing is read from the peer and nothing is produced for it.  So what
+ *       it can make us hold is one batch of output, one buffer of input, and
+ *       its waiting requests; all of it is counted, see W4 in worker.h.
  *   C2  Idle, it holds no buffer: input and output are its worker's.
  *   C3  `rest` holds a whole frame only while blocked, or at a stop.
  *   C4  A request is `runnable` only while its connection is blocked.
@@ -60,13 +61,14 @@ struct conn {
   enum conn_state state;
   bool ended;     /* the peer sends no more */
   bool yielding;  /* it had its turn, and goes on when the others had theirs */
+  bool full;      /* its socket had no room, and nothing is unsent */
   bool lingering; /* all is sent; waits for the peer to close */
 
   struct event readable, writable, timer;
   uint64_t deadline_ms;      /* what the timer is set to; 0: not set */
   uint64_t moved_ms;         /* when the state began */
   uint64_t partial_since_ms; /* the first byte of a half message; 0: none */
-  uint64_t progress_ms;      /* when unsent bytes last moved */
+  uint64_t progress_ms;      /* when unsent bytes last moved, or it is full */
 
   struct {
     uint8_t *bytes;
@@ -77,6 +79,8 @@ struct conn {
     size_t len, sent;
   } unsent;          /* `len` 0: nothing */
   uint64_t turn_len; /* bytes sent in this turn */
+  size_t room;       /* how long the output may become: what the socket takes,
+                        when it was asked; 0: since then something was sent */
   /* Descriptors that go with the next byte that is sent, and whose they are;
    * NULL: that one has ended meanwhile. */
   int fds_out[ATTACH_N_FDS];
@@ -101,7 +105,7 @@ struct conn *conn_new(struct worker *w, const struct listener *listener, int fd,
                       uint64_t serial, uint64_t user);
 
 static inline bool conn_is_blocked(const struct conn *c) {
-  return c->unsent.len || c->yielding;
+  return c->unsent.len || c->yielding || c->full;
 }
 
 /* Whether answers may be produced now. */
@@ -109,6 +113,16 @@ static inline bool conn_may_send(const struct conn *c) {
   return (c->state == CONN_OPEN || c->state == CONN_HANDSHAKE) &&
          !conn_is_blocked(c);
 }
+
+/* Whether answers may be produced now, and there is room for them.  A few are
+ * sent without asking, unless the worker is crowded: what the socket does not
+ * take of them is kept.  Else the socket is asked first; has it no room, the
+ * connection is blocked, and what was to be produced is looked up again when
+ * there is.  It may flush, so no pin is needed any more. */
+bool conn_has_room(struct conn *c);
+
+/* How many of `len` bytes of payload the next frame may have. */
+size_t conn_frame_room(struct conn *c, size_t len);
 
 void conn_move(struct conn *c, enum conn_state to);
 

@@ -25,6 +25,8 @@ struct limits {
   uint32_t max_held_ranges;  /* of all requests waiting on one connection */
   uint32_t piece_len;        /* payload of one Data, if a page is no longer */
   uint32_t batch_len;        /* payload gathered for one sendmsg() */
+  uint64_t max_held;         /* memory outside the cache that connections
+                                hold: an equal part for each worker's */
   uint64_t turn_len;         /* sent to one peer before others get a turn */
   uint64_t max_conn_fetch;   /* bytes being fetched for one connection, */
   uint64_t max_worker_fetch; /* and for all those of a worker; of each image
@@ -66,6 +68,7 @@ static inline struct limits limits_default(void) {
       /* 64 pages of 4 KiB: one fetch, one run of punches when evicted. */
       .piece_len = 256 << 10,
       .batch_len = 512 << 10,
+      .max_held = 64 << 20,
       .turn_len = 4 << 20,
       .max_conn_fetch = 8ull << 20,
       .max_worker_fetch = 64ull << 20,

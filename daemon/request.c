@@ -35,8 +35,14 @@ static void request_unlink(struct request *r) {
   c->n_held_ranges -= r->n_ranges;
 }
 
+/* Its memory, with its ranges. */
+static size_t request_len(unsigned n_ranges) {
+  return sizeof(struct request) + n_ranges * sizeof(struct range);
+}
+
 static void request_free(struct request *r) {
   request_fetch_drop(r);
+  worker_unhold(r->worker, request_len(r->n_ranges));
   if (r->conn)
     request_unlink(r);
   if (r->invalidation) {
@@ -81,15 +87,17 @@ static struct request *request_keep(const struct request *probe) {
                      "too many requests in flight");
     return NULL;
   }
-  size_t ranges_len = probe->n_ranges * sizeof(struct range);
-  struct request *r = malloc(sizeof *r + ranges_len);
+  size_t len = request_len(probe->n_ranges);
+  struct request *r = NULL;
+  if (worker_hold(c->worker, len) && !(r = malloc(len)))
+    worker_unhold(c->worker, len);
   if (!r) {
     conn_reply_error(c, probe->id, WIRE_E_NOMEM, ENOMEM, "out of memory");
     return NULL;
   }
   *r = *probe;
-  if (ranges_len)
-    memcpy(r + 1, probe->ranges, ranges_len);
+  if (probe->n_ranges)
+    memcpy(r + 1, probe->ranges, len - sizeof *r);
   r->ranges = (const struct range *)(r + 1);
   r->mail.run = request_posted;
   request_link(r);

@@ -71,6 +71,8 @@ struct request {
   uint64_t range_done;    /* bytes of it that are dealt with */
   uint64_t left;          /* bytes of all that are not */
   uint64_t checked_epoch; /* whose size the ranges are within; 0: none */
+  uint64_t counted;       /* the present one's pages before this one are in the
+                             statistics */
   uint64_t missing;       /* STEP_MISS: the first page to fetch, */
   unsigned n_missing;     /* and how many */
   struct request_fetch *fetch;

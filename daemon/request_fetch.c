@@ -134,6 +134,7 @@ void request_fetch_ended(struct request *r) {
   r->worker->n_waiting--;
   request_count(r, STAT_MISSES, f->n_missed);
   request_count(r, STAT_JOINS, f->n_joined);
+  r->counted = r->missing + r->n_missing;
   if (f->status == -ESTALE)
     request_fetch_restart(r);
   else if (!has_good_pages_first(r))

@@ -27,6 +27,10 @@ enum {
   /* How long no connection is accepted when descriptors have run out, or
    * refused ones wait to be closed. */
   ACCEPT_PAUSE_MS = 100,
+  /* What a worker's connections may hold in any case: some half messages. */
+  MIN_WORKER_HELD = 512 << 10,
+  /* And what all may hold, as a part of the cache. */
+  HELD_PART = 4,
 };
 
 /* A listening socket in the main loop. */
@@ -220,8 +224,11 @@ static int server_init_workers(struct server *s, unsigned n) {
     return -ENOMEM;
   pool_set_apart(host->pool, host_lane(host), 1);
   pool_set_apart(host->pool, host_look_lane(host), host->n_images);
+  uint64_t max_held = host->limits.max_held / n;
+  if (max_held < MIN_WORKER_HELD)
+    max_held = MIN_WORKER_HELD;
   for (; host->n_workers < n; host->n_workers++) {
-    struct worker *w = worker_new(host, host->n_workers);
+    struct worker *w = worker_new(host, host->n_workers, max_held);
     if (!w)
       return -ENOMEM;
     host->workers[host->n_workers] = w;
@@ -251,6 +258,8 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
   s->host.limits = config->limits;
+  if (s->host.limits.max_held > config->cache_size / HELD_PART)
+    s->host.limits.max_held = config->cache_size / HELD_PART;
   pthread_mutex_init(&s->host.census.lock, NULL);
   users_init(&s->host.users);
   looks_init(&s->host.looks);

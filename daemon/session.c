@@ -311,10 +311,14 @@ static struct opened *remember_opened(struct conn *c, unsigned image) {
   struct opened *o = session_opened(c, wire_image_id(image));
   if (o)
     return o;
+  if (!worker_hold(c->worker, sizeof *c->opened))
+    return NULL;
   struct opened *grown =
       realloc(c->opened, (c->n_opened + 1) * sizeof *c->opened);
-  if (!grown)
+  if (!grown) {
+    worker_unhold(c->worker, sizeof *c->opened);
     return NULL;
+  }
   c->opened = grown;
   o = &grown[c->n_opened++];
   *o = (struct opened){.image = image};

@@ -12,7 +12,7 @@ static const char *const stat_names[N_STATS] = {
 };
 
 enum {
-  N_DAEMON_STATS = N_STATS + 15,
+  N_DAEMON_STATS = N_STATS + 16,
   N_IMAGE_STATS = N_STATS + 1, /* and epochs */
 };
 
@@ -64,6 +64,13 @@ static void collect_image(const struct hosted *h, struct image_collection *c,
   assert(stats->n_stats == N_IMAGE_STATS);
 }
 
+static uint64_t sum_held(const struct host *host) {
+  uint64_t total = 0;
+  for (unsigned i = 0; i < host->n_workers; i++)
+    total += worker_held(host->workers[i]);
+  return total;
+}
+
 static void collect_daemon(const struct host *host, struct collection *c,
                            const uint64_t totals[N_STATS]) {
   Cachet__Wire__Stats *stats = &c->stats;
@@ -87,6 +94,7 @@ static void collect_daemon(const struct host *host, struct collection *c,
        atomic_load_explicit(&host->n_conns, memory_order_relaxed)},
       {"connections_accepted",
        atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
+      {"connections_held", sum_held(host)},
       {"attachments", attach_count((struct attach_census *)&host->census)},
       {"pool_threads", pool_n_threads(host->pool)},
       {"images", host->n_images},

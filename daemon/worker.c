@@ -213,6 +213,18 @@ static bool worker_init_images(struct worker *w) {
   return true;
 }
 
+/* A turn leaves behind a batch of answers, a piece more, and a buffer of input
+ * at most. */
+static void worker_limit_held(struct worker *w, uint64_t max_held) {
+  const struct limits *limits = &w->host->limits;
+  uint64_t piece = 1ull << image_page_shift(w->host->images[0].image);
+  if (piece < limits->piece_len)
+    piece = limits->piece_len;
+  uint64_t turn = limits->batch_len + piece + RX_LEN;
+  w->max_held = max_held;
+  w->crowded_from = turn < max_held / 2 ? max_held / 2 - turn : 0;
+}
+
 static bool worker_init(struct worker *w) {
   pthread_mutex_init(&w->mail_lock, NULL);
   w->mail_tail = &w->mail_head;
@@ -237,12 +249,14 @@ static bool worker_init(struct worker *w) {
          worker_init_images(w);
 }
 
-struct worker *worker_new(struct host *host, unsigned index) {
+struct worker *worker_new(struct host *host, unsigned index,
+                          uint64_t max_held) {
   struct worker *w = calloc(1, sizeof *w);
   if (!w)
     return NULL;
   w->host = host;
   w->index = index;
+  worker_limit_held(w, max_held);
   if (!worker_init(w)) {
     worker_free(w);
     return NULL;

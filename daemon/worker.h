@@ -8,11 +8,21 @@
  *   W2  n_waiting counts the requests that another thread will post back; the
  *       worker does not end before they have come.
  *   W3  `fetching` is the sum over its connections, orphans included, of the
- *       bytes being fetched, and over its lenses as well. */
+ *       bytes being fetched, and over its lenses as well.
+ *   W4  `held` is the sum of what its connections hold of memory outside the
+ *       cache: input that was not looked at, answers that were not taken,
+ *       requests that wait (orphans included), and the images they opened.  It
+ *       is never more than `max_held`: what would go over it is not kept, and a
+ *       connection that cannot go on without is ended.
+ *   W5  In the upper half of that the worker is crowded.  Then a connection
+ *       takes in little at a time, and nothing at all is produced for one whose
+ *       socket has no room for it: see conn_has_room(). */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
+#include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -59,7 +69,7 @@ struct worker {
   uint64_t n_events; /* of sockets and the mailbox, not of timers */
   struct event wake;
   struct conn *conns;
-  unsigned n_turns; /* of all lenses: requests that may not fetch yet */
+  unsigned n_turns;    /* of all lenses: requests that may not fetch yet */
   struct lens *lenses; /* one for each image */
   struct image_mail {
     struct mail mail;
@@ -76,6 +86,8 @@ struct worker {
   struct event attach_tick; /* while there are some */
   uint64_t attach_collected_ms;
   uint64_t fetching;
+  _Atomic uint64_t held; /* relaxed: others read it as a statistic; see W4 */
+  uint64_t max_held, crowded_from;
   unsigned n_waiting;
   unsigned n_invalidations; /* under way, orphans' included */
 
@@ -94,7 +106,7 @@ struct worker {
   bool told_drained;
 };
 
-struct worker *worker_new(struct host *host, unsigned index);
+struct worker *worker_new(struct host *host, unsigned index, uint64_t max_held);
 
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);
@@ -115,6 +127,33 @@ void worker_join(struct worker *w);
 
 /* The thread has ended, or never began.  NULL is fine. */
 void worker_free(struct worker *w);
+
+/* ---- Memory that connections hold (W4), on the worker's thread ----------- */
+
+static inline uint64_t worker_held(const struct worker *w) {
+  return atomic_load_explicit(&w->held, memory_order_relaxed);
+}
+
+/* False: it would be too much, and nothing is counted. */
+static inline bool worker_hold(struct worker *w, uint64_t len) {
+  uint64_t held = worker_held(w);
+  if (len > w->max_held - held)
+    return false;
+  atomic_store_explicit(&w->held, held + len, memory_order_relaxed);
+  return true;
+}
+
+static inline void worker_unhold(struct worker *w, uint64_t len) {
+  uint64_t held = worker_held(w);
+  assert(len <= held);
+  atomic_store_explicit(&w->held, held - len, memory_order_relaxed);
+}
+
+/* Whether what a connection may leave behind in a turn could reach into the
+ * upper half (W5). */
+static inline bool worker_is_crowded(const struct worker *w) {
+  return worker_held(w) >= w->crowded_from;
+}
 
 /* ---- For conn.c, on the worker's thread ---------------------------------- */
 

@@ -725,6 +725,44 @@ TEST_F(AttachTest, WhatCouldNotStayComesAsBytes) {
   pin_page_unmap(table);
 }
 
+// A page that is longer than a socket holds comes in parts, all of them bytes.
+TEST_F(AttachTest, ALongPageThatCouldNotStayComesAsBytesToItsEnd) {
+  constexpr uint64_t kLongPage = 2 << 20;
+  FakeSource disk(2 * kLongPage);
+  options_.page_size = kLongPage;
+  options_.cache_size = 8ull << 30; // an eighth has room for all slots
+  server_ = std::make_unique<TestServer>(
+      std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk}},
+      options_);
+  WireClient client = server_->Unix(), other = server_->Unix();
+  uint32_t image = image_ = client.Start().image;
+  other.Start();
+  pin_page *table = AttachTable(&client);
+  ASSERT_NE(table, nullptr);
+  disk.ShutGate();
+  client.SendRead(7, image, {{0, 2 * kLongPage}}, 0, true);
+  disk.AwaitReadsAtGate(1);
+  other.SendInvalidate(9, image, 0, kLongPage); // drops what comes in
+  EXPECT_TRUE(other.ReceiveAnswer().is_done());
+  disk.OpenGate();
+  uint64_t n_bytes = 0, n_resident = 0;
+  std::vector<uint8_t> bytes;
+  for (bool last = false; !last;) {
+    Frame piece = client.ReceiveAnswer();
+    ASSERT_TRUE(piece.is_data()) << piece.message;
+    EXPECT_EQ(piece.offset, n_bytes + n_resident);
+    bytes.insert(bytes.end(), piece.payload.begin(), piece.payload.end());
+    n_bytes += piece.payload.size();
+    n_resident += piece.resident;
+    last = piece.last;
+  }
+  EXPECT_EQ(n_bytes, kLongPage);
+  EXPECT_EQ(n_resident, kLongPage);
+  EXPECT_EQ(bytes, FakeSource::Bytes(0, kLongPage));
+  pin_page_unmap(table);
+  server_.reset(); // before its source
+}
+
 TEST_F(AttachTest, InPlaceIsForThoseWhoAttached) {
   Serve();
   WireClient client = server_->Unix();

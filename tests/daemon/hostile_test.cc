@@ -334,8 +334,21 @@ TEST_F(HostileTest, WhoDoesNotCloseAfterAnErrorIsClosed) {
 
 // ---- A peer that does not read ----------------------------------------------
 
-class UnreadTest : public HostileTest {
+// With memory to keep answers in, and without ("crowded").
+class UnreadTest : public HostileTest,
+                   public testing::WithParamInterface<bool> {
 protected:
+  UnreadTest() {
+    options_.cache_size = 256 << 20; // mostly unused
+    if (GetParam())
+      options_.limit.max_held = 0;
+  }
+
+  static size_t Allocated() {
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  }
+
   // Asks for far more than a socket holds, and reads nothing.
   void AskForMuch(WireClient *client) {
     client->Start();
@@ -344,7 +357,7 @@ protected:
   }
 };
 
-TEST_F(UnreadTest, ItIsClosedAfterAWhile) {
+TEST_P(UnreadTest, ItIsClosedAfterAWhile) {
   options_.limit.unread_timeout_ms = 100;
   Serve();
   for (bool tcp : {false, true}) {
@@ -359,10 +372,10 @@ TEST_F(UnreadTest, ItIsClosedAfterAWhile) {
   }
 }
 
-TEST_F(UnreadTest, ItsMemoryIsBoundedAndOthersAreServedMeanwhile) {
+TEST_P(UnreadTest, ItsMemoryIsBoundedAndOthersAreServedMeanwhile) {
   Serve();
   EXPECT_EQ(good_->Read(image_, 0, kSize).status, 0); // all is resident
-  size_t before = mallinfo2().uordblks;
+  size_t before = Allocated();
   std::vector<WireClient> clients;
   for (int i = 0; i < 8; i++) {
     clients.push_back(server_->Unix());
@@ -371,10 +384,97 @@ TEST_F(UnreadTest, ItsMemoryIsBoundedAndOthersAreServedMeanwhile) {
   for (int i = 0; i < 100; i++)
     ASSERT_EQ(good_->Read(image_, 5, 100).bytes, FakeSource::Bytes(5, 100));
   // 2 GiB were asked for.
-  EXPECT_LT(mallinfo2().uordblks, before + (16u << 20));
+  EXPECT_LT(Allocated(), before + (16u << 20));
 }
 
-TEST_F(UnreadTest, ItDoesNotKeepWhatIsFetchedForIt) {
+// A peer that does not read, and one that sends half a message: many of them.
+
+TEST_P(UnreadTest, ManyHoldNoMoreThanFew) {
+  options_.limit.max_held = GetParam() ? 0 : 8 << 20;
+  options_.limit.unread_timeout_ms = 600000; // the last is read at the end
+  options_.n_workers = 1;
+  const uint64_t most = GetParam() ? 512 << 10 : 8 << 20;
+  Serve();
+  EXPECT_EQ(good_->Read(image_, 0, kSize).status, 0); // all is resident
+  size_t before = Allocated();
+  std::vector<WireClient> clients;
+  for (int i = 0; i < 200; i++) {
+    clients.push_back(server_->Unix());
+    AskForMuch(&clients.back());
+    pollfd p = {clients.back().fd(), POLLIN, 0};
+    ASSERT_EQ(poll(&p, 1, 30000), 1);
+    uint64_t held = good_->Stats()["connections_held"];
+    EXPECT_GT(held, 0u);
+    EXPECT_LE(held, most);
+  }
+  EXPECT_LT(Allocated(), before + most + (2u << 20));
+  // And each gets what it asked for, when it reads.
+  for (WireClient &client : clients)
+    for (uint64_t id = 100; id < 104; id++)
+      ASSERT_EQ(client.ReceiveRead(id).bytes, FakeSource::Bytes(0, kSize));
+}
+
+TEST_P(UnreadTest, WhatWasNotSentIsLookedUpAgain) {
+  options_.cache_size = 512 << 10; // and is not there any more
+  options_.page_size = GetParam() ? 2 << 20 : 4096;
+  options_.limit.max_held = 0;
+  Serve();
+  std::vector<WireClient> clients(8);
+  for (WireClient &client : clients) {
+    client = server_->Unix();
+    client.Start();
+    client.SendRead(7, image_, {{5, kSize - 10}, {1 << 20, 1 << 20}});
+    pollfd p = {client.fd(), POLLIN, 0};
+    ASSERT_EQ(poll(&p, 1, 30000), 1);
+  }
+  std::vector<uint8_t> expected = FakeSource::Bytes(5, kSize - 10);
+  std::vector<uint8_t> more = FakeSource::Bytes(1 << 20, 1 << 20);
+  expected.insert(expected.end(), more.begin(), more.end());
+  for (WireClient &client : clients)
+    EXPECT_EQ(client.ReceiveRead(7).bytes, expected);
+}
+
+TEST_P(UnreadTest, HalfMessagesHoldNoMoreThanFew) {
+  options_.limit.max_held = 0;
+  options_.n_workers = 1;
+  Serve();
+  std::vector<WireClient> clients(40);
+  std::vector<uint8_t> half = RawFrame(65000, 0, std::vector<uint8_t>(60000));
+  for (WireClient &client : clients) {
+    client = server_->Unix();
+    client.Start();
+    client.SendRaw(half);
+    EXPECT_LE(good_->Stats()["connections_held"], 512u << 10);
+  }
+  while (good_->Stats()["connections"] == 41) // until some are closed for it
+    ;
+  EXPECT_LE(good_->Stats()["connections_held"], 512u << 10);
+  // One that asks for what fits into little is served.
+  EXPECT_EQ(good_->Read(image_, 5, 100).bytes, FakeSource::Bytes(5, 100));
+  clients.clear();
+  while (good_->Stats()["connections_held"] > 512) // its own, that is open
+    ;
+  ExpectOthersAreServed();
+}
+
+TEST_P(UnreadTest, APeerThatHasAllItAskedForMayLeaveItUnread) {
+  options_.limit.unread_timeout_ms = 20;
+  options_.limit.handshake_timeout_ms = 50;
+  Serve();
+  good_->SendWarm(9, image_, {{0, kSize}});
+  EXPECT_TRUE(good_->ReceiveAnswer().is_done());
+  WireClient client = server_->Unix();
+  client.Start();
+  client.SendRead(7, image_, {{0, 96 << 10}}); // a socket holds that
+  for (int i = 0; i < 3; i++) {                // time goes by
+    WireClient silent = server_->Unix();
+    EXPECT_TRUE(silent.AwaitClose());
+  }
+  EXPECT_EQ(client.ReceiveRead(7).bytes, FakeSource::Bytes(0, 96 << 10));
+  EXPECT_EQ(client.Read(image_, 5, 100).bytes, FakeSource::Bytes(5, 100));
+}
+
+TEST_P(UnreadTest, ItDoesNotKeepWhatIsFetchedForIt) {
   options_.cache_size = 256 << 10; // nothing stays for long
   options_.limit.max_worker_fetch = 1 << 20;
   options_.n_workers = 1;
@@ -423,7 +523,7 @@ protected:
   }
 };
 
-TEST_F(UntakenTest, DoneWaitsUntilTheNoticeIsInItsSocket) {
+TEST_P(UntakenTest, DoneWaitsUntilTheNoticeIsInItsSocket) {
   Serve();
   WireClient client = Blocked();
   SendInvalidates(good_.get(), 1);
@@ -435,7 +535,7 @@ TEST_F(UntakenTest, DoneWaitsUntilTheNoticeIsInItsSocket) {
   EXPECT_EQ(client.notices().size(), 1u);
 }
 
-TEST_F(UntakenTest, NoticesForItDoNotPileUp) {
+TEST_P(UntakenTest, NoticesForItDoNotPileUp) {
   options_.limit.max_conn_invalidations = 200;
   options_.limit.max_worker_invalidations = 200;
   Serve();
@@ -450,7 +550,7 @@ TEST_F(UntakenTest, NoticesForItDoNotPileUp) {
     EXPECT_TRUE(good_->Receive().is_done());
 }
 
-TEST_F(UntakenTest, ItIsClosedAndWhoInvalidatesGoesOn) {
+TEST_P(UntakenTest, ItIsClosedAndWhoInvalidatesGoesOn) {
   options_.limit.notice_timeout_ms = 50;
   Serve();
   WireClient client = Blocked();
@@ -461,7 +561,7 @@ TEST_F(UntakenTest, ItIsClosedAndWhoInvalidatesGoesOn) {
   ExpectOthersAreServed();
 }
 
-TEST_F(UntakenTest, InvalidationsThatWaitAreSoManyAndNoMore) {
+TEST_P(UntakenTest, InvalidationsThatWaitAreSoManyAndNoMore) {
   options_.limit.max_worker_invalidations = 10;
   Serve();
   WireClient client = Blocked();
@@ -489,7 +589,7 @@ TEST_F(UntakenTest, InvalidationsThatWaitAreSoManyAndNoMore) {
   EXPECT_TRUE(third.ReceiveAnswer().is_done());
 }
 
-TEST_F(UntakenTest, AStopDoesNotWaitForIt) {
+TEST_P(UntakenTest, AStopDoesNotWaitForIt) {
   options_.limit.stop_timeout_ms = 50;
   Serve();
   WireClient client = Blocked();
@@ -499,7 +599,7 @@ TEST_F(UntakenTest, AStopDoesNotWaitForIt) {
   server_->AwaitStop();
 }
 
-TEST_F(UntakenTest, TheClockOfHalfAMessageStandsStillMeanwhile) {
+TEST_P(UntakenTest, TheClockOfHalfAMessageStandsStillMeanwhile) {
   options_.limit.partial_timeout_ms = 1000;
   options_.limit.handshake_timeout_ms = 1500;
   Serve();
@@ -515,6 +615,9 @@ TEST_F(UntakenTest, TheClockOfHalfAMessageStandsStillMeanwhile) {
   EXPECT_EQ(client.ReceiveRead(7).bytes, FakeSource::Bytes(0, kSize));
   EXPECT_EQ(client.ReceiveAnswer().status, WIRE_E_TIMEOUT);
 }
+
+INSTANTIATE_TEST_SUITE_P(, UnreadTest, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(, UntakenTest, testing::Bool());
 
 TEST_F(HostileTest, AnErrorThatQuotesThePeerIsAscii) {
   Serve();
