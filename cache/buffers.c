@@ -54,13 +54,15 @@ void buffers_put(struct buffers *b, uint8_t *bytes) {
     __atomic_fetch_or(&b->free, 1u << at / BUFFER_LEN, __ATOMIC_RELEASE);
 }
 
-void buffers_trim(struct buffers *b) {
+bool buffers_trim(struct buffers *b) {
   uint32_t all = ALL_FREE;
-  if (!b->region || __atomic_exchange_n(&b->was_used, false, __ATOMIC_RELAXED))
-    return;
-  if (!__atomic_compare_exchange_n(&b->free, &all, 0, false, __ATOMIC_ACQUIRE,
+  if (!b->region)
+    return false;
+  if (__atomic_exchange_n(&b->was_used, false, __ATOMIC_RELAXED) ||
+      !__atomic_compare_exchange_n(&b->free, &all, 0, false, __ATOMIC_ACQUIRE,
                                    __ATOMIC_RELAXED))
-    return;
+    return true;
   madvise(b->region, BUFFERS_LEN, MADV_DONTNEED);
   __atomic_store_n(&b->free, ALL_FREE, __ATOMIC_RELEASE);
+  return false;
 }

@@ -37,8 +37,9 @@ uint8_t *buffers_get(struct buffers *b, size_t len);
 void buffers_put(struct buffers *b, uint8_t *bytes); /* NULL is fine */
 
 /* Once in a while: gives the memory back if nobody has used it since the last
- * time, and nobody has a buffer. */
-void buffers_trim(struct buffers *b);
+ * time, and nobody has a buffer.  True: it was used, so it is to be called
+ * again. */
+bool buffers_trim(struct buffers *b);
 
 #ifdef __cplusplus
 }

@@ -1,45 +1,101 @@
 /* Evicting: letting pages go, for space or because they are stale.
  *
- * Every page goes the same way, a batch at a time:
+ * Every page goes the same way, a batch at a time, over any number of mirrors:
  *
  *   1 under the lock: RESIDENT -> EVICTING, and out of the policy
  *   2 barrier_run(): every reader's pin is visible, or it sees EVICTING
- *   3 under the lock: read every pin of the mirror
+ *   3 under the lock: read every pin of the mirrors; a pinned page goes on to
+ *     RESIDENT, or, if it was invalidated, to STALE; wake the fetches that wait
  *   4 punch what is not pinned, neighbours together, under no lock
- *   5 under the lock: punched pages -> ABSENT, uncharged; pinned ones back to
- *     RESIDENT, unless they are stale; wake who waits for a verdict
+ *   5 under the lock: punched pages -> ABSENT, uncharged; wake again
  *
- * Between 1 and 5 the batch owns the words.  Never one barrier or one punch
- * for one page where there are more. */
+ * Between 1 and 5 the batch owns the states.  Never one barrier or one punch
+ * for one page where there are more.
+ *
+ * An invalidation and a batch may meet at a page: the invalidation finds it
+ * EVICTING and passes it by, so the batch must not restore it.  It looks in the
+ * mirror's log, for invalidations that were under way when it took the page or
+ * began later. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cache/barrier.h"
 #include "cache/page_cache_impl.h"
 
-#define JANITOR_MS 100
+/* Runs of stale pages of one mirror.  Pins hold them, and a pin is one run: so
+ * more than this are a client that moves its pins about. */
+#define MAX_STALE_RUNS 16384
+
+/* ---- Stale pages --------------------------------------------------------- */
+
+/* False: there is no memory for it. */
+static bool stale_add_locked(struct mirror *m, uint64_t page) {
+  struct page_run *last = m->n_stale ? &m->stale[m->n_stale - 1] : NULL;
+  if (last && last->first + last->count == page) {
+    last->count++;
+    return true;
+  }
+  if (m->n_stale == m->max_stale) {
+    size_t n = m->max_stale ? 2 * m->max_stale : 16;
+    struct page_run *grown =
+        n > MAX_STALE_RUNS ? NULL : realloc(m->stale, n * sizeof *grown);
+    if (!grown)
+      return false;
+    m->stale = grown;
+    m->max_stale = n;
+  }
+  m->stale[m->n_stale++] = (struct page_run){.first = page, .count = 1};
+  return true;
+}
+
+/* Takes up to `most` pages off the end of the runs. */
+static struct page_run stale_take_locked(struct mirror *m, uint64_t most) {
+  struct page_run *last = &m->stale[m->n_stale - 1], run = *last;
+  if (run.count > most) {
+    last->count -= most;
+    run = (struct page_run){last->first + last->count, most};
+  } else {
+    m->n_stale--;
+  }
+  return run;
+}
 
 /* ---- One batch ----------------------------------------------------------- */
 
 struct victim {
+  struct mirror *mirror; /* referenced */
   uint64_t page;
-  bool pinned;  /* the last scan found a pin on it */
-  bool punched; /* final */
+  uint64_t mark; /* of the mirror's log, when the page was taken */
+  bool pinned;
 };
 
-/* Victims of one mirror, by ascending page. */
+/* Victims by mirror, and by ascending page. */
 struct batch {
-  struct mirror *mirror; /* referenced */
-  uint64_t n_drops;      /* of the cache when they were picked */
+  bool from_policy; /* which has to be told what became of them */
+  bool is_drop;     /* they are invalidated: a pinned one is STALE */
   size_t n;
   struct victim victims[EVICT_MAX_BATCH];
 };
 
-static size_t first_from(const struct batch *b, uint64_t page) {
-  size_t lo = 0, hi = b->n;
+static void batch_add_locked(struct batch *b, struct mirror *m, uint64_t page) {
+  m->evicting++;
+  b->victims[b->n++] = (struct victim){
+      .mirror = mirror_ref(m), .page = page, .mark = mirror_mark(m)};
+}
+
+/* The end of the victims that share the mirror of number `i`. */
+static size_t end_of_mirror(const struct batch *b, size_t i) {
+  size_t end = i;
+  while (end < b->n && b->victims[end].mirror == b->victims[i].mirror)
+    end++;
+  return end;
+}
+
+/* The first victim in [lo, hi) from `page` on. */
+static size_t first_from(const struct batch *b, size_t lo, size_t hi,
+                         uint64_t page) {
   while (lo < hi) {
     size_t mid = (lo + hi) / 2;
     if (b->victims[mid].page < page)
@@ -50,90 +106,127 @@ static size_t first_from(const struct batch *b, uint64_t page) {
   return lo;
 }
 
-/* Marks what one pin word holds.  The word is hostile: a client wrote it. */
-static void scan_pin(struct batch *b, uint64_t word, uint32_t capacity) {
+/* Marks what one pin holds.  The word is hostile: a client wrote it. */
+static void scan_pin(struct batch *b, size_t lo, size_t hi, uint64_t word,
+                     uint32_t capacity) {
   uint64_t first = pin_first(word);
   uint32_t count = pin_count(word);
   if (count == 0 || count > capacity)
     return;
-  for (size_t i = first_from(b, first);
-       i < b->n && b->victims[i].page - first < count; i++)
+  for (size_t i = first_from(b, lo, hi, first);
+       i < hi && b->victims[i].page - first < count; i++)
     b->victims[i].pinned = true;
 }
 
 static void scan_pins_locked(struct batch *b) {
-  for (struct pin_table *t = b->mirror->tables; t; t = t->next)
-    for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
-      /* Acquire: pairs with pin_clear() and with the store of a pin. */
-      uint64_t word = __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE);
-      if (word)
-        scan_pin(b, word, pin_capacity(t, i));
-    }
-}
-
-static bool to_punch(const struct victim *v) {
-  return !v->pinned && !v->punched;
-}
-
-static void punch_unpinned(struct batch *b) {
-  for (size_t i = 0; i < b->n;) {
-    size_t j = i;
-    while (j < b->n && to_punch(&b->victims[j]) &&
-           b->victims[j].page == b->victims[i].page + (j - i))
-      b->victims[j++].punched = true;
-    if (j > i)
-      mirror_punch(b->mirror, b->victims[i].page, j - i);
-    i = j > i ? j : i + 1;
+  for (size_t lo = 0, hi; lo < b->n; lo = hi) {
+    hi = end_of_mirror(b, lo);
+    for (struct pin_table *t = b->victims[lo].mirror->tables; t; t = t->next)
+      for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
+        /* Acquire: pairs with pin_clear() and with the store of a pin. */
+        uint64_t word = __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE);
+        if (word)
+          scan_pin(b, lo, hi, word, pin_capacity(t, i));
+      }
   }
 }
 
-static void uncharge_locked(struct page_cache *pc, struct mirror *m,
-                            uint64_t len) {
-  assert(m->charged_pages >= len && pc->used >= len);
-  m->charged_pages -= len;
-  pc->used -= len;
+/* Step 3 for one page that is pinned.  False: its mirror must be retired. */
+static bool settle_pinned_locked(const struct batch *b,
+                                 const struct victim *v) {
+  struct mirror *m = v->mirror;
+  struct page_cache *pc = m->cache;
+  m->evicting--;
+  bool is_over = mirror_is_retired(m);
+  bool is_stale =
+      is_over || b->is_drop || mirror_dropped_since(m, v->mark, v->page, 1);
+  if (b->from_policy && is_stale)
+    policy_gone(&pc->policy);
+  if (is_over)
+    return true;
+  if (is_stale && !stale_add_locked(m, v->page))
+    return false;
+  if (!is_stale)
+    policy_restore(&pc->policy, policy_key(m->id, v->page));
+  bool moved = states_move_locked(m, v->page, PAGE_EVICTING,
+                                  is_stale ? PAGE_STALE : PAGE_RESIDENT);
+  assert(moved);
+  return moved;
 }
 
-/* What becomes of a victim that is pinned. */
-enum pinned_fate { PINNED_RESTORE, PINNED_STAY };
+/* Step 3.  Stores a mirror that has to be retired: any of them. */
+static void settle_all_pinned_locked(struct batch *b, struct mirror **broken) {
+  for (size_t i = 0; i < b->n; i++)
+    if (b->victims[i].pinned && !settle_pinned_locked(b, &b->victims[i]))
+      *broken = b->victims[i].mirror;
+}
 
-/* Step 5.  Returns how many are pinned. */
-static size_t settle_locked(struct page_cache *pc, struct batch *b,
-                            enum pinned_fate fate) {
-  struct mirror *m = b->mirror;
-  size_t n_pinned = 0;
+/* Step 4. */
+static void punch_unpinned(const struct batch *b) {
+  const struct victim *v = b->victims;
+  for (size_t i = 0, n; i < b->n; i += n) {
+    for (n = 0; i + n < b->n && !v[i + n].pinned &&
+                v[i + n].mirror == v[i].mirror &&
+                v[i + n].page == v[i].page + n;)
+      n++;
+    if (n > 0)
+      mirror_punch(v[i].mirror, v[i].page, n);
+    else
+      n = 1;
+  }
+}
+
+/* Step 5. */
+static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
   for (size_t i = 0; i < b->n; i++) {
-    uint64_t page = b->victims[i].page;
-    if (b->victims[i].punched) {
-      bool moved = residency_move(&m->words[page], PAGE_EVICTING, PAGE_ABSENT);
-      assert(moved);
-      (void)moved;
+    const struct victim *v = &b->victims[i];
+    if (v->pinned)
       continue;
-    }
-    n_pinned++;
-    if (fate == PINNED_RESTORE)
-      residency_move(&m->words[page], PAGE_EVICTING, PAGE_RESIDENT);
+    bool moved =
+        states_move_locked(v->mirror, v->page, PAGE_EVICTING, PAGE_ABSENT);
+    assert(moved);
+    (void)moved;
+    if (!v->mirror->states_gone) /* else the reclaimer does it */
+      budget_uncharge_pages_locked(v->mirror, mirror_page_size(v->mirror));
+    v->mirror->evicting--;
+    if (b->from_policy)
+      policy_gone(&pc->policy);
+    pc->stats.n_evicted_pages++;
   }
-  uint64_t n_gone = b->n - n_pinned;
-  uncharge_locked(pc, m, n_gone << m->page_shift);
-  m->evicting -= b->n;
-  pc->stats.n_evicted_pages += n_gone;
-  pc->stats.n_batches++;
-  return n_pinned;
 }
 
-/* Steps 2 to 4, for what is not punched yet. */
-static void judge(struct page_cache *pc, struct batch *b) {
-  /* Without a barrier nobody knows what is pinned: nothing is punched. */
-  bool is_seen = barrier_run();
+static struct fetch *settle_locked(struct page_cache *pc, struct batch *b,
+                                   bool is_seen, struct mirror **broken) {
+  pc->stats.n_batches++;
+  /* Without a barrier nothing is known of the pins: all count as pinned. */
   for (size_t i = 0; i < b->n; i++)
     b->victims[i].pinned = !is_seen;
-  if (!is_seen)
-    return;
+  if (is_seen)
+    scan_pins_locked(b);
+  settle_all_pinned_locked(b, broken);
+  return verdicts_take_locked(pc);
+}
+
+/* Steps 2 to 5.  False: an invalidated page could not be made STALE; its image
+ * has a new epoch now. */
+static bool run_batch(struct page_cache *pc, struct batch *b) {
+  struct mirror *broken = NULL;
+  bool is_seen = barrier_run();
   pthread_mutex_lock(&pc->lock);
-  scan_pins_locked(b);
+  struct fetch *woken = settle_locked(pc, b, is_seen, &broken);
   pthread_mutex_unlock(&pc->lock);
+  fetches_done(woken);
   punch_unpinned(b);
+  pthread_mutex_lock(&pc->lock);
+  settle_gone_locked(pc, b);
+  woken = verdicts_take_locked(pc);
+  pthread_mutex_unlock(&pc->lock);
+  fetches_done(woken);
+  if (broken)
+    image_renew(broken->image, broken);
+  for (size_t i = 0; i < b->n; i++)
+    mirror_unref(b->victims[i].mirror);
+  return !broken;
 }
 
 /* ---- For space ----------------------------------------------------------- */
@@ -153,281 +246,106 @@ static int compare_keys(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-/* Tells the policy what became of its victims. */
-static void settle_policy_locked(struct page_cache *pc, const struct batch *b,
-                                 enum pinned_fate fate) {
-  for (size_t i = 0; i < b->n; i++)
-    if (!b->victims[i].punched && fate == PINNED_RESTORE)
-      policy_restore(&pc->policy,
-                     policy_key(b->mirror->id, b->victims[i].page));
-    else
-      policy_gone(&pc->policy);
-}
-
-static bool any_pinned(const struct batch *b) {
-  for (size_t i = 0; i < b->n; i++)
-    if (!b->victims[i].punched)
-      return true;
-  return false;
-}
-
-/* Evicts one mirror's share of a batch: steps 2 to 5. */
-static void evict_batch(struct page_cache *pc, struct batch *b) {
-  struct mirror *m = b->mirror;
-  judge(pc, b);
-  pthread_mutex_lock(&pc->lock);
-  /* A pinned page that was invalidated since it was picked must not come back:
-   * then the image needs a new epoch, as image_invalidate() would give it. */
-  while (any_pinned(b) && m->dropped > b->n_drops && !mirror_is_retired(m) &&
-         !m->abandoned) {
-    pthread_mutex_unlock(&pc->lock);
-    image_renew(m->image, m);
-    pthread_mutex_lock(&pc->lock);
-  }
-  bool is_over = mirror_is_retired(m) || m->abandoned;
-  enum pinned_fate fate = is_over ? PINNED_STAY : PINNED_RESTORE;
-  settle_policy_locked(pc, b, fate);
-  settle_locked(pc, b, fate);
-  struct fetch *woken = verdicts_take_locked(pc);
-  pthread_mutex_unlock(&pc->lock);
-  fetches_done(woken);
-}
-
-/* Step 1: takes victims until they make up `want` bytes, and moves their
- * words.  `keys` come out sorted, each with a reference to its mirror. */
-static size_t pick_locked(struct page_cache *pc, uint64_t want,
-                          uint64_t *keys) {
-  size_t n = 0;
+/* Picks victims until they make up `want` bytes. */
+static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
+                               uint64_t *keys) {
+  unsigned chances = POLICY_SECOND_CHANCES;
   uint64_t got = 0;
+  size_t n = 0;
   while (got < want && n < EVICT_MAX_BATCH) {
     size_t more = policy_pick(&pc->policy, 1, keys + n, EVICT_MAX_BATCH - n,
-                              page_used, pc);
+                              &chances, page_used, pc);
     if (!more)
       break;
-    for (size_t i = n; i < n + more; i++) {
-      struct mirror *m = mirror_ref(pc->mirrors[policy_key_mirror(keys[i])]);
-      bool moved = residency_move(&m->words[policy_key_page(keys[i])],
-                                  PAGE_RESIDENT, PAGE_EVICTING);
-      assert(moved); /* C1 */
-      (void)moved;
-      m->evicting++;
-      got += mirror_page_size(m);
-    }
+    for (size_t i = n; i < n + more; i++)
+      got += mirror_page_size(pc->mirrors[policy_key_mirror(keys[i])]);
     n += more;
   }
-  qsort(keys, n, sizeof *keys, compare_keys);
   return n;
 }
 
-/* Tries to evict about `want` bytes; returns how many pages it looked at, some
- * of which may have turned out to be pinned. */
-static size_t evict(struct page_cache *pc, uint64_t want) {
+/* Step 1. */
+static void pick_locked(struct page_cache *pc, uint64_t want, struct batch *b) {
   uint64_t keys[EVICT_MAX_BATCH];
-  struct batch b;
-  pthread_mutex_lock(&pc->lock);
-  size_t n = pick_locked(pc, want, keys);
-  b.n_drops = pc->n_drops; /* now: the lock is let go between mirrors */
-  for (size_t i = 0; i < n;) {
-    b.mirror = pc->mirrors[policy_key_mirror(keys[i])];
-    b.n = 0;
-    for (; i < n && policy_key_mirror(keys[i]) == b.mirror->id; i++)
-      b.victims[b.n++] = (struct victim){.page = policy_key_page(keys[i])};
-    pthread_mutex_unlock(&pc->lock);
-    evict_batch(pc, &b);
-    for (size_t k = 0; k < b.n; k++)
-      mirror_unref(b.mirror);
-    pthread_mutex_lock(&pc->lock);
+  size_t n = pick_keys_locked(pc, want, keys);
+  qsort(keys, n, sizeof *keys, compare_keys);
+  for (size_t i = 0; i < n; i++) {
+    struct mirror *m = pc->mirrors[policy_key_mirror(keys[i])];
+    uint64_t page = policy_key_page(keys[i]);
+    bool moved = states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
+    assert(moved); /* C1 */
+    (void)moved;
+    batch_add_locked(b, m, page);
   }
+}
+
+size_t evict(struct page_cache *pc, uint64_t want) {
+  struct batch b = {.from_policy = true};
+  pthread_mutex_lock(&pc->lock);
+  pick_locked(pc, want, &b);
   pthread_mutex_unlock(&pc->lock);
-  return n;
+  if (b.n > 0)
+    run_batch(pc, &b);
+  return b.n;
 }
 
 /* ---- Because they are stale ---------------------------------------------- */
 
-/* Step 1 for a range: the RESIDENT pages from `*next` on, as many as fit. */
-static void pick_range_locked(struct page_cache *pc, struct batch *b,
-                              uint64_t *next, uint64_t end) {
-  struct mirror *m = b->mirror;
-  b->n = 0;
-  /* With the look, not before it: a batch that owns one of these words was
-   * picked earlier, and must not restore it any more. */
-  m->dropped = ++pc->n_drops;
-  /* Bounds the time under the lock. */
-  uint64_t stop = *next + 16384;
-  while (*next < end && *next < stop && b->n < EVICT_MAX_BATCH) {
-    if (*next % 4096 == 0)
-      *next = mirror_next_words(m, *next);
-    uint64_t page = *next;
-    if (page >= end)
-      break;
-    ++*next;
-    if (!residency_move(&m->words[page], PAGE_RESIDENT, PAGE_EVICTING))
+/* Blocks of states to pass by under one hold of the lock. */
+#define LOOK_BLOCKS 4096
+
+/* Step 1 for a range: the RESIDENT pages from `*next` on, as many as fit, of
+ * one block of states. */
+static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
+                              uint64_t end) {
+  uint64_t page = states_next_live_locked(m, *next, LOOK_BLOCKS);
+  uint64_t stop = (page / STATES_PER_BLOCK + 1) * STATES_PER_BLOCK;
+  if (stop > end)
+    stop = end;
+  for (; page < stop && b->n < EVICT_MAX_BATCH; page++) {
+    if (residency_look(&m->words[page]) != PAGE_RESIDENT)
       continue;
-    policy_remove(&pc->policy, policy_key(m->id, page));
-    m->evicting++;
-    b->victims[b->n++] = (struct victim){.page = page};
+    states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
+    policy_remove(&m->cache->policy, policy_key(m->id, page));
+    batch_add_locked(b, m, page);
   }
+  *next = page;
 }
 
-uint64_t evict_range(struct page_cache *pc, struct mirror *m, uint64_t first,
-                     uint64_t count) {
-  struct batch b = {.mirror = m};
-  uint64_t n_pinned = 0;
+bool evict_range(struct mirror *m, uint64_t first, uint64_t count) {
+  struct page_cache *pc = m->cache;
   uint64_t end = first + count;
   for (uint64_t next = first; next < end;) {
+    struct batch b = {.is_drop = true};
     pthread_mutex_lock(&pc->lock);
-    pick_range_locked(pc, &b, &next, end);
+    pick_range_locked(m, &b, &next, end);
     pthread_mutex_unlock(&pc->lock);
-    if (!b.n)
-      continue;
-    judge(pc, &b);
-    pthread_mutex_lock(&pc->lock);
-    n_pinned += settle_locked(pc, &b, PINNED_STAY);
-    struct fetch *woken = verdicts_take_locked(pc);
-    pthread_mutex_unlock(&pc->lock);
-    fetches_done(woken);
+    if (b.n > 0 && !run_batch(pc, &b))
+      return false;
   }
-  return n_pinned;
+  return true;
 }
 
-void evict_unpinned(struct mirror *m, uint64_t first, uint64_t count) {
-  struct batch b = {.mirror = m};
-  for (uint64_t page = first; page < first + count;) {
-    for (b.n = 0; b.n < EVICT_MAX_BATCH && page < first + count; page++)
-      b.victims[b.n++] = (struct victim){.page = page};
-    judge(m->cache, &b);
-  }
+static int compare_pages(const void *a, const void *b) {
+  uint64_t x = ((const struct victim *)a)->page;
+  uint64_t y = ((const struct victim *)b)->page;
+  return x < y ? -1 : x > y;
 }
 
-/* ---- The budget ---------------------------------------------------------- */
-
-/* Bytes that fills may use up before the kernel is asked again. */
-#define META_CREDIT_MOST (1u << 20)
-
-/* Words and touched bytes are sparse and grow when they are read, so what they
- * take is asked of the kernel.  Some is charged beforehand, a sixteenth of the
- * budget for all mirrors together: then the sum does not creep over the budget
- * between two looks. */
-static void charge_meta_locked(struct page_cache *pc, struct mirror *m) {
-  uint64_t advance = pc->budget / META_SHARE / pc->n_live_mirrors;
-  uint64_t charge = mirror_meta_bytes(m) + advance;
-  if (charge > mirror_meta_len(m))
-    charge = mirror_meta_len(m);
-  pc->used += charge - m->charged_meta;
-  m->charged_meta = charge;
-  /* The other half is for readers, who make words grow as well. */
-  m->meta_credit =
-      advance / 2 < META_CREDIT_MOST ? advance / 2 : META_CREDIT_MOST;
-}
-
-/* Before a fill, which makes no more than two pages of words and two of touched
- * bytes: asks the kernel when what was charged beforehand may be used up. */
-static void charge_fill_meta_locked(struct page_cache *pc, struct mirror *m) {
-  const uint64_t most = 4 * MIRROR_WORDS_PAGE;
-  if (m->meta_credit >= most)
-    m->meta_credit -= most;
-  else
-    charge_meta_locked(pc, m);
-}
-
-void budget_recharge(struct mirror *m) {
-  pthread_mutex_lock(&m->cache->lock);
-  charge_meta_locked(m->cache, m);
-  pthread_mutex_unlock(&m->cache->lock);
-}
-
-/* How much the evictor keeps free, and from where on it starts. */
-static uint64_t high_free(const struct page_cache *pc) {
-  uint64_t most = 8 << 20;
-  return pc->budget / 32 < most ? pc->budget / 32 : most;
-}
-
-static bool wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
-  return pc->used + free_len > pc->budget && policy_len(&pc->policy) > 0;
-}
-
-/* How much is missing; 0: it is reserved. */
-static uint64_t reserve_or_miss(struct page_cache *pc, struct mirror *m,
-                                uint64_t len) {
+bool evict_stale(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  struct batch b = {.is_drop = true};
   pthread_mutex_lock(&pc->lock);
-  charge_fill_meta_locked(pc, m);
-  bool fits = pc->used + len <= pc->budget;
-  uint64_t over = fits ? 0 : pc->used + len - pc->budget;
-  if (fits)
-    pc->used += len;
-  if (pc->has_evictor && wants_room_locked(pc, high_free(pc) / 2))
-    pthread_cond_signal(&pc->wanted);
-  pthread_mutex_unlock(&pc->lock);
-  return over;
-}
-
-bool budget_try_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
-  return reserve_or_miss(pc, m, len) == 0;
-}
-
-bool budget_reserve(struct page_cache *pc, struct mirror *m, uint64_t len) {
-  if (len > pc->budget)
-    return false;
-  /* At least a group, so that a small cache too batches its barriers. */
-  uint64_t group = (uint64_t)POLICY_GROUP << m->page_shift;
-  uint64_t least = group <= pc->budget / 16 ? group : 0;
-  /* Others may take what we freed, and victims may be pinned: ask for more
-   * each time, and after a while do without. */
-  for (int tries = 0; tries < 8; tries++) {
-    uint64_t over = reserve_or_miss(pc, m, len);
-    if (!over)
-      return true;
-    if (!evict(pc, (over > least ? over : least) << tries) &&
-        !janitor_sweep_words(m))
-      return false; /* there is nothing left that could go */
-  }
-  return false;
-}
-
-void budget_release(struct page_cache *pc, uint64_t len) {
-  pthread_mutex_lock(&pc->lock);
-  assert(pc->used >= len);
-  pc->used -= len;
-  pthread_mutex_unlock(&pc->lock);
-}
-
-/* Evicts until there is room ahead of need.  The lock is held, but for the
- * evictions. */
-static void make_room_locked(struct page_cache *pc) {
-  while (!pc->stop && wants_room_locked(pc, high_free(pc))) {
-    uint64_t before = pc->used;
-    pthread_mutex_unlock(&pc->lock);
-    evict(pc, before + high_free(pc) - pc->budget);
-    pthread_mutex_lock(&pc->lock);
-    if (pc->used >= before)
-      break; /* pinned, or taken at once: the next miss asks again */
-  }
-}
-
-static struct timespec after_ms(long ms) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  t.tv_nsec += ms * 1000000;
-  t.tv_sec += t.tv_nsec / 1000000000;
-  t.tv_nsec %= 1000000000;
-  return t;
-}
-
-void *evictor_main(void *arg) {
-  struct page_cache *pc = arg;
-  pthread_mutex_lock(&pc->lock);
-  struct timespec next_round = after_ms(JANITOR_MS);
-  while (!pc->stop) {
-    int r = pthread_cond_timedwait(&pc->wanted, &pc->lock, &next_round);
-    make_room_locked(pc);
-    if (r != ETIMEDOUT)
-      continue;
-    pthread_mutex_unlock(&pc->lock);
-    janitor_round(pc);
-    buffers_trim(&pc->buffers);
-    next_round = after_ms(JANITOR_MS);
-    pthread_mutex_lock(&pc->lock);
+  while (m->n_stale > 0 && b.n < EVICT_MAX_BATCH && !mirror_is_retired(m)) {
+    struct page_run run = stale_take_locked(m, EVICT_MAX_BATCH - b.n);
+    for (uint64_t page = run.first; page < run.first + run.count; page++) {
+      states_move_locked(m, page, PAGE_STALE, PAGE_EVICTING);
+      batch_add_locked(&b, m, page);
+    }
   }
   pthread_mutex_unlock(&pc->lock);
-  return NULL;
+  qsort(b.victims, b.n, sizeof b.victims[0], compare_pages);
+  if (b.n > 0)
+    run_batch(pc, &b);
+  return b.n > 0;
 }

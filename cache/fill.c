@@ -3,8 +3,12 @@
  * A fill exists from the first miss on a run of pages until its outcome has
  * been handed to every waiter.  True whenever the cache's lock is free:
  *
- *   F1  At most one fill per page and mirror is in `fills` and `by_page`.
- *   F2  A fill in there owns its pages' words: they say FILLING.
+ *   F1  At most one fill per page and mirror is in `fills` and `by_page` that
+ *       is not stale.
+ *   F2  A fill in there that installs owns its pages' states: they say FILLING.
+ *       One that does not is for pages that cannot be resident now: they are
+ *       STALE, or there is no room for their states.  Its bytes go to the
+ *       fetches that wait.
  *   F3  A fetch link is on exactly one fill's list until that fill is done.
  *   F4  A fill's bytes are fixed once it is done, and live until the last
  *       fetch that links it: nobody depends on the pages staying resident.
@@ -40,9 +44,18 @@ static struct fill *find_locked(struct page_cache *pc, const struct mirror *m,
   return n ? n->fill : NULL;
 }
 
-/* Makes a fill of absent pages, and their owner.  NULL: no memory. */
+/* A fill that a fetch of the page may wait for. */
+static struct fill *joinable_locked(struct page_cache *pc,
+                                    const struct mirror *m, uint64_t page) {
+  struct fill *fill = find_locked(pc, m, page);
+  return fill && !fill->stale ? fill : NULL;
+}
+
+/* Makes a fill, which if it installs owns the pages, which are absent.  NULL:
+ * no memory. */
 static struct fill *begin_locked(struct page_cache *pc, struct mirror *m,
-                                 uint64_t first, uint32_t count) {
+                                 uint64_t first, uint32_t count,
+                                 bool installs) {
   struct fill *fill = calloc(1, sizeof *fill + count * sizeof *fill->nodes);
   if (!fill)
     return NULL;
@@ -50,9 +63,10 @@ static struct fill *begin_locked(struct page_cache *pc, struct mirror *m,
   fill->first = first;
   fill->count = count;
   fill->n_refs = 1;
+  fill->installs = installs;
   for (uint32_t i = 0; i < count; i++) {
-    bool moved =
-        residency_move(&m->words[first + i], PAGE_ABSENT, PAGE_FILLING);
+    bool moved = !installs ||
+                 states_move_locked(m, first + i, PAGE_ABSENT, PAGE_FILLING);
     assert(moved); /* only under the lock, and it was ABSENT */
     (void)moved;
     struct fill_node *n = &fill->nodes[i], **at = bucket(pc, m, first + i);
@@ -64,7 +78,10 @@ static struct fill *begin_locked(struct page_cache *pc, struct mirror *m,
   if (fill->next)
     fill->next->link = &fill->next;
   pc->fills = fill;
-  m->filling += (uint64_t)count << m->page_shift;
+  if (installs)
+    m->filling += (uint64_t)count << m->page_shift;
+  else
+    m->n_uncached++;
   pc->stats.n_fills++;
   return fill;
 }
@@ -80,7 +97,10 @@ static void leave_table_locked(struct page_cache *pc, struct fill *fill) {
   *fill->link = fill->next;
   if (fill->next)
     fill->next->link = fill->link;
-  fill->mirror->filling -= (uint64_t)fill->count << fill->mirror->page_shift;
+  if (fill->installs)
+    fill->mirror->filling -= (uint64_t)fill->count << fill->mirror->page_shift;
+  else
+    fill->mirror->n_uncached--;
 }
 
 /* Gives a reference back; true if it was the last: then fill_free(). */
@@ -145,13 +165,65 @@ static void wait_verdict_locked(struct page_cache *pc, struct fetch *f,
   f->n_pending++;
 }
 
-/* How many pages from `page` on are absent. */
-static uint32_t absent_run(const struct mirror *m, uint64_t page,
-                           uint64_t end) {
-  uint32_t n = 0;
-  while (page + n < end && residency_look(&m->words[page + n]) == PAGE_ABSENT)
+/* Joins a fill that reads the page but does not own it. */
+static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
+                                 uint64_t page) {
+  struct mirror *m = f->mirror;
+  struct fill *fill = m->n_uncached ? joinable_locked(pc, m, page) : NULL;
+  if (!fill)
+    return false;
+  link_locked(f, fill);
+  f->n_joined++;
+  pc->stats.n_joins++;
+  return true;
+}
+
+/* How many pages from `page` on are in the same state, have no fill, and may
+ * be begun together. */
+static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
+                           uint64_t page, uint64_t end, enum residency state) {
+  uint32_t n = 1;
+  while (page + n < end && residency_look(&m->words[page + n]) == state &&
+         !states_are_swept_locked(m, page + n) &&
+         !(m->n_uncached && joinable_locked(pc, m, page + n)))
     n++;
   return n;
+}
+
+/* Begins a fill for a run of pages that have none.  Returns how many they are;
+ * 0: no memory. */
+static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
+                                 uint64_t page, enum residency state,
+                                 struct fill **begun) {
+  struct mirror *m = f->mirror;
+  uint32_t n = run_locked(pc, m, page, f->first + f->count, state);
+  bool installs = state == PAGE_ABSENT && !m->is_pageless &&
+                  states_charge_locked(m, page, n);
+  struct fill *fill = begin_locked(pc, m, page, n, installs);
+  if (!fill)
+    return 0;
+  link_locked(f, fill);
+  f->n_missed += n;
+  *begun = fill;
+  return n;
+}
+
+/* A page whose state is owned: by a fill, which is joined, or by a batch. */
+static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
+                                  uint64_t page, enum residency state,
+                                  bool *waits) {
+  struct fill *fill = NULL;
+  if (state == PAGE_FILLING) {
+    fill = find_locked(pc, f->mirror, page);
+    assert(fill && fill->installs); /* F2 */
+  }
+  if (!fill || fill->stale) {
+    wait_verdict_locked(pc, f, waits);
+    return;
+  }
+  link_locked(f, fill);
+  f->n_joined++;
+  pc->stats.n_joins++;
 }
 
 /* Goes through the pages of `f`: joins and begins what they need.  Returns how
@@ -163,35 +235,55 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
   bool waits = false;
   uint64_t end = f->first + f->count;
   for (uint64_t page = f->first; page < end;) {
-    enum residency word = residency_look(&m->words[page]);
-    struct fill *fill = NULL;
+    enum residency state = residency_look(&m->words[page]);
     uint32_t n = 1;
-    if (word == PAGE_FILLING) {
-      fill = find_locked(pc, m, page);
-      assert(fill); /* F2 */
-      if (fill->stale) {
+    if (state == PAGE_FILLING || state == PAGE_EVICTING) {
+      wait_for_owner_locked(pc, f, page, state, &waits);
+    } else if (state != PAGE_RESIDENT && !join_uncached_locked(pc, f, page)) {
+      if (states_are_swept_locked(m, page)) {
         wait_verdict_locked(pc, f, &waits);
       } else {
-        link_locked(f, fill);
-        f->n_joined++;
-        pc->stats.n_joins++;
+        n = begin_run_locked(pc, f, page, state, &begun[n_begun]);
+        if (n == 0) {
+          f->status = -ENOMEM;
+          break;
+        }
+        n_begun++;
       }
-    } else if (word == PAGE_EVICTING) {
-      wait_verdict_locked(pc, f, &waits);
-    } else if (word == PAGE_ABSENT) {
-      n = absent_run(m, page, end);
-      fill = begin_locked(pc, m, page, n);
-      if (!fill) {
-        f->status = -ENOMEM;
-        break;
-      }
-      link_locked(f, fill);
-      begun[n_begun++] = fill;
-      f->n_missed += n;
     }
     page += n;
   }
   return n_begun;
+}
+
+/* Before the lock is taken: the first look at a state or an accessed byte may
+ * have to make memory for it. */
+static void touch_states(const struct mirror *m, uint64_t first,
+                         uint64_t count) {
+  if (m->is_pageless)
+    return;
+  const uint64_t ends[] = {first, first + count - 1};
+  for (int i = 0; i < 2; i++) {
+    residency_look(&m->words[ends[i]]);
+    __atomic_load_n(&m->touched[ends[i]], __ATOMIC_RELAXED);
+  }
+}
+
+/* What a miss does before its pages are looked at: in a process that has no
+ * threads for it, what those would have done. */
+static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
+  struct page_cache *pc = m->cache;
+  if (count == 0)
+    return;
+  touch_states(m, first, count);
+  if (m->image->ops.submit)
+    return;
+  image_refresh(m->image, LOOK_INTERVAL_MS);
+  if (!pc->has_threads)
+    evict_stale(m);
+  if (states_need_charge(m, first, count) &&
+      budget_reserve(pc, m->page_shift, 2 * STATE_BLOCK_LEN))
+    budget_release(pc, 2 * STATE_BLOCK_LEN);
 }
 
 static bool is_bad(const struct fill *fill, uint32_t i) {
@@ -205,8 +297,7 @@ enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
   struct fill *begun[FETCH_MAX_PAGES];
   uint32_t n_begun = 0;
   assert(count <= FETCH_MAX_PAGES && first + count <= m->n_pages);
-  if (!ops->submit) /* no timer either */
-    image_refresh(m->image, LOOK_INTERVAL_MS);
+  prepare(m, first, count);
   f->mirror = mirror_ref(m);
   f->first = first;
   f->count = count;
@@ -360,16 +451,15 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
   uint32_t n = 0;
   for (uint32_t i = 0; i < fill->count; i++) {
     uint64_t page = fill->first + i;
-    uint8_t *word = &m->words[page];
     if (is_bad(fill, i)) { /* nothing was written there */
-      residency_move(word, PAGE_FILLING, PAGE_EVICTING);
-      residency_move(word, PAGE_EVICTING, PAGE_ABSENT);
+      states_move_locked(m, page, PAGE_FILLING, PAGE_EVICTING);
+      states_move_locked(m, page, PAGE_EVICTING, PAGE_ABSENT);
       continue;
     }
     /* Whatever it was in an earlier life. */
     __atomic_store_n(&m->touched[page], ACCESSED_FRESH, __ATOMIC_RELAXED);
     policy_insert(&pc->policy, policy_key(m->id, page));
-    residency_move(word, PAGE_FILLING, PAGE_RESIDENT);
+    states_move_locked(m, page, PAGE_FILLING, PAGE_RESIDENT);
     n++;
   }
   m->charged_pages += (uint64_t)n << m->page_shift;
@@ -380,7 +470,22 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
 static void move_all_locked(struct fill *fill, enum residency from,
                             enum residency to) {
   for (uint32_t i = 0; i < fill->count; i++)
-    residency_move(&fill->mirror->words[fill->first + i], from, to);
+    states_move_locked(fill->mirror, fill->first + i, from, to);
+}
+
+/* The pages of a fill that installs nothing become absent again; what was
+ * written is punched, by the way without the lock. */
+static void drop_locked(struct page_cache *pc, struct fill *fill,
+                        uint64_t reserved) {
+  struct mirror *m = fill->mirror;
+  move_all_locked(fill, PAGE_FILLING, PAGE_EVICTING);
+  if (reserved > 0) {
+    pthread_mutex_unlock(&pc->lock);
+    mirror_punch(m, fill->first, fill->count);
+    pthread_mutex_lock(&pc->lock);
+  }
+  move_all_locked(fill, PAGE_EVICTING, PAGE_ABSENT);
+  pc->used -= reserved;
 }
 
 /* Ends a fill.  `reserved` bytes of the budget are its own, and if that is not
@@ -394,18 +499,11 @@ static void finish(struct fill *fill, uint64_t reserved) {
   if (keep) {
     uint64_t n = install_locked(pc, fill);
     pc->used -= reserved - (n << m->page_shift);
-  } else {
-    move_all_locked(fill, PAGE_FILLING, PAGE_EVICTING);
-    if (reserved > 0) {
-      pthread_mutex_unlock(&pc->lock);
-      mirror_punch(m, fill->first, fill->count);
-      pthread_mutex_lock(&pc->lock);
-    }
-    move_all_locked(fill, PAGE_EVICTING, PAGE_ABSENT);
-    pc->used -= reserved;
-    if (fill->bad != all_bad(fill))
-      pc->stats.n_uncached_pages += fill->count;
+  } else if (fill->installs) {
+    drop_locked(pc, fill, reserved);
   }
+  if (!keep && fill->bad != all_bad(fill))
+    pc->stats.n_uncached_pages += fill->count;
   pc->stats.n_fill_errors += fill->bad != 0;
   leave_table_locked(pc, fill);
   struct fetch *woken = notify_locked(fill);
@@ -421,7 +519,7 @@ static void finish(struct fill *fill, uint64_t reserved) {
 /* More than this is not copied on a thread that serves hits. */
 #define TRY_MAX_LEN (64u << 10)
 
-/* Reads and writes a fill's pages, if that needs no wait. */
+/* Reads and, if it installs, writes a fill's pages, if that needs no wait. */
 static int try_pages(struct fill *fill) {
   struct mirror *m = fill->mirror;
   fill->bytes =
@@ -430,7 +528,7 @@ static int try_pages(struct fill *fill) {
     return -ENOMEM;
   int r = m->source->ops->try_read(m->source, fill->first << m->page_shift,
                                    fill->bytes, fill_len(fill));
-  if (r < 0)
+  if (r < 0 || !fill->installs)
     return r;
   r = write_pages(fill);
   if (r < 0)
@@ -441,17 +539,18 @@ static int try_pages(struct fill *fill) {
 int fill_try_run(struct fill *fill) {
   struct mirror *m = fill->mirror;
   uint64_t len = (uint64_t)fill->count << m->page_shift;
+  uint64_t reserved = fill->installs ? len : 0;
   if (!m->source->ops->try_read || len > TRY_MAX_LEN ||
-      !budget_try_reserve(m->cache, m, len))
+      (reserved > 0 && !budget_try_reserve(m->cache, reserved)))
     return -ENOTSUP;
   int r = try_pages(fill);
   if (r == 0) {
-    finish(fill, len);
+    finish(fill, reserved);
     return 0;
   }
   buffers_put(&m->cache->buffers, fill->bytes);
   fill->bytes = NULL;
-  budget_release(m->cache, len);
+  budget_release(m->cache, reserved);
   return r;
 }
 
@@ -459,10 +558,11 @@ void fill_run(struct fill *fill) {
   struct mirror *m = fill->mirror;
   struct page_cache *pc = m->cache;
   uint64_t len = (uint64_t)fill->count << m->page_shift;
-  uint64_t reserved = budget_reserve(pc, m, len) ? len : 0;
+  bool fits = fill->installs && budget_reserve(pc, m->page_shift, len);
+  uint64_t reserved = fits ? len : 0;
   read_source(fill);
   if (fill->status == -ESTALE) {
-    /* Before anybody wakes: who retries finds the new epoch. */
+    /* Before anybody wakes: a reader that tries again finds the new epoch. */
     int r = image_refresh(m->image, 0);
     if (r < 0)
       fill->status = r;
@@ -485,29 +585,38 @@ void fill_abandon(struct fill *fill, int error) {
 
 /* ---- Bytes that the caller brings ---------------------------------------- */
 
+/* A fill for a page that is absent, and may be filled by bytes of that
+ * generation. */
+static struct fill *begin_install_locked(struct image *img, struct mirror *m,
+                                         uint64_t page, uint64_t generation) {
+  if (residency_look(&m->words[page]) != PAGE_ABSENT || mirror_is_retired(m) ||
+      m->is_pageless || image_generation(img) != generation ||
+      states_are_swept_locked(m, page) || !states_charge_locked(m, page, 1))
+    return NULL;
+  return begin_locked(img->cache, m, page, 1, true);
+}
+
 bool image_install(struct image *img, struct mirror *m, uint64_t page,
                    const void *bytes, uint64_t generation) {
   struct page_cache *pc = img->cache;
-  if (page >= m->n_pages || !m->base ||
-      !budget_reserve(pc, m, mirror_page_size(m)))
+  if (page >= m->n_pages || m->is_pageless)
     return false;
-  struct fill *fill = NULL;
+  uint64_t len = mirror_page_size(m);
+  uint64_t more = states_need_charge(m, page, 1) ? STATE_BLOCK_LEN : 0;
+  if (!budget_reserve(pc, m->page_shift, len + more))
+    return false;
+  budget_release(pc, more);
   pthread_mutex_lock(&pc->lock);
-  enum residency word = residency_look(&m->words[page]);
-  if (word == PAGE_ABSENT && !mirror_is_retired(m) &&
-      image_generation(img) == generation)
-    fill = begin_locked(pc, m, page, 1);
+  struct fill *fill = begin_install_locked(img, m, page, generation);
   pthread_mutex_unlock(&pc->lock);
   if (!fill) {
-    budget_release(pc, mirror_page_size(m));
-    return word == PAGE_RESIDENT;
-  }
-  if (mirror_write(m, page, bytes, mirror_page_len(m, page)) < 0) {
+    budget_release(pc, len);
+  } else if (mirror_write(m, page, bytes, mirror_page_len(m, page)) < 0) {
     mirror_punch(m, page, 1);
-    budget_release(pc, mirror_page_size(m));
+    budget_release(pc, len);
     fill_abandon(fill, -ENOMEM);
-    return false;
+  } else {
+    finish(fill, len);
   }
-  finish(fill, mirror_page_size(m));
   return residency_look(&m->words[page]) == PAGE_RESIDENT;
 }

@@ -27,10 +27,9 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   struct mirror *m;
   bool membarrier = img->cache->membarrier;
   int r = mirror_new(size, img->page_shift, epoch, membarrier, &m);
-  /* Where the caller brings the bytes it can do without a place for them: a
-   * limit (RLIMIT_AS, RLIMIT_FSIZE) costs speed, not the image. */
-  if (r < 0 && !src)
-    r = mirror_new_empty(size, img->page_shift, epoch, &m);
+  /* In process a limit (RLIMIT_AS, RLIMIT_FSIZE) costs speed, not the image. */
+  if (r < 0 && !img->ops.submit)
+    r = mirror_new_pageless(size, img->page_shift, epoch, &m);
   if (r < 0)
     return r;
   r = mirror_attach(img->cache, img, m);
@@ -45,54 +44,49 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   return 0;
 }
 
-/* What a mirror takes before its first fill: a page each of its header, words
- * and touched bytes. */
-#define NEW_MIRROR_LEN (3 * 4096u)
+/* What a mirror takes before its first page: a page of its header, and the
+ * states of one block, which are looked at before they are charged. */
+#define NEW_MIRROR_LEN (MIRROR_HEADER_LEN + STATE_BLOCK_LEN)
 
-/* make_mirror() beside `old`, from whose account the room is taken.  Where
- * nothing can go it goes without. */
-static int make_mirror_beside(struct mirror *old, struct source *src,
-                              uint64_t size, uint64_t epoch,
-                              struct mirror **out) {
-  struct image *img = old->image;
-  bool has_room = old->base && budget_reserve(img->cache, old, NEW_MIRROR_LEN);
-  int r = make_mirror(img, src, size, epoch, out);
-  if (r == 0 && (*out)->base)
-    budget_recharge(*out);
+/* make_mirror() when room was made for it.  Where nothing can go it goes
+ * without. */
+static int make_mirror_in_room(struct image *img, struct source *src,
+                               uint64_t epoch, struct mirror **out) {
+  bool has_room = budget_reserve(img->cache, img->page_shift, NEW_MIRROR_LEN);
+  int r = make_mirror(img, src, src->size, epoch, out);
   if (has_room)
     budget_release(img->cache, NEW_MIRROR_LEN);
   return r;
 }
 
-/* Puts `m` in the place of `old`, which is retired, its unpinned pages with it.
- * NULL: there is no memory for a successor now, see image_mirror().  False if
- * `old` is not current: then nothing. */
+/* Puts `m` in the place of `old`, which is retired.  NULL: there is no memory
+ * for a successor now, see image_mirror().  False if `old` is not current: then
+ * nothing.
+ *
+ * The order is: no fetch begins in `old` any more; its waiters, and then the
+ * readers, are told; and only then its pages go, which takes long.  Until then
+ * a reader that looks at no more than a state finds what it found before. */
 static bool replace_mirror(struct image *img, struct mirror *old,
                            struct mirror *m) {
   struct page_cache *pc = img->cache;
   pthread_mutex_lock(&pc->lock);
-  bool current = img->mirror == old;
+  bool current = img->mirror == old && (m || !mirror_is_retired(old));
+  struct fetch *woken = NULL;
   if (current) {
-    __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     if (m)
       __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
-    old->evicting++; /* the janitor keeps off until all is taken */
     pc->stats.n_epochs++;
+    woken = verdicts_take_locked(pc);
   }
   pthread_mutex_unlock(&pc->lock);
   if (!current)
     return false;
-  evict_range(pc, old, 0, old->n_pages);
-  /* Who waits for a verdict on a page that stays EVICTING looks again, and
-   * finds the mirror retired. */
-  pthread_mutex_lock(&pc->lock);
-  old->evicting--;
-  struct fetch *woken = verdicts_take_locked(pc);
-  pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);
   if (m && img->ops.changed)
     img->ops.changed(img->ops.arg, img);
+  reclaim_retired(old);
   if (m)
     mirror_unref(old);
   return true;
@@ -180,18 +174,6 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
   return 0;
 }
 
-/* Takes a mirror's pages out of the policy: nobody evicts them any more. */
-static void forget_pages(struct page_cache *pc, struct mirror *m) {
-  for (uint64_t page = mirror_next_words(m, 0); page < m->n_pages;
-       page = mirror_next_words(m, page)) {
-    pthread_mutex_lock(&pc->lock);
-    for (unsigned i = 0; i < 4096 && page < m->n_pages; i++, page++)
-      if (residency_look(&m->words[page]) == PAGE_RESIDENT)
-        policy_remove(&pc->policy, policy_key(m->id, page));
-    pthread_mutex_unlock(&pc->lock);
-  }
-}
-
 void image_free(struct image *img) {
   if (!img)
     return;
@@ -200,8 +182,9 @@ void image_free(struct image *img) {
   pthread_mutex_lock(&pc->lock);
   __atomic_store_n(&img->mirror, NULL, __ATOMIC_RELEASE);
   m->abandoned = true;
+  __atomic_store_n(&m->header->retired, 1, __ATOMIC_RELEASE);
   pthread_mutex_unlock(&pc->lock);
-  forget_pages(pc, m);
+  reclaim_retire_states(m);
   mirror_unref(m);
   image_unref(img);
 }
@@ -255,7 +238,7 @@ static int refresh_locked(struct image *img) {
   if (src) {
     struct mirror *m;
     src->n_refs = 1;
-    r = make_mirror_beside(old, src, src->size, take_epoch(img), &m);
+    r = make_mirror_in_room(img, src, take_epoch(img), &m);
     if (r == 0 && !replace_mirror(img, old, m))
       mirror_unref(m);
     source_unref(src);
@@ -291,31 +274,22 @@ int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch) {
 
 int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   struct page_cache *pc = img->cache;
-  struct mirror *m = image_mirror(img), *spare = NULL;
-  int r = 0;
-  if (first >= m->n_pages || count == 0)
-    goto out;
-  if (count > m->n_pages - first)
-    count = m->n_pages - first;
-  /* In case a page is pinned; made beforehand, since once pages are EVICTING
-   * it is too late to fail. */
-  r = make_mirror_beside(m, m->source, m->size, twin_epoch(img, m), &spare);
-  if (r < 0)
-    goto out;
+  struct mirror *m = image_mirror(img);
   struct invalidation_entry inv;
-  pthread_mutex_lock(&pc->lock);
-  __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
-  invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
-                            count);
-  fills_mark_stale_locked(pc, m, first, count);
-  pthread_mutex_unlock(&pc->lock);
-  if (evict_range(pc, m, first, count) > 0 && replace_mirror(img, m, spare))
-    spare = NULL;
-  pthread_mutex_lock(&pc->lock);
-  invalidation_end_locked(&m->header->log, &m->invalidations, &inv);
-  pthread_mutex_unlock(&pc->lock);
-out:
-  mirror_unref(spare);
+  if (first < m->n_pages && count > 0) {
+    if (count > m->n_pages - first)
+      count = m->n_pages - first;
+    pthread_mutex_lock(&pc->lock);
+    __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
+    invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
+                              count);
+    fills_mark_stale_locked(pc, m, first, count);
+    pthread_mutex_unlock(&pc->lock);
+    evict_range(m, first, count);
+    pthread_mutex_lock(&pc->lock);
+    invalidation_end_locked(&m->header->log, &m->invalidations, &inv);
+    pthread_mutex_unlock(&pc->lock);
+  }
   mirror_unref(m);
-  return r;
+  return 0;
 }

@@ -238,7 +238,7 @@ int lease_new(struct mirror *m, struct lease **out) {
   l->fd = -1;
   l->table.mirror = m;
   /* It evicts nothing: its caller has others to serve. */
-  int r = budget_try_reserve(m->cache, m, PIN_PAGE_LEN) ? 0 : -EAGAIN;
+  int r = budget_reserve_table(m->cache, PIN_PAGE_LEN) ? 0 : -EAGAIN;
   if (r == 0 && (r = make_page(l)) < 0)
     budget_release(m->cache, PIN_PAGE_LEN);
   if (r < 0) {

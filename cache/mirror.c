@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +13,17 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "cache/page_cache_impl.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
-/* The words start behind the header, on a page of their own. */
-#define WORDS_OFFSET 4096
+/* The states start behind the header, on a page of their own. */
+#define WORDS_OFFSET MIRROR_HEADER_LEN
+
+/* Descriptors' memory that is so small that it is there from the start. */
+#define SMALL_LEN (64u << 10)
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); }
 
@@ -46,6 +51,56 @@ void mirror_print_limit(uint64_t size, char *text, size_t len) {
              (unsigned long long)MIRROR_MAX_SIZE);
 }
 
+/* ---- What the machine is set to ------------------------------------------ */
+
+/* Reads the first `len` - 1 bytes of a file of settings; "" if there is none.
+ */
+static void read_setting(const char *path, char *buf, size_t len) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : read(fd, buf, len - 1);
+  buf[n > 0 ? n : 0] = '\0';
+  if (fd >= 0)
+    close(fd);
+}
+
+static struct {
+  pthread_once_t once;
+  bool is_strict; /* vm.overcommit_memory = 2 */
+  bool is_huge;   /* a write into a hole gives it a huge page */
+} machine = {.once = PTHREAD_ONCE_INIT};
+
+static void look_at_machine(void) {
+  char text[128];
+  read_setting("/proc/sys/vm/overcommit_memory", text, sizeof text);
+  machine.is_strict = text[0] == '2';
+  read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", text,
+               sizeof text);
+  machine.is_huge = strstr(text, "[always]") || strstr(text, "[within_size]") ||
+                    strstr(text, "[force]");
+}
+
+bool mirror_is_overcommit_strict(void) {
+  pthread_once(&machine.once, look_at_machine);
+  return machine.is_strict;
+}
+
+bool mirror_is_shmem_huge(void) {
+  pthread_once(&machine.once, look_at_machine);
+  return machine.is_huge;
+}
+
+/* Gives a memfd memory for all its bytes.  Where the kernel promises no more
+ * memory than there is, the first use of a hole may else be a SIGBUS. */
+static int allocate(int fd, size_t len) {
+  int r;
+  do
+    r = fallocate(fd, 0, 0, (off_t)len);
+  while (r < 0 && errno == EINTR);
+  return r < 0 ? -errno : 0;
+}
+
+/* ---- Making -------------------------------------------------------------- */
+
 /* A sparse memfd of `len` bytes that nobody can resize, nor reopen for writing
  * through /proc but root and our own uid.  F_SEAL_FUTURE_WRITE would forbid
  * punching, to us too. */
@@ -61,8 +116,11 @@ int mirror_memfd(const char *name, size_t len) {
   if (fd < 0)
     return -errno;
   if (ftruncate(fd, (off_t)len) < 0 || fchmod(fd, 0400) < 0 ||
-      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
     r = -errno;
+  else if (len <= SMALL_LEN && mirror_is_overcommit_strict())
+    r = allocate(fd, len);
+  if (r < 0) {
     close(fd);
     return r;
   }
@@ -80,26 +138,57 @@ static void *map_sparse(int fd, size_t len, int prot) {
     munmap(at, len);
     return NULL;
   }
+  madvise(at, len, MADV_NOHUGEPAGE); /* where there are none it fails */
   return at;
 }
 
 static int make_pages(struct mirror *m) {
   m->pages_fd = mirror_memfd("cachet-pages", m->pages_len);
-  if (m->pages_fd < 0)
-    return m->pages_fd;
-  m->base = map_sparse(m->pages_fd, m->pages_len, PROT_READ);
-  return m->base ? 0 : -ENOMEM;
+  return m->pages_fd < 0 ? m->pages_fd : 0;
 }
 
-static int make_words(struct mirror *m, bool membarrier) {
-  m->words_fd = mirror_memfd("cachet-words", m->words_len);
-  if (m->words_fd < 0)
-    return m->words_fd;
-  uint8_t *at = map_sparse(m->words_fd, m->words_len, PROT_READ | PROT_WRITE);
-  if (!at)
+/* A memfd of states or accessed bytes, mapped for reading and writing. */
+static int make_meta(const char *name, size_t len, bool is_solid, int *fd,
+                     uint8_t **at) {
+  *fd = mirror_memfd(name, len);
+  if (*fd < 0)
+    return *fd;
+  int r = is_solid ? allocate(*fd, len) : 0;
+  if (r < 0)
+    return r;
+  *at = map_sparse(*fd, len, PROT_READ | PROT_WRITE);
+  return *at ? 0 : -ENOMEM;
+}
+
+/* States that nobody writes: memory that is only read takes none. */
+static int make_no_states(struct mirror *m) {
+  uint8_t *at = mmap(NULL, m->words_len, PROT_READ,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED)
     return -ENOMEM;
-  m->words = at + WORDS_OFFSET;
   m->header = (struct mirror_header *)at;
+  return mprotect(at, MIRROR_HEADER_LEN, PROT_READ | PROT_WRITE) < 0 ? -errno
+                                                                     : 0;
+}
+
+static int make_states(struct mirror *m) {
+  uint8_t *at;
+  m->n_blocks =
+      (size_t)((m->n_pages + STATES_PER_BLOCK - 1) / STATES_PER_BLOCK);
+  m->blocks = calloc(m->n_blocks + 1, sizeof *m->blocks);
+  if (!m->blocks)
+    return -ENOMEM;
+  int r =
+      make_meta("cachet-words", m->words_len, m->is_solid, &m->words_fd, &at);
+  if (r < 0)
+    return r;
+  m->header = (struct mirror_header *)at;
+  return make_meta("cachet-touched", m->touched_len, m->is_solid,
+                   &m->touched_fd, &m->touched);
+}
+
+static void write_header(struct mirror *m, bool membarrier) {
+  m->words = (uint8_t *)m->header + WORDS_OFFSET;
   *m->header = (struct mirror_header){
       .magic = "cachetd",
       .layout = MIRROR_LAYOUT,
@@ -109,16 +198,6 @@ static int make_words(struct mirror *m, bool membarrier) {
       .words_offset = WORDS_OFFSET,
       .membarrier = membarrier,
   };
-  return 0;
-}
-
-static int make_touched(struct mirror *m) {
-  m->touched_fd = mirror_memfd("cachet-touched", m->touched_len);
-  if (m->touched_fd < 0)
-    return m->touched_fd;
-  m->touched =
-      map_sparse(m->touched_fd, m->touched_len, PROT_READ | PROT_WRITE);
-  return m->touched ? 0 : -ENOMEM;
 }
 
 static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
@@ -144,33 +223,44 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
 }
 
 static int mirror_make(uint64_t size, unsigned page_shift, uint64_t epoch,
-                       bool membarrier, bool has_pages, struct mirror **out) {
+                       bool membarrier, bool is_pageless, struct mirror **out) {
   struct mirror *m;
   int r = mirror_alloc(size, page_shift, epoch, &m);
   if (r < 0)
     return r;
-  if (has_pages)
-    r = make_pages(m);
-  if (r == 0)
-    r = make_words(m, membarrier);
-  if (r == 0)
-    r = make_touched(m);
+  m->is_pageless = is_pageless;
+  m->is_solid = !is_pageless && mirror_is_overcommit_strict();
+  if (is_pageless)
+    r = make_no_states(m);
+  else if ((r = make_pages(m)) == 0)
+    r = make_states(m);
   if (r < 0) {
     mirror_free(m);
     return r;
   }
+  write_header(m, membarrier);
   *out = m;
   return 0;
 }
 
 int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
                bool membarrier, struct mirror **out) {
-  return mirror_make(size, page_shift, epoch, membarrier, true, out);
+  return mirror_make(size, page_shift, epoch, membarrier, false, out);
 }
 
-int mirror_new_empty(uint64_t size, unsigned page_shift, uint64_t epoch,
-                     struct mirror **out) {
-  return mirror_make(size, page_shift, epoch, false, false, out);
+int mirror_new_pageless(uint64_t size, unsigned page_shift, uint64_t epoch,
+                        struct mirror **out) {
+  return mirror_make(size, page_shift, epoch, false, true, out);
+}
+
+const uint8_t *mirror_map_pages(const struct mirror *m) {
+  return m->pages_fd < 0 ? NULL
+                         : map_sparse(m->pages_fd, m->pages_len, PROT_READ);
+}
+
+void mirror_unmap_pages(const struct mirror *m, const uint8_t *base) {
+  if (base)
+    munmap((void *)(uintptr_t)base, m->pages_len);
 }
 
 static void close_fd(int fd) {
@@ -196,7 +286,7 @@ void mirror_fds_close(struct mirror_fds *fds) {
   *fds = (struct mirror_fds){-1, -1, -1};
 }
 
-int mirror_lend(const struct mirror *m, struct mirror_fds *out) {
+int mirror_lend(struct mirror *m, struct mirror_fds *out) {
   struct mirror_fds fds = {
       .pages = reopen_read_only(m->pages_fd),
       .words = reopen_read_only(m->words_fd),
@@ -209,11 +299,16 @@ int mirror_lend(const struct mirror *m, struct mirror_fds *out) {
     r = fds.words;
   if (fds.pages < 0)
     r = fds.pages;
-  if (r < 0)
+  if (r < 0) {
     mirror_fds_close(&fds);
-  else
-    *out = fds;
-  return r;
+    return r;
+  }
+  /* Relaxed: the reclaimer looks again and again. */
+  __atomic_store_n(&m->was_lent, true, __ATOMIC_RELAXED);
+  if (m->cache)
+    reclaim_begin_ticking(m->cache);
+  *out = fds;
+  return 0;
 }
 
 /* Maps a descriptor of somebody else's, which has to be a memfd of `len` bytes
@@ -271,8 +366,7 @@ int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
 void mirror_free(struct mirror *m) {
   if (!m)
     return;
-  if (m->base)
-    munmap((void *)m->base, m->pages_len);
+  mirror_unmap_pages(m, m->base);
   if (m->header)
     munmap(m->header, m->words_len);
   if (m->touched)
@@ -280,13 +374,41 @@ void mirror_free(struct mirror *m) {
   close_fd(m->pages_fd);
   close_fd(m->words_fd);
   close_fd(m->touched_fd);
+  free(m->blocks);
+  free(m->stale);
   free(m);
+}
+
+/* ---- Pages --------------------------------------------------------------- */
+
+/* Where a write into a hole would give it 2 MiB, the pages are written through
+ * a mapping for which huge pages are off. */
+static int write_mapped(struct mirror *m, const char *from, size_t len,
+                        off_t at) {
+  size_t whole = round_up(len, 4096);
+  void *to =
+      mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_SHARED, m->pages_fd, at);
+  if (to == MAP_FAILED)
+    return -errno;
+  int r = madvise(to, whole, MADV_NOHUGEPAGE) < 0 ? -errno : 0;
+  /* As a fault that finds no memory would be a SIGBUS. */
+  if (r == 0 && madvise(to, whole, MADV_POPULATE_WRITE) < 0)
+    r = -errno;
+  if (r == 0)
+    memcpy(to, from, len);
+  munmap(to, whole);
+  return r;
 }
 
 int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
                  size_t len) {
   const char *from = bytes;
   off_t at = (off_t)(page << m->page_shift);
+  int r = check_file_size((uint64_t)at + len);
+  if (r < 0)
+    return r;
+  if (mirror_is_shmem_huge())
+    return write_mapped(m, from, len, at);
   while (len > 0) {
     ssize_t n = pwrite(m->pages_fd, from, len, at);
     if (n < 0 && errno == EINTR)
@@ -300,22 +422,24 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
   return 0;
 }
 
-static void punch(int fd, off_t at, off_t len) {
+static int punch(int fd, off_t at, off_t len) {
   int r;
   do
     r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len);
   while (r < 0 && errno == EINTR);
-  assert(r == 0);
+  return r < 0 ? -errno : 0;
 }
 
-void mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
-  punch(m->pages_fd, (off_t)(page << m->page_shift),
-        (off_t)(count << m->page_shift));
+int mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
+  return punch(m->pages_fd, (off_t)(page << m->page_shift),
+               (off_t)(count << m->page_shift));
 }
 
-void mirror_punch_words(struct mirror *m, uint64_t page) {
-  punch(m->words_fd, (off_t)(WORDS_OFFSET + page), MIRROR_WORDS_PAGE);
-  punch(m->touched_fd, (off_t)page, MIRROR_WORDS_PAGE);
+int mirror_punch_states(struct mirror *m, uint64_t first, uint64_t end) {
+  off_t len = (off_t)round_up(end - first, 4096);
+  int r = punch(m->words_fd, (off_t)(WORDS_OFFSET + first), len);
+  int r2 = punch(m->touched_fd, (off_t)first, len);
+  return r < 0 ? r : r2;
 }
 
 bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end) {
@@ -362,10 +486,8 @@ static uint64_t next_bytes(const struct mirror *m, int fd, uint64_t offset,
   return next < m->n_pages ? next : m->n_pages;
 }
 
-uint64_t mirror_next_words(const struct mirror *m, uint64_t page) {
-  return next_bytes(m, m->words_fd, WORDS_OFFSET, page);
-}
-
-uint64_t mirror_next_touched(const struct mirror *m, uint64_t page) {
-  return next_bytes(m, m->touched_fd, 0, page);
+uint64_t mirror_next_states(const struct mirror *m, uint64_t page) {
+  uint64_t a = next_bytes(m, m->words_fd, WORDS_OFFSET, page);
+  uint64_t b = next_bytes(m, m->touched_fd, 0, page);
+  return a < b ? a : b;
 }

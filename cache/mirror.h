@@ -1,14 +1,19 @@
 /* A mirror: one epoch's sparse twin of an image, in memory.
  *
  * Page n of the image is page n of the mirror.  Three memfds: the pages, the
- * residency words (behind a header), the touched bytes.
+ * page states (behind a header), the accessed bytes.
  *
- *   M1  A page is written only into a hole, by mirror_write(), by the owner of
- *       its FILLING word.  It is punched only by the owner of its EVICTING
- *       word, or by who wrote it when that failed half way.  So the bytes under
- * a RESIDENT word never change. M2  `size`, `epoch` and the addresses are
- * fixed.  A changed image gets a new mirror; the old one is retired and lives
- * until its last reference. M3  A retired mirror gains no RESIDENT word. */
+ *   M1  A page is written by mirror_write() alone, by the owner of its FILLING
+ *       state.  It is punched only by the owner of its EVICTING state, or by
+ *       the thread that wrote it when that failed half way.  So the bytes under
+ *       a RESIDENT state never change.
+ *
+ *   M2  `size` and `epoch` are fixed.  A changed image gets a new mirror; the
+ *       old one is retired and lives until its last reference.
+ *
+ *   M3  A retired mirror gains no RESIDENT state.  Once it has lost all of them
+ *       (`states_gone`) the reclaimer punches whatever is not pinned, whoever
+ *       owns the states. */
 #ifndef CACHE_MIRROR_H
 #define CACHE_MIRROR_H
 
@@ -47,12 +52,33 @@ struct mirror_header {
 /* Half of what 47 bits of address space can map. */
 #define MIRROR_MAX_SIZE (1ull << 46)
 
+/* The header has a page of memory of its own. */
+#define MIRROR_HEADER_LEN 4096
+
+/* A block of page states: those that lie in one page of memory.  As many
+ * accessed bytes lie in another.  Both take memory when they are looked at, a
+ * byte each for a page of the image, and for an image of many TiB that is more
+ * than a cache: so blocks that hold nothing are given back. */
+struct state_block {
+  uint16_t n_live : 15; /* states that are not ABSENT */
+  bool is_charged : 1;
+};
+
+#define STATES_PER_BLOCK 4096
+#define STATE_BLOCK_LEN (2 * 4096u) /* with its accessed bytes */
+
+struct page_run {
+  uint64_t first, count;
+};
+
 struct mirror {
   uint64_t epoch;
   uint64_t size; /* of the image, in bytes */
   uint64_t n_pages;
   unsigned page_shift;
-  const uint8_t *base; /* the pages, mapped read-only */
+  /* The pages, mapped read-only; NULL while nothing in this process reads
+   * them.  Written under the cache lock. */
+  const uint8_t *base;
   uint8_t *words;
   uint8_t *touched;
   struct mirror_header *header;
@@ -65,20 +91,33 @@ struct mirror {
   /* A mirror of another process's cache: called with the last reference. */
   void (*released)(struct mirror *m);
 
+  bool is_pageless; /* there is no memory for pages: all stay ABSENT.  Fixed once
+                       a view was opened */
+  bool is_solid;    /* all states have memory from the start; fixed */
+  bool was_lent;    /* atomic: another process may map it */
+
   /* under the cache lock, but for the pointers, which are fixed */
   struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
-  uint64_t dropped;         /* n_drops when evict_range() last looked here */
-  struct invalidation_list invalidations; /* that are under way */
-  bool abandoned;           /* its image is freed: no page is in the policy */
+  bool abandoned;           /* its image is freed */
+  bool states_gone;         /* it is retired, and no state is RESIDENT */
   uint32_t id;              /* index into the cache's mirrors */
+  struct mirror *next_dead; /* the cache's list of those without references */
   struct pin_table *tables; /* of the views open on it */
-  uint64_t charged_pages;   /* bytes of the budget: its pages */
-  uint64_t charged_meta;    /* bytes of the budget: words and touched bytes */
-  uint64_t meta_credit; /* of those, what fills may use before another look */
-  uint64_t filling;     /* bytes that fills in flight may have written */
-  uint64_t evicting; /* pages in batches under way; one more while it is being
-                        retired */
+  unsigned n_views;         /* of this process */
+  struct invalidation_list invalidations; /* that are under way */
+  struct page_run *stale;                 /* pages that are STALE */
+  size_t n_stale, max_stale;
+  struct state_block *blocks;
+  size_t n_blocks;
+  uint64_t swept_first, swept_end; /* pages whose states are being swept */
+  uint64_t sweep_at;               /* atomic: where a sweep goes on */
+  uint64_t charged_pages;          /* bytes of the budget: its pages */
+  uint64_t charged_meta;           /* of the budget: header, states, accessed */
+  uint64_t garbage;                /* of that: blocks that hold nothing */
+  uint64_t filling;    /* bytes that fills in flight may have written */
+  uint64_t n_uncached; /* fills in flight that install nothing */
+  uint64_t evicting;   /* pages in batches under way */
 };
 
 static inline size_t mirror_page_size(const struct mirror *m) {
@@ -108,15 +147,26 @@ static inline bool mirror_dropped_since(const struct mirror *m, uint64_t mark,
   return invalidation_log_hit(&m->header->log, mark, first, count);
 }
 
-/* Makes a mirror of `size` bytes, all absent, with one reference and no
- * cache.  0 or a
- * negative errno: -EFBIG where the process may not make or map one so large. */
+/* Makes a mirror of `size` bytes, all absent, with one reference and no cache.
+ * 0 or a negative errno: -EFBIG where the process may not make one so large. */
 int mirror_new(uint64_t size, unsigned page_shift, uint64_t epoch,
                bool membarrier, struct mirror **out);
 
-/* The same with no memory for pages: every word stays ABSENT. */
-int mirror_new_empty(uint64_t size, unsigned page_shift, uint64_t epoch,
-                     struct mirror **out);
+/* The same with no memory for pages: every state stays ABSENT. */
+int mirror_new_pageless(uint64_t size, unsigned page_shift, uint64_t epoch,
+                        struct mirror **out);
+
+/* Maps the pages, for reading, and nothing but that: the caller stores the
+ * address.  NULL: the process may not map so much. */
+const uint8_t *mirror_map_pages(const struct mirror *m);
+void mirror_unmap_pages(const struct mirror *m, const uint8_t *base);
+
+/* Whether the kernel promises no more memory than there is: then states are
+ * given theirs from the start, since the first look at one could else be a
+ * SIGBUS.  And whether it gives huge pages to the memory of memfds, which is
+ * then written another way.  Both as of the first call. */
+bool mirror_is_overcommit_strict(void);
+bool mirror_is_shmem_huge(void);
 
 /* Says why -EFBIG, for a message: which limit an image of `size` bytes is
  * past. */
@@ -134,7 +184,7 @@ struct mirror_fds {
 
 /* Opens descriptors to give away; mirror_fds_close() them.  0 or a negative
  * errno. */
-int mirror_lend(const struct mirror *m, struct mirror_fds *out);
+int mirror_lend(struct mirror *m, struct mirror_fds *out);
 void mirror_fds_close(struct mirror_fds *fds);
 
 /* Maps a mirror that another process owns.  Takes the descriptors over, also
@@ -151,9 +201,10 @@ void mirror_free(struct mirror *m);
 int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
                  size_t len);
 
-/* Makes `count` pages a hole again.  It cannot fail: no seal forbids it, and
- * punching a memfd allocates nothing. */
-void mirror_punch(struct mirror *m, uint64_t page, uint64_t count);
+/* Makes `count` pages a hole again.  0 or a negative errno: then they may still
+ * have memory, and their bytes are whatever they were or zeros.  Nothing but
+ * memory is lost by that: a fill overwrites them. */
+int mirror_punch(struct mirror *m, uint64_t page, uint64_t count);
 
 /* Bytes that the memfds have allocated: the pages; words and touched bytes. */
 uint64_t mirror_page_bytes(const struct mirror *m);
@@ -166,19 +217,14 @@ uint64_t mirror_meta_len(const struct mirror *m);
  * none. */
 bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end);
 
-/* How many words one page of them holds. */
-#define MIRROR_WORDS_PAGE 4096
+/* Makes the states of pages `first` to `end` - 1, and their accessed bytes, a
+ * hole again: whole blocks, in which all are ABSENT and stay it.  0 or a
+ * negative errno. */
+int mirror_punch_states(struct mirror *m, uint64_t first, uint64_t end);
 
-/* Makes the page of words that begins with the one of `page` a hole again, and
- * that of touched bytes: all say ABSENT, and nobody moves them. */
-void mirror_punch_words(struct mirror *m, uint64_t page);
-
-/* The first page from `page` on whose word is in memory at all, n_pages if
- * there is none: those it skips are ABSENT. */
-uint64_t mirror_next_words(const struct mirror *m, uint64_t page);
-
-/* The same for touched bytes, which a client may write anywhere. */
-uint64_t mirror_next_touched(const struct mirror *m, uint64_t page);
+/* The first page from `page` on, which begins a block, whose state or accessed
+ * byte is in memory; n_pages if there is none. */
+uint64_t mirror_next_states(const struct mirror *m, uint64_t page);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,27 @@
 
 /* ---- The cache ----------------------------------------------------------- */
 
+/* Both or none.  0 or a negative errno. */
+static int start_threads(struct page_cache *pc) {
+  int r = pthread_create(&pc->evictor, NULL, evictor_main, pc);
+  if (r)
+    return -r;
+  r = pthread_create(&pc->reclaimer, NULL, reclaimer_main, pc);
+  if (r) {
+    pthread_mutex_lock(&pc->lock);
+    pc->stop = true;
+    pthread_cond_signal(&pc->wanted);
+    pthread_mutex_unlock(&pc->lock);
+    pthread_join(pc->evictor, NULL);
+    return -r;
+  }
+  buffers_init(&pc->buffers);
+  pthread_mutex_lock(&pc->lock);
+  pc->has_threads = true;
+  pthread_mutex_unlock(&pc->lock);
+  return 0;
+}
+
 int page_cache_new(const struct page_cache_options *options,
                    struct page_cache **out) {
   struct page_cache *pc = calloc(1, sizeof *pc);
@@ -17,42 +38,45 @@ int page_cache_new(const struct page_cache_options *options,
     return -ENOMEM;
   }
   pc->budget = options->budget;
+  pc->limit = budget_limit(options->budget);
   pc->membarrier = barrier_register();
   pthread_mutex_init(&pc->lock, NULL);
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   pthread_cond_init(&pc->wanted, &attr);
+  pthread_cond_init(&pc->reclaim.wake, &attr);
+  pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
-  if (options->evictor) {
-    buffers_init(&pc->buffers);
-    pc->has_evictor = true;
-    int r = pthread_create(&pc->evictor, NULL, evictor_main, pc);
-    if (r) {
-      pc->has_evictor = false;
-      page_cache_free(pc);
-      return -r;
-    }
+  int r = options->evictor ? start_threads(pc) : 0;
+  if (r < 0) {
+    page_cache_free(pc);
+    return r;
   }
   *out = pc;
   return 0;
 }
 
-void page_cache_stop_evictor(struct page_cache *pc) {
-  if (!pc->has_evictor)
+void page_cache_stop_threads(struct page_cache *pc) {
+  if (!pc->has_threads)
     return;
   pthread_mutex_lock(&pc->lock);
   pc->stop = true;
   pthread_cond_signal(&pc->wanted);
+  pthread_cond_signal(&pc->reclaim.wake);
   pthread_mutex_unlock(&pc->lock);
   pthread_join(pc->evictor, NULL);
-  pc->has_evictor = false;
+  pthread_join(pc->reclaimer, NULL);
+  pthread_mutex_lock(&pc->lock);
+  pc->has_threads = false;
+  pthread_mutex_unlock(&pc->lock);
+  reclaim_finish(pc);
 }
 
 void page_cache_free(struct page_cache *pc) {
   if (!pc)
     return;
-  page_cache_stop_evictor(pc);
+  page_cache_stop_threads(pc);
   for (uint32_t i = 0; i < pc->n_mirrors; i++)
     assert(!pc->mirrors[i]);
   assert(!pc->fills && pc->used == 0 && pc->leased == 0);
@@ -60,6 +84,8 @@ void page_cache_free(struct page_cache *pc) {
   buffers_fini(&pc->buffers);
   policy_fini(&pc->policy);
   pthread_cond_destroy(&pc->wanted);
+  pthread_cond_destroy(&pc->reclaim.wake);
+  pthread_cond_destroy(&pc->reclaim.ended);
   pthread_mutex_destroy(&pc->lock);
   free(pc);
 }
@@ -108,9 +134,9 @@ int mirror_attach(struct page_cache *pc, struct image *img, struct mirror *m) {
   int r = slot_for_locked(pc, &m->id);
   if (r == 0) {
     pc->mirrors[m->id] = m;
-    pc->n_live_mirrors++;
     m->cache = pc;
     m->image = img;
+    budget_add_mirror_locked(m);
     __atomic_fetch_add(&img->n_refs, 1, __ATOMIC_RELAXED);
   }
   pthread_mutex_unlock(&pc->lock);
@@ -140,18 +166,20 @@ void mirror_unref(struct mirror *m) {
   /* Release our use of it; acquire everybody's before we free it. */
   if (!m || __atomic_sub_fetch(&m->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
     return;
+  if (m->cache)
+    reclaim_dead(m);
+  else
+    m->released(m);
+}
+
+void mirror_end(struct mirror *m) {
   struct page_cache *pc = m->cache;
   struct image *img = m->image;
   struct source *src = m->source;
-  if (!pc) {
-    m->released(m);
-    return;
-  }
   pthread_mutex_lock(&pc->lock);
   assert(!m->tables && pc->mirrors[m->id] == m);
   pc->mirrors[m->id] = NULL;
-  pc->n_live_mirrors--;
-  pc->used -= m->charged_pages + m->charged_meta;
+  budget_remove_mirror_locked(m);
   pthread_mutex_unlock(&pc->lock);
   mirror_free(m);
   source_unref(src);
@@ -199,16 +227,54 @@ struct view view_of(const struct mirror *m, struct pin_table *t) {
   };
 }
 
+void mirror_unmap_unread(struct mirror *m) {
+  const uint8_t *base = NULL;
+  pthread_mutex_lock(&m->cache->lock);
+  if (m->n_views == 0 && mirror_is_retired(m)) {
+    base = m->base;
+    m->base = NULL;
+  }
+  pthread_mutex_unlock(&m->cache->lock);
+  mirror_unmap_pages(m, base);
+}
+
 /* A table in this process's own memory. */
 struct local_table {
   struct pin_table table;
   uint64_t slots[PIN_N_SLOTS] __attribute__((aligned(64)));
 };
 
+/* Maps the pages for the first view.  Where the caller brings the bytes, or
+ * reads the source itself, it can do without a place for them: a limit on
+ * address space costs speed, not the image.  False: it cannot, since other
+ * processes read them. */
+static bool map_for_view(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  if (m->is_pageless)
+    return true;
+  const uint8_t *base = mirror_map_pages(m), *spare = base;
+  pthread_mutex_lock(&pc->lock);
+  if (!m->base && base) {
+    m->base = base;
+    spare = NULL;
+  } else if (!m->base && !m->image->ops.submit) {
+    m->is_pageless = true; /* nothing is there yet: nobody could read it */
+  }
+  bool is_open = m->base || m->is_pageless;
+  m->n_views += is_open;
+  pthread_mutex_unlock(&pc->lock);
+  mirror_unmap_pages(m, spare);
+  return is_open;
+}
+
 int view_open(struct view *v, struct mirror *m) {
   struct local_table *local = aligned_alloc(64, sizeof *local);
   if (!local)
     return -ENOMEM;
+  if (!map_for_view(m)) {
+    free(local);
+    return -ENOMEM;
+  }
   *local = (struct local_table){
       .table = {.slots = local->slots,
                 .mirror = mirror_ref(m),
@@ -229,5 +295,9 @@ void view_close(struct view *v) {
   pin_table_unlist(t);
   free(t); /* the first member of its local_table */
   *v = (struct view){0};
+  pthread_mutex_lock(&m->cache->lock);
+  m->n_views--;
+  pthread_mutex_unlock(&m->cache->lock);
+  mirror_unmap_unread(m);
   mirror_unref(m);
 }

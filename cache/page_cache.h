@@ -29,14 +29,15 @@ struct fetch;
 
 struct page_cache_options {
   uint64_t budget; /* bytes: mirrors, words, touched bytes */
-  bool evictor;    /* run a thread that evicts ahead of need, and the janitor */
+  bool evictor;    /* run a thread that evicts ahead of need, and one that
+                      reclaims what is in no account or of no use any more */
 };
 
 int page_cache_new(const struct page_cache_options *options,
                    struct page_cache **out);
-/* Ends the thread of `evictor`, if there is one; nothing is evicted any more
+/* Ends the threads of `evictor`, if there are any; nothing is evicted any more
  * unless somebody asks for room. */
-void page_cache_stop_evictor(struct page_cache *pc);
+void page_cache_stop_threads(struct page_cache *pc);
 
 /* All images must be gone. */
 void page_cache_free(struct page_cache *pc);

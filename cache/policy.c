@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#define SECOND_CHANCES 64
-
 #define MAX_PAGES (1ull << 28)
 
 /* Zeroed memory that exists from its first use on.  NULL: none. */
@@ -214,12 +212,12 @@ static size_t take_group(struct policy *p, uint64_t key, enum policy_queue q,
 }
 
 size_t policy_pick(struct policy *p, size_t want, uint64_t *keys, size_t max,
+                   unsigned *chances,
                    bool (*used)(void *arg, uint64_t key, bool clear),
                    void *arg) {
-  unsigned chances = SECOND_CHANCES;
   size_t n = 0;
   while (n < want && n < max) {
-    uint32_t i = next_victim(p, &chances, used, arg);
+    uint32_t i = next_victim(p, chances, used, arg);
     if (!i)
       break;
     enum policy_queue q = (enum policy_queue)p->entries[i].queue;

@@ -28,6 +28,9 @@ extern "C" {
  * run of 16. */
 #define POLICY_GROUP 16
 
+/* Pages that one batch passes by because they were used. */
+#define POLICY_SECOND_CHANCES 64
+
 /* A mirror's id and a page of it, so that neighbours have neighbouring keys. */
 #define POLICY_PAGE_BITS 40
 static inline uint64_t policy_key(uint32_t mirror, uint64_t page) {
@@ -87,9 +90,12 @@ void policy_gone(struct policy *p);
 /* Takes `want` victims or a few more, at most `max`, out of their queues and
  * stores their keys; fewer when there are no more.  For each the caller owes
  * a policy_restore() or a policy_gone().  `used` reads the used bit
- * of a page and clears it.  After 64 second chances it takes them regardless:
- * a client may set all bits all the time. */
+ * of a page and clears it.  `*chances` is how many pages that were used it may
+ * still pass by; then it takes them regardless: a client may set all bits all
+ * the time.  It counts down, so that a batch of several calls has one number of
+ * them. */
 size_t policy_pick(struct policy *p, size_t want, uint64_t *keys, size_t max,
+                   unsigned *chances,
                    bool (*used)(void *arg, uint64_t key, bool clear),
                    void *arg);
 

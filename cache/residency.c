@@ -11,7 +11,9 @@ static bool allowed(enum residency from, enum residency to) {
   case PAGE_RESIDENT:
     return to == PAGE_EVICTING;
   case PAGE_EVICTING:
-    return to == PAGE_ABSENT || to == PAGE_RESIDENT;
+    return to == PAGE_ABSENT || to == PAGE_RESIDENT || to == PAGE_STALE;
+  case PAGE_STALE:
+    return to == PAGE_EVICTING;
   }
   return false;
 }

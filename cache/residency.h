@@ -4,12 +4,16 @@
  *     FILLING -> EVICTING -> ABSENT    a failed or stale fill punches what it
  *                                      wrote
  *     EVICTING -> RESIDENT             it was pinned
- *     ABSENT -> EVICTING -> ABSENT     the janitor: whoever punches owns the
- *                                      word
+ *     EVICTING -> STALE -> EVICTING    it was pinned, but invalidated: its
+ *                                      bytes stay for those who have it pinned,
+ *                                      and nobody else gets them
+ *     ABSENT -> EVICTING -> ABSENT     the reclaimer: whoever punches owns the
+ *                                      state
  *
  * This is the only place where a word changes, always by compare-and-swap.
  * Who moved a word to FILLING or EVICTING owns it, and moves it on.  In a
- * retired mirror EVICTING is final.
+ * retired mirror EVICTING and STALE are final, until the memory of all states
+ * is given back at once and they read as ABSENT.
  *
  * Bytes and __atomic builtins, not _Atomic: the array lies in memory that
  * other processes map, and C++ tests include this. */
@@ -28,6 +32,7 @@ enum residency {
   PAGE_FILLING = 1,
   PAGE_RESIDENT = 2,
   PAGE_EVICTING = 3,
+  PAGE_STALE = 4,
 };
 
 /* What a word says.  Acquire: who sees RESIDENT sees the page's bytes; pairs

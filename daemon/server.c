@@ -430,7 +430,7 @@ void server_free(struct server *s) {
   /* Clients that are attached keep what is resident: nothing is evicted from
    * here on, when nobody honours their pins any more. */
   if (s->host.cache)
-    page_cache_stop_evictor(s->host.cache);
+    page_cache_stop_threads(s->host.cache);
   for (unsigned i = 0; i < s->host.n_workers; i++)
     worker_free(s->host.workers[i]);
   free(s->host.workers);

@@ -113,7 +113,8 @@ static bool take_used(void *arg, uint64_t key, bool clear) {
 /* With groups, as the daemon evicts: one pick may bring a few victims. */
 static uint32_t evict_some(struct policy *p, uint8_t *states) {
   uint64_t keys[POLICY_GROUP];
-  size_t n = policy_pick(p, 1, keys, POLICY_GROUP, take_used, states);
+  unsigned chances = POLICY_SECOND_CHANCES;
+  size_t n = policy_pick(p, 1, keys, POLICY_GROUP, &chances, take_used, states);
   for (size_t i = 0; i < n; i++) {
     states[keys[i]] = 0;
     policy_gone(p);

@@ -129,6 +129,40 @@ TEST_F(EvictTest, AWordBeyondItsSlotsCapacityIsVoid) {
   EXPECT_FALSE(view_is_resident(&view_, 100));
 }
 
+TEST_F(EvictTest, AnInvalidatedPageThatIsPinnedIsLetGoWithItsPin) {
+  Load(4, 3);
+  ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_PAGE, 5));
+  ASSERT_EQ(image_invalidate(image_, 0, kPages), 0);
+  EXPECT_TRUE(image_is_current(image_, mirror_));
+  EXPECT_EQ(mirror_page_bytes(mirror_), kPage);
+  EXPECT_TRUE(Correct(view_page(&view_, 12, 5), 5));
+  Load(5);
+  EXPECT_FALSE(view_is_resident(&view_, 5)) << "it is pinned still";
+  view_unpin(&view_, PIN_SLOT_PAGE);
+  Load(5);
+  EXPECT_TRUE(view_is_resident(&view_, 5));
+  EXPECT_EQ(mirror_page_bytes(mirror_), kPage);
+}
+
+TEST_F(EvictTest, ManyInvalidatedPagesMayBePinned) {
+  uint32_t capacity = pin_capacity(view_.table, PIN_SLOT_RANGE);
+  for (unsigned i = 0; i < PIN_N_PAGE_SLOTS; i++) {
+    Load(i * 3);
+    ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_PAGE + i, i * 3));
+  }
+  Load(1000, capacity);
+  view_pin(&view_, PIN_SLOT_RANGE, 1000, capacity);
+  ASSERT_EQ(image_invalidate(image_, 0, kPages), 0);
+  EXPECT_EQ(mirror_page_bytes(mirror_), (PIN_N_PAGE_SLOTS + capacity) * kPage);
+  for (unsigned i = 0; i < PIN_N_PAGE_SLOTS; i += 2)
+    view_unpin(&view_, PIN_SLOT_PAGE + i);
+  Load(2000); // which looks whether pins have ended
+  EXPECT_EQ(mirror_page_bytes(mirror_),
+            (PIN_N_PAGE_SLOTS / 2 + capacity + 1) * kPage);
+  for (unsigned i = 1; i < PIN_N_PAGE_SLOTS; i += 2)
+    EXPECT_TRUE(Correct(view_page(&view_, 12, i * 3), i * 3));
+}
+
 TEST_F(EvictTest, WhenEverythingIsPinnedPagesAreReadWithoutRoom) {
   Remake(40 * kPage);
   unsigned n = 0;

@@ -238,11 +238,50 @@ TEST_F(FillTest, InvalidateDropsExactlyTheRange) {
   EXPECT_FALSE(IsResident(9));
 }
 
-TEST_F(FillTest, InvalidatingAPinnedPageGivesTheImageANewEpoch) {
+TEST_F(FillTest, AnInvalidatedPageThatIsPinnedKeepsItsBytesForItsPinOnly) {
   for (uint64_t page = 0; page < 10; page++)
     Load(page);
   ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_PAGE, 4));
   ASSERT_EQ(image_invalidate(image_, 4, 1), 0);
+  EXPECT_TRUE(image_is_current(image_, mirror_));
+  for (uint64_t page = 0; page < 10; page++)
+    EXPECT_EQ(IsResident(page), page != 4);
+  EXPECT_TRUE(Correct(view_page(&view_, 12, 4), 4)) << "the pin holds it";
+  int n_reads = source_.n_reads();
+  Waiter first, second;
+  Start(&first, 3, 3);
+  Start(&second, 4);
+  EXPECT_EQ(second.f.n_joined, 1u) << "one read for both";
+  RunAll();
+  EXPECT_EQ(source_.n_reads(), n_reads + 1);
+  EXPECT_EQ(first.f.status, 0);
+  EXPECT_TRUE(Correct(fetch_bytes(&first.f, 4), 4));
+  EXPECT_TRUE(Correct(fetch_bytes(&second.f, 4), 4));
+  EXPECT_FALSE(IsResident(4)) << "there is no place for it";
+  view_unpin(&view_, PIN_SLOT_PAGE);
+}
+
+TEST_F(FillTest, AReadOfAStalePageThatWasInvalidatedAgainIsNotJoined) {
+  Load(4);
+  ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_PAGE, 4));
+  ASSERT_EQ(image_invalidate(image_, 4, 1), 0);
+  Waiter before, after;
+  Start(&before, 4);
+  ASSERT_EQ(image_invalidate(image_, 4, 1), 0);
+  Start(&after, 4);
+  EXPECT_EQ(after.f.n_joined, 0u);
+  RunAll();
+  EXPECT_EQ(before.n_done, 1);
+  EXPECT_EQ(after.n_done, 1);
+  view_unpin(&view_, PIN_SLOT_PAGE);
+}
+
+TEST_F(FillTest, ANewEpochRetiresAllPagesButThoseThatArePinned) {
+  for (uint64_t page = 0; page < 10; page++)
+    Load(page);
+  ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_PAGE, 4));
+  source_.Change(100 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0);
   EXPECT_FALSE(image_is_current(image_, mirror_));
   EXPECT_TRUE(mirror_is_retired(mirror_));
   EXPECT_EQ(n_changed_, 1);
@@ -406,7 +445,10 @@ TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
   auto bytes = FakeSource::Bytes(3 * kPage, kPage);
   uint64_t generation = image_generation(image);
   EXPECT_TRUE(image_install(image, m, 3, bytes.data(), generation));
-  EXPECT_EQ(memcmp(m->base + 3 * kPage, bytes.data(), kPage), 0);
+  view v{};
+  ASSERT_EQ(view_open(&v, m), 0);
+  EXPECT_EQ(memcmp(v.base + 3 * kPage, bytes.data(), kPage), 0);
+  view_close(&v);
   EXPECT_TRUE(image_install(image, m, 3, bytes.data(), generation))
       << "it is there already";
   EXPECT_TRUE(image_install(image, m, 10, bytes.data(), generation));

@@ -72,8 +72,10 @@ TEST(Mirror, WhatIsWrittenIsThereAndWhatIsPunchedIsGone) {
   ASSERT_EQ(mirror_write(m.get(), 3, page.data(), page.size()), 0);
   ASSERT_EQ(mirror_write(m.get(), 4, page.data(), page.size()), 0);
   EXPECT_EQ(mirror_page_bytes(m.get()), 8192u);
+  m->base = mirror_map_pages(m.get());
+  ASSERT_TRUE(m->base);
   EXPECT_EQ(memcmp(m->base + 3 * 4096, page.data(), 4096), 0);
-  mirror_punch(m.get(), 3, 1);
+  EXPECT_EQ(mirror_punch(m.get(), 3, 1), 0);
   EXPECT_EQ(mirror_page_bytes(m.get()), 4096u);
   EXPECT_EQ(m->base[3 * 4096], 0);
   EXPECT_EQ(m->base[4 * 4096], 'x');
@@ -160,20 +162,21 @@ TEST(Mirror, UnderMlockallFutureItStaysSparse) {
               if (mlockall(MCL_FUTURE))
                 return 3;
               mirror *m = nullptr;
-              if (mirror_new(1 << 20, 12, 1, true, &m) < 0)
+              if (mirror_new(1 << 20, 12, 1, true, &m) < 0 ||
+                  !mirror_map_pages(m))
                 return 1;
               return mirror_page_bytes(m) == 0 ? 0 : 2;
             }),
             0);
 }
 
-TEST(Mirror, NextWordsSkipsWhatWasNeverLookedAt) {
+TEST(Mirror, NextStatesSkipsWhatWasNeverLookedAt) {
   auto m = Make(1ull << 36);
   ASSERT_TRUE(residency_move(&m->words[9000], PAGE_ABSENT, PAGE_FILLING));
-  uint64_t next = mirror_next_words(m.get(), 0);
+  uint64_t next = mirror_next_states(m.get(), 0);
   EXPECT_LE(next, 9000u);
   EXPECT_GT(next, 0u);
-  EXPECT_EQ(mirror_next_words(m.get(), 9000 + 8192), m->n_pages);
+  EXPECT_EQ(mirror_next_states(m.get(), 9000 + 8192), m->n_pages);
 }
 
 TEST(ResidencyDeathTest, AMoveThatTheTableDoesNotAllowIsABug) {

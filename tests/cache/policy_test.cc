@@ -23,8 +23,9 @@ protected:
   // Evicts at least `want` keys (or all there are).
   std::vector<uint64_t> Evict(size_t want) {
     std::vector<uint64_t> keys(256);
-    keys.resize(
-        policy_pick(&policy_, want, keys.data(), keys.size(), Used, this));
+    unsigned chances = POLICY_SECOND_CHANCES;
+    keys.resize(policy_pick(&policy_, want, keys.data(), keys.size(), &chances,
+                            Used, this));
     for (size_t i = 0; i < keys.size(); i++)
       policy_gone(&policy_);
     return keys;
@@ -116,7 +117,8 @@ TEST_F(PolicyTest, ARestoredVictimIsInMainAndARemovedOneLeavesNoGhost) {
   Insert(Apart(1));
   Insert(Apart(2));
   uint64_t keys[8];
-  ASSERT_EQ(policy_pick(&policy_, 2, keys, 8, Used, this), 2u);
+  unsigned chances = POLICY_SECOND_CHANCES;
+  ASSERT_EQ(policy_pick(&policy_, 2, keys, 8, &chances, Used, this), 2u);
   policy_restore(&policy_, keys[0]);
   policy_gone(&policy_);
   EXPECT_EQ(policy_.len[POLICY_MAIN], 1u);
@@ -161,7 +163,8 @@ TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
   // picked comes back when its entry is another's already.
   for (uint64_t i = 0; i < 10000; i++) {
     if (policy_len(&p) == 8) {
-      ASSERT_EQ(policy_pick(&p, 1, victims, 8, unused, nullptr), 1u);
+      unsigned chances = POLICY_SECOND_CHANCES;
+      ASSERT_EQ(policy_pick(&p, 1, victims, 8, &chances, unused, nullptr), 1u);
       if (i % 10 == 0) {
         policy_restore(&p, victims[0]);
         continue;
@@ -195,7 +198,8 @@ size_t Misses(const std::vector<uint64_t> &trace, size_t capacity) {
     misses++;
     uint64_t victims[64];
     if (in.size() >= capacity) {
-      size_t n = policy_pick(&p, 1, victims, 64, is_used, &used);
+      unsigned chances = POLICY_SECOND_CHANCES;
+      size_t n = policy_pick(&p, 1, victims, 64, &chances, is_used, &used);
       for (size_t i = 0; i < n; i++) {
         policy_gone(&p);
         in.erase(victims[i]);

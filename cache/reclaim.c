@@ -1,0 +1,512 @@
+/* The reclaimer: memory that is in no account, or is no longer of use.
+ *
+ *   - Pages of another process's making: one that maps a mirror can make its
+ *     holes take memory by reading them.  What the kernel has allocated is
+ *     compared with the account, and pages that are ABSENT and hold data are
+ *     punched, by runs; their states say EVICTING meanwhile, so that no fill
+ *     writes under the punch.
+ *   - States that hold nothing: blocks in which all are ABSENT are swept.
+ *   - Stale pages: their pins end without anybody's telling.
+ *   - Retired mirrors: all that is not pinned is punched, in as few calls as
+ *     there are pins, and their states go.
+ *   - Mirrors that lost their last reference.
+ *
+ * It has a thread of its own beside the evictor's, since the punch of a large
+ * mirror takes long.  A round begins when there is something to do, and every
+ * ROUND_MS while something goes on in the cache, or another process may have a
+ * mirror mapped, or there are pins that may end; an idle cache of which nothing
+ * was lent has none.
+ * Without threads (in process) states are swept when there is no other room,
+ * and a mirror is taken down by the thread that retired it or gave the last
+ * reference back: no other process has it mapped. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "cache/barrier.h"
+#include "cache/page_cache_impl.h"
+
+#define ROUND_MS 100
+
+/* States to look at under one hold of the lock. */
+#define CHUNK 1024
+
+/* ---- Absent pages that hold data ----------------------------------------- */
+
+/* Takes the ABSENT states of pages first .. first+n-1, which are of one block
+ * that is charged; `taken` says which. */
+static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
+                            bool *taken) {
+  struct page_cache *pc = m->cache;
+  unsigned n_taken = 0;
+  pthread_mutex_lock(&pc->lock);
+  bool is_live = states_next_live_locked(m, first, 1) == first;
+  for (unsigned i = 0; i < n; i++) {
+    taken[i] = is_live && residency_look(&m->words[first + i]) == PAGE_ABSENT &&
+               states_move_locked(m, first + i, PAGE_ABSENT, PAGE_EVICTING);
+    n_taken += taken[i];
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return n_taken;
+}
+
+static void punch_taken(struct mirror *m, uint64_t first, unsigned n,
+                        const bool *taken) {
+  for (unsigned i = 0; i < n;) {
+    unsigned j = i;
+    while (j < n && taken[j])
+      j++;
+    if (j > i)
+      mirror_punch(m, first + i, j - i);
+    i = j > i ? j : i + 1;
+  }
+}
+
+static void give_back(struct mirror *m, uint64_t first, unsigned n,
+                      const bool *taken) {
+  struct page_cache *pc = m->cache;
+  pthread_mutex_lock(&pc->lock);
+  for (unsigned i = 0; i < n; i++)
+    if (taken[i])
+      states_move_locked(m, first + i, PAGE_EVICTING, PAGE_ABSENT);
+  struct fetch *woken = verdicts_take_locked(pc);
+  pthread_mutex_unlock(&pc->lock);
+  fetches_done(woken);
+}
+
+/* Of a run of pages that hold data, the part up to the page it returns. */
+static uint64_t punch_absent(struct mirror *m, uint64_t first, uint64_t end) {
+  uint64_t next = states_sweep_at(m, first, SWEEP_STATES_AND_PAGES);
+  if (next > 0)
+    return next;
+  bool taken[CHUNK];
+  uint64_t stop = (first / CHUNK + 1) * CHUNK; /* within one block */
+  if (stop > end)
+    stop = end;
+  unsigned n = (unsigned)(stop - first);
+  if (take_absent(m, first, n, taken)) {
+    punch_taken(m, first, n, taken);
+    give_back(m, first, n, taken);
+  }
+  return stop;
+}
+
+static void punch_all_absent(struct mirror *m) {
+  uint64_t first = 0, end;
+  while (mirror_next_data(m, &first, &end))
+    while (first < end)
+      first = punch_absent(m, first, end);
+}
+
+/* ---- Retired mirrors ----------------------------------------------------- */
+
+/* States to move under one hold of the lock. */
+#define RETIRE_SLICE 256
+
+static uint64_t retire_slice(struct mirror *m, uint64_t page) {
+  struct page_cache *pc = m->cache;
+  pthread_mutex_lock(&pc->lock);
+  page = states_next_live_locked(m, page, STATES_PER_BLOCK);
+  uint64_t end = (page / RETIRE_SLICE + 1) * RETIRE_SLICE;
+  if (end > m->n_pages)
+    end = m->n_pages;
+  for (; page < end; page++)
+    if (residency_look(&m->words[page]) == PAGE_RESIDENT) {
+      states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
+      policy_remove(&pc->policy, policy_key(m->id, page));
+    }
+  pthread_mutex_unlock(&pc->lock);
+  return page;
+}
+
+void reclaim_retire_states(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  for (uint64_t page = 0; page < m->n_pages;)
+    page = retire_slice(m, page);
+  pthread_mutex_lock(&pc->lock);
+  m->n_stale = 0; /* those are as final as the others */
+  m->states_gone = true;
+  pthread_mutex_unlock(&pc->lock);
+}
+
+/* The pins of a mirror, as runs of pages. */
+struct pin_list {
+  struct page_run *runs;
+  size_t n, max;
+};
+
+static size_t count_tables_locked(const struct mirror *m) {
+  size_t n = 0;
+  for (const struct pin_table *t = m->tables; t; t = t->next)
+    n++;
+  return n;
+}
+
+static void add_pin(struct pin_list *list, const struct mirror *m,
+                    uint64_t word, uint32_t capacity) {
+  uint64_t first = pin_first(word), count = pin_count(word);
+  if (count == 0 || count > capacity || first >= m->n_pages)
+    return;
+  if (count > m->n_pages - first)
+    count = m->n_pages - first;
+  list->runs[list->n++] = (struct page_run){first, count};
+}
+
+/* False: there are more tables than there is room for. */
+static bool list_pins_locked(const struct mirror *m, struct pin_list *list) {
+  if (count_tables_locked(m) * PIN_N_SLOTS > list->max)
+    return false;
+  for (const struct pin_table *t = m->tables; t; t = t->next)
+    for (unsigned i = 0; i < PIN_N_SLOTS; i++)
+      /* Acquire: as scan_pins_locked(). */
+      add_pin(list, m, __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE),
+              pin_capacity(t, i));
+  return true;
+}
+
+static int compare_runs(const void *a, const void *b) {
+  uint64_t x = ((const struct page_run *)a)->first;
+  uint64_t y = ((const struct page_run *)b)->first;
+  return x < y ? -1 : x > y;
+}
+
+/* All pins there are, in order; its runs are to be freed.  False: that cannot
+ * be told now. */
+static bool list_pins(struct mirror *m, struct pin_list *list) {
+  struct page_cache *pc = m->cache;
+  *list = (struct pin_list){0};
+  if (!barrier_run())
+    return false;
+  pthread_mutex_lock(&pc->lock);
+  list->max = (count_tables_locked(m) + 16) * PIN_N_SLOTS;
+  pthread_mutex_unlock(&pc->lock);
+  list->runs = malloc(list->max * sizeof *list->runs);
+  if (!list->runs)
+    return false;
+  pthread_mutex_lock(&pc->lock);
+  bool all = list_pins_locked(m, list);
+  pthread_mutex_unlock(&pc->lock);
+  qsort(list->runs, list->n, sizeof *list->runs, compare_runs);
+  return all;
+}
+
+/* What is not pinned any more goes out of the account, too. */
+static void recharge_retired(struct mirror *m) {
+  pthread_mutex_lock(&m->cache->lock);
+  uint64_t left = mirror_page_bytes(m);
+  if (left < m->charged_pages)
+    budget_uncharge_pages_locked(m, m->charged_pages - left);
+  pthread_mutex_unlock(&m->cache->lock);
+}
+
+/* No state is RESIDENT, so no reader gets a page by a pin that is stored from
+ * here on: what the list does not name is nobody's. */
+static void punch_between_pins(struct mirror *m) {
+  struct pin_list list;
+  if (list_pins(m, &list)) {
+    uint64_t at = 0;
+    for (size_t i = 0; i <= list.n; i++) {
+      struct page_run run =
+          i < list.n ? list.runs[i] : (struct page_run){m->n_pages, 0};
+      if (run.first > at)
+        mirror_punch(m, at, run.first - at);
+      if (run.first + run.count > at)
+        at = run.first + run.count;
+    }
+  }
+  free(list.runs);
+}
+
+/* Whether a retired mirror's states take memory that can be given back.  Those
+ * of a solid one stay: a look at a hole could be a SIGBUS. */
+static bool has_states(const struct mirror *m) {
+  return !m->is_solid && !m->is_pageless &&
+         mirror_meta_bytes(m) > MIRROR_HEADER_LEN;
+}
+
+/* Gives the states' memory back, once nobody in this process moves any of them
+ * or looks at them; a reader of another process may, and makes some again. */
+static void drop_states(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  struct state_block *blocks = NULL;
+  pthread_mutex_lock(&pc->lock);
+  bool may = m->evicting == 0 && m->filling == 0 && m->n_views == 0;
+  if (may && m->blocks)
+    blocks = budget_drop_states_locked(m);
+  pthread_mutex_unlock(&pc->lock);
+  if (may)
+    mirror_punch_states(m, 0, m->n_pages);
+  free(blocks);
+}
+
+static void take_down(struct mirror *m) {
+  bool is_first = !m->states_gone;
+  if (is_first)
+    reclaim_retire_states(m);
+  if (mirror_page_bytes(m) > 0)
+    punch_between_pins(m);
+  recharge_retired(m);
+  if (has_states(m))
+    drop_states(m);
+  mirror_unmap_unread(m);
+  if (is_first)
+    mirror_unref(m); /* reclaim_retired()'s */
+}
+
+/* While its states are not gone the policy may pick its pages: so it is
+ * referenced. */
+void reclaim_retired(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  mirror_ref(m);
+  pthread_mutex_lock(&pc->lock);
+  bool has_threads = pc->has_threads && !pc->stop;
+  reclaim_wake_locked(pc);
+  pthread_mutex_unlock(&pc->lock);
+  if (!has_threads)
+    take_down(m);
+}
+
+/* ---- Dead mirrors -------------------------------------------------------- */
+
+/* Nobody has a table for it: whatever it holds is nobody's, but the memory of
+ * an image that was freed, which other processes may go on reading. */
+static void bury(struct mirror *m) {
+  assert(m->states_gone);
+  if (!m->abandoned && m->n_pages > 0)
+    mirror_punch(m, 0, m->n_pages);
+  mirror_end(m);
+}
+
+void reclaim_dead(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  pthread_mutex_lock(&pc->lock);
+  bool has_threads = pc->has_threads && !pc->stop;
+  if (has_threads) {
+    m->next_dead = pc->reclaim.dead;
+    pc->reclaim.dead = m;
+    reclaim_wake_locked(pc);
+  }
+  pthread_mutex_unlock(&pc->lock);
+  if (!has_threads)
+    bury(m);
+}
+
+static void bury_all(struct page_cache *pc) {
+  pthread_mutex_lock(&pc->lock);
+  struct mirror *m = pc->reclaim.dead, *next;
+  pc->reclaim.dead = NULL;
+  pthread_mutex_unlock(&pc->lock);
+  for (; m; m = next) {
+    next = m->next_dead;
+    bury(m);
+  }
+}
+
+/* ---- Rounds -------------------------------------------------------------- */
+
+/* The mirror in a slot, with a reference; NULL: none. */
+static struct mirror *mirror_in_slot(struct page_cache *pc, uint32_t i,
+                                     bool *end) {
+  pthread_mutex_lock(&pc->lock);
+  *end = i >= pc->n_mirrors;
+  struct mirror *m = *end ? NULL : pc->mirrors[i];
+  if (m && !mirror_ref_live(m))
+    m = NULL;
+  pthread_mutex_unlock(&pc->lock);
+  return m;
+}
+
+static void for_each_mirror(struct page_cache *pc,
+                            void (*fn)(struct mirror *m, void *arg),
+                            void *arg) {
+  bool end = false;
+  for (uint32_t i = 0; !end; i++) {
+    struct mirror *m = mirror_in_slot(pc, i, &end);
+    if (m) {
+      fn(m, arg);
+      mirror_unref(m);
+    }
+  }
+}
+
+/* Bytes of states that hold nothing, charged or not. */
+static uint64_t idle_states(struct mirror *m) {
+  if (m->is_solid || m->is_pageless)
+    return 0;
+  uint64_t all = mirror_meta_bytes(m);
+  pthread_mutex_lock(&m->cache->lock);
+  uint64_t live = m->charged_meta - m->garbage;
+  pthread_mutex_unlock(&m->cache->lock);
+  return all > live ? all - live : 0;
+}
+
+static void sum_idle_states(struct mirror *m, void *arg) {
+  if (!mirror_is_retired(m))
+    *(uint64_t *)arg += idle_states(m);
+}
+
+static void sweep_all(struct mirror *m, void *arg) {
+  (void)arg;
+  if (mirror_is_retired(m) || idle_states(m) == 0)
+    return;
+  while (states_sweep(m))
+    ;
+}
+
+static void sweep_states(struct page_cache *pc) {
+  uint64_t idle = 0;
+  for_each_mirror(pc, sum_idle_states, &idle);
+  if (budget_has_much_garbage(pc, idle))
+    for_each_mirror(pc, sweep_all, NULL);
+}
+
+static bool has_excess(struct mirror *m) {
+  pthread_mutex_lock(&m->cache->lock);
+  bool has = mirror_page_bytes(m) > m->charged_pages + m->filling;
+  pthread_mutex_unlock(&m->cache->lock);
+  return has;
+}
+
+/* Stores whether it has pins that may end, or another process may make its
+ * holes take memory. */
+static void clean(struct mirror *m, void *arg) {
+  bool *waits = arg;
+  *waits |= __atomic_load_n(&m->was_lent, __ATOMIC_RELAXED);
+  if (mirror_is_retired(m)) {
+    take_down(m);
+    *waits |= mirror_page_bytes(m) > 0 || has_states(m);
+    return;
+  }
+  if (has_excess(m))
+    punch_all_absent(m);
+  pthread_mutex_lock(&m->cache->lock);
+  uint64_t n_runs = m->n_stale;
+  pthread_mutex_unlock(&m->cache->lock);
+  for (uint64_t i = 0; i < n_runs && evict_stale(m); i++)
+    ;
+  *waits |= n_runs > 0;
+}
+
+static void finish_retired(struct mirror *m, void *arg) {
+  (void)arg;
+  if (mirror_is_retired(m) && !m->abandoned && !m->states_gone)
+    take_down(m);
+}
+
+void reclaim_finish(struct page_cache *pc) {
+  for_each_mirror(pc, finish_retired, NULL);
+  bury_all(pc);
+}
+
+/* Whether another round has to come by itself. */
+static bool run_round(struct page_cache *pc, bool is_tick) {
+  bool waits = false;
+  bury_all(pc);
+  for_each_mirror(pc, clean, &waits);
+  sweep_states(pc);
+  bury_all(pc);
+  if (is_tick)
+    waits |= buffers_trim(&pc->buffers);
+  return waits;
+}
+
+static struct timespec after_ms(long ms) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  t.tv_nsec += ms * 1000000;
+  t.tv_sec += t.tv_nsec / 1000000000;
+  t.tv_nsec %= 1000000000;
+  return t;
+}
+
+void reclaim_wake_locked(struct page_cache *pc) {
+  if (!pc->has_threads || pc->reclaim.is_due)
+    return;
+  pc->reclaim.is_due = true;
+  pthread_cond_signal(&pc->reclaim.wake);
+}
+
+void reclaim_note_activity_locked(struct page_cache *pc) {
+  pc->reclaim.is_active = true;
+  if (pc->has_threads && !pc->reclaim.is_ticking) {
+    pc->reclaim.is_ticking = true;
+    pthread_cond_signal(&pc->reclaim.wake);
+  }
+}
+
+void reclaim_begin_ticking(struct page_cache *pc) {
+  pthread_mutex_lock(&pc->lock);
+  reclaim_note_activity_locked(pc);
+  pthread_mutex_unlock(&pc->lock);
+}
+
+/* Waits for the next round.  True: the clock has come to it. */
+static bool await_round_locked(struct page_cache *pc,
+                               const struct timespec *next) {
+  int r = 0;
+  while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT)
+    r = pc->reclaim.is_ticking
+            ? pthread_cond_timedwait(&pc->reclaim.wake, &pc->lock, next)
+            : pthread_cond_wait(&pc->reclaim.wake, &pc->lock);
+  return r == ETIMEDOUT;
+}
+
+void *reclaimer_main(void *arg) {
+  struct page_cache *pc = arg;
+  struct timespec next = after_ms(ROUND_MS);
+  pthread_mutex_lock(&pc->lock);
+  while (!pc->stop) {
+    bool is_tick = await_round_locked(pc, &next);
+    bool was_active = pc->reclaim.is_active;
+    pc->reclaim.is_due = false;
+    if (is_tick)
+      pc->reclaim.is_active = false;
+    pthread_mutex_unlock(&pc->lock);
+    bool waits = run_round(pc, is_tick);
+    if (is_tick)
+      next = after_ms(ROUND_MS);
+    pthread_mutex_lock(&pc->lock);
+    pc->reclaim.n_rounds++;
+    pthread_cond_broadcast(&pc->reclaim.ended);
+    if (is_tick || waits)
+      pc->reclaim.is_ticking = waits || was_active || pc->reclaim.is_active;
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return NULL;
+}
+
+/* ---- Room ---------------------------------------------------------------- */
+
+/* How long a thread that may wait does so for the reclaimer. */
+#define PATIENCE_MS 20
+
+static bool await_garbage(struct page_cache *pc) {
+  struct timespec until = after_ms(PATIENCE_MS);
+  int r = 0;
+  pthread_mutex_lock(&pc->lock);
+  uint64_t before = pc->garbage;
+  reclaim_wake_locked(pc);
+  while (pc->garbage >= before && !pc->stop && r != ETIMEDOUT)
+    r = pthread_cond_timedwait(&pc->reclaim.ended, &pc->lock, &until);
+  bool is_less = pc->garbage < before;
+  pthread_mutex_unlock(&pc->lock);
+  return is_less;
+}
+
+static void sweep_step(struct mirror *m, void *arg) {
+  *(bool *)arg |= states_sweep(m);
+}
+
+bool reclaim_garbage(struct page_cache *pc) {
+  pthread_mutex_lock(&pc->lock);
+  bool has_threads = pc->has_threads && !pc->stop;
+  pthread_mutex_unlock(&pc->lock);
+  if (has_threads)
+    return await_garbage(pc);
+  /* Twice: a sweep that comes to the end goes on from the start. */
+  bool any = false;
+  for (int i = 0; i < 2 && !any; i++)
+    for_each_mirror(pc, sweep_step, &any);
+  return any;
+}
