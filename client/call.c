@@ -300,10 +300,10 @@ static bool call_may_look(const struct cachet_request *r) {
 
 /* One page's bytes from the mirror, or from the job; NULL: not here. */
 static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
-                                bool *pinned) {
+                                bool may_look, bool *pinned) {
   const struct view *v = &r->epoch->view;
   *pinned = false;
-  if (call_may_look(r)) {
+  if (may_look) {
     if (r->slot != NO_SLOT && view_is_resident(v, page)) {
       *pinned = true;
       view_touch(v, page);
@@ -322,11 +322,12 @@ static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
 static enum cachet_status call_walk(struct cachet_request *r) {
   enum cachet_status status = CACHET_OK;
   uint64_t mask = mirror_page_size(r->epoch->mirror) - 1;
+  bool may_look = call_may_look(r);
   handle_drop_cursor(r->c); /* its slot is used for copying */
   while (r->pos < r->total) {
     uint64_t at = r->start + r->pos, page = at >> shift_of(r);
     bool pinned;
-    const uint8_t *bytes = call_page(r, page, &pinned);
+    const uint8_t *bytes = call_page(r, page, may_look, &pinned);
     if (!bytes)
       break;
     if (page >= r->next_count) {
@@ -450,7 +451,9 @@ static enum cachet_status call_restart(struct cachet_request *r) {
 static bool call_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
     return !handle_is_present(r->c, r->epoch);
-  return r->total && handle_is_torn(r->epoch, r->mark, r->start, r->total);
+  uint64_t last = (r->start + r->total - 1) >> shift_of(r);
+  return r->total &&
+         handle_is_torn(r->epoch, r->mark, r->start >> shift_of(r), last);
 }
 
 /* How the job went, for the page that the walk has come to.  The error of a job

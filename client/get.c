@@ -52,11 +52,11 @@ static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
   uint64_t first = addr >> c->shift, last = (addr + len - 1) >> c->shift;
   if (is_within)
     handle_look_for_mark(c, first, last); /* may take in what ends the trust */
-  if (is_within && handle_is_trusted(c)) {
+  if (is_within && (handle_is_plain(c) || handle_is_trusted(c))) {
     if (first != last)
       mark = mirror_mark(c->epoch->mirror);
     done = read_warm(c, addr, buf, len);
-    if (done == len && !handle_is_torn(c->epoch, mark, addr, len))
+    if (done == len && !handle_is_torn(c->epoch, mark, first, last))
       return CACHET_OK;
     if (done == len)
       done = 0; /* once more */
@@ -66,7 +66,7 @@ static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
 
 enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
                                size_t len) {
-  if (!handle_enter_to_wait(c))
+  if (!handle_is_plain(c) && !handle_enter_to_wait(c))
     return handle_fail_forked(c);
   return len ? read_bytes(c, addr, buf, len) : CACHET_OK;
 }

@@ -178,13 +178,11 @@ static inline void handle_look_for_mark(cachet *c, uint64_t first,
  * the handle keeps to the one that it has. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
 
-/* Whether bytes that were looked up in `e` since `mark`, of its mirror, are
- * perhaps not of one time: they are of several pages, and there was a change
- * meanwhile. */
+/* Whether bytes of pages `first` to `last` that were looked up in `e` since
+ * `mark`, of its mirror, are perhaps not of one time: they are of several pages,
+ * and there was a change meanwhile. */
 static inline bool handle_is_torn(const struct epoch *e, uint64_t mark,
-                                  uint64_t start, uint64_t len) {
-  unsigned shift = e->mirror->page_shift;
-  uint64_t first = start >> shift, last = (start + len - 1) >> shift;
+                                  uint64_t first, uint64_t last) {
   return first != last &&
          (mirror_is_retired(e->mirror) ||
           mirror_dropped_since(e->mirror, mark, first, last - first + 1));
