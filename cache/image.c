@@ -48,14 +48,18 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
  * states of one block, which are looked at before they are charged. */
 #define NEW_MIRROR_LEN (MIRROR_HEADER_LEN + STATE_BLOCK_LEN)
 
-/* make_mirror() when room was made for it.  Where nothing can go it goes
- * without. */
+/* make_mirror() when room was made for it: mirrors that were retired just
+ * before may hold all there is until the reclaimer has taken them down.  Where
+ * nothing can go it goes without. */
 static int make_mirror_in_room(struct image *img, struct source *src,
                                uint64_t epoch, struct mirror **out) {
-  bool has_room = budget_reserve(img->cache, img->page_shift, NEW_MIRROR_LEN);
+  struct page_cache *pc = img->cache;
+  bool has_room = budget_reserve(pc, img->page_shift, NEW_MIRROR_LEN);
+  for (int i = 0; i < 4 && !has_room && reclaim_await_round(pc); i++)
+    has_room = budget_reserve(pc, img->page_shift, NEW_MIRROR_LEN);
   int r = make_mirror(img, src, src->size, epoch, out);
   if (has_room)
-    budget_release(img->cache, NEW_MIRROR_LEN);
+    budget_release(pc, NEW_MIRROR_LEN);
   return r;
 }
 

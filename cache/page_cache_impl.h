@@ -222,6 +222,9 @@ void reclaim_begin_ticking(struct page_cache *pc);
  * nothing came of it. */
 bool reclaim_garbage(struct page_cache *pc);
 
+/* Waits a moment for a whole round of the reclaimer.  False: there was none. */
+bool reclaim_await_round(struct page_cache *pc);
+
 /* A mirror was just retired: its pages go.  Here and now where there is no
  * thread for it. */
 void reclaim_retired(struct mirror *m);

@@ -494,6 +494,22 @@ static bool await_garbage(struct page_cache *pc) {
   return is_less;
 }
 
+bool reclaim_await_round(struct page_cache *pc) {
+  struct timespec until = after_ms(10 * PATIENCE_MS);
+  int r = 0;
+  pthread_mutex_lock(&pc->lock);
+  /* One may be under way that does not see what came since it began. */
+  uint64_t enough = pc->reclaim.n_rounds + 2;
+  while (pc->has_threads && !pc->stop && pc->reclaim.n_rounds < enough &&
+         r != ETIMEDOUT) {
+    reclaim_wake_locked(pc);
+    r = pthread_cond_timedwait(&pc->reclaim.ended, &pc->lock, &until);
+  }
+  bool has_ended = pc->reclaim.n_rounds >= enough;
+  pthread_mutex_unlock(&pc->lock);
+  return has_ended;
+}
+
 static void sweep_step(struct mirror *m, void *arg) {
   *(bool *)arg |= states_sweep(m);
 }

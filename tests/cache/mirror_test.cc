@@ -170,6 +170,32 @@ TEST(Mirror, UnderMlockallFutureItStaysSparse) {
             0);
 }
 
+// The limit was high enough when the mirror was made.
+TEST(Mirror, AWriteBeyondALimitThatCameLaterIsAnError) {
+  EXPECT_EQ(InChild([] {
+              mirror *m = nullptr;
+              char page[4096] = "x";
+              rlimit limit = {8192, 8192};
+              if (mirror_new(1 << 20, 12, 1, true, &m) < 0 ||
+                  setrlimit(RLIMIT_FSIZE, &limit) < 0)
+                return 1;
+              if (mirror_write(m, 0, page, sizeof page) != 0)
+                return 2;
+              return mirror_write(m, 2, page, sizeof page) == -EFBIG ? 0 : 3;
+            }),
+            0)
+      << "137 or so: it was killed";
+}
+
+TEST(Mirror, APunchThatFailsIsAnError) {
+  auto m = Make(16 * 4096);
+  int fd = m->pages_fd;
+  m->pages_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  EXPECT_LT(mirror_punch(m.get(), 3, 1), 0);
+  close(m->pages_fd);
+  m->pages_fd = fd;
+}
+
 TEST(Mirror, NextStatesSkipsWhatWasNeverLookedAt) {
   auto m = Make(1ull << 36);
   ASSERT_TRUE(residency_move(&m->words[9000], PAGE_ABSENT, PAGE_FILLING));

@@ -159,6 +159,10 @@ void Stress(bool evictor, int n_threads, int n_reads,
     thread.join();
   EXPECT_EQ(n_wrong, 0u);
   EXPECT_GT(n_misses, 0u);
+  page_cache_stats stats;
+  page_cache_get_stats(cache, &stats);
+  EXPECT_LE(stats.n_epochs, source.version() - 1)
+      << "an invalidation, or an eviction beside it, needs none";
   image_free(image);
   page_cache_free(cache);
   EXPECT_GE(source.n_closed(), 1);

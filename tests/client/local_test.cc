@@ -2,6 +2,7 @@
 #include "tests/client/handle.h"
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <atomic>
@@ -50,6 +51,68 @@ TEST(OpenTest, AUriIsDecodedAndAPathIsNot) {
   EXPECT_EQ(cachet_size(Open(dir.File("a%20b"), Options()).get()), 10u);
   EXPECT_EQ(cachet_size(Open("file:" + dir.File("a%20b"), Options()).get()),
             20u);
+}
+
+// As under ulimit -v, or valgrind: the address space has no room for the image.
+TEST(OpenTest, AnImageLongerThanTheAddressSpaceIsReadAllTheSame) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer itself takes terabytes of address space";
+#endif
+  TempDir dir;
+  std::vector<uint8_t> bytes = Content(64 * kPage);
+  std::string path = dir.Write("image", bytes);
+  ASSERT_EQ(truncate(path.c_str(), off_t{1} << 40), 0);
+  pid_t child = fork();
+  if (child == 0) {
+    rlimit limit = {off_t{2} << 30, off_t{2} << 30};
+    if (setrlimit(RLIMIT_AS, &limit) != 0)
+      _exit(2);
+    Handle c = Open(path, Options());
+    std::vector<uint8_t> buf(bytes.size());
+    cachet_slice s;
+    uint8_t byte = 1;
+    if (!c || cachet_read(c.get(), 0, buf.data(), buf.size()) != CACHET_OK ||
+        buf != bytes)
+      _exit(3);
+    if (cachet_load(c.get(), 5 * kPage, 8, &s) != CACHET_OK ||
+        memcmp(s.data, &bytes[5 * kPage], kPage))
+      _exit(4);
+    cachet_release(c.get(), &s);
+    if (cachet_get_u8(c.get(), uint64_t{1} << 39, &byte) != CACHET_OK || byte)
+      _exit(5);
+    if (cachet_invalidate(c.get(), 0, CACHET_TO_END) != CACHET_OK)
+      _exit(6);
+    _exit(cachet_get_u8(c.get(), 7, &byte) == CACHET_OK && byte == bytes[7]
+              ? 0
+              : 7);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+// The limit of file sizes falls after the handle was made.
+TEST(OpenTest, ALimitOfFileSizesThatComesLaterCostsTheCacheOnly) {
+  TempDir dir;
+  std::vector<uint8_t> bytes = Content(64 * kPage);
+  std::string path = dir.Write("image", bytes);
+  pid_t child = fork();
+  if (child == 0) {
+    Handle c = Open(path, Options());
+    rlimit limit = {4096, 4096};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
+      _exit(2);
+    std::vector<uint8_t> buf(bytes.size());
+    _exit(c && cachet_read(c.get(), 0, buf.data(), buf.size()) == CACHET_OK &&
+                  buf == bytes
+              ? 0
+              : 3);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "killed by " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST(OpenTest, BadOptionsAreRefused) {
