@@ -449,8 +449,10 @@ static enum cachet_status call_restart(struct cachet_request *r) {
  * not help against that: they keep the pages that were there, and those that
  * were not come in later. */
 static bool call_is_stale(const struct cachet_request *r) {
+  /* No pin stands while another epoch is asked for: it would be counted. */
+  bool renews = handle_is_behind(r->c) && !r->renews;
   if (r->pos < r->total)
-    return !handle_is_present(r->c, r->epoch);
+    return renews || !handle_is_present(r->c, r->epoch);
   uint64_t last = (r->start + r->total - 1) >> shift_of(r);
   return r->total &&
          handle_is_torn(r->epoch, r->mark, r->start >> shift_of(r), last);

@@ -518,4 +518,77 @@ TEST(AttachedTest, ACopyOfAnEpochThatIsOverIsNotTriedAgainInItsMemory) {
   EXPECT_EQ(cachet_epoch(c.get()), next->epoch());
 }
 
+// The daemon honours pins that stand when it is asked, and no later ones.
+TEST(AttachedTest, NothingIsReadUnderPinsOfATableThatIsBeingReplaced) {
+  std::unique_ptr<FakeMirror> next;
+  Gate answer;
+  Shared s([&](Peer &p) {
+    Request r;
+    p.Receive(&r);
+    EXPECT_EQ(r.body, CACHET__WIRE__MESSAGE__BODY_ATTACH);
+    EXPECT_EQ(r.replaces, 9u);
+    for (uint64_t page = 0; page < kPages; page++)
+      EXPECT_EQ(s.mirror.IsPinned(page), page == 10) << "counted for nothing";
+    answer.Await();
+    next->Lend(p, r.id);
+    p.AwaitEnd();
+  });
+  s.mirror.table = 9;
+  for (uint64_t page = 10; page < 12; page++)
+    s.Fill(page, s.v1);
+  Handle c = s.Open();
+  cachet_slice held;
+  ASSERT_EQ(cachet_load(c.get(), 10 * kPage, 1, &held), CACHET_OK);
+  ExpectWord(c.get(), 11 * kPage, s.v1);
+  s.daemon.image.epoch++;
+  next = std::make_unique<FakeMirror>(s.daemon.image);
+  for (uint64_t page = 11; page < 13; page++)
+    next->Fill(page, &s.v2[page * kPage]);
+  s.mirror.Retire(); // and its pages are RESIDENT still
+  uint8_t read[kPage];
+  Outcome reads, loads;
+  cachet_request *request;
+  ASSERT_EQ(cachet_read_async(c.get(), 12 * kPage, read, sizeof read,
+                              Outcome::Read, &reads, &request),
+            CACHET_OK);
+  ASSERT_EQ(cachet_dispatch(c.get()), CACHET_OK); // it asks for the new epoch
+  EXPECT_FALSE(cachet_is_cached(c.get(), 11 * kPage));
+  ASSERT_EQ(cachet_load_async(c.get(), 11 * kPage, 1, Outcome::Loaded, &loads,
+                              &request),
+            CACHET_OK);
+  ASSERT_EQ(cachet_dispatch(c.get()), CACHET_OK);
+  EXPECT_EQ(loads.n, 0) << "it waits, rather than be a hit";
+  answer.Open();
+  RunUntil(c.get(), [&] { return reads.n && loads.n; });
+  EXPECT_EQ(memcmp(read, &s.v2[12 * kPage], kPage), 0);
+  EXPECT_EQ(memcmp(loads.slice.data, &s.v2[11 * kPage], kPage), 0);
+  EXPECT_EQ(memcmp(held.data, &s.v1[10 * kPage], kPage), 0);
+  EXPECT_TRUE(s.mirror.IsPinned(10));
+  cachet_release(c.get(), &held);
+  EXPECT_FALSE(s.mirror.IsPinned(10));
+}
+
+TEST(AttachedTest, ATableThatShrinksIsAProtocolError) {
+  Shared s([&](Peer &p) {
+    for (Request r; p.Receive(&r);)
+      if (r.body == CACHET__WIRE__MESSAGE__BODY_GROW) {
+        Cachet__Wire__Grown grown = CACHET__WIRE__GROWN__INIT;
+        grown.page_slots = 64;
+        grown.range_capacity = 16;
+        wire_message m = CACHET__WIRE__MESSAGE__INIT;
+        m.id = r.id;
+        m.body_case = CACHET__WIRE__MESSAGE__BODY_GROWN;
+        m.grown = &grown;
+        p.Send(m);
+      } else if (r.body == CACHET__WIRE__MESSAGE__BODY_READ) {
+        s.Resident(p, r, s.v1);
+      }
+  });
+  s.mirror.table = 9;
+  Handle c = s.Open();
+  cachet_slice slice;
+  ASSERT_EQ(cachet_map(c.get(), 0, 20 * kPage, &slice), CACHET_E_PROTO)
+      << "20 pages are more than a slot of this table holds";
+}
+
 } // namespace

@@ -34,6 +34,7 @@ struct Request {
   Cachet__Wire__Message__BodyCase body = CACHET__WIRE__MESSAGE__BODY__NOT_SET;
   uint64_t epoch = 0;
   bool in_place = false;
+  uint64_t replaces = 0; // an Attach
   std::vector<std::pair<uint64_t, uint64_t>> ranges;
 };
 
@@ -68,6 +69,8 @@ public:
         out->ranges.emplace_back(m->read->ranges[i]->offset,
                                  m->read->ranges[i]->length);
     }
+    if (m->body_case == CACHET__WIRE__MESSAGE__BODY_ATTACH)
+      out->replaces = m->attach->replaces;
     if (m->body_case == CACHET__WIRE__MESSAGE__BODY_INVALIDATE)
       out->ranges.emplace_back(m->invalidate->range->offset,
                                m->invalidate->range->length);

@@ -38,6 +38,9 @@ public:
 
   uint64_t epoch() const { return m_->epoch; }
 
+  // What Attached calls the table; 0: nothing.
+  uint64_t table = 0;
+
   // Answers an Attach.
   void Lend(Peer &p, uint64_t id) {
     mirror_fds fds;
@@ -48,6 +51,7 @@ public:
     Cachet__Wire__Attached a = CACHET__WIRE__ATTACHED__INIT;
     a.info = &info;
     a.layout = MIRROR_LAYOUT;
+    a.table = table;
     a.range_capacity = capacity_;
     wire_message m = CACHET__WIRE__MESSAGE__INIT;
     m.id = id;

@@ -4,8 +4,10 @@
 #include <malloc.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <memory>
+#include <random>
 
 #include "proto/status.h"
 #include "tests/support/test_server.h"
@@ -267,6 +269,42 @@ TEST_F(HostileTest, WaitingRequestsMayHoldSoManyRangesAndNoMore) {
   EXPECT_EQ(frame.status, WIRE_E_INVAL);
   disk_.OpenGate();
   EXPECT_EQ(client.ReceiveRead(7).bytes.size(), 60u);
+}
+
+TEST_F(HostileTest, WhoNamesTablesAtRandomHarmsNobody) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  std::mt19937_64 random(1);
+  std::vector<uint64_t> tables = {0, 1, UINT64_MAX};
+  for (int i = 0; i < 500; i++) {
+    uint64_t table = random() % 4 ? tables[random() % tables.size()] : random();
+    uint32_t slots =
+        static_cast<uint32_t>(random() % 2 ? random() % 80 : random());
+    uint32_t capacity = static_cast<uint32_t>(random() % 2 ? 1 : random());
+    if (random() % 2)
+      client.SendGrow(7, table, slots, capacity);
+    else
+      client.SendAttach(7, image_, table, slots, capacity);
+    Frame frame = client.ReceiveAnswer();
+    for (int fd : client.TakeFds())
+      close(fd);
+    ASSERT_FALSE(frame.is_end());
+    if (frame.is_error()) {
+      EXPECT_TRUE(frame.status == WIRE_E_INVAL ||
+                  frame.status == WIRE_E_UNSUPPORTED)
+          << frame.message;
+    } else {
+      EXPECT_GE(frame.page_slots, 4u);
+      EXPECT_LE(frame.page_slots, 65u);
+      EXPECT_GE(frame.range_capacity, 1u);
+      EXPECT_LE((frame.page_slots + 4 * uint64_t(frame.range_capacity)) * 4096,
+                options_.cache_size / 8);
+    }
+    if (frame.table)
+      tables.push_back(frame.table);
+  }
+  ExpectOthersAreServed();
 }
 
 // ---- Time -------------------------------------------------------------------
