@@ -122,7 +122,7 @@ static void scan_pins_locked(struct batch *b) {
   for (size_t lo = 0, hi; lo < b->n; lo = hi) {
     hi = end_of_mirror(b, lo);
     for (struct pin_table *t = b->victims[lo].mirror->tables; t; t = t->next)
-      for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
+      for (unsigned i = 0; (i = pin_skip(t, i)) < PIN_N_SLOTS; i++) {
         /* Acquire: pairs with pin_clear() and with the store of a pin. */
         uint64_t word = __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE);
         if (word)
