@@ -380,6 +380,15 @@ TEST_F(AttachLimitTest, ThereMayBeSoMany) {
   ExpectOneAndNoMore();
 }
 
+TEST_F(AttachLimitTest, SoManyAreOnTheirWayAndNoMore) {
+  options_.limit.max_attachments_sending = 0;
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  EXPECT_EQ(Attach(&client).status, WIRE_E_UNSUPPORTED);
+  EXPECT_EQ(client.Read(image_, 0, 10).bytes, FakeSource::Bytes(0, 10));
+}
+
 TEST_F(AttachLimitTest, WhoAsksAgainAndAgainIsRefusedAndOthersAreServed) {
   options_.limit.max_process_attachments = 5;
   Serve();
