@@ -108,7 +108,7 @@ struct backend_watch {
   /* What fd(), events(), timeout_ms() return may have changed. */
   void (*changed)(void *arg);
   /* Pages are about to be invalidated: let go of the pin that is there for
-   * speed only, or the image would need a new mirror for it. */
+   * speed only, or its page would stay out of the cache. */
   void (*unpin)(void *arg);
   /* The table of the attachment holds more than it did. */
   void (*grown)(void *arg);

@@ -361,12 +361,36 @@ static void call_count(struct cachet_request *r, uint64_t first,
   }
 }
 
+/* How many of the pages from `page` on the handle may pin while it asks for
+ * them: up to the first that is STALE.  Such a page comes as bytes, and stays
+ * out of the cache until it is pinned by nobody. */
+static uint64_t call_pinnable(const struct view *v, uint64_t page,
+                              uint64_t count) {
+  uint64_t n = 0;
+  while (n < count && residency_look(&v->words[page + n]) != PAGE_STALE)
+    n++;
+  return n;
+}
+
+/* Ends the pin of a load or a map that has come to a STALE page: it goes on as
+ * a copy. */
+static enum cachet_status call_unpin_stale(struct cachet_request *r,
+                                           uint64_t page) {
+  enum cachet_status status = CACHET_OK;
+  if (r->slot == NO_SLOT || call_pinnable(&r->epoch->view, page, 1))
+    return CACHET_OK;
+  if (!r->copy)
+    status = call_make_copy(r);
+  if (status == CACHET_OK)
+    attempt_unpin(r);
+  return status;
+}
+
 /* In a daemon's memory the first pages that a read waits for, as many as a slot
  * holds, are pinned until they are copied: then they are there when the answer
  * comes, so that each answer takes the read on.  The others mostly are.
  * Returns how many to ask for.  (Elsewhere their bytes come with the answer,
- * and a pin would cost everybody a new epoch if the page were invalidated
- * meanwhile.)
+ * and a pin would keep a page that is invalidated meanwhile out of the cache.)
  *
  * Where maps and other reads hold the range slots, a blocking read has the
  * cursor's slot for itself until it ends.  An asynchronous one goes without a
@@ -375,8 +399,9 @@ static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
                                 uint64_t count) {
   struct epoch *e = r->epoch;
   uint64_t n = e->view.table->range_capacity;
-  if (n > count)
-    n = count;
+  n = call_pinnable(&e->view, page, n < count ? n : count);
+  if (n == 0)
+    return count;
   r->job_slot = attempt_range_slot(r, n);
   if (r->job_slot == NO_SLOT && r->blocking) {
     handle_drop_cursor(r->c);
@@ -403,12 +428,15 @@ static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
 static enum cachet_status call_fetch(struct cachet_request *r) {
   uint64_t page = (r->start + r->pos) >> shift_of(r);
   uint64_t count = call_chunk(r, page);
+  enum cachet_status status;
   if (r->blocking && r->c->in_callback)
     return call_error(r, CACHET_E_INVAL, 0,
                       "a call that would wait, in a callback");
   attempt_drop_job(r);
   if (r->renews)
     page = count = 0;
+  else if ((status = call_unpin_stale(r, page)) != CACHET_OK)
+    return status;
   if (r->slot == NO_SLOT && count > 0 && r->epoch->attachment)
     count = attempt_pin_job(r, page, count);
   call_count(r, page, count);

@@ -452,12 +452,12 @@ TEST(AttachedTest, AnInvalidationElsewhereStartsNothingOver) {
 
 // ---- Pages that are stale under a pin --------------------------------------
 
-TEST(AttachedTest, AStalePageIsAskedForWithoutTheCursorOnItAndOnce) {
+TEST(AttachedTest, AStalePageIsAskedForWithoutAPinOnItAndOnce) {
   std::atomic<int> n_asked{0};
   Shared s([&](Peer &p) {
     for (Request r; p.Receive(&r);) {
       n_asked++;
-      EXPECT_EQ(s.mirror.Pin(PIN_SLOT_CURSOR), 0u);
+      EXPECT_FALSE(s.mirror.IsPinned(5));
       s.Payload(p, r, s.v2);
     }
   });
@@ -476,6 +476,7 @@ TEST(AttachedTest, ASliceOfAStalePageIsACopyOfWhatWasAnswered) {
   Shared s([&](Peer &p) {
     for (Request r; p.Receive(&r);) {
       n_asked++;
+      EXPECT_EQ(s.mirror.NPins(5), 1) << "by the slice from before";
       s.Payload(p, r, s.v2);
     }
   });
@@ -491,6 +492,26 @@ TEST(AttachedTest, ASliceOfAStalePageIsACopyOfWhatWasAnswered) {
   cachet_release(c.get(), &before);
   for (unsigned slot = 0; slot < PIN_N_SLOTS; slot++)
     EXPECT_EQ(s.mirror.Pin(slot), 0u) << slot;
+}
+
+TEST(AttachedTest, AMapGoesOnAsACopyWhereAPageIsStale) {
+  Shared s([&](Peer &p) {
+    for (Request r; p.Receive(&r);) {
+      EXPECT_EQ(r.ranges[0].first, 11 * kPage);
+      EXPECT_EQ(s.mirror.NPins(11), 1) << "by the slice from before";
+      s.Payload(p, r, s.v2);
+    }
+  });
+  for (uint64_t page = 10; page < 13; page++)
+    s.Fill(page, s.v1);
+  Handle c = s.Open();
+  cachet_slice before, map;
+  ASSERT_EQ(cachet_load(c.get(), 11 * kPage, 1, &before), CACHET_OK);
+  s.mirror.Invalidate(11, 1);
+  ASSERT_EQ(cachet_map(c.get(), 10 * kPage, 3 * kPage, &map), CACHET_OK);
+  EXPECT_EQ(memcmp(map.data, &s.v1[10 * kPage], kPage), 0);
+  EXPECT_EQ(memcmp(map.data + kPage, &s.v2[11 * kPage], kPage), 0);
+  EXPECT_EQ(memcmp(map.data + 2 * kPage, &s.v1[12 * kPage], kPage), 0);
 }
 
 // ---- Epochs ----------------------------------------------------------------

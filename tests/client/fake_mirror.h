@@ -81,7 +81,7 @@ public:
     for (uint64_t page = first; page < first + count; page++)
       if (residency_look(&m_->words[page]) == PAGE_RESIDENT) {
         if (IsPinned(page))
-          SetState(page, PAGE_EVICTING);
+          SetState(page, PAGE_STALE);
         else
           Evict(page);
       }
@@ -99,16 +99,17 @@ public:
   uint64_t Pin(unsigned slot) const {
     return __atomic_load_n(&pins_->slots[slot], __ATOMIC_ACQUIRE);
   }
-  bool IsPinned(uint64_t page) const {
+  int NPins(uint64_t page) const {
+    int n = 0;
     for (unsigned slot = 0; slot < PIN_N_SLOTS; slot++)
-      if (page - pin_first(Pin(slot)) < pin_count(Pin(slot)))
-        return true;
-    return false;
+      n += page - pin_first(Pin(slot)) < pin_count(Pin(slot));
+    return n;
   }
+  bool IsPinned(uint64_t page) const { return NPins(page) > 0; }
 
   // Whether it was invalidated while it was pinned.
   bool IsStale(uint64_t page) const {
-    return residency_look(&m_->words[page]) == PAGE_EVICTING;
+    return residency_look(&m_->words[page]) == PAGE_STALE;
   }
 
 private:
