@@ -77,6 +77,7 @@ enum {
   /* Hits.  Who hits quickly, and then a few times a second, may take so many
    * until the handle is back to a look at the clock for each. */
   SPAN_MOST = 64,
+  SPAN_RUN = 64,
   SPAN_MS = 50, /* what a span should take at most */
   LOOK_INTERVAL_MS = 500,
   FOLLOW_MS = 20,
@@ -103,12 +104,16 @@ static int64_t coarse_now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Twice as long while the clock stands still over a span; at once as short as
- * hits are slow. */
-static int64_t next_span(int64_t span, int64_t took_ms) {
+/* Twice as long when the clock has stood still over SPAN_RUN spans in a row; at
+ * once as short as hits are slow. */
+static int64_t next_span(cachet *c, int64_t took_ms) {
+  c->n_quick = took_ms == 0 ? c->n_quick + 1 : 0;
   if (took_ms > SPAN_MS)
-    return span * SPAN_MS > took_ms ? span * SPAN_MS / took_ms : 1;
-  return took_ms == 0 && span < SPAN_MOST ? span * 2 : span;
+    return c->span * SPAN_MS > took_ms ? c->span * SPAN_MS / took_ms : 1;
+  if (c->n_quick < SPAN_RUN || c->span >= SPAN_MOST)
+    return c->span;
+  c->n_quick = 0;
+  return c->span * 2;
 }
 
 void handle_keep_up(cachet *c) {
@@ -119,7 +124,7 @@ void handle_keep_up(cachet *c) {
   }
   int64_t now = coarse_now_ms();
   c->is_past |= c->keeps_epoch && handle_is_behind(c);
-  set_span(c, next_span(c->span, now - c->clock_at));
+  set_span(c, next_span(c, now - c->clock_at));
   c->clock_at = now;
   if (now - c->looked_at < (c->is_following ? 1 : LOOK_INTERVAL_MS))
     return;

@@ -98,9 +98,11 @@ struct cachet {
   struct backend *backend;
 
   /* Looking after the daemon (handle_keep_up()): how many hits there are
-   * between two looks at the clock; when those at the clock and at the
-   * connection were; until when a call may wait for the successor. */
+   * between two looks at the clock, and how many such spans in a row took no
+   * time; when those looks, and those at the connection, were; until when a call
+   * may wait for the successor. */
   int64_t span;
+  unsigned n_quick;
   int64_t clock_at, looked_at, follow_until;
 
   /* Reading ahead (handle_read_ahead()): where a reader from front to back is

@@ -24,7 +24,7 @@ using std::chrono::seconds;
 constexpr uint64_t kPage = 4096;
 
 // A second, on a machine that has other things to do as well.
-constexpr auto kSoon = seconds(5);
+constexpr auto kSoon = seconds(10);
 
 struct Close {
   void operator()(cachet *c) const { cachet_close(c); }
@@ -122,7 +122,7 @@ TEST_P(RestartTest, AnOldHandleThatOnlyHitsSeesTheNewContent) {
     int n_before;
     milliseconds pause;
   } uses[] = {
-      {1000, milliseconds(0)}, {1000, milliseconds(10)}, {3, seconds(1)}};
+      {1000, milliseconds(0)}, {1000, milliseconds(10)}, {100, seconds(1)}};
   for (int signal : {SIGKILL, SIGTERM})
     for (auto &use : uses) {
       Handle c = Open();
