@@ -6,7 +6,8 @@
 #include "client/remote.h"
 #include "client/remote_impl.h"
 
-enum { MAX_NAMES = 5, MAX_TEXT_LEN = 64 };
+/* A name is a courtesy: nobody waits long for one. */
+enum { MAX_NAMES = 5, MAX_TEXT_LEN = 64, MAX_WAIT_MS = 1000 };
 
 /* Appends text that the daemon may have made; what would spoil a terminal
  * becomes a question mark. */
@@ -38,21 +39,16 @@ static int append_names(void *arg, const wire_message *msg) {
   return 0;
 }
 
-/* The part of a connection's time that is left. */
-static int left_ms(int64_t deadline, int timeout_ms) {
-  int left = clock_left_ms(deadline);
-  return timeout_ms < 0 || (left >= 0 && left < timeout_ms) ? left : timeout_ms;
-}
-
 void remote_name_images(const struct uri *u, const struct options *options,
                         int64_t deadline, struct cachet_error *err) {
   Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_LIST;
   msg.list = &list;
+  int left =
+      clock_left_ms(clock_earlier(deadline, clock_deadline(MAX_WAIT_MS)));
   struct options hurried = *options;
-  hurried.connect_timeout_ms = left_ms(deadline, options->connect_timeout_ms);
-  hurried.request_timeout_ms = left_ms(deadline, options->request_timeout_ms);
+  hurried.connect_timeout_ms = hurried.request_timeout_ms = left;
   struct backend *b;
   if (remote_connect(u, &hurried, &b, NULL) != CACHET_OK)
     return;

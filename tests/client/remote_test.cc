@@ -170,6 +170,72 @@ TEST(RemoteTest, AnUnknownImageIsNoImage) {
   EXPECT_EQ(message, "image \"disk\": not?[served");
 }
 
+// What the daemon says when it is asked for its images.
+void SendNames(Peer &p, uint64_t id, std::vector<std::string> names) {
+  std::vector<Cachet__Wire__ImageInfo> infos(names.size());
+  std::vector<Cachet__Wire__ImageInfo *> list;
+  for (size_t i = 0; i < names.size(); i++) {
+    infos[i] = CACHET__WIRE__IMAGE_INFO__INIT;
+    infos[i].name = names[i].data();
+    list.push_back(&infos[i]);
+  }
+  Cachet__Wire__Images images = CACHET__WIRE__IMAGES__INIT;
+  images.n_images = list.size();
+  images.images = list.data();
+  wire_message m = CACHET__WIRE__MESSAGE__INIT;
+  m.id = id;
+  m.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
+  m.images = &images;
+  p.Send(m);
+}
+
+// Of a daemon that does not serve what it is asked to open, and leaves the
+// question for its images to `list`.
+std::string
+UnknownImageMessage(const std::function<void(Peer &, uint64_t id)> &list,
+                    const cachet_options &options = Options()) {
+  FakeDaemon d({[&](Peer &p) {
+    Request r;
+    p.Receive(&r);
+    p.Welcome(r.id);
+    p.Receive(&r);
+    if (r.body == CACHET__WIRE__MESSAGE__BODY_LIST)
+      list(p, r.id);
+    else
+      p.Error(r.id, CACHET_E_NOIMAGE, "not served");
+    p.AwaitEnd();
+  }});
+  std::string message;
+  EXPECT_EQ(OpenStatus(d.Uri(), options, &message), CACHET_E_NOIMAGE);
+  return message;
+}
+
+std::string UnknownImageMessage(const std::vector<std::string> &names) {
+  return UnknownImageMessage(
+      [&](Peer &p, uint64_t id) { SendNames(p, id, names); });
+}
+
+TEST(RemoteTest, AnUnknownImageIsAnsweredWithUpToFiveThatThereAre) {
+  EXPECT_EQ(UnknownImageMessage(std::vector<std::string>()),
+            "not served; it serves nothing");
+  EXPECT_EQ(UnknownImageMessage({"a", "b"}), "not served; it serves a, b");
+  EXPECT_EQ(UnknownImageMessage({"a", "b", "c", "d", "e", "f", "g"}),
+            "not served; it serves a, b, c, d, e and 2 more");
+}
+
+TEST(RemoteTest, NamesThatSpoilATerminalOrAreEndlessDoNot) {
+  EXPECT_EQ(UnknownImageMessage({"\x1b[2J\n"}), "not served; it serves ?[2J?");
+  std::string message =
+      UnknownImageMessage(std::vector<std::string>(9, std::string(5000, 'x')));
+  EXPECT_LT(message.size(), sizeof cachet_error().message);
+  EXPECT_EQ(message.substr(0, 30), "not served; it serves xxxxxxxx");
+}
+
+TEST(RemoteTest, NamesThatDoNotComeAreNotWaitedForWithoutEnd) {
+  EXPECT_EQ(UnknownImageMessage([](Peer &, uint64_t) {}, Patience(-1, -1)),
+            "not served");
+}
+
 TEST(RemoteTest, ADaemonOfAnotherVersionIsAProtocolError) {
   FakeDaemon d({[](Peer &p) {
     Request r;
