@@ -35,8 +35,10 @@ struct file_source {
                          What is read before may be of another content. */
   int64_t max_age_ns; /* how long what was read is good; 0: for ever */
   bool doubts_writers;
-  atomic_bool has_writer;  /* another process has the file open for writing.
-                              Relaxed: set by a look, a read may miss it */
+  atomic_bool has_writer;  /* version_has_writer(), as of the last look.
+                              Relaxed: a read may miss it */
+  atomic_bool lost_writer; /* there was one, and something was read beside it.
+                              Relaxed, and never taken back */
   _Atomic int64_t read_at; /* when the first read began; 0: there was none, or
                               nobody needs to know.  Relaxed: it is set once,
                               and nothing hangs on it but itself. */
@@ -82,10 +84,12 @@ static int64_t max_age_ns(const struct file_source *f) {
 
 /* Whether something that was read has to be read again, although the version
  * is what it was: it was read before the version had settled, and now it has;
- * or it is too old. */
+ * or beside a writer that is gone; or it is too old. */
 static bool is_due(const struct file_source *f) {
   int64_t read_at = atomic_load_explicit(&f->read_at, memory_order_relaxed);
   int64_t max_age = max_age_ns(f);
+  if (atomic_load_explicit(&f->lost_writer, memory_order_relaxed))
+    return true;
   if (!read_at || (read_at >= f->settles_at && !max_age))
     return false;
   int64_t now = now_ns(CLOCK_BOOTTIME);
@@ -260,11 +264,11 @@ static void inherit(struct file_source *f, const struct file_source *before) {
     f->settles_at = before->settles_at;
 }
 
-/* Returns whether there was a writer that is gone. */
-static bool look_for_writers(struct file_source *f) {
+static void look_for_writers(struct file_source *f) {
   bool is = f->doubts_writers && version_has_writer(f->fd);
-  return atomic_exchange_explicit(&f->has_writer, is, memory_order_relaxed) &&
-         !is;
+  bool was = atomic_exchange_explicit(&f->has_writer, is, memory_order_relaxed);
+  if (was && !is && atomic_load_explicit(&f->read_at, memory_order_relaxed))
+    atomic_store_explicit(&f->lost_writer, true, memory_order_relaxed);
 }
 
 /* Finds out about the version. */
@@ -295,6 +299,7 @@ static struct file_source *alloc(const char *path, int fd,
   atomic_init(&f->n_direct, 0);
   atomic_init(&f->read_at, 0);
   atomic_init(&f->has_writer, false);
+  atomic_init(&f->lost_writer, false);
   return f;
 }
 
@@ -349,23 +354,15 @@ static int open_readable(const char *path) {
 
 /* ---- Opening again ------------------------------------------------------- */
 
-static int succeed(const struct file_source *f, struct source **out) {
-  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
-  return fd < 0 ? -errno : make(f->path, fd, f->how, f, out);
-}
-
 /* What we hold open, in the version that it is of by now. */
 static int reopen_held(struct file_source *f, struct source **out) {
   struct version now;
-  bool lost_writer = look_for_writers(f); /* and then: what it left */
+  look_for_writers(f); /* and then for what they left */
   int r = version_of(f->fd, f->writes_fd, &now);
-  bool was_read = atomic_load_explicit(&f->read_at, memory_order_relaxed) != 0;
-  if (r == 0 && (!version_same(&now, &f->version) || is_due(f) ||
-                 (lost_writer && was_read)))
-    r = succeed(f, out);
-  if (r < 0 && lost_writer) /* the next look has to see to it */
-    atomic_store_explicit(&f->has_writer, true, memory_order_relaxed);
-  return r;
+  if (r < 0 || (version_same(&now, &f->version) && !is_due(f)))
+    return r;
+  int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
+  return fd < 0 ? -errno : make(f->path, fd, f->how, f, out);
 }
 
 /* Whether the path names something else than what we hold open.  Opens nothing:
