@@ -1,8 +1,12 @@
-/* The pin protocol of cache/, as a Spin model.
+/* The pin protocol of cache/, as a Spin model: one page, in two mirrors of an
+ * image.  Mirror 0 is current at first, mirror 1 takes its place.
+ * several.pml is about reads of several pages, cursor.pml about a handle that
+ * shares a pin slot out.
  *
- * Two readers, an evictor that is the janitor, too, a filler, and one change
- * of the image: a new epoch or an invalidation.  One page, in two mirrors:
- * mirror 0 is current at first, mirror 1 takes its place.
+ * Two readers, an evictor, the reclaimer, a thread that runs fills and one that
+ * runs those of stale pages; one invalidation and one new epoch, in any order.
+ * Evictor and reclaimer look after mirror 0 alone: mirror 1 is no different
+ * while it is current.
  *
  *   step here             what it stands for
  *   --------------------  ----------------------------------------------------
@@ -20,13 +24,19 @@
  *   barrier()             barrier_run(): cache/barrier.c
  *   scan()                scan_pins_locked(): cache/evict.c
  *   punch()               mirror_punch(): cache/mirror.c
+ *   settle()              settle_pinned_locked(), settle_gone_locked():
+ *                           cache/evict.c
  *   evictor()             evict(), pick_locked(): cache/evict.c
- *   settle_for_space()    evict_batch(), settle_locked(): cache/evict.c
- *   clean()               the janitor: cache/residency.h
- *   retire(), replace()   replace_mirror(): cache/image.c
- *   drop()                evict_range(), pick_range_locked(): cache/evict.c
- *   changer()             image_refresh(), image_invalidate(): cache/image.c
+ *   take_stale()          evict_stale(): cache/evict.c
+ *   punch_absent()        the same: cache/reclaim.c
+ *   sweep_states()        states_sweep_at(): cache/budget.c
+ *   leave()               reclaim_retire_states(): cache/reclaim.c
+ *   sweep()               punch_between_pins(): cache/reclaim.c
+ *   refresher()           replace_mirror(), image_refresh(): cache/image.c
+ *   invalidator()         image_invalidate(): cache/image.c; evict_range(),
+ *                           pick_range_locked(): cache/evict.c
  *   filler()              fill_run(), finish(): cache/fill.c
+ *   aside_filler()        the same for a fill that does not install
  *
  * An `atomic` is a section under page_cache.lock, or one instruction and the
  * bookkeeping of the model that goes with it.  All else interleaves.
@@ -44,38 +54,72 @@
  *   - bytes that a reader holds under a pin are whole, neither punched nor half
  *     filled, and stay what they were at its first look: begin_read(),
  *     end_read().  This goes for a hit, for the answer to a miss, after which
- *     the reader does not look again, and after a new epoch;
- *   - a load that begins after an invalidation or a refresh has returned sees
- *     bytes that were read after the change: `promised`;
- *   - no fill and no verdict is lost: whoever waits is woken (invalid end
- *     states), and nothing goes round for ever (non-progress cycles).
+ *     the reader does not look again, for a page that is STALE, and after a new
+ *     epoch;
+ *   - a load that begins after an invalidation has returned sees bytes that
+ *     were read after it began, whichever mirror the reader is attached to.  A
+ *     load that begins after a new epoch sees its bytes as soon as the old
+ *     mirror's states have left RESIDENT: `promised`;
+ *   - no state but ABSENT is lost when page states are punched;
+ *   - no fill and no end of EVICTING is lost: each waiting reader is woken
+ *     (invalid end states), and nothing goes round for ever (non-progress
+ *     cycles).
  *
  * FENCE is another protocol that is right: there is no membarrier, and readers
  * fence after they have stored a pin.  Each of these breaks a rule, and the
  * check must notice:
  *
  *   NO_BARRIER         the evictor reads the pins without a membarrier
- *   LOOK_FIRST         a reader looks at the word, then pins
+ *   LOOK_FIRST         a reader looks at the state, then pins
  *   MOVE_WITHOUT_LOOK  a pin moves to another slot without a second look
  *   ANSWER_UNPINNED    a reader has no pin while it waits for a fill, and takes
  *                      the answer as final all the same
  *   RELEASE_EARLY      a reader clears its pin before its last look at bytes
- *   PUNCH_PINNED       the end of an epoch punches pinned pages, too
  *   EARLY_RESIDENT     a fill says RESIDENT before it has written all
- *   JANITOR_NO_WORD    the janitor punches an absent page, but does not take
- *                      its word to EVICTING
+ *   PUNCH_NO_STATE     the reclaimer punches an absent page, but does not take
+ *                      its state to EVICTING
+ *   SWEEP_NO_MARK      a fill begins among states that are being punched
  *   NO_WAKE            the end of EVICTING wakes nobody
  *   NO_FILL_WAKE       a fill that fails answers nobody
  *   INSTALL_STALE      a fill that was invalidated in flight is installed
- *   RESTORE_STALE      a victim that was invalidated becomes RESIDENT again
- *   COUNT_EARLY        as RESTORE_STALE, since an invalidation counts before it
- *                      looks at the words, not with the look
- *   COUNT_LATE         as RESTORE_STALE, since a batch reads the count of
- *                      invalidations later than it takes its victims */
+ *   JOIN_STALE         a fetch joins a fill that was invalidated
+ *   DROP_RESTORE       an invalidation makes its pinned pages RESIDENT again
+ *   RESTORE_STALE      a batch for space makes a pinned victim RESIDENT again
+ *                      that was invalidated meanwhile
+ *   MARK_BEGUN         as RESTORE_STALE, since a batch takes n_begun for its
+ *                      mark, not n_over
+ *   MARK_LATE          as RESTORE_STALE, since a batch takes its mark later
+ *                      than its victims
+ *   BEGIN_LATE         as RESTORE_STALE, since an invalidation counts as begun
+ *                      only when states have moved
+ *   OVER_EARLY         as RESTORE_STALE, since an invalidation counts as over
+ *                      before states have moved
+ *   STALE_RESTORE      the reclaimer makes a page RESIDENT that was STALE
+ *   STALE_PUNCH        the reclaimer punches a STALE page that is pinned
+ *   RETIRE_LATE        the states of a mirror leave RESIDENT before it is
+ *                      retired
+ *   RETIRED_RESTORE    a batch makes a pinned victim of a retired mirror
+ *                      RESIDENT again
+ *   RETIRED_INSTALL    a fill is installed in a retired mirror
+ *   RETIRED_PUNCH      what is pinned in a retired mirror is punched, too
+ *   RETIRED_RESIDENT   an invalidation leaves RESIDENT what is so in a retired
+ *                      mirror that is not swept yet */
 
+/* What happens to the image: 1 is an invalidation, 2 a new epoch with other
+ * bytes, 3 both, over the same storage, in any order.  All of it at once, at
+ * full length, would take hours. */
+#ifndef CHANGES
+#define CHANGES 1
+#endif
 #define N_READERS 2
+#ifndef N_LOADS
+#define N_LOADS 2 /* reader 0's: 1 or 2 */
+#endif
+#ifndef N_BATCHES
+#define N_BATCHES 1 /* the evictor's */
+#endif
 #ifndef N_ROUNDS
-#define N_ROUNDS 2 /* the evictor's */
+#define N_ROUNDS 2 /* the reclaimer's */
 #endif
 #define N_STORES 2 /* a queue of stores; when it is full the oldest arrives */
 
@@ -87,26 +131,37 @@
 #define FILLING 1
 #define RESIDENT 2
 #define EVICTING 3
+#define STALE 4
 
 /* What the page's memory holds. */
 #define HOLE 0
 #define HALF 1
 #define WHOLE 2
 
+/* A fill of a page that is STALE: it does not install.  There may be two, one
+ * of them from before the invalidation. */
+#define NONE 0
+#define BEGUN 1
+#define READ 2 /* 3: of version 1 */
+
 typedef Mirror {
-  byte word;
+  byte state;
   byte bytes;
-  bit content;    /* changes with each fill */
-  bit version;    /* of the image, when `bytes` were read */
-  bit source;     /* the version that a read of the source gets now */
+  bit content;   /* changes with each fill */
+  bit version;   /* of the image, when `bytes` were read */
+  bit source;    /* the version that a read of the source gets now */
   bit retired;
-  bit generation; /* counts invalidations, of which there is one */
-  bit submitted;  /* a fill that nobody runs yet */
-  bit stale       /* the fill was invalidated */
+  bit n_begun;   /* the log of invalidations, of which there is one */
+  bit n_over;
+  bit submitted; /* a fill that nobody runs yet */
+  bit stale;     /* the fill was invalidated */
+  byte aside[2]
 };
 Mirror mirrors[2];
-bit current;      /* image.mirror */
-bit promised;     /* the version that a load that begins now has to see */
+bit current;     /* image.mirror */
+bit is_swept;    /* the states around mirror 0's are being punched */
+bit is_left;     /* no state of mirror 0 says RESIDENT any more */
+bit promised;    /* the version that a load that begins now has to see */
 
 /* The pin tables as others see them.  Reader 0 has slots 0 and 1, reader 1 has
  * slot 2. */
@@ -120,13 +175,14 @@ chan held_back[N_READERS] = [N_STORES] of { byte };
 /* What a reader waits for, or is told. */
 #define NOTHING 0
 #define WAIT_FILL 1    /* of mirror 0; 2: of mirror 1 */
-#define WAIT_VERDICT 3
-#define TOLD_RESIDENT 4
-#define TOLD_ERROR 5
-#define TOLD_AGAIN 6   /* look again */
-#define TOLD_STALE 7   /* -ESTALE: attach to the new mirror */
-#define TOLD_BYTES 8   /* a copy, fetch_bytes(); 9: of version 1 */
-byte mail[N_READERS];
+#define WAIT_ASIDE 3   /* + 2 * mirror + number of the fill */
+#define WAIT_OUTCOME 7 /* the end of EVICTING, of a stale fill, of a sweep */
+#define TOLD_RESIDENT 8
+#define TOLD_ERROR 9
+#define TOLD_AGAIN 10  /* ask again */
+#define TOLD_OVER 11   /* -ESTALE: attach to the new mirror */
+#define TOLD_BYTES 12  /* a copy, fetch_bytes(); 13: of version 1 */
+byte answers[N_READERS];
 
 hidden byte i, x; /* for the loops within one atomic step */
 
@@ -155,42 +211,79 @@ inline store(slot, value) {
 /* ---- Waiting and waking: under the lock ---------------------------------- */
 
 inline wake() {
+#ifdef NO_WAKE
+  skip
+#else
   d_step {
     for (i : 0 .. N_READERS - 1) {
       if
-      :: mail[i] == WAIT_VERDICT -> mail[i] = TOLD_AGAIN
+      :: answers[i] == WAIT_OUTCOME -> answers[i] = TOLD_AGAIN
+      :: else
+      fi
+    }
+  }
+#endif
+}
+
+inline answer(waiting, what) {
+  d_step {
+    for (i : 0 .. N_READERS - 1) {
+      if
+      :: answers[i] == waiting -> answers[i] = what
       :: else
       fi
     }
   }
 }
 
-inline answer(m, what) {
-  d_step {
-    for (i : 0 .. N_READERS - 1) {
-      if
-      :: mail[i] == WAIT_FILL + m -> mail[i] = what
-      :: else
-      fi
-    }
-  }
+#ifdef JOIN_STALE
+#define may_join(m) true
+#define aside_now(m) (mirrors[m].aside[0] == NONE && mirrors[m].n_begun)
+#else
+#define may_join(m) (!mirrors[m].stale)
+#define aside_now(m) mirrors[m].n_begun
+#endif
+
+#ifdef SWEEP_NO_MARK
+#define has_to_wait(m) false
+#else
+#define has_to_wait(m) (m == 0 && is_swept)
+#endif
+
+inline ask_aside(m) {
+  if
+  :: mirrors[m].aside[aside_now(m)] == NONE ->
+    mirrors[m].aside[aside_now(m)] = BEGUN
+  :: else
+  fi;
+  answers[me] = WAIT_ASIDE + 2 * m + aside_now(m)
+}
+
+inline ask_absent(m) {
+  if
+  :: mirrors[m].aside[aside_now(m)] != NONE -> ask_aside(m)
+  :: mirrors[m].aside[aside_now(m)] == NONE && has_to_wait(m) ->
+    answers[me] = WAIT_OUTCOME
+  :: mirrors[m].aside[aside_now(m)] == NONE && !has_to_wait(m) ->
+    mirrors[m].state = FILLING;
+    mirrors[m].submitted = 1;
+    answers[me] = WAIT_FILL + m
+  fi
 }
 
 /* A request: what was stored before it has arrived when it is handled. */
 inline ask(m) {
   commit_all(me);
   if
-  :: mirrors[m].retired -> mail[me] = TOLD_STALE
-  :: !mirrors[m].retired && mirrors[m].word == RESIDENT ->
-    mail[me] = TOLD_RESIDENT
-  :: !mirrors[m].retired && mirrors[m].word == EVICTING ->
-    mail[me] = WAIT_VERDICT
-  :: !mirrors[m].retired && mirrors[m].word == FILLING ->
-    mail[me] = (mirrors[m].stale -> WAIT_VERDICT : WAIT_FILL + m)
-  :: !mirrors[m].retired && mirrors[m].word == ABSENT ->
-    mirrors[m].word = FILLING;
-    mirrors[m].submitted = 1;
-    mail[me] = WAIT_FILL + m
+  :: mirrors[m].retired -> answers[me] = TOLD_OVER
+  :: !mirrors[m].retired && mirrors[m].state == RESIDENT ->
+    answers[me] = TOLD_RESIDENT
+  :: !mirrors[m].retired && mirrors[m].state == EVICTING ->
+    answers[me] = WAIT_OUTCOME
+  :: !mirrors[m].retired && mirrors[m].state == FILLING ->
+    answers[me] = (may_join(m) -> WAIT_FILL + m : WAIT_OUTCOME)
+  :: !mirrors[m].retired && mirrors[m].state == ABSENT -> ask_absent(m)
+  :: !mirrors[m].retired && mirrors[m].state == STALE -> ask_aside(m)
   fi
 }
 
@@ -205,7 +298,7 @@ inline pin(slot, m) {
 
 inline unpin(slot) { store(slot, NO_PAGE) }
 
-#define look(m) (mirrors[m].word == RESIDENT)
+#define look(m) (mirrors[m].state == RESIDENT)
 
 /* The page's bytes may be used from here.  `held` remembers which. */
 inline begin_read(m) {
@@ -266,7 +359,7 @@ proctype reader(byte me) {
   bit content, kept_content;
   bit m;           /* the mirror that it is attached to */
   bit must;        /* see `promised` */
-  bit is_second;
+  byte n_loads = 1;
 
 start:
 #ifdef LOOK_FIRST
@@ -295,32 +388,32 @@ miss:
   atomic { ask(m) };
 #endif
   if
-  :: atomic { mail[me] == TOLD_RESIDENT -> mail[me] = NOTHING }
+  :: atomic { answers[me] == TOLD_RESIDENT -> answers[me] = NOTHING }
 #ifdef ANSWER_UNPINNED
     atomic { pin(PIN_SLOT, m) };
 #endif
     atomic { begin_read(m) } /* with no second look */
-  :: atomic { mail[me] >= TOLD_BYTES ->
-      assert(mail[me] - TOLD_BYTES >= must);
-      mail[me] = NOTHING;
+  :: atomic { answers[me] >= TOLD_BYTES ->
+      assert(answers[me] - TOLD_BYTES >= must);
+      answers[me] = NOTHING;
       must = 0;
       unpin(PIN_SLOT)
     }
-  :: atomic { mail[me] == TOLD_ERROR ->
-      mail[me] = NOTHING;
+  :: atomic { answers[me] == TOLD_ERROR ->
+      answers[me] = NOTHING;
       must = 0;
       unpin(PIN_SLOT)
     }
-  :: atomic { mail[me] == TOLD_AGAIN ->
-      mail[me] = NOTHING;
+  :: atomic { answers[me] == TOLD_AGAIN ->
+      answers[me] = NOTHING;
 #ifdef LOOK_FIRST
       goto attached
 #else
       goto again /* the pin stands */
 #endif
     }
-  :: atomic { mail[me] == TOLD_STALE ->
-      mail[me] = NOTHING;
+  :: atomic { answers[me] == TOLD_OVER ->
+      answers[me] = NOTHING;
       m = current;
 #ifdef LOOK_FIRST
       goto attached
@@ -335,7 +428,7 @@ loaded:
   /* Reader 0 may keep its first slice while it loads a second one, of the same
    * page, perhaps of another epoch. */
   if
-  :: me == 0 && !is_second && held -> move()
+  :: me == 0 && n_loads < N_LOADS && held -> move()
   :: true
   fi;
   if
@@ -343,7 +436,7 @@ loaded:
   :: else
   fi;
   if
-  :: atomic { me == 0 && !is_second -> is_second = 1; goto start }
+  :: atomic { me == 0 && n_loads < N_LOADS -> n_loads++; goto start }
   :: else
   fi;
   if
@@ -384,177 +477,252 @@ inline punch(m) {
   d_step { mirrors[m].bytes = HOLE; mirrors[m].version = 0 }
 }
 
-inline retire() {
+#ifdef RETIRED_RESTORE
+#define may_return(m) true
+#else
+#define may_return(m) (!mirrors[m].retired)
+#endif
+
+#ifdef RESTORE_STALE
+#define was_invalidated(m) false
+#else
+#define was_invalidated(m) (mirrors[m].n_begun != mark)
+#endif
+
+/* The end of a batch.  In a retired mirror what is pinned stays EVICTING. */
+inline settle(m, pinned_state) {
+  atomic {
+    if
+    :: !pinned -> mirrors[m].state = ABSENT
+    :: pinned && may_return(m) -> mirrors[m].state = pinned_state
+    :: pinned && !may_return(m)
+    fi;
+    wake();
+    pinned = 0
+  }
+}
+
+inline punch_unpinned(m) {
   if
-  :: current == 0 -> current = 1; mirrors[0].retired = 1
+  :: !pinned -> punch(m)
   :: else
   fi
 }
 
-#ifdef RESTORE_STALE
-#define comes_back_stale(m) false
+#ifdef MARK_BEGUN
+#define mark_now mirrors[0].n_begun
 #else
-#define comes_back_stale(m)                                                    \
-  (pinned && !mirrors[m].retired && mirrors[m].generation != generation)
+#define mark_now mirrors[0].n_over
 #endif
-
-inline settle_for_space(m) {
-  do
-  :: atomic {
-    !comes_back_stale(m) ->
-    if
-    :: !pinned -> mirrors[m].word = ABSENT
-    :: pinned && !mirrors[m].retired -> mirrors[m].word = RESIDENT
-    :: pinned && mirrors[m].retired /* EVICTING for good */
-    fi;
-#ifndef NO_WAKE
-    wake();
-#endif
-    pinned = 0;
-    generation = 0;
-    m = 0;
-    break
-  }
-  :: atomic { comes_back_stale(m) -> retire(); wake() } /* image_renew() */
-  od
-}
-
-/* What looks at holes, or somebody hostile, have cost goes. */
-inline clean(m) {
-#ifdef JANITOR_NO_WORD
-  punch(m)
-#else
-  punch(m);
-  atomic { mirrors[m].word = ABSENT; wake(); m = 0 }
-#endif
-}
-
-#define is_victim(m) (mirrors[m].word == RESIDENT && !mirrors[m].retired)
 
 proctype evictor() {
   byte k, n;
-  bit m, generation, pinned;
+  bit mark, pinned;
 end:
   do
   :: atomic {
-    if
-    :: n < N_ROUNDS && is_victim(0) -> m = 0
-    :: n < N_ROUNDS && is_victim(1) -> m = 1
-    fi;
-    mirrors[m].word = EVICTING;
-    generation = mirrors[m].generation;
+    n < N_BATCHES && mirrors[0].state == RESIDENT && !mirrors[0].retired ->
+    mirrors[0].state = EVICTING;
+    mark = mark_now;
     n++
   }
     barrier();
-#ifdef COUNT_LATE
-    generation = mirrors[m].generation;
+#ifdef MARK_LATE
+    mark = mark_now;
 #endif
-    scan(m);
-    if
-    :: !pinned -> punch(m)
-    :: else
-    fi;
-    settle_for_space(m)
+    scan(0);
+    punch_unpinned(0);
+    settle(0, (was_invalidated(0) -> STALE : RESIDENT));
+    mark = 0
+  od
+}
+
+/* ---- The reclaimer ------------------------------------------------------- */
+
+/* A page that was invalidated while it was pinned may be free by now.  No
+ * barrier is needed: a pin that counts was seen by an earlier scan. */
+inline take_stale() {
+  scan(0);
+#ifdef STALE_PUNCH
+  pinned = 0;
+#endif
+  punch_unpinned(0);
+#ifdef STALE_RESTORE
+  settle(0, RESIDENT)
+#else
+  settle(0, STALE)
+#endif
+}
+
+/* What looks at holes, or a hostile client, have cost goes. */
+inline punch_absent() {
+  punch(0);
+#ifdef PUNCH_NO_STATE
+  true
+#else
+  settle(0, ABSENT)
+#endif
+}
+
+/* The memory of states that are all ABSENT. */
+inline sweep_states() {
+  atomic {
+    assert(mirrors[0].state == ABSENT);
+    mirrors[0].state = ABSENT
+  };
+  atomic { is_swept = 0; wake() }
+}
+
+/* The first round of a mirror that was retired: its states leave RESIDENT for
+ * good.  Under the lock. */
+inline leave() {
+  if
+  :: mirrors[0].state == RESIDENT -> mirrors[0].state = EVICTING
+  :: else
+  fi;
+  is_left = 1;
+  promised = promised | (mirrors[1].source & !mirrors[0].source)
+}
+
+/* What lies between the pins is punched, whatever its state. */
+inline sweep() {
+  scan(0);
+#ifdef RETIRED_PUNCH
+  pinned = 0;
+#endif
+  punch_unpinned(0);
+  pinned = 0
+}
+
+proctype reclaimer() {
+  byte k, n;
+  bit pinned;
+end:
+  do
   :: atomic {
-    if
-    :: n < N_ROUNDS && mirrors[0].word == ABSENT -> m = 0
-    :: n < N_ROUNDS && mirrors[1].word == ABSENT -> m = 1
-    fi;
-#ifndef JANITOR_NO_WORD
-    mirrors[m].word = EVICTING;
+    n < N_ROUNDS && mirrors[0].state == STALE ->
+    mirrors[0].state = EVICTING;
+    n++
+  }
+    take_stale()
+  :: atomic {
+    n < N_ROUNDS && mirrors[0].state == ABSENT ->
+#ifndef PUNCH_NO_STATE
+    mirrors[0].state = EVICTING;
 #endif
     n++
   }
-    clean(m)
+    punch_absent()
+  :: atomic {
+    n < N_ROUNDS && mirrors[0].state == ABSENT ->
+    is_swept = 1;
+    n++
+  }
+    sweep_states()
+  :: atomic { mirrors[0].retired && !is_left -> leave() }
+    barrier();
+    sweep()
+  :: atomic { n < N_ROUNDS && is_left -> n++ }
+    sweep()
   od
 }
 
 /* ---- Change -------------------------------------------------------------- */
 
-/* Mirror 0 is over, or its page was invalidated.  What is pinned stays EVICTING
- * and is counted. */
-inline drop() {
-  atomic {
-#ifndef COUNT_EARLY
-    mirrors[0].generation = 1;
+/* A new epoch, over storage that has changed or with the same bytes. */
+proctype refresher(bit changes) {
+#ifdef RETIRE_LATE
+  atomic { leave() };
 #endif
+  atomic {
+    mirrors[1].source = mirrors[1].source | changes;
+    current = 1;
+    mirrors[0].retired = 1;
+    wake()
+  }
+}
+
+#define begin_invalidation(m) mirrors[m].n_begun = 1
+#define end_invalidation(m) mirrors[m].n_over = 1
+
+#ifdef DROP_RESTORE
+#define DROPPED RESIDENT
+#else
+#define DROPPED STALE
+#endif
+
+proctype invalidator() {
+  byte k;
+  bit m, owns, pinned;
+  atomic { mirrors[0].source = 1; mirrors[1].source = 1; m = current };
+  atomic {
+#ifndef BEGIN_LATE
+    begin_invalidation(m);
+#endif
+    mirrors[m].stale = mirrors[m].state == FILLING
+  };
+#ifdef OVER_EARLY
+  atomic { end_invalidation(m) };
+#endif
+  atomic {
     if
-    :: mirrors[0].word == RESIDENT -> mirrors[0].word = EVICTING; owns = 1
+    :: mirrors[m].state == RESIDENT ->
+      mirrors[m].state = EVICTING;
+      owns = 1
     :: else
     fi
   };
   if
   :: owns ->
     barrier();
-    scan(0);
-#ifdef PUNCH_PINNED
-    pinned = 0;
-#endif
-    if
-    :: !pinned -> punch(0)
-    :: else
-    fi;
-    atomic {
-      mirrors[0].word = (pinned -> EVICTING : ABSENT);
-      n_pinned = n_pinned + pinned;
-      pinned = 0;
-      owns = 0;
-      wake()
-    }
+    scan(m);
+    punch_unpinned(m);
+    settle(m, DROPPED)
   :: else
-  fi
-}
-
-/* Puts mirror 1 in the place of mirror 0. */
-inline replace() {
-  atomic { retire() };
-  drop();
-  atomic { wake(); n_pinned = 0 }
-}
-
-proctype changer() {
-  byte k, n_pinned;
-  bit owns, pinned;
-  mirrors[1].source = 1;
-  if
-  :: true -> /* image_invalidate() */
-    atomic {
-      mirrors[0].source = 1;
-      mirrors[0].stale = mirrors[0].word == FILLING;
-#ifdef COUNT_EARLY
-      mirrors[0].generation = 1
+  fi;
+#ifdef BEGIN_LATE
+  atomic { begin_invalidation(m) };
 #endif
-    };
-    drop();
+#ifndef OVER_EARLY
+  atomic { end_invalidation(m) };
+#endif
+#ifndef RETIRED_RESIDENT
+  /* A mirror that was retired before, which the reclaimer will look after. */
+  atomic {
     if
-    :: n_pinned == 0 -> goto done
+    :: mirrors[0].retired && mirrors[0].state == RESIDENT ->
+      mirrors[0].state = EVICTING
     :: else
     fi
-  :: true /* image_refresh(): mirror 0 keeps its source */
-  fi;
-  replace();
-done:
+  };
+#endif
   promised = 1
 }
 
 /* ---- Fills --------------------------------------------------------------- */
 
 #ifdef INSTALL_STALE
-#define may_install(m) (mirrors[m].bytes == WHOLE && !mirrors[m].retired)
+#define is_in_time(m) true
 #else
-#define may_install(m)                                                         \
-  (mirrors[m].bytes == WHOLE && !mirrors[m].retired && !mirrors[m].stale)
+#define is_in_time(m) (!mirrors[m].stale)
 #endif
+#ifdef RETIRED_INSTALL
+#define is_of_use(m) true
+#else
+#define is_of_use(m) (!mirrors[m].retired)
+#endif
+#define may_install(m)                                                         \
+  (mirrors[m].bytes == WHOLE && is_of_use(m) && is_in_time(m))
 
-inline end_fill(word_now) {
-  mirrors[m].word = word_now;
+inline end_fill(state_now) {
+  mirrors[m].state = state_now;
   mirrors[m].stale = 0;
   wake();
   m = 0
 }
 
 proctype filler() {
-  bit m;
+  bit m, version;
 end:
   do
   :: atomic {
@@ -562,52 +730,98 @@ end:
     :: mirrors[0].submitted -> m = 0
     :: mirrors[1].submitted -> m = 1
     fi;
-    assert(mirrors[m].word == FILLING && mirrors[m].bytes == HOLE);
+    assert(mirrors[m].state == FILLING && mirrors[m].bytes == HOLE);
     mirrors[m].submitted = 0;
-    mirrors[m].version = mirrors[m].source /* the read */
+    version = mirrors[m].source /* the read */
   }
     if
     :: atomic { true -> /* it failed */
 #ifndef NO_FILL_WAKE
-        answer(m, TOLD_ERROR);
+        answer(WAIT_FILL + m, TOLD_ERROR);
 #endif
-        mirrors[m].version = 0;
         end_fill(ABSENT) /* by EVICTING: nothing was written */
       }
     :: atomic { true ->
         mirrors[m].bytes = HALF;
         mirrors[m].content = !mirrors[m].content;
 #ifdef EARLY_RESIDENT
-        mirrors[m].word = RESIDENT
+        mirrors[m].state = RESIDENT
 #endif
       }
       if
-      :: true -> mirrors[m].bytes = WHOLE
+      :: atomic { true ->
+          mirrors[m].bytes = WHOLE;
+          mirrors[m].version = version
+        }
       :: true -> mirrors[m].bytes = HOLE /* no memory: punched at once */
       fi;
       if
       :: atomic { may_install(m) ->
-          answer(m, TOLD_RESIDENT);
+          answer(WAIT_FILL + m, TOLD_RESIDENT);
           end_fill(RESIDENT)
         }
-      :: atomic { else -> mirrors[m].word = EVICTING }
-        mirrors[m].bytes = HOLE;
+      :: atomic { else -> mirrors[m].state = EVICTING }
+        punch(m);
         atomic {
-          answer(m, TOLD_BYTES + mirrors[m].version);
-          mirrors[m].version = 0;
+          answer(WAIT_FILL + m, TOLD_BYTES + version);
           end_fill(ABSENT)
         }
       fi
-    fi
+    fi;
+    version = 0
+  od
+}
+
+proctype aside_filler() {
+  byte a;
+end:
+  do
+  :: atomic {
+    if
+    :: mirrors[0].aside[0] == BEGUN -> a = 0
+    :: mirrors[0].aside[1] == BEGUN -> a = 1
+    :: mirrors[1].aside[0] == BEGUN -> a = 2
+    :: mirrors[1].aside[1] == BEGUN -> a = 3
+    fi;
+    mirrors[a / 2].aside[a % 2] = READ + mirrors[a / 2].source;
+    a = 0
+  }
+  :: atomic {
+    if
+    :: mirrors[0].aside[0] >= READ -> a = 0
+    :: mirrors[0].aside[1] >= READ -> a = 1
+    :: mirrors[1].aside[0] >= READ -> a = 2
+    :: mirrors[1].aside[1] >= READ -> a = 3
+    fi;
+    answer(WAIT_ASIDE + a, TOLD_BYTES + mirrors[a / 2].aside[a % 2] - READ);
+    mirrors[a / 2].aside[a % 2] = NONE;
+    wake();
+    a = 0
+  }
   od
 }
 
 init {
   atomic {
+    if
+    :: true
+    :: CHANGES != 2 -> /* an earlier invalidation met a pin */
+      mirrors[0].state = STALE;
+      mirrors[0].bytes = WHOLE
+    fi;
     run reader(0);
     run reader(1);
     run evictor();
-    run changer();
-    run filler()
+    run reclaimer();
+    run filler();
+    run aside_filler();
+    if
+    :: CHANGES != 1 -> run refresher(CHANGES == 2)
+    :: CHANGES == 1
+    fi;
+    if
+    :: CHANGES != 2 -> run invalidator()
+    :: CHANGES == 2
+    fi
   }
 }
