@@ -128,5 +128,10 @@ status=0
 { "$cachet" cat ./disk.img 2>err || echo $? >status; } | head -c 10 >/dev/null
 if [ "$(cat status)" = 1 ] && grep -q 'Broken pipe' err; then ok; else bad "EPIPE"; fi
 
+# A limit of file sizes is a message, not a signal.
+status=0
+(ulimit -f 1 && exec "$cachet" cat ./disk.img >out 2>err) || status=$?
+if [ "$status" = 1 ] && grep -q 'File too large' err; then ok; else bad "ulimit -f: status $status: $(cat err)"; fi
+
 echo "$passed checks passed, $failed failed"
 [ "$failed" = 0 ]

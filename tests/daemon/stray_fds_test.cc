@@ -1,16 +1,19 @@
 // Descriptors that a peer sends along.  Those here take the kernel half a
 // minute to close, and nobody may wait for that.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <memory>
 
 #include "proto/status.h"
+#include "tests/support/daemon_process.h"
 #include "tests/support/test_server.h"
 
 #ifndef SO_PASSRIGHTS
@@ -286,6 +289,37 @@ TEST_F(StrayFdsTest, ThoseOfPeersThatWereNotAcceptedDoNotDelayAStopEither) {
   ExpectNoTimeHasPassed();
   unlink(path.c_str());
   rmdir(directory);
+}
+
+// As a process, started by a socket on which the peer was first.
+TEST_F(StrayFdsTest, ADaemonEndsWhileOneIsBeingClosed) {
+  TempDir directory;
+  std::string image = directory / "disk", path = directory / "socket";
+  WriteRandomFile(image, 10000, 1);
+  sockaddr_un a = {};
+  a.sun_family = AF_UNIX;
+  strncpy(a.sun_path, path.c_str(), sizeof a.sun_path - 1);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr *>(&a), sizeof a), 0);
+  ASSERT_EQ(listen(fd, 8), 0);
+  WireClient client = WireClient::Unix(path);
+  ASSERT_EQ(slow_[0].SendAway(client.fd(), Hello()), 0);
+  DaemonProcess daemon({"--image", image}, [fd] {
+    if (fd == 3 ? fcntl(fd, F_SETFD, 0) : dup2(fd, 3) < 0)
+      _exit(1);
+    setenv("LISTEN_FDS", "1", 1);
+    setenv("LISTEN_PID", std::to_string(getpid()).c_str(), 1);
+  });
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  start_ = std::chrono::steady_clock::now();
+  EXPECT_EQ(client.Receive().status, WIRE_E_PROTO);
+  EXPECT_TRUE(client.AwaitClose());
+  WireClient other = WireClient::Unix(path);
+  EXPECT_EQ(other.Start().size, 10000u);
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0) << daemon.log();
+  ExpectNoTimeHasPassed();
+  close(fd);
 }
 
 } // namespace
