@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/std_fds.h"
@@ -13,6 +14,7 @@
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
+#include "daemon/opening.h"
 #include "daemon/process.h"
 #include "daemon/server.h"
 #include "source/file.h"
@@ -38,6 +40,9 @@ enum {
 
 /* More workers than this gain nothing: they are limited by the memory bus. */
 enum { MAX_DEFAULT_WORKERS = 8 };
+
+/* For files that cannot be opened at once. */
+enum { OPEN_PATIENCE_S = 5 };
 
 /* What main() gathers for the server, which takes the sources and the
  * listeners over. */
@@ -68,20 +73,20 @@ static int fail_start(const char *story) {
 }
 
 static void warn_of_format(const struct config_image *image,
-                           struct source *src) {
-  const char *format = file_source_format(src);
-  if (format)
-    log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
-              LOG_TEXT("format", format),
-              LOG_TEXT("advice", "the bytes of the file are served, not those "
-                                 "of the disk in it"));
+                           const char *format) {
+  log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
+            LOG_TEXT("format", format),
+            LOG_TEXT("advice", "the bytes of the file are served, not those "
+                               "of the disk in it"));
 }
 
-/* One that cannot be opened now is served once it can.  0 or a negative errno:
- * there is no memory. */
-static int open_image(const struct config_image *image,
+/* Takes what was opened.  One that cannot be opened now is served once it can.
+ * 0 or a negative errno: there is no memory. */
+static int take_image(const struct config_image *image, struct opening *opening,
+                      const struct timespec *deadline,
                       struct server_image *to) {
-  int r = file_source_open(image->path, FILE_DONTCACHE, &to->source);
+  const char *format = NULL;
+  int r = opening_end(opening, deadline, &to->source, &format);
   if (r < 0) {
     to->missing = -r;
     log_event(LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
@@ -91,7 +96,8 @@ static int open_image(const struct config_image *image,
     if (r < 0)
       return r;
   }
-  warn_of_format(image, to->source);
+  if (format)
+    warn_of_format(image, format);
   if (image->max_age_s)
     file_source_set_max_age(to->source, image->max_age_s);
   else
@@ -101,16 +107,26 @@ static int open_image(const struct config_image *image,
   return 0;
 }
 
+/* All at once, so that those that hang are waited for together. */
 static int open_images(const struct config *config, struct setup *setup) {
+  struct opening *openings[CONFIG_MAX_IMAGES];
+  struct timespec deadline;
+  int r = 0;
+  clock_gettime(CLOCK_MONOTONIC, &deadline);
+  deadline.tv_sec += OPEN_PATIENCE_S;
+  for (size_t i = 0; i < config->n_images; i++)
+    openings[i] = opening_begin(config->images[i].path);
   for (size_t i = 0; i < config->n_images; i++) {
     struct server_image *to = &setup->images[setup->n_images];
-    if (open_image(&config->images[i], to) < 0)
-      return fail_start("out of memory");
+    r = openings[i] ? take_image(&config->images[i], openings[i], &deadline, to)
+                    : -ENOMEM;
+    if (r < 0)
+      break;
     to->share = config_shares(config, &config->images[i]);
     setup->n_images++;
     setup->n_missing += to->missing != 0;
   }
-  return 0;
+  return r < 0 ? fail_start("out of memory") : 0;
 }
 
 /* Where none is there something is wrong with the command, and who gave it is

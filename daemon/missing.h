@@ -11,8 +11,14 @@ extern "C" {
 
 /* Why, in words, for the errno that a source gave. */
 static inline const char *missing_reason(int error) {
-  return error == ENODEV ? "neither a file nor a block device"
-                         : strerror(error);
+  switch (error) {
+  case ENODEV:
+    return "neither a file nor a block device";
+  case ETIMEDOUT:
+    return "it takes too long";
+  default:
+    return strerror(error);
+  }
 }
 
 #ifdef __cplusplus

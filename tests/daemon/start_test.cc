@@ -121,6 +121,35 @@ TEST_F(StartTest, AnImageThatIsMissingIsServedOnceItIsThere) {
   EXPECT_EQ(client.Read(opened.image, 0, 20000).bytes, bytes);
 }
 
+// As one on a server that is gone does: here another process, this one, has a
+// lease on it.
+TEST_F(StartTest, AnImageWhoseOpeningHangsDelaysTheOthersOnlySoLong) {
+  std::string later = directory_ / "later";
+  auto bytes = WriteRandomFile(later, 20000, 2);
+  signal(SIGIO, SIG_IGN); // it asks for the lease back
+  int fd = open(later.c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+    GTEST_SKIP() << "no leases here: " << strerror(errno);
+  DaemonProcess daemon(
+      {"--image", image_, "--image", later, "--listen", "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  WireClient client = WireClient::Unix(socket_);
+  Frame opened = client.Start("disk.img");
+  EXPECT_EQ(client.Read(opened.image, 0, 10000).bytes, bytes_);
+  ASSERT_TRUE(client.SendOpen(7, "later"));
+  EXPECT_THAT(client.ReceiveAnswer().message,
+              HasSubstr(later + ": it takes too long"));
+
+  close(fd);
+
+  do {
+    ASSERT_TRUE(client.SendOpen(7, "later"));
+    opened = client.ReceiveAnswer();
+  } while (opened.is_error());
+  EXPECT_EQ(client.Read(opened.image, 0, 20000).bytes, bytes);
+}
+
 TEST_F(StartTest, AnUnreadableImageIsStatusOne) {
   ASSERT_EQ(chmod(image_.c_str(), 0), 0);
   std::thread([this] { // capabilities belong to a thread, in the kernel

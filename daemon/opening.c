@@ -1,0 +1,71 @@
+#include "daemon/opening.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "source/file.h"
+
+struct opening {
+  atomic_int n_refs; /* the thread, and who began it; acq_rel: the last one
+                        sees what the other did */
+  sem_t done;        /* posted once what follows is there */
+  int result;
+  const char *format;
+  struct source *source; /* NULL: not open, or handed over */
+  char path[];
+};
+
+static void opening_unref(struct opening *o) {
+  if (atomic_fetch_sub_explicit(&o->n_refs, 1, memory_order_acq_rel) > 1)
+    return;
+  if (o->source)
+    o->source->ops->close(o->source);
+  sem_destroy(&o->done);
+  free(o);
+}
+
+static void *opening_run(void *arg) {
+  struct opening *o = arg;
+  o->result = file_source_open(o->path, FILE_DONTCACHE, &o->source);
+  if (o->result == 0)
+    o->format = file_source_format(o->source); /* it reads */
+  sem_post(&o->done);
+  opening_unref(o);
+  return NULL;
+}
+
+struct opening *opening_begin(const char *path) {
+  size_t path_len = strlen(path) + 1;
+  struct opening *o = calloc(1, sizeof *o + path_len);
+  pthread_t thread;
+  if (!o)
+    return NULL;
+  memcpy(o->path, path, path_len);
+  sem_init(&o->done, 0, 0);
+  atomic_init(&o->n_refs, 2);
+  if (pthread_create(&thread, NULL, opening_run, o) == 0)
+    pthread_detach(thread);
+  else
+    opening_run(o);
+  return o;
+}
+
+int opening_end(struct opening *o, const struct timespec *deadline,
+                struct source **out, const char **format) {
+  int r;
+  do
+    r = sem_clockwait(&o->done, CLOCK_MONOTONIC, deadline);
+  while (r < 0 && errno == EINTR);
+  r = r < 0 ? -errno : o->result;
+  if (r == 0) {
+    *out = o->source;
+    *format = o->format;
+    o->source = NULL;
+  }
+  opening_unref(o);
+  return r;
+}

@@ -1,0 +1,23 @@
+/* Opening files at start, each on a thread of its own: so one that hangs, such
+ * as on a server that is gone, keeps no other image from being served.
+ *
+ * The thread of one that is given up goes on, and closes what it opened. */
+#ifndef DAEMON_OPENING_H
+#define DAEMON_OPENING_H
+
+#include <time.h>
+
+#include "cache/source.h"
+
+struct opening;
+
+/* NULL: out of memory.  Where there is no thread it waits for the file. */
+struct opening *opening_begin(const char *path);
+
+/* Waits until `deadline`, of the monotonic clock.  0, or a negative errno;
+ * -ETIMEDOUT if the file is not open by then.  `*format` is what
+ * file_source_format() says.  Ends the opening. */
+int opening_end(struct opening *o, const struct timespec *deadline,
+                struct source **out, const char **format);
+
+#endif
