@@ -84,10 +84,12 @@ warns VHDX 'vhdxfileM\0'
 "$cachet" cat ./ints 2>err >/dev/null
 if [ -s err ]; then bad "a warning without a reason: $(cat err)"; else ok; fi
 
-# A limit is named.
-limited=0
-(ulimit -f 1000 && "$cachet" info ./disk.img) >out 2>err || limited=$?
-if [ "$limited" = 1 ] && grep -qF 'it has 3000013 bytes; the limit of file sizes (ulimit -f) is 1024000 bytes: File too large' err; then ok; else bad "ulimit -f: $limited: $(cat err)"; fi
+# A file that may not be written so long is read all the same, without a cache.
+if (ulimit -f 1000 && "$cachet" cat ./disk.img | cmp - disk.img) 2>err; then
+  ok
+else
+  bad "ulimit -f: $(cat err)"
+fi
 
 expect 1 'image "./none": open: No such file or directory' info ./none
 expect 1 'Is a directory' info ./

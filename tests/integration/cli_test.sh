@@ -29,6 +29,11 @@ unreadable() {
     --listen "unix:$work/pub/s" --image "$work/secret"
 }
 check "an unreadable file as image" unreadable
+limited() {
+  fails_with 1 'it has 300001 bytes; the limit of file sizes \(ulimit -f\) is 102400 bytes' \
+    bash -c "ulimit -f 100 && exec '$cachetd' --listen 'unix:$work/other' --image '$img'"
+}
+check "an image that is longer than a file may be" limited
 check "no image at all" is_rejected 'image' "$cachetd"
 check "a name used twice" is_rejected 'twice|already|used' "$cachetd" --image "a=$img" --image "a=$img"
 check "a name that follows from two paths" is_rejected 'twice|already|used' "$cachetd" --image "$img" --image "$img"
