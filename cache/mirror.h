@@ -100,6 +100,7 @@ struct mirror {
   struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
   bool abandoned;           /* its image is freed */
+  bool has_retire_ref;      /* the reclaimer's, until it has begun with it */
   bool states_gone;         /* it is retired, and no state is RESIDENT */
   uint32_t id;              /* index into the cache's mirrors */
   struct mirror *next_dead; /* the cache's list of those without references */

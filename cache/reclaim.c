@@ -101,6 +101,9 @@ static void punch_all_absent(struct mirror *m) {
 
 /* ---- Retired mirrors ----------------------------------------------------- */
 
+/* Blocks of states that are gone through in no time. */
+#define EMPTY_MAX_BLOCKS 4096
+
 /* States to move under one hold of the lock. */
 #define RETIRE_SLICE 256
 
@@ -240,8 +243,21 @@ static void drop_states(struct mirror *m) {
   free(blocks);
 }
 
+/* Whether a retired mirror is ours to take down, and for the first time.  That
+ * of an image which is freed is not: its pages stay for other processes. */
+static bool is_to_take_down(struct mirror *m, bool *is_first) {
+  pthread_mutex_lock(&m->cache->lock);
+  *is_first = m->has_retire_ref;
+  m->has_retire_ref = false;
+  bool is = *is_first || (m->states_gone && !m->abandoned);
+  pthread_mutex_unlock(&m->cache->lock);
+  return is;
+}
+
 static void take_down(struct mirror *m) {
-  bool is_first = !m->states_gone;
+  bool is_first;
+  if (!is_to_take_down(m, &is_first))
+    return;
   if (is_first)
     reclaim_retire_states(m);
   if (mirror_page_bytes(m) > 0)
@@ -254,16 +270,26 @@ static void take_down(struct mirror *m) {
     mirror_unref(m); /* reclaim_retired()'s */
 }
 
+/* Whether a mirror is left to the reclaimer: one that holds no pages takes
+ * little time, and many of them would take memory until it comes. */
+static bool is_for_thread_locked(const struct mirror *m) {
+  const struct page_cache *pc = m->cache;
+  bool is_empty = m->charged_pages == 0 && m->n_blocks <= EMPTY_MAX_BLOCKS;
+  return pc->has_threads && !pc->stop && !is_empty;
+}
+
 /* While its states are not gone the policy may pick its pages: so it is
  * referenced. */
 void reclaim_retired(struct mirror *m) {
   struct page_cache *pc = m->cache;
   mirror_ref(m);
   pthread_mutex_lock(&pc->lock);
-  bool has_threads = pc->has_threads && !pc->stop;
-  reclaim_wake_locked(pc);
+  m->has_retire_ref = true;
+  bool is_later = is_for_thread_locked(m);
+  if (is_later)
+    reclaim_wake_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  if (!has_threads)
+  if (!is_later)
     take_down(m);
 }
 
@@ -272,7 +298,8 @@ void reclaim_retired(struct mirror *m) {
 /* Nobody has a table for it: whatever it holds is nobody's, but the memory of
  * an image that was freed, which other processes may go on reading. */
 static void bury(struct mirror *m) {
-  assert(m->states_gone);
+  if (!m->states_gone) /* it never was the image's */
+    reclaim_retire_states(m);
   if (!m->abandoned && m->n_pages > 0)
     mirror_punch(m, 0, m->n_pages);
   mirror_end(m);
@@ -281,14 +308,14 @@ static void bury(struct mirror *m) {
 void reclaim_dead(struct mirror *m) {
   struct page_cache *pc = m->cache;
   pthread_mutex_lock(&pc->lock);
-  bool has_threads = pc->has_threads && !pc->stop;
-  if (has_threads) {
+  bool is_later = is_for_thread_locked(m);
+  if (is_later) {
     m->next_dead = pc->reclaim.dead;
     pc->reclaim.dead = m;
     reclaim_wake_locked(pc);
   }
   pthread_mutex_unlock(&pc->lock);
-  if (!has_threads)
+  if (!is_later)
     bury(m);
 }
 
@@ -390,8 +417,7 @@ static void clean(struct mirror *m, void *arg) {
 
 static void finish_retired(struct mirror *m, void *arg) {
   (void)arg;
-  if (mirror_is_retired(m) && !m->abandoned && !m->states_gone)
-    take_down(m);
+  take_down(m);
 }
 
 void reclaim_finish(struct page_cache *pc) {
