@@ -276,6 +276,32 @@ int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch) {
   return r;
 }
 
+/* A mirror of the image that is retired and has RESIDENT states, from number
+ * `*i` on, with a reference; NULL: there is none. */
+static struct mirror *next_retired(const struct image *img, uint32_t *i) {
+  struct page_cache *pc = img->cache;
+  struct mirror *found = NULL;
+  pthread_mutex_lock(&pc->lock);
+  for (; *i < pc->n_mirrors && !found; ++*i) {
+    struct mirror *m = pc->mirrors[*i];
+    if (m && m->image == img && mirror_is_retired(m) && !m->states_gone &&
+        mirror_ref_live(m))
+      found = m;
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return found;
+}
+
+/* A reader that has not noticed the end of its epoch believes the states of
+ * that.  So where the reclaimer has not come to them yet they go now. */
+static void leave_past_epochs(const struct image *img) {
+  struct mirror *m;
+  for (uint32_t i = 0; (m = next_retired(img, &i));) {
+    reclaim_leave_resident(m);
+    mirror_unref(m);
+  }
+}
+
 int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   struct page_cache *pc = img->cache;
   struct mirror *m = image_mirror(img);
@@ -294,6 +320,7 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     invalidation_end_locked(&m->header->log, &m->invalidations, &inv);
     pthread_mutex_unlock(&pc->lock);
   }
+  leave_past_epochs(img);
   mirror_unref(m);
   return 0;
 }

@@ -232,6 +232,10 @@ void reclaim_retired(struct mirror *m);
 /* Moves all states of a retired mirror from RESIDENT to EVICTING, for good. */
 void reclaim_retire_states(struct mirror *m);
 
+/* The first half of that: no state of a retired mirror is RESIDENT afterwards.
+ * Any thread may do it, beside another one. */
+void reclaim_leave_resident(struct mirror *m);
+
 /* The last reference of a mirror is gone. */
 void reclaim_dead(struct mirror *m);
 

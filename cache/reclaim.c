@@ -123,10 +123,14 @@ static uint64_t retire_slice(struct mirror *m, uint64_t page) {
   return page;
 }
 
-void reclaim_retire_states(struct mirror *m) {
-  struct page_cache *pc = m->cache;
+void reclaim_leave_resident(struct mirror *m) {
   for (uint64_t page = 0; page < m->n_pages;)
     page = retire_slice(m, page);
+}
+
+void reclaim_retire_states(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  reclaim_leave_resident(m);
   pthread_mutex_lock(&pc->lock);
   m->n_stale = 0; /* those are as final as the others */
   m->states_gone = true;

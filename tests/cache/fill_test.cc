@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -53,7 +54,10 @@ protected:
     static_cast<FillTest *>(arg)->fills_.push_back(fill);
   }
   static void Changed(void *arg, image *) {
-    static_cast<FillTest *>(arg)->n_changed_++;
+    auto *test = static_cast<FillTest *>(arg);
+    test->n_changed_++;
+    if (test->on_changed_)
+      test->on_changed_();
   }
 
   fetch_outcome Start(Waiter *w, uint64_t first, uint32_t count = 1) {
@@ -95,6 +99,7 @@ protected:
   view view_{};
   std::vector<fill *> fills_;
   int n_changed_ = 0;
+  std::function<void()> on_changed_;
 };
 
 TEST_F(FillTest, AMissReadsThePageOnceAndLeavesItResident) {
@@ -293,6 +298,32 @@ TEST_F(FillTest, ANewEpochRetiresAllPagesButThoseThatArePinned) {
   EXPECT_NE(now->epoch, mirror_->epoch);
   mirror_unref(now);
   view_unpin(&view_, PIN_SLOT_PAGE);
+}
+
+TEST_F(FillTest, AnInvalidationIsSeenInAnEpochWhoseEndIsNotSeenYet) {
+  Load(7);
+  source_.Change(100 * kPage);
+  bool was_resident = true;
+  on_changed_ = [&] { /* retired, but its states are as they were */
+                      ASSERT_EQ(image_invalidate(image_, 7, 1), 0);
+                      was_resident = IsResident(7);
+  };
+  ASSERT_EQ(image_refresh(image_, 0), 0);
+  EXPECT_EQ(n_changed_, 1);
+  EXPECT_FALSE(was_resident) << "a load that begins after the invalidation";
+}
+
+TEST_F(FillTest, AnEpochThatComesTooLateIsDropped) {
+  source_.ShutLookGate();
+  source_.Change(100 * kPage);
+  std::thread late([&] { EXPECT_EQ(image_refresh(image_, 0), 0); });
+  source_.AwaitLookAtGate();
+  mirror *present = image_mirror(image_);
+  ASSERT_EQ(image_set_epoch(image_, 100 * kPage, present->epoch + 100), 0);
+  mirror_unref(present);
+  source_.OpenLookGate();
+  late.join();
+  EXPECT_EQ(n_changed_, 1) << "of the one that came in time";
 }
 
 TEST_F(FillTest, AChangedSourceGivesTheImageANewEpochBeforeAnybodyWakes) {
