@@ -69,6 +69,8 @@ struct victim {
   uint64_t page;
   uint64_t mark; /* of the mirror's log, when the page was taken */
   bool pinned;
+  bool is_lost; /* it is pinned and invalidated, and there is no memory to
+                   remember it */
 };
 
 /* Victims by mirror, and by ascending page. */
@@ -154,11 +156,24 @@ static bool settle_pinned_locked(const struct batch *b,
   return moved;
 }
 
-/* Step 3.  Stores a mirror that has to be retired: any of them. */
-static void settle_all_pinned_locked(struct batch *b, struct mirror **broken) {
-  for (size_t i = 0; i < b->n; i++)
-    if (b->victims[i].pinned && !settle_pinned_locked(b, &b->victims[i]))
-      *broken = b->victims[i].mirror;
+/* Step 3.  False: some of their mirrors must be retired. */
+static bool settle_all_pinned_locked(struct batch *b) {
+  bool all = true;
+  for (size_t i = 0; i < b->n; i++) {
+    struct victim *v = &b->victims[i];
+    v->is_lost = v->pinned && !settle_pinned_locked(b, v);
+    all &= !v->is_lost;
+  }
+  return all;
+}
+
+/* Retires the mirrors in which an invalidated page could not be made STALE. */
+static void renew_lost(const struct batch *b) {
+  for (size_t i = 0; i < b->n; i++) {
+    struct mirror *m = b->victims[i].mirror;
+    if (b->victims[i].is_lost && !mirror_is_retired(m))
+      image_renew(m->image, m);
+  }
 }
 
 /* Step 4. */
@@ -195,25 +210,25 @@ static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
   }
 }
 
+/* Step 3; `*all` as settle_all_pinned_locked(). */
 static struct fetch *settle_locked(struct page_cache *pc, struct batch *b,
-                                   bool is_seen, struct mirror **broken) {
+                                   bool is_seen, bool *all) {
   pc->stats.n_batches++;
   /* Without a barrier nothing is known of the pins: all count as pinned. */
   for (size_t i = 0; i < b->n; i++)
     b->victims[i].pinned = !is_seen;
   if (is_seen)
     scan_pins_locked(b);
-  settle_all_pinned_locked(b, broken);
+  *all = settle_all_pinned_locked(b);
   return verdicts_take_locked(pc);
 }
 
 /* Steps 2 to 5.  False: an invalidated page could not be made STALE; its image
  * has a new epoch now. */
 static bool run_batch(struct page_cache *pc, struct batch *b) {
-  struct mirror *broken = NULL;
-  bool is_seen = barrier_run();
+  bool all, is_seen = barrier_run();
   pthread_mutex_lock(&pc->lock);
-  struct fetch *woken = settle_locked(pc, b, is_seen, &broken);
+  struct fetch *woken = settle_locked(pc, b, is_seen, &all);
   pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);
   punch_unpinned(b);
@@ -222,11 +237,11 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
   woken = verdicts_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   fetches_done(woken);
-  if (broken)
-    image_renew(broken->image, broken);
+  if (!all)
+    renew_lost(b);
   for (size_t i = 0; i < b->n; i++)
     mirror_unref(b->victims[i].mirror);
-  return !broken;
+  return all;
 }
 
 /* ---- For space ----------------------------------------------------------- */

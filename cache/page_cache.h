@@ -79,10 +79,10 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
                      unsigned page_shift, uint64_t epoch, struct image **out);
 
 /* Nobody of this process uses the image any more: no fetch, no view.  Its
- * mirror is not retired, and its pages are not punched: another process that
- * has mapped it may read on.  Mirrors that are still referenced live on until
- * they are not, at the longest as long as the cache: their last mirror_unref()
- * comes before page_cache_free(). */
+ * mirror is retired, but its pages are not punched: another process that has
+ * some of them pinned may read those on.  Mirrors that are still referenced
+ * live on until they are not, at the longest as long as the cache: their last
+ * mirror_unref() comes before page_cache_free(). */
 void image_free(struct image *img);
 
 const char *image_name(const struct image *img);
@@ -112,9 +112,10 @@ int image_refresh(struct image *img, int min_interval_ms);
 int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch);
 
 /* Drops `count` pages from `first` on, cut at the end.  A fill in flight goes
- * to those who wait for it already and is dropped then.  If one of the pages
- * is pinned the image gets a new epoch.  A fetch that starts after the return
- * sees bytes read after the call.  0 or a negative errno. */
+ * to those who wait for it already and is dropped then.  A page that is pinned
+ * keeps its bytes for its pins, and is read without a place in the cache until
+ * they have ended.  A fetch that starts after the return sees bytes read after
+ * the call.  0 or a negative errno. */
 int image_invalidate(struct image *img, uint64_t first, uint64_t count);
 
 /* Counts invalidations and epochs of the image.  A caller that brings bytes

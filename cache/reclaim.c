@@ -198,6 +198,21 @@ static bool list_pins(struct mirror *m, struct pin_list *list) {
   return all;
 }
 
+/* How many pages the runs name, which are in order and may overlap. */
+static uint64_t count_pinned(const struct pin_list *list) {
+  uint64_t n = 0, at = 0;
+  for (size_t i = 0; i < list->n; i++) {
+    uint64_t first = list->runs[i].first, end = first + list->runs[i].count;
+    if (first < at)
+      first = at;
+    if (end > first) {
+      n += end - first;
+      at = end;
+    }
+  }
+  return n;
+}
+
 /* What is not pinned any more goes out of the account, too. */
 static void recharge_retired(struct mirror *m) {
   pthread_mutex_lock(&m->cache->lock);
@@ -211,7 +226,8 @@ static void recharge_retired(struct mirror *m) {
  * here on: what the list does not name is nobody's. */
 static void punch_between_pins(struct mirror *m) {
   struct pin_list list;
-  if (list_pins(m, &list)) {
+  if (list_pins(m, &list) && mirror_page_bytes(m) > count_pinned(&list)
+                                                        << m->page_shift) {
     uint64_t at = 0;
     for (size_t i = 0; i <= list.n; i++) {
       struct page_run run =
@@ -286,8 +302,9 @@ static bool is_for_thread_locked(const struct mirror *m) {
  * referenced. */
 void reclaim_retired(struct mirror *m) {
   struct page_cache *pc = m->cache;
-  mirror_ref(m);
   pthread_mutex_lock(&pc->lock);
+  if (!m->has_retire_ref)
+    mirror_ref(m);
   m->has_retire_ref = true;
   bool is_later = is_for_thread_locked(m);
   if (is_later)
@@ -429,9 +446,21 @@ void reclaim_finish(struct page_cache *pc) {
   bury_all(pc);
 }
 
+/* Before any punch, which may take long: so that readers of all epochs that are
+ * over soon see it. */
+static void leave_retired(struct mirror *m, void *arg) {
+  (void)arg;
+  pthread_mutex_lock(&m->cache->lock);
+  bool is_new = m->has_retire_ref;
+  pthread_mutex_unlock(&m->cache->lock);
+  if (is_new)
+    reclaim_leave_resident(m);
+}
+
 /* Whether another round has to come by itself. */
 static bool run_round(struct page_cache *pc, bool is_tick) {
   bool waits = false;
+  for_each_mirror(pc, leave_retired, NULL);
   bury_all(pc);
   for_each_mirror(pc, clean, &waits);
   sweep_states(pc);

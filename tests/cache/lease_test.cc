@@ -325,7 +325,9 @@ TEST_F(ReplaceTest, PinsStandUntilTheyAreClearedAndNoNewOneCounts) {
   page->slots[PIN_SLOT_RANGE] = 0;
   EXPECT_FALSE(lease_collect(old));
   page->slots[PIN_SLOT_RANGE] = pin_word(8, 4); // too late
-  Churn();
+  // What was found pinned once has another turn in the main queue.
+  for (int i = 0; i < 10 && IsResident(11); i++)
+    Churn();
   EXPECT_TRUE(IsResident(3));
   EXPECT_FALSE(IsResident(11));
   page->slots[3] = page->slots[4] = 0;
