@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/std_fds.h"
+#include "cache/mirror.h"
 #include "daemon/config.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
@@ -190,6 +191,21 @@ static void warn_if_root(void) {
                                  "process of that user is trusted"));
 }
 
+/* What the machine is set to that costs memory or speed. */
+static void tell_of_machine(void) {
+  if (mirror_is_overcommit_strict())
+    log_event(LEVEL_INFO, "overcommit-strict",
+              LOG_TEXT("meaning", "vm.overcommit_memory is 2: two bytes for "
+                                  "each page of an image are allocated when "
+                                  "the image is opened"));
+  if (mirror_is_shmem_huge())
+    log_event(LEVEL_WARN, "shmem-huge-pages",
+              LOG_TEXT("advice",
+                       "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
+                       "to advise or never: pages are written a slower way, "
+                       "so that each takes no more than its own memory"));
+}
+
 static void catch_signals(struct server *s) {
   struct sigaction stop = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
   the_server = s;
@@ -297,6 +313,7 @@ static int say(const char *text) {
 static int open_and_serve(struct config *config) {
   static struct setup setup; /* too large for a stack */
   warn_if_root();
+  tell_of_machine();
   int status = open_images(config, &setup);
   if (status == 0)
     status = adopt_listeners(&setup);
