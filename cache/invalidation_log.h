@@ -1,5 +1,5 @@
-/* The log of a mirror's invalidations: who copies several pages learns whether
- * one of them was being invalidated meanwhile.
+/* The log of a mirror's invalidations, from which a reader that copies several
+ * pages learns whether one of them was invalidated meanwhile.
  *
  * It lies in the page of the mirror's header, where every reader sees it; those
  * of other processes get no message about invalidations and have nothing else.

@@ -12,8 +12,8 @@
  *       old one is retired and lives until its last reference.
  *
  *   M3  A retired mirror gains no RESIDENT state.  Once it has lost all of them
- *       (`states_gone`) the reclaimer punches whatever is not pinned, whoever
- *       owns the states. */
+ *       (`states_gone`) the reclaimer punches all that is not pinned, and does
+ *       not ask for the states. */
 #ifndef CACHE_MIRROR_H
 #define CACHE_MIRROR_H
 
@@ -135,8 +135,8 @@ static inline bool mirror_is_retired(const struct mirror *m) {
   return __atomic_load_n(&m->header->retired, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* For the one who copies several pages, see invalidation_log.h: the mark is
- * taken before the first look at a page. */
+/* For a reader that copies several pages, see invalidation_log.h: it takes the
+ * mark before its first look at a page. */
 static inline uint64_t mirror_mark(const struct mirror *m) {
   return invalidation_log_mark(&m->header->log);
 }

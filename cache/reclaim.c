@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "cache/barrier.h"
 #include "cache/page_cache_impl.h"
 
@@ -470,15 +471,6 @@ static bool run_round(struct page_cache *pc, bool is_tick) {
   return waits;
 }
 
-static struct timespec after_ms(long ms) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  t.tv_nsec += ms * 1000000;
-  t.tv_sec += t.tv_nsec / 1000000000;
-  t.tv_nsec %= 1000000000;
-  return t;
-}
-
 void reclaim_wake_locked(struct page_cache *pc) {
   if (!pc->has_threads || pc->reclaim.is_due)
     return;
@@ -513,7 +505,7 @@ static bool await_round_locked(struct page_cache *pc,
 
 void *reclaimer_main(void *arg) {
   struct page_cache *pc = arg;
-  struct timespec next = after_ms(ROUND_MS);
+  struct timespec next = clock_after_ms(ROUND_MS);
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
     bool is_tick = await_round_locked(pc, &next);
@@ -524,7 +516,7 @@ void *reclaimer_main(void *arg) {
     pthread_mutex_unlock(&pc->lock);
     bool waits = run_round(pc, is_tick);
     if (is_tick)
-      next = after_ms(ROUND_MS);
+      next = clock_after_ms(ROUND_MS);
     pthread_mutex_lock(&pc->lock);
     pc->reclaim.n_rounds++;
     pthread_cond_broadcast(&pc->reclaim.ended);
@@ -541,7 +533,7 @@ void *reclaimer_main(void *arg) {
 #define PATIENCE_MS 20
 
 static bool await_garbage(struct page_cache *pc) {
-  struct timespec until = after_ms(PATIENCE_MS);
+  struct timespec until = clock_after_ms(PATIENCE_MS);
   int r = 0;
   pthread_mutex_lock(&pc->lock);
   uint64_t before = pc->garbage;
@@ -554,7 +546,7 @@ static bool await_garbage(struct page_cache *pc) {
 }
 
 bool reclaim_await_round(struct page_cache *pc) {
-  struct timespec until = after_ms(10 * PATIENCE_MS);
+  struct timespec until = clock_after_ms(10 * PATIENCE_MS);
   int r = 0;
   pthread_mutex_lock(&pc->lock);
   /* One may be under way that does not see what came since it began. */

@@ -8,32 +8,17 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <future>
 #include <memory>
 #include <vector>
 
 #include "cache/page_cache.h"
+#include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
 
 namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kPages = 16384;
-
-// Brings pages in, and waits for them: a state that is being swept is waited
-// for.  Returns the fetch's status.
-int Fetch(mirror *m, uint64_t first, uint32_t count = 1) {
-  struct Waiting {
-    fetch f{};
-    std::promise<void> done;
-  } w;
-  w.f.done = [](fetch *f) { reinterpret_cast<Waiting *>(f)->done.set_value(); };
-  if (fetch_start(&w.f, m, first, count) == FETCH_WAIT)
-    w.done.get_future().wait();
-  int status = w.f.status;
-  fetch_fini(&w.f);
-  return status;
-}
 
 class LeaseTest : public testing::Test {
 protected:

@@ -8,13 +8,13 @@
 
 #include <cstring>
 #include <functional>
-#include <future>
 #include <memory>
 #include <random>
 #include <vector>
 
 #include "cache/lease.h"
 #include "cache/page_cache.h"
+#include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
 
 namespace {
@@ -39,20 +39,6 @@ uint64_t Allocated(int fd) {
   struct stat st;
   EXPECT_EQ(fstat(fd, &st), 0);
   return uint64_t(st.st_blocks) * 512;
-}
-
-// Brings pages in, by whatever thread; the fetch's status.
-int Fetch(mirror *m, uint64_t first, uint32_t count = 1) {
-  struct Waiting {
-    fetch f{};
-    std::promise<void> done;
-  } w;
-  w.f.done = [](fetch *f) { reinterpret_cast<Waiting *>(f)->done.set_value(); };
-  if (fetch_start(&w.f, m, first, count) == FETCH_WAIT)
-    w.done.get_future().wait();
-  int status = w.f.status;
-  fetch_fini(&w.f);
-  return status;
 }
 
 bool IsResident(const mirror *m, uint64_t page) {
