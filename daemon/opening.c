@@ -4,15 +4,18 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "source/file.h"
 
 struct opening {
-  atomic_int n_refs; /* the thread, and who began it; acq_rel: the last one
-                        sees what the other did */
-  sem_t done;        /* posted once what follows is there */
+  atomic_int n_refs;   /* the thread, and who began it; acq_rel: the last one
+                          sees what the other did */
+  sem_t done;          /* posted once what follows is there, */
+  atomic_bool is_done; /* and set before (release, acquire): the semaphore
+                          orders as much, but not every checker knows it */
   int result;
   const char *format;
   struct source *source; /* NULL: not open, or handed over */
@@ -33,6 +36,7 @@ static void *opening_run(void *arg) {
   o->result = file_source_open(o->path, FILE_DONTCACHE, &o->source);
   if (o->result == 0)
     o->format = file_source_format(o->source); /* it reads */
+  atomic_store_explicit(&o->is_done, true, memory_order_release);
   sem_post(&o->done);
   opening_unref(o);
   return NULL;
@@ -47,6 +51,7 @@ struct opening *opening_begin(const char *path) {
   memcpy(o->path, path, path_len);
   sem_init(&o->done, 0, 0);
   atomic_init(&o->n_refs, 2);
+  atomic_init(&o->is_done, false);
   if (pthread_create(&thread, NULL, opening_run, o) == 0)
     pthread_detach(thread);
   else
@@ -60,7 +65,9 @@ int opening_end(struct opening *o, const struct timespec *deadline,
   do
     r = sem_clockwait(&o->done, CLOCK_MONOTONIC, deadline);
   while (r < 0 && errno == EINTR);
-  r = r < 0 ? -errno : o->result;
+  r = r < 0 ? -errno : 0;
+  if (atomic_load_explicit(&o->is_done, memory_order_acquire))
+    r = o->result; /* perhaps just after the deadline */
   if (r == 0) {
     *out = o->source;
     *format = o->format;
