@@ -192,10 +192,10 @@ static void conn_forget_unsent(struct conn *c) {
 
 /* Sends what waits.  True if nothing is left. */
 static bool conn_send_unsent(struct conn *c) {
+  if (c->unsent.len == c->unsent.sent)
+    return true;
   struct iovec rest = {c->unsent.bytes + c->unsent.sent,
                        c->unsent.len - c->unsent.sent};
-  if (rest.iov_len == 0)
-    return true;
   ssize_t n = send_some(c, &rest, 1);
   if (n < 0) {
     conn_lost(c, strerror(errno));
