@@ -33,7 +33,7 @@ limited() {
   fails_with 1 'it has 300001 bytes; the limit of file sizes \(ulimit -f\) is 102400 bytes' \
     bash -c "ulimit -f 100 && exec '$cachetd' --listen 'unix:$work/other' --image '$img'"
 }
-check "an image that is longer than a file may be" limited
+check_limited "$cachetd" "an image that is longer than a file may be" limited
 check "no image at all" is_rejected 'image' "$cachetd"
 check "a name used twice" is_rejected 'twice|already|used' "$cachetd" --image "a=$img" --image "a=$img"
 check "a name that follows from two paths" is_rejected 'twice|already|used' "$cachetd" --image "$img" --image "$img"
@@ -140,7 +140,7 @@ check "as it is without a daemon" same cat "$uri"
 check "a qcow2 file is warned of" grep -q 'level=warn event=image-format image=disk.qcow2 format=qcow2' "$work/log"
 check "and nothing else" [ "$(grep -c event=image-format "$work/log")" = 1 ]
 check "and it ends, too" exits_0_on_sigterm
-check "a limit that is too low for an image is named" fails_with 1 'File too large.*300001 bytes.*ulimit -f. is 102400 bytes' bash -c 'ulimit -f 100 && exec "$@"' - "$cachetd" --image "$img" --listen "unix:$sock"
+check_limited "$cachetd" "a limit that is too low for an image is named" fails_with 1 'File too large.*300001 bytes.*ulimit -f. is 102400 bytes' bash -c 'ulimit -f 100 && exec "$@"' - "$cachetd" --image "$img" --listen "unix:$sock"
 huge=/dev/shm/cachetd-test.$$
 if truncate -s 65T "$huge" 2>/dev/null; then
   check "as is the largest image" fails_with 1 'File too large.*64 TiB' "$cachetd" --image "$huge" --listen "unix:$sock"
