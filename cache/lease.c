@@ -214,7 +214,7 @@ void lease_grow(struct lease *l, struct lease_size most) {
 /* The other process gets a descriptor for writing: it can neither resize the
  * memory nor seal it against us. */
 static int make_page(struct lease *l) {
-  int fd = mirror_memfd("cachet-pins", PIN_PAGE_LEN);
+  int fd = mirror_memfd("cachet-pins", PIN_PAGE_LEN, MEMFD_LOOKED_AT);
   if (fd < 0)
     return fd;
   l->fd = fd;

@@ -22,9 +22,6 @@
 /* The states start behind the header, on a page of their own. */
 #define WORDS_OFFSET MIRROR_HEADER_LEN
 
-/* Descriptors' memory that is so small that it is there from the start. */
-#define SMALL_LEN (64u << 10)
-
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); }
 
 /* ftruncate past RLIMIT_FSIZE kills with SIGXFSZ: look first. */
@@ -104,7 +101,7 @@ static int allocate(int fd, size_t len) {
 /* A sparse memfd of `len` bytes that nobody can resize, nor reopen for writing
  * through /proc but root and our own uid.  F_SEAL_FUTURE_WRITE would forbid
  * punching, to us too. */
-int mirror_memfd(const char *name, size_t len) {
+int mirror_memfd(const char *name, size_t len, enum memfd_use use) {
   int r = check_file_size(len);
   if (r < 0)
     return r;
@@ -118,7 +115,7 @@ int mirror_memfd(const char *name, size_t len) {
   if (ftruncate(fd, (off_t)len) < 0 || fchmod(fd, 0400) < 0 ||
       fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
     r = -errno;
-  else if (len <= SMALL_LEN && mirror_is_overcommit_strict())
+  else if (use == MEMFD_LOOKED_AT && mirror_is_overcommit_strict())
     r = allocate(fd, len);
   if (r < 0) {
     close(fd);
@@ -143,19 +140,16 @@ static void *map_sparse(int fd, size_t len, int prot) {
 }
 
 static int make_pages(struct mirror *m) {
-  m->pages_fd = mirror_memfd("cachet-pages", m->pages_len);
+  m->pages_fd = mirror_memfd("cachet-pages", m->pages_len, MEMFD_SPARSE);
   return m->pages_fd < 0 ? m->pages_fd : 0;
 }
 
 /* A memfd of states or accessed bytes, mapped for reading and writing. */
 static int make_meta(const char *name, size_t len, bool is_solid, int *fd,
                      uint8_t **at) {
-  *fd = mirror_memfd(name, len);
+  *fd = mirror_memfd(name, len, is_solid ? MEMFD_LOOKED_AT : MEMFD_SPARSE);
   if (*fd < 0)
     return *fd;
-  int r = is_solid ? allocate(*fd, len) : 0;
-  if (r < 0)
-    return r;
   *at = map_sparse(*fd, len, PROT_READ | PROT_WRITE);
   return *at ? 0 : -ENOMEM;
 }

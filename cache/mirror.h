@@ -175,7 +175,12 @@ void mirror_print_limit(uint64_t size, char *text, size_t len);
 
 /* A memfd as those of a mirror are: sparse, of a fixed size, and not to be
  * reopened for writing by other users.  A descriptor or a negative errno. */
-int mirror_memfd(const char *name, size_t len);
+enum memfd_use {
+  MEMFD_SPARSE,    /* memory comes with use */
+  MEMFD_LOOKED_AT, /* it has memory from the start where a look may else be a
+                      SIGBUS */
+};
+int mirror_memfd(const char *name, size_t len, enum memfd_use use);
 
 /* What another process needs to read a mirror.  Descriptors, close-on-exec. */
 struct mirror_fds {

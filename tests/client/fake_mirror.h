@@ -19,7 +19,7 @@ public:
       : capacity_(range_capacity) {
     unsigned shift = static_cast<unsigned>(__builtin_ctz(image.page_size));
     EXPECT_EQ(mirror_new(image.bytes.size(), shift, image.epoch, true, &m_), 0);
-    pins_fd_ = mirror_memfd("cachet-pins", PIN_PAGE_LEN);
+    pins_fd_ = mirror_memfd("cachet-pins", PIN_PAGE_LEN, MEMFD_LOOKED_AT);
     EXPECT_GE(pins_fd_, 0);
     pins_ = static_cast<pin_page *>(mmap(nullptr, PIN_PAGE_LEN,
                                          PROT_READ | PROT_WRITE, MAP_SHARED,
