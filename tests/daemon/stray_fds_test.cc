@@ -7,10 +7,16 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "proto/status.h"
 #include "tests/support/daemon_process.h"
@@ -25,6 +31,42 @@ namespace {
 constexpr uint64_t kSize = 1 << 20;
 constexpr int kLingerS = 30;
 constexpr std::chrono::seconds kPatience(15);
+
+// What a forked child does about the process that it came from.  It allocates
+// nothing: a thread that it does not have may hold the allocator's lock.
+class Parent {
+public:
+  Parent() {
+    std::string tasks = "/proc/" + std::to_string(getpid()) + "/task";
+    for (const auto &task : std::filesystem::directory_iterator(tasks))
+      threads_.push_back(task.path() / "stat");
+  }
+
+  // Every thread stands still when it returns.
+  void Stop() const {
+    kill(getppid(), SIGSTOP);
+    for (const std::string &thread : threads_)
+      while (!StoppedOrGone(thread.c_str()))
+        sched_yield();
+  }
+
+  static void Continue() { kill(getppid(), SIGCONT); }
+
+private:
+  static bool StoppedOrGone(const char *thread) {
+    char stat[256];
+    int fd = open(thread, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+      return true;
+    ssize_t n = read(fd, stat, sizeof stat - 1);
+    close(fd);
+    stat[n > 0 ? n : 0] = 0;
+    const char *name_end = strrchr(stat, ')'); // the state is behind it
+    return !name_end || name_end[2] == 'T';
+  }
+
+  std::vector<std::string> threads_;
+};
 
 // A TCP socket with unsent bytes, whose peer does not read.  The last close of
 // it waits for kLingerS, or for the end of this object.
@@ -61,7 +103,8 @@ public:
       close(fd_);
   }
 
-  // Sends `bytes` with the socket, which is the receiver's alone from here.
+  // Sends `bytes` with the socket, once.  What the receiver gets is the last
+  // reference: a child sends, and lets nobody run until it has closed its own.
   // 0 or an errno.
   int SendAway(int to, const std::vector<uint8_t> &bytes, int flags = 0) {
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd_)] = {};
@@ -76,11 +119,33 @@ public:
     cmsg->cmsg_type = SCM_RIGHTS;
     cmsg->cmsg_len = CMSG_LEN(sizeof fd_);
     memcpy(CMSG_DATA(cmsg), &fd_, sizeof fd_);
-    if (sendmsg(to, &msg, MSG_NOSIGNAL | flags) < 0)
-      return errno;
+
+    Parent parent;
+    int closed[2], status = 0; // the pipe ends when this process has closed it
+    EXPECT_EQ(pipe2(closed, O_CLOEXEC), 0);
+    pid_t child = fork();
+    if (child == 0) {
+      // The server's descriptors too, or it would not be the last to close.
+      for (int fd = 3; fd < 1024; fd++)
+        if (fd != to && fd != fd_ && fd != closed[0])
+          close(fd);
+      char byte;
+      while (read(closed[0], &byte, 1) < 0)
+        ;
+      parent.Stop();
+      int r = sendmsg(to, &msg, MSG_NOSIGNAL | flags) < 0 ? errno : 0;
+      if (r == 0)
+        close(fd_); // else the exit does, which does not wait
+      Parent::Continue();
+      _exit(r);
+    }
+    EXPECT_GT(child, 0);
     close(fd_);
     fd_ = -1;
-    return 0;
+    close(closed[0]);
+    close(closed[1]);
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
 
 private:
@@ -131,7 +196,7 @@ protected:
 
   FakeSource disk_{kSize};
   TestServer::Options options_;
-  std::vector<SlowSocket> slow_ = std::vector<SlowSocket>(1);
+  std::vector<SlowSocket> slow_ = std::vector<SlowSocket>(2);
   std::unique_ptr<TestServer> server_;
   std::unique_ptr<WireClient> good_;
   uint32_t image_ = 0;
@@ -151,7 +216,7 @@ TEST_F(StrayFdsTest, TheyAreRefusedWhereTheKernelCan) {
   Serve();
   WireClient client = server_->Unix();
   EXPECT_EQ(slow_[0].SendAway(client.fd(), Hello()), EPERM);
-  EXPECT_EQ(slow_[0].SendAway(client.fd(), {1}, MSG_OOB), EPERM);
+  EXPECT_EQ(slow_[1].SendAway(client.fd(), {1}, MSG_OOB), EPERM);
   EXPECT_EQ(client.Start().size, kSize); // and nothing else has happened
   ExpectNobodyWaits();
 }
@@ -233,10 +298,10 @@ TEST_F(StrayFdsTest, AConnectionCountsUntilItIsClosed) {
 TEST_F(StrayFdsTest, ARefusedPeerHoldsUpNobody) {
   options_.limit.max_user_connections = 1;
   Serve();
-  for (SlowSocket &slow : slow_) {
+  {
     WireClient client = server_->Unix();
     // It may be refused, and drained, before this is sent: that is fine.
-    slow.SendAway(client.fd(), Hello());
+    slow_[0].SendAway(client.fd(), Hello());
     EXPECT_EQ(client.Receive().status, WIRE_E_BUSY);
   }
   EXPECT_EQ(good_->Read(image_, 5, 100).bytes, FakeSource::Bytes(5, 100));
