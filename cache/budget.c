@@ -14,7 +14,6 @@
  * those, and for the tables, a part of the budget is held back. */
 #include <assert.h>
 #include <errno.h>
-#include <time.h>
 
 #include "cache/page_cache_impl.h"
 

@@ -19,7 +19,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cache/barrier.h"
 #include "cache/page_cache_impl.h"

@@ -277,10 +277,6 @@ void lease_free(struct lease *l) {
   mirror_unref(m);
 }
 
-const struct mirror *lease_mirror(const struct lease *l) {
-  return l->table.mirror;
-}
-
 struct lease_size lease_get_size(const struct lease *l) {
   struct page_cache *pc = l->table.mirror->cache;
   pthread_mutex_lock(&pc->lock);

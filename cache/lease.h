@@ -67,7 +67,6 @@ void lease_grow(struct lease *l, struct lease_size most);
 /* Ends it, pins or no pins.  NULL is fine. */
 void lease_free(struct lease *l);
 
-const struct mirror *lease_mirror(const struct lease *l);
 struct lease_size lease_get_size(const struct lease *l);
 
 /* The descriptor of the table, once: it is the caller's then, to give away. */
