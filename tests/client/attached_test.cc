@@ -21,6 +21,7 @@ public:
         v2(Content(kPages * kPage, 2)) {
     daemon.image.share = true;
   }
+  ~Shared() { daemon.Stop(); } // its threads use what comes after it
 
   static bool Attach(Peer &p, FakeMirror &mirror) {
     Request r;

@@ -140,6 +140,7 @@ public:
     daemon.image.share = true;
     NewEpoch();
   }
+  ~SharingDaemon() { daemon.Stop(); } // its threads use what comes after it
 
   // The image is one page longer; the old memory is retired.
   void Change() {
