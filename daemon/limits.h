@@ -50,10 +50,10 @@ struct limits {
 
 static inline struct limits limits_default(void) {
   struct limits l = {
-      /* An idle connection costs a descriptor and about a kilobyte.  No user
-       * gets more than half of them. */
+      /* An idle connection costs a descriptor and about a kilobyte.  Users
+       * leave an eighth of them to others. */
       .max_connections = 32768,
-      .max_user_connections = 16384,
+      .max_user_connections = 28672,
       /* One image gets half of them: enough to keep a disk busy.  They sleep in
        * pread(2) anyway. */
       .n_fill_threads = 16,

@@ -246,8 +246,8 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
     share |= server->images[i].share;
   if (!share)
     to->max_attachments = 0;
-  else if (to->max_attachments > left / (2 * FDS_PER_ATTACHMENT))
-    to->max_attachments = (unsigned)(left / (2 * FDS_PER_ATTACHMENT));
+  else if (to->max_attachments > left * 3 / (8 * FDS_PER_ATTACHMENT))
+    to->max_attachments = (unsigned)(left * 3 / (8 * FDS_PER_ATTACHMENT));
   unsigned most = to->max_attachments ? to->max_attachments / 8 + 1 : 0;
   if (to->max_attachments_sending > most)
     to->max_attachments_sending = most;
@@ -256,8 +256,9 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   left -= taken < left ? taken : left;
   if (to->max_connections > left)
     to->max_connections = (unsigned)left;
-  if (to->max_user_connections > (to->max_connections + 1) / 2)
-    to->max_user_connections = (to->max_connections + 1) / 2;
+  unsigned user_most = to->max_connections - to->max_connections / 8;
+  if (to->max_user_connections > user_most)
+    to->max_user_connections = user_most;
   return 0;
 }
 
