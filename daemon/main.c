@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/std_fds.h"
+#include "cache/barrier.h"
 #include "cache/mirror.h"
 #include "daemon/config.h"
 #include "daemon/listener.h"
@@ -334,6 +335,7 @@ static int run(struct config *config) {
   char story[128];
   log_set_level(config->log_level);
   process_init();
+  barrier_register(); /* milliseconds once there is a second thread */
   int r = log_start();
   if (r < 0) {
     snprintf(story, sizeof story, "start the log's thread: %s", strerror(-r));
