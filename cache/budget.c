@@ -15,7 +15,7 @@
 #include <assert.h>
 #include <errno.h>
 
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 /* ---- Reserving ----------------------------------------------------------- */
 
@@ -42,7 +42,7 @@ bool budget_has_much_garbage(const struct page_cache *pc, uint64_t len) {
 
 bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
   return pc->used - pc->garbage + free_len > pc->limit &&
-         policy_len(&pc->policy) > 0;
+         s3fifo_len(&pc->policy) > 0;
 }
 
 /* How much is missing; 0: it is reserved. */
@@ -73,7 +73,7 @@ bool budget_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len) {
   if (len > pc->limit)
     return false;
   /* At least a group, so that a small cache too batches its barriers. */
-  uint64_t group = (uint64_t)POLICY_GROUP << page_shift;
+  uint64_t group = (uint64_t)S3FIFO_GROUP << page_shift;
   uint64_t least = group <= pc->budget / 16 ? group : 0;
   /* Others may take what we freed, and victims may be pinned: ask for more
    * each time, and after a while do without. */
@@ -176,10 +176,10 @@ bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count) {
   return need;
 }
 
-bool states_move_locked(struct mirror *m, uint64_t page, enum residency from,
-                        enum residency to) {
+bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
+                        enum page_state to) {
   struct state_block *b = block_of(m, page);
-  if (!residency_move(&m->words[page], from, to))
+  if (!page_state_move(&m->words[page], from, to))
     return false;
   if (from == PAGE_ABSENT) {
     assert(b->is_charged || m->is_solid); /* B2 */

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 
 #include "cache/barrier.h"
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 /* Runs of stale pages of one mirror.  Pins hold them, and a pin is one run: so
  * more than this are a client that moves its pins about. */
@@ -142,13 +142,13 @@ static bool settle_pinned_locked(const struct batch *b,
   bool is_stale =
       is_over || b->is_drop || mirror_dropped_since(m, v->mark, v->page, 1);
   if (b->from_policy && is_stale)
-    policy_gone(&pc->policy);
+    s3fifo_gone(&pc->policy);
   if (is_over)
     return true;
   if (is_stale && !stale_add_locked(m, v->page))
     return false;
   if (!is_stale)
-    policy_restore(&pc->policy, policy_key(m->id, v->page));
+    s3fifo_restore(&pc->policy, s3fifo_key(m->id, v->page));
   bool moved = states_move_locked(m, v->page, PAGE_EVICTING,
                                   is_stale ? PAGE_STALE : PAGE_RESIDENT);
   assert(moved);
@@ -204,7 +204,7 @@ static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
       budget_uncharge_pages_locked(v->mirror, mirror_page_size(v->mirror));
     v->mirror->evicting--;
     if (b->from_policy)
-      policy_gone(&pc->policy);
+      s3fifo_gone(&pc->policy);
     pc->stats.n_evicted_pages++;
   }
 }
@@ -248,7 +248,7 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
 static bool page_used(void *arg, uint64_t key, bool clear) {
   struct page_cache *pc = arg;
   uint8_t *touched =
-      &pc->mirrors[policy_key_mirror(key)]->touched[policy_key_page(key)];
+      &pc->mirrors[s3fifo_key_mirror(key)]->touched[s3fifo_key_page(key)];
   bool used = __atomic_load_n(touched, __ATOMIC_RELAXED) == ACCESSED;
   if (used && clear)
     __atomic_store_n(touched, ACCESSED_NOT, __ATOMIC_RELAXED);
@@ -263,16 +263,16 @@ static int compare_keys(const void *a, const void *b) {
 /* Picks victims until they make up `want` bytes. */
 static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
                                uint64_t *keys) {
-  unsigned chances = POLICY_SECOND_CHANCES;
+  unsigned chances = S3FIFO_SECOND_CHANCES;
   uint64_t got = 0;
   size_t n = 0;
   while (got < want && n < EVICT_MAX_BATCH) {
-    size_t more = policy_pick(&pc->policy, 1, keys + n, EVICT_MAX_BATCH - n,
+    size_t more = s3fifo_pick(&pc->policy, 1, keys + n, EVICT_MAX_BATCH - n,
                               &chances, page_used, pc);
     if (!more)
       break;
     for (size_t i = n; i < n + more; i++)
-      got += mirror_page_size(pc->mirrors[policy_key_mirror(keys[i])]);
+      got += mirror_page_size(pc->mirrors[s3fifo_key_mirror(keys[i])]);
     n += more;
   }
   return n;
@@ -284,8 +284,8 @@ static void pick_locked(struct page_cache *pc, uint64_t want, struct batch *b) {
   size_t n = pick_keys_locked(pc, want, keys);
   qsort(keys, n, sizeof *keys, compare_keys);
   for (size_t i = 0; i < n; i++) {
-    struct mirror *m = pc->mirrors[policy_key_mirror(keys[i])];
-    uint64_t page = policy_key_page(keys[i]);
+    struct mirror *m = pc->mirrors[s3fifo_key_mirror(keys[i])];
+    uint64_t page = s3fifo_key_page(keys[i]);
     bool moved = states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
     assert(moved); /* C1 */
     (void)moved;
@@ -317,10 +317,10 @@ static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
   if (stop > end)
     stop = end;
   for (; page < stop && b->n < EVICT_MAX_BATCH; page++) {
-    if (residency_look(&m->words[page]) != PAGE_RESIDENT)
+    if (page_state_look(&m->words[page]) != PAGE_RESIDENT)
       continue;
     states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
-    policy_remove(&m->cache->policy, policy_key(m->id, page));
+    s3fifo_remove(&m->cache->policy, s3fifo_key(m->id, page));
     batch_add_locked(b, m, page);
   }
   *next = page;

@@ -1,5 +1,5 @@
 /* The evictor: a thread that keeps room ahead of need. */
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 /* Evicts until there is room.  The lock is held, but for the evictions. */
 static void make_room_locked(struct page_cache *pc) {

@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 /* How old the last look at an image may be when this process has no timer. */
 #define LOOK_INTERVAL_MS 1000
@@ -32,7 +32,7 @@
 
 static struct fill_node **bucket(struct page_cache *pc, const struct mirror *m,
                                  uint64_t page) {
-  uint64_t h = policy_key(m->id, page) * 0x9e3779b97f4a7c15ull;
+  uint64_t h = s3fifo_key(m->id, page) * 0x9e3779b97f4a7c15ull;
   return &pc->by_page[(h >> 32) % FILL_BUCKETS];
 }
 
@@ -107,7 +107,7 @@ static void leave_table_locked(struct page_cache *pc, struct fill *fill) {
 static bool unref_locked(struct fill *fill) { return --fill->n_refs == 0; }
 
 static void fill_free(struct fill *fill) {
-  buffers_put(&fill->mirror->cache->buffers, fill->bytes);
+  fill_buffers_put(&fill->mirror->cache->buffers, fill->bytes);
   mirror_unref(fill->mirror);
   free(fill);
 }
@@ -181,9 +181,9 @@ static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
 /* How many pages from `page` on are in the same state, have no fill, and may
  * be begun together. */
 static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
-                           uint64_t page, uint64_t end, enum residency state) {
+                           uint64_t page, uint64_t end, enum page_state state) {
   uint32_t n = 1;
-  while (page + n < end && residency_look(&m->words[page + n]) == state &&
+  while (page + n < end && page_state_look(&m->words[page + n]) == state &&
          !states_are_swept_locked(m, page + n) &&
          !(m->n_uncached && joinable_locked(pc, m, page + n)))
     n++;
@@ -193,7 +193,7 @@ static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
 /* Begins a fill for a run of pages that have none.  Returns how many they are;
  * 0: no memory. */
 static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
-                                 uint64_t page, enum residency state,
+                                 uint64_t page, enum page_state state,
                                  struct fill **begun) {
   struct mirror *m = f->mirror;
   uint32_t n = run_locked(pc, m, page, f->first + f->count, state);
@@ -210,7 +210,7 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
 
 /* A page whose state is owned: by a fill, which is joined, or by a batch. */
 static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
-                                  uint64_t page, enum residency state,
+                                  uint64_t page, enum page_state state,
                                   bool *waits) {
   struct fill *fill = NULL;
   if (state == PAGE_FILLING) {
@@ -235,7 +235,7 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
   bool waits = false;
   uint64_t end = f->first + f->count;
   for (uint64_t page = f->first; page < end;) {
-    enum residency state = residency_look(&m->words[page]);
+    enum page_state state = page_state_look(&m->words[page]);
     uint32_t n = 1;
     if (state == PAGE_FILLING || state == PAGE_EVICTING) {
       wait_for_owner_locked(pc, f, page, state, &waits);
@@ -264,7 +264,7 @@ static void touch_states(const struct mirror *m, uint64_t first,
     return;
   const uint64_t ends[] = {first, first + count - 1};
   for (int i = 0; i < 2; i++) {
-    residency_look(&m->words[ends[i]]);
+    page_state_look(&m->words[ends[i]]);
     __atomic_load_n(&m->touched[ends[i]], __ATOMIC_RELAXED);
   }
 }
@@ -391,8 +391,8 @@ static void read_source(struct fill *fill) {
   struct mirror *m = fill->mirror;
   struct source *src = m->source;
   int r = -ENOMEM;
-  fill->bytes =
-      buffers_get(&m->cache->buffers, (size_t)fill->count << m->page_shift);
+  fill->bytes = fill_buffers_get(&m->cache->buffers,
+                                 (size_t)fill->count << m->page_shift);
   if (fill->bytes)
     r = src->ops->read(src, fill->first << m->page_shift, fill->bytes,
                        fill_len(fill));
@@ -458,7 +458,7 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
     }
     /* Whatever it was in an earlier life. */
     __atomic_store_n(&m->touched[page], ACCESSED_FRESH, __ATOMIC_RELAXED);
-    policy_insert(&pc->policy, policy_key(m->id, page));
+    s3fifo_insert(&pc->policy, s3fifo_key(m->id, page));
     states_move_locked(m, page, PAGE_FILLING, PAGE_RESIDENT);
     n++;
   }
@@ -467,8 +467,8 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
   return n;
 }
 
-static void move_all_locked(struct fill *fill, enum residency from,
-                            enum residency to) {
+static void move_all_locked(struct fill *fill, enum page_state from,
+                            enum page_state to) {
   for (uint32_t i = 0; i < fill->count; i++)
     states_move_locked(fill->mirror, fill->first + i, from, to);
 }
@@ -495,7 +495,7 @@ static void finish(struct fill *fill, uint64_t reserved) {
   struct page_cache *pc = m->cache;
   pthread_mutex_lock(&pc->lock);
   bool keep = reserved > 0 && !fill->stale && !mirror_is_retired(m) &&
-              policy_has_room(&pc->policy, fill->count);
+              s3fifo_has_room(&pc->policy, fill->count);
   if (keep) {
     uint64_t n = install_locked(pc, fill);
     pc->used -= reserved - (n << m->page_shift);
@@ -522,8 +522,8 @@ static void finish(struct fill *fill, uint64_t reserved) {
 /* Reads and, if it installs, writes a fill's pages, if that needs no wait. */
 static int try_pages(struct fill *fill) {
   struct mirror *m = fill->mirror;
-  fill->bytes =
-      buffers_get(&m->cache->buffers, (size_t)fill->count << m->page_shift);
+  fill->bytes = fill_buffers_get(&m->cache->buffers,
+                                 (size_t)fill->count << m->page_shift);
   if (!fill->bytes)
     return -ENOMEM;
   int r = m->source->ops->try_read(m->source, fill->first << m->page_shift,
@@ -548,7 +548,7 @@ int fill_try_run(struct fill *fill) {
     finish(fill, reserved);
     return 0;
   }
-  buffers_put(&m->cache->buffers, fill->bytes);
+  fill_buffers_put(&m->cache->buffers, fill->bytes);
   fill->bytes = NULL;
   budget_release(m->cache, reserved);
   return r;
@@ -589,7 +589,7 @@ void fill_abandon(struct fill *fill, int error) {
  * generation. */
 static struct fill *begin_install_locked(struct image *img, struct mirror *m,
                                          uint64_t page, uint64_t generation) {
-  if (residency_look(&m->words[page]) != PAGE_ABSENT || mirror_is_retired(m) ||
+  if (page_state_look(&m->words[page]) != PAGE_ABSENT || mirror_is_retired(m) ||
       m->is_pageless || image_generation(img) != generation ||
       states_are_swept_locked(m, page) || !states_charge_locked(m, page, 1))
     return NULL;
@@ -618,5 +618,5 @@ bool image_install(struct image *img, struct mirror *m, uint64_t page,
   } else {
     finish(fill, len);
   }
-  return residency_look(&m->words[page]) == PAGE_RESIDENT;
+  return page_state_look(&m->words[page]) == PAGE_RESIDENT;
 }

@@ -11,7 +11,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 static int64_t now_ms(void) {
   struct timespec ts;

@@ -91,8 +91,8 @@ struct mirror {
   /* A mirror of another process's cache: called with the last reference. */
   void (*released)(struct mirror *m);
 
-  bool is_pageless; /* there is no memory for pages: all stay ABSENT.  Fixed once
-                       a view was opened */
+  bool is_pageless; /* there is no memory for pages: all stay ABSENT.  Fixed
+                       once a view was opened */
   bool is_solid;    /* all states have memory from the start; fixed */
   bool was_lent;    /* atomic: another process may map it */
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "cache/barrier.h"
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 /* ---- The cache ----------------------------------------------------------- */
 
@@ -21,7 +21,7 @@ static int start_threads(struct page_cache *pc) {
     pthread_join(pc->evictor, NULL);
     return -r;
   }
-  buffers_init(&pc->buffers);
+  fill_buffers_init(&pc->buffers);
   pthread_mutex_lock(&pc->lock);
   pc->has_threads = true;
   pthread_mutex_unlock(&pc->lock);
@@ -33,7 +33,7 @@ int page_cache_new(const struct page_cache_options *options,
   struct page_cache *pc = calloc(1, sizeof *pc);
   if (!pc)
     return -ENOMEM;
-  if (policy_init(&pc->policy, options->budget >> PAGE_SHIFT_MIN) < 0) {
+  if (s3fifo_init(&pc->policy, options->budget >> PAGE_SHIFT_MIN) < 0) {
     free(pc);
     return -ENOMEM;
   }
@@ -81,8 +81,8 @@ void page_cache_free(struct page_cache *pc) {
     assert(!pc->mirrors[i]);
   assert(!pc->fills && pc->used == 0 && pc->leased == 0);
   free(pc->mirrors);
-  buffers_fini(&pc->buffers);
-  policy_fini(&pc->policy);
+  fill_buffers_fini(&pc->buffers);
+  s3fifo_fini(&pc->policy);
   pthread_cond_destroy(&pc->wanted);
   pthread_cond_destroy(&pc->reclaim.wake);
   pthread_cond_destroy(&pc->reclaim.ended);

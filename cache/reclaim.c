@@ -26,7 +26,7 @@
 
 #include "base/clock.h"
 #include "cache/barrier.h"
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 #define ROUND_MS 100
 
@@ -44,7 +44,8 @@ static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
   pthread_mutex_lock(&pc->lock);
   bool is_live = states_next_live_locked(m, first, 1) == first;
   for (unsigned i = 0; i < n; i++) {
-    taken[i] = is_live && residency_look(&m->words[first + i]) == PAGE_ABSENT &&
+    taken[i] = is_live &&
+               page_state_look(&m->words[first + i]) == PAGE_ABSENT &&
                states_move_locked(m, first + i, PAGE_ABSENT, PAGE_EVICTING);
     n_taken += taken[i];
   }
@@ -116,9 +117,9 @@ static uint64_t retire_slice(struct mirror *m, uint64_t page) {
   if (end > m->n_pages)
     end = m->n_pages;
   for (; page < end; page++)
-    if (residency_look(&m->words[page]) == PAGE_RESIDENT) {
+    if (page_state_look(&m->words[page]) == PAGE_RESIDENT) {
       states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
-      policy_remove(&pc->policy, policy_key(m->id, page));
+      s3fifo_remove(&pc->policy, s3fifo_key(m->id, page));
     }
   pthread_mutex_unlock(&pc->lock);
   return page;
@@ -467,7 +468,7 @@ static bool run_round(struct page_cache *pc, bool is_tick) {
   sweep_states(pc);
   bury_all(pc);
   if (is_tick)
-    waits |= buffers_trim(&pc->buffers);
+    waits |= fill_buffers_trim(&pc->buffers);
   return waits;
 }
 

@@ -6,8 +6,8 @@
 #define CACHE_VIEW_H
 
 #include "cache/mirror.h"
+#include "cache/page_state.h"
 #include "cache/pin.h"
-#include "cache/residency.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,7 +38,7 @@ static inline void view_unpin(const struct view *v, unsigned slot) {
 }
 
 static inline bool view_is_resident(const struct view *v, uint64_t page) {
-  return residency_look(&v->words[page]) == PAGE_RESIDENT;
+  return page_state_look(&v->words[page]) == PAGE_RESIDENT;
 }
 
 /* What a page's accessed byte says.  A page that was brought in is not "used"

@@ -135,12 +135,12 @@ int attachment_new(const int fds[ATTACH_N_DESCRIPTORS],
     free(a);
     return r;
   }
-  r = pin_page_map(fds[ATTACH_FD_PINS], offer->range_capacity, &a->page);
+  r = shared_pins_map(fds[ATTACH_FD_PINS], offer->range_capacity, &a->page);
   if (r < 0)
     mirror_fds_close(&mirror);
   else if ((r = mapping_get(&mirror, offer->size, offer->page_shift,
                             offer->epoch, &a->mirror)) < 0)
-    pin_page_unmap(a->page);
+    shared_pins_unmap(a->page);
   if (r < 0) {
     free(a);
     return r;
@@ -153,7 +153,7 @@ int attachment_new(const int fds[ATTACH_N_DESCRIPTORS],
 void attachment_unref(struct attachment *a) {
   if (!a || --a->n_refs > 0)
     return;
-  pin_page_unmap(a->page);
+  shared_pins_unmap(a->page);
   mirror_unref(a->mirror);
   free(a);
 }

@@ -19,7 +19,7 @@
 
 #include <stdint.h>
 
-#include "cache/lease.h"
+#include "cache/shared_pins.h"
 #include "cache/view.h"
 
 #ifdef __cplusplus

@@ -367,7 +367,7 @@ static void call_count(struct cachet_request *r, uint64_t first,
 static uint64_t call_pinnable(const struct view *v, uint64_t page,
                               uint64_t count) {
   uint64_t n = 0;
-  while (n < count && residency_look(&v->words[page + n]) != PAGE_STALE)
+  while (n < count && page_state_look(&v->words[page + n]) != PAGE_STALE)
     n++;
   return n;
 }

@@ -56,10 +56,10 @@ struct cachet_request {
   /* A job that had other pages too failed: pages before this are asked for one
    * by one, since an error belongs to its page. */
   uint64_t single_until;
-  uint8_t *copy;       /* where they go; NULL: they are pinned in `slot` */
-  unsigned slot;       /* NO_SLOT: none */
-  unsigned job_slot;   /* pins what the job brings; NO_SLOT: none */
-  bool renews; /* only a new epoch can tell whether the range is right */
+  uint8_t *copy;     /* where they go; NULL: they are pinned in `slot` */
+  unsigned slot;     /* NO_SLOT: none */
+  unsigned job_slot; /* pins what the job brings; NO_SLOT: none */
+  bool renews;       /* only a new epoch can tell whether the range is right */
   struct job *job;
 
   /* the outcome */

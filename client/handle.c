@@ -458,7 +458,7 @@ enum {
 };
 
 /* Pages.  Two of them must fit the tenth of a cache that holds what was not
- * used yet (cache/policy.h), or they push each other out.  Of its own cache the
+ * used yet (cache/s3fifo.h), or they push each other out.  Of its own cache the
  * daemon says how many that is. */
 static uint64_t longest_window(const cachet *c, const struct mirror *m) {
   const struct attachment *a = c->epoch->attachment;

@@ -5,8 +5,8 @@
  * a time; nothing in it is locked.
  *
  *   H1  Bit i of `free_slices` or of `free_copies` is set if and only if
- *       slices[i] is not in use, and then page slot i of every epoch's pin table
- *       is 0.  It is in `free_slices` if that slot counts in the table of the
+ *       slices[i] is not in use, and then page slot i of every epoch's pin
+ * table is 0.  It is in `free_slices` if that slot counts in the table of the
  *       handle's epoch.
  *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
  *       of the current epoch pins.  Nothing but handle_look() stores a page
@@ -90,17 +90,17 @@ struct cachet {
    * other epoch.  Else a byte that is 0. */
   const volatile uint8_t *gate;
   const volatile uint8_t *alive; /* the store's */
-  bool has_notices; /* to take in before each look at the view; or another
-                       view is to be taken */
-  bool keeps_epoch; /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
-  bool is_past;     /* and there is another: no page may be looked at */
+  bool has_notices;  /* to take in before each look at the view; or another
+                        view is to be taken */
+  bool keeps_epoch;  /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
+  bool is_past;      /* and there is another: no page may be looked at */
   bool is_following; /* a connection to the daemon's successor is being made */
   struct backend *backend;
 
   /* Looking after the daemon (handle_keep_up()): how many hits there are
    * between two looks at the clock, and how many such spans in a row took no
-   * time; when those looks, and those at the connection, were; until when a call
-   * may wait for the successor. */
+   * time; when those looks, and those at the connection, were; until when a
+   * call may wait for the successor. */
   int64_t span;
   unsigned n_quick;
   int64_t clock_at, looked_at, follow_until;
@@ -181,8 +181,8 @@ static inline void handle_look_for_mark(cachet *c, uint64_t first,
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
 
 /* Whether bytes of pages `first` to `last` that were looked up in `e` since
- * `mark`, of its mirror, are perhaps not of one time: they are of several pages,
- * and there was a change meanwhile. */
+ * `mark`, of its mirror, are perhaps not of one time: they are of several
+ * pages, and there was a change meanwhile. */
 static inline bool handle_is_torn(const struct epoch *e, uint64_t mark,
                                   uint64_t first, uint64_t last) {
   return first != last &&

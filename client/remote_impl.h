@@ -65,7 +65,7 @@ struct exchange {
   uint64_t at_offset; /* into that range */
   uint64_t received;  /* bytes */
   bool is_changed;    /* a piece was of another epoch */
-  bool is_partial;    /* it failed, and what `place` names is here all the same */
+  bool is_partial; /* it failed, and what `place` names is here all the same */
   bool in_place;
 
   /* a command */
@@ -99,9 +99,9 @@ struct remote {
   uint64_t grow_id;   /* of the Grow that is under way; 0: none is */
   int64_t grow_at;    /* no other before this, and so on, as for an Attach */
   int grow_ms;
-  bool is_unshared;   /* the daemon's memory cannot be mapped here */
-  bool is_opening;    /* wanted even while nothing is queued */
-  int retry_ms;       /* how long to wait after the next failure */
+  bool is_unshared; /* the daemon's memory cannot be mapped here */
+  bool is_opening;  /* wanted even while nothing is queued */
+  int retry_ms;     /* how long to wait after the next failure */
   int64_t retry_at;
   struct cachet_error story; /* of the last loss */
   bool is_final;             /* it will never work again */

@@ -54,7 +54,7 @@ struct exchange *remote_read_new(struct remote *r, struct mirror *m,
   bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
   for (; x->job.count < count; x->job.count++) {
     uint64_t page = first + x->job.count;
-    if (trusted && residency_look(&m->words[page]) == PAGE_RESIDENT)
+    if (trusted && page_state_look(&m->words[page]) == PAGE_RESIDENT)
       continue;
     if (!read_add(r, x, page))
       break;

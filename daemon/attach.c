@@ -24,16 +24,16 @@ enum {
 
 /* What a client that does not say how much it wants relies on, and what it may
  * get beyond that. */
-static const struct lease_size whole_least = {PIN_MAX_PAGE_SLOTS, 1};
-static const struct lease_size whole_most = {PIN_MAX_PAGE_SLOTS, 64};
+static const struct shared_pins_size whole_least = {PIN_MAX_PAGE_SLOTS, 1};
+static const struct shared_pins_size whole_most = {PIN_MAX_PAGE_SLOTS, 64};
 
 static uint32_t within(uint32_t n, uint32_t least, uint32_t most) {
   return n < least ? least : n > most ? most : n;
 }
 
 /* What a client may ask for. */
-static struct lease_size size_within(struct lease_size size) {
-  return (struct lease_size){
+static struct shared_pins_size size_within(struct shared_pins_size size) {
+  return (struct shared_pins_size){
       within(size.page_slots, LEASE_LEAST_PAGE_SLOTS, PIN_MAX_PAGE_SLOTS),
       within(size.range_capacity, LEASE_LEAST_RANGE_CAPACITY, PIN_MAX_COUNT)};
 }
@@ -52,7 +52,7 @@ struct attachment {
   struct conn *conn; /* that asked for it; NULL: it is closed */
   LIST_ENTRY(attachment) of_conn;
   struct conn *sender; /* which has its descriptors yet; NULL: sent */
-  struct lease *lease;
+  struct shared_pins *lease;
   pid_t pid;
   uid_t uid;
   int pidfd;
@@ -153,12 +153,12 @@ static int census_enter_locked(struct host *host, struct attachment *a,
     return -EDQUOT;
   a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
   a->user = holder_get(census, HOLDER_USER, a->uid);
-  int r =
-      a->process && a->user
-          ? lease_give(a->lease, a->uid, whole ? whole_least : lease_least(),
-                       whole ? whole_most : size_within(wish->size),
-                       old ? old->lease : NULL)
-          : -ENOMEM;
+  int r = a->process && a->user
+              ? shared_pins_give(a->lease, a->uid,
+                                 whole ? whole_least : shared_pins_least(),
+                                 whole ? whole_most : size_within(wish->size),
+                                 old ? old->lease : NULL)
+              : -ENOMEM;
   if (r < 0) {
     holder_put(census, a->process);
     holder_put(census, a->user);
@@ -208,7 +208,7 @@ static void attach_free(struct attachment *a) {
   if (a->sender)
     a->sender->sending = NULL;
   close(a->pidfd);
-  lease_free(a->lease);
+  shared_pins_free(a->lease);
   free(a);
 }
 
@@ -236,7 +236,7 @@ static void attach_collect(struct worker *w) {
   struct attachment *next;
   for (struct attachment *a = LIST_FIRST(&w->attachments); a; a = next) {
     next = LIST_NEXT(a, of_worker);
-    if (lease_collect(a->lease))
+    if (shared_pins_collect(a->lease))
       attach_free(a);
   }
   w->attach_collected_ms = host_now_ms();
@@ -248,7 +248,7 @@ void attach_conn_closed(struct conn *c) {
     next = LIST_NEXT(a, of_conn);
     LIST_REMOVE(a, of_conn);
     a->conn = NULL;
-    if (lease_collect(a->lease))
+    if (shared_pins_collect(a->lease))
       attach_free(a);
   }
 }
@@ -329,7 +329,7 @@ static int attach_make(struct attachment *a, struct mirror *m,
                        const struct attach_wish *wish,
                        struct attach_grant *grant) {
   struct mirror_fds fds;
-  int r = lease_new(m, &a->lease);
+  int r = shared_pins_new(m, &a->lease);
   if (r < 0 || (r = mirror_lend(m, &fds)) < 0)
     return r;
   r = enter(a, wish);
@@ -341,9 +341,9 @@ static int attach_make(struct attachment *a, struct mirror *m,
   }
   *grant = (struct attach_grant){
       .table = a->table,
-      .size = lease_get_size(a->lease),
-      .read_ahead = lease_read_ahead(a->lease),
-      .fds = {fds.pages, fds.words, fds.touched, lease_take_fd(a->lease)},
+      .size = shared_pins_get_size(a->lease),
+      .read_ahead = shared_pins_read_ahead(a->lease),
+      .fds = {fds.pages, fds.words, fds.touched, shared_pins_take_fd(a->lease)},
   };
   return 0;
 }
@@ -362,7 +362,7 @@ int attach_new(struct conn *c, struct mirror *m, const struct attach_wish *wish,
   if (r < 0) {
     if (a->pidfd >= 0)
       close(a->pidfd);
-    lease_free(a->lease);
+    shared_pins_free(a->lease);
     free(a);
     return r;
   }
@@ -370,7 +370,7 @@ int attach_new(struct conn *c, struct mirror *m, const struct attach_wish *wish,
   return 0;
 }
 
-int attach_grow(struct conn *c, uint64_t table, struct lease_size *size) {
+int attach_grow(struct conn *c, uint64_t table, struct shared_pins_size *size) {
   struct attach_census *census = &c->worker->host->census;
   struct ucred peer;
   int r = peer_ids(c->fd, &peer);
@@ -379,8 +379,8 @@ int attach_grow(struct conn *c, uint64_t table, struct lease_size *size) {
   pthread_mutex_lock(&census->lock);
   struct attachment *a = census_find(census, table, peer.pid, peer.uid);
   if (a) {
-    lease_grow(a->lease, size_within(*size));
-    *size = lease_get_size(a->lease);
+    shared_pins_grow(a->lease, size_within(*size));
+    *size = shared_pins_get_size(a->lease);
   }
   pthread_mutex_unlock(&census->lock);
   return a ? 0 : -ENOENT;

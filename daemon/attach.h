@@ -29,7 +29,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
-#include "cache/lease.h"
+#include "cache/shared_pins.h"
 
 struct attachment;
 struct attach_holder;
@@ -51,14 +51,14 @@ struct attach_census {
 
 /* What a client asks for. */
 struct attach_wish {
-  uint64_t replaces;      /* the number of a table; 0: of none */
-  struct lease_size size; /* no page slots: all of them, or none */
+  uint64_t replaces;            /* the number of a table; 0: of none */
+  struct shared_pins_size size; /* no page slots: all of them, or none */
 };
 
 /* What it got. */
 struct attach_grant {
   uint64_t table;
-  struct lease_size size;
+  struct shared_pins_size size;
   uint32_t read_ahead;
   int fds[ATTACH_N_FDS]; /* to send; the caller's, which owes a
                             conn_flush_fds() */
@@ -72,7 +72,7 @@ int attach_new(struct conn *c, struct mirror *m, const struct attach_wish *wish,
 
 /* Makes a table of the peer's process larger, by as much as is to be had.  0;
  * -ENOENT if it has none of that number. */
-int attach_grow(struct conn *c, uint64_t table, struct lease_size *size);
+int attach_grow(struct conn *c, uint64_t table, struct shared_pins_size *size);
 
 /* Its descriptors have been sent; or they will not be, and it ends. */
 void attach_sent(struct attachment *a);

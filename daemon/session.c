@@ -204,7 +204,7 @@ static void session_grow(struct conn *c, uint64_t id,
                          const Cachet__Wire__Grow *grow) {
   Cachet__Wire__Grown grown = CACHET__WIRE__GROWN__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  struct lease_size size = {grow->page_slots, grow->range_capacity};
+  struct shared_pins_size size = {grow->page_slots, grow->range_capacity};
   conn_spend(c, GROW_COST);
   int r = attach_grow(c, grow->table, &size);
   if (r < 0) {

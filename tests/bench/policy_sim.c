@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache/policy.h"
+#include "cache/s3fifo.h"
 #include "tests/bench/rig.h"
 
 static void *must_calloc(size_t n, size_t size) {
@@ -111,23 +111,23 @@ static bool take_used(void *arg, uint64_t key, bool clear) {
 }
 
 /* With groups, as the daemon evicts: one pick may bring a few victims. */
-static uint32_t evict_some(struct policy *p, uint8_t *states) {
-  uint64_t keys[POLICY_GROUP];
-  unsigned chances = POLICY_SECOND_CHANCES;
-  size_t n = policy_pick(p, 1, keys, POLICY_GROUP, &chances, take_used, states);
+static uint32_t evict_some(struct s3fifo *p, uint8_t *states) {
+  uint64_t keys[S3FIFO_GROUP];
+  unsigned chances = S3FIFO_SECOND_CHANCES;
+  size_t n = s3fifo_pick(p, 1, keys, S3FIFO_GROUP, &chances, take_used, states);
   for (size_t i = 0; i < n; i++) {
     states[keys[i]] = 0;
-    policy_gone(p);
+    s3fifo_gone(p);
   }
   return (uint32_t)n;
 }
 
 size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
-  struct policy p;
+  struct s3fifo p;
   uint8_t *states = must_calloc(t->n_pages, 1);
   uint32_t n = 0;
   size_t n_misses = 0;
-  if (policy_init(&p, n_cached) < 0)
+  if (s3fifo_init(&p, n_cached) < 0)
     rig_fail("no memory");
   for (size_t i = 0; i < t->n_reads; i++) {
     uint32_t page = t->reads[i];
@@ -136,11 +136,11 @@ size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
     n_misses++;
     while (n >= n_cached)
       n -= evict_some(&p, states);
-    policy_insert(&p, page);
+    s3fifo_insert(&p, page);
     states[page] = RESIDENT;
     n++;
   }
-  policy_fini(&p);
+  s3fifo_fini(&p);
   free(states);
   return n_misses;
 }

@@ -1,4 +1,4 @@
-/* policy_sim: how often S3-FIFO, as cache/policy.h has it, misses on synthetic
+/* policy_sim: how often S3-FIFO, as cache/s3fifo.h has it, misses on synthetic
  * traces, beside LRU, CLOCK and Belady's optimum. */
 #ifndef TESTS_BENCH_POLICY_SIM_H
 #define TESTS_BENCH_POLICY_SIM_H

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "cache/residency.h"
+#include "cache/page_state.h"
 
 namespace {
 
@@ -46,7 +46,7 @@ TEST(Mirror, IsEmptyAndTakesNoMemoryForPages) {
   // Where the kernel overcommits strictly states have memory from the start.
   EXPECT_LE(mirror_meta_bytes(m.get()),
             mirror_is_overcommit_strict() ? mirror_meta_len(m.get()) : 8192u);
-  EXPECT_EQ(residency_look(&m->words[m->n_pages - 1]), PAGE_ABSENT);
+  EXPECT_EQ(page_state_look(&m->words[m->n_pages - 1]), PAGE_ABSENT);
 }
 
 TEST(Mirror, TheHeaderSaysWhatALibraryNeedsToAttach) {
@@ -200,7 +200,7 @@ TEST(Mirror, APunchThatFailsIsAnError) {
 
 TEST(Mirror, NextStatesSkipsWhatWasNeverLookedAt) {
   auto m = Make(1ull << 36);
-  ASSERT_TRUE(residency_move(&m->words[9000], PAGE_ABSENT, PAGE_FILLING));
+  ASSERT_TRUE(page_state_move(&m->words[9000], PAGE_ABSENT, PAGE_FILLING));
   uint64_t next = mirror_next_states(m.get(), 0);
   EXPECT_LE(next, 9000u);
   EXPECT_GT(next, 0u);
@@ -209,15 +209,15 @@ TEST(Mirror, NextStatesSkipsWhatWasNeverLookedAt) {
 
 TEST(ResidencyDeathTest, AMoveThatTheTableDoesNotAllowIsABug) {
   uint8_t word = PAGE_ABSENT;
-  EXPECT_DEATH(residency_move(&word, PAGE_ABSENT, PAGE_RESIDENT), "allowed");
-  EXPECT_DEATH(residency_move(&word, PAGE_RESIDENT, PAGE_ABSENT), "allowed");
+  EXPECT_DEATH(page_state_move(&word, PAGE_ABSENT, PAGE_RESIDENT), "allowed");
+  EXPECT_DEATH(page_state_move(&word, PAGE_RESIDENT, PAGE_ABSENT), "allowed");
 }
 
 TEST(Residency, AMoveFromAnotherStateFailsAndChangesNothing) {
   uint8_t word = PAGE_RESIDENT;
-  EXPECT_FALSE(residency_move(&word, PAGE_ABSENT, PAGE_FILLING));
+  EXPECT_FALSE(page_state_move(&word, PAGE_ABSENT, PAGE_FILLING));
   EXPECT_EQ(word, PAGE_RESIDENT);
-  EXPECT_TRUE(residency_move(&word, PAGE_RESIDENT, PAGE_EVICTING));
+  EXPECT_TRUE(page_state_move(&word, PAGE_RESIDENT, PAGE_EVICTING));
   EXPECT_EQ(word, PAGE_EVICTING);
 }
 

@@ -1,4 +1,4 @@
-// The pin protocol on real processors: view.h's and residency.h's own code
+// The pin protocol on real processors: view.h's and page_state.h's own code
 // between two threads, with and without each thing that makes it hold.
 //
 // A test of the right protocol alone proves little: the window in which a pin
@@ -26,8 +26,8 @@
 #include <vector>
 
 #include "cache/barrier.h"
+#include "cache/page_state.h"
 #include "cache/pin.h"
-#include "cache/residency.h"
 #include "cache/view.h"
 
 namespace {
@@ -132,15 +132,15 @@ public:
 
   // One page goes, is cleaned once more, and comes back.
   void Evict(uint64_t page) {
-    if (residency_move(&words_[page], PAGE_RESIDENT, PAGE_EVICTING)) {
+    if (page_state_move(&words_[page], PAGE_RESIDENT, PAGE_EVICTING)) {
       if (protocol_.barrier)
         barrier_run();
       if (IsPinned(page)) {
-        residency_move(&words_[page], PAGE_EVICTING, PAGE_RESIDENT);
+        page_state_move(&words_[page], PAGE_EVICTING, PAGE_RESIDENT);
         return;
       }
       PunchSlowly(page);
-      residency_move(&words_[page], PAGE_EVICTING, PAGE_ABSENT);
+      page_state_move(&words_[page], PAGE_EVICTING, PAGE_ABSENT);
       n_evictions_++;
     }
     Clean(page);
@@ -242,26 +242,26 @@ private:
   // The janitor.
   void Clean(uint64_t page) {
     if (!protocol_.janitor_owns_word) {
-      if (residency_look(&words_[page]) == PAGE_ABSENT)
+      if (page_state_look(&words_[page]) == PAGE_ABSENT)
         PunchSlowly(page);
       return;
     }
-    if (!residency_move(&words_[page], PAGE_ABSENT, PAGE_EVICTING))
+    if (!page_state_move(&words_[page], PAGE_ABSENT, PAGE_EVICTING))
       return;
     PunchSlowly(page);
-    residency_move(&words_[page], PAGE_EVICTING, PAGE_ABSENT);
+    page_state_move(&words_[page], PAGE_EVICTING, PAGE_ABSENT);
   }
 
   // ---- Both
 
   // Each fill brings bytes of its own.
   bool Fill(uint64_t page) {
-    if (!residency_move(&words_[page], PAGE_ABSENT, PAGE_FILLING))
+    if (!page_state_move(&words_[page], PAGE_ABSENT, PAGE_FILLING))
       return false;
     uint64_t value = n_fills_.fetch_add(1, std::memory_order_relaxed) + 1;
     for (uint64_t i = 0; i < kWords; i++)
       __atomic_store_n(At(page, i), value, __ATOMIC_RELAXED);
-    return residency_move(&words_[page], PAGE_FILLING, PAGE_RESIDENT);
+    return page_state_move(&words_[page], PAGE_FILLING, PAGE_RESIDENT);
   }
 
   const Protocol protocol_;

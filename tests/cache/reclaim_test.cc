@@ -12,8 +12,8 @@
 #include <random>
 #include <vector>
 
-#include "cache/lease.h"
 #include "cache/page_cache.h"
+#include "cache/shared_pins.h"
 #include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
 
@@ -42,7 +42,7 @@ uint64_t Allocated(int fd) {
 }
 
 bool IsResident(const mirror *m, uint64_t page) {
-  return residency_look(&m->words[page]) == PAGE_RESIDENT;
+  return page_state_look(&m->words[page]) == PAGE_RESIDENT;
 }
 
 class ReclaimTest : public testing::Test {
@@ -214,16 +214,17 @@ TEST_F(ReclaimTest, ANewEpochIsToldBeforeTheOldOneIsTakenDown) {
 TEST_F(ReclaimTest, TheLastReferencePunchesWhatWasPinned) {
   Make(4096 * kPage, true, 2048 * kPage);
   mirror *m = image_mirror(image_);
-  lease *l = nullptr;
+  shared_pins *l = nullptr;
   mirror_fds fds;
-  ASSERT_EQ(lease_new(m, &l), 0);
-  ASSERT_EQ(lease_give(l, 0, {PIN_MAX_PAGE_SLOTS, 8}, {PIN_MAX_PAGE_SLOTS, 8},
-                       nullptr),
+  ASSERT_EQ(shared_pins_new(m, &l), 0);
+  ASSERT_EQ(shared_pins_give(l, 0, {PIN_MAX_PAGE_SLOTS, 8},
+                             {PIN_MAX_PAGE_SLOTS, 8}, nullptr),
             0);
   ASSERT_EQ(mirror_lend(m, &fds), 0);
-  lease_size size = lease_get_size(l);
+  shared_pins_size size = shared_pins_get_size(l);
   pin_page *table = nullptr;
-  ASSERT_EQ(pin_page_map(lease_take_fd(l), size.range_capacity, &table), 0);
+  ASSERT_EQ(
+      shared_pins_map(shared_pins_take_fd(l), size.range_capacity, &table), 0);
   ASSERT_EQ(Fetch(m, 0, 8), 0);
   __atomic_store_n(&table->slots[PIN_SLOT_RANGE], pin_word(0, 8),
                    __ATOMIC_RELEASE);
@@ -231,14 +232,14 @@ TEST_F(ReclaimTest, TheLastReferencePunchesWhatWasPinned) {
   ASSERT_EQ(image_refresh(image_, 0), 0);
   mirror_unref(m);
   EXPECT_EQ(Allocated(fds.pages), 8 * kPage) << "while the pin stands";
-  lease_free(l);
+  shared_pins_free(l);
   Await([&] { return Allocated(fds.pages) == 0; });
   page_cache_stats stats;
   do
     page_cache_get_stats(cache_, &stats);
   while (stats.used > MIRROR_HEADER_LEN); // the present mirror's
   mirror_fds_close(&fds);
-  pin_page_unmap(table);
+  shared_pins_unmap(table);
 }
 
 // Each epoch's mirror is kept by a client that does nothing.

@@ -5,9 +5,9 @@
 
 #include <sys/mman.h>
 
-#include "cache/lease.h"
+#include "cache/shared_pins.h"
 #include "cache/mirror.h"
-#include "cache/residency.h"
+#include "cache/page_state.h"
 #include "tests/client/fake_daemon.h"
 
 // One epoch, with a pin table for one client.  Used by one thread at a time,
@@ -79,7 +79,7 @@ public:
     invalidation_entry entry;
     invalidation_begin_locked(&m_->header->log, &list, &entry, first, count);
     for (uint64_t page = first; page < first + count; page++)
-      if (residency_look(&m_->words[page]) == PAGE_RESIDENT) {
+      if (page_state_look(&m_->words[page]) == PAGE_RESIDENT) {
         if (IsPinned(page))
           SetState(page, PAGE_STALE);
         else
@@ -109,7 +109,7 @@ public:
 
   // Whether it was invalidated while it was pinned.
   bool IsStale(uint64_t page) const {
-    return residency_look(&m_->words[page]) == PAGE_STALE;
+    return page_state_look(&m_->words[page]) == PAGE_STALE;
   }
 
 private:

@@ -15,8 +15,8 @@
 #include <functional>
 #include <memory>
 
-#include "cache/lease.h"
-#include "cache/residency.h"
+#include "cache/shared_pins.h"
+#include "cache/page_state.h"
 #include "proto/status.h"
 #include "tests/support/test_server.h"
 
@@ -102,7 +102,7 @@ protected:
     fds.pop_back();
     CloseAll(fds);
     pin_page *page = nullptr;
-    pin_page_map(table, frame.range_capacity, &page);
+    shared_pins_map(table, frame.range_capacity, &page);
     return page;
   }
 
@@ -141,7 +141,7 @@ TEST_F(AttachTest, ItGivesAMirrorToReadAndATableToWrite) {
   std::vector<int> fds = client.TakeFds();
   ASSERT_EQ(fds.size(), static_cast<size_t>(kNFds));
   pin_page *table;
-  ASSERT_EQ(pin_page_map(fds[kTable], frame.range_capacity, &table), 0);
+  ASSERT_EQ(shared_pins_map(fds[kTable], frame.range_capacity, &table), 0);
   mirror_fds lent = {fds[kPages], fds[kWords], fds[kTouched]};
   mirror *m;
   ASSERT_EQ(mirror_borrow(&lent, kSize, 12, frame.epoch, &m), 0);
@@ -152,7 +152,7 @@ TEST_F(AttachTest, ItGivesAMirrorToReadAndATableToWrite) {
   EXPECT_EQ(std::vector<uint8_t>(m->base + 3 * kPage, m->base + 4 * kPage),
             FakeSource::Bytes(3 * kPage, kPage));
   mirror_free(m);
-  pin_page_unmap(table);
+  shared_pins_unmap(table);
 }
 
 TEST_F(AttachTest, NothingOfItCanBeResizedAndPagesAndWordsNotBeWritten) {
@@ -282,7 +282,7 @@ TEST_F(AttachTest, WhoSaysItIsDoneIsFreedAtItsCloseAndAlsoBefore) {
     pin_page *table = AttachTable(&client);
     ASSERT_NE(table, nullptr);
     AwaitStat("attachments", 1);
-    pin_page_unmap(table);
+    shared_pins_unmap(table);
     if (close_it)
       client.Close();
     AwaitStat("attachments", 0);
@@ -316,7 +316,7 @@ TEST_F(AttachTest, AThousandOfThemLeaveNoDescriptorBehind) {
     client.Start();
     pin_page *table = AttachTable(&client);
     ASSERT_NE(table, nullptr) << i;
-    pin_page_unmap(table);
+    shared_pins_unmap(table);
     client.Close();
     AwaitStat("attachments", 0);
   }
@@ -332,7 +332,7 @@ TEST_F(AttachTest, AServerThatEndsLeavesWhatIsMapped) {
   std::vector<int> fds = client.TakeFds();
   ASSERT_EQ(fds.size(), static_cast<size_t>(kNFds));
   pin_page *table;
-  ASSERT_EQ(pin_page_map(fds[kTable], frame.range_capacity, &table), 0);
+  ASSERT_EQ(shared_pins_map(fds[kTable], frame.range_capacity, &table), 0);
   table->slots[PIN_SLOT_CURSOR] = pin_word(3, 1);
   client.SendRead(7, image_, {{3 * kPage, kPage}}, 0, true);
   EXPECT_EQ(client.ReceiveAnswer().resident, kPage);
@@ -341,7 +341,7 @@ TEST_F(AttachTest, AServerThatEndsLeavesWhatIsMapped) {
   EXPECT_EQ(pread(fds[kPages], bytes.data(), kPage, 3 * kPage),
             static_cast<ssize_t>(kPage));
   EXPECT_EQ(bytes, FakeSource::Bytes(3 * kPage, kPage));
-  pin_page_unmap(table);
+  shared_pins_unmap(table);
   fds.pop_back();
   CloseAll(fds);
 }
@@ -421,7 +421,7 @@ struct Table {
 
   bool ok() const { return pins; }
   bool IsResident(uint64_t page) const {
-    return residency_look(&memory->words[page]) == PAGE_RESIDENT;
+    return page_state_look(&memory->words[page]) == PAGE_RESIDENT;
   }
 };
 
@@ -430,7 +430,7 @@ protected:
   AttachShareTest() { options_.cache_size = 2 << 20; }
   ~AttachShareTest() override {
     for (Table &t : tables_) {
-      pin_page_unmap(t.pins);
+      shared_pins_unmap(t.pins);
       mirror_free(t.memory);
     }
   }
@@ -454,7 +454,7 @@ protected:
     mirror_fds lent = {fds[kPages], fds[kWords], fds[kTouched]};
     EXPECT_EQ(mirror_borrow(&lent, t.frame.size, 12, t.frame.epoch, &t.memory),
               0);
-    EXPECT_EQ(pin_page_map(fds[kTable], t.frame.range_capacity, &t.pins), 0);
+    EXPECT_EQ(shared_pins_map(fds[kTable], t.frame.range_capacity, &t.pins), 0);
     tables_.push_back(t);
     return t;
   }
@@ -714,7 +714,7 @@ TEST_F(AttachTest, AReadInPlaceIsAnsweredWithoutBytes) {
     last = piece.last;
   }
   EXPECT_EQ(resident, 100 * kPage - 5);
-  pin_page_unmap(table);
+  shared_pins_unmap(table);
 }
 
 TEST_F(AttachTest, WhatCouldNotStayComesAsBytes) {
@@ -738,7 +738,7 @@ TEST_F(AttachTest, WhatCouldNotStayComesAsBytes) {
   EXPECT_EQ(rest.offset, kPage);
   EXPECT_EQ(rest.resident, kPage);
   EXPECT_TRUE(rest.last);
-  pin_page_unmap(table);
+  shared_pins_unmap(table);
 }
 
 // A page that is longer than a socket holds comes in parts, all of them bytes.
@@ -775,7 +775,7 @@ TEST_F(AttachTest, ALongPageThatCouldNotStayComesAsBytesToItsEnd) {
   EXPECT_EQ(n_bytes, kLongPage);
   EXPECT_EQ(n_resident, kLongPage);
   EXPECT_EQ(bytes, FakeSource::Bytes(0, kLongPage));
-  pin_page_unmap(table);
+  shared_pins_unmap(table);
   server_.reset(); // before its source
 }
 

@@ -39,7 +39,7 @@
 #endif
 #define NO_PAGE 2
 
-/* enum residency; FILLING is ABSENT here. */
+/* enum page_state; FILLING is ABSENT here. */
 #define ABSENT 0
 #define RESIDENT 2
 #define EVICTING 3

@@ -13,7 +13,7 @@
  *   store(), pin(),       view_pin(), view_unpin(): cache/view.h;
  *     unpin()               pin_clear(): cache/pin.h
  *   commit()              a store becomes visible to others: the hardware
- *   look()                residency_look(): cache/residency.h
+ *   look()                page_state_look(): cache/page_state.h
  *   reader()              view_pin_page(): cache/view.h, as cachet_load(),
  *                           cachet_release() use it: client/slice.c; after a
  *                           miss call_walk(), call_fetch(): client/call.c
@@ -126,7 +126,7 @@
 #define NO_PAGE 0
 #define PAGE_OF(m) (m + 1) /* what a pin says: the page of mirror m */
 
-/* enum residency */
+/* enum page_state */
 #define ABSENT 0
 #define FILLING 1
 #define RESIDENT 2

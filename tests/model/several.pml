@@ -62,7 +62,7 @@
 #endif
 #define N_PAGES 2
 
-/* enum residency */
+/* enum page_state */
 #define ABSENT 0
 #define FILLING 1
 #define RESIDENT 2

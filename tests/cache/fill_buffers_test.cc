@@ -1,4 +1,4 @@
-#include "cache/buffers.h"
+#include "cache/fill_buffers.h"
 
 #include <gtest/gtest.h>
 
@@ -13,24 +13,24 @@
 
 namespace {
 
-constexpr size_t kN = BUFFERS_LEN / BUFFER_LEN;
+constexpr size_t kN = FILL_BUFFERS_LEN / FILL_BUFFER_LEN;
 
 class BuffersTest : public testing::Test {
 protected:
   void SetUp() override {
-    buffers_init(&b_);
+    fill_buffers_init(&b_);
     ASSERT_NE(b_.region, nullptr);
   }
-  void TearDown() override { buffers_fini(&b_); }
+  void TearDown() override { fill_buffers_fini(&b_); }
 
   bool IsOwn(const uint8_t *at) const {
-    return at >= b_.region && at < b_.region + BUFFERS_LEN;
+    return at >= b_.region && at < b_.region + FILL_BUFFERS_LEN;
   }
 
   // How much of the region takes memory, in pages.
   size_t CountPages() const {
-    std::vector<unsigned char> is(BUFFERS_LEN / 4096);
-    EXPECT_EQ(mincore(b_.region, BUFFERS_LEN, is.data()), 0);
+    std::vector<unsigned char> is(FILL_BUFFERS_LEN / 4096);
+    EXPECT_EQ(mincore(b_.region, FILL_BUFFERS_LEN, is.data()), 0);
     return size_t(std::count(is.begin(), is.end(), 1));
   }
 
@@ -38,81 +38,81 @@ protected:
   std::vector<uint8_t *> GetAll() {
     std::vector<uint8_t *> all;
     for (size_t i = 0; i < kN; i++) {
-      all.push_back(buffers_get(&b_, BUFFER_LEN));
-      memset(all.back(), int(i + 1), BUFFER_LEN);
+      all.push_back(fill_buffers_get(&b_, FILL_BUFFER_LEN));
+      memset(all.back(), int(i + 1), FILL_BUFFER_LEN);
     }
     return all;
   }
 
-  buffers b_{};
+  fill_buffers b_{};
 };
 
 TEST_F(BuffersTest, EachIsSomebodysAloneAndAlignedToWhatADiskWants) {
   std::vector<uint8_t *> all = GetAll();
   EXPECT_EQ(std::set<uint8_t *>(all.begin(), all.end()).size(), kN);
-  EXPECT_EQ(uintptr_t(b_.region) % BUFFERS_LEN, 0u);
+  EXPECT_EQ(uintptr_t(b_.region) % FILL_BUFFERS_LEN, 0u);
   for (size_t i = 0; i < kN; i++) {
     EXPECT_TRUE(IsOwn(all[i]));
     EXPECT_EQ(uintptr_t(all[i]) % 4096, 0u);
-    EXPECT_EQ(std::count(all[i], all[i] + BUFFER_LEN, i + 1),
-              ptrdiff_t(BUFFER_LEN));
-    buffers_put(&b_, all[i]);
+    EXPECT_EQ(std::count(all[i], all[i] + FILL_BUFFER_LEN, i + 1),
+              ptrdiff_t(FILL_BUFFER_LEN));
+    fill_buffers_put(&b_, all[i]);
   }
 }
 
 TEST_F(BuffersTest, WhenAllAreTakenThereIsOrdinaryMemory) {
   std::vector<uint8_t *> all = GetAll();
-  uint8_t *more = buffers_get(&b_, BUFFER_LEN);
+  uint8_t *more = fill_buffers_get(&b_, FILL_BUFFER_LEN);
   ASSERT_NE(more, nullptr);
   EXPECT_FALSE(IsOwn(more));
-  memset(more, 0, BUFFER_LEN);
-  buffers_put(&b_, more);
-  buffers_put(&b_, all[3]);
-  EXPECT_EQ(buffers_get(&b_, BUFFER_LEN), all[3]);
+  memset(more, 0, FILL_BUFFER_LEN);
+  fill_buffers_put(&b_, more);
+  fill_buffers_put(&b_, all[3]);
+  EXPECT_EQ(fill_buffers_get(&b_, FILL_BUFFER_LEN), all[3]);
   for (uint8_t *at : all)
-    buffers_put(&b_, at);
+    fill_buffers_put(&b_, at);
 }
 
 TEST_F(BuffersTest, ShortAndVeryLongOnesAreOrdinaryMemory) {
-  for (size_t len : {size_t(4096), BUFFER_LEN + 4096}) {
-    uint8_t *at = buffers_get(&b_, len);
+  for (size_t len : {size_t(4096), FILL_BUFFER_LEN + 4096}) {
+    uint8_t *at = fill_buffers_get(&b_, len);
     ASSERT_NE(at, nullptr);
     EXPECT_FALSE(IsOwn(at));
     memset(at, 0, len);
-    buffers_put(&b_, at);
+    fill_buffers_put(&b_, at);
   }
-  buffers_put(&b_, nullptr);
+  fill_buffers_put(&b_, nullptr);
 }
 
 TEST_F(BuffersTest, WithoutARegionAllIsOrdinaryMemory) {
-  buffers none{};
-  uint8_t *at = buffers_get(&none, BUFFER_LEN);
+  fill_buffers none{};
+  uint8_t *at = fill_buffers_get(&none, FILL_BUFFER_LEN);
   ASSERT_NE(at, nullptr);
-  memset(at, 0, BUFFER_LEN);
-  buffers_put(&none, at);
-  buffers_trim(&none);
-  buffers_fini(&none);
+  memset(at, 0, FILL_BUFFER_LEN);
+  fill_buffers_put(&none, at);
+  fill_buffers_trim(&none);
+  fill_buffers_fini(&none);
 }
 
 TEST_F(BuffersTest, MemoryGoesWhenNobodyUsedItForARound) {
   std::vector<uint8_t *> all = GetAll();
-  EXPECT_EQ(CountPages(), BUFFERS_LEN / 4096);
-  buffers_trim(&b_); // of this round
-  buffers_trim(&b_); // held
+  EXPECT_EQ(CountPages(), FILL_BUFFERS_LEN / 4096);
+  fill_buffers_trim(&b_); // of this round
+  fill_buffers_trim(&b_); // held
   for (size_t i = 0; i < kN; i++)
-    EXPECT_EQ(all[i][BUFFER_LEN - 1], i + 1);
+    EXPECT_EQ(all[i][FILL_BUFFER_LEN - 1], i + 1);
   for (size_t i = 1; i < kN; i++)
-    buffers_put(&b_, all[i]);
-  buffers_trim(&b_); // one is held still
+    fill_buffers_put(&b_, all[i]);
+  fill_buffers_trim(&b_); // one is held still
   EXPECT_EQ(all[0][0], 1);
-  buffers_put(&b_, all[0]);
-  buffers_put(&b_, buffers_get(&b_, BUFFER_LEN));
-  buffers_trim(&b_); // used since
-  EXPECT_EQ(CountPages(), BUFFERS_LEN / 4096);
-  buffers_trim(&b_);
+  fill_buffers_put(&b_, all[0]);
+  fill_buffers_put(&b_, fill_buffers_get(&b_, FILL_BUFFER_LEN));
+  fill_buffers_trim(&b_); // used since
+  EXPECT_EQ(CountPages(), FILL_BUFFERS_LEN / 4096);
+  fill_buffers_trim(&b_);
   EXPECT_EQ(CountPages(), 0u);
   for (uint8_t *at : GetAll()) // and comes again
-    buffers_put(&b_, at);
+    fill_buffers_put(&b_, at);
 }
 
 TEST_F(BuffersTest, NoTwoThreadsHaveTheSameAndNoneIsTakenFromItsOwner) {
@@ -120,7 +120,7 @@ TEST_F(BuffersTest, NoTwoThreadsHaveTheSameAndNoneIsTakenFromItsOwner) {
   std::atomic<int> n_wrong{0};
   std::thread trimmer([&] {
     while (!stop)
-      buffers_trim(&b_);
+      fill_buffers_trim(&b_);
   });
   std::vector<std::thread> users;
   for (int id = 1; id <= 4; id++)
@@ -128,12 +128,12 @@ TEST_F(BuffersTest, NoTwoThreadsHaveTheSameAndNoneIsTakenFromItsOwner) {
       for (int round = 0; round < 20000; round++) {
         uint8_t *mine[3];
         for (uint8_t *&at : mine) {
-          at = buffers_get(&b_, BUFFER_LEN);
+          at = fill_buffers_get(&b_, FILL_BUFFER_LEN);
           memset(at, id, 64);
         }
         for (uint8_t *at : mine) {
           n_wrong += std::count(at, at + 64, id) != 64;
-          buffers_put(&b_, at);
+          fill_buffers_put(&b_, at);
         }
       }
     });

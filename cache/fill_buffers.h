@@ -7,8 +7,8 @@
  *
  *   U1  Bit i of `free` is set, or somebody has buffer i, or it is being given
  *       back to the kernel: whoever clears the bit has it. */
-#ifndef CACHE_BUFFERS_H
-#define CACHE_BUFFERS_H
+#ifndef CACHE_FILL_BUFFERS_H
+#define CACHE_FILL_BUFFERS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,28 +18,29 @@
 extern "C" {
 #endif
 
-#define BUFFER_LEN ((size_t)256 << 10)
-#define BUFFERS_LEN ((size_t)2 << 20) /* a huge page, here and there */
+#define FILL_BUFFER_LEN ((size_t)256 << 10)
+#define FILL_BUFFERS_LEN ((size_t)2 << 20) /* a huge page, here and there */
 
 /* All zeroes: none, and everything is from malloc(3). */
-struct buffers {
+struct fill_buffers {
   uint8_t *region;
   uint32_t free; /* atomic */
-  bool was_used; /* atomic: since the last buffers_trim() */
+  bool was_used; /* atomic: since the last fill_buffers_trim() */
 };
 
 /* Takes address space; memory comes with use.  There may be none. */
-void buffers_init(struct buffers *b);
-void buffers_fini(struct buffers *b);
+void fill_buffers_init(struct fill_buffers *b);
+void fill_buffers_fini(struct fill_buffers *b);
 
 /* `len` bytes; NULL: no memory.  Any thread. */
-uint8_t *buffers_get(struct buffers *b, size_t len);
-void buffers_put(struct buffers *b, uint8_t *bytes); /* NULL is fine */
+uint8_t *fill_buffers_get(struct fill_buffers *b, size_t len);
+void fill_buffers_put(struct fill_buffers *b,
+                      uint8_t *bytes); /* NULL is fine */
 
 /* Once in a while: gives the memory back if nobody has used it since the last
  * time, and nobody has a buffer.  True: it was used, so it is to be called
  * again. */
-bool buffers_trim(struct buffers *b);
+bool fill_buffers_trim(struct fill_buffers *b);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-#include "cache/policy.h"
+#include "cache/s3fifo.h"
 
 #include <gtest/gtest.h>
 
@@ -12,22 +12,22 @@ namespace {
 // A policy with its used bits, and a model of what must be in it.
 class PolicyTest : public testing::Test {
 protected:
-  void SetUp() override { ASSERT_EQ(policy_init(&policy_, 100000), 0); }
-  ~PolicyTest() override { policy_fini(&policy_); }
+  void SetUp() override { ASSERT_EQ(s3fifo_init(&policy_, 100000), 0); }
+  ~PolicyTest() override { s3fifo_fini(&policy_); }
 
   void Insert(uint64_t key) {
-    ASSERT_TRUE(policy_has_room(&policy_, 1));
-    policy_insert(&policy_, key);
+    ASSERT_TRUE(s3fifo_has_room(&policy_, 1));
+    s3fifo_insert(&policy_, key);
   }
 
   // Evicts at least `want` keys (or all there are).
   std::vector<uint64_t> Evict(size_t want) {
     std::vector<uint64_t> keys(256);
-    unsigned chances = POLICY_SECOND_CHANCES;
-    keys.resize(policy_pick(&policy_, want, keys.data(), keys.size(), &chances,
+    unsigned chances = S3FIFO_SECOND_CHANCES;
+    keys.resize(s3fifo_pick(&policy_, want, keys.data(), keys.size(), &chances,
                             Used, this));
     for (size_t i = 0; i < keys.size(); i++)
-      policy_gone(&policy_);
+      s3fifo_gone(&policy_);
     return keys;
   }
 
@@ -40,9 +40,9 @@ protected:
   }
 
   // Far apart, so that no two are of one group.
-  static uint64_t Apart(uint64_t i) { return i * POLICY_GROUP; }
+  static uint64_t Apart(uint64_t i) { return i * S3FIFO_GROUP; }
 
-  policy policy_;
+  s3fifo policy_;
   std::set<uint64_t> used_;
 };
 
@@ -62,18 +62,18 @@ TEST_F(PolicyTest, AUsedPageSurvivesTheScanThatFollows) {
   for (int i = 0; i < 99; i++)
     for (uint64_t key : Evict(1))
       EXPECT_NE(key, Apart(0));
-  EXPECT_EQ(policy_len(&policy_), 1u);
-  EXPECT_EQ(policy_.len[POLICY_MAIN], 1u);
+  EXPECT_EQ(s3fifo_len(&policy_), 1u);
+  EXPECT_EQ(policy_.len[S3FIFO_MAIN], 1u);
 }
 
 TEST_F(PolicyTest, APageThatReturnsWhileItsGhostLivesEntersMain) {
   for (uint64_t i = 0; i < 10; i++)
     Insert(Apart(i));
   ASSERT_EQ(Evict(1), std::vector<uint64_t>{Apart(0)});
-  EXPECT_EQ(policy_.len[POLICY_GHOST], 1u);
+  EXPECT_EQ(policy_.len[S3FIFO_GHOST], 1u);
   Insert(Apart(0));
-  EXPECT_EQ(policy_.len[POLICY_GHOST], 0u);
-  EXPECT_EQ(policy_.len[POLICY_MAIN], 1u);
+  EXPECT_EQ(policy_.len[S3FIFO_GHOST], 0u);
+  EXPECT_EQ(policy_.len[S3FIFO_MAIN], 1u);
 }
 
 TEST_F(PolicyTest, ThereAreNeverMoreGhostsThanPages) {
@@ -81,26 +81,26 @@ TEST_F(PolicyTest, ThereAreNeverMoreGhostsThanPages) {
     Insert(Apart(i));
     if (i >= 100)
       Evict(1);
-    EXPECT_LE(policy_.len[POLICY_GHOST], policy_len(&policy_) + 1);
+    EXPECT_LE(policy_.len[S3FIFO_GHOST], s3fifo_len(&policy_) + 1);
   }
 }
 
 TEST_F(PolicyTest, NeighboursLeaveTogetherWhenUnused) {
-  for (uint64_t i = 0; i < 8 * POLICY_GROUP; i++)
+  for (uint64_t i = 0; i < 8 * S3FIFO_GROUP; i++)
     Insert(i);
   auto keys = Evict(1);
   std::sort(keys.begin(), keys.end());
-  ASSERT_EQ(keys.size(), size_t{POLICY_GROUP});
-  for (uint64_t i = 0; i < POLICY_GROUP; i++)
+  ASSERT_EQ(keys.size(), size_t{S3FIFO_GROUP});
+  for (uint64_t i = 0; i < S3FIFO_GROUP; i++)
     EXPECT_EQ(keys[i], i);
 }
 
 TEST_F(PolicyTest, AUsedNeighbourStays) {
-  for (uint64_t i = 0; i < 8 * POLICY_GROUP; i++)
+  for (uint64_t i = 0; i < 8 * S3FIFO_GROUP; i++)
     Insert(i);
   used_.insert(3);
   auto keys = Evict(1);
-  EXPECT_EQ(keys.size(), size_t{POLICY_GROUP - 1});
+  EXPECT_EQ(keys.size(), size_t{S3FIFO_GROUP - 1});
   EXPECT_EQ(std::count(keys.begin(), keys.end(), 3u), 0);
 }
 
@@ -117,14 +117,14 @@ TEST_F(PolicyTest, ARestoredVictimIsInMainAndARemovedOneLeavesNoGhost) {
   Insert(Apart(1));
   Insert(Apart(2));
   uint64_t keys[8];
-  unsigned chances = POLICY_SECOND_CHANCES;
-  ASSERT_EQ(policy_pick(&policy_, 2, keys, 8, &chances, Used, this), 2u);
-  policy_restore(&policy_, keys[0]);
-  policy_gone(&policy_);
-  EXPECT_EQ(policy_.len[POLICY_MAIN], 1u);
-  policy_remove(&policy_, keys[0]);
-  policy_remove(&policy_, keys[0]);
-  EXPECT_EQ(policy_len(&policy_), 0u);
+  unsigned chances = S3FIFO_SECOND_CHANCES;
+  ASSERT_EQ(s3fifo_pick(&policy_, 2, keys, 8, &chances, Used, this), 2u);
+  s3fifo_restore(&policy_, keys[0]);
+  s3fifo_gone(&policy_);
+  EXPECT_EQ(policy_.len[S3FIFO_MAIN], 1u);
+  s3fifo_remove(&policy_, keys[0]);
+  s3fifo_remove(&policy_, keys[0]);
+  EXPECT_EQ(s3fifo_len(&policy_), 0u);
   EXPECT_TRUE(Evict(1).empty());
 }
 
@@ -140,7 +140,7 @@ TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
         Insert(key);
       break;
     case 2:
-      policy_remove(&policy_, key);
+      s3fifo_remove(&policy_, key);
       in.erase(key);
       break;
     case 3:
@@ -150,37 +150,37 @@ TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
         ASSERT_EQ(in.erase(victim), 1u) << "evicted what was not there";
       break;
     }
-    ASSERT_EQ(policy_len(&policy_), in.size());
+    ASSERT_EQ(s3fifo_len(&policy_), in.size());
   }
 }
 
 TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
-  policy p;
-  ASSERT_EQ(policy_init(&p, 8), 0);
+  s3fifo p;
+  ASSERT_EQ(s3fifo_init(&p, 8), 0);
   auto unused = [](void *, uint64_t, bool) { return false; };
   uint64_t victims[8];
   // Far from each other, lest they leave as a group; each tenth time, what was
   // picked comes back when its entry is another's already.
   for (uint64_t i = 0; i < 10000; i++) {
-    if (policy_len(&p) == 8) {
-      unsigned chances = POLICY_SECOND_CHANCES;
-      ASSERT_EQ(policy_pick(&p, 1, victims, 8, &chances, unused, nullptr), 1u);
+    if (s3fifo_len(&p) == 8) {
+      unsigned chances = S3FIFO_SECOND_CHANCES;
+      ASSERT_EQ(s3fifo_pick(&p, 1, victims, 8, &chances, unused, nullptr), 1u);
       if (i % 10 == 0) {
-        policy_restore(&p, victims[0]);
+        s3fifo_restore(&p, victims[0]);
         continue;
       }
-      policy_gone(&p);
+      s3fifo_gone(&p);
     }
-    ASSERT_TRUE(policy_has_room(&p, 1));
-    policy_insert(&p, i * 1000);
+    ASSERT_TRUE(s3fifo_has_room(&p, 1));
+    s3fifo_insert(&p, i * 1000);
   }
-  policy_fini(&p);
+  s3fifo_fini(&p);
 }
 
 // Misses over a trace with a cache of `capacity` pages.
 size_t Misses(const std::vector<uint64_t> &trace, size_t capacity) {
-  policy p;
-  EXPECT_EQ(policy_init(&p, capacity + 1), 0);
+  s3fifo p;
+  EXPECT_EQ(s3fifo_init(&p, capacity + 1), 0);
   std::set<uint64_t> in, used;
   auto is_used = [](void *arg, uint64_t key, bool clear) {
     auto *set = static_cast<std::set<uint64_t> *>(arg);
@@ -198,19 +198,19 @@ size_t Misses(const std::vector<uint64_t> &trace, size_t capacity) {
     misses++;
     uint64_t victims[64];
     if (in.size() >= capacity) {
-      unsigned chances = POLICY_SECOND_CHANCES;
-      size_t n = policy_pick(&p, 1, victims, 64, &chances, is_used, &used);
+      unsigned chances = S3FIFO_SECOND_CHANCES;
+      size_t n = s3fifo_pick(&p, 1, victims, 64, &chances, is_used, &used);
       for (size_t i = 0; i < n; i++) {
-        policy_gone(&p);
+        s3fifo_gone(&p);
         in.erase(victims[i]);
       }
     }
-    EXPECT_TRUE(policy_has_room(&p, 1));
+    EXPECT_TRUE(s3fifo_has_room(&p, 1));
     used.erase(key);
-    policy_insert(&p, key);
+    s3fifo_insert(&p, key);
     in.insert(key);
   }
-  policy_fini(&p);
+  s3fifo_fini(&p);
   return misses;
 }
 

@@ -17,8 +17,8 @@
  *
  * Bytes and __atomic builtins, not _Atomic: the array lies in memory that
  * other processes map, and C++ tests include this. */
-#ifndef CACHE_RESIDENCY_H
-#define CACHE_RESIDENCY_H
+#ifndef CACHE_PAGE_STATE_H
+#define CACHE_PAGE_STATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-enum residency {
+enum page_state {
   PAGE_ABSENT = 0, /* zero: a fresh, sparse array says ABSENT everywhere */
   PAGE_FILLING = 1,
   PAGE_RESIDENT = 2,
@@ -36,14 +36,14 @@ enum residency {
 };
 
 /* What a word says.  Acquire: who sees RESIDENT sees the page's bytes; pairs
- * with residency_move()'s release. */
-static inline enum residency residency_look(const uint8_t *word) {
-  return (enum residency)__atomic_load_n(word, __ATOMIC_ACQUIRE);
+ * with page_state_move()'s release. */
+static inline enum page_state page_state_look(const uint8_t *word) {
+  return (enum page_state)__atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
 /* Moves a word from one state to another; false if it said something else.
  * Asserts that the table above allows it. */
-bool residency_move(uint8_t *word, enum residency from, enum residency to);
+bool page_state_move(uint8_t *word, enum page_state from, enum page_state to);
 
 #ifdef __cplusplus
 }

@@ -12,8 +12,8 @@
  *   P1  A key is in at most one queue, and in the index if it is in one.
  *   P2  When a page becomes a ghost there are at most as many ghosts as pages.
  *   P3  There is an entry to spare for every victim that may be restored. */
-#ifndef CACHE_POLICY_H
-#define CACHE_POLICY_H
+#ifndef CACHE_S3FIFO_H
+#define CACHE_S3FIFO_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,26 +26,26 @@ extern "C" {
 /* Victims are taken by aligned groups of this many neighbours where they are
  * unused too: a punch costs 17 to 37 us for one page and 2.8 us a page for a
  * run of 16. */
-#define POLICY_GROUP 16
+#define S3FIFO_GROUP 16
 
 /* Pages that one batch passes by because they were used. */
-#define POLICY_SECOND_CHANCES 64
+#define S3FIFO_SECOND_CHANCES 64
 
 /* A mirror's id and a page of it, so that neighbours have neighbouring keys. */
-#define POLICY_PAGE_BITS 40
-static inline uint64_t policy_key(uint32_t mirror, uint64_t page) {
-  return (uint64_t)mirror << POLICY_PAGE_BITS | page;
+#define S3FIFO_PAGE_BITS 40
+static inline uint64_t s3fifo_key(uint32_t mirror, uint64_t page) {
+  return (uint64_t)mirror << S3FIFO_PAGE_BITS | page;
 }
-static inline uint32_t policy_key_mirror(uint64_t key) {
-  return (uint32_t)(key >> POLICY_PAGE_BITS);
+static inline uint32_t s3fifo_key_mirror(uint64_t key) {
+  return (uint32_t)(key >> S3FIFO_PAGE_BITS);
 }
-static inline uint64_t policy_key_page(uint64_t key) {
-  return key & ((1ull << POLICY_PAGE_BITS) - 1);
+static inline uint64_t s3fifo_key_page(uint64_t key) {
+  return key & ((1ull << S3FIFO_PAGE_BITS) - 1);
 }
 
-enum policy_queue { POLICY_SMALL, POLICY_MAIN, POLICY_GHOST, POLICY_N_QUEUES };
+enum s3fifo_queue { S3FIFO_SMALL, S3FIFO_MAIN, S3FIFO_GHOST, S3FIFO_N_QUEUES };
 
-struct policy_entry {
+struct s3fifo_entry {
   uint64_t key;
   uint32_t newer, older; /* in the queue; also the free list, by `older` */
   uint32_t chain;        /* in the index */
@@ -53,55 +53,55 @@ struct policy_entry {
   uint8_t queue;
 };
 
-struct policy {
-  struct policy_entry *entries; /* [0] is unused: index 0 is none */
+struct s3fifo {
+  struct s3fifo_entry *entries; /* [0] is unused: index 0 is none */
   uint32_t *index;              /* hash of the key -> first of its chain */
   uint32_t n_entries, n_index;  /* fixed; n_index is a power of two */
   uint32_t n_touched;           /* entries from here on were never used */
   uint32_t free;
   uint32_t n_insertions;
   uint32_t n_out; /* victims picked, neither restored nor gone yet */
-  uint32_t newest[POLICY_N_QUEUES], oldest[POLICY_N_QUEUES];
-  uint32_t len[POLICY_N_QUEUES];
+  uint32_t newest[S3FIFO_N_QUEUES], oldest[S3FIFO_N_QUEUES];
+  uint32_t len[S3FIFO_N_QUEUES];
 };
 
 /* For up to `max_pages` pages, victims that are neither restored nor gone
  * included; more than 2^28 are not kept account of.  Takes address space for
  * all of them and memory for those that come, so nothing has to grow while the
  * caller holds his lock.  0 or -ENOMEM. */
-int policy_init(struct policy *p, uint64_t max_pages);
-void policy_fini(struct policy *p);
+int s3fifo_init(struct s3fifo *p, uint64_t max_pages);
+void s3fifo_fini(struct s3fifo *p);
 
-/* Whether `n` policy_insert()s may follow. */
-bool policy_has_room(const struct policy *p, uint32_t n);
+/* Whether `n` s3fifo_insert()s may follow. */
+bool s3fifo_has_room(const struct s3fifo *p, uint32_t n);
 
 /* A page came in that is in no queue but perhaps a ghost. */
-void policy_insert(struct policy *p, uint64_t key);
+void s3fifo_insert(struct s3fifo *p, uint64_t key);
 
 /* A page went, not for space: no ghost.  A key that is not there is ignored. */
-void policy_remove(struct policy *p, uint64_t key);
+void s3fifo_remove(struct s3fifo *p, uint64_t key);
 
 /* A victim turned out to be in use: it goes back, into MAIN. */
-void policy_restore(struct policy *p, uint64_t key);
+void s3fifo_restore(struct s3fifo *p, uint64_t key);
 
 /* A victim is gone. */
-void policy_gone(struct policy *p);
+void s3fifo_gone(struct s3fifo *p);
 
 /* Takes `want` victims or a few more, at most `max`, out of their queues and
  * stores their keys; fewer when there are no more.  For each the caller owes
- * a policy_restore() or a policy_gone().  `used` reads the used bit
+ * a s3fifo_restore() or a s3fifo_gone().  `used` reads the used bit
  * of a page and clears it.  `*chances` is how many pages that were used it may
  * still pass by; then it takes them regardless: a client may set all bits all
  * the time.  It counts down, so that a batch of several calls has one number of
  * them. */
-size_t policy_pick(struct policy *p, size_t want, uint64_t *keys, size_t max,
+size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
                    unsigned *chances,
                    bool (*used)(void *arg, uint64_t key, bool clear),
                    void *arg);
 
 /* How many pages are in SMALL and MAIN. */
-static inline uint32_t policy_len(const struct policy *p) {
-  return p->len[POLICY_SMALL] + p->len[POLICY_MAIN];
+static inline uint32_t s3fifo_len(const struct s3fifo *p) {
+  return p->len[S3FIFO_SMALL] + p->len[S3FIFO_MAIN];
 }
 
 #ifdef __cplusplus

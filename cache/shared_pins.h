@@ -7,20 +7,21 @@
  *   L1  All leases together may hold half of the cache, and one an eighth.  Of
  *       what the other users leave of that half a user gets no more than a half
  *       in all, so there is always something left for one more user.
- *   L2  The evictor honours the table until lease_free().  Its words are
+ *   L2  The evictor honours the table until shared_pins_free().  Its words are
  *       hostile: each is read once, and judged by its slot's capacity alone.
  *   L3  A lease must not be freed while the other process may still look at
  *       pages through it, or those turn to zeros under its eyes: that is until
- *       it says so (lease_collect()), or is gone.
+ *       it says so (shared_pins_collect()), or is gone.
  *   L4  A lease that was replaced holds what was pinned in it at that moment
  *       and is pinned still, no more.  Those pages are its share.
  *   L5  A user's shares are the sum over its leases; and `leased` of the cache
  *       is the sum over its users.
  *
- * Any thread; the calls on one lease one at a time, but for lease_give() and
- * lease_grow(): those may be made of a lease that another thread has. */
-#ifndef CACHE_LEASE_H
-#define CACHE_LEASE_H
+ * Any thread; the calls on one lease one at a time, but for shared_pins_give()
+ * and shared_pins_grow(): those may be made of a lease that another thread has.
+ */
+#ifndef CACHE_SHARED_PINS_H
+#define CACHE_SHARED_PINS_H
 
 #include "cache/mirror.h"
 #include "cache/pin.h"
@@ -29,11 +30,11 @@
 extern "C" {
 #endif
 
-struct lease;
+struct shared_pins;
 
 /* What a table can hold: pages in slots of one page each, the first of which is
  * the cursor's, and pages in each of the range slots. */
-struct lease_size {
+struct shared_pins_size {
   uint32_t page_slots;
   uint32_t range_capacity;
 };
@@ -42,14 +43,14 @@ struct lease_size {
  * more, and a thousand of them fit a cache of 256 MiB. */
 enum { LEASE_LEAST_PAGE_SLOTS = 4, LEASE_LEAST_RANGE_CAPACITY = 1 };
 
-static inline struct lease_size lease_least(void) {
-  return (struct lease_size){LEASE_LEAST_PAGE_SLOTS,
-                             LEASE_LEAST_RANGE_CAPACITY};
+static inline struct shared_pins_size shared_pins_least(void) {
+  return (struct shared_pins_size){LEASE_LEAST_PAGE_SLOTS,
+                                   LEASE_LEAST_RANGE_CAPACITY};
 }
 
 /* Makes a table for `m`, which it references.  Nothing can be pinned in it yet.
  * 0; -EAGAIN if the cache has no room for it now; or another negative errno. */
-int lease_new(struct mirror *m, struct lease **out);
+int shared_pins_new(struct mirror *m, struct shared_pins **out);
 
 /* Gives a new lease its share: of `most` what is to be had, `least` at least.
  * The share is counted to `user`.
@@ -58,34 +59,36 @@ int lease_new(struct mirror *m, struct lease **out);
  * the new one.  It keeps what is pinned in it now (L4), so the process must
  * store no more pins there.  0; -EDQUOT: no share is left, or the cache is too
  * small for one; then nothing has changed. */
-int lease_give(struct lease *l, uint32_t user, struct lease_size least,
-               struct lease_size most, struct lease *replaced);
+int shared_pins_give(struct shared_pins *l, uint32_t user,
+                     struct shared_pins_size least,
+                     struct shared_pins_size most,
+                     struct shared_pins *replaced);
 
 /* Makes a lease larger, up to `most`, by as much as is to be had. */
-void lease_grow(struct lease *l, struct lease_size most);
+void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most);
 
 /* Ends it, pins or no pins.  NULL is fine. */
-void lease_free(struct lease *l);
+void shared_pins_free(struct shared_pins *l);
 
-struct lease_size lease_get_size(const struct lease *l);
+struct shared_pins_size shared_pins_get_size(const struct shared_pins *l);
 
 /* The descriptor of the table, once: it is the caller's then, to give away. */
-int lease_take_fd(struct lease *l);
+int shared_pins_take_fd(struct shared_pins *l);
 
 /* Gives back what a lease that was replaced holds no more.  Whether the other
  * process will not look at pages through it any more: it said so, or has no
  * pin left in one that was replaced. */
-bool lease_collect(struct lease *l);
+bool shared_pins_collect(struct shared_pins *l);
 
 /* How many pages a reader may ask for ahead of need, so that two of its windows
  * fit the part of the cache that is for pages that were not used yet. */
-uint32_t lease_read_ahead(const struct lease *l);
+uint32_t shared_pins_read_ahead(const struct shared_pins *l);
 
 /* Maps the table that another process gave us.  Takes the descriptor over,
- * also on failure.  -EPROTO if it is not such a table.  pin_page_unmap()
+ * also on failure.  -EPROTO if it is not such a table.  shared_pins_unmap()
  * undoes it. */
-int pin_page_map(int fd, uint32_t range_capacity, struct pin_page **out);
-void pin_page_unmap(struct pin_page *page);
+int shared_pins_map(int fd, uint32_t range_capacity, struct pin_page **out);
+void shared_pins_unmap(struct pin_page *page);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-#include "cache/policy.h"
+#include "cache/s3fifo.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,18 +13,18 @@ static void *map_array(size_t len) {
   return at == MAP_FAILED ? NULL : at;
 }
 
-static size_t entries_len(const struct policy *p) {
+static size_t entries_len(const struct s3fifo *p) {
   return p->n_entries * sizeof *p->entries;
 }
 
-static size_t index_len(const struct policy *p) {
+static size_t index_len(const struct s3fifo *p) {
   return p->n_index * sizeof *p->index;
 }
 
-int policy_init(struct policy *p, uint64_t max_pages) {
+int s3fifo_init(struct s3fifo *p, uint64_t max_pages) {
   if (max_pages > MAX_PAGES)
     max_pages = MAX_PAGES;
-  *p = (struct policy){.n_entries = 1 + 2 * (uint32_t)max_pages, /* P2 */
+  *p = (struct s3fifo){.n_entries = 1 + 2 * (uint32_t)max_pages, /* P2 */
                        .n_index = 64,
                        .n_touched = 1};
   while (p->n_index < max_pages)
@@ -33,35 +33,35 @@ int policy_init(struct policy *p, uint64_t max_pages) {
   p->index = map_array(index_len(p));
   if (p->entries && p->index)
     return 0;
-  policy_fini(p);
+  s3fifo_fini(p);
   return -ENOMEM;
 }
 
-void policy_fini(struct policy *p) {
+void s3fifo_fini(struct s3fifo *p) {
   if (p->entries)
     munmap(p->entries, entries_len(p));
   if (p->index)
     munmap(p->index, index_len(p));
 }
 
-static uint32_t bucket(const struct policy *p, uint64_t key) {
+static uint32_t bucket(const struct s3fifo *p, uint64_t key) {
   return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32) & (p->n_index - 1);
 }
 
-static uint32_t find(const struct policy *p, uint64_t key) {
+static uint32_t find(const struct s3fifo *p, uint64_t key) {
   uint32_t i = p->index[bucket(p, key)];
   while (i && p->entries[i].key != key)
     i = p->entries[i].chain;
   return i;
 }
 
-static void index_add(struct policy *p, uint32_t i) {
+static void index_add(struct s3fifo *p, uint32_t i) {
   uint32_t *head = &p->index[bucket(p, p->entries[i].key)];
   p->entries[i].chain = *head;
   *head = i;
 }
 
-static void index_remove(struct policy *p, uint32_t i) {
+static void index_remove(struct s3fifo *p, uint32_t i) {
   uint32_t *at = &p->index[bucket(p, p->entries[i].key)];
   while (*at != i)
     at = &p->entries[*at].chain;
@@ -69,8 +69,8 @@ static void index_remove(struct policy *p, uint32_t i) {
 }
 
 /* Appends at the newest end. */
-static void enqueue(struct policy *p, enum policy_queue q, uint32_t i) {
-  struct policy_entry *e = &p->entries[i];
+static void enqueue(struct s3fifo *p, enum s3fifo_queue q, uint32_t i) {
+  struct s3fifo_entry *e = &p->entries[i];
   e->queue = (uint8_t)q;
   e->newer = 0;
   e->older = p->newest[q];
@@ -82,9 +82,9 @@ static void enqueue(struct policy *p, enum policy_queue q, uint32_t i) {
   p->len[q]++;
 }
 
-static void dequeue(struct policy *p, uint32_t i) {
-  struct policy_entry *e = &p->entries[i];
-  enum policy_queue q = (enum policy_queue)e->queue;
+static void dequeue(struct s3fifo *p, uint32_t i) {
+  struct s3fifo_entry *e = &p->entries[i];
+  enum s3fifo_queue q = (enum s3fifo_queue)e->queue;
   if (e->newer)
     p->entries[e->newer].older = e->older;
   else
@@ -96,7 +96,7 @@ static void dequeue(struct policy *p, uint32_t i) {
   p->len[q]--;
 }
 
-static void forget(struct policy *p, uint32_t i) {
+static void forget(struct s3fifo *p, uint32_t i) {
   dequeue(p, i);
   index_remove(p, i);
   p->entries[i].older = p->free;
@@ -104,35 +104,35 @@ static void forget(struct policy *p, uint32_t i) {
 }
 
 /* Remembers a page that left; the oldest ghosts make room. */
-static void make_ghost(struct policy *p, uint32_t i) {
+static void make_ghost(struct s3fifo *p, uint32_t i) {
   dequeue(p, i);
-  enqueue(p, POLICY_GHOST, i);
-  while (p->len[POLICY_GHOST] > policy_len(p))
-    forget(p, p->oldest[POLICY_GHOST]);
+  enqueue(p, S3FIFO_GHOST, i);
+  while (p->len[S3FIFO_GHOST] > s3fifo_len(p))
+    forget(p, p->oldest[S3FIFO_GHOST]);
 }
 
-bool policy_has_room(const struct policy *p, uint32_t n) {
-  return 1ull + policy_len(p) + p->len[POLICY_GHOST] + p->n_out + n <=
+bool s3fifo_has_room(const struct s3fifo *p, uint32_t n) {
+  return 1ull + s3fifo_len(p) + p->len[S3FIFO_GHOST] + p->n_out + n <=
          p->n_entries;
 }
 
-static uint32_t take_entry(struct policy *p) {
+static uint32_t take_entry(struct s3fifo *p) {
   uint32_t i = p->free;
   if (i) {
     p->free = p->entries[i].older;
     return i;
   }
-  assert(p->n_touched < p->n_entries); /* policy_has_room() */
+  assert(p->n_touched < p->n_entries); /* s3fifo_has_room() */
   return p->n_touched++;
 }
 
-void policy_insert(struct policy *p, uint64_t key) {
-  enum policy_queue q = POLICY_SMALL;
+void s3fifo_insert(struct s3fifo *p, uint64_t key) {
+  enum s3fifo_queue q = S3FIFO_SMALL;
   uint32_t i = find(p, key);
   if (i) {
-    assert(p->entries[i].queue == POLICY_GHOST);
+    assert(p->entries[i].queue == S3FIFO_GHOST);
     dequeue(p, i);
-    q = POLICY_MAIN;
+    q = S3FIFO_MAIN;
   } else {
     i = take_entry(p);
     p->entries[i].key = key;
@@ -142,32 +142,32 @@ void policy_insert(struct policy *p, uint64_t key) {
   enqueue(p, q, i);
 }
 
-void policy_remove(struct policy *p, uint64_t key) {
+void s3fifo_remove(struct s3fifo *p, uint64_t key) {
   uint32_t i = find(p, key);
-  if (i && p->entries[i].queue != POLICY_GHOST)
+  if (i && p->entries[i].queue != S3FIFO_GHOST)
     forget(p, i);
 }
 
-void policy_gone(struct policy *p) {
+void s3fifo_gone(struct s3fifo *p) {
   assert(p->n_out > 0);
   p->n_out--;
 }
 
-void policy_restore(struct policy *p, uint64_t key) {
-  policy_gone(p);
+void s3fifo_restore(struct s3fifo *p, uint64_t key) {
+  s3fifo_gone(p);
   uint32_t i = find(p, key);
   if (!i) {
-    policy_insert(p, key);
+    s3fifo_insert(p, key);
     i = find(p, key);
   }
   dequeue(p, i);
-  enqueue(p, POLICY_MAIN, i);
+  enqueue(p, S3FIFO_MAIN, i);
 }
 
 /* Lets entry `i` go. */
-static uint64_t take(struct policy *p, uint32_t i) {
+static uint64_t take(struct s3fifo *p, uint32_t i) {
   uint64_t key = p->entries[i].key;
-  if (p->entries[i].queue == POLICY_SMALL)
+  if (p->entries[i].queue == S3FIFO_SMALL)
     make_ghost(p, i);
   else
     forget(p, i);
@@ -176,31 +176,31 @@ static uint64_t take(struct policy *p, uint32_t i) {
 }
 
 /* The next victim by S3-FIFO proper, 0 when there is none. */
-static uint32_t next_victim(struct policy *p, unsigned *chances,
+static uint32_t next_victim(struct s3fifo *p, unsigned *chances,
                             bool (*used)(void *, uint64_t, bool), void *arg) {
-  while (policy_len(p) > 0) {
-    bool small = p->len[POLICY_SMALL] > 0 &&
-                 (uint64_t)p->len[POLICY_SMALL] * 10 >= policy_len(p);
-    if (!p->len[POLICY_MAIN])
+  while (s3fifo_len(p) > 0) {
+    bool small = p->len[S3FIFO_SMALL] > 0 &&
+                 (uint64_t)p->len[S3FIFO_SMALL] * 10 >= s3fifo_len(p);
+    if (!p->len[S3FIFO_MAIN])
       small = true;
-    uint32_t i = p->oldest[small ? POLICY_SMALL : POLICY_MAIN];
+    uint32_t i = p->oldest[small ? S3FIFO_SMALL : S3FIFO_MAIN];
     if (*chances == 0 || !used(arg, p->entries[i].key, true))
       return i;
     --*chances;
     dequeue(p, i);
-    enqueue(p, POLICY_MAIN, i);
+    enqueue(p, S3FIFO_MAIN, i);
   }
   return 0;
 }
 
 /* Takes the neighbours of a victim that are as unused: in the same queue, not
  * used, and not in the younger half of it (they may be read next). */
-static size_t take_group(struct policy *p, uint64_t key, enum policy_queue q,
+static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
                          uint64_t *keys, size_t max,
                          bool (*used)(void *, uint64_t, bool), void *arg) {
   size_t n = 0;
-  uint64_t first = key & ~(uint64_t)(POLICY_GROUP - 1);
-  for (uint64_t k = first; k < first + POLICY_GROUP && n < max; k++) {
+  uint64_t first = key & ~(uint64_t)(S3FIFO_GROUP - 1);
+  for (uint64_t k = first; k < first + S3FIFO_GROUP && n < max; k++) {
     uint32_t i = k == key ? 0 : find(p, k);
     if (!i || p->entries[i].queue != q || used(arg, k, false))
       continue;
@@ -211,7 +211,7 @@ static size_t take_group(struct policy *p, uint64_t key, enum policy_queue q,
   return n;
 }
 
-size_t policy_pick(struct policy *p, size_t want, uint64_t *keys, size_t max,
+size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
                    unsigned *chances,
                    bool (*used)(void *arg, uint64_t key, bool clear),
                    void *arg) {
@@ -220,7 +220,7 @@ size_t policy_pick(struct policy *p, size_t want, uint64_t *keys, size_t max,
     uint32_t i = next_victim(p, chances, used, arg);
     if (!i)
       break;
-    enum policy_queue q = (enum policy_queue)p->entries[i].queue;
+    enum s3fifo_queue q = (enum s3fifo_queue)p->entries[i].queue;
     uint64_t key = take(p, i);
     keys[n++] = key;
     n += take_group(p, key, q, keys + n, max - n, used, arg);

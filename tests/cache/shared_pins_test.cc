@@ -1,4 +1,4 @@
-#include "cache/lease.h"
+#include "cache/shared_pins.h"
 
 #include <gtest/gtest.h>
 
@@ -30,41 +30,41 @@ protected:
     mirror_ = image_mirror(image_);
   }
   void TearDown() override {
-    for (lease *l : leases_)
-      lease_free(l);
+    for (shared_pins *l : leases_)
+      shared_pins_free(l);
     mirror_unref(mirror_);
     image_free(image_);
     page_cache_free(cache_);
   }
 
   // A lease of `most`, or of as much as there is; NULL: there is no share.
-  lease *Give(uint32_t user, lease_size most, lease *replaced = nullptr,
-              mirror *m = nullptr) {
-    lease *l = nullptr;
-    EXPECT_EQ(lease_new(m ? m : mirror_, &l), 0);
-    int r = lease_give(l, user, lease_least(), most, replaced);
+  shared_pins *Give(uint32_t user, shared_pins_size most,
+                    shared_pins *replaced = nullptr, mirror *m = nullptr) {
+    shared_pins *l = nullptr;
+    EXPECT_EQ(shared_pins_new(m ? m : mirror_, &l), 0);
+    int r = shared_pins_give(l, user, shared_pins_least(), most, replaced);
     EXPECT_TRUE(r == 0 || r == -EDQUOT);
     if (r == 0)
       return leases_.emplace_back(l);
-    lease_free(l);
+    shared_pins_free(l);
     return nullptr;
   }
-  lease *New() { return Give(1, {PIN_MAX_PAGE_SLOTS, 16}); }
+  shared_pins *New() { return Give(1, {PIN_MAX_PAGE_SLOTS, 16}); }
 
-  void Free(lease *l) {
+  void Free(shared_pins *l) {
     leases_.erase(std::find(leases_.begin(), leases_.end(), l));
-    lease_free(l);
+    shared_pins_free(l);
   }
 
-  static uint64_t Pages(const lease *l) {
-    lease_size size = lease_get_size(l);
+  static uint64_t Pages(const shared_pins *l) {
+    shared_pins_size size = shared_pins_get_size(l);
     return size.page_slots + uint64_t(size.range_capacity) * PIN_N_RANGE_SLOTS;
   }
 
   // How many pages a user gets who takes all that he can.
-  uint64_t TakeAll(uint32_t user, lease_size most) {
+  uint64_t TakeAll(uint32_t user, shared_pins_size most) {
     uint64_t pages = 0;
-    while (lease *l = Give(user, most))
+    while (shared_pins *l = Give(user, most))
       pages += Pages(l);
     return pages;
   }
@@ -74,16 +74,16 @@ protected:
   }
 
   // The client's side of a lease: its table, mapped again.
-  pin_page *Map(lease *l) {
+  pin_page *Map(shared_pins *l) {
     pin_page *page = nullptr;
-    EXPECT_EQ(
-        pin_page_map(lease_take_fd(l), lease_get_size(l).range_capacity, &page),
-        0);
+    EXPECT_EQ(shared_pins_map(shared_pins_take_fd(l),
+                              shared_pins_get_size(l).range_capacity, &page),
+              0);
     return page;
   }
 
   bool IsResident(uint64_t page) {
-    return residency_look(&mirror_->words[page]) == PAGE_RESIDENT;
+    return page_state_look(&mirror_->words[page]) == PAGE_RESIDENT;
   }
 
   static constexpr uint64_t kBudget = 8192 * kPage;
@@ -91,7 +91,7 @@ protected:
   page_cache *cache_ = nullptr;
   image *image_ = nullptr;
   mirror *mirror_ = nullptr;
-  std::vector<lease *> leases_;
+  std::vector<shared_pins *> leases_;
 };
 
 TEST_F(LeaseTest, PinsInItHoldPagesAgainstEviction) {
@@ -102,24 +102,25 @@ TEST_F(LeaseTest, PinsInItHoldPagesAgainstEviction) {
   for (uint64_t p = 100; p < kPages; p += 16)
     Load(p, p + 16 <= kPages ? 16 : 1);
   EXPECT_TRUE(IsResident(7));
-  pin_page_unmap(page);
+  shared_pins_unmap(page);
 }
 
 TEST_F(LeaseTest, WordsBeyondTheirCapacityHoldNothing) {
-  lease *l = New();
+  shared_pins *l = New();
   pin_page *page = Map(l);
   Load(0, 64);
   for (unsigned i = 0; i < PIN_N_SLOTS; i++)
-    page->slots[i] = i < PIN_SLOT_RANGE
-                         ? pin_word(0, 2)
-                         : pin_word(0, lease_get_size(l).range_capacity + 1);
+    page->slots[i] =
+        i < PIN_SLOT_RANGE
+            ? pin_word(0, 2)
+            : pin_word(0, shared_pins_get_size(l).range_capacity + 1);
   ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
   EXPECT_TRUE(image_is_current(image_, mirror_));
-  pin_page_unmap(page);
+  shared_pins_unmap(page);
 }
 
 TEST_F(LeaseTest, SlotsBeyondItsSizeHoldNothing) {
-  lease *l = Give(1, {5, 2});
+  shared_pins *l = Give(1, {5, 2});
   pin_page *page = Map(l);
   Load(0, 64);
   for (unsigned i = 5; i < PIN_SLOT_RANGE; i++)
@@ -128,8 +129,8 @@ TEST_F(LeaseTest, SlotsBeyondItsSizeHoldNothing) {
   ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
   EXPECT_TRUE(image_is_current(image_, mirror_));
   for (unsigned i = 0; i < 64; i++)
-    EXPECT_EQ(residency_look(&mirror_->words[i]), PAGE_ABSENT);
-  pin_page_unmap(page);
+    EXPECT_EQ(page_state_look(&mirror_->words[i]), PAGE_ABSENT);
+  shared_pins_unmap(page);
 }
 
 // ---- Shares -----------------------------------------------------------------
@@ -141,34 +142,35 @@ TEST_F(LeaseTest, OneLeaseIsAnEighthAndAllTogetherAreHalf) {
     EXPECT_GT(pages, 0u) << "no user takes the last share: " << user;
     sum += pages;
   }
-  for (lease *l : leases_)
+  for (shared_pins *l : leases_)
     EXPECT_LE(Pages(l) * kPage, kBudget / 8);
   EXPECT_LE(sum * kPage, kBudget / 2);
 }
 
 TEST_F(LeaseTest, AUserTakesNoMoreThanHeLeavesToOthers) {
   uint64_t half = kBudget / kPage / 2;
-  uint64_t first = TakeAll(1, lease_least());
+  uint64_t first = TakeAll(1, shared_pins_least());
   EXPECT_LE(first, half / 2);
   EXPECT_GT(first, half / 2 - half / 8);
-  EXPECT_GT(TakeAll(2, lease_least()), (half - first) / 2 - (half - first) / 8);
+  EXPECT_GT(TakeAll(2, shared_pins_least()),
+            (half - first) / 2 - (half - first) / 8);
 }
 
 TEST_F(LeaseTest, AShareThatIsGivenBackIsThereAgain) {
-  TakeAll(1, lease_least());
+  TakeAll(1, shared_pins_least());
   Free(leases_.back());
-  EXPECT_NE(Give(1, lease_least()), nullptr);
+  EXPECT_NE(Give(1, shared_pins_least()), nullptr);
 }
 
 TEST_F(LeaseTest, ItGrowsByWhatIsAskedForAndHoldsAsMuch) {
-  lease *l = Give(1, lease_least());
+  shared_pins *l = Give(1, shared_pins_least());
   EXPECT_EQ(Pages(l), 8u);
   pin_page *page = Map(l);
-  lease_grow(l, {20, 10});
-  EXPECT_EQ(lease_get_size(l).page_slots, 20u);
-  EXPECT_EQ(lease_get_size(l).range_capacity, 10u);
-  lease_grow(l, {3, 1});
-  EXPECT_EQ(lease_get_size(l).page_slots, 20u) << "it never shrinks";
+  shared_pins_grow(l, {20, 10});
+  EXPECT_EQ(shared_pins_get_size(l).page_slots, 20u);
+  EXPECT_EQ(shared_pins_get_size(l).range_capacity, 10u);
+  shared_pins_grow(l, {3, 1});
+  EXPECT_EQ(shared_pins_get_size(l).page_slots, 20u) << "it never shrinks";
   Load(0, 64);
   page->slots[19] = pin_word(3, 1);
   page->slots[PIN_SLOT_RANGE] = pin_word(40, 10);
@@ -177,16 +179,16 @@ TEST_F(LeaseTest, ItGrowsByWhatIsAskedForAndHoldsAsMuch) {
   EXPECT_TRUE(IsResident(3));
   for (uint64_t p = 40; p < 50; p++)
     EXPECT_TRUE(IsResident(p));
-  pin_page_unmap(page);
+  shared_pins_unmap(page);
 }
 
 TEST_F(LeaseTest, GrowingLeavesRoomForNewOnes) {
-  lease *first = Give(1, lease_least());
+  shared_pins *first = Give(1, shared_pins_least());
   for (int i = 0; i < 100; i++)
-    lease_grow(first, {PIN_MAX_PAGE_SLOTS, PIN_MAX_COUNT});
+    shared_pins_grow(first, {PIN_MAX_PAGE_SLOTS, PIN_MAX_COUNT});
   EXPECT_LE(Pages(first) * kPage, kBudget / 8);
   // It has three sixteenths of the half by now, and these get four.
-  uint64_t new_ones = TakeAll(1, lease_least());
+  uint64_t new_ones = TakeAll(1, shared_pins_least());
   EXPECT_GE(new_ones, kBudget / kPage / 2 / 16 * 4 - 8);
 }
 
@@ -199,11 +201,12 @@ TEST_F(LeaseTest, AThousandOfOneUserShare256MiB) {
   ASSERT_EQ(image_new(cache, "fake", source_.Open(), 12, &ops, &image), 0);
   mirror *m = image_mirror(image);
   for (int i = 0; i < 1000; i++) {
-    lease *l = Give(1, lease_least(), nullptr, m);
+    shared_pins *l = Give(1, shared_pins_least(), nullptr, m);
     ASSERT_NE(l, nullptr) << i;
-    lease_grow(l, {PIN_MAX_PAGE_SLOTS, 64}); // the others want to share, too
+    shared_pins_grow(l,
+                     {PIN_MAX_PAGE_SLOTS, 64}); // the others want to share, too
   }
-  EXPECT_NE(Give(2, lease_least(), nullptr, m), nullptr);
+  EXPECT_NE(Give(2, shared_pins_least(), nullptr, m), nullptr);
   while (!leases_.empty())
     Free(leases_.back());
   mirror_unref(m);
@@ -219,7 +222,7 @@ TEST_F(LeaseTest, ACacheThatIsTooSmallGivesNone) {
   ASSERT_EQ(page_cache_new(&options, &small), 0);
   ASSERT_EQ(image_new(small, "fake", source_.Open(), 12, &ops, &image), 0);
   mirror *m = image_mirror(image);
-  EXPECT_EQ(Give(1, lease_least(), nullptr, m), nullptr);
+  EXPECT_EQ(Give(1, shared_pins_least(), nullptr, m), nullptr);
   mirror_unref(m);
   image_free(image);
   page_cache_free(small);
@@ -241,19 +244,19 @@ TEST_F(LeaseTest, NobodyEvictsForATable) {
   }
   page_cache_get_stats(full, &stats);
   uint64_t n_evicted = stats.n_evicted_pages;
-  std::vector<lease *> leases;
+  std::vector<shared_pins *> leases;
   int r = 0;
   for (int i = 0; i < 64 && r == 0; i++) {
-    lease *l = nullptr;
-    r = lease_new(m, &l);
+    shared_pins *l = nullptr;
+    r = shared_pins_new(m, &l);
     if (r == 0)
       leases.push_back(l);
   }
   EXPECT_EQ(r, -EAGAIN);
   page_cache_get_stats(full, &stats);
   EXPECT_EQ(stats.n_evicted_pages, n_evicted);
-  for (lease *l : leases)
-    lease_free(l);
+  for (shared_pins *l : leases)
+    shared_pins_free(l);
   mirror_unref(m);
   image_free(image);
   page_cache_free(full);
@@ -264,8 +267,8 @@ TEST_F(LeaseTest, NobodyEvictsForATable) {
 class ReplaceTest : public LeaseTest {
 protected:
   // Pins in as many of its slots as count.
-  static uint64_t PinAll(lease *l, pin_page *page, uint64_t first) {
-    lease_size size = lease_get_size(l);
+  static uint64_t PinAll(shared_pins *l, pin_page *page, uint64_t first) {
+    shared_pins_size size = shared_pins_get_size(l);
     for (unsigned i = 0; i < size.page_slots; i++)
       page->slots[i] = pin_word(first + i, 1);
     for (unsigned i = 0; i < PIN_N_RANGE_SLOTS; i++)
@@ -279,25 +282,25 @@ protected:
 };
 
 TEST_F(ReplaceTest, TheShareGoesToTheNewOneAlsoIfNoneIsLeft) {
-  TakeAll(1, lease_least());
+  TakeAll(1, shared_pins_least());
   for (int epoch = 0; epoch < 5; epoch++)
-    for (lease *old : std::vector<lease *>(leases_)) {
-      lease *l = Give(1, lease_get_size(old), old);
+    for (shared_pins *old : std::vector<shared_pins *>(leases_)) {
+      shared_pins *l = Give(1, shared_pins_get_size(old), old);
       ASSERT_NE(l, nullptr);
       EXPECT_EQ(Pages(l), 8u);
-      EXPECT_TRUE(lease_collect(old)) << "nothing is pinned there";
+      EXPECT_TRUE(shared_pins_collect(old)) << "nothing is pinned there";
       Free(old);
     }
-  EXPECT_EQ(Give(1, lease_least()), nullptr);
+  EXPECT_EQ(Give(1, shared_pins_least()), nullptr);
 }
 
 TEST_F(ReplaceTest, PinsStandUntilTheyAreClearedAndNoNewOneCounts) {
-  lease *old = New();
+  shared_pins *old = New();
   pin_page *page = Map(old);
   Load(0, 32);
   page->slots[3] = pin_word(3, 1);
   page->slots[PIN_SLOT_RANGE] = pin_word(8, 4);
-  lease *l = Give(1, lease_least(), old);
+  shared_pins *l = Give(1, shared_pins_least(), old);
   ASSERT_NE(l, nullptr);
   page->slots[4] = pin_word(20, 1);
   page->slots[PIN_SLOT_RANGE + 1] = pin_word(24, 1);
@@ -306,9 +309,9 @@ TEST_F(ReplaceTest, PinsStandUntilTheyAreClearedAndNoNewOneCounts) {
   EXPECT_TRUE(IsResident(11));
   EXPECT_FALSE(IsResident(20));
   EXPECT_FALSE(IsResident(24));
-  EXPECT_FALSE(lease_collect(old));
+  EXPECT_FALSE(shared_pins_collect(old));
   page->slots[PIN_SLOT_RANGE] = 0;
-  EXPECT_FALSE(lease_collect(old));
+  EXPECT_FALSE(shared_pins_collect(old));
   page->slots[PIN_SLOT_RANGE] = pin_word(8, 4); // too late
   // What was found pinned once has another turn in the main queue.
   for (int i = 0; i < 10 && IsResident(11); i++)
@@ -316,30 +319,30 @@ TEST_F(ReplaceTest, PinsStandUntilTheyAreClearedAndNoNewOneCounts) {
   EXPECT_TRUE(IsResident(3));
   EXPECT_FALSE(IsResident(11));
   page->slots[3] = page->slots[4] = 0;
-  EXPECT_TRUE(lease_collect(old));
-  pin_page_unmap(page);
+  EXPECT_TRUE(shared_pins_collect(old));
+  shared_pins_unmap(page);
 }
 
 TEST_F(ReplaceTest, WhatStaysPinnedIsCountedUntilItIsNot) {
-  lease *old = Give(1, {PIN_MAX_PAGE_SLOTS, 16});
+  shared_pins *old = Give(1, {PIN_MAX_PAGE_SLOTS, 16});
   pin_page *page = Map(old);
   PinAll(old, page, 0);
   uint64_t pinned = Pages(old);
-  ASSERT_NE(Give(1, lease_get_size(old), old), nullptr);
-  uint64_t with = TakeAll(1, lease_least());
+  ASSERT_NE(Give(1, shared_pins_get_size(old), old), nullptr);
+  uint64_t with = TakeAll(1, shared_pins_least());
   while (leases_.size() > 1)
     Free(leases_.back());
   memset(page->slots, 0, sizeof page->slots);
-  EXPECT_TRUE(lease_collect(old));
-  uint64_t without = TakeAll(1, lease_least());
+  EXPECT_TRUE(shared_pins_collect(old));
+  uint64_t without = TakeAll(1, shared_pins_least());
   EXPECT_GE(without, with + pinned);
-  pin_page_unmap(page);
+  shared_pins_unmap(page);
 }
 
 TEST_F(ReplaceTest, EpochAfterEpochPinnedInFullIsStillWithinTheShare) {
   uint64_t pinned = 0;
   std::vector<pin_page *> pages;
-  lease *last = New();
+  shared_pins *last = New();
   for (int epoch = 0; last; epoch++) {
     ASSERT_LT(epoch, 10000);
     pages.push_back(Map(last));
@@ -347,45 +350,46 @@ TEST_F(ReplaceTest, EpochAfterEpochPinnedInFullIsStillWithinTheShare) {
     last = Give(1, {PIN_MAX_PAGE_SLOTS, PIN_MAX_COUNT}, last);
   }
   EXPECT_LE(pinned, kBudget / kPage / 4) << "half of the half";
-  EXPECT_NE(Give(2, lease_least()), nullptr);
+  EXPECT_NE(Give(2, shared_pins_least()), nullptr);
   for (pin_page *page : pages)
-    pin_page_unmap(page);
+    shared_pins_unmap(page);
 }
 
 TEST_F(ReplaceTest, NobodyElsesLeaseAndNoneTwice) {
-  lease *theirs = Give(2, lease_least()), *old = Give(1, lease_least());
+  shared_pins *theirs = Give(2, shared_pins_least()),
+              *old = Give(1, shared_pins_least());
   pin_page *page = Map(theirs), *old_page = Map(old);
   Load(0, 8);
-  ASSERT_NE(Give(1, lease_least(), theirs), nullptr);
+  ASSERT_NE(Give(1, shared_pins_least(), theirs), nullptr);
   page->slots[0] = pin_word(0, 1); // it still counts
-  ASSERT_NE(Give(1, lease_least(), old), nullptr);
-  ASSERT_NE(Give(1, lease_least(), old), nullptr);
+  ASSERT_NE(Give(1, shared_pins_least(), old), nullptr);
+  ASSERT_NE(Give(1, shared_pins_least(), old), nullptr);
   Churn();
   EXPECT_TRUE(IsResident(0));
-  pin_page_unmap(page);
-  pin_page_unmap(old_page);
+  shared_pins_unmap(page);
+  shared_pins_unmap(old_page);
 }
 
 // ---- What is given ----------------------------------------------------------
 
 TEST_F(LeaseTest, TheClientSaysWhenItIsDone) {
-  lease *l = New();
+  shared_pins *l = New();
   pin_page *page = Map(l);
-  EXPECT_FALSE(lease_collect(l));
-  pin_page_unmap(page);
-  EXPECT_TRUE(lease_collect(l));
+  EXPECT_FALSE(shared_pins_collect(l));
+  shared_pins_unmap(page);
+  EXPECT_TRUE(shared_pins_collect(l));
 }
 
 TEST_F(LeaseTest, WhatIsNoTableIsRefused) {
   pin_page *page = nullptr;
-  lease *l = New();
-  EXPECT_EQ(pin_page_map(lease_take_fd(l), lease_get_size(l).range_capacity + 1,
-                         &page),
+  shared_pins *l = New();
+  EXPECT_EQ(shared_pins_map(shared_pins_take_fd(l),
+                            shared_pins_get_size(l).range_capacity + 1, &page),
             -EPROTO);
-  EXPECT_EQ(pin_page_map(dup(0), 1, &page), -EPROTO);
+  EXPECT_EQ(shared_pins_map(dup(0), 1, &page), -EPROTO);
   int unsealed = memfd_create("t", MFD_ALLOW_SEALING);
   ASSERT_EQ(ftruncate(unsealed, PIN_PAGE_LEN), 0);
-  EXPECT_EQ(pin_page_map(unsealed, 1, &page), -EPROTO) << "it can be cut";
+  EXPECT_EQ(shared_pins_map(unsealed, 1, &page), -EPROTO) << "it can be cut";
 }
 
 TEST_F(LeaseTest, ABorrowedMirrorShowsWhatIsThere) {
@@ -398,8 +402,8 @@ TEST_F(LeaseTest, ABorrowedMirrorShowsWhatIsThere) {
             MAP_FAILED);
   mirror *m = nullptr;
   ASSERT_EQ(mirror_borrow(&fds, mirror_->size, 12, mirror_->epoch, &m), 0);
-  EXPECT_EQ(residency_look(&m->words[9]), PAGE_RESIDENT);
-  EXPECT_EQ(residency_look(&m->words[8]), PAGE_ABSENT);
+  EXPECT_EQ(page_state_look(&m->words[9]), PAGE_RESIDENT);
+  EXPECT_EQ(page_state_look(&m->words[8]), PAGE_ABSENT);
   EXPECT_EQ(memcmp(m->base + 9 * kPage,
                    FakeSource::Bytes(9 * kPage, kPage).data(), kPage),
             0);
@@ -465,7 +469,7 @@ TEST_F(LeaseTest, TheReclaimerFreesARetiredMirrorWhenItsPinsEnd) {
   while (mirror_page_bytes(mirror_) > 0)
     usleep(1000);
   view_close(&v);
-  pin_page_unmap(page);
+  shared_pins_unmap(page);
 }
 
 // Looking at a large image makes its words take memory; that is given back.
@@ -487,7 +491,7 @@ TEST(Reclaimer, WordsOfALargeImageStayWithinTheBudget) {
   // without a place for it.
   do
     ASSERT_EQ(Fetch(m, 77), 0);
-  while (residency_look(&m->words[77]) != PAGE_RESIDENT);
+  while (page_state_look(&m->words[77]) != PAGE_RESIDENT);
   while (page_cache_allocated(cache) > 1024 * kPage)
     usleep(1000);
   mirror_unref(m);

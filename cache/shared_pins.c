@@ -1,4 +1,4 @@
-#include "cache/lease.h"
+#include "cache/shared_pins.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cache/page_cache_impl.h"
+#include "cache/internal.h"
 
 /* Parts, of sixteen, of what the other users leave of the half.  A user's
  * leases grow up to the first of them, so that there is something for new ones,
@@ -19,34 +19,35 @@
 enum { PART_TO_GROW = 3, PART_OF_NEW = 7, PART_OF_REPLACING = 8, PARTS = 16 };
 
 /* A user with leases; under the cache lock. */
-struct lease_user {
+struct shared_pins_user {
   uint32_t number;
   unsigned n_leases;
   uint64_t len; /* the sum of their shares, in bytes */
-  struct lease_user *next;
+  struct shared_pins_user *next;
 };
 
-struct lease {
+struct shared_pins {
   struct pin_table table;
   struct pin_page *page;
   int fd; /* -1: taken */
 
   /* under the cache lock */
-  struct lease_user *user; /* NULL: it has no share yet */
-  uint64_t len;            /* its share */
+  struct shared_pins_user *user; /* NULL: it has no share yet */
+  uint64_t len;                  /* its share */
   uint32_t cut[PIN_N_SLOTS];
 };
 
 /* ---- Users --------------------------------------------------------------- */
 
-static struct lease_user **user_bucket(struct page_cache *pc, uint32_t number) {
-  return &pc->lease_users[number % LEASE_BUCKETS];
+static struct shared_pins_user **user_bucket(struct page_cache *pc,
+                                             uint32_t number) {
+  return &pc->shared_pins_users[number % SHARED_PINS_BUCKETS];
 }
 
 /* The user of that number, made if there is none; NULL: no memory. */
-static struct lease_user *user_get_locked(struct page_cache *pc,
-                                          uint32_t number) {
-  struct lease_user **head = user_bucket(pc, number), *user = *head;
+static struct shared_pins_user *user_get_locked(struct page_cache *pc,
+                                                uint32_t number) {
+  struct shared_pins_user **head = user_bucket(pc, number), *user = *head;
   while (user && user->number != number)
     user = user->next;
   if (!user && (user = calloc(1, sizeof *user))) {
@@ -59,11 +60,12 @@ static struct lease_user *user_get_locked(struct page_cache *pc,
   return user;
 }
 
-static void user_put_locked(struct page_cache *pc, struct lease_user *user) {
+static void user_put_locked(struct page_cache *pc,
+                            struct shared_pins_user *user) {
   if (--user->n_leases)
     return;
   assert(user->len == 0);
-  struct lease_user **at = user_bucket(pc, user->number);
+  struct shared_pins_user **at = user_bucket(pc, user->number);
   while (*at != user)
     at = &(*at)->next;
   *at = user->next;
@@ -72,18 +74,19 @@ static void user_put_locked(struct page_cache *pc, struct lease_user *user) {
 
 /* ---- Shares -------------------------------------------------------------- */
 
-static unsigned page_shift(const struct lease *l) {
+static unsigned page_shift(const struct shared_pins *l) {
   return l->table.mirror->page_shift;
 }
 
-static uint64_t size_len(const struct lease *l, struct lease_size size) {
+static uint64_t size_len(const struct shared_pins *l,
+                         struct shared_pins_size size) {
   uint64_t pages =
       size.page_slots + (uint64_t)size.range_capacity * PIN_N_RANGE_SLOTS;
   return pages << page_shift(l);
 }
 
 /* Sets a lease's share; L5. */
-static void set_len_locked(struct page_cache *pc, struct lease *l,
+static void set_len_locked(struct page_cache *pc, struct shared_pins *l,
                            uint64_t len) {
   l->user->len += len - l->len;
   pc->leased += len - l->len;
@@ -93,7 +96,8 @@ static void set_len_locked(struct page_cache *pc, struct lease *l,
 
 /* How much more a user may have. */
 static uint64_t room_locked(const struct page_cache *pc,
-                            const struct lease_user *user, unsigned part) {
+                            const struct shared_pins_user *user,
+                            unsigned part) {
   uint64_t others = pc->leased - user->len;
   uint64_t most = (pc->budget / 2 - others) / PARTS * part;
   return most > user->len ? most - user->len : 0;
@@ -101,8 +105,9 @@ static uint64_t room_locked(const struct page_cache *pc,
 
 /* How large a lease's share may become; 0: not even `least`.  Beyond that it is
  * a quarter of the room for growing, so that there is something for others. */
-static uint64_t limit_locked(const struct page_cache *pc, const struct lease *l,
-                             uint64_t least, unsigned part) {
+static uint64_t limit_locked(const struct page_cache *pc,
+                             const struct shared_pins *l, uint64_t least,
+                             unsigned part) {
   uint64_t missing = least > l->len ? least - l->len : 0;
   uint64_t most = pc->budget / 8;
   if (missing > room_locked(pc, l->user, part) || least > most)
@@ -115,9 +120,10 @@ static uint64_t limit_locked(const struct page_cache *pc, const struct lease *l,
 }
 
 /* The largest size up to `most` that fits the limit; `least` does. */
-static struct lease_size fit_size(uint64_t pages, struct lease_size least,
-                                  struct lease_size most) {
-  struct lease_size size = most;
+static struct shared_pins_size fit_size(uint64_t pages,
+                                        struct shared_pins_size least,
+                                        struct shared_pins_size most) {
+  struct shared_pins_size size = most;
   uint64_t ranges = (uint64_t)least.range_capacity * PIN_N_RANGE_SLOTS;
   if (size.page_slots > pages - ranges)
     size.page_slots = (uint32_t)(pages - ranges);
@@ -127,8 +133,8 @@ static struct lease_size fit_size(uint64_t pages, struct lease_size least,
   return size;
 }
 
-static void set_size_locked(struct page_cache *pc, struct lease *l,
-                            struct lease_size size) {
+static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
+                            struct shared_pins_size size) {
   set_len_locked(pc, l, size_len(l, size));
   l->table.page_slots = l->page->page_slots = size.page_slots;
   l->table.range_capacity = l->page->range_capacity = size.range_capacity;
@@ -136,7 +142,7 @@ static void set_size_locked(struct page_cache *pc, struct lease *l,
 
 /* What the slots of a lease hold now, at most what `cut` allows where they were
  * cut before.  Returns the sum, in bytes. */
-static uint64_t count_pins_locked(const struct lease *l,
+static uint64_t count_pins_locked(const struct shared_pins *l,
                                   uint32_t cut[PIN_N_SLOTS]) {
   uint64_t pages = 0;
   for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
@@ -149,16 +155,17 @@ static uint64_t count_pins_locked(const struct lease *l,
 }
 
 /* L4. */
-static void cut_locked(struct page_cache *pc, struct lease *l,
+static void cut_locked(struct page_cache *pc, struct shared_pins *l,
                        const uint32_t cut[PIN_N_SLOTS], uint64_t len) {
   memcpy(l->cut, cut, sizeof l->cut);
   __atomic_store_n(&l->table.cut, l->cut, __ATOMIC_RELAXED); /* see trim() */
   set_len_locked(pc, l, len);
 }
 
-static int give_locked(struct page_cache *pc, struct lease *l,
-                       struct lease_size least, struct lease_size most,
-                       struct lease *replaced) {
+static int give_locked(struct page_cache *pc, struct shared_pins *l,
+                       struct shared_pins_size least,
+                       struct shared_pins_size most,
+                       struct shared_pins *replaced) {
   uint32_t cut[PIN_N_SLOTS];
   uint64_t before = replaced ? replaced->len : 0;
   uint64_t pinned = replaced ? count_pins_locked(replaced, cut) : 0;
@@ -179,8 +186,10 @@ static int give_locked(struct page_cache *pc, struct lease *l,
   return 0;
 }
 
-int lease_give(struct lease *l, uint32_t user, struct lease_size least,
-               struct lease_size most, struct lease *replaced) {
+int shared_pins_give(struct shared_pins *l, uint32_t user,
+                     struct shared_pins_size least,
+                     struct shared_pins_size most,
+                     struct shared_pins *replaced) {
   struct page_cache *pc = l->table.mirror->cache;
   int r = -ENOMEM;
   pthread_mutex_lock(&pc->lock);
@@ -194,10 +203,11 @@ int lease_give(struct lease *l, uint32_t user, struct lease_size least,
   return r;
 }
 
-void lease_grow(struct lease *l, struct lease_size most) {
+void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most) {
   struct page_cache *pc = l->table.mirror->cache;
   pthread_mutex_lock(&pc->lock);
-  struct lease_size least = {l->table.page_slots, l->table.range_capacity};
+  struct shared_pins_size least = {l->table.page_slots,
+                                   l->table.range_capacity};
   if (most.page_slots < least.page_slots)
     most.page_slots = least.page_slots;
   if (most.range_capacity < least.range_capacity)
@@ -213,7 +223,7 @@ void lease_grow(struct lease *l, struct lease_size most) {
 
 /* The other process gets a descriptor for writing: it can neither resize the
  * memory nor seal it against us. */
-static int make_page(struct lease *l) {
+static int make_page(struct shared_pins *l) {
   int fd = mirror_memfd("cachet-pins", PIN_PAGE_LEN, MEMFD_LOOKED_AT);
   if (fd < 0)
     return fd;
@@ -231,8 +241,8 @@ static int make_page(struct lease *l) {
   return 0;
 }
 
-int lease_new(struct mirror *m, struct lease **out) {
-  struct lease *l = calloc(1, sizeof *l);
+int shared_pins_new(struct mirror *m, struct shared_pins **out) {
+  struct shared_pins *l = calloc(1, sizeof *l);
   if (!l)
     return -ENOMEM;
   l->fd = -1;
@@ -253,7 +263,7 @@ int lease_new(struct mirror *m, struct lease **out) {
   return 0;
 }
 
-static void give_share_back(struct lease *l) {
+static void give_share_back(struct shared_pins *l) {
   struct page_cache *pc = l->table.mirror->cache;
   pthread_mutex_lock(&pc->lock);
   if (l->user) {
@@ -263,7 +273,7 @@ static void give_share_back(struct lease *l) {
   pthread_mutex_unlock(&pc->lock);
 }
 
-void lease_free(struct lease *l) {
+void shared_pins_free(struct shared_pins *l) {
   if (!l)
     return;
   struct mirror *m = l->table.mirror;
@@ -277,15 +287,15 @@ void lease_free(struct lease *l) {
   mirror_unref(m);
 }
 
-struct lease_size lease_get_size(const struct lease *l) {
+struct shared_pins_size shared_pins_get_size(const struct shared_pins *l) {
   struct page_cache *pc = l->table.mirror->cache;
   pthread_mutex_lock(&pc->lock);
-  struct lease_size size = {l->table.page_slots, l->table.range_capacity};
+  struct shared_pins_size size = {l->table.page_slots, l->table.range_capacity};
   pthread_mutex_unlock(&pc->lock);
   return size;
 }
 
-int lease_take_fd(struct lease *l) {
+int shared_pins_take_fd(struct shared_pins *l) {
   int fd = l->fd;
   assert(fd >= 0);
   l->fd = -1;
@@ -293,7 +303,7 @@ int lease_take_fd(struct lease *l) {
 }
 
 /* Whether a lease that was replaced has no pin left. */
-static bool trim(struct lease *l) {
+static bool trim(struct shared_pins *l) {
   struct page_cache *pc = l->table.mirror->cache;
   uint32_t cut[PIN_N_SLOTS];
   if (!__atomic_load_n(&l->table.cut, __ATOMIC_RELAXED))
@@ -305,18 +315,18 @@ static bool trim(struct lease *l) {
   return len == 0;
 }
 
-bool lease_collect(struct lease *l) {
+bool shared_pins_collect(struct shared_pins *l) {
   /* Acquire: what it read through the lease, it read before. */
   return __atomic_load_n(&l->page->done, __ATOMIC_ACQUIRE) != 0 || trim(l);
 }
 
-uint32_t lease_read_ahead(const struct lease *l) {
+uint32_t shared_pins_read_ahead(const struct shared_pins *l) {
   const struct mirror *m = l->table.mirror;
   uint64_t pages = (m->cache->budget / 32) >> m->page_shift;
   return pages < PIN_MAX_COUNT ? (uint32_t)pages : PIN_MAX_COUNT;
 }
 
-int pin_page_map(int fd, uint32_t range_capacity, struct pin_page **out) {
+int shared_pins_map(int fd, uint32_t range_capacity, struct pin_page **out) {
   struct stat st;
   int seals = fcntl(fd, F_GET_SEALS);
   void *at = MAP_FAILED;
@@ -338,7 +348,7 @@ int pin_page_map(int fd, uint32_t range_capacity, struct pin_page **out) {
   return 0;
 }
 
-void pin_page_unmap(struct pin_page *page) {
+void shared_pins_unmap(struct pin_page *page) {
   /* Release: our reads of the pages come before. */
   __atomic_store_n(&page->done, 1, __ATOMIC_RELEASE);
   munmap(page, PIN_PAGE_LEN);

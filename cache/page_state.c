@@ -1,8 +1,8 @@
-#include "cache/residency.h"
+#include "cache/page_state.h"
 
 #include <assert.h>
 
-static bool allowed(enum residency from, enum residency to) {
+static bool allowed(enum page_state from, enum page_state to) {
   switch (from) {
   case PAGE_ABSENT:
     return to == PAGE_FILLING || to == PAGE_EVICTING;
@@ -18,7 +18,7 @@ static bool allowed(enum residency from, enum residency to) {
   return false;
 }
 
-bool residency_move(uint8_t *word, enum residency from, enum residency to) {
+bool page_state_move(uint8_t *word, enum page_state from, enum page_state to) {
   assert(allowed(from, to));
   uint8_t expected = (uint8_t)from;
   /* Release: the page's bytes before RESIDENT, the punch before ABSENT.

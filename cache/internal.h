@@ -17,17 +17,17 @@
  *   C4  A fetch that waits has n_pending links or outcomes outstanding.
  *
  * The budget's invariants are in budget.c. */
-#ifndef CACHE_PAGE_CACHE_IMPL_H
-#define CACHE_PAGE_CACHE_IMPL_H
+#ifndef CACHE_INTERNAL_H
+#define CACHE_INTERNAL_H
 
 #include <pthread.h>
 
-#include "cache/buffers.h"
+#include "cache/fill_buffers.h"
 #include "cache/page_cache.h"
-#include "cache/policy.h"
+#include "cache/s3fifo.h"
 
 #define FILL_BUCKETS 1024
-#define LEASE_BUCKETS 64
+#define SHARED_PINS_BUCKETS 64
 
 struct fill_node {
   struct fill_node *next;
@@ -59,14 +59,14 @@ struct page_cache {
   uint64_t budget;
   uint64_t limit; /* of `used`: a little less */
   bool membarrier;
-  struct buffers buffers; /* with threads, which trim them; else none */
+  struct fill_buffers buffers; /* with threads, which trim them; else none */
   pthread_mutex_t lock;
 
   /* guarded by lock */
-  struct policy policy;
+  struct s3fifo policy;
   uint64_t used, garbage; /* bytes, see budget.c */
-  uint64_t leased; /* bytes that other processes may pin, see lease.c */
-  struct lease_user *lease_users[LEASE_BUCKETS];
+  uint64_t leased; /* bytes that other processes may pin, see shared_pins.c */
+  struct shared_pins_user *shared_pins_users[SHARED_PINS_BUCKETS];
   struct mirror **mirrors;
   uint32_t n_mirrors; /* slots; a free one is NULL */
   struct fill *fills;
@@ -160,9 +160,9 @@ struct state_block *budget_drop_states_locked(struct mirror *m);
 bool states_charge_locked(struct mirror *m, uint64_t first, uint64_t count);
 bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count);
 
-/* residency_move() of a state that is charged. */
-bool states_move_locked(struct mirror *m, uint64_t page, enum residency from,
-                        enum residency to);
+/* page_state_move() of a state that is charged. */
+bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
+                        enum page_state to);
 
 /* Whether a state must stay ABSENT because it is being swept. */
 static inline bool states_are_swept_locked(const struct mirror *m,
