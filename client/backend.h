@@ -3,7 +3,7 @@
  * There are two: local.c reads a source in this process; remote.c asks a
  * daemon over a socket.  Everything else about reading is written once, over
  * the view.  A backend belongs to one handle and is used on its thread only;
- * the store behind it is shared.
+ * the image cache behind it is shared.
  *
  * The unit of asking is a job: a short run of pages of one mirror, for one
  * request.  While a job waits, the owner looks after other things; then
@@ -18,16 +18,16 @@
 #include <cachet/cachet.h>
 
 #include "cache/page_cache.h"
-#include "client/attach.h"
+#include "client/remote/shared_mirror.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct backend;
-struct store;
+struct image_cache;
 
-struct job {
+struct backend_job {
   struct mirror *mirror; /* referenced */
   uint64_t first;
   uint32_t count;
@@ -38,13 +38,14 @@ struct job {
    * CACHET_E_CHANGED: the image has, or is about to have, a new epoch. */
   struct cachet_error error;
 
-  void (*done)(struct job *j); /* not for what is done when fetch() returns */
+  void (*done)(
+      struct backend_job *j); /* not for what is done when fetch() returns */
   void *owner;
 };
 
 /* Whether it failed for one of its pages, and the others may be good: of those
  * bytes() may have some. */
-static inline bool job_failed_by_page(const struct job *j) {
+static inline bool backend_job_failed_by_page(const struct backend_job *j) {
   return j->error.code == CACHET_E_IO || j->error.code == CACHET_E_NOMEM;
 }
 
@@ -57,11 +58,12 @@ struct backend_ops {
    * one; with a `count` of 0 for nothing but a new epoch, of a mirror that is
    * retired.  What is under way already is joined, so the job's pages may be
    * others than these, but for the first.  NULL: no memory. */
-  struct job *(*fetch)(struct backend *b, struct mirror *m, uint64_t first,
-                       uint32_t count, void (*done)(struct job *), void *owner);
-  const uint8_t *(*bytes)(const struct job *j, uint64_t page);
+  struct backend_job *(*fetch)(struct backend *b, struct mirror *m,
+                               uint64_t first, uint32_t count,
+                               void (*done)(struct backend_job *), void *owner);
+  const uint8_t *(*bytes)(const struct backend_job *j, uint64_t page);
   /* The owner needs the job no more, done or not; `done` will not run. */
-  void (*drop)(struct backend *b, struct job *j);
+  void (*drop)(struct backend *b, struct backend_job *j);
 
   /* Takes in what has arrived and does not wait; before each look at the
    * view, so that no hit is older than a notice that is here.  NULL: there is
@@ -95,7 +97,7 @@ struct backend_ops {
   enum cachet_status (*invalidate)(struct backend *b, uint64_t first,
                                    uint64_t count, struct cachet_error *err);
 
-  /* Another backend on the same store. */
+  /* Another backend on the same image cache. */
   enum cachet_status (*copy)(struct backend *b, struct backend **out,
                              struct cachet_error *err);
   /* All jobs are dropped.  In a forked child nothing is waited for, sent, or
@@ -110,16 +112,17 @@ struct backend_watch {
   /* Pages are about to be invalidated: let go of the pin that is there for
    * speed only, or its page would stay out of the cache. */
   void (*unpin)(void *arg);
-  /* The table of the attachment holds more than it did. */
+  /* The table of the shared mirror holds more than it did. */
   void (*grown)(void *arg);
   void *arg;
 };
 
 struct backend {
   const struct backend_ops *ops;
-  struct store *store; /* referenced */
-  /* The daemon's mirror, mapped; referenced.  NULL: pages are in the store. */
-  struct attachment *attachment;
+  struct image_cache *image_cache; /* referenced */
+  /* The daemon's mirror, mapped; referenced.  NULL: pages are in the image
+   * cache. */
+  struct shared_mirror *shared_mirror;
   struct backend_watch watch;
 };
 

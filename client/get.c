@@ -7,19 +7,19 @@
 #include <errno.h>
 #include <string.h>
 
-#include "client/call.h"
+#include "client/request.h"
 
 static enum cachet_status read_slow(cachet *c, uint64_t addr, void *buf,
                                     uint64_t len, uint64_t done,
                                     uint64_t mark) {
   struct cachet_request r = {.c = c,
-                             .kind = CALL_READ,
+                             .kind = REQUEST_READ,
                              .addr = addr,
                              .len = len,
                              .buf = buf,
                              .mark = mark};
   struct epoch *e = epoch_ref(c->epoch); /* what `done` bytes are of */
-  enum cachet_status status = call_run(&r, e, done);
+  enum cachet_status status = request_run(&r, e, done);
   epoch_unref(e);
   return status;
 }
@@ -152,14 +152,14 @@ static bool is_within(const cachet *c, uint64_t addr, uint64_t len) {
 
 /* Bounds before the first byte, in the image's present epoch. */
 static enum cachet_status check_bounds(cachet *c, uint64_t addr, uint64_t len) {
-  enum cachet_status status = call_renew_epoch(c);
+  enum cachet_status status = request_renew_epoch(c);
   if (status == CACHET_OK && !is_within(c, addr, len) && handle_refresh(c))
     status = handle_adopt_epoch(c, &c->error);
   if (status == CACHET_OK && !is_within(c, addr, len))
     status = handle_fail(
         c, CACHET_E_BOUNDS, 0,
         "image \"%.100s\": %llu bytes at %llu reach past the end at %llu",
-        c->store->name, (unsigned long long)len, (unsigned long long)addr,
+        c->image_cache->name, (unsigned long long)len, (unsigned long long)addr,
         (unsigned long long)c->epoch->mirror->size);
   return status;
 }
@@ -203,12 +203,12 @@ static enum cachet_status iter_page(struct iter *it, uint64_t addr,
   if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   struct cachet_request r = {.c = c,
-                             .kind = CALL_READ,
+                             .kind = REQUEST_READ,
                              .addr = addr,
                              .len = len,
                              .buf = it->page,
                              .only_epoch = &it->epoch};
-  enum cachet_status status = call_run(&r, NULL, 0);
+  enum cachet_status status = request_run(&r, NULL, 0);
   for (uint64_t i = 0; status == CACHET_OK && !*stop && i < len; i++)
     *stop = it->fn(it->arg, it->page[i]);
   return status;
@@ -280,7 +280,7 @@ enum cachet_status cachet_seq_next(struct cachet_seq *seq,
     if (status == CACHET_OK)
       cachet_release(c, &slice);
     return handle_fail(c, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
-                       c->store->name);
+                       c->image_cache->name);
   }
   if (status != CACHET_OK)
     return status;

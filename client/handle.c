@@ -5,10 +5,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "client/call.h"
-#include "client/local.h"
-#include "client/make_source.h"
-#include "client/remote.h"
+#include "client/backend_local.h"
+#include "client/callback_source.h"
+#include "client/remote/remote.h"
+#include "client/request.h"
 #include "source/file.h"
 
 /* ---- Epochs -------------------------------------------------------------- */
@@ -19,14 +19,14 @@ static enum cachet_status epoch_new(struct backend *b, struct epoch **out,
   int r = e ? 0 : -ENOMEM;
   if (r == 0) {
     e->n_refs = 1;
-    e->attachment = b->attachment;
+    e->shared_mirror = b->shared_mirror;
   }
-  if (r == 0 && e->attachment) {
-    attachment_ref(e->attachment);
-    e->mirror = mirror_ref(e->attachment->mirror);
-    e->view = e->attachment->view;
+  if (r == 0 && e->shared_mirror) {
+    shared_mirror_ref(e->shared_mirror);
+    e->mirror = mirror_ref(e->shared_mirror->mirror);
+    e->view = e->shared_mirror->view;
   } else if (r == 0) {
-    e->mirror = image_mirror(b->store->image);
+    e->mirror = image_mirror(b->image_cache->image);
     r = view_open(&e->view, e->mirror);
   }
   if (r == 0) {
@@ -37,15 +37,15 @@ static enum cachet_status epoch_new(struct backend *b, struct epoch **out,
     mirror_unref(e->mirror);
   free(e);
   return error_set(err, error_from_errno(-r), -r,
-                   "image \"%.100s\": open a view", b->store->name);
+                   "image \"%.100s\": open a view", b->image_cache->name);
 }
 
 void epoch_unref(struct epoch *e) {
   assert(e->n_refs > 0);
   if (--e->n_refs)
     return;
-  if (e->attachment)
-    attachment_unref(e->attachment);
+  if (e->shared_mirror)
+    shared_mirror_unref(e->shared_mirror);
   else
     view_close(&e->view);
   mirror_unref(e->mirror);
@@ -64,10 +64,10 @@ static void handle_set_gate(cachet *c) {
  * by now, or none, or asks for some, then a hit there proves nothing.  And
  * while it asks for a larger table, the answer has to be taken in. */
 static void handle_set_notices(cachet *c) {
-  const struct attachment *a = c->epoch->attachment;
+  const struct shared_mirror *a = c->epoch->shared_mirror;
   c->has_notices =
       c->backend->ops->drain &&
-      (!a || a->is_given_up || a->is_growing || a != c->backend->attachment);
+      (!a || a->is_given_up || a->is_growing || a != c->backend->shared_mirror);
   handle_set_gate(c);
 }
 
@@ -94,7 +94,7 @@ static void set_span(cachet *c, int64_t span) {
 
 /* The view is another one, perhaps of another kind. */
 static void handle_begin_looking(cachet *c) {
-  set_span(c, c->epoch->attachment ? 1 : SPAN_FOR_EVER);
+  set_span(c, c->epoch->shared_mirror ? 1 : SPAN_FOR_EVER);
 }
 
 /* Milliseconds, in steps of a few, for a few ns. */
@@ -118,7 +118,7 @@ static int64_t next_span(cachet *c, int64_t took_ms) {
 
 void handle_keep_up(cachet *c) {
   struct backend *b = c->backend;
-  if (!c->epoch->attachment) {
+  if (!c->epoch->shared_mirror) {
     set_span(c, SPAN_FOR_EVER);
     return;
   }
@@ -158,7 +158,7 @@ static enum cachet_status epoch_is_over(cachet *c, struct cachet_error *err) {
   handle_set_gate(c);
   return error_set(err, CACHET_E_CHANGED, 0,
                    "image \"%.100s\" changed since it was opened",
-                   c->store->name);
+                   c->image_cache->name);
 }
 
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
@@ -186,7 +186,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
 enum cachet_status handle_fail_forked(cachet *c) {
   return handle_fail(c, CACHET_E_FORKED, 0,
                      "image \"%.100s\": a handle of the parent process",
-                     c->store->name);
+                     c->image_cache->name);
 }
 
 /* ---- Opening ------------------------------------------------------------- */
@@ -220,8 +220,8 @@ static enum cachet_status handle_new(struct backend *b,
   handle_read_through(c, c->epoch);
   slice_init(c);
   c->backend = b;
-  c->store = b->store;
-  c->alive = b->store->alive;
+  c->image_cache = b->image_cache;
+  c->alive = b->image_cache->alive;
   handle_set_notices(c);
   handle_begin_looking(c);
   c->clock_at = c->looked_at = coarse_now_ms();
@@ -243,14 +243,15 @@ static enum cachet_status handle_new_local(const char *name, struct source *src,
                                            const struct options *options,
                                            cachet **out,
                                            struct cachet_error *err) {
-  struct store *s;
+  struct image_cache *s;
   struct backend *b;
-  enum cachet_status status = store_new_local(name, src, options, &s, err);
+  enum cachet_status status =
+      image_cache_new_local(name, src, options, &s, err);
   if (status != CACHET_OK)
     return status;
-  status = local_new(s, &b, err);
+  status = backend_local_new(s, &b, err);
   if (status != CACHET_OK) {
-    store_unref(s);
+    image_cache_unref(s);
     return status;
   }
   return handle_new(b, options, out, err);
@@ -309,13 +310,13 @@ enum cachet_status cachet_make(const struct cachet_source *source,
     status = options_read_source(source, &given, err);
   if (status != CACHET_OK)
     return status;
-  if (make_source_new(&given, o.page_shift, &src) < 0)
+  if (callback_source_new(&given, o.page_shift, &src) < 0)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a source");
   cachet *c;
   status = handle_new_local("made", src, &o, &c, err);
   if (status != CACHET_OK)
     return status;
-  make_source_arm(src);
+  callback_source_arm(src);
   *out = c;
   return CACHET_OK;
 }
@@ -353,7 +354,7 @@ static void cancel_all(struct call_list *list) {
   while ((r = TAILQ_FIRST(list))) {
     TAILQ_REMOVE(list, r, link);
     error_set(&r->error, CACHET_E_CANCELED, 0, "the handle was closed");
-    call_deliver(r, CACHET_E_CANCELED);
+    request_deliver(r, CACHET_E_CANCELED);
   }
 }
 
@@ -361,8 +362,8 @@ static void cancel_waiting(cachet *c) {
   struct call_list *lists[] = {&c->ready, &c->waiting};
   for (int i = 0; i < 2; i++)
     while (!TAILQ_EMPTY(lists[i]))
-      call_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,
-                "the handle was closed");
+      request_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,
+                   "the handle was closed");
 }
 
 /* What a child process may do: free what is its own.  The cache's locks may be
@@ -427,7 +428,9 @@ size_t cachet_page_size(const cachet *c) {
 
 uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
 
-bool cachet_is_shared(const cachet *c) { return c->epoch->attachment != NULL; }
+bool cachet_is_shared(const cachet *c) {
+  return c->epoch->shared_mirror != NULL;
+}
 
 uint64_t cachet_hits(const cachet *c) {
   return c->hits_then - (uint64_t)c->hits_left;
@@ -461,7 +464,7 @@ enum {
  * used yet (cache/s3fifo.h), or they push each other out.  Of its own cache the
  * daemon says how many that is. */
 static uint64_t longest_window(const cachet *c, const struct mirror *m) {
-  const struct attachment *a = c->epoch->attachment;
+  const struct shared_mirror *a = c->epoch->shared_mirror;
   uint64_t most =
       a ? a->read_ahead : (c->options.cache_size / 32) >> m->page_shift;
   return most < AHEAD_MOST ? most : AHEAD_MOST;
@@ -491,7 +494,7 @@ static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
 void handle_pass_mark(cachet *c) {
   /* Who only hits does not look at the socket, and the answers to what was
    * asked for ahead count as under way until they are taken in. */
-  if (c->epoch->attachment)
+  if (c->epoch->shared_mirror)
     c->backend->ops->drain(c->backend);
   ask_ahead(c, c->epoch->mirror, c->ahead_mark);
 }
@@ -520,7 +523,7 @@ enum cachet_status cachet_adopt_epoch(cachet *c) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
   c->keeps_epoch = false;
-  enum cachet_status status = call_renew_epoch(c);
+  enum cachet_status status = request_renew_epoch(c);
   c->keeps_epoch = c->options.flags & CACHET_ONE_EPOCH;
   if (status == CACHET_OK)
     c->is_past = false;

@@ -32,8 +32,8 @@
 #include "cache/page_cache.h"
 #include "client/backend.h"
 #include "client/error.h"
+#include "client/image_cache.h"
 #include "client/options.h"
-#include "client/store.h"
 #include "client/uri.h"
 
 #ifdef __cplusplus
@@ -48,8 +48,9 @@ extern "C" {
  * H3): the bytes stay although the image has moved on. */
 struct epoch {
   struct view view;
-  struct mirror *mirror;         /* referenced */
-  struct attachment *attachment; /* referenced; NULL: of the store's cache */
+  struct mirror *mirror; /* referenced */
+  struct shared_mirror
+      *shared_mirror; /* referenced; NULL: of the image cache's cache */
   unsigned n_refs;
   unsigned held_ranges; /* bit i: range slot i is in use */
 };
@@ -85,11 +86,11 @@ struct cachet {
   uint64_t n_misses;
   uint64_t free_slices;
   uint64_t free_copies; /* for slices that cannot be pinned */
-  /* The store's `alive` while there is nothing else to ask before a look at the
-   * view: no notices to take in, no fence of our own, no look that is due, no
-   * other epoch.  Else a byte that is 0. */
+  /* The image cache's `alive` while there is nothing else to ask before a look
+   * at the view: no notices to take in, no fence of our own, no look that is
+   * due, no other epoch.  Else a byte that is 0. */
   const volatile uint8_t *gate;
-  const volatile uint8_t *alive; /* the store's */
+  const volatile uint8_t *alive; /* the image cache's */
   bool has_notices;  /* to take in before each look at the view; or another
                         view is to be taken */
   bool keeps_epoch;  /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
@@ -111,7 +112,7 @@ struct cachet {
   uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;
   unsigned n_ahead_misses;
 
-  struct store *store; /* the backend's */
+  struct image_cache *image_cache; /* the backend's */
   struct options options;
   struct held slices[N_SLICES];
 
@@ -140,13 +141,14 @@ enum cachet_status handle_fail_forked(cachet *c);
 
 /* Whether no newer epoch of the image than `e` is known here. */
 static inline bool handle_is_present(const cachet *c, const struct epoch *e) {
-  return e->attachment == c->backend->attachment &&
-         (e->attachment || image_is_current(c->store->image, e->mirror));
+  return e->shared_mirror == c->backend->shared_mirror &&
+         (e->shared_mirror ||
+          image_is_current(c->image_cache->image, e->mirror));
 }
 
 /* Whether the daemon has to be asked for the image's present epoch. */
 static inline bool handle_is_behind(const cachet *c) {
-  return c->epoch->attachment && mirror_is_retired(c->epoch->mirror);
+  return c->epoch->shared_mirror && mirror_is_retired(c->epoch->mirror);
 }
 
 /* Before it is said that an address is past the end: looks whether the image
@@ -249,16 +251,17 @@ static inline bool handle_enter_to_wait(cachet *c) {
 /* Whether pins in the epoch's table hold no more pages than they did: A2 in
  * attach.h. */
 static inline bool epoch_is_given_up(const struct epoch *e) {
-  return e->attachment && e->attachment->is_given_up;
+  return e->shared_mirror && e->shared_mirror->is_given_up;
 }
 
 /* Whether the view may be believed. */
 static inline bool handle_is_trusted(const cachet *c) {
   if (c->is_past)
     return false;
-  return !c->has_notices || (!epoch_is_given_up(c->epoch) &&
-                             c->epoch->attachment == c->backend->attachment &&
-                             c->backend->ops->is_trusted(c->backend));
+  return !c->has_notices ||
+         (!epoch_is_given_up(c->epoch) &&
+          c->epoch->shared_mirror == c->backend->shared_mirror &&
+          c->backend->ops->is_trusted(c->backend));
 }
 
 static inline void handle_drop_cursor(cachet *c) {

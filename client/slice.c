@@ -8,7 +8,7 @@
 
 #include <assert.h>
 
-#include "client/call.h"
+#include "client/request.h"
 
 #define PLACE_BITS 6
 #define PLACE_MASK ((1u << PLACE_BITS) - 1)
@@ -152,9 +152,9 @@ size_t cachet_pin_limit(const cachet *c) {
 
 /* ---- Loading ------------------------------------------------------------- */
 
-/* A hit on a whole page: few stores, since a store buffer that is full is what
- * keeps the misses of neighbouring loads from going on at once.  False: no hit,
- * nothing done. */
+/* A hit on a whole page: few stores, since a image cache buffer that is full is
+ * what keeps the misses of neighbouring loads from going on at once.  False: no
+ * hit, nothing done. */
 static inline __attribute__((always_inline)) bool
 load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
   uint64_t free_slices = c->free_slices, page = addr >> c->shift;
@@ -189,8 +189,8 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
     return CACHET_OK;
   handle_look_for_mark(c, addr >> c->shift, addr >> c->shift);
   struct cachet_request r = {
-      .c = c, .kind = CALL_LOAD, .addr = addr, .len = min_len};
-  enum cachet_status status = call_run(&r, NULL, 0);
+      .c = c, .kind = REQUEST_LOAD, .addr = addr, .len = min_len};
+  enum cachet_status status = request_run(&r, NULL, 0);
   if (status == CACHET_OK)
     *out = r.slice;
   return status;
@@ -218,8 +218,8 @@ enum cachet_status cachet_map(cachet *c, uint64_t addr, uint64_t len,
   if (len == 0)
     return handle_fail(c, CACHET_E_INVAL, 0, "map of 0 bytes");
   struct cachet_request r = {
-      .c = c, .kind = CALL_MAP, .addr = addr, .len = len};
-  enum cachet_status status = call_run(&r, NULL, 0);
+      .c = c, .kind = REQUEST_MAP, .addr = addr, .len = len};
+  enum cachet_status status = request_run(&r, NULL, 0);
   if (status == CACHET_OK)
     *out = r.slice;
   return status;

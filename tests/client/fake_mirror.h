@@ -5,9 +5,9 @@
 
 #include <sys/mman.h>
 
-#include "cache/shared_pins.h"
 #include "cache/mirror.h"
 #include "cache/page_state.h"
+#include "cache/shared_pins.h"
 #include "tests/client/fake_daemon.h"
 
 // One epoch, with a pin table for one client.  Used by one thread at a time,

@@ -1,6 +1,6 @@
 // Descriptors that a server sends and nobody asked for, some of which take long
 // to close.
-#include "client/rights.h"
+#include "client/remote/rights.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -521,7 +521,7 @@ TEST_F(SharedTest, PinsOfADeadClientGoThoughItsChildHoldsTheSocket) {
 // Everything that memory shared with us allows a process to try.
 void Attack(cachet *c, uint64_t seed, int round) {
   std::mt19937_64 random(seed);
-  attachment *a = c->backend->attachment;
+  shared_mirror *a = c->backend->shared_mirror;
   if (!a)
     _exit(3);
   // Pins of every kind, most of them void.

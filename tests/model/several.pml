@@ -8,16 +8,16 @@
  *
  *   step here             what it stands for
  *   --------------------  ----------------------------------------------------
- *   ahead()               remote_prefetch(): client/remote.c
+ *   ahead()               remote_prefetch(): client/remote/remote.c
  *   reader()              attempt_begin(), call_walk(), call_fetch(),
- *                           call_is_stale(): client/call.c
+ *                           call_is_stale(): client/request.c
  *   mark_now              mirror_mark(): cache/mirror.h
  *   is_torn(), is_fresh   handle_is_torn(): client/handle.h;
- *                           read_is_fresh(): client/remote_read.c;
+ *                           read_is_fresh(): client/remote/read.c;
  *                           mirror_dropped_since(): cache/mirror.h
  *   send()                remote_read_new(), remote_read_send():
- *                           client/remote_read.c
- *   join                  remote_read_underway(): client/remote_read.c
+ *                           client/remote/read.c
+ *   join                  remote_read_underway(): client/remote/read.c
  *   plan()                fetch_start(), plan_locked(): cache/fill.c
  *   wake()                verdicts_take_locked(), fetches_done(): cache/fill.c
  *   filler()              fill_run(), finish(): cache/fill.c

@@ -1,0 +1,247 @@
+/* Attaching: asking a daemon for its memory, over the connection.  How it is
+ * mapped is attach.c's.
+ *
+ * Kept here, see remote_impl.h: R6, that pages are read in the daemon's memory
+ * from its answer on, and in the image cache again once there is none; with R4,
+ * that the image cache is emptied then, as no notice came meanwhile. */
+#include "client/remote/internal.h"
+
+#include <errno.h>
+
+#include "client/image_cache.h"
+
+/* Between two requests for what was refused. */
+enum { AGAIN_FIRST_MS = 5, AGAIN_LAST_MS = 16000 };
+
+static int64_t again_after(int *again_ms) {
+  *again_ms = *again_ms ? 2 * *again_ms : AGAIN_FIRST_MS;
+  if (*again_ms > AGAIN_LAST_MS)
+    *again_ms = AGAIN_LAST_MS;
+  return clock_now_ms() + *again_ms;
+}
+
+static bool attach_allowed(const struct remote *r) {
+  return r->uri.kind == URI_UNIX &&
+         !(r->options.flags & CACHET_NO_SHARED_MEMORY) &&
+         connection_limits(r->channel)->share;
+}
+
+static void attach_send(struct remote *r) {
+  Cachet__Wire__Attach attach = CACHET__WIRE__ATTACH__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  struct shared_mirror *old = r->base.shared_mirror;
+  attach.image = r->image_id;
+  attach.page_slots = LEASE_LEAST_PAGE_SLOTS;
+  attach.range_capacity = LEASE_LEAST_RANGE_CAPACITY;
+  if (old) {
+    attach.page_slots = old->table.page_slots;
+    attach.range_capacity = old->table.range_capacity;
+  }
+  /* Its share goes to the new one: see A2 in attach.h.  Where the epoch is not
+   * over hits go on in the old memory until the new one is here. */
+  if (old && mirror_is_retired(old->mirror)) {
+    old->is_given_up = true;
+    attach.replaces = old->number;
+    backend_changed(&r->base);
+    remote_unpin(r); /* what it pins is counted, too */
+  }
+  r->attach_id = msg.id = connection_next_id(r->channel);
+  r->attach_at = clock_now_ms();
+  connection_want_fds(r->channel, true);
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACH;
+  msg.attach = &attach;
+  connection_send(r->channel, &msg);
+}
+
+/* From here on pages are read from `a`; NULL: from the image cache, which knows
+ * nothing of what happened while they were not. */
+static void attach_end(struct remote *r, struct shared_mirror *a) {
+  struct shared_mirror *old = r->base.shared_mirror;
+  r->attach_id = 0;
+  connection_want_fds(r->channel, false);
+  r->base.shared_mirror = a;
+  if (old && !a) {
+    int e = remote_drop_range(r, 0, UINT64_MAX);
+    if (e < 0)
+      remote_notice_failed(r, e);
+  } else if (a && !old && r->base.image_cache) {
+    remote_drop_range(r, 0, UINT64_MAX); /* for its memory */
+  }
+  shared_mirror_unref(old);
+  backend_changed(&r->base);
+}
+
+/* The daemon has no share for us, or there is no room here.  Handles that were
+ * opened while shares were short get one later: it is asked again, more and
+ * more rarely. */
+static void attach_refused(struct remote *r, bool is_full) {
+  r->is_full = is_full;
+  r->again_at = again_after(&r->again_ms);
+  attach_end(r, NULL);
+}
+
+/* To the daemon the connection has attached, and gets no notices: without
+ * memory of its we need a connection that was never asked for it. */
+static void attach_give_up(struct remote *r) {
+  connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_CONN,
+                   "its memory cannot be mapped here");
+  r->story.sys_errno = EAGAIN; /* remote_wait_ready() goes on */
+}
+
+/* A table that came without its descriptors could not even be given back, so
+ * there has to be room for them first. */
+static bool has_room(const struct remote *r) {
+  return connection_has_room_for_fds(r->channel, SHARED_MIRROR_N_FDS);
+}
+
+static void attach_begin(struct remote *r) {
+  r->again_at = 0;
+  if (has_room(r))
+    attach_send(r);
+  else
+    attach_refused(r, false);
+}
+
+void remote_attach_ready(struct remote *r) {
+  r->again_at = 0;
+  if (attach_allowed(r) && !r->is_unshared)
+    attach_begin(r);
+  else if (r->base.shared_mirror)
+    attach_end(r, NULL); /* this daemon shares nothing */
+}
+
+void remote_attach_again(struct remote *r) {
+  if (r->again_at && remote_is_ready(r) && clock_now_ms() >= r->again_at)
+    attach_begin(r);
+}
+
+void remote_attach_hurry(struct remote *r) {
+  if (r->again_at)
+    r->again_at = clock_now_ms();
+}
+
+void remote_attach_renew(struct remote *r) {
+  if (has_room(r))
+    attach_send(r);
+  else
+    attach_give_up(r);
+}
+
+static void handle_attached(struct remote *r,
+                            const Cachet__Wire__Attached *msg) {
+  struct connection_image image;
+  struct shared_mirror *a = NULL;
+  int fds[SHARED_MIRROR_N_FDS];
+  enum connection_fds came = CONNECTION_FDS_WRONG;
+  if (connection_read_image(msg->info, &image) && image.id == r->image_id &&
+      msg->layout == MIRROR_LAYOUT)
+    came = connection_take_fds(r->channel, fds, SHARED_MIRROR_N_FDS);
+  if (came == CONNECTION_FDS_WRONG) {
+    remote_violation(r, "what it says of its memory cannot be");
+    return;
+  }
+  struct shared_mirror_offer offer = {.size = image.size,
+                                      .epoch = image.epoch,
+                                      .page_shift = image.page_shift,
+                                      .table = msg->table,
+                                      .page_slots = msg->page_slots,
+                                      .range_capacity = msg->range_capacity,
+                                      .read_ahead = msg->read_ahead};
+  int e = came == CONNECTION_FDS_LOST ? -EMFILE
+                                      : shared_mirror_new(fds, &offer, &a);
+  if (e == -EPROTO) {
+    remote_violation(r, "its memory is not what it says");
+    return;
+  }
+  /* A handle keeps its page size.  And what cannot be mapped here
+   * (RLIMIT_AS), or received (RLIMIT_NOFILE), is read by the socket. */
+  unsigned shift = r->base.image_cache
+                       ? image_page_shift(r->base.image_cache->image)
+                       : r->heard.page_shift;
+  if (a && image.page_shift != shift) {
+    shared_mirror_unref(a);
+    a = NULL;
+  }
+  attach_end(r, a);
+  if (a) {
+    r->again_ms = 0;
+    return;
+  }
+  r->is_unshared = true;
+  attach_give_up(r);
+}
+
+void remote_attach_answer(struct remote *r, const wire_message *msg) {
+  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ATTACHED)
+    handle_attached(r, msg->attached);
+  else if (msg->body_case != CACHET__WIRE__MESSAGE__BODY_ERROR)
+    remote_violation(r, "an answer of the wrong kind");
+  else if (msg->error->status == CACHET_E_UNSUPPORTED &&
+           msg->error->sys_errno == EOPNOTSUPP)
+    attach_end(r, NULL); /* by the socket, as long as this connection lasts */
+  else
+    attach_refused(r, msg->error->sys_errno == EAGAIN);
+}
+
+/* ---- A larger share ------------------------------------------------------ */
+
+void remote_grow(struct backend *b, uint32_t page_slots,
+                 uint32_t range_capacity) {
+  struct remote *r = remote_of(b);
+  struct shared_mirror *a = b->shared_mirror;
+  if (!a || !a->number || a->is_given_up || r->grow_id || !remote_is_ready(r) ||
+      (r->grow_at && clock_now_ms() < r->grow_at))
+    return;
+  Cachet__Wire__Grow grow = CACHET__WIRE__GROW__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  grow.table = a->number;
+  grow.page_slots = page_slots;
+  grow.range_capacity = range_capacity;
+  r->grow_id = msg.id = connection_next_id(r->channel);
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROW;
+  msg.grow = &grow;
+  a->is_growing = true;
+  connection_send(r->channel, &msg);
+  backend_changed(b);
+}
+
+void remote_grow_end(struct remote *r) {
+  struct shared_mirror *a = r->base.shared_mirror;
+  r->grow_id = 0;
+  if (a)
+    a->is_growing = false;
+  backend_changed(&r->base);
+}
+
+/* Takes over what the daemon says; false: it cannot be. */
+static bool table_grow(struct pin_table *t, const Cachet__Wire__Grown *msg) {
+  if (msg->page_slots < t->page_slots || msg->page_slots > PIN_MAX_PAGE_SLOTS ||
+      msg->range_capacity < t->range_capacity ||
+      msg->range_capacity > PIN_MAX_COUNT)
+    return false;
+  t->page_slots = msg->page_slots;
+  t->range_capacity = msg->range_capacity;
+  return true;
+}
+
+void remote_grow_answer(struct remote *r, const wire_message *msg) {
+  struct shared_mirror *a = r->base.shared_mirror;
+  remote_grow_end(r);
+  if (!a)
+    return;
+  struct pin_table *t = &a->table;
+  uint32_t page_slots = t->page_slots, range_capacity = t->range_capacity;
+  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_GROWN
+          ? !table_grow(t, msg->grown)
+          : msg->body_case != CACHET__WIRE__MESSAGE__BODY_ERROR) {
+    remote_violation(r, "what it says of a pin table cannot be");
+    return;
+  }
+  if (t->page_slots == page_slots && t->range_capacity == range_capacity) {
+    r->grow_at = again_after(&r->grow_ms);
+    return;
+  }
+  r->grow_at = r->grow_ms = 0;
+  if (r->base.watch.grown)
+    r->base.watch.grown(r->base.watch.arg);
+}

@@ -1,0 +1,743 @@
+#include "client/remote/connection.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "cache/page_cache.h"
+#include "client/backend.h"
+#include "client/error.h"
+#include "client/remote/rights.h"
+
+enum {
+  IN_LEN = FRAME_HEADER_LEN + FRAME_MAX_MESSAGE,
+  OUT_FULL_LEN = 256 << 10,
+  MAX_ADDRESSES = 8,
+  MAX_REQUESTS = 256, /* however many more a daemon would take */
+  HELLO_ID = 1,
+  OPEN_ID = 2,
+  FIRST_ID = 3,
+  MAX_NOTICES = 64, /* that are taken in at once */
+};
+
+struct address {
+  struct sockaddr_storage at;
+  socklen_t len;
+};
+
+struct connection {
+  struct connection_owner owner;
+  char *image; /* NULL: none is opened */
+  char place[300];
+  struct address addresses[MAX_ADDRESSES];
+  unsigned n_addresses;
+  int connect_timeout_ms, request_timeout_ms;
+  struct frame_arena *arena;
+
+  enum connection_state state;
+  int fd;           /* -1 while DISCONNECTED */
+  struct stat id;   /* of the socket: st_dev and st_ino are nobody else's */
+  unsigned address; /* the one that is tried */
+  int64_t deadline; /* of the handshake; -1 when READY */
+  uint64_t next_id;
+  struct connection_limits limits;
+
+  /* out[out_start..out_end) is unsent */
+  uint8_t *out;
+  size_t out_start, out_end, out_cap;
+  bool out_broken; /* the peer reads no more, but may have said why */
+
+  /* in[in_start..in_end) is not looked at yet */
+  uint8_t *in;
+  size_t in_start, in_end;
+  bool wants_fds;       /* a message with descriptors was asked for */
+  struct rights rights; /* came with bytes that were not looked at yet */
+  unsigned n_notices;   /* taken in since connection_input() began */
+  bool has_more;        /* it stopped there */
+  int64_t heard_at;
+  uint32_t payload_left; /* of the frame before */
+  uint8_t *payload;      /* where it goes; NULL: nowhere */
+};
+
+/* ---- States -------------------------------------------------------------- */
+
+const char *connection_state_name(enum connection_state state) {
+  static const char *const names[] = {"disconnected", "connecting", "hello",
+                                      "opening", "ready"};
+  return names[state];
+}
+
+static void connection_move(struct connection *c, enum connection_state to) {
+  static const bool allowed[5][5] = {
+      [CONNECTION_DISCONNECTED] = {[CONNECTION_CONNECTING] = true},
+      [CONNECTION_CONNECTING] =
+          {[CONNECTION_HELLO] = true, [CONNECTION_DISCONNECTED] = true},
+      [CONNECTION_HELLO] = {[CONNECTION_OPENING] = true,
+                            [CONNECTION_READY] = true,
+                            [CONNECTION_DISCONNECTED] = true},
+      [CONNECTION_OPENING] =
+          {[CONNECTION_READY] = true, [CONNECTION_DISCONNECTED] = true},
+      [CONNECTION_READY] = {[CONNECTION_DISCONNECTED] = true},
+  };
+  assert(allowed[c->state][to]);
+  c->state = to;
+  c->owner.changed(c->owner.arg);
+}
+
+void connection_want_fds(struct connection *c, bool want) {
+  c->wants_fds = want;
+  rights_allow(c->fd, want);
+}
+
+bool connection_has_room_for_fds(const struct connection *c, unsigned n) {
+  int copies[RIGHTS_MAX];
+  unsigned i = 0;
+  assert(n <= RIGHTS_MAX);
+  while (i < n && (copies[i] = fcntl(c->fd, F_DUPFD_CLOEXEC, 3)) >= 0)
+    i++;
+  bool has_room = i == n;
+  while (i > 0)
+    close(copies[--i]);
+  return has_room;
+}
+
+enum connection_fds connection_take_fds(struct connection *c, int *fds,
+                                        unsigned n) {
+  if (c->rights.cut) {
+    rights_close(&c->rights);
+    return CONNECTION_FDS_LOST;
+  }
+  if (c->rights.n != n || !rights_are_memory(&c->rights))
+    return CONNECTION_FDS_WRONG; /* they are closed with the connection */
+  memcpy(fds, c->rights.fds, n * sizeof *fds);
+  c->rights.n = 0;
+  return CONNECTION_FDS_HERE;
+}
+
+static void connection_lose(struct connection *c, enum connection_loss loss,
+                            const struct cachet_error *why) {
+  int fd = c->fd;
+  rights_close(&c->rights);
+  c->wants_fds = false;
+  c->fd = -1;
+  c->deadline = -1;
+  c->out_start = c->out_end = 0;
+  c->out_broken = false;
+  c->in_start = c->in_end = 0;
+  c->has_more = false;
+  c->payload_left = 0;
+  c->payload = NULL;
+  /* Who watches the descriptor hears of it while it still is one: its number
+   * may be the next connection's. */
+  connection_move(c, CONNECTION_DISCONNECTED);
+  if (fd >= 0)
+    rights_close_socket(fd);
+  c->owner.lost(c->owner.arg, loss, why);
+}
+
+static void connection_fail(struct connection *c, const char *act,
+                            int sys_errno) {
+  struct cachet_error why;
+  error_set(&why,
+            sys_errno == EACCES || sys_errno == EPERM ? CACHET_E_ACCESS
+                                                      : CACHET_E_CONN,
+            sys_errno, "daemon at %.150s: %s", c->place, act);
+  connection_lose(c, CONNECTION_LOST_RETRY, &why);
+}
+
+void connection_break(struct connection *c, enum connection_loss loss,
+                      enum cachet_status code, const char *what) {
+  struct cachet_error why;
+  if (c->state == CONNECTION_DISCONNECTED)
+    return; /* it was lost while somebody found a second reason */
+  error_set(&why, code, 0, "daemon at %.150s: %s", c->place, what);
+  connection_lose(c, loss, &why);
+}
+
+static void connection_violation(struct connection *c, const char *what) {
+  connection_break(c, CONNECTION_LOST_BROKEN, CACHET_E_PROTO, what);
+}
+
+/* ---- Output -------------------------------------------------------------- */
+
+/* Input comes to the end of the stream next, or first to the error that tells
+ * why.  If it comes to neither the connection is of no use all the same. */
+static void connection_out_broke(struct connection *c) {
+  c->out_broken = true;
+  c->deadline =
+      clock_earlier(c->deadline, clock_deadline(c->request_timeout_ms));
+}
+
+static void connection_flush(struct connection *c) {
+  while (c->out_start < c->out_end && !c->out_broken) {
+    ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start,
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n >= 0)
+      c->out_start += (size_t)n;
+    else if (errno == EAGAIN || errno == ENOBUFS)
+      break;
+    else if (errno != EINTR)
+      connection_out_broke(c);
+  }
+  if (c->out_start == c->out_end || c->out_broken)
+    c->out_start = c->out_end = 0;
+}
+
+static bool out_reserve(struct connection *c, size_t len) {
+  if (c->out_start) {
+    memmove(c->out, c->out + c->out_start, c->out_end - c->out_start);
+    c->out_end -= c->out_start;
+    c->out_start = 0;
+  }
+  if (c->out_end + len <= c->out_cap)
+    return true;
+  size_t cap = (c->out_end + len) * 2;
+  uint8_t *out = realloc(c->out, cap);
+  if (!out)
+    return false;
+  c->out = out;
+  c->out_cap = cap;
+  return true;
+}
+
+static void connection_put(struct connection *c, const wire_message *msg) {
+  size_t len = frame_packed_len(msg);
+  if (!out_reserve(c, len)) {
+    connection_break(c, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
+                     "no memory to send");
+    return;
+  }
+  frame_pack(msg, 0, c->out + c->out_end);
+  c->out_end += len;
+  connection_flush(c);
+  c->owner.changed(c->owner.arg);
+}
+
+void connection_send(struct connection *c, const wire_message *msg) {
+  assert(c->state == CONNECTION_READY);
+  connection_put(c, msg);
+}
+
+bool connection_is_full(const struct connection *c) {
+  return c->out_end - c->out_start > OUT_FULL_LEN;
+}
+
+/* ---- Connecting ---------------------------------------------------------- */
+
+static void connection_hello(struct connection *c) {
+  Cachet__Wire__Hello hello = CACHET__WIRE__HELLO__INIT;
+  hello.version_min = hello.version_max = PROTO_VERSION;
+  char agent[] = "libcachet-client/1.0";
+  hello.agent = agent;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = HELLO_ID;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;
+  msg.hello = &hello;
+  connection_move(c, CONNECTION_HELLO);
+  connection_put(c, &msg);
+}
+
+static void connection_open_image(struct connection *c) {
+  Cachet__Wire__Open open = CACHET__WIRE__OPEN__INIT;
+  open.image = c->image;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = OPEN_ID;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPEN;
+  msg.open = &open;
+  connection_move(c, CONNECTION_OPENING);
+  connection_put(c, &msg);
+}
+
+/* A daemon that went away without a word is noticed as late as an answer that
+ * does not come. */
+static void set_tcp_options(const struct connection *c, int fd) {
+  int on = 1;
+  unsigned timeout_ms = (unsigned)c->request_timeout_ms;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  if (c->request_timeout_ms <= 0)
+    return;
+  /* Half of the time-out until the first probe, two more in the other half. */
+  int half_s = c->request_timeout_ms / 2000, most_s = 32767, n = 2;
+  int idle_s = half_s < 1 ? 1 : half_s < most_s ? half_s : most_s;
+  int interval_s = idle_s > n ? idle_s / n : 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof n);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
+
+/* Starts to connect to one address: 0, EINPROGRESS or another errno. */
+static int address_connect(struct connection *c, const struct address *a) {
+  int family = a->at.ss_family;
+  int fd = fd_above_std(
+      socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd < 0 || fstat(fd, &c->id) < 0)
+    return errno;
+  if (family == AF_UNIX)
+    rights_allow(fd, false);
+  else
+    set_tcp_options(c, fd);
+  int r = connect(fd, (const struct sockaddr *)&a->at, a->len) ? errno : 0;
+  if (r == 0 || r == EINPROGRESS)
+    c->fd = fd;
+  else
+    close(fd);
+  return r;
+}
+
+/* Tries address by address, from the present one on. */
+static void connection_try(struct connection *c, int last_errno) {
+  for (; c->address < c->n_addresses; c->address++) {
+    last_errno = address_connect(c, &c->addresses[c->address]);
+    if (last_errno == 0) {
+      connection_hello(c);
+      return;
+    }
+    if (last_errno == EINPROGRESS) {
+      c->owner.changed(c->owner.arg);
+      return;
+    }
+  }
+  connection_fail(c, "connect", last_errno);
+}
+
+static void connection_finish_connect(struct connection *c) {
+  struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+  if (poll(&p, 1, 0) <= 0)
+    return;
+  int e = 0;
+  socklen_t len = sizeof e;
+  if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
+    e = errno;
+  if (e == 0) {
+    connection_hello(c);
+    return;
+  }
+  int fd = c->fd;
+  c->fd = -1;
+  c->owner.changed(c->owner.arg);
+  close(fd);
+  c->address++;
+  connection_try(c, e);
+}
+
+void connection_start(struct connection *c) {
+  c->heard_at = clock_now_ms();
+  c->deadline = clock_deadline(c->connect_timeout_ms);
+  c->next_id = FIRST_ID;
+  c->address = 0;
+  connection_move(c, CONNECTION_CONNECTING);
+  connection_try(c, EADDRNOTAVAIL);
+}
+
+/* ---- Handshake ----------------------------------------------------------- */
+
+void connection_read_error(const Cachet__Wire__Error *in,
+                           struct cachet_error *out) {
+  enum cachet_status code = CACHET_E_PROTO;
+  if (in->status < 0 && in->status >= CACHET_E_UNSUPPORTED)
+    code = (enum cachet_status)in->status;
+  error_set(out, code, 0, "%.240s",
+            in->message[0] ? in->message : cachet_strerror(code));
+  for (char *p = out->message; *p; p++)
+    if ((unsigned char)*p < ' ' || *p == 0x7f)
+      *p = '?'; /* it may end up on a terminal */
+  out->sys_errno = in->sys_errno < 4096 ? (int)in->sys_errno : 0;
+}
+
+bool connection_read_image(const Cachet__Wire__ImageInfo *in,
+                           struct connection_image *out) {
+  if (!in || in->epoch == 0 || in->size > INT64_MAX)
+    return false;
+  if (in->page_size & (in->page_size - 1) ||
+      in->page_size < 1u << PAGE_SHIFT_MIN ||
+      in->page_size > 1u << PAGE_SHIFT_MAX)
+    return false;
+  *out = (struct connection_image){
+      .id = in->image,
+      .size = in->size,
+      .page_shift = (unsigned)__builtin_ctz(in->page_size),
+      .epoch = in->epoch,
+  };
+  return true;
+}
+
+static void connection_error(struct connection *c,
+                             const Cachet__Wire__Error *in,
+                             enum connection_loss loss) {
+  struct cachet_error why;
+  connection_read_error(in, &why);
+  if (why.code == CACHET_E_PROTO)
+    loss = c->state == CONNECTION_HELLO ? CONNECTION_LOST_FINAL
+                                        : CONNECTION_LOST_BROKEN;
+  connection_lose(c, loss, &why);
+}
+
+static void connection_welcome(struct connection *c,
+                               const Cachet__Wire__Welcome *w) {
+  if (w->version != PROTO_VERSION) {
+    connection_break(c, CONNECTION_LOST_FINAL, CACHET_E_PROTO,
+                     "it speaks another version of the protocol");
+    return;
+  }
+  /* 4 KiB hold a request of FETCH_MAX_PAGES ranges. */
+  if (w->max_message < 4096 || w->max_ranges < 1 || w->max_requests < 1 ||
+      w->max_read < 1u << PAGE_SHIFT_MIN) {
+    connection_violation(c, "its limits leave no room for a request");
+    return;
+  }
+  c->limits.max_ranges = w->max_ranges;
+  c->limits.max_read = w->max_read;
+  c->limits.max_requests =
+      w->max_requests < MAX_REQUESTS ? w->max_requests : MAX_REQUESTS;
+  c->limits.share = w->share;
+  if (c->image) {
+    connection_open_image(c);
+    return;
+  }
+  c->deadline = -1;
+  connection_move(c, CONNECTION_READY);
+  c->owner.ready(c->owner.arg, NULL);
+}
+
+static void connection_opened(struct connection *c,
+                              const Cachet__Wire__Opened *o) {
+  struct connection_image image;
+  if (!connection_read_image(o->info, &image) ||
+      1ull << image.page_shift > c->limits.max_read) {
+    connection_violation(c, "what it says of the image cannot be");
+    return;
+  }
+  c->deadline = -1;
+  connection_move(c, CONNECTION_READY);
+  c->owner.ready(c->owner.arg, &image);
+}
+
+static void connection_handshake(struct connection *c,
+                                 const wire_message *msg) {
+  bool hello = c->state == CONNECTION_HELLO;
+  uint64_t id = hello ? HELLO_ID : OPEN_ID;
+  switch (msg->body_case) {
+  case CACHET__WIRE__MESSAGE__BODY_WELCOME:
+    if (hello && msg->id == id) {
+      connection_welcome(c, msg->welcome);
+      return;
+    }
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_OPENED:
+    if (!hello && msg->id == id) {
+      connection_opened(c, msg->opened);
+      return;
+    }
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ERROR:
+    if (msg->id == id || msg->id == 0) {
+      connection_error(c, msg->error,
+                       !hello && msg->id ? CONNECTION_LOST_REFUSED
+                                         : CONNECTION_LOST_RETRY);
+      return;
+    }
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_INVALIDATED:
+  case CACHET__WIRE__MESSAGE__BODY_CHANGED:
+    if (!hello && msg->id == 0)
+      return; /* what Opened says is newer, or our cache is still empty */
+    break;
+  default:
+    break;
+  }
+  connection_violation(c, "an answer that nothing had asked for");
+}
+
+/* ---- Input --------------------------------------------------------------- */
+
+static void connection_message(struct connection *c, const wire_message *msg,
+                               uint32_t payload_len) {
+  bool data = msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA;
+  c->n_notices += !msg->id;
+  if (payload_len && !data)
+    connection_violation(c, "a payload where none belongs");
+  else if (c->state != CONNECTION_READY)
+    connection_handshake(c, msg);
+  else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR && !msg->id)
+    connection_error(c, msg->error, CONNECTION_LOST_RETRY);
+  else
+    c->owner.message(c->owner.arg, msg, payload_len, &c->payload);
+  if (c->state == CONNECTION_READY && data) {
+    c->payload_left = payload_len;
+    if (!payload_len)
+      c->owner.payload(c->owner.arg);
+  }
+}
+
+/* `n` bytes of payload came, and are where they belong. */
+static void connection_advance(struct connection *c, size_t n) {
+  if (c->payload)
+    c->payload += n;
+  c->payload_left -= (uint32_t)n;
+  if (!c->payload_left)
+    c->owner.payload(c->owner.arg);
+}
+
+/* Takes payload out of the buffer. */
+static void connection_take_payload(struct connection *c) {
+  size_t n = c->in_end - c->in_start;
+  if (n > c->payload_left)
+    n = c->payload_left;
+  if (c->payload)
+    memcpy(c->payload, c->in + c->in_start, n);
+  c->in_start += n;
+  connection_advance(c, n);
+}
+
+/* Takes one message out of the buffer; false: it is not there whole. */
+static bool connection_take_message(struct connection *c) {
+  static const struct frame_limits limits = {.max_message = FRAME_MAX_MESSAGE,
+                                             .max_payload = FRAME_MAX_PAYLOAD};
+  const uint8_t *at = c->in + c->in_start;
+  size_t have = c->in_end - c->in_start;
+  struct frame_header h;
+  enum frame_outcome outcome = frame_peek(at, have, &limits, &h);
+  if (outcome == FRAME_PARTIAL)
+    return false;
+  if (outcome != FRAME_OK) {
+    connection_violation(c, "a frame longer than the limit");
+    return false;
+  }
+  if (have - FRAME_HEADER_LEN < h.message_len)
+    return false;
+  wire_message *msg;
+  if (frame_unpack(c->arena, at + FRAME_HEADER_LEN, h.message_len, &msg) !=
+      FRAME_OK) {
+    connection_violation(c, "a message that is none");
+    return false;
+  }
+  c->in_start += FRAME_HEADER_LEN + h.message_len;
+  c->payload = NULL;
+  connection_message(c, msg, h.payload_len);
+  return true;
+}
+
+static void connection_parse(struct connection *c) {
+  while (c->state >= CONNECTION_HELLO && c->in_start < c->in_end &&
+         c->n_notices < MAX_NOTICES) {
+    if (c->payload_left)
+      connection_take_payload(c);
+    else if (!connection_take_message(c))
+      break;
+  }
+  if (c->in_start) {
+    memmove(c->in, c->in + c->in_start, c->in_end - c->in_start);
+    c->in_end -= c->in_start;
+    c->in_start = 0;
+  }
+}
+
+/* Like recv(2), and keeps descriptors that come along.  `*strange`: there were
+ * some that cannot be what was asked for. */
+static ssize_t receive_bytes(struct connection *c, void *buf, size_t len,
+                             bool *strange) {
+  struct rights came;
+  unsigned n_refused;
+  ssize_t n = rights_recv(c->fd, buf, len, &came, &n_refused);
+  *strange = n_refused > 0 || ((came.n > 0 || came.cut) && !c->wants_fds);
+  if (n < 0 || (!came.n && !came.cut))
+    return n;
+  rights_close(&c->rights); /* of bytes that did not ask for them */
+  c->rights = came;
+  return n;
+}
+
+/* Receives once, payload straight to its place.  Like recv(2); `*all` says that
+ * there was no more, or descriptors are next, which none but an Attach has
+ * coming. */
+static ssize_t connection_receive(struct connection *c, bool *all,
+                                  bool *strange) {
+  bool straight = c->payload_left && c->payload;
+  size_t len = straight ? c->payload_left : IN_LEN - c->in_end;
+  ssize_t n =
+      receive_bytes(c, straight ? c->payload : c->in + c->in_end, len, strange);
+  *all = n > 0 && (size_t)n < len;
+  if (n > 0 && straight)
+    connection_advance(c, (size_t)n);
+  else if (n > 0)
+    c->in_end += (size_t)n;
+  return n;
+}
+
+void connection_input(struct connection *c) {
+  bool all = false;
+  c->n_notices = 0;
+  c->has_more = false;
+  connection_parse(c); /* what the last call left */
+  while (c->state >= CONNECTION_HELLO) {
+    if (c->n_notices >= MAX_NOTICES) {
+      c->has_more = true;
+      return;
+    }
+    if (all)
+      return;
+    /* There is room: what is here is less than one message. */
+    bool strange;
+    ssize_t n = connection_receive(c, &all, &strange);
+    int e = errno;
+    if (strange) {
+      connection_violation(c, "descriptors that nothing had asked for");
+    } else if (n > 0) {
+      c->heard_at = clock_now_ms();
+      connection_parse(c);
+    } else if (n == 0)
+      connection_fail(c, "it closed the connection", 0);
+    else if (e == EAGAIN)
+      return;
+    else if (e != EINTR)
+      connection_fail(c, "receive", e);
+  }
+}
+
+bool connection_has_more(const struct connection *c) { return c->has_more; }
+
+int64_t connection_heard_at(const struct connection *c) { return c->heard_at; }
+
+void connection_progress(struct connection *c) {
+  if (c->state == CONNECTION_CONNECTING)
+    connection_finish_connect(c);
+  if (c->state >= CONNECTION_HELLO)
+    connection_flush(c);
+  connection_input(c);
+  if (!clock_has_passed(c->deadline))
+    return;
+  if (c->state == CONNECTION_CONNECTING)
+    connection_fail(c, "connect", ETIMEDOUT);
+  else
+    connection_break(c, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
+                     "it does not answer");
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+static enum cachet_status resolve_unix(struct connection *c,
+                                       const struct uri *u,
+                                       struct cachet_error *err) {
+  struct sockaddr_un *at = (struct sockaddr_un *)&c->addresses[0].at;
+  if (strlen(u->path) >= sizeof at->sun_path)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "socket \"%.80s...\": path longer than %zu bytes", u->path,
+                     sizeof at->sun_path - 1);
+  at->sun_family = AF_UNIX;
+  memcpy(at->sun_path, u->path, strlen(u->path) + 1);
+  c->addresses[0].len = sizeof *at;
+  c->n_addresses = 1;
+  return CACHET_OK;
+}
+
+static enum cachet_status resolve_tcp(struct connection *c, const struct uri *u,
+                                      struct cachet_error *err) {
+  char port[8];
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                           .ai_flags = AI_NUMERICSERV};
+  struct addrinfo *list = NULL;
+  snprintf(port, sizeof port, "%u", u->port);
+  int r = getaddrinfo(u->host, port, &hints, &list);
+  if (r != 0)
+    return error_set(err, r == EAI_MEMORY ? CACHET_E_NOMEM : CACHET_E_CONN, 0,
+                     "host \"%.100s\": %s", u->host, gai_strerror(r));
+  for (struct addrinfo *a = list; a && c->n_addresses < MAX_ADDRESSES;
+       a = a->ai_next) {
+    struct address *to = &c->addresses[c->n_addresses++];
+    memcpy(&to->at, a->ai_addr, a->ai_addrlen);
+    to->len = a->ai_addrlen;
+  }
+  freeaddrinfo(list);
+  return CACHET_OK;
+}
+
+enum cachet_status
+connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
+               int request_timeout_ms, const struct connection_owner *owner,
+               struct connection **out, struct cachet_error *err) {
+  struct connection *c = calloc(1, sizeof *c);
+  if (!c)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
+  c->fd = -1;
+  c->deadline = -1;
+  c->owner = *owner;
+  c->connect_timeout_ms = connect_timeout_ms;
+  c->request_timeout_ms = request_timeout_ms;
+  uri_print_place(u, c->place, sizeof c->place);
+  c->in = malloc(IN_LEN);
+  c->arena = frame_arena_new(FRAME_ARENA_LEN);
+  c->image = open_image ? strdup(u->image) : NULL;
+  enum cachet_status status = CACHET_OK;
+  if (!c->in || !c->arena || (open_image && !c->image))
+    status = error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
+  else if (u->kind == URI_UNIX)
+    status = resolve_unix(c, u, err);
+  else
+    status = resolve_tcp(c, u, err);
+  if (status != CACHET_OK)
+    connection_free(c);
+  else
+    *out = c;
+  return status;
+}
+
+static void connection_free_memory(struct connection *c) {
+  frame_arena_free(c->arena);
+  free(c->image);
+  free(c->out);
+  free(c->in);
+  free(c);
+}
+
+void connection_free(struct connection *c) {
+  if (!c)
+    return;
+  rights_close(&c->rights);
+  if (c->fd >= 0)
+    rights_close_socket(c->fd);
+  connection_free_memory(c);
+}
+
+void connection_abandon(struct connection *c) {
+  struct stat now;
+  if (c->fd >= 0 && fstat(c->fd, &now) == 0 && now.st_dev == c->id.st_dev &&
+      now.st_ino == c->id.st_ino)
+    close(c->fd);
+  connection_free_memory(c);
+}
+
+enum connection_state connection_state(const struct connection *c) {
+  return c->state;
+}
+
+const struct connection_limits *connection_limits(const struct connection *c) {
+  return &c->limits;
+}
+
+const char *connection_place(const struct connection *c) { return c->place; }
+
+int connection_fd(const struct connection *c) { return c->fd; }
+
+short connection_events(const struct connection *c) {
+  if (c->state == CONNECTION_CONNECTING)
+    return POLLOUT;
+  return c->out_start < c->out_end ? POLLIN | POLLOUT : POLLIN;
+}
+
+int64_t connection_deadline(const struct connection *c) { return c->deadline; }
+
+uint64_t connection_next_id(struct connection *c) { return c->next_id++; }

@@ -1,0 +1,255 @@
+/* What the files of the remote backend share: a pending request, a remote, and
+ * what they ask of each other.
+ *
+ * A *pending* is a request to the daemon with its answer.  It is either in
+ * `queue`, not sent (on this connection), or in `sent`, with an id:
+ *
+ *   queue --sent--> sent --answered--> done
+ *     ^               `--connection lost-- back to queue, or gone
+ *
+ *   R1  What is queued is sent in order, never more than the daemon takes.
+ *       While something is queued and there is no connection, there are
+ *       attempts to connect, at growing intervals.  A handle that hits in a
+ *       daemon's memory and asks for nothing makes some now and then.
+ *   R2  A pending request that nobody owns (dropped by its owner, or a
+ * prefetch) goes on while the connection lasts and is not sent again.  So ids
+ * are never forgotten while an answer may come. R3  Each piece of an answer has
+ * to be the next one of what was asked for; whatever else comes ends the
+ * connection, and what was sent fails. R4  The cache may be believed while the
+ * connection is READY and everything that has arrived on it was taken in: a
+ * notice may have been missed otherwise.  When it becomes READY everything
+ * cached is dropped, also what a handle that this one is a copy of had cached.
+ *   R5  Bytes are installed only if the image's generation is the one read
+ *       before they were asked for.  A Read that was sent for somebody else is
+ *       joined only if none of its pages was invalidated since.
+ *   R6  Where the daemon shares its memory (`shared_mirror`), pages are read
+ * there and only those that are not resident are asked for, in place: the pins
+ *       of who asks keep them.  Nothing is installed here, R4 and notices do
+ *       not matter: the memory itself says what is no longer so.  While the
+ *       daemon is asked to attach, nothing else is.  Where it refused, for want
+ *       of a share, it is asked again, more and more rarely.
+ *
+ * pending.c keeps the queue and the ids (R1, R2), read.c what a Read
+ * asks for and gets (R3, R5), notice.c the cache true (R4),
+ * attach.c the daemon's memory (R6); remote.c is what the rest of the
+ * library sees.
+ *
+ * The handle's thread only; the image cache is shared. */
+#ifndef CLIENT_REMOTE_INTERNAL_H
+#define CLIENT_REMOTE_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "client/remote/connection.h"
+#include "client/remote/remote.h"
+
+struct pending {
+  struct backend_job
+      job; /* of a Read; of a command only is_done and error matter */
+  bool is_sent;
+  uint64_t id;     /* on this connection; when sent */
+  int64_t sent_at; /* likewise */
+  TAILQ_ENTRY(pending) link;
+
+  /* a Read */
+  uint64_t epoch, generation; /* when it was sent */
+  uint64_t mark;              /* of the mirror, likewise */
+  struct {
+    uint64_t offset, len;
+  } ranges[FETCH_MAX_PAGES];
+  uint32_t n_ranges;
+  uint8_t place[FETCH_MAX_PAGES]; /* of each page in `bytes`, in pages */
+  uint32_t n_pages;
+  uint8_t *bytes; /* when sent: room for n_pages whole pages */
+  uint32_t at_range;
+  uint64_t at_offset; /* into that range */
+  uint64_t received;  /* bytes */
+  bool is_changed;    /* a piece was of another epoch */
+  bool is_partial; /* it failed, and what `place` names is here all the same */
+  bool in_place;
+
+  /* a command */
+  bool is_command;
+  wire_message *request; /* while its caller waits */
+  Cachet__Wire__Message__BodyCase expected;
+  int (*answer)(void *arg, const wire_message *msg);
+  void *answer_arg;
+};
+
+#define NO_PLACE UINT8_MAX
+
+TAILQ_HEAD(pending_list, pending);
+
+struct remote {
+  struct backend base;
+  struct uri uri;
+  struct options options;
+  struct connection *channel;
+  uint32_t image_id; /* while READY */
+  struct connection_image
+      heard; /* what this connection said of the image last */
+
+  struct pending_list queue, sent;
+  uint32_t n_sent, n_unowned;
+
+  uint64_t attach_id; /* of the Attach that is under way; 0: none is */
+  int64_t attach_at;  /* when it was sent */
+  int64_t again_at;   /* when it is asked again, after a refusal; 0: never */
+  int again_ms;       /* how long it was waited for that */
+  bool is_full;       /* the refusal was for want of room, for a moment */
+  uint64_t grow_id;   /* of the Grow that is under way; 0: none is */
+  int64_t grow_at;    /* no other before this, and so on, as for an Attach */
+  int grow_ms;
+  bool is_unshared; /* the daemon's memory cannot be mapped here */
+  bool is_opening;  /* wanted even while nothing is queued */
+  int retry_ms;     /* how long to wait after the next failure */
+  int64_t retry_at;
+  struct cachet_error story; /* of the last loss */
+  bool is_final;             /* it will never work again */
+
+  struct pending *incoming; /* whose payload is coming in */
+  bool incoming_last;
+};
+
+static inline struct remote *remote_of(const struct backend *b) {
+  return (struct remote *)(uintptr_t)b;
+}
+
+static inline bool remote_is_ready(const struct remote *r) {
+  return connection_state(r->channel) == CONNECTION_READY && !r->attach_id;
+}
+
+/* Whether the cache may be believed (R4). */
+static inline bool remote_is_trusted(const struct backend *b) {
+  const struct remote *r = remote_of(b);
+  return remote_is_ready(r) && !connection_has_more(r->channel);
+}
+
+/* The daemon broke the protocol (R3). */
+static inline void remote_violation(struct remote *r, const char *what) {
+  connection_break(r->channel, CONNECTION_LOST_BROKEN, CACHET_E_PROTO, what);
+}
+
+/* ---- pending.c ---------------------------------------------------------- */
+
+static inline bool pending_is_owned(const struct pending *x) {
+  return x->job.owner != NULL;
+}
+
+/* It is in no list (any more). */
+void pending_free(struct pending *x);
+
+/* Takes it out of the list that it is in, without an end. */
+void pending_unlink(struct remote *r, struct pending *x);
+
+/* Ends a pending request; the story, if it failed, is in its job. */
+void pending_end(struct remote *r, struct pending *x);
+void pending_fail(struct remote *r, struct pending *x,
+                  const struct cachet_error *why);
+
+/* Fails what is queued. */
+void pending_fail_all(struct remote *r, const struct cachet_error *why);
+
+/* What was sent goes back to the head of the queue, in order. */
+void pending_unsend_all(struct remote *r);
+
+/* Of what was sent; NULL: nothing has that id. */
+struct pending *pending_find(const struct remote *r, uint64_t id);
+
+/* Queues a new one, and sends it if it may be sent.  It may have ended when
+ * this returns. */
+void pending_queue(struct remote *r, struct pending *x);
+
+/* Connects if that is wanted and due; sends what may be sent. */
+void pending_pump(struct remote *r);
+
+/* The answer of a command, or an Error. */
+void pending_answered(struct remote *r, struct pending *x,
+                      const wire_message *msg);
+
+/* ---- read.c ------------------------------------------------------- */
+
+/* A Read of those pages that are not resident, not queued yet; all of them
+ * when the mirror cannot be believed.  NULL: no memory. */
+struct pending *remote_read_new(struct remote *r, struct mirror *m,
+                                uint64_t first, uint32_t count);
+
+/* A Read without an owner that is bringing `page` already, a prefetch mostly,
+ * and of whose pages none was invalidated since it was sent: what it brings may
+ * be older than that.  NULL: there is none. */
+struct pending *remote_read_underway(const struct remote *r,
+                                     const struct mirror *m, uint64_t page);
+
+/* Room for the answer, and what it has to fit; false: it ended instead. */
+bool remote_read_prepare(struct remote *r, struct pending *x);
+void remote_read_send(struct remote *r, struct pending *x);
+
+/* A piece of its answer is coming in: sets where its payload goes. */
+void remote_read_data(struct remote *r, struct pending *x,
+                      const Cachet__Wire__Data *d, uint32_t len,
+                      uint8_t **payload);
+
+/* That piece is here: payload() of struct connection_owner, of a struct remote.
+ */
+void remote_read_payload(void *arg);
+
+/* The daemon says that a page could not be read.  Those that came before it are
+ * good. */
+void remote_read_keep(struct remote *r, struct pending *x);
+
+/* The daemon is not at the epoch that was asked for.  If that is another than
+ * it spoke of last, our cache went astray. */
+void remote_read_refused(struct remote *r, const struct pending *x);
+
+/* ---- notice.c ----------------------------------------------------- */
+
+/* Heeds a message of id 0.  False: it is no notice. */
+bool remote_notice(struct remote *r, const wire_message *msg);
+
+/* Has the handle let go of the pin that is there for speed only. */
+void remote_unpin(struct remote *r);
+
+/* Drops the pages that overlap a range of the daemon's, cut at the end.  0 or a
+ * negative errno. */
+int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len);
+
+/* A notice could not be followed, by errno `-e`.  That leaves a cache that
+ * cannot be believed: ends the connection. */
+void remote_notice_failed(struct remote *r, int e);
+
+/* ---- attach.c ----------------------------------------------------- */
+
+/* On a connection that is new: asks for the mirror of the image's present
+ * epoch, if both sides are for it.  With no descriptors left here the handle
+ * reads by the socket. */
+void remote_attach_ready(struct remote *r);
+
+/* The same on a connection that has attached, whose mirror is retired. */
+void remote_attach_renew(struct remote *r);
+
+/* The same once more if the daemon had no share, and it is time to ask again;
+ * at a miss, which waits for the daemon anyway. */
+void remote_attach_again(struct remote *r);
+
+/* The image has a new epoch: it is time to. */
+void remote_attach_hurry(struct remote *r);
+
+/* The answer, which may be an Error. */
+void remote_attach_answer(struct remote *r, const wire_message *msg);
+
+/* grow() of struct backend_ops. */
+void remote_grow(struct backend *b, uint32_t page_slots,
+                 uint32_t range_capacity);
+void remote_grow_answer(struct remote *r, const wire_message *msg);
+
+/* There will be no answer. */
+void remote_grow_end(struct remote *r);
+
+/* ---- names.c ------------------------------------------------------ */
+
+/* Adds to the message what images there are, up to five, if the daemon says so
+ * by `deadline`: for an image that there is not. */
+void remote_name_images(const struct uri *u, const struct options *options,
+                        int64_t deadline, struct cachet_error *err);
+
+#endif

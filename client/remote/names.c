@@ -1,0 +1,58 @@
+/* What a daemon serves, for who asked it for an image that it does not. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/backend.h"
+#include "client/remote/internal.h"
+#include "client/remote/remote.h"
+
+/* A name is a courtesy: nobody waits long for one. */
+enum { MAX_NAMES = 5, MAX_TEXT_LEN = 64, MAX_WAIT_MS = 1000 };
+
+/* Appends text that the daemon may have made; what would spoil a terminal
+ * becomes a question mark. */
+static void append_text(char *text, size_t size, const char *more) {
+  char shown[MAX_TEXT_LEN + 1];
+  size_t n = 0, len = strlen(text);
+  for (; more[n] && n < MAX_TEXT_LEN; n++)
+    shown[n] = (unsigned char)more[n] < ' ' || more[n] == 0x7f ? '?' : more[n];
+  shown[n] = '\0';
+  snprintf(text + len, size - len, "%s", shown);
+}
+
+static int append_names(void *arg, const wire_message *msg) {
+  struct cachet_error *err = arg;
+  const Cachet__Wire__Images *images = msg->images;
+  size_t size = sizeof err->message;
+  append_text(err->message, size,
+              images->n_images ? "; it serves " : "; it serves nothing");
+  for (size_t i = 0; i < images->n_images && i < MAX_NAMES; i++) {
+    if (i > 0)
+      append_text(err->message, size, ", ");
+    append_text(err->message, size, images->images[i]->name);
+  }
+  if (images->n_images > MAX_NAMES) {
+    char rest[32];
+    snprintf(rest, sizeof rest, " and %zu more", images->n_images - MAX_NAMES);
+    append_text(err->message, size, rest);
+  }
+  return 0;
+}
+
+void remote_name_images(const struct uri *u, const struct options *options,
+                        int64_t deadline, struct cachet_error *err) {
+  Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_LIST;
+  msg.list = &list;
+  int left =
+      clock_left_ms(clock_earlier(deadline, clock_deadline(MAX_WAIT_MS)));
+  struct options hurried = *options;
+  hurried.connect_timeout_ms = hurried.request_timeout_ms = left;
+  struct backend *b;
+  if (remote_connect(u, &hurried, &b, NULL) != CACHET_OK)
+    return;
+  remote_command(b, &msg, CACHET__WIRE__MESSAGE__BODY_IMAGES, append_names, err,
+                 NULL);
+  b->ops->close(b);
+}

@@ -1,0 +1,268 @@
+/* Reads: which pages are asked for, whether the answer fits, and what becomes
+ * of its bytes.
+ *
+ * Kept here, see remote_impl.h: R3, that each piece is the next one of what was
+ * asked for; R5, that nobody gets bytes from before an invalidation that was
+ * over when he asked; of R6, that an attached handle asks for pages in place
+ * and installs nothing.
+ *
+ * A Read's pages lie in `bytes` in the order of its ranges; `place` says which
+ * is where, and NO_PLACE which are not there: they were resident when it was
+ * made, or are so in the daemon's memory. */
+#include "client/remote/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/error.h"
+#include "client/image_cache.h"
+
+/* ---- What is asked for --------------------------------------------------- */
+
+/* Adds a page to the pending request, joined to the range before it if it can
+ * be. False: that would be more than the daemon takes. */
+static bool read_add(struct remote *r, struct pending *x, uint64_t page) {
+  const struct mirror *m = x->job.mirror;
+  uint64_t offset = page << m->page_shift, len = mirror_page_len(m, page);
+  const struct connection_limits *limits = connection_limits(r->channel);
+  uint32_t n = x->n_ranges;
+  bool joins = n && x->ranges[n - 1].offset + x->ranges[n - 1].len == offset;
+  uint64_t total = ((uint64_t)x->n_pages + 1) << m->page_shift;
+  /* The first page goes in any case: a limit is at least a page. */
+  if (n && (total > limits->max_read || (!joins && n == limits->max_ranges)))
+    return false;
+  if (joins) {
+    x->ranges[n - 1].len += len;
+  } else {
+    x->ranges[n].offset = offset;
+    x->ranges[n].len = len;
+    x->n_ranges++;
+  }
+  x->place[page - x->job.first] = (uint8_t)x->n_pages++;
+  return true;
+}
+
+struct pending *remote_read_new(struct remote *r, struct mirror *m,
+                                uint64_t first, uint32_t count) {
+  struct pending *x = calloc(1, sizeof *x);
+  if (!x)
+    return NULL;
+  x->job.mirror = mirror_ref(m);
+  x->job.first = first;
+  memset(x->place, NO_PLACE, sizeof x->place);
+  const struct shared_mirror *a = r->base.shared_mirror;
+  bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
+  for (; x->job.count < count; x->job.count++) {
+    uint64_t page = first + x->job.count;
+    if (trusted && page_state_look(&m->words[page]) == PAGE_RESIDENT)
+      continue;
+    if (!read_add(r, x, page))
+      break;
+  }
+  return x;
+}
+
+/* Of all its pages: who joins it takes bytes of any of them. */
+static bool read_is_fresh(const struct pending *x) {
+  const struct backend_job *j = &x->job;
+  return !mirror_dropped_since(j->mirror, x->mark, j->first, j->count);
+}
+
+static bool read_brings(const struct pending *x, const struct mirror *m,
+                        uint64_t page) {
+  return x->job.mirror == m && page >= x->job.first &&
+         page - x->job.first < x->job.count &&
+         x->place[page - x->job.first] != NO_PLACE;
+}
+
+struct pending *remote_read_underway(const struct remote *r,
+                                     const struct mirror *m, uint64_t page) {
+  struct pending *x;
+  TAILQ_FOREACH(x, &r->sent, link)
+  if (!x->is_command && !pending_is_owned(x) && read_brings(x, m, page) &&
+      read_is_fresh(x))
+    return x;
+  return NULL;
+}
+
+/* ---- Sending ------------------------------------------------------------- */
+
+static void read_changed(struct remote *r, struct pending *x) {
+  error_set(&x->job.error, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
+            r->base.image_cache->name);
+  pending_end(r, x);
+}
+
+/* Whether a mirror is the one to read from, as far as is known here. */
+static bool is_current(const struct remote *r, const struct mirror *m) {
+  const struct shared_mirror *a = r->base.shared_mirror;
+  if (a)
+    return a->mirror == m && !mirror_is_retired(m);
+  return image_is_current(r->base.image_cache->image, m);
+}
+
+/* Makes room for the bytes of its pages, if there is none yet. */
+static bool read_has_room(struct pending *x) {
+  if (!x->bytes)
+    x->bytes = malloc((size_t)x->n_pages << x->job.mirror->page_shift);
+  return x->bytes != NULL;
+}
+
+static void read_no_memory(struct remote *r, struct pending *x) {
+  struct cachet_error why;
+  error_set(&why, CACHET_E_NOMEM, 0, "no memory for %u pages", x->n_pages);
+  pending_fail(r, x, &why);
+}
+
+bool remote_read_prepare(struct remote *r, struct pending *x) {
+  struct image *img = r->base.image_cache->image;
+  struct mirror *m = x->job.mirror;
+  const struct connection_limits *limits = connection_limits(r->channel);
+  /* Either way it has to be asked anew, and another connection may have
+   * other limits. */
+  if (!is_current(r, m) || x->n_ranges > limits->max_ranges ||
+      (uint64_t)x->n_pages << m->page_shift > limits->max_read) {
+    read_changed(r, x);
+    return false;
+  }
+  x->in_place = r->base.shared_mirror != NULL;
+  if (!x->in_place && !read_has_room(x)) {
+    read_no_memory(r, x);
+    return false;
+  }
+  x->generation = image_generation(img);
+  x->mark = mirror_mark(m);
+  x->epoch = m->epoch;
+  x->at_range = 0;
+  x->at_offset = x->received = 0;
+  x->is_changed = x->is_partial = false;
+  return true;
+}
+
+void remote_read_send(struct remote *r, struct pending *x) {
+  Cachet__Wire__Range ranges[FETCH_MAX_PAGES], *list[FETCH_MAX_PAGES];
+  for (uint32_t i = 0; i < x->n_ranges; i++) {
+    cachet__wire__range__init(&ranges[i]);
+    ranges[i].offset = x->ranges[i].offset;
+    ranges[i].length = x->ranges[i].len;
+    list[i] = &ranges[i];
+  }
+  Cachet__Wire__Read read = CACHET__WIRE__READ__INIT;
+  read.image = r->image_id;
+  read.epoch = x->epoch;
+  read.in_place = x->in_place;
+  read.n_ranges = x->n_ranges;
+  read.ranges = list;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = x->id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_READ;
+  msg.read = &read;
+  connection_send(r->channel, &msg);
+}
+
+/* ---- Answers ------------------------------------------------------------- */
+
+/* Notes that the pages of `len` bytes from where the answer has come to are
+ * resident.  False: they are not whole pages. */
+static bool piece_in_place(struct pending *x, uint64_t len, bool to_end) {
+  unsigned shift = x->job.mirror->page_shift;
+  uint64_t mask = (1ull << shift) - 1;
+  uint64_t first = x->received >> shift, n = (len + mask) >> shift;
+  if (x->received & mask || (len & mask && !to_end))
+    return false;
+  for (uint32_t i = 0; i < x->job.count; i++)
+    if (x->place[i] != NO_PLACE && x->place[i] - first < n)
+      x->place[i] = NO_PLACE;
+  return true;
+}
+
+/* Whether a piece is the next one of what was asked for, and where it goes.
+ * Sums cannot overflow: what is left of a range bounds the piece first. */
+static bool piece_place(struct pending *x, const Cachet__Wire__Data *d,
+                        uint64_t len, uint8_t **out) {
+  if (len == 0 || x->at_range >= x->n_ranges)
+    return false;
+  uint64_t range_len = x->ranges[x->at_range].len;
+  uint64_t left = range_len - x->at_offset;
+  if (d->range != x->at_range || len > left ||
+      d->offset != x->ranges[x->at_range].offset + x->at_offset)
+    return false;
+  bool fills = len == left && x->at_range + 1 == x->n_ranges;
+  if (d->last != fills)
+    return false;
+  if (d->resident && !piece_in_place(x, len, len == left))
+    return false;
+  *out = x->bytes ? x->bytes + x->received : NULL;
+  x->at_offset += len;
+  x->received += len;
+  if (len == left) {
+    x->at_range++;
+    x->at_offset = 0;
+  }
+  return true;
+}
+
+void remote_read_data(struct remote *r, struct pending *x,
+                      const Cachet__Wire__Data *d, uint32_t len,
+                      uint8_t **payload) {
+  bool fits = !x->is_command && (!d->resident || (x->in_place && !len));
+  if (fits && len && !read_has_room(x)) {
+    connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
+                     "no memory for an answer");
+    return;
+  }
+  if (!fits || !piece_place(x, d, d->resident ? d->resident : len, payload)) {
+    remote_violation(r, "a piece of an image that was not the next one");
+    return;
+  }
+  if (d->epoch != x->epoch)
+    x->is_changed = true;
+  r->incoming = x;
+  r->incoming_last = d->last;
+}
+
+/* Puts what came into the cache.  What cannot stay is with the job. */
+static void install_pages(struct remote *r, struct pending *x) {
+  struct mirror *m = x->job.mirror;
+  if (x->in_place)
+    return;
+  for (uint32_t i = 0; i < x->job.count; i++)
+    if (x->place[i] != NO_PLACE)
+      image_install(r->base.image_cache->image, m, x->job.first + i,
+                    x->bytes + ((size_t)x->place[i] << m->page_shift),
+                    x->generation);
+}
+
+void remote_read_keep(struct remote *r, struct pending *x) {
+  uint64_t n_here = x->received >> x->job.mirror->page_shift;
+  if (x->is_changed)
+    return;
+  for (uint32_t i = 0; i < x->job.count; i++)
+    if (x->place[i] != NO_PLACE && x->place[i] >= n_here)
+      x->place[i] = NO_PLACE;
+  x->is_partial = true;
+  install_pages(r, x);
+}
+
+void remote_read_refused(struct remote *r, const struct pending *x) {
+  /* Without memory for it the next answer says so again. */
+  if (!x->in_place && x->epoch != r->heard.epoch)
+    image_cache_replace_epoch(r->base.image_cache, x->epoch, r->heard.size,
+                              r->heard.epoch);
+}
+
+void remote_read_payload(void *arg) {
+  struct remote *r = arg;
+  struct pending *x = r->incoming;
+  r->incoming = NULL;
+  if (!x || !r->incoming_last)
+    return;
+  r->retry_ms = 0; /* it works */
+  if (x->is_changed) {
+    remote_read_refused(r, x);
+    read_changed(r, x);
+    return;
+  }
+  install_pages(r, x);
+  pending_end(r, x);
+}

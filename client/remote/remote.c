@@ -1,0 +1,495 @@
+/* The backend of a daemon's image: what the rest of the library asks of it, and
+ * what becomes of that when the connection comes and goes.
+ *
+ * Its invariants are in remote_impl.h.  Kept here: of R1, when there is an
+ * attempt to connect; of R2, that what is dropped is forgotten only with its
+ * answer; of R4, that everything cached is dropped when a connection is READY;
+ * of R6, that a mirror which is retired is asked for anew. */
+#include "client/remote/remote.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "client/error.h"
+#include "client/image_cache.h"
+#include "client/remote/connection.h"
+#include "client/remote/internal.h"
+
+enum {
+  RETRY_FIRST_MS = 10,
+  RETRY_LAST_MS = 200,
+  FULL_PATIENCE_MS = 80,
+  /* Two of the longest windows of a reader (handle.c), of nine Reads each where
+   * they are not aligned, and some whose answers were not taken in yet. */
+  MAX_PREFETCHES = 24,
+};
+
+/* ---- The connection ------------------------------------------------------ */
+
+static void on_message(void *arg, const wire_message *msg, uint32_t payload_len,
+                       uint8_t **payload) {
+  struct remote *r = arg;
+  struct pending *x = msg->id ? pending_find(r, msg->id) : NULL;
+  if (msg->id == 0 && remote_notice(r, msg))
+    return;
+  if (msg->id && msg->id == r->attach_id) {
+    remote_attach_answer(r, msg);
+    return;
+  }
+  if (msg->id && msg->id == r->grow_id) {
+    remote_grow_answer(r, msg);
+    return;
+  }
+  if (!x)
+    remote_violation(r, "an answer that nothing had asked for");
+  else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA)
+    remote_read_data(r, x, msg->data, payload_len, payload);
+  else
+    pending_answered(r, x, msg);
+}
+
+static void on_ready(void *arg, const struct connection_image *image) {
+  struct remote *r = arg;
+  if (!image)
+    return;
+  r->image_id = image->id;
+  r->heard = *image;
+  struct image_cache *s = r->base.image_cache;
+  remote_attach_ready(r);
+  if (!s)
+    return;
+  /* Notices were missed: whatever is cached may be stale.  (R4) */
+  int e = image_cache_set_epoch(s, 0, image->size, image->epoch);
+  if (e == 0)
+    e = remote_drop_range(r, 0, UINT64_MAX);
+  if (e < 0)
+    remote_notice_failed(r, e);
+}
+
+static void on_lost(void *arg, enum connection_loss loss,
+                    const struct cachet_error *why) {
+  struct remote *r = arg;
+  r->story = *why;
+  r->attach_id = 0;
+  if (r->grow_id)
+    remote_grow_end(r);
+  r->is_final = loss == CONNECTION_LOST_FINAL;
+  /* At once if the last connection was of use, then ever more slowly. */
+  r->retry_at = clock_now_ms() + r->retry_ms;
+  r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_FIRST_MS;
+  if (r->retry_ms > RETRY_LAST_MS)
+    r->retry_ms = RETRY_LAST_MS;
+  pending_unsend_all(r);
+  if (loss != CONNECTION_LOST_RETRY)
+    pending_fail_all(r, &r->story);
+}
+
+static void on_changed(void *arg) {
+  backend_changed(&((struct remote *)arg)->base);
+}
+
+/* ---- Operations ---------------------------------------------------------- */
+
+static void remote_drain(struct backend *b) {
+  struct remote *r = remote_of(b);
+  connection_input(r->channel);
+  if (!TAILQ_EMPTY(&r->queue))
+    pending_pump(r); /* there may be room, and nobody else to see it */
+}
+
+static void remote_progress(struct backend *b) {
+  struct remote *r = remote_of(b);
+  connection_progress(r->channel);
+  pending_pump(r);
+}
+
+/* Nothing is queued, so nobody else would connect: see R1. */
+static bool remote_keep_up(struct backend *b) {
+  struct remote *r = remote_of(b);
+  remote_progress(b);
+  if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
+      b->shared_mirror && !r->is_final && clock_now_ms() >= r->retry_at)
+    connection_start(r->channel);
+  return connection_state(r->channel) != CONNECTION_DISCONNECTED &&
+         !remote_is_ready(r);
+}
+
+static int remote_fd(const struct backend *b) {
+  return connection_fd(remote_of(b)->channel);
+}
+
+static short remote_events(const struct backend *b) {
+  return connection_events(remote_of(b)->channel);
+}
+
+static int remote_timeout_ms(const struct backend *b) {
+  const struct remote *r = remote_of(b);
+  if (connection_has_more(r->channel))
+    return 0;
+  if (connection_state(r->channel) != CONNECTION_DISCONNECTED)
+    return clock_left_ms(connection_deadline(r->channel));
+  bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
+  return wanted && !r->is_final ? clock_left_ms(r->retry_at) : -1;
+}
+
+static void remote_explain(const struct backend *b, struct cachet_error *out) {
+  const struct remote *r = remote_of(b);
+  const char *place = connection_place(r->channel);
+  if (connection_state(r->channel) >= CONNECTION_HELLO)
+    error_set(out, CACHET_E_TIMEOUT, 0, "daemon at %.150s: no answer in time",
+              place);
+  else if (r->story.code != CACHET_OK)
+    error_set(out, CACHET_E_CONN, 0, "%s", r->story.message);
+  else
+    error_set(out, CACHET_E_CONN, ETIMEDOUT, "daemon at %.150s: connect",
+              place);
+}
+
+static void owner_unknown(struct backend_job *j) { (void)j; }
+
+static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
+                                        uint64_t first, uint32_t count,
+                                        void (*done)(struct backend_job *),
+                                        void *owner) {
+  struct remote *r = remote_of(b);
+  const struct shared_mirror *a = b->shared_mirror;
+  if (a && a->mirror == m && mirror_is_retired(m) && remote_is_ready(r))
+    remote_attach_renew(r); /* the job ends, as CHANGED, when that is over */
+  else if (!a)
+    remote_attach_again(r);
+  struct pending *x =
+      r->n_unowned && count ? remote_read_underway(r, m, first) : NULL;
+  if (x) {
+    r->n_unowned--;
+    x->job.owner = owner;
+    x->job.done = done;
+    return &x->job;
+  }
+  x = remote_read_new(r, m, first, count);
+  if (!x)
+    return NULL;
+  x->job.owner = owner;
+  if (x->n_pages == 0 && count) {
+    x->job.is_done = true;
+    return &x->job;
+  }
+  /* What ends at once ends by is_done, not by a call. */
+  x->job.done = owner_unknown;
+  pending_queue(r, x);
+  x->job.done = done;
+  return &x->job;
+}
+
+static const uint8_t *remote_bytes(const struct backend_job *j, uint64_t page) {
+  const struct pending *x = (const struct pending *)j;
+  uint8_t place = x->place[page - j->first];
+  bool failed = j->error.code != CACHET_OK && !x->is_partial;
+  if (!j->is_done || failed || place == NO_PLACE)
+    return NULL;
+  return x->bytes + ((size_t)place << j->mirror->page_shift);
+}
+
+/* Whether nothing at all has come for as long as a request may take, with
+ * something asked for all that time. */
+static bool is_silent(const struct remote *r) {
+  const struct pending *x = TAILQ_FIRST(&r->sent); /* the oldest */
+  if (connection_state(r->channel) != CONNECTION_READY ||
+      r->options.request_timeout_ms < 0 || (!x && !r->attach_id))
+    return false;
+  int64_t since = connection_heard_at(r->channel);
+  int64_t asked_at = x ? x->sent_at : r->attach_at;
+  if (since < asked_at)
+    since = asked_at;
+  return clock_now_ms() - since >= r->options.request_timeout_ms;
+}
+
+static void remote_drop(struct backend *b, struct backend_job *j) {
+  struct remote *r = remote_of(b);
+  struct pending *x = (struct pending *)j;
+  if (j->is_done) {
+    pending_free(x);
+    return;
+  }
+  if (x->is_sent) {
+    j->owner = NULL; /* until its answer ends (R2) */
+    r->n_unowned++;
+  } else {
+    pending_unlink(r, x);
+    pending_free(x);
+  }
+  /* Who lost patience is gone.  A connection that is as good as dead goes with
+   * him: the next request gets a new one, not the same silence. */
+  if (is_silent(r))
+    connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
+                     "it does not answer");
+}
+
+/* One Read.  How many of the pages it takes on; 0: none can be asked for now.
+ */
+static uint32_t prefetch_chunk(struct remote *r, struct mirror *m,
+                               uint64_t first, uint32_t count) {
+  if (!remote_is_ready(r) || r->n_unowned >= MAX_PREFETCHES)
+    return 0;
+  struct pending *x = remote_read_new(r, m, first, count);
+  if (!x)
+    return 0;
+  uint32_t taken = x->job.count; /* as many as one Read may name */
+  if (x->n_pages == 0) {
+    pending_free(x);
+    return taken;
+  }
+  r->n_unowned++;
+  pending_queue(r, x);
+  return taken;
+}
+
+static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
+                                uint64_t first, uint32_t count) {
+  uint32_t done = 0, taken;
+  do {
+    uint32_t n =
+        count - done < FETCH_MAX_PAGES ? count - done : FETCH_MAX_PAGES;
+    taken = prefetch_chunk(remote_of(b), m, first + done, n);
+    done += taken;
+  } while (taken && done < count);
+  return done;
+}
+
+/* ---- Commands ------------------------------------------------------------ */
+
+bool remote_is(const struct backend *b) {
+  return b->ops->drain == remote_drain;
+}
+
+uint64_t remote_max_read(const struct backend *b) {
+  return connection_limits(remote_of(b)->channel)->max_read;
+}
+
+enum cachet_status remote_command(struct backend *b, wire_message *request,
+                                  Cachet__Wire__Message__BodyCase expected,
+                                  int (*answer)(void *arg,
+                                                const wire_message *msg),
+                                  void *arg, struct cachet_error *err) {
+  struct remote *r = remote_of(b);
+  struct pending *x = calloc(1, sizeof *x);
+  if (!x)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a request");
+  x->job.owner = r;
+  x->job.done = owner_unknown;
+  x->is_command = true;
+  x->request = request;
+  x->expected = expected;
+  x->answer = answer;
+  x->answer_arg = arg;
+  int64_t deadline = clock_deadline(r->options.request_timeout_ms);
+  pending_queue(r, x);
+  while (!x->job.is_done && backend_wait(b, deadline))
+    ;
+  struct cachet_error why = x->job.error;
+  if (!x->job.is_done)
+    remote_explain(b, &why);
+  x->answer = NULL; /* what these point to ends with this call */
+  x->request = NULL;
+  remote_drop(b, &x->job);
+  if (why.code != CACHET_OK && err)
+    *err = why;
+  return why.code;
+}
+
+static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
+                                            uint64_t count,
+                                            struct cachet_error *err) {
+  struct remote *r = remote_of(b);
+  unsigned shift = image_page_shift(b->image_cache->image);
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
+  range.offset = first << shift;
+  range.length = count << shift;
+  Cachet__Wire__Invalidate invalidate = CACHET__WIRE__INVALIDATE__INIT;
+  invalidate.range = &range;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATE;
+  msg.invalidate = &invalidate;
+  enum cachet_status status = remote_command(
+      b, &msg, CACHET__WIRE__MESSAGE__BODY_DONE, NULL, NULL, err);
+  if (status != CACHET_OK || b->shared_mirror)
+    return status;
+  /* Our own notice is here as well; but a copy of this handle may have
+   * installed since then what it asked for before. */
+  int e = remote_drop_range(r, range.offset, range.length);
+  if (e < 0)
+    return error_set(err, error_from_errno(-e), -e,
+                     "image \"%.100s\": invalidate", b->image_cache->name);
+  return CACHET_OK;
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+static const struct backend_ops remote_ops;
+
+static void remote_free(struct remote *r) {
+  connection_free(r->channel);
+  uri_fini(&r->uri);
+  free(r);
+}
+
+static void remote_close(struct backend *b) {
+  struct remote *r = remote_of(b);
+  struct pending *x;
+  if (b->image_cache && image_cache_is_forked(b->image_cache)) {
+    /* Mirrors and image cache are the parent's. */
+    connection_abandon(r->channel);
+    r->channel = NULL;
+  } else {
+    while ((x = TAILQ_FIRST(&r->sent)) || (x = TAILQ_FIRST(&r->queue))) {
+      pending_unlink(r, x);
+      pending_free(x);
+    }
+    shared_mirror_unref(b->shared_mirror);
+    if (b->image_cache)
+      image_cache_unref(b->image_cache);
+  }
+  remote_free(r);
+}
+
+/* Not connected yet.  `image_cache` stays the caller's. */
+static enum cachet_status remote_new(const struct uri *u,
+                                     const struct options *options,
+                                     bool open_image, struct remote **out,
+                                     struct cachet_error *err) {
+  struct remote *r = calloc(1, sizeof *r);
+  if (!r)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
+  r->base.ops = &remote_ops;
+  r->options = *options;
+  TAILQ_INIT(&r->queue);
+  TAILQ_INIT(&r->sent);
+  struct connection_owner owner = {.ready = on_ready,
+                                   .message = on_message,
+                                   .payload = remote_read_payload,
+                                   .lost = on_lost,
+                                   .changed = on_changed,
+                                   .arg = r};
+  enum cachet_status status = uri_copy(u, &r->uri);
+  if (status != CACHET_OK)
+    error_set(err, status, 0, "no memory for an address");
+  else
+    status =
+        connection_new(u, open_image, options->connect_timeout_ms,
+                       options->request_timeout_ms, &owner, &r->channel, err);
+  if (status != CACHET_OK) {
+    remote_free(r);
+    return status;
+  }
+  *out = r;
+  return CACHET_OK;
+}
+
+/* A cache that is full makes room within milliseconds.  A handle that is being
+ * opened waits a little for it, so that it shares memory from the start. */
+static bool remote_waits_for_room(const struct remote *r) {
+  return remote_is_ready(r) && r->again_at && r->is_full &&
+         r->again_ms <= FULL_PATIENCE_MS;
+}
+
+/* Waits until the connection is READY.  A daemon that is not there is an error
+ * at once; one whose backlog is full is waited for. */
+static enum cachet_status remote_wait_ready(struct remote *r,
+                                            struct cachet_error *err) {
+  int64_t deadline = clock_deadline(r->options.connect_timeout_ms);
+  r->is_opening = true;
+  pending_pump(r);
+  struct cachet_error why = {0};
+  while (why.code == CACHET_OK &&
+         (!remote_is_ready(r) || remote_waits_for_room(r))) {
+    int64_t until =
+        remote_is_ready(r) ? clock_earlier(deadline, r->again_at) : deadline;
+    if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
+        r->story.sys_errno != EAGAIN)
+      why = r->story;
+    else if (!backend_wait(&r->base, until) && until == deadline)
+      break;
+    remote_attach_again(r);
+  }
+  if (why.code == CACHET_OK && !remote_is_ready(r))
+    remote_explain(&r->base, &why);
+  r->is_opening = false;
+  if (why.code != CACHET_OK && err)
+    *err = why;
+  return why.code;
+}
+
+enum cachet_status remote_connect(const struct uri *u,
+                                  const struct options *options,
+                                  struct backend **out,
+                                  struct cachet_error *err) {
+  struct remote *r;
+  enum cachet_status status = remote_new(u, options, false, &r, err);
+  if (status == CACHET_OK && (status = remote_wait_ready(r, err)) != CACHET_OK)
+    remote_close(&r->base);
+  if (status == CACHET_OK)
+    *out = &r->base;
+  return status;
+}
+
+enum cachet_status remote_open(const struct uri *u,
+                               const struct options *options,
+                               struct backend **out, struct cachet_error *err) {
+  struct remote *r;
+  int64_t deadline = clock_deadline(options->connect_timeout_ms);
+  enum cachet_status status = remote_new(u, options, true, &r, err);
+  if (status != CACHET_OK)
+    return status;
+  status = remote_wait_ready(r, err);
+  if (status == CACHET_OK) {
+    const struct connection_image *image = &r->heard;
+    status = image_cache_new_remote(u->image, image->size, image->page_shift,
+                                    image->epoch, options, &r->base.image_cache,
+                                    err);
+  }
+  if (status != CACHET_OK) {
+    remote_close(&r->base);
+    if (status == CACHET_E_NOIMAGE && err)
+      remote_name_images(u, options, deadline, err);
+    return status;
+  }
+  *out = &r->base;
+  return CACHET_OK;
+}
+
+static enum cachet_status remote_copy(struct backend *b, struct backend **out,
+                                      struct cachet_error *err) {
+  struct remote *r = remote_of(b), *copy;
+  enum cachet_status status =
+      remote_new(&r->uri, &r->options, true, &copy, err);
+  if (status != CACHET_OK)
+    return status;
+  copy->base.image_cache = image_cache_ref(b->image_cache);
+  status = remote_wait_ready(copy, err);
+  if (status != CACHET_OK) {
+    remote_close(&copy->base);
+    return status;
+  }
+  *out = &copy->base;
+  return CACHET_OK;
+}
+
+static const struct backend_ops remote_ops = {
+    .invalidate_waits = true,
+    .copy_waits = true,
+    .fetch = remote_fetch,
+    .bytes = remote_bytes,
+    .drop = remote_drop,
+    .drain = remote_drain,
+    .keep_up = remote_keep_up,
+    .is_trusted = remote_is_trusted,
+    .progress = remote_progress,
+    .fd = remote_fd,
+    .events = remote_events,
+    .timeout_ms = remote_timeout_ms,
+    .explain = remote_explain,
+    .prefetch = remote_prefetch,
+    .grow = remote_grow,
+    .invalidate = remote_invalidate,
+    .copy = remote_copy,
+    .close = remote_close,
+};

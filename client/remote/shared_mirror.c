@@ -1,0 +1,162 @@
+#include "client/remote/shared_mirror.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cache/barrier.h"
+#include "cache/page_cache.h"
+
+/* ---- The table of mappings ----------------------------------------------- */
+
+struct mapping {
+  dev_t dev;
+  ino_t ino; /* of the memfd of pages */
+  struct mirror *mirror;
+  struct mapping *next;
+};
+
+/* The only state of the library that is not a handle's.  A leaf. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct mapping *mappings; /* guarded by lock */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* A child that was forked while another thread held the lock finds it free,
+ * and the table whole. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+
+static void watch_forks(void) {
+  pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+/* Its last reference is gone: nobody can find it any more, or somebody just
+ * did and made another mapping beside it. */
+static void mapping_released(struct mirror *m) {
+  pthread_mutex_lock(&lock);
+  struct mapping **at = &mappings;
+  while ((*at)->mirror != m)
+    at = &(*at)->next;
+  struct mapping *gone = *at;
+  *at = gone->next;
+  pthread_mutex_unlock(&lock);
+  free(gone);
+  mirror_free(m);
+}
+
+static struct mirror *find_locked(const struct stat *st, uint64_t size,
+                                  unsigned page_shift, uint64_t epoch) {
+  for (struct mapping *p = mappings; p; p = p->next)
+    if (p->dev == st->st_dev && p->ino == st->st_ino &&
+        p->mirror->size == size && p->mirror->page_shift == page_shift &&
+        p->mirror->epoch == epoch && mirror_ref_live(p->mirror))
+      return p->mirror;
+  return NULL;
+}
+
+static int map_locked(struct mirror_fds *fds, const struct stat *st,
+                      uint64_t size, unsigned page_shift, uint64_t epoch,
+                      struct mirror **out) {
+  struct mapping *p = malloc(sizeof *p);
+  if (!p) {
+    mirror_fds_close(fds);
+    return -ENOMEM;
+  }
+  int r = mirror_borrow(fds, size, page_shift, epoch, &p->mirror);
+  if (r < 0) {
+    free(p);
+    return r;
+  }
+  p->mirror->released = mapping_released;
+  p->dev = st->st_dev;
+  p->ino = st->st_ino;
+  p->next = mappings;
+  mappings = p;
+  *out = p->mirror;
+  return 0;
+}
+
+/* A mapping of what the descriptors name, which are taken over. */
+static int mapping_get(struct mirror_fds *fds, uint64_t size,
+                       unsigned page_shift, uint64_t epoch,
+                       struct mirror **out) {
+  struct stat st;
+  int r = 0;
+  pthread_once(&once, watch_forks);
+  if (fstat(fds->pages, &st) < 0) {
+    r = -errno;
+    mirror_fds_close(fds);
+    return r;
+  }
+  pthread_mutex_lock(&lock);
+  *out = find_locked(&st, size, page_shift, epoch);
+  if (*out)
+    mirror_fds_close(fds);
+  else
+    r = map_locked(fds, &st, size, page_shift, epoch, out);
+  pthread_mutex_unlock(&lock);
+  return r;
+}
+
+/* ---- Attachments --------------------------------------------------------- */
+
+/* Pages: what any cache of a daemon that does not say it has room for. */
+enum { READ_AHEAD_UNKNOWN = 16 };
+
+static void shared_mirror_init(struct shared_mirror *a,
+                               const struct shared_mirror_offer *offer) {
+  a->n_refs = 1;
+  a->number = offer->table;
+  a->read_ahead = offer->read_ahead ? offer->read_ahead : READ_AHEAD_UNKNOWN;
+  a->table.slots = a->page->slots;
+  a->table.page_slots =
+      offer->page_slots ? offer->page_slots : PIN_MAX_PAGE_SLOTS;
+  a->table.range_capacity = offer->range_capacity;
+  a->table.mirror = a->mirror;
+  a->view = view_of(a->mirror, &a->table);
+  if (!barrier_register())
+    a->view.fence = true; /* the evictor's barrier does not reach us */
+}
+
+int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
+                      const struct shared_mirror_offer *offer,
+                      struct shared_mirror **out) {
+  struct mirror_fds mirror = {fds[SHARED_MIRROR_FD_PAGES],
+                              fds[SHARED_MIRROR_FD_WORDS],
+                              fds[SHARED_MIRROR_FD_TOUCHED]};
+  struct shared_mirror *a = calloc(1, sizeof *a);
+  bool fits = offer->range_capacity > 0 &&
+              offer->range_capacity <= PIN_MAX_COUNT &&
+              offer->page_slots <= PIN_MAX_PAGE_SLOTS;
+  int r = a && fits ? 0 : a ? -EPROTO : -ENOMEM;
+  if (r < 0) {
+    mirror_fds_close(&mirror);
+    close(fds[SHARED_MIRROR_FD_PINS]);
+    free(a);
+    return r;
+  }
+  r = shared_pins_map(fds[SHARED_MIRROR_FD_PINS], offer->range_capacity,
+                      &a->page);
+  if (r < 0)
+    mirror_fds_close(&mirror);
+  else if ((r = mapping_get(&mirror, offer->size, offer->page_shift,
+                            offer->epoch, &a->mirror)) < 0)
+    shared_pins_unmap(a->page);
+  if (r < 0) {
+    free(a);
+    return r;
+  }
+  shared_mirror_init(a, offer);
+  *out = a;
+  return 0;
+}
+
+void shared_mirror_unref(struct shared_mirror *a) {
+  if (!a || --a->n_refs > 0)
+    return;
+  shared_pins_unmap(a->page);
+  mirror_unref(a->mirror);
+  free(a);
+}

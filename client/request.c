@@ -1,0 +1,568 @@
+#include "client/request.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <string.h>
+#include <time.h>
+
+/* A chunk is what one job brings: enough to be worth a round trip, little
+ * enough that memory for it does not matter. */
+#define CHUNK_MAX_BYTES (4u << 20)
+
+static const struct backend_ops *ops_of(const struct cachet_request *r) {
+  return r->c->backend->ops;
+}
+
+/* The story of a failure stays with its request until somebody asks. */
+#define call_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
+
+static unsigned shift_of(const struct cachet_request *r) {
+  return r->epoch->mirror->page_shift;
+}
+
+/* ---- States -------------------------------------------------------------- */
+
+static struct call_list *list_of(struct cachet_request *r) {
+  switch (r->state) {
+  case REQUEST_READY:
+    return &r->c->ready;
+  case REQUEST_WAITING:
+    return &r->c->waiting;
+  case REQUEST_COMPLETE:
+    return &r->c->completed;
+  }
+  __builtin_unreachable();
+}
+
+static void call_move(struct cachet_request *r, enum request_state to) {
+  static const bool allowed[3][3] = {
+      [REQUEST_READY] = {[REQUEST_WAITING] = true, [REQUEST_COMPLETE] = true},
+      [REQUEST_WAITING] = {[REQUEST_READY] = true, [REQUEST_COMPLETE] = true},
+  };
+  assert(allowed[r->state][to]);
+  if (!r->blocking)
+    TAILQ_REMOVE(list_of(r), r, link);
+  r->state = to;
+  if (!r->blocking)
+    TAILQ_INSERT_TAIL(list_of(r), r, link);
+}
+
+static void call_job_done(struct backend_job *j) {
+  struct cachet_request *r = j->owner;
+  call_move(r, REQUEST_READY);
+  backend_changed(r->c->backend);
+}
+
+/* ---- Attempts ------------------------------------------------------------ */
+
+static void attempt_drop_job(struct cachet_request *r) {
+  if (r->job)
+    ops_of(r)->drop(r->c->backend, r->job);
+  r->job = NULL;
+  if (r->job_slot != NO_SLOT)
+    slot_release(r->epoch, r->job_slot);
+  r->job_slot = NO_SLOT;
+}
+
+/* A range slot of the attempt's epoch that is free now; NO_SLOT: none is. */
+static unsigned attempt_range_slot(struct cachet_request *r, uint64_t count) {
+  struct epoch *e = r->epoch;
+  unsigned i = (unsigned)__builtin_ctz(~e->held_ranges);
+  if (i >= PIN_N_RANGE_SLOTS || count > e->view.table->range_capacity)
+    return NO_SLOT;
+  e->held_ranges |= 1u << i;
+  return PIN_SLOT_RANGE + i;
+}
+
+static void attempt_unpin(struct cachet_request *r) {
+  if (r->slot != NO_SLOT)
+    slot_release(r->epoch, r->slot);
+  r->slot = NO_SLOT;
+}
+
+static void attempt_end(struct cachet_request *r) {
+  attempt_drop_job(r);
+  if (r->epoch) {
+    attempt_unpin(r);
+    epoch_unref(r->epoch);
+    r->epoch = NULL;
+  }
+  if (r->kind != REQUEST_READ)
+    free(r->copy);
+  r->copy = NULL;
+}
+
+/* Which bytes, in an image of `size` bytes.  Sums cannot overflow: `addr` is
+ * compared with the size first. */
+static enum cachet_status attempt_set_range(struct cachet_request *r,
+                                            uint64_t size) {
+  cachet *c = r->c;
+  size_t page_size = mirror_page_size(c->epoch->mirror);
+  uint64_t left = r->addr <= size ? size - r->addr : 0;
+  switch (r->kind) {
+  case REQUEST_LOAD:
+    r->start = r->addr & ~(uint64_t)(page_size - 1);
+    if (r->len > page_size)
+      return call_error(r, CACHET_E_INVAL, 0,
+                        "load of %llu bytes: more than a page",
+                        (unsigned long long)r->len);
+    if (!left || r->len > left ||
+        r->len > page_size - (size_t)(r->addr - r->start))
+      return call_error(r, CACHET_END, 0, "past the end");
+    r->total = size - r->start < page_size ? size - r->start : page_size;
+    return CACHET_OK;
+  case REQUEST_MAP:
+    r->start = r->addr;
+    if (!left)
+      return call_error(r, CACHET_END, 0, "past the end");
+    r->total = r->len < left ? r->len : left;
+    return CACHET_OK;
+  case REQUEST_READ:
+    r->start = r->addr;
+    if (r->addr > size || r->len > left)
+      return call_error(
+          r, CACHET_E_BOUNDS, 0,
+          "image \"%.100s\": %llu bytes at %llu reach past the end at %llu",
+          c->image_cache->name, (unsigned long long)r->len,
+          (unsigned long long)r->addr, (unsigned long long)size);
+    r->total = r->len;
+    return CACHET_OK;
+  }
+  __builtin_unreachable();
+}
+
+static enum cachet_status attempt_copy(struct cachet_request *r) {
+  r->copy = malloc(r->total);
+  if (!r->copy)
+    return call_error(r, CACHET_E_NOMEM, 0, "no memory for %llu bytes",
+                      (unsigned long long)r->total);
+  return CACHET_OK;
+}
+
+/* A table that is too small for the pages of a load or a map, now that it has
+ * to copy them, is to grow: to a power of two, so that it is asked for rarely.
+ */
+static void attempt_grow(struct cachet_request *r, uint64_t count) {
+  const struct pin_table *t = r->epoch->view.table;
+  uint32_t page_slots = t->page_slots, range_capacity = t->range_capacity;
+  if (!ops_of(r)->grow ||
+      r->epoch->shared_mirror != r->c->backend->shared_mirror)
+    return;
+  if (count == 1)
+    page_slots *= 2;
+  while (range_capacity < count && range_capacity < PIN_MAX_COUNT)
+    range_capacity *= 2;
+  if (page_slots > t->page_slots || range_capacity > t->range_capacity)
+    ops_of(r)->grow(r->c->backend, page_slots, range_capacity);
+}
+
+/* Pins the whole of a load or a map, before a look at any of its pages, if it
+ * fits a slot; else it is a copy from the start. */
+static enum cachet_status attempt_pin(struct cachet_request *r) {
+  struct epoch *e = r->epoch;
+  uint64_t first = r->start >> shift_of(r);
+  uint64_t last = (r->start + r->total - 1) >> shift_of(r);
+  if (first != last)
+    r->slot = attempt_range_slot(r, last - first + 1);
+  else if (slice_has_slot(e, r->place))
+    r->slot = PIN_SLOT_PAGE + (unsigned)r->place;
+  if (r->slot == NO_SLOT) {
+    attempt_grow(r, last - first + 1);
+    return attempt_copy(r);
+  }
+  view_pin(&e->view, r->slot, first, (uint32_t)(last - first + 1));
+  return CACHET_OK;
+}
+
+/* Which bytes of which epoch. */
+static enum cachet_status attempt_aim(struct cachet_request *r) {
+  cachet *c = r->c;
+  enum cachet_status status = handle_adopt_epoch(c, &r->error);
+  if (status != CACHET_OK)
+    return status;
+  if (r->only_epoch && *r->only_epoch != c->epoch->mirror->epoch)
+    return call_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
+                      c->image_cache->name);
+  return attempt_set_range(r, c->epoch->mirror->size);
+}
+
+/* The place that the slice will have. */
+static enum cachet_status attempt_reserve(struct cachet_request *r) {
+  if (r->kind == REQUEST_READ || r->place >= 0)
+    return CACHET_OK;
+  r->place = slice_reserve(r->c);
+  return r->place >= 0
+             ? CACHET_OK
+             : call_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
+}
+
+static enum cachet_status attempt_begin(struct cachet_request *r) {
+  cachet *c = r->c;
+  enum cachet_status status = attempt_aim(r);
+  if ((status == CACHET_END || status == CACHET_E_BOUNDS) && handle_refresh(c))
+    status = attempt_aim(r);
+  if (status == CACHET_E_CHANGED)
+    return status; /* no other epoch will do */
+  r->renews = handle_is_behind(c) && (r->renews || status != CACHET_OK);
+  if (status != CACHET_OK && (!r->renews || status == CACHET_E_INVAL))
+    return status;
+  /* What is wrong of the range goes before what is wrong of the handle. */
+  if (!r->renews && (status = attempt_reserve(r)) != CACHET_OK)
+    return status;
+  r->epoch = epoch_ref(c->epoch);
+  r->mark = mirror_mark(r->epoch->mirror);
+  r->pos = 0;
+  r->single_until = 0;
+  if (r->renews) {
+    r->error.code = CACHET_OK;
+    return CACHET_OK;
+  }
+  r->next_count = r->start >> shift_of(r);
+  if (r->kind == REQUEST_READ)
+    r->copy = r->buf;
+  else
+    status = attempt_pin(r);
+  if (status != CACHET_OK)
+    attempt_end(r);
+  return status;
+}
+
+enum cachet_status request_begin(struct cachet_request *r) {
+  r->state = REQUEST_READY;
+  r->slot = r->job_slot = NO_SLOT;
+  r->place = -1;
+  enum cachet_status status = attempt_begin(r);
+  if (status != CACHET_OK && r->place >= 0)
+    slice_unreserve(r->c, r->place);
+  return status;
+}
+
+/* ---- Ends ---------------------------------------------------------------- */
+
+static void call_complete(struct cachet_request *r) {
+  call_move(r, REQUEST_COMPLETE);
+  backend_changed(r->c->backend);
+}
+
+/* The story is in r->error. */
+static void call_end(struct cachet_request *r) {
+  attempt_end(r);
+  if (r->place >= 0)
+    slice_unreserve(r->c, r->place);
+  r->place = -1;
+  call_complete(r);
+}
+
+void request_fail(struct cachet_request *r, enum cachet_status code,
+                  const char *why) {
+  error_set(&r->error, code, 0, "image \"%.100s\": %s", r->c->image_cache->name,
+            why);
+  call_end(r);
+}
+
+static void call_succeed(struct cachet_request *r) {
+  attempt_drop_job(r);
+  r->error.code = CACHET_OK;
+  if (r->kind == REQUEST_READ) {
+    epoch_unref(r->epoch);
+  } else {
+    if (r->copy)
+      attempt_unpin(r);
+    r->slice.offset = r->start;
+    r->slice.length = (size_t)r->total;
+    slice_fill(r->c, r->place, r->epoch, r->slot, r->copy, &r->slice);
+  }
+  r->epoch = NULL; /* taken over, like slot, copy and place */
+  r->slot = NO_SLOT;
+  r->copy = NULL;
+  call_complete(r);
+}
+
+void request_expire(struct cachet_request *r, int64_t now) {
+  if (r->deadline < 0 || now < r->deadline || r->state == REQUEST_COMPLETE)
+    return;
+  ops_of(r)->explain(r->c->backend, &r->error);
+  call_end(r);
+}
+
+/* ---- Steps --------------------------------------------------------------- */
+
+/* From a pinned range to a copy of it: what was walked over is resident. */
+static enum cachet_status call_make_copy(struct cachet_request *r) {
+  enum cachet_status status = attempt_copy(r);
+  if (status == CACHET_OK)
+    memcpy(r->copy, view_page(&r->epoch->view, 0, r->start), r->pos);
+  return status;
+}
+
+/* Whether a look at the attempt's view proves anything. */
+static bool call_may_look(const struct cachet_request *r) {
+  return handle_is_trusted(r->c) && !epoch_is_given_up(r->epoch);
+}
+
+/* One page's bytes from the mirror, or from the job; NULL: not here. */
+static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
+                                bool may_look, bool *pinned) {
+  const struct view *v = &r->epoch->view;
+  *pinned = false;
+  if (may_look) {
+    if (r->slot != NO_SLOT && view_is_resident(v, page)) {
+      *pinned = true;
+      view_touch(v, page);
+      return view_page(v, shift_of(r), page);
+    }
+    if (r->slot == NO_SLOT && view_pin_page(v, PIN_SLOT_CURSOR, page))
+      return view_page(v, shift_of(r), page);
+  }
+  struct backend_job *j = r->job;
+  if (j && page >= j->first && page - j->first < j->count)
+    return ops_of(r)->bytes(j, page);
+  return NULL;
+}
+
+/* Walks on as far as bytes are there. */
+static enum cachet_status call_walk(struct cachet_request *r) {
+  enum cachet_status status = CACHET_OK;
+  uint64_t mask = mirror_page_size(r->epoch->mirror) - 1;
+  bool may_look = call_may_look(r);
+  handle_drop_cursor(r->c); /* its slot is used for copying */
+  while (r->pos < r->total) {
+    uint64_t at = r->start + r->pos, page = at >> shift_of(r);
+    bool pinned;
+    const uint8_t *bytes = call_page(r, page, may_look, &pinned);
+    if (!bytes)
+      break;
+    if (page >= r->next_count) {
+      handle_count_hit(r->c);
+      r->next_count = page + 1;
+    }
+    uint64_t n = mask + 1 - (at & mask);
+    if (n > r->total - r->pos)
+      n = r->total - r->pos;
+    if (!r->copy && !pinned && (status = call_make_copy(r)) != CACHET_OK)
+      break;
+    if (r->copy)
+      memcpy(r->copy + r->pos, bytes + (at & mask), n);
+    r->pos += n;
+  }
+  view_unpin(&r->epoch->view, PIN_SLOT_CURSOR);
+  return status;
+}
+
+/* Counts the pages of a chunk that is about to be asked for. */
+static void call_count(struct cachet_request *r, uint64_t first,
+                       uint64_t count) {
+  for (uint64_t page = first; page < first + count; page++) {
+    if (page < r->next_count)
+      continue;
+    if (call_may_look(r) && view_is_resident(&r->epoch->view, page))
+      handle_count_hit(r->c);
+    else
+      r->c->n_misses++;
+    r->next_count = page + 1;
+  }
+}
+
+/* How many of the pages from `page` on the handle may pin while it asks for
+ * them: up to the first that is STALE.  Such a page comes as bytes, and stays
+ * out of the cache until it is pinned by nobody. */
+static uint64_t call_pinnable(const struct view *v, uint64_t page,
+                              uint64_t count) {
+  uint64_t n = 0;
+  while (n < count && page_state_look(&v->words[page + n]) != PAGE_STALE)
+    n++;
+  return n;
+}
+
+/* Ends the pin of a load or a map that has come to a STALE page: it goes on as
+ * a copy. */
+static enum cachet_status call_unpin_stale(struct cachet_request *r,
+                                           uint64_t page) {
+  enum cachet_status status = CACHET_OK;
+  if (r->slot == NO_SLOT || call_pinnable(&r->epoch->view, page, 1))
+    return CACHET_OK;
+  if (!r->copy)
+    status = call_make_copy(r);
+  if (status == CACHET_OK)
+    attempt_unpin(r);
+  return status;
+}
+
+/* In a daemon's memory the first pages that a read waits for, as many as a slot
+ * holds, are pinned until they are copied: then they are there when the answer
+ * comes, so that each answer takes the read on.  The others mostly are.
+ * Returns how many to ask for.  (Elsewhere their bytes come with the answer,
+ * and a pin would keep a page that is invalidated meanwhile out of the cache.)
+ *
+ * Where maps and other reads hold the range slots, a blocking read has the
+ * cursor's slot for itself until it ends.  An asynchronous one goes without a
+ * pin: what was evicted again when its answer comes is asked for once more. */
+static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
+                                uint64_t count) {
+  struct epoch *e = r->epoch;
+  uint64_t n = e->view.table->range_capacity;
+  n = call_pinnable(&e->view, page, n < count ? n : count);
+  if (n == 0)
+    return count;
+  r->job_slot = attempt_range_slot(r, n);
+  if (r->job_slot == NO_SLOT && r->blocking) {
+    handle_drop_cursor(r->c);
+    r->job_slot = PIN_SLOT_CURSOR; /* H2 */
+    count = n = 1;
+  }
+  if (r->job_slot != NO_SLOT)
+    view_pin(&e->view, r->job_slot, page, (uint32_t)n);
+  return count;
+}
+
+/* Of how many pages, from `page` on, the next job is to be. */
+static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
+  uint64_t count = ((r->start + r->total - 1) >> shift_of(r)) - page + 1;
+  uint64_t most = CHUNK_MAX_BYTES >> shift_of(r);
+  if (most > FETCH_MAX_PAGES)
+    most = FETCH_MAX_PAGES;
+  if (page < r->single_until)
+    most = 1;
+  return count < most ? count : most;
+}
+
+/* Asks for the chunk that the walk has come to. */
+static enum cachet_status call_fetch(struct cachet_request *r) {
+  uint64_t page = (r->start + r->pos) >> shift_of(r);
+  uint64_t count = call_chunk(r, page);
+  enum cachet_status status;
+  if (r->blocking && r->c->in_callback)
+    return call_error(r, CACHET_E_INVAL, 0,
+                      "a call that would wait, in a callback");
+  attempt_drop_job(r);
+  if (r->renews)
+    page = count = 0;
+  else if ((status = call_unpin_stale(r, page)) != CACHET_OK)
+    return status;
+  if (r->slot == NO_SLOT && count > 0 && r->epoch->shared_mirror)
+    count = attempt_pin_job(r, page, count);
+  call_count(r, page, count);
+  r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
+                            (uint32_t)count, call_job_done, r);
+  if (!r->job)
+    return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
+  handle_read_ahead(r->c, r->epoch->mirror, page, count);
+  if (!r->job->is_done) /* patience is for each wait, however many chunks */
+    r->deadline = clock_deadline(r->c->options.request_timeout_ms);
+  return CACHET_OK;
+}
+
+/* Another thread's invalidation that is under way makes attempts vain until it
+ * is over: a little longer each time, some 20 ms in all. */
+static void give_way(unsigned n_attempts) {
+  struct timespec t = {.tv_nsec =
+                           n_attempts < 8 ? 20000L << n_attempts : 2000000L};
+  if (n_attempts > 1)
+    nanosleep(&t, NULL);
+}
+
+/* The image has another epoch, or is about to; or what was brought together is
+ * of two times.  In a mirror that is retired it always is: a new attempt there
+ * would end like this one. */
+static enum cachet_status call_restart(struct cachet_request *r) {
+  attempt_end(r);
+  r->renews = handle_is_behind(r->c);
+  if (++r->n_attempts == REQUEST_MAX_ATTEMPTS)
+    return call_error(r, CACHET_E_CHANGED, 0,
+                      "image \"%.100s\" changed %d times during a read",
+                      r->c->image_cache->name, REQUEST_MAX_ATTEMPTS);
+  give_way(r->n_attempts);
+  return attempt_begin(r);
+}
+
+/* Whether what the walk has brought together is not to be handed out.  Pins do
+ * not help against that: they keep the pages that were there, and those that
+ * were not come in later. */
+static bool call_is_stale(const struct cachet_request *r) {
+  /* No pin stands while another epoch is asked for: it would be counted. */
+  bool renews = handle_is_behind(r->c) && !r->renews;
+  if (r->pos < r->total)
+    return renews || !handle_is_present(r->c, r->epoch);
+  uint64_t last = (r->start + r->total - 1) >> shift_of(r);
+  return r->total &&
+         handle_is_torn(r->epoch, r->mark, r->start >> shift_of(r), last);
+}
+
+/* How the job went, for the page that the walk has come to.  The error of a job
+ * of several pages, or of one that was joined, may be another page's: then the
+ * good ones are taken, and those that are missing asked for one by one. */
+static enum cachet_status call_job_status(struct cachet_request *r) {
+  const struct backend_job *j = r->job;
+  if (!j || r->renews || !backend_job_failed_by_page(j))
+    return j ? j->error.code : CACHET_OK;
+  if (j->count == 1 && j->first == (r->start + r->pos) >> shift_of(r))
+    return j->error.code;
+  if (r->single_until < j->first + j->count)
+    r->single_until = j->first + j->count;
+  return CACHET_OK;
+}
+
+/* One move of the machine.  False: nothing more can be done now. */
+static bool call_advance(struct cachet_request *r, enum request_reach reach) {
+  enum cachet_status status = call_job_status(r);
+  if (status == CACHET_OK && r->renews)
+    status = r->job ? CACHET_E_CHANGED : CACHET_OK;
+  else if (status == CACHET_OK)
+    status = call_walk(r);
+  else if (status != CACHET_E_CHANGED)
+    r->error = r->job->error;
+  if (status == CACHET_E_CHANGED || (status == CACHET_OK && call_is_stale(r)))
+    status = call_restart(r);
+  else if (status == CACHET_OK && !r->renews && r->pos == r->total)
+    return call_succeed(r), false;
+  else if (status == CACHET_OK && reach == REQUEST_LOOK)
+    return false;
+  else if (status == CACHET_OK)
+    status = call_fetch(r);
+  if (status != CACHET_OK)
+    return call_end(r), false;
+  if (r->job && !r->job->is_done)
+    return call_move(r, REQUEST_WAITING), false;
+  return true;
+}
+
+void request_step(struct cachet_request *r, enum request_reach reach) {
+  assert(r->state == REQUEST_READY);
+  while (call_advance(r, reach))
+    ;
+}
+
+enum cachet_status request_run(struct cachet_request *r,
+                               const struct epoch *epoch, uint64_t skip) {
+  cachet *c = r->c;
+  uint64_t mark = r->mark;
+  r->blocking = true;
+  r->deadline = clock_deadline(c->options.request_timeout_ms);
+  enum cachet_status status = request_begin(r);
+  if (status == CACHET_OK) {
+    if (skip && r->epoch == epoch) {
+      r->pos = skip;
+      r->mark = mark;
+      r->next_count = (r->start + skip) >> shift_of(r);
+    }
+    request_step(r, REQUEST_FETCH);
+    while (r->state != REQUEST_COMPLETE) {
+      if (r->state == REQUEST_READY)
+        request_step(r, REQUEST_FETCH);
+      else if (!backend_wait(c->backend, r->deadline))
+        request_expire(r, clock_now_ms());
+    }
+    status = r->error.code;
+  }
+  if (status < 0)
+    c->error = r->error;
+  return status;
+}
+
+enum cachet_status request_renew_epoch(cachet *c) {
+  enum cachet_status status = handle_adopt_epoch(c, &c->error);
+  if (status != CACHET_OK || !handle_is_behind(c))
+    return status;
+  struct cachet_request r = {.c = c, .kind = REQUEST_READ, .renews = true};
+  return request_run(&r, NULL, 0);
+}
