@@ -6,9 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/conn.h"
 #include "daemon/log.h"
-#include "daemon/stray_fds.h"
+#include "daemon/net/connection.h"
+#include "daemon/net/stray_fds.h"
 #include "daemon/worker.h"
 #include "proto/frame.h"
 #include "proto/status.h"
@@ -56,7 +56,7 @@ static void set_tcp_options(int fd) {
 }
 
 /* Gives it to a worker, each in turn. */
-static void start(struct host *host, struct conn *c) {
+static void start(struct host *host, struct connection *c) {
   log_peer_event(LEVEL_DEBUG, "conn-accepted", LOG_NUMBER("conn", c->serial),
                  LOG_TEXT("listener", listener_text(c->listener)));
   if (!listener_is_local(c->listener))
@@ -80,8 +80,8 @@ void admit_socket(struct host *host, const struct listener *l, int fd) {
     return;
   }
   uint64_t n = atomic_load_explicit(&host->n_accepted, memory_order_relaxed);
-  struct conn *c =
-      conn_new(host->workers[n % host->n_workers], l, fd, n + 1, user);
+  struct connection *c =
+      connection_new(host->workers[n % host->n_workers], l, fd, n + 1, user);
   if (c) {
     start(host, c);
   } else {

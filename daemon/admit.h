@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "daemon/host.h"
-#include "daemon/listener.h"
+#include "daemon/net/listener.h"
 
 /* Whether a socket can be refused: its close may have to wait for a place.
  * Main thread. */

@@ -10,17 +10,17 @@
 #include <time.h>
 
 #include "cache/page_cache.h"
-#include "daemon/attach.h"
-#include "daemon/closer.h"
+#include "daemon/engine/looks.h"
+#include "daemon/engine/pool.h"
 #include "daemon/limits.h"
-#include "daemon/looks.h"
-#include "daemon/pool.h"
-#include "daemon/users.h"
+#include "daemon/net/closer.h"
+#include "daemon/net/users.h"
+#include "daemon/serve/attachment.h"
 
 struct worker;
 
 /* An image that is served. */
-struct hosted {
+struct served_image {
   struct host *host;
   unsigned index; /* in host.images, and its lane of the pool */
   char *name;
@@ -38,9 +38,9 @@ struct hosted {
 struct host {
   struct limits limits;
   bool share; /* local clients may attach to some image */
-  struct attach_census census;
+  struct attachment_census census;
   struct page_cache *cache;
-  struct hosted *images;
+  struct served_image *images;
   unsigned n_images;
   struct pool *pool; /* a lane for each image, and two more: see below */
   struct looks looks;

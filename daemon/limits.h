@@ -30,7 +30,7 @@ struct limits {
   uint64_t turn_len;         /* sent to one peer before others get a turn */
   uint64_t max_conn_fetch;   /* bytes being fetched for one connection, */
   uint64_t max_worker_fetch; /* and for all those of a worker; of each image
-                                one piece more: see request_fetch.h */
+                                one piece more: see fetch_quota.h */
   unsigned max_process_attachments;  /* of one process, */
   unsigned max_user_attachments;     /* of all those of one user, */
   unsigned max_attachments;          /* and of all: each takes descriptors */

@@ -12,11 +12,11 @@
 #include "base/std_fds.h"
 #include "cache/barrier.h"
 #include "cache/mirror.h"
-#include "daemon/config.h"
-#include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
+#include "daemon/net/listener.h"
 #include "daemon/opening.h"
+#include "daemon/options.h"
 #include "daemon/process.h"
 #include "daemon/server.h"
 #include "source/file.h"
@@ -74,7 +74,7 @@ static int fail_start(const char *story) {
   return EXIT_FAILED;
 }
 
-static void warn_of_format(const struct config_image *image,
+static void warn_of_format(const struct options_image *image,
                            const char *format) {
   log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
             LOG_TEXT("format", format),
@@ -84,8 +84,8 @@ static void warn_of_format(const struct config_image *image,
 
 /* Takes what was opened.  One that cannot be opened now is served once it can.
  * 0 or a negative errno: there is no memory. */
-static int take_image(const struct config_image *image, struct opening *opening,
-                      const struct timespec *deadline,
+static int take_image(const struct options_image *image,
+                      struct opening *opening, const struct timespec *deadline,
                       struct server_image *to) {
   const char *format = NULL;
   int r = opening_end(opening, deadline, &to->source, &format);
@@ -110,7 +110,7 @@ static int take_image(const struct config_image *image, struct opening *opening,
 }
 
 /* All at once, so that those that hang are waited for together. */
-static int open_images(const struct config *config, struct setup *setup) {
+static int open_images(const struct options *config, struct setup *setup) {
   struct opening *openings[CONFIG_MAX_IMAGES];
   struct timespec deadline;
   int r = 0;
@@ -124,7 +124,7 @@ static int open_images(const struct config *config, struct setup *setup) {
                     : -ENOMEM;
     if (r < 0)
       break;
-    to->share = config_shares(config, &config->images[i]);
+    to->share = options_shares(config, &config->images[i]);
     setup->n_images++;
     setup->n_missing += to->missing != 0;
   }
@@ -159,11 +159,11 @@ static int adopt_listeners(struct setup *setup) {
   return 0;
 }
 
-static int open_listeners(struct config *config, struct setup *setup) {
+static int open_listeners(struct options *config, struct setup *setup) {
   char story[512];
   if (config->n_listen == 0 && setup->n_listeners == 0) {
-    char err[CONFIG_ERROR_LEN];
-    if (config_default_address(&config->listen[0], err) < 0) {
+    char err[OPTIONS_ERROR_LEN];
+    if (options_default_address(&config->listen[0], err) < 0) {
       fprintf(stderr, "cachetd: %s\n", err);
       return EXIT_USAGE;
     }
@@ -215,7 +215,7 @@ static void catch_signals(struct server *s) {
 }
 
 /* One line that says where to find us, and systemd's notice. */
-static void announce_ready(const struct config *config,
+static void announce_ready(const struct options *config,
                            const struct setup *setup, unsigned n_workers) {
   char addresses[512];
   size_t len = 0;
@@ -263,7 +263,7 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   return 0;
 }
 
-static int serve(const struct config *config, struct setup *setup) {
+static int serve(const struct options *config, struct setup *setup) {
   char story[512];
   unsigned n_workers =
       config->n_workers ? config->n_workers : default_workers();
@@ -312,7 +312,7 @@ static int say(const char *text) {
   return EXIT_FAILED;
 }
 
-static int open_and_serve(struct config *config) {
+static int open_and_serve(struct options *config) {
   static struct setup setup; /* too large for a stack */
   warn_if_root();
   tell_of_machine();
@@ -331,7 +331,7 @@ static int open_and_serve(struct config *config) {
   return serve(config, &setup);
 }
 
-static int run(struct config *config) {
+static int run(struct options *config) {
   char story[128];
   log_set_level(config->log_level);
   process_init();
@@ -347,12 +347,12 @@ static int run(struct config *config) {
 }
 
 int main(int argc, char *argv[]) {
-  struct config config;
-  char err[CONFIG_ERROR_LEN];
+  struct options config;
+  char err[OPTIONS_ERROR_LEN];
   int status = EXIT_SUCCESS;
   if (std_fds_open() < 0)
     return EXIT_FAILED; /* there is nowhere to say so */
-  if (config_parse(&config, argc, argv, err) < 0) {
+  if (options_parse(&config, argc, argv, err) < 0) {
     fprintf(stderr, "cachetd: %s\nTry cachetd --help.\n", err);
     status = EXIT_USAGE;
   } else if (config.action == CONFIG_SHOW_VERSION) {
@@ -362,6 +362,6 @@ int main(int argc, char *argv[]) {
   } else {
     status = run(&config);
   }
-  config_fini(&config);
+  options_fini(&config);
   return status;
 }

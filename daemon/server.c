@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "cache/mirror.h"
 #include "daemon/admit.h"
-#include "daemon/fill_job.h"
+#include "daemon/engine/fill_dispatch.h"
 #include "daemon/host.h"
 #include "daemon/log.h"
 #include "daemon/worker.h"
@@ -59,7 +59,7 @@ struct server {
 
 /* On whatever thread saw it. */
 static void hosted_changed(void *arg, struct image *img) {
-  struct hosted *h = arg;
+  struct served_image *h = arg;
   struct mirror *m = image_mirror(img);
   log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
                  LOG_NUMBER("size", m->size));
@@ -133,9 +133,9 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
 static int server_add_image(struct server *s, const struct server_image *from,
                             unsigned page_shift) {
   struct host *host = &s->host;
-  struct hosted *h = &host->images[host->n_images];
+  struct served_image *h = &host->images[host->n_images];
   struct image_ops ops = {
-      .submit = fill_job_submit, .changed = hosted_changed, .arg = h};
+      .submit = fill_dispatch_submit, .changed = hosted_changed, .arg = h};
   h->host = host;
   h->index = host->n_images;
   h->share = from->share;

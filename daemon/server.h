@@ -17,7 +17,7 @@
 
 #include "cache/source.h"
 #include "daemon/limits.h"
-#include "daemon/listener.h"
+#include "daemon/net/listener.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -48,7 +48,8 @@ static uint64_t sum(const struct host *host, unsigned image,
   return total;
 }
 
-static void collect_image(const struct hosted *h, struct image_collection *c,
+static void collect_image(const struct served_image *h,
+                          struct image_collection *c,
                           uint64_t totals[N_STATS]) {
   Cachet__Wire__ImageStats *stats = &c->stats;
   cachet__wire__image_stats__init(stats);
@@ -95,7 +96,8 @@ static void collect_daemon(const struct host *host, struct collection *c,
       {"connections_accepted",
        atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
       {"connections_held", sum_held(host)},
-      {"attachments", attach_count((struct attach_census *)&host->census)},
+      {"attachments",
+       attachment_count((struct attachment_census *)&host->census)},
       {"pool_threads", pool_n_threads(host->pool)},
       {"images", host->n_images},
   };

@@ -7,13 +7,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "daemon/attach.h"
-#include "daemon/conn.h"
-#include "daemon/invalidate.h"
+#include "daemon/engine/busy_poll.h"
 #include "daemon/log.h"
-#include "daemon/request_fetch.h"
-#include "daemon/session.h"
-#include "daemon/spin.h"
+#include "daemon/net/connection.h"
+#include "daemon/serve/attachment.h"
+#include "daemon/serve/fetch_quota.h"
+#include "daemon/serve/invalidation.h"
+#include "daemon/serve/session.h"
 
 enum {
   /* Letters opened before connections get a turn. */
@@ -78,7 +78,7 @@ static void worker_on_wake(evutil_socket_t fd, short what, void *arg) {
   (void)n; /* nothing to read: woken for nothing, which does no harm */
   for (int i = 0; i < MAIL_BATCH && (mail = worker_take_mail(w)); i++)
     mail->run(w, mail);
-  request_fetch_admit(w);
+  fetch_quota_admit(w);
   if (worker_has_mail(w))
     worker_wake(w);
   if (w->quitting && w->n_waiting == 0)
@@ -89,14 +89,14 @@ static void worker_on_wake(evutil_socket_t fd, short what, void *arg) {
 
 static void changed_run(struct worker *w, struct mail *mail) {
   unsigned image = ((struct image_mail *)mail)->image; /* its first member */
-  struct lens *l = &w->lenses[image];
-  if (!lens_is_current(l))
-    lens_close(l); /* lest it keeps the retired mirror */
-  for (struct conn *c = w->conns, *next; c; c = next) {
+  struct image_reader *l = &w->readers[image];
+  if (!image_reader_is_current(l))
+    image_reader_close(l); /* lest it keeps the retired mirror */
+  for (struct connection *c = w->conns, *next; c; c = next) {
     next = c->next;
-    if (conn_may_send(c))
+    if (connection_may_send(c))
       session_push_notices(c);
-    conn_settle(c);
+    connection_settle(c);
   }
 }
 
@@ -108,16 +108,16 @@ void worker_check_drained(struct worker *w) {
   if (!w->stopping || w->conns || w->told_drained)
     return;
   w->told_drained = true;
-  begun_hand_over(&w->begun); /* while it takes some */
+  fill_dispatch_hand_over(&w->begun); /* while it takes some */
   w->drained(w->drained_arg);
 }
 
 static void stop_run(struct worker *w, struct mail *mail) {
   (void)mail;
   w->stopping = true;
-  for (struct conn *c = w->conns, *next; c; c = next) {
+  for (struct connection *c = w->conns, *next; c; c = next) {
     next = c->next;
-    conn_settle(c);
+    connection_settle(c);
   }
   worker_check_drained(w);
 }
@@ -125,7 +125,7 @@ static void stop_run(struct worker *w, struct mail *mail) {
 static void close_run(struct worker *w, struct mail *mail) {
   (void)mail;
   while (w->conns)
-    conn_drop(w->conns);
+    connection_drop(w->conns);
   notices_check(w); /* nobody is left who is owed one */
 }
 
@@ -158,22 +158,22 @@ static bool worker_look_around(struct worker *w) {
   uint64_t end = host_now_ns() + SPIN_US * UINT64_C(1000);
   do {
     event_base_loop(w->base, EVLOOP_NONBLOCK);
-    bool came = begun_try(&w->begun);
+    bool came = fill_dispatch_try(&w->begun);
     if (came || w->n_events != seen || event_base_got_break(w->base))
       return true;
     sched_yield(); /* who would send one may have no other processor */
-  } while (!begun_is_empty(&w->begun) || host_now_ns() < end);
+  } while (!fill_dispatch_is_empty(&w->begun) || host_now_ns() < end);
   return false;
 }
 
 static void worker_loop(struct worker *w) {
-  struct spin spin = {0};
+  struct busy_poll spin = {0};
   while (!event_base_got_break(w->base)) {
-    bool due = spin_is_due(&spin);
-    bool look = due || !begun_is_empty(&w->begun);
+    bool due = busy_poll_is_due(&spin);
+    bool look = due || !fill_dispatch_is_empty(&w->begun);
     bool found = look && worker_look_around(w);
     if (due)
-      spin_ended(&spin, found);
+      busy_poll_ended(&spin, found);
     if (!found)
       event_base_loop(w->base, EVLOOP_ONCE);
   }
@@ -183,7 +183,7 @@ static void *worker_thread(void *arg) {
   struct worker *w = arg;
   worker_loop(w);
   for (unsigned i = 0; i < w->host->n_images; i++)
-    lens_close(&w->lenses[i]);
+    image_reader_close(&w->readers[i]);
   return NULL;
 }
 
@@ -200,13 +200,13 @@ static struct event_base *make_base(void) {
 /* What it needs for each image.  False: out of memory. */
 static bool worker_init_images(struct worker *w) {
   struct host *host = w->host;
-  w->lenses = calloc(host->n_images, sizeof *w->lenses);
+  w->readers = calloc(host->n_images, sizeof *w->readers);
   w->changed = calloc(host->n_images, sizeof *w->changed);
   w->counters = calloc(host->n_images, sizeof *w->counters);
-  if (!w->lenses || !w->changed || !w->counters)
+  if (!w->readers || !w->changed || !w->counters)
     return false;
   for (unsigned i = 0; i < host->n_images; i++) {
-    w->lenses[i].hosted = &host->images[i];
+    w->readers[i].served = &host->images[i];
     w->changed[i].mail.run = changed_run;
     w->changed[i].image = i;
   }
@@ -228,7 +228,7 @@ static void worker_limit_held(struct worker *w, uint64_t max_held) {
 static bool worker_init(struct worker *w) {
   pthread_mutex_init(&w->mail_lock, NULL);
   w->mail_tail = &w->mail_head;
-  begun_init(&w->begun);
+  fill_dispatch_init(&w->begun);
   w->stop_mail.run = stop_run;
   w->close_mail.run = close_run;
   w->quit_mail.run = quit_run;
@@ -245,7 +245,7 @@ static bool worker_init(struct worker *w) {
   w->rx = malloc(w->rx_cap);
   w->arena = frame_arena_new(FRAME_ARENA_LEN);
   w->ranges = calloc(w->host->limits.max_ranges, sizeof *w->ranges);
-  return w->rx && w->arena && w->ranges && output_init(&w->out) == 0 &&
+  return w->rx && w->arena && w->ranges && send_batch_init(&w->out) == 0 &&
          worker_init_images(w);
 }
 
@@ -275,8 +275,8 @@ int worker_start(struct worker *w) {
 void worker_free(struct worker *w) {
   if (!w)
     return;
-  assert(!w->started && !w->conns && begun_is_empty(&w->begun));
-  attach_free_all(w);
+  assert(!w->started && !w->conns && fill_dispatch_is_empty(&w->begun));
+  attachment_free_all(w);
   if (w->base) {
     if (event_initialized(&w->wake))
       event_del(&w->wake);
@@ -284,11 +284,11 @@ void worker_free(struct worker *w) {
   }
   if (w->wake_fd >= 0)
     close(w->wake_fd);
-  output_fini(&w->out);
+  send_batch_fini(&w->out);
   frame_arena_free(w->arena);
   free(w->rx);
   free(w->ranges);
-  free(w->lenses);
+  free(w->readers);
   free(w->changed);
   free(w->counters);
   pthread_mutex_destroy(&w->mail_lock);

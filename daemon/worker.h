@@ -4,19 +4,18 @@
  * Everything in it belongs to its thread, but for the mailbox, through which
  * other threads reach it, and the counters, which they read.
  *
- *   W1  The output is empty and no lens holds a pin whenever the loop runs.
- *   W2  n_waiting counts the requests that another thread will post back; the
- *       worker does not end before they have come.
- *   W3  `fetching` is the sum over its connections, orphans included, of the
- *       bytes being fetched, and over its lenses as well.
- *   W4  `held` is the sum of what its connections hold of memory outside the
- *       cache: input that was not looked at, answers that were not taken,
+ *   W1  The output is empty and no image reader holds a pin whenever the loop
+ * runs. W2  n_waiting counts the requests that another thread will post back;
+ * the worker does not end before they have come. W3  `fetching` is the sum over
+ * its connections, orphans included, of the bytes being fetched, and over its
+ * readers as well. W4  `held` is the sum of what its connections hold of memory
+ * outside the cache: input that was not looked at, answers that were not taken,
  *       requests that wait (orphans included), and the images they opened.  It
  *       is never more than `max_held`: what would go over it is not kept, and a
  *       connection that cannot go on without is ended.
  *   W5  In the upper half of that the worker is crowded.  Then a connection
  *       takes in little at a time, and nothing at all is produced for one whose
- *       socket has no room for it: see conn_has_room(). */
+ *       socket has no room for it: see connection_has_room(). */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
@@ -29,15 +28,15 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
-#include "daemon/attach.h"
-#include "daemon/fill_job.h"
+#include "daemon/engine/fill_dispatch.h"
+#include "daemon/engine/image_reader.h"
 #include "daemon/host.h"
-#include "daemon/lens.h"
-#include "daemon/output.h"
+#include "daemon/net/send_batch.h"
+#include "daemon/serve/attachment.h"
 #include "daemon/stats.h"
 #include "proto/frame.h"
 
-struct conn;
+struct connection;
 struct notice;
 struct worker;
 
@@ -68,16 +67,16 @@ struct worker {
   struct event_base *base;
   uint64_t n_events; /* of sockets and the mailbox, not of timers */
   struct event wake;
-  struct conn *conns;
-  unsigned n_turns;    /* of all lenses: requests that may not fetch yet */
-  struct lens *lenses; /* one for each image */
+  struct connection *conns;
+  unsigned n_turns; /* of all readers: requests that may not fetch yet */
+  struct image_reader *readers; /* one for each image */
   struct image_mail {
     struct mail mail;
     unsigned image;
   } * changed; /* one for each image: it has a new epoch */
   struct counters *counters;
   struct begun begun;
-  struct output out;
+  struct send_batch out;
   uint8_t *rx; /* what a connection received, during its turn */
   size_t rx_cap;
   struct frame_arena *arena;
@@ -155,7 +154,8 @@ static inline bool worker_is_crowded(const struct worker *w) {
   return worker_held(w) >= w->crowded_from;
 }
 
-/* ---- For conn.c, on the worker's thread ---------------------------------- */
+/* ---- For connection.c, on the worker's thread
+ * ---------------------------------- */
 
 /* Calls `drained` if it is time to. */
 void worker_check_drained(struct worker *w);

@@ -1,4 +1,4 @@
-#include "daemon/listener.h"
+#include "daemon/net/listener.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>

@@ -1,4 +1,4 @@
-#include "daemon/pool.h"
+#include "daemon/engine/pool.h"
 
 #include <gtest/gtest.h>
 
@@ -35,14 +35,16 @@ constexpr int kAll = 1 << 30;
 
 // A job that does what it is told.
 struct TestJob {
-  job base;
+  pool_job base;
   std::function<void()> run, abandon;
 
   TestJob(std::function<void()> on_run, std::function<void()> on_abandon = {})
       : base{}, run(std::move(on_run)), abandon(std::move(on_abandon)) {
-    base.run = [](job *j) { reinterpret_cast<TestJob *>(j)->run(); };
+    base.run = [](pool_job *j) { reinterpret_cast<TestJob *>(j)->run(); };
     if (abandon)
-      base.abandon = [](job *j) { reinterpret_cast<TestJob *>(j)->abandon(); };
+      base.abandon = [](pool_job *j) {
+        reinterpret_cast<TestJob *>(j)->abandon();
+      };
   }
 };
 

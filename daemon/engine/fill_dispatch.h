@@ -1,0 +1,51 @@
+/* How a fill gets its bytes.  One of:
+ *
+ *   at once      the kernel had them;
+ *   begun        the kernel has begun to read them, and the worker that asked
+ *                tries again until it has: two changes of threads are saved;
+ *   by the pool  one of its threads reads them, and may wait as long as it is.
+ *
+ *   J1  A fill is in one place: a worker's list of those begun, or the pool.
+ *   J2  A worker that has some begun does not sleep, and after BEGUN_MAX_US it
+ *       gives a fill to the pool: so it is awake that much longer at most.
+ *   J3  A source that is too slow for that is tried less and less often: see
+ *       busy_poll.h.
+ *
+ * Worker thread only. */
+#ifndef DAEMON_ENGINE_FILL_DISPATCH_H
+#define DAEMON_ENGINE_FILL_DISPATCH_H
+
+#include "cache/page_cache.h"
+#include "daemon/engine/busy_poll.h"
+
+struct fill_job;
+
+/* A worker's.  The images have turns: one that is slow delays no other's. */
+struct begun {
+  struct fill_job *head, **tail; /* oldest first */
+  unsigned n;
+  uint64_t n_rounds;
+};
+
+/* Of one image.  All zeroes at first. */
+struct begun_image {
+  struct busy_poll spin;
+  uint64_t failed_round; /* the last in which a try failed */
+};
+
+void fill_dispatch_init(struct begun *b);
+
+static inline bool fill_dispatch_is_empty(const struct begun *b) {
+  return !b->head;
+}
+
+/* Tries those that may be there.  True: some were. */
+bool fill_dispatch_try(struct begun *b);
+
+/* Gives all to the pool. */
+void fill_dispatch_hand_over(struct begun *b);
+
+/* For struct image_ops; the fetch is a request's, of the worker that calls. */
+void fill_dispatch_submit(void *arg, struct fetch *fetch, struct fill *fill);
+
+#endif

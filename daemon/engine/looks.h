@@ -1,0 +1,37 @@
+/* Looks: whether images changed, all of them once in a while.
+ *
+ * A round goes through the images in turn.  A timer begins it, and one job of
+ * the pool walks it: so an idle daemon wakes for all its images together.  A
+ * round that is not over when the timer comes again gets more jobs, twice as
+ * many each time, which go on behind the images that are being looked at.  So
+ * an image whose look takes long, or hangs, delays no other by much.
+ *
+ *   L1  An image is looked at by one job at a time: a round passes over those
+ *       whose look of an earlier round has not ended.
+ *   L2  There are never more jobs than images; the pool has a thread for each
+ *       in a lane of their own. */
+#ifndef DAEMON_ENGINE_LOOKS_H
+#define DAEMON_ENGINE_LOOKS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+struct host;
+
+struct looks {
+  pthread_mutex_t lock; /* a leaf */
+  unsigned n_left;      /* guarded by lock: images of this round to come, */
+  unsigned n_jobs;      /* and jobs that are queued or running */
+};
+
+void looks_init(struct looks *looks);
+void looks_fini(struct looks *looks);
+
+/* The time has come: begins a round, or has the last one go on.  Not after
+ * looks_stop(). */
+void looks_tick(struct host *host);
+
+/* Ends the round behind the images that are being looked at. */
+void looks_stop(struct host *host);
+
+#endif

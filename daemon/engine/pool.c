@@ -1,0 +1,385 @@
+/* A job is given to a thread under the lock, before that thread runs: to one
+ * that is idle, or to one that is made for it.  So the counts of what runs are
+ * exact at any time, however long a thread takes to wake up, and P3 needs two
+ * rules:
+ *
+ *   - a submit gives away what may run, as long as there is a thread;
+ *   - a thread whose job has ended takes what may run, and then gives away what
+ *     more may run: fewer in one lane can mean one more in two others.
+ *
+ * Idle threads lie on a stack, and each sleeps on a semaphore of its own.  It
+ * is no condition variable because glibc's loses wake-ups where several threads
+ * wait, up to 2.40 (sourceware.org/bugzilla, 25847).
+ *
+ * A thread that ends joins the one that ended before it, and pool_stop() joins
+ * the last. */
+#include "daemon/engine/pool.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+
+/* Threads are many and their stacks are shallow; where memory is not
+ * overcommitted the whole of a stack counts. */
+#define STACK_LEN ((size_t)512 << 10)
+
+struct lane {
+  struct pool_job *head, **tail; /* first in, first out */
+  unsigned n_running;            /* jobs that threads were given */
+  unsigned n_own;                /* threads; fixed, as is `shares` */
+  bool shares;
+};
+
+/* A thread; its own, but for what is under the pool's lock. */
+struct pool_thread {
+  struct pool *pool;
+  sem_t wake; /* posted once it is taken off the stack */
+  /* Guarded by the lock. */
+  bool is_idle;                     /* on the stack */
+  struct pool_thread *above, *next; /* there */
+  struct lane *lane;                /* of the job that it was given */
+  struct pool_job *job;             /* NULL: none */
+};
+
+struct pool {
+  /* A leaf: nothing is called under it. */
+  pthread_mutex_t lock;
+  pthread_attr_t attr; /* of the threads; fixed */
+  int idle_ms;         /* fixed */
+  /* Guarded by lock. */
+  struct lane *lanes;
+  unsigned n_lanes;         /* fixed */
+  unsigned n_shared;        /* fixed: shared threads, */
+  unsigned n_taken;         /* and how many of them run jobs */
+  unsigned n_queued;        /* jobs, in all lanes */
+  unsigned next_lane;       /* whose turn it is */
+  struct pool_thread *idle; /* a stack */
+  unsigned n_threads;
+  bool started, stopping;
+  bool has_ended; /* a thread that is not joined yet: */
+  pthread_t ended;
+  sem_t all_ended; /* posted when the last one ends at the stop */
+};
+
+struct pool *pool_new(const struct pool_options *options) {
+  struct pool *pool = calloc(1, sizeof *pool);
+  if (!pool)
+    return NULL;
+  pool->lanes = calloc(options->n_lanes, sizeof *pool->lanes);
+  if (!pool->lanes || pthread_attr_init(&pool->attr) != 0) {
+    free(pool->lanes);
+    free(pool);
+    return NULL;
+  }
+  pthread_attr_setstacksize(&pool->attr, STACK_LEN);
+  pthread_mutex_init(&pool->lock, NULL);
+  sem_init(&pool->all_ended, 0, 0);
+  for (unsigned i = 0; i < options->n_lanes; i++)
+    pool->lanes[i] =
+        (struct lane){.tail = &pool->lanes[i].head, .n_own = 1, .shares = true};
+  pool->n_lanes = options->n_lanes;
+  pool->n_shared = options->n_shared;
+  pool->idle_ms = options->idle_ms;
+  return pool;
+}
+
+void pool_set_apart(struct pool *pool, unsigned lane, unsigned n_own) {
+  assert(lane < pool->n_lanes && n_own > 0 && !pool->started);
+  pool->lanes[lane].n_own = n_own;
+  pool->lanes[lane].shares = false;
+}
+
+/* ---- Lanes --------------------------------------------------------------- */
+
+static void lane_push(struct lane *lane, struct pool_job *job) {
+  job->next = NULL;
+  *lane->tail = job;
+  lane->tail = &job->next;
+}
+
+static struct pool_job *lane_pop(struct lane *lane) {
+  struct pool_job *job = lane->head;
+  lane->head = job->next;
+  if (!lane->head)
+    lane->tail = &lane->head;
+  return job;
+}
+
+/* Puts back what was popped. */
+static void lane_unpop(struct lane *lane, struct pool_job *job) {
+  job->next = lane->head;
+  if (!lane->head)
+    lane->tail = &job->next;
+  lane->head = job;
+}
+
+static bool pool_lane_may_run(const struct pool *pool,
+                              const struct lane *lane) {
+  if (!lane->head)
+    return false;
+  if (lane->n_running < lane->n_own)
+    return true;
+  return lane->shares &&
+         lane->n_running - lane->n_own < pool->n_shared - pool->n_taken;
+}
+
+/* The lane whose turn it is among those that may run; NULL: none. */
+static struct lane *pool_next_lane_locked(struct pool *pool) {
+  for (unsigned i = 0; pool->n_queued && i < pool->n_lanes; i++) {
+    struct lane *lane = &pool->lanes[(pool->next_lane + i) % pool->n_lanes];
+    if (pool_lane_may_run(pool, lane))
+      return lane;
+  }
+  return NULL;
+}
+
+/* ---- Giving jobs to threads ---------------------------------------------- */
+
+/* Gives the lane's first job to a thread that has none. */
+static void pool_give_locked(struct pool *pool, struct pool_thread *t,
+                             struct lane *lane) {
+  pool->n_taken += lane->n_running >= lane->n_own;
+  lane->n_running++;
+  t->lane = lane;
+  t->job = lane_pop(lane);
+  pool->n_queued--;
+  pool->next_lane = (unsigned)(lane - pool->lanes) + 1;
+}
+
+/* The thread's job is over, or was not begun. */
+static void pool_take_back_locked(struct pool *pool, struct pool_thread *t) {
+  t->lane->n_running--;
+  pool->n_taken -= t->lane->n_running >= t->lane->n_own;
+  t->job = NULL;
+}
+
+static void idle_push_locked(struct pool *pool, struct pool_thread *t) {
+  t->is_idle = true;
+  t->above = NULL;
+  t->next = pool->idle;
+  if (t->next)
+    t->next->above = t;
+  pool->idle = t;
+}
+
+static void idle_remove_locked(struct pool *pool, struct pool_thread *t) {
+  t->is_idle = false;
+  *(t->above ? &t->above->next : &pool->idle) = t->next;
+  if (t->next)
+    t->next->above = t->above;
+}
+
+/* The thread cannot be gone before the post is over: it needs the lock. */
+static void pool_wake_locked(struct pool *pool, struct pool_thread *t) {
+  idle_remove_locked(pool, t);
+  sem_post(&t->wake);
+}
+
+static void *pool_thread(void *arg);
+
+/* Makes a thread for the lane's first job, or an idle one; gives back the lock
+ * meanwhile.  0, or a negative errno: then the job is where it was. */
+static int pool_make_thread_locked(struct pool *pool, struct lane *lane) {
+  struct pool_thread *t = calloc(1, sizeof *t);
+  pthread_t id; /* not in *t, which is the thread's to free */
+  if (!t)
+    return -ENOMEM;
+  t->pool = pool;
+  sem_init(&t->wake, 0, 0);
+  if (lane)
+    pool_give_locked(pool, t, lane);
+  else
+    idle_push_locked(pool, t);
+  pool->n_threads++;
+  pthread_mutex_unlock(&pool->lock);
+  int r = pthread_create(&id, &pool->attr, pool_thread, t);
+  pthread_mutex_lock(&pool->lock);
+  if (r == 0)
+    return 0;
+  pool->n_threads--;
+  if (lane) {
+    lane_unpop(lane, t->job);
+    pool->n_queued++;
+    pool_take_back_locked(pool, t);
+    pool->next_lane = (unsigned)(lane - pool->lanes); /* it is its turn yet */
+  } else {
+    idle_remove_locked(pool, t);
+  }
+  sem_destroy(&t->wake);
+  free(t);
+  return -r;
+}
+
+/* Gives away what may run. */
+static void pool_dispatch_locked(struct pool *pool) {
+  struct lane *lane;
+  bool can_make = true;
+  while (!pool->stopping && (lane = pool_next_lane_locked(pool))) {
+    struct pool_thread *t = pool->idle;
+    if (t) {
+      pool_give_locked(pool, t, lane);
+      pool_wake_locked(pool, t);
+    } else if (can_make) {
+      /* If not, one may have become idle meanwhile. */
+      can_make = pool_make_thread_locked(pool, lane) == 0;
+    } else {
+      return;
+    }
+  }
+}
+
+void pool_submit(struct pool *pool, unsigned lane, struct pool_job *job) {
+  assert(lane < pool->n_lanes);
+  pthread_mutex_lock(&pool->lock);
+  assert(!pool->stopping);
+  lane_push(&pool->lanes[lane], job);
+  pool->n_queued++;
+  if (pool->started)
+    pool_dispatch_locked(pool);
+  pthread_mutex_unlock(&pool->lock);
+}
+
+unsigned pool_n_threads(struct pool *pool) {
+  pthread_mutex_lock(&pool->lock);
+  unsigned n = pool->n_threads;
+  pthread_mutex_unlock(&pool->lock);
+  return n;
+}
+
+/* ---- A thread ------------------------------------------------------------ */
+
+/* Sleeps until it is woken; if `until` is not NULL, no longer than that. */
+static void thread_sleep(struct pool_thread *t, const struct timespec *until) {
+  int r;
+  do
+    r = until ? sem_clockwait(&t->wake, CLOCK_MONOTONIC, until)
+              : sem_wait(&t->wake);
+  while (r < 0 && errno == EINTR);
+}
+
+/* Idle until it is given a job.  False: it is to end.  Gives back the lock
+ * while it sleeps. */
+static bool thread_await_job_locked(struct pool_thread *t) {
+  struct pool *pool = t->pool;
+  while (!t->job && !pool->stopping) {
+    bool stays = pool->n_threads == 1;
+    struct timespec until = clock_after_ms(pool->idle_ms);
+    if (!t->is_idle) {
+      sem_trywait(&t->wake); /* it may have been woken before it slept */
+      idle_push_locked(pool, t);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    thread_sleep(t, stays ? NULL : &until);
+    pthread_mutex_lock(&pool->lock);
+    if (t->is_idle && pool->n_threads > 1) {
+      idle_remove_locked(pool, t);
+      return false;
+    }
+  }
+  return t->job != NULL;
+}
+
+/* Runs what it was given, and what may run next, until there is nothing. */
+static void thread_run_locked(struct pool_thread *t) {
+  struct pool *pool = t->pool;
+  struct lane *lane;
+  while (t->job) {
+    struct pool_job *job = t->job;
+    pthread_mutex_unlock(&pool->lock);
+    job->run(job);
+    pthread_mutex_lock(&pool->lock);
+    pool_take_back_locked(pool, t);
+    if (!pool->stopping && (lane = pool_next_lane_locked(pool)))
+      pool_give_locked(pool, t, lane);
+    pool_dispatch_locked(pool);
+  }
+}
+
+/* Gives back the lock, for good. */
+static void thread_end_locked(struct pool_thread *t) {
+  struct pool *pool = t->pool;
+  bool joins = pool->has_ended;
+  pthread_t before = pool->ended;
+  pool->has_ended = true;
+  pool->ended = pthread_self();
+  if (--pool->n_threads == 0)
+    sem_post(&pool->all_ended);
+  pthread_mutex_unlock(&pool->lock);
+  if (joins)
+    pthread_join(before, NULL);
+  sem_destroy(&t->wake);
+  free(t);
+}
+
+static void *pool_thread(void *arg) {
+  struct pool_thread *t = arg;
+  pthread_mutex_lock(&t->pool->lock);
+  while (thread_await_job_locked(t))
+    thread_run_locked(t);
+  thread_end_locked(t);
+  return NULL;
+}
+
+/* ---- Start and stop ------------------------------------------------------ */
+
+int pool_start(struct pool *pool) {
+  pthread_mutex_lock(&pool->lock);
+  int r = pool_make_thread_locked(pool, NULL);
+  pool->started = r == 0;
+  if (pool->started)
+    pool_dispatch_locked(pool);
+  pthread_mutex_unlock(&pool->lock);
+  return r;
+}
+
+static void pool_abandon_all(struct pool *pool) {
+  for (unsigned i = 0; i < pool->n_lanes;) {
+    pthread_mutex_lock(&pool->lock);
+    struct pool_job *job =
+        pool->lanes[i].head ? lane_pop(&pool->lanes[i]) : NULL;
+    pool->n_queued -= job != NULL;
+    pthread_mutex_unlock(&pool->lock);
+    if (!job)
+      i++;
+    else if (job->abandon)
+      job->abandon(job);
+    else
+      job->run(job);
+  }
+}
+
+void pool_stop(struct pool *pool) {
+  pthread_mutex_lock(&pool->lock);
+  pool->stopping = true;
+  bool any = pool->n_threads > 0;
+  while (pool->idle)
+    pool_wake_locked(pool, pool->idle);
+  pthread_mutex_unlock(&pool->lock);
+  /* Before the join too: whoever waits for a queued fill need not wait for
+   * the running ones. */
+  pool_abandon_all(pool);
+  if (any) {
+    while (sem_wait(&pool->all_ended) < 0 && errno == EINTR)
+      ;
+    pthread_join(pool->ended, NULL);
+    pool->has_ended = false;
+  }
+  pool_abandon_all(pool);
+}
+
+void pool_free(struct pool *pool) {
+  if (!pool)
+    return;
+  assert(pool->n_threads == 0);
+  sem_destroy(&pool->all_ended);
+  pthread_mutex_destroy(&pool->lock);
+  pthread_attr_destroy(&pool->attr);
+  free(pool->lanes);
+  free(pool);
+}

@@ -1,0 +1,48 @@
+/* Where the daemon listens: an address of the command line, made ready for
+ * bind(2). */
+#ifndef DAEMON_NET_ADDRESS_H
+#define DAEMON_NET_ADDRESS_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ADDRESS_DEFAULT_PORT 10819
+
+/* The longest "unix:PATH" or "tcp:[...]:PORT", with its NUL. */
+#define ADDRESS_TEXT_LEN (sizeof "unix:" + sizeof(struct sockaddr_un))
+
+struct address {
+  socklen_t len;
+  union {
+    struct sockaddr generic;
+    struct sockaddr_un un; /* sun_path ends in a NUL */
+    struct sockaddr_storage storage;
+  };
+};
+
+/* Reads `unix:PATH`, `tcp:HOST:PORT` or `tcp:`.  0, or -EINVAL with the reason
+ * in `err`.  HOST is a number or "localhost", an IPv6 one in brackets; what is
+ * not loopback is refused.  Looks nothing up. */
+int address_parse(const char *text, struct address *out, char *err,
+                  size_t err_len);
+
+/* The address of a Unix socket.  As address_parse(). */
+int address_unix(const char *path, struct address *out, char *err,
+                 size_t err_len);
+
+/* 0 if the daemon may listen there: a Unix socket, or a loopback address. */
+int address_check(const struct address *a, char *err, size_t err_len);
+
+/* Writes the address as address_parse() reads it. */
+void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,377 @@
+#include "daemon/net/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/net/stray_fds.h"
+
+enum {
+  BACKLOG = 1024,
+  /* How long another daemon may take to bind at the same path. */
+  LOCK_TRIES = 200,
+  LOCK_PAUSE_MS = 10,
+};
+
+struct listener {
+  struct address address;
+  char text[ADDRESS_TEXT_LEN];
+  int fd;
+  int file_fd;       /* O_PATH on the socket file, or -1: identity and group */
+  int dir_fd;        /* O_PATH on its directory, if we made the file, or -1 */
+  bool owns_file;    /* we made the file and shall remove it */
+  bool may_hold_fds; /* peers that wait to be accepted may have brought some */
+};
+
+/* Writes "ADDRESS: what: strerror" and returns `r`. */
+static int fail(const char *text, const char *what, int r, char *err,
+                size_t err_len) {
+  snprintf(err, err_len, "%s: %s: %s", text, what, strerror(-r));
+  return r;
+}
+
+/* ---- Unix ---------------------------------------------------------------- */
+
+/* What keeps others away from a socket's path: a file of ours beside it, which
+ * is there while it is locked.  (The directory itself anybody could lock.) */
+struct path_lock {
+  int dir_fd;                                             /* what holds it, */
+  char name[sizeof(struct sockaddr_un) + sizeof ".lock"]; /* and as what */
+  int fd;
+};
+
+/* The last part of the socket's path. */
+static const char *socket_name(const struct listener *l) {
+  const char *path = l->address.un.sun_path;
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+/* Opens the socket's directory, so that the file can be removed at the end
+ * whatever the working directory is by then. */
+static int open_directory(struct listener *l) {
+  char path[sizeof l->address.un.sun_path + sizeof "."];
+  size_t len = (size_t)(socket_name(l) - l->address.un.sun_path);
+  snprintf(path, sizeof path, "%.*s.", (int)len, l->address.un.sun_path);
+  l->dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return l->dir_fd < 0 ? -errno : 0;
+}
+
+/* Whether the file that is open as `fd` is the one of that name. */
+static bool is_same_file(int fd, int dir_fd, const char *name) {
+  struct stat open_one, there;
+  return fstat(fd, &open_one) == 0 &&
+         fstatat(dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+         open_one.st_dev == there.st_dev && open_one.st_ino == there.st_ino;
+}
+
+/* One try.  -EWOULDBLOCK: somebody else has it, or had it just now and took the
+ * file away. */
+static int try_lock(struct path_lock *lock) {
+  lock->fd = openat(lock->dir_fd, lock->name,
+                    O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (lock->fd < 0)
+    return -errno;
+  int r = flock(lock->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+  if (r == 0 && !is_same_file(lock->fd, lock->dir_fd, lock->name))
+    r = -EWOULDBLOCK;
+  if (r < 0)
+    close(lock->fd);
+  return r;
+}
+
+/* 0, and unlock_path() is due; or a negative errno. */
+static int lock_path(struct path_lock *lock, const struct listener *l) {
+  int r = -EWOULDBLOCK;
+  lock->dir_fd = l->dir_fd;
+  snprintf(lock->name, sizeof lock->name, "%s.lock", socket_name(l));
+  for (int i = 0; i < LOCK_TRIES && r == -EWOULDBLOCK; i++) {
+    if (i)
+      nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_MS * 1000000L}, NULL);
+    r = try_lock(lock);
+  }
+  return r;
+}
+
+static void unlock_path(struct path_lock *lock) {
+  unlinkat(lock->dir_fd, lock->name, 0);
+  close(lock->fd);
+}
+
+/* What connect(2) says to a socket file: 0 or EAGAIN is alive. */
+static int probe(const struct address *address) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return -errno;
+  int r = connect(fd, &address->generic, address->len) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+
+/* Sees to it that nothing stands where the socket is to be.  The path is
+ * locked. */
+static int make_way(struct listener *l, char *err, size_t err_len) {
+  const char *path = l->address.un.sun_path;
+  struct stat st;
+  if (lstat(path, &st) < 0)
+    return errno == ENOENT ? 0 : fail(l->text, "stat", -errno, err, err_len);
+  if (!S_ISSOCK(st.st_mode)) {
+    snprintf(err, err_len, "%s: there is a file that is no socket", l->text);
+    return -EEXIST;
+  }
+  int r = probe(&l->address);
+  if (r == 0 || r == -EAGAIN) {
+    snprintf(err, err_len, "%s: in use, a server answers there", l->text);
+    return -EADDRINUSE;
+  }
+  if (r != -ECONNREFUSED)
+    return fail(l->text, "is there a server? connect", r, err, err_len);
+  if (unlink(path) < 0 && errno != ENOENT)
+    return fail(l->text, "remove the stale socket", -errno, err, err_len);
+  return 0;
+}
+
+/* Binds and listens; the path is locked.  The mode is set before anybody
+ * can connect: until listen(2) connections are refused. */
+static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
+  const char *path = l->address.un.sun_path;
+  int r = make_way(l, err, err_len);
+  if (r < 0)
+    return r;
+  if (bind(l->fd, &l->address.generic, l->address.len) < 0)
+    return fail(l->text, "bind", -errno, err, err_len);
+  l->owns_file = true;
+  l->file_fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (l->file_fd < 0)
+    return fail(l->text, "open the socket file", -errno, err, err_len);
+  if (chmod(path, 0660) < 0)
+    return fail(l->text, "chmod", -errno, err, err_len);
+  l->may_hold_fds = !stray_fds_refuse(l->fd);
+  if (listen(l->fd, BACKLOG) < 0)
+    return fail(l->text, "listen", -errno, err, err_len);
+  return 0;
+}
+
+static int unix_bind(struct listener *l, char *err, size_t err_len) {
+  struct path_lock lock;
+  int r = open_directory(l);
+  if (r < 0)
+    return fail(l->text, "open its directory", r, err, err_len);
+  r = lock_path(&lock, l);
+  if (r == -EWOULDBLOCK) {
+    snprintf(err, err_len, "%s: %s is locked by another process", l->text,
+             lock.name);
+    return r;
+  }
+  if (r < 0)
+    return fail(l->text, "make a lock file beside it", r, err, err_len);
+  r = unix_bind_locked(l, err, err_len);
+  unlock_path(&lock);
+  return r;
+}
+
+/* Removes our socket file, if the path still leads to it.  Without the lock
+ * (its directory is gone, say) the file stays: a stale socket does no harm. */
+static void unix_remove(struct listener *l) {
+  struct path_lock lock;
+  const char *name = socket_name(l);
+  if (lock_path(&lock, l) < 0)
+    return;
+  if (l->file_fd >= 0 && is_same_file(l->file_fd, l->dir_fd, name))
+    unlinkat(l->dir_fd, name, 0);
+  unlock_path(&lock);
+}
+
+/* ---- TCP ----------------------------------------------------------------- */
+
+static int tcp_bind(struct listener *l, char *err, size_t err_len) {
+  int on = 1;
+  /* Only about connections of a former run that linger; Linux lets no two
+   * listeners share a port by it. */
+  if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+    return fail(l->text, "setsockopt", -errno, err, err_len);
+  if (bind(l->fd, &l->address.generic, l->address.len) < 0)
+    return fail(l->text, "bind", -errno, err, err_len);
+  if (listen(l->fd, BACKLOG) < 0)
+    return fail(l->text, "listen", -errno, err, err_len);
+  return 0;
+}
+
+/* ---- Either -------------------------------------------------------------- */
+
+/* Asks the kernel where the socket is bound. */
+static int learn_address(struct listener *l) {
+  struct address a = {.len = sizeof a.storage};
+  if (getsockname(l->fd, &a.generic, &a.len) < 0)
+    return -errno;
+  if (a.generic.sa_family == AF_UNIX)
+    a.un.sun_path[sizeof a.un.sun_path - 1] = '\0';
+  l->address = a;
+  address_format(&l->address, l->text);
+  return 0;
+}
+
+static struct listener *listener_alloc(int fd) {
+  struct listener *l = calloc(1, sizeof *l);
+  if (!l)
+    return NULL;
+  l->fd = fd;
+  l->file_fd = -1;
+  l->dir_fd = -1;
+  return l;
+}
+
+static int listener_start(struct listener *l, char *err, size_t err_len) {
+  int family = l->address.generic.sa_family;
+  l->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (l->fd < 0)
+    return fail(l->text, "socket", -errno, err, err_len);
+  if (family == AF_UNIX)
+    return unix_bind(l, err, err_len);
+  int r = tcp_bind(l, err, err_len);
+  if (r < 0)
+    return r;
+  r = learn_address(l);
+  return r < 0 ? fail(l->text, "getsockname", r, err, err_len) : 0;
+}
+
+int listener_open(const struct address *address, struct listener **out,
+                  char *err, size_t err_len) {
+  struct listener *l = listener_alloc(-1);
+  if (!l) {
+    snprintf(err, err_len, "out of memory");
+    return -ENOMEM;
+  }
+  l->address = *address;
+  address_format(address, l->text);
+  int r = listener_start(l, err, err_len);
+  if (r < 0) {
+    listener_free(l);
+    return r;
+  }
+  *out = l;
+  return 0;
+}
+
+/* Whether an inherited descriptor is what we can serve on. */
+static int check_inherited(struct listener *l, char *err, size_t err_len) {
+  int type = 0, listening = 0;
+  socklen_t len = sizeof type;
+  snprintf(l->text, sizeof l->text, "descriptor:%d", l->fd);
+  if (getsockopt(l->fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+    return fail(l->text, "inherited", -errno, err, err_len);
+  len = sizeof listening;
+  if (getsockopt(l->fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
+    return fail(l->text, "inherited", -errno, err, err_len);
+  if (type != SOCK_STREAM || !listening) {
+    snprintf(err, err_len, "%s: inherited, but no listening stream socket",
+             l->text);
+    return -EINVAL;
+  }
+  int r = learn_address(l);
+  if (r < 0)
+    return fail(l->text, "getsockname", r, err, err_len);
+  r = address_check(&l->address, err, err_len);
+  if (r < 0)
+    return r;
+  int flags = fcntl(l->fd, F_GETFL);
+  if (flags < 0 || fcntl(l->fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+      fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0)
+    return fail(l->text, "fcntl", -errno, err, err_len);
+  if (listener_is_local(l)) {
+    l->may_hold_fds = true; /* of peers that have connected before this */
+    stray_fds_refuse(l->fd);
+  }
+  return 0;
+}
+
+int listener_adopt(int fd, struct listener **out, char *err, size_t err_len) {
+  struct listener *l = listener_alloc(fd);
+  if (!l) {
+    close(fd);
+    snprintf(err, err_len, "out of memory");
+    return -ENOMEM;
+  }
+  int r = check_inherited(l, err, err_len);
+  if (r < 0) {
+    listener_free(l);
+    return r;
+  }
+  /* An abstract socket has no file, and so no group: file_fd stays -1. */
+  if (listener_is_local(l) && l->address.un.sun_path[0] == '/')
+    l->file_fd = open(l->address.un.sun_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  *out = l;
+  return 0;
+}
+
+int listener_end(struct listener *l) {
+  int fd = l->fd;
+  l->fd = -1;
+  if (fd < 0)
+    return -1;
+  if (l->owns_file)
+    unix_remove(l);
+  if (!l->may_hold_fds) {
+    close(fd);
+    return -1;
+  }
+  /* One that was inherited may be listened on by others. */
+  if (l->owns_file)
+    shutdown(fd, SHUT_RDWR);
+  return fd;
+}
+
+void listener_close(struct listener *l) {
+  int fd = listener_end(l);
+  if (fd >= 0)
+    close(fd);
+}
+
+void listener_free(struct listener *l) {
+  if (!l)
+    return;
+  listener_close(l);
+  if (l->file_fd >= 0)
+    close(l->file_fd);
+  if (l->dir_fd >= 0)
+    close(l->dir_fd);
+  free(l);
+}
+
+int listener_fd(const struct listener *l) { return l->fd; }
+
+const char *listener_text(const struct listener *l) { return l->text; }
+
+int listener_port(const struct listener *l) {
+  struct sockaddr_in in4;
+  struct sockaddr_in6 in6;
+  switch (l->address.generic.sa_family) {
+  case AF_INET:
+    memcpy(&in4, &l->address.storage, sizeof in4);
+    return ntohs(in4.sin_port);
+  case AF_INET6:
+    memcpy(&in6, &l->address.storage, sizeof in6);
+    return ntohs(in6.sin6_port);
+  default:
+    return 0;
+  }
+}
+
+bool listener_is_local(const struct listener *l) {
+  return l->address.generic.sa_family == AF_UNIX;
+}
+
+bool listener_group(const struct listener *l, gid_t *out) {
+  struct stat st;
+  if (l->file_fd < 0 || fstat(l->file_fd, &st) < 0)
+    return false;
+  *out = st.st_gid;
+  return true;
+}

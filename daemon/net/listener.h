@@ -1,0 +1,64 @@
+/* Listening sockets, Unix and TCP.
+ *
+ *   L1  A Unix socket that somebody answers on is never taken away; one that
+ *       nobody answers on (stale) is replaced; what is no socket is left
+ *       alone.  Two daemons that start at once cannot take each other's:
+ *       probing, binding and listening happen under a lock on PATH.lock, which
+ *       only their user can open.
+ *   L2  A socket file is removed at the end only while it is still ours.
+ *
+ * One thread at a time, but for listener_text(), listener_is_local() and
+ * listener_group(): any thread may ask, until listener_free(). */
+#ifndef DAEMON_NET_LISTENER_H
+#define DAEMON_NET_LISTENER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "daemon/net/address.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct listener;
+
+/* Binds and listens.  0, or a negative errno with the story in `err`. */
+int listener_open(const struct address *address, struct listener **out,
+                  char *err, size_t err_len);
+
+/* Takes over a listening socket that was inherited (sd_listen_fds(3)); the
+ * descriptor is the listener's from here, also on failure.  As above. */
+int listener_adopt(int fd, struct listener **out, char *err, size_t err_len);
+
+/* Listens no more, and removes the socket file that listener_open() made.
+ * What other threads may ask about it stays. */
+void listener_close(struct listener *l);
+
+/* The same, but leaves the last step to the caller: the descriptor that is to
+ * be closed, if that may have to wait for a peer (see stray_fds.h), else -1. */
+int listener_end(struct listener *l);
+
+/* Closes and frees it; nobody may ask about it any more.  NULL is fine. */
+void listener_free(struct listener *l);
+
+int listener_fd(const struct listener *l);
+
+/* The address as it is bound (a port 0 is a real one now), as text. */
+const char *listener_text(const struct listener *l);
+
+/* The port of a TCP listener, 0 for another. */
+int listener_port(const struct listener *l);
+
+/* Whether its peers are processes with credentials (a Unix socket). */
+bool listener_is_local(const struct listener *l);
+
+/* The group that owns the socket file now; false if there is no file.  Any
+ * thread; looks at an open descriptor, not at a path. */
+bool listener_group(const struct listener *l, gid_t *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

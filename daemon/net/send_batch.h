@@ -1,0 +1,62 @@
+/* Output: what a worker has gathered for one connection, on its way to one
+ * sendmsg(2).
+ *
+ * Headers and messages are packed into a scratch buffer; payload is named
+ * where it lies, in a mirror's pinned pages or in a fetch's buffer.
+ *
+ *   O1  It belongs to one connection at a time, and is empty whenever the
+ *       worker's loop runs: connection_flush() ends every turn.
+ *   O2  Pins last from send_batch_pinned() to send_batch_reset(), within one
+ * turn: a peer that does not read never holds one.
+ *
+ * Worker thread only. */
+#ifndef DAEMON_NET_SEND_BATCH_H
+#define DAEMON_NET_SEND_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "daemon/engine/image_reader.h"
+#include "proto/frame.h"
+
+enum {
+  OUTPUT_SCRATCH_LEN = 2 * (FRAME_HEADER_LEN + FRAME_MAX_MESSAGE),
+  OUTPUT_IOVS = 512, /* within IOV_MAX */
+  /* A Data and the notice that may go before it: a few numbers and a name of
+   * 64 bytes each.  Asserted where they are packed. */
+  OUTPUT_SMALL_LEN = 256,
+};
+
+struct send_batch {
+  uint8_t *scratch;
+  size_t scratch_len;
+  struct iovec iovs[OUTPUT_IOVS];
+  unsigned n_iovs;
+  size_t len;         /* bytes in all */
+  size_t payload_len; /* of them payload */
+  struct image_reader *pinned;
+};
+
+int send_batch_init(struct send_batch *o);
+void send_batch_fini(struct send_batch *o);
+
+/* Whether a frame with a message of `message_len` bytes and `n_segments`
+ * pieces of payload still fits. */
+bool send_batch_has_room(const struct send_batch *o, size_t message_len,
+                         unsigned n_segments);
+
+/* Adds a frame's header and message; `payload_len` bytes of payload are to
+ * follow, by send_batch_payload().  There is room. */
+void send_batch_frame(struct send_batch *o, const wire_message *msg,
+                      size_t payload_len);
+void send_batch_payload(struct send_batch *o, const void *bytes, size_t len);
+
+/* Notes that `l` has pins that some of the payload needs. */
+void send_batch_pinned(struct send_batch *o, struct image_reader *l);
+
+/* Forgets everything, and ends the pins. */
+void send_batch_reset(struct send_batch *o);
+
+#endif

@@ -1,0 +1,56 @@
+#include "daemon/net/users.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+void users_init(struct users *u) { pthread_mutex_init(&u->lock, NULL); }
+
+void users_fini(struct users *u) {
+  for (unsigned i = 0; i < USERS_BUCKETS; i++)
+    while (u->buckets[i]) {
+      struct user *next = u->buckets[i]->next;
+      free(u->buckets[i]);
+      u->buckets[i] = next;
+    }
+  pthread_mutex_destroy(&u->lock);
+}
+
+/* Where the user is pointed to, or would be. */
+static struct user **find_locked(struct users *u, uint64_t id) {
+  struct user **at = &u->buckets[id % USERS_BUCKETS];
+  while (*at && (*at)->id != id)
+    at = &(*at)->next;
+  return at;
+}
+
+bool users_take(struct users *u, uint64_t id, unsigned most) {
+  pthread_mutex_lock(&u->lock);
+  struct user **at = find_locked(u, id);
+  if (!*at && (*at = calloc(1, sizeof **at)))
+    (*at)->id = id;
+  bool taken = *at && (*at)->n < most;
+  if (taken)
+    (*at)->n++;
+  pthread_mutex_unlock(&u->lock);
+  return taken;
+}
+
+void users_give(struct users *u, uint64_t id) {
+  pthread_mutex_lock(&u->lock);
+  struct user **at = find_locked(u, id), *user = *at;
+  assert(user && user->n > 0);
+  if (--user->n == 0) {
+    *at = user->next;
+    free(user);
+  }
+  pthread_mutex_unlock(&u->lock);
+}
+
+uint64_t users_of_socket(int fd) {
+  struct ucred peer;
+  socklen_t len = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+    return USERS_REMOTE;
+  return peer.uid;
+}

@@ -1,0 +1,392 @@
+#include "daemon/serve/attachment.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/pidfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/net/connection.h"
+#include "daemon/worker.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
+enum {
+  /* How often leases are looked at for being done. */
+  TICK_MS = 250,
+  /* How often at most because an Attach was refused. */
+  COLLECT_MS = 10,
+};
+
+/* What a client that does not say how much it wants relies on, and what it may
+ * get beyond that. */
+static const struct shared_pins_size whole_least = {PIN_MAX_PAGE_SLOTS, 1};
+static const struct shared_pins_size whole_most = {PIN_MAX_PAGE_SLOTS, 64};
+
+static uint32_t within(uint32_t n, uint32_t least, uint32_t most) {
+  return n < least ? least : n > most ? most : n;
+}
+
+/* What a client may ask for. */
+static struct shared_pins_size size_within(struct shared_pins_size size) {
+  return (struct shared_pins_size){
+      within(size.page_slots, LEASE_LEAST_PAGE_SLOTS, PIN_MAX_PAGE_SLOTS),
+      within(size.range_capacity, LEASE_LEAST_RANGE_CAPACITY, PIN_MAX_COUNT)};
+}
+
+/* A process or a user that holds attachments. */
+struct attachment_holder {
+  enum { HOLDER_PROCESS, HOLDER_USER } kind;
+  uint32_t number; /* its pid, or uid */
+  unsigned n;
+  struct attachment_holder *next;
+};
+
+struct attachment {
+  struct worker *worker;
+  LIST_ENTRY(attachment) of_worker;
+  struct connection *conn; /* that asked for it; NULL: it is closed */
+  LIST_ENTRY(attachment) of_conn;
+  struct connection *sender; /* which has its descriptors yet; NULL: sent */
+  struct shared_pins *lease;
+  pid_t pid;
+  uid_t uid;
+  int pidfd;
+  struct event gone; /* the pidfd is readable: the process has ended */
+
+  /* the census's */
+  uint64_t table; /* its number; fixed */
+  struct attachment *next_table;
+  struct attachment_holder *process, *user;
+};
+
+/* ---- The census ---------------------------------------------------------- */
+
+static struct attachment_holder **holder_find(struct attachment_census *census,
+                                              int kind, uint32_t number) {
+  uint32_t bucket = (number * 2 + (uint32_t)kind) % ATTACHMENT_BUCKETS;
+  struct attachment_holder **at = &census->holders[bucket];
+  while (*at && ((int)(*at)->kind != kind || (*at)->number != number))
+    at = &(*at)->next;
+  return at;
+}
+
+/* One more attachment of a process or a user; NULL: no memory. */
+static struct attachment_holder *holder_get(struct attachment_census *census,
+                                            int kind, uint32_t number) {
+  struct attachment_holder **at = holder_find(census, kind, number);
+  if (!*at) {
+    *at = calloc(1, sizeof **at);
+    if (!*at)
+      return NULL;
+    (*at)->kind = kind;
+    (*at)->number = number;
+  }
+  (*at)->n++;
+  return *at;
+}
+
+/* NULL is fine. */
+static void holder_put(struct attachment_census *census,
+                       struct attachment_holder *h) {
+  if (!h || --h->n)
+    return;
+  *holder_find(census, (int)h->kind, h->number) = h->next;
+  free(h);
+}
+
+static unsigned holder_count(struct attachment_census *census, int kind,
+                             uint32_t number) {
+  const struct attachment_holder *h = *holder_find(census, kind, number);
+  return h ? h->n : 0;
+}
+
+/* A2, A3. */
+static bool census_has_room(struct attachment_census *census,
+                            const struct limits *limits,
+                            const struct attachment *a) {
+  unsigned of_process = holder_count(census, HOLDER_PROCESS, (uint32_t)a->pid);
+  unsigned of_user = holder_count(census, HOLDER_USER, a->uid);
+  unsigned others = census->n - of_user;
+  unsigned left = limits->max_attachments - others;
+  return census->n < limits->max_attachments &&
+         of_process < limits->max_process_attachments &&
+         of_user < limits->max_user_attachments && of_user < left - left / 4 &&
+         census->n_sending < limits->max_attachments_sending;
+}
+
+static struct attachment **census_bucket(struct attachment_census *census,
+                                         uint64_t table) {
+  return &census->tables[table % ATTACHMENT_BUCKETS];
+}
+
+/* The attachment of a table, if the same process holds it; or NULL. */
+static struct attachment *census_find(struct attachment_census *census,
+                                      uint64_t table, pid_t pid, uid_t uid) {
+  struct attachment *a = *census_bucket(census, table);
+  while (a && a->table != table)
+    a = a->next_table;
+  return a && a->pid == pid && a->uid == uid ? a : NULL;
+}
+
+static void census_remove(struct attachment_census *census,
+                          struct attachment *a) {
+  struct attachment **at = census_bucket(census, a->table);
+  while (*at != a)
+    at = &(*at)->next_table;
+  *at = a->next_table;
+  census->n--;
+  census->n_sending -= a->sender != NULL;
+  holder_put(census, a->process);
+  holder_put(census, a->user);
+}
+
+/* The census is locked, so the lease that it replaces stays. */
+static int census_enter_locked(struct host *host, struct attachment *a,
+                               const struct attachment_wish *wish) {
+  struct attachment_census *census = &host->census;
+  struct attachment *old = census_find(census, wish->replaces, a->pid, a->uid);
+  bool whole = wish->size.page_slots == 0;
+  if (!census_has_room(census, &host->limits, a))
+    return -EDQUOT;
+  a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
+  a->user = holder_get(census, HOLDER_USER, a->uid);
+  int r = a->process && a->user
+              ? shared_pins_give(a->lease, a->uid,
+                                 whole ? whole_least : shared_pins_least(),
+                                 whole ? whole_most : size_within(wish->size),
+                                 old ? old->lease : NULL)
+              : -ENOMEM;
+  if (r < 0) {
+    holder_put(census, a->process);
+    holder_put(census, a->user);
+    return r;
+  }
+  a->next_table = *census_bucket(census, a->table);
+  *census_bucket(census, a->table) = a;
+  census->n++;
+  census->n_sending++;
+  return 0;
+}
+
+/* Gives its lease a share, and counts it. */
+static int census_enter(struct attachment *a,
+                        const struct attachment_wish *wish) {
+  struct host *host = a->worker->host;
+  pthread_mutex_lock(&host->census.lock);
+  int r = census_enter_locked(host, a, wish);
+  pthread_mutex_unlock(&host->census.lock);
+  return r;
+}
+
+static void census_leave(struct attachment *a) {
+  struct attachment_census *census = &a->worker->host->census;
+  pthread_mutex_lock(&census->lock);
+  census_remove(census, a);
+  pthread_mutex_unlock(&census->lock);
+}
+
+unsigned attachment_count(struct attachment_census *census) {
+  pthread_mutex_lock(&census->lock);
+  unsigned n = census->n;
+  pthread_mutex_unlock(&census->lock);
+  return n;
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+static void attach_free(struct attachment *a) {
+  struct worker *w = a->worker;
+  LIST_REMOVE(a, of_worker);
+  if (a->conn)
+    LIST_REMOVE(a, of_conn);
+  if (LIST_EMPTY(&w->attachments))
+    event_del(&w->attach_tick);
+  event_del(&a->gone);
+  census_leave(a);
+  if (a->sender)
+    a->sender->sending = NULL;
+  close(a->pidfd);
+  shared_pins_free(a->lease);
+  free(a);
+}
+
+void attachment_sent(struct attachment *a) {
+  struct attachment_census *census = &a->worker->host->census;
+  pthread_mutex_lock(&census->lock);
+  census->n_sending--;
+  a->sender->sending = NULL;
+  a->sender = NULL;
+  pthread_mutex_unlock(&census->lock);
+}
+
+void attachment_cancel(struct attachment *a) { attach_free(a); }
+
+static void on_gone(evutil_socket_t fd, short what, void *arg) {
+  struct attachment *a = arg;
+  (void)fd;
+  (void)what;
+  log_event(LEVEL_DEBUG, "attachment-gone",
+            LOG_NUMBER("pid", (uint64_t)a->pid));
+  attach_free(a);
+}
+
+static void attach_collect(struct worker *w) {
+  struct attachment *next;
+  for (struct attachment *a = LIST_FIRST(&w->attachments); a; a = next) {
+    next = LIST_NEXT(a, of_worker);
+    if (shared_pins_collect(a->lease))
+      attach_free(a);
+  }
+  w->attach_collected_ms = host_now_ms();
+}
+
+void attachment_connection_closed(struct connection *c) {
+  struct attachment *next;
+  for (struct attachment *a = LIST_FIRST(&c->attachments); a; a = next) {
+    next = LIST_NEXT(a, of_conn);
+    LIST_REMOVE(a, of_conn);
+    a->conn = NULL;
+    if (shared_pins_collect(a->lease))
+      attach_free(a);
+  }
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  attach_collect(arg);
+}
+
+void attachment_free_all(struct worker *w) {
+  while (!LIST_EMPTY(&w->attachments))
+    attach_free(LIST_FIRST(&w->attachments));
+}
+
+/* A descriptor of the process at the other end, which cannot be mistaken for a
+ * later one of the same number. */
+static int peer_pidfd(int fd, const struct ucred *peer) {
+  int pidfd;
+  socklen_t len = sizeof pidfd;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
+    return pidfd;
+  if (errno != ENOPROTOOPT || peer->pid <= 0)
+    return -EOPNOTSUPP;
+  pidfd = pidfd_open(peer->pid, 0);
+  return pidfd < 0 ? -EOPNOTSUPP : pidfd;
+}
+
+static int peer_ids(int fd, struct ucred *peer) {
+  socklen_t len = sizeof *peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &len) < 0 ? -EOPNOTSUPP
+                                                                 : 0;
+}
+
+static int identify(struct attachment *a, int fd) {
+  struct ucred peer;
+  int r = peer_ids(fd, &peer);
+  if (r < 0)
+    return r;
+  a->pid = peer.pid;
+  a->uid = peer.uid;
+  do
+    if (getrandom(&a->table, sizeof a->table, 0) < 0)
+      return -errno;
+  while (a->table == 0);
+  a->pidfd = peer_pidfd(fd, &peer);
+  return a->pidfd < 0 ? a->pidfd : 0;
+}
+
+/* Links it to its worker, whose loop looks after it from here.  0 or -ENOMEM:
+ * then it is as it was. */
+static int attach_start(struct attachment *a) {
+  struct worker *w = a->worker;
+  struct timeval tick = {.tv_usec = TICK_MS * 1000};
+  event_assign(&a->gone, w->base, a->pidfd, EV_READ, on_gone, a);
+  if (event_add(&a->gone, NULL) < 0)
+    return -ENOMEM;
+  if (LIST_EMPTY(&w->attachments)) {
+    event_assign(&w->attach_tick, w->base, -1, EV_PERSIST, on_tick, w);
+    event_add(&w->attach_tick, &tick);
+  }
+  LIST_INSERT_HEAD(&w->attachments, a, of_worker);
+  LIST_INSERT_HEAD(&a->conn->attachments, a, of_conn);
+  return 0;
+}
+
+/* A lease with a share, that the census knows. */
+static int enter(struct attachment *a, const struct attachment_wish *wish) {
+  int r = census_enter(a, wish);
+  if (r != -EDQUOT ||
+      host_now_ms() - a->worker->attach_collected_ms < COLLECT_MS)
+    return r;
+  attach_collect(a->worker); /* one may be done, and the tick has not come */
+  return census_enter(a, wish);
+}
+
+static int attach_make(struct attachment *a, struct mirror *m,
+                       const struct attachment_wish *wish,
+                       struct attachment_grant *grant) {
+  struct mirror_fds fds;
+  int r = shared_pins_new(m, &a->lease);
+  if (r < 0 || (r = mirror_lend(m, &fds)) < 0)
+    return r;
+  r = enter(a, wish);
+  if (r == 0 && (r = attach_start(a)) < 0)
+    census_leave(a);
+  if (r < 0) {
+    mirror_fds_close(&fds);
+    return r;
+  }
+  *grant = (struct attachment_grant){
+      .table = a->table,
+      .size = shared_pins_get_size(a->lease),
+      .read_ahead = shared_pins_read_ahead(a->lease),
+      .fds = {fds.pages, fds.words, fds.touched, shared_pins_take_fd(a->lease)},
+  };
+  return 0;
+}
+
+int attachment_new(struct connection *c, struct mirror *m,
+                   const struct attachment_wish *wish, struct attachment **out,
+                   struct attachment_grant *grant) {
+  struct attachment *a = calloc(1, sizeof *a);
+  if (!a)
+    return -ENOMEM;
+  a->worker = c->worker;
+  a->conn = a->sender = c;
+  a->pidfd = -1;
+  int r = identify(a, c->fd);
+  if (r == 0)
+    r = attach_make(a, m, wish, grant);
+  if (r < 0) {
+    if (a->pidfd >= 0)
+      close(a->pidfd);
+    shared_pins_free(a->lease);
+    free(a);
+    return r;
+  }
+  *out = a;
+  return 0;
+}
+
+int attachment_grow(struct connection *c, uint64_t table,
+                    struct shared_pins_size *size) {
+  struct attachment_census *census = &c->worker->host->census;
+  struct ucred peer;
+  int r = peer_ids(c->fd, &peer);
+  if (r < 0)
+    return r;
+  pthread_mutex_lock(&census->lock);
+  struct attachment *a = census_find(census, table, peer.pid, peer.uid);
+  if (a) {
+    shared_pins_grow(a->lease, size_within(*size));
+    *size = shared_pins_get_size(a->lease);
+  }
+  pthread_mutex_unlock(&census->lock);
+  return a ? 0 : -ENOENT;
+}

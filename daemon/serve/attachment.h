@@ -1,0 +1,94 @@
+/* Attachments: local clients that read a mirror themselves.
+ *
+ * An attachment is a lease that was given to a process.  It ends when that
+ * process is gone, or says that it is done with it; not with the connection
+ * that asked for it: a connection may be lost under a living client, which may
+ * be looking at pages just then, and it may be held open by a forked child of
+ * a dead one.
+ *
+ *   A1  What a process that lies about being done sees turn to zeros is its own
+ *       slices.
+ *   A2  There are at most so many attachments for a process, for a user, and
+ *       in all, and a user has no more than three quarters of those that the
+ *       others leave.
+ *   A3  An attachment whose descriptors were never sent ends with its
+ *       connection: `sending` and `sender` name each other until then.  Only so
+ *       many are on their way at a time.
+ *   A4  A client names a table by a random number, which it was told of; and it
+ *       can name only tables of its own process.
+ *
+ * An attachment belongs to the worker of the connection that asked for it;
+ * its thread only, but for the census, and for the lease while the census is
+ * locked: a client may name it on another connection.
+ *
+ * Locks: the census, then the cache's. */
+#ifndef DAEMON_SERVE_ATTACHMENT_H
+#define DAEMON_SERVE_ATTACHMENT_H
+
+#include <pthread.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "cache/shared_pins.h"
+
+struct attachment;
+struct attachment_holder;
+struct connection;
+struct worker;
+
+LIST_HEAD(attachment_list, attachment);
+
+enum { ATTACHMENT_N_FDS = 4, ATTACHMENT_BUCKETS = 256 };
+
+/* Which attachments there are, and who holds them, at all workers together. */
+struct attachment_census {
+  pthread_mutex_t lock;
+  /* guarded by lock */
+  unsigned n, n_sending;
+  struct attachment *tables[ATTACHMENT_BUCKETS]; /* by their number */
+  struct attachment_holder
+      *holders[ATTACHMENT_BUCKETS]; /* processes and users */
+};
+
+/* What a client asks for. */
+struct attachment_wish {
+  uint64_t replaces;            /* the number of a table; 0: of none */
+  struct shared_pins_size size; /* no page slots: all of them, or none */
+};
+
+/* What it got. */
+struct attachment_grant {
+  uint64_t table;
+  struct shared_pins_size size;
+  uint32_t read_ahead;
+  int fds[ATTACHMENT_N_FDS]; /* to send; the caller's, which owes a
+                            connection_flush_fds() */
+};
+
+/* Gives the peer of `c` a lease on `m`.  0; -EDQUOT: no share is left, or it
+ * has too many; -EAGAIN: there is no room just now; -EOPNOTSUPP: the peer
+ * cannot be told apart; or another negative errno. */
+int attachment_new(struct connection *c, struct mirror *m,
+                   const struct attachment_wish *wish, struct attachment **out,
+                   struct attachment_grant *grant);
+
+/* Makes a table of the peer's process larger, by as much as is to be had.  0;
+ * -ENOENT if it has none of that number. */
+int attachment_grow(struct connection *c, uint64_t table,
+                    struct shared_pins_size *size);
+
+/* Its descriptors have been sent; or they will not be, and it ends. */
+void attachment_sent(struct attachment *a);
+void attachment_cancel(struct attachment *a);
+
+/* The connection ends: frees what its client is done with. */
+void attachment_connection_closed(struct connection *c);
+
+/* How many there are, at all workers. */
+unsigned attachment_count(struct attachment_census *census);
+
+/* Frees what is left of a worker whose thread has ended.  No page may be
+ * evicted any more: see server_free(). */
+void attachment_free_all(struct worker *w);
+
+#endif

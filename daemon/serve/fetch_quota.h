@@ -1,0 +1,56 @@
+/* Fetches of requests: what they may fetch at once, and whose turn it is.
+ *
+ * A request holds at most one fetch.  Its bytes are charged, from before it is
+ * started until it is dropped, to the request's connection, to its image's
+ * image reader and to the worker (W3 in worker.h).  What an image may have is
+ * half of the worker's limit while it is alone, a third for each of two, and so
+ * on: it may fetch more only as long as it has less than is free.  A request
+ * that would go beyond that, or beyond what its connection may have, is
+ * THROTTLED:
+ *
+ *   F1  A throttled request is in the queue of its connection and image (in
+ *       struct opened).  The first in a queue is in the image's turns, which
+ *       are in the image reader; no other is.
+ *   F2  While nothing of an image is being fetched any one fetch of it may
+ *       start, however large and whatever other images have; and the same for
+ *       an image of a connection.  So what is throttled gets its turn when
+ *       those of the same image have ended, however many other images hang.
+ *
+ * Worker thread only; the `done` of a fetch runs elsewhere, and only posts. */
+#ifndef DAEMON_SERVE_FETCH_QUOTA_H
+#define DAEMON_SERVE_FETCH_QUOTA_H
+
+#include "daemon/serve/request.h"
+
+/* A fetch of a request, and what it was charged for. */
+struct request_fetch {
+  struct fetch fetch;
+  struct request *request;
+  struct image_reader *reader; /* charged */
+  struct mirror *mirror; /* what it fetches for; the fetch references it */
+  uint64_t len;          /* bytes charged */
+};
+
+/* Starts to fetch what is missing.  True if the request waits now; false if it
+ * can go on. */
+bool fetch_quota_start(struct request *r);
+
+/* Its fetch is done: what came of it. */
+void fetch_quota_ended(struct request *r);
+
+/* Gives back what was fetched, and the allowance. */
+void fetch_quota_drop(struct request *r);
+
+/* A piece was lost to a new epoch.  Sets r->status when that was too often. */
+void fetch_quota_restart(struct request *r);
+
+/* The request, which waits for its fetch, loses its connection. */
+void fetch_quota_orphan(struct request *r);
+
+/* The connection ends: none of its requests is throttled any more. */
+void fetch_quota_unthrottle(struct connection *c);
+
+/* Gives fetches to throttled requests, now that some have ended. */
+void fetch_quota_admit(struct worker *w);
+
+#endif

@@ -1,0 +1,176 @@
+#include "daemon/serve/invalidation.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "daemon/log.h"
+#include "daemon/net/connection.h"
+#include "daemon/serve/session.h"
+
+/* An invalidation, as one worker sees it. */
+struct notice {
+  struct mail mail;
+  struct invalidation *invalidation;
+  struct notice *next;  /* the worker's list, from here on */
+  uint64_t serial;      /* its number at the worker, rising */
+  uint64_t deadline_ms; /* who is owed it then is closed */
+};
+
+struct invalidation {
+  struct pool_job job;
+  struct request *request; /* not touched between job and last mail */
+  struct served_image *served;
+  uint64_t from, to;       /* bytes */
+  atomic_bool abandoned;   /* relaxed: seen late it costs work, no more */
+  atomic_uint n_left;      /* notices not acted on; acq_rel: the last one sees
+                              what the others did */
+  struct notice notices[]; /* one for each worker */
+};
+
+/* ---- On each worker ------------------------------------------------------ */
+
+/* Whoever is last posts the request back; from there the invalidation may be
+ * freed at any time. */
+static void notice_end(struct notice *notice) {
+  struct invalidation *inv = notice->invalidation;
+  if (atomic_fetch_sub_explicit(&inv->n_left, 1, memory_order_acq_rel) == 1)
+    worker_post(inv->request->worker, &inv->request->mail);
+}
+
+static void set_owed_timer(struct worker *w) {
+  if (!w->owed_head) {
+    event_del(&w->owed_timer);
+    return;
+  }
+  uint64_t now = host_now_ms();
+  uint64_t at = w->owed_head->deadline_ms;
+  uint64_t left = at > now ? at - now : 0;
+  struct timeval tv = {.tv_sec = (time_t)(left / 1000),
+                       .tv_usec = (suseconds_t)(left % 1000 * 1000)};
+  event_add(&w->owed_timer, &tv);
+}
+
+void notices_check(struct worker *w) {
+  uint64_t oldest = UINT64_MAX;
+  if (!w->owed_head)
+    return;
+  for (const struct connection *c = w->conns; c; c = c->next)
+    if (c->oldest_owed && c->oldest_owed < oldest)
+      oldest = c->oldest_owed;
+  while (w->owed_head && w->owed_head->serial < oldest) {
+    struct notice *notice = w->owed_head;
+    w->owed_head = notice->next;
+    if (!w->owed_head)
+      w->owed_tail = &w->owed_head;
+    notice_end(notice);
+  }
+  set_owed_timer(w);
+}
+
+void notices_recheck(struct worker *w) {
+  if (w->owed_head)
+    worker_post(w, &w->owed_mail);
+}
+
+static void owed_run(struct worker *w, struct mail *mail) {
+  (void)mail;
+  notices_check(w);
+}
+
+/* Closes those who did not take a notice in time: the end of a connection is
+ * as good as a notice, and nobody who invalidates waits for ever. */
+static void on_owed_timer(evutil_socket_t fd, short what, void *arg) {
+  struct worker *w = arg;
+  uint64_t now = host_now_ms(), expired = 0;
+  (void)fd;
+  (void)what;
+  for (const struct notice *n = w->owed_head; n && n->deadline_ms <= now;
+       n = n->next)
+    expired = n->serial;
+  for (struct connection *c = w->conns, *next; c; c = next) {
+    next = c->next;
+    if (!c->oldest_owed || c->oldest_owed > expired)
+      continue;
+    log_peer_event(LEVEL_WARN, "conn-closed", LOG_NUMBER("conn", c->serial),
+                   LOG_TEXT("reason", "it does not take its notices"));
+    connection_drop(c);
+  }
+  notices_check(w);
+}
+
+static void notice_run(struct worker *w, struct mail *mail) {
+  struct notice *notice = (struct notice *)mail; /* its first member */
+  const struct invalidation *inv = notice->invalidation;
+  notice->serial = ++w->n_notices;
+  notice->deadline_ms =
+      host_now_ms() + (uint64_t)w->host->limits.notice_timeout_ms;
+  for (struct connection *c = w->conns, *next; c; c = next) {
+    next = c->next;
+    session_invalidated(c, inv->served->index, inv->from, inv->to,
+                        notice->serial);
+    connection_settle(c);
+  }
+  notice->next = NULL;
+  *w->owed_tail = notice;
+  w->owed_tail = &notice->next;
+  notices_check(w);
+}
+
+void notices_init(struct worker *w) {
+  w->owed_tail = &w->owed_head;
+  w->owed_mail.run = owed_run;
+  event_assign(&w->owed_timer, w->base, -1, 0, on_owed_timer, w);
+}
+
+/* ---- Off the workers ----------------------------------------------------- */
+
+/* On the pool.  The notices go out even if it failed: part of it may be done,
+ * and to drop too much is harmless. */
+static void invalidation_run(struct pool_job *job) {
+  struct invalidation *inv = (struct invalidation *)job; /* its first member */
+  struct request *r = inv->request;
+  struct host *host = inv->served->host;
+  unsigned shift = image_page_shift(inv->served->image);
+  uint64_t first = inv->from >> shift;
+  uint64_t last = (inv->to - 1) >> shift;
+  if (atomic_load_explicit(&inv->abandoned, memory_order_relaxed)) {
+    worker_post(r->worker, &r->mail);
+    return;
+  }
+  r->status = image_invalidate(inv->served->image, first, last - first + 1);
+  for (unsigned i = 0, n = host->n_workers; i < n; i++)
+    worker_post(host->workers[i], &inv->notices[i].mail);
+}
+
+int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
+  struct host *host = r->worker->host;
+  struct invalidation *inv =
+      calloc(1, sizeof *inv + host->n_workers * sizeof inv->notices[0]);
+  if (!inv)
+    return -ENOMEM;
+  inv->job.run = invalidation_run;
+  inv->request = r;
+  inv->served = &host->images[r->image];
+  inv->from = from;
+  inv->to = to;
+  atomic_init(&inv->abandoned, false);
+  atomic_init(&inv->n_left, host->n_workers);
+  for (unsigned i = 0; i < host->n_workers; i++) {
+    inv->notices[i].mail.run = notice_run;
+    inv->notices[i].invalidation = inv;
+  }
+  r->invalidation = inv;
+  return 0;
+}
+
+void invalidation_start(struct invalidation *inv) {
+  struct host *host = inv->served->host;
+  pool_submit(host->pool, host_lane(host), &inv->job);
+}
+
+void invalidation_abandon(struct invalidation *inv) {
+  atomic_store_explicit(&inv->abandoned, true, memory_order_relaxed);
+}
+
+void invalidation_free(struct invalidation *inv) { free(inv); }

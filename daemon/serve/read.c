@@ -1,0 +1,443 @@
+#include "daemon/serve/read.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/net/connection.h"
+#include "daemon/serve/fetch_quota.h"
+#include "daemon/serve/session.h"
+#include "proto/status.h"
+
+/* What looking at a page is worth, in bytes sent. */
+#define PAGE_COST 64
+
+/* The part of a range that is dealt with in one go: whole pages, but for the
+ * ends of the range. */
+struct piece {
+  uint64_t offset; /* bytes, of its beginning and of its end */
+  uint64_t end;
+  uint64_t first; /* page */
+  unsigned count; /* pages, at most FETCH_MAX_PAGES */
+};
+
+/* ---- Endings ------------------------------------------------------------- */
+
+static int status_of_errno(int r) {
+  switch (r) {
+  case -ENOMEM:
+    return WIRE_E_NOMEM;
+  case -EACCES:
+  case -EPERM:
+    return WIRE_E_ACCESS;
+  case -ESTALE:
+    return WIRE_E_CHANGED;
+  case -EFBIG:
+    return WIRE_E_UNSUPPORTED;
+  case -ECANCELED:
+    return WIRE_E_CANCELED;
+  default:
+    return WIRE_E_IO;
+  }
+}
+
+enum step read_refuse(struct request *r, int status, const char *what) {
+  request_count(r, STAT_ERRORS, 1);
+  connection_reply_error(r->conn, r->id, status, 0, "image \"%s\": %s",
+                         request_reader(r)->served->name, what);
+  return STEP_DONE;
+}
+
+/* Ends it because of r->status. */
+static enum step request_failed(struct request *r) {
+  static const char *const acts[] = {
+      [REQUEST_READ] = "read",
+      [REQUEST_READ_IN_PLACE] = "read",
+      [REQUEST_ATTACH] = "attach",
+      [REQUEST_WARM] = "warm",
+      [REQUEST_INVALIDATE] = "invalidate",
+  };
+  const char *name = request_reader(r)->served->name;
+  const char *act = acts[r->kind];
+  int status = status_of_errno(r->status);
+  char at[64] = "", story[128];
+  if (status == WIRE_E_CHANGED)
+    snprintf(story, sizeof story, "it changed again and again");
+  else
+    snprintf(story, sizeof story, "%s", strerror(-r->status));
+  if (r->fetch) /* it failed for its first page: see fetch_quota_ended() */
+    snprintf(at, sizeof at, " %zu bytes at %" PRIu64,
+             mirror_page_len(r->fetch->mirror, r->missing),
+             r->missing << r->fetch->mirror->page_shift);
+  log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
+                 LOG_TEXT("act", act), LOG_TEXT("reason", story));
+  request_count(r, STAT_ERRORS, 1);
+  connection_reply_error(r->conn, r->id, status, -r->status,
+                         "image \"%s\": %s%s: %s", name, act, at, story);
+  return STEP_DONE;
+}
+
+static enum step request_reply_done(struct request *r, uint64_t epoch) {
+  Cachet__Wire__Done done = CACHET__WIRE__DONE__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  done.epoch = epoch;
+  msg.id = r->id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DONE;
+  msg.done = &done;
+  connection_reply(r->conn, &msg);
+  return STEP_DONE;
+}
+
+/* A piece: with `len` bytes of payload to follow, or `resident` ones that the
+ * peer has. */
+static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
+                             size_t len, uint64_t resident, bool last) {
+  Cachet__Wire__Data data = CACHET__WIRE__DATA__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  data.epoch = epoch;
+  data.range = r->range;
+  data.offset = offset;
+  data.last = last;
+  data.resident = resident;
+  msg.id = r->id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
+  msg.data = &data;
+  send_batch_frame(&r->worker->out, &msg, len);
+}
+
+/* ---- Pieces -------------------------------------------------------------- */
+
+static bool request_next_piece(struct request *r, const struct mirror *m,
+                               struct piece *p) {
+  while (r->range < r->n_ranges &&
+         r->range_done == r->ranges[r->range].length) {
+    r->range++;
+    r->range_done = 0;
+    r->counted = 0;
+  }
+  if (r->range == r->n_ranges)
+    return false;
+  const struct range *range = &r->ranges[r->range];
+  uint64_t most = r->worker->host->limits.piece_len >> m->page_shift;
+  if (most > FETCH_MAX_PAGES)
+    most = FETCH_MAX_PAGES;
+  if (most == 0)
+    most = 1;
+  p->offset = range->offset + r->range_done;
+  p->first = p->offset >> m->page_shift;
+  p->end = range->offset + range->length;
+  uint64_t last = (p->end - 1) >> m->page_shift;
+  p->count = (unsigned)most;
+  if (last - p->first + 1 < most)
+    p->count = (unsigned)(last - p->first + 1);
+  else if ((p->first + most) << m->page_shift < p->end)
+    p->end = (p->first + most) << m->page_shift;
+  return true;
+}
+
+/* Cuts a piece down to its first `n` pages. */
+static void piece_cut(struct piece *p, const struct mirror *m, unsigned n) {
+  uint64_t end = (p->first + n) << m->page_shift;
+  if (n < p->count && end < p->end)
+    p->end = end;
+  p->count = n;
+}
+
+/* Cuts a piece down to its first `len` bytes. */
+static void piece_shorten(struct piece *p, const struct mirror *m, size_t len) {
+  if (p->end - p->offset > len) {
+    p->end = p->offset + len;
+    p->count = (unsigned)(((p->end - 1) >> m->page_shift) - p->first + 1);
+  }
+}
+
+static void request_advance(struct request *r, const struct piece *p) {
+  r->range_done += p->end - p->offset;
+  r->left -= p->end - p->offset;
+}
+
+static enum step request_miss(struct request *r, const struct piece *p) {
+  fetch_quota_drop(r);
+  r->missing = p->first;
+  r->n_missing = p->count;
+  return STEP_MISS;
+}
+
+/* Whether a part of the piece's first page was sent before. */
+static bool is_within_page(const struct request *r, const struct mirror *m,
+                           const struct piece *p) {
+  return r->range_done && p->offset & (mirror_page_size(m) - 1);
+}
+
+/* Pages that are resident, unless they were counted before: as fetched, and
+ * then the connection was blocked; or when another part of one was sent. */
+static void request_count_hits(struct request *r, uint64_t first, unsigned n) {
+  uint64_t from = first < r->counted ? r->counted : first;
+  if (first + n <= from)
+    return;
+  request_count(r, STAT_HITS, first + n - from);
+  r->counted = first + n;
+}
+
+/* The payload of a piece: where its pages lie. */
+struct segments {
+  struct iovec list[FETCH_MAX_PAGES]; /* the first `n` are set */
+  unsigned n;
+};
+
+static void segments_add(struct segments *s, const struct mirror *m,
+                         const struct piece *p, uint64_t page, unsigned count,
+                         const uint8_t *bytes) {
+  uint64_t start = page << m->page_shift;
+  uint64_t end = (page + count) << m->page_shift;
+  uint64_t from = start < p->offset ? p->offset : start;
+  if (end > p->end)
+    end = p->end;
+  s->list[s->n++] =
+      (struct iovec){(void *)(bytes + (from - start)), end - from};
+}
+
+/* Finds a piece's leading pages that are resident, pins them, and cuts the
+ * piece down to them. */
+static void piece_gather_resident(struct request *r, struct image_reader *l,
+                                  struct piece *p, struct segments *s) {
+  unsigned n = image_reader_pin(l, p->first, p->count);
+  piece_cut(p, l->mirror, n);
+  if (n == 0)
+    return;
+  send_batch_pinned(&r->worker->out, l);
+  request_count_hits(r, p->first, n);
+  segments_add(s, l->mirror, p, p->first, n,
+               view_page(&l->view, l->mirror->page_shift, p->first));
+}
+
+/* The same after a fetch: a page is in the fetch's hands, or was resident when
+ * it began.  One of the latter may be gone by now: the piece ends there. */
+static void piece_gather_fetched(struct request *r, struct image_reader *l,
+                                 struct piece *p, struct segments *s) {
+  unsigned n = 0;
+  for (; n < p->count; n++) {
+    uint64_t page = p->first + n;
+    const uint8_t *bytes = fetch_bytes(&r->fetch->fetch, page);
+    if (!bytes) {
+      if (!image_reader_pin(l, page, 1))
+        break;
+      send_batch_pinned(&r->worker->out, l);
+      request_count(r, STAT_HITS, n > 0 || !is_within_page(r, l->mirror, p));
+      bytes = view_page(&l->view, l->mirror->page_shift, page);
+    }
+    segments_add(s, l->mirror, p, page, 1, bytes);
+  }
+  piece_cut(p, l->mirror, n);
+}
+
+/* Makes room in the output for a piece.  False if that blocked the
+ * connection. */
+static bool piece_make_room(struct request *r, const struct image_reader *l,
+                            const struct piece *p) {
+  const struct send_batch *out = &r->worker->out;
+  if (!r->fetch && send_batch_has_room(out, 2 * OUTPUT_SMALL_LEN, p->count) &&
+      image_reader_has_room(l, p->count) &&
+      out->payload_len < r->worker->host->limits.batch_len)
+    return true;
+  connection_flush(r->conn);
+  return connection_may_send(r->conn);
+}
+
+/* Whether a fetch has nothing for what comes behind a piece. */
+static bool fetch_ends_at(const struct request *r, const struct mirror *m,
+                          const struct piece *p) {
+  const struct range *range = &r->ranges[r->range];
+  return p->end >= (r->missing + r->n_missing) << m->page_shift ||
+         p->end == range->offset + range->length;
+}
+
+static enum step request_read_piece(struct request *r, struct image_reader *l,
+                                    struct piece *p) {
+  struct piece whole = *p;
+  struct segments s;
+  s.n = 0;
+  if (!piece_make_room(r, l, p))
+    return STEP_BLOCKED;
+  piece_shorten(p, l->mirror,
+                connection_frame_room(r->conn, p->end - p->offset));
+  if (r->fetch)
+    piece_gather_fetched(r, l, p, &s);
+  else
+    piece_gather_resident(r, l, p, &s);
+  if (p->count == 0)
+    return request_miss(r, &whole);
+  size_t len = p->end - p->offset;
+  bool last = len == r->left;
+  session_announce(r->conn, l);
+  request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
+  for (unsigned i = 0; i < s.n; i++)
+    send_batch_payload(&r->worker->out, s.list[i].iov_base, s.list[i].iov_len);
+  request_count(r, STAT_BYTES, len);
+  request_advance(r, p);
+  if (r->fetch) {
+    connection_flush(
+        r->conn); /* the last moment at which its bytes are there */
+    if (fetch_ends_at(r, l->mirror, p))
+      fetch_quota_drop(r);
+  }
+  return last ? STEP_DONE : STEP_ON;
+}
+
+/* The leading pages of a piece that are resident (`is`), or not. */
+static unsigned leading_pages(const struct image_reader *l,
+                              const struct piece *p, bool is) {
+  unsigned n = 0;
+  while (n < p->count && view_is_resident(&l->view, p->first + n) == is)
+    n++;
+  return n;
+}
+
+/* An attached peer pinned the pages before it asked, so what is resident now
+ * stays, and it is told so.  What could not stay goes to it as bytes: the first
+ * page, even if another fill just brought it in, and those behind it.  So does
+ * the rest of a page of which a part went as bytes. */
+static enum step request_place_piece(struct request *r, struct image_reader *l,
+                                     struct piece *p) {
+  if (is_within_page(r, l->mirror, p)) {
+    piece_cut(p, l->mirror, 1);
+    return request_read_piece(r, l, p);
+  }
+  unsigned n = leading_pages(l, p, true);
+  if (n == 0) {
+    if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
+      return request_miss(r, p);
+    n = leading_pages(l, p, false);
+    piece_cut(p, l->mirror, n ? n : 1);
+    return request_read_piece(r, l, p);
+  }
+  connection_spend(r->conn, (uint64_t)PAGE_COST * n);
+  if (!send_batch_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0)) {
+    connection_flush(r->conn);
+    if (!connection_may_send(r->conn))
+      return STEP_BLOCKED;
+  }
+  piece_cut(p, l->mirror, n);
+  uint64_t len = p->end - p->offset;
+  bool last = len == r->left;
+  request_put_data(r, l->mirror->epoch, p->offset, 0, len, last);
+  if (!r->fetch)
+    request_count_hits(r, p->first, n);
+  request_advance(r, p);
+  if (r->fetch && p->first + n >= r->missing + r->n_missing)
+    fetch_quota_drop(r);
+  return last ? STEP_DONE : STEP_ON;
+}
+
+/* The output is empty, as descriptors go with a frame's first byte. */
+static enum step request_attach(struct request *r, struct image_reader *l) {
+  connection_flush(r->conn);
+  if (!connection_may_send(r->conn))
+    return STEP_BLOCKED;
+  session_attach(r->conn, r->id, l, &r->wish);
+  connection_flush(r->conn);
+  return STEP_DONE;
+}
+
+/* Warming needs no bytes: a page that was fetched is done, also if it could not
+ * stay for want of room. */
+static enum step request_warm_piece(struct request *r, struct image_reader *l,
+                                    struct piece *p) {
+  bool fetched = r->fetch != NULL;
+  unsigned n = 0;
+  while (n < p->count &&
+         ((fetched && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
+          view_is_resident(&l->view, p->first + n)))
+    n++;
+  if (n == 0)
+    return request_miss(r, p);
+  if (!fetched)
+    request_count_hits(r, p->first, n);
+  fetch_quota_drop(r);
+  connection_spend(r->conn, (uint64_t)PAGE_COST * n);
+  piece_cut(p, l->mirror, n);
+  request_advance(r, p);
+  return STEP_ON;
+}
+
+/* ---- Steps --------------------------------------------------------------- */
+
+/* Has the image reader look at the present epoch, and drops a fetch of a past
+ * one. False: blocked, or r->status set. */
+static bool request_focus(struct request *r, struct image_reader *l) {
+  if (!image_reader_is_current(l)) {
+    connection_flush(r->conn); /* its pins must be gone */
+    if (!connection_may_send(r->conn))
+      return false;
+    r->status = image_reader_open(l);
+  }
+  if (r->status == 0 && r->fetch && r->fetch->mirror != l->mirror)
+    fetch_quota_restart(r);
+  return r->status == 0;
+}
+
+/* Checks the ranges against the image: once for each epoch that is met. */
+static bool request_is_within(struct request *r, const struct mirror *m) {
+  if (r->checked_epoch == m->epoch)
+    return true;
+  for (unsigned i = r->range; i < r->n_ranges; i++) {
+    const struct range *range = &r->ranges[i];
+    if (range->length &&
+        (range->offset > m->size || range->length > m->size - range->offset))
+      return false;
+  }
+  r->checked_epoch = m->epoch;
+  return true;
+}
+
+static enum step request_finish(struct request *r, struct image_reader *l) {
+  if (r->kind != REQUEST_READ && r->kind != REQUEST_READ_IN_PLACE)
+    return request_reply_done(r, l->mirror->epoch);
+  /* A Read of nothing: any other ended with its last piece. */
+  r->range = 0;
+  if (!send_batch_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0))
+    connection_flush(r->conn);
+  request_put_data(r, l->mirror->epoch, r->n_ranges ? r->ranges[0].offset : 0,
+                   0, 0, true);
+  return STEP_DONE;
+}
+
+/* One piece. */
+static enum step request_step(struct request *r) {
+  struct image_reader *l = request_reader(r);
+  struct piece p;
+  if (!connection_has_room(r->conn))
+    return STEP_BLOCKED;
+  if (r->status)
+    return request_failed(r);
+  if (!request_focus(r, l))
+    return r->status ? request_failed(r) : STEP_BLOCKED;
+  if (r->epoch && r->epoch != l->mirror->epoch) {
+    session_announce(r->conn, l);
+    return read_refuse(r, WIRE_E_CHANGED, "it has another epoch");
+  }
+  if (!request_is_within(r, l->mirror)) {
+    session_announce(r->conn, l);
+    return read_refuse(r, WIRE_E_BOUNDS, "the range reaches past its end");
+  }
+  if (r->kind == REQUEST_ATTACH)
+    return request_attach(r, l);
+  if (!request_next_piece(r, l->mirror, &p)) {
+    session_announce(r->conn, l);
+    return request_finish(r, l);
+  }
+  if (r->kind == REQUEST_READ_IN_PLACE)
+    return request_place_piece(r, l, &p);
+  return r->kind == REQUEST_WARM ? request_warm_piece(r, l, &p)
+                                 : request_read_piece(r, l, &p);
+}
+
+enum step read_steps(struct request *r) {
+  enum step s;
+  do
+    s = request_step(r);
+  while (s == STEP_ON);
+  return s;
+}

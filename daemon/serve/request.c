@@ -1,0 +1,313 @@
+#include "daemon/serve/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/net/connection.h"
+#include "daemon/serve/fetch_quota.h"
+#include "daemon/serve/invalidation.h"
+#include "daemon/serve/read.h"
+#include "daemon/serve/session.h"
+#include "proto/status.h"
+
+/* ---- Requests that wait -------------------------------------------------- */
+
+static void request_link(struct request *r) {
+  struct connection *c = r->conn;
+  r->prev = NULL;
+  r->next = c->requests;
+  if (r->next)
+    r->next->prev = r;
+  c->requests = r;
+  c->n_requests++;
+  c->n_held_ranges += r->n_ranges;
+}
+
+static void request_unlink(struct request *r) {
+  struct connection *c = r->conn;
+  c->n_invalidations -= r->invalidation != NULL;
+  *(r->prev ? &r->prev->next : &c->requests) = r->next;
+  if (r->next)
+    r->next->prev = r->prev;
+  c->n_requests--;
+  c->n_held_ranges -= r->n_ranges;
+}
+
+/* Its memory, with its ranges. */
+static size_t request_len(unsigned n_ranges) {
+  return sizeof(struct request) + n_ranges * sizeof(struct range);
+}
+
+static void request_free(struct request *r) {
+  fetch_quota_drop(r);
+  worker_unhold(r->worker, request_len(r->n_ranges));
+  if (r->conn)
+    request_unlink(r);
+  if (r->invalidation) {
+    r->worker->n_invalidations--;
+    invalidation_free(r->invalidation);
+  }
+  free(r);
+}
+
+/* Its mail: what it waited for is over. */
+static void request_posted(struct worker *w, struct mail *mail) {
+  struct request *r = (struct request *)mail; /* its first member */
+  struct connection *c = r->conn;
+  assert(r->state == REQUEST_WAITING && r->worker == w);
+  if (r->fetch) {
+    fetch_quota_ended(r);
+  } else {
+    r->state = REQUEST_ACTIVE;
+    w->n_waiting--;
+  }
+  if (!c) {
+    request_free(r);
+  } else {
+    request_go_on(r);
+    connection_settle(c);
+  }
+}
+
+static bool request_may_wait(const struct connection *c, unsigned n_ranges) {
+  const struct limits *limits = &c->worker->host->limits;
+  return c->n_requests < limits->max_requests &&
+         c->n_held_ranges + n_ranges <= limits->max_held_ranges;
+}
+
+/* Makes a request that can wait of one on the stack, ranges included.  NULL:
+ * the peer was told why not. */
+static struct request *request_keep(const struct request *probe) {
+  struct connection *c = probe->conn;
+  if (!request_may_wait(c, probe->n_ranges)) {
+    counters_add(&c->worker->counters[probe->image], STAT_ERRORS, 1);
+    connection_reply_error(c, probe->id, WIRE_E_INVAL, 0,
+                           "too many requests in flight");
+    return NULL;
+  }
+  size_t len = request_len(probe->n_ranges);
+  struct request *r = NULL;
+  if (worker_hold(c->worker, len) && !(r = malloc(len)))
+    worker_unhold(c->worker, len);
+  if (!r) {
+    connection_reply_error(c, probe->id, WIRE_E_NOMEM, ENOMEM, "out of memory");
+    return NULL;
+  }
+  *r = *probe;
+  if (probe->n_ranges)
+    memcpy(r + 1, probe->ranges, len - sizeof *r);
+  r->ranges = (const struct range *)(r + 1);
+  r->mail.run = request_posted;
+  request_link(r);
+  return r;
+}
+
+/* Puts a request where its last step says it belongs. */
+static void request_place(struct request *r, enum step s) {
+  while (s == STEP_MISS) {
+    if (fetch_quota_start(r))
+      return;
+    s = read_steps(r);
+  }
+  if (s == STEP_DONE) {
+    request_free(r);
+    return;
+  }
+  fetch_quota_drop(r);
+  r->state = REQUEST_RUNNABLE;
+  request_queue_push(&r->conn->runnable, r);
+}
+
+void request_go_on(struct request *r) {
+  r->state = REQUEST_ACTIVE;
+  request_place(r, read_steps(r));
+}
+
+bool request_exists(const struct connection *c, uint64_t id) {
+  for (const struct request *r = c->requests; r; r = r->next)
+    if (r->id == id)
+      return true;
+  return false;
+}
+
+void request_drop_all(struct connection *c) {
+  fetch_quota_unthrottle(c);
+  for (struct request *r = c->requests, *next; r; r = next) {
+    next = r->next;
+    if (r->state != REQUEST_WAITING) {
+      request_free(r);
+      continue;
+    }
+    if (r->fetch)
+      fetch_quota_orphan(r);
+    if (r->invalidation)
+      invalidation_abandon(r->invalidation);
+    request_unlink(r);
+    r->conn = NULL;
+  }
+  request_queue_init(&c->runnable);
+  assert(c->n_requests == 0 && c->n_invalidations == 0 && c->fetching == 0);
+}
+
+/* ---- Beginnings ---------------------------------------------------------- */
+
+/* Takes the ranges out of the message.  False: the peer was told what is wrong
+ * with them. */
+static bool take_ranges(struct connection *c, struct request *probe,
+                        size_t n_ranges, Cachet__Wire__Range *const *ranges) {
+  const struct limits *limits = &c->worker->host->limits;
+  struct range *list = c->worker->ranges;
+  if (n_ranges > limits->max_ranges) {
+    connection_reply_error(c, probe->id, WIRE_E_INVAL, 0,
+                           "%zu ranges in one request, at most %u are allowed",
+                           n_ranges, limits->max_ranges);
+    return false;
+  }
+  for (size_t i = 0; i < n_ranges; i++) {
+    list[i] = (struct range){ranges[i]->offset, ranges[i]->length};
+    if (list[i].length > limits->max_read - probe->left) {
+      connection_reply_error(c, probe->id, WIRE_E_INVAL, 0,
+                             "one request may ask for %llu bytes, not for more",
+                             (unsigned long long)limits->max_read);
+      return false;
+    }
+    probe->left += list[i].length;
+  }
+  probe->ranges = list;
+  probe->n_ranges = (unsigned)n_ranges;
+  return true;
+}
+
+static struct request request_of(struct connection *c, uint64_t id,
+                                 enum request_kind kind,
+                                 const struct opened *o) {
+  struct request r = {.worker = c->worker,
+                      .conn = c,
+                      .id = id,
+                      .kind = kind,
+                      .image = o->image};
+  request_count(&r, STAT_REQUESTS, 1);
+  return r;
+}
+
+static struct opened *find_image(struct connection *c, uint64_t id,
+                                 uint32_t image_id) {
+  struct opened *o = session_opened(c, image_id);
+  if (!o)
+    connection_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+                           "image number %u: this connection did not open it",
+                           image_id);
+  return o;
+}
+
+/* Works on a request on the stack, which goes on as one that waits if it does
+ * not end at once. */
+static void request_launch(struct request *probe) {
+  enum step s = read_steps(probe);
+  if (s == STEP_DONE)
+    return;
+  struct request *r = request_keep(probe);
+  if (r)
+    request_place(r, s);
+}
+
+void request_begin(struct connection *c, uint64_t id, enum request_kind kind,
+                   uint32_t image_id, uint64_t epoch, size_t n_ranges,
+                   Cachet__Wire__Range *const *ranges) {
+  struct opened *o = find_image(c, id, image_id);
+  if (!o)
+    return;
+  if (kind == REQUEST_READ_IN_PLACE && !o->attached)
+    kind = REQUEST_READ;
+  else if (kind == REQUEST_READ)
+    session_detach(o);
+  struct request probe = request_of(c, id, kind, o);
+  probe.epoch = epoch;
+  if (!take_ranges(c, &probe, n_ranges, ranges)) {
+    request_count(&probe, STAT_ERRORS, 1);
+    return;
+  }
+  request_launch(&probe);
+}
+
+void request_begin_attach(struct connection *c, uint64_t id,
+                          const Cachet__Wire__Attach *attach) {
+  const struct opened *o = find_image(c, id, attach->image);
+  if (!o)
+    return;
+  struct request probe = request_of(c, id, REQUEST_ATTACH, o);
+  probe.wish = (struct attachment_wish){
+      .replaces = attach->replaces,
+      .size = {attach->page_slots, attach->range_capacity}};
+  request_launch(&probe);
+}
+
+/* Cuts a range at the image's end.  False: nothing is left. */
+static bool cut_range(const struct request *probe,
+                      const Cachet__Wire__Range *range, uint64_t *from,
+                      uint64_t *to) {
+  struct mirror *m = image_mirror(request_reader(probe)->served->image);
+  uint64_t size = m->size;
+  mirror_unref(m);
+  if (range->offset >= size || range->length == 0)
+    return false;
+  *from = range->offset;
+  *to = range->length > size - range->offset ? size
+                                             : range->offset + range->length;
+  return true;
+}
+
+/* Whether one more may be begun. */
+static bool may_invalidate_more(const struct connection *c) {
+  const struct limits *limits = &c->worker->host->limits;
+  return c->n_invalidations < limits->max_conn_invalidations &&
+         c->worker->n_invalidations < limits->max_worker_invalidations;
+}
+
+/* Hands the request to the pool, or fails it. */
+static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
+  r->status = invalidation_new(r, from, to);
+  if (r->status < 0) {
+    request_go_on(r);
+    return;
+  }
+  r->conn->n_invalidations++;
+  r->worker->n_invalidations++;
+  r->worker->n_waiting++;
+  r->state = REQUEST_WAITING; /* before the pool has it */
+  invalidation_start(r->invalidation);
+}
+
+void request_begin_invalidate(struct connection *c, uint64_t id,
+                              uint32_t image_id,
+                              const Cachet__Wire__Range *range) {
+  uint64_t from, to;
+  const struct opened *o = find_image(c, id, image_id);
+  if (!o)
+    return;
+  struct request probe = request_of(c, id, REQUEST_INVALIDATE, o);
+  if (!range) {
+    read_refuse(&probe, WIRE_E_INVAL, "invalidate: no range is given");
+    return;
+  }
+  if (!session_may_invalidate(c)) {
+    read_refuse(&probe, WIRE_E_ACCESS,
+                "invalidate: only for root, the daemon's user and the "
+                "socket's group, on a Unix socket");
+    return;
+  }
+  if (!may_invalidate_more(c)) {
+    read_refuse(&probe, WIRE_E_BUSY,
+                "invalidate: too many invalidations are under way");
+    return;
+  }
+  struct request *r = request_keep(&probe);
+  if (!r)
+    return;
+  if (cut_range(&probe, range, &from, &to))
+    request_invalidate(r, from, to);
+  else
+    request_go_on(r); /* nothing to do, and done */
+}

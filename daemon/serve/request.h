@@ -1,0 +1,144 @@
+/* Requests: Read, Warm, Invalidate and Attach, from frame to last answer.
+ *
+ * A request is worked on piece by piece.  A piece is the longest run of pages
+ * at hand, up to a limit, and of one epoch.  While all is resident it goes in
+ * one breath, on the stack.  Else it becomes a request that waits:
+ *
+ *     WAITING   another thread will post it: its fetch, or its invalidation
+ *     THROTTLED too many bytes are being fetched; fetch_quota_admit() goes on
+ *     RUNNABLE  its connection is blocked; connection.c goes on
+ *
+ *   R1  A request that waits is on its connection's list, or is an orphan: its
+ *       connection is gone, it is WAITING, and is freed when it is posted.
+ *   R2  It holds a fetch only while WAITING or while it is being worked on.
+ *       A request of a blocked connection gives back what was fetched, and
+ *       looks again later: a peer that does not read holds no memory.
+ *   R3  A piece is of the image reader's mirror, which was the image's present
+ * one when the piece was begun.
+ *
+ * request.c begins them, has them wait and frees them (R1); read.c works on
+ * one (R3); fetch_quota.c holds its fetch (R2, with request.c).
+ *
+ * Worker thread only. */
+#ifndef DAEMON_SERVE_REQUEST_H
+#define DAEMON_SERVE_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/worker.h"
+
+struct connection;
+struct invalidation;
+struct request_fetch;
+
+enum request_kind {
+  REQUEST_READ,
+  REQUEST_READ_IN_PLACE, /* of an attached peer: it needs no bytes of pages
+                            that are resident, where its pins keep them */
+  REQUEST_WARM,
+  REQUEST_INVALIDATE,
+  REQUEST_ATTACH,
+};
+
+enum request_state {
+  REQUEST_ACTIVE, /* being worked on */
+  REQUEST_WAITING,
+  REQUEST_THROTTLED,
+  REQUEST_RUNNABLE,
+};
+
+struct request {
+  struct mail mail; /* posts it back to its worker */
+  struct worker *worker;
+  struct connection *conn;     /* NULL: an orphan */
+  struct request *prev, *next; /* the connection's list */
+  struct request *next_queued;
+  struct request *prev_turn,
+      *next_turn; /* of the image reader: see fetch_quota.h */
+  enum request_state state;
+  enum request_kind kind;
+  uint64_t id;
+  unsigned image;
+  uint64_t epoch; /* asked for; 0: any */
+  int status;     /* a negative errno that ends it */
+  unsigned n_restarts;
+
+  /* Read and Warm: how far they came. */
+  const struct range *ranges; /* behind the struct, once it waits */
+  unsigned n_ranges;
+  unsigned range;         /* the present one */
+  uint64_t range_done;    /* bytes of it that are dealt with */
+  uint64_t left;          /* bytes of all that are not */
+  uint64_t checked_epoch; /* whose size the ranges are within; 0: none */
+  uint64_t counted;       /* the present one's pages before this one are in the
+                             statistics */
+  uint64_t missing;       /* STEP_MISS: the first page to fetch, */
+  unsigned n_missing;     /* and how many */
+  struct request_fetch *fetch;
+
+  struct attachment_wish wish; /* an Attach */
+
+  struct invalidation *invalidation; /* counted by worker and connection */
+};
+
+static inline struct image_reader *request_reader(const struct request *r) {
+  return &r->worker->readers[r->image];
+}
+
+static inline void request_count(const struct request *r, enum stat_id which,
+                                 uint64_t n) {
+  counters_add(&r->worker->counters[r->image], which, n);
+}
+
+/* First in, first out, by next_queued. */
+struct request_queue {
+  struct request *head, **tail;
+};
+
+static inline void request_queue_init(struct request_queue *q) {
+  q->head = NULL;
+  q->tail = &q->head;
+}
+
+static inline void request_queue_push(struct request_queue *q,
+                                      struct request *r) {
+  r->next_queued = NULL;
+  *q->tail = r;
+  q->tail = &r->next_queued;
+}
+
+static inline struct request *request_queue_pop(struct request_queue *q) {
+  struct request *r = q->head;
+  if (r && !(q->head = r->next_queued))
+    q->tail = &q->head;
+  return r;
+}
+
+/* Begins a Read or a Warm; `ranges` are read during the call only.  Answers at
+ * once what can be answered at once. */
+void request_begin(struct connection *c, uint64_t id, enum request_kind kind,
+                   uint32_t image_id, uint64_t epoch, size_t n_ranges,
+                   Cachet__Wire__Range *const *ranges);
+
+/* Begins an Attach, likewise. */
+void request_begin_attach(struct connection *c, uint64_t id,
+                          const Cachet__Wire__Attach *attach);
+
+/* Begins an Invalidate.  NULL in `range` is an error for the peer. */
+void request_begin_invalidate(struct connection *c, uint64_t id,
+                              uint32_t image_id,
+                              const Cachet__Wire__Range *range);
+
+/* Goes on with a request that was taken from a queue.  Its connection is to be
+ * settled afterwards. */
+void request_go_on(struct request *r);
+
+/* Whether the connection has a request of that id in flight. */
+bool request_exists(const struct connection *c, uint64_t id);
+
+/* The connection ends: frees its requests, or makes orphans of them. */
+void request_drop_all(struct connection *c);
+
+#endif

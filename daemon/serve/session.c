@@ -1,0 +1,479 @@
+#include "daemon/serve/session.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/missing.h"
+#include "daemon/stats.h"
+#include "proto/status.h"
+
+enum {
+  /* What an Attach is worth, in bytes sent: memory is made and mapped. */
+  ATTACH_COST = 128 << 10,
+  /* And a Grow: a few sums under locks that others take. */
+  GROW_COST = 4 << 10,
+  /* What the kernel shows for ids of other user namespaces: anybody's. */
+  OVERFLOW_ID = 65534,
+};
+
+/* An image is known on the wire by its index, but never as 0. */
+static uint32_t wire_image_id(unsigned image) { return image + 1; }
+
+struct opened *session_opened_image(struct connection *c, unsigned image) {
+  for (unsigned i = 0; i < c->n_opened; i++)
+    if (c->opened[i].image == image)
+      return &c->opened[i];
+  return NULL;
+}
+
+struct opened *session_opened(struct connection *c, uint32_t image_id) {
+  return session_opened_image(c, image_id - 1);
+}
+
+static void fill_info(Cachet__Wire__ImageInfo *info,
+                      const struct served_image *h, const struct mirror *m,
+                      bool opened) {
+  cachet__wire__image_info__init(info);
+  info->image = opened ? wire_image_id(h->index) : 0;
+  info->name = h->name;
+  info->size = m->size;
+  info->page_size = (uint32_t)mirror_page_size(m);
+  info->epoch = m->epoch;
+  info->missing = atomic_load_explicit(&h->missing, memory_order_relaxed) != 0;
+}
+
+/* ---- Notices ------------------------------------------------------------- */
+
+/* Adds a notice; a piece of data may be pinned in the output already, so there
+ * must be room without a flush: see piece_make_room(). */
+static void put_notice(struct connection *c, wire_message *msg) {
+  assert(frame_packed_len(msg) <= OUTPUT_SMALL_LEN);
+  connection_reply(c, msg);
+}
+
+static void tell_epoch(struct connection *c, struct opened *o,
+                       const struct image_reader *l) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  if (o->attached || o->epoch == l->mirror->epoch)
+    return;
+  o->epoch = l->mirror->epoch;
+  fill_info(&info, l->served, l->mirror, true);
+  changed.info = &info;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
+  msg.changed = &changed;
+  put_notice(c, &msg);
+}
+
+static void tell_stale(struct connection *c, struct opened *o) {
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
+  Cachet__Wire__Range *ranges = &range;
+  Cachet__Wire__Invalidated invalidated = CACHET__WIRE__INVALIDATED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  if (!o->stale)
+    return;
+  if (!c->unsent_notice || o->stale < c->unsent_notice)
+    c->unsent_notice = o->stale;
+  o->stale = 0;
+  range.offset = o->stale_from;
+  range.length = o->stale_to - o->stale_from;
+  invalidated.image = wire_image_id(o->image);
+  invalidated.n_ranges = 1;
+  invalidated.ranges = &ranges;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;
+  msg.invalidated = &invalidated;
+  put_notice(c, &msg);
+}
+
+void session_announce(struct connection *c, const struct image_reader *l) {
+  struct opened *o = session_opened(c, wire_image_id(l->served->index));
+  assert(o);
+  tell_epoch(c, o, l);
+}
+
+void session_push_notices(struct connection *c) {
+  struct worker *w = c->worker;
+  for (unsigned i = 0; i < c->n_opened && connection_may_send(c); i++) {
+    struct opened *o = &c->opened[i];
+    struct image_reader *l = &w->readers[o->image];
+    if (o->attached)
+      continue;
+    tell_stale(c, o);
+    if (!image_reader_is_current(l)) {
+      connection_flush(c); /* its pins must be gone */
+      if (!connection_may_send(c) || image_reader_open(l) < 0)
+        continue;
+    }
+    tell_epoch(c, o, l);
+  }
+}
+
+void session_invalidated(struct connection *c, unsigned image, uint64_t from,
+                         uint64_t to, uint64_t serial) {
+  struct opened *o = session_opened(c, wire_image_id(image));
+  if (!o || o->attached)
+    return;
+  o->stale_from = o->stale && o->stale_from < from ? o->stale_from : from;
+  o->stale_to = o->stale && o->stale_to > to ? o->stale_to : to;
+  if (!o->stale)
+    o->stale = serial;
+  if (connection_may_send(c))
+    session_push_notices(c);
+}
+
+uint64_t session_oldest_owed(const struct connection *c) {
+  uint64_t oldest = c->unsent_notice;
+  if (c->lingering)
+    return 0;
+  for (unsigned i = 0; i < c->n_opened; i++) {
+    const struct opened *o = &c->opened[i];
+    if (o->stale && (!oldest || o->stale < oldest))
+      oldest = o->stale;
+  }
+  return oldest;
+}
+
+/* ---- Attach -------------------------------------------------------------- */
+
+static void put_attached(struct connection *c, uint64_t id,
+                         const struct image_reader *l,
+                         const struct attachment_grant *grant) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Attached attached = CACHET__WIRE__ATTACHED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  fill_info(&info, l->served, l->mirror, true);
+  attached.info = &info;
+  attached.layout = MIRROR_LAYOUT;
+  attached.table = grant->table;
+  attached.page_slots = grant->size.page_slots;
+  attached.range_capacity = grant->size.range_capacity;
+  attached.read_ahead = grant->read_ahead;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
+  msg.attached = &attached;
+  connection_reply(c, &msg);
+}
+
+void session_detach(struct opened *o) {
+  if (o->attached)
+    o->epoch = 0;
+  o->attached = false;
+}
+
+/* Gives the lease, and sends it.  0 or a negative errno: nothing was sent. */
+static int lend_mirror(struct connection *c, uint64_t id,
+                       const struct image_reader *l,
+                       const struct attachment_wish *wish) {
+  struct attachment *a;
+  struct attachment_grant grant;
+  if (!l->served->share || !listener_is_local(c->listener))
+    return -EOPNOTSUPP;
+  int r = attachment_new(c, l->mirror, wish, &a, &grant);
+  if (r < 0)
+    return r;
+  put_attached(c, id, l, &grant);
+  return connection_flush_fds(c, a, grant.fds) ? 0 : -ETOOMANYREFS;
+}
+
+static const char *attach_story(int r) {
+  if (r == -EDQUOT)
+    return "no share of the cache is left";
+  return r == -EAGAIN ? "there is no room for a pin table now" : strerror(-r);
+}
+
+void session_attach(struct connection *c, uint64_t id, struct image_reader *l,
+                    const struct attachment_wish *wish) {
+  struct opened *o = session_opened(c, wire_image_id(l->served->index));
+  connection_spend(c, ATTACH_COST);
+  int r = lend_mirror(c, id, l, wish);
+  if (r == 0) {
+    o->attached = true;
+    o->stale = 0;
+    return;
+  }
+  session_detach(o);
+  session_announce(c, l);
+  connection_reply_error(
+      c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
+      "image \"%s\": attach: %s", l->served->name, attach_story(r));
+}
+
+static void session_grow(struct connection *c, uint64_t id,
+                         const Cachet__Wire__Grow *grow) {
+  Cachet__Wire__Grown grown = CACHET__WIRE__GROWN__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  struct shared_pins_size size = {grow->page_slots, grow->range_capacity};
+  connection_spend(c, GROW_COST);
+  int r = attachment_grow(c, grow->table, &size);
+  if (r < 0) {
+    connection_reply_error(c, id, WIRE_E_INVAL, -r,
+                           "grow: this process has no such table");
+    return;
+  }
+  grown.page_slots = size.page_slots;
+  grown.range_capacity = size.range_capacity;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROWN;
+  msg.grown = &grown;
+  connection_reply(c, &msg);
+}
+
+/* ---- Permission ---------------------------------------------------------- */
+
+/* Whether one of the peer's supplementary groups is `group`. */
+static bool peer_is_in_group(int fd, gid_t group) {
+  socklen_t len = 0;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || len == 0)
+    return false; /* it has none */
+  gid_t *groups = malloc(len);
+  if (!groups)
+    return false;
+  bool found = false;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) == 0)
+    for (size_t i = 0; i < len / sizeof *groups && !found; i++)
+      found = groups[i] == group;
+  free(groups);
+  return found;
+}
+
+bool session_may_invalidate(const struct connection *c) {
+  struct ucred peer;
+  socklen_t len = sizeof peer;
+  gid_t group;
+  if (!listener_is_local(c->listener) ||
+      getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+    return false;
+  if (peer.uid == 0 || (peer.uid == geteuid() && peer.uid != OVERFLOW_ID))
+    return true;
+  if (!listener_group(c->listener, &group) || group == OVERFLOW_ID)
+    return false;
+  return peer.gid == group || peer_is_in_group(c->fd, group);
+}
+
+/* ---- Hello, Open, List, GetStats ----------------------------------------- */
+
+static void session_hello(struct connection *c, uint64_t id,
+                          const Cachet__Wire__Hello *hello) {
+  const struct host *host = c->worker->host;
+  const struct limits *limits = &host->limits;
+  if (hello->version_min > PROTO_VERSION ||
+      hello->version_max < PROTO_VERSION) {
+    connection_fail(c, id, WIRE_E_PROTO,
+                    "versions %u to %u of the protocol: this daemon speaks %d",
+                    hello->version_min, hello->version_max, PROTO_VERSION);
+    return;
+  }
+  Cachet__Wire__Welcome welcome = CACHET__WIRE__WELCOME__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  uint32_t page_size = 1u << image_page_shift(host->images[0].image);
+  welcome.version = PROTO_VERSION;
+  welcome.max_message = limits->max_message;
+  welcome.max_payload =
+      limits->piece_len > page_size ? limits->piece_len : page_size;
+  welcome.max_ranges = limits->max_ranges;
+  welcome.max_read = limits->max_read;
+  welcome.max_requests = limits->max_requests;
+  welcome.share = host->share && listener_is_local(c->listener);
+  welcome.agent = (char *)"cachetd";
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
+  msg.welcome = &welcome;
+  connection_reply(c, &msg);
+  connection_move(c, CONNECTION_OPEN);
+  char agent[65];
+  strncpy(agent, hello->agent, sizeof agent - 1);
+  agent[sizeof agent - 1] = '\0';
+  log_peer_event(LEVEL_DEBUG, "hello", LOG_NUMBER("conn", c->serial),
+                 LOG_TEXT("agent", agent));
+}
+
+/* The image of a name, or the only one if the name is empty. */
+static struct served_image *find_hosted(struct connection *c, uint64_t id,
+                                        const char *name) {
+  const struct host *host = c->worker->host;
+  if (!*name && host->n_images == 1)
+    return &host->images[0];
+  for (unsigned i = 0; i < host->n_images; i++)
+    if (strcmp(host->images[i].name, name) == 0)
+      return &host->images[i];
+  if (*name)
+    connection_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+                           "image \"%.64s\": not served", name);
+  else
+    connection_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+                           "no image is named, and %u are served",
+                           host->n_images);
+  return NULL;
+}
+
+static struct opened *remember_opened(struct connection *c, unsigned image) {
+  struct opened *o = session_opened(c, wire_image_id(image));
+  if (o)
+    return o;
+  if (!worker_hold(c->worker, sizeof *c->opened))
+    return NULL;
+  struct opened *grown =
+      realloc(c->opened, (c->n_opened + 1) * sizeof *c->opened);
+  if (!grown) {
+    worker_unhold(c->worker, sizeof *c->opened);
+    return NULL;
+  }
+  c->opened = grown;
+  o = &grown[c->n_opened++];
+  *o = (struct opened){.image = image};
+  return o;
+}
+
+/* False: it cannot be opened, and the peer was told why. */
+static bool check_is_there(struct connection *c, uint64_t id,
+                           const struct served_image *h) {
+  int missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
+  if (!missing)
+    return true;
+  bool is_gone = missing == ENOENT || missing == ENOTDIR;
+  connection_reply_error(c, id, is_gone ? WIRE_E_NOIMAGE : WIRE_E_IO, missing,
+                         "image \"%s\": open %.128s: %s", h->name,
+                         h->path ? h->path : "its source",
+                         missing_reason(missing));
+  return false;
+}
+
+static void session_open(struct connection *c, uint64_t id,
+                         const Cachet__Wire__Open *open) {
+  struct served_image *h = find_hosted(c, id, open->image);
+  if (!h || !check_is_there(c, id, h))
+    return;
+  struct image_reader *l = &c->worker->readers[h->index];
+  if (!image_reader_is_current(l)) {
+    connection_flush(c);
+    if (image_reader_open(l) < 0) {
+      connection_reply_error(c, id, WIRE_E_NOMEM, 0, "image \"%s\": no memory",
+                             h->name);
+      return;
+    }
+  }
+  struct opened *o = remember_opened(c, h->index);
+  if (!o) {
+    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "image \"%s\": no memory",
+                           h->name);
+    return;
+  }
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  session_detach(o);
+  if (o->epoch)
+    tell_epoch(c, o, l); /* not the first Open: S1 */
+  o->epoch = l->mirror->epoch;
+  fill_info(&info, h, l->mirror, true);
+  opened.info = &info;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
+  msg.opened = &opened;
+  connection_reply(c, &msg);
+}
+
+static void session_list(struct connection *c, uint64_t id) {
+  const struct host *host = c->worker->host;
+  Cachet__Wire__ImageInfo *list = calloc(host->n_images, sizeof *list);
+  Cachet__Wire__ImageInfo **pointers =
+      calloc(host->n_images, sizeof(Cachet__Wire__ImageInfo *));
+  if (!list || !pointers) {
+    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "list: out of memory");
+  } else {
+    for (unsigned i = 0; i < host->n_images; i++) {
+      struct served_image *h = &host->images[i];
+      struct mirror *m = image_mirror(h->image);
+      fill_info(&list[i], h, m, session_opened(c, wire_image_id(i)));
+      mirror_unref(m);
+      pointers[i] = &list[i];
+    }
+    Cachet__Wire__Images images = CACHET__WIRE__IMAGES__INIT;
+    wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+    images.n_images = host->n_images;
+    images.images = pointers;
+    msg.id = id;
+    msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
+    msg.images = &images;
+    connection_reply(c, &msg);
+  }
+  free(list);
+  free(pointers);
+}
+
+static void session_stats(struct connection *c, uint64_t id) {
+  Cachet__Wire__Stats *stats = stats_collect(c->worker->host);
+  if (!stats) {
+    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");
+    return;
+  }
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_STATS;
+  msg.stats = stats;
+  connection_reply(c, &msg); /* packs it: nothing is kept */
+  free(stats);
+}
+
+/* ---- Messages ------------------------------------------------------------ */
+
+static void session_request(struct connection *c, const wire_message *msg) {
+  switch (msg->body_case) {
+  case CACHET__WIRE__MESSAGE__BODY_OPEN:
+    session_open(c, msg->id, msg->open);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_READ:
+    request_begin(c, msg->id,
+                  msg->read->in_place ? REQUEST_READ_IN_PLACE : REQUEST_READ,
+                  msg->read->image, msg->read->epoch, msg->read->n_ranges,
+                  msg->read->ranges);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ATTACH:
+    request_begin_attach(c, msg->id, msg->attach);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_GROW:
+    session_grow(c, msg->id, msg->grow);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_WARM:
+    request_begin(c, msg->id, REQUEST_WARM, msg->warm->image, 0,
+                  msg->warm->n_ranges, msg->warm->ranges);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_INVALIDATE:
+    request_begin_invalidate(c, msg->id, msg->invalidate->image,
+                             msg->invalidate->range);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_LIST:
+    session_list(c, msg->id);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_GET_STATS:
+    session_stats(c, msg->id);
+    break;
+  default:
+    connection_fail(c, msg->id, WIRE_E_PROTO, "message %d is no request",
+                    (int)msg->body_case);
+  }
+}
+
+void session_message(struct connection *c, const wire_message *msg) {
+  bool is_hello = msg->body_case == CACHET__WIRE__MESSAGE__BODY_HELLO;
+  if (msg->id == 0)
+    connection_fail(c, 0, WIRE_E_PROTO, "a request has the id 0");
+  else if (is_hello != (c->state == CONNECTION_HANDSHAKE))
+    connection_fail(c, msg->id, WIRE_E_PROTO,
+                    is_hello ? "a second Hello"
+                             : "the first message is no Hello");
+  else if (request_exists(c, msg->id))
+    connection_fail(c, msg->id, WIRE_E_PROTO,
+                    "request id %llu is in flight already",
+                    (unsigned long long)msg->id);
+  else if (is_hello)
+    session_hello(c, msg->id, msg->hello);
+  else
+    session_request(c, msg);
+}

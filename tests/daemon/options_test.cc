@@ -1,0 +1,309 @@
+#include "daemon/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+using testing::HasSubstr;
+
+class ConfigTest : public testing::Test {
+protected:
+  ~ConfigTest() override { options_fini(&config_); }
+
+  // Parses the arguments after the program's name.
+  int Parse(std::vector<std::string> args) {
+    options_fini(&config_);
+    args.insert(args.begin(), "cachetd");
+    std::vector<char *> argv;
+    for (std::string &arg : args)
+      argv.push_back(arg.data());
+    argv.push_back(nullptr);
+    err_[0] = '\0';
+    return options_parse(&config_, static_cast<int>(args.size()), argv.data(),
+                         err_);
+  }
+
+  options config_ = {};
+  char err_[OPTIONS_ERROR_LEN] = "";
+};
+
+TEST_F(ConfigTest, AnImageAloneIsEnough) {
+  ASSERT_EQ(Parse({"--image", "/srv/disk.img"}), 0) << err_;
+  ASSERT_EQ(config_.n_images, 1u);
+  EXPECT_STREQ(config_.images[0].name, "disk.img");
+  EXPECT_STREQ(config_.images[0].path, "/srv/disk.img");
+  EXPECT_EQ(config_.n_listen, 0u);
+  EXPECT_EQ(config_.cache_size, 256u << 20);
+  EXPECT_EQ(config_.page_size, 4096u);
+  EXPECT_EQ(config_.n_workers, 0u);
+  EXPECT_EQ(config_.log_level, LEVEL_INFO);
+  EXPECT_EQ(config_.action, CONFIG_SERVE);
+}
+
+TEST_F(ConfigTest, AnImageMayBeSharedOrNotWhateverTheOthersAre) {
+  ASSERT_EQ(Parse({"--image", "a,share=off", "--image", "b"}), 0) << err_;
+  EXPECT_STREQ(config_.images[0].name, "a");
+  EXPECT_STREQ(config_.images[0].path, "a");
+  EXPECT_FALSE(options_shares(&config_, &config_.images[0]));
+  EXPECT_TRUE(options_shares(&config_, &config_.images[1]));
+}
+
+TEST_F(ConfigTest, AnImageMayHaveAMaximumAge) {
+  ASSERT_EQ(Parse({"--image", "a,max-age=60", "--image", "b", "--image",
+                   "c,max-age=1,share=off"}),
+            0)
+      << err_;
+  EXPECT_EQ(config_.images[0].max_age_s, 60u);
+  EXPECT_EQ(config_.images[1].max_age_s, 0u) << "not given";
+  EXPECT_EQ(config_.images[2].max_age_s, 1u);
+  EXPECT_FALSE(options_shares(&config_, &config_.images[2]));
+}
+
+TEST_F(ConfigTest, AnImagesOwnShareOverridesTheGeneralOne) {
+  ASSERT_EQ(Parse({"--share=off", "--image", "x=a,share=on", "--image", "b"}),
+            0)
+      << err_;
+  EXPECT_TRUE(options_shares(&config_, &config_.images[0]));
+  EXPECT_FALSE(options_shares(&config_, &config_.images[1]));
+}
+
+TEST_F(ConfigTest, EveryOptionIsTaken) {
+  ASSERT_EQ(Parse({"--image=a.img", "--image", "b=/x/c.img", "--listen",
+                   "unix:/tmp/s", "--listen=tcp:[::1]:7", "--cache-size", "3G",
+                   "--page-size", "64k", "--share", "off", "--workers", "5",
+                   "--log-level", "debug"}),
+            0)
+      << err_;
+  EXPECT_EQ(config_.n_images, 2u);
+  EXPECT_EQ(config_.n_listen, 2u);
+  EXPECT_EQ(config_.cache_size, 3ull << 30);
+  EXPECT_EQ(config_.page_size, 65536u);
+  EXPECT_FALSE(options_shares(&config_, &config_.images[0]));
+  EXPECT_EQ(config_.n_workers, 5u);
+  EXPECT_EQ(config_.log_level, LEVEL_DEBUG);
+}
+
+TEST_F(ConfigTest, HelpAndVersionNeedNoImage) {
+  ASSERT_EQ(Parse({"--help"}), 0);
+  EXPECT_EQ(config_.action, CONFIG_SHOW_HELP);
+  ASSERT_EQ(Parse({"--version"}), 0);
+  EXPECT_EQ(config_.action, CONFIG_SHOW_VERSION);
+}
+
+struct ImageCase {
+  const char *argument, *name, *path;
+};
+
+TEST_F(ConfigTest, AnImageSplitsIntoNameAndPath) {
+  const ImageCase cases[] = {
+      {"vm7=/srv/a.img", "vm7", "/srv/a.img"},
+      {"a.b_c-9=x", "a.b_c-9", "x"},
+      {"n=a=b", "n", "a=b"},              // the first = splits
+      {"/x=y/disk", "disk", "/x=y/disk"}, // what is before it is no name
+      {"disk=./odd=name.img", "disk", "./odd=name.img"},
+      {"file:disk.img", "disk.img", "disk.img"},
+      {"file:/srv/disk.img", "disk.img", "/srv/disk.img"},
+      {"file:///srv/disk.img", "disk.img", "/srv/disk.img"},
+      {"file://localhost/disk.img", "disk.img", "/disk.img"},
+      {"n=file:a%2Cb%25c", "n", "a,b%c"},
+      {"n=FILE:a%3fb", "n", "a?b"},
+      {"n=100%", "n", "100%"}, // a path is not decoded
+      {"n=./a:b", "n", "./a:b"},
+      {"n=file:a=b", "n", "a=b"},
+  };
+  for (const ImageCase &c : cases) {
+    ASSERT_EQ(Parse({"--image", c.argument}), 0) << c.argument << err_;
+    EXPECT_STREQ(config_.images[0].name, c.name) << c.argument;
+    EXPECT_STREQ(config_.images[0].path, c.path) << c.argument;
+  }
+}
+
+TEST_F(ConfigTest, ANameHasAtMost64Characters) {
+  std::string longest(64, 'n');
+  EXPECT_EQ(Parse({"--image", longest + "=x"}), 0) << err_;
+  EXPECT_STREQ(config_.images[0].name, longest.c_str());
+  EXPECT_EQ(Parse({"--image", "/srv/" + longest + "n"}), -EINVAL);
+}
+
+struct SizeCase {
+  const char *text;
+  uint64_t size;
+};
+
+TEST_F(ConfigTest, SizesTakePowersOf1024) {
+  const SizeCase cases[] = {
+      {"4096", 4096},
+      {"5k", 5120},
+      {"7M", 7u << 20},
+      {"16777215G", 16777215ull << 30},
+      {"18446744073709551615", UINT64_MAX},
+      {"17179869183G", 17179869183ull << 30},
+      {"2T", 2ull << 40},
+  };
+  for (const SizeCase &c : cases) {
+    ASSERT_EQ(Parse({"--image", "a", "--cache-size", c.text}), 0)
+        << c.text << err_;
+    EXPECT_EQ(config_.cache_size, c.size) << c.text;
+  }
+}
+
+TEST_F(ConfigTest, EachPageSizeFrom4KTo2MIsTaken) {
+  for (uint32_t size = 4096; size <= 2u << 20; size *= 2) {
+    ASSERT_EQ(Parse({"--image", "a", "--page-size", std::to_string(size)}), 0);
+    EXPECT_EQ(config_.page_size, size);
+  }
+}
+
+struct BadCase {
+  std::vector<std::string> args;
+  const char *message;
+};
+
+TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
+  std::string long_path = "unix:/" + std::string(107, 'p');
+  const BadCase cases[] = {
+      {{}, "no image"},
+      {{"disk.img"}, "disk.img: not an option"},
+      {{"--image"}, "--image: it needs an argument"},
+      {{"--frobnicate"}, "--frobnicate: no such option"},
+      {{"-x"}, "-x: no such option"},
+      {{"--image", ""}, "names no source"},
+      {{"--image", "n="}, "names no source"},
+      {{"--image", "a/"}, "cannot be its name"},
+      {{"--image", "/srv/my disk"}, "cannot be its name"},
+      {{"--image", "/x/a=b"}, "cannot be its name"},
+      {{"--image", "a.img", "--image", "/srv/a.img"}, "used twice"},
+      {{"--image", "a=x", "--image", "a=y"}, "\"a\" is used twice"},
+      {{"--image", "a.img,readahead=4"}, "image option \"readahead=4\""},
+      {{"--image", "a.img,"}, "image option \"\""},
+      {{"--image", "a.img,max-age=0"}, "max-age=0: not a number of seconds"},
+      {{"--image", "a.img,max-age="}, "max-age=: not a number of seconds"},
+      {{"--image", "a.img,max-age=1s"}, "max-age=1s: not a number of seconds"},
+      {{"--image", "a.img,max-age=-1"}, "max-age=-1: not a number of seconds"},
+      {{"--image", "a.img,max-age"}, "image option \"max-age\""},
+      {{"--image", "nbd://host/x"}, "scheme \"nbd\""},
+      {{"--image", "c:disk"}, "scheme \"c\""},
+      {{"--image", "file://host/x"}, "cannot name a host"},
+      {{"--image", "file:%2"}, "two hex digits"},
+      {{"--image", "file:%zz"}, "two hex digits"},
+      {{"--image", "n=file:a%00b"}, "two hex digits"},
+      {{"--image", "n=file:a?b"}, "? is written %3F"},
+      {{"--image", "a", "--cache-size", ""}, "not a size"},
+      {{"--image", "a", "--cache-size", "-1"}, "not a size"},
+      {{"--image", "a", "--cache-size", "1P"}, "not a size"},
+      {{"--image", "a", "--cache-size", "1MB"}, "not a size"},
+      {{"--image", "a", "--cache-size", "1.5M"}, "not a size"},
+      {{"--image", "a", "--cache-size", "18446744073709551616"}, "too large"},
+      {{"--image", "a", "--cache-size", "17179869184G"}, "too large"},
+      {{"--image", "a", "--cache-size", "0"}, "less than one page"},
+      {{"--image", "a", "--cache-size", "4095"}, "less than one page"},
+      {{"--image", "a", "--page-size", "2048"}, "power of two"},
+      {{"--image", "a", "--page-size", "4M"}, "power of two"},
+      {{"--image", "a", "--page-size", "12K"}, "power of two"},
+      {{"--image", "a", "--page-size", "x"}, "not a size"},
+      {{"--image", "a", "--workers", "0"}, "1 to 64"},
+      {{"--image", "a", "--workers", "65"}, "1 to 64"},
+      {{"--image", "a", "--workers", " 1"}, "1 to 64"},
+      {{"--image", "a", "--workers", "99999999999999999999"}, "1 to 64"},
+      {{"--image", "a", "--share", "maybe"}, "on or off"},
+      {{"--image", "a", "--log-level", "loud"}, "not error, warn"},
+      {{"--image", "a", "--listen", "/run/s"}, "unix:PATH or tcp:"},
+      {{"--image", "a", "--listen", "unix:"}, "names no path"},
+      {{"--image", "a", "--listen", long_path}, "can have 107"},
+      {{"--image", "a", "--listen", "tcp:localhost"}, "end in a port"},
+      {{"--image", "a", "--listen", "tcp:127.0.0.1:"}, "end in a port"},
+      {{"--image", "a", "--listen", "tcp:127.0.0.1:65536"}, "end in a port"},
+      {{"--image", "a", "--listen", "tcp:127.0.0.1:+7"}, "end in a port"},
+      {{"--image", "a", "--listen", "tcp:example.org:7"}, "must be a number"},
+      {{"--image", "a", "--listen", "tcp:::1:7"}, "must be a number"},
+      {{"--image", "a", "--listen", "tcp:[::1:7"}, "must be a number"},
+      {{"--image", "a", "--listen", "tcp:0.0.0.0:7"}, "only loopback"},
+      {{"--image", "a", "--listen", "tcp:192.0.2.1:7"}, "only loopback"},
+      {{"--image", "a", "--listen", "tcp:[::]:7"}, "only loopback"},
+  };
+  for (const BadCase &c : cases) {
+    EXPECT_EQ(Parse(c.args), -EINVAL) << c.message;
+    EXPECT_THAT(err_, HasSubstr(c.message));
+  }
+}
+
+TEST_F(ConfigTest, ThereIsALimitOnImages) {
+  std::vector<std::string> args;
+  for (int i = 0; i < CONFIG_MAX_IMAGES; i++)
+    args.push_back("--image=n" + std::to_string(i) + "=x");
+  EXPECT_EQ(Parse(args), 0) << err_;
+  args.push_back("--image=more=x");
+  EXPECT_EQ(Parse(args), -EINVAL);
+  EXPECT_THAT(err_, HasSubstr("more than"));
+}
+
+struct AddressCase {
+  const char *text, *formatted;
+};
+
+TEST(AddressTest, WhatIsParsedIsFormatted) {
+  const AddressCase cases[] = {
+      {"tcp:", "tcp:127.0.0.1:10819"},
+      {"tcp:localhost:80", "tcp:127.0.0.1:80"},
+      {"tcp:127.3.2.1:0", "tcp:127.3.2.1:0"},
+      {"tcp:[::1]:10819", "tcp:[::1]:10819"},
+      {"unix:/run/x.sock", "unix:/run/x.sock"},
+  };
+  for (const AddressCase &c : cases) {
+    address a;
+    char err[OPTIONS_ERROR_LEN], text[ADDRESS_TEXT_LEN];
+    ASSERT_EQ(address_parse(c.text, &a, err, sizeof err), 0) << err;
+    address_format(&a, text);
+    EXPECT_STREQ(text, c.formatted);
+  }
+}
+
+class DefaultAddressTest : public testing::Test {
+protected:
+  DefaultAddressTest() {
+    unsetenv("CACHET_SOCKET");
+    unsetenv("RUNTIME_DIRECTORY");
+    unsetenv("XDG_RUNTIME_DIR");
+  }
+
+  std::string Default() {
+    address a;
+    char err[OPTIONS_ERROR_LEN], text[ADDRESS_TEXT_LEN];
+    if (options_default_address(&a, err) < 0)
+      return err;
+    address_format(&a, text);
+    return text;
+  }
+};
+
+TEST_F(DefaultAddressTest, CachetSocketComesFirst) {
+  setenv("RUNTIME_DIRECTORY", "/run/a", 1);
+  setenv("CACHET_SOCKET", "/x/y", 1);
+  EXPECT_EQ(Default(), "unix:/x/y");
+  setenv("CACHET_SOCKET", "unix:/x/y", 1);
+  EXPECT_EQ(Default(), "unix:/x/y") << "as --listen takes it";
+}
+
+TEST_F(DefaultAddressTest, ThenTheRuntimeDirectoryOfSystemd) {
+  setenv("XDG_RUNTIME_DIR", "/run/user/1", 1);
+  setenv("RUNTIME_DIRECTORY", "/run/a:/run/b", 1);
+  EXPECT_EQ(Default(), "unix:/run/a/cachetd.sock");
+}
+
+TEST_F(DefaultAddressTest, ThenWhereRootOrTheUserHasIts) {
+  setenv("XDG_RUNTIME_DIR", "/run/user/1", 1);
+  EXPECT_EQ(Default(), geteuid() == 0 ? "unix:/run/cachetd/cachetd.sock"
+                                      : "unix:/run/user/1/cachetd.sock");
+}
+
+TEST_F(DefaultAddressTest, APathThatIsTooLongIsRefused) {
+  setenv("RUNTIME_DIRECTORY", std::string(200, 'd').c_str(), 1);
+  EXPECT_THAT(Default(), HasSubstr("can have 107"));
+}
+
+} // namespace
