@@ -106,19 +106,6 @@ enum cachet_status cachet_cancel(cachet *c, struct cachet_request *request) {
 
 /* ---- Dispatching --------------------------------------------------------- */
 
-void request_deliver(struct cachet_request *r, enum cachet_status status) {
-  cachet *c = r->c;
-  if (status < 0)
-    c->error = r->error;
-  c->in_callback = true;
-  if (r->load_cb)
-    r->load_cb(r->arg, status, status == CACHET_OK ? &r->slice : NULL);
-  else
-    r->read_cb(r->arg, status);
-  c->in_callback = false;
-  free(r);
-}
-
 static void dispatch_late(cachet *c) {
   int64_t now = clock_now_ms();
   struct cachet_request *r = TAILQ_FIRST(&c->waiting), *next;

@@ -34,7 +34,6 @@
 #include "client/error.h"
 #include "client/image_cache.h"
 #include "client/options.h"
-#include "client/uri.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -106,7 +105,7 @@ struct cachet {
   unsigned n_quick;
   int64_t clock_at, looked_at, follow_until;
 
-  /* Reading ahead (handle_read_ahead()): where a reader from front to back is
+  /* Reading ahead (readahead_missed()): where a reader from front to back is
    * and how far was asked for; the last window's length; the page at which the
    * next is asked for, or NO_PAGE; and what he missed since it was. */
   uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;
@@ -127,12 +126,35 @@ struct cachet {
   struct cachet_error error;
 };
 
+/* ---- Epochs (epoch.c) ---------------------------------------------------- */
+
+/* A view of what the backend knows as the image's present epoch. */
+enum cachet_status epoch_new(struct backend *b, struct epoch **out,
+                             struct cachet_error *err);
+
+static inline struct epoch *epoch_ref(struct epoch *e) {
+  e->n_refs++;
+  return e;
+}
+void epoch_unref(struct epoch *e);
+
+/* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
+void epoch_release_slot(struct epoch *e, unsigned slot);
+
+/* Whether pins in the epoch's table hold no more pages than they did: A2 in
+ * shared_mirror.h. */
+static inline bool epoch_is_given_up(const struct epoch *e) {
+  return e->shared_mirror && e->shared_mirror->is_given_up;
+}
+
 /* ---- Handles (handle.c) -------------------------------------------------- */
 
-/* cachet_open() for a parsed address. */
-enum cachet_status handle_open(const struct uri *u,
-                               const struct options *options, cachet **out,
-                               struct cachet_error *err);
+/* A handle on a backend, which it takes over, also on failure. */
+enum cachet_status handle_new(struct backend *b, const struct options *options,
+                              cachet **out, struct cachet_error *err);
+
+/* In the process that made it; no request is left. */
+void handle_free(cachet *c);
 
 /* Sets the story and returns the status. */
 #define handle_fail(c, ...) error_set(&(c)->error, __VA_ARGS__)
@@ -160,27 +182,13 @@ static inline bool handle_refresh(cachet *c) {
   return !handle_is_present(c, c->epoch);
 }
 
-/* Pages first .. first+count-1 were missed and asked for.  Who misses just
- * where his last miss, or what was asked for ahead of him, has ended, reads
- * from front to back: a window of pages is asked for ahead.  Nobody waits for
- * them.  When he comes to its first page, the next window is asked for, twice
- * as long; a miss elsewhere ends it. */
-void handle_read_ahead(cachet *c, struct mirror *m, uint64_t first,
-                       uint64_t count);
-
-/* He came to the mark. */
-void handle_pass_mark(cachet *c);
-
-/* Called with the pages of an access, on the careful ways. */
-static inline void handle_look_for_mark(cachet *c, uint64_t first,
-                                        uint64_t last) {
-  if (c->ahead_mark - first <= last - first)
-    handle_pass_mark(c);
-}
-
 /* Takes the image's present epoch if the handle's is over.  CACHET_E_CHANGED:
  * the handle keeps to the one that it has. */
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err);
+
+/* The handle keeps to an epoch that is over.  Pages of it may be RESIDENT for a
+ * while yet: nothing hits there any more.  CACHET_E_CHANGED. */
+enum cachet_status handle_end_epoch(cachet *c, struct cachet_error *err);
 
 /* Whether bytes of pages `first` to `last` that were looked up in `e` since
  * `mark`, of its mirror, are perhaps not of one time: they are of several
@@ -191,12 +199,6 @@ static inline bool handle_is_torn(const struct epoch *e, uint64_t mark,
          (mirror_is_retired(e->mirror) ||
           mirror_dropped_since(e->mirror, mark, first, last - first + 1));
 }
-
-static inline struct epoch *epoch_ref(struct epoch *e) {
-  e->n_refs++;
-  return e;
-}
-void epoch_unref(struct epoch *e);
 
 /* A handle that only hits in a daemon's memory sends nothing and receives
  * nothing, so that it would not see that the daemon has gone and another one
@@ -214,6 +216,9 @@ void handle_follow(cachet *c);
 static inline bool handle_is_due(const cachet *c) { return c->hits_left <= 0; }
 
 extern const uint8_t handle_gate_shut;
+
+/* After a change of what the gate stands for. */
+void handle_set_gate(cachet *c);
 
 /* No call: with one a hit would save registers. */
 static inline void handle_count_hit(cachet *c) {
@@ -248,12 +253,6 @@ static inline bool handle_enter_to_wait(cachet *c) {
   return true;
 }
 
-/* Whether pins in the epoch's table hold no more pages than they did: A2 in
- * attach.h. */
-static inline bool epoch_is_given_up(const struct epoch *e) {
-  return e->shared_mirror && e->shared_mirror->is_given_up;
-}
-
 /* Whether the view may be believed. */
 static inline bool handle_is_trusted(const cachet *c) {
   if (c->is_past)
@@ -283,7 +282,7 @@ static inline bool handle_pin_plain(const cachet *c, uint64_t *slot,
 }
 
 /* The address of a page that is resident, pinned by the cursor; else NULL, and
- * so it is at the mark, for which handle_look_for_mark() comes first.
+ * so it is at the mark, for which readahead_look_for_mark() comes first.
  * The page of the last access is pinned already, but its word is looked at all
  * the same: it may have been invalidated.  The view is to be believed. */
 static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
@@ -322,9 +321,6 @@ bool slice_has_slot(const struct epoch *e, int place);
 
 /* The table of the handle's epoch has grown. */
 void slice_grow(cachet *c);
-
-/* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
-void slot_release(struct epoch *e, unsigned slot);
 
 /* The handle leaves its epoch for `next`: see H3. */
 void slice_move(cachet *c, struct epoch *next);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "client/readahead.h"
+
 /* A chunk is what one job brings: enough to be worth a round trip, little
  * enough that memory for it does not matter. */
 #define CHUNK_MAX_BYTES (4u << 20)
@@ -60,7 +62,7 @@ static void attempt_drop_job(struct cachet_request *r) {
     ops_of(r)->drop(r->c->backend, r->job);
   r->job = NULL;
   if (r->job_slot != NO_SLOT)
-    slot_release(r->epoch, r->job_slot);
+    epoch_release_slot(r->epoch, r->job_slot);
   r->job_slot = NO_SLOT;
 }
 
@@ -76,7 +78,7 @@ static unsigned attempt_range_slot(struct cachet_request *r, uint64_t count) {
 
 static void attempt_unpin(struct cachet_request *r) {
   if (r->slot != NO_SLOT)
-    slot_release(r->epoch, r->slot);
+    epoch_release_slot(r->epoch, r->slot);
   r->slot = NO_SLOT;
 }
 
@@ -258,6 +260,19 @@ void request_fail(struct cachet_request *r, enum cachet_status code,
   error_set(&r->error, code, 0, "image \"%.100s\": %s", r->c->image_cache->name,
             why);
   call_end(r);
+}
+
+void request_deliver(struct cachet_request *r, enum cachet_status status) {
+  cachet *c = r->c;
+  if (status < 0)
+    c->error = r->error;
+  c->in_callback = true;
+  if (r->load_cb)
+    r->load_cb(r->arg, status, status == CACHET_OK ? &r->slice : NULL);
+  else
+    r->read_cb(r->arg, status);
+  c->in_callback = false;
+  free(r);
 }
 
 static void call_succeed(struct cachet_request *r) {
@@ -446,7 +461,7 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
                             (uint32_t)count, call_job_done, r);
   if (!r->job)
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
-  handle_read_ahead(r->c, r->epoch->mirror, page, count);
+  readahead_missed(r->c, r->epoch->mirror, page, count);
   if (!r->job->is_done) /* patience is for each wait, however many chunks */
     r->deadline = clock_deadline(r->c->options.request_timeout_ms);
   return CACHET_OK;
@@ -565,4 +580,23 @@ enum cachet_status request_renew_epoch(cachet *c) {
     return status;
   struct cachet_request r = {.c = c, .kind = REQUEST_READ, .renews = true};
   return request_run(&r, NULL, 0);
+}
+
+static bool is_within(const cachet *c, uint64_t addr, uint64_t len) {
+  uint64_t size = c->epoch->mirror->size;
+  return addr <= size && len <= size - addr;
+}
+
+enum cachet_status request_check_bounds(cachet *c, uint64_t addr,
+                                        uint64_t len) {
+  enum cachet_status status = request_renew_epoch(c);
+  if (status == CACHET_OK && !is_within(c, addr, len) && handle_refresh(c))
+    status = handle_adopt_epoch(c, &c->error);
+  if (status == CACHET_OK && !is_within(c, addr, len))
+    status = handle_fail(
+        c, CACHET_E_BOUNDS, 0,
+        "image \"%.100s\": %llu bytes at %llu reach past the end at %llu",
+        c->image_cache->name, (unsigned long long)len, (unsigned long long)addr,
+        (unsigned long long)c->epoch->mirror->size);
+  return status;
 }

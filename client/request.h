@@ -99,8 +99,7 @@ void request_fail(struct cachet_request *r, enum cachet_status code,
 /* Ends it if its time is over; `now` as of clock_now_ms(). */
 void request_expire(struct cachet_request *r, int64_t now);
 
-/* Runs the callback of a request that is on no list any more, and frees it.
- * (async.c) */
+/* Runs the callback of a request that is on no list any more, and frees it. */
 void request_deliver(struct cachet_request *r, enum cachet_status status);
 
 /* Runs a blocking request to its end; its status, and the handle's story.
@@ -108,6 +107,10 @@ void request_deliver(struct cachet_request *r, enum cachet_status status);
  * r->mark. */
 enum cachet_status request_run(struct cachet_request *r,
                                const struct epoch *epoch, uint64_t skip);
+
+/* Bounds before the first byte, in the image's present epoch; sets the handle's
+ * story. */
+enum cachet_status request_check_bounds(cachet *c, uint64_t addr, uint64_t len);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@
 #include "base/std_fds.h"
 #include "client/command/command.h"
 #include "client/command/stdout.h"
+#include "client/open.h"
 #include "source/format.h"
 
 enum { EXIT_USAGE = 2 };
@@ -125,7 +126,7 @@ cachet *command_open(const struct command *cmd) {
   cachet *c = NULL;
   enum cachet_status status = command_address(cmd, image, &u, &err);
   if (status == CACHET_OK) {
-    status = handle_open(&u, &cmd->options, &c, &err);
+    status = open_uri(&u, &cmd->options, &c, &err);
     if (status == CACHET_OK && u.kind == URI_FILE)
       warn_of_format(c, image);
     uri_fini(&u);

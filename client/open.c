@@ -1,0 +1,163 @@
+/* Opening and closing: what a URI or a source of the caller's becomes. */
+#include "client/open.h"
+
+#include <assert.h>
+
+#include "client/backend_local.h"
+#include "client/callback_source.h"
+#include "client/handle.h"
+#include "client/remote/remote.h"
+#include "client/request.h"
+#include "source/file.h"
+
+/* A handle over a source of this process, which is owned from here on. */
+static enum cachet_status handle_new_local(const char *name, struct source *src,
+                                           const struct options *options,
+                                           cachet **out,
+                                           struct cachet_error *err) {
+  struct image_cache *s;
+  struct backend *b;
+  enum cachet_status status =
+      image_cache_new_local(name, src, options, &s, err);
+  if (status != CACHET_OK)
+    return status;
+  status = backend_local_new(s, &b, err);
+  if (status != CACHET_OK) {
+    image_cache_unref(s);
+    return status;
+  }
+  return handle_new(b, options, out, err);
+}
+
+static enum cachet_status open_file(const char *path,
+                                    const struct options *options, cachet **out,
+                                    struct cachet_error *err) {
+  struct source *src;
+  int r = file_source_open(path, FILE_CACHED, &src);
+  if (r < 0)
+    return error_set(err, error_from_errno(-r), -r, "image \"%.180s\": open",
+                     path);
+  return handle_new_local(path, src, options, out, err);
+}
+
+enum cachet_status open_uri(const struct uri *u, const struct options *options,
+                            cachet **out, struct cachet_error *err) {
+  if (u->kind == URI_FILE)
+    return open_file(u->path, options, out, err);
+  struct backend *b;
+  enum cachet_status status = remote_open(u, options, &b, err);
+  if (status != CACHET_OK)
+    return status;
+  return handle_new(b, options, out, err);
+}
+
+enum cachet_status cachet_open(const char *uri,
+                               const struct cachet_options *options,
+                               cachet **out, struct cachet_error *err) {
+  struct options o;
+  struct uri u;
+  if (!out)
+    return error_set(err, CACHET_E_INVAL, 0, "open: nowhere to put a handle");
+  enum cachet_status status = options_read(options, &o, err);
+  if (status == CACHET_OK)
+    status = uri_parse(uri, &u, err);
+  if (status != CACHET_OK)
+    return status;
+  status = open_uri(&u, &o, out, err);
+  uri_fini(&u);
+  return status;
+}
+
+enum cachet_status cachet_make(const struct cachet_source *source,
+                               const struct cachet_options *options,
+                               cachet **out, struct cachet_error *err) {
+  struct options o;
+  struct cachet_source given;
+  struct source *src;
+  if (!out)
+    return error_set(err, CACHET_E_INVAL, 0, "make: nowhere to put a handle");
+  enum cachet_status status = options_read(options, &o, err);
+  if (status == CACHET_OK)
+    status = options_read_source(source, &given, err);
+  if (status != CACHET_OK)
+    return status;
+  if (callback_source_new(&given, o.page_shift, &src) < 0)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a source");
+  cachet *c;
+  status = handle_new_local("made", src, &o, &c, err);
+  if (status != CACHET_OK)
+    return status;
+  callback_source_arm(src);
+  *out = c;
+  return CACHET_OK;
+}
+
+enum cachet_status cachet_copy(cachet *c, cachet **out,
+                               struct cachet_error *err) {
+  struct backend *b;
+  if (*c->alive == 0) {
+    enum cachet_status forked = handle_fail_forked(c);
+    return error_set(err, forked, 0, "%s", c->error.message);
+  }
+  if (c->in_callback && c->backend->ops->copy_waits)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "a call that would wait, in a callback");
+  cachet *copy;
+  enum cachet_status status = c->backend->ops->copy(c->backend, &b, err);
+  if (status == CACHET_OK)
+    status = handle_new(b, &c->options, &copy, err);
+  if (status != CACHET_OK)
+    return status;
+  if (c->keeps_epoch && copy->epoch->mirror->epoch != c->epoch->mirror->epoch) {
+    cachet_close(copy);
+    return handle_end_epoch(c, err);
+  }
+  *out = copy;
+  return CACHET_OK;
+}
+
+/* ---- Closing ------------------------------------------------------------- */
+
+/* Runs the callback of each request on a list: what was not delivered yet is
+ * CANCELED, however it went. */
+static void cancel_all(struct call_list *list) {
+  struct cachet_request *r;
+  while ((r = TAILQ_FIRST(list))) {
+    TAILQ_REMOVE(list, r, link);
+    error_set(&r->error, CACHET_E_CANCELED, 0, "the handle was closed");
+    request_deliver(r, CACHET_E_CANCELED);
+  }
+}
+
+static void cancel_waiting(cachet *c) {
+  struct call_list *lists[] = {&c->ready, &c->waiting};
+  for (int i = 0; i < 2; i++)
+    while (!TAILQ_EMPTY(lists[i]))
+      request_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,
+                   "the handle was closed");
+}
+
+/* What a child process may do: free what is its own.  The cache's locks may be
+ * held for ever, by threads that are not here. */
+static void close_forked(cachet *c) {
+  cancel_all(&c->ready);
+  cancel_all(&c->waiting);
+  cancel_all(&c->completed);
+  c->backend->ops->close(c->backend);
+  free(c);
+}
+
+void cachet_close(cachet *c) {
+  if (!c)
+    return;
+  assert(!c->in_callback);
+  c->closing = true;
+  c->watch = NULL;
+  if (*c->alive == 0) {
+    close_forked(c);
+    return;
+  }
+  cancel_waiting(c);
+  cancel_all(&c->completed);
+  handle_free(c);
+}

@@ -1,0 +1,98 @@
+/* Queries of the image and the cache, hints, and what a caller does to either.
+ * What is said of the image is said of its present epoch. */
+#include "client/handle.h"
+
+#include "client/readahead.h"
+#include "client/request.h"
+
+/* What a handle says of its image is of the image's present epoch, as far as
+ * it is known here. */
+static const struct mirror *mirror_of(const cachet *c) {
+  cachet *handle = (cachet *)(uintptr_t)c;
+  struct cachet_error unused;
+  if (*c->alive)
+    handle_adopt_epoch(handle, &unused); /* failed: the old one still stands */
+  return c->epoch->mirror;
+}
+
+/* The pages that overlap a range, cut at the end. */
+static uint64_t pages_of(const struct mirror *m, uint64_t addr, uint64_t len,
+                         uint64_t *first) {
+  if (addr >= m->size || len == 0)
+    return 0;
+  if (len > m->size - addr)
+    len = m->size - addr;
+  *first = addr >> m->page_shift;
+  return ((addr + len - 1) >> m->page_shift) - *first + 1;
+}
+
+const char *cachet_errmsg(const cachet *c) { return c->error.message; }
+
+uint64_t cachet_size(const cachet *c) { return mirror_of(c)->size; }
+
+size_t cachet_page_size(const cachet *c) {
+  return mirror_page_size(c->epoch->mirror);
+}
+
+uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
+
+bool cachet_is_shared(const cachet *c) {
+  return c->epoch->shared_mirror != NULL;
+}
+
+uint64_t cachet_hits(const cachet *c) {
+  return c->hits_then - (uint64_t)c->hits_left;
+}
+
+uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
+
+bool cachet_is_cached(const cachet *c, uint64_t addr) {
+  const struct mirror *m = mirror_of(c);
+  return *c->alive && addr < m->size && handle_is_trusted(c) &&
+         view_is_resident(&c->epoch->view, addr >> m->page_shift);
+}
+
+uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
+  uint64_t first;
+  return pages_of(mirror_of(c), addr, len, &first);
+}
+
+/* ---- Steering ------------------------------------------------------------ */
+
+enum cachet_status cachet_adopt_epoch(cachet *c) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
+  c->keeps_epoch = false;
+  enum cachet_status status = request_renew_epoch(c);
+  c->keeps_epoch = c->options.flags & CACHET_ONE_EPOCH;
+  if (status == CACHET_OK)
+    c->is_past = false;
+  handle_set_gate(c);
+  return status;
+}
+
+enum cachet_status cachet_prefetch(cachet *c, uint64_t addr, uint64_t len) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
+  struct mirror *m = (struct mirror *)(uintptr_t)mirror_of(c);
+  uint64_t first = 0, count = pages_of(m, addr, len, &first);
+  uint64_t most = 2 * readahead_longest(c, m); /* as for reading ahead */
+  if (count > most)
+    count = most;
+  if (count)
+    c->backend->ops->prefetch(c->backend, m, first, (uint32_t)count);
+  return CACHET_OK;
+}
+
+enum cachet_status cachet_invalidate(cachet *c, uint64_t addr, uint64_t len) {
+  if (!handle_enter(c))
+    return handle_fail_forked(c);
+  if (c->in_callback && c->backend->ops->invalidate_waits)
+    return handle_fail(c, CACHET_E_INVAL, 0,
+                       "a call that would wait, in a callback");
+  uint64_t first, count = pages_of(mirror_of(c), addr, len, &first);
+  if (!count)
+    return CACHET_OK;
+  handle_drop_cursor(c);
+  return c->backend->ops->invalidate(c->backend, first, count, &c->error);
+}
