@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/std_fds.h"
+#include "base/version.h"
 #include "cache/barrier.h"
 #include "cache/mirror.h"
 #include "daemon/log.h"
@@ -20,8 +21,6 @@
 #include "daemon/process.h"
 #include "daemon/server.h"
 #include "source/file.h"
-
-#define CACHETD_VERSION "1.0"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 

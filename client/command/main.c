@@ -32,6 +32,7 @@ static const char usage[] =
     "  --uri URI      the daemon: cachet://HOST[:PORT]/ or\n"
     "                 cachet+unix:///?socket=PATH\n"
     "  --help         this text\n"
+    "  --version      which version this is\n"
     "\n"
     "IMAGE is a name on the daemon; with a / in it a path, with a : a URI.\n"
     "TYPE is u8, i8, or u16le ... i64be, i64ne.  Numbers take 0x, and K, M, G\n"
@@ -138,7 +139,15 @@ cachet *command_open(const struct command *cmd) {
 
 /* ---- Arguments ----------------------------------------------------------- */
 
-enum { OPT_SOCKET = 256, OPT_URI, OPT_OFFSET, OPT_LENGTH, OPT_JSON, OPT_HELP };
+enum {
+  OPT_SOCKET = 256,
+  OPT_URI,
+  OPT_OFFSET,
+  OPT_LENGTH,
+  OPT_JSON,
+  OPT_HELP,
+  OPT_VERSION
+};
 
 struct verb {
   const char *name;
@@ -184,7 +193,7 @@ static int parse_number(const char *text, uint64_t *out) {
 /* What was given, before the verb is known. */
 struct given {
   struct command cmd;
-  bool has_range, help;
+  bool has_range, help, version;
 };
 
 /* 0, or the exit status after a message. */
@@ -196,6 +205,7 @@ static int parse_options(int argc, char **argv, struct given *g) {
       {"length", required_argument, NULL, OPT_LENGTH},
       {"json", no_argument, NULL, OPT_JSON},
       {"help", no_argument, NULL, OPT_HELP},
+      {"version", no_argument, NULL, OPT_VERSION},
       {NULL, 0, NULL, 0},
   };
   int opt;
@@ -219,6 +229,9 @@ static int parse_options(int argc, char **argv, struct given *g) {
       break;
     case OPT_HELP:
       g->help = true;
+      break;
+    case OPT_VERSION:
+      g->version = true;
       break;
     default:
       return EXIT_USAGE; /* getopt_long() has said why */
@@ -260,8 +273,8 @@ int main(int argc, char **argv) {
   int exit_status = parse_options(argc, argv, &g);
   if (exit_status)
     return exit_status;
-  if (g.help) {
-    stdout_print("%s", usage);
+  if (g.help || g.version) {
+    stdout_print("%s", g.help ? usage : "cachet " CACHET_VERSION_STRING "\n");
     return stdout_end();
   }
   if (optind == argc)

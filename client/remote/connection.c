@@ -239,8 +239,7 @@ bool connection_is_full(const struct connection *c) {
 static void connection_hello(struct connection *c) {
   Cachet__Wire__Hello hello = CACHET__WIRE__HELLO__INIT;
   hello.version_min = hello.version_max = PROTO_VERSION;
-  char agent[] = "libcachet-client/1.0";
-  hello.agent = agent;
+  hello.agent = (char *)"libcachet-client/" CACHET_VERSION_STRING;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.id = HELLO_ID;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;

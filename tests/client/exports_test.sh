@@ -21,7 +21,8 @@ test "$(wc -l <"$tmp/declared")" -gt 50
 # Each under the version that had it first.
 versions() { nm -D --defined-only --with-symbol-versions "$so" | grep -c "@@$1\$"; }
 test "$(versions CACHET_1.0)" -eq 56
-test "$(versions CACHET_1.1)" -ge 1
+test "$(versions CACHET_1.1)" -eq 1
+test "$(versions CACHET_1.2)" -ge 1
 diff "$tmp/declared" "$tmp/so"
 diff "$tmp/declared" "$tmp/archive"
 readelf -d "$so" | grep -q 'SONAME.*\[libcachet-client\.so\.1\]'

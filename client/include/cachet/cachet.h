@@ -49,6 +49,23 @@ extern "C" {
 #define CACHET_API
 #endif
 
+/* The version of this header, by the rules of semantic versions: what is
+ * compiled against it runs with every library of the same CACHET_VERSION_MAJOR
+ * that is not older.  Since 1.2. */
+#define CACHET_VERSION_MAJOR 1
+#define CACHET_VERSION_MINOR 2
+#define CACHET_VERSION_PATCH 0
+#define CACHET_VERSION_STRING                                                  \
+  CACHET_DOTTED_(CACHET_VERSION_MAJOR, CACHET_VERSION_MINOR,                   \
+                 CACHET_VERSION_PATCH)
+#define CACHET_DOTTED_(major, minor, patch)                                    \
+  CACHET_QUOTED_(major.minor.patch)
+#define CACHET_QUOTED_(text) #text
+
+/* The version of the library that runs, as CACHET_VERSION_STRING was when it
+ * was built: "1.2.0".  In static storage; from any thread.  Since 1.2. */
+CACHET_API const char *cachet_version(void);
+
 /* As a uint64_t length: up to the end of the image. */
 #define CACHET_TO_END UINT64_MAX
 
