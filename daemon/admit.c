@@ -63,7 +63,7 @@ static void start(struct host *host, struct connection *c) {
     set_tcp_options(c->fd);
   atomic_fetch_add_explicit(&host->n_conns, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&host->n_accepted, 1, memory_order_relaxed);
-  worker_post(c->worker, &c->arrival);
+  loop_post(&c->worker->loop, &c->arrival);
 }
 
 void admit_socket(struct host *host, const struct listener *l, int fd) {

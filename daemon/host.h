@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "cache/page_cache.h"
 #include "daemon/engine/looks.h"
@@ -63,15 +62,5 @@ static inline unsigned host_lane(const struct host *host) {
 static inline unsigned host_look_lane(const struct host *host) {
   return host->n_images + 1;
 }
-
-/* Monotonic. */
-static inline uint64_t host_now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-/* A time for deadlines: milliseconds, monotonic, never 0. */
-static inline uint64_t host_now_ms(void) { return host_now_ns() / 1000000 + 1; }
 
 #endif

@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
+#include "base/clock.h"
+#include "base/container_of.h"
 #include "daemon/engine/busy_poll.h"
 #include "daemon/log.h"
 #include "daemon/net/connection.h"
@@ -16,80 +16,16 @@
 #include "daemon/serve/session.h"
 
 enum {
-  /* Letters opened before connections get a turn. */
-  MAIL_BATCH = 256,
   /* Several requests of the largest kind, or thousands of small ones. */
   RX_LEN = 256 << 10,
 };
 
-/* ---- The mailbox --------------------------------------------------------- */
+/* ---- Tasks --------------------------------------------------------------- */
 
-static void worker_wake(struct worker *w) {
-  uint64_t one = 1;
-  ssize_t n = write(w->wake_fd, &one, sizeof one);
-  assert(n == sizeof one); /* the counter cannot overflow: it is read first */
-  (void)n;
-}
-
-/* The mail may be run, and freed, before this returns: it is not touched after
- * the lock is given back. */
-void worker_post(struct worker *w, struct mail *mail) {
-  bool wake = false;
-  pthread_mutex_lock(&w->mail_lock);
-  if (!mail->posted) {
-    wake = w->mail_head == NULL;
-    mail->posted = true;
-    mail->next = NULL;
-    *w->mail_tail = mail;
-    w->mail_tail = &mail->next;
-  }
-  pthread_mutex_unlock(&w->mail_lock);
-  if (wake)
-    worker_wake(w);
-}
-
-static struct mail *worker_take_mail(struct worker *w) {
-  pthread_mutex_lock(&w->mail_lock);
-  struct mail *mail = w->mail_head;
-  if (mail) {
-    w->mail_head = mail->next;
-    if (!w->mail_head)
-      w->mail_tail = &w->mail_head;
-    mail->posted = false;
-  }
-  pthread_mutex_unlock(&w->mail_lock);
-  return mail;
-}
-
-static bool worker_has_mail(struct worker *w) {
-  pthread_mutex_lock(&w->mail_lock);
-  bool has = w->mail_head != NULL;
-  pthread_mutex_unlock(&w->mail_lock);
-  return has;
-}
-
-static void worker_on_wake(evutil_socket_t fd, short what, void *arg) {
-  struct worker *w = arg;
-  struct mail *mail;
-  uint64_t count;
-  (void)what;
-  w->n_events++;
-  ssize_t n = read(fd, &count, sizeof count);
-  (void)n; /* nothing to read: woken for nothing, which does no harm */
-  for (int i = 0; i < MAIL_BATCH && (mail = worker_take_mail(w)); i++)
-    mail->run(w, mail);
-  fetch_quota_admit(w);
-  if (worker_has_mail(w))
-    worker_wake(w);
-  if (w->quitting && w->n_waiting == 0)
-    event_base_loopbreak(w->base);
-}
-
-/* ---- Mail ---------------------------------------------------------------- */
-
-static void changed_run(struct worker *w, struct mail *mail) {
-  unsigned image = ((struct image_mail *)mail)->image; /* its first member */
-  struct image_reader *l = &w->readers[image];
+static void changed_run(struct task *task) {
+  struct image_task *changed = (struct image_task *)task; /* its first member */
+  struct worker *w = changed->worker;
+  struct image_reader *l = &w->readers[changed->image];
   if (!image_reader_is_current(l))
     image_reader_close(l); /* lest it keeps the retired mirror */
   for (struct connection *c = w->conns, *next; c; c = next) {
@@ -101,7 +37,7 @@ static void changed_run(struct worker *w, struct mail *mail) {
 }
 
 void worker_post_changed(struct worker *w, unsigned image) {
-  worker_post(w, &w->changed[image].mail);
+  loop_post(&w->loop, &w->changed[image].task);
 }
 
 void worker_check_drained(struct worker *w) {
@@ -112,8 +48,8 @@ void worker_check_drained(struct worker *w) {
   w->drained(w->drained_arg);
 }
 
-static void stop_run(struct worker *w, struct mail *mail) {
-  (void)mail;
+static void stop_run(struct task *task) {
+  struct worker *w = container_of(task, struct worker, stop_task);
   w->stopping = true;
   for (struct connection *c = w->conns, *next; c; c = next) {
     next = c->next;
@@ -122,29 +58,40 @@ static void stop_run(struct worker *w, struct mail *mail) {
   worker_check_drained(w);
 }
 
-static void close_run(struct worker *w, struct mail *mail) {
-  (void)mail;
+static void worker_close_now(struct worker *w) {
   while (w->conns)
     connection_drop(w->conns);
-  notices_check(w); /* nobody is left who is owed one */
+  notices_check(w); /* no connection is left that is owed one */
 }
 
-static void quit_run(struct worker *w, struct mail *mail) {
-  (void)mail;
-  close_run(w, NULL); /* one that arrived since */
+static void close_run(struct task *task) {
+  worker_close_now(container_of(task, struct worker, close_task));
+}
+
+static void quit_run(struct task *task) {
+  struct worker *w = container_of(task, struct worker, quit_task);
+  worker_close_now(w); /* one that arrived since */
   w->quitting = true;
 }
 
-void worker_stop(struct worker *w, void (*drained)(void *arg), void *arg) {
-  w->drained = drained; /* the mail's lock hands them over */
-  w->drained_arg = arg;
-  worker_post(w, &w->stop_mail);
+/* Fetches may have ended, and leave room for others. */
+static void worker_tasks_ran(void *arg) {
+  struct worker *w = arg;
+  fetch_quota_admit(w);
+  if (w->quitting && w->n_waiting == 0)
+    event_base_loopbreak(w->loop.base);
 }
 
-void worker_close_all(struct worker *w) { worker_post(w, &w->close_mail); }
+void worker_stop(struct worker *w, void (*drained)(void *arg), void *arg) {
+  w->drained = drained; /* the mailbox's lock hands them over */
+  w->drained_arg = arg;
+  loop_post(&w->loop, &w->stop_task);
+}
+
+void worker_close_all(struct worker *w) { loop_post(&w->loop, &w->close_task); }
 
 void worker_join(struct worker *w) {
-  worker_post(w, &w->quit_mail);
+  loop_post(&w->loop, &w->quit_task);
   pthread_join(w->thread, NULL);
   w->started = false;
 }
@@ -154,28 +101,28 @@ void worker_join(struct worker *w) {
 /* Looks for events, and for what was begun, without sleeping.  True: there was
  * something. */
 static bool worker_look_around(struct worker *w) {
-  uint64_t seen = w->n_events;
-  uint64_t end = host_now_ns() + SPIN_US * UINT64_C(1000);
+  uint64_t seen = w->loop.n_events;
+  uint64_t end = clock_now_ns() + SPIN_US * UINT64_C(1000);
   do {
-    event_base_loop(w->base, EVLOOP_NONBLOCK);
+    event_base_loop(w->loop.base, EVLOOP_NONBLOCK);
     bool came = fill_dispatch_try(&w->begun);
-    if (came || w->n_events != seen || event_base_got_break(w->base))
+    if (came || w->loop.n_events != seen || event_base_got_break(w->loop.base))
       return true;
     sched_yield(); /* who would send one may have no other processor */
-  } while (!fill_dispatch_is_empty(&w->begun) || host_now_ns() < end);
+  } while (!fill_dispatch_is_empty(&w->begun) || clock_now_ns() < end);
   return false;
 }
 
 static void worker_loop(struct worker *w) {
   struct busy_poll spin = {0};
-  while (!event_base_got_break(w->base)) {
+  while (!event_base_got_break(w->loop.base)) {
     bool due = busy_poll_is_due(&spin);
     bool look = due || !fill_dispatch_is_empty(&w->begun);
     bool found = look && worker_look_around(w);
     if (due)
       busy_poll_ended(&spin, found);
     if (!found)
-      event_base_loop(w->base, EVLOOP_ONCE);
+      event_base_loop(w->loop.base, EVLOOP_ONCE);
   }
 }
 
@@ -185,16 +132,6 @@ static void *worker_thread(void *arg) {
   for (unsigned i = 0; i < w->host->n_images; i++)
     image_reader_close(&w->readers[i]);
   return NULL;
-}
-
-static struct event_base *make_base(void) {
-  struct event_config *config = event_config_new();
-  if (!config)
-    return NULL;
-  event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
-  struct event_base *base = event_base_new_with_config(config);
-  event_config_free(config);
-  return base;
 }
 
 /* What it needs for each image.  False: out of memory. */
@@ -207,7 +144,8 @@ static bool worker_init_images(struct worker *w) {
     return false;
   for (unsigned i = 0; i < host->n_images; i++) {
     w->readers[i].served = &host->images[i];
-    w->changed[i].mail.run = changed_run;
+    w->changed[i].task.run = changed_run;
+    w->changed[i].worker = w;
     w->changed[i].image = i;
   }
   return true;
@@ -226,20 +164,12 @@ static void worker_limit_held(struct worker *w, uint64_t max_held) {
 }
 
 static bool worker_init(struct worker *w) {
-  pthread_mutex_init(&w->mail_lock, NULL);
-  w->mail_tail = &w->mail_head;
+  if (loop_init(&w->loop, worker_tasks_ran, w) < 0)
+    return false;
   fill_dispatch_init(&w->begun);
-  w->stop_mail.run = stop_run;
-  w->close_mail.run = close_run;
-  w->quit_mail.run = quit_run;
-  w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  w->base = make_base();
-  if (w->wake_fd < 0 || !w->base)
-    return false;
-  event_assign(&w->wake, w->base, w->wake_fd, EV_READ | EV_PERSIST,
-               worker_on_wake, w);
-  if (event_add(&w->wake, NULL) < 0)
-    return false;
+  w->stop_task.run = stop_run;
+  w->close_task.run = close_run;
+  w->quit_task.run = quit_run;
   notices_init(w);
   w->rx_cap = RX_LEN;
   w->rx = malloc(w->rx_cap);
@@ -277,13 +207,6 @@ void worker_free(struct worker *w) {
     return;
   assert(!w->started && !w->conns && fill_dispatch_is_empty(&w->begun));
   attachment_free_all(w);
-  if (w->base) {
-    if (event_initialized(&w->wake))
-      event_del(&w->wake);
-    event_base_free(w->base);
-  }
-  if (w->wake_fd >= 0)
-    close(w->wake_fd);
   send_batch_fini(&w->out);
   frame_arena_free(w->arena);
   free(w->rx);
@@ -291,6 +214,6 @@ void worker_free(struct worker *w) {
   free(w->readers);
   free(w->changed);
   free(w->counters);
-  pthread_mutex_destroy(&w->mail_lock);
+  loop_fini(&w->loop);
   free(w);
 }

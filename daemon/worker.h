@@ -1,8 +1,8 @@
 /* A worker: one thread, one event loop, and the connections that were given to
  * it, from first byte to last.
  *
- * Everything in it belongs to its thread, but for the mailbox, through which
- * other threads reach it, and the counters, which they read.
+ * Everything in it belongs to its thread, but for the loop's mailbox, through
+ * which other threads reach it, and the counters, which they read.
  *
  *   W1  The output is empty and no image reader holds a pin whenever the loop
  * runs. W2  n_waiting counts the requests that another thread will post back;
@@ -25,11 +25,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <event2/event.h>
 #include <event2/event_struct.h>
 
 #include "daemon/engine/fill_dispatch.h"
 #include "daemon/engine/image_reader.h"
+#include "daemon/engine/loop.h"
 #include "daemon/host.h"
 #include "daemon/net/send_batch.h"
 #include "daemon/serve/attachment.h"
@@ -39,14 +39,6 @@
 struct connection;
 struct notice;
 struct worker;
-
-/* Something for a worker to do, posted by any thread.  Embedded in what it is
- * about.  Posting one that is posted already does nothing. */
-struct mail {
-  void (*run)(struct worker *w, struct mail *mail); /* on w's thread */
-  struct mail *next; /* under the mailbox lock, as is `posted` */
-  bool posted;
-};
 
 /* Offset and length of a range of a Read or Warm, out of protobuf. */
 struct range {
@@ -59,19 +51,13 @@ struct worker {
   pthread_t thread;
   bool started; /* the server's */
 
-  /* The mailbox.  A leaf: nothing is called under the lock. */
-  pthread_mutex_t mail_lock;
-  struct mail *mail_head, **mail_tail; /* guarded by mail_lock */
-  int wake_fd;                         /* an eventfd */
-
-  struct event_base *base;
-  uint64_t n_events; /* of sockets and the mailbox, not of timers */
-  struct event wake;
+  struct loop loop;
   struct connection *conns;
   unsigned n_turns; /* of all readers: requests that may not fetch yet */
   struct image_reader *readers; /* one for each image */
-  struct image_mail {
-    struct mail mail;
+  struct image_task {
+    struct task task;
+    struct worker *worker;
     unsigned image;
   } * changed; /* one for each image: it has a new epoch */
   struct counters *counters;
@@ -94,12 +80,12 @@ struct worker {
   struct notice *owed_head, **owed_tail;
   uint64_t n_notices;      /* serial numbers */
   struct event owed_timer; /* when the first has waited long enough */
-  struct mail owed_mail;   /* some may have got away */
+  struct task owed_task;   /* some may have got away */
   bool stopping;           /* no new requests */
   bool quitting;           /* ends when nothing waits any more */
 
   /* How far an orderly stop has come; posted by the server. */
-  struct mail stop_mail, close_mail, quit_mail;
+  struct task stop_task, close_task, quit_task;
   void (*drained)(void *arg); /* runs once, on this thread: no connection */
   void *drained_arg;          /* is left after a stop */
   bool told_drained;
@@ -109,9 +95,6 @@ struct worker *worker_new(struct host *host, unsigned index, uint64_t max_held);
 
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);
-
-/* Any thread.  `mail->run` runs once for each post that found it unposted. */
-void worker_post(struct worker *w, struct mail *mail);
 
 /* An image has a new epoch: the connections that opened it will hear of it.
  * Any thread. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "daemon/host.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/worker.h"
@@ -61,7 +62,7 @@ static struct fill_job *begun_unlink(struct begun *b, struct fill_job **link) {
 static bool begun_add(struct begun *b, struct fill_job *f) {
   if (b->n == BEGUN_MAX || !busy_poll_is_due(&f->reader->begun.spin))
     return false;
-  f->since_ns = host_now_ns();
+  f->since_ns = clock_now_ns();
   f->next = NULL;
   *b->tail = f;
   b->tail = &f->next;
@@ -74,7 +75,7 @@ static bool begun_add(struct begun *b, struct fill_job *f) {
 bool fill_dispatch_try(struct begun *b) {
   if (fill_dispatch_is_empty(b)) /* as before most sleeps */
     return false;
-  uint64_t round = ++b->n_rounds, now = host_now_ns();
+  uint64_t round = ++b->n_rounds, now = clock_now_ns();
   bool any = false;
   for (struct fill_job **at = &b->head, *f; (f = *at);) {
     struct begun_image *image = &f->reader->begun;

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/container_of.h"
 #include "daemon/admit.h"
 #include "daemon/log.h"
 #include "daemon/net/stray_fds.h"
@@ -56,7 +58,7 @@ void connection_move(struct connection *c, enum connection_state to) {
             LOG_TEXT("from", state_names[c->state]),
             LOG_TEXT("to", state_names[to]));
   c->state = to;
-  c->moved_ms = host_now_ms();
+  c->moved_ms = clock_now_ms();
 }
 
 /* The connection is no good any more. */
@@ -87,7 +89,7 @@ static void connection_keep_unsent(struct connection *c, size_t skip) {
   }
   if (c->unsent.len == 0) {
     c->unsent.sent = 0;
-    c->progress_ms = host_now_ms();
+    c->progress_ms = clock_now_ms();
   }
   c->unsent.bytes = grown;
   for (unsigned i = 0; i < out->n_iovs; i++) {
@@ -206,7 +208,7 @@ static bool connection_send_unsent(struct connection *c) {
     return false;
   }
   if (n > 0)
-    c->progress_ms = host_now_ms();
+    c->progress_ms = clock_now_ms();
   c->unsent.sent += (size_t)n;
   if (c->unsent.sent < c->unsent.len)
     return false;
@@ -247,7 +249,7 @@ bool connection_has_room(struct connection *c) {
   }
   if (!c->room && connection_may_send(c)) {
     c->full = true;
-    c->progress_ms = host_now_ms();
+    c->progress_ms = clock_now_ms();
   }
   return connection_may_send(c);
 }
@@ -402,7 +404,7 @@ static void connection_take_frames(struct connection *c, size_t len) {
   if (c->rest.len == 0 || connection_is_blocked(c))
     c->partial_since_ms = 0;
   else if (at > 0 || c->partial_since_ms == 0)
-    c->partial_since_ms = host_now_ms();
+    c->partial_since_ms = clock_now_ms();
 }
 
 /* Nothing more will come.  What it asked for is still answered, unless there
@@ -484,7 +486,7 @@ static void connection_on_readable(evutil_socket_t fd, short what, void *arg) {
   struct connection *c = arg;
   (void)fd;
   (void)what;
-  c->worker->n_events++;
+  c->worker->loop.n_events++;
   c->turn_len = 0;
   if (c->lingering)
     connection_discard(c);
@@ -497,7 +499,7 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
   struct connection *c = arg;
   (void)fd;
   (void)what;
-  c->worker->n_events++;
+  c->worker->loop.n_events++;
   c->turn_len = 0;
   c->yielding = c->full = false;
   if (connection_send_unsent(c) && c->state == CONNECTION_OPEN)
@@ -531,11 +533,7 @@ static void connection_set_timer(struct connection *c) {
     event_del(&c->timer);
     return;
   }
-  uint64_t now = host_now_ms();
-  uint64_t left = deadline > now ? deadline - now : 0;
-  struct timeval tv = {.tv_sec = (time_t)(left / 1000),
-                       .tv_usec = (suseconds_t)(left % 1000 * 1000)};
-  event_add(&c->timer, &tv);
+  loop_set_timer(&c->timer, deadline);
 }
 
 static void connection_on_timer(evutil_socket_t fd, short what, void *arg) {
@@ -544,7 +542,7 @@ static void connection_on_timer(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   c->deadline_ms = 0;
   uint64_t deadline = connection_deadline(c);
-  if (deadline && deadline <= host_now_ms()) {
+  if (deadline && deadline <= clock_now_ms()) {
     if (c->unsent.len || c->full)
       connection_lost(c, "it does not read its answers");
     else if (c->state == CONNECTION_HANDSHAKE)
@@ -569,20 +567,19 @@ static void set_event(struct event *event, bool wanted) {
 /* ---- Life ---------------------------------------------------------------- */
 
 /* Its first turn, on its worker. */
-static void connection_start(struct worker *w, struct mail *mail) {
-  struct connection *c =
-      (struct connection *)((char *)mail -
-                            offsetof(struct connection, arrival));
+static void connection_start(struct task *task) {
+  struct connection *c = container_of(task, struct connection, arrival);
+  struct worker *w = c->worker;
   c->next = w->conns;
   if (c->next)
     c->next->prev = c;
   w->conns = c;
-  event_assign(&c->readable, w->base, c->fd, EV_READ | EV_PERSIST,
+  event_assign(&c->readable, w->loop.base, c->fd, EV_READ | EV_PERSIST,
                connection_on_readable, c);
-  event_assign(&c->writable, w->base, c->fd, EV_WRITE | EV_PERSIST,
+  event_assign(&c->writable, w->loop.base, c->fd, EV_WRITE | EV_PERSIST,
                connection_on_writable, c);
-  event_assign(&c->timer, w->base, -1, 0, connection_on_timer, c);
-  c->moved_ms = host_now_ms();
+  event_assign(&c->timer, w->loop.base, -1, 0, connection_on_timer, c);
+  c->moved_ms = clock_now_ms();
   connection_settle(c);
 }
 
@@ -659,7 +656,7 @@ static void connection_finish(struct connection *c) {
   shutdown(c->fd, SHUT_WR);
   if (linger) {
     c->lingering = true;
-    c->moved_ms = host_now_ms();
+    c->moved_ms = clock_now_ms();
     return;
   }
   connection_discard(c); /* at least what is there */

@@ -55,7 +55,7 @@ struct opened {
 
 struct connection {
   struct closing closing; /* hands it to the closer */
-  struct mail arrival;    /* hands it to its worker */
+  struct task arrival;    /* hands it to its worker */
   struct worker *worker;
   const struct listener *listener;
   struct connection *prev, *next; /* the worker's list */

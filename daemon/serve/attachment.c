@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/net/connection.h"
 #include "daemon/worker.h"
@@ -242,7 +243,7 @@ static void attach_collect(struct worker *w) {
     if (shared_pins_collect(a->lease))
       attach_free(a);
   }
-  w->attach_collected_ms = host_now_ms();
+  w->attach_collected_ms = clock_now_ms();
 }
 
 void attachment_connection_closed(struct connection *c) {
@@ -306,11 +307,11 @@ static int identify(struct attachment *a, int fd) {
 static int attach_start(struct attachment *a) {
   struct worker *w = a->worker;
   struct timeval tick = {.tv_usec = TICK_MS * 1000};
-  event_assign(&a->gone, w->base, a->pidfd, EV_READ, on_gone, a);
+  event_assign(&a->gone, w->loop.base, a->pidfd, EV_READ, on_gone, a);
   if (event_add(&a->gone, NULL) < 0)
     return -ENOMEM;
   if (LIST_EMPTY(&w->attachments)) {
-    event_assign(&w->attach_tick, w->base, -1, EV_PERSIST, on_tick, w);
+    event_assign(&w->attach_tick, w->loop.base, -1, EV_PERSIST, on_tick, w);
     event_add(&w->attach_tick, &tick);
   }
   LIST_INSERT_HEAD(&w->attachments, a, of_worker);
@@ -322,7 +323,7 @@ static int attach_start(struct attachment *a) {
 static int enter(struct attachment *a, const struct attachment_wish *wish) {
   int r = census_enter(a, wish);
   if (r != -EDQUOT ||
-      host_now_ms() - a->worker->attach_collected_ms < COLLECT_MS)
+      clock_now_ms() - a->worker->attach_collected_ms < COLLECT_MS)
     return r;
   attach_collect(a->worker); /* one may be done, and the tick has not come */
   return census_enter(a, wish);

@@ -10,7 +10,7 @@
 /* On whatever thread ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
   struct request_fetch *f = (struct request_fetch *)fetch; /* first member */
-  worker_post(f->request->worker, &f->request->mail);
+  loop_post(&f->request->worker->loop, &f->request->task);
 }
 
 /* Whether a request may fetch. */

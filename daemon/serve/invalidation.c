@@ -4,13 +4,16 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
+#include "base/container_of.h"
 #include "daemon/log.h"
 #include "daemon/net/connection.h"
 #include "daemon/serve/session.h"
 
 /* An invalidation, as one worker sees it. */
 struct notice {
-  struct mail mail;
+  struct task task;
+  struct worker *worker;
   struct invalidation *invalidation;
   struct notice *next;  /* the worker's list, from here on */
   uint64_t serial;      /* its number at the worker, rising */
@@ -19,7 +22,7 @@ struct notice {
 
 struct invalidation {
   struct pool_job job;
-  struct request *request; /* not touched between job and last mail */
+  struct request *request; /* not touched between job and last notice */
   struct served_image *served;
   uint64_t from, to;       /* bytes */
   atomic_bool abandoned;   /* relaxed: seen late it costs work, no more */
@@ -35,7 +38,7 @@ struct invalidation {
 static void notice_end(struct notice *notice) {
   struct invalidation *inv = notice->invalidation;
   if (atomic_fetch_sub_explicit(&inv->n_left, 1, memory_order_acq_rel) == 1)
-    worker_post(inv->request->worker, &inv->request->mail);
+    loop_post(&inv->request->worker->loop, &inv->request->task);
 }
 
 static void set_owed_timer(struct worker *w) {
@@ -43,12 +46,7 @@ static void set_owed_timer(struct worker *w) {
     event_del(&w->owed_timer);
     return;
   }
-  uint64_t now = host_now_ms();
-  uint64_t at = w->owed_head->deadline_ms;
-  uint64_t left = at > now ? at - now : 0;
-  struct timeval tv = {.tv_sec = (time_t)(left / 1000),
-                       .tv_usec = (suseconds_t)(left % 1000 * 1000)};
-  event_add(&w->owed_timer, &tv);
+  loop_set_timer(&w->owed_timer, w->owed_head->deadline_ms);
 }
 
 void notices_check(struct worker *w) {
@@ -70,19 +68,18 @@ void notices_check(struct worker *w) {
 
 void notices_recheck(struct worker *w) {
   if (w->owed_head)
-    worker_post(w, &w->owed_mail);
+    loop_post(&w->loop, &w->owed_task);
 }
 
-static void owed_run(struct worker *w, struct mail *mail) {
-  (void)mail;
-  notices_check(w);
+static void owed_run(struct task *task) {
+  notices_check(container_of(task, struct worker, owed_task));
 }
 
 /* Closes those who did not take a notice in time: the end of a connection is
  * as good as a notice, and nobody who invalidates waits for ever. */
 static void on_owed_timer(evutil_socket_t fd, short what, void *arg) {
   struct worker *w = arg;
-  uint64_t now = host_now_ms(), expired = 0;
+  uint64_t now = clock_now_ms(), expired = 0;
   (void)fd;
   (void)what;
   for (const struct notice *n = w->owed_head; n && n->deadline_ms <= now;
@@ -99,12 +96,13 @@ static void on_owed_timer(evutil_socket_t fd, short what, void *arg) {
   notices_check(w);
 }
 
-static void notice_run(struct worker *w, struct mail *mail) {
-  struct notice *notice = (struct notice *)mail; /* its first member */
+static void notice_run(struct task *task) {
+  struct notice *notice = (struct notice *)task; /* its first member */
+  struct worker *w = notice->worker;
   const struct invalidation *inv = notice->invalidation;
   notice->serial = ++w->n_notices;
   notice->deadline_ms =
-      host_now_ms() + (uint64_t)w->host->limits.notice_timeout_ms;
+      clock_now_ms() + (uint64_t)w->host->limits.notice_timeout_ms;
   for (struct connection *c = w->conns, *next; c; c = next) {
     next = c->next;
     session_invalidated(c, inv->served->index, inv->from, inv->to,
@@ -119,8 +117,8 @@ static void notice_run(struct worker *w, struct mail *mail) {
 
 void notices_init(struct worker *w) {
   w->owed_tail = &w->owed_head;
-  w->owed_mail.run = owed_run;
-  event_assign(&w->owed_timer, w->base, -1, 0, on_owed_timer, w);
+  w->owed_task.run = owed_run;
+  event_assign(&w->owed_timer, w->loop.base, -1, 0, on_owed_timer, w);
 }
 
 /* ---- Off the workers ----------------------------------------------------- */
@@ -135,12 +133,12 @@ static void invalidation_run(struct pool_job *job) {
   uint64_t first = inv->from >> shift;
   uint64_t last = (inv->to - 1) >> shift;
   if (atomic_load_explicit(&inv->abandoned, memory_order_relaxed)) {
-    worker_post(r->worker, &r->mail);
+    loop_post(&r->worker->loop, &r->task);
     return;
   }
   r->status = image_invalidate(inv->served->image, first, last - first + 1);
   for (unsigned i = 0, n = host->n_workers; i < n; i++)
-    worker_post(host->workers[i], &inv->notices[i].mail);
+    loop_post(&host->workers[i]->loop, &inv->notices[i].task);
 }
 
 int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
@@ -157,7 +155,8 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
   atomic_init(&inv->abandoned, false);
   atomic_init(&inv->n_left, host->n_workers);
   for (unsigned i = 0; i < host->n_workers; i++) {
-    inv->notices[i].mail.run = notice_run;
+    inv->notices[i].task.run = notice_run;
+    inv->notices[i].worker = host->workers[i];
     inv->notices[i].invalidation = inv;
   }
   r->invalidation = inv;

@@ -3,7 +3,7 @@
  *
  *     request --job--> pool: image_invalidate() --notice--> each worker
  *        ^                                                      |
- *        `----------------------- mail, from the last of them --'
+ *        `----------------------- task, from the last of them --'
  *
  * A worker is done with a notice when each of its connections that opened the
  * image has the Invalidated wholly in its socket (over TCP: handed to the
@@ -21,7 +21,7 @@
  * or -ENOMEM. */
 int invalidation_new(struct request *r, uint64_t from, uint64_t to);
 
-/* Starts it.  Its request, which is WAITING, gets its mail, with `status` set,
+/* Starts it.  Its request, which is WAITING, is posted, with `status` set,
  * when it is over; then it owes an invalidation_free(). */
 void invalidation_start(struct invalidation *inv);
 

@@ -52,16 +52,16 @@ static void request_free(struct request *r) {
   free(r);
 }
 
-/* Its mail: what it waited for is over. */
-static void request_posted(struct worker *w, struct mail *mail) {
-  struct request *r = (struct request *)mail; /* its first member */
+/* Its task: what it waited for is over. */
+static void request_posted(struct task *task) {
+  struct request *r = (struct request *)task; /* its first member */
   struct connection *c = r->conn;
-  assert(r->state == REQUEST_WAITING && r->worker == w);
+  assert(r->state == REQUEST_WAITING);
   if (r->fetch) {
     fetch_quota_ended(r);
   } else {
     r->state = REQUEST_ACTIVE;
-    w->n_waiting--;
+    r->worker->n_waiting--;
   }
   if (!c) {
     request_free(r);
@@ -99,7 +99,7 @@ static struct request *request_keep(const struct request *probe) {
   if (probe->n_ranges)
     memcpy(r + 1, probe->ranges, len - sizeof *r);
   r->ranges = (const struct range *)(r + 1);
-  r->mail.run = request_posted;
+  r->task.run = request_posted;
   request_link(r);
   return r;
 }

@@ -50,7 +50,7 @@ enum request_state {
 };
 
 struct request {
-  struct mail mail; /* posts it back to its worker */
+  struct task task; /* posts it back to its worker */
   struct worker *worker;
   struct connection *conn;     /* NULL: an orphan */
   struct request *prev, *next; /* the connection's list */

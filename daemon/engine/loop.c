@@ -1,0 +1,113 @@
+#include "daemon/engine/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum {
+  /* Tasks run before sockets get a turn. */
+  TASK_BATCH = 256,
+};
+
+static void loop_wake(struct loop *loop) {
+  uint64_t one = 1;
+  ssize_t n = write(loop->wake_fd, &one, sizeof one);
+  assert(n == sizeof one); /* the counter cannot overflow: it is read first */
+  (void)n;
+}
+
+void loop_post(struct loop *loop, struct task *task) {
+  bool wake = false;
+  pthread_mutex_lock(&loop->lock);
+  if (!task->posted) {
+    wake = loop->head == NULL;
+    task->posted = true;
+    task->next = NULL;
+    *loop->tail = task;
+    loop->tail = &task->next;
+  }
+  pthread_mutex_unlock(&loop->lock); /* T2: the task may be gone from here on */
+  if (wake)
+    loop_wake(loop);
+}
+
+static struct task *loop_take(struct loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  struct task *task = loop->head;
+  if (task) {
+    loop->head = task->next;
+    if (!loop->head)
+      loop->tail = &loop->head;
+    task->posted = false;
+  }
+  pthread_mutex_unlock(&loop->lock);
+  return task;
+}
+
+static bool loop_has_tasks(struct loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  bool has = loop->head != NULL;
+  pthread_mutex_unlock(&loop->lock);
+  return has;
+}
+
+static void loop_on_wake(evutil_socket_t fd, short what, void *arg) {
+  struct loop *loop = arg;
+  struct task *task;
+  uint64_t count;
+  (void)what;
+  loop->n_events++;
+  ssize_t n = read(fd, &count, sizeof count);
+  (void)n; /* nothing to read: a wake-up without need, which does no harm */
+  for (int i = 0; i < TASK_BATCH && (task = loop_take(loop)); i++)
+    task->run(task);
+  loop->tasks_ran(loop->arg);
+  if (loop_has_tasks(loop))
+    loop_wake(loop);
+}
+
+void loop_set_timer(struct event *timer, uint64_t at_ms) {
+  uint64_t now = clock_now_ms();
+  uint64_t left = at_ms > now ? at_ms - now : 0;
+  struct timeval tv = {.tv_sec = (time_t)(left / 1000),
+                       .tv_usec = (suseconds_t)(left % 1000 * 1000)};
+  event_add(timer, &tv);
+}
+
+/* One thread owns the base, so that libevent needs no locks. */
+static struct event_base *make_base(void) {
+  struct event_config *config = event_config_new();
+  if (!config)
+    return NULL;
+  event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
+  struct event_base *base = event_base_new_with_config(config);
+  event_config_free(config);
+  return base;
+}
+
+int loop_init(struct loop *loop, void (*tasks_ran)(void *arg), void *arg) {
+  *loop = (struct loop){.tasks_ran = tasks_ran, .arg = arg};
+  pthread_mutex_init(&loop->lock, NULL);
+  loop->tail = &loop->head;
+  loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  loop->base = make_base();
+  if (loop->wake_fd < 0 || !loop->base)
+    return -ENOMEM;
+  event_assign(&loop->wake, loop->base, loop->wake_fd, EV_READ | EV_PERSIST,
+               loop_on_wake, loop);
+  return event_add(&loop->wake, NULL) < 0 ? -ENOMEM : 0;
+}
+
+void loop_fini(struct loop *loop) {
+  if (loop->base) {
+    if (event_initialized(&loop->wake))
+      event_del(&loop->wake);
+    event_base_free(loop->base);
+  }
+  if (loop->wake_fd >= 0)
+    close(loop->wake_fd);
+  pthread_mutex_destroy(&loop->lock);
+}

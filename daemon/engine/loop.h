@@ -1,0 +1,67 @@
+/* A loop: one thread's event base, and the mailbox by which other threads hand
+ * it tasks.
+ *
+ *   T1  A task runs once for each post that found it unposted, on the loop's
+ *       thread, in the order in which they were posted.
+ *   T2  Between post and run a task is the loop's.  It may be freed from the
+ *       moment at which it runs: the poster does not touch it afterwards.
+ *   T3  The mailbox's lock is a leaf: nothing is called under it.
+ *
+ * The loop's thread only, but for loop_post(). */
+#ifndef DAEMON_ENGINE_LOOP_H
+#define DAEMON_ENGINE_LOOP_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Something for a loop's thread to do.  Embedded in the object that it is
+ * about; zeroed, but for `run`, before the first post. */
+struct task {
+  void (*run)(struct task *task);
+  struct task *next; /* under the mailbox's lock, as is `posted` */
+  bool posted;
+};
+
+struct loop {
+  struct event_base *base;
+  uint64_t n_events; /* of sockets and the mailbox, not of timers: tells a busy
+                        poll whether one came */
+
+  /* After a batch of tasks, which may have made room for other work. */
+  void (*tasks_ran)(void *arg);
+  void *arg;
+
+  struct event wake; /* wake_fd is readable */
+  int wake_fd;       /* an eventfd */
+  pthread_mutex_t lock;
+  struct task *head, **tail; /* guarded by lock */
+};
+
+/* 0 or a negative errno; either way loop_fini() is due. */
+int loop_init(struct loop *loop, void (*tasks_ran)(void *arg), void *arg);
+
+/* All other events of the base have been deleted, or are never touched again.
+ */
+void loop_fini(struct loop *loop);
+
+/* Has the task run.  One that is posted already stays where it is.  Any
+ * thread. */
+void loop_post(struct loop *loop, struct task *task);
+
+/* Sets a timer of this loop `at_ms` on the clock of clock_now_ms(), or in the
+ * past and so at once. */
+void loop_set_timer(struct event *timer, uint64_t at_ms);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
