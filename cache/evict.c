@@ -16,12 +16,18 @@
  * EVICTING and passes it by, so the batch must not restore it.  It looks in the
  * mirror's log, for invalidations that were under way when it took the page or
  * began later. */
+#include "cache/evict.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "cache/barrier.h"
+#include "cache/budget.h"
 #include "cache/internal.h"
+#include "cache/pin.h"
+#include "cache/states.h"
+#include "cache/view.h"
 
 /* Runs of stale pages of one mirror.  Pins hold them, and a pin is one run: so
  * more than this are a client that moves its pins about. */
@@ -219,7 +225,7 @@ static struct fetch *settle_locked(struct page_cache *pc, struct batch *b,
   if (is_seen)
     scan_pins_locked(b);
   *all = settle_all_pinned_locked(b);
-  return verdicts_take_locked(pc);
+  return fetch_take_woken_locked(pc);
 }
 
 /* Steps 2 to 5.  False: an invalidated page could not be made STALE; its image
@@ -229,13 +235,13 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
   pthread_mutex_lock(&pc->lock);
   struct fetch *woken = settle_locked(pc, b, is_seen, &all);
   pthread_mutex_unlock(&pc->lock);
-  fetches_done(woken);
+  fetch_end_all(woken);
   punch_unpinned(b);
   pthread_mutex_lock(&pc->lock);
   settle_gone_locked(pc, b);
-  woken = verdicts_take_locked(pc);
+  woken = fetch_take_woken_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  fetches_done(woken);
+  fetch_end_all(woken);
   if (!all)
     renew_lost(b);
   for (size_t i = 0; i < b->n; i++)

@@ -1,4 +1,6 @@
 /* The evictor: a thread that keeps room ahead of need. */
+#include "cache/budget.h"
+#include "cache/evict.h"
 #include "cache/internal.h"
 
 /* Evicts until there is room.  The lock is held, but for the evictions. */

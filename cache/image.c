@@ -4,6 +4,8 @@
  *   I2  `generation` has moved before any page that was read earlier is
  *       dropped or any epoch is over, so who reads it before he asks for
  *       bytes, and again when he has them, knows whether they may be stale. */
+#include "cache/image.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +13,14 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "cache/budget.h"
+#include "cache/evict.h"
+#include "cache/fill.h"
+#include "cache/fill_table.h"
 #include "cache/internal.h"
+#include "cache/mirror_table.h"
+#include "cache/reclaim.h"
+#include "cache/states.h"
 
 static int64_t now_ms(void) {
   struct timespec ts;
@@ -20,6 +29,11 @@ static int64_t now_ms(void) {
 }
 
 /* ---- Mirrors of an image ------------------------------------------------- */
+
+static void source_unref(struct source *src) {
+  if (src && __atomic_sub_fetch(&src->n_refs, 1, __ATOMIC_ACQ_REL) == 0)
+    src->ops->close(src);
+}
 
 /* A mirror that is not the image's yet.  It takes a reference to `src`. */
 static int make_mirror(struct image *img, struct source *src, uint64_t size,
@@ -32,16 +46,35 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
     r = mirror_new_pageless(size, img->page_shift, epoch, &m);
   if (r < 0)
     return r;
-  r = mirror_attach(img->cache, img, m);
+  m->image = img;
+  r = mirror_table_add(img->cache, m);
   if (r < 0) {
     mirror_free(m);
     return r;
   }
+  __atomic_fetch_add(&img->n_refs, 1, __ATOMIC_RELAXED);
   if (src)
     __atomic_fetch_add(&src->n_refs, 1, __ATOMIC_RELAXED);
   m->source = src;
   *out = m;
   return 0;
+}
+
+static void image_unref(struct image *img) {
+  if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  pthread_mutex_destroy(&img->refresh_lock);
+  free(img->name);
+  free(img);
+}
+
+void image_end_mirror(struct mirror *m) {
+  struct image *img = m->image;
+  struct source *src = m->source;
+  mirror_table_remove(m);
+  mirror_free(m);
+  source_unref(src);
+  image_unref(img);
 }
 
 /* What a mirror takes before its first page: a page of its header, and the
@@ -82,12 +115,12 @@ static bool replace_mirror(struct image *img, struct mirror *old,
     __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
     pc->stats.n_epochs++;
-    woken = verdicts_take_locked(pc);
+    woken = fetch_take_woken_locked(pc);
   }
   pthread_mutex_unlock(&pc->lock);
   if (!current)
     return false;
-  fetches_done(woken);
+  fetch_end_all(woken);
   if (m && img->ops.changed)
     img->ops.changed(img->ops.arg, img);
   reclaim_retired(old);
@@ -191,14 +224,6 @@ void image_free(struct image *img) {
   reclaim_retire_states(m);
   mirror_unref(m);
   image_unref(img);
-}
-
-void image_unref(struct image *img) {
-  if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
-    return;
-  pthread_mutex_destroy(&img->refresh_lock);
-  free(img->name);
-  free(img);
 }
 
 const char *image_name(const struct image *img) { return img->name; }
@@ -313,7 +338,7 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
                               count);
-    fills_mark_stale_locked(pc, m, first, count);
+    fill_table_mark_stale_locked(pc, m, first, count);
     pthread_mutex_unlock(&pc->lock);
     evict_range(m, first, count);
     pthread_mutex_lock(&pc->lock);
@@ -323,4 +348,42 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   leave_past_epochs(img);
   mirror_unref(m);
   return 0;
+}
+
+/* ---- Bytes that the caller brings ---------------------------------------- */
+
+/* A fill for a page that is absent, and may be filled by bytes of that
+ * generation. */
+static struct fill *begin_install_locked(struct image *img, struct mirror *m,
+                                         uint64_t page, uint64_t generation) {
+  if (page_state_look(&m->words[page]) != PAGE_ABSENT || mirror_is_retired(m) ||
+      m->is_pageless || image_generation(img) != generation ||
+      states_are_swept_locked(m, page) || !states_charge_locked(m, page, 1))
+    return NULL;
+  return fill_table_begin_locked(img->cache, m, page, 1, true);
+}
+
+bool image_install(struct image *img, struct mirror *m, uint64_t page,
+                   const void *bytes, uint64_t generation) {
+  struct page_cache *pc = img->cache;
+  if (page >= m->n_pages || m->is_pageless)
+    return false;
+  uint64_t len = mirror_page_size(m);
+  uint64_t more = states_need_charge(m, page, 1) ? STATE_BLOCK_LEN : 0;
+  if (!budget_reserve(pc, m->page_shift, len + more))
+    return false;
+  budget_release(pc, more);
+  pthread_mutex_lock(&pc->lock);
+  struct fill *fill = begin_install_locked(img, m, page, generation);
+  pthread_mutex_unlock(&pc->lock);
+  if (!fill) {
+    budget_release(pc, len);
+  } else if (mirror_write(m, page, bytes, mirror_page_len(m, page)) < 0) {
+    mirror_punch(m, page, 1);
+    budget_release(pc, len);
+    fill_abandon(fill, -ENOMEM);
+  } else {
+    fill_finish(fill, len);
+  }
+  return page_state_look(&m->words[page]) == PAGE_RESIDENT;
 }

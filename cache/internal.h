@@ -23,37 +23,12 @@
 #include <pthread.h>
 
 #include "cache/fill_buffers.h"
-#include "cache/page_cache.h"
+#include "cache/image.h"
 #include "cache/s3fifo.h"
+#include "cache/stats.h"
 
 #define FILL_BUCKETS 1024
 #define SHARED_PINS_BUCKETS 64
-
-struct fill_node {
-  struct fill_node *next;
-  struct fill *fill;
-  uint64_t page;
-};
-
-/* See fill.c. */
-struct fill {
-  struct mirror *mirror; /* referenced */
-  uint64_t first;
-  uint32_t count;
-  unsigned n_refs; /* the lock: its links, and who runs it */
-
-  struct fetch_link *links; /* the lock: the fetches that wait */
-  bool installs;            /* fixed: it owns its pages' states */
-  bool stale;               /* the lock: invalidated since it began */
-
-  /* Written by who runs it, before it ends; then fixed. */
-  uint8_t *bytes;
-  int status;
-  uint64_t bad; /* pages that failed: bit i is page first + i */
-
-  struct fill *next, **link; /* pc->fills */
-  struct fill_node nodes[];  /* pc->by_page */
-};
 
 struct page_cache {
   uint64_t budget;
@@ -108,153 +83,29 @@ struct image {
   uint64_t next_epoch; /* guarded by the cache's lock */
 };
 
-/* ---- page_cache.c */
-
-/* Makes a mirror known to its cache; mirror_unref() undoes it.  0 or -ENOMEM.
- */
-int mirror_attach(struct page_cache *pc, struct image *img, struct mirror *m);
-
-/* A mirror without references goes: its account, its memory, its source. */
-void mirror_end(struct mirror *m);
-
-/* Unmaps the pages of a retired mirror that nothing in this process reads. */
-void mirror_unmap_unread(struct mirror *m);
-
-void source_unref(struct source *src); /* NULL is fine */
-
-/* The evictor sees a table's pins between these two. */
-void pin_table_list(struct pin_table *t);
-void pin_table_unlist(struct pin_table *t);
-
-/* ---- budget.c */
-
-/* Reserves `len` bytes of the budget, evicting pages of that size as needed.
- * False if that is not to be had now. */
-bool budget_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len);
-void budget_release(struct page_cache *pc, uint64_t len);
-
-/* The same without evicting anything. */
-bool budget_try_reserve(struct page_cache *pc, uint64_t len);
-
-/* For the table of another process, out of what is held back: it is refused
- * rather than anything is evicted. */
-bool budget_reserve_table(struct page_cache *pc, uint64_t len);
-
-uint64_t budget_limit(uint64_t budget);
-uint64_t budget_high_free(const struct page_cache *pc);
-bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len);
-
-/* Whether `len` bytes of states that hold nothing are worth a sweep. */
-bool budget_has_much_garbage(const struct page_cache *pc, uint64_t len);
-
-void budget_add_mirror_locked(struct mirror *m);
-void budget_remove_mirror_locked(struct mirror *m);
-void budget_uncharge_pages_locked(struct mirror *m, uint64_t len);
-
-/* Takes all states of a retired mirror out of the account; the caller gives
- * their memory back, and frees what this returns. */
-struct state_block *budget_drop_states_locked(struct mirror *m);
-
-/* Charges the states of these pages, if they are not yet.  False: there is no
- * room for them, so they must stay ABSENT. */
-bool states_charge_locked(struct mirror *m, uint64_t first, uint64_t count);
-bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count);
-
-/* page_state_move() of a state that is charged. */
-bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
-                        enum page_state to);
-
-/* Whether a state must stay ABSENT because it is being swept. */
-static inline bool states_are_swept_locked(const struct mirror *m,
-                                           uint64_t page) {
-  return page >= m->swept_first && page < m->swept_end;
-}
-
-/* The first page from `page` on, or after it, whose block holds a state that
- * is not ABSENT: it looks at `most` blocks. */
-uint64_t states_next_live_locked(const struct mirror *m, uint64_t page,
-                                 uint64_t most);
-
-/* Gives the states of the block of `page`, and of those that follow, back if
- * they hold nothing, or the pages as well, which are ABSENT.  The page at which
- * it ended; 0: that block holds something. */
-enum sweep_what { SWEEP_STATES, SWEEP_STATES_AND_PAGES };
-uint64_t states_sweep_at(struct mirror *m, uint64_t page, enum sweep_what what);
-
-/* One step of sweeping: gives some blocks that hold nothing back.  False: it
- * has been through all of them, or another thread is at it. */
-bool states_sweep(struct mirror *m);
-
-/* ---- evict.c */
-
-/* Pages in one batch, one barrier. */
-#define EVICT_MAX_BATCH 256
-
-/* Tries to evict about `want` bytes; returns how many pages it looked at, some
- * of which may have turned out to be pinned. */
-size_t evict(struct page_cache *pc, uint64_t want);
-
-/* Drops the resident pages of a range: punches those that are not pinned, and
- * makes the others STALE.  False: not all could be, for want of memory, and
- * the image needs a new epoch. */
-bool evict_range(struct mirror *m, uint64_t first, uint64_t count);
-
-/* Looks again at up to a batch of the pages that are STALE, and punches those
- * whose pins have ended.  False: there is none. */
-bool evict_stale(struct mirror *m);
+/* ---- evictor.c */
 
 /* The evictor thread's body. */
 void *evictor_main(void *arg);
 
-/* ---- reclaim.c */
+/* ---- fetch.c */
 
-/* The reclaimer thread's body. */
-void *reclaimer_main(void *arg);
+/* Hands the outcome of a fill to the fetches that wait for it; returns those
+ * whose last wait it was, for fetch_end_all(). */
+struct fetch *fetch_notify_locked(struct fill *fill);
 
-/* Has the reclaimer begin a round; the lock is held. */
-void reclaim_wake_locked(struct page_cache *pc);
+/* Takes fetches off the verdict list whose wait is over now; the lock is held,
+ * the result goes to fetch_end_all(). */
+struct fetch *fetch_take_woken_locked(struct page_cache *pc);
 
-/* Something happens in the cache: rounds come again. */
-void reclaim_note_activity_locked(struct page_cache *pc);
-void reclaim_begin_ticking(struct page_cache *pc);
-
-/* Frees states that hold nothing, or waits a moment until that is done.  False:
- * nothing came of it. */
-bool reclaim_garbage(struct page_cache *pc);
-
-/* Waits a moment for a whole round of the reclaimer.  False: there was none. */
-bool reclaim_await_round(struct page_cache *pc);
-
-/* A mirror was just retired: its pages go.  Here and now where there is no
- * thread for it. */
-void reclaim_retired(struct mirror *m);
-
-/* Moves all states of a retired mirror from RESIDENT to EVICTING, for good. */
-void reclaim_retire_states(struct mirror *m);
-
-/* The first half of that: no state of a retired mirror is RESIDENT afterwards.
- * Any thread may do it, beside another one. */
-void reclaim_leave_resident(struct mirror *m);
-
-/* The last reference of a mirror is gone. */
-void reclaim_dead(struct mirror *m);
-
-/* Does what waits for the reclaimer, whose thread has ended. */
-void reclaim_finish(struct page_cache *pc);
+/* Ends fetches whose last wait is over: a list by `next`, under no lock. */
+void fetch_end_all(struct fetch *list);
 
 /* ---- fill.c */
 
-/* Ends fetches whose last wait is over: a list by `next`, under no lock. */
-void fetches_done(struct fetch *list);
-
-/* Takes fetches off the verdict list whose wait is over now; the lock is held,
- * the result goes to fetches_done(). */
-struct fetch *verdicts_take_locked(struct page_cache *pc);
-
-/* Marks fills in flight that overlap the range: they go to the fetches that
- * wait already, and are dropped then.  The lock is held. */
-void fills_mark_stale_locked(struct page_cache *pc, struct mirror *m,
-                             uint64_t first, uint64_t count);
+/* Ends a fill.  `reserved` bytes of the budget are its own, and if that is not
+ * 0 its good pages are written. */
+void fill_finish(struct fill *fill, uint64_t reserved);
 
 /* ---- image.c */
 
@@ -263,6 +114,7 @@ void fills_mark_stale_locked(struct page_cache *pc, struct mirror *m,
  * any more.  Without memory for a new one it is made when somebody asks. */
 void image_renew(struct image *img, struct mirror *old);
 
-void image_unref(struct image *img);
+/* A mirror without references goes: its account, its memory, its source. */
+void image_end_mirror(struct mirror *m);
 
 #endif

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "cache/internal.h"
+#include "cache/reclaim.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -371,6 +371,32 @@ void mirror_free(struct mirror *m) {
   free(m->blocks);
   free(m->stale);
   free(m);
+}
+
+/* ---- References ---------------------------------------------------------- */
+
+struct mirror *mirror_ref(struct mirror *m) {
+  __atomic_fetch_add(&m->n_refs, 1, __ATOMIC_RELAXED);
+  return m;
+}
+
+bool mirror_ref_live(struct mirror *m) {
+  unsigned n = __atomic_load_n(&m->n_refs, __ATOMIC_RELAXED);
+  while (n > 0)
+    if (__atomic_compare_exchange_n(&m->n_refs, &n, n + 1, false,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return true;
+  return false;
+}
+
+void mirror_unref(struct mirror *m) {
+  /* Release our use of it; acquire everybody's before we free it. */
+  if (!m || __atomic_sub_fetch(&m->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  if (m->cache)
+    reclaim_dead(m);
+  else
+    m->released(m);
 }
 
 /* ---- Pages --------------------------------------------------------------- */

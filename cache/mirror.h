@@ -200,6 +200,15 @@ void mirror_fds_close(struct mirror_fds *fds);
 int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
                   uint64_t epoch, struct mirror **out);
 
+/* Another reference; mirror_unref() gives one back, and with the last one the
+ * memory. */
+struct mirror *mirror_ref(struct mirror *m);
+void mirror_unref(struct mirror *m);
+
+/* A reference to a mirror that is found in a table, whose lock is held; false
+ * if its last reference is just being given back. */
+bool mirror_ref_live(struct mirror *m);
+
 /* Frees the memory; NULL is fine.  Others use mirror_unref(). */
 void mirror_free(struct mirror *m);
 

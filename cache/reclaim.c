@@ -19,6 +19,8 @@
  * Without threads (in process) states are swept when there is no other room,
  * and a mirror is taken down by the thread that retired it or gave the last
  * reference back: no other process has it mapped. */
+#include "cache/reclaim.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -26,7 +28,13 @@
 
 #include "base/clock.h"
 #include "cache/barrier.h"
+#include "cache/budget.h"
+#include "cache/evict.h"
 #include "cache/internal.h"
+#include "cache/mirror_table.h"
+#include "cache/pin.h"
+#include "cache/states.h"
+#include "cache/view.h"
 
 #define ROUND_MS 100
 
@@ -72,9 +80,9 @@ static void give_back(struct mirror *m, uint64_t first, unsigned n,
   for (unsigned i = 0; i < n; i++)
     if (taken[i])
       states_move_locked(m, first + i, PAGE_EVICTING, PAGE_ABSENT);
-  struct fetch *woken = verdicts_take_locked(pc);
+  struct fetch *woken = fetch_take_woken_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  fetches_done(woken);
+  fetch_end_all(woken);
 }
 
 /* Of a run of pages that hold data, the part up to the page it returns. */
@@ -258,7 +266,7 @@ static void drop_states(struct mirror *m) {
   pthread_mutex_lock(&pc->lock);
   bool may = m->evicting == 0 && m->filling == 0 && m->n_views == 0;
   if (may && m->blocks)
-    blocks = budget_drop_states_locked(m);
+    blocks = states_drop_locked(m);
   pthread_mutex_unlock(&pc->lock);
   if (may)
     mirror_punch_states(m, 0, m->n_pages);
@@ -287,7 +295,7 @@ static void take_down(struct mirror *m) {
   recharge_retired(m);
   if (has_states(m))
     drop_states(m);
-  mirror_unmap_unread(m);
+  view_unmap_unread(m);
   if (is_first)
     mirror_unref(m); /* reclaim_retired()'s */
 }
@@ -325,7 +333,7 @@ static void bury(struct mirror *m) {
     reclaim_retire_states(m);
   if (!m->abandoned && m->n_pages > 0)
     mirror_punch(m, 0, m->n_pages);
-  mirror_end(m);
+  image_end_mirror(m);
 }
 
 void reclaim_dead(struct mirror *m) {
@@ -355,24 +363,12 @@ static void bury_all(struct page_cache *pc) {
 
 /* ---- Rounds -------------------------------------------------------------- */
 
-/* The mirror in a slot, with a reference; NULL: none. */
-static struct mirror *mirror_in_slot(struct page_cache *pc, uint32_t i,
-                                     bool *end) {
-  pthread_mutex_lock(&pc->lock);
-  *end = i >= pc->n_mirrors;
-  struct mirror *m = *end ? NULL : pc->mirrors[i];
-  if (m && !mirror_ref_live(m))
-    m = NULL;
-  pthread_mutex_unlock(&pc->lock);
-  return m;
-}
-
 static void for_each_mirror(struct page_cache *pc,
                             void (*fn)(struct mirror *m, void *arg),
                             void *arg) {
   bool end = false;
   for (uint32_t i = 0; !end; i++) {
-    struct mirror *m = mirror_in_slot(pc, i, &end);
+    struct mirror *m = mirror_table_get(pc, i, &end);
     if (m) {
       fn(m, arg);
       mirror_unref(m);

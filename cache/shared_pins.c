@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cache/budget.h"
 #include "cache/internal.h"
+#include "cache/view.h"
 
 /* Parts, of sixteen, of what the other users leave of the half.  A user's
  * leases grow up to the first of them, so that there is something for new ones,
@@ -258,7 +260,7 @@ int shared_pins_new(struct mirror *m, struct shared_pins **out) {
     return r;
   }
   mirror_ref(m);
-  pin_table_list(&l->table); /* before anybody else has the descriptor */
+  view_list_table(&l->table); /* before anybody else has the descriptor */
   *out = l;
   return 0;
 }
@@ -277,7 +279,7 @@ void shared_pins_free(struct shared_pins *l) {
   if (!l)
     return;
   struct mirror *m = l->table.mirror;
-  pin_table_unlist(&l->table);
+  view_unlist_table(&l->table);
   munmap(l->page, PIN_PAGE_LEN);
   if (l->fd >= 0)
     close(l->fd);

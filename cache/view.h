@@ -78,6 +78,24 @@ static inline const uint8_t *view_page(const struct view *v, unsigned shift,
   return v->base + (page << shift);
 }
 
+/* Opens a view of `m`, which it references, with a pin table of its own that
+ * the evictor sees from here on.  0 or -ENOMEM. */
+int view_open(struct view *v, struct mirror *m);
+
+/* Ends a view; all its pins must be 0.  A zeroed view is left alone. */
+void view_close(struct view *v);
+
+/* A view through a table that lies elsewhere.  The caller keeps `m` and `t`. */
+struct view view_of(const struct mirror *m, struct pin_table *t);
+
+/* For a table: the evictor sees its pins from view_list_table() until
+ * view_unlist_table().  Its mirror is of a cache. */
+void view_list_table(struct pin_table *t);
+void view_unlist_table(struct pin_table *t);
+
+/* Unmaps the pages of a retired mirror that nothing in this process reads. */
+void view_unmap_unread(struct mirror *m);
+
 #ifdef __cplusplus
 }
 #endif

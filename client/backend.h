@@ -17,7 +17,7 @@
 
 #include <cachet/cachet.h>
 
-#include "cache/page_cache.h"
+#include "cache/fetch.h"
 #include "client/remote/shared_mirror.h"
 
 #ifdef __cplusplus

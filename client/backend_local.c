@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "cache/image.h"
 #include "client/error.h"
 #include "client/image_cache.h"
 

@@ -29,7 +29,8 @@
 
 #include <cachet/cachet.h>
 
-#include "cache/page_cache.h"
+#include "cache/image.h"
+#include "cache/view.h"
 #include "client/backend.h"
 #include "client/error.h"
 #include "client/image_cache.h"

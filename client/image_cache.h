@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 
+#include "cache/image.h"
 #include "cache/page_cache.h"
 #include "client/options.h"
 

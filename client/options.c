@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "cache/page_cache.h"
+#include "cache/image.h"
 #include "client/error.h"
 
 enum {

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cache/image.h"
 #include "cache/page_cache.h"
 #include "daemon/engine/looks.h"
 #include "daemon/engine/pool.h"

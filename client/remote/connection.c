@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "cache/page_cache.h"
+#include "cache/image.h"
 #include "client/backend.h"
 #include "client/error.h"
 #include "client/remote/rights.h"

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 #include "cache/barrier.h"
-#include "cache/page_cache.h"
+#include "cache/mirror.h"
+#include "cache/view.h"
 
 /* ---- The table of mappings ----------------------------------------------- */
 

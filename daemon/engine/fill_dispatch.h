@@ -15,7 +15,8 @@
 #ifndef DAEMON_ENGINE_FILL_DISPATCH_H
 #define DAEMON_ENGINE_FILL_DISPATCH_H
 
-#include "cache/page_cache.h"
+#include "cache/fetch.h"
+#include "cache/fill.h"
 #include "daemon/engine/busy_poll.h"
 
 struct fill_job;

@@ -9,7 +9,9 @@
 #ifndef DAEMON_ENGINE_IMAGE_READER_H
 #define DAEMON_ENGINE_IMAGE_READER_H
 
-#include "cache/page_cache.h"
+#include "cache/fetch.h"
+#include "cache/image.h"
+#include "cache/view.h"
 #include "daemon/engine/fill_dispatch.h"
 #include "daemon/host.h"
 

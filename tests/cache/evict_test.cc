@@ -8,7 +8,10 @@
 #include <random>
 #include <vector>
 
+#include "cache/fetch.h"
+#include "cache/image.h"
 #include "cache/page_cache.h"
+#include "cache/view.h"
 #include "tests/support/fake_source.h"
 
 namespace {

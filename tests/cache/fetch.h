@@ -4,7 +4,8 @@
 
 #include <future>
 
-#include "cache/page_cache.h"
+#include "cache/fetch.h"
+#include "cache/image.h"
 
 // Brings pages in, and waits for them: also for a state that is being swept.
 // Returns the fetch's status.

@@ -7,7 +7,11 @@
 #include <thread>
 #include <vector>
 
+#include "cache/fetch.h"
+#include "cache/fill.h"
+#include "cache/image.h"
 #include "cache/page_cache.h"
+#include "cache/view.h"
 #include "tests/support/fake_source.h"
 
 namespace {

@@ -12,8 +12,10 @@
 #include <random>
 #include <vector>
 
+#include "cache/image.h"
 #include "cache/page_cache.h"
 #include "cache/shared_pins.h"
+#include "cache/view.h"
 #include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
 

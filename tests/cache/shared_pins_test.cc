@@ -1,3 +1,6 @@
+#include "cache/fetch.h"
+#include "cache/image.h"
+#include "cache/page_cache.h"
 #include "cache/shared_pins.h"
 
 #include <gtest/gtest.h>
@@ -11,7 +14,7 @@
 #include <memory>
 #include <vector>
 
-#include "cache/page_cache.h"
+#include "cache/view.h"
 #include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
 

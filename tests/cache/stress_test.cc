@@ -12,7 +12,10 @@
 #include <thread>
 #include <vector>
 
+#include "cache/fetch.h"
+#include "cache/image.h"
 #include "cache/page_cache.h"
+#include "cache/view.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/length.h"
 

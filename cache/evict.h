@@ -1,0 +1,23 @@
+/* Evicting: see evict.c. */
+#ifndef CACHE_EVICT_H
+#define CACHE_EVICT_H
+
+#include "cache/mirror.h"
+
+/* Pages in one batch, one barrier. */
+#define EVICT_MAX_BATCH 256
+
+/* Tries to evict about `want` bytes; returns how many pages it looked at, some
+ * of which may have turned out to be pinned. */
+size_t evict(struct page_cache *pc, uint64_t want);
+
+/* Drops the resident pages of a range: punches those that are not pinned, and
+ * makes the others STALE.  False: not all could be, for want of memory, and
+ * the image needs a new epoch. */
+bool evict_range(struct mirror *m, uint64_t first, uint64_t count);
+
+/* Looks again at up to a batch of the pages that are STALE, and punches those
+ * whose pins have ended.  False: there is none. */
+bool evict_stale(struct mirror *m);
+
+#endif

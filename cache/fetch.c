@@ -1,0 +1,264 @@
+#include "cache/fetch.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "cache/budget.h"
+#include "cache/evict.h"
+#include "cache/fill.h"
+#include "cache/fill_table.h"
+#include "cache/internal.h"
+#include "cache/states.h"
+
+/* How old the last look at an image may be when this process has no timer. */
+#define LOOK_INTERVAL_MS 1000
+
+void fetch_end_all(struct fetch *list) {
+  while (list) {
+    struct fetch *f = list;
+    list = f->next; /* `f` is its owner's from done() on */
+    f->done(f);
+  }
+}
+
+struct fetch *fetch_take_woken_locked(struct page_cache *pc) {
+  struct fetch *woken = NULL, *next;
+  for (struct fetch *f = pc->verdicts; f; f = next) {
+    next = f->next;
+    if (--f->n_pending > 0)
+      continue;
+    f->next = woken;
+    woken = f;
+  }
+  pc->verdicts = NULL;
+  return woken;
+}
+
+/* Makes `f` wait for `fill`, once. */
+static void link_locked(struct fetch *f, struct fill *fill) {
+  if (f->n_links > 0 && f->links[f->n_links - 1].fill == fill)
+    return;
+  assert(f->n_links < FETCH_MAX_PAGES);
+  struct fetch_link *l = &f->links[f->n_links++];
+  *l = (struct fetch_link){.fetch = f, .fill = fill, .next = fill->links};
+  fill->links = l;
+  fill->n_refs++;
+  f->n_pending++;
+}
+
+static void wait_verdict_locked(struct page_cache *pc, struct fetch *f,
+                                bool *waits) {
+  if (*waits)
+    return;
+  *waits = true;
+  f->next = pc->verdicts;
+  pc->verdicts = f;
+  f->n_pending++;
+}
+
+/* Joins a fill that reads the page but does not own it. */
+static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
+                                 uint64_t page) {
+  struct mirror *m = f->mirror;
+  struct fill *fill =
+      m->n_uncached ? fill_table_joinable_locked(pc, m, page) : NULL;
+  if (!fill)
+    return false;
+  link_locked(f, fill);
+  f->n_joined++;
+  pc->stats.n_joins++;
+  return true;
+}
+
+/* How many pages from `page` on are in the same state, have no fill, and may
+ * be begun together. */
+static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
+                           uint64_t page, uint64_t end, enum page_state state) {
+  uint32_t n = 1;
+  while (page + n < end && page_state_look(&m->words[page + n]) == state &&
+         !states_are_swept_locked(m, page + n) &&
+         !(m->n_uncached && fill_table_joinable_locked(pc, m, page + n)))
+    n++;
+  return n;
+}
+
+/* Begins a fill for a run of pages that have none.  Returns how many they are;
+ * 0: no memory. */
+static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
+                                 uint64_t page, enum page_state state,
+                                 struct fill **begun) {
+  struct mirror *m = f->mirror;
+  uint32_t n = run_locked(pc, m, page, f->first + f->count, state);
+  bool installs = state == PAGE_ABSENT && !m->is_pageless &&
+                  states_charge_locked(m, page, n);
+  struct fill *fill = fill_table_begin_locked(pc, m, page, n, installs);
+  if (!fill)
+    return 0;
+  link_locked(f, fill);
+  f->n_missed += n;
+  *begun = fill;
+  return n;
+}
+
+/* A page whose state is owned: by a fill, which is joined, or by a batch. */
+static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
+                                  uint64_t page, enum page_state state,
+                                  bool *waits) {
+  struct fill *fill = NULL;
+  if (state == PAGE_FILLING) {
+    fill = fill_table_find_locked(pc, f->mirror, page);
+    assert(fill && fill->installs); /* F2 */
+  }
+  if (!fill || fill->stale) {
+    wait_verdict_locked(pc, f, waits);
+    return;
+  }
+  link_locked(f, fill);
+  f->n_joined++;
+  pc->stats.n_joins++;
+}
+
+/* Goes through the pages of `f`: joins and begins what they need.  Returns how
+ * many fills it began; `begun` has a reference to each. */
+static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
+                            struct fill **begun) {
+  struct mirror *m = f->mirror;
+  uint32_t n_begun = 0;
+  bool waits = false;
+  uint64_t end = f->first + f->count;
+  for (uint64_t page = f->first; page < end;) {
+    enum page_state state = page_state_look(&m->words[page]);
+    uint32_t n = 1;
+    if (state == PAGE_FILLING || state == PAGE_EVICTING) {
+      wait_for_owner_locked(pc, f, page, state, &waits);
+    } else if (state != PAGE_RESIDENT && !join_uncached_locked(pc, f, page)) {
+      if (states_are_swept_locked(m, page)) {
+        wait_verdict_locked(pc, f, &waits);
+      } else {
+        n = begin_run_locked(pc, f, page, state, &begun[n_begun]);
+        if (n == 0) {
+          f->status = -ENOMEM;
+          break;
+        }
+        n_begun++;
+      }
+    }
+    page += n;
+  }
+  return n_begun;
+}
+
+/* Before the lock is taken: the first look at a state or an accessed byte may
+ * have to make memory for it. */
+static void touch_states(const struct mirror *m, uint64_t first,
+                         uint64_t count) {
+  if (m->is_pageless)
+    return;
+  const uint64_t ends[] = {first, first + count - 1};
+  for (int i = 0; i < 2; i++) {
+    page_state_look(&m->words[ends[i]]);
+    __atomic_load_n(&m->touched[ends[i]], __ATOMIC_RELAXED);
+  }
+}
+
+/* What a miss does before its pages are looked at: in a process that has no
+ * threads for it, what those would have done. */
+static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
+  struct page_cache *pc = m->cache;
+  if (count == 0)
+    return;
+  touch_states(m, first, count);
+  if (m->image->ops.submit)
+    return;
+  image_refresh(m->image, LOOK_INTERVAL_MS);
+  if (!pc->has_threads)
+    evict_stale(m);
+  if (states_need_charge(m, first, count) &&
+      budget_reserve(pc, m->page_shift, 2 * STATE_BLOCK_LEN))
+    budget_release(pc, 2 * STATE_BLOCK_LEN);
+}
+
+enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
+                               uint64_t first, uint32_t count) {
+  struct page_cache *pc = m->cache;
+  const struct image_ops *ops = &m->image->ops;
+  struct fill *begun[FETCH_MAX_PAGES];
+  uint32_t n_begun = 0;
+  assert(count <= FETCH_MAX_PAGES && first + count <= m->n_pages);
+  prepare(m, first, count);
+  f->mirror = mirror_ref(m);
+  f->first = first;
+  f->count = count;
+  f->n_pending = 1; /* us, so that nobody calls done() before we return */
+  pthread_mutex_lock(&pc->lock);
+  if (mirror_is_retired(m))
+    f->status = -ESTALE;
+  else
+    n_begun = plan_locked(pc, f, begun);
+  pthread_mutex_unlock(&pc->lock);
+  for (uint32_t i = 0; i < n_begun; i++)
+    if (ops->submit)
+      ops->submit(ops->arg, f, begun[i]);
+    else
+      fill_run(begun[i]);
+  pthread_mutex_lock(&pc->lock);
+  bool ready = --f->n_pending == 0;
+  pthread_mutex_unlock(&pc->lock);
+  return ready ? FETCH_READY : FETCH_WAIT;
+}
+
+struct fetch *fetch_notify_locked(struct fill *fill) {
+  struct fetch *woken = NULL;
+  for (struct fetch_link *l = fill->links; l; l = l->next) {
+    struct fetch *f = l->fetch;
+    for (uint32_t i = 0; i < fill->count; i++)
+      if (fill_is_bad(fill, i) && fill->first + i - f->first < f->count &&
+          !f->status)
+        f->status = fill->status;
+    if (--f->n_pending > 0)
+      continue;
+    f->next = woken;
+    woken = f;
+  }
+  fill->links = NULL;
+  return woken;
+}
+
+const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {
+  for (uint32_t i = 0; i < f->n_links; i++) {
+    const struct fill *fill = f->links[i].fill;
+    uint64_t at = page - fill->first;
+    if (at < fill->count && !fill_is_bad(fill, (uint32_t)at))
+      return fill->bytes + (at << f->mirror->page_shift);
+  }
+  return NULL;
+}
+
+uint64_t fetch_first_bad(const struct fetch *f) {
+  uint64_t first = f->first + f->count;
+  for (uint32_t i = 0; i < f->n_links; i++) {
+    const struct fill *fill = f->links[i].fill;
+    for (uint32_t k = 0; k < fill->count; k++)
+      if (fill_is_bad(fill, k) && fill->first + k >= f->first &&
+          fill->first + k < first)
+        first = fill->first + k;
+  }
+  return first;
+}
+
+void fetch_fini(struct fetch *f) {
+  if (!f->mirror)
+    return;
+  struct page_cache *pc = f->mirror->cache;
+  for (uint32_t i = 0; i < f->n_links; i++) {
+    struct fill *fill = f->links[i].fill;
+    pthread_mutex_lock(&pc->lock);
+    bool last = fill_table_unref_locked(fill);
+    pthread_mutex_unlock(&pc->lock);
+    if (last)
+      fill_table_free(fill);
+  }
+  f->n_links = 0;
+  mirror_unref(f->mirror);
+  f->mirror = NULL;
+}

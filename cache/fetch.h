@@ -1,0 +1,75 @@
+/* A fetch brings a run of pages in: it starts fills for those that are absent,
+ * joins those that are in flight, and is done when none is left.  The bytes
+ * that its fills read stay with it, resident or not, until fetch_fini(): a
+ * reader that waited needs no second look, and a cache too small to hold the
+ * pages costs speed, not progress. */
+#ifndef CACHE_FETCH_H
+#define CACHE_FETCH_H
+
+#include "cache/mirror.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fill;
+
+#define FETCH_MAX_PAGES 64
+
+struct fetch_link {
+  struct fetch *fetch;
+  struct fill *fill; /* referenced */
+  struct fetch_link *next;
+};
+
+struct fetch {
+  /* Set by the caller.  Runs once if fetch_start() returned FETCH_WAIT, under
+   * no lock, on the thread that ended the last fill; then the fetch is the
+   * caller's again. */
+  void (*done)(struct fetch *f);
+
+  /* Results, from `done` on: 0 or the first error of one of its pages, a
+   * negative errno.  -ESTALE: the image has, or should have, a new epoch. */
+  int status;
+  uint32_t n_missed; /* pages whose fill this fetch started */
+  uint32_t n_joined; /* pages whose fill was in flight */
+
+  /* private */
+  struct mirror *mirror; /* referenced */
+  uint64_t first;
+  uint32_t count;
+  uint32_t n_pending; /* under the cache lock */
+  struct fetch *next; /* under the cache lock: those who wait for a verdict */
+  uint32_t n_links;
+  struct fetch_link links[FETCH_MAX_PAGES];
+};
+
+enum fetch_outcome {
+  FETCH_READY, /* nothing to wait for; the results are there, and `done` does
+                  not run */
+  FETCH_WAIT,  /* `done` will run, or has run already */
+};
+
+/* Starts to bring in pages first .. first+count-1 of `m`, at most
+ * FETCH_MAX_PAGES.  `f` is zeroed but for `done`.  With an image that has no
+ * `submit`, its own fills are run here, on this thread, and FETCH_WAIT means
+ * that pages are in flight on another. */
+enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
+                               uint64_t first, uint32_t count);
+
+/* After it is done: the bytes of a page that it waited for, NULL for a page
+ * that was resident, that failed, or that has to be looked up again. */
+const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page);
+
+/* After it is done: the first page that could not be read; the page behind its
+ * last if there is none. */
+uint64_t fetch_first_bad(const struct fetch *f);
+
+/* Gives back what it holds.  Not while it waits. */
+void fetch_fini(struct fetch *f);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,93 @@
+#include "cache/fill_table.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "cache/internal.h"
+#include "cache/states.h"
+
+static struct fill_node **bucket(struct page_cache *pc, const struct mirror *m,
+                                 uint64_t page) {
+  uint64_t h = s3fifo_key(m->id, page) * 0x9e3779b97f4a7c15ull;
+  return &pc->by_page[(h >> 32) % FILL_BUCKETS];
+}
+
+struct fill *fill_table_find_locked(struct page_cache *pc,
+                                    const struct mirror *m, uint64_t page) {
+  struct fill_node *n = *bucket(pc, m, page);
+  while (n && !(n->page == page && n->fill->mirror == m))
+    n = n->next;
+  return n ? n->fill : NULL;
+}
+
+struct fill *fill_table_joinable_locked(struct page_cache *pc,
+                                        const struct mirror *m, uint64_t page) {
+  struct fill *fill = fill_table_find_locked(pc, m, page);
+  return fill && !fill->stale ? fill : NULL;
+}
+
+struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
+                                     uint64_t first, uint32_t count,
+                                     bool installs) {
+  struct fill *fill = calloc(1, sizeof *fill + count * sizeof *fill->nodes);
+  if (!fill)
+    return NULL;
+  fill->mirror = mirror_ref(m);
+  fill->first = first;
+  fill->count = count;
+  fill->n_refs = 1;
+  fill->installs = installs;
+  for (uint32_t i = 0; i < count; i++) {
+    bool moved = !installs ||
+                 states_move_locked(m, first + i, PAGE_ABSENT, PAGE_FILLING);
+    assert(moved); /* only under the lock, and it was ABSENT */
+    (void)moved;
+    struct fill_node *n = &fill->nodes[i], **at = bucket(pc, m, first + i);
+    *n = (struct fill_node){.next = *at, .fill = fill, .page = first + i};
+    *at = n;
+  }
+  fill->next = pc->fills;
+  fill->link = &pc->fills;
+  if (fill->next)
+    fill->next->link = &fill->next;
+  pc->fills = fill;
+  if (installs)
+    m->filling += (uint64_t)count << m->page_shift;
+  else
+    m->n_uncached++;
+  pc->stats.n_fills++;
+  return fill;
+}
+
+void fill_table_leave_locked(struct page_cache *pc, struct fill *fill) {
+  for (uint32_t i = 0; i < fill->count; i++) {
+    struct fill_node *n = &fill->nodes[i];
+    struct fill_node **at = bucket(pc, fill->mirror, n->page);
+    while (*at != n)
+      at = &(*at)->next;
+    *at = n->next;
+  }
+  *fill->link = fill->next;
+  if (fill->next)
+    fill->next->link = fill->link;
+  if (fill->installs)
+    fill->mirror->filling -= (uint64_t)fill->count << fill->mirror->page_shift;
+  else
+    fill->mirror->n_uncached--;
+}
+
+bool fill_table_unref_locked(struct fill *fill) { return --fill->n_refs == 0; }
+
+void fill_table_free(struct fill *fill) {
+  fill_buffers_put(&fill->mirror->cache->buffers, fill->bytes);
+  mirror_unref(fill->mirror);
+  free(fill);
+}
+
+void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
+                                  uint64_t first, uint64_t count) {
+  for (struct fill *f = pc->fills; f; f = f->next)
+    if (f->mirror == m && f->first < first + count &&
+        first < f->first + f->count)
+      f->stale = true;
+}

@@ -1,0 +1,88 @@
+/* The fills in flight, by page.
+ *
+ * A fill exists from the first miss on a run of pages until its outcome has
+ * been handed to every waiter.  True whenever the cache's lock is free:
+ *
+ *   F1  At most one fill per page and mirror is in `fills` and `by_page` that
+ *       is not stale.
+ *   F2  A fill in there that installs owns its pages' states: they say FILLING.
+ *       One that does not is for pages that cannot be resident now: they are
+ *       STALE, or there is no room for their states.  Its bytes go to the
+ *       fetches that wait.
+ *   F3  A fetch link is on exactly one fill's list until that fill is done.
+ *   F4  A fill's bytes are fixed once it is done, and live until the last
+ *       fetch that links it: nobody depends on the pages staying resident.
+ *
+ *     (none) --fetch_start--> in flight --fill_run--> installed --> (none)
+ *                                 `--failed, stale, no room--> dropped
+ *
+ * An invalidation does not cancel a fill: who waits already asked before it,
+ * and gets what is read.  Who comes later waits for it to be dropped. */
+#ifndef CACHE_FILL_TABLE_H
+#define CACHE_FILL_TABLE_H
+
+#include "cache/mirror.h"
+
+struct fetch_link;
+
+struct fill_node {
+  struct fill_node *next;
+  struct fill *fill;
+  uint64_t page;
+};
+
+struct fill {
+  struct mirror *mirror; /* referenced */
+  uint64_t first;
+  uint32_t count;
+  unsigned n_refs; /* the lock: its links, and who runs it */
+
+  struct fetch_link *links; /* the lock: the fetches that wait */
+  bool installs;            /* fixed: it owns its pages' states */
+  bool stale;               /* the lock: invalidated since it began */
+
+  /* Written by who runs it, before it ends; then fixed. */
+  uint8_t *bytes;
+  int status;
+  uint64_t bad; /* pages that failed: bit i is page first + i */
+
+  struct fill *next, **link; /* pc->fills */
+  struct fill_node nodes[];  /* pc->by_page */
+};
+
+/* The fill that reads a page, stale or not; NULL: none. */
+struct fill *fill_table_find_locked(struct page_cache *pc,
+                                    const struct mirror *m, uint64_t page);
+
+/* The same, if a fetch of the page may wait for it. */
+struct fill *fill_table_joinable_locked(struct page_cache *pc,
+                                        const struct mirror *m, uint64_t page);
+
+/* Makes a fill, with a reference for who runs it.  If it installs it owns the
+ * pages, which are ABSENT and whose states are charged.  NULL: no memory. */
+struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
+                                     uint64_t first, uint32_t count,
+                                     bool installs);
+
+/* It is done: nobody finds it any more. */
+void fill_table_leave_locked(struct page_cache *pc, struct fill *fill);
+
+/* Marks fills in flight that overlap the range: they go to the fetches that
+ * wait already, and are dropped then. */
+void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
+                                  uint64_t first, uint64_t count);
+
+/* Gives a reference back; true if it was the last: then fill_table_free(),
+ * without the lock. */
+bool fill_table_unref_locked(struct fill *fill);
+void fill_table_free(struct fill *fill);
+
+static inline bool fill_is_bad(const struct fill *fill, uint32_t i) {
+  return fill->bad >> i & 1;
+}
+
+static inline uint64_t fill_all_bad(const struct fill *fill) {
+  return fill->count == 64 ? UINT64_MAX : (1ull << fill->count) - 1;
+}
+
+#endif

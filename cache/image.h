@@ -1,0 +1,92 @@
+/* Images: a name, a present mirror, and how it gets a new one.
+ *
+ * Fetches (fetch.h) and views (view.h) are of a mirror; image_mirror() gives
+ * the present one.  Any thread. */
+#ifndef CACHE_IMAGE_H
+#define CACHE_IMAGE_H
+
+#include "cache/mirror.h"
+#include "cache/source.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fetch;
+struct fill;
+struct image;
+struct page_cache;
+
+#define PAGE_SHIFT_MIN 12
+#define PAGE_SHIFT_MAX 21
+
+struct image_ops {
+  /* Hands over a fill that `f` began and somebody has to run, by fill_run().
+   * Called under no lock, on the thread that called fetch_start().  NULL:
+   * fetch_start() runs its fills itself, before it returns. */
+  void (*submit)(void *arg, struct fetch *f, struct fill *fill);
+
+  /* The image has a new epoch.  Called on whatever thread saw it, not under
+   * the cache's lock; it must not call image_refresh().  May be NULL. */
+  void (*changed)(void *arg, struct image *img);
+
+  void *arg;
+};
+
+/* Makes an image over `src`, which it owns from here (also on failure).
+ * `name` is for messages.  0 or a negative errno. */
+int image_new(struct page_cache *pc, const char *name, struct source *src,
+              unsigned page_shift, const struct image_ops *ops,
+              struct image **out);
+
+/* An image whose bytes the caller brings, by image_install(); its epoch and
+ * size are the caller's. */
+int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
+                     unsigned page_shift, uint64_t epoch, struct image **out);
+
+/* Nobody of this process uses the image any more: no fetch, no view.  Its
+ * mirror is retired, but its pages are not punched: another process that has
+ * some of them pinned may read those on.  Mirrors that are still referenced
+ * live on until they are not, at the longest as long as the cache: their last
+ * mirror_unref() comes before page_cache_free(). */
+void image_free(struct image *img);
+
+const char *image_name(const struct image *img);
+unsigned image_page_shift(const struct image *img);
+
+/* The mirror of the image's present epoch, with a reference for the caller. */
+struct mirror *image_mirror(struct image *img);
+
+/* Whether `m` is the present one: two loads, no lock. */
+bool image_is_current(const struct image *img, const struct mirror *m);
+
+/* Asks the source whether the image changed, and gives it a new epoch if so
+ * (then `changed` runs).  Blocks on the source.  0 or a negative errno.
+ * `min_interval_ms`: does nothing if the last look is younger. */
+int image_refresh(struct image *img, int min_interval_ms);
+
+/* Remote images: the other side's epoch changed. */
+int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch);
+
+/* Drops `count` pages from `first` on, cut at the end.  A fill in flight goes
+ * to those who wait for it already and is dropped then.  A page that is pinned
+ * keeps its bytes for its pins, and is read without a place in the cache until
+ * they have ended.  A fetch that starts after the return sees bytes read after
+ * the call.  0 or a negative errno. */
+int image_invalidate(struct image *img, uint64_t first, uint64_t count);
+
+/* Counts invalidations and epochs of the image.  A caller that brings bytes
+ * itself reads it before it asks for them, see image_install(). */
+uint64_t image_generation(const struct image *img);
+
+/* Remote images: puts one page's bytes (mirror_page_len() of them) into
+ * mirror `m`, unless it is there, the image's generation is no longer
+ * `generation`, or there is no room.  True if the page is resident now. */
+bool image_install(struct image *img, struct mirror *m, uint64_t page,
+                   const void *bytes, uint64_t generation);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
