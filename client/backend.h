@@ -1,6 +1,6 @@
 /* A backend: how a handle asks for pages that its view does not have.
  *
- * There are two: local.c reads a source in this process; remote.c asks a
+ * There are two: backend_local.c reads a source in this process; remote/ asks a
  * daemon over a socket.  Everything else about reading is written once, over
  * the view.  A backend belongs to one handle and is used on its thread only;
  * the image cache behind it is shared.
@@ -18,7 +18,7 @@
 #include <cachet/cachet.h>
 
 #include "cache/fetch.h"
-#include "client/remote/shared_mirror.h"
+#include "client/shared_view.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -112,7 +112,7 @@ struct backend_watch {
   /* Pages are about to be invalidated: let go of the pin that is there for
    * speed only, or its page would stay out of the cache. */
   void (*unpin)(void *arg);
-  /* The table of the shared mirror holds more than it did. */
+  /* The table of the shared view holds more than it did. */
   void (*grown)(void *arg);
   void *arg;
 };
@@ -120,27 +120,11 @@ struct backend_watch {
 struct backend {
   const struct backend_ops *ops;
   struct image_cache *image_cache; /* referenced */
-  /* The daemon's mirror, mapped; referenced.  NULL: pages are in the image
-   * cache. */
-  struct shared_mirror *shared_mirror;
+  /* Memory of another process to read from; referenced.  NULL: pages are in the
+   * image cache. */
+  struct shared_view *shared;
   struct backend_watch watch;
 };
-
-/* Milliseconds of a clock that never goes back. */
-int64_t clock_now_ms(void);
-
-/* When something that begins now is late; -1, never, if `timeout_ms` is. */
-int64_t clock_deadline(int timeout_ms);
-
-/* Of two times or time-outs the earlier one, where -1 is never. */
-int64_t clock_earlier(int64_t a, int64_t b);
-
-/* From now until `deadline`, for poll(2): 0 if it has passed, -1 for never. */
-int clock_left_ms(int64_t deadline);
-
-static inline bool clock_has_passed(int64_t deadline) {
-  return deadline >= 0 && clock_now_ms() >= deadline;
-}
 
 static inline void backend_changed(const struct backend *b) {
   if (b->watch.changed)

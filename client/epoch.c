@@ -1,9 +1,11 @@
-/* What a handle reads from: a view of one epoch of the image, and the pins
- * that were stored through it. */
-#include "client/handle.h"
+#include "client/epoch.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
+
+#include "client/error.h"
+#include "client/image_cache.h"
 
 enum cachet_status epoch_new(struct backend *b, struct epoch **out,
                              struct cachet_error *err) {
@@ -11,12 +13,12 @@ enum cachet_status epoch_new(struct backend *b, struct epoch **out,
   int r = e ? 0 : -ENOMEM;
   if (r == 0) {
     e->n_refs = 1;
-    e->shared_mirror = b->shared_mirror;
+    e->shared = b->shared;
   }
-  if (r == 0 && e->shared_mirror) {
-    shared_mirror_ref(e->shared_mirror);
-    e->mirror = mirror_ref(e->shared_mirror->mirror);
-    e->view = e->shared_mirror->view;
+  if (r == 0 && e->shared) {
+    shared_view_ref(e->shared);
+    e->mirror = mirror_ref(e->shared->mirror);
+    e->view = e->shared->view;
   } else if (r == 0) {
     e->mirror = image_mirror(b->image_cache->image);
     r = view_open(&e->view, e->mirror);
@@ -36,8 +38,8 @@ void epoch_unref(struct epoch *e) {
   assert(e->n_refs > 0);
   if (--e->n_refs)
     return;
-  if (e->shared_mirror)
-    shared_mirror_unref(e->shared_mirror);
+  if (e->shared)
+    shared_view_unref(e->shared);
   else
     view_close(&e->view);
   mirror_unref(e->mirror);

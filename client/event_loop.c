@@ -6,6 +6,7 @@
 
 #include <assert.h>
 
+#include "base/deadline.h"
 #include "client/request.h"
 
 /* ---- What to watch ------------------------------------------------------- */
@@ -22,9 +23,9 @@ int cachet_timeout_ms(const cachet *c) {
   int64_t deadline = -1;
   const struct cachet_request *r;
   TAILQ_FOREACH(r, &c->waiting, link)
-  deadline = clock_earlier(deadline, r->deadline);
-  return (int)clock_earlier(clock_left_ms(deadline),
-                            c->backend->ops->timeout_ms(c->backend));
+  deadline = deadline_earlier(deadline, r->deadline);
+  return (int)deadline_earlier(deadline_left_ms(deadline),
+                               c->backend->ops->timeout_ms(c->backend));
 }
 
 void cachet_set_watch(cachet *c, cachet_watch_cb fn, void *arg) {
@@ -48,7 +49,7 @@ static enum cachet_status submit(cachet *c, const struct cachet_request *given,
   if (!r)
     return handle_fail(c, CACHET_E_NOMEM, 0, "no memory for a request");
   *r = *given;
-  r->deadline = clock_deadline(c->options.request_timeout_ms);
+  r->deadline = deadline_after(c->options.request_timeout_ms);
   enum cachet_status status = request_begin(r);
   if (status != CACHET_OK) {
     if (status < 0)
@@ -107,7 +108,7 @@ enum cachet_status cachet_cancel(cachet *c, struct cachet_request *request) {
 /* ---- Dispatching --------------------------------------------------------- */
 
 static void dispatch_late(cachet *c) {
-  int64_t now = clock_now_ms();
+  int64_t now = deadline_now();
   struct cachet_request *r = TAILQ_FIRST(&c->waiting), *next;
   for (; r; r = next) {
     next = TAILQ_NEXT(r, link);

@@ -4,6 +4,8 @@
 
 #include <time.h>
 
+#include "base/deadline.h"
+
 const uint8_t handle_gate_shut = 0;
 
 void handle_set_gate(cachet *c) {
@@ -16,10 +18,10 @@ void handle_set_gate(cachet *c) {
  * by now, or none, or asks for some, then a hit there proves nothing.  And
  * while it asks for a larger table, the answer has to be taken in. */
 static void handle_set_notices(cachet *c) {
-  const struct shared_mirror *a = c->epoch->shared_mirror;
+  const struct shared_view *a = c->epoch->shared;
   c->has_notices =
       c->backend->ops->drain &&
-      (!a || a->is_given_up || a->is_growing || a != c->backend->shared_mirror);
+      (!a || a->is_given_up || a->is_growing || a != c->backend->shared);
   handle_set_gate(c);
 }
 
@@ -46,7 +48,7 @@ static void set_span(cachet *c, int64_t span) {
 
 /* The view is another one, perhaps of another kind. */
 static void handle_begin_looking(cachet *c) {
-  set_span(c, c->epoch->shared_mirror ? 1 : SPAN_FOR_EVER);
+  set_span(c, c->epoch->shared ? 1 : SPAN_FOR_EVER);
 }
 
 /* Milliseconds, in steps of a few, for a few ns. */
@@ -70,7 +72,7 @@ static int64_t next_span(cachet *c, int64_t took_ms) {
 
 void handle_keep_up(cachet *c) {
   struct backend *b = c->backend;
-  if (!c->epoch->shared_mirror) {
+  if (!c->epoch->shared) {
     set_span(c, SPAN_FOR_EVER);
     return;
   }
@@ -84,7 +86,7 @@ void handle_keep_up(cachet *c) {
   bool was_following = c->is_following;
   c->is_following = b->ops->keep_up(b);
   if (c->is_following && !was_following)
-    c->follow_until = clock_deadline(FOLLOW_MS);
+    c->follow_until = deadline_after(FOLLOW_MS);
 }
 
 void handle_follow(cachet *c) {
@@ -126,7 +128,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
     return handle_end_epoch(c, err);
   }
   handle_drop_cursor(c);
-  slice_move(c, e);
+  slice_move(&c->slices, c->epoch, e);
   epoch_unref(c->epoch);
   handle_read_through(c, e);
   handle_set_notices(c);
@@ -151,7 +153,10 @@ static void watch_changed(void *arg) {
 
 static void watch_unpin(void *arg) { handle_drop_cursor(arg); }
 
-static void watch_grown(void *arg) { slice_grow(arg); }
+static void watch_grown(void *arg) {
+  cachet *c = arg;
+  slice_grow(&c->slices, c->epoch);
+}
 
 enum cachet_status handle_new(struct backend *b, const struct options *options,
                               cachet **out, struct cachet_error *err) {
@@ -167,7 +172,7 @@ enum cachet_status handle_new(struct backend *b, const struct options *options,
   c->cursor_page = NO_PAGE;
   c->ahead_from = c->ahead_to = c->ahead_mark = NO_PAGE;
   handle_read_through(c, c->epoch);
-  slice_init(c);
+  slice_init(&c->slices, c->epoch);
   c->backend = b;
   c->image_cache = b->image_cache;
   c->alive = b->image_cache->alive;
@@ -189,7 +194,7 @@ enum cachet_status handle_new(struct backend *b, const struct options *options,
 
 void handle_free(cachet *c) {
   handle_drop_cursor(c);
-  slice_release_all(c);
+  slice_release_all(&c->slices, c->epoch);
   epoch_unref(c->epoch);
   c->backend->ops->close(c->backend);
   free(c);

@@ -1,29 +1,20 @@
-/* The handle, for the library's own files.
+/* The handle: what all public calls work on.
  *
  * A handle is {the current epoch, a backend to ask for pages, the slices it
  * has handed out, the requests it has taken on}.  It belongs to one thread at
  * a time; nothing in it is locked.
  *
- *   H1  Bit i of `free_slices` or of `free_copies` is set if and only if
- *       slices[i] is not in use, and then page slot i of every epoch's pin
- * table is 0.  It is in `free_slices` if that slot counts in the table of the
- *       handle's epoch.
- *   H2  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
+ *   H1  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
  *       of the current epoch pins.  Nothing but handle_look() stores a page
  *       there, and nothing but handle_drop_cursor() takes one away.  A request
  *       that uses the slot drops the cursor first, and leaves the slot 0 before
  *       any other call can use it: at the end of its step, or, for a blocking
  *       one, of its wait.  So an asynchronous request never waits with it.
- *   H3  One page's slice refers to the handle's present epoch for nothing; any
- *       other, and any once the handle has left its epoch, by a counted
- *       reference.  A place in `free_slices` has `own` set, so that a hit finds
- *       it ready.
- *   H4  An asynchronous request is on exactly one of the three lists, the one
+ *   H2  An asynchronous request is on exactly one of the three lists, the one
  *       its state names. */
 #ifndef CLIENT_HANDLE_H
 #define CLIENT_HANDLE_H
 
-#include <limits.h>
 #include <stdlib.h>
 #include <sys/queue.h>
 
@@ -31,44 +22,16 @@
 
 #include "cache/image.h"
 #include "cache/view.h"
-#include "client/backend.h"
 #include "client/error.h"
 #include "client/image_cache.h"
 #include "client/options.h"
+#include "client/slice.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define NO_PAGE UINT64_MAX
-#define N_SLICES PIN_N_PAGE_SLOTS
-
-/* An epoch of the image as this handle sees it: a mirror and a view of it.
- * The handle's thread only.  Who reads from it holds a reference (a slice, see
- * H3): the bytes stay although the image has moved on. */
-struct epoch {
-  struct view view;
-  struct mirror *mirror; /* referenced */
-  struct shared_mirror
-      *shared_mirror; /* referenced; NULL: of the image cache's cache */
-  unsigned n_refs;
-  unsigned held_ranges; /* bit i: range slot i is in use */
-};
-
-/* A place for a slice, and what that stands on: one page's pin in the handle's
- * epoch (`own`), any other pin (`epoch`), or a private copy. */
-struct held {
-  uint64_t token; /* of the slice that is, or will be next, in this place */
-  /* The place's own page slot in the table of the handle's epoch.  NULL: the
-   * slot does not count, or the slice stands on something else, or is being
-   * made. */
-  uint64_t *own;
-  struct epoch *epoch; /* referenced, with the pin in its slot `slot` */
-  unsigned slot;
-  uint8_t *copy;
-};
-
-#define NO_SLOT UINT_MAX
 
 TAILQ_HEAD(call_list, cachet_request);
 
@@ -84,8 +47,6 @@ struct cachet {
   int64_t hits_left;  /* until a look at the daemon is due */
   uint64_t hits_then; /* how many there will have been by then, in all */
   uint64_t n_misses;
-  uint64_t free_slices;
-  uint64_t free_copies; /* for slices that cannot be pinned */
   /* The image cache's `alive` while there is nothing else to ask before a look
    * at the view: no notices to take in, no fence of our own, no look that is
    * due, no other epoch.  Else a byte that is 0. */
@@ -96,6 +57,7 @@ struct cachet {
   bool keeps_epoch;  /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
   bool is_past;      /* and there is another: no page may be looked at */
   bool is_following; /* a connection to the daemon's successor is being made */
+  struct slices slices;
   struct backend *backend;
 
   /* Looking after the daemon (handle_keep_up()): how many hits there are
@@ -114,7 +76,6 @@ struct cachet {
 
   struct image_cache *image_cache; /* the backend's */
   struct options options;
-  struct held slices[N_SLICES];
 
   struct call_list ready;     /* may go on */
   struct call_list waiting;   /* for a job */
@@ -126,29 +87,6 @@ struct cachet {
   void *watch_arg;
   struct cachet_error error;
 };
-
-/* ---- Epochs (epoch.c) ---------------------------------------------------- */
-
-/* A view of what the backend knows as the image's present epoch. */
-enum cachet_status epoch_new(struct backend *b, struct epoch **out,
-                             struct cachet_error *err);
-
-static inline struct epoch *epoch_ref(struct epoch *e) {
-  e->n_refs++;
-  return e;
-}
-void epoch_unref(struct epoch *e);
-
-/* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
-void epoch_release_slot(struct epoch *e, unsigned slot);
-
-/* Whether pins in the epoch's table hold no more pages than they did: A2 in
- * shared_mirror.h. */
-static inline bool epoch_is_given_up(const struct epoch *e) {
-  return e->shared_mirror && e->shared_mirror->is_given_up;
-}
-
-/* ---- Handles (handle.c) -------------------------------------------------- */
 
 /* A handle on a backend, which it takes over, also on failure. */
 enum cachet_status handle_new(struct backend *b, const struct options *options,
@@ -164,14 +102,13 @@ enum cachet_status handle_fail_forked(cachet *c);
 
 /* Whether no newer epoch of the image than `e` is known here. */
 static inline bool handle_is_present(const cachet *c, const struct epoch *e) {
-  return e->shared_mirror == c->backend->shared_mirror &&
-         (e->shared_mirror ||
-          image_is_current(c->image_cache->image, e->mirror));
+  return e->shared == c->backend->shared &&
+         (e->shared || image_is_current(c->image_cache->image, e->mirror));
 }
 
 /* Whether the daemon has to be asked for the image's present epoch. */
 static inline bool handle_is_behind(const cachet *c) {
-  return c->epoch->shared_mirror && mirror_is_retired(c->epoch->mirror);
+  return c->epoch->shared && mirror_is_retired(c->epoch->mirror);
 }
 
 /* Before it is said that an address is past the end: looks whether the image
@@ -258,10 +195,9 @@ static inline bool handle_enter_to_wait(cachet *c) {
 static inline bool handle_is_trusted(const cachet *c) {
   if (c->is_past)
     return false;
-  return !c->has_notices ||
-         (!epoch_is_given_up(c->epoch) &&
-          c->epoch->shared_mirror == c->backend->shared_mirror &&
-          c->backend->ops->is_trusted(c->backend));
+  return !c->has_notices || (!epoch_is_given_up(c->epoch) &&
+                             c->epoch->shared == c->backend->shared &&
+                             c->backend->ops->is_trusted(c->backend));
 }
 
 static inline void handle_drop_cursor(cachet *c) {
@@ -301,32 +237,6 @@ static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
   handle_count_hit(c);
   return view_page(v, c->shift, page);
 }
-
-/* ---- Slices (slice.c) ---------------------------------------------------- */
-
-/* All places are free; the handle has its epoch. */
-void slice_init(cachet *c);
-
-/* Takes a place for a slice; -1 if all are in use. */
-int slice_reserve(cachet *c);
-void slice_unreserve(cachet *c, int place);
-
-/* Describes a slice in a reserved place.  It stands on a pin of `epoch` in
- * `slot`, or, with `copy` not NULL, on that memory; the place takes over the
- * one or the other, and the reference to `epoch`. */
-void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
-                uint8_t *copy, struct cachet_slice *out);
-
-/* Whether a slice in a place can be pinned in its own slot of `e`. */
-bool slice_has_slot(const struct epoch *e, int place);
-
-/* The table of the handle's epoch has grown. */
-void slice_grow(cachet *c);
-
-/* The handle leaves its epoch for `next`: see H3. */
-void slice_move(cachet *c, struct epoch *next);
-
-void slice_release_all(cachet *c);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* Loading: one page, the next one, and ranges, as slices.
+/* Loading: one page, the next one, and ranges, as slices; giving them back.
  *
  * A hit of a plain handle is answered here; all else is a request. */
 #include "client/handle.h"
@@ -6,23 +6,23 @@
 #include "client/readahead.h"
 #include "client/request.h"
 
-/* A hit on a whole page: few stores, since a image cache buffer that is full is
+/* A hit on a whole page: few stores, since a store buffer that is full is
  * what keeps the misses of neighbouring loads from going on at once.  False: no
  * hit, nothing done. */
 static inline __attribute__((always_inline)) bool
 load_hit(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out) {
-  uint64_t free_slices = c->free_slices, page = addr >> c->shift;
+  uint64_t free_slices = c->slices.free, page = addr >> c->shift;
   uint64_t mask = c->page_mask, in_page = addr & mask;
   if (page >= c->n_whole || page == c->ahead_mark ||
       min_len > mask + 1 - in_page || !free_slices)
     return false;
   unsigned place = (unsigned)__builtin_ctzll(free_slices);
-  struct held *h = &c->slices[place];
+  struct held *h = &c->slices.held[place];
   if (!handle_pin_plain(c, h->own, page)) {
     pin_clear(h->own);
     return false;
   }
-  c->free_slices = free_slices & (free_slices - 1);
+  c->slices.free = free_slices & (free_slices - 1);
   handle_count_hit(c);
   out->offset = addr - in_page;
   out->length = mask + 1;
@@ -77,4 +77,17 @@ enum cachet_status cachet_map(cachet *c, uint64_t addr, uint64_t len,
   if (status == CACHET_OK)
     *out = r.slice;
   return status;
+}
+
+void cachet_release(cachet *c, struct cachet_slice *slice) {
+  if (!slice || *c->alive == 0)
+    return; /* in a child the pin is the parent's */
+  unsigned place = slice->pin & SLICE_PLACE_MASK;
+  if (slice->pin == c->slices.held[place].token)
+    slice_release(&c->slices, c->epoch, place);
+}
+
+size_t cachet_pin_limit(const cachet *c) {
+  (void)c;
+  return N_SLICES;
 }

@@ -36,9 +36,7 @@ size_t cachet_page_size(const cachet *c) {
 
 uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
 
-bool cachet_is_shared(const cachet *c) {
-  return c->epoch->shared_mirror != NULL;
-}
+bool cachet_is_shared(const cachet *c) { return c->epoch->shared != NULL; }
 
 uint64_t cachet_hits(const cachet *c) {
   return c->hits_then - (uint64_t)c->hits_left;

@@ -14,7 +14,7 @@ enum {
  * used yet (cache/s3fifo.h), or they push each other out.  Of its own cache the
  * daemon says how many that is. */
 uint64_t readahead_longest(const cachet *c, const struct mirror *m) {
-  const struct shared_mirror *a = c->epoch->shared_mirror;
+  const struct shared_view *a = c->epoch->shared;
   uint64_t most =
       a ? a->read_ahead : (c->options.cache_size / 32) >> m->page_shift;
   return most < AHEAD_MOST ? most : AHEAD_MOST;
@@ -44,7 +44,7 @@ static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
 void readahead_pass_mark(cachet *c) {
   /* Who only hits does not look at the socket, and the answers to what was
    * asked for ahead count as under way until they are taken in. */
-  if (c->epoch->shared_mirror)
+  if (c->epoch->shared)
     c->backend->ops->drain(c->backend);
   ask_ahead(c, c->epoch->mirror, c->ahead_mark);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/deadline.h"
 #include "client/readahead.h"
 
 /* A chunk is what one job brings: enough to be worth a round trip, little
@@ -147,8 +148,7 @@ static enum cachet_status attempt_copy(struct cachet_request *r) {
 static void attempt_grow(struct cachet_request *r, uint64_t count) {
   const struct pin_table *t = r->epoch->view.table;
   uint32_t page_slots = t->page_slots, range_capacity = t->range_capacity;
-  if (!ops_of(r)->grow ||
-      r->epoch->shared_mirror != r->c->backend->shared_mirror)
+  if (!ops_of(r)->grow || r->epoch->shared != r->c->backend->shared)
     return;
   if (count == 1)
     page_slots *= 2;
@@ -192,7 +192,7 @@ static enum cachet_status attempt_aim(struct cachet_request *r) {
 static enum cachet_status attempt_reserve(struct cachet_request *r) {
   if (r->kind == REQUEST_READ || r->place >= 0)
     return CACHET_OK;
-  r->place = slice_reserve(r->c);
+  r->place = slice_reserve(&r->c->slices);
   return r->place >= 0
              ? CACHET_OK
              : call_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
@@ -235,7 +235,7 @@ enum cachet_status request_begin(struct cachet_request *r) {
   r->place = -1;
   enum cachet_status status = attempt_begin(r);
   if (status != CACHET_OK && r->place >= 0)
-    slice_unreserve(r->c, r->place);
+    slice_unreserve(&r->c->slices, r->c->epoch, r->place);
   return status;
 }
 
@@ -250,7 +250,7 @@ static void call_complete(struct cachet_request *r) {
 static void call_end(struct cachet_request *r) {
   attempt_end(r);
   if (r->place >= 0)
-    slice_unreserve(r->c, r->place);
+    slice_unreserve(&r->c->slices, r->c->epoch, r->place);
   r->place = -1;
   call_complete(r);
 }
@@ -285,7 +285,8 @@ static void call_succeed(struct cachet_request *r) {
       attempt_unpin(r);
     r->slice.offset = r->start;
     r->slice.length = (size_t)r->total;
-    slice_fill(r->c, r->place, r->epoch, r->slot, r->copy, &r->slice);
+    slice_fill(&r->c->slices, r->c->epoch, r->place, r->epoch, r->slot, r->copy,
+               &r->slice);
   }
   r->epoch = NULL; /* taken over, like slot, copy and place */
   r->slot = NO_SLOT;
@@ -422,7 +423,7 @@ static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
   r->job_slot = attempt_range_slot(r, n);
   if (r->job_slot == NO_SLOT && r->blocking) {
     handle_drop_cursor(r->c);
-    r->job_slot = PIN_SLOT_CURSOR; /* H2 */
+    r->job_slot = PIN_SLOT_CURSOR; /* H1 */
     count = n = 1;
   }
   if (r->job_slot != NO_SLOT)
@@ -454,7 +455,7 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
     page = count = 0;
   else if ((status = call_unpin_stale(r, page)) != CACHET_OK)
     return status;
-  if (r->slot == NO_SLOT && count > 0 && r->epoch->shared_mirror)
+  if (r->slot == NO_SLOT && count > 0 && r->epoch->shared)
     count = attempt_pin_job(r, page, count);
   call_count(r, page, count);
   r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
@@ -463,7 +464,7 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
   readahead_missed(r->c, r->epoch->mirror, page, count);
   if (!r->job->is_done) /* patience is for each wait, however many chunks */
-    r->deadline = clock_deadline(r->c->options.request_timeout_ms);
+    r->deadline = deadline_after(r->c->options.request_timeout_ms);
   return CACHET_OK;
 }
 
@@ -552,7 +553,7 @@ enum cachet_status request_run(struct cachet_request *r,
   cachet *c = r->c;
   uint64_t mark = r->mark;
   r->blocking = true;
-  r->deadline = clock_deadline(c->options.request_timeout_ms);
+  r->deadline = deadline_after(c->options.request_timeout_ms);
   enum cachet_status status = request_begin(r);
   if (status == CACHET_OK) {
     if (skip && r->epoch == epoch) {
@@ -565,7 +566,7 @@ enum cachet_status request_run(struct cachet_request *r,
       if (r->state == REQUEST_READY)
         request_step(r, REQUEST_FETCH);
       else if (!backend_wait(c->backend, r->deadline))
-        request_expire(r, clock_now_ms());
+        request_expire(r, deadline_now());
     }
     status = r->error.code;
   }

@@ -96,7 +96,7 @@ enum cachet_status request_renew_epoch(cachet *c);
 void request_fail(struct cachet_request *r, enum cachet_status code,
                   const char *why);
 
-/* Ends it if its time is over; `now` as of clock_now_ms(). */
+/* Ends it if its time is over; `now` as of deadline_now(). */
 void request_expire(struct cachet_request *r, int64_t now);
 
 /* Runs the callback of a request that is on no list any more, and frees it. */

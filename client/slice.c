@@ -1,18 +1,10 @@
-/* Slices: what load, next and map hand out, and how it is given back.
- *
- * slice.pin is a token, {generation, place}.  Generations start at 1, so a
- * zeroed slice matches no place; a place's generation goes up when its slice
- * is released, so neither does a slice that was, or a copy of it.  A free place
- * has the token that its next slice will get, which nobody has yet. */
-#include "client/handle.h"
+#include "client/slice.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
-#define PLACE_BITS 6
-#define PLACE_MASK ((1u << PLACE_BITS) - 1)
-
-static_assert(N_SLICES == 1 << PLACE_BITS && N_SLICES == 64,
-              "a token has room for a place, free_slices a bit for each");
+static_assert(N_SLICES == 1 << SLICE_PLACE_BITS && N_SLICES == 64,
+              "a token has room for a place, `free` a bit for each");
 
 static inline unsigned page_slot(unsigned place) {
   return PIN_SLOT_PAGE + place;
@@ -28,53 +20,53 @@ static uint64_t *own_slot(const struct epoch *e, unsigned place) {
                                        : NULL;
 }
 
-static uint64_t all_free(const cachet *c) {
-  return c->free_slices | c->free_copies;
+static uint64_t all_free(const struct slices *s) {
+  return s->free | s->free_copies;
 }
 
-/* H1 and H3, for a place that is not in use. */
-static void set_free(cachet *c, unsigned place, const struct epoch *e) {
-  struct held *h = &c->slices[place];
+/* S1 and S2, for a place that is not in use. */
+static void set_free(struct slices *s, unsigned place, const struct epoch *e) {
+  struct held *h = &s->held[place];
   uint64_t bit = 1ull << place;
   *h = (struct held){.token = h->token, .own = own_slot(e, place)};
-  c->free_slices = h->own ? c->free_slices | bit : c->free_slices & ~bit;
-  c->free_copies = h->own ? c->free_copies & ~bit : c->free_copies | bit;
+  s->free = h->own ? s->free | bit : s->free & ~bit;
+  s->free_copies = h->own ? s->free_copies & ~bit : s->free_copies | bit;
 }
 
-void slice_init(cachet *c) {
+void slice_init(struct slices *s, const struct epoch *now) {
   for (unsigned place = 0; place < N_SLICES; place++) {
-    c->slices[place].token = 1ull << PLACE_BITS | place;
-    set_free(c, place, c->epoch);
+    s->held[place].token = 1ull << SLICE_PLACE_BITS | place;
+    set_free(s, place, now);
   }
 }
 
-void slice_grow(cachet *c) {
+void slice_grow(struct slices *s, const struct epoch *now) {
   for (unsigned place = 0; place < N_SLICES; place++)
-    if (c->free_copies & 1ull << place)
-      set_free(c, place, c->epoch);
+    if (s->free_copies & 1ull << place)
+      set_free(s, place, now);
 }
 
-int slice_reserve(cachet *c) {
-  uint64_t from = c->free_slices ? c->free_slices : c->free_copies;
+int slice_reserve(struct slices *s) {
+  uint64_t from = s->free ? s->free : s->free_copies;
   if (!from)
     return -1;
   int place = __builtin_ctzll(from);
-  c->free_slices &= ~(1ull << place);
-  c->free_copies &= ~(1ull << place);
-  c->slices[place].own = NULL; /* the call has an epoch of its own */
+  s->free &= ~(1ull << place);
+  s->free_copies &= ~(1ull << place);
+  s->held[place].own = NULL; /* the call has an epoch of its own */
   return place;
 }
 
-void slice_unreserve(cachet *c, int place) {
-  assert(!(all_free(c) & 1ull << place));
-  set_free(c, (unsigned)place, c->epoch);
+void slice_unreserve(struct slices *s, const struct epoch *now, int place) {
+  assert(!(all_free(s) & 1ull << place));
+  set_free(s, (unsigned)place, now);
 }
 
-void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
-                uint8_t *copy, struct cachet_slice *out) {
-  struct held *h = &c->slices[place];
-  bool is_own =
-      !copy && epoch == c->epoch && slot == page_slot((unsigned)place);
+void slice_fill(struct slices *s, const struct epoch *now, int place,
+                struct epoch *epoch, unsigned slot, uint8_t *copy,
+                struct cachet_slice *out) {
+  struct held *h = &s->held[place];
+  bool is_own = !copy && epoch == now && slot == page_slot((unsigned)place);
   if (is_own)
     h->own = own_slot(epoch, (unsigned)place);
   else if (!copy)
@@ -84,60 +76,35 @@ void slice_fill(cachet *c, int place, struct epoch *epoch, unsigned slot,
   out->data = copy ? copy : view_page(&epoch->view, 0, out->offset);
   out->pin = h->token;
   if (is_own || copy)
-    epoch_unref(epoch); /* H3 */
+    epoch_unref(epoch); /* S2 */
 }
 
-void slice_move(cachet *c, struct epoch *next) {
+void slice_move(struct slices *s, struct epoch *now, const struct epoch *next) {
   for (unsigned place = 0; place < N_SLICES; place++) {
-    struct held *h = &c->slices[place];
-    if (all_free(c) & 1ull << place) {
-      set_free(c, place, next);
+    struct held *h = &s->held[place];
+    if (all_free(s) & 1ull << place) {
+      set_free(s, place, next);
     } else if (h->own) {
       h->own = NULL;
-      h->epoch = epoch_ref(c->epoch);
+      h->epoch = epoch_ref(now);
       h->slot = page_slot(place);
     }
   }
 }
 
-/* Any slice but one page of the present epoch. */
-static void __attribute__((noinline)) release_other(cachet *c, unsigned place) {
-  struct held *h = &c->slices[place];
+void slice_release_other(struct slices *s, const struct epoch *now,
+                         unsigned place) {
+  struct held *h = &s->held[place];
   if (h->epoch) {
     epoch_release_slot(h->epoch, h->slot);
     epoch_unref(h->epoch);
   }
   free(h->copy);
-  set_free(c, place, c->epoch);
+  set_free(s, place, now);
 }
 
-static inline __attribute__((always_inline)) void
-slice_release(cachet *c, unsigned place) {
-  struct held *h = &c->slices[place];
-  h->token += 1u << PLACE_BITS; /* first of all: the slice is void from here */
-  if (__builtin_expect(h->own == NULL, 0)) {
-    release_other(c, place);
-    return;
-  }
-  pin_clear(h->own);
-  c->free_slices |= 1ull << place;
-}
-
-void cachet_release(cachet *c, struct cachet_slice *slice) {
-  if (!slice || *c->alive == 0)
-    return; /* in a child the pin is the parent's */
-  unsigned place = slice->pin & PLACE_MASK;
-  if (slice->pin == c->slices[place].token)
-    slice_release(c, place);
-}
-
-void slice_release_all(cachet *c) {
+void slice_release_all(struct slices *s, const struct epoch *now) {
   for (unsigned place = 0; place < N_SLICES; place++)
-    if (!(all_free(c) & 1ull << place))
-      slice_release(c, place);
-}
-
-size_t cachet_pin_limit(const cachet *c) {
-  (void)c;
-  return N_SLICES;
+    if (!(all_free(s) & 1ull << place))
+      slice_release(s, now, place);
 }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/deadline.h"
 #include "base/size.h"
 #include "base/std_fds.h"
 #include "client/command/command.h"
@@ -55,13 +56,13 @@ struct progress progress_begin(const char *act, uint64_t total) {
   return (struct progress){
       .act = isatty(STDERR_FILENO) ? act : NULL,
       .total = total,
-      .shown_ms = clock_now_ms(),
+      .shown_ms = deadline_now(),
   };
 }
 
 void progress_show(struct progress *p, uint64_t done) {
   enum { INTERVAL_MS = 200 };
-  int64_t now = clock_now_ms();
+  int64_t now = deadline_now();
   if (!p->act || now - p->shown_ms < INTERVAL_MS)
     return;
   p->shown_ms = now;

@@ -1,14 +1,16 @@
 /* Attaching: asking a daemon for its memory, over the connection.  How it is
  * mapped is attach.c's.
  *
- * Kept here, see remote_impl.h: R6, that pages are read in the daemon's memory
+ * Kept here, see internal.h: R6, that pages are read in the daemon's memory
  * from its answer on, and in the image cache again once there is none; with R4,
  * that the image cache is emptied then, as no notice came meanwhile. */
 #include "client/remote/internal.h"
 
 #include <errno.h>
 
+#include "base/deadline.h"
 #include "client/image_cache.h"
+#include "client/remote/shared_mirror.h"
 
 /* Between two requests for what was refused. */
 enum { AGAIN_FIRST_MS = 5, AGAIN_LAST_MS = 16000 };
@@ -17,7 +19,11 @@ static int64_t again_after(int *again_ms) {
   *again_ms = *again_ms ? 2 * *again_ms : AGAIN_FIRST_MS;
   if (*again_ms > AGAIN_LAST_MS)
     *again_ms = AGAIN_LAST_MS;
-  return clock_now_ms() + *again_ms;
+  return deadline_now() + *again_ms;
+}
+
+static struct shared_mirror *lent_mirror(const struct backend *b) {
+  return (struct shared_mirror *)b->shared; /* NULL: there is none */
 }
 
 static bool attach_allowed(const struct remote *r) {
@@ -29,7 +35,7 @@ static bool attach_allowed(const struct remote *r) {
 static void attach_send(struct remote *r) {
   Cachet__Wire__Attach attach = CACHET__WIRE__ATTACH__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  struct shared_mirror *old = r->base.shared_mirror;
+  struct shared_mirror *old = lent_mirror(&r->base);
   attach.image = r->image_id;
   attach.page_slots = LEASE_LEAST_PAGE_SLOTS;
   attach.range_capacity = LEASE_LEAST_RANGE_CAPACITY;
@@ -37,16 +43,16 @@ static void attach_send(struct remote *r) {
     attach.page_slots = old->table.page_slots;
     attach.range_capacity = old->table.range_capacity;
   }
-  /* Its share goes to the new one: see A2 in attach.h.  Where the epoch is not
-   * over hits go on in the old memory until the new one is here. */
-  if (old && mirror_is_retired(old->mirror)) {
-    old->is_given_up = true;
+  /* Its share goes to the new one: see A2 in shared_view.h.  Where the epoch is
+   * not over hits go on in the old memory until the new one is here. */
+  if (old && mirror_is_retired(old->base.mirror)) {
+    old->base.is_given_up = true;
     attach.replaces = old->number;
     backend_changed(&r->base);
     remote_unpin(r); /* what it pins is counted, too */
   }
   r->attach_id = msg.id = connection_next_id(r->channel);
-  r->attach_at = clock_now_ms();
+  r->attach_at = deadline_now();
   connection_want_fds(r->channel, true);
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACH;
   msg.attach = &attach;
@@ -55,11 +61,11 @@ static void attach_send(struct remote *r) {
 
 /* From here on pages are read from `a`; NULL: from the image cache, which knows
  * nothing of what happened while they were not. */
-static void attach_end(struct remote *r, struct shared_mirror *a) {
-  struct shared_mirror *old = r->base.shared_mirror;
+static void attach_end(struct remote *r, struct shared_view *a) {
+  struct shared_view *old = r->base.shared;
   r->attach_id = 0;
   connection_want_fds(r->channel, false);
-  r->base.shared_mirror = a;
+  r->base.shared = a;
   if (old && !a) {
     int e = remote_drop_range(r, 0, UINT64_MAX);
     if (e < 0)
@@ -67,7 +73,7 @@ static void attach_end(struct remote *r, struct shared_mirror *a) {
   } else if (a && !old && r->base.image_cache) {
     remote_drop_range(r, 0, UINT64_MAX); /* for its memory */
   }
-  shared_mirror_unref(old);
+  shared_view_unref(old);
   backend_changed(&r->base);
 }
 
@@ -106,18 +112,18 @@ void remote_attach_ready(struct remote *r) {
   r->again_at = 0;
   if (attach_allowed(r) && !r->is_unshared)
     attach_begin(r);
-  else if (r->base.shared_mirror)
+  else if (r->base.shared)
     attach_end(r, NULL); /* this daemon shares nothing */
 }
 
 void remote_attach_again(struct remote *r) {
-  if (r->again_at && remote_is_ready(r) && clock_now_ms() >= r->again_at)
+  if (r->again_at && remote_is_ready(r) && deadline_now() >= r->again_at)
     attach_begin(r);
 }
 
 void remote_attach_hurry(struct remote *r) {
   if (r->again_at)
-    r->again_at = clock_now_ms();
+    r->again_at = deadline_now();
 }
 
 void remote_attach_renew(struct remote *r) {
@@ -159,10 +165,10 @@ static void handle_attached(struct remote *r,
                        ? image_page_shift(r->base.image_cache->image)
                        : r->heard.page_shift;
   if (a && image.page_shift != shift) {
-    shared_mirror_unref(a);
+    shared_view_unref(&a->base);
     a = NULL;
   }
-  attach_end(r, a);
+  attach_end(r, a ? &a->base : NULL);
   if (a) {
     r->again_ms = 0;
     return;
@@ -188,9 +194,9 @@ void remote_attach_answer(struct remote *r, const wire_message *msg) {
 void remote_grow(struct backend *b, uint32_t page_slots,
                  uint32_t range_capacity) {
   struct remote *r = remote_of(b);
-  struct shared_mirror *a = b->shared_mirror;
-  if (!a || !a->number || a->is_given_up || r->grow_id || !remote_is_ready(r) ||
-      (r->grow_at && clock_now_ms() < r->grow_at))
+  struct shared_mirror *a = lent_mirror(b);
+  if (!a || !a->number || a->base.is_given_up || r->grow_id ||
+      !remote_is_ready(r) || (r->grow_at && deadline_now() < r->grow_at))
     return;
   Cachet__Wire__Grow grow = CACHET__WIRE__GROW__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
@@ -200,13 +206,13 @@ void remote_grow(struct backend *b, uint32_t page_slots,
   r->grow_id = msg.id = connection_next_id(r->channel);
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROW;
   msg.grow = &grow;
-  a->is_growing = true;
+  a->base.is_growing = true;
   connection_send(r->channel, &msg);
   backend_changed(b);
 }
 
 void remote_grow_end(struct remote *r) {
-  struct shared_mirror *a = r->base.shared_mirror;
+  struct shared_view *a = r->base.shared;
   r->grow_id = 0;
   if (a)
     a->is_growing = false;
@@ -225,7 +231,7 @@ static bool table_grow(struct pin_table *t, const Cachet__Wire__Grown *msg) {
 }
 
 void remote_grow_answer(struct remote *r, const wire_message *msg) {
-  struct shared_mirror *a = r->base.shared_mirror;
+  struct shared_mirror *a = lent_mirror(&r->base);
   remote_grow_end(r);
   if (!a)
     return;

@@ -15,9 +15,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/deadline.h"
 #include "base/fd.h"
 #include "cache/image.h"
-#include "client/backend.h"
 #include "client/error.h"
 #include "client/remote/rights.h"
 
@@ -177,7 +177,7 @@ static void connection_violation(struct connection *c, const char *what) {
 static void connection_out_broke(struct connection *c) {
   c->out_broken = true;
   c->deadline =
-      clock_earlier(c->deadline, clock_deadline(c->request_timeout_ms));
+      deadline_earlier(c->deadline, deadline_after(c->request_timeout_ms));
 }
 
 static void connection_flush(struct connection *c) {
@@ -334,8 +334,8 @@ static void connection_finish_connect(struct connection *c) {
 }
 
 void connection_start(struct connection *c) {
-  c->heard_at = clock_now_ms();
-  c->deadline = clock_deadline(c->connect_timeout_ms);
+  c->heard_at = deadline_now();
+  c->deadline = deadline_after(c->connect_timeout_ms);
   c->next_id = FIRST_ID;
   c->address = 0;
   connection_move(c, CONNECTION_CONNECTING);
@@ -596,7 +596,7 @@ void connection_input(struct connection *c) {
     if (strange) {
       connection_violation(c, "descriptors that nothing had asked for");
     } else if (n > 0) {
-      c->heard_at = clock_now_ms();
+      c->heard_at = deadline_now();
       connection_parse(c);
     } else if (n == 0)
       connection_fail(c, "it closed the connection", 0);
@@ -617,7 +617,7 @@ void connection_progress(struct connection *c) {
   if (c->state >= CONNECTION_HELLO)
     connection_flush(c);
   connection_input(c);
-  if (!clock_has_passed(c->deadline))
+  if (!deadline_has_passed(c->deadline))
     return;
   if (c->state == CONNECTION_CONNECTING)
     connection_fail(c, "connect", ETIMEDOUT);

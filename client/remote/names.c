@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/deadline.h"
 #include "client/backend.h"
 #include "client/remote/internal.h"
 #include "client/remote/remote.h"
@@ -46,7 +47,7 @@ void remote_name_images(const struct uri *u, const struct options *options,
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_LIST;
   msg.list = &list;
   int left =
-      clock_left_ms(clock_earlier(deadline, clock_deadline(MAX_WAIT_MS)));
+      deadline_left_ms(deadline_earlier(deadline, deadline_after(MAX_WAIT_MS)));
   struct options hurried = *options;
   hurried.connect_timeout_ms = hurried.request_timeout_ms = left;
   struct backend *b;

@@ -1,7 +1,7 @@
 /* Notices: what a daemon says of its own accord, and the cache that it keeps
  * true.
  *
- * Kept here, see remote_impl.h: R4, that a notice is heeded when it is taken
+ * Kept here, see internal.h: R4, that a notice is heeded when it is taken
  * in, and that a cache that could not follow one ends with its connection. */
 #include "client/remote/internal.h"
 

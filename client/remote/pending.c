@@ -1,6 +1,6 @@
 /* Exchanges: the queue to a daemon, what was sent, and how each one ends.
  *
- * Kept here, see remote_impl.h: R1, that what is queued goes out in order and
+ * Kept here, see internal.h: R1, that what is queued goes out in order and
  * no more of it than the daemon takes; R2, what becomes of a pending request
  * when its owner or its connection goes.  What a Read is beyond that is in
  * read.c. */
@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "base/deadline.h"
 #include "client/error.h"
 
 void pending_free(struct pending *x) {
@@ -89,7 +90,7 @@ static void pending_send(struct remote *r, struct pending *x) {
   pending_unlink(r, x);
   x->id = connection_next_id(r->channel);
   x->is_sent = true;
-  x->sent_at = clock_now_ms();
+  x->sent_at = deadline_now();
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
   if (x->is_command)
@@ -101,7 +102,7 @@ static void pending_send(struct remote *r, struct pending *x) {
 void pending_pump(struct remote *r) {
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
   if (connection_state(r->channel) == CONNECTION_DISCONNECTED && wanted &&
-      !r->is_final && clock_now_ms() >= r->retry_at)
+      !r->is_final && deadline_now() >= r->retry_at)
     connection_start(r->channel);
   while (remote_is_ready(r) && !TAILQ_EMPTY(&r->queue) &&
          r->n_sent < connection_limits(r->channel)->max_requests &&

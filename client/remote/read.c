@@ -1,7 +1,7 @@
 /* Reads: which pages are asked for, whether the answer fits, and what becomes
  * of its bytes.
  *
- * Kept here, see remote_impl.h: R3, that each piece is the next one of what was
+ * Kept here, see internal.h: R3, that each piece is the next one of what was
  * asked for; R5, that nobody gets bytes from before an invalidation that was
  * over when he asked; of R6, that an attached handle asks for pages in place
  * and installs nothing.
@@ -50,7 +50,7 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
   x->job.mirror = mirror_ref(m);
   x->job.first = first;
   memset(x->place, NO_PLACE, sizeof x->place);
-  const struct shared_mirror *a = r->base.shared_mirror;
+  const struct shared_view *a = r->base.shared;
   bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
   for (; x->job.count < count; x->job.count++) {
     uint64_t page = first + x->job.count;
@@ -95,7 +95,7 @@ static void read_changed(struct remote *r, struct pending *x) {
 
 /* Whether a mirror is the one to read from, as far as is known here. */
 static bool is_current(const struct remote *r, const struct mirror *m) {
-  const struct shared_mirror *a = r->base.shared_mirror;
+  const struct shared_view *a = r->base.shared;
   if (a)
     return a->mirror == m && !mirror_is_retired(m);
   return image_is_current(r->base.image_cache->image, m);
@@ -125,7 +125,7 @@ bool remote_read_prepare(struct remote *r, struct pending *x) {
     read_changed(r, x);
     return false;
   }
-  x->in_place = r->base.shared_mirror != NULL;
+  x->in_place = r->base.shared != NULL;
   if (!x->in_place && !read_has_room(x)) {
     read_no_memory(r, x);
     return false;

@@ -1,7 +1,7 @@
 /* The backend of a daemon's image: what the rest of the library asks of it, and
  * what becomes of that when the connection comes and goes.
  *
- * Its invariants are in remote_impl.h.  Kept here: of R1, when there is an
+ * Its invariants are in internal.h.  Kept here: of R1, when there is an
  * attempt to connect; of R2, that what is dropped is forgotten only with its
  * answer; of R4, that everything cached is dropped when a connection is READY;
  * of R6, that a mirror which is retired is asked for anew. */
@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
 #include "client/remote/connection.h"
@@ -75,7 +76,7 @@ static void on_lost(void *arg, enum connection_loss loss,
     remote_grow_end(r);
   r->is_final = loss == CONNECTION_LOST_FINAL;
   /* At once if the last connection was of use, then ever more slowly. */
-  r->retry_at = clock_now_ms() + r->retry_ms;
+  r->retry_at = deadline_now() + r->retry_ms;
   r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_FIRST_MS;
   if (r->retry_ms > RETRY_LAST_MS)
     r->retry_ms = RETRY_LAST_MS;
@@ -107,8 +108,8 @@ static void remote_progress(struct backend *b) {
 static bool remote_keep_up(struct backend *b) {
   struct remote *r = remote_of(b);
   remote_progress(b);
-  if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
-      b->shared_mirror && !r->is_final && clock_now_ms() >= r->retry_at)
+  if (connection_state(r->channel) == CONNECTION_DISCONNECTED && b->shared &&
+      !r->is_final && deadline_now() >= r->retry_at)
     connection_start(r->channel);
   return connection_state(r->channel) != CONNECTION_DISCONNECTED &&
          !remote_is_ready(r);
@@ -127,9 +128,9 @@ static int remote_timeout_ms(const struct backend *b) {
   if (connection_has_more(r->channel))
     return 0;
   if (connection_state(r->channel) != CONNECTION_DISCONNECTED)
-    return clock_left_ms(connection_deadline(r->channel));
+    return deadline_left_ms(connection_deadline(r->channel));
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
-  return wanted && !r->is_final ? clock_left_ms(r->retry_at) : -1;
+  return wanted && !r->is_final ? deadline_left_ms(r->retry_at) : -1;
 }
 
 static void remote_explain(const struct backend *b, struct cachet_error *out) {
@@ -152,7 +153,7 @@ static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
                                         void (*done)(struct backend_job *),
                                         void *owner) {
   struct remote *r = remote_of(b);
-  const struct shared_mirror *a = b->shared_mirror;
+  const struct shared_view *a = b->shared;
   if (a && a->mirror == m && mirror_is_retired(m) && remote_is_ready(r))
     remote_attach_renew(r); /* the job ends, as CHANGED, when that is over */
   else if (!a)
@@ -200,7 +201,7 @@ static bool is_silent(const struct remote *r) {
   int64_t asked_at = x ? x->sent_at : r->attach_at;
   if (since < asked_at)
     since = asked_at;
-  return clock_now_ms() - since >= r->options.request_timeout_ms;
+  return deadline_now() - since >= r->options.request_timeout_ms;
 }
 
 static void remote_drop(struct backend *b, struct backend_job *j) {
@@ -281,7 +282,7 @@ enum cachet_status remote_command(struct backend *b, wire_message *request,
   x->expected = expected;
   x->answer = answer;
   x->answer_arg = arg;
-  int64_t deadline = clock_deadline(r->options.request_timeout_ms);
+  int64_t deadline = deadline_after(r->options.request_timeout_ms);
   pending_queue(r, x);
   while (!x->job.is_done && backend_wait(b, deadline))
     ;
@@ -311,7 +312,7 @@ static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
   msg.invalidate = &invalidate;
   enum cachet_status status = remote_command(
       b, &msg, CACHET__WIRE__MESSAGE__BODY_DONE, NULL, NULL, err);
-  if (status != CACHET_OK || b->shared_mirror)
+  if (status != CACHET_OK || b->shared)
     return status;
   /* Our own notice is here as well; but a copy of this handle may have
    * installed since then what it asked for before. */
@@ -344,7 +345,7 @@ static void remote_close(struct backend *b) {
       pending_unlink(r, x);
       pending_free(x);
     }
-    shared_mirror_unref(b->shared_mirror);
+    shared_view_unref(b->shared);
     if (b->image_cache)
       image_cache_unref(b->image_cache);
   }
@@ -395,14 +396,14 @@ static bool remote_waits_for_room(const struct remote *r) {
  * at once; one whose backlog is full is waited for. */
 static enum cachet_status remote_wait_ready(struct remote *r,
                                             struct cachet_error *err) {
-  int64_t deadline = clock_deadline(r->options.connect_timeout_ms);
+  int64_t deadline = deadline_after(r->options.connect_timeout_ms);
   r->is_opening = true;
   pending_pump(r);
   struct cachet_error why = {0};
   while (why.code == CACHET_OK &&
          (!remote_is_ready(r) || remote_waits_for_room(r))) {
     int64_t until =
-        remote_is_ready(r) ? clock_earlier(deadline, r->again_at) : deadline;
+        remote_is_ready(r) ? deadline_earlier(deadline, r->again_at) : deadline;
     if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
         r->story.sys_errno != EAGAIN)
       why = r->story;
@@ -435,7 +436,7 @@ enum cachet_status remote_open(const struct uri *u,
                                const struct options *options,
                                struct backend **out, struct cachet_error *err) {
   struct remote *r;
-  int64_t deadline = clock_deadline(options->connect_timeout_ms);
+  int64_t deadline = deadline_after(options->connect_timeout_ms);
   enum cachet_status status = remote_new(u, options, true, &r, err);
   if (status != CACHET_OK)
     return status;

@@ -101,24 +101,34 @@ static int mapping_get(struct mirror_fds *fds, uint64_t size,
   return r;
 }
 
-/* ---- Attachments --------------------------------------------------------- */
+/* ---- Shared mirrors ---------------------------------------------------------
+ */
 
 /* Pages: what any cache of a daemon that does not say it has room for. */
 enum { READ_AHEAD_UNKNOWN = 16 };
 
+static void shared_mirror_free(struct shared_view *v) {
+  struct shared_mirror *a = (struct shared_mirror *)v;
+  shared_pins_unmap(a->page);
+  mirror_unref(v->mirror);
+  free(a);
+}
+
 static void shared_mirror_init(struct shared_mirror *a,
                                const struct shared_mirror_offer *offer) {
-  a->n_refs = 1;
+  struct shared_view *v = &a->base;
+  v->n_refs = 1;
+  v->free = shared_mirror_free;
+  v->read_ahead = offer->read_ahead ? offer->read_ahead : READ_AHEAD_UNKNOWN;
   a->number = offer->table;
-  a->read_ahead = offer->read_ahead ? offer->read_ahead : READ_AHEAD_UNKNOWN;
   a->table.slots = a->page->slots;
   a->table.page_slots =
       offer->page_slots ? offer->page_slots : PIN_MAX_PAGE_SLOTS;
   a->table.range_capacity = offer->range_capacity;
-  a->table.mirror = a->mirror;
-  a->view = view_of(a->mirror, &a->table);
+  a->table.mirror = v->mirror;
+  v->view = view_of(v->mirror, &a->table);
   if (!barrier_register())
-    a->view.fence = true; /* the evictor's barrier does not reach us */
+    v->view.fence = true; /* the evictor's barrier does not reach us */
 }
 
 int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
@@ -143,7 +153,7 @@ int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
   if (r < 0)
     mirror_fds_close(&mirror);
   else if ((r = mapping_get(&mirror, offer->size, offer->page_shift,
-                            offer->epoch, &a->mirror)) < 0)
+                            offer->epoch, &a->base.mirror)) < 0)
     shared_pins_unmap(a->page);
   if (r < 0) {
     free(a);
@@ -152,12 +162,4 @@ int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
   shared_mirror_init(a, offer);
   *out = a;
   return 0;
-}
-
-void shared_mirror_unref(struct shared_mirror *a) {
-  if (!a || --a->n_refs > 0)
-    return;
-  shared_pins_unmap(a->page);
-  mirror_unref(a->mirror);
-  free(a);
 }

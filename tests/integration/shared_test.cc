@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "client/handle.h"
+#include "client/remote/shared_mirror.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/length.h"
 
@@ -521,9 +522,10 @@ TEST_F(SharedTest, PinsOfADeadClientGoThoughItsChildHoldsTheSocket) {
 // Everything that memory shared with us allows a process to try.
 void Attack(cachet *c, uint64_t seed, int round) {
   std::mt19937_64 random(seed);
-  shared_mirror *a = c->backend->shared_mirror;
+  auto *a = reinterpret_cast<shared_mirror *>(c->backend->shared);
   if (!a)
     _exit(3);
+  mirror *m = a->base.mirror;
   // Pins of every kind, most of them void.
   for (int i = 0; i < 200000; i++)
     __atomic_store_n(&a->page->slots[random() % PIN_N_SLOTS],
@@ -532,13 +534,13 @@ void Attack(cachet *c, uint64_t seed, int round) {
   // Every hole.
   volatile uint8_t sum = 0;
   for (uint64_t page = 0; page < kPages; page++)
-    sum = sum + a->mirror->base[page * kPage];
+    sum = sum + m->base[page * kPage];
   // Every touched byte, always.
-  memset(a->mirror->touched, 1, kPages);
+  memset(m->touched, 1, kPages);
   // What must not be possible.
-  void *base = const_cast<uint8_t *>(a->mirror->base);
+  void *base = const_cast<uint8_t *>(m->base);
   if (mprotect(base, kSize, PROT_READ | PROT_WRITE) == 0 ||
-      mprotect(a->mirror->header, 8192, PROT_READ | PROT_WRITE) == 0)
+      mprotect(m->header, 8192, PROT_READ | PROT_WRITE) == 0)
     _exit(4);
   uint8_t byte;
   for (int i = 0; i < 200; i++)
