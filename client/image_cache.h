@@ -33,7 +33,8 @@ enum { IMAGE_CACHE_N_PAST = 32 };
 struct image_cache {
   struct page_cache *cache;
   struct image *image;
-  char *name; /* for messages */
+  char *name;    /* for messages */
+  void *context; /* of cachet_make(); set before a second thread has a handle */
 
   /* 1 in the process that made the image cache, 0 in its children: a page that
    * fork() wipes.  Cheaper to ask than getpid(), which costs a system call. */

@@ -88,6 +88,7 @@ enum cachet_status cachet_make(const struct cachet_source *source,
   if (status != CACHET_OK)
     return status;
   callback_source_arm(src);
+  c->image_cache->context = given.ctx;
   *out = c;
   return CACHET_OK;
 }

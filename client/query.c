@@ -28,6 +28,12 @@ static uint64_t pages_of(const struct mirror *m, uint64_t addr, uint64_t len,
 
 const char *cachet_errmsg(const cachet *c) { return c->error.message; }
 
+void cachet_last_error(const cachet *c, struct cachet_error *out) {
+  *out = c->error;
+}
+
+void *cachet_context(const cachet *c) { return c->image_cache->context; }
+
 uint64_t cachet_size(const cachet *c) { return mirror_of(c)->size; }
 
 size_t cachet_page_size(const cachet *c) {

@@ -8,16 +8,21 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 # Comments away, one declaration a line, the name before the first bracket.
-sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" | tr '\n' ' ' |
-  grep -o 'CACHET_API [^;]*;' | grep -o 'cachet_[a-z0-9_]* *(' |
-  grep -v 'cachet_[a-z]*_cb' | tr -d ' (' | sort -u >"$tmp/declared"
+sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" >"$tmp/code"
+{
+  tr '\n' ' ' <"$tmp/code" | grep -o 'CACHET_API [^;]*;' |
+    grep -o 'cachet_[a-z0-9_]* *(' | grep -v 'cachet_[a-z]*_cb' | tr -d ' ('
+  # The inline functions, which are symbols as well.
+  sed -n -e 's/^CACHET_INLINE .*\(cachet_[a-z0-9_]*\)(.*/\1/p' \
+    -e 's/^CACHET_SLICE_GETTER_(\([a-z0-9]*\),.*/cachet_slice_\1/p' "$tmp/code"
+} | sort -u >"$tmp/declared"
 
 nm -D --defined-only "$so" | awk '$2 != "A" {sub(/@.*/, "", $3); print $3}' |
   sort -u >"$tmp/so"
 nm -g --defined-only "$archive" | awk 'NF == 3 {print $3}' |
   sort -u >"$tmp/archive"
 
-test "$(wc -l <"$tmp/declared")" -gt 50
+test "$(wc -l <"$tmp/declared")" -gt 75
 # Each under the version that had it first.
 versions() { nm -D --defined-only --with-symbol-versions "$so" | grep -c "@@$1\$"; }
 test "$(versions CACHET_1.0)" -eq 56

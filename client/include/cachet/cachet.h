@@ -29,6 +29,12 @@
  * kind.  cachet_pages() computes the number beforehand.  A call that loads no
  * page never waits.
  *
+ * Other languages.  Each function of this header, the inline ones too, is a
+ * symbol of libcachet-client.so.1, under its own name: a binding finds it by
+ * dlsym(3), or as its language finds the functions of C.  Macros and enums are
+ * fixed numbers, to be copied; the structs grow at their end only where they
+ * begin with `struct_size`.
+ *
  * Offsets, addresses and lengths are in bytes.  64-bit Linux, C11 and C++17.
  * All of it is there since 1.0, but for what says otherwise. */
 #ifndef CACHET_CACHET_H
@@ -37,6 +43,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #ifdef __cplusplus
@@ -49,6 +56,12 @@ extern "C" {
 #define CACHET_API
 #endif
 
+/* What is small enough to be compiled into its caller.  (The library defines it
+ * otherwise, to have such functions as symbols too.) */
+#ifndef CACHET_INLINE
+#define CACHET_INLINE static inline
+#endif
+
 /* The version of this header, by the rules of semantic versions: what is
  * compiled against it runs with every library of the same CACHET_VERSION_MAJOR
  * that is not older.  Since 1.2. */
@@ -58,8 +71,7 @@ extern "C" {
 #define CACHET_VERSION_STRING                                                  \
   CACHET_DOTTED_(CACHET_VERSION_MAJOR, CACHET_VERSION_MINOR,                   \
                  CACHET_VERSION_PATCH)
-#define CACHET_DOTTED_(major, minor, patch)                                    \
-  CACHET_QUOTED_(major.minor.patch)
+#define CACHET_DOTTED_(major, minor, patch) CACHET_QUOTED_(major.minor.patch)
 #define CACHET_QUOTED_(text) #text
 
 /* The version of the library that runs, as CACHET_VERSION_STRING was when it
@@ -114,21 +126,30 @@ CACHET_API const char *cachet_strerror(enum cachet_status status);
  * before the first failure.  Valid until the next call on the handle. */
 CACHET_API const char *cachet_errmsg(const cachet *c);
 
+/* Stores the same with its status and its errno in `*out`, which is the
+ * caller's; CACHET_OK, 0 and "" before the first failure.  What ends with
+ * CACHET_END is no failure.  Loads nothing, and works in a forked child.
+ * Since 1.2. */
+CACHET_API void cachet_last_error(const cachet *c, struct cachet_error *out);
+
 /* ---- Opening and closing ------------------------------------------------- */
 
-/* cachet_options.flags */
-#define CACHET_NO_SHARED_MEMORY (1u << 0) /* always by the socket */
-#define CACHET_NO_READAHEAD (1u << 1)     /* load what is asked for, no more;
-                                             without it a handle that is read
-                                             from front to back asks for pages
-                                             ahead, 1024 at most, and does not
-                                             wait for them */
-#define CACHET_ONE_EPOCH (1u << 2)        /* bytes of one version of the image
-                                             only, see cachet_adopt_epoch();
-                                             since 1.1 */
+/* ---- cachet_options.flags ---- */
 
-/* How to open.  Zero it, set `struct_size` to sizeof, then what matters: 0 is
- * the default everywhere.  It may grow at its end. */
+/* Read by the socket, never in the daemon's memory. */
+#define CACHET_NO_SHARED_MEMORY (1u << 0)
+
+/* Load what is asked for, no more.  Without it a handle that is read from front
+ * to back asks for pages ahead, 1024 at most, and does not wait for them. */
+#define CACHET_NO_READAHEAD (1u << 1)
+
+/* Bytes of one version of the image only: see cachet_adopt_epoch().  Since 1.1.
+ */
+#define CACHET_ONE_EPOCH (1u << 2)
+
+/* How to open.  Begin with CACHET_OPTIONS_INIT, or zero it and set
+ * `struct_size` to sizeof; then set what matters: 0 is the default everywhere.
+ * It may grow at its end. */
 struct cachet_options {
   size_t struct_size;
   uint32_t flags;
@@ -141,6 +162,10 @@ struct cachet_options {
   int32_t request_timeout_ms; /* 30000; -1: none.  For each wait for an answer:
                                  a long read may take several */
 };
+
+/* All defaults: struct cachet_options o = CACHET_OPTIONS_INIT;  Since 1.2. */
+#define CACHET_OPTIONS_INIT                                                    \
+  { sizeof(struct cachet_options), 0, 0, 0, 0, 0 }
 
 /* Opens an image and stores a handle in `*out`.
  *
@@ -174,7 +199,8 @@ struct cachet_options {
  * Not noticed are stores through a shared mapping that move no time stamp, and
  * writes to a device by another machine.  "Never mixes two epochs" means
  * contents that can be told apart by this.  A daemon notices the same, and can
- * be told to read again what is old: see "Changes of an image" in cachetd(8). */
+ * be told to read again what is old: see "Changes of an image" in cachetd(8).
+ */
 CACHET_API enum cachet_status cachet_open(const char *uri,
                                           const struct cachet_options *options,
                                           cachet **out,
@@ -207,6 +233,11 @@ CACHET_API enum cachet_status cachet_make(const struct cachet_source *source,
                                           const struct cachet_options *options,
                                           cachet **out,
                                           struct cachet_error *err);
+
+/* The `ctx` of the source that the handle, or the one it is a copy of, was made
+ * over; NULL for a handle from cachet_open().  Semantics: Cachet's `fd`.
+ * Since 1.2. */
+CACHET_API void *cachet_context(const cachet *c);
 
 /* Makes another handle on the same cache, with a connection, counters and pins
  * of its own, for another thread.  The call itself reads `c` and belongs to
@@ -274,12 +305,68 @@ CACHET_API size_t cachet_pin_limit(const cachet *c);
 
 /* Where byte `addr` of the image is in memory, or NULL if the slice does not
  * hold it. */
-static inline const uint8_t *cachet_slice_at(const struct cachet_slice *slice,
+CACHET_INLINE const uint8_t *cachet_slice_at(const struct cachet_slice *slice,
                                              uint64_t addr) {
   if (addr < slice->offset || addr - slice->offset >= slice->length)
     return NULL;
   return slice->data + (addr - slice->offset);
 }
+
+/* Each stores the integer at byte `addr` of the image in `*out`, if the slice
+ * holds all of it; else it returns false and leaves `*out` alone.  For parsers
+ * of a slice: no handle, no look-up, no page, no message, and from any thread
+ * that may read the slice.  `addr` need not be aligned.  Types and byte orders
+ * are those of the cachet_get_ calls:
+ *
+ *   bool cachet_slice_u8(const struct cachet_slice *slice, uint64_t addr,
+ *                        uint8_t *out);
+ *
+ * and so on, to cachet_slice_i64ne() with an int64_t.  Since 1.2. */
+#define CACHET_SLICE_GETTER_(name, type, bits, order)                          \
+  CACHET_INLINE bool cachet_slice_##name(const struct cachet_slice *slice,     \
+                                         uint64_t addr, type *out) {           \
+    const uint8_t *at = cachet_slice_at(slice, addr);                          \
+    uint##bits##_t raw;                                                        \
+    if (!at || slice->length - (addr - slice->offset) < sizeof raw)            \
+      return false;                                                            \
+    memcpy(&raw, at, sizeof raw);                                              \
+    *out = (type)CACHET_SWAP_##order##_(bits, raw);                            \
+    return true;                                                               \
+  }
+#define CACHET_SWAP_ne_(bits, raw) (raw)
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define CACHET_SWAP_le_(bits, raw) __builtin_bswap##bits(raw)
+#define CACHET_SWAP_be_(bits, raw) (raw)
+#else
+#define CACHET_SWAP_le_(bits, raw) (raw)
+#define CACHET_SWAP_be_(bits, raw) __builtin_bswap##bits(raw)
+#endif
+
+CACHET_SLICE_GETTER_(u8, uint8_t, 8, ne)
+CACHET_SLICE_GETTER_(i8, int8_t, 8, ne)
+CACHET_SLICE_GETTER_(u16le, uint16_t, 16, le)
+CACHET_SLICE_GETTER_(u16be, uint16_t, 16, be)
+CACHET_SLICE_GETTER_(u16ne, uint16_t, 16, ne)
+CACHET_SLICE_GETTER_(i16le, int16_t, 16, le)
+CACHET_SLICE_GETTER_(i16be, int16_t, 16, be)
+CACHET_SLICE_GETTER_(i16ne, int16_t, 16, ne)
+CACHET_SLICE_GETTER_(u32le, uint32_t, 32, le)
+CACHET_SLICE_GETTER_(u32be, uint32_t, 32, be)
+CACHET_SLICE_GETTER_(u32ne, uint32_t, 32, ne)
+CACHET_SLICE_GETTER_(i32le, int32_t, 32, le)
+CACHET_SLICE_GETTER_(i32be, int32_t, 32, be)
+CACHET_SLICE_GETTER_(i32ne, int32_t, 32, ne)
+CACHET_SLICE_GETTER_(u64le, uint64_t, 64, le)
+CACHET_SLICE_GETTER_(u64be, uint64_t, 64, be)
+CACHET_SLICE_GETTER_(u64ne, uint64_t, 64, ne)
+CACHET_SLICE_GETTER_(i64le, int64_t, 64, le)
+CACHET_SLICE_GETTER_(i64be, int64_t, 64, be)
+CACHET_SLICE_GETTER_(i64ne, int64_t, 64, ne)
+
+#undef CACHET_SLICE_GETTER_
+#undef CACHET_SWAP_ne_
+#undef CACHET_SWAP_le_
+#undef CACHET_SWAP_be_
 
 /* ---- Getting ------------------------------------------------------------- */
 
@@ -406,16 +493,16 @@ CACHET_API uint64_t cachet_epoch(const cachet *c);
 CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c);
 
 /* Whether hits are read from a daemon's memory directly.  May change with the
- * connection and with the epoch.  A handle that found no share of the cache left
- * asks again when it misses, more and more rarely, and at once when the image
- * has a new epoch; so it may become shared later.
+ * connection and with the epoch.  A handle that found no share of the cache
+ * left asks again when it misses, more and more rarely, and at once when the
+ * image has a new epoch; so it may become shared later.
  *
  * A handle that only hits there looks at its connection about twice a second
- * while it is used; one that was used very often, and then a few times a second,
- * at its 64th call at the latest.  Where the daemon has been killed, and another
- * one answers, that call moves on to the image there, and may wait for up to 20
- * ms.  While none answers the handle reads on what was cached, until a call needs
- * a page that was not. */
+ * while it is used; one that was used very often, and then a few times a
+ * second, at its 64th call at the latest.  Where the daemon has been killed,
+ * and another one answers, that call moves on to the image there, and may wait
+ * for up to 20 ms.  While none answers the handle reads on what was cached,
+ * until a call needs a page that was not. */
 CACHET_API bool cachet_is_shared(const cachet *c);
 
 /* How many page look-ups of this handle found their page, and how many had to
