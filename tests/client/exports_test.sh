@@ -10,7 +10,7 @@ trap 'rm -rf "$tmp"' EXIT
 # Comments away, one declaration a line, the name before the first bracket.
 sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' "$header" >"$tmp/code"
 {
-  tr '\n' ' ' <"$tmp/code" | grep -o 'CACHET_API [^;]*;' |
+  tr '\n' ' ' <"$tmp/code" | grep -oE '(CACHET_API|CACHET_GETTER_) [^;]*;' |
     grep -o 'cachet_[a-z0-9_]* *(' | grep -v 'cachet_[a-z]*_cb' | tr -d ' ('
   # The inline functions, which are symbols as well.
   sed -n -e 's/^CACHET_INLINE .*\(cachet_[a-z0-9_]*\)(.*/\1/p' \

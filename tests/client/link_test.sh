@@ -48,3 +48,13 @@ rm "$tmp/lib/libcachet-client.so"
 $cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/program.c" \
   $(pkg-config --static --libs libcachet-client) -o "$tmp/static"
 test "$("$tmp/static" "$tmp/image")" = "6263 3"
+
+# A compiler that warns finds two mistakes by the header.
+warns_of() { # WARNING STATEMENT
+  printf '#include <cachet/cachet.h>\nvoid f(cachet *c, struct cachet_slice *s);\nvoid f(cachet *c, struct cachet_slice *s) { %s }\n' "$2" >"$tmp/mistake.c"
+  $cc -c -o "$tmp/mistake.o" -Wall -Wextra -I"$tmp/include" "$tmp/mistake.c" 2>"$tmp/warnings"
+  grep -q -- "-W$1" "$tmp/warnings"
+}
+warns_of nonnull 'if (!cachet_load(c, 0, 0, NULL)) cachet_release(c, s);'
+warns_of unused-result 'cachet_load(c, 0, 0, s);'
+if warns_of unused-result 'if (!cachet_load(c, 0, 0, s)) cachet_release(c, s);'; then exit 1; fi

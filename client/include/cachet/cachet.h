@@ -50,10 +50,17 @@
 extern "C" {
 #endif
 
+/* CACHET_NONNULL: the pointers that must not be NULL; others may be where the
+ * call says so.  CACHET_CHECKED: calls that give a slice or many bytes, where
+ * going on without a look at the result is to use what is not there. */
 #if defined(__GNUC__)
 #define CACHET_API __attribute__((visibility("default")))
+#define CACHET_NONNULL(...) __attribute__((nonnull(__VA_ARGS__)))
+#define CACHET_CHECKED __attribute__((warn_unused_result))
 #else
 #define CACHET_API
+#define CACHET_NONNULL(...)
+#define CACHET_CHECKED
 #endif
 
 /* What is small enough to be compiled into its caller.  (The library defines it
@@ -124,13 +131,14 @@ CACHET_API const char *cachet_strerror(enum cachet_status status);
 /* The story of the last failure on this handle, which names the object and the
  * act; inside a callback, that of the callback's request.  Never NULL; ""
  * before the first failure.  Valid until the next call on the handle. */
-CACHET_API const char *cachet_errmsg(const cachet *c);
+CACHET_API const char *cachet_errmsg(const cachet *c) CACHET_NONNULL(1);
 
 /* Stores the same with its status and its errno in `*out`, which is the
  * caller's; CACHET_OK, 0 and "" before the first failure.  What ends with
  * CACHET_END is no failure.  Loads nothing, and works in a forked child.
  * Since 1.2. */
-CACHET_API void cachet_last_error(const cachet *c, struct cachet_error *out);
+CACHET_API void cachet_last_error(const cachet *c, struct cachet_error *out)
+    CACHET_NONNULL(1, 2);
 
 /* ---- Opening and closing ------------------------------------------------- */
 
@@ -237,7 +245,7 @@ CACHET_API enum cachet_status cachet_make(const struct cachet_source *source,
 /* The `ctx` of the source that the handle, or the one it is a copy of, was made
  * over; NULL for a handle from cachet_open().  Semantics: Cachet's `fd`.
  * Since 1.2. */
-CACHET_API void *cachet_context(const cachet *c);
+CACHET_API void *cachet_context(const cachet *c) CACHET_NONNULL(1);
 
 /* Makes another handle on the same cache, with a connection, counters and pins
  * of its own, for another thread.  The call itself reads `c` and belongs to
@@ -248,7 +256,8 @@ CACHET_API void *cachet_context(const cachet *c);
  * epoch as `c`, so that several threads may copy one version of an image;
  * CACHET_E_CHANGED if the image has another one. */
 CACHET_API enum cachet_status cachet_copy(cachet *c, cachet **out,
-                                          struct cachet_error *err);
+                                          struct cachet_error *err)
+    CACHET_NONNULL(1);
 
 /* Ends a handle: outstanding requests complete with CACHET_E_CANCELED, from
  * inside this call, and its slices end.  NULL is fine.  Not from a callback. */
@@ -279,14 +288,16 @@ struct cachet_slice {
  * CACHET_E_BUSY if cachet_pin_limit() slices are held.  `min_len` 0 gives a
  * slice wherever there is a page. */
 CACHET_API enum cachet_status
-cachet_load(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out);
+cachet_load(cachet *c, uint64_t addr, size_t min_len, struct cachet_slice *out)
+    CACHET_NONNULL(1, 4) CACHET_CHECKED;
 
 /* Loads the page at `slice->offset + slice->length`: CACHET_END when that is
  * the end.  Releases nothing; `out` may be `slice` once that one is released.
  * Loads at most one page.  Semantics: Cachet's `next`. */
 CACHET_API enum cachet_status cachet_next(cachet *c,
                                           const struct cachet_slice *slice,
-                                          struct cachet_slice *out);
+                                          struct cachet_slice *out)
+    CACHET_NONNULL(1, 2, 3) CACHET_CHECKED;
 
 /* Describes the `len` bytes from `addr` on as one contiguous slice, of any
  * number of pages, whose `offset` is `addr`.  Cut short at the image's end
@@ -295,18 +306,20 @@ CACHET_API enum cachet_status cachet_next(cachet *c,
  * image changed again and again meanwhile.  Loads at most
  * cachet_pages(c, addr, len) pages.  Semantics: Cachet's `map`. */
 CACHET_API enum cachet_status cachet_map(cachet *c, uint64_t addr, uint64_t len,
-                                         struct cachet_slice *out);
+                                         struct cachet_slice *out)
+    CACHET_NONNULL(1, 4) CACHET_CHECKED;
 
 /* Ends a slice.  A zeroed or an already released slice is left alone. */
-CACHET_API void cachet_release(cachet *c, struct cachet_slice *slice);
+CACHET_API void cachet_release(cachet *c, struct cachet_slice *slice)
+    CACHET_NONNULL(1);
 
 /* How many slices may be held on a handle at once: at least 64. */
-CACHET_API size_t cachet_pin_limit(const cachet *c);
+CACHET_API size_t cachet_pin_limit(const cachet *c) CACHET_NONNULL(1);
 
 /* Where byte `addr` of the image is in memory, or NULL if the slice does not
  * hold it. */
-CACHET_INLINE const uint8_t *cachet_slice_at(const struct cachet_slice *slice,
-                                             uint64_t addr) {
+CACHET_INLINE CACHET_NONNULL(1) const uint8_t *cachet_slice_at(
+    const struct cachet_slice *slice, uint64_t addr) {
   if (addr < slice->offset || addr - slice->offset >= slice->length)
     return NULL;
   return slice->data + (addr - slice->offset);
@@ -323,8 +336,8 @@ CACHET_INLINE const uint8_t *cachet_slice_at(const struct cachet_slice *slice,
  *
  * and so on, to cachet_slice_i64ne() with an int64_t.  Since 1.2. */
 #define CACHET_SLICE_GETTER_(name, type, bits, order)                          \
-  CACHET_INLINE bool cachet_slice_##name(const struct cachet_slice *slice,     \
-                                         uint64_t addr, type *out) {           \
+  CACHET_INLINE CACHET_NONNULL(1, 3) CACHET_CHECKED bool cachet_slice_##name(  \
+      const struct cachet_slice *slice, uint64_t addr, type *out) {            \
     const uint8_t *at = cachet_slice_at(slice, addr);                          \
     uint##bits##_t raw;                                                        \
     if (!at || slice->length - (addr - slice->offset) < sizeof raw)            \
@@ -375,46 +388,28 @@ CACHET_SLICE_GETTER_(i64ne, int64_t, 64, ne)
  * be aligned, and the value may cross pages.  CACHET_E_BOUNDS if it reaches
  * past the end.  Loads at most one page, or two where the value crosses.
  * Semantics: Cachet's `get_uint8`, `get_int32_le` and their like. */
-CACHET_API enum cachet_status cachet_get_u8(cachet *c, uint64_t addr,
-                                            uint8_t *out);
-CACHET_API enum cachet_status cachet_get_i8(cachet *c, uint64_t addr,
-                                            int8_t *out);
-CACHET_API enum cachet_status cachet_get_u16le(cachet *c, uint64_t addr,
-                                               uint16_t *out);
-CACHET_API enum cachet_status cachet_get_u16be(cachet *c, uint64_t addr,
-                                               uint16_t *out);
-CACHET_API enum cachet_status cachet_get_u16ne(cachet *c, uint64_t addr,
-                                               uint16_t *out);
-CACHET_API enum cachet_status cachet_get_i16le(cachet *c, uint64_t addr,
-                                               int16_t *out);
-CACHET_API enum cachet_status cachet_get_i16be(cachet *c, uint64_t addr,
-                                               int16_t *out);
-CACHET_API enum cachet_status cachet_get_i16ne(cachet *c, uint64_t addr,
-                                               int16_t *out);
-CACHET_API enum cachet_status cachet_get_u32le(cachet *c, uint64_t addr,
-                                               uint32_t *out);
-CACHET_API enum cachet_status cachet_get_u32be(cachet *c, uint64_t addr,
-                                               uint32_t *out);
-CACHET_API enum cachet_status cachet_get_u32ne(cachet *c, uint64_t addr,
-                                               uint32_t *out);
-CACHET_API enum cachet_status cachet_get_i32le(cachet *c, uint64_t addr,
-                                               int32_t *out);
-CACHET_API enum cachet_status cachet_get_i32be(cachet *c, uint64_t addr,
-                                               int32_t *out);
-CACHET_API enum cachet_status cachet_get_i32ne(cachet *c, uint64_t addr,
-                                               int32_t *out);
-CACHET_API enum cachet_status cachet_get_u64le(cachet *c, uint64_t addr,
-                                               uint64_t *out);
-CACHET_API enum cachet_status cachet_get_u64be(cachet *c, uint64_t addr,
-                                               uint64_t *out);
-CACHET_API enum cachet_status cachet_get_u64ne(cachet *c, uint64_t addr,
-                                               uint64_t *out);
-CACHET_API enum cachet_status cachet_get_i64le(cachet *c, uint64_t addr,
-                                               int64_t *out);
-CACHET_API enum cachet_status cachet_get_i64be(cachet *c, uint64_t addr,
-                                               int64_t *out);
-CACHET_API enum cachet_status cachet_get_i64ne(cachet *c, uint64_t addr,
-                                               int64_t *out);
+#define CACHET_GETTER_ CACHET_API CACHET_NONNULL(1, 3) enum cachet_status
+CACHET_GETTER_ cachet_get_u8(cachet *c, uint64_t addr, uint8_t *out);
+CACHET_GETTER_ cachet_get_i8(cachet *c, uint64_t addr, int8_t *out);
+CACHET_GETTER_ cachet_get_u16le(cachet *c, uint64_t addr, uint16_t *out);
+CACHET_GETTER_ cachet_get_u16be(cachet *c, uint64_t addr, uint16_t *out);
+CACHET_GETTER_ cachet_get_u16ne(cachet *c, uint64_t addr, uint16_t *out);
+CACHET_GETTER_ cachet_get_i16le(cachet *c, uint64_t addr, int16_t *out);
+CACHET_GETTER_ cachet_get_i16be(cachet *c, uint64_t addr, int16_t *out);
+CACHET_GETTER_ cachet_get_i16ne(cachet *c, uint64_t addr, int16_t *out);
+CACHET_GETTER_ cachet_get_u32le(cachet *c, uint64_t addr, uint32_t *out);
+CACHET_GETTER_ cachet_get_u32be(cachet *c, uint64_t addr, uint32_t *out);
+CACHET_GETTER_ cachet_get_u32ne(cachet *c, uint64_t addr, uint32_t *out);
+CACHET_GETTER_ cachet_get_i32le(cachet *c, uint64_t addr, int32_t *out);
+CACHET_GETTER_ cachet_get_i32be(cachet *c, uint64_t addr, int32_t *out);
+CACHET_GETTER_ cachet_get_i32ne(cachet *c, uint64_t addr, int32_t *out);
+CACHET_GETTER_ cachet_get_u64le(cachet *c, uint64_t addr, uint64_t *out);
+CACHET_GETTER_ cachet_get_u64be(cachet *c, uint64_t addr, uint64_t *out);
+CACHET_GETTER_ cachet_get_u64ne(cachet *c, uint64_t addr, uint64_t *out);
+CACHET_GETTER_ cachet_get_i64le(cachet *c, uint64_t addr, int64_t *out);
+CACHET_GETTER_ cachet_get_i64be(cachet *c, uint64_t addr, int64_t *out);
+CACHET_GETTER_ cachet_get_i64ne(cachet *c, uint64_t addr, int64_t *out);
+#undef CACHET_GETTER_
 
 /* Copies `len` bytes from `addr` on into `buf`: all of them, of one epoch, or
  * an error; on an error the content of `buf` is undefined.  Bounds are checked
@@ -424,12 +419,14 @@ CACHET_API enum cachet_status cachet_get_i64ne(cachet *c, uint64_t addr,
  * image changes meanwhile.
  * Semantics: Cachet's `blit_to_bytes`. */
 CACHET_API enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
-                                          size_t len);
+                                          size_t len)
+    CACHET_NONNULL(1) CACHET_CHECKED;
 
 /* As cachet_read(), into memory from malloc(3) with a NUL after the `len`
  * bytes; the caller frees it.  Semantics: Cachet's `get_string`. */
 CACHET_API enum cachet_status cachet_get_string(cachet *c, uint64_t addr,
-                                                size_t len, char **out);
+                                                size_t len, char **out)
+    CACHET_NONNULL(1, 4) CACHET_CHECKED;
 
 /* Calls `fn` for each byte from `addr` on, `len` of them; a non-zero result
  * stops it, which is CACHET_OK.  `fn` may use the handle, but not close it.
@@ -440,7 +437,7 @@ CACHET_API enum cachet_status cachet_get_string(cachet *c, uint64_t addr,
 CACHET_API enum cachet_status cachet_iter(cachet *c, uint64_t addr,
                                           uint64_t len,
                                           int (*fn)(void *arg, uint8_t byte),
-                                          void *arg);
+                                          void *arg) CACHET_NONNULL(1, 4);
 
 /* A walk over the image, page by page, in one epoch.  The fields are private;
  * the struct is yours to place. */
@@ -455,28 +452,30 @@ struct cachet_seq {
  * is CACHET_E_BOUNDS; at the end, the walk is empty.  The caller owes one
  * cachet_seq_end().  Semantics: Cachet's `get_seq`. */
 CACHET_API enum cachet_status cachet_seq_begin(cachet *c, uint64_t addr,
-                                               struct cachet_seq *seq);
+                                               struct cachet_seq *seq)
+    CACHET_NONNULL(1, 3) CACHET_CHECKED;
 
 /* The next piece of the walk: the first starts at the address the walk began
  * at, each later one at a page.  It belongs to the seq and stays until the
  * next call on it.  CACHET_END at the end; CACHET_E_CHANGED if the image
  * changed since the walk began.  Loads at most one page. */
 CACHET_API enum cachet_status cachet_seq_next(struct cachet_seq *seq,
-                                              struct cachet_slice *out);
+                                              struct cachet_slice *out)
+    CACHET_NONNULL(1, 2) CACHET_CHECKED;
 
 /* Ends a walk and its slice. */
-CACHET_API void cachet_seq_end(struct cachet_seq *seq);
+CACHET_API void cachet_seq_end(struct cachet_seq *seq) CACHET_NONNULL(1);
 
 /* ---- Asking and steering ------------------------------------------------- */
 
 /* The image's size in bytes.  May change with the epoch. */
-CACHET_API uint64_t cachet_size(const cachet *c);
+CACHET_API uint64_t cachet_size(const cachet *c) CACHET_NONNULL(1);
 
 /* The size of a page in bytes.  Fixed while the handle lives. */
-CACHET_API size_t cachet_page_size(const cachet *c);
+CACHET_API size_t cachet_page_size(const cachet *c) CACHET_NONNULL(1);
 
 /* Which version of the image's content the handle sees.  Never repeats. */
-CACHET_API uint64_t cachet_epoch(const cachet *c);
+CACHET_API uint64_t cachet_epoch(const cachet *c) CACHET_NONNULL(1);
 
 /* A handle that was opened with CACHET_ONE_EPOCH keeps to the epoch that the
  * image had then.  Once it is known here that the image has another one, each
@@ -490,7 +489,7 @@ CACHET_API uint64_t cachet_epoch(const cachet *c);
  * from then on.  Without the flag handles do so by themselves, and the call
  * does no harm.  May wait for a daemon; loads no page.  On a failure the
  * handle's calls go on to fail.  Since 1.1. */
-CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c);
+CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c) CACHET_NONNULL(1);
 
 /* Whether hits are read from a daemon's memory directly.  May change with the
  * connection and with the epoch.  A handle that found no share of the cache
@@ -503,27 +502,29 @@ CACHET_API enum cachet_status cachet_adopt_epoch(cachet *c);
  * and another one answers, that call moves on to the image there, and may wait
  * for up to 20 ms.  While none answers the handle reads on what was cached,
  * until a call needs a page that was not. */
-CACHET_API bool cachet_is_shared(const cachet *c);
+CACHET_API bool cachet_is_shared(const cachet *c) CACHET_NONNULL(1);
 
 /* How many page look-ups of this handle found their page, and how many had to
  * load it or wait for it. */
-CACHET_API uint64_t cachet_hits(const cachet *c);
-CACHET_API uint64_t cachet_misses(const cachet *c);
+CACHET_API uint64_t cachet_hits(const cachet *c) CACHET_NONNULL(1);
+CACHET_API uint64_t cachet_misses(const cachet *c) CACHET_NONNULL(1);
 
 /* Whether the page that holds `addr` is cached: a load of it now would not
  * wait.  False past the end.  Sends nothing, loads nothing, touches nothing.
  * Semantics: Cachet's `is_cached`. */
-CACHET_API bool cachet_is_cached(const cachet *c, uint64_t addr);
+CACHET_API bool cachet_is_cached(const cachet *c, uint64_t addr)
+    CACHET_NONNULL(1);
 
 /* The most pages that a read of `len` bytes at `addr` may have to load: how
  * many overlap it.  `len` is cut at the image's end.  Semantics: Cachet's
  * `syscalls`. */
-CACHET_API uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len);
+CACHET_API uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len)
+    CACHET_NONNULL(1);
 
 /* A hint that the range will be read soon.  Returns at once, and may do
  * nothing.  `len` is cut at the image's end. */
 CACHET_API enum cachet_status cachet_prefetch(cachet *c, uint64_t addr,
-                                              uint64_t len);
+                                              uint64_t len) CACHET_NONNULL(1);
 
 /* Drops exactly the pages that overlap the range, here and at the daemon: a
  * load that begins after this call returned sees bytes read after it.  Slices
@@ -532,7 +533,7 @@ CACHET_API enum cachet_status cachet_prefetch(cachet *c, uint64_t addr,
  * its socket; over TCP it is CACHET_E_ACCESS.  Waits for a daemon; loads no
  * page.  Semantics: Cachet's `invalidate`. */
 CACHET_API enum cachet_status cachet_invalidate(cachet *c, uint64_t addr,
-                                                uint64_t len);
+                                                uint64_t len) CACHET_NONNULL(1);
 
 /* ---- In an event loop ---------------------------------------------------- */
 
@@ -552,27 +553,28 @@ CACHET_API enum cachet_status cachet_invalidate(cachet *c, uint64_t addr,
 
 /* The descriptor to watch, or -1 while there is none.  It may change when the
  * handle reconnects: ask again after each cachet_dispatch(). */
-CACHET_API int cachet_fd(const cachet *c);
+CACHET_API int cachet_fd(const cachet *c) CACHET_NONNULL(1);
 
 /* The events to watch it for: POLLIN, POLLOUT, or both. */
-CACHET_API short cachet_events(const cachet *c);
+CACHET_API short cachet_events(const cachet *c) CACHET_NONNULL(1);
 
 /* Call cachet_dispatch() after this many milliseconds at the latest: 0 when
  * callbacks are due, -1 when nothing is. */
-CACHET_API int cachet_timeout_ms(const cachet *c);
+CACHET_API int cachet_timeout_ms(const cachet *c) CACHET_NONNULL(1);
 
 /* Moves outstanding requests forward and runs the callbacks that are due.
  * Never waits for a daemon.  Returns CACHET_OK; requests report their own
  * failures.  Not from a callback. */
-CACHET_API enum cachet_status cachet_dispatch(cachet *c);
+CACHET_API enum cachet_status cachet_dispatch(cachet *c) CACHET_NONNULL(1);
 
 /* For whoever connects a handle to an event loop (one at a time): `fn` runs on
  * the handle's thread whenever what the three calls above return may have
  * changed.  From it, call only those three.  NULL ends it.
  * cachet_watch_arg() returns the `arg` given last, NULL if none. */
 typedef void (*cachet_watch_cb)(void *arg);
-CACHET_API void cachet_set_watch(cachet *c, cachet_watch_cb fn, void *arg);
-CACHET_API void *cachet_watch_arg(const cachet *c);
+CACHET_API void cachet_set_watch(cachet *c, cachet_watch_cb fn, void *arg)
+    CACHET_NONNULL(1);
+CACHET_API void *cachet_watch_arg(const cachet *c) CACHET_NONNULL(1);
 
 /* The end of a cachet_load_async().  On CACHET_OK the callback owns `*slice`'s
  * pin: it copies the struct and owes one cachet_release().  Otherwise `slice`
@@ -585,20 +587,20 @@ typedef void (*cachet_read_cb)(void *arg, enum cachet_status status);
  * from the start is reported by the call, and then no callback runs.  `out`
  * may be NULL; the request lives until its callback has returned, and `buf`
  * must live as long.  Loads as many pages as the blocking call. */
-CACHET_API enum cachet_status cachet_load_async(cachet *c, uint64_t addr,
-                                                size_t min_len,
-                                                cachet_load_cb cb, void *arg,
-                                                struct cachet_request **out);
-CACHET_API enum cachet_status cachet_read_async(cachet *c, uint64_t addr,
-                                                void *buf, size_t len,
-                                                cachet_read_cb cb, void *arg,
-                                                struct cachet_request **out);
+CACHET_API enum cachet_status
+cachet_load_async(cachet *c, uint64_t addr, size_t min_len, cachet_load_cb cb,
+                  void *arg, struct cachet_request **out) CACHET_NONNULL(1);
+CACHET_API enum cachet_status
+cachet_read_async(cachet *c, uint64_t addr, void *buf, size_t len,
+                  cachet_read_cb cb, void *arg, struct cachet_request **out)
+    CACHET_NONNULL(1);
 
 /* Cancels a request whose callback has not run: it will run with
  * CACHET_E_CANCELED, from the next cachet_dispatch().  A request that is
  * complete already completes as it was: CACHET_OK, and no change. */
 CACHET_API enum cachet_status cachet_cancel(cachet *c,
-                                            struct cachet_request *request);
+                                            struct cachet_request *request)
+    CACHET_NONNULL(1);
 
 #ifdef __cplusplus
 }
