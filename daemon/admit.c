@@ -7,9 +7,8 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
-#include "daemon/net/connection.h"
 #include "daemon/net/stray_fds.h"
-#include "daemon/worker.h"
+#include "daemon/serve/session.h"
 #include "proto/frame.h"
 #include "proto/status.h"
 
@@ -55,22 +54,19 @@ static void set_tcp_options(int fd) {
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
 
-/* Gives it to a worker, each in turn. */
 static void start(struct host *host, struct connection *c) {
   log_peer_event(LEVEL_DEBUG, "conn-accepted", LOG_NUMBER("conn", c->serial),
                  LOG_TEXT("listener", listener_text(c->listener)));
   if (!listener_is_local(c->listener))
     set_tcp_options(c->fd);
-  atomic_fetch_add_explicit(&host->n_conns, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&host->n_accepted, 1, memory_order_relaxed);
-  loop_post(&c->worker->loop, &c->arrival);
+  connection_start(c);
 }
 
 void admit_socket(struct host *host, const struct listener *l, int fd) {
   const struct limits *limits = &host->limits;
   uint64_t user = listener_is_local(l) ? users_of_socket(fd) : USERS_REMOTE;
-  if (atomic_load_explicit(&host->n_conns, memory_order_relaxed) >=
-      limits->max_connections) {
+  if (users_count(&host->users) >= limits->max_connections) {
     refuse(host, l, fd, "the daemon has as many connections as it takes");
     return;
   }
@@ -80,17 +76,12 @@ void admit_socket(struct host *host, const struct listener *l, int fd) {
     return;
   }
   uint64_t n = atomic_load_explicit(&host->n_accepted, memory_order_relaxed);
-  struct connection *c =
-      connection_new(host->workers[n % host->n_workers], l, fd, n + 1, user);
-  if (c) {
-    start(host, c);
+  struct session *s = /* of each worker in turn */
+      session_new(host->services[n % host->n_services], l, fd, n + 1, user);
+  if (s) {
+    start(host, &s->conn);
   } else {
     users_give(&host->users, user);
     refuse(host, l, fd, "the daemon has no memory for a connection");
   }
-}
-
-void admit_closed(struct host *host, uint64_t user) {
-  users_give(&host->users, user);
-  atomic_fetch_sub_explicit(&host->n_conns, 1, memory_order_relaxed);
 }

@@ -9,7 +9,6 @@
 #define DAEMON_ADMIT_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "daemon/host.h"
 #include "daemon/net/listener.h"
@@ -20,8 +19,5 @@ bool admit_may_refuse(struct host *host);
 
 /* Takes over the socket; admit_may_refuse().  Main thread. */
 void admit_socket(struct host *host, const struct listener *l, int fd);
-
-/* The connection of a user is closed.  Any thread. */
-void admit_closed(struct host *host, uint64_t user);
 
 #endif

@@ -17,7 +17,7 @@
 #include "daemon/net/users.h"
 #include "daemon/serve/attachment.h"
 
-struct worker;
+struct service;
 
 /* An image that is served. */
 struct served_image {
@@ -44,12 +44,10 @@ struct host {
   unsigned n_images;
   struct pool *pool; /* a lane for each image, and two more: see below */
   struct looks looks;
-  struct worker **workers;
-  unsigned n_workers;
+  struct service **services; /* one a worker */
+  unsigned n_services;
   struct closer *closer;
-  struct users users;  /* for whom the connections are */
-  atomic_uint n_conns; /* relaxed: main adds, others subtract; a limit may be
-                          noticed one accept late */
+  struct users users;          /* for whom the connections are */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };
 

@@ -14,6 +14,7 @@
 #include <event2/event_struct.h>
 
 #include "base/clock.h"
+#include "base/container_of.h"
 #include "cache/mirror.h"
 #include "daemon/admit.h"
 #include "daemon/engine/fill_dispatch.h"
@@ -42,6 +43,7 @@ struct door {
 
 struct server {
   struct host host;
+  struct worker **workers; /* host.n_services */
   struct door *doors;
   unsigned n_doors;
   struct event_base *base; /* the serving thread's, as are the events */
@@ -66,8 +68,9 @@ static void hosted_changed(void *arg, struct image *img) {
   mirror_unref(m);
   atomic_store_explicit(&h->missing, 0, memory_order_relaxed);
   atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
-  for (unsigned i = 0; i < h->host->n_workers; i++)
-    worker_post_changed(h->host->workers[i], h->index);
+  struct server *s = container_of(h->host, struct server, host);
+  for (unsigned i = 0; i < s->host.n_services; i++)
+    worker_post_changed(s->workers[i], h->index);
 }
 
 static void on_refresh(evutil_socket_t fd, short what, void *arg) {
@@ -219,19 +222,21 @@ static int server_init_workers(struct server *s, unsigned n) {
                                  .n_shared = host->limits.n_fill_threads,
                                  .idle_ms = host->limits.idle_thread_ms};
   host->pool = pool_new(&options);
-  host->workers = calloc(n, sizeof(struct worker *));
-  if (!host->pool || !host->workers)
+  s->workers = calloc(n, sizeof(struct worker *));
+  host->services = calloc(n, sizeof(struct service *));
+  if (!host->pool || !s->workers || !host->services)
     return -ENOMEM;
   pool_set_apart(host->pool, host_lane(host), 1);
   pool_set_apart(host->pool, host_look_lane(host), host->n_images);
   uint64_t max_held = host->limits.max_held / n;
   if (max_held < MIN_WORKER_HELD)
     max_held = MIN_WORKER_HELD;
-  for (; host->n_workers < n; host->n_workers++) {
-    struct worker *w = worker_new(host, host->n_workers, max_held);
+  for (; host->n_services < n; host->n_services++) {
+    struct worker *w = worker_new(host, max_held);
     if (!w)
       return -ENOMEM;
-    host->workers[host->n_workers] = w;
+    s->workers[host->n_services] = w;
+    host->services[host->n_services] = &w->service;
   }
   return 0;
 }
@@ -318,8 +323,8 @@ int server_new(const struct server_config *config, struct server **out,
 
 int server_start(struct server *s) {
   int r = pool_start(s->host.pool);
-  for (unsigned i = 0; i < s->host.n_workers && r == 0; i++)
-    r = worker_start(s->host.workers[i]);
+  for (unsigned i = 0; i < s->host.n_services && r == 0; i++)
+    r = worker_start(s->workers[i]);
   return r;
 }
 
@@ -345,25 +350,23 @@ static void on_drained(void *arg) {
 static void server_drain(struct server *s) {
   struct timespec until = clock_after_ms(s->host.limits.stop_timeout_ms);
   pthread_mutex_lock(&s->drain_lock);
-  s->n_undrained = s->host.n_workers;
+  s->n_undrained = s->host.n_services;
   pthread_mutex_unlock(&s->drain_lock);
-  for (unsigned i = 0; i < s->host.n_workers; i++)
-    worker_stop(s->host.workers[i], on_drained, s);
+  for (unsigned i = 0; i < s->host.n_services; i++)
+    worker_stop(s->workers[i], on_drained, s);
   pthread_mutex_lock(&s->drain_lock);
   int r = 0;
   while (s->n_undrained && r != ETIMEDOUT)
     r = pthread_cond_timedwait(&s->drain_cond, &s->drain_lock, &until);
   if (s->n_undrained)
-    log_event(
-        LEVEL_WARN, "stop-forced",
-        LOG_NUMBER("connections", atomic_load_explicit(&s->host.n_conns,
-                                                       memory_order_relaxed)));
+    log_event(LEVEL_WARN, "stop-forced",
+              LOG_NUMBER("connections", users_count(&s->host.users)));
   pthread_mutex_unlock(&s->drain_lock);
 }
 
 static bool server_is_running(const struct server *s) {
-  for (unsigned i = 0; i < s->host.n_workers; i++)
-    if (!s->host.workers[i]->started)
+  for (unsigned i = 0; i < s->host.n_services; i++)
+    if (!s->workers[i]->started)
       return false;
   return true;
 }
@@ -386,7 +389,7 @@ static void close_door(struct door *door) {
 
 /* The pool ends before the workers, so that whatever a worker waits for has
  * been posted, and after their connections, so that nothing new is submitted:
- * see W2. */
+ * see V1 in service.h. */
 void server_shutdown(struct server *s) {
   for (unsigned i = 0; i < s->n_doors; i++) {
     event_del(&s->doors[i].event);
@@ -394,15 +397,15 @@ void server_shutdown(struct server *s) {
   }
   if (server_is_running(s)) {
     server_drain(s);
-    for (unsigned i = 0; i < s->host.n_workers; i++)
-      worker_close_all(s->host.workers[i]);
+    for (unsigned i = 0; i < s->host.n_services; i++)
+      worker_close_all(s->workers[i]);
     server_await_drained(s);
   }
   looks_stop(&s->host);
   pool_stop(s->host.pool);
-  for (unsigned i = 0; i < s->host.n_workers; i++)
-    if (s->host.workers[i]->started)
-      worker_join(s->host.workers[i]);
+  for (unsigned i = 0; i < s->host.n_services; i++)
+    if (s->workers[i]->started)
+      worker_join(s->workers[i]);
 }
 
 static void server_free_loop(struct server *s) {
@@ -431,9 +434,10 @@ void server_free(struct server *s) {
    * here on, when nobody honours their pins any more. */
   if (s->host.cache)
     page_cache_stop_threads(s->host.cache);
-  for (unsigned i = 0; i < s->host.n_workers; i++)
-    worker_free(s->host.workers[i]);
-  free(s->host.workers);
+  for (unsigned i = 0; i < s->host.n_services; i++)
+    worker_free(s->workers[i]);
+  free(s->workers);
+  free(s->host.services);
   pool_free(s->host.pool);
   for (unsigned i = 0; i < s->host.n_images; i++) {
     image_free(s->host.images[i].image);

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "daemon/worker.h"
+#include "daemon/serve/service.h"
 
 static const char *const stat_names[N_STATS] = {
     [STAT_HITS] = "hits",     [STAT_MISSES] = "misses",
@@ -42,9 +42,10 @@ static void put(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
 static uint64_t sum(const struct host *host, unsigned image,
                     enum stat_id which) {
   uint64_t total = 0;
-  for (unsigned i = 0; i < host->n_workers; i++)
-    total += atomic_load_explicit(
-        &host->workers[i]->counters[image].values[which], memory_order_relaxed);
+  for (unsigned i = 0; i < host->n_services; i++)
+    total +=
+        atomic_load_explicit(&host->services[i]->counters[image].values[which],
+                             memory_order_relaxed);
   return total;
 }
 
@@ -67,8 +68,8 @@ static void collect_image(const struct served_image *h,
 
 static uint64_t sum_held(const struct host *host) {
   uint64_t total = 0;
-  for (unsigned i = 0; i < host->n_workers; i++)
-    total += worker_held(host->workers[i]);
+  for (unsigned i = 0; i < host->n_services; i++)
+    total += net_thread_held(&host->services[i]->net);
   return total;
 }
 
@@ -91,8 +92,7 @@ static void collect_daemon(const struct host *host, struct collection *c,
       {"cache_used", pc.used},
       {"cache_size", pc.budget},
       {"cache_allocated", page_cache_allocated(host->cache)},
-      {"connections",
-       atomic_load_explicit(&host->n_conns, memory_order_relaxed)},
+      {"connections", users_count(&host->users)},
       {"connections_accepted",
        atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
       {"connections_held", sum_held(host)},

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "daemon/engine/image_reader.h"
 #include "daemon/host.h"
-#include "daemon/serve/fetch_quota.h"
-#include "daemon/worker.h"
 
 enum {
   /* What a solid-state disk takes under load, and some more. */
@@ -45,39 +44,40 @@ static void hand_over(struct fill_job *f) {
 
 /* ---- Begun --------------------------------------------------------------- */
 
-void fill_dispatch_init(struct begun *b) {
-  *b = (struct begun){.tail = &b->head};
+void fill_dispatch_init(struct fill_dispatch *d) {
+  *d = (struct fill_dispatch){.tail = &d->head};
 }
 
-static struct fill_job *begun_unlink(struct begun *b, struct fill_job **link) {
+static struct fill_job *begun_unlink(struct fill_dispatch *d,
+                                     struct fill_job **link) {
   struct fill_job *f = *link;
   *link = f->next;
   if (!*link)
-    b->tail = link;
-  b->n--;
+    d->tail = link;
+  d->n--;
   return f;
 }
 
 /* False: it is not to be. */
-static bool begun_add(struct begun *b, struct fill_job *f) {
-  if (b->n == BEGUN_MAX || !busy_poll_is_due(&f->reader->begun.spin))
+static bool begun_add(struct fill_dispatch *d, struct fill_job *f) {
+  if (d->n == BEGUN_MAX || !busy_poll_is_due(&f->reader->begun.spin))
     return false;
   f->since_ns = clock_now_ns();
   f->next = NULL;
-  *b->tail = f;
-  b->tail = &f->next;
-  b->n++;
+  *d->tail = f;
+  d->tail = &f->next;
+  d->n++;
   return true;
 }
 
 /* In the order in which they were begun, which is about that in which the
  * bytes come: so an image's are tried until one fails. */
-bool fill_dispatch_try(struct begun *b) {
-  if (fill_dispatch_is_empty(b)) /* as before most sleeps */
+bool fill_dispatch_try(struct fill_dispatch *d) {
+  if (fill_dispatch_is_empty(d)) /* as before most sleeps */
     return false;
-  uint64_t round = ++b->n_rounds, now = clock_now_ns();
+  uint64_t round = ++d->n_rounds, now = clock_now_ns();
   bool any = false;
-  for (struct fill_job **at = &b->head, *f; (f = *at);) {
+  for (struct fill_job **at = &d->head, *f; (f = *at);) {
     struct begun_image *image = &f->reader->begun;
     int r = image->failed_round == round ? -EAGAIN : fill_try_run(f->fill);
     bool late = now - f->since_ns > BEGUN_MAX_US * UINT64_C(1000);
@@ -86,7 +86,7 @@ bool fill_dispatch_try(struct begun *b) {
       at = &f->next;
       continue;
     }
-    begun_unlink(b, at);
+    begun_unlink(d, at);
     busy_poll_ended(&image->spin, r == 0);
     any |= r == 0;
     if (r == 0)
@@ -97,15 +97,15 @@ bool fill_dispatch_try(struct begun *b) {
   return any;
 }
 
-void fill_dispatch_hand_over(struct begun *b) {
-  while (b->head)
-    hand_over(begun_unlink(b, &b->head));
+void fill_dispatch_hand_over(struct fill_dispatch *d) {
+  while (d->head)
+    hand_over(begun_unlink(d, &d->head));
 }
 
 /* ---- Which of them ------------------------------------------------------- */
 
 void fill_dispatch_submit(void *arg, struct fetch *fetch, struct fill *fill) {
-  struct request_fetch *asked = (struct request_fetch *)fetch; /* its first */
+  struct dispatched_fetch *asked = (struct dispatched_fetch *)fetch;
   (void)arg;
   int r = fill_try_run(fill);
   if (r == 0)
@@ -119,6 +119,6 @@ void fill_dispatch_submit(void *arg, struct fetch *fetch, struct fill *fill) {
   f->job.abandon = job_abandon;
   f->fill = fill;
   f->reader = asked->reader;
-  if (r != -EAGAIN || !begun_add(&asked->request->worker->begun, f))
+  if (r != -EAGAIN || !begun_add(asked->dispatch, f))
     hand_over(f);
 }

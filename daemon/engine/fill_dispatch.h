@@ -20,9 +20,11 @@
 #include "daemon/engine/busy_poll.h"
 
 struct fill_job;
+struct image_reader;
 
-/* A worker's.  The images have turns: one that is slow delays no other's. */
-struct begun {
+/* A thread's fills that are begun.  The images have turns: one that is slow
+ * delays no other's. */
+struct fill_dispatch {
   struct fill_job *head, **tail; /* oldest first */
   unsigned n;
   uint64_t n_rounds;
@@ -34,19 +36,26 @@ struct begun_image {
   uint64_t failed_round; /* the last in which a try failed */
 };
 
-void fill_dispatch_init(struct begun *b);
+void fill_dispatch_init(struct fill_dispatch *d);
 
-static inline bool fill_dispatch_is_empty(const struct begun *b) {
-  return !b->head;
+static inline bool fill_dispatch_is_empty(const struct fill_dispatch *d) {
+  return !d->head;
 }
 
 /* Tries those that may be there.  True: some were. */
-bool fill_dispatch_try(struct begun *b);
+bool fill_dispatch_try(struct fill_dispatch *d);
 
 /* Gives all to the pool. */
-void fill_dispatch_hand_over(struct begun *b);
+void fill_dispatch_hand_over(struct fill_dispatch *d);
 
-/* For struct image_ops; the fetch is a request's, of the worker that calls. */
+/* A fetch whose fills go this way; its thread calls fetch_start(). */
+struct dispatched_fetch {
+  struct fetch fetch; /* the first member */
+  struct image_reader *reader;
+  struct fill_dispatch *dispatch; /* the thread's */
+};
+
+/* For struct image_ops; `fetch` is a dispatched_fetch. */
 void fill_dispatch_submit(void *arg, struct fetch *fetch, struct fill *fill);
 
 #endif

@@ -15,6 +15,8 @@
 #include "daemon/engine/fill_dispatch.h"
 #include "daemon/host.h"
 
+struct request;
+
 struct image_reader {
   struct served_image *served;
   struct mirror *mirror; /* the view's, which references it; NULL: not open */

@@ -14,11 +14,8 @@
 
 #include "base/clock.h"
 #include "base/container_of.h"
-#include "daemon/admit.h"
 #include "daemon/log.h"
 #include "daemon/net/stray_fds.h"
-#include "daemon/serve/invalidation.h"
-#include "daemon/serve/session.h"
 #include "proto/status.h"
 
 enum {
@@ -75,13 +72,13 @@ static void connection_lost(struct connection *c, const char *why) {
 /* Copies what is left of the output, from byte `skip` on, behind what waits to
  * be sent already. */
 static void connection_keep_unsent(struct connection *c, size_t skip) {
-  const struct send_batch *out = &c->worker->out;
+  const struct send_batch *out = &c->net->out;
   size_t more = out->len - skip;
   uint8_t *grown = NULL;
-  if (worker_hold(c->worker, more)) {
+  if (net_thread_hold(c->net, more)) {
     grown = realloc(c->unsent.bytes, c->unsent.len + more);
     if (!grown)
-      worker_unhold(c->worker, more);
+      net_thread_unhold(c->net, more);
   }
   if (!grown) {
     connection_lost(c, "no memory for its answers");
@@ -107,12 +104,11 @@ static void connection_keep_unsent(struct connection *c, size_t skip) {
 
 /* The descriptors have gone out (`sent`), or never will. */
 static void connection_close_fds(struct connection *c, bool sent) {
+  if (!c->n_fds_out)
+    return;
   while (c->n_fds_out)
     close(c->fds_out[--c->n_fds_out]);
-  if (c->sending && sent)
-    attachment_sent(c->sending);
-  else if (c->sending)
-    attachment_cancel(c->sending);
+  c->owner->fds_sent(c, sent);
 }
 
 /* How much of it the socket takes now; -1: it is broken.  Descriptors that are
@@ -146,39 +142,38 @@ static ssize_t send_some(struct connection *c, struct iovec *iovs,
 
 void connection_spend(struct connection *c, uint64_t len) {
   c->turn_len += len;
-  if (c->turn_len >= c->worker->host->limits.turn_len)
+  if (c->turn_len >= c->net->limits->turn_len)
     c->yielding = true;
 }
 
 /* The socket took `n` bytes of the output, or failed. */
 static void connection_sent(struct connection *c, ssize_t n) {
-  struct send_batch *out = &c->worker->out;
+  struct send_batch *out = &c->net->out;
   c->room = 0;
   if (n < 0)
     connection_lost(c, strerror(errno));
   else if ((size_t)n < out->len)
     connection_keep_unsent(c, (size_t)n);
   else
-    c->unsent_notice = 0;
+    c->owner->delivered(c);
   connection_spend(c, out->len);
   send_batch_reset(out);
 }
 
 void connection_flush(struct connection *c) {
-  struct send_batch *out = &c->worker->out;
+  struct send_batch *out = &c->net->out;
   if (out->len && c->state != CONNECTION_CLOSED)
     connection_sent(c,
                     c->unsent.len ? 0 : send_some(c, out->iovs, out->n_iovs));
   send_batch_reset(out);
 }
 
-bool connection_flush_fds(struct connection *c, struct attachment *a,
-                          const int fds[ATTACHMENT_N_FDS]) {
-  struct send_batch *out = &c->worker->out;
+bool connection_flush_fds(struct connection *c,
+                          const int fds[CONNECTION_N_FDS]) {
+  struct send_batch *out = &c->net->out;
   assert(c->n_fds_out == 0 && c->unsent.len == 0 && out->len);
   memcpy(c->fds_out, fds, sizeof c->fds_out);
-  c->n_fds_out = ATTACHMENT_N_FDS;
-  c->sending = a;
+  c->n_fds_out = CONNECTION_N_FDS;
   ssize_t n = send_some(c, out->iovs, out->n_iovs);
   if (n < 0 && errno == ETOOMANYREFS) {
     connection_close_fds(c, false);
@@ -191,7 +186,7 @@ bool connection_flush_fds(struct connection *c, struct attachment *a,
 
 static void connection_forget_unsent(struct connection *c) {
   free(c->unsent.bytes);
-  worker_unhold(c->worker, c->unsent.len);
+  net_thread_unhold(c->net, c->unsent.len);
   c->unsent.bytes = NULL;
   c->unsent.len = c->unsent.sent = 0;
 }
@@ -213,7 +208,7 @@ static bool connection_send_unsent(struct connection *c) {
   if (c->unsent.sent < c->unsent.len)
     return false;
   connection_forget_unsent(c);
-  c->unsent_notice = 0;
+  c->owner->delivered(c);
   return true;
 }
 
@@ -233,8 +228,8 @@ static size_t socket_room(int fd) {
 }
 
 bool connection_has_room(struct connection *c) {
-  const struct send_batch *out = &c->worker->out;
-  bool asks = c->room || worker_is_crowded(c->worker);
+  const struct send_batch *out = &c->net->out;
+  bool asks = c->room || net_thread_is_crowded(c->net);
   if (!connection_may_send(c))
     return false;
   if (!asks && out->len + ROOM_LEFT <= UNASKED_LEN)
@@ -255,7 +250,7 @@ bool connection_has_room(struct connection *c) {
 }
 
 size_t connection_frame_room(struct connection *c, size_t len) {
-  size_t used = c->worker->out.len;
+  size_t used = c->net->out.len;
   if (!c->room && used + len > UNASKED_LEN)
     c->room = socket_room(c->fd);
   size_t room = c->room ? c->room : UNASKED_LEN;
@@ -264,7 +259,7 @@ size_t connection_frame_room(struct connection *c, size_t len) {
 }
 
 void connection_reply(struct connection *c, const wire_message *msg) {
-  struct send_batch *out = &c->worker->out;
+  struct send_batch *out = &c->net->out;
   if (!send_batch_has_room(out, frame_packed_len(msg), 0))
     connection_flush(c);
   send_batch_frame(out, msg, 0);
@@ -309,7 +304,6 @@ void connection_fail(struct connection *c, uint64_t id, int status,
                  LOG_TEXT("listener", listener_text(c->listener)),
                  LOG_TEXT("reason", text));
   put_error(c, id, status, 0, text);
-  request_drop_all(c);
   c->full = false;
   connection_move(c, CONNECTION_DRAINING);
 }
@@ -320,8 +314,8 @@ void connection_fail(struct connection *c, uint64_t id, int status,
  * all there, failed the connection, or found it blocked. */
 static size_t connection_take_frame(struct connection *c, const uint8_t *bytes,
                                     size_t len) {
-  struct worker *w = c->worker;
-  struct frame_limits limits = {.max_message = w->host->limits.max_message,
+  struct net_thread *net = c->net;
+  struct frame_limits limits = {.max_message = net->limits->max_message,
                                 .max_payload = 0};
   struct frame_header header;
   wire_message *msg;
@@ -338,20 +332,20 @@ static size_t connection_take_frame(struct connection *c, const uint8_t *bytes,
   }
   if (len - FRAME_HEADER_LEN < header.message_len || !connection_has_room(c))
     return 0;
-  if (frame_unpack(w->arena, bytes + FRAME_HEADER_LEN, header.message_len,
+  if (frame_unpack(net->arena, bytes + FRAME_HEADER_LEN, header.message_len,
                    &msg) != FRAME_OK) {
     connection_fail(c, 0, WIRE_E_PROTO,
                     "a frame holds no message that is known");
     return 0;
   }
-  session_message(c, msg);
+  c->owner->message(c, msg);
   connection_spend(c, header.message_len + FRAME_COST);
   return FRAME_HEADER_LEN + header.message_len;
 }
 
 static void connection_forget_rest(struct connection *c) {
   free(c->rest.bytes);
-  worker_unhold(c->worker, c->rest.cap);
+  net_thread_unhold(c->net, c->rest.cap);
   c->rest.bytes = NULL;
   c->rest.len = c->rest.cap = 0;
 }
@@ -363,13 +357,13 @@ static bool connection_make_rest(struct connection *c, size_t len) {
   if (len <= c->rest.cap)
     return true;
   connection_forget_rest(c);
-  if (!worker_hold(c->worker, cap))
+  if (!net_thread_hold(c->net, cap))
     return false;
   c->rest.bytes = malloc(cap);
   if (c->rest.bytes)
     c->rest.cap = cap;
   else
-    worker_unhold(c->worker, cap);
+    net_thread_unhold(c->net, cap);
   return c->rest.bytes;
 }
 
@@ -386,13 +380,13 @@ static void connection_keep_rest(struct connection *c, const uint8_t *bytes,
   }
 }
 
-/* Acts on the frames in the first `len` bytes of the worker's receive buffer.
+/* Acts on the frames in the first `len` bytes of the thread's receive buffer.
  * The clock of a half message starts with its first byte, but does not run
  * while it is us who do not read. */
 static void connection_take_frames(struct connection *c, size_t len) {
-  const uint8_t *rx = c->worker->rx;
+  const uint8_t *rx = c->net->rx;
   size_t at = 0;
-  while (connection_may_send(c) && !c->worker->stopping) {
+  while (connection_may_send(c) && !c->net->stopping) {
     size_t n = connection_take_frame(c, rx + at, len - at);
     if (n == 0)
       break;
@@ -427,26 +421,27 @@ static ssize_t connection_recv(struct connection *c, void *bytes, size_t len) {
 /* How much to take in, of which `have` bytes are there already: where memory is
  * short what is likely to be a few whole messages, or the rest of one. */
 static size_t connection_receive_len(const struct connection *c, size_t have) {
-  const struct worker *w = c->worker;
-  struct frame_limits limits = {.max_message = w->host->limits.max_message,
+  const struct net_thread *net = c->net;
+  struct frame_limits limits = {.max_message = net->limits->max_message,
                                 .max_payload = 0};
   struct frame_header header;
   size_t len = CROWDED_RX_LEN;
-  if (!worker_is_crowded(w))
-    return w->rx_cap - have;
-  if (frame_peek(w->rx, have, &limits, &header) == FRAME_OK &&
+  if (!net_thread_is_crowded(net))
+    return net->rx_cap - have;
+  if (frame_peek(net->rx, have, &limits, &header) == FRAME_OK &&
       FRAME_HEADER_LEN + header.message_len - have > len)
     len = FRAME_HEADER_LEN + header.message_len - have;
-  return len < w->rx_cap - have ? len : w->rx_cap - have;
+  return len < net->rx_cap - have ? len : net->rx_cap - have;
 }
 
 static void connection_receive(struct connection *c) {
-  struct worker *w = c->worker;
+  struct net_thread *net = c->net;
   size_t have = c->rest.len;
-  assert(have < w->rx_cap); /* C3: less than one frame */
+  assert(have < net->rx_cap); /* C3: less than one frame */
   if (have)
-    memcpy(w->rx, c->rest.bytes, have);
-  ssize_t n = connection_recv(c, w->rx + have, connection_receive_len(c, have));
+    memcpy(net->rx, c->rest.bytes, have);
+  ssize_t n =
+      connection_recv(c, net->rx + have, connection_receive_len(c, have));
   if (n > 0)
     connection_take_frames(c, have + (size_t)n);
   else if (n == 0)
@@ -460,22 +455,20 @@ static void connection_receive(struct connection *c) {
 /* Reads and forgets what the peer still sends, so that a close does not reset
  * the connection before the peer has read the last answer. */
 static void connection_discard(struct connection *c) {
-  struct worker *w = c->worker;
-  ssize_t n = connection_recv(c, w->rx, w->rx_cap);
+  struct net_thread *net = c->net;
+  ssize_t n = connection_recv(c, net->rx, net->rx_cap);
   if (n == 0 ||
       (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
     connection_lost(c, "the peer closed");
 }
 
-/* No longer blocked: first the notices, then the requests that are ready, then
- * the frames that were not looked at. */
+/* No longer blocked: first the answers that wait, then the frames that were not
+ * looked at. */
 static void connection_pump(struct connection *c) {
-  session_push_notices(c);
-  while (connection_may_send(c) && c->runnable.head)
-    request_go_on(request_queue_pop(&c->runnable));
+  c->owner->writable(c);
   if (connection_may_send(c) && c->rest.len) {
     size_t len = c->rest.len;
-    memcpy(c->worker->rx, c->rest.bytes, len);
+    memcpy(c->net->rx, c->rest.bytes, len);
     connection_take_frames(c, len);
   }
 }
@@ -486,7 +479,7 @@ static void connection_on_readable(evutil_socket_t fd, short what, void *arg) {
   struct connection *c = arg;
   (void)fd;
   (void)what;
-  c->worker->loop.n_events++;
+  c->net->loop->n_events++;
   c->turn_len = 0;
   if (c->lingering)
     connection_discard(c);
@@ -499,7 +492,7 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
   struct connection *c = arg;
   (void)fd;
   (void)what;
-  c->worker->loop.n_events++;
+  c->net->loop->n_events++;
   c->turn_len = 0;
   c->yielding = c->full = false;
   if (connection_send_unsent(c) && c->state == CONNECTION_OPEN)
@@ -509,7 +502,7 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
 
 /* When this state has lasted too long; 0: it may last for ever. */
 static uint64_t connection_deadline(const struct connection *c) {
-  const struct limits *limits = &c->worker->host->limits;
+  const struct limits *limits = c->net->limits;
   if (c->unsent.len || c->full)
     return c->progress_ms + (uint64_t)limits->unread_timeout_ms;
   switch (c->state) {
@@ -566,93 +559,91 @@ static void set_event(struct event *event, bool wanted) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-/* Its first turn, on its worker. */
-static void connection_start(struct task *task) {
+/* Its first turn, on its thread. */
+static void connection_arrived(struct task *task) {
   struct connection *c = container_of(task, struct connection, arrival);
-  struct worker *w = c->worker;
-  c->next = w->conns;
+  struct net_thread *net = c->net;
+  c->next = net->conns;
   if (c->next)
     c->next->prev = c;
-  w->conns = c;
-  event_assign(&c->readable, w->loop.base, c->fd, EV_READ | EV_PERSIST,
+  net->conns = c;
+  struct event_base *base = net->loop->base;
+  event_assign(&c->readable, base, c->fd, EV_READ | EV_PERSIST,
                connection_on_readable, c);
-  event_assign(&c->writable, w->loop.base, c->fd, EV_WRITE | EV_PERSIST,
+  event_assign(&c->writable, base, c->fd, EV_WRITE | EV_PERSIST,
                connection_on_writable, c);
-  event_assign(&c->timer, w->loop.base, -1, 0, connection_on_timer, c);
+  event_assign(&c->timer, base, -1, 0, connection_on_timer, c);
   c->moved_ms = clock_now_ms();
   connection_settle(c);
 }
 
-struct connection *connection_new(struct worker *w,
-                                  const struct listener *listener, int fd,
-                                  uint64_t serial, uint64_t user) {
-  struct connection *c = calloc(1, sizeof *c);
-  if (!c)
-    return NULL;
-  c->arrival.run = connection_start;
-  c->worker = w;
+void connection_init(struct connection *c, struct net_thread *net,
+                     const struct connection_owner *owner,
+                     const struct listener *listener, int fd, uint64_t serial,
+                     uint64_t user) {
+  c->arrival.run = connection_arrived;
+  c->net = net;
+  c->owner = owner;
   c->listener = listener;
   c->fd = fd;
   c->serial = serial;
   c->user = user;
   c->may_bring_fds = listener_is_local(listener) && stray_fds_may_come(fd);
   c->state = CONNECTION_HANDSHAKE;
-  request_queue_init(&c->runnable);
-  return c;
+}
+
+void connection_start(struct connection *c) {
+  loop_post(c->net->loop, &c->arrival);
 }
 
 /* Its descriptor is closed. */
-static void connection_closed(struct closing *closing, bool alone) {
+static void connection_fd_closed(struct closing *closing, bool alone) {
   struct connection *c = (struct connection *)closing; /* its first member */
   if (!alone)
-    admit_closed(c->worker->host, c->user);
-  free(c);
+    users_give(c->net->users, c->user);
+  c->owner->release(c);
 }
 
 /* The last of it: here, or where closing it may take time. */
 static void connection_close(struct connection *c) {
-  struct worker *w = c->worker;
-  c->closing = (struct closing){.fd = c->fd, .closed = connection_closed};
-  if (c->may_bring_fds && !stray_fds_drain(c->fd, w->rx, w->rx_cap)) {
-    closer_add(w->host->closer, &c->closing);
+  struct net_thread *net = c->net;
+  c->closing = (struct closing){.fd = c->fd, .closed = connection_fd_closed};
+  if (c->may_bring_fds && !stray_fds_drain(c->fd, net->rx, net->rx_cap)) {
+    closer_add(net->closer, &c->closing);
     return;
   }
   close(c->fd);
-  connection_closed(&c->closing, false);
+  connection_fd_closed(&c->closing, false);
 }
 
 static void connection_free(struct connection *c) {
-  struct worker *w = c->worker;
-  request_drop_all(c);
+  struct net_thread *net = c->net;
   event_del(&c->readable);
   event_del(&c->writable);
   event_del(&c->timer);
   connection_close_fds(c, false);
-  if (c->oldest_owed)
-    notices_recheck(w);
-  *(c->prev ? &c->prev->next : &w->conns) = c->next;
+  *(c->prev ? &c->prev->next : &net->conns) = c->next;
   if (c->next)
     c->next->prev = c->prev;
-  /* A client that closes in good order is done with what it had attached. */
-  attachment_connection_closed(c);
   connection_forget_rest(c);
   connection_forget_unsent(c);
-  worker_unhold(w, c->n_opened * sizeof *c->opened);
-  free(c->opened);
+  c->owner->closed(c);
+  assert(c->n_requests == 0);
   connection_close(c);
-  worker_check_drained(w);
+  if (!net->conns)
+    net->emptied(net->arg);
 }
 
 /* Whether all that it asked for is answered, and it asks for no more. */
 static bool connection_is_finished(const struct connection *c) {
   return (c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE) &&
-         (c->ended || c->worker->stopping) && !connection_is_blocked(c) &&
+         (c->ended || c->net->stopping) && !connection_is_blocked(c) &&
          c->n_requests == 0;
 }
 
 /* All is sent that will be. */
 static void connection_finish(struct connection *c) {
-  bool linger = c->state == CONNECTION_DRAINING && !c->worker->stopping;
+  bool linger = c->state == CONNECTION_DRAINING && !c->net->stopping;
   shutdown(c->fd, SHUT_WR);
   if (linger) {
     c->lingering = true;
@@ -664,31 +655,23 @@ static void connection_finish(struct connection *c) {
     connection_move(c, CONNECTION_CLOSED);
 }
 
-/* Tells those who wait for its notices to get away that some did. */
-static void connection_look_owed(struct connection *c) {
-  uint64_t oldest = session_oldest_owed(c);
-  if (c->oldest_owed && oldest != c->oldest_owed)
-    notices_recheck(c->worker);
-  c->oldest_owed = oldest;
-}
-
 void connection_settle(struct connection *c) {
   connection_flush(c);
   if (connection_is_finished(c) ||
       (c->state == CONNECTION_DRAINING && !c->unsent.len &&
-       (!c->lingering || c->worker->stopping)))
+       (!c->lingering || c->net->stopping)))
     connection_finish(c);
   if (c->state == CONNECTION_CLOSED) {
     connection_free(c);
     return;
   }
-  connection_look_owed(c);
+  c->owner->turn_ended(c);
   if (connection_is_blocked(c))
     c->partial_since_ms = 0; /* connection_take_frames() begins anew */
   bool is_open =
       c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
   bool reads =
-      is_open && !connection_is_blocked(c) && !c->ended && !c->worker->stopping;
+      is_open && !connection_is_blocked(c) && !c->ended && !c->net->stopping;
   set_event(&c->readable, reads || c->lingering);
   set_event(&c->writable, connection_is_blocked(c));
   connection_set_timer(c);

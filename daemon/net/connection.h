@@ -8,16 +8,14 @@
  *   C1  Blocked (bytes unsent, no room in the socket, or a turn used up):
  *       nothing is read from the peer and nothing is produced for it.  So what
  *       it can make us hold is one batch of output, one buffer of input, and
- *       its waiting requests; all of it is counted, see W4 in worker.h.
- *   C2  Idle, it holds no buffer: input and output are its worker's.
+ *       its waiting requests; all of it is counted, see N2 in net_thread.h.
+ *   C2  Idle, it holds no buffer: input and output are its thread's.
  *   C3  `rest` holds a whole frame only while blocked, or at a stop.
- *   C4  A request is `runnable` only while its connection is blocked.
- *   C5  What it is owed of notices is in its socket before an Invalidate is
- *       answered, or it is closed: see invalidation.h.
- *   C6  CLOSED is noticed by connection_settle(), which ends every turn and
- * frees the connection; until then all may still be called.
+ *   C4  CLOSED is noticed by connection_settle(), which ends every turn and
+ *       frees the connection; until then all may still be called.
  *
- * Its worker's thread only, but for connection_new(). */
+ * What messages mean is its owner's: see struct connection_owner.  Its thread
+ * only, but where something else is said. */
 #ifndef DAEMON_NET_CONNECTION_H
 #define DAEMON_NET_CONNECTION_H
 
@@ -28,9 +26,11 @@
 #include <event2/event_struct.h>
 
 #include "daemon/net/listener.h"
-#include "daemon/serve/request.h"
-#include "daemon/worker.h"
+#include "daemon/net/net_thread.h"
 #include "proto/frame.h"
+
+/* How many descriptors go with a frame, if any do. */
+enum { CONNECTION_N_FDS = 4 };
 
 enum connection_state {
   CONNECTION_HANDSHAKE,
@@ -39,26 +39,42 @@ enum connection_state {
   CONNECTION_CLOSED
 };
 
-/* An image that this connection opened: it gets notices about it. */
-struct opened {
-  unsigned image;
-  uint64_t epoch; /* the last that it was told of */
-  bool attached;  /* it sees what notices say, and gets none */
-  /* An Invalidated that could not be sent yet: the hull of all of those, so
-   * that a peer that does not read collects one, not many.  The serial number
-   * of the oldest; 0: none. */
-  uint64_t stale;
-  uint64_t stale_from, stale_to; /* bytes, `to` excluded */
-  uint64_t fetching;             /* bytes being fetched of it, for this one */
-  struct request *throttled, *last_throttled; /* a queue, by next_queued */
+/* What a connection calls its owner for.  All on the connection's thread, but
+ * for release().  From none of them may the connection be settled or dropped;
+ * connection_fail() may be called from message() alone. */
+struct connection_owner {
+  /* A message, which is gone after the call. */
+  void (*message)(struct connection *c, const wire_message *msg);
+
+  /* It was blocked, and may send: answers that wait go on. */
+  void (*writable)(struct connection *c);
+
+  /* All that was produced for the peer is in its socket. */
+  void (*delivered)(struct connection *c);
+
+  /* The descriptors of connection_flush_fds() have gone out (`sent`), or never
+   * will. */
+  void (*fds_sent)(struct connection *c, bool sent);
+
+  /* A turn is over, and the connection is not closed.  In DRAINING nothing more
+   * will be sent than is unsent: what waits is to be given up. */
+  void (*turn_ended)(struct connection *c);
+
+  /* It is CLOSED, and of no list any more: the owner lets go of everything but
+   * the memory of the connection. */
+  void (*closed)(struct connection *c);
+
+  /* Its descriptor is closed: frees the memory.  Any thread. */
+  void (*release)(struct connection *c);
 };
 
 struct connection {
   struct closing closing; /* hands it to the closer */
-  struct task arrival;    /* hands it to its worker */
-  struct worker *worker;
+  struct task arrival;    /* hands it to its thread */
+  struct net_thread *net;
+  const struct connection_owner *owner;
   const struct listener *listener;
-  struct connection *prev, *next; /* the worker's list */
+  struct connection *prev, *next; /* the thread's list */
   uint64_t serial;                /* for the log */
   uint64_t user;                  /* whom it counts for */
   int fd;
@@ -86,29 +102,23 @@ struct connection {
   uint64_t turn_len; /* bytes sent in this turn */
   size_t room;       /* how long the output may become: what the socket takes,
                         when it was asked; 0: since then something was sent */
-  /* Descriptors that go with the next byte that is sent, and whose they are;
-   * NULL: that one has ended meanwhile. */
-  int fds_out[ATTACHMENT_N_FDS];
+  /* Descriptors that go with the next byte that is sent. */
+  int fds_out[CONNECTION_N_FDS];
   unsigned n_fds_out;
-  struct attachment *sending;
-  struct attachment_list attachments; /* that it asked for */
 
-  struct opened *opened;
-  unsigned n_opened;
-  uint64_t unsent_notice; /* the oldest that is among the unsent bytes; 0 */
-  uint64_t oldest_owed;   /* the oldest that it is owed, as of its last turn */
-
-  struct request *requests; /* all that wait for something */
-  struct request_queue runnable;
-  unsigned n_requests, n_held_ranges, n_invalidations;
-  uint64_t fetching; /* bytes being fetched for it */
+  unsigned n_requests; /* that the owner has not answered; the owner counts */
 };
 
-/* Makes a connection of an accepted socket, to be given to `w` by posting
- * `arrival`.  NULL: out of memory; then the socket is still the caller's. */
-struct connection *connection_new(struct worker *w,
-                                  const struct listener *listener, int fd,
-                                  uint64_t serial, uint64_t user);
+/* Makes a connection of an accepted socket, for a thread.  `c` is zeroed, and
+ * most often embedded in what the owner knows of it.  It counts for `user`
+ * already: see users.h.  Any thread, as is the next. */
+void connection_init(struct connection *c, struct net_thread *net,
+                     const struct connection_owner *owner,
+                     const struct listener *listener, int fd, uint64_t serial,
+                     uint64_t user);
+
+/* Hands it to its thread, for its first turn. */
+void connection_start(struct connection *c);
 
 static inline bool connection_is_blocked(const struct connection *c) {
   return c->unsent.len || c->yielding || c->full;
@@ -121,7 +131,7 @@ static inline bool connection_may_send(const struct connection *c) {
 }
 
 /* Whether answers may be produced now, and there is room for them.  A few are
- * sent without asking, unless the worker is crowded: what the socket does not
+ * sent without asking, unless the thread is crowded: what the socket does not
  * take of them is kept.  Else the socket is asked first; has it no room, the
  * connection is blocked, and what was to be produced is looked up again when
  * there is.  It may flush, so no pin is needed any more. */
@@ -132,18 +142,18 @@ size_t connection_frame_room(struct connection *c, size_t len);
 
 void connection_move(struct connection *c, enum connection_state to);
 
-/* Sends what the worker's output holds; what the socket does not take is
+/* Sends what the thread's output holds; what the socket does not take is
  * copied, and the connection is blocked.  The output is empty afterwards, and
  * the pins are gone. */
 void connection_flush(struct connection *c);
 
-/* Sends the output, which is one frame, with the descriptors of `a` on its
- * first byte; nothing else is unsent.  They are the connection's from here, and
- * `a` ends if they do not get away.  False: so many are on their way to
+/* Sends the output, which is one frame, with these descriptors on its first
+ * byte; nothing else is unsent.  They are the connection's from here, and
+ * fds_sent() is called once for them.  False: so many are on their way to
  * processes that do not take them that the kernel takes no more.  Then nothing
  * was sent. */
-bool connection_flush_fds(struct connection *c, struct attachment *a,
-                          const int fds[ATTACHMENT_N_FDS]);
+bool connection_flush_fds(struct connection *c,
+                          const int fds[CONNECTION_N_FDS]);
 
 /* Charges its turn with work that is worth `len` bytes sent. */
 void connection_spend(struct connection *c, uint64_t len);

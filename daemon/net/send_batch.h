@@ -1,11 +1,11 @@
-/* Output: what a worker has gathered for one connection, on its way to one
- * sendmsg(2).
+/* A send batch: what a thread has gathered for one connection, on its way to
+ * one sendmsg(2).
  *
  * Headers and messages are packed into a scratch buffer; payload is named
  * where it lies, in a mirror's pinned pages or in a fetch's buffer.
  *
  *   O1  It belongs to one connection at a time, and is empty whenever the
- *       worker's loop runs: connection_flush() ends every turn.
+ *       thread's loop runs: connection_flush() ends every turn.
  *   O2  Pins last from send_batch_pinned() to send_batch_reset(), within one
  * turn: a peer that does not read never holds one.
  *

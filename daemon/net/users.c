@@ -30,8 +30,10 @@ bool users_take(struct users *u, uint64_t id, unsigned most) {
   if (!*at && (*at = calloc(1, sizeof **at)))
     (*at)->id = id;
   bool taken = *at && (*at)->n < most;
-  if (taken)
+  if (taken) {
     (*at)->n++;
+    atomic_fetch_add_explicit(&u->n_all, 1, memory_order_relaxed);
+  }
   pthread_mutex_unlock(&u->lock);
   return taken;
 }
@@ -40,6 +42,7 @@ void users_give(struct users *u, uint64_t id) {
   pthread_mutex_lock(&u->lock);
   struct user **at = find_locked(u, id), *user = *at;
   assert(user && user->n > 0);
+  atomic_fetch_sub_explicit(&u->n_all, 1, memory_order_relaxed);
   if (--user->n == 0) {
     *at = user->next;
     free(user);

@@ -1,10 +1,12 @@
-/* How many connections each user has, so that none can take all of them.
+/* How many connections there are, and how many each user has, so that none can
+ * take all of them.
  *
  * Any thread. */
 #ifndef DAEMON_NET_USERS_H
 #define DAEMON_NET_USERS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,6 +23,7 @@ struct user {
 };
 
 struct users {
+  atomic_uint n_all;    /* relaxed: a limit may be noticed one accept late */
   pthread_mutex_t lock; /* a leaf */
   struct user *buckets[USERS_BUCKETS];
 };
@@ -31,6 +34,11 @@ void users_fini(struct users *u);
 /* Counts one more of this user.  False: it has `most` already, or there is no
  * memory. */
 bool users_take(struct users *u, uint64_t id, unsigned most);
+
+/* How many of all users there are. */
+static inline unsigned users_count(const struct users *u) {
+  return atomic_load_explicit(&u->n_all, memory_order_relaxed);
+}
 
 /* Counts one less. */
 void users_give(struct users *u, uint64_t id);

@@ -9,8 +9,7 @@
 
 #include "base/clock.h"
 #include "daemon/log.h"
-#include "daemon/net/connection.h"
-#include "daemon/worker.h"
+#include "daemon/serve/session.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
@@ -48,11 +47,11 @@ struct attachment_holder {
 };
 
 struct attachment {
-  struct worker *worker;
-  LIST_ENTRY(attachment) of_worker;
-  struct connection *conn; /* that asked for it; NULL: it is closed */
-  LIST_ENTRY(attachment) of_conn;
-  struct connection *sender; /* which has its descriptors yet; NULL: sent */
+  struct service *service;
+  LIST_ENTRY(attachment) of_service;
+  struct session *session; /* that asked for it; NULL: it is closed */
+  LIST_ENTRY(attachment) of_session;
+  struct session *sender; /* which has its descriptors yet; NULL: sent */
   struct shared_pins *lease;
   pid_t pid;
   uid_t uid;
@@ -177,7 +176,7 @@ static int census_enter_locked(struct host *host, struct attachment *a,
 /* Gives its lease a share, and counts it. */
 static int census_enter(struct attachment *a,
                         const struct attachment_wish *wish) {
-  struct host *host = a->worker->host;
+  struct host *host = a->service->host;
   pthread_mutex_lock(&host->census.lock);
   int r = census_enter_locked(host, a, wish);
   pthread_mutex_unlock(&host->census.lock);
@@ -185,7 +184,7 @@ static int census_enter(struct attachment *a,
 }
 
 static void census_leave(struct attachment *a) {
-  struct attachment_census *census = &a->worker->host->census;
+  struct attachment_census *census = &a->service->host->census;
   pthread_mutex_lock(&census->lock);
   census_remove(census, a);
   pthread_mutex_unlock(&census->lock);
@@ -201,12 +200,12 @@ unsigned attachment_count(struct attachment_census *census) {
 /* ---- Life ---------------------------------------------------------------- */
 
 static void attach_free(struct attachment *a) {
-  struct worker *w = a->worker;
-  LIST_REMOVE(a, of_worker);
-  if (a->conn)
-    LIST_REMOVE(a, of_conn);
-  if (LIST_EMPTY(&w->attachments))
-    event_del(&w->attach_tick);
+  struct service *service = a->service;
+  LIST_REMOVE(a, of_service);
+  if (a->session)
+    LIST_REMOVE(a, of_session);
+  if (LIST_EMPTY(&service->attachments))
+    event_del(&service->attach_tick);
   event_del(&a->gone);
   census_leave(a);
   if (a->sender)
@@ -217,7 +216,7 @@ static void attach_free(struct attachment *a) {
 }
 
 void attachment_sent(struct attachment *a) {
-  struct attachment_census *census = &a->worker->host->census;
+  struct attachment_census *census = &a->service->host->census;
   pthread_mutex_lock(&census->lock);
   census->n_sending--;
   a->sender->sending = NULL;
@@ -236,22 +235,22 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
   attach_free(a);
 }
 
-static void attach_collect(struct worker *w) {
+static void attach_collect(struct service *service) {
   struct attachment *next;
-  for (struct attachment *a = LIST_FIRST(&w->attachments); a; a = next) {
-    next = LIST_NEXT(a, of_worker);
+  for (struct attachment *a = LIST_FIRST(&service->attachments); a; a = next) {
+    next = LIST_NEXT(a, of_service);
     if (shared_pins_collect(a->lease))
       attach_free(a);
   }
-  w->attach_collected_ms = clock_now_ms();
+  service->attach_collected_ms = clock_now_ms();
 }
 
-void attachment_connection_closed(struct connection *c) {
+void attachment_session_closed(struct session *s) {
   struct attachment *next;
-  for (struct attachment *a = LIST_FIRST(&c->attachments); a; a = next) {
-    next = LIST_NEXT(a, of_conn);
-    LIST_REMOVE(a, of_conn);
-    a->conn = NULL;
+  for (struct attachment *a = LIST_FIRST(&s->attachments); a; a = next) {
+    next = LIST_NEXT(a, of_session);
+    LIST_REMOVE(a, of_session);
+    a->session = NULL;
     if (shared_pins_collect(a->lease))
       attach_free(a);
   }
@@ -263,9 +262,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
   attach_collect(arg);
 }
 
-void attachment_free_all(struct worker *w) {
-  while (!LIST_EMPTY(&w->attachments))
-    attach_free(LIST_FIRST(&w->attachments));
+void attachment_free_all(struct service *service) {
+  while (!LIST_EMPTY(&service->attachments))
+    attach_free(LIST_FIRST(&service->attachments));
 }
 
 /* A descriptor of the process at the other end, which cannot be mistaken for a
@@ -302,20 +301,21 @@ static int identify(struct attachment *a, int fd) {
   return a->pidfd < 0 ? a->pidfd : 0;
 }
 
-/* Links it to its worker, whose loop looks after it from here.  0 or -ENOMEM:
+/* Links it to its service, whose loop looks after it from here.  0 or -ENOMEM:
  * then it is as it was. */
 static int attach_start(struct attachment *a) {
-  struct worker *w = a->worker;
+  struct service *service = a->service;
   struct timeval tick = {.tv_usec = TICK_MS * 1000};
-  event_assign(&a->gone, w->loop.base, a->pidfd, EV_READ, on_gone, a);
+  event_assign(&a->gone, service->loop->base, a->pidfd, EV_READ, on_gone, a);
   if (event_add(&a->gone, NULL) < 0)
     return -ENOMEM;
-  if (LIST_EMPTY(&w->attachments)) {
-    event_assign(&w->attach_tick, w->loop.base, -1, EV_PERSIST, on_tick, w);
-    event_add(&w->attach_tick, &tick);
+  if (LIST_EMPTY(&service->attachments)) {
+    event_assign(&service->attach_tick, service->loop->base, -1, EV_PERSIST,
+                 on_tick, service);
+    event_add(&service->attach_tick, &tick);
   }
-  LIST_INSERT_HEAD(&w->attachments, a, of_worker);
-  LIST_INSERT_HEAD(&a->conn->attachments, a, of_conn);
+  LIST_INSERT_HEAD(&service->attachments, a, of_service);
+  LIST_INSERT_HEAD(&a->session->attachments, a, of_session);
   return 0;
 }
 
@@ -323,9 +323,9 @@ static int attach_start(struct attachment *a) {
 static int enter(struct attachment *a, const struct attachment_wish *wish) {
   int r = census_enter(a, wish);
   if (r != -EDQUOT ||
-      clock_now_ms() - a->worker->attach_collected_ms < COLLECT_MS)
+      clock_now_ms() - a->service->attach_collected_ms < COLLECT_MS)
     return r;
-  attach_collect(a->worker); /* one may be done, and the tick has not come */
+  attach_collect(a->service); /* one may be done, and the tick has not come */
   return census_enter(a, wish);
 }
 
@@ -352,16 +352,16 @@ static int attach_make(struct attachment *a, struct mirror *m,
   return 0;
 }
 
-int attachment_new(struct connection *c, struct mirror *m,
+int attachment_new(struct session *s, struct mirror *m,
                    const struct attachment_wish *wish, struct attachment **out,
                    struct attachment_grant *grant) {
   struct attachment *a = calloc(1, sizeof *a);
   if (!a)
     return -ENOMEM;
-  a->worker = c->worker;
-  a->conn = a->sender = c;
+  a->service = s->service;
+  a->session = a->sender = s;
   a->pidfd = -1;
-  int r = identify(a, c->fd);
+  int r = identify(a, s->conn.fd);
   if (r == 0)
     r = attach_make(a, m, wish, grant);
   if (r < 0) {
@@ -375,11 +375,11 @@ int attachment_new(struct connection *c, struct mirror *m,
   return 0;
 }
 
-int attachment_grow(struct connection *c, uint64_t table,
+int attachment_grow(struct session *s, uint64_t table,
                     struct shared_pins_size *size) {
-  struct attachment_census *census = &c->worker->host->census;
+  struct attachment_census *census = &s->service->host->census;
   struct ucred peer;
-  int r = peer_ids(c->fd, &peer);
+  int r = peer_ids(s->conn.fd, &peer);
   if (r < 0)
     return r;
   pthread_mutex_lock(&census->lock);

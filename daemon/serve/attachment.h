@@ -17,8 +17,8 @@
  *   A4  A client names a table by a random number, which it was told of; and it
  *       can name only tables of its own process.
  *
- * An attachment belongs to the worker of the connection that asked for it;
- * its thread only, but for the census, and for the lease while the census is
+ * An attachment belongs to the service of the session that asked for it; its
+ * thread only, but for the census, and for the lease while the census is
  * locked: a client may name it on another connection.
  *
  * Locks: the census, then the cache's. */
@@ -33,14 +33,14 @@
 
 struct attachment;
 struct attachment_holder;
-struct connection;
-struct worker;
+struct service;
+struct session;
 
 LIST_HEAD(attachment_list, attachment);
 
-enum { ATTACHMENT_N_FDS = 4, ATTACHMENT_BUCKETS = 256 };
+enum { ATTACHMENT_N_FDS = 4 /* CONNECTION_N_FDS */, ATTACHMENT_BUCKETS = 256 };
 
-/* Which attachments there are, and who holds them, at all workers together. */
+/* Which attachments there are, and who holds them, at all services together. */
 struct attachment_census {
   pthread_mutex_t lock;
   /* guarded by lock */
@@ -65,16 +65,16 @@ struct attachment_grant {
                             connection_flush_fds() */
 };
 
-/* Gives the peer of `c` a lease on `m`.  0; -EDQUOT: no share is left, or it
+/* Gives the peer of `s` a lease on `m`.  0; -EDQUOT: no share is left, or it
  * has too many; -EAGAIN: there is no room just now; -EOPNOTSUPP: the peer
  * cannot be told apart; or another negative errno. */
-int attachment_new(struct connection *c, struct mirror *m,
+int attachment_new(struct session *s, struct mirror *m,
                    const struct attachment_wish *wish, struct attachment **out,
                    struct attachment_grant *grant);
 
 /* Makes a table of the peer's process larger, by as much as is to be had.  0;
  * -ENOENT if it has none of that number. */
-int attachment_grow(struct connection *c, uint64_t table,
+int attachment_grow(struct session *s, uint64_t table,
                     struct shared_pins_size *size);
 
 /* Its descriptors have been sent; or they will not be, and it ends. */
@@ -82,13 +82,13 @@ void attachment_sent(struct attachment *a);
 void attachment_cancel(struct attachment *a);
 
 /* The connection ends: frees what its client is done with. */
-void attachment_connection_closed(struct connection *c);
+void attachment_session_closed(struct session *s);
 
-/* How many there are, at all workers. */
+/* How many there are, at all services. */
 unsigned attachment_count(struct attachment_census *census);
 
-/* Frees what is left of a worker whose thread has ended.  No page may be
+/* Frees what is left of a service whose thread has ended.  No page may be
  * evicted any more: see server_free(). */
-void attachment_free_all(struct worker *w);
+void attachment_free_all(struct service *service);
 
 #endif

@@ -4,13 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "daemon/net/connection.h"
+#include "base/container_of.h"
 #include "daemon/serve/session.h"
 
 /* On whatever thread ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
-  struct request_fetch *f = (struct request_fetch *)fetch; /* first member */
-  loop_post(&f->request->worker->loop, &f->request->task);
+  struct request_fetch *f =
+      container_of(fetch, struct request_fetch, dispatched.fetch);
+  loop_post(f->request->service->loop, &f->request->task);
 }
 
 /* Whether a request may fetch. */
@@ -21,33 +22,33 @@ enum allowance {
 };
 
 static struct opened *request_opened(const struct request *r) {
-  return session_opened_image(r->conn, r->image);
+  return session_opened_image(r->session, r->image);
 }
 
 /* For what it lacks.  (F2) */
 static enum allowance request_allowance(const struct request *r) {
-  const struct limits *limits = &r->worker->host->limits;
+  const struct limits *limits = &r->service->host->limits;
   const struct image_reader *l = request_reader(r);
   uint64_t len = (uint64_t)r->n_missing << image_page_shift(l->served->image);
-  uint64_t all = limits->max_worker_fetch, used = r->worker->fetching;
+  uint64_t all = limits->max_worker_fetch, used = r->service->fetching;
   uint64_t left = used < all ? all - used : 0;
   if (l->fetching && l->fetching + len > left)
     return OVER_IMAGE;
   if (request_opened(r)->fetching &&
-      r->conn->fetching + len > limits->max_conn_fetch)
+      r->session->fetching + len > limits->max_conn_fetch)
     return OVER_CONN;
   return ALLOWED;
 }
 
 static void request_charge(struct request_fetch *f) {
-  f->reader->fetching += f->len;
-  f->request->worker->fetching += f->len;
-  f->request->conn->fetching += f->len;
+  f->dispatched.reader->fetching += f->len;
+  f->request->service->fetching += f->len;
+  f->request->session->fetching += f->len;
   request_opened(f->request)->fetching += f->len;
 }
 
 void fetch_quota_orphan(struct request *r) {
-  r->conn->fetching -= r->fetch->len;
+  r->session->fetching -= r->fetch->len;
   request_opened(r)->fetching -= r->fetch->len;
 }
 
@@ -56,12 +57,12 @@ void fetch_quota_drop(struct request *r) {
   if (!f)
     return;
   assert(r->state != REQUEST_WAITING);
-  if (r->conn)
+  if (r->session)
     fetch_quota_orphan(r);
   r->fetch = NULL;
-  f->reader->fetching -= f->len;
-  r->worker->fetching -= f->len;
-  fetch_fini(&f->fetch);
+  f->dispatched.reader->fetching -= f->len;
+  r->service->fetching -= f->len;
+  fetch_fini(&f->dispatched.fetch);
   free(f);
 }
 
@@ -74,7 +75,7 @@ static void turns_push(struct request *r) {
   *(l->last_turn ? &l->last_turn->next_turn : &l->first_turn) = r;
   l->last_turn = r;
   l->n_turns++;
-  r->worker->n_turns++;
+  r->service->n_turns++;
 }
 
 static void turns_remove(struct request *r) {
@@ -82,7 +83,7 @@ static void turns_remove(struct request *r) {
   *(r->prev_turn ? &r->prev_turn->next_turn : &l->first_turn) = r->next_turn;
   *(r->next_turn ? &r->next_turn->prev_turn : &l->last_turn) = r->prev_turn;
   l->n_turns--;
-  r->worker->n_turns--;
+  r->service->n_turns--;
 }
 
 static void request_throttle(struct request *r) {
@@ -107,31 +108,31 @@ static void request_unthrottle(struct request *r) {
     turns_push(o->throttled);
 }
 
-void fetch_quota_unthrottle(struct connection *c) {
-  for (unsigned i = 0; i < c->n_opened; i++) {
-    if (c->opened[i].throttled)
-      turns_remove(c->opened[i].throttled);
-    c->opened[i].throttled = NULL;
+void fetch_quota_unthrottle(struct session *s) {
+  for (unsigned i = 0; i < s->n_opened; i++) {
+    if (s->opened[i].throttled)
+      turns_remove(s->opened[i].throttled);
+    s->opened[i].throttled = NULL;
   }
 }
 
 void fetch_quota_restart(struct request *r) {
   fetch_quota_drop(r);
-  if (++r->n_restarts > r->worker->host->limits.max_restarts)
+  if (++r->n_restarts > r->service->host->limits.max_restarts)
     r->status = -ESTALE;
 }
 
 /* Whether the fetch failed for a later page than its first.  Then what is good
  * before that page is sent, and a fetch that begins with it tells its error. */
 static bool has_good_pages_first(const struct request *r) {
-  uint64_t bad = fetch_first_bad(&r->fetch->fetch);
+  uint64_t bad = fetch_first_bad(&r->fetch->dispatched.fetch);
   return bad > r->missing && bad < r->missing + r->n_missing;
 }
 
 void fetch_quota_ended(struct request *r) {
-  const struct fetch *f = &r->fetch->fetch;
+  const struct fetch *f = &r->fetch->dispatched.fetch;
   r->state = REQUEST_ACTIVE;
-  r->worker->n_waiting--;
+  r->service->n_waiting--;
   request_count(r, STAT_MISSES, f->n_missed);
   request_count(r, STAT_JOINS, f->n_joined);
   r->counted = r->missing + r->n_missing;
@@ -154,16 +155,18 @@ bool fetch_quota_start(struct request *r) {
     r->status = -ENOMEM;
     return false;
   }
-  f->fetch.done = fetch_done;
+  f->dispatched.fetch.done = fetch_done;
+  f->dispatched.dispatch = r->service->dispatch;
   f->request = r;
-  f->reader = l;
+  f->dispatched.reader = l;
   f->mirror = l->mirror;
   f->len = len;
   r->fetch = f;
   request_charge(f);
   r->state = REQUEST_WAITING;
-  r->worker->n_waiting++;
-  if (fetch_start(&f->fetch, l->mirror, r->missing, r->n_missing) == FETCH_WAIT)
+  r->service->n_waiting++;
+  if (fetch_start(&f->dispatched.fetch, l->mirror, r->missing, r->n_missing) ==
+      FETCH_WAIT)
     return true;
   /* The pool was faster than us, or it failed at once. */
   fetch_quota_ended(r);
@@ -186,15 +189,15 @@ static void image_reader_admit(struct image_reader *l) {
       n_refused++;
       continue;
     }
-    struct connection *c = r->conn;
+    struct session *s = r->session;
     n_refused = 0;
     request_unthrottle(r);
     request_go_on(r);
-    connection_settle(c);
+    connection_settle(&s->conn);
   }
 }
 
-void fetch_quota_admit(struct worker *w) {
-  for (unsigned i = 0; w->n_turns && i < w->host->n_images; i++)
-    image_reader_admit(&w->readers[i]);
+void fetch_quota_admit(struct service *service) {
+  for (unsigned i = 0; service->n_turns && i < service->host->n_images; i++)
+    image_reader_admit(&service->readers[i]);
 }

@@ -2,9 +2,9 @@
  *
  * A request holds at most one fetch.  Its bytes are charged, from before it is
  * started until it is dropped, to the request's connection, to its image's
- * image reader and to the worker (W3 in worker.h).  What an image may have is
- * half of the worker's limit while it is alone, a third for each of two, and so
- * on: it may fetch more only as long as it has less than is free.  A request
+ * image reader and to the service (V2 in service.h).  What an image may have is
+ * half of the service's limit while it is alone, a third for each of two, and
+ * so on: it may fetch more only as long as it has less than is free.  A request
  * that would go beyond that, or beyond what its connection may have, is
  * THROTTLED:
  *
@@ -24,9 +24,8 @@
 
 /* A fetch of a request, and what it was charged for. */
 struct request_fetch {
-  struct fetch fetch;
+  struct dispatched_fetch dispatched; /* its reader is charged */
   struct request *request;
-  struct image_reader *reader; /* charged */
   struct mirror *mirror; /* what it fetches for; the fetch references it */
   uint64_t len;          /* bytes charged */
 };
@@ -48,9 +47,9 @@ void fetch_quota_restart(struct request *r);
 void fetch_quota_orphan(struct request *r);
 
 /* The connection ends: none of its requests is throttled any more. */
-void fetch_quota_unthrottle(struct connection *c);
+void fetch_quota_unthrottle(struct session *s);
 
 /* Gives fetches to throttled requests, now that some have ended. */
-void fetch_quota_admit(struct worker *w);
+void fetch_quota_admit(struct service *service);
 
 #endif

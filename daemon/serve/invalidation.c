@@ -7,16 +7,15 @@
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "daemon/log.h"
-#include "daemon/net/connection.h"
 #include "daemon/serve/session.h"
 
-/* An invalidation, as one worker sees it. */
+/* An invalidation, as one service sees it. */
 struct notice {
   struct task task;
-  struct worker *worker;
+  struct service *service;
   struct invalidation *invalidation;
-  struct notice *next;  /* the worker's list, from here on */
-  uint64_t serial;      /* its number at the worker, rising */
+  struct notice *next;  /* the service's list, from here on */
+  uint64_t serial;      /* its number at the service, rising */
   uint64_t deadline_ms; /* who is owed it then is closed */
 };
 
@@ -28,100 +27,105 @@ struct invalidation {
   atomic_bool abandoned;   /* relaxed: seen late it costs work, no more */
   atomic_uint n_left;      /* notices not acted on; acq_rel: the last one sees
                               what the others did */
-  struct notice notices[]; /* one for each worker */
+  struct notice notices[]; /* one for each service */
 };
 
-/* ---- On each worker ------------------------------------------------------ */
+/* ---- On each service ----------------------------------------------------- */
 
 /* Whoever is last posts the request back; from there the invalidation may be
  * freed at any time. */
 static void notice_end(struct notice *notice) {
   struct invalidation *inv = notice->invalidation;
   if (atomic_fetch_sub_explicit(&inv->n_left, 1, memory_order_acq_rel) == 1)
-    loop_post(&inv->request->worker->loop, &inv->request->task);
+    loop_post(inv->request->service->loop, &inv->request->task);
 }
 
-static void set_owed_timer(struct worker *w) {
-  if (!w->owed_head) {
-    event_del(&w->owed_timer);
+static void set_owed_timer(struct service *service) {
+  if (!service->owed_head) {
+    event_del(&service->owed_timer);
     return;
   }
-  loop_set_timer(&w->owed_timer, w->owed_head->deadline_ms);
+  loop_set_timer(&service->owed_timer, service->owed_head->deadline_ms);
 }
 
-void notices_check(struct worker *w) {
+void notices_check(struct service *service) {
   uint64_t oldest = UINT64_MAX;
-  if (!w->owed_head)
+  if (!service->owed_head)
     return;
-  for (const struct connection *c = w->conns; c; c = c->next)
-    if (c->oldest_owed && c->oldest_owed < oldest)
-      oldest = c->oldest_owed;
-  while (w->owed_head && w->owed_head->serial < oldest) {
-    struct notice *notice = w->owed_head;
-    w->owed_head = notice->next;
-    if (!w->owed_head)
-      w->owed_tail = &w->owed_head;
+  for (struct connection *c = service->net.conns; c; c = c->next) {
+    const struct session *s = session_of(c);
+    if (s->oldest_owed && s->oldest_owed < oldest)
+      oldest = s->oldest_owed;
+  }
+  while (service->owed_head && service->owed_head->serial < oldest) {
+    struct notice *notice = service->owed_head;
+    service->owed_head = notice->next;
+    if (!service->owed_head)
+      service->owed_tail = &service->owed_head;
     notice_end(notice);
   }
-  set_owed_timer(w);
+  set_owed_timer(service);
 }
 
-void notices_recheck(struct worker *w) {
-  if (w->owed_head)
-    loop_post(&w->loop, &w->owed_task);
+void notices_recheck(struct service *service) {
+  if (service->owed_head)
+    loop_post(service->loop, &service->owed_task);
 }
 
 static void owed_run(struct task *task) {
-  notices_check(container_of(task, struct worker, owed_task));
+  notices_check(container_of(task, struct service, owed_task));
 }
 
 /* Closes those who did not take a notice in time: the end of a connection is
  * as good as a notice, and nobody who invalidates waits for ever. */
 static void on_owed_timer(evutil_socket_t fd, short what, void *arg) {
-  struct worker *w = arg;
+  struct service *service = arg;
   uint64_t now = clock_now_ms(), expired = 0;
   (void)fd;
   (void)what;
-  for (const struct notice *n = w->owed_head; n && n->deadline_ms <= now;
+  for (const struct notice *n = service->owed_head; n && n->deadline_ms <= now;
        n = n->next)
     expired = n->serial;
-  for (struct connection *c = w->conns, *next; c; c = next) {
+  for (struct connection *c = service->net.conns, *next; c; c = next) {
+    struct session *s = session_of(c);
     next = c->next;
-    if (!c->oldest_owed || c->oldest_owed > expired)
+    if (!s->oldest_owed || s->oldest_owed > expired)
       continue;
     log_peer_event(LEVEL_WARN, "conn-closed", LOG_NUMBER("conn", c->serial),
                    LOG_TEXT("reason", "it does not take its notices"));
     connection_drop(c);
   }
-  notices_check(w);
+  notices_check(service);
 }
 
 static void notice_run(struct task *task) {
   struct notice *notice = (struct notice *)task; /* its first member */
-  struct worker *w = notice->worker;
+  struct service *service = notice->service;
   const struct invalidation *inv = notice->invalidation;
-  notice->serial = ++w->n_notices;
+  notice->serial = ++service->n_notices;
   notice->deadline_ms =
-      clock_now_ms() + (uint64_t)w->host->limits.notice_timeout_ms;
-  for (struct connection *c = w->conns, *next; c; c = next) {
+      clock_now_ms() + (uint64_t)service->host->limits.notice_timeout_ms;
+  for (struct connection *c = service->net.conns, *next; c; c = next) {
+    struct session *s = session_of(c);
     next = c->next;
-    session_invalidated(c, inv->served->index, inv->from, inv->to,
+    session_invalidated(s, inv->served->index, inv->from, inv->to,
                         notice->serial);
     connection_settle(c);
   }
   notice->next = NULL;
-  *w->owed_tail = notice;
-  w->owed_tail = &notice->next;
-  notices_check(w);
+  *service->owed_tail = notice;
+  service->owed_tail = &notice->next;
+  notices_check(service);
 }
 
-void notices_init(struct worker *w) {
-  w->owed_tail = &w->owed_head;
-  w->owed_task.run = owed_run;
-  event_assign(&w->owed_timer, w->loop.base, -1, 0, on_owed_timer, w);
+void notices_init(struct service *service) {
+  service->owed_tail = &service->owed_head;
+  service->owed_task.run = owed_run;
+  event_assign(&service->owed_timer, service->loop->base, -1, 0, on_owed_timer,
+               service);
 }
 
-/* ---- Off the workers ----------------------------------------------------- */
+/* ---- Off their threads --------------------------------------------------- */
 
 /* On the pool.  The notices go out even if it failed: part of it may be done,
  * and to drop too much is harmless. */
@@ -133,18 +137,18 @@ static void invalidation_run(struct pool_job *job) {
   uint64_t first = inv->from >> shift;
   uint64_t last = (inv->to - 1) >> shift;
   if (atomic_load_explicit(&inv->abandoned, memory_order_relaxed)) {
-    loop_post(&r->worker->loop, &r->task);
+    loop_post(r->service->loop, &r->task);
     return;
   }
   r->status = image_invalidate(inv->served->image, first, last - first + 1);
-  for (unsigned i = 0, n = host->n_workers; i < n; i++)
-    loop_post(&host->workers[i]->loop, &inv->notices[i].task);
+  for (unsigned i = 0, n = host->n_services; i < n; i++)
+    loop_post(host->services[i]->loop, &inv->notices[i].task);
 }
 
 int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
-  struct host *host = r->worker->host;
+  struct host *host = r->service->host;
   struct invalidation *inv =
-      calloc(1, sizeof *inv + host->n_workers * sizeof inv->notices[0]);
+      calloc(1, sizeof *inv + host->n_services * sizeof inv->notices[0]);
   if (!inv)
     return -ENOMEM;
   inv->job.run = invalidation_run;
@@ -153,10 +157,10 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
   inv->from = from;
   inv->to = to;
   atomic_init(&inv->abandoned, false);
-  atomic_init(&inv->n_left, host->n_workers);
-  for (unsigned i = 0; i < host->n_workers; i++) {
+  atomic_init(&inv->n_left, host->n_services);
+  for (unsigned i = 0; i < host->n_services; i++) {
     inv->notices[i].task.run = notice_run;
-    inv->notices[i].worker = host->workers[i];
+    inv->notices[i].service = host->services[i];
     inv->notices[i].invalidation = inv;
   }
   r->invalidation = inv;

@@ -32,10 +32,10 @@ void invalidation_free(struct invalidation *inv);
 
 /* ---- Notices that a worker's connections are owed; its thread ------------ */
 
-void notices_init(struct worker *w);
+void notices_init(struct service *service);
 
 /* Sees which notices nobody is owed any more; or does so soon. */
-void notices_check(struct worker *w);
-void notices_recheck(struct worker *w);
+void notices_check(struct service *service);
+void notices_recheck(struct service *service);
 
 #endif

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "daemon/log.h"
-#include "daemon/net/connection.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/serve/session.h"
 #include "proto/status.h"
@@ -45,7 +44,7 @@ static int status_of_errno(int r) {
 
 enum step read_refuse(struct request *r, int status, const char *what) {
   request_count(r, STAT_ERRORS, 1);
-  connection_reply_error(r->conn, r->id, status, 0, "image \"%s\": %s",
+  connection_reply_error(request_conn(r), r->id, status, 0, "image \"%s\": %s",
                          request_reader(r)->served->name, what);
   return STEP_DONE;
 }
@@ -74,7 +73,7 @@ static enum step request_failed(struct request *r) {
   log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
                  LOG_TEXT("act", act), LOG_TEXT("reason", story));
   request_count(r, STAT_ERRORS, 1);
-  connection_reply_error(r->conn, r->id, status, -r->status,
+  connection_reply_error(request_conn(r), r->id, status, -r->status,
                          "image \"%s\": %s%s: %s", name, act, at, story);
   return STEP_DONE;
 }
@@ -86,7 +85,7 @@ static enum step request_reply_done(struct request *r, uint64_t epoch) {
   msg.id = r->id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_DONE;
   msg.done = &done;
-  connection_reply(r->conn, &msg);
+  connection_reply(request_conn(r), &msg);
   return STEP_DONE;
 }
 
@@ -104,7 +103,7 @@ static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
   msg.id = r->id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
   msg.data = &data;
-  send_batch_frame(&r->worker->out, &msg, len);
+  send_batch_frame(&r->service->net.out, &msg, len);
 }
 
 /* ---- Pieces -------------------------------------------------------------- */
@@ -120,7 +119,7 @@ static bool request_next_piece(struct request *r, const struct mirror *m,
   if (r->range == r->n_ranges)
     return false;
   const struct range *range = &r->ranges[r->range];
-  uint64_t most = r->worker->host->limits.piece_len >> m->page_shift;
+  uint64_t most = r->service->host->limits.piece_len >> m->page_shift;
   if (most > FETCH_MAX_PAGES)
     most = FETCH_MAX_PAGES;
   if (most == 0)
@@ -207,7 +206,7 @@ static void piece_gather_resident(struct request *r, struct image_reader *l,
   piece_cut(p, l->mirror, n);
   if (n == 0)
     return;
-  send_batch_pinned(&r->worker->out, l);
+  send_batch_pinned(&r->service->net.out, l);
   request_count_hits(r, p->first, n);
   segments_add(s, l->mirror, p, p->first, n,
                view_page(&l->view, l->mirror->page_shift, p->first));
@@ -220,11 +219,11 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
   unsigned n = 0;
   for (; n < p->count; n++) {
     uint64_t page = p->first + n;
-    const uint8_t *bytes = fetch_bytes(&r->fetch->fetch, page);
+    const uint8_t *bytes = fetch_bytes(&r->fetch->dispatched.fetch, page);
     if (!bytes) {
       if (!image_reader_pin(l, page, 1))
         break;
-      send_batch_pinned(&r->worker->out, l);
+      send_batch_pinned(&r->service->net.out, l);
       request_count(r, STAT_HITS, n > 0 || !is_within_page(r, l->mirror, p));
       bytes = view_page(&l->view, l->mirror->page_shift, page);
     }
@@ -237,13 +236,13 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
  * connection. */
 static bool piece_make_room(struct request *r, const struct image_reader *l,
                             const struct piece *p) {
-  const struct send_batch *out = &r->worker->out;
+  const struct send_batch *out = &r->service->net.out;
   if (!r->fetch && send_batch_has_room(out, 2 * OUTPUT_SMALL_LEN, p->count) &&
       image_reader_has_room(l, p->count) &&
-      out->payload_len < r->worker->host->limits.batch_len)
+      out->payload_len < r->service->host->limits.batch_len)
     return true;
-  connection_flush(r->conn);
-  return connection_may_send(r->conn);
+  connection_flush(request_conn(r));
+  return connection_may_send(request_conn(r));
 }
 
 /* Whether a fetch has nothing for what comes behind a piece. */
@@ -262,7 +261,7 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
   if (!piece_make_room(r, l, p))
     return STEP_BLOCKED;
   piece_shorten(p, l->mirror,
-                connection_frame_room(r->conn, p->end - p->offset));
+                connection_frame_room(request_conn(r), p->end - p->offset));
   if (r->fetch)
     piece_gather_fetched(r, l, p, &s);
   else
@@ -271,15 +270,16 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
     return request_miss(r, &whole);
   size_t len = p->end - p->offset;
   bool last = len == r->left;
-  session_announce(r->conn, l);
+  session_announce(r->session, l);
   request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
   for (unsigned i = 0; i < s.n; i++)
-    send_batch_payload(&r->worker->out, s.list[i].iov_base, s.list[i].iov_len);
+    send_batch_payload(&r->service->net.out, s.list[i].iov_base,
+                       s.list[i].iov_len);
   request_count(r, STAT_BYTES, len);
   request_advance(r, p);
   if (r->fetch) {
     connection_flush(
-        r->conn); /* the last moment at which its bytes are there */
+        request_conn(r)); /* the last moment at which its bytes are there */
     if (fetch_ends_at(r, l->mirror, p))
       fetch_quota_drop(r);
   }
@@ -307,16 +307,16 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
   }
   unsigned n = leading_pages(l, p, true);
   if (n == 0) {
-    if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
+    if (!r->fetch || !fetch_bytes(&r->fetch->dispatched.fetch, p->first))
       return request_miss(r, p);
     n = leading_pages(l, p, false);
     piece_cut(p, l->mirror, n ? n : 1);
     return request_read_piece(r, l, p);
   }
-  connection_spend(r->conn, (uint64_t)PAGE_COST * n);
-  if (!send_batch_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0)) {
-    connection_flush(r->conn);
-    if (!connection_may_send(r->conn))
+  connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
+  if (!send_batch_has_room(&r->service->net.out, OUTPUT_SMALL_LEN, 0)) {
+    connection_flush(request_conn(r));
+    if (!connection_may_send(request_conn(r)))
       return STEP_BLOCKED;
   }
   piece_cut(p, l->mirror, n);
@@ -333,11 +333,11 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
 
 /* The output is empty, as descriptors go with a frame's first byte. */
 static enum step request_attach(struct request *r, struct image_reader *l) {
-  connection_flush(r->conn);
-  if (!connection_may_send(r->conn))
+  connection_flush(request_conn(r));
+  if (!connection_may_send(request_conn(r)))
     return STEP_BLOCKED;
-  session_attach(r->conn, r->id, l, &r->wish);
-  connection_flush(r->conn);
+  session_attach(r->session, r->id, l, &r->wish);
+  connection_flush(request_conn(r));
   return STEP_DONE;
 }
 
@@ -348,7 +348,7 @@ static enum step request_warm_piece(struct request *r, struct image_reader *l,
   bool fetched = r->fetch != NULL;
   unsigned n = 0;
   while (n < p->count &&
-         ((fetched && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
+         ((fetched && fetch_bytes(&r->fetch->dispatched.fetch, p->first + n)) ||
           view_is_resident(&l->view, p->first + n)))
     n++;
   if (n == 0)
@@ -356,7 +356,7 @@ static enum step request_warm_piece(struct request *r, struct image_reader *l,
   if (!fetched)
     request_count_hits(r, p->first, n);
   fetch_quota_drop(r);
-  connection_spend(r->conn, (uint64_t)PAGE_COST * n);
+  connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
   piece_cut(p, l->mirror, n);
   request_advance(r, p);
   return STEP_ON;
@@ -368,8 +368,8 @@ static enum step request_warm_piece(struct request *r, struct image_reader *l,
  * one. False: blocked, or r->status set. */
 static bool request_focus(struct request *r, struct image_reader *l) {
   if (!image_reader_is_current(l)) {
-    connection_flush(r->conn); /* its pins must be gone */
-    if (!connection_may_send(r->conn))
+    connection_flush(request_conn(r)); /* its pins must be gone */
+    if (!connection_may_send(request_conn(r)))
       return false;
     r->status = image_reader_open(l);
   }
@@ -397,8 +397,8 @@ static enum step request_finish(struct request *r, struct image_reader *l) {
     return request_reply_done(r, l->mirror->epoch);
   /* A Read of nothing: any other ended with its last piece. */
   r->range = 0;
-  if (!send_batch_has_room(&r->worker->out, OUTPUT_SMALL_LEN, 0))
-    connection_flush(r->conn);
+  if (!send_batch_has_room(&r->service->net.out, OUTPUT_SMALL_LEN, 0))
+    connection_flush(request_conn(r));
   request_put_data(r, l->mirror->epoch, r->n_ranges ? r->ranges[0].offset : 0,
                    0, 0, true);
   return STEP_DONE;
@@ -408,24 +408,24 @@ static enum step request_finish(struct request *r, struct image_reader *l) {
 static enum step request_step(struct request *r) {
   struct image_reader *l = request_reader(r);
   struct piece p;
-  if (!connection_has_room(r->conn))
+  if (!connection_has_room(request_conn(r)))
     return STEP_BLOCKED;
   if (r->status)
     return request_failed(r);
   if (!request_focus(r, l))
     return r->status ? request_failed(r) : STEP_BLOCKED;
   if (r->epoch && r->epoch != l->mirror->epoch) {
-    session_announce(r->conn, l);
+    session_announce(r->session, l);
     return read_refuse(r, WIRE_E_CHANGED, "it has another epoch");
   }
   if (!request_is_within(r, l->mirror)) {
-    session_announce(r->conn, l);
+    session_announce(r->session, l);
     return read_refuse(r, WIRE_E_BOUNDS, "the range reaches past its end");
   }
   if (r->kind == REQUEST_ATTACH)
     return request_attach(r, l);
   if (!request_next_piece(r, l->mirror, &p)) {
-    session_announce(r->conn, l);
+    session_announce(r->session, l);
     return request_finish(r, l);
   }
   if (r->kind == REQUEST_READ_IN_PLACE)
@@ -435,9 +435,9 @@ static enum step request_step(struct request *r) {
 }
 
 enum step read_steps(struct request *r) {
-  enum step s;
+  enum step step;
   do
-    s = request_step(r);
-  while (s == STEP_ON);
-  return s;
+    step = request_step(r);
+  while (step == STEP_ON);
+  return step;
 }

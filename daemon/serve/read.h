@@ -1,8 +1,8 @@
 /* Answers: what a request gets, piece by piece.
  *
  * A piece is found resident or taken out of a fetch, pinned, and named in the
- * worker's output; what is not there is for the caller to fetch.  Of request.h,
- * R3 is kept here: each piece looks at the image's present mirror first.
+ * thread's output; what is not there is for the caller to fetch.  Of request.h,
+ * R4 is kept here: each piece looks at the image's present mirror first.
  *
  * Worker thread only. */
 #ifndef DAEMON_SERVE_READ_H

@@ -5,34 +5,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/net/connection.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/serve/invalidation.h"
 #include "daemon/serve/read.h"
-#include "daemon/serve/session.h"
 #include "proto/status.h"
 
 /* ---- Requests that wait -------------------------------------------------- */
 
 static void request_link(struct request *r) {
-  struct connection *c = r->conn;
+  struct session *s = r->session;
   r->prev = NULL;
-  r->next = c->requests;
+  r->next = s->requests;
   if (r->next)
     r->next->prev = r;
-  c->requests = r;
-  c->n_requests++;
-  c->n_held_ranges += r->n_ranges;
+  s->requests = r;
+  s->conn.n_requests++;
+  s->n_held_ranges += r->n_ranges;
 }
 
 static void request_unlink(struct request *r) {
-  struct connection *c = r->conn;
-  c->n_invalidations -= r->invalidation != NULL;
-  *(r->prev ? &r->prev->next : &c->requests) = r->next;
+  struct session *s = r->session;
+  s->n_invalidations -= r->invalidation != NULL;
+  *(r->prev ? &r->prev->next : &s->requests) = r->next;
   if (r->next)
     r->next->prev = r->prev;
-  c->n_requests--;
-  c->n_held_ranges -= r->n_ranges;
+  s->conn.n_requests--;
+  s->n_held_ranges -= r->n_ranges;
 }
 
 /* Its memory, with its ranges. */
@@ -42,11 +40,11 @@ static size_t request_len(unsigned n_ranges) {
 
 static void request_free(struct request *r) {
   fetch_quota_drop(r);
-  worker_unhold(r->worker, request_len(r->n_ranges));
-  if (r->conn)
+  net_thread_unhold(&r->service->net, request_len(r->n_ranges));
+  if (r->session)
     request_unlink(r);
   if (r->invalidation) {
-    r->worker->n_invalidations--;
+    r->service->n_invalidations--;
     invalidation_free(r->invalidation);
   }
   free(r);
@@ -55,44 +53,45 @@ static void request_free(struct request *r) {
 /* Its task: what it waited for is over. */
 static void request_posted(struct task *task) {
   struct request *r = (struct request *)task; /* its first member */
-  struct connection *c = r->conn;
+  struct session *s = r->session;
   assert(r->state == REQUEST_WAITING);
   if (r->fetch) {
     fetch_quota_ended(r);
   } else {
     r->state = REQUEST_ACTIVE;
-    r->worker->n_waiting--;
+    r->service->n_waiting--;
   }
-  if (!c) {
+  if (!s) {
     request_free(r);
   } else {
     request_go_on(r);
-    connection_settle(c);
+    connection_settle(&s->conn);
   }
 }
 
-static bool request_may_wait(const struct connection *c, unsigned n_ranges) {
-  const struct limits *limits = &c->worker->host->limits;
-  return c->n_requests < limits->max_requests &&
-         c->n_held_ranges + n_ranges <= limits->max_held_ranges;
+static bool request_may_wait(const struct session *s, unsigned n_ranges) {
+  const struct limits *limits = &s->service->host->limits;
+  return s->conn.n_requests < limits->max_requests &&
+         s->n_held_ranges + n_ranges <= limits->max_held_ranges;
 }
 
 /* Makes a request that can wait of one on the stack, ranges included.  NULL:
  * the peer was told why not. */
 static struct request *request_keep(const struct request *probe) {
-  struct connection *c = probe->conn;
-  if (!request_may_wait(c, probe->n_ranges)) {
-    counters_add(&c->worker->counters[probe->image], STAT_ERRORS, 1);
-    connection_reply_error(c, probe->id, WIRE_E_INVAL, 0,
+  struct session *s = probe->session;
+  if (!request_may_wait(s, probe->n_ranges)) {
+    counters_add(&s->service->counters[probe->image], STAT_ERRORS, 1);
+    connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "too many requests in flight");
     return NULL;
   }
   size_t len = request_len(probe->n_ranges);
   struct request *r = NULL;
-  if (worker_hold(c->worker, len) && !(r = malloc(len)))
-    worker_unhold(c->worker, len);
+  if (net_thread_hold(&s->service->net, len) && !(r = malloc(len)))
+    net_thread_unhold(&s->service->net, len);
   if (!r) {
-    connection_reply_error(c, probe->id, WIRE_E_NOMEM, ENOMEM, "out of memory");
+    connection_reply_error(&s->conn, probe->id, WIRE_E_NOMEM, ENOMEM,
+                           "out of memory");
     return NULL;
   }
   *r = *probe;
@@ -105,19 +104,19 @@ static struct request *request_keep(const struct request *probe) {
 }
 
 /* Puts a request where its last step says it belongs. */
-static void request_place(struct request *r, enum step s) {
-  while (s == STEP_MISS) {
+static void request_place(struct request *r, enum step step) {
+  while (step == STEP_MISS) {
     if (fetch_quota_start(r))
       return;
-    s = read_steps(r);
+    step = read_steps(r);
   }
-  if (s == STEP_DONE) {
+  if (step == STEP_DONE) {
     request_free(r);
     return;
   }
   fetch_quota_drop(r);
   r->state = REQUEST_RUNNABLE;
-  request_queue_push(&r->conn->runnable, r);
+  request_queue_push(&r->session->runnable, r);
 }
 
 void request_go_on(struct request *r) {
@@ -125,16 +124,16 @@ void request_go_on(struct request *r) {
   request_place(r, read_steps(r));
 }
 
-bool request_exists(const struct connection *c, uint64_t id) {
-  for (const struct request *r = c->requests; r; r = r->next)
+bool request_exists(const struct session *s, uint64_t id) {
+  for (const struct request *r = s->requests; r; r = r->next)
     if (r->id == id)
       return true;
   return false;
 }
 
-void request_drop_all(struct connection *c) {
-  fetch_quota_unthrottle(c);
-  for (struct request *r = c->requests, *next; r; r = next) {
+void request_drop_all(struct session *s) {
+  fetch_quota_unthrottle(s);
+  for (struct request *r = s->requests, *next; r; r = next) {
     next = r->next;
     if (r->state != REQUEST_WAITING) {
       request_free(r);
@@ -145,22 +144,23 @@ void request_drop_all(struct connection *c) {
     if (r->invalidation)
       invalidation_abandon(r->invalidation);
     request_unlink(r);
-    r->conn = NULL;
+    r->session = NULL;
   }
-  request_queue_init(&c->runnable);
-  assert(c->n_requests == 0 && c->n_invalidations == 0 && c->fetching == 0);
+  request_queue_init(&s->runnable);
+  assert(s->conn.n_requests == 0 && s->n_invalidations == 0 &&
+         s->fetching == 0);
 }
 
 /* ---- Beginnings ---------------------------------------------------------- */
 
 /* Takes the ranges out of the message.  False: the peer was told what is wrong
  * with them. */
-static bool take_ranges(struct connection *c, struct request *probe,
+static bool take_ranges(struct session *s, struct request *probe,
                         size_t n_ranges, Cachet__Wire__Range *const *ranges) {
-  const struct limits *limits = &c->worker->host->limits;
-  struct range *list = c->worker->ranges;
+  const struct limits *limits = &s->service->host->limits;
+  struct range *list = s->service->ranges;
   if (n_ranges > limits->max_ranges) {
-    connection_reply_error(c, probe->id, WIRE_E_INVAL, 0,
+    connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "%zu ranges in one request, at most %u are allowed",
                            n_ranges, limits->max_ranges);
     return false;
@@ -168,7 +168,7 @@ static bool take_ranges(struct connection *c, struct request *probe,
   for (size_t i = 0; i < n_ranges; i++) {
     list[i] = (struct range){ranges[i]->offset, ranges[i]->length};
     if (list[i].length > limits->max_read - probe->left) {
-      connection_reply_error(c, probe->id, WIRE_E_INVAL, 0,
+      connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                              "one request may ask for %llu bytes, not for more",
                              (unsigned long long)limits->max_read);
       return false;
@@ -180,11 +180,11 @@ static bool take_ranges(struct connection *c, struct request *probe,
   return true;
 }
 
-static struct request request_of(struct connection *c, uint64_t id,
+static struct request request_of(struct session *s, uint64_t id,
                                  enum request_kind kind,
                                  const struct opened *o) {
-  struct request r = {.worker = c->worker,
-                      .conn = c,
+  struct request r = {.service = s->service,
+                      .session = s,
                       .id = id,
                       .kind = kind,
                       .image = o->image};
@@ -192,11 +192,11 @@ static struct request request_of(struct connection *c, uint64_t id,
   return r;
 }
 
-static struct opened *find_image(struct connection *c, uint64_t id,
+static struct opened *find_image(struct session *s, uint64_t id,
                                  uint32_t image_id) {
-  struct opened *o = session_opened(c, image_id);
+  struct opened *o = session_opened(s, image_id);
   if (!o)
-    connection_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+    connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "image number %u: this connection did not open it",
                            image_id);
   return o;
@@ -205,39 +205,39 @@ static struct opened *find_image(struct connection *c, uint64_t id,
 /* Works on a request on the stack, which goes on as one that waits if it does
  * not end at once. */
 static void request_launch(struct request *probe) {
-  enum step s = read_steps(probe);
-  if (s == STEP_DONE)
+  enum step step = read_steps(probe);
+  if (step == STEP_DONE)
     return;
   struct request *r = request_keep(probe);
   if (r)
-    request_place(r, s);
+    request_place(r, step);
 }
 
-void request_begin(struct connection *c, uint64_t id, enum request_kind kind,
+void request_begin(struct session *s, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges) {
-  struct opened *o = find_image(c, id, image_id);
+  struct opened *o = find_image(s, id, image_id);
   if (!o)
     return;
   if (kind == REQUEST_READ_IN_PLACE && !o->attached)
     kind = REQUEST_READ;
   else if (kind == REQUEST_READ)
     session_detach(o);
-  struct request probe = request_of(c, id, kind, o);
+  struct request probe = request_of(s, id, kind, o);
   probe.epoch = epoch;
-  if (!take_ranges(c, &probe, n_ranges, ranges)) {
+  if (!take_ranges(s, &probe, n_ranges, ranges)) {
     request_count(&probe, STAT_ERRORS, 1);
     return;
   }
   request_launch(&probe);
 }
 
-void request_begin_attach(struct connection *c, uint64_t id,
+void request_begin_attach(struct session *s, uint64_t id,
                           const Cachet__Wire__Attach *attach) {
-  const struct opened *o = find_image(c, id, attach->image);
+  const struct opened *o = find_image(s, id, attach->image);
   if (!o)
     return;
-  struct request probe = request_of(c, id, REQUEST_ATTACH, o);
+  struct request probe = request_of(s, id, REQUEST_ATTACH, o);
   probe.wish = (struct attachment_wish){
       .replaces = attach->replaces,
       .size = {attach->page_slots, attach->range_capacity}};
@@ -260,10 +260,10 @@ static bool cut_range(const struct request *probe,
 }
 
 /* Whether one more may be begun. */
-static bool may_invalidate_more(const struct connection *c) {
-  const struct limits *limits = &c->worker->host->limits;
-  return c->n_invalidations < limits->max_conn_invalidations &&
-         c->worker->n_invalidations < limits->max_worker_invalidations;
+static bool may_invalidate_more(const struct session *s) {
+  const struct limits *limits = &s->service->host->limits;
+  return s->n_invalidations < limits->max_conn_invalidations &&
+         s->service->n_invalidations < limits->max_worker_invalidations;
 }
 
 /* Hands the request to the pool, or fails it. */
@@ -273,32 +273,31 @@ static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
     request_go_on(r);
     return;
   }
-  r->conn->n_invalidations++;
-  r->worker->n_invalidations++;
-  r->worker->n_waiting++;
+  r->session->n_invalidations++;
+  r->service->n_invalidations++;
+  r->service->n_waiting++;
   r->state = REQUEST_WAITING; /* before the pool has it */
   invalidation_start(r->invalidation);
 }
 
-void request_begin_invalidate(struct connection *c, uint64_t id,
-                              uint32_t image_id,
+void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
                               const Cachet__Wire__Range *range) {
   uint64_t from, to;
-  const struct opened *o = find_image(c, id, image_id);
+  const struct opened *o = find_image(s, id, image_id);
   if (!o)
     return;
-  struct request probe = request_of(c, id, REQUEST_INVALIDATE, o);
+  struct request probe = request_of(s, id, REQUEST_INVALIDATE, o);
   if (!range) {
     read_refuse(&probe, WIRE_E_INVAL, "invalidate: no range is given");
     return;
   }
-  if (!session_may_invalidate(c)) {
+  if (!session_may_invalidate(s)) {
     read_refuse(&probe, WIRE_E_ACCESS,
                 "invalidate: only for root, the daemon's user and the "
                 "socket's group, on a Unix socket");
     return;
   }
-  if (!may_invalidate_more(c)) {
+  if (!may_invalidate_more(s)) {
     read_refuse(&probe, WIRE_E_BUSY,
                 "invalidate: too many invalidations are under way");
     return;

@@ -6,18 +6,19 @@
  *
  *     WAITING   another thread will post it: its fetch, or its invalidation
  *     THROTTLED too many bytes are being fetched; fetch_quota_admit() goes on
- *     RUNNABLE  its connection is blocked; connection.c goes on
+ *     RUNNABLE  its connection is blocked; session.c goes on
  *
  *   R1  A request that waits is on its connection's list, or is an orphan: its
  *       connection is gone, it is WAITING, and is freed when it is posted.
  *   R2  It holds a fetch only while WAITING or while it is being worked on.
  *       A request of a blocked connection gives back what was fetched, and
  *       looks again later: a peer that does not read holds no memory.
- *   R3  A piece is of the image reader's mirror, which was the image's present
+ *   R3  A request is RUNNABLE only while its connection is blocked.
+ *   R4  A piece is of the image reader's mirror, which was the image's present
  * one when the piece was begun.
  *
  * request.c begins them, has them wait and frees them (R1); read.c works on
- * one (R3); fetch_quota.c holds its fetch (R2, with request.c).
+ * one (R4); fetch_quota.c holds its fetch (R2, with request.c).
  *
  * Worker thread only. */
 #ifndef DAEMON_SERVE_REQUEST_H
@@ -27,9 +28,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/worker.h"
+#include "daemon/serve/session.h"
 
-struct connection;
 struct invalidation;
 struct request_fetch;
 
@@ -50,9 +50,9 @@ enum request_state {
 };
 
 struct request {
-  struct task task; /* posts it back to its worker */
-  struct worker *worker;
-  struct connection *conn;     /* NULL: an orphan */
+  struct task task; /* posts it back to its service */
+  struct service *service;
+  struct session *session;     /* NULL: an orphan */
   struct request *prev, *next; /* the connection's list */
   struct request *next_queued;
   struct request *prev_turn,
@@ -80,22 +80,21 @@ struct request {
 
   struct attachment_wish wish; /* an Attach */
 
-  struct invalidation *invalidation; /* counted by worker and connection */
+  struct invalidation *invalidation; /* counted by service and session */
 };
 
 static inline struct image_reader *request_reader(const struct request *r) {
-  return &r->worker->readers[r->image];
+  return &r->service->readers[r->image];
 }
 
 static inline void request_count(const struct request *r, enum stat_id which,
                                  uint64_t n) {
-  counters_add(&r->worker->counters[r->image], which, n);
+  counters_add(&r->service->counters[r->image], which, n);
 }
 
-/* First in, first out, by next_queued. */
-struct request_queue {
-  struct request *head, **tail;
-};
+static inline struct connection *request_conn(const struct request *r) {
+  return &r->session->conn;
+}
 
 static inline void request_queue_init(struct request_queue *q) {
   q->head = NULL;
@@ -118,17 +117,16 @@ static inline struct request *request_queue_pop(struct request_queue *q) {
 
 /* Begins a Read or a Warm; `ranges` are read during the call only.  Answers at
  * once what can be answered at once. */
-void request_begin(struct connection *c, uint64_t id, enum request_kind kind,
+void request_begin(struct session *s, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges);
 
 /* Begins an Attach, likewise. */
-void request_begin_attach(struct connection *c, uint64_t id,
+void request_begin_attach(struct session *s, uint64_t id,
                           const Cachet__Wire__Attach *attach);
 
 /* Begins an Invalidate.  NULL in `range` is an error for the peer. */
-void request_begin_invalidate(struct connection *c, uint64_t id,
-                              uint32_t image_id,
+void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
                               const Cachet__Wire__Range *range);
 
 /* Goes on with a request that was taken from a queue.  Its connection is to be
@@ -136,9 +134,9 @@ void request_begin_invalidate(struct connection *c, uint64_t id,
 void request_go_on(struct request *r);
 
 /* Whether the connection has a request of that id in flight. */
-bool request_exists(const struct connection *c, uint64_t id);
+bool request_exists(const struct session *s, uint64_t id);
 
 /* The connection ends: frees its requests, or makes orphans of them. */
-void request_drop_all(struct connection *c);
+void request_drop_all(struct session *s);
 
 #endif

@@ -9,6 +9,8 @@
 
 #include "daemon/log.h"
 #include "daemon/missing.h"
+#include "daemon/serve/invalidation.h"
+#include "daemon/serve/request.h"
 #include "daemon/stats.h"
 #include "proto/status.h"
 
@@ -21,18 +23,21 @@ enum {
   OVERFLOW_ID = 65534,
 };
 
+_Static_assert((int)ATTACHMENT_N_FDS == (int)CONNECTION_N_FDS,
+               "an attachment's descriptors go with one frame");
+
 /* An image is known on the wire by its index, but never as 0. */
 static uint32_t wire_image_id(unsigned image) { return image + 1; }
 
-struct opened *session_opened_image(struct connection *c, unsigned image) {
-  for (unsigned i = 0; i < c->n_opened; i++)
-    if (c->opened[i].image == image)
-      return &c->opened[i];
+struct opened *session_opened_image(struct session *s, unsigned image) {
+  for (unsigned i = 0; i < s->n_opened; i++)
+    if (s->opened[i].image == image)
+      return &s->opened[i];
   return NULL;
 }
 
-struct opened *session_opened(struct connection *c, uint32_t image_id) {
-  return session_opened_image(c, image_id - 1);
+struct opened *session_opened(struct session *s, uint32_t image_id) {
+  return session_opened_image(s, image_id - 1);
 }
 
 static void fill_info(Cachet__Wire__ImageInfo *info,
@@ -51,12 +56,12 @@ static void fill_info(Cachet__Wire__ImageInfo *info,
 
 /* Adds a notice; a piece of data may be pinned in the output already, so there
  * must be room without a flush: see piece_make_room(). */
-static void put_notice(struct connection *c, wire_message *msg) {
+static void put_notice(struct session *s, wire_message *msg) {
   assert(frame_packed_len(msg) <= OUTPUT_SMALL_LEN);
-  connection_reply(c, msg);
+  connection_reply(&s->conn, msg);
 }
 
-static void tell_epoch(struct connection *c, struct opened *o,
+static void tell_epoch(struct session *s, struct opened *o,
                        const struct image_reader *l) {
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
@@ -68,18 +73,18 @@ static void tell_epoch(struct connection *c, struct opened *o,
   changed.info = &info;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
   msg.changed = &changed;
-  put_notice(c, &msg);
+  put_notice(s, &msg);
 }
 
-static void tell_stale(struct connection *c, struct opened *o) {
+static void tell_stale(struct session *s, struct opened *o) {
   Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
   Cachet__Wire__Range *ranges = &range;
   Cachet__Wire__Invalidated invalidated = CACHET__WIRE__INVALIDATED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   if (!o->stale)
     return;
-  if (!c->unsent_notice || o->stale < c->unsent_notice)
-    c->unsent_notice = o->stale;
+  if (!s->unsent_notice || o->stale < s->unsent_notice)
+    s->unsent_notice = o->stale;
   o->stale = 0;
   range.offset = o->stale_from;
   range.length = o->stale_to - o->stale_from;
@@ -88,51 +93,53 @@ static void tell_stale(struct connection *c, struct opened *o) {
   invalidated.ranges = &ranges;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;
   msg.invalidated = &invalidated;
-  put_notice(c, &msg);
+  put_notice(s, &msg);
 }
 
-void session_announce(struct connection *c, const struct image_reader *l) {
-  struct opened *o = session_opened(c, wire_image_id(l->served->index));
+void session_announce(struct session *s, const struct image_reader *l) {
+  struct opened *o = session_opened(s, wire_image_id(l->served->index));
   assert(o);
-  tell_epoch(c, o, l);
+  tell_epoch(s, o, l);
 }
 
-void session_push_notices(struct connection *c) {
-  struct worker *w = c->worker;
-  for (unsigned i = 0; i < c->n_opened && connection_may_send(c); i++) {
-    struct opened *o = &c->opened[i];
-    struct image_reader *l = &w->readers[o->image];
+void session_push_notices(struct session *s) {
+  struct service *service = s->service;
+  for (unsigned i = 0; i < s->n_opened && connection_may_send(&s->conn); i++) {
+    struct opened *o = &s->opened[i];
+    struct image_reader *l = &service->readers[o->image];
     if (o->attached)
       continue;
-    tell_stale(c, o);
+    tell_stale(s, o);
     if (!image_reader_is_current(l)) {
-      connection_flush(c); /* its pins must be gone */
-      if (!connection_may_send(c) || image_reader_open(l) < 0)
+      connection_flush(&s->conn); /* its pins must be gone */
+      if (!connection_may_send(&s->conn) || image_reader_open(l) < 0)
         continue;
     }
-    tell_epoch(c, o, l);
+    tell_epoch(s, o, l);
   }
 }
 
-void session_invalidated(struct connection *c, unsigned image, uint64_t from,
+void session_invalidated(struct session *s, unsigned image, uint64_t from,
                          uint64_t to, uint64_t serial) {
-  struct opened *o = session_opened(c, wire_image_id(image));
+  struct opened *o = session_opened(s, wire_image_id(image));
   if (!o || o->attached)
     return;
   o->stale_from = o->stale && o->stale_from < from ? o->stale_from : from;
   o->stale_to = o->stale && o->stale_to > to ? o->stale_to : to;
   if (!o->stale)
     o->stale = serial;
-  if (connection_may_send(c))
-    session_push_notices(c);
+  if (connection_may_send(&s->conn))
+    session_push_notices(s);
 }
 
-uint64_t session_oldest_owed(const struct connection *c) {
-  uint64_t oldest = c->unsent_notice;
-  if (c->lingering)
+/* The oldest notice that is not wholly in the peer's socket; 0: none.  One that
+ * was told of its end needs no notices. */
+static uint64_t session_oldest_owed(const struct session *s) {
+  uint64_t oldest = s->unsent_notice;
+  if (s->conn.lingering)
     return 0;
-  for (unsigned i = 0; i < c->n_opened; i++) {
-    const struct opened *o = &c->opened[i];
+  for (unsigned i = 0; i < s->n_opened; i++) {
+    const struct opened *o = &s->opened[i];
     if (o->stale && (!oldest || o->stale < oldest))
       oldest = o->stale;
   }
@@ -141,7 +148,7 @@ uint64_t session_oldest_owed(const struct connection *c) {
 
 /* ---- Attach -------------------------------------------------------------- */
 
-static void put_attached(struct connection *c, uint64_t id,
+static void put_attached(struct session *s, uint64_t id,
                          const struct image_reader *l,
                          const struct attachment_grant *grant) {
   Cachet__Wire__ImageInfo info;
@@ -157,7 +164,7 @@ static void put_attached(struct connection *c, uint64_t id,
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
   msg.attached = &attached;
-  connection_reply(c, &msg);
+  connection_reply(&s->conn, &msg);
 }
 
 void session_detach(struct opened *o) {
@@ -167,18 +174,19 @@ void session_detach(struct opened *o) {
 }
 
 /* Gives the lease, and sends it.  0 or a negative errno: nothing was sent. */
-static int lend_mirror(struct connection *c, uint64_t id,
+static int lend_mirror(struct session *s, uint64_t id,
                        const struct image_reader *l,
                        const struct attachment_wish *wish) {
   struct attachment *a;
   struct attachment_grant grant;
-  if (!l->served->share || !listener_is_local(c->listener))
+  if (!l->served->share || !listener_is_local(s->conn.listener))
     return -EOPNOTSUPP;
-  int r = attachment_new(c, l->mirror, wish, &a, &grant);
+  int r = attachment_new(s, l->mirror, wish, &a, &grant);
   if (r < 0)
     return r;
-  put_attached(c, id, l, &grant);
-  return connection_flush_fds(c, a, grant.fds) ? 0 : -ETOOMANYREFS;
+  put_attached(s, id, l, &grant);
+  s->sending = a;
+  return connection_flush_fds(&s->conn, grant.fds) ? 0 : -ETOOMANYREFS;
 }
 
 static const char *attach_story(int r) {
@@ -187,32 +195,32 @@ static const char *attach_story(int r) {
   return r == -EAGAIN ? "there is no room for a pin table now" : strerror(-r);
 }
 
-void session_attach(struct connection *c, uint64_t id, struct image_reader *l,
+void session_attach(struct session *s, uint64_t id, struct image_reader *l,
                     const struct attachment_wish *wish) {
-  struct opened *o = session_opened(c, wire_image_id(l->served->index));
-  connection_spend(c, ATTACH_COST);
-  int r = lend_mirror(c, id, l, wish);
+  struct opened *o = session_opened(s, wire_image_id(l->served->index));
+  connection_spend(&s->conn, ATTACH_COST);
+  int r = lend_mirror(s, id, l, wish);
   if (r == 0) {
     o->attached = true;
     o->stale = 0;
     return;
   }
   session_detach(o);
-  session_announce(c, l);
+  session_announce(s, l);
   connection_reply_error(
-      c, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
+      &s->conn, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
       "image \"%s\": attach: %s", l->served->name, attach_story(r));
 }
 
-static void session_grow(struct connection *c, uint64_t id,
+static void session_grow(struct session *s, uint64_t id,
                          const Cachet__Wire__Grow *grow) {
   Cachet__Wire__Grown grown = CACHET__WIRE__GROWN__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   struct shared_pins_size size = {grow->page_slots, grow->range_capacity};
-  connection_spend(c, GROW_COST);
-  int r = attachment_grow(c, grow->table, &size);
+  connection_spend(&s->conn, GROW_COST);
+  int r = attachment_grow(s, grow->table, &size);
   if (r < 0) {
-    connection_reply_error(c, id, WIRE_E_INVAL, -r,
+    connection_reply_error(&s->conn, id, WIRE_E_INVAL, -r,
                            "grow: this process has no such table");
     return;
   }
@@ -221,7 +229,7 @@ static void session_grow(struct connection *c, uint64_t id,
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROWN;
   msg.grown = &grown;
-  connection_reply(c, &msg);
+  connection_reply(&s->conn, &msg);
 }
 
 /* ---- Permission ---------------------------------------------------------- */
@@ -242,29 +250,29 @@ static bool peer_is_in_group(int fd, gid_t group) {
   return found;
 }
 
-bool session_may_invalidate(const struct connection *c) {
+bool session_may_invalidate(const struct session *s) {
   struct ucred peer;
   socklen_t len = sizeof peer;
   gid_t group;
-  if (!listener_is_local(c->listener) ||
-      getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+  if (!listener_is_local(s->conn.listener) ||
+      getsockopt(s->conn.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
     return false;
   if (peer.uid == 0 || (peer.uid == geteuid() && peer.uid != OVERFLOW_ID))
     return true;
-  if (!listener_group(c->listener, &group) || group == OVERFLOW_ID)
+  if (!listener_group(s->conn.listener, &group) || group == OVERFLOW_ID)
     return false;
-  return peer.gid == group || peer_is_in_group(c->fd, group);
+  return peer.gid == group || peer_is_in_group(s->conn.fd, group);
 }
 
 /* ---- Hello, Open, List, GetStats ----------------------------------------- */
 
-static void session_hello(struct connection *c, uint64_t id,
+static void session_hello(struct session *s, uint64_t id,
                           const Cachet__Wire__Hello *hello) {
-  const struct host *host = c->worker->host;
+  const struct host *host = s->service->host;
   const struct limits *limits = &host->limits;
   if (hello->version_min > PROTO_VERSION ||
       hello->version_max < PROTO_VERSION) {
-    connection_fail(c, id, WIRE_E_PROTO,
+    connection_fail(&s->conn, id, WIRE_E_PROTO,
                     "versions %u to %u of the protocol: this daemon speaks %d",
                     hello->version_min, hello->version_max, PROTO_VERSION);
     return;
@@ -279,89 +287,89 @@ static void session_hello(struct connection *c, uint64_t id,
   welcome.max_ranges = limits->max_ranges;
   welcome.max_read = limits->max_read;
   welcome.max_requests = limits->max_requests;
-  welcome.share = host->share && listener_is_local(c->listener);
+  welcome.share = host->share && listener_is_local(s->conn.listener);
   welcome.agent = (char *)"cachetd";
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
   msg.welcome = &welcome;
-  connection_reply(c, &msg);
-  connection_move(c, CONNECTION_OPEN);
+  connection_reply(&s->conn, &msg);
+  connection_move(&s->conn, CONNECTION_OPEN);
   char agent[65];
   strncpy(agent, hello->agent, sizeof agent - 1);
   agent[sizeof agent - 1] = '\0';
-  log_peer_event(LEVEL_DEBUG, "hello", LOG_NUMBER("conn", c->serial),
+  log_peer_event(LEVEL_DEBUG, "hello", LOG_NUMBER("conn", s->conn.serial),
                  LOG_TEXT("agent", agent));
 }
 
 /* The image of a name, or the only one if the name is empty. */
-static struct served_image *find_hosted(struct connection *c, uint64_t id,
+static struct served_image *find_hosted(struct session *s, uint64_t id,
                                         const char *name) {
-  const struct host *host = c->worker->host;
+  const struct host *host = s->service->host;
   if (!*name && host->n_images == 1)
     return &host->images[0];
   for (unsigned i = 0; i < host->n_images; i++)
     if (strcmp(host->images[i].name, name) == 0)
       return &host->images[i];
   if (*name)
-    connection_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+    connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "image \"%.64s\": not served", name);
   else
-    connection_reply_error(c, id, WIRE_E_NOIMAGE, 0,
+    connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "no image is named, and %u are served",
                            host->n_images);
   return NULL;
 }
 
-static struct opened *remember_opened(struct connection *c, unsigned image) {
-  struct opened *o = session_opened(c, wire_image_id(image));
+static struct opened *remember_opened(struct session *s, unsigned image) {
+  struct opened *o = session_opened(s, wire_image_id(image));
   if (o)
     return o;
-  if (!worker_hold(c->worker, sizeof *c->opened))
+  if (!net_thread_hold(&s->service->net, sizeof *s->opened))
     return NULL;
   struct opened *grown =
-      realloc(c->opened, (c->n_opened + 1) * sizeof *c->opened);
+      realloc(s->opened, (s->n_opened + 1) * sizeof *s->opened);
   if (!grown) {
-    worker_unhold(c->worker, sizeof *c->opened);
+    net_thread_unhold(&s->service->net, sizeof *s->opened);
     return NULL;
   }
-  c->opened = grown;
-  o = &grown[c->n_opened++];
+  s->opened = grown;
+  o = &grown[s->n_opened++];
   *o = (struct opened){.image = image};
   return o;
 }
 
 /* False: it cannot be opened, and the peer was told why. */
-static bool check_is_there(struct connection *c, uint64_t id,
+static bool check_is_there(struct session *s, uint64_t id,
                            const struct served_image *h) {
   int missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
   if (!missing)
     return true;
   bool is_gone = missing == ENOENT || missing == ENOTDIR;
-  connection_reply_error(c, id, is_gone ? WIRE_E_NOIMAGE : WIRE_E_IO, missing,
-                         "image \"%s\": open %.128s: %s", h->name,
+  connection_reply_error(&s->conn, id, is_gone ? WIRE_E_NOIMAGE : WIRE_E_IO,
+                         missing, "image \"%s\": open %.128s: %s", h->name,
                          h->path ? h->path : "its source",
                          missing_reason(missing));
   return false;
 }
 
-static void session_open(struct connection *c, uint64_t id,
+static void session_open(struct session *s, uint64_t id,
                          const Cachet__Wire__Open *open) {
-  struct served_image *h = find_hosted(c, id, open->image);
-  if (!h || !check_is_there(c, id, h))
+  struct served_image *h = find_hosted(s, id, open->image);
+  if (!h || !check_is_there(s, id, h))
     return;
-  struct image_reader *l = &c->worker->readers[h->index];
+  struct image_reader *l = &s->service->readers[h->index];
   if (!image_reader_is_current(l)) {
-    connection_flush(c);
+    connection_flush(&s->conn);
     if (image_reader_open(l) < 0) {
-      connection_reply_error(c, id, WIRE_E_NOMEM, 0, "image \"%s\": no memory",
-                             h->name);
+      connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
+                             "image \"%s\": no memory", h->name);
       return;
     }
   }
-  struct opened *o = remember_opened(c, h->index);
+  struct opened *o = remember_opened(s, h->index);
   if (!o) {
-    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "image \"%s\": no memory",
-                           h->name);
+    connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
+                           "image \"%s\": no memory", h->name);
     return;
   }
   Cachet__Wire__ImageInfo info;
@@ -369,28 +377,29 @@ static void session_open(struct connection *c, uint64_t id,
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   session_detach(o);
   if (o->epoch)
-    tell_epoch(c, o, l); /* not the first Open: S1 */
+    tell_epoch(s, o, l); /* not the first Open: S1 */
   o->epoch = l->mirror->epoch;
   fill_info(&info, h, l->mirror, true);
   opened.info = &info;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
   msg.opened = &opened;
-  connection_reply(c, &msg);
+  connection_reply(&s->conn, &msg);
 }
 
-static void session_list(struct connection *c, uint64_t id) {
-  const struct host *host = c->worker->host;
+static void session_list(struct session *s, uint64_t id) {
+  const struct host *host = s->service->host;
   Cachet__Wire__ImageInfo *list = calloc(host->n_images, sizeof *list);
   Cachet__Wire__ImageInfo **pointers =
       calloc(host->n_images, sizeof(Cachet__Wire__ImageInfo *));
   if (!list || !pointers) {
-    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "list: out of memory");
+    connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
+                           "list: out of memory");
   } else {
     for (unsigned i = 0; i < host->n_images; i++) {
       struct served_image *h = &host->images[i];
       struct mirror *m = image_mirror(h->image);
-      fill_info(&list[i], h, m, session_opened(c, wire_image_id(i)));
+      fill_info(&list[i], h, m, session_opened(s, wire_image_id(i)));
       mirror_unref(m);
       pointers[i] = &list[i];
     }
@@ -401,66 +410,68 @@ static void session_list(struct connection *c, uint64_t id) {
     msg.id = id;
     msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
     msg.images = &images;
-    connection_reply(c, &msg);
+    connection_reply(&s->conn, &msg);
   }
   free(list);
   free(pointers);
 }
 
-static void session_stats(struct connection *c, uint64_t id) {
-  Cachet__Wire__Stats *stats = stats_collect(c->worker->host);
+static void session_stats(struct session *s, uint64_t id) {
+  Cachet__Wire__Stats *stats = stats_collect(s->service->host);
   if (!stats) {
-    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");
+    connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
+                           "stats: out of memory");
     return;
   }
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_STATS;
   msg.stats = stats;
-  connection_reply(c, &msg); /* packs it: nothing is kept */
+  connection_reply(&s->conn, &msg); /* packs it: nothing is kept */
   free(stats);
 }
 
 /* ---- Messages ------------------------------------------------------------ */
 
-static void session_request(struct connection *c, const wire_message *msg) {
+static void session_request(struct session *s, const wire_message *msg) {
   switch (msg->body_case) {
   case CACHET__WIRE__MESSAGE__BODY_OPEN:
-    session_open(c, msg->id, msg->open);
+    session_open(s, msg->id, msg->open);
     break;
   case CACHET__WIRE__MESSAGE__BODY_READ:
-    request_begin(c, msg->id,
+    request_begin(s, msg->id,
                   msg->read->in_place ? REQUEST_READ_IN_PLACE : REQUEST_READ,
                   msg->read->image, msg->read->epoch, msg->read->n_ranges,
                   msg->read->ranges);
     break;
   case CACHET__WIRE__MESSAGE__BODY_ATTACH:
-    request_begin_attach(c, msg->id, msg->attach);
+    request_begin_attach(s, msg->id, msg->attach);
     break;
   case CACHET__WIRE__MESSAGE__BODY_GROW:
-    session_grow(c, msg->id, msg->grow);
+    session_grow(s, msg->id, msg->grow);
     break;
   case CACHET__WIRE__MESSAGE__BODY_WARM:
-    request_begin(c, msg->id, REQUEST_WARM, msg->warm->image, 0,
+    request_begin(s, msg->id, REQUEST_WARM, msg->warm->image, 0,
                   msg->warm->n_ranges, msg->warm->ranges);
     break;
   case CACHET__WIRE__MESSAGE__BODY_INVALIDATE:
-    request_begin_invalidate(c, msg->id, msg->invalidate->image,
+    request_begin_invalidate(s, msg->id, msg->invalidate->image,
                              msg->invalidate->range);
     break;
   case CACHET__WIRE__MESSAGE__BODY_LIST:
-    session_list(c, msg->id);
+    session_list(s, msg->id);
     break;
   case CACHET__WIRE__MESSAGE__BODY_GET_STATS:
-    session_stats(c, msg->id);
+    session_stats(s, msg->id);
     break;
   default:
-    connection_fail(c, msg->id, WIRE_E_PROTO, "message %d is no request",
+    connection_fail(&s->conn, msg->id, WIRE_E_PROTO, "message %d is no request",
                     (int)msg->body_case);
   }
 }
 
-void session_message(struct connection *c, const wire_message *msg) {
+static void session_message(struct connection *c, const wire_message *msg) {
+  struct session *s = session_of(c);
   bool is_hello = msg->body_case == CACHET__WIRE__MESSAGE__BODY_HELLO;
   if (msg->id == 0)
     connection_fail(c, 0, WIRE_E_PROTO, "a request has the id 0");
@@ -468,12 +479,83 @@ void session_message(struct connection *c, const wire_message *msg) {
     connection_fail(c, msg->id, WIRE_E_PROTO,
                     is_hello ? "a second Hello"
                              : "the first message is no Hello");
-  else if (request_exists(c, msg->id))
+  else if (request_exists(s, msg->id))
     connection_fail(c, msg->id, WIRE_E_PROTO,
                     "request id %llu is in flight already",
                     (unsigned long long)msg->id);
   else if (is_hello)
-    session_hello(c, msg->id, msg->hello);
+    session_hello(s, msg->id, msg->hello);
   else
-    session_request(c, msg);
+    session_request(s, msg);
+}
+
+/* ---- Its connection ------------------------------------------------------ */
+
+/* First the notices, then the requests that are ready. */
+static void session_writable(struct connection *c) {
+  struct session *s = session_of(c);
+  session_push_notices(s);
+  while (connection_may_send(c) && s->runnable.head)
+    request_go_on(request_queue_pop(&s->runnable));
+}
+
+static void session_delivered(struct connection *c) {
+  session_of(c)->unsent_notice = 0;
+}
+
+/* `sending` is NULL if the attachment has ended meanwhile. */
+static void session_fds_sent(struct connection *c, bool sent) {
+  struct session *s = session_of(c);
+  if (s->sending && sent)
+    attachment_sent(s->sending);
+  else if (s->sending)
+    attachment_cancel(s->sending);
+}
+
+/* Has invalidations look again that wait for notices of this session, if some
+ * of those have been delivered. */
+static void session_turn_ended(struct connection *c) {
+  struct session *s = session_of(c);
+  if (c->state == CONNECTION_DRAINING)
+    request_drop_all(s);
+  uint64_t oldest = session_oldest_owed(s);
+  if (s->oldest_owed && oldest != s->oldest_owed)
+    notices_recheck(s->service);
+  s->oldest_owed = oldest;
+}
+
+static void session_closed(struct connection *c) {
+  struct session *s = session_of(c);
+  request_drop_all(s);
+  if (s->oldest_owed)
+    notices_recheck(s->service);
+  /* A client that closes in good order is done with what it had attached. */
+  attachment_session_closed(s);
+  net_thread_unhold(c->net, s->n_opened * sizeof *s->opened);
+  free(s->opened);
+}
+
+static void session_release(struct connection *c) { free(session_of(c)); }
+
+static const struct connection_owner session_owner = {
+    .message = session_message,
+    .writable = session_writable,
+    .delivered = session_delivered,
+    .fds_sent = session_fds_sent,
+    .turn_ended = session_turn_ended,
+    .closed = session_closed,
+    .release = session_release,
+};
+
+struct session *session_new(struct service *service,
+                            const struct listener *listener, int fd,
+                            uint64_t serial, uint64_t user) {
+  struct session *s = calloc(1, sizeof *s);
+  if (!s)
+    return NULL;
+  s->service = service;
+  request_queue_init(&s->runnable);
+  connection_init(&s->conn, &service->net, &session_owner, listener, fd, serial,
+                  user);
+  return s;
 }

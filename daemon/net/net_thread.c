@@ -1,0 +1,49 @@
+#include "daemon/net/net_thread.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "daemon/net/connection.h"
+
+enum {
+  /* Several requests of the largest kind, or thousands of small ones. */
+  RX_LEN = 256 << 10,
+};
+
+/* A turn leaves behind a batch of answers, a piece more, and a buffer of input
+ * at most. */
+static void net_thread_limit_held(struct net_thread *net, uint64_t max_held,
+                                  uint64_t piece_len) {
+  uint64_t turn = net->limits->batch_len + piece_len + RX_LEN;
+  net->max_held = max_held;
+  net->crowded_from = turn < max_held / 2 ? max_held / 2 - turn : 0;
+}
+
+int net_thread_init(struct net_thread *net, uint64_t max_held,
+                    uint64_t piece_len) {
+  net_thread_limit_held(net, max_held, piece_len);
+  net->rx_cap = RX_LEN;
+  net->rx = malloc(net->rx_cap);
+  net->arena = frame_arena_new(FRAME_ARENA_LEN);
+  return net->rx && net->arena ? send_batch_init(&net->out) : -ENOMEM;
+}
+
+void net_thread_fini(struct net_thread *net) {
+  assert(!net->conns);
+  send_batch_fini(&net->out);
+  frame_arena_free(net->arena);
+  free(net->rx);
+}
+
+void net_thread_stop(struct net_thread *net) {
+  net->stopping = true;
+  for (struct connection *c = net->conns, *next; c; c = next) {
+    next = c->next;
+    connection_settle(c);
+  }
+}
+
+void net_thread_close_all(struct net_thread *net) {
+  while (net->conns)
+    connection_drop(net->conns);
+}

@@ -1,0 +1,62 @@
+#include "daemon/serve/service.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "daemon/net/connection.h"
+#include "daemon/serve/invalidation.h"
+#include "daemon/serve/session.h"
+
+static int service_init_images(struct service *service) {
+  struct host *host = service->host;
+  service->readers = calloc(host->n_images, sizeof *service->readers);
+  service->counters = calloc(host->n_images, sizeof *service->counters);
+  if (!service->readers || !service->counters)
+    return -ENOMEM;
+  for (unsigned i = 0; i < host->n_images; i++)
+    service->readers[i].served = &host->images[i];
+  return 0;
+}
+
+int service_init(struct service *service, uint64_t max_held) {
+  const struct host *host = service->host;
+  uint64_t piece_len = 1ull << image_page_shift(host->images[0].image);
+  if (piece_len < host->limits.piece_len)
+    piece_len = host->limits.piece_len;
+  notices_init(service);
+  service->ranges = calloc(host->limits.max_ranges, sizeof *service->ranges);
+  if (net_thread_init(&service->net, max_held, piece_len) < 0 ||
+      !service->ranges)
+    return -ENOMEM;
+  return service_init_images(service);
+}
+
+void service_fini(struct service *service) {
+  attachment_free_all(service);
+  net_thread_fini(&service->net);
+  free(service->ranges);
+  free(service->readers);
+  free(service->counters);
+}
+
+void service_close_readers(struct service *service) {
+  for (unsigned i = 0; i < service->host->n_images; i++)
+    image_reader_close(&service->readers[i]);
+}
+
+void service_image_changed(struct service *service, unsigned image) {
+  struct image_reader *l = &service->readers[image];
+  if (!image_reader_is_current(l))
+    image_reader_close(l); /* lest it keeps the retired mirror */
+  for (struct connection *c = service->net.conns, *next; c; c = next) {
+    next = c->next;
+    if (connection_may_send(c))
+      session_push_notices(session_of(c));
+    connection_settle(c);
+  }
+}
+
+void service_close_all(struct service *service) {
+  net_thread_close_all(&service->net);
+  notices_check(service);
+}
