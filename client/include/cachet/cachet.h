@@ -6,6 +6,47 @@
  * socket it reads the daemon's memory itself, if the daemon shares it.  The
  * calls are Cachet's, the OCaml library's: load, next, map, get, iter, seq.
  *
+ * A whole life: open, load the first page, look, release; then page by page
+ * over the image; close.
+ *
+ *   #include <cachet/cachet.h>
+ *   #include <inttypes.h>
+ *   #include <stdio.h>
+ *
+ *   int main(int argc, char **argv) {
+ *     const char *uri = argc > 1 ? argv[1] : "cachet+unix:///disk.img";
+ *     struct cachet_error err;
+ *     cachet *c;
+ *     if (cachet_open(uri, NULL, &c, &err) != CACHET_OK) {
+ *       fprintf(stderr, "%s\n", err.message);
+ *       return 1;
+ *     }
+ *
+ *     // A page is read where it is.  It stays so until it is released.
+ *     struct cachet_slice page;
+ *     uint16_t signature;
+ *     if (cachet_load(c, 510, sizeof signature, &page) == CACHET_OK) {
+ *       if (cachet_slice_u16le(&page, 510, &signature))
+ *         printf("signature %04" PRIx16 "\n", signature);
+ *       cachet_release(c, &page);
+ *     }
+ *
+ *     uint64_t sum = 0;
+ *     enum cachet_status status = cachet_load(c, 0, 0, &page);
+ *     while (status == CACHET_OK) {
+ *       for (size_t i = 0; i < page.length; i++)
+ *         sum += page.data[i];
+ *       cachet_release(c, &page);
+ *       status = cachet_next(c, &page, &page);
+ *     }
+ *     if (status == CACHET_END)
+ *       printf("sum %" PRIu64 "\n", sum);
+ *     else
+ *       fprintf(stderr, "%s\n", cachet_errmsg(c));
+ *     cachet_close(c);
+ *     return status == CACHET_END ? 0 : 1;
+ *   }
+ *
  * Threads.  A handle belongs to one thread at a time: no two calls on the same
  * handle may run at once, from whatever thread.  For another thread take
  * another handle, by cachet_copy().  Handles share what they cache, and that
