@@ -28,17 +28,17 @@ static void send_reason(int fd, const char *reason) {
   (void)n;
 }
 
-bool admit_may_refuse(struct host *host) {
-  return !closer_is_full(host->closer);
+bool admit_may_refuse(struct server_context *context) {
+  return !closer_is_full(context->closer);
 }
 
-static void refuse(struct host *host, const struct listener *l, int fd,
-                   const char *reason) {
+static void refuse(struct server_context *context, const struct listener *l,
+                   int fd, const char *reason) {
   uint8_t bytes[4096];
   send_reason(fd, reason);
   if (listener_is_local(l) && stray_fds_may_come(fd) &&
       !stray_fds_drain(fd, bytes, sizeof bytes))
-    closer_add_socket(host->closer, fd);
+    closer_add_socket(context->closer, fd);
   else
     close(fd);
   log_peer_event(LEVEL_WARN, "conn-refused",
@@ -54,34 +54,36 @@ static void set_tcp_options(int fd) {
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
 
-static void start(struct host *host, struct connection *c) {
+static void start(struct server_context *context, struct connection *c) {
   log_peer_event(LEVEL_DEBUG, "conn-accepted", LOG_NUMBER("conn", c->serial),
                  LOG_TEXT("listener", listener_text(c->listener)));
   if (!listener_is_local(c->listener))
     set_tcp_options(c->fd);
-  atomic_fetch_add_explicit(&host->n_accepted, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&context->n_accepted, 1, memory_order_relaxed);
   connection_start(c);
 }
 
-void admit_socket(struct host *host, const struct listener *l, int fd) {
-  const struct limits *limits = &host->limits;
+void admit_socket(struct server_context *context, const struct listener *l,
+                  int fd) {
+  const struct limits *limits = &context->limits;
   uint64_t user = listener_is_local(l) ? users_of_socket(fd) : USERS_REMOTE;
-  if (users_count(&host->users) >= limits->max_connections) {
-    refuse(host, l, fd, "the daemon has as many connections as it takes");
+  if (users_count(&context->users) >= limits->max_connections) {
+    refuse(context, l, fd, "the daemon has as many connections as it takes");
     return;
   }
-  if (!users_take(&host->users, user, limits->max_user_connections)) {
-    refuse(host, l, fd,
+  if (!users_take(&context->users, user, limits->max_user_connections)) {
+    refuse(context, l, fd,
            "the daemon has as many connections of this user as it takes");
     return;
   }
-  uint64_t n = atomic_load_explicit(&host->n_accepted, memory_order_relaxed);
+  uint64_t n = atomic_load_explicit(&context->n_accepted, memory_order_relaxed);
   struct session *s = /* of each worker in turn */
-      session_new(host->services[n % host->n_services], l, fd, n + 1, user);
+      session_new(context->services[n % context->n_services], l, fd, n + 1,
+                  user);
   if (s) {
-    start(host, &s->conn);
+    start(context, &s->conn);
   } else {
-    users_give(&host->users, user);
-    refuse(host, l, fd, "the daemon has no memory for a connection");
+    users_give(&context->users, user);
+    refuse(context, l, fd, "the daemon has no memory for a connection");
   }
 }

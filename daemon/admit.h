@@ -10,14 +10,15 @@
 
 #include <stdbool.h>
 
-#include "daemon/host.h"
 #include "daemon/net/listener.h"
+#include "daemon/serve/context.h"
 
 /* Whether a socket can be refused: its close may have to wait for a place.
  * Main thread. */
-bool admit_may_refuse(struct host *host);
+bool admit_may_refuse(struct server_context *context);
 
 /* Takes over the socket; admit_may_refuse().  Main thread. */
-void admit_socket(struct host *host, const struct listener *l, int fd);
+void admit_socket(struct server_context *context, const struct listener *l,
+                  int fd);
 
 #endif

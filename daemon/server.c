@@ -17,9 +17,9 @@
 #include "base/container_of.h"
 #include "cache/mirror.h"
 #include "daemon/admit.h"
-#include "daemon/engine/fill_dispatch.h"
-#include "daemon/host.h"
+#include "daemon/engine/images.h"
 #include "daemon/log.h"
+#include "daemon/serve/context.h"
 #include "daemon/worker.h"
 
 enum {
@@ -42,8 +42,8 @@ struct door {
 };
 
 struct server {
-  struct host host;
-  struct worker **workers; /* host.n_services */
+  struct server_context context;
+  struct worker **workers; /* context.n_services */
   struct door *doors;
   unsigned n_doors;
   struct event_base *base; /* the serving thread's, as are the events */
@@ -60,7 +60,7 @@ struct server {
 /* ---- Images -------------------------------------------------------------- */
 
 /* On whatever thread saw it. */
-static void hosted_changed(void *arg, struct image *img) {
+static void on_changed(void *arg, struct image *img) {
   struct served_image *h = arg;
   struct mirror *m = image_mirror(img);
   log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
@@ -68,8 +68,8 @@ static void hosted_changed(void *arg, struct image *img) {
   mirror_unref(m);
   atomic_store_explicit(&h->missing, 0, memory_order_relaxed);
   atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
-  struct server *s = container_of(h->host, struct server, host);
-  for (unsigned i = 0; i < s->host.n_services; i++)
+  struct server *s = container_of(h->images, struct server, context.images);
+  for (unsigned i = 0; i < s->context.n_services; i++)
     worker_post_changed(s->workers[i], h->index);
 }
 
@@ -77,7 +77,7 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   (void)fd;
   (void)what;
-  looks_tick(&s->host);
+  looks_tick(&s->context.images);
 }
 
 /* ---- Accepting ----------------------------------------------------------- */
@@ -105,14 +105,14 @@ static void on_door(evutil_socket_t fd, short what, void *arg) {
   struct server *s = door->server;
   (void)what;
   for (int i = 0; i < ACCEPT_BATCH; i++) {
-    if (!admit_may_refuse(&s->host)) {
+    if (!admit_may_refuse(&s->context)) {
       pause_doors(s, "sockets that were refused cannot be closed");
       return;
     }
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (peer >= 0) {
       s->paused = false;
-      admit_socket(&s->host, door->listener, peer);
+      admit_socket(&s->context, door->listener, peer);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
                errno == ENOMEM) {
       pause_doors(s, strerror(errno));
@@ -135,33 +135,13 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
 
 static int server_add_image(struct server *s, const struct server_image *from,
                             unsigned page_shift) {
-  struct host *host = &s->host;
-  struct served_image *h = &host->images[host->n_images];
-  struct image_ops ops = {
-      .submit = fill_dispatch_submit, .changed = hosted_changed, .arg = h};
-  h->host = host;
-  h->index = host->n_images;
-  h->share = from->share;
-  host->share |= from->share;
-  h->name = strdup(from->name);
-  h->path = from->path ? strdup(from->path) : NULL;
-  h->lost = from->missing != 0;
-  atomic_init(&h->missing, from->missing);
-  if (!h->name || (from->path && !h->path)) {
-    free(h->path);
-    free(h->name);
-    from->source->ops->close(from->source);
-    return -ENOMEM;
-  }
-  int r = image_new(host->cache, h->name, from->source, page_shift, &ops,
-                    &h->image);
-  if (r == 0) {
-    host->n_images++;
-  } else {
-    free(h->path);
-    free(h->name);
-  }
-  return r;
+  struct served_image like = {.name = (char *)from->name,
+                              .path = (char *)from->path,
+                              .share = from->share,
+                              .missing = from->missing};
+  s->context.share |= from->share;
+  return images_add(&s->context.images, &like, from->source, page_shift,
+                    on_changed);
 }
 
 /* Takes all sources, or closes those it did not come to. */
@@ -201,7 +181,7 @@ static int server_add_doors(struct server *s) {
 }
 
 static int server_init_loop(struct server *s) {
-  int refresh_ms = s->host.limits.refresh_ms;
+  int refresh_ms = s->context.limits.refresh_ms;
   struct timeval tv = {.tv_sec = refresh_ms / 1000,
                        .tv_usec = refresh_ms % 1000 * 1000};
   s->base = event_base_new();
@@ -217,39 +197,33 @@ static int server_init_loop(struct server *s) {
 }
 
 static int server_init_workers(struct server *s, unsigned n) {
-  struct host *host = &s->host;
-  struct pool_options options = {.n_lanes = host_look_lane(host) + 1,
-                                 .n_shared = host->limits.n_fill_threads,
-                                 .idle_ms = host->limits.idle_thread_ms};
-  host->pool = pool_new(&options);
+  struct server_context *context = &s->context;
+  const struct limits *limits = &context->limits;
+  int r = images_make_pool(&context->images, limits->n_fill_threads,
+                           limits->idle_thread_ms);
   s->workers = calloc(n, sizeof(struct worker *));
-  host->services = calloc(n, sizeof(struct service *));
-  if (!host->pool || !s->workers || !host->services)
+  context->services = calloc(n, sizeof(struct service *));
+  if (r < 0 || !s->workers || !context->services)
     return -ENOMEM;
-  pool_set_apart(host->pool, host_lane(host), 1);
-  pool_set_apart(host->pool, host_look_lane(host), host->n_images);
-  uint64_t max_held = host->limits.max_held / n;
+  uint64_t max_held = limits->max_held / n;
   if (max_held < MIN_WORKER_HELD)
     max_held = MIN_WORKER_HELD;
-  for (; host->n_services < n; host->n_services++) {
-    struct worker *w = worker_new(host, max_held);
+  for (; context->n_services < n; context->n_services++) {
+    struct worker *w = worker_new(context, max_held);
     if (!w)
       return -ENOMEM;
-    s->workers[host->n_services] = w;
-    host->services[host->n_services] = &w->service;
+    s->workers[context->n_services] = w;
+    context->services[context->n_services] = &w->service;
   }
   return 0;
 }
 
 /* What can fail before the sources are taken over. */
 static int server_init(struct server *s, const struct server_config *config) {
-  struct page_cache_options options = {.budget = config->cache_size,
-                                       .evictor = true};
-  s->host.images = calloc(config->n_images, sizeof *s->host.images);
-  s->host.closer = closer_new();
-  if (!s->host.images || !s->host.closer)
-    return -ENOMEM;
-  return page_cache_new(&options, &s->host.cache);
+  s->context.closer = closer_new();
+  return s->context.closer ? images_init(&s->context.images, config->cache_size,
+                                         config->n_images)
+                           : -ENOMEM;
 }
 
 static struct server *server_alloc(const struct server_config *config) {
@@ -262,12 +236,11 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_cond_init(&s->drain_cond, &attr);
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
-  s->host.limits = config->limits;
-  if (s->host.limits.max_held > config->cache_size / HELD_PART)
-    s->host.limits.max_held = config->cache_size / HELD_PART;
-  pthread_mutex_init(&s->host.census.lock, NULL);
-  users_init(&s->host.users);
-  looks_init(&s->host.looks);
+  s->context.limits = config->limits;
+  if (s->context.limits.max_held > config->cache_size / HELD_PART)
+    s->context.limits.max_held = config->cache_size / HELD_PART;
+  pthread_mutex_init(&s->context.census.lock, NULL);
+  users_init(&s->context.users);
   s->stop_fd = -1;
   s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);
   if (!s->doors) {
@@ -322,8 +295,8 @@ int server_new(const struct server_config *config, struct server **out,
 /* ---- Running ------------------------------------------------------------- */
 
 int server_start(struct server *s) {
-  int r = pool_start(s->host.pool);
-  for (unsigned i = 0; i < s->host.n_services && r == 0; i++)
+  int r = pool_start(s->context.images.pool);
+  for (unsigned i = 0; i < s->context.n_services && r == 0; i++)
     r = worker_start(s->workers[i]);
   return r;
 }
@@ -348,11 +321,11 @@ static void on_drained(void *arg) {
 
 /* Has the workers answer what is in flight, and waits for it. */
 static void server_drain(struct server *s) {
-  struct timespec until = clock_after_ms(s->host.limits.stop_timeout_ms);
+  struct timespec until = clock_after_ms(s->context.limits.stop_timeout_ms);
   pthread_mutex_lock(&s->drain_lock);
-  s->n_undrained = s->host.n_services;
+  s->n_undrained = s->context.n_services;
   pthread_mutex_unlock(&s->drain_lock);
-  for (unsigned i = 0; i < s->host.n_services; i++)
+  for (unsigned i = 0; i < s->context.n_services; i++)
     worker_stop(s->workers[i], on_drained, s);
   pthread_mutex_lock(&s->drain_lock);
   int r = 0;
@@ -360,12 +333,12 @@ static void server_drain(struct server *s) {
     r = pthread_cond_timedwait(&s->drain_cond, &s->drain_lock, &until);
   if (s->n_undrained)
     log_event(LEVEL_WARN, "stop-forced",
-              LOG_NUMBER("connections", users_count(&s->host.users)));
+              LOG_NUMBER("connections", users_count(&s->context.users)));
   pthread_mutex_unlock(&s->drain_lock);
 }
 
 static bool server_is_running(const struct server *s) {
-  for (unsigned i = 0; i < s->host.n_services; i++)
+  for (unsigned i = 0; i < s->context.n_services; i++)
     if (!s->workers[i]->started)
       return false;
   return true;
@@ -384,7 +357,7 @@ static void server_await_drained(struct server *s) {
 static void close_door(struct door *door) {
   int fd = listener_end(door->listener);
   if (fd >= 0)
-    closer_add_socket(door->server->host.closer, fd);
+    closer_add_socket(door->server->context.closer, fd);
 }
 
 /* The pool ends before the workers, so that whatever a worker waits for has
@@ -397,13 +370,13 @@ void server_shutdown(struct server *s) {
   }
   if (server_is_running(s)) {
     server_drain(s);
-    for (unsigned i = 0; i < s->host.n_services; i++)
+    for (unsigned i = 0; i < s->context.n_services; i++)
       worker_close_all(s->workers[i]);
     server_await_drained(s);
   }
-  looks_stop(&s->host);
-  pool_stop(s->host.pool);
-  for (unsigned i = 0; i < s->host.n_services; i++)
+  looks_stop(&s->context.images);
+  pool_stop(s->context.images.pool);
+  for (unsigned i = 0; i < s->context.n_services; i++)
     if (s->workers[i]->started)
       worker_join(s->workers[i]);
 }
@@ -432,25 +405,15 @@ void server_free(struct server *s) {
   server_free_loop(s);
   /* Clients that are attached keep what is resident: nothing is evicted from
    * here on, when nobody honours their pins any more. */
-  if (s->host.cache)
-    page_cache_stop_threads(s->host.cache);
-  for (unsigned i = 0; i < s->host.n_services; i++)
+  images_stop_evicting(&s->context.images);
+  for (unsigned i = 0; i < s->context.n_services; i++)
     worker_free(s->workers[i]);
   free(s->workers);
-  free(s->host.services);
-  pool_free(s->host.pool);
-  for (unsigned i = 0; i < s->host.n_images; i++) {
-    image_free(s->host.images[i].image);
-    free(s->host.images[i].path);
-    free(s->host.images[i].name);
-  }
-  free(s->host.images);
-  if (s->host.cache)
-    page_cache_free(s->host.cache);
-  closer_free(s->host.closer);
-  users_fini(&s->host.users);
-  pthread_mutex_destroy(&s->host.census.lock);
-  looks_fini(&s->host.looks);
+  free(s->context.services);
+  images_fini(&s->context.images);
+  closer_free(s->context.closer);
+  users_fini(&s->context.users);
+  pthread_mutex_destroy(&s->context.census.lock);
   pthread_cond_destroy(&s->drain_cond);
   pthread_mutex_destroy(&s->drain_lock);
   free(s);

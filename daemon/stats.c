@@ -39,17 +39,18 @@ static void put(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
   pointers[(*n)++] = stat;
 }
 
-static uint64_t sum(const struct host *host, unsigned image,
+static uint64_t sum(const struct server_context *context, unsigned image,
                     enum stat_id which) {
   uint64_t total = 0;
-  for (unsigned i = 0; i < host->n_services; i++)
-    total +=
-        atomic_load_explicit(&host->services[i]->counters[image].values[which],
-                             memory_order_relaxed);
+  for (unsigned i = 0; i < context->n_services; i++)
+    total += atomic_load_explicit(
+        &context->services[i]->counters[image].values[which],
+        memory_order_relaxed);
   return total;
 }
 
-static void collect_image(const struct served_image *h,
+static void collect_image(const struct server_context *context,
+                          const struct served_image *h,
                           struct image_collection *c,
                           uint64_t totals[N_STATS]) {
   Cachet__Wire__ImageStats *stats = &c->stats;
@@ -57,7 +58,7 @@ static void collect_image(const struct served_image *h,
   stats->name = h->name;
   stats->stats = c->pointers;
   for (int i = 0; i < N_STATS; i++) {
-    uint64_t value = sum(h->host, h->index, (enum stat_id)i);
+    uint64_t value = sum(context, h->index, (enum stat_id)i);
     totals[i] += value;
     put(c->list, c->pointers, &stats->n_stats, stat_names[i], value);
   }
@@ -66,18 +67,19 @@ static void collect_image(const struct served_image *h,
   assert(stats->n_stats == N_IMAGE_STATS);
 }
 
-static uint64_t sum_held(const struct host *host) {
+static uint64_t sum_held(const struct server_context *context) {
   uint64_t total = 0;
-  for (unsigned i = 0; i < host->n_services; i++)
-    total += net_thread_held(&host->services[i]->net);
+  for (unsigned i = 0; i < context->n_services; i++)
+    total += net_thread_held(&context->services[i]->net);
   return total;
 }
 
-static void collect_daemon(const struct host *host, struct collection *c,
+static void collect_daemon(const struct server_context *context,
+                           struct collection *c,
                            const uint64_t totals[N_STATS]) {
   Cachet__Wire__Stats *stats = &c->stats;
   struct page_cache_stats pc;
-  page_cache_get_stats(host->cache, &pc);
+  page_cache_get_stats(context->images.cache, &pc);
   const struct {
     const char *name;
     uint64_t value;
@@ -91,15 +93,15 @@ static void collect_daemon(const struct host *host, struct collection *c,
       {"epochs", pc.n_epochs},
       {"cache_used", pc.used},
       {"cache_size", pc.budget},
-      {"cache_allocated", page_cache_allocated(host->cache)},
-      {"connections", users_count(&host->users)},
+      {"cache_allocated", page_cache_allocated(context->images.cache)},
+      {"connections", users_count(&context->users)},
       {"connections_accepted",
-       atomic_load_explicit(&host->n_accepted, memory_order_relaxed)},
-      {"connections_held", sum_held(host)},
+       atomic_load_explicit(&context->n_accepted, memory_order_relaxed)},
+      {"connections_held", sum_held(context)},
       {"attachments",
-       attachment_count((struct attachment_census *)&host->census)},
-      {"pool_threads", pool_n_threads(host->pool)},
-      {"images", host->n_images},
+       attachment_count((struct attachment_census *)&context->census)},
+      {"pool_threads", pool_n_threads(context->images.pool)},
+      {"images", context->images.n},
   };
   for (int i = 0; i < N_STATS; i++)
     put(c->daemon, c->daemon_list, &stats->n_daemon, stat_names[i], totals[i]);
@@ -109,8 +111,8 @@ static void collect_daemon(const struct host *host, struct collection *c,
   assert(stats->n_daemon == N_DAEMON_STATS);
 }
 
-Cachet__Wire__Stats *stats_collect(const struct host *host) {
-  size_t n = host->n_images;
+Cachet__Wire__Stats *stats_collect(const struct server_context *context) {
+  size_t n = context->images.n;
   struct collection *c = calloc(1, sizeof *c + n * sizeof c->images[0] +
                                        n * sizeof(Cachet__Wire__ImageStats *));
   if (!c)
@@ -121,10 +123,10 @@ Cachet__Wire__Stats *stats_collect(const struct host *host) {
   c->stats.daemon = c->daemon_list;
   c->stats.images = c->image_list;
   for (size_t i = 0; i < n; i++) {
-    collect_image(&host->images[i], &c->images[i], totals);
+    collect_image(context, &context->images.list[i], &c->images[i], totals);
     c->image_list[i] = &c->images[i].stats;
   }
   c->stats.n_images = n;
-  collect_daemon(host, c, totals);
+  collect_daemon(context, c, totals);
   return &c->stats; /* the first member: free() takes it */
 }

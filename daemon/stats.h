@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "daemon/host.h"
+#include "daemon/serve/context.h"
 #include "proto/cachet.pb-c.h"
 
 enum stat_id {
@@ -32,6 +32,6 @@ static inline void counters_add(struct counters *c, enum stat_id which,
 
 /* Makes the answer to GetStats; NULL: out of memory.  One block from
  * malloc(3), names included, for the caller to free(). */
-Cachet__Wire__Stats *stats_collect(const struct host *host);
+Cachet__Wire__Stats *stats_collect(const struct server_context *context);
 
 #endif

@@ -121,30 +121,30 @@ static bool worker_init_tasks(struct worker *w, unsigned n_images) {
   return true;
 }
 
-static bool worker_init(struct worker *w, struct host *host,
+static bool worker_init(struct worker *w, struct server_context *context,
                         uint64_t max_held) {
   fill_dispatch_init(&w->dispatch);
   w->service = (struct service){
-      .host = host,
+      .context = context,
       .loop = &w->loop,
       .dispatch = &w->dispatch,
       .net = {.loop = &w->loop,
-              .limits = &host->limits,
-              .closer = host->closer,
-              .users = &host->users,
+              .limits = &context->limits,
+              .closer = context->closer,
+              .users = &context->users,
               .emptied = worker_check_drained,
               .arg = w},
   };
   return loop_init(&w->loop, worker_tasks_ran, w) == 0 &&
          service_init(&w->service, max_held) == 0 &&
-         worker_init_tasks(w, host->n_images);
+         worker_init_tasks(w, context->images.n);
 }
 
-struct worker *worker_new(struct host *host, uint64_t max_held) {
+struct worker *worker_new(struct server_context *context, uint64_t max_held) {
   struct worker *w = calloc(1, sizeof *w);
   if (!w)
     return NULL;
-  if (!worker_init(w, host, max_held)) {
+  if (!worker_init(w, context, max_held)) {
     worker_free(w);
     return NULL;
   }

@@ -36,7 +36,7 @@ struct worker {
   bool quitting; /* ends when nothing waits any more */
 };
 
-struct worker *worker_new(struct host *host, uint64_t max_held);
+struct worker *worker_new(struct server_context *context, uint64_t max_held);
 
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);

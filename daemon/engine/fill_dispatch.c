@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 #include "daemon/engine/image_reader.h"
-#include "daemon/host.h"
 
 enum {
   /* What a solid-state disk takes under load, and some more. */
@@ -39,7 +38,7 @@ static void job_abandon(struct pool_job *job) {
 
 static void hand_over(struct fill_job *f) {
   const struct served_image *h = f->reader->served;
-  pool_submit(h->host->pool, h->index, &f->job);
+  pool_submit(h->images->pool, h->index, &f->job);
 }
 
 /* ---- Begun --------------------------------------------------------------- */

@@ -13,7 +13,7 @@
 #include "cache/image.h"
 #include "cache/view.h"
 #include "daemon/engine/fill_dispatch.h"
-#include "daemon/host.h"
+#include "daemon/engine/images.h"
 
 struct request;
 

@@ -16,7 +16,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-struct host;
+struct images;
 
 struct looks {
   pthread_mutex_t lock; /* a leaf */
@@ -29,9 +29,9 @@ void looks_fini(struct looks *looks);
 
 /* The time has come: begins a round, or has the last one go on.  Not after
  * looks_stop(). */
-void looks_tick(struct host *host);
+void looks_tick(struct images *images);
 
 /* Ends the round behind the images that are being looked at. */
-void looks_stop(struct host *host);
+void looks_stop(struct images *images);
 
 #endif

@@ -146,12 +146,13 @@ static void census_remove(struct attachment_census *census,
 }
 
 /* The census is locked, so the lease that it replaces stays. */
-static int census_enter_locked(struct host *host, struct attachment *a,
+static int census_enter_locked(struct server_context *context,
+                               struct attachment *a,
                                const struct attachment_wish *wish) {
-  struct attachment_census *census = &host->census;
+  struct attachment_census *census = &context->census;
   struct attachment *old = census_find(census, wish->replaces, a->pid, a->uid);
   bool whole = wish->size.page_slots == 0;
-  if (!census_has_room(census, &host->limits, a))
+  if (!census_has_room(census, &context->limits, a))
     return -EDQUOT;
   a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
   a->user = holder_get(census, HOLDER_USER, a->uid);
@@ -176,15 +177,15 @@ static int census_enter_locked(struct host *host, struct attachment *a,
 /* Gives its lease a share, and counts it. */
 static int census_enter(struct attachment *a,
                         const struct attachment_wish *wish) {
-  struct host *host = a->service->host;
-  pthread_mutex_lock(&host->census.lock);
-  int r = census_enter_locked(host, a, wish);
-  pthread_mutex_unlock(&host->census.lock);
+  struct server_context *context = a->service->context;
+  pthread_mutex_lock(&context->census.lock);
+  int r = census_enter_locked(context, a, wish);
+  pthread_mutex_unlock(&context->census.lock);
   return r;
 }
 
 static void census_leave(struct attachment *a) {
-  struct attachment_census *census = &a->service->host->census;
+  struct attachment_census *census = &a->service->context->census;
   pthread_mutex_lock(&census->lock);
   census_remove(census, a);
   pthread_mutex_unlock(&census->lock);
@@ -216,7 +217,7 @@ static void attach_free(struct attachment *a) {
 }
 
 void attachment_sent(struct attachment *a) {
-  struct attachment_census *census = &a->service->host->census;
+  struct attachment_census *census = &a->service->context->census;
   pthread_mutex_lock(&census->lock);
   census->n_sending--;
   a->sender->sending = NULL;
@@ -377,7 +378,7 @@ int attachment_new(struct session *s, struct mirror *m,
 
 int attachment_grow(struct session *s, uint64_t table,
                     struct shared_pins_size *size) {
-  struct attachment_census *census = &s->service->host->census;
+  struct attachment_census *census = &s->service->context->census;
   struct ucred peer;
   int r = peer_ids(s->conn.fd, &peer);
   if (r < 0)

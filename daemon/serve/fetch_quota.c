@@ -27,7 +27,7 @@ static struct opened *request_opened(const struct request *r) {
 
 /* For what it lacks.  (F2) */
 static enum allowance request_allowance(const struct request *r) {
-  const struct limits *limits = &r->service->host->limits;
+  const struct limits *limits = &r->service->context->limits;
   const struct image_reader *l = request_reader(r);
   uint64_t len = (uint64_t)r->n_missing << image_page_shift(l->served->image);
   uint64_t all = limits->max_worker_fetch, used = r->service->fetching;
@@ -118,7 +118,7 @@ void fetch_quota_unthrottle(struct session *s) {
 
 void fetch_quota_restart(struct request *r) {
   fetch_quota_drop(r);
-  if (++r->n_restarts > r->service->host->limits.max_restarts)
+  if (++r->n_restarts > r->service->context->limits.max_restarts)
     r->status = -ESTALE;
 }
 
@@ -198,6 +198,6 @@ static void image_reader_admit(struct image_reader *l) {
 }
 
 void fetch_quota_admit(struct service *service) {
-  for (unsigned i = 0; service->n_turns && i < service->host->n_images; i++)
+  for (unsigned i = 0; service->n_turns && i < service->context->images.n; i++)
     image_reader_admit(&service->readers[i]);
 }

@@ -104,7 +104,7 @@ static void notice_run(struct task *task) {
   const struct invalidation *inv = notice->invalidation;
   notice->serial = ++service->n_notices;
   notice->deadline_ms =
-      clock_now_ms() + (uint64_t)service->host->limits.notice_timeout_ms;
+      clock_now_ms() + (uint64_t)service->context->limits.notice_timeout_ms;
   for (struct connection *c = service->net.conns, *next; c; c = next) {
     struct session *s = session_of(c);
     next = c->next;
@@ -132,7 +132,7 @@ void notices_init(struct service *service) {
 static void invalidation_run(struct pool_job *job) {
   struct invalidation *inv = (struct invalidation *)job; /* its first member */
   struct request *r = inv->request;
-  struct host *host = inv->served->host;
+  struct server_context *context = inv->request->service->context;
   unsigned shift = image_page_shift(inv->served->image);
   uint64_t first = inv->from >> shift;
   uint64_t last = (inv->to - 1) >> shift;
@@ -141,26 +141,26 @@ static void invalidation_run(struct pool_job *job) {
     return;
   }
   r->status = image_invalidate(inv->served->image, first, last - first + 1);
-  for (unsigned i = 0, n = host->n_services; i < n; i++)
-    loop_post(host->services[i]->loop, &inv->notices[i].task);
+  for (unsigned i = 0, n = context->n_services; i < n; i++)
+    loop_post(context->services[i]->loop, &inv->notices[i].task);
 }
 
 int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
-  struct host *host = r->service->host;
+  struct server_context *context = r->service->context;
   struct invalidation *inv =
-      calloc(1, sizeof *inv + host->n_services * sizeof inv->notices[0]);
+      calloc(1, sizeof *inv + context->n_services * sizeof inv->notices[0]);
   if (!inv)
     return -ENOMEM;
   inv->job.run = invalidation_run;
   inv->request = r;
-  inv->served = &host->images[r->image];
+  inv->served = &context->images.list[r->image];
   inv->from = from;
   inv->to = to;
   atomic_init(&inv->abandoned, false);
-  atomic_init(&inv->n_left, host->n_services);
-  for (unsigned i = 0; i < host->n_services; i++) {
+  atomic_init(&inv->n_left, context->n_services);
+  for (unsigned i = 0; i < context->n_services; i++) {
     inv->notices[i].task.run = notice_run;
-    inv->notices[i].service = host->services[i];
+    inv->notices[i].service = context->services[i];
     inv->notices[i].invalidation = inv;
   }
   r->invalidation = inv;
@@ -168,8 +168,9 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
 }
 
 void invalidation_start(struct invalidation *inv) {
-  struct host *host = inv->served->host;
-  pool_submit(host->pool, host_lane(host), &inv->job);
+  struct server_context *context = inv->request->service->context;
+  pool_submit(context->images.pool, images_invalidation_lane(&context->images),
+              &inv->job);
 }
 
 void invalidation_abandon(struct invalidation *inv) {

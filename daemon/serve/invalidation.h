@@ -1,5 +1,6 @@
-/* Invalidations: off the worker (they wait for the evictor and punch holes),
- * then to the connections of every worker, then back to who asked.
+/* Invalidations: off the thread that is asked (they wait for the evictor and
+ * punch holes), then to the connections of every worker, then back to who
+ * asked.
  *
  *     request --job--> pool: image_invalidate() --notice--> each worker
  *        ^                                                      |

@@ -119,7 +119,7 @@ static bool request_next_piece(struct request *r, const struct mirror *m,
   if (r->range == r->n_ranges)
     return false;
   const struct range *range = &r->ranges[r->range];
-  uint64_t most = r->service->host->limits.piece_len >> m->page_shift;
+  uint64_t most = r->service->context->limits.piece_len >> m->page_shift;
   if (most > FETCH_MAX_PAGES)
     most = FETCH_MAX_PAGES;
   if (most == 0)
@@ -239,7 +239,7 @@ static bool piece_make_room(struct request *r, const struct image_reader *l,
   const struct send_batch *out = &r->service->net.out;
   if (!r->fetch && send_batch_has_room(out, 2 * OUTPUT_SMALL_LEN, p->count) &&
       image_reader_has_room(l, p->count) &&
-      out->payload_len < r->service->host->limits.batch_len)
+      out->payload_len < r->service->context->limits.batch_len)
     return true;
   connection_flush(request_conn(r));
   return connection_may_send(request_conn(r));

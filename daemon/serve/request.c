@@ -70,7 +70,7 @@ static void request_posted(struct task *task) {
 }
 
 static bool request_may_wait(const struct session *s, unsigned n_ranges) {
-  const struct limits *limits = &s->service->host->limits;
+  const struct limits *limits = &s->service->context->limits;
   return s->conn.n_requests < limits->max_requests &&
          s->n_held_ranges + n_ranges <= limits->max_held_ranges;
 }
@@ -157,7 +157,7 @@ void request_drop_all(struct session *s) {
  * with them. */
 static bool take_ranges(struct session *s, struct request *probe,
                         size_t n_ranges, Cachet__Wire__Range *const *ranges) {
-  const struct limits *limits = &s->service->host->limits;
+  const struct limits *limits = &s->service->context->limits;
   struct range *list = s->service->ranges;
   if (n_ranges > limits->max_ranges) {
     connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
@@ -261,7 +261,7 @@ static bool cut_range(const struct request *probe,
 
 /* Whether one more may be begun. */
 static bool may_invalidate_more(const struct session *s) {
-  const struct limits *limits = &s->service->host->limits;
+  const struct limits *limits = &s->service->context->limits;
   return s->n_invalidations < limits->max_conn_invalidations &&
          s->service->n_invalidations < limits->max_worker_invalidations;
 }

@@ -8,23 +8,23 @@
 #include "daemon/serve/session.h"
 
 static int service_init_images(struct service *service) {
-  struct host *host = service->host;
-  service->readers = calloc(host->n_images, sizeof *service->readers);
-  service->counters = calloc(host->n_images, sizeof *service->counters);
+  struct server_context *context = service->context;
+  service->readers = calloc(context->images.n, sizeof *service->readers);
+  service->counters = calloc(context->images.n, sizeof *service->counters);
   if (!service->readers || !service->counters)
     return -ENOMEM;
-  for (unsigned i = 0; i < host->n_images; i++)
-    service->readers[i].served = &host->images[i];
+  for (unsigned i = 0; i < context->images.n; i++)
+    service->readers[i].served = &context->images.list[i];
   return 0;
 }
 
 int service_init(struct service *service, uint64_t max_held) {
-  const struct host *host = service->host;
-  uint64_t piece_len = 1ull << image_page_shift(host->images[0].image);
-  if (piece_len < host->limits.piece_len)
-    piece_len = host->limits.piece_len;
+  const struct server_context *context = service->context;
+  uint64_t piece_len = 1ull << image_page_shift(context->images.list[0].image);
+  if (piece_len < context->limits.piece_len)
+    piece_len = context->limits.piece_len;
   notices_init(service);
-  service->ranges = calloc(host->limits.max_ranges, sizeof *service->ranges);
+  service->ranges = calloc(context->limits.max_ranges, sizeof *service->ranges);
   if (net_thread_init(&service->net, max_held, piece_len) < 0 ||
       !service->ranges)
     return -ENOMEM;
@@ -40,7 +40,7 @@ void service_fini(struct service *service) {
 }
 
 void service_close_readers(struct service *service) {
-  for (unsigned i = 0; i < service->host->n_images; i++)
+  for (unsigned i = 0; i < service->context->images.n; i++)
     image_reader_close(&service->readers[i]);
 }
 

@@ -15,9 +15,9 @@
 #include "daemon/engine/fill_dispatch.h"
 #include "daemon/engine/image_reader.h"
 #include "daemon/engine/loop.h"
-#include "daemon/host.h"
 #include "daemon/net/net_thread.h"
 #include "daemon/serve/attachment.h"
+#include "daemon/serve/context.h"
 #include "daemon/stats.h"
 
 struct notice;
@@ -28,7 +28,7 @@ struct range {
 };
 
 struct service {
-  struct host *host;
+  struct server_context *context;
   struct loop *loop;
   struct fill_dispatch *dispatch;
   struct net_thread net; /* its connections are sessions */

@@ -268,8 +268,8 @@ bool session_may_invalidate(const struct session *s) {
 
 static void session_hello(struct session *s, uint64_t id,
                           const Cachet__Wire__Hello *hello) {
-  const struct host *host = s->service->host;
-  const struct limits *limits = &host->limits;
+  const struct server_context *context = s->service->context;
+  const struct limits *limits = &context->limits;
   if (hello->version_min > PROTO_VERSION ||
       hello->version_max < PROTO_VERSION) {
     connection_fail(&s->conn, id, WIRE_E_PROTO,
@@ -279,7 +279,7 @@ static void session_hello(struct session *s, uint64_t id,
   }
   Cachet__Wire__Welcome welcome = CACHET__WIRE__WELCOME__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  uint32_t page_size = 1u << image_page_shift(host->images[0].image);
+  uint32_t page_size = 1u << image_page_shift(context->images.list[0].image);
   welcome.version = PROTO_VERSION;
   welcome.max_message = limits->max_message;
   welcome.max_payload =
@@ -287,7 +287,7 @@ static void session_hello(struct session *s, uint64_t id,
   welcome.max_ranges = limits->max_ranges;
   welcome.max_read = limits->max_read;
   welcome.max_requests = limits->max_requests;
-  welcome.share = host->share && listener_is_local(s->conn.listener);
+  welcome.share = context->share && listener_is_local(s->conn.listener);
   welcome.agent = (char *)"cachetd";
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
@@ -302,21 +302,19 @@ static void session_hello(struct session *s, uint64_t id,
 }
 
 /* The image of a name, or the only one if the name is empty. */
-static struct served_image *find_hosted(struct session *s, uint64_t id,
-                                        const char *name) {
-  const struct host *host = s->service->host;
-  if (!*name && host->n_images == 1)
-    return &host->images[0];
-  for (unsigned i = 0; i < host->n_images; i++)
-    if (strcmp(host->images[i].name, name) == 0)
-      return &host->images[i];
+static struct served_image *find_image(struct session *s, uint64_t id,
+                                       const char *name) {
+  const struct images *images = &s->service->context->images;
+  struct served_image *h =
+      !*name && images->n == 1 ? &images->list[0] : images_find(images, name);
+  if (h)
+    return h;
   if (*name)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "image \"%.64s\": not served", name);
   else
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
-                           "no image is named, and %u are served",
-                           host->n_images);
+                           "no image is named, and %u are served", images->n);
   return NULL;
 }
 
@@ -354,7 +352,7 @@ static bool check_is_there(struct session *s, uint64_t id,
 
 static void session_open(struct session *s, uint64_t id,
                          const Cachet__Wire__Open *open) {
-  struct served_image *h = find_hosted(s, id, open->image);
+  struct served_image *h = find_image(s, id, open->image);
   if (!h || !check_is_there(s, id, h))
     return;
   struct image_reader *l = &s->service->readers[h->index];
@@ -388,16 +386,16 @@ static void session_open(struct session *s, uint64_t id,
 }
 
 static void session_list(struct session *s, uint64_t id) {
-  const struct host *host = s->service->host;
-  Cachet__Wire__ImageInfo *list = calloc(host->n_images, sizeof *list);
+  const struct server_context *context = s->service->context;
+  Cachet__Wire__ImageInfo *list = calloc(context->images.n, sizeof *list);
   Cachet__Wire__ImageInfo **pointers =
-      calloc(host->n_images, sizeof(Cachet__Wire__ImageInfo *));
+      calloc(context->images.n, sizeof(Cachet__Wire__ImageInfo *));
   if (!list || !pointers) {
     connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
                            "list: out of memory");
   } else {
-    for (unsigned i = 0; i < host->n_images; i++) {
-      struct served_image *h = &host->images[i];
+    for (unsigned i = 0; i < context->images.n; i++) {
+      struct served_image *h = &context->images.list[i];
       struct mirror *m = image_mirror(h->image);
       fill_info(&list[i], h, m, session_opened(s, wire_image_id(i)));
       mirror_unref(m);
@@ -405,7 +403,7 @@ static void session_list(struct session *s, uint64_t id) {
     }
     Cachet__Wire__Images images = CACHET__WIRE__IMAGES__INIT;
     wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-    images.n_images = host->n_images;
+    images.n_images = context->images.n;
     images.images = pointers;
     msg.id = id;
     msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
@@ -417,7 +415,7 @@ static void session_list(struct session *s, uint64_t id) {
 }
 
 static void session_stats(struct session *s, uint64_t id) {
-  Cachet__Wire__Stats *stats = stats_collect(s->service->host);
+  Cachet__Wire__Stats *stats = stats_collect(s->service->context);
   if (!stats) {
     connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
                            "stats: out of memory");

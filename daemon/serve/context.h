@@ -1,0 +1,30 @@
+/* What the services of all threads share.  Made by server_new(), fixed while
+ * threads run, but for what says otherwise. */
+#ifndef DAEMON_SERVE_CONTEXT_H
+#define DAEMON_SERVE_CONTEXT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/engine/images.h"
+#include "daemon/limits.h"
+#include "daemon/net/closer.h"
+#include "daemon/net/users.h"
+#include "daemon/serve/attachment.h"
+
+struct service;
+
+struct server_context {
+  struct limits limits;
+  struct images images;
+  bool share; /* local clients may attach to some image */
+  struct attachment_census census;
+  struct service **services; /* one for each worker */
+  unsigned n_services;
+  struct closer *closer;
+  struct users users;          /* for whom the connections are */
+  _Atomic uint64_t n_accepted; /* relaxed: a statistic */
+};
+
+#endif
