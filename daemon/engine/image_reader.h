@@ -15,18 +15,13 @@
 #include "daemon/engine/fill_dispatch.h"
 #include "daemon/engine/images.h"
 
-struct request;
-
 struct image_reader {
   struct served_image *served;
   struct mirror *mirror; /* the view's, which references it; NULL: not open */
   struct view view;
   unsigned n_pages, n_ranges; /* pin slots in use, of either kind */
   struct image_reader
-      *next_pinned;  /* the output's list of those that hold pins */
-  uint64_t fetching; /* bytes of its fetches in flight */
-  struct request *first_turn, *last_turn; /* see fetch_quota.h */
-  unsigned n_turns;
+      *next_pinned; /* the output's list of those that hold pins */
   struct begun_image begun;
 };
 

@@ -47,8 +47,8 @@ struct attachment_holder {
 };
 
 struct attachment {
-  struct service *service;
-  LIST_ENTRY(attachment) of_service;
+  struct attachments *set;
+  LIST_ENTRY(attachment) of_set;
   struct session *session; /* that asked for it; NULL: it is closed */
   LIST_ENTRY(attachment) of_session;
   struct session *sender; /* which has its descriptors yet; NULL: sent */
@@ -146,13 +146,12 @@ static void census_remove(struct attachment_census *census,
 }
 
 /* The census is locked, so the lease that it replaces stays. */
-static int census_enter_locked(struct server_context *context,
-                               struct attachment *a,
+static int census_enter_locked(struct attachment *a,
                                const struct attachment_wish *wish) {
-  struct attachment_census *census = &context->census;
+  struct attachment_census *census = a->set->census;
   struct attachment *old = census_find(census, wish->replaces, a->pid, a->uid);
   bool whole = wish->size.page_slots == 0;
-  if (!census_has_room(census, &context->limits, a))
+  if (!census_has_room(census, a->set->limits, a))
     return -EDQUOT;
   a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
   a->user = holder_get(census, HOLDER_USER, a->uid);
@@ -177,15 +176,15 @@ static int census_enter_locked(struct server_context *context,
 /* Gives its lease a share, and counts it. */
 static int census_enter(struct attachment *a,
                         const struct attachment_wish *wish) {
-  struct server_context *context = a->service->context;
-  pthread_mutex_lock(&context->census.lock);
-  int r = census_enter_locked(context, a, wish);
-  pthread_mutex_unlock(&context->census.lock);
+  struct attachment_census *census = a->set->census;
+  pthread_mutex_lock(&census->lock);
+  int r = census_enter_locked(a, wish);
+  pthread_mutex_unlock(&census->lock);
   return r;
 }
 
 static void census_leave(struct attachment *a) {
-  struct attachment_census *census = &a->service->context->census;
+  struct attachment_census *census = a->set->census;
   pthread_mutex_lock(&census->lock);
   census_remove(census, a);
   pthread_mutex_unlock(&census->lock);
@@ -201,12 +200,12 @@ unsigned attachment_count(struct attachment_census *census) {
 /* ---- Life ---------------------------------------------------------------- */
 
 static void attach_free(struct attachment *a) {
-  struct service *service = a->service;
-  LIST_REMOVE(a, of_service);
+  struct attachments *set = a->set;
+  LIST_REMOVE(a, of_set);
   if (a->session)
     LIST_REMOVE(a, of_session);
-  if (LIST_EMPTY(&service->attachments))
-    event_del(&service->attach_tick);
+  if (LIST_EMPTY(&set->list))
+    event_del(&set->tick);
   event_del(&a->gone);
   census_leave(a);
   if (a->sender)
@@ -217,7 +216,7 @@ static void attach_free(struct attachment *a) {
 }
 
 void attachment_sent(struct attachment *a) {
-  struct attachment_census *census = &a->service->context->census;
+  struct attachment_census *census = a->set->census;
   pthread_mutex_lock(&census->lock);
   census->n_sending--;
   a->sender->sending = NULL;
@@ -236,14 +235,14 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
   attach_free(a);
 }
 
-static void attach_collect(struct service *service) {
+static void attach_collect(struct attachments *set) {
   struct attachment *next;
-  for (struct attachment *a = LIST_FIRST(&service->attachments); a; a = next) {
-    next = LIST_NEXT(a, of_service);
+  for (struct attachment *a = LIST_FIRST(&set->list); a; a = next) {
+    next = LIST_NEXT(a, of_set);
     if (shared_pins_collect(a->lease))
       attach_free(a);
   }
-  service->attach_collected_ms = clock_now_ms();
+  set->collected_ms = clock_now_ms();
 }
 
 void attachment_session_closed(struct session *s) {
@@ -263,9 +262,16 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
   attach_collect(arg);
 }
 
-void attachment_free_all(struct service *service) {
-  while (!LIST_EMPTY(&service->attachments))
-    attach_free(LIST_FIRST(&service->attachments));
+void attachments_init(struct attachments *set, struct loop *loop,
+                      struct attachment_census *census,
+                      const struct limits *limits) {
+  *set = (struct attachments){.loop = loop, .census = census, .limits = limits};
+  LIST_INIT(&set->list);
+}
+
+void attachments_fini(struct attachments *set) {
+  while (!LIST_EMPTY(&set->list))
+    attach_free(LIST_FIRST(&set->list));
 }
 
 /* A descriptor of the process at the other end, which cannot be mistaken for a
@@ -302,20 +308,19 @@ static int identify(struct attachment *a, int fd) {
   return a->pidfd < 0 ? a->pidfd : 0;
 }
 
-/* Links it to its service, whose loop looks after it from here.  0 or -ENOMEM:
+/* Links it to its set, whose loop looks after it from here.  0 or -ENOMEM:
  * then it is as it was. */
 static int attach_start(struct attachment *a) {
-  struct service *service = a->service;
+  struct attachments *set = a->set;
   struct timeval tick = {.tv_usec = TICK_MS * 1000};
-  event_assign(&a->gone, service->loop->base, a->pidfd, EV_READ, on_gone, a);
+  event_assign(&a->gone, set->loop->base, a->pidfd, EV_READ, on_gone, a);
   if (event_add(&a->gone, NULL) < 0)
     return -ENOMEM;
-  if (LIST_EMPTY(&service->attachments)) {
-    event_assign(&service->attach_tick, service->loop->base, -1, EV_PERSIST,
-                 on_tick, service);
-    event_add(&service->attach_tick, &tick);
+  if (LIST_EMPTY(&set->list)) {
+    event_assign(&set->tick, set->loop->base, -1, EV_PERSIST, on_tick, set);
+    event_add(&set->tick, &tick);
   }
-  LIST_INSERT_HEAD(&service->attachments, a, of_service);
+  LIST_INSERT_HEAD(&set->list, a, of_set);
   LIST_INSERT_HEAD(&a->session->attachments, a, of_session);
   return 0;
 }
@@ -323,10 +328,9 @@ static int attach_start(struct attachment *a) {
 /* A lease with a share, that the census knows. */
 static int enter(struct attachment *a, const struct attachment_wish *wish) {
   int r = census_enter(a, wish);
-  if (r != -EDQUOT ||
-      clock_now_ms() - a->service->attach_collected_ms < COLLECT_MS)
+  if (r != -EDQUOT || clock_now_ms() - a->set->collected_ms < COLLECT_MS)
     return r;
-  attach_collect(a->service); /* one may be done, and the tick has not come */
+  attach_collect(a->set); /* one may be done, and the tick has not come */
   return census_enter(a, wish);
 }
 
@@ -354,12 +358,12 @@ static int attach_make(struct attachment *a, struct mirror *m,
 }
 
 int attachment_new(struct session *s, struct mirror *m,
-                   const struct attachment_wish *wish, struct attachment **out,
+                   const struct attachment_wish *wish,
                    struct attachment_grant *grant) {
   struct attachment *a = calloc(1, sizeof *a);
   if (!a)
     return -ENOMEM;
-  a->service = s->service;
+  a->set = &s->service->attachments;
   a->session = a->sender = s;
   a->pidfd = -1;
   int r = identify(a, s->conn.fd);
@@ -372,13 +376,13 @@ int attachment_new(struct session *s, struct mirror *m,
     free(a);
     return r;
   }
-  *out = a;
+  s->sending = a;
   return 0;
 }
 
 int attachment_grow(struct session *s, uint64_t table,
                     struct shared_pins_size *size) {
-  struct attachment_census *census = &s->service->context->census;
+  struct attachment_census *census = s->service->attachments.census;
   struct ucred peer;
   int r = peer_ids(s->conn.fd, &peer);
   if (r < 0)

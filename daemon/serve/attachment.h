@@ -30,10 +30,11 @@
 #include <sys/types.h>
 
 #include "cache/shared_pins.h"
+#include "daemon/engine/loop.h"
+#include "daemon/limits.h"
 
 struct attachment;
 struct attachment_holder;
-struct service;
 struct session;
 
 LIST_HEAD(attachment_list, attachment);
@@ -50,6 +51,23 @@ struct attachment_census {
       *holders[ATTACHMENT_BUCKETS]; /* processes and users */
 };
 
+/* Those of one service. */
+struct attachments {
+  struct loop *loop;
+  struct attachment_census *census; /* all services' */
+  const struct limits *limits;
+  struct attachment_list list;
+  struct event tick; /* while there are some: leases may be done */
+  uint64_t collected_ms;
+};
+
+void attachments_init(struct attachments *set, struct loop *loop,
+                      struct attachment_census *census,
+                      const struct limits *limits);
+
+/* The thread has ended.  No page may be evicted any more: see server_free(). */
+void attachments_fini(struct attachments *set);
+
 /* What a client asks for. */
 struct attachment_wish {
   uint64_t replaces;            /* the number of a table; 0: of none */
@@ -65,11 +83,11 @@ struct attachment_grant {
                             connection_flush_fds() */
 };
 
-/* Gives the peer of `s` a lease on `m`.  0; -EDQUOT: no share is left, or it
- * has too many; -EAGAIN: there is no room just now; -EOPNOTSUPP: the peer
- * cannot be told apart; or another negative errno. */
+/* Gives the peer of `s` a lease on `m`, which is s->sending then.  0; -EDQUOT:
+ * no share is left, or it has too many; -EAGAIN: there is no room just now;
+ * -EOPNOTSUPP: the peer cannot be told apart; or another negative errno. */
 int attachment_new(struct session *s, struct mirror *m,
-                   const struct attachment_wish *wish, struct attachment **out,
+                   const struct attachment_wish *wish,
                    struct attachment_grant *grant);
 
 /* Makes a table of the peer's process larger, by as much as is to be had.  0;
@@ -86,9 +104,5 @@ void attachment_session_closed(struct session *s);
 
 /* How many there are, at all services. */
 unsigned attachment_count(struct attachment_census *census);
-
-/* Frees what is left of a service whose thread has ended.  No page may be
- * evicted any more: see server_free(). */
-void attachment_free_all(struct service *service);
 
 #endif

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include "base/container_of.h"
+#include "daemon/serve/request.h"
 #include "daemon/serve/session.h"
+#include "daemon/serve/subscription.h"
 
 /* On whatever thread ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
@@ -21,35 +23,48 @@ enum allowance {
   OVER_CONN,
 };
 
-static struct opened *request_opened(const struct request *r) {
-  return session_opened_image(r->session, r->image);
+int fetch_quota_init(struct fetch_quota *quota, unsigned n_images) {
+  *quota = (struct fetch_quota){.n_images = n_images};
+  quota->images = calloc(n_images, sizeof *quota->images);
+  return quota->images ? 0 : -ENOMEM;
+}
+
+void fetch_quota_fini(struct fetch_quota *quota) { free(quota->images); }
+
+static struct subscription *request_subscription(const struct request *r) {
+  return subscription_find(r->session, r->image);
+}
+
+static struct image_quota *request_quota(const struct request *r) {
+  return &r->service->quota.images[r->image];
 }
 
 /* For what it lacks.  (F2) */
 static enum allowance request_allowance(const struct request *r) {
   const struct limits *limits = &r->service->context->limits;
-  const struct image_reader *l = request_reader(r);
-  uint64_t len = (uint64_t)r->n_missing << image_page_shift(l->served->image);
-  uint64_t all = limits->max_worker_fetch, used = r->service->fetching;
+  const struct image_quota *q = request_quota(r);
+  const struct image *image = request_reader(r)->served->image;
+  uint64_t len = (uint64_t)r->n_missing << image_page_shift(image);
+  uint64_t all = limits->max_worker_fetch, used = r->service->quota.fetching;
   uint64_t left = used < all ? all - used : 0;
-  if (l->fetching && l->fetching + len > left)
+  if (q->fetching && q->fetching + len > left)
     return OVER_IMAGE;
-  if (request_opened(r)->fetching &&
+  if (request_subscription(r)->fetching &&
       r->session->fetching + len > limits->max_conn_fetch)
     return OVER_CONN;
   return ALLOWED;
 }
 
 static void request_charge(struct request_fetch *f) {
-  f->dispatched.reader->fetching += f->len;
-  f->request->service->fetching += f->len;
+  request_quota(f->request)->fetching += f->len;
+  f->request->service->quota.fetching += f->len;
   f->request->session->fetching += f->len;
-  request_opened(f->request)->fetching += f->len;
+  request_subscription(f->request)->fetching += f->len;
 }
 
 void fetch_quota_orphan(struct request *r) {
   r->session->fetching -= r->fetch->len;
-  request_opened(r)->fetching -= r->fetch->len;
+  request_subscription(r)->fetching -= r->fetch->len;
 }
 
 void fetch_quota_drop(struct request *r) {
@@ -60,8 +75,8 @@ void fetch_quota_drop(struct request *r) {
   if (r->session)
     fetch_quota_orphan(r);
   r->fetch = NULL;
-  f->dispatched.reader->fetching -= f->len;
-  r->service->fetching -= f->len;
+  request_quota(r)->fetching -= f->len;
+  r->service->quota.fetching -= f->len;
   fetch_fini(&f->dispatched.fetch);
   free(f);
 }
@@ -69,50 +84,50 @@ void fetch_quota_drop(struct request *r) {
 /* ---- Throttled requests (F1) --------------------------------------------- */
 
 static void turns_push(struct request *r) {
-  struct image_reader *l = request_reader(r);
+  struct image_quota *q = request_quota(r);
   r->next_turn = NULL;
-  r->prev_turn = l->last_turn;
-  *(l->last_turn ? &l->last_turn->next_turn : &l->first_turn) = r;
-  l->last_turn = r;
-  l->n_turns++;
-  r->service->n_turns++;
+  r->prev_turn = q->last_turn;
+  *(q->last_turn ? &q->last_turn->next_turn : &q->first_turn) = r;
+  q->last_turn = r;
+  q->n_turns++;
+  r->service->quota.n_turns++;
 }
 
 static void turns_remove(struct request *r) {
-  struct image_reader *l = request_reader(r);
-  *(r->prev_turn ? &r->prev_turn->next_turn : &l->first_turn) = r->next_turn;
-  *(r->next_turn ? &r->next_turn->prev_turn : &l->last_turn) = r->prev_turn;
-  l->n_turns--;
-  r->service->n_turns--;
+  struct image_quota *q = request_quota(r);
+  *(r->prev_turn ? &r->prev_turn->next_turn : &q->first_turn) = r->next_turn;
+  *(r->next_turn ? &r->next_turn->prev_turn : &q->last_turn) = r->prev_turn;
+  q->n_turns--;
+  r->service->quota.n_turns--;
 }
 
 static void request_throttle(struct request *r) {
-  struct opened *o = request_opened(r);
+  struct subscription *sub = request_subscription(r);
   r->state = REQUEST_THROTTLED;
   r->next_queued = NULL;
-  if (o->throttled)
-    o->last_throttled->next_queued = r;
+  if (sub->throttled)
+    sub->last_throttled->next_queued = r;
   else
-    o->throttled = r;
-  o->last_throttled = r;
-  if (o->throttled == r)
+    sub->throttled = r;
+  sub->last_throttled = r;
+  if (sub->throttled == r)
     turns_push(r);
 }
 
 /* Takes the first of a queue out; the next one has its turn later. */
 static void request_unthrottle(struct request *r) {
-  struct opened *o = request_opened(r);
+  struct subscription *sub = request_subscription(r);
   turns_remove(r);
-  o->throttled = r->next_queued;
-  if (o->throttled)
-    turns_push(o->throttled);
+  sub->throttled = r->next_queued;
+  if (sub->throttled)
+    turns_push(sub->throttled);
 }
 
 void fetch_quota_unthrottle(struct session *s) {
-  for (unsigned i = 0; i < s->n_opened; i++) {
-    if (s->opened[i].throttled)
-      turns_remove(s->opened[i].throttled);
-    s->opened[i].throttled = NULL;
+  for (unsigned i = 0; i < s->n_subscriptions; i++) {
+    if (s->subscriptions[i].throttled)
+      turns_remove(s->subscriptions[i].throttled);
+    s->subscriptions[i].throttled = NULL;
   }
 }
 
@@ -133,8 +148,8 @@ void fetch_quota_ended(struct request *r) {
   const struct fetch *f = &r->fetch->dispatched.fetch;
   r->state = REQUEST_ACTIVE;
   r->service->n_waiting--;
-  request_count(r, STAT_MISSES, f->n_missed);
-  request_count(r, STAT_JOINS, f->n_joined);
+  request_count(r, COUNTER_MISSES, f->n_missed);
+  request_count(r, COUNTER_JOINS, f->n_joined);
   r->counted = r->missing + r->n_missing;
   if (f->status == -ESTALE)
     fetch_quota_restart(r);
@@ -176,10 +191,10 @@ bool fetch_quota_start(struct request *r) {
 /* Connections have turns, a request each, until the image has its part, or each
  * connection that is left has: then a fetch is in flight, and its end brings us
  * back here. */
-static void image_reader_admit(struct image_reader *l) {
+static void image_quota_admit(struct image_quota *q) {
   struct request *r;
-  for (unsigned n_refused = 0; n_refused < l->n_turns;) {
-    r = l->first_turn;
+  for (unsigned n_refused = 0; n_refused < q->n_turns;) {
+    r = q->first_turn;
     enum allowance allowance = request_allowance(r);
     if (allowance == OVER_IMAGE)
       return;
@@ -198,6 +213,7 @@ static void image_reader_admit(struct image_reader *l) {
 }
 
 void fetch_quota_admit(struct service *service) {
-  for (unsigned i = 0; service->n_turns && i < service->context->images.n; i++)
-    image_reader_admit(&service->readers[i]);
+  struct fetch_quota *quota = &service->quota;
+  for (unsigned i = 0; quota->n_turns && i < quota->n_images; i++)
+    image_quota_admit(&quota->images[i]);
 }

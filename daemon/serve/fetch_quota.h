@@ -1,34 +1,64 @@
 /* Fetches of requests: what they may fetch at once, and whose turn it is.
  *
  * A request holds at most one fetch.  Its bytes are charged, from before it is
- * started until it is dropped, to the request's connection, to its image's
- * image reader and to the service (V2 in service.h).  What an image may have is
+ * started until it is dropped, to the request's session, to its image and to
+ * the service.  What an image may have is
  * half of the service's limit while it is alone, a third for each of two, and
  * so on: it may fetch more only as long as it has less than is free.  A request
  * that would go beyond that, or beyond what its connection may have, is
  * THROTTLED:
  *
- *   F1  A throttled request is in the queue of its connection and image (in
- *       struct opened).  The first in a queue is in the image's turns, which
- *       are in the image reader; no other is.
+ *   F1  A throttled request is in the queue of its session and image (in struct
+ *       subscription).  The first in a queue is in the image's turns; no other
+ *       is.
  *   F2  While nothing of an image is being fetched any one fetch of it may
  *       start, however large and whatever other images have; and the same for
  *       an image of a connection.  So what is throttled gets its turn when
  *       those of the same image have ended, however many other images hang.
  *
- * Worker thread only; the `done` of a fetch runs elsewhere, and only posts. */
+ *   F3  `fetching` of a service is the sum over its images, and over its
+ *       sessions, orphaned requests included, of the bytes being fetched.
+ *
+ * The service's thread only; the `done` of a fetch runs elsewhere, and only
+ * posts. */
 #ifndef DAEMON_SERVE_FETCH_QUOTA_H
 #define DAEMON_SERVE_FETCH_QUOTA_H
 
-#include "daemon/serve/request.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/engine/fill_dispatch.h"
+
+struct request;
+struct service;
+struct session;
 
 /* A fetch of a request, and what it was charged for. */
 struct request_fetch {
-  struct dispatched_fetch dispatched; /* its reader is charged */
+  struct dispatched_fetch dispatched; /* its reader is the image's */
   struct request *request;
   struct mirror *mirror; /* what it fetches for; the fetch references it */
   uint64_t len;          /* bytes charged */
 };
+
+/* What is fetched of one image, and who waits to fetch more. */
+struct image_quota {
+  uint64_t fetching; /* bytes */
+  struct request *first_turn, *last_turn;
+  unsigned n_turns;
+};
+
+/* A service's. */
+struct fetch_quota {
+  struct image_quota *images; /* one for each */
+  unsigned n_images;
+  unsigned n_turns;  /* of all images */
+  uint64_t fetching; /* bytes; F3 */
+};
+
+/* 0 or -ENOMEM; either way fetch_quota_fini() is due. */
+int fetch_quota_init(struct fetch_quota *quota, unsigned n_images);
+void fetch_quota_fini(struct fetch_quota *quota);
 
 /* Starts to fetch what is missing.  True if the request waits now; false if it
  * can go on. */

@@ -1,22 +1,27 @@
-/* Invalidations: off the thread that is asked (they wait for the evictor and
- * punch holes), then to the connections of every worker, then back to who
- * asked.
+/* Invalidations: off the thread of the session that asked (they wait for the
+ * evictor and punch holes), then to the sessions of every service, then back.
  *
- *     request --job--> pool: image_invalidate() --notice--> each worker
- *        ^                                                      |
- *        `----------------------- task, from the last of them --'
+ *     request --job--> pool: image_invalidate() --notice--> each service
+ *        ^                                                       |
+ *        `---------------------- task, from the last notice -----'
  *
- * A worker is done with a notice when each of its connections that opened the
- * image has the Invalidated wholly in its socket (over TCP: handed to the
- * kernel), is attached (it sees the words themselves), or is closed; one that
- * does not take it in time is.  So when the caller reads Done, no client that
- * looks into its socket can still trust what it kept. */
+ * A notice has ended when no session owes it: see notices.h.  So when the
+ * caller reads Done, no client that looks into its socket can still trust what
+ * it kept.
+ *
+ * The service's thread only. */
 #ifndef DAEMON_SERVE_INVALIDATION_H
 #define DAEMON_SERVE_INVALIDATION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#include "daemon/serve/request.h"
+struct invalidation;
+struct request;
+struct session;
+
+/* Whether one more may be begun for this session. */
+bool invalidation_may_begin(const struct session *s);
 
 /* Makes r->invalidation, of bytes [from, to) of its image.  `from` < `to`.  0
  * or -ENOMEM. */
@@ -30,13 +35,5 @@ void invalidation_start(struct invalidation *inv);
 void invalidation_abandon(struct invalidation *inv);
 
 void invalidation_free(struct invalidation *inv);
-
-/* ---- Notices that a worker's connections are owed; its thread ------------ */
-
-void notices_init(struct service *service);
-
-/* Sees which notices nobody is owed any more; or does so soon. */
-void notices_check(struct service *service);
-void notices_recheck(struct service *service);
 
 #endif

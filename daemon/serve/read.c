@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/serve/attach.h"
 #include "daemon/serve/fetch_quota.h"
-#include "daemon/serve/session.h"
+#include "daemon/serve/notices.h"
+#include "daemon/serve/reply.h"
 #include "proto/status.h"
 
 /* What looking at a page is worth, in bytes sent. */
@@ -43,7 +45,7 @@ static int status_of_errno(int r) {
 }
 
 enum step read_refuse(struct request *r, int status, const char *what) {
-  request_count(r, STAT_ERRORS, 1);
+  request_count(r, COUNTER_ERRORS, 1);
   connection_reply_error(request_conn(r), r->id, status, 0, "image \"%s\": %s",
                          request_reader(r)->served->name, what);
   return STEP_DONE;
@@ -72,20 +74,9 @@ static enum step request_failed(struct request *r) {
              r->missing << r->fetch->mirror->page_shift);
   log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
                  LOG_TEXT("act", act), LOG_TEXT("reason", story));
-  request_count(r, STAT_ERRORS, 1);
+  request_count(r, COUNTER_ERRORS, 1);
   connection_reply_error(request_conn(r), r->id, status, -r->status,
                          "image \"%s\": %s%s: %s", name, act, at, story);
-  return STEP_DONE;
-}
-
-static enum step request_reply_done(struct request *r, uint64_t epoch) {
-  Cachet__Wire__Done done = CACHET__WIRE__DONE__INIT;
-  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  done.epoch = epoch;
-  msg.id = r->id;
-  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DONE;
-  msg.done = &done;
-  connection_reply(request_conn(r), &msg);
   return STEP_DONE;
 }
 
@@ -93,17 +84,13 @@ static enum step request_reply_done(struct request *r, uint64_t epoch) {
  * peer has. */
 static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
                              size_t len, uint64_t resident, bool last) {
-  Cachet__Wire__Data data = CACHET__WIRE__DATA__INIT;
-  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  data.epoch = epoch;
-  data.range = r->range;
-  data.offset = offset;
-  data.last = last;
-  data.resident = resident;
-  msg.id = r->id;
-  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
-  msg.data = &data;
-  send_batch_frame(&r->service->net.out, &msg, len);
+  struct reply_data piece = {.epoch = epoch,
+                             .range = r->range,
+                             .offset = offset,
+                             .len = len,
+                             .resident = resident,
+                             .last = last};
+  reply_data(request_conn(r), r->id, &piece);
 }
 
 /* ---- Pieces -------------------------------------------------------------- */
@@ -176,7 +163,7 @@ static void request_count_hits(struct request *r, uint64_t first, unsigned n) {
   uint64_t from = first < r->counted ? r->counted : first;
   if (first + n <= from)
     return;
-  request_count(r, STAT_HITS, first + n - from);
+  request_count(r, COUNTER_HITS, first + n - from);
   r->counted = first + n;
 }
 
@@ -224,7 +211,7 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
       if (!image_reader_pin(l, page, 1))
         break;
       send_batch_pinned(&r->service->net.out, l);
-      request_count(r, STAT_HITS, n > 0 || !is_within_page(r, l->mirror, p));
+      request_count(r, COUNTER_HITS, n > 0 || !is_within_page(r, l->mirror, p));
       bytes = view_page(&l->view, l->mirror->page_shift, page);
     }
     segments_add(s, l->mirror, p, page, 1, bytes);
@@ -270,12 +257,12 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
     return request_miss(r, &whole);
   size_t len = p->end - p->offset;
   bool last = len == r->left;
-  session_announce(r->session, l);
+  notices_announce(r->session, l);
   request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
   for (unsigned i = 0; i < s.n; i++)
     send_batch_payload(&r->service->net.out, s.list[i].iov_base,
                        s.list[i].iov_len);
-  request_count(r, STAT_BYTES, len);
+  request_count(r, COUNTER_BYTES, len);
   request_advance(r, p);
   if (r->fetch) {
     connection_flush(
@@ -336,7 +323,7 @@ static enum step request_attach(struct request *r, struct image_reader *l) {
   connection_flush(request_conn(r));
   if (!connection_may_send(request_conn(r)))
     return STEP_BLOCKED;
-  session_attach(r->session, r->id, l, &r->wish);
+  attach_lend(r->session, r->id, l, &r->wish);
   connection_flush(request_conn(r));
   return STEP_DONE;
 }
@@ -393,8 +380,10 @@ static bool request_is_within(struct request *r, const struct mirror *m) {
 }
 
 static enum step request_finish(struct request *r, struct image_reader *l) {
-  if (r->kind != REQUEST_READ && r->kind != REQUEST_READ_IN_PLACE)
-    return request_reply_done(r, l->mirror->epoch);
+  if (r->kind != REQUEST_READ && r->kind != REQUEST_READ_IN_PLACE) {
+    reply_done(request_conn(r), r->id, l->mirror->epoch);
+    return STEP_DONE;
+  }
   /* A Read of nothing: any other ended with its last piece. */
   r->range = 0;
   if (!send_batch_has_room(&r->service->net.out, OUTPUT_SMALL_LEN, 0))
@@ -415,17 +404,17 @@ static enum step request_step(struct request *r) {
   if (!request_focus(r, l))
     return r->status ? request_failed(r) : STEP_BLOCKED;
   if (r->epoch && r->epoch != l->mirror->epoch) {
-    session_announce(r->session, l);
+    notices_announce(r->session, l);
     return read_refuse(r, WIRE_E_CHANGED, "it has another epoch");
   }
   if (!request_is_within(r, l->mirror)) {
-    session_announce(r->session, l);
+    notices_announce(r->session, l);
     return read_refuse(r, WIRE_E_BOUNDS, "the range reaches past its end");
   }
   if (r->kind == REQUEST_ATTACH)
     return request_attach(r, l);
   if (!request_next_piece(r, l->mirror, &p)) {
-    session_announce(r->session, l);
+    notices_announce(r->session, l);
     return request_finish(r, l);
   }
   if (r->kind == REQUEST_READ_IN_PLACE)

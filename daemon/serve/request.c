@@ -5,9 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/serve/access.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/serve/invalidation.h"
 #include "daemon/serve/read.h"
+#include "daemon/serve/reply.h"
+#include "daemon/serve/subscription.h"
 #include "proto/status.h"
 
 /* ---- Requests that wait -------------------------------------------------- */
@@ -43,10 +46,8 @@ static void request_free(struct request *r) {
   net_thread_unhold(&r->service->net, request_len(r->n_ranges));
   if (r->session)
     request_unlink(r);
-  if (r->invalidation) {
-    r->service->n_invalidations--;
+  if (r->invalidation)
     invalidation_free(r->invalidation);
-  }
   free(r);
 }
 
@@ -80,7 +81,7 @@ static bool request_may_wait(const struct session *s, unsigned n_ranges) {
 static struct request *request_keep(const struct request *probe) {
   struct session *s = probe->session;
   if (!request_may_wait(s, probe->n_ranges)) {
-    counters_add(&s->service->counters[probe->image], STAT_ERRORS, 1);
+    counters_add(&s->service->counters[probe->image], COUNTER_ERRORS, 1);
     connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "too many requests in flight");
     return NULL;
@@ -182,24 +183,24 @@ static bool take_ranges(struct session *s, struct request *probe,
 
 static struct request request_of(struct session *s, uint64_t id,
                                  enum request_kind kind,
-                                 const struct opened *o) {
+                                 const struct subscription *sub) {
   struct request r = {.service = s->service,
                       .session = s,
                       .id = id,
                       .kind = kind,
-                      .image = o->image};
-  request_count(&r, STAT_REQUESTS, 1);
+                      .image = sub->image};
+  request_count(&r, COUNTER_REQUESTS, 1);
   return r;
 }
 
-static struct opened *find_image(struct session *s, uint64_t id,
-                                 uint32_t image_id) {
-  struct opened *o = session_opened(s, image_id);
-  if (!o)
+static struct subscription *find_subscription(struct session *s, uint64_t id,
+                                              uint32_t image_id) {
+  struct subscription *sub = subscription_find(s, reply_image_of(image_id));
+  if (!sub)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "image number %u: this connection did not open it",
                            image_id);
-  return o;
+  return sub;
 }
 
 /* Works on a request on the stack, which goes on as one that waits if it does
@@ -216,17 +217,17 @@ static void request_launch(struct request *probe) {
 void request_begin(struct session *s, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges) {
-  struct opened *o = find_image(s, id, image_id);
-  if (!o)
+  struct subscription *sub = find_subscription(s, id, image_id);
+  if (!sub)
     return;
-  if (kind == REQUEST_READ_IN_PLACE && !o->attached)
+  if (kind == REQUEST_READ_IN_PLACE && !sub->attached)
     kind = REQUEST_READ;
   else if (kind == REQUEST_READ)
-    session_detach(o);
-  struct request probe = request_of(s, id, kind, o);
+    subscription_detach(sub);
+  struct request probe = request_of(s, id, kind, sub);
   probe.epoch = epoch;
   if (!take_ranges(s, &probe, n_ranges, ranges)) {
-    request_count(&probe, STAT_ERRORS, 1);
+    request_count(&probe, COUNTER_ERRORS, 1);
     return;
   }
   request_launch(&probe);
@@ -234,10 +235,10 @@ void request_begin(struct session *s, uint64_t id, enum request_kind kind,
 
 void request_begin_attach(struct session *s, uint64_t id,
                           const Cachet__Wire__Attach *attach) {
-  const struct opened *o = find_image(s, id, attach->image);
-  if (!o)
+  const struct subscription *sub = find_subscription(s, id, attach->image);
+  if (!sub)
     return;
-  struct request probe = request_of(s, id, REQUEST_ATTACH, o);
+  struct request probe = request_of(s, id, REQUEST_ATTACH, sub);
   probe.wish = (struct attachment_wish){
       .replaces = attach->replaces,
       .size = {attach->page_slots, attach->range_capacity}};
@@ -259,13 +260,6 @@ static bool cut_range(const struct request *probe,
   return true;
 }
 
-/* Whether one more may be begun. */
-static bool may_invalidate_more(const struct session *s) {
-  const struct limits *limits = &s->service->context->limits;
-  return s->n_invalidations < limits->max_conn_invalidations &&
-         s->service->n_invalidations < limits->max_worker_invalidations;
-}
-
 /* Hands the request to the pool, or fails it. */
 static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
   r->status = invalidation_new(r, from, to);
@@ -273,8 +267,6 @@ static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
     request_go_on(r);
     return;
   }
-  r->session->n_invalidations++;
-  r->service->n_invalidations++;
   r->service->n_waiting++;
   r->state = REQUEST_WAITING; /* before the pool has it */
   invalidation_start(r->invalidation);
@@ -283,21 +275,21 @@ static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
 void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
                               const Cachet__Wire__Range *range) {
   uint64_t from, to;
-  const struct opened *o = find_image(s, id, image_id);
-  if (!o)
+  const struct subscription *sub = find_subscription(s, id, image_id);
+  if (!sub)
     return;
-  struct request probe = request_of(s, id, REQUEST_INVALIDATE, o);
+  struct request probe = request_of(s, id, REQUEST_INVALIDATE, sub);
   if (!range) {
     read_refuse(&probe, WIRE_E_INVAL, "invalidate: no range is given");
     return;
   }
-  if (!session_may_invalidate(s)) {
+  if (!access_may_invalidate(&s->conn)) {
     read_refuse(&probe, WIRE_E_ACCESS,
                 "invalidate: only for root, the daemon's user and the "
                 "socket's group, on a Unix socket");
     return;
   }
-  if (!may_invalidate_more(s)) {
+  if (!invalidation_may_begin(s)) {
     read_refuse(&probe, WIRE_E_BUSY,
                 "invalidate: too many invalidations are under way");
     return;

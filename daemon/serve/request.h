@@ -87,7 +87,7 @@ static inline struct image_reader *request_reader(const struct request *r) {
   return &r->service->readers[r->image];
 }
 
-static inline void request_count(const struct request *r, enum stat_id which,
+static inline void request_count(const struct request *r, enum counter which,
                                  uint64_t n) {
   counters_add(&r->service->counters[r->image], which, n);
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "daemon/net/connection.h"
-#include "daemon/serve/invalidation.h"
 #include "daemon/serve/session.h"
 
 static int service_init_images(struct service *service) {
@@ -23,17 +22,21 @@ int service_init(struct service *service, uint64_t max_held) {
   uint64_t piece_len = 1ull << image_page_shift(context->images.list[0].image);
   if (piece_len < context->limits.piece_len)
     piece_len = context->limits.piece_len;
-  notices_init(service);
+  attachments_init(&service->attachments, service->loop,
+                   &service->context->census, &context->limits);
+  notices_init(&service->notices, &service->net);
   service->ranges = calloc(context->limits.max_ranges, sizeof *service->ranges);
   if (net_thread_init(&service->net, max_held, piece_len) < 0 ||
+      fetch_quota_init(&service->quota, context->images.n) < 0 ||
       !service->ranges)
     return -ENOMEM;
   return service_init_images(service);
 }
 
 void service_fini(struct service *service) {
-  attachment_free_all(service);
+  attachments_fini(&service->attachments);
   net_thread_fini(&service->net);
+  fetch_quota_fini(&service->quota);
   free(service->ranges);
   free(service->readers);
   free(service->counters);
@@ -51,12 +54,12 @@ void service_image_changed(struct service *service, unsigned image) {
   for (struct connection *c = service->net.conns, *next; c; c = next) {
     next = c->next;
     if (connection_may_send(c))
-      session_push_notices(session_of(c));
+      notices_push(session_of(c));
     connection_settle(c);
   }
 }
 
 void service_close_all(struct service *service) {
   net_thread_close_all(&service->net);
-  notices_check(service);
+  notices_check(&service->notices);
 }

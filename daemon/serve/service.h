@@ -1,9 +1,10 @@
 /* A service: what the sessions of one thread share.
  *
+ * It is put together here of what each module of this folder needs for a
+ * thread, and each looks into its own part.
+ *
  *   V1  n_waiting counts the requests that another thread will post back; the
  *       thread does not end before they have come.
- *   V2  `fetching` is the sum over its sessions, orphaned requests included, of
- *       the bytes being fetched, and over its readers as well.
  *
  * Its thread only, but for the counters, which others read. */
 #ifndef DAEMON_SERVE_SERVICE_H
@@ -18,9 +19,9 @@
 #include "daemon/net/net_thread.h"
 #include "daemon/serve/attachment.h"
 #include "daemon/serve/context.h"
-#include "daemon/stats.h"
-
-struct notice;
+#include "daemon/serve/counters.h"
+#include "daemon/serve/fetch_quota.h"
+#include "daemon/serve/notices.h"
 
 /* Offset and length of a range of a Read or Warm, out of protobuf. */
 struct range {
@@ -31,27 +32,19 @@ struct service {
   struct server_context *context;
   struct loop *loop;
   struct fill_dispatch *dispatch;
-  struct net_thread net; /* its connections are sessions */
-  unsigned n_turns;      /* of all readers: requests that may not fetch yet */
+  struct net_thread net;        /* its connections are sessions */
   struct image_reader *readers; /* one for each image */
   struct counters *counters;    /* likewise */
   struct range *ranges;         /* of the request being looked at: max_ranges */
-  struct attachment_list attachments;
-  struct event attach_tick; /* while there are some */
-  uint64_t attach_collected_ms;
-  uint64_t fetching;
-  unsigned n_waiting;
+  struct fetch_quota quota;
+  struct attachments attachments;
+  struct notices notices;
   unsigned n_invalidations; /* under way, orphans' included */
-
-  /* Notices of invalidations that connections are owed yet, oldest first. */
-  struct notice *owed_head, **owed_tail;
-  uint64_t n_notices;      /* serial numbers */
-  struct event owed_timer; /* when the first has waited long enough */
-  struct task owed_task;   /* some may have got away */
+  unsigned n_waiting;       /* V1 */
 };
 
-/* For a thread of this loop; its members before `n_turns` are set, as
- * net_thread_init() wants them, and the others are zero.  0 or -ENOMEM; either
+/* For a thread of this loop; its members down to `net` are set, that as
+ * net_thread_init() wants it, and the others are zero.  0 or -ENOMEM; either
  * way service_fini() is due. */
 int service_init(struct service *service, uint64_t max_held);
 

@@ -1,19 +1,19 @@
-#include "daemon/stats.h"
+#include "daemon/serve/stats.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 #include "daemon/serve/service.h"
 
-static const char *const stat_names[N_STATS] = {
-    [STAT_HITS] = "hits",     [STAT_MISSES] = "misses",
-    [STAT_JOINS] = "joins",   [STAT_REQUESTS] = "requests",
-    [STAT_ERRORS] = "errors", [STAT_BYTES] = "bytes_sent",
+static const char *const stat_names[N_COUNTERS] = {
+    [COUNTER_HITS] = "hits",     [COUNTER_MISSES] = "misses",
+    [COUNTER_JOINS] = "joins",   [COUNTER_REQUESTS] = "requests",
+    [COUNTER_ERRORS] = "errors", [COUNTER_BYTES] = "bytes_sent",
 };
 
 enum {
-  N_DAEMON_STATS = N_STATS + 16,
-  N_IMAGE_STATS = N_STATS + 1, /* and epochs */
+  N_DAEMON_STATS = N_COUNTERS + 16,
+  N_IMAGE_STATS = N_COUNTERS + 1, /* and epochs */
 };
 
 /* The answer and all it points at, in one block. */
@@ -40,25 +40,23 @@ static void put(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
 }
 
 static uint64_t sum(const struct server_context *context, unsigned image,
-                    enum stat_id which) {
+                    enum counter which) {
   uint64_t total = 0;
   for (unsigned i = 0; i < context->n_services; i++)
-    total += atomic_load_explicit(
-        &context->services[i]->counters[image].values[which],
-        memory_order_relaxed);
+    total += counters_get(&context->services[i]->counters[image], which);
   return total;
 }
 
 static void collect_image(const struct server_context *context,
                           const struct served_image *h,
                           struct image_collection *c,
-                          uint64_t totals[N_STATS]) {
+                          uint64_t totals[N_COUNTERS]) {
   Cachet__Wire__ImageStats *stats = &c->stats;
   cachet__wire__image_stats__init(stats);
   stats->name = h->name;
   stats->stats = c->pointers;
-  for (int i = 0; i < N_STATS; i++) {
-    uint64_t value = sum(context, h->index, (enum stat_id)i);
+  for (int i = 0; i < N_COUNTERS; i++) {
+    uint64_t value = sum(context, h->index, (enum counter)i);
     totals[i] += value;
     put(c->list, c->pointers, &stats->n_stats, stat_names[i], value);
   }
@@ -76,7 +74,7 @@ static uint64_t sum_held(const struct server_context *context) {
 
 static void collect_daemon(const struct server_context *context,
                            struct collection *c,
-                           const uint64_t totals[N_STATS]) {
+                           const uint64_t totals[N_COUNTERS]) {
   Cachet__Wire__Stats *stats = &c->stats;
   struct page_cache_stats pc;
   page_cache_get_stats(context->images.cache, &pc);
@@ -103,7 +101,7 @@ static void collect_daemon(const struct server_context *context,
       {"pool_threads", pool_n_threads(context->images.pool)},
       {"images", context->images.n},
   };
-  for (int i = 0; i < N_STATS; i++)
+  for (int i = 0; i < N_COUNTERS; i++)
     put(c->daemon, c->daemon_list, &stats->n_daemon, stat_names[i], totals[i]);
   for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
     put(c->daemon, c->daemon_list, &stats->n_daemon, more[i].name,
@@ -117,7 +115,7 @@ Cachet__Wire__Stats *stats_collect(const struct server_context *context) {
                                        n * sizeof(Cachet__Wire__ImageStats *));
   if (!c)
     return NULL;
-  uint64_t totals[N_STATS] = {0};
+  uint64_t totals[N_COUNTERS] = {0};
   c->image_list = (Cachet__Wire__ImageStats **)&c->images[n];
   cachet__wire__stats__init(&c->stats);
   c->stats.daemon = c->daemon_list;

@@ -1,0 +1,36 @@
+/* Counters: each service has its own, and nobody else writes them; they are
+ * summed when somebody asks: see stats.h. */
+#ifndef DAEMON_SERVE_COUNTERS_H
+#define DAEMON_SERVE_COUNTERS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum counter {
+  COUNTER_HITS,     /* pages that were resident when asked for */
+  COUNTER_MISSES,   /* pages whose fill a request started */
+  COUNTER_JOINS,    /* pages whose fill was in flight */
+  COUNTER_REQUESTS, /* Read, Warm, Invalidate */
+  COUNTER_ERRORS,   /* requests that ended in an Error */
+  COUNTER_BYTES,    /* of payload, sent */
+  N_COUNTERS,
+};
+
+/* One image's, at one service.  Written by its thread alone, so a plain add
+ * between two relaxed accesses loses nothing. */
+struct counters {
+  _Atomic uint64_t values[N_COUNTERS];
+};
+
+static inline void counters_add(struct counters *c, enum counter which,
+                                uint64_t n) {
+  uint64_t now = atomic_load_explicit(&c->values[which], memory_order_relaxed);
+  atomic_store_explicit(&c->values[which], now + n, memory_order_relaxed);
+}
+
+static inline uint64_t counters_get(const struct counters *c,
+                                    enum counter which) {
+  return atomic_load_explicit(&c->values[which], memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,181 @@
+#include "daemon/serve/notices.h"
+
+#include <assert.h>
+
+#include "base/clock.h"
+#include "base/container_of.h"
+#include "daemon/log.h"
+#include "daemon/serve/reply.h"
+#include "daemon/serve/session.h"
+#include "daemon/serve/subscription.h"
+
+/* ---- Of one session ------------------------------------------------------ */
+
+static void tell_epoch(struct session *s, struct subscription *sub,
+                       const struct image_reader *l) {
+  if (sub->attached || sub->epoch == l->mirror->epoch)
+    return;
+  sub->epoch = l->mirror->epoch;
+  reply_changed(&s->conn, l->served, l->mirror);
+}
+
+static void tell_stale(struct session *s, struct subscription *sub) {
+  if (!sub->stale)
+    return;
+  if (!s->unsent_notice || sub->stale < s->unsent_notice)
+    s->unsent_notice = sub->stale;
+  sub->stale = 0;
+  reply_invalidated(&s->conn, sub->image, sub->stale_from, sub->stale_to);
+}
+
+void notices_announce(struct session *s, const struct image_reader *l) {
+  struct subscription *sub = subscription_find(s, l->served->index);
+  assert(sub);
+  tell_epoch(s, sub, l);
+}
+
+void notices_push(struct session *s) {
+  struct connection *c = &s->conn;
+  for (unsigned i = 0; i < s->n_subscriptions && connection_may_send(c); i++) {
+    struct subscription *sub = &s->subscriptions[i];
+    struct image_reader *l = &s->service->readers[sub->image];
+    if (sub->attached)
+      continue;
+    tell_stale(s, sub);
+    if (!image_reader_is_current(l)) {
+      connection_flush(c); /* its pins must be gone */
+      if (!connection_may_send(c) || image_reader_open(l) < 0)
+        continue;
+    }
+    tell_epoch(s, sub, l);
+  }
+}
+
+/* Tells the peer, if it opened the image, now or when its connection is no
+ * longer blocked. */
+static void session_invalidated(struct session *s,
+                                const struct notice *notice) {
+  struct subscription *sub = subscription_find(s, notice->image);
+  uint64_t from = notice->from, to = notice->to;
+  if (!sub || sub->attached)
+    return;
+  sub->stale_from =
+      sub->stale && sub->stale_from < from ? sub->stale_from : from;
+  sub->stale_to = sub->stale && sub->stale_to > to ? sub->stale_to : to;
+  if (!sub->stale)
+    sub->stale = notice->serial;
+  if (connection_may_send(&s->conn))
+    notices_push(s);
+}
+
+/* The oldest that is not wholly in the peer's socket; 0: none. */
+static uint64_t session_oldest_owed(const struct session *s) {
+  uint64_t oldest = s->unsent_notice;
+  if (s->conn.lingering)
+    return 0;
+  for (unsigned i = 0; i < s->n_subscriptions; i++) {
+    const struct subscription *sub = &s->subscriptions[i];
+    if (sub->stale && (!oldest || sub->stale < oldest))
+      oldest = sub->stale;
+  }
+  return oldest;
+}
+
+void notices_turn_ended(struct session *s) {
+  uint64_t oldest = session_oldest_owed(s);
+  if (s->oldest_owed && oldest != s->oldest_owed)
+    notices_recheck(&s->service->notices);
+  s->oldest_owed = oldest;
+}
+
+void notices_session_closed(struct session *s) {
+  if (s->oldest_owed)
+    notices_recheck(&s->service->notices);
+}
+
+/* ---- Of all sessions ----------------------------------------------------- */
+
+static void set_timer(struct notices *notices) {
+  if (notices->head)
+    loop_set_timer(&notices->timer, notices->head->deadline_ms);
+  else
+    event_del(&notices->timer);
+}
+
+void notices_check(struct notices *notices) {
+  uint64_t oldest = UINT64_MAX;
+  if (!notices->head)
+    return;
+  for (struct connection *c = notices->net->conns; c; c = c->next) {
+    const struct session *s = session_of(c);
+    if (s->oldest_owed && s->oldest_owed < oldest)
+      oldest = s->oldest_owed;
+  }
+  while (notices->head && notices->head->serial < oldest) {
+    struct notice *notice = notices->head;
+    notices->head = notice->next;
+    if (!notices->head)
+      notices->tail = &notices->head;
+    notice->ended(notice);
+  }
+  set_timer(notices);
+}
+
+void notices_recheck(struct notices *notices) {
+  if (notices->head)
+    loop_post(notices->net->loop, &notices->recheck);
+}
+
+static void recheck_run(struct task *task) {
+  notices_check(container_of(task, struct notices, recheck));
+}
+
+/* Closes those that did not take a notice in time: the end of a connection is
+ * as good as a notice, and no invalidation waits for ever. */
+static void on_timer(evutil_socket_t fd, short what, void *arg) {
+  struct notices *notices = arg;
+  uint64_t now = clock_now_ms(), expired = 0;
+  (void)fd;
+  (void)what;
+  for (const struct notice *n = notices->head; n && n->deadline_ms <= now;
+       n = n->next)
+    expired = n->serial;
+  for (struct connection *c = notices->net->conns, *next; c; c = next) {
+    const struct session *s = session_of(c);
+    next = c->next;
+    if (!s->oldest_owed || s->oldest_owed > expired)
+      continue;
+    log_peer_event(LEVEL_WARN, "conn-closed", LOG_NUMBER("conn", c->serial),
+                   LOG_TEXT("reason", "it does not take its notices"));
+    connection_drop(c);
+  }
+  notices_check(notices);
+}
+
+static void notice_run(struct task *task) {
+  struct notice *notice = (struct notice *)task; /* its first member */
+  struct notices *notices = notice->notices;
+  notice->serial = ++notices->n;
+  notice->deadline_ms =
+      clock_now_ms() + (uint64_t)notices->net->limits->notice_timeout_ms;
+  for (struct connection *c = notices->net->conns, *next; c; c = next) {
+    next = c->next;
+    session_invalidated(session_of(c), notice);
+    connection_settle(c);
+  }
+  notice->next = NULL;
+  *notices->tail = notice;
+  notices->tail = &notice->next;
+  notices_check(notices);
+}
+
+void notices_post(struct notice *notice) {
+  notice->task.run = notice_run;
+  loop_post(notice->notices->net->loop, &notice->task);
+}
+
+void notices_init(struct notices *notices, struct net_thread *net) {
+  *notices = (struct notices){.net = net, .recheck = {.run = recheck_run}};
+  notices->tail = &notices->head;
+  event_assign(&notices->timer, net->loop->base, -1, 0, on_timer, notices);
+}

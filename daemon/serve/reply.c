@@ -1,0 +1,197 @@
+#include "daemon/serve/reply.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "daemon/serve/stats.h"
+#include "proto/status.h"
+
+static void fill_info(Cachet__Wire__ImageInfo *info,
+                      const struct served_image *h, const struct mirror *m,
+                      bool opened) {
+  cachet__wire__image_info__init(info);
+  info->image = opened ? reply_image_id(h->index) : 0;
+  info->name = h->name;
+  info->size = m->size;
+  info->page_size = (uint32_t)mirror_page_size(m);
+  info->epoch = m->epoch;
+  info->missing = atomic_load_explicit(&h->missing, memory_order_relaxed) != 0;
+}
+
+/* ---- Of the daemon ------------------------------------------------------- */
+
+void reply_welcome(struct connection *c, uint64_t id,
+                   const struct server_context *context) {
+  const struct limits *limits = &context->limits;
+  Cachet__Wire__Welcome welcome = CACHET__WIRE__WELCOME__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  uint32_t page_size = 1u << image_page_shift(context->images.list[0].image);
+  welcome.version = PROTO_VERSION;
+  welcome.max_message = limits->max_message;
+  welcome.max_payload =
+      limits->piece_len > page_size ? limits->piece_len : page_size;
+  welcome.max_ranges = limits->max_ranges;
+  welcome.max_read = limits->max_read;
+  welcome.max_requests = limits->max_requests;
+  welcome.share = context->share && listener_is_local(c->listener);
+  welcome.agent = (char *)"cachetd";
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;
+  msg.welcome = &welcome;
+  connection_reply(c, &msg);
+}
+
+static void put_images(struct connection *c, uint64_t id, size_t n,
+                       Cachet__Wire__ImageInfo **list) {
+  Cachet__Wire__Images images = CACHET__WIRE__IMAGES__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  images.n_images = n;
+  images.images = list;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
+  msg.images = &images;
+  connection_reply(c, &msg);
+}
+
+void reply_images(struct connection *c, uint64_t id,
+                  const struct images *images,
+                  bool (*is_open)(struct connection *c, unsigned image)) {
+  Cachet__Wire__ImageInfo *list = calloc(images->n, sizeof *list);
+  Cachet__Wire__ImageInfo **pointers =
+      calloc(images->n, sizeof(Cachet__Wire__ImageInfo *));
+  if (!list || !pointers) {
+    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "list: out of memory");
+  } else {
+    for (unsigned i = 0; i < images->n; i++) {
+      struct served_image *h = &images->list[i];
+      struct mirror *m = image_mirror(h->image);
+      fill_info(&list[i], h, m, is_open(c, i));
+      mirror_unref(m);
+      pointers[i] = &list[i];
+    }
+    put_images(c, id, images->n, pointers);
+  }
+  free(list);
+  free(pointers);
+}
+
+void reply_stats(struct connection *c, uint64_t id,
+                 const struct server_context *context) {
+  Cachet__Wire__Stats *stats = stats_collect(context);
+  if (!stats) {
+    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");
+    return;
+  }
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_STATS;
+  msg.stats = stats;
+  connection_reply(c, &msg); /* packs it: nothing is kept */
+  free(stats);
+}
+
+/* ---- Of an image --------------------------------------------------------- */
+
+void reply_opened(struct connection *c, uint64_t id,
+                  const struct served_image *h, const struct mirror *m) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  fill_info(&info, h, m, true);
+  opened.info = &info;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
+  msg.opened = &opened;
+  connection_reply(c, &msg);
+}
+
+void reply_attached(struct connection *c, uint64_t id,
+                    const struct served_image *h, const struct mirror *m,
+                    const struct attachment_grant *grant) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Attached attached = CACHET__WIRE__ATTACHED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  fill_info(&info, h, m, true);
+  attached.info = &info;
+  attached.layout = MIRROR_LAYOUT;
+  attached.table = grant->table;
+  attached.page_slots = grant->size.page_slots;
+  attached.range_capacity = grant->size.range_capacity;
+  attached.read_ahead = grant->read_ahead;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
+  msg.attached = &attached;
+  connection_reply(c, &msg);
+}
+
+void reply_grown(struct connection *c, uint64_t id,
+                 const struct shared_pins_size *size) {
+  Cachet__Wire__Grown grown = CACHET__WIRE__GROWN__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  grown.page_slots = size->page_slots;
+  grown.range_capacity = size->range_capacity;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROWN;
+  msg.grown = &grown;
+  connection_reply(c, &msg);
+}
+
+void reply_done(struct connection *c, uint64_t id, uint64_t epoch) {
+  Cachet__Wire__Done done = CACHET__WIRE__DONE__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  done.epoch = epoch;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DONE;
+  msg.done = &done;
+  connection_reply(c, &msg);
+}
+
+void reply_data(struct connection *c, uint64_t id,
+                const struct reply_data *piece) {
+  Cachet__Wire__Data data = CACHET__WIRE__DATA__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  data.epoch = piece->epoch;
+  data.range = piece->range;
+  data.offset = piece->offset;
+  data.last = piece->last;
+  data.resident = piece->resident;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DATA;
+  msg.data = &data;
+  send_batch_frame(&c->net->out, &msg, piece->len);
+}
+
+/* ---- Notices ------------------------------------------------------------- */
+
+static void put_notice(struct connection *c, wire_message *msg) {
+  assert(frame_packed_len(msg) <= OUTPUT_SMALL_LEN);
+  connection_reply(c, msg);
+}
+
+void reply_changed(struct connection *c, const struct served_image *h,
+                   const struct mirror *m) {
+  Cachet__Wire__ImageInfo info;
+  Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  fill_info(&info, h, m, true);
+  changed.info = &info;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
+  msg.changed = &changed;
+  put_notice(c, &msg);
+}
+
+void reply_invalidated(struct connection *c, unsigned image, uint64_t from,
+                       uint64_t to) {
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
+  Cachet__Wire__Range *ranges = &range;
+  Cachet__Wire__Invalidated invalidated = CACHET__WIRE__INVALIDATED__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  range.offset = from;
+  range.length = to - from;
+  invalidated.image = reply_image_id(image);
+  invalidated.n_ranges = 1;
+  invalidated.ranges = &ranges;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;
+  msg.invalidated = &invalidated;
+  put_notice(c, &msg);
+}

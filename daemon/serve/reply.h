@@ -1,0 +1,62 @@
+/* Replies: answers and notices, from what they say to a frame in the output.
+ *
+ * Each adds one frame; if there is no room it flushes first, but for those that
+ * say that there is room.
+ *
+ * The connection's thread only. */
+#ifndef DAEMON_SERVE_REPLY_H
+#define DAEMON_SERVE_REPLY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/net/connection.h"
+#include "daemon/serve/attachment.h"
+#include "daemon/serve/context.h"
+
+/* An image is known on the wire by its index, but never as 0. */
+static inline uint32_t reply_image_id(unsigned image) { return image + 1; }
+static inline unsigned reply_image_of(uint32_t image_id) {
+  return image_id - 1;
+}
+
+void reply_welcome(struct connection *c, uint64_t id,
+                   const struct server_context *context);
+
+/* All images; is_open(s, i) says whether the peer opened the i-th. */
+void reply_images(struct connection *c, uint64_t id,
+                  const struct images *images,
+                  bool (*is_open)(struct connection *c, unsigned image));
+
+void reply_stats(struct connection *c, uint64_t id,
+                 const struct server_context *context);
+
+void reply_opened(struct connection *c, uint64_t id,
+                  const struct served_image *h, const struct mirror *m);
+void reply_attached(struct connection *c, uint64_t id,
+                    const struct served_image *h, const struct mirror *m,
+                    const struct attachment_grant *grant);
+void reply_grown(struct connection *c, uint64_t id,
+                 const struct shared_pins_size *size);
+void reply_done(struct connection *c, uint64_t id, uint64_t epoch);
+
+/* A piece of the answer to a Read.  There is room, for the payload too. */
+struct reply_data {
+  uint64_t epoch;
+  uint32_t range;
+  uint64_t offset;
+  size_t len;        /* bytes of payload, which the caller adds; or */
+  uint64_t resident; /* bytes that the peer has */
+  bool last;
+};
+void reply_data(struct connection *c, uint64_t id,
+                const struct reply_data *piece);
+
+/* Notices.  A piece of data may be pinned in the output already, so there is
+ * room without a flush: see piece_make_room(). */
+void reply_changed(struct connection *c, const struct served_image *h,
+                   const struct mirror *m);
+void reply_invalidated(struct connection *c, unsigned image, uint64_t from,
+                       uint64_t to);
+
+#endif

@@ -1,0 +1,12 @@
+/* Statistics: the counters of all services, and what else there is to count. */
+#ifndef DAEMON_SERVE_STATS_H
+#define DAEMON_SERVE_STATS_H
+
+#include "daemon/serve/context.h"
+#include "proto/cachet.pb-c.h"
+
+/* Makes the answer to GetStats; NULL: out of memory.  One block from
+ * malloc(3), names included, for the caller to free(). */
+Cachet__Wire__Stats *stats_collect(const struct server_context *context);
+
+#endif
