@@ -1,7 +1,9 @@
 #include "base/percent.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int hex_digit(char c) {
   if (c >= '0' && c <= '9')
@@ -40,4 +42,27 @@ char *percent_decode(const char *text, size_t len) {
   }
   *to = '\0';
   return decoded;
+}
+
+static bool is_plain(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+         (c >= '0' && c <= '9') || (c && strchr("-._~/", c));
+}
+
+char *percent_encode(const char *text) {
+  char *encoded = malloc(3 * strlen(text) + 1), *to = encoded;
+  if (!encoded)
+    return NULL;
+  for (; *text; text++) {
+    unsigned char c = (unsigned char)*text;
+    if (is_plain(*text)) {
+      *to++ = *text;
+      continue;
+    }
+    *to++ = '%';
+    *to++ = "0123456789ABCDEF"[c >> 4];
+    *to++ = "0123456789ABCDEF"[c & 15];
+  }
+  *to = '\0';
+  return encoded;
 }

@@ -12,6 +12,10 @@ extern "C" {
  * EINVAL for a % that two hex digits do not follow, or for %00; ENOMEM. */
 char *percent_decode(const char *text, size_t len);
 
+/* Encodes a string so that percent_decode() gives it back, in memory from
+ * malloc(3): letters, digits and -._~/ stay as they are.  NULL: no memory. */
+char *percent_encode(const char *text);
+
 #ifdef __cplusplus
 }
 #endif

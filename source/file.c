@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "source/format.h"
+#include "base/format.h"
 #include "source/version.h"
 
 #ifndef RWF_DONTCACHE

@@ -38,7 +38,7 @@ int file_source_open_later(const char *path, enum file_reading how,
                            struct source **out);
 
 /* The container format that the file begins as, by name, or NULL: see
- * source/format.h.  Reads from it; may wait. */
+ * base/format.h.  Reads from it; may wait. */
 const char *file_source_format(struct source *src);
 
 /* From now on nothing that was read longer ago than `seconds` is good any more:

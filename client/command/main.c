@@ -13,7 +13,7 @@
 #include "client/command/command.h"
 #include "client/command/stdout.h"
 #include "client/open.h"
-#include "source/format.h"
+#include "base/format.h"
 
 enum { EXIT_USAGE = 2 };
 

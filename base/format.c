@@ -1,4 +1,4 @@
-#include "source/format.h"
+#include "base/format.h"
 
 #include <string.h>
 

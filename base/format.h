@@ -1,7 +1,7 @@
 /* Container formats: files that hold a disk in a form of their own, and so are
  * not the disk's bytes. */
-#ifndef SOURCE_FORMAT_H
-#define SOURCE_FORMAT_H
+#ifndef BASE_FORMAT_H
+#define BASE_FORMAT_H
 
 #include <stddef.h>
 
