@@ -88,6 +88,11 @@ struct backend_ops {
   /* A hint.  How many of the pages, from the first on, it takes on. */
   uint32_t (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
                        uint32_t count);
+  /* Has pages loaded where the image is cached, and waits for it.  NULL: that
+   * is here, and fetch() does it. */
+  enum cachet_status (*warm)(struct backend *b, struct mirror *m,
+                             uint64_t first, uint64_t count,
+                             struct cachet_error *err);
   /* A hint: so many pages cannot be pinned in the view's table, and are copied,
    * because it is too small.  NULL: it does not grow. */
   void (*grow)(struct backend *b, uint32_t page_slots, uint32_t range_capacity);

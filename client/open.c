@@ -1,6 +1,4 @@
 /* Opening and closing: what a URI or a source of the caller's becomes. */
-#include "client/open.h"
-
 #include <assert.h>
 
 #include "client/backend_local.h"
@@ -8,6 +6,7 @@
 #include "client/handle.h"
 #include "client/remote/remote.h"
 #include "client/request.h"
+#include "client/uri.h"
 #include "source/file.h"
 
 /* A handle over a source of this process, which is owned from here on. */
@@ -40,8 +39,9 @@ static enum cachet_status open_file(const char *path,
   return handle_new_local(path, src, options, out, err);
 }
 
-enum cachet_status open_uri(const struct uri *u, const struct options *options,
-                            cachet **out, struct cachet_error *err) {
+static enum cachet_status open_uri(const struct uri *u,
+                                   const struct options *options, cachet **out,
+                                   struct cachet_error *err) {
   if (u->kind == URI_FILE)
     return open_file(u->path, options, out, err);
   struct backend *b;

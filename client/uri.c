@@ -41,26 +41,13 @@ static enum cachet_status decode(struct piece in, char **out,
 
 /* ---- Parts --------------------------------------------------------------- */
 
-enum cachet_status uri_set_image(struct uri *u, const char *image,
-                                 struct cachet_error *err) {
-  if (strchr(image, '/') || strlen(image) > URI_IMAGE_MAX_LEN)
-    return error_set(err, CACHET_E_INVAL, 0, "bad image name \"%.80s\"", image);
-  char *copy = strdup(image);
-  if (!copy)
-    return error_set(err, CACHET_E_NOMEM, 0, "no memory for an image name");
-  free(u->image);
-  u->image = copy;
-  return CACHET_OK;
-}
-
-static enum cachet_status set_image_encoded(struct uri *u, struct piece in,
-                                            struct cachet_error *err) {
-  char *image;
-  enum cachet_status status = decode(in, &image, err);
-  if (status != CACHET_OK)
-    return status;
-  status = uri_set_image(u, image, err);
-  free(image);
+static enum cachet_status set_image(struct uri *u, struct piece in,
+                                    struct cachet_error *err) {
+  enum cachet_status status = decode(in, &u->image, err);
+  if (status == CACHET_OK &&
+      (strchr(u->image, '/') || strlen(u->image) > URI_IMAGE_MAX_LEN))
+    return error_set(err, CACHET_E_INVAL, 0, "bad image name \"%.80s\"",
+                     u->image);
   return status;
 }
 
@@ -191,8 +178,7 @@ static enum cachet_status parse_unix(struct uri *u, const char *rest,
                      rest);
   const char *image = rest + 3;
   const char *question = strchrnul(image, '?');
-  enum cachet_status status =
-      set_image_encoded(u, piece_of(image, question), err);
+  enum cachet_status status = set_image(u, piece_of(image, question), err);
   if (status != CACHET_OK)
     return status;
   if (*question)
@@ -213,7 +199,7 @@ static enum cachet_status parse_tcp(struct uri *u, const char *rest,
   if (status != CACHET_OK)
     return status;
   const char *image = *slash ? slash + 1 : slash;
-  return set_image_encoded(u, piece_of(image, image + strlen(image)), err);
+  return set_image(u, piece_of(image, image + strlen(image)), err);
 }
 
 static enum cachet_status parse(struct uri *u, const char *text,
@@ -252,20 +238,6 @@ enum cachet_status uri_parse(const char *text, struct uri *out,
                     : error_set(err, CACHET_E_INVAL, 0, "an empty URI");
   if (status == CACHET_OK && u.kind == URI_FILE && !*u.path)
     status = error_set(err, CACHET_E_INVAL, 0, "an empty path");
-  if (status == CACHET_OK)
-    *out = u;
-  else
-    uri_fini(&u);
-  return status;
-}
-
-enum cachet_status uri_make_unix(const char *socket, const char *image,
-                                 struct uri *out, struct cachet_error *err) {
-  struct uri u = {.kind = URI_UNIX};
-  enum cachet_status status =
-      set_socket(&u, socket ? strdup(socket) : default_socket(), err);
-  if (status == CACHET_OK)
-    status = uri_set_image(&u, image, err);
   if (status == CACHET_OK)
     *out = u;
   else

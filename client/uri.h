@@ -34,14 +34,6 @@ struct uri {
 enum cachet_status uri_parse(const char *text, struct uri *out,
                              struct cachet_error *err);
 
-/* A daemon's image on a Unix socket; `socket` NULL: the default one. */
-enum cachet_status uri_make_unix(const char *socket, const char *image,
-                                 struct uri *out, struct cachet_error *err);
-
-/* Puts another image name in the place of the one that is there. */
-enum cachet_status uri_set_image(struct uri *u, const char *image,
-                                 struct cachet_error *err);
-
 enum cachet_status uri_copy(const struct uri *u, struct uri *out);
 
 /* A zeroed one is left alone. */

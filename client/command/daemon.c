@@ -1,48 +1,45 @@
-/* Verbs about a daemon and its images: ls, info, warm, invalidate, stats. */
+#include "client/command/daemon.h"
+
 #include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "client/command/command.h"
+#include "client/command/progress.h"
 #include "client/command/stdout.h"
-#include "client/remote/admin.h"
 
-static struct admin *open_daemon(const struct command *cmd) {
-  struct cachet_error err;
-  struct uri u;
-  struct admin *a;
-  if (command_address(cmd, NULL, &u, &err) != CACHET_OK)
-    return command_fail(err.message), NULL;
-  enum cachet_status status = admin_open(&u, &cmd->options, &a, &err);
-  uri_fini(&u);
-  if (status != CACHET_OK)
-    return command_fail(err.message), NULL;
-  return a;
+/* Of what is warmed, so that progress can be shown. */
+#define WARM_PIECE_LEN (16u << 20)
+
+/* The end of a verb whose `a` is closed with it. */
+static int end(cachet_admin *a, enum cachet_status status) {
+  int exit_status = status == CACHET_OK
+                        ? stdout_end()
+                        : command_fail("%s", cachet_admin_errmsg(a));
+  cachet_admin_close(a);
+  return exit_status;
 }
 
 /* ---- ls, info ------------------------------------------------------------ */
 
-static void print_image(void *arg, const struct admin_image *image) {
+static int print_image(void *arg, const struct cachet_image_info *image) {
   (void)arg;
-  if (image->missing)
+  if (image->flags & CACHET_IMAGE_MISSING)
     stdout_print("%15s  ", "missing");
   else
     stdout_print("%15" PRIu64 "  ", image->size);
   stdout_name(image->name);
   stdout_print("\n");
+  return 0;
 }
 
-int command_ls(const struct command *cmd) {
-  struct admin *a = open_daemon(cmd);
-  struct cachet_error err;
+int daemon_ls(const struct command *cmd) {
+  cachet_admin *a = command_open_daemon(cmd);
   if (!a)
     return 1;
-  enum cachet_status status = admin_list(a, print_image, NULL, &err);
-  admin_close(a);
-  return status == CACHET_OK ? stdout_end() : command_fail(err.message);
+  return end(a, cachet_admin_list(a, print_image, NULL));
 }
 
-int command_info(const struct command *cmd) {
+int daemon_info(const struct command *cmd) {
   cachet *c = command_open(cmd);
   if (!c)
     return 1;
@@ -57,40 +54,38 @@ int command_info(const struct command *cmd) {
 
 /* ---- warm, invalidate ---------------------------------------------------- */
 
-static enum cachet_status warm(cachet *c, uint64_t offset, uint64_t len,
-                               struct cachet_error *err) {
+static enum cachet_status warm(cachet *c, uint64_t offset, uint64_t len) {
   struct progress p = progress_begin("warm", len);
   enum cachet_status status = CACHET_OK;
-  for (uint64_t done = 0; status == CACHET_OK && done < len;) {
-    uint64_t n = len - done, max = admin_warm_max(c);
-    if (n > max)
-      n = max;
-    status = admin_warm(c, offset + done, n, err);
-    done += n;
-    progress_show(&p, done);
+  for (uint64_t done = 0, n; status == CACHET_OK && done < len; done += n) {
+    n = len - done < WARM_PIECE_LEN ? len - done : WARM_PIECE_LEN;
+    status = cachet_warm(c, offset + done, n);
+    progress_show(&p, done + n);
   }
   progress_end(&p);
   return status;
 }
 
-int command_warm(const struct command *cmd) {
+int daemon_warm(const struct command *cmd) {
   cachet *c = command_open(cmd);
   if (!c)
     return 1;
   uint64_t size = cachet_size(c), len = cmd->length;
-  if (cmd->offset > size) {
-    cachet_close(c);
-    return command_fail("warm: the offset is past the end");
-  }
-  if (len > size - cmd->offset)
-    len = size - cmd->offset;
-  struct cachet_error err;
-  enum cachet_status status = warm(c, cmd->offset, len, &err);
+  int exit_status = 0;
+  if (command_is_file(cmd)) /* its cache ends with this process */
+    exit_status =
+        command_fail("image \"%s\": warm: there is no daemon", cmd->args[0]);
+  else if (cmd->offset > size)
+    exit_status = command_fail("warm: the offset is past the end");
+  else if (warm(c, cmd->offset,
+                len < size - cmd->offset ? len : size - cmd->offset) !=
+           CACHET_OK)
+    exit_status = command_fail("%s", cachet_errmsg(c));
   cachet_close(c);
-  return status == CACHET_OK ? 0 : command_fail(err.message);
+  return exit_status;
 }
 
-int command_invalidate(const struct command *cmd) {
+int daemon_invalidate(const struct command *cmd) {
   cachet *c = command_open(cmd);
   if (!c)
     return 1;
@@ -98,15 +93,15 @@ int command_invalidate(const struct command *cmd) {
   if (cmd->offset > cachet_size(c))
     exit_status = command_fail("invalidate: the offset is past the end");
   else if (cachet_invalidate(c, cmd->offset, cmd->length) != CACHET_OK)
-    exit_status = command_fail(cachet_errmsg(c));
+    exit_status = command_fail("%s", cachet_errmsg(c));
   cachet_close(c);
   return exit_status;
 }
 
 /* ---- stats --------------------------------------------------------------- */
 
-static void print_stat(void *arg, const char *image, const char *name,
-                       uint64_t value) {
+static int print_stat(void *arg, const char *image, const char *name,
+                      uint64_t value) {
   (void)arg;
   if (image) {
     stdout_name(image);
@@ -114,6 +109,7 @@ static void print_stat(void *arg, const char *image, const char *name,
   }
   stdout_name(name);
   stdout_print(" %" PRIu64 "\n", value);
+  return 0;
 }
 
 /* Counters come grouped: the daemon's, then image by image. */
@@ -133,38 +129,34 @@ static void json_open_image(struct json *j, const char *image) {
   j->first = true;
 }
 
-static void print_json(void *arg, const char *image, const char *name,
-                       uint64_t value) {
+static int print_json(void *arg, const char *image, const char *name,
+                      uint64_t value) {
   struct json *j = arg;
-  if (j->failed)
-    return;
   if (image && (!j->image || strcmp(image, j->image)))
     json_open_image(j, image);
   stdout_print(j->first ? "" : ", ");
   j->first = false;
   stdout_json_string(name);
   stdout_print(": %" PRIu64, value);
+  return j->failed;
 }
 
-static enum cachet_status stats_json(struct admin *a,
-                                     struct cachet_error *err) {
+static int print_all_json(cachet_admin *a) {
   struct json j = {.first = true};
   stdout_print("{\"daemon\": {");
-  enum cachet_status status = admin_stats(a, print_json, &j, err);
+  enum cachet_status status = cachet_admin_stats(a, print_json, &j);
   stdout_print(j.image ? "}}}\n" : "}, \"images\": {}}\n");
-  if (status == CACHET_OK && j.failed)
-    status = error_set(err, CACHET_E_NOMEM, 0, "no memory for a name");
   free(j.image);
-  return status;
+  if (!j.failed)
+    return end(a, status);
+  cachet_admin_close(a);
+  return command_fail("no memory for a name");
 }
 
-int command_stats(const struct command *cmd) {
-  struct admin *a = open_daemon(cmd);
-  struct cachet_error err;
+int daemon_stats(const struct command *cmd) {
+  cachet_admin *a = command_open_daemon(cmd);
   if (!a)
     return 1;
-  enum cachet_status status =
-      cmd->json ? stats_json(a, &err) : admin_stats(a, print_stat, NULL, &err);
-  admin_close(a);
-  return status == CACHET_OK ? stdout_end() : command_fail(err.message);
+  return cmd->json ? print_all_json(a)
+                   : end(a, cachet_admin_stats(a, print_stat, NULL));
 }

@@ -1,9 +1,10 @@
-/* Verbs that bring an image's bytes: cat and get. */
+#include "client/command/data.h"
+
 #include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "client/command/command.h"
+#include "client/command/progress.h"
 #include "client/command/stdout.h"
 
 /* ---- cat ----------------------------------------------------------------- */
@@ -41,7 +42,7 @@ static bool cat(cachet *c, uint64_t offset, uint64_t len, uint8_t *buf) {
   return ok;
 }
 
-int command_cat(const struct command *cmd) {
+int data_cat(const struct command *cmd) {
   cachet *c = command_open(cmd);
   if (!c)
     return 1;
@@ -54,7 +55,7 @@ int command_cat(const struct command *cmd) {
     exit_status = command_fail("cat: the offset is past the end");
   else if (!cat(c, cmd->offset,
                 len < size - cmd->offset ? len : size - cmd->offset, buf))
-    exit_status = command_fail(cachet_errmsg(c));
+    exit_status = command_fail("%s", cachet_errmsg(c));
   free(buf);
   cachet_close(c);
   return stdout_end() ? 1 : exit_status;
@@ -105,16 +106,16 @@ static const struct printer *printer_find(const char *type) {
   return NULL;
 }
 
-bool command_get_knows(const char *type) { return printer_find(type) != NULL; }
+bool data_knows(const char *type) { return printer_find(type) != NULL; }
 
-int command_get(const struct command *cmd) {
+int data_get(const struct command *cmd) {
   uint64_t addr = cmd->offset;
   cachet *c = command_open(cmd);
   if (!c)
     return 1;
   int exit_status = 0;
   if (printer_find(cmd->args[1])->print(c, addr) != CACHET_OK)
-    exit_status = command_fail(cachet_errmsg(c));
+    exit_status = command_fail("%s", cachet_errmsg(c));
   cachet_close(c);
   return stdout_end() ? 1 : exit_status;
 }

@@ -4,16 +4,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/deadline.h"
 #include "base/size.h"
 #include "base/std_fds.h"
 #include "client/command/command.h"
+#include "client/command/daemon.h"
+#include "client/command/data.h"
 #include "client/command/stdout.h"
-#include "client/open.h"
-#include "base/format.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -39,103 +36,10 @@ static const char usage[] =
     "TYPE is u8, i8, or u16le ... i64be, i64ne.  Numbers take 0x, and K, M, G\n"
     "and T, powers of 1024.\n";
 
-/* ---- Messages and progress ----------------------------------------------- */
-
-int command_fail(const char *message) {
-  fprintf(stderr, "cachet: %s\n", message);
-  return 1;
-}
-
 static int usage_fail(const char *what, const char *which) {
   fprintf(stderr, "cachet: %s%s%s (see cachet --help)\n", what,
           which ? ": " : "", which ? which : "");
   return EXIT_USAGE;
-}
-
-struct progress progress_begin(const char *act, uint64_t total) {
-  return (struct progress){
-      .act = isatty(STDERR_FILENO) ? act : NULL,
-      .total = total,
-      .shown_ms = deadline_now(),
-  };
-}
-
-void progress_show(struct progress *p, uint64_t done) {
-  enum { INTERVAL_MS = 200 };
-  int64_t now = deadline_now();
-  if (!p->act || now - p->shown_ms < INTERVAL_MS)
-    return;
-  p->shown_ms = now;
-  fprintf(stderr, "\r%s: %3.0f %%", p->act,
-          100.0 * (double)done / (double)p->total);
-}
-
-void progress_end(struct progress *p) {
-  if (p->act)
-    fputs("\r\033[K", stderr);
-}
-
-/* ---- Addresses ----------------------------------------------------------- */
-
-enum cachet_status command_address(const struct command *cmd, const char *image,
-                                   struct uri *out, struct cachet_error *err) {
-  if (image && strpbrk(image, "/:"))
-    return uri_parse(image, out, err);
-  if (!cmd->uri)
-    return uri_make_unix(cmd->socket, image ? image : "", out, err);
-  enum cachet_status status = uri_parse(cmd->uri, out, err);
-  if (status != CACHET_OK)
-    return status;
-  if (out->kind == URI_FILE)
-    status = error_set(err, CACHET_E_INVAL, 0, "--uri %.150s: not a daemon's",
-                       cmd->uri);
-  else if (image)
-    status = uri_set_image(out, image, err);
-  if (status != CACHET_OK)
-    uri_fini(out);
-  return status;
-}
-
-/* A name is one of a daemon's image; but there may be a file of that name. */
-static void fail_open(const char *image, const struct cachet_error *err) {
-  struct stat st;
-  command_fail(err->message);
-  if (!strpbrk(image, "/:") && stat(image, &st) == 0 &&
-      (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
-    fprintf(stderr,
-            "cachet: %s is a name on the daemon; for a file write ./%s\n",
-            image, image);
-}
-
-/* Says so if a file is no image but has one in it. */
-static void warn_of_format(cachet *c, const char *image) {
-  char head[FORMAT_PEEK_LEN];
-  size_t len =
-      cachet_size(c) < sizeof head ? (size_t)cachet_size(c) : sizeof head;
-  const char *format =
-      cachet_read(c, 0, head, len) == CACHET_OK ? format_of(head, len) : NULL;
-  if (format)
-    fprintf(stderr,
-            "cachet: warning: %s is a %s file: these are its own bytes, not "
-            "those of the disk in it\n",
-            image, format);
-}
-
-cachet *command_open(const struct command *cmd) {
-  const char *image = cmd->args[0];
-  struct cachet_error err;
-  struct uri u;
-  cachet *c = NULL;
-  enum cachet_status status = command_address(cmd, image, &u, &err);
-  if (status == CACHET_OK) {
-    status = open_uri(&u, &cmd->options, &c, &err);
-    if (status == CACHET_OK && u.kind == URI_FILE)
-      warn_of_format(c, image);
-    uri_fini(&u);
-  }
-  if (status != CACHET_OK)
-    fail_open(image, &err);
-  return c;
 }
 
 /* ---- Arguments ----------------------------------------------------------- */
@@ -159,20 +63,20 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-    {.name = "ls", .run = command_ls},
-    {.name = "info", .n_args = 1, .run = command_info},
+    {.name = "ls", .run = daemon_ls},
+    {.name = "info", .n_args = 1, .run = daemon_info},
     {.name = "cat",
      .n_args = 1,
      .has_range = true,
      .flags = CACHET_ONE_EPOCH,
-     .run = command_cat},
-    {.name = "get", .n_args = 3, .run = command_get},
-    {.name = "warm", .n_args = 1, .has_range = true, .run = command_warm},
+     .run = data_cat},
+    {.name = "get", .n_args = 3, .run = data_get},
+    {.name = "warm", .n_args = 1, .has_range = true, .run = daemon_warm},
     {.name = "invalidate",
      .n_args = 1,
      .has_range = true,
-     .run = command_invalidate},
-    {.name = "stats", .has_json = true, .run = command_stats},
+     .run = daemon_invalidate},
+    {.name = "stats", .has_json = true, .run = daemon_stats},
 };
 
 static const struct verb *verb_find(const char *name) {
@@ -254,10 +158,10 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
     return usage_fail("--json means nothing here", verb->name);
   if (cmd->socket && cmd->uri)
     return usage_fail("--socket or --uri, not both", NULL);
-  if (n_args && strpbrk(cmd->args[0], "/:") && (cmd->socket || cmd->uri))
+  if (n_args && !command_is_name(cmd->args[0]) && (cmd->socket || cmd->uri))
     return usage_fail("a path or a URI is not on a daemon", cmd->args[0]);
-  if (verb->run == command_get) {
-    if (!command_get_knows(cmd->args[1]))
+  if (verb->run == data_get) {
+    if (!data_knows(cmd->args[1]))
       return usage_fail("unknown type", cmd->args[1]);
     return parse_number(cmd->args[2], &cmd->offset);
   }
@@ -266,7 +170,6 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
 
 int main(int argc, char **argv) {
   struct given g = {.cmd = {.length = CACHET_TO_END}};
-  struct cachet_error err;
   if (std_fds_open() < 0)
     return command_fail("/dev/null cannot be opened");
   signal(SIGPIPE, SIG_IGN); /* a reader that went away is a message, */
@@ -287,8 +190,9 @@ int main(int argc, char **argv) {
   exit_status = check(verb, argc - optind - 1, &g);
   if (exit_status)
     return exit_status;
-  if (options_read(NULL, &g.cmd.options, &err) != CACHET_OK)
-    return command_fail(err.message);
-  g.cmd.options.flags = verb->flags;
+  g.cmd.options = (struct cachet_options){
+      .struct_size = sizeof g.cmd.options,
+      .flags = verb->flags,
+  };
   return verb->run(&g.cmd);
 }

@@ -1,21 +1,48 @@
-#include "client/remote/admin.h"
+/* Connections to a daemon that open no image: what it serves, and its counters.
+ *
+ *   D1  `fn` sees an answer only when all of it is here and was found to be
+ *       good.  The answer is in the connection's buffer: while `in_callback` is
+ *       set nothing is received, so every call is refused.
+ *   D2  A forked child (another process than `pid`) sends and receives nothing,
+ *       and closes no descriptor but the connection's own. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
 
-#include "client/handle.h"
+#include "client/error.h"
+#include "client/options.h"
+#include "client/remote/internal.h"
 #include "client/remote/remote.h"
+#include "client/uri.h"
 
-/* So that progress can be shown, and a time-out is one of a piece. */
-#define WARM_MAX_LEN (16ull << 20)
-
-struct admin {
+struct cachet_admin {
   struct backend *backend;
+  pid_t pid;
+  bool in_callback;
+  struct cachet_error error;
 };
 
-enum cachet_status admin_open(const struct uri *u,
-                              const struct options *options, struct admin **out,
-                              struct cachet_error *err) {
-  struct admin *a = malloc(sizeof *a);
+/* ---- Life ---------------------------------------------------------------- */
+
+static enum cachet_status check_uri(const char *text, const struct uri *u,
+                                    struct cachet_error *err) {
+  if (u->kind == URI_FILE)
+    return error_set(err, CACHET_E_INVAL, 0, "%.180s: not a daemon's", text);
+  if (*u->image)
+    return error_set(err, CACHET_E_INVAL, 0, "%.180s: an image, not a daemon",
+                     text);
+  return CACHET_OK;
+}
+
+static enum cachet_status admin_connect(const struct uri *u,
+                                        const struct options *options,
+                                        cachet_admin **out,
+                                        struct cachet_error *err) {
+  cachet_admin *a = calloc(1, sizeof *a);
   if (!a)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
+  a->pid = getpid();
   enum cachet_status status = remote_connect(u, options, &a->backend, err);
   if (status != CACHET_OK)
     free(a);
@@ -24,106 +51,158 @@ enum cachet_status admin_open(const struct uri *u,
   return status;
 }
 
-void admin_close(struct admin *a) {
+enum cachet_status cachet_admin_open(const char *uri,
+                                     const struct cachet_options *options,
+                                     cachet_admin **out,
+                                     struct cachet_error *err) {
+  struct options o;
+  struct uri u;
+  if (!out)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "open: nowhere to put a connection");
+  enum cachet_status status = options_read(options, &o, err);
+  if (status == CACHET_OK)
+    status = uri_parse(uri, &u, err);
+  if (status != CACHET_OK)
+    return status;
+  status = check_uri(uri, &u, err);
+  if (status == CACHET_OK)
+    status = admin_connect(&u, &o, out, err);
+  uri_fini(&u);
+  return status;
+}
+
+void cachet_admin_close(cachet_admin *a) {
   if (!a)
     return;
+  assert(!a->in_callback);
+  if (a->pid != getpid())
+    remote_abandon(a->backend); /* D2 */
   a->backend->ops->close(a->backend);
   free(a);
+}
+
+const char *cachet_admin_errmsg(const cachet_admin *a) {
+  return a->error.message;
+}
+
+/* ---- Commands ------------------------------------------------------------ */
+
+/* Whether `a` may be used, for a call with the callback `has_fn`. */
+static enum cachet_status admin_enter(cachet_admin *a, bool has_fn) {
+  if (a->pid != getpid())
+    return error_set(&a->error, CACHET_E_FORKED, 0,
+                     "a connection of the parent process");
+  if (a->in_callback)
+    return error_set(&a->error, CACHET_E_INVAL, 0,
+                     "a call that would wait, in a callback");
+  if (!has_fn)
+    return error_set(&a->error, CACHET_E_INVAL, 0, "no function to call");
+  return CACHET_OK;
 }
 
 /* ---- Images -------------------------------------------------------------- */
 
 struct lister {
-  void (*fn)(void *arg, const struct admin_image *image);
+  cachet_admin *admin;
+  int (*fn)(void *arg, const struct cachet_image_info *info);
   void *arg;
 };
 
+static bool images_are_possible(const Cachet__Wire__Images *images) {
+  struct connection_image unused;
+  for (size_t i = 0; i < images->n_images; i++)
+    if (!images->images[i]->missing &&
+        !connection_read_image(images->images[i], &unused))
+      return false;
+  return true;
+}
+
+static struct cachet_image_info read_info(const Cachet__Wire__ImageInfo *in) {
+  struct cachet_image_info info = {.struct_size = sizeof info,
+                                   .name = in->name};
+  if (in->missing) {
+    info.flags = CACHET_IMAGE_MISSING;
+    return info;
+  }
+  info.size = in->size;
+  info.epoch = in->epoch;
+  info.page_size = in->page_size;
+  return info;
+}
+
 static int list_answer(void *arg, const wire_message *msg) {
   const struct lister *l = arg;
-  for (size_t i = 0; i < msg->images->n_images; i++) {
-    const Cachet__Wire__ImageInfo *info = msg->images->images[i];
-    struct admin_image image = {.name = info->name,
-                                .size = info->size,
-                                .epoch = info->epoch,
-                                .page_size = info->page_size,
-                                .missing = info->missing};
-    l->fn(l->arg, &image);
+  if (!images_are_possible(msg->images))
+    return -EPROTO;
+  int stop = 0;
+  l->admin->in_callback = true;
+  for (size_t i = 0; i < msg->images->n_images && !stop; i++) {
+    struct cachet_image_info info = read_info(msg->images->images[i]);
+    stop = l->fn(l->arg, &info);
   }
+  l->admin->in_callback = false;
   return 0;
 }
 
-enum cachet_status admin_list(struct admin *a,
-                              void (*fn)(void *arg,
-                                         const struct admin_image *image),
-                              void *arg, struct cachet_error *err) {
+enum cachet_status
+cachet_admin_list(cachet_admin *a,
+                  int (*fn)(void *arg, const struct cachet_image_info *info),
+                  void *arg) {
   Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_LIST;
   msg.list = &list;
-  struct lister l = {fn, arg};
+  struct lister l = {a, fn, arg};
+  enum cachet_status status = admin_enter(a, fn != NULL);
+  if (status != CACHET_OK)
+    return status;
   return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_IMAGES,
-                        list_answer, &l, err);
+                        list_answer, &l, &a->error);
 }
 
 /* ---- Counters ------------------------------------------------------------ */
 
 struct counter {
-  void (*fn)(void *arg, const char *image, const char *name, uint64_t value);
+  cachet_admin *admin;
+  int (*fn)(void *arg, const char *image, const char *name, uint64_t value);
   void *arg;
 };
 
-static void count_all(const struct counter *c, const char *image,
-                      Cachet__Wire__Stat *const *stats, size_t n) {
-  for (size_t i = 0; i < n; i++)
-    c->fn(c->arg, image, stats[i]->name, stats[i]->value);
+/* Whether `fn` has ended the walk. */
+static int count_all(const struct counter *c, const char *image,
+                     Cachet__Wire__Stat *const *stats, size_t n) {
+  int stop = 0;
+  for (size_t i = 0; i < n && !stop; i++)
+    stop = c->fn(c->arg, image, stats[i]->name, stats[i]->value);
+  return stop;
 }
 
 static int stats_answer(void *arg, const wire_message *msg) {
+  const struct counter *c = arg;
   const Cachet__Wire__Stats *s = msg->stats;
-  count_all(arg, NULL, s->daemon, s->n_daemon);
-  for (size_t i = 0; i < s->n_images; i++)
-    count_all(arg, s->images[i]->name, s->images[i]->stats,
-              s->images[i]->n_stats);
+  c->admin->in_callback = true;
+  int stop = count_all(c, NULL, s->daemon, s->n_daemon);
+  for (size_t i = 0; i < s->n_images && !stop; i++)
+    stop = count_all(c, s->images[i]->name, s->images[i]->stats,
+                     s->images[i]->n_stats);
+  c->admin->in_callback = false;
   return 0;
 }
 
-enum cachet_status admin_stats(struct admin *a,
-                               void (*fn)(void *arg, const char *image,
-                                          const char *name, uint64_t value),
-                               void *arg, struct cachet_error *err) {
+enum cachet_status cachet_admin_stats(cachet_admin *a,
+                                      int (*fn)(void *arg, const char *image,
+                                                const char *name,
+                                                uint64_t value),
+                                      void *arg) {
   Cachet__Wire__GetStats get = CACHET__WIRE__GET_STATS__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_GET_STATS;
   msg.get_stats = &get;
-  struct counter c = {fn, arg};
+  struct counter c = {a, fn, arg};
+  enum cachet_status status = admin_enter(a, fn != NULL);
+  if (status != CACHET_OK)
+    return status;
   return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_STATS,
-                        stats_answer, &c, err);
-}
-
-/* ---- Warming ------------------------------------------------------------- */
-
-uint64_t admin_warm_max(const cachet *c) {
-  if (!remote_is(c->backend))
-    return WARM_MAX_LEN;
-  uint64_t max = remote_max_read(c->backend);
-  return max < WARM_MAX_LEN ? max : WARM_MAX_LEN;
-}
-
-enum cachet_status admin_warm(cachet *c, uint64_t offset, uint64_t len,
-                              struct cachet_error *err) {
-  if (!remote_is(c->backend))
-    return error_set(err, CACHET_E_UNSUPPORTED, 0,
-                     "image \"%.100s\": warm: there is no daemon",
-                     c->image_cache->name);
-  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT, *ranges[] = {&range};
-  range.offset = offset;
-  range.length = len;
-  Cachet__Wire__Warm warm = CACHET__WIRE__WARM__INIT;
-  warm.n_ranges = 1;
-  warm.ranges = ranges;
-  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WARM;
-  msg.warm = &warm;
-  return remote_command(c->backend, &msg, CACHET__WIRE__MESSAGE__BODY_DONE,
-                        NULL, NULL, err);
+                        stats_answer, &c, &a->error);
 }

@@ -6,6 +6,7 @@
  * read.c. */
 #include "client/remote/internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/deadline.h"
@@ -138,6 +139,10 @@ void pending_answered(struct remote *r, struct pending *x,
   }
   r->retry_ms = 0;
   int e = x->answer ? x->answer(x->answer_arg, msg) : 0;
+  if (e == -EPROTO) {
+    remote_violation(r, "an answer that cannot be");
+    return;
+  }
   if (e < 0)
     error_set(&x->job.error, error_from_errno(-e), -e, "daemon at %.150s",
               connection_place(r->channel));

@@ -258,14 +258,6 @@ static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
 
 /* ---- Commands ------------------------------------------------------------ */
 
-bool remote_is(const struct backend *b) {
-  return b->ops->drain == remote_drain;
-}
-
-uint64_t remote_max_read(const struct backend *b) {
-  return connection_limits(remote_of(b)->channel)->max_read;
-}
-
 enum cachet_status remote_command(struct backend *b, wire_message *request,
                                   Cachet__Wire__Message__BodyCase expected,
                                   int (*answer)(void *arg,
@@ -295,6 +287,37 @@ enum cachet_status remote_command(struct backend *b, wire_message *request,
   if (why.code != CACHET_OK && err)
     *err = why;
   return why.code;
+}
+
+/* The range is within the size of `m`'s epoch. */
+static enum cachet_status warm_pages(struct backend *b, const struct mirror *m,
+                                     uint64_t first, uint64_t count,
+                                     struct cachet_error *err) {
+  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT, *ranges[] = {&range};
+  uint64_t end = (first + count) << m->page_shift;
+  range.offset = first << m->page_shift;
+  range.length = (end < m->size ? end : m->size) - range.offset;
+  Cachet__Wire__Warm warm = CACHET__WIRE__WARM__INIT;
+  warm.n_ranges = 1;
+  warm.ranges = ranges;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WARM;
+  msg.warm = &warm;
+  return remote_command(b, &msg, CACHET__WIRE__MESSAGE__BODY_DONE, NULL, NULL,
+                        err);
+}
+
+static enum cachet_status remote_warm(struct backend *b, struct mirror *m,
+                                      uint64_t first, uint64_t count,
+                                      struct cachet_error *err) {
+  enum cachet_status status = CACHET_OK;
+  for (uint64_t done = 0, n; status == CACHET_OK && done < count; done += n) {
+    n = connection_limits(remote_of(b)->channel)->max_read >> m->page_shift;
+    if (n > count - done)
+      n = count - done;
+    status = warm_pages(b, m, first + done, n, err);
+  }
+  return status;
 }
 
 static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
@@ -333,13 +356,17 @@ static void remote_free(struct remote *r) {
   free(r);
 }
 
+void remote_abandon(struct backend *b) {
+  struct remote *r = remote_of(b);
+  connection_abandon(r->channel);
+  r->channel = NULL;
+}
+
 static void remote_close(struct backend *b) {
   struct remote *r = remote_of(b);
   struct pending *x;
   if (b->image_cache && image_cache_is_forked(b->image_cache)) {
-    /* Mirrors and image cache are the parent's. */
-    connection_abandon(r->channel);
-    r->channel = NULL;
+    remote_abandon(b); /* mirrors and image cache are the parent's, too */
   } else {
     while ((x = TAILQ_FIRST(&r->sent)) || (x = TAILQ_FIRST(&r->queue))) {
       pending_unlink(r, x);
@@ -489,6 +516,7 @@ static const struct backend_ops remote_ops = {
     .timeout_ms = remote_timeout_ms,
     .explain = remote_explain,
     .prefetch = remote_prefetch,
+    .warm = remote_warm,
     .grow = remote_grow,
     .invalidate = remote_invalidate,
     .copy = remote_copy,

@@ -26,20 +26,18 @@ enum cachet_status remote_connect(const struct uri *u,
                                   struct backend **out,
                                   struct cachet_error *err);
 
-/* Whether a handle's backend is one of these. */
-bool remote_is(const struct backend *b);
+/* In a forked child, before close(): the connection is the parent's. */
+void remote_abandon(struct backend *b);
 
 /* Sends `request`, whose id and image are filled in, and waits for its answer.
  * `answer`, if not NULL, sees it when it is `expected`, the body that belongs
- * to the request; it returns 0 or a negative errno. */
+ * to the request; it returns 0 or a negative errno, -EPROTO for an answer that
+ * cannot be. */
 enum cachet_status remote_command(struct backend *b, wire_message *request,
                                   Cachet__Wire__Message__BodyCase expected,
                                   int (*answer)(void *arg,
                                                 const wire_message *msg),
                                   void *arg, struct cachet_error *err);
-
-/* The most bytes that one Read or Warm may ask for. */
-uint64_t remote_max_read(const struct backend *b);
 
 #ifdef __cplusplus
 }

@@ -69,6 +69,10 @@ public:
         out->ranges.emplace_back(m->read->ranges[i]->offset,
                                  m->read->ranges[i]->length);
     }
+    if (m->body_case == CACHET__WIRE__MESSAGE__BODY_WARM)
+      for (size_t i = 0; i < m->warm->n_ranges; i++)
+        out->ranges.emplace_back(m->warm->ranges[i]->offset,
+                                 m->warm->ranges[i]->length);
     if (m->body_case == CACHET__WIRE__MESSAGE__BODY_ATTACH)
       out->replaces = m->attach->replaces;
     if (m->body_case == CACHET__WIRE__MESSAGE__BODY_INVALIDATE)
@@ -299,14 +303,20 @@ public:
     }
   }
 
-  // Hello and Open.
-  bool Handshake() {
+  // Hello alone: of a client that opens no image.
+  bool Greet() {
     Request r;
     if (!Receive(&r))
       return false;
     EXPECT_EQ(r.body, CACHET__WIRE__MESSAGE__BODY_HELLO);
     Welcome(r.id);
-    if (!Receive(&r))
+    return true;
+  }
+
+  // Hello and Open.
+  bool Handshake() {
+    Request r;
+    if (!Greet() || !Receive(&r))
       return false;
     EXPECT_EQ(r.body, CACHET__WIRE__MESSAGE__BODY_OPEN);
     std::unique_lock<std::mutex> hold(image->lock);

@@ -100,6 +100,12 @@ check "no such image on the daemon" fails_with 1 'nowhere.*; it serves disk$' "$
 check "no such image, but a file of that name" fails_with 1 'for a file write \./disk\.img' env -C "$work" "$cachet" cat disk.img "${common[@]}"
 check "a socket as the daemon's address" prints disk "$cachet" ls --socket "unix:$sock"
 check "the same in the environment" prints disk env CACHET_SOCKET="unix:$sock" "$cachet" ls
+cp "$img" "$work/want"
+check "cat of an image of the daemon at a URI" same cat disk --uri "cachet+unix:///?socket=$sock"
+check "whose own image does not matter" same cat disk --uri "cachet+unix:///other?socket=$sock"
+check "nor for ls" prints disk "$cachet" ls --uri "cachet+unix:///other?socket=$sock"
+check "a name is not percent-decoded" fails_with 1 'di%73k.*; it serves disk$' "$cachet" cat 'di%73k' "${common[@]}"
+check "and is one with odd bytes in it" fails_with 1 '"a\?b#c&d".*; it serves disk$' "$cachet" cat 'a?b#c&d' "${common[@]}"
 check "no such daemon" fails_with 1 'none\.sock' "$cachet" ls --socket "$work/none.sock"
 check "no such file" fails_with 1 'none\.img' "$cachet" cat "$work/none.img"
 check "an offset past the end" fails_with 1 '(end|past)' "$cachet" cat disk --offset 1M "${common[@]}"
@@ -183,5 +189,18 @@ for new in $size 5000000 3000000; do
   check "the same by TCP" cat_is_cut_short $new "cachet://127.0.0.1:${port##*:}/i"
   check "the same in process" cat_is_cut_short $new "$work/i"
 done
+for uri in "cachet://127.0.0.1:${port##*:}" "cachet://127.0.0.1:${port##*:}/"; do
+  check "ls of $uri" prints ' i$' "$cachet" ls --uri "$uri"
+  check "stats of $uri" prints '^i hits ' "$cachet" stats --uri "$uri"
+  check "warm of an image of $uri" "$cachet" warm i --uri "$uri"
+done
 check "that daemon ends in good order" exits_0_on_sigterm
+
+# ---- a socket whose path is no URI as it stands
+odd_sock="$work/a?b&socket=c#d%25 e"
+check "a daemon at an odd socket" start_daemon "$cachetd" --image "i=$work/i" --listen "unix:$odd_sock"
+cp "$work/i" "$work/want"
+check "cat from there" same cat i --socket "$odd_sock"
+check "ls of it" prints ' i$' "$cachet" ls --socket "$odd_sock"
+check "it ends in good order" exits_0_on_sigterm
 finish

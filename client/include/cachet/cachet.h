@@ -567,6 +567,22 @@ CACHET_API uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len)
 CACHET_API enum cachet_status cachet_prefetch(cachet *c, uint64_t addr,
                                               uint64_t len) CACHET_NONNULL(1);
 
+/* As cachet_prefetch(), but returns when all pages of the range were loaded, or
+ * with the first error.  A daemon loads its image's pages into its own cache,
+ * and no bytes are sent here; any other handle's are loaded into its cache in
+ * this process.  Pages that are cached already cost nothing.  What does not fit
+ * in the cache is loaded in vain.  `len` is cut at the image's end, and a range
+ * that begins there or after it is CACHET_OK.
+ *
+ * CACHET_E_IO where a page cannot be read; CACHET_E_TIMEOUT where the daemon
+ * needs longer than request_timeout_ms for 16 MiB; CACHET_E_CHANGED when the
+ * image changed again and again meanwhile, or with CACHET_ONE_EPOCH has changed
+ * since it was opened.  What was loaded before an error stays cached.  Waits;
+ * CACHET_E_INVAL in a callback.  Loads at most cachet_pages(c, addr, len)
+ * pages, more only if the image changes meanwhile.  Since 1.2. */
+CACHET_API enum cachet_status cachet_warm(cachet *c, uint64_t addr,
+                                          uint64_t len) CACHET_NONNULL(1);
+
 /* Drops exactly the pages that overlap the range, here and at the daemon: a
  * load that begins after this call returned sees bytes read after it.  Slices
  * that are held keep their bytes.  `len` is cut at the image's end.  At a
@@ -575,6 +591,74 @@ CACHET_API enum cachet_status cachet_prefetch(cachet *c, uint64_t addr,
  * page.  Semantics: Cachet's `invalidate`. */
 CACHET_API enum cachet_status cachet_invalidate(cachet *c, uint64_t addr,
                                                 uint64_t len) CACHET_NONNULL(1);
+
+/* ---- A daemon as such ---------------------------------------------------- */
+
+/* A connection to a daemon that opens no image.  Opaque; since 1.2.
+ *
+ * As a handle, it belongs to one thread at a time and does not survive fork():
+ * in the child each call is CACHET_E_FORKED, and only cachet_admin_close() is
+ * of use.  Where the connection was lost, the next call makes a new one. */
+typedef struct cachet_admin cachet_admin;
+
+/* Connects to a daemon: `uri` is one of a daemon's image, with an empty IMAGE
+ * (cachet+unix:///, cachet+unix:///?socket=PATH, cachet://HOST[:PORT]/).  Of
+ * `options`, which may be NULL, as may `err`, the time-outs are used.
+ *
+ * CACHET_E_INVAL for the URI of a file, or of an image; else as cachet_open().
+ * Waits for the daemon, at most connect_timeout_ms.  The caller owes one
+ * cachet_admin_close().  Since 1.2. */
+CACHET_API enum cachet_status
+cachet_admin_open(const char *uri, const struct cachet_options *options,
+                  cachet_admin **out, struct cachet_error *err);
+
+/* Ends a connection.  NULL is fine.  Not from one of its callbacks.
+ * Since 1.2. */
+CACHET_API void cachet_admin_close(cachet_admin *a);
+
+/* The message of the last failure on this connection.  Never NULL; "" before
+ * the first failure.  Valid until the next call on the connection.
+ * Since 1.2. */
+CACHET_API const char *cachet_admin_errmsg(const cachet_admin *a)
+    CACHET_NONNULL(1);
+
+/* cachet_image_info.flags: the daemon cannot open the image now.  It has no
+ * size, no page size and no epoch (0), and cachet_open() would fail. */
+#define CACHET_IMAGE_MISSING (1u << 0)
+
+/* What a daemon says of an image.  The library makes it: `struct_size` says how
+ * large it is there, and a field past that is not in it.  It may grow at its
+ * end.  Since 1.2. */
+struct cachet_image_info {
+  size_t struct_size;
+  const char *name;   /* never NULL; any bytes but NUL, as the daemon sent it */
+  uint64_t size;      /* bytes */
+  uint64_t epoch;     /* as cachet_epoch() */
+  uint32_t page_size; /* bytes */
+  uint32_t flags;     /* CACHET_IMAGE_..., and bits of later versions */
+};
+
+/* Calls `fn` for each image that the daemon lets this peer open.  A non-zero
+ * result of `fn` ends the walk, which is CACHET_OK.  The struct and its name
+ * live until `fn` returns.  `fn` runs on the calling thread, under no lock, and
+ * only after the whole answer has arrived: on a failure it was never called.
+ * In it each call on `a` is CACHET_E_INVAL; other handles may be used.
+ *
+ * Waits for the daemon, at most request_timeout_ms: CACHET_E_TIMEOUT.
+ * CACHET_E_PROTO for an answer that cannot be.  Since 1.2. */
+CACHET_API enum cachet_status
+cachet_admin_list(cachet_admin *a,
+                  int (*fn)(void *arg, const struct cachet_image_info *info),
+                  void *arg) CACHET_NONNULL(1);
+
+/* Calls `fn` for each counter: the daemon's own, with `image` NULL, then those
+ * of each image, one image after the other.  Which there are is the daemon's
+ * matter; see cachetd(8).  The strings are never NULL but for that, and live
+ * until `fn` returns.  All else is as for cachet_admin_list().  Since 1.2. */
+CACHET_API enum cachet_status cachet_admin_stats(
+    cachet_admin *a,
+    int (*fn)(void *arg, const char *image, const char *name, uint64_t value),
+    void *arg) CACHET_NONNULL(1);
 
 /* ---- In an event loop ---------------------------------------------------- */
 

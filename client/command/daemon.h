@@ -1,0 +1,13 @@
+/* Verbs about a daemon and its images: ls, info, warm, invalidate, stats. */
+#ifndef CLIENT_COMMAND_DAEMON_H
+#define CLIENT_COMMAND_DAEMON_H
+
+#include "client/command/command.h"
+
+int daemon_ls(const struct command *cmd);
+int daemon_info(const struct command *cmd);
+int daemon_warm(const struct command *cmd);
+int daemon_invalidate(const struct command *cmd);
+int daemon_stats(const struct command *cmd);
+
+#endif
