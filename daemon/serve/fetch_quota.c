@@ -150,7 +150,7 @@ void fetch_quota_ended(struct request *r) {
   r->service->n_waiting--;
   request_count(r, COUNTER_MISSES, f->n_missed);
   request_count(r, COUNTER_JOINS, f->n_joined);
-  r->counted = r->missing + r->n_missing;
+  r->plan.counted = r->missing + r->n_missing;
   if (f->status == -ESTALE)
     fetch_quota_restart(r);
   else if (!has_good_pages_first(r))

@@ -15,15 +15,6 @@
 /* What looking at a page is worth, in bytes sent. */
 #define PAGE_COST 64
 
-/* The part of a range that is dealt with in one go: whole pages, but for the
- * ends of the range. */
-struct piece {
-  uint64_t offset; /* bytes, of its beginning and of its end */
-  uint64_t end;
-  uint64_t first; /* page */
-  unsigned count; /* pages, at most FETCH_MAX_PAGES */
-};
-
 /* ---- Endings ------------------------------------------------------------- */
 
 static int status_of_errno(int r) {
@@ -85,7 +76,7 @@ static enum step request_failed(struct request *r) {
 static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
                              size_t len, uint64_t resident, bool last) {
   struct reply_data piece = {.epoch = epoch,
-                             .range = r->range,
+                             .range = r->plan.range,
                              .offset = offset,
                              .len = len,
                              .resident = resident,
@@ -95,53 +86,12 @@ static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
 
 /* ---- Pieces -------------------------------------------------------------- */
 
-static bool request_next_piece(struct request *r, const struct mirror *m,
-                               struct piece *p) {
-  while (r->range < r->n_ranges &&
-         r->range_done == r->ranges[r->range].length) {
-    r->range++;
-    r->range_done = 0;
-    r->counted = 0;
-  }
-  if (r->range == r->n_ranges)
-    return false;
-  const struct range *range = &r->ranges[r->range];
-  uint64_t most = r->service->context->limits.piece_len >> m->page_shift;
+/* The most pages of a piece. */
+static unsigned piece_most(const struct request *r, unsigned page_shift) {
+  uint64_t most = r->service->context->limits.piece_len >> page_shift;
   if (most > FETCH_MAX_PAGES)
     most = FETCH_MAX_PAGES;
-  if (most == 0)
-    most = 1;
-  p->offset = range->offset + r->range_done;
-  p->first = p->offset >> m->page_shift;
-  p->end = range->offset + range->length;
-  uint64_t last = (p->end - 1) >> m->page_shift;
-  p->count = (unsigned)most;
-  if (last - p->first + 1 < most)
-    p->count = (unsigned)(last - p->first + 1);
-  else if ((p->first + most) << m->page_shift < p->end)
-    p->end = (p->first + most) << m->page_shift;
-  return true;
-}
-
-/* Cuts a piece down to its first `n` pages. */
-static void piece_cut(struct piece *p, const struct mirror *m, unsigned n) {
-  uint64_t end = (p->first + n) << m->page_shift;
-  if (n < p->count && end < p->end)
-    p->end = end;
-  p->count = n;
-}
-
-/* Cuts a piece down to its first `len` bytes. */
-static void piece_shorten(struct piece *p, const struct mirror *m, size_t len) {
-  if (p->end - p->offset > len) {
-    p->end = p->offset + len;
-    p->count = (unsigned)(((p->end - 1) >> m->page_shift) - p->first + 1);
-  }
-}
-
-static void request_advance(struct request *r, const struct piece *p) {
-  r->range_done += p->end - p->offset;
-  r->left -= p->end - p->offset;
+  return most ? (unsigned)most : 1;
 }
 
 static enum step request_miss(struct request *r, const struct piece *p) {
@@ -151,20 +101,10 @@ static enum step request_miss(struct request *r, const struct piece *p) {
   return STEP_MISS;
 }
 
-/* Whether a part of the piece's first page was sent before. */
-static bool is_within_page(const struct request *r, const struct mirror *m,
-                           const struct piece *p) {
-  return r->range_done && p->offset & (mirror_page_size(m) - 1);
-}
-
 /* Pages that are resident, unless they were counted before: as fetched, and
  * then the connection was blocked; or when another part of one was sent. */
 static void request_count_hits(struct request *r, uint64_t first, unsigned n) {
-  uint64_t from = first < r->counted ? r->counted : first;
-  if (first + n <= from)
-    return;
-  request_count(r, COUNTER_HITS, first + n - from);
-  r->counted = first + n;
+  request_count(r, COUNTER_HITS, read_plan_count(&r->plan, first, n));
 }
 
 /* The payload of a piece: where its pages lie. */
@@ -173,11 +113,10 @@ struct segments {
   unsigned n;
 };
 
-static void segments_add(struct segments *s, const struct mirror *m,
-                         const struct piece *p, uint64_t page, unsigned count,
-                         const uint8_t *bytes) {
-  uint64_t start = page << m->page_shift;
-  uint64_t end = (page + count) << m->page_shift;
+static void segments_add(struct segments *s, const struct piece *p,
+                         uint64_t page, unsigned count, const uint8_t *bytes) {
+  uint64_t start = page << p->page_shift;
+  uint64_t end = (page + count) << p->page_shift;
   uint64_t from = start < p->offset ? p->offset : start;
   if (end > p->end)
     end = p->end;
@@ -190,12 +129,12 @@ static void segments_add(struct segments *s, const struct mirror *m,
 static void piece_gather_resident(struct request *r, struct image_reader *l,
                                   struct piece *p, struct segments *s) {
   unsigned n = image_reader_pin(l, p->first, p->count);
-  piece_cut(p, l->mirror, n);
+  piece_cut(p, n);
   if (n == 0)
     return;
   send_batch_pinned(&r->service->net.out, l);
   request_count_hits(r, p->first, n);
-  segments_add(s, l->mirror, p, p->first, n,
+  segments_add(s, p, p->first, n,
                view_page(&l->view, l->mirror->page_shift, p->first));
 }
 
@@ -211,12 +150,13 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
       if (!image_reader_pin(l, page, 1))
         break;
       send_batch_pinned(&r->service->net.out, l);
-      request_count(r, COUNTER_HITS, n > 0 || !is_within_page(r, l->mirror, p));
+      request_count(r, COUNTER_HITS,
+                    n > 0 || !read_plan_is_within_page(&r->plan, p));
       bytes = view_page(&l->view, l->mirror->page_shift, page);
     }
-    segments_add(s, l->mirror, p, page, 1, bytes);
+    segments_add(s, p, page, 1, bytes);
   }
-  piece_cut(p, l->mirror, n);
+  piece_cut(p, n);
 }
 
 /* Makes room in the output for a piece.  False if that blocked the
@@ -233,11 +173,9 @@ static bool piece_make_room(struct request *r, const struct image_reader *l,
 }
 
 /* Whether a fetch has nothing for what comes behind a piece. */
-static bool fetch_ends_at(const struct request *r, const struct mirror *m,
-                          const struct piece *p) {
-  const struct range *range = &r->ranges[r->range];
-  return p->end >= (r->missing + r->n_missing) << m->page_shift ||
-         p->end == range->offset + range->length;
+static bool fetch_ends_at(const struct request *r, const struct piece *p) {
+  return p->end >= (r->missing + r->n_missing) << p->page_shift ||
+         read_plan_range_ends_with(&r->plan, p);
 }
 
 static enum step request_read_piece(struct request *r, struct image_reader *l,
@@ -247,8 +185,7 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
   s.n = 0;
   if (!piece_make_room(r, l, p))
     return STEP_BLOCKED;
-  piece_shorten(p, l->mirror,
-                connection_frame_room(request_conn(r), p->end - p->offset));
+  piece_shorten(p, connection_frame_room(request_conn(r), p->end - p->offset));
   if (r->fetch)
     piece_gather_fetched(r, l, p, &s);
   else
@@ -256,18 +193,18 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
   if (p->count == 0)
     return request_miss(r, &whole);
   size_t len = p->end - p->offset;
-  bool last = len == r->left;
+  bool last = read_plan_ends_with(&r->plan, p);
   notices_announce(r->session, l);
   request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
   for (unsigned i = 0; i < s.n; i++)
     send_batch_payload(&r->service->net.out, s.list[i].iov_base,
                        s.list[i].iov_len);
   request_count(r, COUNTER_BYTES, len);
-  request_advance(r, p);
+  read_plan_advance(&r->plan, p);
   if (r->fetch) {
-    connection_flush(
-        request_conn(r)); /* the last moment at which its bytes are there */
-    if (fetch_ends_at(r, l->mirror, p))
+    /* The last moment at which the fetch's bytes are there. */
+    connection_flush(request_conn(r));
+    if (fetch_ends_at(r, p))
       fetch_quota_drop(r);
   }
   return last ? STEP_DONE : STEP_ON;
@@ -288,8 +225,8 @@ static unsigned leading_pages(const struct image_reader *l,
  * the rest of a page of which a part went as bytes. */
 static enum step request_place_piece(struct request *r, struct image_reader *l,
                                      struct piece *p) {
-  if (is_within_page(r, l->mirror, p)) {
-    piece_cut(p, l->mirror, 1);
+  if (read_plan_is_within_page(&r->plan, p)) {
+    piece_cut(p, 1);
     return request_read_piece(r, l, p);
   }
   unsigned n = leading_pages(l, p, true);
@@ -297,7 +234,7 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
     if (!r->fetch || !fetch_bytes(&r->fetch->dispatched.fetch, p->first))
       return request_miss(r, p);
     n = leading_pages(l, p, false);
-    piece_cut(p, l->mirror, n ? n : 1);
+    piece_cut(p, n ? n : 1);
     return request_read_piece(r, l, p);
   }
   connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
@@ -306,13 +243,13 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
     if (!connection_may_send(request_conn(r)))
       return STEP_BLOCKED;
   }
-  piece_cut(p, l->mirror, n);
+  piece_cut(p, n);
   uint64_t len = p->end - p->offset;
-  bool last = len == r->left;
+  bool last = read_plan_ends_with(&r->plan, p);
   request_put_data(r, l->mirror->epoch, p->offset, 0, len, last);
   if (!r->fetch)
     request_count_hits(r, p->first, n);
-  request_advance(r, p);
+  read_plan_advance(&r->plan, p);
   if (r->fetch && p->first + n >= r->missing + r->n_missing)
     fetch_quota_drop(r);
   return last ? STEP_DONE : STEP_ON;
@@ -344,8 +281,8 @@ static enum step request_warm_piece(struct request *r, struct image_reader *l,
     request_count_hits(r, p->first, n);
   fetch_quota_drop(r);
   connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
-  piece_cut(p, l->mirror, n);
-  request_advance(r, p);
+  piece_cut(p, n);
+  read_plan_advance(&r->plan, p);
   return STEP_ON;
 }
 
@@ -369,12 +306,8 @@ static bool request_focus(struct request *r, struct image_reader *l) {
 static bool request_is_within(struct request *r, const struct mirror *m) {
   if (r->checked_epoch == m->epoch)
     return true;
-  for (unsigned i = r->range; i < r->n_ranges; i++) {
-    const struct range *range = &r->ranges[i];
-    if (range->length &&
-        (range->offset > m->size || range->length > m->size - range->offset))
-      return false;
-  }
+  if (!read_plan_is_within(&r->plan, m->size))
+    return false;
   r->checked_epoch = m->epoch;
   return true;
 }
@@ -385,11 +318,12 @@ static enum step request_finish(struct request *r, struct image_reader *l) {
     return STEP_DONE;
   }
   /* A Read of nothing: any other ended with its last piece. */
-  r->range = 0;
+  const struct read_plan *plan = &r->plan;
+  r->plan.range = 0;
   if (!send_batch_has_room(&r->service->net.out, OUTPUT_SMALL_LEN, 0))
     connection_flush(request_conn(r));
-  request_put_data(r, l->mirror->epoch, r->n_ranges ? r->ranges[0].offset : 0,
-                   0, 0, true);
+  request_put_data(r, l->mirror->epoch,
+                   plan->n_ranges ? plan->ranges[0].offset : 0, 0, 0, true);
   return STEP_DONE;
 }
 
@@ -413,7 +347,8 @@ static enum step request_step(struct request *r) {
   }
   if (r->kind == REQUEST_ATTACH)
     return request_attach(r, l);
-  if (!request_next_piece(r, l->mirror, &p)) {
+  unsigned shift = l->mirror->page_shift;
+  if (!read_plan_next(&r->plan, shift, piece_most(r, shift), &p)) {
     notices_announce(r->session, l);
     return request_finish(r, l);
   }

@@ -23,7 +23,7 @@ static void request_link(struct request *r) {
     r->next->prev = r;
   s->requests = r;
   s->conn.n_requests++;
-  s->n_held_ranges += r->n_ranges;
+  s->n_held_ranges += r->plan.n_ranges;
 }
 
 static void request_unlink(struct request *r) {
@@ -33,7 +33,7 @@ static void request_unlink(struct request *r) {
   if (r->next)
     r->next->prev = r->prev;
   s->conn.n_requests--;
-  s->n_held_ranges -= r->n_ranges;
+  s->n_held_ranges -= r->plan.n_ranges;
 }
 
 /* Its memory, with its ranges. */
@@ -43,7 +43,7 @@ static size_t request_len(unsigned n_ranges) {
 
 static void request_free(struct request *r) {
   fetch_quota_drop(r);
-  net_thread_unhold(&r->service->net, request_len(r->n_ranges));
+  net_thread_unhold(&r->service->net, request_len(r->plan.n_ranges));
   if (r->session)
     request_unlink(r);
   if (r->invalidation)
@@ -80,13 +80,13 @@ static bool request_may_wait(const struct session *s, unsigned n_ranges) {
  * the peer was told why not. */
 static struct request *request_keep(const struct request *probe) {
   struct session *s = probe->session;
-  if (!request_may_wait(s, probe->n_ranges)) {
+  if (!request_may_wait(s, probe->plan.n_ranges)) {
     counters_add(&s->service->counters[probe->image], COUNTER_ERRORS, 1);
     connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "too many requests in flight");
     return NULL;
   }
-  size_t len = request_len(probe->n_ranges);
+  size_t len = request_len(probe->plan.n_ranges);
   struct request *r = NULL;
   if (net_thread_hold(&s->service->net, len) && !(r = malloc(len)))
     net_thread_unhold(&s->service->net, len);
@@ -96,9 +96,9 @@ static struct request *request_keep(const struct request *probe) {
     return NULL;
   }
   *r = *probe;
-  if (probe->n_ranges)
-    memcpy(r + 1, probe->ranges, len - sizeof *r);
-  r->ranges = (const struct range *)(r + 1);
+  if (probe->plan.n_ranges)
+    memcpy(r + 1, probe->plan.ranges, len - sizeof *r);
+  r->plan.ranges = (const struct range *)(r + 1);
   r->task.run = request_posted;
   request_link(r);
   return r;
@@ -160,6 +160,7 @@ static bool take_ranges(struct session *s, struct request *probe,
                         size_t n_ranges, Cachet__Wire__Range *const *ranges) {
   const struct limits *limits = &s->service->context->limits;
   struct range *list = s->service->ranges;
+  uint64_t len = 0;
   if (n_ranges > limits->max_ranges) {
     connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "%zu ranges in one request, at most %u are allowed",
@@ -168,16 +169,15 @@ static bool take_ranges(struct session *s, struct request *probe,
   }
   for (size_t i = 0; i < n_ranges; i++) {
     list[i] = (struct range){ranges[i]->offset, ranges[i]->length};
-    if (list[i].length > limits->max_read - probe->left) {
+    if (list[i].length > limits->max_read - len) {
       connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                              "one request may ask for %llu bytes, not for more",
                              (unsigned long long)limits->max_read);
       return false;
     }
-    probe->left += list[i].length;
+    len += list[i].length;
   }
-  probe->ranges = list;
-  probe->n_ranges = (unsigned)n_ranges;
+  probe->plan = read_plan_of(list, (unsigned)n_ranges);
   return true;
 }
 

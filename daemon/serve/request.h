@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/serve/read_plan.h"
 #include "daemon/serve/session.h"
 
 struct invalidation;
@@ -66,14 +67,8 @@ struct request {
   unsigned n_restarts;
 
   /* Read and Warm: how far they came. */
-  const struct range *ranges; /* behind the struct, once it waits */
-  unsigned n_ranges;
-  unsigned range;         /* the present one */
-  uint64_t range_done;    /* bytes of it that are dealt with */
-  uint64_t left;          /* bytes of all that are not */
+  struct read_plan plan;  /* its ranges lie behind this struct, once it waits */
   uint64_t checked_epoch; /* whose size the ranges are within; 0: none */
-  uint64_t counted;       /* the present one's pages before this one are in the
-                             statistics */
   uint64_t missing;       /* STEP_MISS: the first page to fetch, */
   unsigned n_missing;     /* and how many */
   struct request_fetch *fetch;

@@ -22,11 +22,7 @@
 #include "daemon/serve/counters.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/serve/notices.h"
-
-/* Offset and length of a range of a Read or Warm, out of protobuf. */
-struct range {
-  uint64_t offset, length;
-};
+#include "daemon/serve/read_plan.h"
 
 struct service {
   struct server_context *context;
@@ -35,7 +31,8 @@ struct service {
   struct net_thread net;        /* its connections are sessions */
   struct image_reader *readers; /* one for each image */
   struct counters *counters;    /* likewise */
-  struct range *ranges;         /* of the request being looked at: max_ranges */
+  struct range
+      *ranges; /* out of protobuf, of the request being looked at: max_ranges */
   struct fetch_quota quota;
   struct attachments attachments;
   struct notices notices;
