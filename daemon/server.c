@@ -35,7 +35,7 @@ enum {
 };
 
 /* A listening socket in the main loop. */
-struct door {
+struct endpoint {
   struct server *server;
   struct listener *listener;
   struct event event;
@@ -44,8 +44,8 @@ struct door {
 struct server {
   struct server_context context;
   struct worker **workers; /* context.n_services */
-  struct door *doors;
-  unsigned n_doors;
+  struct endpoint *endpoints;
+  unsigned n_endpoints;
   struct event_base *base; /* the serving thread's, as are the events */
   struct event stop, refresh, resume;
   int stop_fd; /* an eventfd */
@@ -82,13 +82,13 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- Accepting ----------------------------------------------------------- */
 
-static void pause_doors(struct server *s, const char *reason) {
+static void pause_accepting(struct server *s, const char *reason) {
   struct timeval tv = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
   if (!s->paused)
     log_event(LEVEL_WARN, "accept-paused", LOG_TEXT("reason", reason));
   s->paused = true;
-  for (unsigned i = 0; i < s->n_doors; i++)
-    event_del(&s->doors[i].event);
+  for (unsigned i = 0; i < s->n_endpoints; i++)
+    event_del(&s->endpoints[i].event);
   event_add(&s->resume, &tv);
 }
 
@@ -96,26 +96,26 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   (void)fd;
   (void)what;
-  for (unsigned i = 0; i < s->n_doors; i++)
-    event_add(&s->doors[i].event, NULL);
+  for (unsigned i = 0; i < s->n_endpoints; i++)
+    event_add(&s->endpoints[i].event, NULL);
 }
 
-static void on_door(evutil_socket_t fd, short what, void *arg) {
-  struct door *door = arg;
-  struct server *s = door->server;
+static void on_connect(evutil_socket_t fd, short what, void *arg) {
+  struct endpoint *endpoint = arg;
+  struct server *s = endpoint->server;
   (void)what;
   for (int i = 0; i < ACCEPT_BATCH; i++) {
     if (!admit_may_refuse(&s->context)) {
-      pause_doors(s, "sockets that were refused cannot be closed");
+      pause_accepting(s, "sockets that were refused cannot be closed");
       return;
     }
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (peer >= 0) {
       s->paused = false;
-      admit_socket(&s->context, door->listener, peer);
+      admit_socket(&s->context, endpoint->listener, peer);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
                errno == ENOMEM) {
-      pause_doors(s, strerror(errno));
+      pause_accepting(s, strerror(errno));
       return;
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       return;
@@ -169,12 +169,12 @@ static int server_add_images(struct server *s,
   return r;
 }
 
-static int server_add_doors(struct server *s) {
-  for (unsigned i = 0; i < s->n_doors; i++) {
-    struct door *door = &s->doors[i];
-    event_assign(&door->event, s->base, listener_fd(door->listener),
-                 EV_READ | EV_PERSIST, on_door, door);
-    if (event_add(&door->event, NULL) < 0)
+static int server_add_endpoints(struct server *s) {
+  for (unsigned i = 0; i < s->n_endpoints; i++) {
+    struct endpoint *endpoint = &s->endpoints[i];
+    event_assign(&endpoint->event, s->base, listener_fd(endpoint->listener),
+                 EV_READ | EV_PERSIST, on_connect, endpoint);
+    if (event_add(&endpoint->event, NULL) < 0)
       return -ENOMEM;
   }
   return 0;
@@ -193,7 +193,7 @@ static int server_init_loop(struct server *s) {
   event_assign(&s->resume, s->base, -1, 0, on_resume, s);
   if (event_add(&s->stop, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
     return -ENOMEM;
-  return server_add_doors(s);
+  return server_add_endpoints(s);
 }
 
 static int server_init_workers(struct server *s, unsigned n) {
@@ -242,14 +242,15 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_mutex_init(&s->context.census.lock, NULL);
   users_init(&s->context.users);
   s->stop_fd = -1;
-  s->doors = calloc(config->n_listeners + 1, sizeof *s->doors);
-  if (!s->doors) {
+  s->endpoints = calloc(config->n_listeners + 1, sizeof *s->endpoints);
+  if (!s->endpoints) {
     server_free(s);
     return NULL;
   }
   for (unsigned i = 0; i < config->n_listeners; i++)
-    s->doors[i] = (struct door){.server = s, .listener = config->listeners[i]};
-  s->n_doors = config->n_listeners;
+    s->endpoints[i] =
+        (struct endpoint){.server = s, .listener = config->listeners[i]};
+  s->n_endpoints = config->n_listeners;
   return s;
 }
 
@@ -354,19 +355,19 @@ static void server_await_drained(struct server *s) {
 
 /* Those that wait to be accepted may have brought descriptors, and end with
  * the listening socket. */
-static void close_door(struct door *door) {
-  int fd = listener_end(door->listener);
+static void close_endpoint(struct endpoint *endpoint) {
+  int fd = listener_end(endpoint->listener);
   if (fd >= 0)
-    closer_add_socket(door->server->context.closer, fd);
+    closer_add_socket(endpoint->server->context.closer, fd);
 }
 
 /* The pool ends before the workers, so that whatever a worker waits for has
  * been posted, and after their connections, so that nothing new is submitted:
  * see V1 in service.h. */
 void server_shutdown(struct server *s) {
-  for (unsigned i = 0; i < s->n_doors; i++) {
-    event_del(&s->doors[i].event);
-    close_door(&s->doors[i]);
+  for (unsigned i = 0; i < s->n_endpoints; i++) {
+    event_del(&s->endpoints[i].event);
+    close_endpoint(&s->endpoints[i]);
   }
   if (server_is_running(s)) {
     server_drain(s);
@@ -382,10 +383,10 @@ void server_shutdown(struct server *s) {
 }
 
 static void server_free_loop(struct server *s) {
-  for (unsigned i = 0; i < s->n_doors; i++) {
-    if (event_initialized(&s->doors[i].event))
-      event_del(&s->doors[i].event);
-    listener_free(s->doors[i].listener);
+  for (unsigned i = 0; i < s->n_endpoints; i++) {
+    if (event_initialized(&s->endpoints[i].event))
+      event_del(&s->endpoints[i].event);
+    listener_free(s->endpoints[i].listener);
   }
   if (event_initialized(&s->resume)) {
     event_del(&s->stop);
@@ -396,7 +397,7 @@ static void server_free_loop(struct server *s) {
     event_base_free(s->base);
   if (s->stop_fd >= 0)
     close(s->stop_fd);
-  free(s->doors);
+  free(s->endpoints);
 }
 
 void server_free(struct server *s) {

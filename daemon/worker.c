@@ -76,7 +76,7 @@ void worker_join(struct worker *w) {
  * something. */
 static bool worker_look_around(struct worker *w) {
   uint64_t seen = w->loop.n_events;
-  uint64_t end = clock_now_ns() + SPIN_US * UINT64_C(1000);
+  uint64_t end = clock_now_ns() + BUSY_POLL_US * UINT64_C(1000);
   do {
     event_base_loop(w->loop.base, EVLOOP_NONBLOCK);
     bool came = fill_dispatch_try(&w->dispatch);

@@ -1,19 +1,18 @@
-/* Whether to stay awake for a little while for what may come soon, rather than
- * sleep: for events, and for bytes that the disk was asked for.
+/* Busy polling: whether to poll for a little while before a sleep, for events
+ * and for bytes that the disk was asked for.
  *
- * To be woken on a processor that was halted takes some 50 us, more than most
- * requests.  So it pays to look around where the next request comes sooner, and
- * is lost where it does not: each time that nothing came, twice as many sleeps
- * go without, up to SPIN_MAX_SKIPS.  What is lost is then less than a
- * microsecond a sleep, and who is idle only sleeps. */
+ * To wake a halted processor takes about 50 us, more than most requests.  A
+ * poll that finds the next request saves that; one that finds nothing doubles
+ * the number of sleeps that go without, up to BUSY_POLL_MAX_SKIPS.  An idle
+ * thread then loses less than a microsecond a sleep. */
 #ifndef DAEMON_ENGINE_BUSY_POLL_H
 #define DAEMON_ENGINE_BUSY_POLL_H
 
 #include <stdbool.h>
 
 enum {
-  SPIN_US = 50, /* about a wake-up: what is gained at most */
-  SPIN_MAX_SKIPS = 64,
+  BUSY_POLL_US = 50, /* about a wake-up: what is gained at most */
+  BUSY_POLL_MAX_SKIPS = 64,
 };
 
 /* All zeroes at first. */
@@ -36,7 +35,7 @@ static inline void busy_poll_ended(struct busy_poll *s, bool found) {
     s->n_skips = 0;
   else if (s->n_skips == 0)
     s->n_skips = 1;
-  else if (s->n_skips < SPIN_MAX_SKIPS)
+  else if (s->n_skips < BUSY_POLL_MAX_SKIPS)
     s->n_skips *= 2;
   s->left = s->n_skips;
 }

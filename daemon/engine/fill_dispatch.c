@@ -77,7 +77,7 @@ bool fill_dispatch_try(struct fill_dispatch *d) {
   uint64_t round = ++d->n_rounds, now = clock_now_ns();
   bool any = false;
   for (struct fill_job **at = &d->head, *f; (f = *at);) {
-    struct begun_image *image = &f->reader->begun;
+    struct fill_dispatch_image *image = &f->reader->begun;
     int r = image->failed_round == round ? -EAGAIN : fill_try_run(f->fill);
     bool late = now - f->since_ns > BEGUN_MAX_US * UINT64_C(1000);
     if (r == -EAGAIN && !late) {

@@ -1,17 +1,17 @@
 /* How a fill gets its bytes.  One of:
  *
  *   at once      the kernel had them;
- *   begun        the kernel has begun to read them, and the worker that asked
+ *   begun        the kernel has begun to read them, and the thread that asked
  *                tries again until it has: two changes of threads are saved;
- *   by the pool  one of its threads reads them, and may wait as long as it is.
+ *   by the pool  a pool thread performs a blocking read.
  *
- *   J1  A fill is in one place: a worker's list of those begun, or the pool.
- *   J2  A worker that has some begun does not sleep, and after BEGUN_MAX_US it
+ *   J1  A fill is in one place: a thread's list of those begun, or the pool.
+ *   J2  A thread that has some begun does not sleep, and after BEGUN_MAX_US it
  *       gives a fill to the pool: so it is awake that much longer at most.
  *   J3  A source that is too slow for that is tried less and less often: see
  *       busy_poll.h.
  *
- * Worker thread only. */
+ * The thread of a fill_dispatch only. */
 #ifndef DAEMON_ENGINE_FILL_DISPATCH_H
 #define DAEMON_ENGINE_FILL_DISPATCH_H
 
@@ -31,7 +31,7 @@ struct fill_dispatch {
 };
 
 /* Of one image.  All zeroes at first. */
-struct begun_image {
+struct fill_dispatch_image {
   struct busy_poll spin;
   uint64_t failed_round; /* the last in which a try failed */
 };

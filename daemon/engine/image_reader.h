@@ -1,11 +1,11 @@
-/* An image reader: one worker's view of one image.
+/* An image reader: one thread's view of one image.
  *
  * It follows the image from epoch to epoch: it is opened on the present mirror
  * when it is needed and reopened when that one was retired.  Its pins protect
  * bytes from the moment they are found resident until the kernel has them (or
  * they are copied), never longer: see send_batch.h.
  *
- * Worker thread only. */
+ * That thread only. */
 #ifndef DAEMON_ENGINE_IMAGE_READER_H
 #define DAEMON_ENGINE_IMAGE_READER_H
 
@@ -22,7 +22,7 @@ struct image_reader {
   unsigned n_pages, n_ranges; /* pin slots in use, of either kind */
   struct image_reader
       *next_pinned; /* the output's list of those that hold pins */
-  struct begun_image begun;
+  struct fill_dispatch_image begun;
 };
 
 /* Whether the image reader looks at the image's present epoch. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 int send_batch_init(struct send_batch *o) {
-  o->scratch = malloc(OUTPUT_SCRATCH_LEN);
+  o->scratch = malloc(SEND_BATCH_SCRATCH_LEN);
   return o->scratch ? 0 : -ENOMEM;
 }
 
@@ -14,37 +14,38 @@ void send_batch_fini(struct send_batch *o) { free(o->scratch); }
 bool send_batch_has_room(const struct send_batch *o, size_t message_len,
                          unsigned n_segments) {
   return o->scratch_len + FRAME_HEADER_LEN + message_len <=
-             OUTPUT_SCRATCH_LEN &&
-         o->n_iovs + 1 + n_segments <= OUTPUT_IOVS;
+             SEND_BATCH_SCRATCH_LEN &&
+         o->n_iovs + 1 + n_segments <= SEND_BATCH_IOVS;
 }
 
 /* Bytes that lie behind the last ones extend its iovec: a run of pages is one,
  * and so are messages in a row. */
-static void output_add(struct send_batch *o, const void *bytes, size_t len) {
+static void send_batch_add(struct send_batch *o, const void *bytes,
+                           size_t len) {
   struct iovec *last = o->n_iovs ? &o->iovs[o->n_iovs - 1] : NULL;
   o->len += len;
   if (last && (const uint8_t *)last->iov_base + last->iov_len == bytes) {
     last->iov_len += len;
     return;
   }
-  assert(o->n_iovs < OUTPUT_IOVS);
+  assert(o->n_iovs < SEND_BATCH_IOVS);
   o->iovs[o->n_iovs++] = (struct iovec){(void *)bytes, len};
 }
 
 void send_batch_frame(struct send_batch *o, const wire_message *msg,
                       size_t payload_len) {
   size_t len = frame_packed_len(msg);
-  assert(o->scratch_len + len <= OUTPUT_SCRATCH_LEN);
+  assert(o->scratch_len + len <= SEND_BATCH_SCRATCH_LEN);
   assert(payload_len <= FRAME_MAX_PAYLOAD);
   uint8_t *at = o->scratch + o->scratch_len;
   frame_pack(msg, (uint32_t)payload_len, at);
   o->scratch_len += len;
-  output_add(o, at, len);
+  send_batch_add(o, at, len);
 }
 
 void send_batch_payload(struct send_batch *o, const void *bytes, size_t len) {
   o->payload_len += len;
-  output_add(o, bytes, len);
+  send_batch_add(o, bytes, len);
 }
 
 void send_batch_pinned(struct send_batch *o, struct image_reader *l) {

@@ -7,9 +7,9 @@
  *   O1  It belongs to one connection at a time, and is empty whenever the
  *       thread's loop runs: connection_flush() ends every turn.
  *   O2  Pins last from send_batch_pinned() to send_batch_reset(), within one
- * turn: a peer that does not read never holds one.
+ *       turn: a peer that does not read never holds one.
  *
- * Worker thread only. */
+ * That thread only. */
 #ifndef DAEMON_NET_SEND_BATCH_H
 #define DAEMON_NET_SEND_BATCH_H
 
@@ -22,17 +22,17 @@
 #include "proto/frame.h"
 
 enum {
-  OUTPUT_SCRATCH_LEN = 2 * (FRAME_HEADER_LEN + FRAME_MAX_MESSAGE),
-  OUTPUT_IOVS = 512, /* within IOV_MAX */
+  SEND_BATCH_SCRATCH_LEN = 2 * (FRAME_HEADER_LEN + FRAME_MAX_MESSAGE),
+  SEND_BATCH_IOVS = 512, /* within IOV_MAX */
   /* A Data and the notice that may go before it: a few numbers and a name of
    * 64 bytes each.  Asserted where they are packed. */
-  OUTPUT_SMALL_LEN = 256,
+  SEND_BATCH_SMALL_LEN = 256,
 };
 
 struct send_batch {
   uint8_t *scratch;
   size_t scratch_len;
-  struct iovec iovs[OUTPUT_IOVS];
+  struct iovec iovs[SEND_BATCH_IOVS];
   unsigned n_iovs;
   size_t len;         /* bytes in all */
   size_t payload_len; /* of them payload */

@@ -164,7 +164,8 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
 static bool piece_make_room(struct request *r, const struct image_reader *l,
                             const struct piece *p) {
   const struct send_batch *out = &r->service->net.out;
-  if (!r->fetch && send_batch_has_room(out, 2 * OUTPUT_SMALL_LEN, p->count) &&
+  if (!r->fetch &&
+      send_batch_has_room(out, 2 * SEND_BATCH_SMALL_LEN, p->count) &&
       image_reader_has_room(l, p->count) &&
       out->payload_len < r->service->context->limits.batch_len)
     return true;
@@ -238,7 +239,7 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
     return request_read_piece(r, l, p);
   }
   connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
-  if (!send_batch_has_room(&r->service->net.out, OUTPUT_SMALL_LEN, 0)) {
+  if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0)) {
     connection_flush(request_conn(r));
     if (!connection_may_send(request_conn(r)))
       return STEP_BLOCKED;
@@ -320,7 +321,7 @@ static enum step request_finish(struct request *r, struct image_reader *l) {
   /* A Read of nothing: any other ended with its last piece. */
   const struct read_plan *plan = &r->plan;
   r->plan.range = 0;
-  if (!send_batch_has_room(&r->service->net.out, OUTPUT_SMALL_LEN, 0))
+  if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0))
     connection_flush(request_conn(r));
   request_put_data(r, l->mirror->epoch,
                    plan->n_ranges ? plan->ranges[0].offset : 0, 0, 0, true);

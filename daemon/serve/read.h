@@ -4,7 +4,7 @@
  * thread's output; what is not there is for the caller to fetch.  Of request.h,
  * R4 is kept here: each piece looks at the image's present mirror first.
  *
- * Worker thread only. */
+ * The service's thread only. */
 #ifndef DAEMON_SERVE_READ_H
 #define DAEMON_SERVE_READ_H
 

@@ -164,7 +164,7 @@ void reply_data(struct connection *c, uint64_t id,
 /* ---- Notices ------------------------------------------------------------- */
 
 static void put_notice(struct connection *c, wire_message *msg) {
-  assert(frame_packed_len(msg) <= OUTPUT_SMALL_LEN);
+  assert(frame_packed_len(msg) <= SEND_BATCH_SMALL_LEN);
   connection_reply(c, msg);
 }
 

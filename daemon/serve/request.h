@@ -8,19 +8,19 @@
  *     THROTTLED too many bytes are being fetched; fetch_quota_admit() goes on
  *     RUNNABLE  its connection is blocked; session.c goes on
  *
- *   R1  A request that waits is on its connection's list, or is an orphan: its
- *       connection is gone, it is WAITING, and is freed when it is posted.
+ *   R1  A request that waits is on its session's list, or is an orphan: its
+ *       session is gone, it is WAITING, and is freed when it is posted.
  *   R2  It holds a fetch only while WAITING or while it is being worked on.
  *       A request of a blocked connection gives back what was fetched, and
  *       looks again later: a peer that does not read holds no memory.
  *   R3  A request is RUNNABLE only while its connection is blocked.
  *   R4  A piece is of the image reader's mirror, which was the image's present
- * one when the piece was begun.
+ *       one when the piece was begun.
  *
  * request.c begins them, has them wait and frees them (R1); read.c works on
  * one (R4); fetch_quota.c holds its fetch (R2, with request.c).
  *
- * Worker thread only. */
+ * The service's thread only. */
 #ifndef DAEMON_SERVE_REQUEST_H
 #define DAEMON_SERVE_REQUEST_H
 
@@ -54,7 +54,7 @@ struct request {
   struct task task; /* posts it back to its service */
   struct service *service;
   struct session *session;     /* NULL: an orphan */
-  struct request *prev, *next; /* the connection's list */
+  struct request *prev, *next; /* the session's list */
   struct request *next_queued;
   struct request *prev_turn,
       *next_turn; /* of the image reader: see fetch_quota.h */
@@ -128,10 +128,10 @@ void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
  * settled afterwards. */
 void request_go_on(struct request *r);
 
-/* Whether the connection has a request of that id in flight. */
+/* Whether the session has a request of that id in flight. */
 bool request_exists(const struct session *s, uint64_t id);
 
-/* The connection ends: frees its requests, or makes orphans of them. */
+/* The session ends: frees its requests, or makes orphans of them. */
 void request_drop_all(struct session *s);
 
 #endif
