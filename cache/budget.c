@@ -1,4 +1,5 @@
-/* The budget: an account of the memory of all mirrors, and what makes room.
+/* The budget: an account of the memory of all mirrors, see room.h for what
+ * makes some.
  *
  *   B1  `used` is the sum of: the pages that are charged to mirrors, a page for
  *       each mirror's header, the state blocks that are charged, what is
@@ -16,9 +17,8 @@
 
 #include <assert.h>
 
-#include "cache/evict.h"
 #include "cache/internal.h"
-#include "cache/reclaim.h"
+#include "cache/rounds.h"
 
 /* ---- Reserving ----------------------------------------------------------- */
 
@@ -48,8 +48,7 @@ bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
          s3fifo_len(&pc->policy) > 0;
 }
 
-/* How much is missing; 0: it is reserved. */
-static uint64_t reserve_or_miss(struct page_cache *pc, uint64_t len,
+uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
                                 bool *is_garbage) {
   pthread_mutex_lock(&pc->lock);
   bool fits = pc->used + len <= pc->limit;
@@ -60,37 +59,15 @@ static uint64_t reserve_or_miss(struct page_cache *pc, uint64_t len,
   if (pc->has_threads && budget_wants_room_locked(pc, budget_high_free(pc) / 2))
     pthread_cond_signal(&pc->wanted);
   if (!fits && pc->garbage > 0)
-    reclaim_wake_locked(pc);
-  reclaim_note_activity_locked(pc);
+    rounds_wake_locked(pc);
+  rounds_note_activity_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   return over;
 }
 
 bool budget_try_reserve(struct page_cache *pc, uint64_t len) {
   bool is_garbage;
-  return reserve_or_miss(pc, len, &is_garbage) == 0;
-}
-
-bool budget_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len) {
-  bool is_garbage;
-  if (len > pc->limit)
-    return false;
-  /* At least a group, so that a small cache too batches its barriers. */
-  uint64_t group = (uint64_t)S3FIFO_GROUP << page_shift;
-  uint64_t least = group <= pc->budget / 16 ? group : 0;
-  /* Others may take what we freed, and victims may be pinned: ask for more
-   * each time, and after a while do without. */
-  for (int tries = 0; tries < 8; tries++) {
-    uint64_t over = reserve_or_miss(pc, len, &is_garbage);
-    if (!over)
-      return true;
-    bool any = is_garbage
-                   ? reclaim_garbage(pc)
-                   : evict(pc, (over > least ? over : least) << tries) > 0;
-    if (!any)
-      return false; /* there is nothing left that could go */
-  }
-  return false;
+  return budget_reserve_or_miss(pc, len, &is_garbage) == 0;
 }
 
 bool budget_reserve_table(struct page_cache *pc, uint64_t len) {
@@ -98,7 +75,7 @@ bool budget_reserve_table(struct page_cache *pc, uint64_t len) {
   bool fits = pc->used + len <= pc->budget;
   if (fits)
     pc->used += len;
-  reclaim_note_activity_locked(pc);
+  rounds_note_activity_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   return fits;
 }
@@ -137,7 +114,7 @@ void budget_add_garbage_locked(struct mirror *m) {
   m->garbage += STATE_BLOCK_LEN;
   pc->garbage += STATE_BLOCK_LEN;
   if (pc->garbage > most_garbage(pc))
-    reclaim_wake_locked(pc);
+    rounds_wake_locked(pc);
 }
 
 void budget_remove_garbage_locked(struct mirror *m, uint64_t len) {

@@ -4,13 +4,15 @@
 
 #include "cache/mirror.h"
 
-/* Reserves `len` bytes of the budget, evicting pages of that size as needed.
- * False if that is not to be had now. */
-bool budget_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len);
+/* Reserves `len` bytes of the budget if they are free; see room.h for the other
+ * case.  Wakes the evictor when little is left. */
+bool budget_try_reserve(struct page_cache *pc, uint64_t len);
 void budget_release(struct page_cache *pc, uint64_t len);
 
-/* The same without evicting anything. */
-bool budget_try_reserve(struct page_cache *pc, uint64_t len);
+/* The same; returns how many bytes are missing, 0: they are reserved.
+ * `*is_garbage`: a sweep would free as many. */
+uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
+                                bool *is_garbage);
 
 /* For the table of another process, out of what is held back: it is refused
  * rather than anything is evicted. */

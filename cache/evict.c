@@ -28,6 +28,7 @@
 #include "cache/pin.h"
 #include "cache/states.h"
 #include "cache/view.h"
+#include "cache/waiter.h"
 
 /* Runs of stale pages of one mirror.  Pins hold them, and a pin is one run: so
  * more than this are a client that moves its pins about. */
@@ -216,8 +217,8 @@ static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
 }
 
 /* Step 3; `*all` as settle_all_pinned_locked(). */
-static struct fetch *settle_locked(struct page_cache *pc, struct batch *b,
-                                   bool is_seen, bool *all) {
+static struct waiter *settle_locked(struct page_cache *pc, struct batch *b,
+                                    bool is_seen, bool *all) {
   pc->stats.n_batches++;
   /* Without a barrier nothing is known of the pins: all count as pinned. */
   for (size_t i = 0; i < b->n; i++)
@@ -225,7 +226,7 @@ static struct fetch *settle_locked(struct page_cache *pc, struct batch *b,
   if (is_seen)
     scan_pins_locked(b);
   *all = settle_all_pinned_locked(b);
-  return fetch_take_woken_locked(pc);
+  return waiter_take_locked(pc);
 }
 
 /* Steps 2 to 5.  False: an invalidated page could not be made STALE; its image
@@ -233,15 +234,15 @@ static struct fetch *settle_locked(struct page_cache *pc, struct batch *b,
 static bool run_batch(struct page_cache *pc, struct batch *b) {
   bool all, is_seen = barrier_run();
   pthread_mutex_lock(&pc->lock);
-  struct fetch *woken = settle_locked(pc, b, is_seen, &all);
+  struct waiter *woken = settle_locked(pc, b, is_seen, &all);
   pthread_mutex_unlock(&pc->lock);
-  fetch_end_all(woken);
+  waiter_wake(woken);
   punch_unpinned(b);
   pthread_mutex_lock(&pc->lock);
   settle_gone_locked(pc, b);
-  woken = fetch_take_woken_locked(pc);
+  woken = waiter_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  fetch_end_all(woken);
+  waiter_wake(woken);
   if (!all)
     renew_lost(b);
   for (size_t i = 0; i < b->n; i++)

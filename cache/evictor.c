@@ -1,4 +1,6 @@
 /* The evictor: a thread that keeps room ahead of need. */
+#include "cache/evictor.h"
+
 #include "cache/budget.h"
 #include "cache/evict.h"
 #include "cache/internal.h"

@@ -2,36 +2,23 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 
 #include "cache/budget.h"
 #include "cache/evict.h"
 #include "cache/fill.h"
 #include "cache/fill_table.h"
 #include "cache/internal.h"
+#include "cache/room.h"
 #include "cache/states.h"
 
 /* How old the last look at an image may be when this process has no timer. */
 #define LOOK_INTERVAL_MS 1000
 
-void fetch_end_all(struct fetch *list) {
-  while (list) {
-    struct fetch *f = list;
-    list = f->next; /* `f` is its owner's from done() on */
-    f->done(f);
-  }
-}
-
-struct fetch *fetch_take_woken_locked(struct page_cache *pc) {
-  struct fetch *woken = NULL, *next;
-  for (struct fetch *f = pc->verdicts; f; f = next) {
-    next = f->next;
-    if (--f->n_pending > 0)
-      continue;
-    f->next = woken;
-    woken = f;
-  }
-  pc->verdicts = NULL;
-  return woken;
+static void woken(struct waiter *w) {
+  struct fetch *f =
+      (struct fetch *)((char *)w - offsetof(struct fetch, waiter));
+  f->done(f);
 }
 
 /* Makes `f` wait for `fill`, once. */
@@ -43,17 +30,15 @@ static void link_locked(struct fetch *f, struct fill *fill) {
   *l = (struct fetch_link){.fetch = f, .fill = fill, .next = fill->links};
   fill->links = l;
   fill->n_refs++;
-  f->n_pending++;
+  f->waiter.n_pending++;
 }
 
-static void wait_verdict_locked(struct page_cache *pc, struct fetch *f,
-                                bool *waits) {
+static void await_outcome_locked(struct page_cache *pc, struct fetch *f,
+                                 bool *waits) {
   if (*waits)
     return;
   *waits = true;
-  f->next = pc->verdicts;
-  pc->verdicts = f;
-  f->n_pending++;
+  waiter_await_outcome_locked(pc, &f->waiter);
 }
 
 /* Joins a fill that reads the page but does not own it. */
@@ -110,7 +95,7 @@ static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
     assert(fill && fill->installs); /* F2 */
   }
   if (!fill || fill->stale) {
-    wait_verdict_locked(pc, f, waits);
+    await_outcome_locked(pc, f, waits);
     return;
   }
   link_locked(f, fill);
@@ -133,7 +118,7 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
       wait_for_owner_locked(pc, f, page, state, &waits);
     } else if (state != PAGE_RESIDENT && !join_uncached_locked(pc, f, page)) {
       if (states_are_swept_locked(m, page)) {
-        wait_verdict_locked(pc, f, &waits);
+        await_outcome_locked(pc, f, &waits);
       } else {
         n = begin_run_locked(pc, f, page, state, &begun[n_begun]);
         if (n == 0) {
@@ -174,7 +159,7 @@ static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
   if (!pc->has_threads)
     evict_stale(m);
   if (states_need_charge(m, first, count) &&
-      budget_reserve(pc, m->page_shift, 2 * STATE_BLOCK_LEN))
+      room_reserve(pc, m->page_shift, 2 * STATE_BLOCK_LEN))
     budget_release(pc, 2 * STATE_BLOCK_LEN);
 }
 
@@ -189,7 +174,8 @@ enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
   f->mirror = mirror_ref(m);
   f->first = first;
   f->count = count;
-  f->n_pending = 1; /* us, so that nobody calls done() before we return */
+  f->waiter.wake = woken;
+  f->waiter.n_pending = 1; /* us: nobody calls done() before we return */
   pthread_mutex_lock(&pc->lock);
   if (mirror_is_retired(m))
     f->status = -ESTALE;
@@ -202,26 +188,23 @@ enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
     else
       fill_run(begun[i]);
   pthread_mutex_lock(&pc->lock);
-  bool ready = --f->n_pending == 0;
+  bool ready = --f->waiter.n_pending == 0;
   pthread_mutex_unlock(&pc->lock);
   return ready ? FETCH_READY : FETCH_WAIT;
 }
 
-struct fetch *fetch_notify_locked(struct fill *fill) {
-  struct fetch *woken = NULL;
+struct waiter *fetch_notify_locked(struct fill *fill) {
+  struct waiter *list = NULL;
   for (struct fetch_link *l = fill->links; l; l = l->next) {
     struct fetch *f = l->fetch;
     for (uint32_t i = 0; i < fill->count; i++)
       if (fill_is_bad(fill, i) && fill->first + i - f->first < f->count &&
           !f->status)
         f->status = fill->status;
-    if (--f->n_pending > 0)
-      continue;
-    f->next = woken;
-    woken = f;
+    waiter_end_locked(&f->waiter, &list);
   }
   fill->links = NULL;
-  return woken;
+  return list;
 }
 
 const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {

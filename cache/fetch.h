@@ -7,6 +7,7 @@
 #define CACHE_FETCH_H
 
 #include "cache/mirror.h"
+#include "cache/waiter.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,8 +39,7 @@ struct fetch {
   struct mirror *mirror; /* referenced */
   uint64_t first;
   uint32_t count;
-  uint32_t n_pending; /* under the cache lock */
-  struct fetch *next; /* under the cache lock: those who wait for a verdict */
+  struct waiter waiter; /* for its links, and for outcomes */
   uint32_t n_links;
   struct fetch_link links[FETCH_MAX_PAGES];
 };

@@ -6,6 +6,7 @@
 #include "cache/fetch.h"
 #include "cache/fill_table.h"
 #include "cache/internal.h"
+#include "cache/room.h"
 #include "cache/states.h"
 #include "cache/view.h"
 
@@ -133,14 +134,14 @@ void fill_finish(struct fill *fill, uint64_t reserved) {
     pc->stats.n_uncached_pages += fill->count;
   pc->stats.n_fill_errors += fill->bad != 0;
   fill_table_leave_locked(pc, fill);
-  struct fetch *woken = fetch_notify_locked(fill);
-  struct fetch *verdicts = fetch_take_woken_locked(pc);
+  struct waiter *woken = fetch_notify_locked(fill);
+  struct waiter *outcomes = waiter_take_locked(pc);
   bool last = fill_table_unref_locked(fill);
   pthread_mutex_unlock(&pc->lock);
   if (last)
     fill_table_free(fill);
-  fetch_end_all(woken);
-  fetch_end_all(verdicts);
+  waiter_wake(woken);
+  waiter_wake(outcomes);
 }
 
 /* More than this is not copied on a thread that serves hits. */
@@ -185,7 +186,7 @@ void fill_run(struct fill *fill) {
   struct mirror *m = fill->mirror;
   struct page_cache *pc = m->cache;
   uint64_t len = (uint64_t)fill->count << m->page_shift;
-  bool fits = fill->installs && budget_reserve(pc, m->page_shift, len);
+  bool fits = fill->installs && room_reserve(pc, m->page_shift, len);
   uint64_t reserved = fits ? len : 0;
   read_source(fill);
   if (fill->status == -ESTALE) {

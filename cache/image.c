@@ -20,7 +20,10 @@
 #include "cache/internal.h"
 #include "cache/mirror_table.h"
 #include "cache/reclaim.h"
+#include "cache/room.h"
+#include "cache/rounds.h"
 #include "cache/states.h"
+#include "cache/waiter.h"
 
 static int64_t now_ms(void) {
   struct timespec ts;
@@ -87,9 +90,9 @@ void image_end_mirror(struct mirror *m) {
 static int make_mirror_in_room(struct image *img, struct source *src,
                                uint64_t epoch, struct mirror **out) {
   struct page_cache *pc = img->cache;
-  bool has_room = budget_reserve(pc, img->page_shift, NEW_MIRROR_LEN);
-  for (int i = 0; i < 4 && !has_room && reclaim_await_round(pc); i++)
-    has_room = budget_reserve(pc, img->page_shift, NEW_MIRROR_LEN);
+  bool has_room = room_reserve(pc, img->page_shift, NEW_MIRROR_LEN);
+  for (int i = 0; i < 4 && !has_room && rounds_await(pc); i++)
+    has_room = room_reserve(pc, img->page_shift, NEW_MIRROR_LEN);
   int r = make_mirror(img, src, src->size, epoch, out);
   if (has_room)
     budget_release(pc, NEW_MIRROR_LEN);
@@ -108,19 +111,19 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   struct page_cache *pc = img->cache;
   pthread_mutex_lock(&pc->lock);
   bool current = img->mirror == old && (m || !mirror_is_retired(old));
-  struct fetch *woken = NULL;
+  struct waiter *woken = NULL;
   if (current) {
     if (m)
       __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
     __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
     pc->stats.n_epochs++;
-    woken = fetch_take_woken_locked(pc);
+    woken = waiter_take_locked(pc);
   }
   pthread_mutex_unlock(&pc->lock);
   if (!current)
     return false;
-  fetch_end_all(woken);
+  waiter_wake(woken);
   if (m && img->ops.changed)
     img->ops.changed(img->ops.arg, img);
   reclaim_retired(old);
@@ -370,7 +373,7 @@ bool image_install(struct image *img, struct mirror *m, uint64_t page,
     return false;
   uint64_t len = mirror_page_size(m);
   uint64_t more = states_need_charge(m, page, 1) ? STATE_BLOCK_LEN : 0;
-  if (!budget_reserve(pc, m->page_shift, len + more))
+  if (!room_reserve(pc, m->page_shift, len + more))
     return false;
   budget_release(pc, more);
   pthread_mutex_lock(&pc->lock);

@@ -14,7 +14,8 @@
  *       then that fill is in `fills`.
  *   C3  A state is STALE if and only if its page is in the mirror's `stale`
  *       runs, or the reclaimer is looking at it.
- *   C4  A fetch that waits has n_pending links or outcomes outstanding.
+ *   C4  A fetch that waits has `waiter.n_pending` links or outcomes
+ * outstanding.
  *
  * The budget's invariants are in budget.c. */
 #ifndef CACHE_INTERNAL_H
@@ -46,8 +47,7 @@ struct page_cache {
   uint32_t n_mirrors; /* slots; a free one is NULL */
   struct fill *fills;
   struct fill_node *by_page[FILL_BUCKETS];
-  struct fetch *verdicts; /* fetches that wait for what becomes of a page that
-                             is EVICTING, or whose state is being swept */
+  struct waiter *await_outcome; /* see waiter.h */
   struct page_cache_stats stats;
 
   /* The evictor and the reclaimer, if any; guarded by lock. */
@@ -83,23 +83,11 @@ struct image {
   uint64_t next_epoch; /* guarded by the cache's lock */
 };
 
-/* ---- evictor.c */
-
-/* The evictor thread's body. */
-void *evictor_main(void *arg);
-
 /* ---- fetch.c */
 
 /* Hands the outcome of a fill to the fetches that wait for it; returns those
- * whose last wait it was, for fetch_end_all(). */
-struct fetch *fetch_notify_locked(struct fill *fill);
-
-/* Takes fetches off the verdict list whose wait is over now; the lock is held,
- * the result goes to fetch_end_all(). */
-struct fetch *fetch_take_woken_locked(struct page_cache *pc);
-
-/* Ends fetches whose last wait is over: a list by `next`, under no lock. */
-void fetch_end_all(struct fetch *list);
+ * whose last wait it was, for waiter_wake(). */
+struct waiter *fetch_notify_locked(struct fill *fill);
 
 /* ---- fill.c */
 

@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "cache/reclaim.h"
+#include "cache/rounds.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -300,7 +301,7 @@ int mirror_lend(struct mirror *m, struct mirror_fds *out) {
   /* Relaxed: the reclaimer looks again and again. */
   __atomic_store_n(&m->was_lent, true, __ATOMIC_RELAXED);
   if (m->cache)
-    reclaim_begin_ticking(m->cache);
+    rounds_note_activity(m->cache);
   *out = fds;
   return 0;
 }

@@ -6,8 +6,10 @@
 
 #include "cache/barrier.h"
 #include "cache/budget.h"
+#include "cache/evictor.h"
 #include "cache/internal.h"
 #include "cache/reclaim.h"
+#include "cache/reclaimer.h"
 
 /* Both or none.  0 or a negative errno. */
 static int start_threads(struct page_cache *pc) {

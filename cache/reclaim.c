@@ -11,9 +11,9 @@
  *     there are pins, and their states go.
  *   - Mirrors that lost their last reference.
  *
- * It has a thread of its own beside the evictor's, since the punch of a large
+ * It has a thread of its own (reclaimer.c) beside the evictor's, since the punch of a large
  * mirror takes long.  A round begins when there is something to do, and every
- * ROUND_MS while something goes on in the cache, or another process may have a
+ * 100 ms while something goes on in the cache, or another process may have a
  * mirror mapped, or there are pins that may end; an idle cache of which nothing
  * was lent has none.
  * Without threads (in process) states are swept when there is no other room,
@@ -24,19 +24,17 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "cache/barrier.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
 #include "cache/internal.h"
 #include "cache/mirror_table.h"
 #include "cache/pin.h"
+#include "cache/rounds.h"
 #include "cache/states.h"
 #include "cache/view.h"
-
-#define ROUND_MS 100
+#include "cache/waiter.h"
 
 /* States to look at under one hold of the lock. */
 #define CHUNK 1024
@@ -80,9 +78,9 @@ static void give_back(struct mirror *m, uint64_t first, unsigned n,
   for (unsigned i = 0; i < n; i++)
     if (taken[i])
       states_move_locked(m, first + i, PAGE_EVICTING, PAGE_ABSENT);
-  struct fetch *woken = fetch_take_woken_locked(pc);
+  struct waiter *woken = waiter_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  fetch_end_all(woken);
+  waiter_wake(woken);
 }
 
 /* Of a run of pages that hold data, the part up to the page it returns. */
@@ -318,7 +316,7 @@ void reclaim_retired(struct mirror *m) {
   m->has_retire_ref = true;
   bool is_later = is_for_thread_locked(m);
   if (is_later)
-    reclaim_wake_locked(pc);
+    rounds_wake_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   if (!is_later)
     take_down(m);
@@ -343,7 +341,7 @@ void reclaim_dead(struct mirror *m) {
   if (is_later) {
     m->next_dead = pc->reclaim.dead;
     pc->reclaim.dead = m;
-    reclaim_wake_locked(pc);
+    rounds_wake_locked(pc);
   }
   pthread_mutex_unlock(&pc->lock);
   if (!is_later)
@@ -455,8 +453,7 @@ static void leave_retired(struct mirror *m, void *arg) {
     reclaim_leave_resident(m);
 }
 
-/* Whether another round has to come by itself. */
-static bool run_round(struct page_cache *pc, bool is_tick) {
+bool reclaim_round(struct page_cache *pc, bool is_tick) {
   bool waits = false;
   for_each_mirror(pc, leave_retired, NULL);
   bury_all(pc);
@@ -468,95 +465,7 @@ static bool run_round(struct page_cache *pc, bool is_tick) {
   return waits;
 }
 
-void reclaim_wake_locked(struct page_cache *pc) {
-  if (!pc->has_threads || pc->reclaim.is_due)
-    return;
-  pc->reclaim.is_due = true;
-  pthread_cond_signal(&pc->reclaim.wake);
-}
-
-void reclaim_note_activity_locked(struct page_cache *pc) {
-  pc->reclaim.is_active = true;
-  if (pc->has_threads && !pc->reclaim.is_ticking) {
-    pc->reclaim.is_ticking = true;
-    pthread_cond_signal(&pc->reclaim.wake);
-  }
-}
-
-void reclaim_begin_ticking(struct page_cache *pc) {
-  pthread_mutex_lock(&pc->lock);
-  reclaim_note_activity_locked(pc);
-  pthread_mutex_unlock(&pc->lock);
-}
-
-/* Waits for the next round.  True: the clock has come to it. */
-static bool await_round_locked(struct page_cache *pc,
-                               const struct timespec *next) {
-  int r = 0;
-  while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT)
-    r = pc->reclaim.is_ticking
-            ? pthread_cond_timedwait(&pc->reclaim.wake, &pc->lock, next)
-            : pthread_cond_wait(&pc->reclaim.wake, &pc->lock);
-  return r == ETIMEDOUT;
-}
-
-void *reclaimer_main(void *arg) {
-  struct page_cache *pc = arg;
-  struct timespec next = clock_after_ms(ROUND_MS);
-  pthread_mutex_lock(&pc->lock);
-  while (!pc->stop) {
-    bool is_tick = await_round_locked(pc, &next);
-    bool was_active = pc->reclaim.is_active;
-    pc->reclaim.is_due = false;
-    if (is_tick)
-      pc->reclaim.is_active = false;
-    pthread_mutex_unlock(&pc->lock);
-    bool waits = run_round(pc, is_tick);
-    if (is_tick)
-      next = clock_after_ms(ROUND_MS);
-    pthread_mutex_lock(&pc->lock);
-    pc->reclaim.n_rounds++;
-    pthread_cond_broadcast(&pc->reclaim.ended);
-    if (is_tick || waits)
-      pc->reclaim.is_ticking = waits || was_active || pc->reclaim.is_active;
-  }
-  pthread_mutex_unlock(&pc->lock);
-  return NULL;
-}
-
 /* ---- Room ---------------------------------------------------------------- */
-
-/* How long a thread that may wait does so for the reclaimer. */
-#define PATIENCE_MS 20
-
-static bool await_garbage(struct page_cache *pc) {
-  struct timespec until = clock_after_ms(PATIENCE_MS);
-  int r = 0;
-  pthread_mutex_lock(&pc->lock);
-  uint64_t before = pc->garbage;
-  reclaim_wake_locked(pc);
-  while (pc->garbage >= before && !pc->stop && r != ETIMEDOUT)
-    r = pthread_cond_timedwait(&pc->reclaim.ended, &pc->lock, &until);
-  bool is_less = pc->garbage < before;
-  pthread_mutex_unlock(&pc->lock);
-  return is_less;
-}
-
-bool reclaim_await_round(struct page_cache *pc) {
-  struct timespec until = clock_after_ms(10 * PATIENCE_MS);
-  int r = 0;
-  pthread_mutex_lock(&pc->lock);
-  /* One may be under way that does not see what came since it began. */
-  uint64_t enough = pc->reclaim.n_rounds + 2;
-  while (pc->has_threads && !pc->stop && pc->reclaim.n_rounds < enough &&
-         r != ETIMEDOUT) {
-    reclaim_wake_locked(pc);
-    r = pthread_cond_timedwait(&pc->reclaim.ended, &pc->lock, &until);
-  }
-  bool has_ended = pc->reclaim.n_rounds >= enough;
-  pthread_mutex_unlock(&pc->lock);
-  return has_ended;
-}
 
 static void sweep_step(struct mirror *m, void *arg) {
   *(bool *)arg |= states_sweep(m);
@@ -567,7 +476,7 @@ bool reclaim_garbage(struct page_cache *pc) {
   bool has_threads = pc->has_threads && !pc->stop;
   pthread_mutex_unlock(&pc->lock);
   if (has_threads)
-    return await_garbage(pc);
+    return rounds_await_garbage(pc);
   /* Twice: a sweep that comes to the end goes on from the start. */
   bool any = false;
   for (int i = 0; i < 2 && !any; i++)

@@ -4,22 +4,13 @@
 
 #include "cache/mirror.h"
 
-/* The reclaimer thread's body. */
-void *reclaimer_main(void *arg);
-
-/* Has the reclaimer begin a round; the lock is held. */
-void reclaim_wake_locked(struct page_cache *pc);
-
-/* Something happens in the cache: rounds come again. */
-void reclaim_note_activity_locked(struct page_cache *pc);
-void reclaim_begin_ticking(struct page_cache *pc);
+/* One round.  `is_tick`: the clock has come to it.  Whether another has to come
+ * by itself. */
+bool reclaim_round(struct page_cache *pc, bool is_tick);
 
 /* Frees states that hold nothing, or waits a moment until that is done.  False:
  * nothing came of it. */
 bool reclaim_garbage(struct page_cache *pc);
-
-/* Waits a moment for a whole round of the reclaimer.  False: there was none. */
-bool reclaim_await_round(struct page_cache *pc);
 
 /* A mirror was just retired: its pages go.  Here and now where there is no
  * thread for it. */

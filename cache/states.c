@@ -4,6 +4,7 @@
 
 #include "cache/budget.h"
 #include "cache/internal.h"
+#include "cache/waiter.h"
 
 /* ---- Blocks -------------------------------------------------------------- */
 
@@ -115,9 +116,9 @@ static void sweep_end(struct mirror *m, bool is_punched) {
     budget_remove_garbage_locked(m, STATE_BLOCK_LEN);
   }
   m->swept_first = m->swept_end = 0;
-  struct fetch *woken = fetch_take_woken_locked(pc);
+  struct waiter *woken = waiter_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  fetch_end_all(woken);
+  waiter_wake(woken);
 }
 
 uint64_t states_sweep_at(struct mirror *m, uint64_t page,

@@ -1,0 +1,46 @@
+/* The reclaimer's thread: rounds, one after the other. */
+#include "cache/reclaimer.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "cache/internal.h"
+#include "cache/reclaim.h"
+
+#define ROUND_MS 100
+
+/* Waits for the next round.  True: the clock has come to it. */
+static bool await_round_locked(struct page_cache *pc,
+                               const struct timespec *next) {
+  int r = 0;
+  while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT)
+    r = pc->reclaim.is_ticking
+            ? pthread_cond_timedwait(&pc->reclaim.wake, &pc->lock, next)
+            : pthread_cond_wait(&pc->reclaim.wake, &pc->lock);
+  return r == ETIMEDOUT;
+}
+
+void *reclaimer_main(void *arg) {
+  struct page_cache *pc = arg;
+  struct timespec next = clock_after_ms(ROUND_MS);
+  pthread_mutex_lock(&pc->lock);
+  while (!pc->stop) {
+    bool is_tick = await_round_locked(pc, &next);
+    bool was_active = pc->reclaim.is_active;
+    pc->reclaim.is_due = false;
+    if (is_tick)
+      pc->reclaim.is_active = false;
+    pthread_mutex_unlock(&pc->lock);
+    bool waits = reclaim_round(pc, is_tick);
+    if (is_tick)
+      next = clock_after_ms(ROUND_MS);
+    pthread_mutex_lock(&pc->lock);
+    pc->reclaim.n_rounds++;
+    pthread_cond_broadcast(&pc->reclaim.ended);
+    if (is_tick || waits)
+      pc->reclaim.is_ticking = waits || was_active || pc->reclaim.is_active;
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return NULL;
+}
