@@ -178,7 +178,7 @@ static void renew_lost(const struct batch *b) {
   for (size_t i = 0; i < b->n; i++) {
     struct mirror *m = b->victims[i].mirror;
     if (b->victims[i].is_lost && !mirror_is_retired(m))
-      image_renew(m->image, m);
+      m->on_conflict(m);
   }
 }
 

@@ -4,16 +4,9 @@
 #include <errno.h>
 #include <stddef.h>
 
-#include "cache/budget.h"
-#include "cache/evict.h"
-#include "cache/fill.h"
 #include "cache/fill_table.h"
 #include "cache/internal.h"
-#include "cache/room.h"
 #include "cache/states.h"
-
-/* How old the last look at an image may be when this process has no timer. */
-#define LOOK_INTERVAL_MS 1000
 
 static void woken(struct waiter *w) {
   struct fetch *f =
@@ -146,47 +139,29 @@ static void touch_states(const struct mirror *m, uint64_t first,
   }
 }
 
-/* What a miss does before its pages are looked at: in a process that has no
- * threads for it, what those would have done. */
-static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
+uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
+                     uint32_t count, struct fill *begun[FETCH_MAX_PAGES]) {
   struct page_cache *pc = m->cache;
-  if (count == 0)
-    return;
-  touch_states(m, first, count);
-  if (m->image->ops.submit)
-    return;
-  image_refresh(m->image, LOOK_INTERVAL_MS);
-  if (!pc->has_threads)
-    evict_stale(m);
-  if (states_need_charge(m, first, count) &&
-      room_reserve(pc, m->page_shift, 2 * STATE_BLOCK_LEN))
-    budget_release(pc, 2 * STATE_BLOCK_LEN);
-}
-
-enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
-                               uint64_t first, uint32_t count) {
-  struct page_cache *pc = m->cache;
-  const struct image_ops *ops = &m->image->ops;
-  struct fill *begun[FETCH_MAX_PAGES];
   uint32_t n_begun = 0;
   assert(count <= FETCH_MAX_PAGES && first + count <= m->n_pages);
-  prepare(m, first, count);
   f->mirror = mirror_ref(m);
   f->first = first;
   f->count = count;
   f->waiter.wake = woken;
-  f->waiter.n_pending = 1; /* us: nobody calls done() before we return */
+  f->waiter.n_pending = 1; /* the caller, until fetch_begun() */
+  if (count > 0)
+    touch_states(m, first, count);
   pthread_mutex_lock(&pc->lock);
   if (mirror_is_retired(m))
     f->status = -ESTALE;
   else
     n_begun = plan_locked(pc, f, begun);
   pthread_mutex_unlock(&pc->lock);
-  for (uint32_t i = 0; i < n_begun; i++)
-    if (ops->submit)
-      ops->submit(ops->arg, f, begun[i]);
-    else
-      fill_run(begun[i]);
+  return n_begun;
+}
+
+enum fetch_outcome fetch_begun(struct fetch *f) {
+  struct page_cache *pc = f->mirror->cache;
   pthread_mutex_lock(&pc->lock);
   bool ready = --f->waiter.n_pending == 0;
   pthread_mutex_unlock(&pc->lock);

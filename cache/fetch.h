@@ -24,7 +24,7 @@ struct fetch_link {
 };
 
 struct fetch {
-  /* Set by the caller.  Runs once if fetch_start() returned FETCH_WAIT, under
+  /* Set by the caller.  Runs once if image_fetch() returned FETCH_WAIT, under
    * no lock, on the thread that ended the last fill; then the fetch is the
    * caller's again. */
   void (*done)(struct fetch *f);
@@ -50,12 +50,17 @@ enum fetch_outcome {
   FETCH_WAIT,  /* `done` will run, or has run already */
 };
 
-/* Starts to bring in pages first .. first+count-1 of `m`, at most
- * FETCH_MAX_PAGES.  `f` is zeroed but for `done`.  With an image that has no
- * `submit`, its own fills are run here, on this thread, and FETCH_WAIT means
- * that pages are in flight on another. */
-enum fetch_outcome fetch_start(struct fetch *f, struct mirror *m,
-                               uint64_t first, uint32_t count);
+/* For image_fetch(), which readers call.  fetch_begin() plans: it joins the
+ * fills in flight, and begins those that are missing, which it stores, and
+ * returns their number; the caller sees to it that each is run.  Then it calls
+ * fetch_begun(): before that `done` does not run. */
+uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
+                     uint32_t count, struct fill *begun[FETCH_MAX_PAGES]);
+enum fetch_outcome fetch_begun(struct fetch *f);
+
+/* For fill.c: hands the outcome of a fill to the fetches that wait for it;
+ * returns those whose last wait it was, for waiter_wake(). */
+struct waiter *fetch_notify_locked(struct fill *fill);
 
 /* After it is done: the bytes of a page that it waited for, NULL for a page
  * that was resident, that failed, or that has to be looked up again. */

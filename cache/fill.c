@@ -7,6 +7,7 @@
 #include "cache/fill_table.h"
 #include "cache/internal.h"
 #include "cache/room.h"
+#include "cache/source.h"
 #include "cache/states.h"
 #include "cache/view.h"
 
@@ -103,24 +104,22 @@ static void move_all_locked(struct fill *fill, enum page_state from,
 
 /* The pages of a fill that installs nothing become absent again; what was
  * written is punched, by the way without the lock. */
-static void drop_locked(struct page_cache *pc, struct fill *fill,
-                        uint64_t reserved) {
+static void drop_locked(struct page_cache *pc, struct fill *fill) {
   struct mirror *m = fill->mirror;
   move_all_locked(fill, PAGE_FILLING, PAGE_EVICTING);
-  if (reserved > 0) {
+  if (fill->reserved > 0) {
     pthread_mutex_unlock(&pc->lock);
     mirror_punch(m, fill->first, fill->count);
     pthread_mutex_lock(&pc->lock);
   }
   move_all_locked(fill, PAGE_EVICTING, PAGE_ABSENT);
-  pc->used -= reserved;
+  pc->used -= fill->reserved;
 }
 
-/* Ends a fill.  `reserved` bytes of the budget are its own, and if that is not
- * 0 its good pages are written. */
-void fill_finish(struct fill *fill, uint64_t reserved) {
+void fill_finish(struct fill *fill) {
   struct mirror *m = fill->mirror;
   struct page_cache *pc = m->cache;
+  uint64_t reserved = fill->reserved;
   pthread_mutex_lock(&pc->lock);
   bool keep = reserved > 0 && !fill->stale && !mirror_is_retired(m) &&
               s3fifo_has_room(&pc->policy, fill->count);
@@ -128,7 +127,7 @@ void fill_finish(struct fill *fill, uint64_t reserved) {
     uint64_t n = install_locked(pc, fill);
     pc->used -= reserved - (n << m->page_shift);
   } else if (fill->installs) {
-    drop_locked(pc, fill, reserved);
+    drop_locked(pc, fill);
   }
   if (!keep && fill->bad != fill_all_bad(fill))
     pc->stats.n_uncached_pages += fill->count;
@@ -173,7 +172,8 @@ int fill_try_run(struct fill *fill) {
     return -ENOTSUP;
   int r = try_pages(fill);
   if (r == 0) {
-    fill_finish(fill, reserved);
+    fill->reserved = reserved;
+    fill_finish(fill);
     return 0;
   }
   fill_buffers_put(&m->cache->buffers, fill->bytes);
@@ -182,31 +182,30 @@ int fill_try_run(struct fill *fill) {
   return r;
 }
 
-void fill_run(struct fill *fill) {
+int fill_read(struct fill *fill) {
   struct mirror *m = fill->mirror;
-  struct page_cache *pc = m->cache;
   uint64_t len = (uint64_t)fill->count << m->page_shift;
-  bool fits = fill->installs && room_reserve(pc, m->page_shift, len);
-  uint64_t reserved = fits ? len : 0;
+  if (fill->installs && room_reserve(m->cache, m->page_shift, len))
+    fill->reserved = len;
   read_source(fill);
-  if (fill->status == -ESTALE) {
-    /* Before anybody wakes: a reader that tries again finds the new epoch. */
-    int r = image_refresh(m->image, 0);
-    if (r < 0)
-      fill->status = r;
-  }
+  return fill->status;
+}
+
+void fill_end(struct fill *fill, int status) {
+  struct mirror *m = fill->mirror;
   bool any_good = fill->bad != fill_all_bad(fill);
-  if (reserved > 0 && (!any_good || write_pages(fill) < 0)) {
+  fill->status = status;
+  if (fill->reserved > 0 && (!any_good || write_pages(fill) < 0)) {
     if (any_good) /* no memory for it: what was written goes again */
       mirror_punch(m, fill->first, fill->count);
-    budget_release(pc, reserved);
-    reserved = 0;
+    budget_release(m->cache, fill->reserved);
+    fill->reserved = 0;
   }
-  fill_finish(fill, reserved);
+  fill_finish(fill);
 }
 
 void fill_abandon(struct fill *fill, int error) {
   fill->status = error;
   fill->bad = fill_all_bad(fill);
-  fill_finish(fill, 0);
+  fill_finish(fill);
 }

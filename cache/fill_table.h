@@ -13,7 +13,7 @@
  *   F4  A fill's bytes are fixed once it is done, and live until the last
  *       fetch that links it: nobody depends on the pages staying resident.
  *
- *     (none) --fetch_start--> in flight --fill_run--> installed --> (none)
+ *     (none) --fetch_begin--> in flight --fill_finish--> installed --> (none)
  *                                 `--failed, stale, no room--> dropped
  *
  * An invalidation does not cancel a fill: who waits already asked before it,
@@ -43,6 +43,7 @@ struct fill {
 
   /* Written by who runs it, before it ends; then fixed. */
   uint8_t *bytes;
+  uint64_t reserved; /* bytes of the budget for its pages */
   int status;
   uint64_t bad; /* pages that failed: bit i is page first + i */
 

@@ -25,6 +25,27 @@
 #include "cache/states.h"
 #include "cache/waiter.h"
 
+struct image {
+  struct page_cache *cache;
+  char *name;
+  unsigned page_shift;
+  unsigned n_refs; /* atomic: the owner, and each mirror */
+  struct image_ops ops;
+
+  /* Serialises looks at the source; taken before the cache's lock. */
+  pthread_mutex_t refresh_lock;
+  int64_t looked_ms; /* guarded by refresh_lock */
+
+  /* Written under the cache's lock; read atomically (acquire) anywhere. */
+  struct mirror *mirror; /* NULL once the image is freed */
+  uint64_t generation;
+
+  uint64_t next_epoch; /* guarded by the cache's lock */
+};
+
+/* How old the last look at an image may be when this process has no timer. */
+#define LOOK_INTERVAL_MS 1000
+
 static int64_t now_ms(void) {
   struct timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -38,6 +59,28 @@ static void source_unref(struct source *src) {
     src->ops->close(src);
 }
 
+static void image_unref(struct image *img) {
+  if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  pthread_mutex_destroy(&img->refresh_lock);
+  free(img->name);
+  free(img);
+}
+
+/* A mirror without references goes: its account, its memory, its source. */
+static void end_mirror(struct mirror *m) {
+  struct image *img = m->image;
+  struct source *src = m->source;
+  mirror_table_remove(m);
+  mirror_free(m);
+  source_unref(src);
+  image_unref(img);
+}
+
+static void note_lent(struct mirror *m) { rounds_note_activity(m->cache); }
+
+static void renew(struct mirror *old);
+
 /* A mirror that is not the image's yet.  It takes a reference to `src`. */
 static int make_mirror(struct image *img, struct source *src, uint64_t size,
                        uint64_t epoch, struct mirror **out) {
@@ -50,6 +93,11 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   if (r < 0)
     return r;
   m->image = img;
+  m->needs_pages = img->ops.submit != NULL;
+  m->released = reclaim_dead;
+  m->on_end = end_mirror;
+  m->on_lent = note_lent;
+  m->on_conflict = renew;
   r = mirror_table_add(img->cache, m);
   if (r < 0) {
     mirror_free(m);
@@ -61,23 +109,6 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   m->source = src;
   *out = m;
   return 0;
-}
-
-static void image_unref(struct image *img) {
-  if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
-    return;
-  pthread_mutex_destroy(&img->refresh_lock);
-  free(img->name);
-  free(img);
-}
-
-void image_end_mirror(struct mirror *m) {
-  struct image *img = m->image;
-  struct source *src = m->source;
-  mirror_table_remove(m);
-  mirror_free(m);
-  source_unref(src);
-  image_unref(img);
 }
 
 /* What a mirror takes before its first page: a page of its header, and the
@@ -145,7 +176,11 @@ static uint64_t twin_epoch(struct image *img, const struct mirror *old) {
   return old->source ? take_epoch(img) : old->epoch;
 }
 
-void image_renew(struct image *img, struct mirror *old) {
+/* Gives the image a new mirror over the same source, because a page of `old`
+ * cannot be invalidated any other way.  Does nothing if `old` is not current
+ * any more.  Without memory for a new one it is made when somebody asks. */
+static void renew(struct mirror *old) {
+  struct image *img = old->image;
   struct mirror *m = NULL;
   /* Not beside it: this is called while evicting. */
   make_mirror(img, old->source, old->size, twin_epoch(img, old), &m);
@@ -243,7 +278,7 @@ static struct mirror *present_mirror(struct image *img) {
 struct mirror *image_mirror(struct image *img) {
   struct mirror *m = present_mirror(img);
   if (mirror_is_retired(m)) { /* there was no memory for its successor */
-    image_renew(img, m);
+    renew(m);
     mirror_unref(m);
     m = present_mirror(img);
   }
@@ -353,6 +388,46 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   return 0;
 }
 
+/* ---- Misses -------------------------------------------------------------- */
+
+/* What a miss does before its pages are looked at: in a process that has no
+ * threads for it, what those would have done. */
+static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
+  struct page_cache *pc = m->cache;
+  image_refresh(m->image, LOOK_INTERVAL_MS);
+  if (!pc->has_threads)
+    evict_stale(m);
+  if (states_need_charge(m, first, count) &&
+      room_reserve(pc, m->page_shift, 2 * STATE_BLOCK_LEN))
+    budget_release(pc, 2 * STATE_BLOCK_LEN);
+}
+
+enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
+                               uint64_t first, uint32_t count) {
+  const struct image_ops *ops = &m->image->ops;
+  struct fill *begun[FETCH_MAX_PAGES];
+  if (count > 0 && !ops->submit)
+    prepare(m, first, count);
+  uint32_t n = fetch_begin(f, m, first, count, begun);
+  for (uint32_t i = 0; i < n; i++)
+    if (ops->submit)
+      ops->submit(ops->arg, f, begun[i]);
+    else
+      image_run_fill(begun[i]);
+  return fetch_begun(f);
+}
+
+void image_run_fill(struct fill *fill) {
+  int status = fill_read(fill);
+  if (status == -ESTALE) {
+    /* Before anybody wakes: a reader that tries again finds the new epoch. */
+    int r = image_refresh(fill->mirror->image, 0);
+    if (r < 0)
+      status = r;
+  }
+  fill_end(fill, status);
+}
+
 /* ---- Bytes that the caller brings ---------------------------------------- */
 
 /* A fill for a page that is absent, and may be filled by bytes of that
@@ -386,7 +461,8 @@ bool image_install(struct image *img, struct mirror *m, uint64_t page,
     budget_release(pc, len);
     fill_abandon(fill, -ENOMEM);
   } else {
-    fill_finish(fill, len);
+    fill->reserved = len;
+    fill_finish(fill);
   }
   return page_state_look(&m->words[page]) == PAGE_RESIDENT;
 }

@@ -5,6 +5,7 @@
 #ifndef CACHE_IMAGE_H
 #define CACHE_IMAGE_H
 
+#include "cache/fetch.h"
 #include "cache/mirror.h"
 #include "cache/source.h"
 
@@ -12,7 +13,6 @@
 extern "C" {
 #endif
 
-struct fetch;
 struct fill;
 struct image;
 struct page_cache;
@@ -21,9 +21,9 @@ struct page_cache;
 #define PAGE_SHIFT_MAX 21
 
 struct image_ops {
-  /* Hands over a fill that `f` began and somebody has to run, by fill_run().
-   * Called under no lock, on the thread that called fetch_start().  NULL:
-   * fetch_start() runs its fills itself, before it returns. */
+  /* Hands over a fill that `f` began and somebody has to run, see fill.h.
+   * Called under no lock, on the thread that called image_fetch().  NULL:
+   * image_fetch() runs its fills itself, before it returns. */
   void (*submit)(void *arg, struct fetch *f, struct fill *fill);
 
   /* The image has a new epoch.  Called on whatever thread saw it, not under
@@ -78,6 +78,18 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count);
 /* Counts invalidations and epochs of the image.  A caller that brings bytes
  * itself reads it before it asks for them, see image_install(). */
 uint64_t image_generation(const struct image *img);
+
+/* Starts to bring in pages first .. first+count-1 of `m`, a mirror of an image
+ * that has a source; at most FETCH_MAX_PAGES.  `f` is zeroed but for `done`.
+ * With an image that has no `submit`, its own fills are run here, on this
+ * thread, and FETCH_WAIT means that pages are in flight on another. */
+enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
+                               uint64_t first, uint32_t count);
+
+/* Runs a fill that `submit` handed over: reads the source, installs the pages,
+ * wakes who waits.  Blocks on the source.  If that finds its content changed,
+ * the image has its new epoch before anybody wakes. */
+void image_run_fill(struct fill *fill);
 
 /* Remote images: puts one page's bytes (mirror_page_len() of them) into
  * mirror `m`, unless it is there, the image's generation is no longer

@@ -1,4 +1,4 @@
-/* The page cache's inside, for the files of cache/ only.
+/* The state of a page cache, for the files of cache/ only.
  *
  * One lock, page_cache.lock, guards everything that misses, evictions and
  * epochs change.  Hits do not take it.  Under it no callback runs, and no
@@ -24,7 +24,6 @@
 #include <pthread.h>
 
 #include "cache/fill_buffers.h"
-#include "cache/image.h"
 #include "cache/s3fifo.h"
 #include "cache/stats.h"
 
@@ -64,45 +63,5 @@ struct page_cache {
     struct mirror *dead;
   } reclaim;
 };
-
-struct image {
-  struct page_cache *cache;
-  char *name;
-  unsigned page_shift;
-  unsigned n_refs; /* atomic: the owner, and each mirror */
-  struct image_ops ops;
-
-  /* Serialises looks at the source; taken before the cache's lock. */
-  pthread_mutex_t refresh_lock;
-  int64_t looked_ms; /* guarded by refresh_lock */
-
-  /* Written under the cache's lock; read atomically (acquire) anywhere. */
-  struct mirror *mirror; /* NULL once the image is freed */
-  uint64_t generation;
-
-  uint64_t next_epoch; /* guarded by the cache's lock */
-};
-
-/* ---- fetch.c */
-
-/* Hands the outcome of a fill to the fetches that wait for it; returns those
- * whose last wait it was, for waiter_wake(). */
-struct waiter *fetch_notify_locked(struct fill *fill);
-
-/* ---- fill.c */
-
-/* Ends a fill.  `reserved` bytes of the budget are its own, and if that is not
- * 0 its good pages are written. */
-void fill_finish(struct fill *fill, uint64_t reserved);
-
-/* ---- image.c */
-
-/* Gives the image a new mirror over the same source, because a page of `old`
- * cannot be invalidated any other way.  Does nothing if `old` is not current
- * any more.  Without memory for a new one it is made when somebody asks. */
-void image_renew(struct image *img, struct mirror *old);
-
-/* A mirror without references goes: its account, its memory, its source. */
-void image_end_mirror(struct mirror *m);
 
 #endif

@@ -13,8 +13,6 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "cache/reclaim.h"
-#include "cache/rounds.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -300,8 +298,8 @@ int mirror_lend(struct mirror *m, struct mirror_fds *out) {
   }
   /* Relaxed: the reclaimer looks again and again. */
   __atomic_store_n(&m->was_lent, true, __ATOMIC_RELAXED);
-  if (m->cache)
-    rounds_note_activity(m->cache);
+  if (m->on_lent)
+    m->on_lent(m);
   *out = fds;
   return 0;
 }
@@ -394,10 +392,7 @@ void mirror_unref(struct mirror *m) {
   /* Release our use of it; acquire everybody's before we free it. */
   if (!m || __atomic_sub_fetch(&m->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
     return;
-  if (m->cache)
-    reclaim_dead(m);
-  else
-    m->released(m);
+  m->released(m);
 }
 
 /* ---- Pages --------------------------------------------------------------- */

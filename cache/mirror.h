@@ -88,9 +88,17 @@ struct mirror {
   int pages_fd, words_fd, touched_fd;
   size_t pages_len, words_len, touched_len; /* of the mappings */
   unsigned n_refs;                          /* atomic; relaxed but the last */
-  /* A mirror of another process's cache: called with the last reference. */
+  /* Fixed, by whose it is; under no lock.  `released`: the last reference is
+   * gone, and the memory is to go.  Those of a cache have the others, too: see
+   * image.c. */
   void (*released)(struct mirror *m);
+  void (*on_end)(struct mirror *m);      /* the reclaimer is done with it */
+  void (*on_lent)(struct mirror *m);     /* another process may map it */
+  void (*on_conflict)(struct mirror *m); /* an invalidated page can be neither
+                                            punched nor STALE: it must be
+                                            retired */
 
+  bool needs_pages; /* other processes may read it; fixed */
   bool is_pageless; /* there is no memory for pages: all stay ABSENT.  Fixed
                        once a view was opened */
   bool is_solid;    /* all states have memory from the start; fixed */

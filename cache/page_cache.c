@@ -7,6 +7,7 @@
 #include "cache/barrier.h"
 #include "cache/budget.h"
 #include "cache/evictor.h"
+#include "cache/image.h"
 #include "cache/internal.h"
 #include "cache/reclaim.h"
 #include "cache/reclaimer.h"

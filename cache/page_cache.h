@@ -3,7 +3,7 @@
  * has a client that can only talk over a socket.
  *
  * It knows no socket, no event loop, no file: bytes come in by a struct source
- * (fill_run()) or from the caller (image_install()).
+ * (image_run_fill()) or from the caller (image_install()).
  *
  * Threads: every call on a cache or an image may be made from any thread,
  * unless said otherwise.  Hits (view.h) take no lock; misses take one lock,

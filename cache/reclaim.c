@@ -11,11 +11,12 @@
  *     there are pins, and their states go.
  *   - Mirrors that lost their last reference.
  *
- * It has a thread of its own (reclaimer.c) beside the evictor's, since the punch of a large
- * mirror takes long.  A round begins when there is something to do, and every
- * 100 ms while something goes on in the cache, or another process may have a
- * mirror mapped, or there are pins that may end; an idle cache of which nothing
- * was lent has none.
+ * It has a thread of its own (reclaimer.c) beside the evictor's, since the
+ * punch of a large mirror takes long.  A round begins when there is something
+ * to do, and every 100 ms while something goes on in the cache, or another
+ * process may have a mirror mapped, or there are pins that may end; an idle
+ * cache of which nothing was lent has none.
+ *
  * Without threads (in process) states are swept when there is no other room,
  * and a mirror is taken down by the thread that retired it or gave the last
  * reference back: no other process has it mapped. */
@@ -331,7 +332,7 @@ static void bury(struct mirror *m) {
     reclaim_retire_states(m);
   if (!m->abandoned && m->n_pages > 0)
     mirror_punch(m, 0, m->n_pages);
-  image_end_mirror(m);
+  m->on_end(m);
 }
 
 void reclaim_dead(struct mirror *m) {

@@ -75,7 +75,7 @@ static bool map_for_view(struct mirror *m) {
   if (!m->base && base) {
     m->base = base;
     spare = NULL;
-  } else if (!m->base && !m->image->ops.submit) {
+  } else if (!m->base && !m->needs_pages) {
     m->is_pageless = true; /* nothing is there yet: nobody could read it */
   }
   bool is_open = m->base || m->is_pageless;

@@ -102,7 +102,7 @@ static struct backend_job *local_fetch(struct backend *b, struct mirror *m,
                                  .done = done,
                                  .owner = owner};
   lj->fetch.done = join_done;
-  if (fetch_start(&lj->fetch, m, first, count) == FETCH_WAIT)
+  if (image_fetch(&lj->fetch, m, first, count) == FETCH_WAIT)
     TAILQ_INSERT_TAIL(&l->joined, lj, link);
   else
     job_finish(lj);

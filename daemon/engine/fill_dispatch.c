@@ -30,7 +30,7 @@ static struct fill *job_end(struct pool_job *job) {
   return fill;
 }
 
-static void job_run(struct pool_job *job) { fill_run(job_end(job)); }
+static void job_run(struct pool_job *job) { image_run_fill(job_end(job)); }
 
 static void job_abandon(struct pool_job *job) {
   fill_abandon(job_end(job), -ECANCELED);

@@ -48,7 +48,7 @@ bool fill_dispatch_try(struct fill_dispatch *d);
 /* Gives all to the pool. */
 void fill_dispatch_hand_over(struct fill_dispatch *d);
 
-/* A fetch whose fills go this way; its thread calls fetch_start(). */
+/* A fetch whose fills go this way; its thread calls image_fetch(). */
 struct dispatched_fetch {
   struct fetch fetch; /* the first member */
   struct image_reader *reader;

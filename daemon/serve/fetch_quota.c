@@ -180,7 +180,7 @@ bool fetch_quota_start(struct request *r) {
   request_charge(f);
   r->state = REQUEST_WAITING;
   r->service->n_waiting++;
-  if (fetch_start(&f->dispatched.fetch, l->mirror, r->missing, r->n_missing) ==
+  if (image_fetch(&f->dispatched.fetch, l->mirror, r->missing, r->n_missing) ==
       FETCH_WAIT)
     return true;
   /* The pool was faster than us, or it failed at once. */

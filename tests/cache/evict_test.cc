@@ -51,7 +51,7 @@ protected:
   void Load(uint64_t first, uint32_t count = 1) {
     fetch f{};
     f.done = [](fetch *) { FAIL() << "nobody else fills"; };
-    ASSERT_EQ(fetch_start(&f, mirror_, first, count), FETCH_READY);
+    ASSERT_EQ(image_fetch(&f, mirror_, first, count), FETCH_READY);
     ASSERT_EQ(f.status, 0);
     for (uint64_t page = first; page < first + count; page++) {
       const uint8_t *bytes = fetch_bytes(&f, page);
@@ -217,7 +217,7 @@ TEST_F(EvictTest, TwoImagesShareOneBudget) {
   for (uint64_t page = 0; page < 1000; page++) {
     Load(page);
     fetch f{};
-    ASSERT_EQ(fetch_start(&f, m, page, 1), FETCH_READY);
+    ASSERT_EQ(image_fetch(&f, m, page, 1), FETCH_READY);
     fetch_fini(&f);
     ASSERT_LE(page_cache_allocated(cache_), 256 * kPage);
   }
@@ -239,7 +239,7 @@ TEST(Evictor, KeepsPagesFreeOnceTheCacheIsFull) {
   mirror *m = image_mirror(image);
   for (uint64_t page = 0; page < kPages; page += 8) {
     fetch f{};
-    ASSERT_EQ(fetch_start(&f, m, page, 8), FETCH_READY);
+    ASSERT_EQ(image_fetch(&f, m, page, 8), FETCH_READY);
     ASSERT_EQ(f.status, 0);
     fetch_fini(&f);
     ASSERT_LE(page_cache_allocated(cache), 1024 * kPage);

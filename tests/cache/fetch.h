@@ -15,7 +15,7 @@ inline int Fetch(mirror *m, uint64_t first, uint32_t count = 1) {
     std::promise<void> done;
   } w;
   w.f.done = [](fetch *f) { reinterpret_cast<Waiting *>(f)->done.set_value(); };
-  if (fetch_start(&w.f, m, first, count) == FETCH_WAIT)
+  if (image_fetch(&w.f, m, first, count) == FETCH_WAIT)
     w.done.get_future().wait();
   int status = w.f.status;
   fetch_fini(&w.f);

@@ -65,14 +65,14 @@ protected:
   }
 
   fetch_outcome Start(Waiter *w, uint64_t first, uint32_t count = 1) {
-    return fetch_start(&w->f, mirror_, first, count);
+    return image_fetch(&w->f, mirror_, first, count);
   }
 
   void RunOldest() {
     ASSERT_FALSE(fills_.empty());
     fill *fill = fills_.front();
     fills_.erase(fills_.begin());
-    fill_run(fill);
+    image_run_fill(fill);
   }
   void RunAll() {
     while (!fills_.empty())
@@ -342,7 +342,7 @@ TEST_F(FillTest, AChangedSourceGivesTheImageANewEpochBeforeAnybodyWakes) {
   mirror *now = image_mirror(image_);
   EXPECT_EQ(now->size, 50 * kPage);
   Waiter again;
-  fetch_start(&again.f, now, 7, 1);
+  image_fetch(&again.f, now, 7, 1);
   RunAll();
   EXPECT_TRUE(Correct(fetch_bytes(&again.f, 7), 7, 2));
   mirror_unref(now);
@@ -456,7 +456,7 @@ TEST(FillInProcess, AFetchRunsItsOwnFills) {
   mirror *m = image_mirror(image);
   {
     Waiter w;
-    EXPECT_EQ(fetch_start(&w.f, m, 20, 30), FETCH_READY);
+    EXPECT_EQ(image_fetch(&w.f, m, 20, 30), FETCH_READY);
     EXPECT_EQ(w.n_done, 0);
     EXPECT_EQ(source.n_reads(), 1);
     EXPECT_EQ(memcmp(fetch_bytes(&w.f, 49),

@@ -242,7 +242,7 @@ TEST_F(LeaseTest, NobodyEvictsForATable) {
   page_cache_stats stats;
   for (uint64_t page = 0; page < 128; page++) {
     fetch f{};
-    ASSERT_EQ(fetch_start(&f, m, page, 1), FETCH_READY);
+    ASSERT_EQ(image_fetch(&f, m, page, 1), FETCH_READY);
     fetch_fini(&f);
   }
   page_cache_get_stats(full, &stats);

@@ -92,7 +92,7 @@ private:
     uint32_t count = 1 + random_() % 4;
     if (count > kPages - page)
       count = kPages - page;
-    if (fetch_start(&w.f, mirror_, page, count) == FETCH_WAIT)
+    if (image_fetch(&w.f, mirror_, page, count) == FETCH_WAIT)
       w.event.Wait();
     if (w.f.status == 0) {
       // The pin stood all the while, so RESIDENT is final.

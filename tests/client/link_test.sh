@@ -19,7 +19,7 @@ cat >"$tmp/program.c" <<'C'
 #include <cachet/cachet.h>
 #include <stdio.h>
 /* Names that the library uses inside: a program may have them too. */
-int fill_run(void) { return 1; }
+int fill_read(void) { return 1; }
 int image_new(void) { return 2; }
 int main(int argc, char **argv) {
   cachet *c;
@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
     return 1;
   if (cachet_get_u16be(c, 1, &v))
     return 2;
-  printf("%x %d\n", v, fill_run() + image_new());
+  printf("%x %d\n", v, fill_read() + image_new());
   cachet_close(c);
   return 0;
 }

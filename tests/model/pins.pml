@@ -18,9 +18,9 @@
  *                           cachet_release() use it: client/slice.c; after a
  *                           miss call_walk(), call_fetch(): client/request.c
  *   move()                a pin moves to another slot: store, look, clear
- *   ask()                 fetch_start(), plan_locked(): cache/fill.c
- *   answer()              notify_locked(): cache/fill.c
- *   wake()                verdicts_take_locked(), fetches_done(): cache/fill.c
+ *   ask()                 fetch_begin(), plan_locked(): cache/fetch.c
+ *   answer()              fetch_notify_locked(): cache/fetch.c
+ *   wake()                waiter_take_locked(), waiter_wake(): cache/waiter.c
  *   barrier()             barrier_run(): cache/barrier.c
  *   scan()                scan_pins_locked(): cache/evict.c
  *   punch()               mirror_punch(): cache/mirror.c
@@ -29,13 +29,13 @@
  *   evictor()             evict(), pick_locked(): cache/evict.c
  *   take_stale()          evict_stale(): cache/evict.c
  *   punch_absent()        the same: cache/reclaim.c
- *   sweep_states()        states_sweep_at(): cache/budget.c
+ *   sweep_states()        states_sweep_at(): cache/states.c
  *   leave()               reclaim_retire_states(): cache/reclaim.c
  *   sweep()               punch_between_pins(): cache/reclaim.c
  *   refresher()           replace_mirror(), image_refresh(): cache/image.c
  *   invalidator()         image_invalidate(): cache/image.c; evict_range(),
  *                           pick_range_locked(): cache/evict.c
- *   filler()              fill_run(), finish(): cache/fill.c
+ *   filler()              fill_read(), fill_finish(): cache/fill.c
  *   aside_filler()        the same for a fill that does not install
  *
  * An `atomic` is a section under page_cache.lock, or one instruction and the

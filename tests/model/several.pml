@@ -18,9 +18,9 @@
  *   send()                remote_read_new(), remote_read_send():
  *                           client/remote/read.c
  *   join                  remote_read_underway(): client/remote/read.c
- *   plan()                fetch_start(), plan_locked(): cache/fill.c
- *   wake()                verdicts_take_locked(), fetches_done(): cache/fill.c
- *   filler()              fill_run(), finish(): cache/fill.c
+ *   plan()                fetch_begin(), plan_locked(): cache/fetch.c
+ *   wake()                waiter_take_locked(), waiter_wake(): cache/waiter.c
+ *   filler()              fill_read(), fill_finish(): cache/fill.c
  *   evictor()             evict(), settle_pinned_locked(), evict_stale():
  *                           cache/evict.c
  *   invalidator()         image_invalidate(): cache/image.c; evict_range():
