@@ -18,6 +18,7 @@
 #include <cachet/cachet.h>
 
 #include "cache/fetch.h"
+#include "client/debug.h"
 #include "client/shared_view.h"
 
 #ifdef __cplusplus
@@ -129,6 +130,7 @@ struct backend {
    * image cache. */
   struct shared_view *shared;
   struct backend_watch watch;
+  struct debug debug;
 };
 
 static inline void backend_changed(const struct backend *b) {

@@ -240,6 +240,7 @@ enum cachet_status backend_local_new(struct image_cache *image_cache,
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
   l->base.ops = &local_ops;
   l->base.image_cache = image_cache;
+  debug_init(&l->base.debug, image_cache->name);
   l->fd = fd_above_std(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (l->fd < 0) {
     int e = errno;

@@ -133,6 +133,8 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   handle_read_through(c, e);
   handle_set_notices(c);
   handle_begin_looking(c);
+  debug_say(&c->backend->debug, "moves on to epoch %#llx",
+            (unsigned long long)e->mirror->epoch);
   return CACHET_OK;
 }
 
@@ -188,11 +190,18 @@ enum cachet_status handle_new(struct backend *b, const struct options *options,
                                     .unpin = watch_unpin,
                                     .grown = watch_grown,
                                     .arg = c};
+  debug_say(&b->debug, "is open: %llu bytes in pages of %zu, epoch %#llx, %s",
+            (unsigned long long)c->size, mirror_page_size(c->epoch->mirror),
+            (unsigned long long)c->epoch->mirror->epoch,
+            cachet_is_shared(c) ? "in the daemon's memory" : "cached here");
   *out = c;
   return CACHET_OK;
 }
 
 void handle_free(cachet *c) {
+  debug_say(&c->backend->debug, "closes, after %llu hits and %llu misses",
+            (unsigned long long)cachet_hits(c),
+            (unsigned long long)cachet_misses(c));
   handle_drop_cursor(c);
   slice_release_all(&c->slices, c->epoch);
   epoch_unref(c->epoch);

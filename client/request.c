@@ -16,6 +16,10 @@ static const struct backend_ops *ops_of(const struct cachet_request *r) {
   return r->c->backend->ops;
 }
 
+static const struct debug *debug_of(const struct cachet_request *r) {
+  return &r->c->backend->debug;
+}
+
 /* The story of a failure stays with its request until somebody asks. */
 #define call_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
 
@@ -248,6 +252,8 @@ static void call_complete(struct cachet_request *r) {
 
 /* The story is in r->error. */
 static void call_end(struct cachet_request *r) {
+  if (r->error.code < 0)
+    debug_say(debug_of(r), "gives up a request: %s", r->error.message);
   attempt_end(r);
   if (r->place >= 0)
     slice_unreserve(&r->c->slices, r->c->epoch, r->place);
@@ -442,6 +448,15 @@ static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
   return count < most ? count : most;
 }
 
+static void call_say_miss(const struct cachet_request *r, uint64_t page,
+                          uint64_t count) {
+  if (count)
+    debug_say(debug_of(r), "misses pages %llu to %llu",
+              (unsigned long long)page, (unsigned long long)(page + count - 1));
+  else
+    debug_say(debug_of(r), "misses the image's present epoch");
+}
+
 /* Asks for the chunk that the walk has come to. */
 static enum cachet_status call_fetch(struct cachet_request *r) {
   uint64_t page = (r->start + r->pos) >> shift_of(r);
@@ -458,13 +473,18 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
   if (r->slot == NO_SLOT && count > 0 && r->epoch->shared)
     count = attempt_pin_job(r, page, count);
   call_count(r, page, count);
+  call_say_miss(r, page, count);
   r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
                             (uint32_t)count, call_job_done, r);
   if (!r->job)
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
   readahead_missed(r->c, r->epoch->mirror, page, count);
-  if (!r->job->is_done) /* patience is for each wait, however many chunks */
-    r->deadline = deadline_after(r->c->options.request_timeout_ms);
+  if (r->job->is_done)
+    return CACHET_OK;
+  /* Patience is for each wait, however many chunks. */
+  r->deadline = deadline_after(r->c->options.request_timeout_ms);
+  debug_say(debug_of(r), "waits for them, at most %d ms",
+            r->c->options.request_timeout_ms);
   return CACHET_OK;
 }
 

@@ -51,6 +51,7 @@ static void attach_send(struct remote *r) {
     backend_changed(&r->base);
     remote_unpin(r); /* what it pins is counted, too */
   }
+  debug_say(&r->base.debug, "asks to attach to the daemon's memory");
   r->attach_id = msg.id = connection_next_id(r->channel);
   r->attach_at = deadline_now();
   connection_want_fds(r->channel, true);
@@ -83,6 +84,14 @@ static void attach_end(struct remote *r, struct shared_view *a) {
 static void attach_refused(struct remote *r, bool is_full) {
   r->is_full = is_full;
   r->again_at = again_after(&r->again_ms);
+  debug_say(&r->base.debug, "gets no share of it, and asks again in %d ms",
+            r->again_ms);
+  attach_end(r, NULL);
+}
+
+/* By the socket, as long as this connection lasts. */
+static void attach_refused_for_good(struct remote *r) {
+  debug_say(&r->base.debug, "reads by the socket: that memory is not shared");
   attach_end(r, NULL);
 }
 
@@ -170,6 +179,8 @@ static void handle_attached(struct remote *r,
   }
   attach_end(r, a ? &a->base : NULL);
   if (a) {
+    debug_say(&r->base.debug, "is attached to epoch %#llx, with %u page slots",
+              (unsigned long long)image.epoch, (unsigned)msg->page_slots);
     r->again_ms = 0;
     return;
   }
@@ -184,7 +195,7 @@ void remote_attach_answer(struct remote *r, const wire_message *msg) {
     remote_violation(r, "an answer of the wrong kind");
   else if (msg->error->status == CACHET_E_UNSUPPORTED &&
            msg->error->sys_errno == EOPNOTSUPP)
-    attach_end(r, NULL); /* by the socket, as long as this connection lasts */
+    attach_refused_for_good(r);
   else
     attach_refused(r, msg->error->sys_errno == EAGAIN);
 }

@@ -119,6 +119,12 @@ static inline bool remote_is_ready(const struct remote *r) {
   return connection_state(r->channel) == CONNECTION_READY && !r->attach_id;
 }
 
+/* Begins to connect.  It is DISCONNECTED. */
+static inline void remote_start(struct remote *r) {
+  debug_say(&r->base.debug, "connects to %s", connection_place(r->channel));
+  connection_start(r->channel);
+}
+
 /* Whether the cache may be believed (R4). */
 static inline bool remote_is_trusted(const struct backend *b) {
   const struct remote *r = remote_of(b);

@@ -104,7 +104,7 @@ void pending_pump(struct remote *r) {
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
   if (connection_state(r->channel) == CONNECTION_DISCONNECTED && wanted &&
       !r->is_final && deadline_now() >= r->retry_at)
-    connection_start(r->channel);
+    remote_start(r);
   while (remote_is_ready(r) && !TAILQ_EMPTY(&r->queue) &&
          r->n_sent < connection_limits(r->channel)->max_requests &&
          !connection_is_full(r->channel))

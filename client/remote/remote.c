@@ -53,6 +53,8 @@ static void on_ready(void *arg, const struct connection_image *image) {
   struct remote *r = arg;
   if (!image)
     return;
+  debug_say(&r->base.debug, "is connected: %llu bytes, epoch %#llx",
+            (unsigned long long)image->size, (unsigned long long)image->epoch);
   r->image_id = image->id;
   r->heard = *image;
   struct image_cache *s = r->base.image_cache;
@@ -70,6 +72,7 @@ static void on_ready(void *arg, const struct connection_image *image) {
 static void on_lost(void *arg, enum connection_loss loss,
                     const struct cachet_error *why) {
   struct remote *r = arg;
+  debug_say(&r->base.debug, "has lost the connection: %s", why->message);
   r->story = *why;
   r->attach_id = 0;
   if (r->grow_id)
@@ -110,7 +113,7 @@ static bool remote_keep_up(struct backend *b) {
   remote_progress(b);
   if (connection_state(r->channel) == CONNECTION_DISCONNECTED && b->shared &&
       !r->is_final && deadline_now() >= r->retry_at)
-    connection_start(r->channel);
+    remote_start(r);
   return connection_state(r->channel) != CONNECTION_DISCONNECTED &&
          !remote_is_ready(r);
 }
@@ -276,6 +279,8 @@ enum cachet_status remote_command(struct backend *b, wire_message *request,
   x->answer_arg = arg;
   int64_t deadline = deadline_after(r->options.request_timeout_ms);
   pending_queue(r, x);
+  if (!x->job.is_done)
+    debug_say(&b->debug, "waits for the daemon to obey a command");
   while (!x->job.is_done && backend_wait(b, deadline))
     ;
   struct cachet_error why = x->job.error;
@@ -283,6 +288,8 @@ enum cachet_status remote_command(struct backend *b, wire_message *request,
     remote_explain(b, &why);
   x->answer = NULL; /* what these point to ends with this call */
   x->request = NULL;
+  if (why.code != CACHET_OK)
+    debug_say(&b->debug, "gives up a command: %s", why.message);
   remote_drop(b, &x->job);
   if (why.code != CACHET_OK && err)
     *err = why;
@@ -398,6 +405,7 @@ static enum cachet_status remote_new(const struct uri *u,
                                    .changed = on_changed,
                                    .arg = r};
   enum cachet_status status = uri_copy(u, &r->uri);
+  debug_init(&r->base.debug, status == CACHET_OK ? r->uri.image : "");
   if (status != CACHET_OK)
     error_set(err, status, 0, "no memory for an address");
   else
@@ -441,6 +449,8 @@ static enum cachet_status remote_wait_ready(struct remote *r,
   if (why.code == CACHET_OK && !remote_is_ready(r))
     remote_explain(&r->base, &why);
   r->is_opening = false;
+  if (why.code != CACHET_OK)
+    debug_say(&r->base.debug, "gives up opening: %s", why.message);
   if (why.code != CACHET_OK && err)
     *err = why;
   return why.code;

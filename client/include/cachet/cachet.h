@@ -52,7 +52,7 @@
  * another handle, by cachet_copy().  Handles share what they cache, and that
  * is synchronised inside.  The library starts no thread, installs no signal
  * handler and keeps no global state but a table of the daemons' memory that is
- * mapped, which is locked inside.
+ * mapped, which is locked inside, and a number for debugging.
  *
  * Fork.  A handle does not survive fork() in the child: there each call that
  * can fail returns CACHET_E_FORKED, and only cachet_close() is of use.  The
@@ -69,6 +69,12 @@
  * in from where the image lives; pages that are cached cost nothing of that
  * kind.  cachet_pages() computes the number beforehand.  A call that loads no
  * page never waits.
+ *
+ * Debugging.  With CACHET_DEBUG=1 in the environment when a handle is opened the
+ * library writes what that handle does to standard error, a line an event: to
+ * which daemon it connects, whether it attaches to its memory, which pages it
+ * misses and waits for, and what it gives up.  A hit is no event.  Lines hold
+ * names and numbers, no bytes of an image; their text may change.  Since 1.2.
  *
  * Other languages.  Each function of this header, the inline ones too, is a
  * symbol of libcachet-client.so.1, under its own name: a binding finds it by
