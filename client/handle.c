@@ -9,8 +9,8 @@
 const uint8_t handle_gate_shut = 0;
 
 void handle_set_gate(cachet *c) {
-  bool is_shut =
-      c->has_notices || c->view.fence || handle_is_due(c) || c->is_past;
+  bool is_shut = c->has_notices || c->view.fence || handle_is_due(c) ||
+                 c->is_past || c->is_cut;
   c->gate = is_shut ? &handle_gate_shut : c->alive;
 }
 
@@ -100,9 +100,9 @@ void handle_follow(cachet *c) {
 static void handle_read_through(cachet *c, struct epoch *e) {
   c->epoch = e;
   c->view = e->view;
-  c->size = e->mirror->size;
+  c->size = window_size(&c->window, e->mirror->size);
   c->shift = e->mirror->page_shift;
-  c->n_whole = c->size >> c->shift;
+  c->n_whole = e->mirror->size >> c->shift;
   c->page_mask = mirror_page_size(e->mirror) - 1;
 }
 
@@ -138,6 +138,18 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   return CACHET_OK;
 }
 
+uint64_t handle_pages(const cachet *c, const struct mirror *m, unsigned shift,
+                      uint64_t addr, uint64_t len, uint64_t *first) {
+  uint64_t size = window_size(&c->window, m->size);
+  if (addr >= size || len == 0)
+    return 0;
+  if (len > size - addr)
+    len = size - addr;
+  uint64_t at = c->window.offset + addr;
+  *first = at >> shift;
+  return ((at + len - 1) >> shift) - *first + 1;
+}
+
 enum cachet_status handle_fail_forked(cachet *c) {
   return handle_fail(c, CACHET_E_FORKED, 0,
                      "image \"%.100s\": a handle of the parent process",
@@ -160,8 +172,9 @@ static void watch_grown(void *arg) {
   slice_grow(&c->slices, c->epoch);
 }
 
-enum cachet_status handle_new(struct backend *b, const struct options *options,
-                              cachet **out, struct cachet_error *err) {
+enum cachet_status handle_new(struct backend *b, const struct window *window,
+                              const struct options *options, cachet **out,
+                              struct cachet_error *err) {
   cachet *c = calloc(1, sizeof *c);
   enum cachet_status status =
       c ? epoch_new(b, &c->epoch, err)
@@ -173,7 +186,11 @@ enum cachet_status handle_new(struct backend *b, const struct options *options,
   }
   c->cursor_page = NO_PAGE;
   c->ahead_from = c->ahead_to = c->ahead_mark = NO_PAGE;
+  c->window = *window;
   handle_read_through(c, c->epoch);
+  c->asked_shift =
+      options->asked_shift < c->shift ? options->asked_shift : c->shift;
+  c->is_cut = !window_is_whole(window) || c->asked_shift < c->shift;
   slice_init(&c->slices, c->epoch);
   c->backend = b;
   c->image_cache = b->image_cache;

@@ -26,6 +26,7 @@
 #include "client/image_cache.h"
 #include "client/options.h"
 #include "client/slice.h"
+#include "client/window.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,7 +39,7 @@ TAILQ_HEAD(call_list, cachet_request);
 struct cachet {
   /* what a hit reads: of the epoch, down to `shift` */
   struct view view;
-  uint64_t size;
+  uint64_t size;      /* of the window, in this epoch */
   uint64_t n_whole;   /* pages, without one that the image's end cuts short */
   uint64_t page_mask; /* page size - 1 */
   unsigned shift;
@@ -49,7 +50,8 @@ struct cachet {
   uint64_t n_misses;
   /* The image cache's `alive` while there is nothing else to ask before a look
    * at the view: no notices to take in, no fence of our own, no look that is
-   * due, no other epoch.  Else a byte that is 0. */
+   * due, no other epoch, and what is asked for are pages of the mirror by their
+   * addresses there.  Else a byte that is 0. */
   const volatile uint8_t *gate;
   const volatile uint8_t *alive; /* the image cache's */
   bool has_notices;  /* to take in before each look at the view; or another
@@ -57,6 +59,9 @@ struct cachet {
   bool keeps_epoch;  /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
   bool is_past;      /* and there is another: no page may be looked at */
   bool is_following; /* a connection to the daemon's successor is being made */
+  bool is_cut; /* a window, or pages smaller than the mirror's: never plain */
+  unsigned asked_shift; /* of the pages that the caller sees; at most `shift` */
+  struct window window; /* fixed */
   struct slices slices;
   struct backend *backend;
 
@@ -89,8 +94,9 @@ struct cachet {
 };
 
 /* A handle on a backend, which it takes over, also on failure. */
-enum cachet_status handle_new(struct backend *b, const struct options *options,
-                              cachet **out, struct cachet_error *err);
+enum cachet_status handle_new(struct backend *b, const struct window *window,
+                              const struct options *options, cachet **out,
+                              struct cachet_error *err);
 
 /* In the process that made it; no request is left. */
 void handle_free(cachet *c);
@@ -99,6 +105,11 @@ void handle_free(cachet *c);
 #define handle_fail(c, ...) error_set(&(c)->error, __VA_ARGS__)
 
 enum cachet_status handle_fail_forked(cachet *c);
+
+/* The pages of mirror `m`, in sizes of 1 << shift, that overlap a range of the
+ * window, cut at its end: how many, and the first. */
+uint64_t handle_pages(const cachet *c, const struct mirror *m, unsigned shift,
+                      uint64_t addr, uint64_t len, uint64_t *first);
 
 /* Whether no newer epoch of the image than `e` is known here. */
 static inline bool handle_is_present(const cachet *c, const struct epoch *e) {
@@ -161,6 +172,12 @@ void handle_set_gate(cachet *c);
 /* No call: with one a hit would save registers. */
 static inline void handle_count_hit(cachet *c) {
   if (__builtin_expect(--c->hits_left == 0, 0))
+    c->gate = &handle_gate_shut;
+}
+
+static inline void handle_count_hits(cachet *c, uint64_t n) {
+  c->hits_left -= (int64_t)n;
+  if (handle_is_due(c))
     c->gate = &handle_gate_shut;
 }
 

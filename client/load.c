@@ -41,7 +41,8 @@ load_carefully(cachet *c, uint64_t addr, size_t min_len,
     return handle_fail_forked(c);
   if (was_due && handle_is_plain(c) && load_hit(c, addr, min_len, out))
     return CACHET_OK;
-  readahead_look_for_mark(c, addr >> c->shift, addr >> c->shift);
+  uint64_t page = (c->window.offset + addr) >> c->shift;
+  readahead_look_for_mark(c, page, page);
   struct cachet_request r = {
       .c = c, .kind = REQUEST_LOAD, .addr = addr, .len = min_len};
   enum cachet_status status = request_run(&r, NULL, 0);

@@ -10,10 +10,10 @@
 #include "source/file.h"
 
 /* A handle over a source of this process, which is owned from here on. */
-static enum cachet_status handle_new_local(const char *name, struct source *src,
-                                           const struct options *options,
-                                           cachet **out,
-                                           struct cachet_error *err) {
+static enum cachet_status open_source(const char *name, struct source *src,
+                                      const struct window *window,
+                                      const struct options *options,
+                                      cachet **out, struct cachet_error *err) {
   struct image_cache *s;
   struct backend *b;
   enum cachet_status status =
@@ -25,30 +25,52 @@ static enum cachet_status handle_new_local(const char *name, struct source *src,
     image_cache_unref(s);
     return status;
   }
-  return handle_new(b, options, out, err);
+  return handle_new(b, window, options, out, err);
 }
 
-static enum cachet_status open_file(const char *path,
+static enum cachet_status open_file(const struct uri *u,
                                     const struct options *options, cachet **out,
                                     struct cachet_error *err) {
   struct source *src;
-  int r = file_source_open(path, FILE_CACHED, &src);
+  int r = file_source_open(u->path, FILE_CACHED, &src);
   if (r < 0)
     return error_set(err, error_from_errno(-r), -r, "image \"%.180s\": open",
-                     path);
-  return handle_new_local(path, src, options, out, err);
+                     u->path);
+  return open_source(u->path, src, &u->window, options, out, err);
+}
+
+static enum cachet_status open_remote(const struct uri *u,
+                                      const struct options *options,
+                                      cachet **out, struct cachet_error *err) {
+  struct backend *b;
+  struct options o = *options;
+  o.asked_shift = PAGE_SHIFT_MAX; /* the daemon's pages, whatever they are */
+  enum cachet_status status = remote_open(u, &o, &b, err);
+  if (status != CACHET_OK)
+    return status;
+  return handle_new(b, &u->window, &o, out, err);
 }
 
 static enum cachet_status open_uri(const struct uri *u,
                                    const struct options *options, cachet **out,
                                    struct cachet_error *err) {
-  if (u->kind == URI_FILE)
-    return open_file(u->path, options, out, err);
-  struct backend *b;
-  enum cachet_status status = remote_open(u, options, &b, err);
+  cachet *c;
+  enum cachet_status status = u->kind == URI_FILE
+                                  ? open_file(u, options, &c, err)
+                                  : open_remote(u, options, &c, err);
   if (status != CACHET_OK)
     return status;
-  return handle_new(b, options, out, err);
+  uint64_t size = c->epoch->mirror->size;
+  if (!window_fits(&u->window, size)) {
+    error_set(err, CACHET_E_BOUNDS, 0,
+              "image \"%.100s\": a window at %llu reaches past the end at %llu",
+              c->image_cache->name, (unsigned long long)u->window.offset,
+              (unsigned long long)size);
+    cachet_close(c);
+    return CACHET_E_BOUNDS;
+  }
+  *out = c;
+  return CACHET_OK;
 }
 
 enum cachet_status cachet_open(const char *uri,
@@ -84,7 +106,7 @@ enum cachet_status cachet_make(const struct cachet_source *source,
   if (callback_source_new(&given, o.page_shift, &src) < 0)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a source");
   cachet *c;
-  status = handle_new_local("made", src, &o, &c, err);
+  status = open_source("made", src, &WINDOW_WHOLE, &o, &c, err);
   if (status != CACHET_OK)
     return status;
   callback_source_arm(src);
@@ -106,7 +128,7 @@ enum cachet_status cachet_copy(cachet *c, cachet **out,
   cachet *copy;
   enum cachet_status status = c->backend->ops->copy(c->backend, &b, err);
   if (status == CACHET_OK)
-    status = handle_new(b, &c->options, &copy, err);
+    status = handle_new(b, &c->window, &c->options, &copy, err);
   if (status != CACHET_OK)
     return status;
   if (c->keeps_epoch && copy->epoch->mirror->epoch != c->epoch->mirror->epoch) {

@@ -33,18 +33,15 @@ static enum cachet_status struct_read(void *out, size_t size, const void *given,
   return CACHET_OK;
 }
 
-static enum cachet_status page_size_read(uint32_t size, unsigned *shift,
+static enum cachet_status page_size_read(uint32_t size, struct options *out,
                                          struct cachet_error *err) {
-  if (size == 0) {
-    *shift = DEFAULT_PAGE_SHIFT;
-    return CACHET_OK;
-  }
-  if ((size & (size - 1)) || size < 1u << PAGE_SHIFT_MIN ||
-      size > 1u << PAGE_SHIFT_MAX)
+  if ((size & (size - 1)) || size > 1u << PAGE_SHIFT_MAX)
     return error_set(err, CACHET_E_INVAL, 0,
-                     "page size %u: not a power of two from %u to %u", size,
-                     1u << PAGE_SHIFT_MIN, 1u << PAGE_SHIFT_MAX);
-  *shift = (unsigned)__builtin_ctz(size);
+                     "page size %u: not a power of two up to %u", size,
+                     1u << PAGE_SHIFT_MAX);
+  unsigned shift = size ? (unsigned)__builtin_ctz(size) : DEFAULT_PAGE_SHIFT;
+  out->asked_shift = shift;
+  out->page_shift = shift < PAGE_SHIFT_MIN ? PAGE_SHIFT_MIN : shift;
   return CACHET_OK;
 }
 
@@ -74,8 +71,7 @@ enum cachet_status options_read(const struct cachet_options *given,
                      o.flags & ~known);
   out->flags = o.flags;
   out->cache_size = o.cache_size ? o.cache_size : DEFAULT_CACHE_SIZE;
-  enum cachet_status status =
-      page_size_read(o.page_size, &out->page_shift, err);
+  enum cachet_status status = page_size_read(o.page_size, out, err);
   if (status == CACHET_OK)
     status = timeout_read(o.connect_timeout_ms, DEFAULT_CONNECT_TIMEOUT_MS,
                           "connect_timeout_ms", &out->connect_timeout_ms, err);

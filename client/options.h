@@ -17,7 +17,8 @@ extern "C" {
 /* Checked, with the defaults filled in. */
 struct options {
   uint32_t flags;
-  unsigned page_shift;
+  unsigned page_shift;  /* of what is kept, in process */
+  unsigned asked_shift; /* the pages that a caller sees are no larger */
   uint64_t cache_size;
   int connect_timeout_ms; /* -1: none */
   int request_timeout_ms; /* -1: none */

@@ -15,17 +15,6 @@ static const struct mirror *mirror_of(const cachet *c) {
   return c->epoch->mirror;
 }
 
-/* The pages that overlap a range, cut at the end. */
-static uint64_t pages_of(const struct mirror *m, uint64_t addr, uint64_t len,
-                         uint64_t *first) {
-  if (addr >= m->size || len == 0)
-    return 0;
-  if (len > m->size - addr)
-    len = m->size - addr;
-  *first = addr >> m->page_shift;
-  return ((addr + len - 1) >> m->page_shift) - *first + 1;
-}
-
 const char *cachet_errmsg(const cachet *c) { return c->error.message; }
 
 void cachet_last_error(const cachet *c, struct cachet_error *out) {
@@ -34,11 +23,12 @@ void cachet_last_error(const cachet *c, struct cachet_error *out) {
 
 void *cachet_context(const cachet *c) { return c->image_cache->context; }
 
-uint64_t cachet_size(const cachet *c) { return mirror_of(c)->size; }
-
-size_t cachet_page_size(const cachet *c) {
-  return mirror_page_size(c->epoch->mirror);
+uint64_t cachet_size(const cachet *c) {
+  mirror_of(c);
+  return c->size;
 }
+
+size_t cachet_page_size(const cachet *c) { return (size_t)1 << c->asked_shift; }
 
 uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
 
@@ -52,13 +42,14 @@ uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
 
 bool cachet_is_cached(const cachet *c, uint64_t addr) {
   const struct mirror *m = mirror_of(c);
-  return *c->alive && addr < m->size && handle_is_trusted(c) &&
-         view_is_resident(&c->epoch->view, addr >> m->page_shift);
+  return *c->alive && addr < c->size && handle_is_trusted(c) &&
+         view_is_resident(&c->epoch->view,
+                          (c->window.offset + addr) >> m->page_shift);
 }
 
 uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
   uint64_t first;
-  return pages_of(mirror_of(c), addr, len, &first);
+  return handle_pages(c, mirror_of(c), c->asked_shift, addr, len, &first);
 }
 
 /* ---- Steering ------------------------------------------------------------ */
@@ -79,7 +70,8 @@ enum cachet_status cachet_prefetch(cachet *c, uint64_t addr, uint64_t len) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
   struct mirror *m = (struct mirror *)(uintptr_t)mirror_of(c);
-  uint64_t first = 0, count = pages_of(m, addr, len, &first);
+  uint64_t first = 0,
+           count = handle_pages(c, m, m->page_shift, addr, len, &first);
   uint64_t most = 2 * readahead_longest(c, m); /* as for reading ahead */
   if (count > most)
     count = most;
@@ -94,7 +86,8 @@ enum cachet_status cachet_invalidate(cachet *c, uint64_t addr, uint64_t len) {
   if (c->in_callback && c->backend->ops->invalidate_waits)
     return handle_fail(c, CACHET_E_INVAL, 0,
                        "a call that would wait, in a callback");
-  uint64_t first, count = pages_of(mirror_of(c), addr, len, &first);
+  uint64_t first, count;
+  count = handle_pages(c, mirror_of(c), c->shift, addr, len, &first);
   if (!count)
     return CACHET_OK;
   handle_drop_cursor(c);

@@ -24,18 +24,17 @@ static enum cachet_status read_slow(cachet *c, uint64_t addr, void *buf,
   return status;
 }
 
-/* Copies what is resident from `addr` on; how much that was.  `len` bytes from
- * there are within the image. */
-static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
-                          uint64_t len) {
+/* Copies what is resident from byte `at` of the image on; how much that was.
+ * `len` bytes from there are within the image. */
+static uint64_t read_warm(cachet *c, uint64_t at, uint8_t *buf, uint64_t len) {
   unsigned shift = c->shift;
   uint64_t page_size = 1ull << shift, done = 0;
   while (done < len) {
-    uint64_t in_page = (addr + done) & (page_size - 1);
+    uint64_t in_page = (at + done) & (page_size - 1);
     uint64_t n = page_size - in_page;
     if (n > len - done)
       n = len - done;
-    const uint8_t *page = handle_look(c, (addr + done) >> shift);
+    const uint8_t *page = handle_look(c, (at + done) >> shift);
     if (!page)
       break;
     memcpy(buf + done, page + in_page, n);
@@ -44,19 +43,30 @@ static uint64_t read_warm(cachet *c, uint64_t addr, uint8_t *buf,
   return done;
 }
 
+/* Each page of the mirror was counted as one hit. */
+static void count_smaller(cachet *c, uint64_t at, uint64_t len) {
+  uint64_t last = at + len - 1;
+  if (len)
+    handle_count_hits(c, (last >> c->asked_shift) - (at >> c->asked_shift) -
+                             ((last >> c->shift) - (at >> c->shift)));
+}
+
 /* For a handle that was entered; `len` is not 0. */
 static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
                                      uint64_t len) {
   uint64_t done = 0, mark = 0;
   bool is_within = addr < c->size && len <= c->size - addr;
-  uint64_t first = addr >> c->shift, last = (addr + len - 1) >> c->shift;
+  uint64_t at = c->window.offset + addr;
+  uint64_t first = at >> c->shift, last = (at + len - 1) >> c->shift;
   if (is_within)
     readahead_look_for_mark(c, first,
                             last); /* may take in what ends the trust */
   if (is_within && (handle_is_plain(c) || handle_is_trusted(c))) {
     if (first != last)
       mark = mirror_mark(c->epoch->mirror);
-    done = read_warm(c, addr, buf, len);
+    done = read_warm(c, at, buf, len);
+    if (__builtin_expect(c->asked_shift != c->shift, 0))
+      count_smaller(c, at, done);
     if (done == len && !handle_is_torn(c->epoch, mark, first, last))
       return CACHET_OK;
     if (done == len)

@@ -20,19 +20,28 @@ uint64_t readahead_longest(const cachet *c, const struct mirror *m) {
   return most < AHEAD_MOST ? most : AHEAD_MOST;
 }
 
+/* The page after the last that the handle may read. */
+static uint64_t end_page(const cachet *c, const struct mirror *m) {
+  uint64_t first, size = window_size(&c->window, m->size);
+  if (!handle_pages(c, m, m->page_shift, size ? size - 1 : 0, 1, &first))
+    return 0;
+  return first + 1;
+}
+
 /* Asks for the next window of a reader who is at page `at`. */
 static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
   uint64_t from = c->ahead_to, most = readahead_longest(c, m);
   uint64_t len = c->ahead_len ? 2 * c->ahead_len : AHEAD_FIRST;
+  uint64_t end = end_page(c, m);
   c->ahead_from = at;
   c->ahead_mark = NO_PAGE;
   c->n_ahead_misses = 0;
   if (len > most)
     len = most;
-  if (from >= m->n_pages || !most)
+  if (from >= end || !most)
     return;
-  if (len > m->n_pages - from)
-    len = m->n_pages - from;
+  if (len > end - from)
+    len = end - from;
   uint64_t taken =
       c->backend->ops->prefetch(c->backend, m, from, (uint32_t)len);
   c->ahead_len = len; /* what was not taken is the next window's */

@@ -99,33 +99,42 @@ static void attempt_end(struct cachet_request *r) {
   r->copy = NULL;
 }
 
-/* Which bytes, in an image of `size` bytes.  Sums cannot overflow: `addr` is
+/* The bytes of a load: a page, cut at both ends of the window, of which `left`
+ * bytes are at or after the address. */
+static enum cachet_status attempt_set_page(struct cachet_request *r,
+                                           uint64_t left) {
+  const cachet *c = r->c;
+  uint64_t page_size = 1ull << c->asked_shift, at = c->window.offset + r->addr;
+  uint64_t in_page = at & (page_size - 1);
+  if (r->len > page_size)
+    return call_error(r, CACHET_E_INVAL, 0,
+                      "load of %llu bytes: more than a page",
+                      (unsigned long long)r->len);
+  if (!left || r->len > left || r->len > page_size - in_page)
+    return call_error(r, CACHET_END, 0, "past the end");
+  uint64_t before = in_page < r->addr ? in_page : r->addr;
+  uint64_t after = page_size - in_page < left ? page_size - in_page : left;
+  r->start = at - before;
+  r->total = before + after;
+  return CACHET_OK;
+}
+
+/* Which bytes, in a window of `size` bytes.  Sums cannot overflow: `addr` is
  * compared with the size first. */
 static enum cachet_status attempt_set_range(struct cachet_request *r,
                                             uint64_t size) {
   cachet *c = r->c;
-  size_t page_size = mirror_page_size(c->epoch->mirror);
   uint64_t left = r->addr <= size ? size - r->addr : 0;
+  r->start = c->window.offset + r->addr;
   switch (r->kind) {
   case REQUEST_LOAD:
-    r->start = r->addr & ~(uint64_t)(page_size - 1);
-    if (r->len > page_size)
-      return call_error(r, CACHET_E_INVAL, 0,
-                        "load of %llu bytes: more than a page",
-                        (unsigned long long)r->len);
-    if (!left || r->len > left ||
-        r->len > page_size - (size_t)(r->addr - r->start))
-      return call_error(r, CACHET_END, 0, "past the end");
-    r->total = size - r->start < page_size ? size - r->start : page_size;
-    return CACHET_OK;
+    return attempt_set_page(r, left);
   case REQUEST_MAP:
-    r->start = r->addr;
     if (!left)
       return call_error(r, CACHET_END, 0, "past the end");
     r->total = r->len < left ? r->len : left;
     return CACHET_OK;
   case REQUEST_READ:
-    r->start = r->addr;
     if (r->addr > size || r->len > left)
       return call_error(
           r, CACHET_E_BOUNDS, 0,
@@ -189,7 +198,7 @@ static enum cachet_status attempt_aim(struct cachet_request *r) {
   if (r->only_epoch && *r->only_epoch != c->epoch->mirror->epoch)
     return call_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
                       c->image_cache->name);
-  return attempt_set_range(r, c->epoch->mirror->size);
+  return attempt_set_range(r, c->size);
 }
 
 /* The place that the slice will have. */
@@ -223,7 +232,7 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
     r->error.code = CACHET_OK;
     return CACHET_OK;
   }
-  r->next_count = r->start >> shift_of(r);
+  r->next_count = r->start >> c->asked_shift;
   if (r->kind == REQUEST_READ)
     r->copy = r->buf;
   else
@@ -293,6 +302,7 @@ static void call_succeed(struct cachet_request *r) {
     r->slice.length = (size_t)r->total;
     slice_fill(&r->c->slices, r->c->epoch, r->place, r->epoch, r->slot, r->copy,
                &r->slice);
+    r->slice.offset -= r->c->window.offset;
   }
   r->epoch = NULL; /* taken over, like slot, copy and place */
   r->slot = NO_SLOT;
@@ -342,6 +352,20 @@ static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
   return NULL;
 }
 
+/* How many of the caller's pages from byte `at` up to `end` are in neither hits
+ * nor misses; now they are. */
+static uint64_t call_uncounted(struct cachet_request *r, uint64_t at,
+                               uint64_t end) {
+  uint64_t from = at >> r->c->asked_shift;
+  uint64_t to = ((end - 1) >> r->c->asked_shift) + 1;
+  if (from < r->next_count)
+    from = r->next_count;
+  if (from >= to)
+    return 0;
+  r->next_count = to;
+  return to - from;
+}
+
 /* Walks on as far as bytes are there. */
 static enum cachet_status call_walk(struct cachet_request *r) {
   enum cachet_status status = CACHET_OK;
@@ -354,13 +378,10 @@ static enum cachet_status call_walk(struct cachet_request *r) {
     const uint8_t *bytes = call_page(r, page, may_look, &pinned);
     if (!bytes)
       break;
-    if (page >= r->next_count) {
-      handle_count_hit(r->c);
-      r->next_count = page + 1;
-    }
     uint64_t n = mask + 1 - (at & mask);
     if (n > r->total - r->pos)
       n = r->total - r->pos;
+    handle_count_hits(r->c, call_uncounted(r, at, at + n));
     if (!r->copy && !pinned && (status = call_make_copy(r)) != CACHET_OK)
       break;
     if (r->copy)
@@ -374,14 +395,17 @@ static enum cachet_status call_walk(struct cachet_request *r) {
 /* Counts the pages of a chunk that is about to be asked for. */
 static void call_count(struct cachet_request *r, uint64_t first,
                        uint64_t count) {
+  uint64_t at = r->start + r->pos;
   for (uint64_t page = first; page < first + count; page++) {
-    if (page < r->next_count)
-      continue;
+    uint64_t end = (page + 1) << shift_of(r);
+    if (end > r->start + r->total)
+      end = r->start + r->total;
+    uint64_t n = call_uncounted(r, at, end);
     if (call_may_look(r) && view_is_resident(&r->epoch->view, page))
-      handle_count_hit(r->c);
+      handle_count_hits(r->c, n);
     else
-      r->c->n_misses++;
-    r->next_count = page + 1;
+      r->c->n_misses += n;
+    at = end;
   }
 }
 
@@ -579,7 +603,7 @@ enum cachet_status request_run(struct cachet_request *r,
     if (skip && r->epoch == epoch) {
       r->pos = skip;
       r->mark = mark;
-      r->next_count = (r->start + skip) >> shift_of(r);
+      r->next_count = (r->start + skip) >> c->asked_shift;
     }
     request_step(r, REQUEST_FETCH);
     while (r->state != REQUEST_COMPLETE) {
@@ -604,8 +628,7 @@ enum cachet_status request_renew_epoch(cachet *c) {
 }
 
 static bool is_within(const cachet *c, uint64_t addr, uint64_t len) {
-  uint64_t size = c->epoch->mirror->size;
-  return addr <= size && len <= size - addr;
+  return addr <= c->size && len <= c->size - addr;
 }
 
 enum cachet_status request_check_bounds(cachet *c, uint64_t addr,
@@ -618,6 +641,6 @@ enum cachet_status request_check_bounds(cachet *c, uint64_t addr,
         c, CACHET_E_BOUNDS, 0,
         "image \"%.100s\": %llu bytes at %llu reach past the end at %llu",
         c->image_cache->name, (unsigned long long)len, (unsigned long long)addr,
-        (unsigned long long)c->epoch->mirror->size);
+        (unsigned long long)c->size);
   return status;
 }

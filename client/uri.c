@@ -11,6 +11,7 @@
 
 #include "base/file_uri.h"
 #include "base/percent.h"
+#include "base/size.h"
 #include "client/error.h"
 
 #define SYSTEM_SOCKET "/run/cachetd/cachetd.sock"
@@ -88,24 +89,61 @@ static char *default_socket(void) {
   return strdup(SYSTEM_SOCKET);
 }
 
-/* The only query key is `socket`, once. */
+static enum cachet_status parse_number(const char *key, const char *text,
+                                       uint64_t *out,
+                                       struct cachet_error *err) {
+  if (size_parse(text, out) < 0)
+    return error_set(err, CACHET_E_INVAL, 0, "bad URI: %s \"%.60s\"", key,
+                     text);
+  return CACHET_OK;
+}
+
+/* The keys of a query: `socket` where there is one, and the window. */
+enum query_key { QUERY_SOCKET, QUERY_OFFSET, QUERY_LENGTH, QUERY_N_KEYS };
+
+static const char *const query_keys[] = {"socket", "offset", "length"};
+
+/* Takes over `value`. */
+static enum cachet_status set_key(struct uri *u, enum query_key key,
+                                  char *value, struct cachet_error *err) {
+  if (key == QUERY_SOCKET)
+    return set_socket(u, value, err);
+  enum cachet_status status = parse_number(
+      query_keys[key], value,
+      key == QUERY_OFFSET ? &u->window.offset : &u->window.length, err);
+  free(value);
+  return status;
+}
+
+static enum query_key key_of(const struct uri *u, struct piece name) {
+  enum query_key key = u->kind == URI_UNIX ? QUERY_SOCKET : QUERY_OFFSET;
+  while (key < QUERY_N_KEYS && (strlen(query_keys[key]) != name.len ||
+                                memcmp(query_keys[key], name.at, name.len)))
+    key++;
+  return key;
+}
+
+/* One or more KEY=VALUE, joined by `&`, each key once. */
 static enum cachet_status parse_query(struct uri *u, const char *query,
                                       struct cachet_error *err) {
+  bool is_set[QUERY_N_KEYS] = {false};
   for (;;) {
     const char *end = strchrnul(query, '&');
     const char *equals = memchr(query, '=', (size_t)(end - query));
-    const char *key_end = equals ? equals : end;
-    if (!equals || key_end - query != 6 || strncmp(query, "socket", 6))
+    enum query_key key =
+        equals ? key_of(u, piece_of(query, equals)) : QUERY_N_KEYS;
+    if (key == QUERY_N_KEYS)
       return error_set(err, CACHET_E_INVAL, 0,
                        "bad URI: unknown query \"%.*s\"",
                        (int)(end - query < 100 ? end - query : 100), query);
-    if (u->path)
-      return error_set(err, CACHET_E_INVAL, 0, "bad URI: two sockets");
-    char *path;
-    enum cachet_status status = decode(piece_of(equals + 1, end), &path, err);
-    if (status != CACHET_OK)
-      return status;
-    status = set_socket(u, path, err);
+    if (is_set[key])
+      return error_set(err, CACHET_E_INVAL, 0, "bad URI: %s twice",
+                       query_keys[key]);
+    is_set[key] = true;
+    char *value;
+    enum cachet_status status = decode(piece_of(equals + 1, end), &value, err);
+    if (status == CACHET_OK)
+      status = set_key(u, key, value, err);
     if (status != CACHET_OK || !*end)
       return status;
     query = end + 1;
@@ -159,14 +197,16 @@ static enum cachet_status parse_authority(struct uri *u, struct piece in,
 
 static enum cachet_status parse_file(struct uri *u, const char *text,
                                      struct cachet_error *err) {
-  const char *why = "";
+  const char *why = "", *question = strchrnul(text, '?');
   u->kind = URI_FILE;
-  int r = file_uri_path(text, &u->path, &why);
+  char *file = strndup(text, (size_t)(question - text));
+  int r = file ? file_uri_path(file, &u->path, &why) : -ENOMEM;
+  free(file);
   if (r == -ENOMEM)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
   if (r < 0)
     return error_set(err, CACHET_E_INVAL, 0, "bad URI: %.100s: %s", text, why);
-  return CACHET_OK;
+  return *question ? parse_query(u, question + 1, err) : CACHET_OK;
 }
 
 static enum cachet_status parse_unix(struct uri *u, const char *rest,
@@ -179,27 +219,30 @@ static enum cachet_status parse_unix(struct uri *u, const char *rest,
   const char *image = rest + 3;
   const char *question = strchrnul(image, '?');
   enum cachet_status status = set_image(u, piece_of(image, question), err);
-  if (status != CACHET_OK)
+  if (status == CACHET_OK && *question)
+    status = parse_query(u, question + 1, err);
+  if (status != CACHET_OK || u->path)
     return status;
-  if (*question)
-    return parse_query(u, question + 1, err);
   return set_socket(u, default_socket(), err);
 }
 
 static enum cachet_status parse_tcp(struct uri *u, const char *rest,
                                     struct cachet_error *err) {
   u->kind = URI_TCP;
-  if (strncmp(rest, "//", 2) || strchr(rest, '?'))
+  if (strncmp(rest, "//", 2))
     return error_set(err, CACHET_E_INVAL, 0,
                      "bad URI: cachet://HOST[:PORT]/IMAGE, not cachet:%.100s",
                      rest);
-  const char *slash = strchrnul(rest + 2, '/');
+  const char *host = rest + 2, *question = strchrnul(host, '?');
+  const char *slash = memchr(host, '/', (size_t)(question - host));
+  const char *image = slash ? slash + 1 : question;
   enum cachet_status status =
-      parse_authority(u, piece_of(rest + 2, slash), err);
-  if (status != CACHET_OK)
-    return status;
-  const char *image = *slash ? slash + 1 : slash;
-  return set_image(u, piece_of(image, image + strlen(image)), err);
+      parse_authority(u, piece_of(host, slash ? slash : question), err);
+  if (status == CACHET_OK)
+    status = set_image(u, piece_of(image, question), err);
+  if (status == CACHET_OK && *question)
+    status = parse_query(u, question + 1, err);
+  return status;
 }
 
 static enum cachet_status parse(struct uri *u, const char *text,
@@ -232,7 +275,7 @@ static enum cachet_status parse(struct uri *u, const char *text,
 
 enum cachet_status uri_parse(const char *text, struct uri *out,
                              struct cachet_error *err) {
-  struct uri u = {0};
+  struct uri u = {.window = WINDOW_WHOLE};
   enum cachet_status status =
       text && *text ? parse(&u, text, err)
                     : error_set(err, CACHET_E_INVAL, 0, "an empty URI");
@@ -246,7 +289,7 @@ enum cachet_status uri_parse(const char *text, struct uri *out,
 }
 
 enum cachet_status uri_copy(const struct uri *u, struct uri *out) {
-  struct uri copy = {.kind = u->kind, .port = u->port};
+  struct uri copy = {.kind = u->kind, .port = u->port, .window = u->window};
   copy.path = u->path ? strdup(u->path) : NULL;
   copy.host = u->host ? strdup(u->host) : NULL;
   copy.image = u->image ? strdup(u->image) : NULL;

@@ -9,6 +9,8 @@
 
 #include <cachet/cachet.h>
 
+#include "client/window.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -28,6 +30,7 @@ struct uri {
   char *host;
   char *image; /* "": the daemon's only one */
   uint16_t port;
+  struct window window;
 };
 
 /* Parses a URI or a bare path.  CACHET_E_INVAL for what is neither. */

@@ -36,10 +36,11 @@ static enum cachet_status iter_page(struct iter *it, uint64_t addr,
 static enum cachet_status iter_run(struct iter *it, uint64_t addr,
                                    uint64_t len) {
   uint64_t page_size = mirror_page_size(it->c->epoch->mirror);
+  uint64_t offset = it->c->window.offset;
   enum cachet_status status = CACHET_OK;
   int stop = 0;
   while (status == CACHET_OK && !stop && len) {
-    uint64_t n = page_size - (addr & (page_size - 1));
+    uint64_t n = page_size - ((offset + addr) & (page_size - 1));
     if (n > len)
       n = len;
     status = iter_page(it, addr, n, &stop);
@@ -61,7 +62,7 @@ enum cachet_status cachet_iter(cachet *c, uint64_t addr, uint64_t len,
     return status;
   const struct mirror *m = c->epoch->mirror;
   if (len == CACHET_TO_END)
-    len = m->size - addr;
+    len = c->size - addr;
   struct iter it = {.c = c, .epoch = m->epoch, .fn = fn, .arg = arg};
   it.page = malloc(mirror_page_size(m));
   if (!it.page)

@@ -66,12 +66,12 @@ static enum cachet_status load_piece(cachet *c, struct mirror *m,
                       : fetch_piece(c, m, first, count);
 }
 
-/* The page after the last of the range, cut at the end of `m`. */
-static uint64_t end_of(const struct mirror *m, uint64_t addr, uint64_t len) {
-  if (addr >= m->size || !len)
-    return 0;
-  uint64_t left = m->size - addr;
-  return ((addr + (len < left ? len : left) - 1) >> m->page_shift) + 1;
+/* The page after the last of the range, cut at the end. */
+static uint64_t end_of(const cachet *c, const struct mirror *m, uint64_t addr,
+                       uint64_t len) {
+  uint64_t first = 0;
+  uint64_t count = handle_pages(c, m, m->page_shift, addr, len, &first);
+  return first + count;
 }
 
 enum cachet_status cachet_warm(cachet *c, uint64_t addr, uint64_t len) {
@@ -80,13 +80,13 @@ enum cachet_status cachet_warm(cachet *c, uint64_t addr, uint64_t len) {
   if (c->in_callback)
     return handle_fail(c, CACHET_E_INVAL, 0,
                        "a call that would wait, in a callback");
-  uint64_t page = addr >> c->epoch->mirror->page_shift;
+  uint64_t page = (c->window.offset + addr) >> c->epoch->mirror->page_shift;
   for (unsigned n_attempts = 0;;) {
     enum cachet_status status = request_renew_epoch(c);
     if (status != CACHET_OK)
       return status;
     struct mirror *m = c->epoch->mirror;
-    uint64_t end = end_of(m, addr, len), most = PIECE_LEN >> m->page_shift;
+    uint64_t end = end_of(c, m, addr, len), most = PIECE_LEN >> m->page_shift;
     if (page >= end)
       return CACHET_OK;
     uint64_t count = end - page < most ? end - page : most;

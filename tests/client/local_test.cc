@@ -126,7 +126,7 @@ TEST(OpenTest, BadOptionsAreRefused) {
     cachet_close(c);
     return status == CACHET_E_INVAL && *err.message;
   };
-  for (uint32_t size : {1u, 2048u, 4097u, 12288u, 4u << 20, 1u << 31}) {
+  for (uint32_t size : {3u, 4097u, 12288u, 4u << 20, 1u << 31}) {
     cachet_options o = Options();
     o.page_size = size;
     EXPECT_TRUE(refused(o)) << size;

@@ -1,23 +1,81 @@
-// Everything that reads, against the bytes of the file.
+// Everything that reads, against the bytes of the image: over image, page and
+// cache sizes, parts of an image, and ways in.
 #include "tests/client/handle.h"
+#include "tests/support/fake_source.h"
 #include "tests/support/length.h"
+#include "tests/support/test_server.h"
 
 namespace {
+
+enum Way { kFile, kMade, kSocket, kShared };
 
 struct Shape {
   size_t size;
   uint32_t page_size;
   uint64_t cache_size;
+  Way way = kFile;
+  uint64_t offset = 0, length = UINT64_MAX; // of the window
+  int n_rounds = 800;
+
+  bool IsWindow() const { return offset || length != UINT64_MAX; }
 };
+
+std::vector<uint8_t> Window(const std::vector<uint8_t> &all, const Shape &s) {
+  auto from = all.begin() + std::ptrdiff_t(s.offset);
+  return {from, from + std::ptrdiff_t(std::min(s.length, s.size - s.offset))};
+}
 
 class OracleTest : public testing::TestWithParam<Shape> {
 protected:
-  OracleTest() : bytes_(Content(GetParam().size)) {
+  OracleTest()
+      : all_(FakeSource::Bytes(0, GetParam().size)), source_(all_.size()),
+        made_(all_), bytes_(Window(all_, GetParam())) {
+    const Shape &shape = GetParam();
     cachet_options o = Options();
-    o.page_size = GetParam().page_size;
-    o.cache_size = GetParam().cache_size;
-    c_ = Open(dir_.Write("image", bytes_), o);
+    o.page_size = shape.page_size;
+    o.cache_size = shape.cache_size;
+    if (shape.offset % 2)
+      o.flags |= CACHET_ONE_EPOCH;
+    if (shape.way == kSocket)
+      o.flags |= CACHET_NO_SHARED_MEMORY;
+    c_ = shape.way == kMade ? made_.Make(o) : Open(Uri(), o);
+    copy_ = Copy(c_.get());
   }
+
+  std::string Uri() {
+    const Shape &shape = GetParam();
+    std::string uri, query;
+    if (shape.way == kFile) {
+      uri = dir_.Write("image", all_);
+      if (!shape.IsWindow())
+        return uri;
+      uri = "file:" + uri;
+    } else {
+      server_ = std::make_unique<TestServer>(
+          std::vector<std::pair<std::string, FakeSource *>>{{"i", &source_}},
+          TestServer::Options());
+      uri = "cachet+unix:///i";
+      query = "&socket=" + server_->socket_path();
+    }
+    if (shape.offset)
+      query += "&offset=" + std::to_string(shape.offset);
+    if (shape.length != UINT64_MAX)
+      query += "&length=" + std::to_string(shape.length);
+    return uri + "?" + query.substr(1);
+  }
+
+  // Where the page that holds a byte begins and ends, within the window.
+  uint64_t PageStart(uint64_t addr) const {
+    uint64_t in_page = (GetParam().offset + addr) % GetParam().page_size;
+    return addr - std::min(in_page, addr);
+  }
+  uint64_t PageEnd(uint64_t addr) const {
+    uint64_t page = GetParam().page_size;
+    return addr + page - (GetParam().offset + addr) % page;
+  }
+
+  // What lengths are measured in.
+  uint64_t Unit() const { return std::max(GetParam().page_size, 4096u); }
 
   // Addresses around all the edges there are, and some at random.
   uint64_t Address() {
@@ -41,7 +99,7 @@ protected:
     case 0:
       return 0;
     case 1:
-      return random_() % (6 * GetParam().page_size);
+      return random_() % (6 * Unit());
     case 2:
       return CACHET_TO_END - random_() % 3;
     case 3:
@@ -64,24 +122,24 @@ protected:
       EXPECT_EQ(status, CACHET_E_INVAL);
       return;
     }
-    uint64_t start = addr / page * page;
     if (addr >= bytes_.size() || min_len > bytes_.size() - addr ||
-        addr - start + min_len > page) {
+        min_len > PageEnd(addr) - addr) {
       EXPECT_EQ(status, CACHET_END) << addr << " " << min_len;
       return;
     }
     ASSERT_EQ(status, CACHET_OK) << cachet_errmsg(c_.get());
+    uint64_t start = PageStart(addr), end = PageEnd(addr);
     EXPECT_EQ(s.offset, start);
-    CheckSlice(s, std::min<uint64_t>(page, bytes_.size() - start));
+    CheckSlice(s, std::min<uint64_t>(end, bytes_.size()) - start);
     EXPECT_EQ(cachet_slice_at(&s, addr), s.data + (addr - start));
     EXPECT_EQ(cachet_slice_at(&s, s.offset + s.length), nullptr);
     cachet_slice next = {};
     status = cachet_next(c_.get(), &s, &next);
-    if (start + page >= bytes_.size()) {
+    if (end >= bytes_.size()) {
       EXPECT_EQ(status, CACHET_END);
     } else {
       ASSERT_EQ(status, CACHET_OK);
-      EXPECT_EQ(next.offset, start + page);
+      EXPECT_EQ(next.offset, end);
       CheckSlice(next, std::min<uint64_t>(page, bytes_.size() - next.offset));
       cachet_release(c_.get(), &next);
     }
@@ -111,7 +169,7 @@ protected:
 
   void CheckRead() {
     uint64_t addr = Address();
-    size_t len = Length() % (8 * GetParam().page_size);
+    size_t len = Length() % (8 * Unit());
     std::vector<uint8_t> buf(len + 1);
     cachet_status status = cachet_read(c_.get(), addr, buf.data(), len);
     char *text = nullptr;
@@ -199,8 +257,7 @@ protected:
   }
 
   void CheckSeq() {
-    uint64_t addr = Address(), size = bytes_.size(),
-             page = GetParam().page_size;
+    uint64_t addr = Address(), size = bytes_.size();
     cachet_seq seq;
     cachet_status status = cachet_seq_begin(c_.get(), addr, &seq);
     if (addr > size) {
@@ -217,7 +274,7 @@ protected:
       }
       ASSERT_EQ(status, CACHET_OK);
       EXPECT_EQ(s.offset, addr);
-      uint64_t end = std::min((addr / page + 1) * page, size);
+      uint64_t end = std::min(PageEnd(addr), size);
       CheckSlice(s, end - addr);
       addr = end;
     }
@@ -226,37 +283,78 @@ protected:
 
   void CheckAsking() {
     uint64_t addr = Address(), len = Length(), page = GetParam().page_size,
-             size = bytes_.size();
+             size = bytes_.size(), offset = GetParam().offset;
     uint64_t n = 0;
     if (addr < size && len) {
       uint64_t last = addr + std::min(len, size - addr) - 1;
-      n = last / page - addr / page + 1;
+      n = (offset + last) / page - (offset + addr) / page + 1;
     }
     EXPECT_EQ(cachet_pages(c_.get(), addr, len), n);
     if (addr >= size) {
       EXPECT_FALSE(cachet_is_cached(c_.get(), addr));
     }
     if (random_() % 16 == 0) {
-      EXPECT_EQ(cachet_invalidate(c_.get(), addr, len % (3 * page)), CACHET_OK);
-      if (addr < size && len % (3 * page)) {
+      len %= 3 * Unit();
+      EXPECT_EQ(cachet_invalidate(c_.get(), addr, len), CACHET_OK);
+      bool is_local = GetParam().way <= kMade; // a daemon may read ahead again
+      if (addr < size && len && is_local) {
         EXPECT_FALSE(cachet_is_cached(c_.get(), addr));
       }
+    }
+    if (random_() % 16 == 0) {
+      EXPECT_EQ(cachet_warm(c_.get(), addr, len % (3 * Unit())), CACHET_OK);
     }
     if (random_() % 16 == 0) {
       EXPECT_EQ(cachet_prefetch(c_.get(), addr, len), CACHET_OK);
     }
   }
 
+  void CheckAsync() {
+    uint64_t addr = Address(), len = Length() % (8 * Unit());
+    std::vector<uint8_t> buf(len + 1);
+    Outcome read, load;
+    cachet_status status = cachet_read_async(c_.get(), addr, buf.data(), len,
+                                             Outcome::Read, &read, nullptr);
+    if (len == 0 || Within(addr, len)) {
+      ASSERT_EQ(status, CACHET_OK);
+      RunUntil(c_.get(), [&] { return read.n; });
+      EXPECT_EQ(read.status, CACHET_OK);
+      if (len) {
+        EXPECT_EQ(memcmp(buf.data(), &bytes_[addr], len), 0);
+      }
+    } else {
+      EXPECT_EQ(status, CACHET_E_BOUNDS);
+    }
+    status =
+        cachet_load_async(c_.get(), addr, 0, Outcome::Loaded, &load, nullptr);
+    if (addr >= bytes_.size()) {
+      EXPECT_EQ(status, CACHET_END);
+      return;
+    }
+    ASSERT_EQ(status, CACHET_OK);
+    RunUntil(c_.get(), [&] { return load.n; });
+    ASSERT_EQ(load.status, CACHET_OK);
+    EXPECT_EQ(load.slice.offset, PageStart(addr));
+    CheckSlice(load.slice, std::min<uint64_t>(PageEnd(addr), bytes_.size()) -
+                               PageStart(addr));
+    cachet_release(c_.get(), &load.slice);
+  }
+
   TempDir dir_;
-  std::vector<uint8_t> bytes_;
-  Handle c_;
+  std::vector<uint8_t> all_;
+  FakeSource source_;
+  std::unique_ptr<TestServer> server_;
+  MadeSource made_;
+  std::vector<uint8_t> bytes_; // of the window
+  Handle c_, copy_;
   std::mt19937_64 random_{20240229};
 };
 
 TEST_P(OracleTest, EveryCallAgreesWithTheBytesOfTheFile) {
   ASSERT_EQ(cachet_size(c_.get()), bytes_.size());
   ASSERT_EQ(cachet_page_size(c_.get()), GetParam().page_size);
-  for (int i = 0; i < TestLength(800) && !HasFailure(); i++) {
+  ASSERT_EQ(cachet_is_shared(c_.get()), GetParam().way == kShared);
+  for (int i = 0; i < TestLength(GetParam().n_rounds) && !HasFailure(); i++) {
     CheckLoad();
     CheckMap();
     CheckRead();
@@ -264,6 +362,8 @@ TEST_P(OracleTest, EveryCallAgreesWithTheBytesOfTheFile) {
     CheckIter();
     CheckSeq();
     CheckAsking();
+    CheckAsync();
+    std::swap(c_, copy_);
   }
 }
 
@@ -273,16 +373,47 @@ std::vector<Shape> Shapes() {
     for (size_t size : {0u, 1u, 511u, 4096u, 4097u, 1u << 20, (2u << 20) + 13})
       for (uint64_t pages : {3u, 40u})
         shapes.push_back({size, page, pages * page});
+  for (Way way : {kFile, kMade})
+    for (uint32_t page : {1u, 8u, 512u, 2048u})
+      for (size_t size : {0u, 511u, 4097u, 100013u})
+        shapes.push_back({size, page, 40960, way, 0, UINT64_MAX, 100});
+  return shapes;
+}
+
+// Within a page, at its edges, of no byte, and up to the end.
+std::vector<Shape> Windows() {
+  std::vector<Shape> shapes;
+  const size_t size = 100013;
+  for (uint64_t offset : {size_t{0}, size_t{1}, size_t{511}, size_t{4095},
+                          size_t{4096}, size_t{9000}, size - 1, size})
+    for (uint64_t length : {UINT64_MAX, uint64_t{0}, uint64_t{1},
+                            uint64_t{4096}, uint64_t{20000}}) {
+      if (length != UINT64_MAX && length > size - offset)
+        continue;
+      for (uint32_t page : {1u, 512u, 4096u, 16384u})
+        shapes.push_back({size, page, 40960, kFile, offset, length, 60});
+      for (Way way : {kSocket, kShared})
+        shapes.push_back({size, 4096, 40960, way, offset, length, 60});
+    }
   return shapes;
 }
 
 std::string ShapeName(const testing::TestParamInfo<Shape> &info) {
-  return std::to_string(info.param.size) + "BytesInPagesOf" +
-         std::to_string(info.param.page_size) + "CacheOf" +
-         std::to_string(info.param.cache_size);
+  static const char *const ways[] = {"File", "Made", "Socket", "Shared"};
+  const Shape &s = info.param;
+  std::string name = ways[s.way] + std::to_string(s.size) + "BytesInPagesOf" +
+                     std::to_string(s.page_size) + "CacheOf" +
+                     std::to_string(s.cache_size);
+  if (s.IsWindow())
+    name +=
+        "From" + std::to_string(s.offset) + "To" +
+        (s.length == UINT64_MAX ? "End" : std::to_string(s.offset + s.length));
+  return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, OracleTest, testing::ValuesIn(Shapes()),
+                         ShapeName);
+INSTANTIATE_TEST_SUITE_P(Windows, OracleTest, testing::ValuesIn(Windows()),
                          ShapeName);
 
 } // namespace

@@ -13,6 +13,7 @@ struct Parsed {
   uri_kind kind = URI_FILE;
   std::string path, host, image, message;
   int port = 0;
+  struct window window = {};
 };
 
 Parsed Parse(const std::string &text) {
@@ -26,6 +27,7 @@ Parsed Parse(const std::string &text) {
     p.host = u.host ? u.host : "";
     p.image = u.image ? u.image : "";
     p.port = u.port;
+    p.window = u.window;
     uri_fini(&u);
   } else {
     p.message = err.message;
@@ -99,6 +101,28 @@ TEST(UriTest, ATcpUriNamesHostPortAndImage) {
   EXPECT_EQ(p.port, 10819);
 }
 
+TEST(UriTest, EveryUriMayNameAWindow) {
+  for (const char *text :
+       {"file:x?offset=0x1000&length=2M", "file:///x?length=2M&offset=4096",
+        "cachet://h/x?offset=4096&length=2097152",
+        "cachet://h:1?offset=4K&length=2M",
+        "cachet://[::1]/?length=2M&offset=4K",
+        "cachet+unix:///x?offset=4K&length=2M",
+        "cachet+unix:///x?offset=4K&socket=s&length=2M"}) {
+    Parsed p = Parse(text);
+    ASSERT_EQ(p.status, CACHET_OK) << text << ": " << p.message;
+    EXPECT_EQ(p.window.offset, 4096u) << text;
+    EXPECT_EQ(p.window.length, 2097152u) << text;
+  }
+  EXPECT_EQ(Parse("cachet+unix:///x?length=1").path,
+            "/run/cachetd/cachetd.sock");
+  EXPECT_EQ(Parse("cachet://h/x?length=1").image, "x");
+  EXPECT_EQ(Parse("cachet://h/x?length=1").host, "h");
+  Parsed p = Parse("file:x");
+  EXPECT_EQ(p.window.offset, 0u);
+  EXPECT_EQ(p.window.length, UINT64_MAX);
+}
+
 TEST(UriTest, WhatIsWrongIsInvalid) {
   std::string longest(200, 'x');
   for (const std::string &text : std::vector<std::string>{
@@ -109,6 +133,19 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "file:a%zz",
            "file:a%00b",
            "file:a?b=c",
+           "file:a?",
+           "file:a?offset",
+           "file:a?offset=",
+           "file:a?offset=-1",
+           "file:a?offset=1x",
+           "file:a?offset=0x10000000000000000",
+           "file:a?offset=1&offset=1",
+           "file:a?length=1&length=2",
+           "file:a?offset=1&",
+           "file:a?socket=s",
+           "cachet://h/x?socket=s",
+           "cachet://h/x?",
+           "cachet+unix:///x?offset=%00",
            "file:a#b",
            "file:a,b",
            "file://host/x",

@@ -208,9 +208,13 @@ CACHET_API void cachet_last_error(const cachet *c, struct cachet_error *out)
 struct cachet_options {
   size_t struct_size;
   uint32_t flags;
-  uint32_t page_size;         /* 4096; a power of two from 4096 to 2 MiB.  A
-                                 daemon's image has the daemon's page size,
-                                 whatever stands here */
+  uint32_t page_size;         /* 4096; a power of two up to 2 MiB.  It is the
+                                 size of slices, and what cachet_pages() and
+                                 the counters count; what is cached and read
+                                 is at least 4096 bytes, and those are what
+                                 hits cost least with.  (Under 4096 since
+                                 1.2.)  A daemon's image has the daemon's page
+                                 size, whatever stands here */
   uint64_t cache_size;        /* bytes; 4 MiB.  For handles that cache in this
                                  process */
   int32_t connect_timeout_ms; /* 5000; -1: none */
@@ -231,6 +235,14 @@ struct cachet_options {
  *                                     $XDG_RUNTIME_DIR/cachetd.sock if it is
  *                                     there, else /run/cachetd/cachetd.sock
  *   cachet://HOST[:PORT]/IMAGE        an image of a daemon over TCP (10819)
+ *
+ * A URI, of any kind, may open a part of the image: `?offset=N&length=N` (`&`
+ * in place of the `?` behind a socket).  Address 0 is then byte `offset`, and
+ * the size is `length`, or up to the end; a part that reaches past the end is
+ * CACHET_E_BOUNDS.  N is decimal or 0x, with K, M, G or T behind it.  Pages
+ * stay those of the whole image, so that nothing is cached twice: the first
+ * page of a part that begins within one is short.  Where the image gets shorter
+ * later on, so does the part.  Since 1.2.
  *
  * What has no `scheme:` is a path.  URIs are percent-decoded, paths are not; in
  * file: a ? is written %3F, a # %23 and a comma %2C.  A socket's path may begin
@@ -269,7 +281,7 @@ struct cachet_source {
 
   /* Points `*bytes` at the image's bytes from `pos` on and returns how many
    * there are, at most `len`; 0 past the end; a negative errno on failure.
-   * `pos` is a multiple of the page size.  One atomic act: the bytes are of
+   * `pos` is a multiple of the page size, and of 4096.  One atomic act: the bytes are of
    * one moment.  Never called twice at once, but on any thread that holds a
    * handle on this source.  The bytes are read before unmap is called. */
   ssize_t (*map)(void *ctx, uint64_t pos, size_t len, const void **bytes);
