@@ -7,14 +7,14 @@
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "daemon/engine/busy_poll.h"
-#include "daemon/serve/fetch_quota.h"
+#include "daemon/serve/request.h"
 
 /* ---- Tasks --------------------------------------------------------------- */
 
 /* Fetches may have ended, and leave room for others. */
 static void worker_tasks_ran(void *arg) {
   struct worker *w = arg;
-  fetch_quota_admit(&w->service);
+  request_admit_throttled(&w->service);
   if (w->quitting && w->service.n_waiting == 0)
     event_base_loopbreak(w->loop.base);
 }

@@ -188,32 +188,30 @@ bool fetch_quota_start(struct request *r) {
   return false;
 }
 
-/* Connections have turns, a request each, until the image has its part, or each
- * connection that is left has: then a fetch is in flight, and its end brings us
- * back here. */
-static void image_quota_admit(struct image_quota *q) {
-  struct request *r;
-  for (unsigned n_refused = 0; n_refused < q->n_turns;) {
-    r = q->first_turn;
+/* Sessions have turns, a request each, until the image has its part, or each
+ * session that is left has: then a fetch is in flight, and its end brings the
+ * caller back here. */
+static struct request *image_quota_next(struct image_quota *q) {
+  for (unsigned n_refused = 0; n_refused < q->n_turns; n_refused++) {
+    struct request *r = q->first_turn;
     enum allowance allowance = request_allowance(r);
     if (allowance == OVER_IMAGE)
-      return;
-    if (allowance == OVER_CONN) {
-      turns_remove(r);
-      turns_push(r);
-      n_refused++;
-      continue;
+      return NULL;
+    if (allowance == ALLOWED) {
+      request_unthrottle(r);
+      return r;
     }
-    struct session *s = r->session;
-    n_refused = 0;
-    request_unthrottle(r);
-    request_go_on(r);
-    connection_settle(&s->conn);
+    turns_remove(r);
+    turns_push(r);
   }
+  return NULL;
 }
 
-void fetch_quota_admit(struct service *service) {
-  struct fetch_quota *quota = &service->quota;
-  for (unsigned i = 0; quota->n_turns && i < quota->n_images; i++)
-    image_quota_admit(&quota->images[i]);
+struct request *fetch_quota_next(struct fetch_quota *quota, unsigned *image) {
+  for (; quota->n_turns && *image < quota->n_images; ++*image) {
+    struct request *r = image_quota_next(&quota->images[*image]);
+    if (r)
+      return r;
+  }
+  return NULL;
 }

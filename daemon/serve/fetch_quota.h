@@ -30,7 +30,6 @@
 #include "daemon/engine/fill_dispatch.h"
 
 struct request;
-struct service;
 struct session;
 
 /* A fetch of a request, and what it was charged for. */
@@ -79,7 +78,9 @@ void fetch_quota_orphan(struct request *r);
 /* The connection ends: none of its requests is throttled any more. */
 void fetch_quota_unthrottle(struct session *s);
 
-/* Gives fetches to throttled requests, now that some have ended. */
-void fetch_quota_admit(struct service *service);
+/* A throttled request that may fetch, now that some fetches have ended; it is
+ * throttled no more, and the caller goes on with it before the next call.
+ * `*image` is 0 at first, and the function's.  NULL: there is none left. */
+struct request *fetch_quota_next(struct fetch_quota *quota, unsigned *image);
 
 #endif

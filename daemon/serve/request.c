@@ -125,6 +125,16 @@ void request_go_on(struct request *r) {
   request_place(r, read_steps(r));
 }
 
+void request_admit_throttled(struct service *service) {
+  struct request *r;
+  unsigned image = 0;
+  while ((r = fetch_quota_next(&service->quota, &image))) {
+    struct connection *c = request_conn(r);
+    request_go_on(r);
+    connection_settle(c);
+  }
+}
+
 bool request_exists(const struct session *s, uint64_t id) {
   for (const struct request *r = s->requests; r; r = r->next)
     if (r->id == id)

@@ -5,7 +5,7 @@
  * one breath, on the stack.  Else it becomes a request that waits:
  *
  *     WAITING   another thread will post it: its fetch, or its invalidation
- *     THROTTLED too many bytes are being fetched; fetch_quota_admit() goes on
+ *     THROTTLED too many bytes are being fetched: see fetch_quota.h
  *     RUNNABLE  its connection is blocked; session.c goes on
  *
  *   R1  A request that waits is on its session's list, or is an orphan: its
@@ -127,6 +127,9 @@ void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
 /* Goes on with a request that was taken from a queue.  Its connection is to be
  * settled afterwards. */
 void request_go_on(struct request *r);
+
+/* Goes on with throttled requests, now that fetches may have ended. */
+void request_admit_throttled(struct service *service);
 
 /* Whether the session has a request of that id in flight. */
 bool request_exists(const struct session *s, uint64_t id);
