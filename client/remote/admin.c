@@ -12,6 +12,7 @@
 
 #include "client/error.h"
 #include "client/options.h"
+#include "client/remote/command.h"
 #include "client/remote/internal.h"
 #include "client/remote/remote.h"
 #include "client/uri.h"

@@ -68,11 +68,11 @@ static void attach_end(struct remote *r, struct shared_view *a) {
   connection_want_fds(r->channel, false);
   r->base.shared = a;
   if (old && !a) {
-    int e = remote_drop_range(r, 0, UINT64_MAX);
+    int e = remote_notice_drop(r, 0, UINT64_MAX);
     if (e < 0)
       remote_notice_failed(r, e);
   } else if (a && !old && r->base.image_cache) {
-    remote_drop_range(r, 0, UINT64_MAX); /* for its memory */
+    remote_notice_drop(r, 0, UINT64_MAX); /* for its memory */
   }
   shared_view_unref(old);
   backend_changed(&r->base);
@@ -128,11 +128,6 @@ void remote_attach_ready(struct remote *r) {
 void remote_attach_again(struct remote *r) {
   if (r->again_at && remote_is_ready(r) && deadline_now() >= r->again_at)
     attach_begin(r);
-}
-
-void remote_attach_hurry(struct remote *r) {
-  if (r->again_at)
-    r->again_at = deadline_now();
 }
 
 void remote_attach_renew(struct remote *r) {
@@ -202,8 +197,8 @@ void remote_attach_answer(struct remote *r, const wire_message *msg) {
 
 /* ---- A larger share ------------------------------------------------------ */
 
-void remote_grow(struct backend *b, uint32_t page_slots,
-                 uint32_t range_capacity) {
+void remote_attach_grow(struct backend *b, uint32_t page_slots,
+                        uint32_t range_capacity) {
   struct remote *r = remote_of(b);
   struct shared_mirror *a = lent_mirror(b);
   if (!a || !a->number || a->base.is_given_up || r->grow_id ||
@@ -222,7 +217,7 @@ void remote_grow(struct backend *b, uint32_t page_slots,
   backend_changed(b);
 }
 
-void remote_grow_end(struct remote *r) {
+void remote_attach_grow_end(struct remote *r) {
   struct shared_view *a = r->base.shared;
   r->grow_id = 0;
   if (a)
@@ -241,9 +236,9 @@ static bool table_grow(struct pin_table *t, const Cachet__Wire__Grown *msg) {
   return true;
 }
 
-void remote_grow_answer(struct remote *r, const wire_message *msg) {
+void remote_attach_grow_answer(struct remote *r, const wire_message *msg) {
   struct shared_mirror *a = lent_mirror(&r->base);
-  remote_grow_end(r);
+  remote_attach_grow_end(r);
   if (!a)
     return;
   struct pin_table *t = &a->table;

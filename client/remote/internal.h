@@ -31,8 +31,8 @@
  *
  * pending.c keeps the queue and the ids (R1, R2), read.c what a Read
  * asks for and gets (R3, R5), notice.c the cache true (R4),
- * attach.c the daemon's memory (R6); remote.c is what the rest of the
- * library sees.
+ * attach.c the daemon's memory (R6); command.c, remote.c and open.c are what
+ * the rest of the library sees.
  *
  * The handle's thread only; the image cache is shared. */
 #ifndef CLIENT_REMOTE_INTERNAL_H
@@ -40,12 +40,35 @@
 
 #include <sys/queue.h>
 
+#include "client/backend.h"
+#include "client/options.h"
 #include "client/remote/connection.h"
-#include "client/remote/remote.h"
+#include "client/uri.h"
+#include "proto/frame.h"
+
+struct pending;
+struct remote;
+
+/* What a pending request is beyond its place in the queue: a Read (read.c) or a
+ * command (command.c). */
+struct pending_ops {
+  /* Before it is sent.  False: it ended instead.  NULL: there is nothing to
+   * prepare. */
+  bool (*prepare)(struct remote *r, struct pending *x);
+  /* Sends it, with the id x->id. */
+  void (*send)(struct remote *r, struct pending *x);
+  /* An Error came, which is in its job.  May be NULL. */
+  void (*refused)(struct remote *r, struct pending *x);
+  /* Any other answer but Data came: 0, a negative errno, or -EPROTO if it
+   * cannot be.  NULL: none can. */
+  int (*answered)(struct pending *x, const wire_message *msg);
+};
 
 struct pending {
-  struct backend_job
-      job; /* of a Read; of a command only is_done and error matter */
+  /* First: pending.c and the backend go from one to the other.  Of a Read; of a
+   * command only is_done and error matter. */
+  struct backend_job job;
+  const struct pending_ops *ops;
   bool is_sent;
   uint64_t id;     /* on this connection; when sent */
   int64_t sent_at; /* likewise */
@@ -69,7 +92,6 @@ struct pending {
   bool in_place;
 
   /* a command */
-  bool is_command;
   wire_message *request; /* while its caller waits */
   Cachet__Wire__Message__BodyCase expected;
   int (*answer)(void *arg, const wire_message *msg);
@@ -136,6 +158,12 @@ static inline void remote_violation(struct remote *r, const char *what) {
   connection_break(r->channel, CONNECTION_LOST_BROKEN, CACHET_E_PROTO, what);
 }
 
+/* Has the handle let go of the pin that is there for speed only. */
+static inline void remote_unpin(struct remote *r) {
+  if (r->base.watch.unpin)
+    r->base.watch.unpin(r->base.watch.arg);
+}
+
 /* ---- pending.c ---------------------------------------------------------- */
 
 static inline bool pending_is_owned(const struct pending *x) {
@@ -169,7 +197,7 @@ void pending_queue(struct remote *r, struct pending *x);
 /* Connects if that is wanted and due; sends what may be sent. */
 void pending_pump(struct remote *r);
 
-/* The answer of a command, or an Error. */
+/* An answer that is no Data. */
 void pending_answered(struct remote *r, struct pending *x,
                       const wire_message *msg);
 
@@ -186,10 +214,6 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
 struct pending *remote_read_underway(const struct remote *r,
                                      const struct mirror *m, uint64_t page);
 
-/* Room for the answer, and what it has to fit; false: it ended instead. */
-bool remote_read_prepare(struct remote *r, struct pending *x);
-void remote_read_send(struct remote *r, struct pending *x);
-
 /* A piece of its answer is coming in: sets where its payload goes. */
 void remote_read_data(struct remote *r, struct pending *x,
                       const Cachet__Wire__Data *d, uint32_t len,
@@ -199,25 +223,14 @@ void remote_read_data(struct remote *r, struct pending *x,
  */
 void remote_read_payload(void *arg);
 
-/* The daemon says that a page could not be read.  Those that came before it are
- * good. */
-void remote_read_keep(struct remote *r, struct pending *x);
-
-/* The daemon is not at the epoch that was asked for.  If that is another than
- * it spoke of last, our cache went astray. */
-void remote_read_refused(struct remote *r, const struct pending *x);
-
 /* ---- notice.c ----------------------------------------------------- */
 
 /* Heeds a message of id 0.  False: it is no notice. */
 bool remote_notice(struct remote *r, const wire_message *msg);
 
-/* Has the handle let go of the pin that is there for speed only. */
-void remote_unpin(struct remote *r);
-
 /* Drops the pages that overlap a range of the daemon's, cut at the end.  0 or a
  * negative errno. */
-int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len);
+int remote_notice_drop(struct remote *r, uint64_t offset, uint64_t len);
 
 /* A notice could not be followed, by errno `-e`.  That leaves a cache that
  * cannot be believed: ends the connection. */
@@ -237,25 +250,24 @@ void remote_attach_renew(struct remote *r);
  * at a miss, which waits for the daemon anyway. */
 void remote_attach_again(struct remote *r);
 
-/* The image has a new epoch: it is time to. */
-void remote_attach_hurry(struct remote *r);
-
 /* The answer, which may be an Error. */
 void remote_attach_answer(struct remote *r, const wire_message *msg);
 
 /* grow() of struct backend_ops. */
-void remote_grow(struct backend *b, uint32_t page_slots,
-                 uint32_t range_capacity);
-void remote_grow_answer(struct remote *r, const wire_message *msg);
+void remote_attach_grow(struct backend *b, uint32_t page_slots,
+                        uint32_t range_capacity);
+void remote_attach_grow_answer(struct remote *r, const wire_message *msg);
 
 /* There will be no answer. */
-void remote_grow_end(struct remote *r);
+void remote_attach_grow_end(struct remote *r);
 
-/* ---- names.c ------------------------------------------------------ */
+/* ---- remote.c ------------------------------------------------------ */
 
-/* Adds to the message what images there are, up to five, if the daemon says so
- * by `deadline`: for an image that there is not. */
-void remote_name_images(const struct uri *u, const struct options *options,
-                        int64_t deadline, struct cachet_error *err);
+/* remote_open() but for what is added to the message of an image that there is
+ * not. */
+enum cachet_status remote_connect_image(const struct uri *u,
+                                        const struct options *options,
+                                        struct backend **out,
+                                        struct cachet_error *err);
 
 #endif

@@ -7,17 +7,13 @@
 
 #include <errno.h>
 
+#include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
 
 enum { MAX_NOTICE_RANGES = 16 /* that are dropped one by one */ };
 
-void remote_unpin(struct remote *r) {
-  if (r->base.watch.unpin)
-    r->base.watch.unpin(r->base.watch.arg);
-}
-
-int remote_drop_range(struct remote *r, uint64_t offset, uint64_t len) {
+int remote_notice_drop(struct remote *r, uint64_t offset, uint64_t len) {
   struct image_cache *s = r->base.image_cache;
   unsigned shift = image_page_shift(s->image);
   uint64_t end;
@@ -64,10 +60,10 @@ static void handle_invalidated(struct remote *r,
   if (n->n_ranges > MAX_NOTICE_RANGES) {
     uint64_t offset, len;
     notice_hull(n, &offset, &len);
-    e = remote_drop_range(r, offset, len);
+    e = remote_notice_drop(r, offset, len);
   } else {
     for (size_t i = 0; e == 0 && i < n->n_ranges; i++)
-      e = remote_drop_range(r, n->ranges[i]->offset, n->ranges[i]->length);
+      e = remote_notice_drop(r, n->ranges[i]->offset, n->ranges[i]->length);
   }
   if (e < 0)
     remote_notice_failed(r, e);
@@ -82,7 +78,8 @@ static void handle_changed(struct remote *r, const Cachet__Wire__Changed *n) {
   }
   uint64_t from = r->heard.epoch;
   r->heard = image;
-  remote_attach_hurry(r);
+  if (r->again_at)
+    r->again_at = deadline_now(); /* of another epoch there may be a share */
   /* No image cache yet: it is going to be made of what was heard last. */
   int e = r->base.image_cache ? image_cache_set_epoch(r->base.image_cache, from,
                                                       image.size, image.epoch)

@@ -2,8 +2,8 @@
  *
  * Kept here, see internal.h: R1, that what is queued goes out in order and
  * no more of it than the daemon takes; R2, what becomes of a pending request
- * when its owner or its connection goes.  What a Read is beyond that is in
- * read.c. */
+ * when its owner or its connection goes.  What it is beyond that its
+ * ops say. */
 #include "client/remote/internal.h"
 
 #include <errno.h>
@@ -75,18 +75,8 @@ struct pending *pending_find(const struct remote *r, uint64_t id) {
 
 /* ---- Sending ------------------------------------------------------------- */
 
-static void send_command(struct remote *r, struct pending *x) {
-  wire_message *msg = x->request;
-  msg->id = x->id;
-  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_WARM)
-    msg->warm->image = r->image_id;
-  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_INVALIDATE)
-    msg->invalidate->image = r->image_id;
-  connection_send(r->channel, msg);
-}
-
 static void pending_send(struct remote *r, struct pending *x) {
-  if (!x->is_command && !remote_read_prepare(r, x))
+  if (x->ops->prepare && !x->ops->prepare(r, x))
     return;
   pending_unlink(r, x);
   x->id = connection_next_id(r->channel);
@@ -94,10 +84,7 @@ static void pending_send(struct remote *r, struct pending *x) {
   x->sent_at = deadline_now();
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
-  if (x->is_command)
-    send_command(r, x);
-  else
-    remote_read_send(r, x);
+  x->ops->send(r, x);
 }
 
 void pending_pump(struct remote *r) {
@@ -126,23 +113,17 @@ void pending_answered(struct remote *r, struct pending *x,
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR) {
     r->retry_ms = 0;
     connection_read_error(msg->error, &x->job.error);
-    if (x->job.error.code == CACHET_E_CHANGED && !x->is_command)
-      remote_read_refused(r, x);
-    if (backend_job_failed_by_page(&x->job) && !x->is_command)
-      remote_read_keep(r, x);
+    if (x->ops->refused)
+      x->ops->refused(r, x);
     pending_end(r, x);
     return;
   }
-  if (!x->is_command || msg->body_case != x->expected) {
-    remote_violation(r, "an answer of the wrong kind");
-    return;
-  }
-  r->retry_ms = 0;
-  int e = x->answer ? x->answer(x->answer_arg, msg) : 0;
+  int e = x->ops->answered ? x->ops->answered(x, msg) : -EPROTO;
   if (e == -EPROTO) {
     remote_violation(r, "an answer that cannot be");
     return;
   }
+  r->retry_ms = 0;
   if (e < 0)
     error_set(&x->job.error, error_from_errno(-e), -e, "daemon at %.150s",
               connection_place(r->channel));

@@ -42,11 +42,16 @@ static bool read_add(struct remote *r, struct pending *x, uint64_t page) {
   return true;
 }
 
+static const struct pending_ops read_ops;
+
+static bool is_read(const struct pending *x) { return x->ops == &read_ops; }
+
 struct pending *remote_read_new(struct remote *r, struct mirror *m,
                                 uint64_t first, uint32_t count) {
   struct pending *x = calloc(1, sizeof *x);
   if (!x)
     return NULL;
+  x->ops = &read_ops;
   x->job.mirror = mirror_ref(m);
   x->job.first = first;
   memset(x->place, NO_PLACE, sizeof x->place);
@@ -79,7 +84,7 @@ struct pending *remote_read_underway(const struct remote *r,
                                      const struct mirror *m, uint64_t page) {
   struct pending *x;
   TAILQ_FOREACH(x, &r->sent, link)
-  if (!x->is_command && !pending_is_owned(x) && read_brings(x, m, page) &&
+  if (is_read(x) && !pending_is_owned(x) && read_brings(x, m, page) &&
       read_is_fresh(x))
     return x;
   return NULL;
@@ -114,7 +119,8 @@ static void read_no_memory(struct remote *r, struct pending *x) {
   pending_fail(r, x, &why);
 }
 
-bool remote_read_prepare(struct remote *r, struct pending *x) {
+/* Room for the answer, and what it has to fit; false: it ended instead. */
+static bool read_prepare(struct remote *r, struct pending *x) {
   struct image *img = r->base.image_cache->image;
   struct mirror *m = x->job.mirror;
   const struct connection_limits *limits = connection_limits(r->channel);
@@ -139,7 +145,7 @@ bool remote_read_prepare(struct remote *r, struct pending *x) {
   return true;
 }
 
-void remote_read_send(struct remote *r, struct pending *x) {
+static void read_send(struct remote *r, struct pending *x) {
   Cachet__Wire__Range ranges[FETCH_MAX_PAGES], *list[FETCH_MAX_PAGES];
   for (uint32_t i = 0; i < x->n_ranges; i++) {
     cachet__wire__range__init(&ranges[i]);
@@ -205,7 +211,7 @@ static bool piece_place(struct pending *x, const Cachet__Wire__Data *d,
 void remote_read_data(struct remote *r, struct pending *x,
                       const Cachet__Wire__Data *d, uint32_t len,
                       uint8_t **payload) {
-  bool fits = !x->is_command && (!d->resident || (x->in_place && !len));
+  bool fits = is_read(x) && (!d->resident || (x->in_place && !len));
   if (fits && len && !read_has_room(x)) {
     connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
                      "no memory for an answer");
@@ -233,7 +239,8 @@ static void install_pages(struct remote *r, struct pending *x) {
                     x->generation);
 }
 
-void remote_read_keep(struct remote *r, struct pending *x) {
+/* A page could not be read.  Those that came before it are good. */
+static void read_keep(struct remote *r, struct pending *x) {
   uint64_t n_here = x->received >> x->job.mirror->page_shift;
   if (x->is_changed)
     return;
@@ -244,12 +251,27 @@ void remote_read_keep(struct remote *r, struct pending *x) {
   install_pages(r, x);
 }
 
-void remote_read_refused(struct remote *r, const struct pending *x) {
+/* The daemon is not at the epoch that was asked for.  If that is another than
+ * it spoke of last, our cache went astray. */
+static void read_replace_epoch(struct remote *r, const struct pending *x) {
   /* Without memory for it the next answer says so again. */
   if (!x->in_place && x->epoch != r->heard.epoch)
     image_cache_replace_epoch(r->base.image_cache, x->epoch, r->heard.size,
                               r->heard.epoch);
 }
+
+static void read_refused(struct remote *r, struct pending *x) {
+  if (x->job.error.code == CACHET_E_CHANGED)
+    read_replace_epoch(r, x);
+  if (backend_job_failed_by_page(&x->job))
+    read_keep(r, x);
+}
+
+static const struct pending_ops read_ops = {
+    .prepare = read_prepare,
+    .send = read_send,
+    .refused = read_refused,
+};
 
 void remote_read_payload(void *arg) {
   struct remote *r = arg;
@@ -259,7 +281,7 @@ void remote_read_payload(void *arg) {
     return;
   r->retry_ms = 0; /* it works */
   if (x->is_changed) {
-    remote_read_refused(r, x);
+    read_replace_epoch(r, x);
     read_changed(r, x);
     return;
   }

@@ -13,6 +13,7 @@
 #include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
+#include "client/remote/command.h"
 #include "client/remote/connection.h"
 #include "client/remote/internal.h"
 
@@ -38,7 +39,7 @@ static void on_message(void *arg, const wire_message *msg, uint32_t payload_len,
     return;
   }
   if (msg->id && msg->id == r->grow_id) {
-    remote_grow_answer(r, msg);
+    remote_attach_grow_answer(r, msg);
     return;
   }
   if (!x)
@@ -64,7 +65,7 @@ static void on_ready(void *arg, const struct connection_image *image) {
   /* Notices were missed: whatever is cached may be stale.  (R4) */
   int e = image_cache_set_epoch(s, 0, image->size, image->epoch);
   if (e == 0)
-    e = remote_drop_range(r, 0, UINT64_MAX);
+    e = remote_notice_drop(r, 0, UINT64_MAX);
   if (e < 0)
     remote_notice_failed(r, e);
 }
@@ -76,7 +77,7 @@ static void on_lost(void *arg, enum connection_loss loss,
   r->story = *why;
   r->attach_id = 0;
   if (r->grow_id)
-    remote_grow_end(r);
+    remote_attach_grow_end(r);
   r->is_final = loss == CONNECTION_LOST_FINAL;
   /* At once if the last connection was of use, then ever more slowly. */
   r->retry_at = deadline_now() + r->retry_ms;
@@ -261,41 +262,6 @@ static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
 
 /* ---- Commands ------------------------------------------------------------ */
 
-enum cachet_status remote_command(struct backend *b, wire_message *request,
-                                  Cachet__Wire__Message__BodyCase expected,
-                                  int (*answer)(void *arg,
-                                                const wire_message *msg),
-                                  void *arg, struct cachet_error *err) {
-  struct remote *r = remote_of(b);
-  struct pending *x = calloc(1, sizeof *x);
-  if (!x)
-    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a request");
-  x->job.owner = r;
-  x->job.done = owner_unknown;
-  x->is_command = true;
-  x->request = request;
-  x->expected = expected;
-  x->answer = answer;
-  x->answer_arg = arg;
-  int64_t deadline = deadline_after(r->options.request_timeout_ms);
-  pending_queue(r, x);
-  if (!x->job.is_done)
-    debug_say(&b->debug, "waits for the daemon to obey a command");
-  while (!x->job.is_done && backend_wait(b, deadline))
-    ;
-  struct cachet_error why = x->job.error;
-  if (!x->job.is_done)
-    remote_explain(b, &why);
-  x->answer = NULL; /* what these point to ends with this call */
-  x->request = NULL;
-  if (why.code != CACHET_OK)
-    debug_say(&b->debug, "gives up a command: %s", why.message);
-  remote_drop(b, &x->job);
-  if (why.code != CACHET_OK && err)
-    *err = why;
-  return why.code;
-}
-
 /* The range is within the size of `m`'s epoch. */
 static enum cachet_status warm_pages(struct backend *b, const struct mirror *m,
                                      uint64_t first, uint64_t count,
@@ -346,7 +312,7 @@ static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
     return status;
   /* Our own notice is here as well; but a copy of this handle may have
    * installed since then what it asked for before. */
-  int e = remote_drop_range(r, range.offset, range.length);
+  int e = remote_notice_drop(r, range.offset, range.length);
   if (e < 0)
     return error_set(err, error_from_errno(-e), -e,
                      "image \"%.100s\": invalidate", b->image_cache->name);
@@ -469,11 +435,11 @@ enum cachet_status remote_connect(const struct uri *u,
   return status;
 }
 
-enum cachet_status remote_open(const struct uri *u,
-                               const struct options *options,
-                               struct backend **out, struct cachet_error *err) {
+enum cachet_status remote_connect_image(const struct uri *u,
+                                        const struct options *options,
+                                        struct backend **out,
+                                        struct cachet_error *err) {
   struct remote *r;
-  int64_t deadline = deadline_after(options->connect_timeout_ms);
   enum cachet_status status = remote_new(u, options, true, &r, err);
   if (status != CACHET_OK)
     return status;
@@ -484,14 +450,11 @@ enum cachet_status remote_open(const struct uri *u,
                                     image->epoch, options, &r->base.image_cache,
                                     err);
   }
-  if (status != CACHET_OK) {
+  if (status == CACHET_OK)
+    *out = &r->base;
+  else
     remote_close(&r->base);
-    if (status == CACHET_E_NOIMAGE && err)
-      remote_name_images(u, options, deadline, err);
-    return status;
-  }
-  *out = &r->base;
-  return CACHET_OK;
+  return status;
 }
 
 static enum cachet_status remote_copy(struct backend *b, struct backend **out,
@@ -527,7 +490,7 @@ static const struct backend_ops remote_ops = {
     .explain = remote_explain,
     .prefetch = remote_prefetch,
     .warm = remote_warm,
-    .grow = remote_grow,
+    .grow = remote_attach_grow,
     .invalidate = remote_invalidate,
     .copy = remote_copy,
     .close = remote_close,

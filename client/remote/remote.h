@@ -8,7 +8,6 @@
 #include "client/backend.h"
 #include "client/options.h"
 #include "client/uri.h"
-#include "proto/frame.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,16 +27,6 @@ enum cachet_status remote_connect(const struct uri *u,
 
 /* In a forked child, before close(): the connection is the parent's. */
 void remote_abandon(struct backend *b);
-
-/* Sends `request`, whose id and image are filled in, and waits for its answer.
- * `answer`, if not NULL, sees it when it is `expected`, the body that belongs
- * to the request; it returns 0 or a negative errno, -EPROTO for an answer that
- * cannot be. */
-enum cachet_status remote_command(struct backend *b, wire_message *request,
-                                  Cachet__Wire__Message__BodyCase expected,
-                                  int (*answer)(void *arg,
-                                                const wire_message *msg),
-                                  void *arg, struct cachet_error *err);
 
 #ifdef __cplusplus
 }

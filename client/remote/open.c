@@ -1,9 +1,10 @@
-/* What a daemon serves, for who asked it for an image that it does not. */
+/* Opening a daemon's image; and what the daemon serves, for one that it does
+ * not. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/deadline.h"
-#include "client/backend.h"
+#include "client/remote/command.h"
 #include "client/remote/internal.h"
 #include "client/remote/remote.h"
 
@@ -40,7 +41,9 @@ static int append_names(void *arg, const wire_message *msg) {
   return 0;
 }
 
-void remote_name_images(const struct uri *u, const struct options *options,
+/* Adds to the message what images there are, up to five, if the daemon says so
+ * by `deadline`: for an image that there is not. */
+static void name_images(const struct uri *u, const struct options *options,
                         int64_t deadline, struct cachet_error *err) {
   Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
@@ -56,4 +59,14 @@ void remote_name_images(const struct uri *u, const struct options *options,
   remote_command(b, &msg, CACHET__WIRE__MESSAGE__BODY_IMAGES, append_names, err,
                  NULL);
   b->ops->close(b);
+}
+
+enum cachet_status remote_open(const struct uri *u,
+                               const struct options *options,
+                               struct backend **out, struct cachet_error *err) {
+  int64_t deadline = deadline_after(options->connect_timeout_ms);
+  enum cachet_status status = remote_connect_image(u, options, out, err);
+  if (status == CACHET_E_NOIMAGE && err)
+    name_images(u, options, deadline, err);
+  return status;
 }
