@@ -210,7 +210,7 @@ enum cachet_status handle_new(struct backend *b, const struct window *window,
   debug_say(&b->debug, "is open: %llu bytes in pages of %zu, epoch %#llx, %s",
             (unsigned long long)c->size, mirror_page_size(c->epoch->mirror),
             (unsigned long long)c->epoch->mirror->epoch,
-            cachet_is_shared(c) ? "in the daemon's memory" : "cached here");
+            c->epoch->shared ? "in the daemon's memory" : "cached here");
   *out = c;
   return CACHET_OK;
 }
