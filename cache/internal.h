@@ -14,8 +14,8 @@
  *       then that fill is in `fills`.
  *   C3  A state is STALE if and only if its page is in the mirror's `stale`
  *       runs, or the reclaimer is looking at it.
- *   C4  A fetch that waits has `waiter.n_pending` links or outcomes
- * outstanding.
+ *   C4  A fetch that waits has as many links and outcomes outstanding as its
+ *       waiter's `n_pending` says.
  *
  * The budget's invariants are in budget.c. */
 #ifndef CACHE_INTERNAL_H

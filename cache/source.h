@@ -3,7 +3,22 @@
  * A source is one version of an image's content, opened.  It never changes
  * its size, and a read that finds that the content is no longer the one that
  * was opened fails with -ESTALE; then (and once in a while) the cache asks
- * `reopen` for its successor.  An implementation embeds struct source. */
+ * `reopen` for its successor.  An implementation embeds struct source.
+ *
+ * What its author must keep to:
+ *
+ *   S1  All but close() may be called by any thread, on one source by several
+ *       at once: read() beside read(), and reopen() beside both.  The cache
+ *       holds none of its locks meanwhile, but perhaps that of the image's
+ *       looks (reopen(), close()).
+ *   S2  The buffer of a read is the caller's.  Nothing writes it once the call
+ *       has returned, whatever it returned.
+ *   S3  Nothing is cancelled: a read() that has begun is waited for, and keeps
+ *       its thread until it returns.  One that may hang needs a time limit of
+ *       its own.
+ *   S4  close() comes once, on any thread, when no other call on the source is
+ *       under way and none will follow.  A successor that reopen() made lives
+ *       on: it may use nothing that close() frees. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
