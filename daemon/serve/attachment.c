@@ -199,7 +199,7 @@ unsigned attachment_count(struct attachment_census *census) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-static void attach_free(struct attachment *a) {
+static void attachment_free(struct attachment *a) {
   struct attachments *set = a->set;
   LIST_REMOVE(a, of_set);
   if (a->session)
@@ -224,7 +224,7 @@ void attachment_sent(struct attachment *a) {
   pthread_mutex_unlock(&census->lock);
 }
 
-void attachment_cancel(struct attachment *a) { attach_free(a); }
+void attachment_cancel(struct attachment *a) { attachment_free(a); }
 
 static void on_gone(evutil_socket_t fd, short what, void *arg) {
   struct attachment *a = arg;
@@ -232,15 +232,15 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   log_event(LEVEL_DEBUG, "attachment-gone",
             LOG_NUMBER("pid", (uint64_t)a->pid));
-  attach_free(a);
+  attachment_free(a);
 }
 
-static void attach_collect(struct attachments *set) {
+static void attachments_collect(struct attachments *set) {
   struct attachment *next;
   for (struct attachment *a = LIST_FIRST(&set->list); a; a = next) {
     next = LIST_NEXT(a, of_set);
     if (shared_pins_collect(a->lease))
-      attach_free(a);
+      attachment_free(a);
   }
   set->collected_ms = clock_now_ms();
 }
@@ -252,14 +252,14 @@ void attachment_session_closed(struct session *s) {
     LIST_REMOVE(a, of_session);
     a->session = NULL;
     if (shared_pins_collect(a->lease))
-      attach_free(a);
+      attachment_free(a);
   }
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
   (void)what;
-  attach_collect(arg);
+  attachments_collect(arg);
 }
 
 void attachments_init(struct attachments *set, struct loop *loop,
@@ -271,7 +271,7 @@ void attachments_init(struct attachments *set, struct loop *loop,
 
 void attachments_fini(struct attachments *set) {
   while (!LIST_EMPTY(&set->list))
-    attach_free(LIST_FIRST(&set->list));
+    attachment_free(LIST_FIRST(&set->list));
 }
 
 /* A descriptor of the process at the other end, which cannot be mistaken for a
@@ -310,7 +310,7 @@ static int identify(struct attachment *a, int fd) {
 
 /* Links it to its set, whose loop looks after it from here.  0 or -ENOMEM:
  * then it is as it was. */
-static int attach_start(struct attachment *a) {
+static int attachment_start(struct attachment *a) {
   struct attachments *set = a->set;
   struct timeval tick = {.tv_usec = TICK_MS * 1000};
   event_assign(&a->gone, set->loop->base, a->pidfd, EV_READ, on_gone, a);
@@ -330,19 +330,19 @@ static int enter(struct attachment *a, const struct attachment_wish *wish) {
   int r = census_enter(a, wish);
   if (r != -EDQUOT || clock_now_ms() - a->set->collected_ms < COLLECT_MS)
     return r;
-  attach_collect(a->set); /* one may be done, and the tick has not come */
+  attachments_collect(a->set); /* one may be done, and the tick has not come */
   return census_enter(a, wish);
 }
 
-static int attach_make(struct attachment *a, struct mirror *m,
-                       const struct attachment_wish *wish,
-                       struct attachment_grant *grant) {
+static int attachment_make(struct attachment *a, struct mirror *m,
+                           const struct attachment_wish *wish,
+                           struct attachment_grant *grant) {
   struct mirror_fds fds;
   int r = shared_pins_new(m, &a->lease);
   if (r < 0 || (r = mirror_lend(m, &fds)) < 0)
     return r;
   r = enter(a, wish);
-  if (r == 0 && (r = attach_start(a)) < 0)
+  if (r == 0 && (r = attachment_start(a)) < 0)
     census_leave(a);
   if (r < 0) {
     mirror_fds_close(&fds);
@@ -368,7 +368,7 @@ int attachment_new(struct session *s, struct mirror *m,
   a->pidfd = -1;
   int r = identify(a, s->conn.fd);
   if (r == 0)
-    r = attach_make(a, m, wish, grant);
+    r = attachment_make(a, m, wish, grant);
   if (r < 0) {
     if (a->pidfd >= 0)
       close(a->pidfd);

@@ -53,8 +53,7 @@ void notices_push(struct session *s) {
 
 /* Tells the peer, if it opened the image, now or when its connection is no
  * longer blocked. */
-static void session_invalidated(struct session *s,
-                                const struct notice *notice) {
+static void tell_invalidated(struct session *s, const struct notice *notice) {
   struct subscription *sub = subscription_find(s, notice->image);
   uint64_t from = notice->from, to = notice->to;
   if (!sub || sub->attached)
@@ -69,7 +68,7 @@ static void session_invalidated(struct session *s,
 }
 
 /* The oldest that is not wholly in the peer's socket; 0: none. */
-static uint64_t session_oldest_owed(const struct session *s) {
+static uint64_t oldest_owed(const struct session *s) {
   uint64_t oldest = s->unsent_notice;
   if (s->conn.lingering)
     return 0;
@@ -82,7 +81,7 @@ static uint64_t session_oldest_owed(const struct session *s) {
 }
 
 void notices_turn_ended(struct session *s) {
-  uint64_t oldest = session_oldest_owed(s);
+  uint64_t oldest = oldest_owed(s);
   if (s->oldest_owed && oldest != s->oldest_owed)
     notices_recheck(&s->service->notices);
   s->oldest_owed = oldest;
@@ -160,7 +159,7 @@ static void notice_run(struct task *task) {
       clock_now_ms() + (uint64_t)notices->net->limits->notice_timeout_ms;
   for (struct connection *c = notices->net->conns, *next; c; c = next) {
     next = c->next;
-    session_invalidated(session_of(c), notice);
+    tell_invalidated(session_of(c), notice);
     connection_settle(c);
   }
   notice->next = NULL;
