@@ -217,8 +217,8 @@ enum cachet_status handle_new(struct backend *b, const struct window *window,
 
 void handle_free(cachet *c) {
   debug_say(&c->backend->debug, "closes, after %llu hits and %llu misses",
-            (unsigned long long)cachet_hits(c),
-            (unsigned long long)cachet_misses(c));
+            (unsigned long long)handle_hits(c),
+            (unsigned long long)c->n_misses);
   handle_drop_cursor(c);
   slice_release_all(&c->slices, c->epoch);
   epoch_unref(c->epoch);

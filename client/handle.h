@@ -162,6 +162,10 @@ void handle_keep_up(cachet *c);
 /* Waits, a moment and once, for the connection that is being made. */
 void handle_follow(cachet *c);
 
+static inline uint64_t handle_hits(const cachet *c) {
+  return c->hits_then - (uint64_t)c->hits_left;
+}
+
 static inline bool handle_is_due(const cachet *c) { return c->hits_left <= 0; }
 
 extern const uint8_t handle_gate_shut;

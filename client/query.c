@@ -34,9 +34,7 @@ uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
 
 bool cachet_is_shared(const cachet *c) { return c->epoch->shared != NULL; }
 
-uint64_t cachet_hits(const cachet *c) {
-  return c->hits_then - (uint64_t)c->hits_left;
-}
+uint64_t cachet_hits(const cachet *c) { return handle_hits(c); }
 
 uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
 
