@@ -444,9 +444,9 @@ RULES = Rules(
         ("daemon/engine/looks", "daemon/engine/images"):
             "it runs over all images, whose struct has its timer",
         ("daemon/engine/fill_dispatch", "daemon/engine/image_reader"):
-            "it finds the image of a fill by the reader's struct",
+            "each fill names its reader, whose struct holds a part of this",
         ("daemon/net/net_thread", "daemon/net/connection"):
-            "it closes the connection that holds most, which accounts to it",
+            "it settles and drops the connections that account to it",
         ("daemon/serve/attach", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/attachment", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/fetch_quota", "daemon/serve/session"): HAS_SESSION,
