@@ -62,7 +62,16 @@ struct cachet {
   bool is_cut; /* a window, or pages smaller than the mirror's: never plain */
   unsigned asked_shift; /* of the pages that the caller sees; at most `shift` */
   struct window window; /* fixed */
+
+  /* Reading ahead (readahead_missed()): where a reader from front to back is
+   * and how far was asked for; the last window's length; the page at which the
+   * next is asked for, or NO_PAGE; and what he missed since it was. */
+  uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;
+  unsigned n_ahead_misses;
+
   struct slices slices;
+
+  /* From here on what no hit looks at. */
   struct backend *backend;
 
   /* Looking after the daemon (handle_keep_up()): how many hits there are
@@ -72,12 +81,6 @@ struct cachet {
   int64_t span;
   unsigned n_quick;
   int64_t clock_at, looked_at, follow_until;
-
-  /* Reading ahead (readahead_missed()): where a reader from front to back is
-   * and how far was asked for; the last window's length; the page at which the
-   * next is asked for, or NO_PAGE; and what he missed since it was. */
-  uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;
-  unsigned n_ahead_misses;
 
   struct image_cache *image_cache; /* the backend's */
   struct options options;
