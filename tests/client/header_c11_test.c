@@ -1,5 +1,5 @@
-/* The public header compiles alone as strict C11, and its inline function is
- * right. */
+/* The public header compiles alone as strict C11, and its inline functions
+ * are right. */
 #include <cachet/cachet.h>
 
 #include <cachet/cachet.h> /* twice does no harm */
@@ -14,5 +14,9 @@ int main(void) {
             cachet_slice_at(&s, UINT64_MAX - 1) == bytes + 2 &&
             !cachet_slice_at(&s, UINT64_MAX) &&
             !cachet_slice_at(&s, UINT64_MAX - 4) && !cachet_slice_at(&s, 0);
+  int16_t value = 0;
+  ok = ok && cachet_slice_i16be(&s, UINT64_MAX - 3, &value) && value == 0x102;
+  struct cachet_options options = CACHET_OPTIONS_INIT;
+  ok = ok && options.struct_size == sizeof options;
   return ok ? 0 : 1;
 }

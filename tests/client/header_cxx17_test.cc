@@ -5,8 +5,7 @@
 #include <cstring>
 
 int main() {
-  cachet_options options = {};
-  options.struct_size = sizeof options;
+  cachet_options options = CACHET_OPTIONS_INIT;
   cachet *c = nullptr;
   cachet_error err;
   bool ok = cachet_open("", &options, &c, &err) == CACHET_E_INVAL &&
