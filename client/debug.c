@@ -51,7 +51,7 @@ void debug_write(const struct debug *d, const char *format, ...) {
     if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
       line[i] = '?';
   line[n++] = '\n';
-  /* Who closed standard error wants to read nothing. */
+  /* Without a standard error there is nowhere to report a failure to. */
   (void)!write(STDERR_FILENO, line, n);
   errno = saved_errno;
 }

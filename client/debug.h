@@ -2,14 +2,15 @@
  *
  *   cachet[2] 81.046 "disk.img": misses pages 4 to 7
  *
- * 2 is the handle, numbered in the order of opening; 81.046 the seconds of a
- * clock that never goes back.  Who is not asked to say anything costs a byte of
- * look at each event, and no event is on the way of a hit.
+ * 2 is the handle, numbered in the order of opening; 81.046 are the seconds of
+ * CLOCK_MONOTONIC.  A handle that was opened without CACHET_DEBUG=1 pays one
+ * comparison for each event.  A hit is no event.
  *
- *   D1  A line is written by one write(2), so that those of several threads do
+ *   D1  A line is written by one write(2), so that lines of several threads do
  *       not mix.  errno is left as it was.
- *   D2  Lines name images, addresses of daemons, pages and failures; never an
- *       image's bytes.  What another process said cannot steer a terminal. */
+ *   D2  Lines hold names of images, addresses of daemons, numbers of pages and
+ *       error messages; never an image's bytes.  Control characters, which
+ *       another process may have sent, are written as question marks. */
 #ifndef CLIENT_DEBUG_H
 #define CLIENT_DEBUG_H
 
@@ -25,7 +26,7 @@ struct debug {
 /* For one more handle.  Looks at the environment. */
 void debug_init(struct debug *d, const char *image);
 
-/* Not called but by debug_say(). */
+/* For debug_say() alone. */
 void debug_write(const struct debug *d, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -507,7 +507,7 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
     return CACHET_OK;
   /* Patience is for each wait, however many chunks. */
   r->deadline = deadline_after(r->c->options.request_timeout_ms);
-  debug_say(debug_of(r), "waits for them, at most %d ms",
+  debug_say(debug_of(r), "waits for them, with a time-out of %d ms",
             r->c->options.request_timeout_ms);
   return CACHET_OK;
 }

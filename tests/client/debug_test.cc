@@ -104,7 +104,8 @@ TEST_F(DebugTest, ConnectingWaitingAndGivingUpAreSaid) {
       "disk",
       {"connects to " + d.path, "is connected: [0-9]+ bytes, epoch 0x4d",
        "is open: .*, cached here", "misses pages 1 to 1",
-       "waits for them, at most 100 ms", "gives up a request: .*in time",
+       "waits for them, with a time-out of 100 ms",
+       "gives up a request: .*in time",
        "has lost the connection: .*does not answer", "closes, .*"});
 }
 

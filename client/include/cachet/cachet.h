@@ -61,7 +61,7 @@
  * closes none there but the handle's own connection.
  *
  * Errors.  Each call returns a status.  Out-parameters are set on CACHET_OK
- * only.  The story of the last failure is in cachet_errmsg().  A page that
+ * only.  cachet_errmsg() has the message of the last failure.  A page that
  * cannot be read is CACHET_E_IO for the calls that need that page, and for no
  * other; the message says which bytes it is.
  *
@@ -70,11 +70,12 @@
  * kind.  cachet_pages() computes the number beforehand.  A call that loads no
  * page never waits.
  *
- * Debugging.  With CACHET_DEBUG=1 in the environment when a handle is opened the
- * library writes what that handle does to standard error, a line an event: to
- * which daemon it connects, whether it attaches to its memory, which pages it
- * misses and waits for, and what it gives up.  A hit is no event.  Lines hold
- * names and numbers, no bytes of an image; their text may change.  Since 1.2.
+ * Debugging.  With CACHET_DEBUG=1 in the environment when a handle is opened
+ * the library writes what that handle does to standard error, a line an event:
+ * to which daemon it connects, whether it attaches to its memory, which pages
+ * it misses and waits for, and what it gives up.  A hit is no event.  Lines
+ * hold names and numbers, no bytes of an image; their text may change.
+ * Since 1.2.
  *
  * Other languages.  Each function of this header, the inline ones too, is a
  * symbol of libcachet-client.so.1, under its own name: a binding finds it by
@@ -175,15 +176,14 @@ struct cachet_error {
 /* A short English name of a status, in static storage; never NULL. */
 CACHET_API const char *cachet_strerror(enum cachet_status status);
 
-/* The story of the last failure on this handle, which names the object and the
- * act; inside a callback, that of the callback's request.  Never NULL; ""
+/* The message of the last failure on this handle, which names the object and
+ * the act; inside a callback, that of the callback's request.  Never NULL; ""
  * before the first failure.  Valid until the next call on the handle. */
 CACHET_API const char *cachet_errmsg(const cachet *c) CACHET_NONNULL(1);
 
-/* Stores the same with its status and its errno in `*out`, which is the
- * caller's; CACHET_OK, 0 and "" before the first failure.  What ends with
- * CACHET_END is no failure.  Loads nothing, and works in a forked child.
- * Since 1.2. */
+/* Copies the status, the errno and the message of the last failure to `*out`:
+ * CACHET_OK, 0 and "" before the first one.  CACHET_END is no failure.  Loads
+ * no page; works in a forked child, too.  Since 1.2. */
 CACHET_API void cachet_last_error(const cachet *c, struct cachet_error *out)
     CACHET_NONNULL(1, 2);
 
