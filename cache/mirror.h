@@ -88,6 +88,8 @@ struct mirror {
   int pages_fd, words_fd, touched_fd;
   size_t pages_len, words_len, touched_len; /* of the mappings */
   unsigned n_refs;                          /* atomic; relaxed but the last */
+  bool was_lent; /* atomic: another process may map it.  Not beside what is
+                    fixed: compilers read that by the word */
   /* Fixed, by whose it is; under no lock.  `released`: the last reference is
    * gone, and the memory is to go.  Those of a cache have the others, too: see
    * image.c. */
@@ -102,7 +104,6 @@ struct mirror {
   bool is_pageless; /* there is no memory for pages: all stay ABSENT.  Fixed
                        once a view was opened */
   bool is_solid;    /* all states have memory from the start; fixed */
-  bool was_lent;    /* atomic: another process may map it */
 
   /* under the cache lock, but for the pointers, which are fixed */
   struct page_cache *cache; /* NULL: another process's */
