@@ -194,6 +194,10 @@ for uri in "cachet://127.0.0.1:${port##*:}" "cachet://127.0.0.1:${port##*:}/"; d
   check "stats of $uri" prints '^i hits ' "$cachet" stats --uri "$uri"
   check "warm of an image of $uri" "$cachet" warm i --uri "$uri"
 done
+for uri in "cachet://127.0.0.1:${port##*:}" "cachet://127.0.0.1:${port##*:}/" "cachet+unix:///?socket=$sock"; do
+  case $uri in *\?*) part="$uri&offset=100&length=10" ;; *) part="$uri?offset=100&length=10" ;; esac
+  check "cat of a part, which $part names" prints '^B{10}$' "$cachet" cat i --uri "$part"
+done
 check "that daemon ends in good order" exits_0_on_sigterm
 
 # ---- a socket whose path is no URI as it stands
