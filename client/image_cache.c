@@ -36,8 +36,8 @@ static void image_cache_free(struct image_cache *s) {
   free(s);
 }
 
-static int store_new(const char *name, const struct options *options,
-                     struct image_cache **out) {
+static int image_cache_make(const char *name, const struct options *options,
+                            struct image_cache **out) {
   struct image_cache *s = calloc(1, sizeof *s);
   if (!s)
     return -ENOMEM;
@@ -75,7 +75,7 @@ enum cachet_status image_cache_new_local(const char *name, struct source *src,
                                          struct cachet_error *err) {
   struct image_cache *s = NULL;
   uint64_t size = src->size;
-  int r = store_new(name, options, &s);
+  int r = image_cache_make(name, options, &s);
   if (r < 0) {
     src->ops->close(src);
     return cannot_cache(err, name, size, r);
@@ -97,7 +97,7 @@ enum cachet_status image_cache_new_remote(const char *name, uint64_t size,
                                           struct image_cache **out,
                                           struct cachet_error *err) {
   struct image_cache *s = NULL;
-  int r = store_new(name, options, &s);
+  int r = image_cache_make(name, options, &s);
   if (r < 0)
     return cannot_cache(err, name, size, r);
   r = image_new_remote(s->cache, name, size, page_shift, epoch, &s->image);
