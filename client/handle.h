@@ -20,13 +20,13 @@
 
 #include <cachet/cachet.h>
 
+#include "base/window.h"
 #include "cache/image.h"
 #include "cache/view.h"
 #include "client/error.h"
 #include "client/image_cache.h"
 #include "client/options.h"
 #include "client/slice.h"
-#include "client/window.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -61,7 +61,10 @@ struct cachet {
   bool is_following; /* a connection to the daemon's successor is being made */
   bool is_cut; /* a window, or pages smaller than the mirror's: never plain */
   unsigned asked_shift; /* of the pages that the caller sees; at most `shift` */
-  struct window window; /* fixed */
+  /* Fixed.  What a caller says is an address in it; pages, pins and fills are
+   * the whole image's.  So the offset is added where a call turns into pages,
+   * and taken off again where a slice goes out. */
+  struct window window;
 
   /* Reading ahead (readahead_missed()): where a reader from front to back is
    * and how far was asked for; the last window's length; the page at which the

@@ -9,7 +9,7 @@
 
 #include <cachet/cachet.h>
 
-#include "client/window.h"
+#include "base/window.h"
 
 #ifdef __cplusplus
 extern "C" {

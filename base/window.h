@@ -1,14 +1,14 @@
-/* The part of an image that a handle opens: bytes `offset` on, `length` of them
- * or all that there are.
- *
- * What a caller says is an address in the window; pages, pins and fills are the
- * whole image's.  So a window is added where a call turns into pages, and taken
- * off again where a slice goes out. */
-#ifndef CLIENT_WINDOW_H
-#define CLIENT_WINDOW_H
+/* A part of something that has a size: its bytes from `offset` on, `length` of
+ * them or all that there are. */
+#ifndef BASE_WINDOW_H
+#define BASE_WINDOW_H
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define WINDOW_TO_END UINT64_MAX
 
@@ -23,16 +23,20 @@ static inline bool window_is_whole(const struct window *w) {
   return w->offset == 0 && w->length == WINDOW_TO_END;
 }
 
-/* Whether an image of `size` bytes has all of it. */
+/* Whether what has `size` bytes has all of it. */
 static inline bool window_fits(const struct window *w, uint64_t size) {
   return w->offset <= size &&
          (w->length == WINDOW_TO_END || w->length <= size - w->offset);
 }
 
-/* How many bytes of it an image of `size` bytes has. */
+/* How many bytes of it are in what has `size` bytes. */
 static inline uint64_t window_size(const struct window *w, uint64_t size) {
   uint64_t left = w->offset < size ? size - w->offset : 0;
   return left < w->length ? left : w->length;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
