@@ -1,0 +1,87 @@
+#include "source/window.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct window_source {
+  struct source base;
+  struct source *below; /* ours */
+  struct window window; /* of `below`; as it was asked for, so that without a
+                           length it follows the size of a successor */
+};
+
+static const struct source_ops window_ops;
+
+static struct window_source *window_of(struct source *src) {
+  return (struct window_source *)src;
+}
+
+static int window_read(struct source *src, uint64_t offset, void *buf,
+                       size_t len) {
+  struct window_source *s = window_of(src);
+  return s->below->ops->read(s->below, s->window.offset + offset, buf, len);
+}
+
+static int window_try_read(struct source *src, uint64_t offset, void *buf,
+                           size_t len) {
+  struct window_source *s = window_of(src);
+  if (!s->below->ops->try_read)
+    return -EOPNOTSUPP;
+  return s->below->ops->try_read(s->below, s->window.offset + offset, buf, len);
+}
+
+static int window_reopen(struct source *src, struct source **out) {
+  struct window_source *s = window_of(src);
+  struct source *below = NULL;
+  *out = NULL;
+  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  if (!below)
+    return r;
+  r = window_source_new(below, &s->window, out);
+  if (r < 0)
+    below->ops->close(below);
+  return r;
+}
+
+static void window_advise(struct source *src, uint64_t offset, uint64_t len) {
+  struct window_source *s = window_of(src);
+  const struct window asked = {offset, len};
+  /* The last page of the window is cut; what is behind it nobody will read. */
+  uint64_t cut = window_size(&asked, src->size);
+  if (s->below->ops->advise && cut > 0)
+    s->below->ops->advise(s->below, s->window.offset + offset, cut);
+}
+
+static void window_close(struct source *src) {
+  struct window_source *s = window_of(src);
+  s->below->ops->close(s->below);
+  free(s);
+}
+
+static const struct source_ops window_ops = {
+    .kind = "window",
+    .read = window_read,
+    .try_read = window_try_read,
+    .reopen = window_reopen,
+    .advise = window_advise,
+    .close = window_close,
+};
+
+int window_source_new(struct source *below, const struct window *w,
+                      struct source **out) {
+  return window_fits(w, below->size) ? window_source_new_later(below, w, out)
+                                     : -ERANGE;
+}
+
+int window_source_new_later(struct source *below, const struct window *w,
+                            struct source **out) {
+  struct window_source *s = calloc(1, sizeof *s);
+  if (!s)
+    return -ENOMEM;
+  s->base.ops = &window_ops;
+  s->base.size = window_size(w, below->size);
+  s->below = below;
+  s->window = *w;
+  *out = &s->base;
+  return 0;
+}
