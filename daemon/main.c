@@ -1,5 +1,6 @@
 /* cachetd: serves images to many processes from one bounded cache. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include "daemon/process.h"
 #include "daemon/server.h"
 #include "source/file.h"
+#include "source/window.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -81,11 +83,34 @@ static void warn_of_format(const struct options_image *image,
                                "of the disk in it"));
 }
 
+static int fail_window(const struct options_image *image, uint64_t size) {
+  const struct window *w = &image->window;
+  char length[40] = "", story[512];
+  if (w->length != WINDOW_TO_END)
+    snprintf(length, sizeof length, ",length=%" PRIu64, w->length);
+  snprintf(story, sizeof story,
+           "image \"%s\": the window offset=%" PRIu64 "%s reaches past the end "
+           "of %.256s, which has %" PRIu64 " bytes; choose a smaller one",
+           image->name, w->offset, length, image->path, size);
+  return fail_start(story);
+}
+
+/* Puts the part of `to->source` that is to be served in its place.  0, or a
+ * negative errno; -ERANGE: there is no such part. */
+static int cut_window(const struct options_image *image,
+                      struct server_image *to) {
+  const struct window *w = &image->window;
+  if (window_is_whole(w))
+    return 0;
+  return to->missing ? window_source_new_later(to->source, w, &to->source)
+                     : window_source_new(to->source, w, &to->source);
+}
+
 /* Takes what was opened.  One that cannot be opened now is served once it can.
  * 0 or a negative errno: there is no memory. */
-static int take_image(const struct options_image *image,
-                      struct opening *opening, const struct timespec *deadline,
-                      struct server_image *to) {
+static int take_source(const struct options_image *image,
+                       struct opening *opening, const struct timespec *deadline,
+                       struct server_image *to) {
   const char *format = NULL;
   int r = opening_end(opening, deadline, &to->source, &format);
   if (r < 0) {
@@ -103,31 +128,49 @@ static int take_image(const struct options_image *image,
     file_source_set_max_age(to->source, image->max_age_s);
   else
     file_source_doubt_writers(to->source);
-  to->name = image->name;
-  to->path = image->path;
   return 0;
+}
+
+/* 0; or the exit status, with the reason logged, and nothing is taken. */
+static int take_image(const struct options *config,
+                      const struct options_image *image,
+                      struct opening *opening, const struct timespec *deadline,
+                      struct server_image *to) {
+  *to = (struct server_image){.name = image->name,
+                              .share = options_shares(config, image),
+                              .path = image->path};
+  int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
+  if (r == 0)
+    r = cut_window(image, to);
+  if (r == 0)
+    return 0;
+  int status = r == -ERANGE ? fail_window(image, to->source->size)
+                            : fail_start("out of memory");
+  if (to->source)
+    to->source->ops->close(to->source);
+  return status;
 }
 
 /* All at once, so that those that hang are waited for together. */
 static int open_images(const struct options *config, struct setup *setup) {
   struct opening *openings[CONFIG_MAX_IMAGES];
   struct timespec deadline;
-  int r = 0;
+  int status = 0;
   clock_gettime(CLOCK_MONOTONIC, &deadline);
   deadline.tv_sec += OPEN_PATIENCE_S;
   for (size_t i = 0; i < config->n_images; i++)
     openings[i] = opening_begin(config->images[i].path);
   for (size_t i = 0; i < config->n_images; i++) {
     struct server_image *to = &setup->images[setup->n_images];
-    r = openings[i] ? take_image(&config->images[i], openings[i], &deadline, to)
-                    : -ENOMEM;
-    if (r < 0)
-      break;
-    to->share = options_shares(config, &config->images[i]);
+    int r = take_image(config, &config->images[i], openings[i], &deadline, to);
+    if (r != 0) {
+      status = r;
+      continue;
+    }
     setup->n_images++;
     setup->n_missing += to->missing != 0;
   }
-  return r < 0 ? fail_start("out of memory") : 0;
+  return status;
 }
 
 /* Where none is there something is wrong with the command, and who gave it is

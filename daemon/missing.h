@@ -1,4 +1,4 @@
-/* Images that cannot be opened: what is said of them. */
+/* Images that cannot be opened, or no longer be read: what is said of them. */
 #ifndef DAEMON_MISSING_H
 #define DAEMON_MISSING_H
 
@@ -9,7 +9,16 @@
 extern "C" {
 #endif
 
-/* Why, in words, for the errno that a source gave. */
+/* Why one cannot be read any more, in words, for the errno that its source
+ * gave. */
+static inline const char *lost_reason(int error) {
+  /* See source/window.h. */
+  return error == ERANGE ? "its source ends before the window of it that is "
+                           "served"
+                         : strerror(error);
+}
+
+/* And why one cannot be opened. */
 static inline const char *missing_reason(int error) {
   switch (error) {
   case ENODEV:
@@ -17,7 +26,7 @@ static inline const char *missing_reason(int error) {
   case ETIMEDOUT:
     return "it takes too long";
   default:
-    return strerror(error);
+    return lost_reason(error);
   }
 }
 

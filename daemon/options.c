@@ -26,7 +26,8 @@ const char config_usage[] =
     "                         (the last part of SOURCE); may be repeated;\n"
     "                         ,share=on|off behind SOURCE: --share of this "
     "one;\n"
-    "                         ,max-age=SECONDS: what is older is read again\n"
+    "                         ,max-age=SECONDS: what is older is read again;\n"
+    "                         ,offset=SIZE and ,length=SIZE: a part of it\n"
     "  --listen ADDRESS       unix:PATH, tcp:HOST:PORT (loopback only), or\n"
     "                         tcp: for 127.0.0.1:10819; may be repeated\n"
     "  --cache-size SIZE      bytes of memory for pages (256M)\n"
@@ -108,37 +109,107 @@ static int source_path(const char *source, char **out, char *err) {
   return r;
 }
 
-static int parse_image_option(const char *argument, const char *option,
-                              struct options_image *image, char *err) {
-  if (strcmp(option, "share=on") == 0) {
-    image->share = SHARE_ON;
-  } else if (strcmp(option, "share=off") == 0) {
-    image->share = SHARE_OFF;
-  } else if (strncmp(option, "max-age=", 8) == 0) {
-    if (!parse_count(option + 8, MAX_MAX_AGE_S, &image->max_age_s))
-      return fail(err,
-                  "--image %.100s: max-age=%.64s: not a number of seconds "
-                  "from 1 to %u",
-                  argument, option + 8, MAX_MAX_AGE_S);
-  } else {
-    return fail(err,
-                "--image %.100s: unknown image option \"%.64s\", there are "
-                "share=on|off and max-age=SECONDS; a comma in a path is "
-                "written file: with %%2C",
-                argument, option);
-  }
+static int parse_image_share(const char *argument, const char *value,
+                             struct options_image *image, char *err) {
+  image->share = strcmp(value, "on") == 0 ? SHARE_ON : SHARE_OFF;
+  if (image->share == SHARE_OFF && strcmp(value, "off") != 0)
+    return fail(err, "--image %.100s: share=%.64s: it must be on or off",
+                argument, value);
   return 0;
+}
+
+static int parse_image_max_age(const char *argument, const char *value,
+                               struct options_image *image, char *err) {
+  if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
+    return fail(err,
+                "--image %.100s: max-age=%.64s: not a number of seconds "
+                "from 1 to %u",
+                argument, value, MAX_MAX_AGE_S);
+  return 0;
+}
+
+/* Up to what a file can have: so an offset and a length have a sum, and no
+ * length is WINDOW_TO_END. */
+static int parse_image_size(const char *argument, const char *name,
+                            const char *value, uint64_t *out, char *err) {
+  int r = size_parse(value, out);
+  if (r == -ERANGE || (r == 0 && *out > INT64_MAX))
+    return fail(err, "--image %.100s: %s=%.64s: too large a number", argument,
+                name, value);
+  if (r < 0)
+    return fail(err,
+                "--image %.100s: %s=%.64s: not a size; it takes digits and K, "
+                "M, G or T",
+                argument, name, value);
+  return 0;
+}
+
+static int parse_image_offset(const char *argument, const char *value,
+                              struct options_image *image, char *err) {
+  return parse_image_size(argument, "offset", value, &image->window.offset,
+                          err);
+}
+
+static int parse_image_length(const char *argument, const char *value,
+                              struct options_image *image, char *err) {
+  uint64_t length = 0;
+  int r = parse_image_size(argument, "length", value, &length, err);
+  if (r < 0)
+    return r;
+  if (length == 0)
+    return fail(err,
+                "--image %.100s: length=%.64s: an image of no bytes; without "
+                "length it reaches to the end",
+                argument, value);
+  image->window.length = length;
+  return 0;
+}
+
+/* What may follow SOURCE, NAME=VALUE each. */
+static const struct image_option {
+  const char *name;
+  int (*parse)(const char *argument, const char *value,
+               struct options_image *image, char *err);
+} image_options[] = {
+    {"share", parse_image_share},
+    {"max-age", parse_image_max_age},
+    {"offset", parse_image_offset},
+    {"length", parse_image_length},
+};
+
+/* `*given` has a bit for each option that was there before. */
+static int parse_image_option(const char *argument, const char *option,
+                              struct options_image *image, unsigned *given,
+                              char *err) {
+  size_t name_len = strcspn(option, "=");
+  for (unsigned i = 0; i < sizeof image_options / sizeof *image_options; i++) {
+    const struct image_option *known = &image_options[i];
+    if (option[name_len] != '=' || strlen(known->name) != name_len ||
+        memcmp(known->name, option, name_len) != 0)
+      continue;
+    if (*given & 1u << i)
+      return fail(err, "--image %.100s: %s is given twice", argument,
+                  known->name);
+    *given |= 1u << i;
+    return known->parse(argument, option + name_len + 1, image, err);
+  }
+  return fail(err,
+              "--image %.100s: unknown image option \"%.64s\", there are "
+              "share=on|off, max-age=SECONDS, offset=SIZE and length=SIZE; a "
+              "comma in a path is written file: with %%2C",
+              argument, option);
 }
 
 /* Reads the options behind SOURCE, and cuts them off. */
 static int parse_image_options(const char *argument, char *source,
                                struct options_image *image, char *err) {
   char *options = strchr(source, ',');
+  unsigned given = 0;
   int r = 0;
   if (options)
     *options++ = '\0';
   for (char *o; r == 0 && options && (o = strsep(&options, ","));)
-    r = parse_image_option(argument, o, image, err);
+    r = parse_image_option(argument, o, image, &given, err);
   return r;
 }
 
@@ -204,7 +275,7 @@ static int parse_image_copy(struct options *config, const char *argument,
 
 static int parse_image(struct options *config, const char *argument,
                        char *err) {
-  struct options_image like = {.share = SHARE_AS_ALL};
+  struct options_image like = {.share = SHARE_AS_ALL, .window = WINDOW_WHOLE};
   char *copy = strdup(argument);
   if (!copy)
     return -ENOMEM;

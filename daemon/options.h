@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/window.h"
 #include "daemon/log.h"
 #include "daemon/net/address.h"
 
@@ -34,6 +35,7 @@ struct options_image {
   char *path; /* decoded */
   enum config_share share;
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
+  struct window window; /* the part of the file that is served */
 };
 
 struct options {

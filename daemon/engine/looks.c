@@ -5,6 +5,7 @@
 
 #include "daemon/engine/images.h"
 #include "daemon/log.h"
+#include "daemon/missing.h"
 
 struct look_job {
   struct pool_job job;
@@ -21,7 +22,7 @@ static void served_image_look(struct served_image *h) {
     atomic_store_explicit(&h->missing, -r, memory_order_relaxed);
   if (r < 0 && !h->lost)
     log_event(LEVEL_WARN, "image-lost", LOG_TEXT("image", h->name),
-              LOG_TEXT("reason", strerror(-r)));
+              LOG_TEXT("reason", lost_reason(-r)));
   if (r == 0 && h->lost)
     log_event(LEVEL_INFO, "image-back", LOG_TEXT("image", h->name));
   h->lost = r < 0;

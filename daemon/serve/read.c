@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/missing.h"
 #include "daemon/serve/attach.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/serve/notices.h"
@@ -58,7 +59,7 @@ static enum step request_failed(struct request *r) {
   if (status == WIRE_E_CHANGED)
     snprintf(story, sizeof story, "it changed again and again");
   else
-    snprintf(story, sizeof story, "%s", strerror(-r->status));
+    snprintf(story, sizeof story, "%s", lost_reason(-r->status));
   if (r->fetch) /* it failed for its first page: see fetch_quota_ended() */
     snprintf(at, sizeof at, " %zu bytes at %" PRIu64,
              mirror_page_len(r->fetch->mirror, r->missing),

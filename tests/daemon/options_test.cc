@@ -64,6 +64,35 @@ TEST_F(ConfigTest, AnImageMayHaveAMaximumAge) {
   EXPECT_FALSE(options_shares(&config_, &config_.images[2]));
 }
 
+TEST_F(ConfigTest, AnImageMayBeAPartOfItsFile) {
+  ASSERT_EQ(Parse({"--image", "p1=a,offset=1M,length=0x200", "--image",
+                   "length=a,length=5", "--image", "b,share=off,offset=7K",
+                   "--image", "c"}),
+            0)
+      << err_;
+  const options_image *images = config_.images;
+  EXPECT_STREQ(images[0].name, "p1");
+  EXPECT_STREQ(images[0].path, "a");
+  EXPECT_EQ(images[0].window.offset, 1u << 20);
+  EXPECT_EQ(images[0].window.length, 0x200u);
+  EXPECT_STREQ(images[1].name, "length");
+  EXPECT_EQ(images[1].window.offset, 0u);
+  EXPECT_EQ(images[1].window.length, 5u);
+  EXPECT_STREQ(images[2].name, "b");
+  EXPECT_EQ(images[2].window.offset, 7u << 10);
+  EXPECT_EQ(images[2].window.length, WINDOW_TO_END);
+  EXPECT_TRUE(window_is_whole(&images[3].window)) << "not given";
+}
+
+TEST_F(ConfigTest, WhatFollowsACommaIsAnOptionAlsoIfAFileHasThatName) {
+  ASSERT_EQ(Parse({"--image", "a,offset=1"}), 0) << err_;
+  EXPECT_STREQ(config_.images[0].path, "a");
+  EXPECT_EQ(config_.images[0].window.offset, 1u);
+  ASSERT_EQ(Parse({"--image", "n=file:a%2Coffset=1,offset=2"}), 0) << err_;
+  EXPECT_STREQ(config_.images[0].path, "a,offset=1");
+  EXPECT_EQ(config_.images[0].window.offset, 2u);
+}
+
 TEST_F(ConfigTest, AnImagesOwnShareOverridesTheGeneralOne) {
   ASSERT_EQ(Parse({"--share=off", "--image", "x=a,share=on", "--image", "b"}),
             0)
@@ -186,6 +215,20 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a.img,max-age=1s"}, "max-age=1s: not a number of seconds"},
       {{"--image", "a.img,max-age=-1"}, "max-age=-1: not a number of seconds"},
       {{"--image", "a.img,max-age"}, "image option \"max-age\""},
+      {{"--image", "a.img,share=maybe"}, "share=maybe: it must be on or off"},
+      {{"--image", "a.img,share=on,share=on"}, "share is given twice"},
+      {{"--image", "a,offset=0,offset=0"}, "a,offset=0,offset=0: offset is"},
+      {{"--image", "a,length=1,share=on,length=1"}, "length is given twice"},
+      {{"--image", "a,length=0"}, "length=0: an image of no bytes"},
+      {{"--image", "a,length="}, "length=: not a size"},
+      {{"--image", "a,offset=-1"}, "offset=-1: not a size"},
+      {{"--image", "a,offset=1 M"}, "offset=1 M: not a size"},
+      {{"--image", "a,offset=8388608T"}, "offset=8388608T: too large"},
+      {{"--image", "a,length=18446744073709551615"}, "too large a number"},
+      {{"--image", "a,length=18446744073709551616"}, "too large a number"},
+      {{"--image", "a,offset"}, "image option \"offset\""},
+      {{"--image", "a,Offset=1"}, "image option \"Offset=1\""},
+      {{"--image", "a,b,offset=1"}, "image option \"b\""},
       {{"--image", "nbd://host/x"}, "scheme \"nbd\""},
       {{"--image", "c:disk"}, "scheme \"c\""},
       {{"--image", "file://host/x"}, "cannot name a host"},

@@ -82,6 +82,19 @@ TEST_F(StartTest, AnImageThatCannotBeOpenedIsStatusOne) {
                 "neither a file nor a block device");
 }
 
+TEST_F(StartTest, AWindowPastTheEndIsStatusOneWhateverElseIsServed) {
+  std::string listen = "unix:" + socket_;
+  ExpectFailure({"--image", image_, "--image",
+                 "p=" + image_ + ",offset=5000,length=5001", "--listen",
+                 listen},
+                1,
+                "image \\\"p\\\": the window offset=5000,length=5001 reaches "
+                "past the end of " +
+                    image_ + ", which has 10000 bytes; choose a smaller one");
+  ExpectFailure({"--image", image_ + ",offset=10001", "--listen", listen}, 1,
+                "the window offset=10001 reaches past the end of " + image_);
+}
+
 TEST_F(StartTest, AnImageThatIsMissingDoesNotKeepTheOthersDown) {
   std::string later = directory_ / "later";
   DaemonProcess daemon({"--image", image_, "--image", later, "--image",
@@ -101,6 +114,39 @@ TEST_F(StartTest, AnImageThatIsMissingDoesNotKeepTheOthersDown) {
   Frame wrong = client.ReceiveAnswer();
   EXPECT_EQ(wrong.status, WIRE_E_IO);
   EXPECT_THAT(wrong.message, HasSubstr("Is a directory"));
+}
+
+TEST_F(StartTest, AMissingImageWithAWindowIsServedOnceAllOfThatIsThere) {
+  std::string later = directory_ / "later";
+  DaemonProcess daemon({"--image", image_, "--image",
+                        later + ",offset=5000,length=100", "--listen",
+                        "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  WireClient client = WireClient::Unix(socket_);
+  client.Start("disk.img");
+  auto open_later = [&] {
+    EXPECT_TRUE(client.SendOpen(7, "later"));
+    return client.ReceiveAnswer();
+  };
+  EXPECT_THAT(open_later().message, HasSubstr(later + ": No such file"));
+
+  WriteRandomFile(later, 5099, 2);
+  Frame opened;
+  do {
+    opened = open_later();
+    ASSERT_TRUE(opened.is_error());
+  } while (opened.message.find("No such file") != std::string::npos);
+  EXPECT_EQ(opened.message, "image \"later\": open " + later +
+                                ": its source ends before the window of it "
+                                "that is served");
+
+  auto bytes = WriteRandomFile(later, 5100, 3);
+  do
+    opened = open_later();
+  while (opened.is_error());
+  EXPECT_EQ(opened.size, 100u);
+  EXPECT_EQ(client.Read(opened.image, 0, 100).bytes,
+            std::vector<uint8_t>(bytes.begin() + 5000, bytes.end()));
 }
 
 TEST_F(StartTest, AnImageThatIsMissingIsServedOnceItIsThere) {
