@@ -334,6 +334,19 @@ static int enter(struct attachment *a, const struct attachment_wish *wish) {
   return census_enter(a, wish);
 }
 
+/* A table that was replaced mostly holds no pin: then it makes room at once for
+ * those that others replace.  One of another thread is left to its tick. */
+static void collect_replaced(struct attachment *a,
+                             const struct attachment_wish *wish) {
+  struct attachment_census *census = a->set->census;
+  pthread_mutex_lock(&census->lock);
+  struct attachment *old = census_find(census, wish->replaces, a->pid, a->uid);
+  bool is_ours = old && old->set == a->set;
+  pthread_mutex_unlock(&census->lock);
+  if (is_ours && shared_pins_collect(old->lease))
+    attachment_free(old);
+}
+
 static int attachment_make(struct attachment *a, struct mirror *m,
                            const struct attachment_wish *wish,
                            struct attachment_grant *grant) {
@@ -348,6 +361,7 @@ static int attachment_make(struct attachment *a, struct mirror *m,
     mirror_fds_close(&fds);
     return r;
   }
+  collect_replaced(a, wish);
   *grant = (struct attachment_grant){
       .table = a->table,
       .size = shared_pins_get_size(a->lease),

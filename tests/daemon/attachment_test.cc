@@ -541,6 +541,18 @@ TEST_F(AttachShareTest, PinsOfATableThatWasReplacedStandUntilTheyAreCleared) {
   EXPECT_TRUE(t.IsResident(5));
 }
 
+TEST_F(AttachShareTest, ATableThatWasReplacedAndHoldsNoPinIsFreedAtOnce) {
+  options_.limit.max_process_attachments = 2;
+  Serve();
+  WireClient client = Client();
+  Table t = Attach(&client);
+  for (int i = 0; i < 20; i++) {
+    ASSERT_TRUE(t.ok()) << i << ": " << t.frame.message;
+    EXPECT_EQ(other_->Stats()["attachments"], 1u);
+    t = Attach(&client, t.number);
+  }
+}
+
 TEST_F(AttachShareTest, ASliceOfAnEpochThatIsOverStands) {
   Serve();
   WireClient client = Client();
