@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 struct fill;
+struct fill_runner;
 
 #define FETCH_MAX_PAGES 64
 
@@ -28,6 +29,10 @@ struct fetch {
    * no lock, on the thread that ended the last fill; then the fetch is the
    * caller's again. */
   void (*done)(struct fetch *f);
+
+  /* Set by the caller: who runs the fills that this fetch begins, see fill.h.
+   * NULL: image_fetch() does, before it returns. */
+  struct fill_runner *runner;
 
   /* Results, from `done` on: 0 or the first error of one of its pages, a
    * negative errno.  -ESTALE: the image has, or should have, a new epoch. */

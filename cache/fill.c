@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/container_of.h"
 #include "cache/budget.h"
 #include "cache/fetch.h"
 #include "cache/fill_table.h"
@@ -11,6 +12,8 @@
 #include "cache/states.h"
 #include "cache/view.h"
 
+static void read_done(struct source_read *r);
+
 size_t fill_len(const struct fill *fill) {
   const struct mirror *m = fill->mirror;
   uint64_t last = fill->first + fill->count - 1;
@@ -18,39 +21,32 @@ size_t fill_len(const struct fill *fill) {
          mirror_page_len(m, last);
 }
 
+/* A read of all its pages, into a buffer.  False: no memory. */
+static bool prepare_read(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  fill->bytes = fill_buffers_get(&m->cache->buffers,
+                                 (size_t)fill->count << m->page_shift);
+  fill->read = (struct source_read){.offset = fill->first << m->page_shift,
+                                    .buf = fill->bytes,
+                                    .len = fill_len(fill),
+                                    .done = read_done};
+  return fill->bytes != NULL;
+}
+
 /* One bad sector among many pages is an error for its page alone. */
-static void read_one_by_one(struct fill *fill, struct source *src) {
+static void read_one_by_one(struct fill *fill) {
   struct mirror *m = fill->mirror;
   for (uint32_t i = 0; i < fill->count; i++) {
     uint64_t page = fill->first + i;
-    int r = src->ops->read(src, page << m->page_shift,
-                           fill->bytes + ((size_t)i << m->page_shift),
-                           mirror_page_len(m, page));
+    int r = source_read_blocking(m->source, page << m->page_shift,
+                                 fill->bytes + ((size_t)i << m->page_shift),
+                                 mirror_page_len(m, page));
     if (r == 0)
       continue;
     if (fill->status != -ESTALE) /* that one is looked after below */
       fill->status = r;
     fill->bad |= 1ull << i;
   }
-}
-
-static void read_source(struct fill *fill) {
-  struct mirror *m = fill->mirror;
-  struct source *src = m->source;
-  int r = -ENOMEM;
-  fill->bytes = fill_buffers_get(&m->cache->buffers,
-                                 (size_t)fill->count << m->page_shift);
-  if (fill->bytes)
-    r = src->ops->read(src, fill->first << m->page_shift, fill->bytes,
-                       fill_len(fill));
-  if (r == 0)
-    return;
-  if (fill->bytes && fill->count > 1 && r != -ESTALE) {
-    read_one_by_one(fill, src);
-    return;
-  }
-  fill->status = r;
-  fill->bad = fill_all_bad(fill);
 }
 
 /* Writes the good pages into their holes, neighbours together. */
@@ -143,51 +139,72 @@ void fill_finish(struct fill *fill) {
   waiter_wake(outcomes);
 }
 
-/* More than this is not copied on a thread that serves hits. */
-#define TRY_MAX_LEN (64u << 10)
+/* ---- On a thread that must not wait -------------------------------------- */
 
-/* Reads and, if it installs, writes a fill's pages, if that needs no wait. */
-static int try_pages(struct fill *fill) {
-  struct mirror *m = fill->mirror;
-  fill->bytes = fill_buffers_get(&m->cache->buffers,
-                                 (size_t)fill->count << m->page_shift);
-  if (!fill->bytes)
-    return -ENOMEM;
-  int r = m->source->ops->try_read(m->source, fill->first << m->page_shift,
-                                   fill->bytes, fill_len(fill));
-  if (r < 0 || !fill->installs)
-    return r;
-  r = write_pages(fill);
-  if (r < 0)
-    mirror_punch(m, fill->first, fill->count);
-  return r;
+static void read_done(struct source_read *r) {
+  struct fill *fill = container_of(r, struct fill, read);
+  fill->was_read = true;
+  fill->runner->arrived(fill->runner, fill);
 }
 
-int fill_try_run(struct fill *fill) {
-  struct mirror *m = fill->mirror;
-  uint64_t len = (uint64_t)fill->count << m->page_shift;
-  uint64_t reserved = fill->installs ? len : 0;
-  if (!m->source->ops->try_read || len > TRY_MAX_LEN ||
-      (reserved > 0 && !budget_try_reserve(m->cache, reserved)))
-    return -ENOTSUP;
-  int r = try_pages(fill);
-  if (r == 0) {
-    fill->reserved = reserved;
-    fill_finish(fill);
-    return 0;
-  }
-  fill_buffers_put(&m->cache->buffers, fill->bytes);
+static uint64_t room_len(const struct fill *fill) {
+  return fill->installs ? (uint64_t)fill->count << fill->mirror->page_shift : 0;
+}
+
+bool fill_try_end(struct fill *fill) {
+  if (fill->read.status < 0 || fill->reserved < room_len(fill))
+    return false;
+  fill_end(fill, 0);
+  return true;
+}
+
+/* It has not been begun after all. */
+static void undo_start(struct fill *fill) {
+  struct page_cache *pc = fill->mirror->cache;
+  fill_buffers_put(&pc->buffers, fill->bytes);
   fill->bytes = NULL;
-  budget_release(m->cache, reserved);
-  return r;
+  budget_release(pc, fill->reserved);
+  fill->reserved = 0;
 }
+
+enum source_outcome fill_start(struct fill *fill, struct fill_runner *runner) {
+  struct mirror *m = fill->mirror;
+  if (!m->source->ops->start || !prepare_read(fill))
+    return SOURCE_BLOCKS;
+  fill->runner = runner;
+  if (fill->installs && budget_try_reserve(m->cache, room_len(fill)))
+    fill->reserved = room_len(fill);
+  enum source_outcome outcome = source_start(m->source, &fill->read);
+  if (outcome == SOURCE_RETRY || outcome == SOURCE_BLOCKS) {
+    undo_start(fill);
+  } else if (outcome == SOURCE_DONE) {
+    fill->was_read = true;
+    if (!fill_try_end(fill))
+      outcome = SOURCE_BLOCKS;
+  }
+  return outcome; /* PENDING: the fill may be gone */
+}
+
+/* ---- On one that may ----------------------------------------------------- */
 
 int fill_read(struct fill *fill) {
   struct mirror *m = fill->mirror;
-  uint64_t len = (uint64_t)fill->count << m->page_shift;
-  if (fill->installs && room_reserve(m->cache, m->page_shift, len))
-    fill->reserved = len;
-  read_source(fill);
+  if (fill->installs && !fill->reserved &&
+      room_reserve(m->cache, m->page_shift, room_len(fill)))
+    fill->reserved = room_len(fill);
+  if (!fill->was_read)
+    fill->read.status =
+        prepare_read(fill)
+            ? source_read_blocking(m->source, fill->read.offset, fill->read.buf,
+                                   fill->read.len)
+            : -ENOMEM;
+  int r = fill->read.status;
+  if (r < 0 && fill->bytes && fill->count > 1 && r != -ESTALE) {
+    read_one_by_one(fill);
+  } else if (r < 0) {
+    fill->status = r;
+    fill->bad = fill_all_bad(fill);
+  }
   return fill->status;
 }
 

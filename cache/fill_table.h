@@ -22,8 +22,10 @@
 #define CACHE_FILL_TABLE_H
 
 #include "cache/mirror.h"
+#include "cache/source.h"
 
 struct fetch_link;
+struct fill_runner;
 
 struct fill_node {
   struct fill_node *next;
@@ -42,6 +44,9 @@ struct fill {
   bool stale;               /* the lock: invalidated since it began */
 
   /* Written by who runs it, before it ends; then fixed. */
+  struct fill_runner *runner; /* told when `read` ends that was PENDING */
+  struct source_read read;    /* of all its pages, into `bytes` */
+  bool was_read;              /* `read` has ended */
   uint8_t *bytes;
   uint64_t reserved; /* bytes of the budget for its pages */
   int status;

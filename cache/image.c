@@ -87,13 +87,12 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
   struct mirror *m;
   bool membarrier = img->cache->membarrier;
   int r = mirror_new(size, img->page_shift, epoch, membarrier, &m);
-  /* In process a limit (RLIMIT_AS, RLIMIT_FSIZE) costs speed, not the image. */
-  if (r < 0 && !img->ops.submit)
+  if (r < 0 && !img->ops.needs_pages)
     r = mirror_new_pageless(size, img->page_shift, epoch, &m);
   if (r < 0)
     return r;
   m->image = img;
-  m->needs_pages = img->ops.submit != NULL;
+  m->needs_pages = img->ops.needs_pages;
   m->released = reclaim_dead;
   m->on_end = end_mirror;
   m->on_lent = note_lent;
@@ -390,8 +389,8 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
 
 /* ---- Misses -------------------------------------------------------------- */
 
-/* What a miss does before its pages are looked at: in a process that has no
- * threads for it, what those would have done. */
+/* What a miss does before its pages are looked at on a thread that may wait: in
+ * a process that has no threads for it, what those would have done. */
 static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
   struct page_cache *pc = m->cache;
   image_refresh(m->image, LOOK_INTERVAL_MS);
@@ -404,14 +403,13 @@ static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
 
 enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
                                uint64_t first, uint32_t count) {
-  const struct image_ops *ops = &m->image->ops;
   struct fill *begun[FETCH_MAX_PAGES];
-  if (count > 0 && !ops->submit)
+  if (count > 0 && !f->runner)
     prepare(m, first, count);
   uint32_t n = fetch_begin(f, m, first, count, begun);
   for (uint32_t i = 0; i < n; i++)
-    if (ops->submit)
-      ops->submit(ops->arg, f, begun[i]);
+    if (f->runner)
+      f->runner->run(f->runner, begun[i]);
     else
       image_run_fill(begun[i]);
   return fetch_begun(f);

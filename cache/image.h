@@ -21,16 +21,16 @@ struct page_cache;
 #define PAGE_SHIFT_MAX 21
 
 struct image_ops {
-  /* Hands over a fill that `f` began and somebody has to run, see fill.h.
-   * Called under no lock, on the thread that called image_fetch().  NULL:
-   * image_fetch() runs its fills itself, before it returns. */
-  void (*submit)(void *arg, struct fetch *f, struct fill *fill);
-
   /* The image has a new epoch.  Called on whatever thread saw it, not under
    * the cache's lock; it must not call image_refresh().  May be NULL. */
   void (*changed)(void *arg, struct image *img);
 
   void *arg;
+
+  /* Without memory for its pages the image is of no use: its mirror is shared
+   * with other processes.  Else a limit of this process (RLIMIT_AS,
+   * RLIMIT_FSIZE) costs speed, not the image. */
+  bool needs_pages;
 };
 
 /* Makes an image over `src`, which it owns from here (also on failure).
@@ -80,13 +80,14 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count);
 uint64_t image_generation(const struct image *img);
 
 /* Starts to bring in pages first .. first+count-1 of `m`, a mirror of an image
- * that has a source; at most FETCH_MAX_PAGES.  `f` is zeroed but for `done`.
- * With an image that has no `submit`, its own fills are run here, on this
- * thread, and FETCH_WAIT means that pages are in flight on another. */
+ * that has a source; at most FETCH_MAX_PAGES.  `f` is zeroed but for what its
+ * caller sets.  Without a runner its own fills are run here, on this thread:
+ * then this blocks on the source, looks now and then whether the image changed,
+ * and FETCH_WAIT means that pages are in flight on another thread. */
 enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
                                uint64_t first, uint32_t count);
 
-/* Runs a fill that `submit` handed over: reads the source, installs the pages,
+/* Runs a fill to its end, see fill.h: reads the source, installs the pages,
  * wakes who waits.  Blocks on the source.  If that finds its content changed,
  * the image has its new epoch before anybody wakes. */
 void image_run_fill(struct fill *fill);

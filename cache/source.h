@@ -5,20 +5,37 @@
  * was opened fails with -ESTALE; then (and once in a while) the cache asks
  * `reopen` for its successor.  An implementation embeds struct source.
  *
+ * A read has one life, whatever the source is:
+ *
+ *     start() --DONE-------------------------> ended, `status` says how
+ *        |----PENDING---> the source calls --> ended, `status` says how
+ *        |                done(), once
+ *        |----RETRY-----> not begun; the bytes are about to be there, so a
+ *        |                start() soon may be DONE
+ *        `----BLOCKS----> not begun; read() it, on a thread that may wait
+ *
+ * A source that can only block has read() alone, and one that calls back has
+ * start() alone.  One that has both, such as a file, is started by a thread
+ * that must not wait and read by one that may.
+ *
  * What its author must keep to:
  *
  *   S1  All but close() may be called by any thread, on one source by several
- *       at once: read() beside read(), and reopen() beside both.  The cache
+ *       at once: reads beside reads, and reopen() beside both.  The cache
  *       holds none of its locks meanwhile, but perhaps that of the image's
  *       looks (reopen(), close()).
- *   S2  The buffer of a read is the caller's.  Nothing writes it once the call
- *       has returned, whatever it returned.
- *   S3  Nothing is cancelled: a read() that has begun is waited for, and keeps
- *       its thread until it returns.  One that may hang needs a time limit of
- *       its own.
+ *   S2  The buffer of a read is the caller's.  Nothing writes it once the read
+ *       has ended, whatever its status.
+ *   S3  Nothing is cancelled: a read that has begun is waited for.  A read()
+ *       keeps its thread until it returns, and a PENDING read keeps its buffer
+ *       until done().  One that may hang needs a time limit of its own.
  *   S4  close() comes once, on any thread, when no other call on the source is
- *       under way and none will follow.  A successor that reopen() made lives
- *       on: it may use nothing that close() frees. */
+ *       under way, no read is PENDING, and no call will follow.  A done() may
+ *       bring it about: after that call the source touches itself no more, and
+ *       close() must not wait for the thread that calls it.  A successor that
+ *       reopen() made lives on: it may use nothing that close() frees.
+ *   S5  start() does not wait, and copies no more than SOURCE_MAX_COPY bytes:
+ *       its thread serves hits meanwhile. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
@@ -29,24 +46,49 @@
 extern "C" {
 #endif
 
+#define SOURCE_MAX_COPY ((size_t)64 << 10)
+
 struct source;
+
+enum source_outcome {
+  SOURCE_DONE,
+  SOURCE_PENDING,
+  SOURCE_RETRY,
+  SOURCE_BLOCKS,
+};
+
+/* One read: all of `len` bytes at `offset`, which are within the size.  The
+ * caller sets both, and `buf`, before each start(), which may change them. */
+struct source_read {
+  uint64_t offset;
+  void *buf;
+  size_t len;
+
+  /* Called once if start() returned PENDING, perhaps before it has returned,
+   * by a thread of the source's, which must not wait in there.  The struct is
+   * the caller's again, and may be gone after the call. */
+  void (*done)(struct source_read *r);
+
+  /* The source's, when the read has ended: 0 or a negative errno; -ESTALE if
+   * the content changed since the source was opened, also while it was being
+   * read. */
+  int status;
+};
 
 struct source_ops {
   const char *kind; /* "file": for messages */
 
-  /* Reads the `len` bytes at `offset`, all of them, within the size; blocks.
-   * 0 or a negative errno; -ESTALE if the content changed since the source was
-   * opened, also while it was being read.  Several threads at once. */
-  int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
+  /* Starts a read.  May be NULL: BLOCKS.  See source_start(). */
+  enum source_outcome (*start)(struct source *src, struct source_read *r);
 
-  /* As read(), for a thread that must not wait: -EAGAIN if it would have to,
-   * but is about to bring the bytes, so that another try may do; another
-   * negative errno if only read() can.  May be NULL. */
-  int (*try_read)(struct source *src, uint64_t offset, void *buf, size_t len);
+  /* Reads; blocks.  0 or a negative errno, as `status`.  May be NULL if start()
+   * says nothing but DONE and PENDING.  See source_read_blocking(). */
+  int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
   /* Looks whether the image is still the one that was opened.  0 with `*out`
    * NULL if it is; 0 with a newly opened source if not; a negative errno if
-   * that cannot be told.  Not twice at once for one image.  May be NULL. */
+   * that cannot be told.  Blocks.  Not twice at once for one image.  May be
+   * NULL. */
   int (*reopen)(struct source *src, struct source **out);
 
   /* A hint that the range will be read soon; never blocks.  May be NULL. */
@@ -60,6 +102,13 @@ struct source {
   uint64_t size;   /* in bytes; fixed */
   unsigned n_refs; /* private to cache/: how many mirrors read it */
 };
+
+/* Starts a read of any source, on a thread that must not wait. */
+enum source_outcome source_start(struct source *src, struct source_read *r);
+
+/* Reads any source, on a thread that may wait.  0 or a negative errno. */
+int source_read_blocking(struct source *src, uint64_t offset, void *buf,
+                         size_t len);
 
 #ifdef __cplusplus
 }

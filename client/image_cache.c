@@ -80,7 +80,6 @@ enum cachet_status image_cache_new_local(const char *name, struct source *src,
     src->ops->close(src);
     return cannot_cache(err, name, size, r);
   }
-  /* No `submit`: fills run on the thread that asks. */
   struct image_ops ops = {0};
   r = image_new(s->cache, name, src, options->page_shift, &ops, &s->image);
   if (r < 0) {

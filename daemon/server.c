@@ -361,9 +361,9 @@ static void close_endpoint(struct endpoint *endpoint) {
     closer_add_socket(endpoint->server->context.closer, fd);
 }
 
-/* The pool ends before the workers, so that whatever a worker waits for has
- * been posted, and after their connections, so that nothing new is submitted:
- * see V1 in service.h. */
+/* What reads sources ends before the workers, so that whatever a worker waits
+ * for has been posted, and after their connections, so that nothing new is
+ * read: see V1 in service.h.  A read that was PENDING may need the pool. */
 void server_shutdown(struct server *s) {
   for (unsigned i = 0; i < s->n_endpoints; i++) {
     event_del(&s->endpoints[i].event);
@@ -376,6 +376,7 @@ void server_shutdown(struct server *s) {
     server_await_drained(s);
   }
   looks_stop(&s->context.images);
+  pending_await_none(&s->context.images.pending);
   pool_stop(s->context.images.pool);
   for (unsigned i = 0; i < s->context.n_services; i++)
     if (s->workers[i]->started)

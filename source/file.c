@@ -186,17 +186,20 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
 
 /* What the kernel has in memory; a file system that cannot tell says so.  What
  * it has not it begins to read: so the disk has all that is missed at once, and
- * the next try, or a read(), finds it. */
-static int file_try_read(struct source *src, uint64_t offset, void *buf,
-                         size_t len) {
+ * the next start(), or a read(), finds it. */
+static enum source_outcome file_start(struct source *src,
+                                      struct source_read *r) {
   struct file_source *f = file_of(src);
+  if (r->len > SOURCE_MAX_COPY)
+    return SOURCE_BLOCKS;
   note_read(f);
-  ssize_t n = read_some(f, offset, buf, len, RWF_NOWAIT);
+  ssize_t n = read_some(f, r->offset, r->buf, r->len, RWF_NOWAIT);
   if (n < 0 && errno != EAGAIN)
-    return -errno;
-  if (n != (ssize_t)len)
-    return -EAGAIN;
-  return check_version(f, 0);
+    return SOURCE_BLOCKS; /* read() tells what is wrong */
+  if (n != (ssize_t)r->len)
+    return SOURCE_RETRY;
+  r->status = check_version(f, 0);
+  return SOURCE_DONE;
 }
 
 static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
@@ -395,7 +398,7 @@ static int file_reopen(struct source *src, struct source **out) {
 static const struct source_ops file_ops = {
     .kind = "file",
     .read = file_read,
-    .try_read = file_try_read,
+    .start = file_start,
     .reopen = file_reopen,
     .advise = file_advise,
     .close = file_close,

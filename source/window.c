@@ -16,18 +16,17 @@ static struct window_source *window_of(struct source *src) {
   return (struct window_source *)src;
 }
 
+static enum source_outcome window_start(struct source *src,
+                                        struct source_read *r) {
+  struct window_source *s = window_of(src);
+  r->offset += s->window.offset;
+  return source_start(s->below, r);
+}
+
 static int window_read(struct source *src, uint64_t offset, void *buf,
                        size_t len) {
   struct window_source *s = window_of(src);
-  return s->below->ops->read(s->below, s->window.offset + offset, buf, len);
-}
-
-static int window_try_read(struct source *src, uint64_t offset, void *buf,
-                           size_t len) {
-  struct window_source *s = window_of(src);
-  if (!s->below->ops->try_read)
-    return -EOPNOTSUPP;
-  return s->below->ops->try_read(s->below, s->window.offset + offset, buf, len);
+  return source_read_blocking(s->below, s->window.offset + offset, buf, len);
 }
 
 static int window_reopen(struct source *src, struct source **out) {
@@ -60,8 +59,8 @@ static void window_close(struct source *src) {
 
 static const struct source_ops window_ops = {
     .kind = "window",
+    .start = window_start,
     .read = window_read,
-    .try_read = window_try_read,
     .reopen = window_reopen,
     .advise = window_advise,
     .close = window_close,

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "daemon/engine/image_reader.h"
+#include "base/container_of.h"
+#include "cache/image.h"
+#include "daemon/engine/images.h"
 
 enum {
   /* What a solid-state disk takes under load, and some more. */
@@ -16,7 +18,7 @@ enum {
 struct fill_job {
   struct pool_job job;
   struct fill *fill;
-  struct image_reader *reader;
+  struct fill_dispatch_image *image;
   uint64_t since_ns;
   struct fill_job *next;
 };
@@ -24,7 +26,7 @@ struct fill_job {
 /* ---- By the pool --------------------------------------------------------- */
 
 static struct fill *job_end(struct pool_job *job) {
-  struct fill_job *f = (struct fill_job *)job; /* its first member */
+  struct fill_job *f = container_of(job, struct fill_job, job);
   struct fill *fill = f->fill;
   free(f);
   return fill;
@@ -36,9 +38,49 @@ static void job_abandon(struct pool_job *job) {
   fill_abandon(job_end(job), -ECANCELED);
 }
 
+/* Of a fill that cannot end on this thread.  NULL: there is no memory, and the
+ * fill is abandoned.  Any thread. */
+static struct fill_job *job_new(struct fill_dispatch_image *image,
+                                struct fill *fill) {
+  struct fill_job *f = malloc(sizeof *f);
+  if (!f) {
+    fill_abandon(fill, -ENOMEM);
+    return NULL;
+  }
+  *f = (struct fill_job){.job = {.run = job_run, .abandon = job_abandon},
+                         .fill = fill,
+                         .image = image};
+  return f;
+}
+
 static void hand_over(struct fill_job *f) {
-  const struct served_image *h = f->reader->served;
-  pool_submit(h->images->pool, h->index, &f->job);
+  const struct served_image *served = f->image->served;
+  pool_submit(served->images->pool, served->index, &f->job);
+}
+
+/* ---- Pending ------------------------------------------------------------- */
+
+static enum source_outcome start(struct fill_dispatch_image *image,
+                                 struct fill *fill) {
+  struct pending *pending = &image->served->images->pending;
+  pending_begin(pending);
+  enum source_outcome outcome = fill_start(fill, &image->runner);
+  if (outcome != SOURCE_PENDING)
+    pending_end(pending);
+  return outcome;
+}
+
+/* On a thread of the source's. */
+static void arrived(struct fill_runner *runner, struct fill *fill) {
+  struct fill_dispatch_image *image =
+      container_of(runner, struct fill_dispatch_image, runner);
+  struct pending *pending = &image->served->images->pending;
+  if (!fill_try_end(fill)) {
+    struct fill_job *f = job_new(image, fill);
+    if (f)
+      hand_over(f);
+  }
+  pending_end(pending);
 }
 
 /* ---- Begun --------------------------------------------------------------- */
@@ -59,7 +101,7 @@ static struct fill_job *begun_unlink(struct fill_dispatch *d,
 
 /* False: it is not to be. */
 static bool begun_add(struct fill_dispatch *d, struct fill_job *f) {
-  if (d->n == BEGUN_MAX || !busy_poll_is_due(&f->reader->begun.spin))
+  if (d->n == BEGUN_MAX || !busy_poll_is_due(&f->image->spin))
     return false;
   f->since_ns = clock_now_ns();
   f->next = NULL;
@@ -77,18 +119,20 @@ bool fill_dispatch_try(struct fill_dispatch *d) {
   uint64_t round = ++d->n_rounds, now = clock_now_ns();
   bool any = false;
   for (struct fill_job **at = &d->head, *f; (f = *at);) {
-    struct fill_dispatch_image *image = &f->reader->begun;
-    int r = image->failed_round == round ? -EAGAIN : fill_try_run(f->fill);
+    struct fill_dispatch_image *image = f->image;
+    enum source_outcome outcome =
+        image->failed_round == round ? SOURCE_RETRY : start(image, f->fill);
     bool late = now - f->since_ns > BEGUN_MAX_US * UINT64_C(1000);
-    if (r == -EAGAIN && !late) {
+    if (outcome == SOURCE_RETRY && !late) {
       image->failed_round = round;
       at = &f->next;
       continue;
     }
+    bool gone = outcome == SOURCE_DONE || outcome == SOURCE_PENDING;
     begun_unlink(d, at);
-    busy_poll_ended(&image->spin, r == 0);
-    any |= r == 0;
-    if (r == 0)
+    busy_poll_ended(&image->spin, gone);
+    any |= gone;
+    if (gone)
       free(f);
     else
       hand_over(f);
@@ -103,21 +147,23 @@ void fill_dispatch_hand_over(struct fill_dispatch *d) {
 
 /* ---- Which of them ------------------------------------------------------- */
 
-void fill_dispatch_submit(void *arg, struct fetch *fetch, struct fill *fill) {
-  struct dispatched_fetch *asked = (struct dispatched_fetch *)fetch;
-  (void)arg;
-  int r = fill_try_run(fill);
-  if (r == 0)
+static void run(struct fill_runner *runner, struct fill *fill) {
+  struct fill_dispatch_image *image =
+      container_of(runner, struct fill_dispatch_image, runner);
+  enum source_outcome outcome = start(image, fill);
+  if (outcome == SOURCE_DONE || outcome == SOURCE_PENDING)
     return;
-  struct fill_job *f = malloc(sizeof *f);
-  if (!f) {
-    fill_abandon(fill, -ENOMEM);
-    return;
-  }
-  f->job.run = job_run;
-  f->job.abandon = job_abandon;
-  f->fill = fill;
-  f->reader = asked->reader;
-  if (r != -EAGAIN || !begun_add(asked->dispatch, f))
+  struct fill_job *f = job_new(image, fill);
+  if (f && (outcome != SOURCE_RETRY || !begun_add(image->dispatch, f)))
     hand_over(f);
+}
+
+void fill_dispatch_image_init(struct fill_dispatch_image *image,
+                              struct fill_dispatch *d,
+                              const struct served_image *served) {
+  *image = (struct fill_dispatch_image){
+      .runner = {.run = run, .arrived = arrived},
+      .dispatch = d,
+      .served = served,
+  };
 }

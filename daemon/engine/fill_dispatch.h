@@ -1,11 +1,14 @@
-/* How a fill gets its bytes.  One of:
+/* How a fill of a worker's fetch gets its bytes.  One of:
  *
- *   at once      the kernel had them;
- *   begun        the kernel has begun to read them, and the thread that asked
- *                tries again until it has: two changes of threads are saved;
+ *   at once      the source had them;
+ *   pending      the source reads them, and calls back;
+ *   begun        the source is about to have them (a file: the kernel reads),
+ *                and the thread that asked tries again until it has: two
+ *                changes of threads are saved;
  *   by the pool  a pool thread performs a blocking read.
  *
- *   J1  A fill is in one place: a thread's list of those begun, or the pool.
+ *   J1  A fill is in one place: with its source, on a thread's list of those
+ *       begun, or in the pool.
  *   J2  A thread that has some begun does not sleep, and after BEGUN_MAX_US it
  *       gives a fill to the pool: so it is awake that much longer at most.
  *   J3  A source that is too slow for that is tried less and less often: see
@@ -15,12 +18,11 @@
 #ifndef DAEMON_ENGINE_FILL_DISPATCH_H
 #define DAEMON_ENGINE_FILL_DISPATCH_H
 
-#include "cache/fetch.h"
 #include "cache/fill.h"
 #include "daemon/engine/busy_poll.h"
 
 struct fill_job;
-struct image_reader;
+struct served_image;
 
 /* A thread's fills that are begun.  The images have turns: one that is slow
  * delays no other's. */
@@ -30,13 +32,20 @@ struct fill_dispatch {
   uint64_t n_rounds;
 };
 
-/* Of one image.  All zeroes at first. */
+/* Runs the fills of a thread's fetches of one image. */
 struct fill_dispatch_image {
+  struct fill_runner runner; /* for struct fetch */
+  struct fill_dispatch *dispatch;
+  const struct served_image *served;
   struct busy_poll spin;
   uint64_t failed_round; /* the last in which a try failed */
 };
 
 void fill_dispatch_init(struct fill_dispatch *d);
+
+void fill_dispatch_image_init(struct fill_dispatch_image *image,
+                              struct fill_dispatch *d,
+                              const struct served_image *served);
 
 static inline bool fill_dispatch_is_empty(const struct fill_dispatch *d) {
   return !d->head;
@@ -47,15 +56,5 @@ bool fill_dispatch_try(struct fill_dispatch *d);
 
 /* Gives all to the pool. */
 void fill_dispatch_hand_over(struct fill_dispatch *d);
-
-/* A fetch whose fills go this way; its thread calls image_fetch(). */
-struct dispatched_fetch {
-  struct fetch fetch; /* the first member */
-  struct image_reader *reader;
-  struct fill_dispatch *dispatch; /* the thread's */
-};
-
-/* For struct image_ops; `fetch` is a dispatched_fetch. */
-void fill_dispatch_submit(void *arg, struct fetch *fetch, struct fill *fill);
 
 #endif

@@ -5,6 +5,12 @@
 _Static_assert((unsigned)PIN_N_PAGE_SLOTS >= (unsigned)FETCH_MAX_PAGES,
                "an empty table must have room for the pages of a piece");
 
+void image_reader_init(struct image_reader *l, struct served_image *served,
+                       struct fill_dispatch *dispatch) {
+  *l = (struct image_reader){.served = served};
+  fill_dispatch_image_init(&l->fills, dispatch, served);
+}
+
 int image_reader_open(struct image_reader *l) {
   image_reader_close(l);
   struct mirror *m = image_mirror(l->served->image);

@@ -4,12 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/engine/fill_dispatch.h"
-
 int images_init(struct images *images, uint64_t cache_size, unsigned n_most) {
   struct page_cache_options options = {.budget = cache_size, .evictor = true};
   *images = (struct images){0};
   looks_init(&images->looks);
+  pending_init(&images->pending);
   images->list = calloc(n_most, sizeof *images->list);
   return images->list ? page_cache_new(&options, &images->cache) : -ENOMEM;
 }
@@ -23,8 +22,7 @@ int images_add(struct images *images, const struct served_image *like,
                struct source *source, unsigned page_shift,
                void (*changed)(void *served, struct image *image)) {
   struct served_image *h = &images->list[images->n];
-  struct image_ops ops = {
-      .submit = fill_dispatch_submit, .changed = changed, .arg = h};
+  struct image_ops ops = {.changed = changed, .arg = h, .needs_pages = true};
   h->images = images;
   h->index = images->n;
   h->share = like->share;
@@ -80,5 +78,6 @@ void images_fini(struct images *images) {
   free(images->list);
   if (images->cache)
     page_cache_free(images->cache);
+  pending_fini(&images->pending);
   looks_fini(&images->looks);
 }

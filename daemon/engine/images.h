@@ -11,6 +11,7 @@
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "daemon/engine/looks.h"
+#include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
 
 struct images;
@@ -37,6 +38,7 @@ struct images {
   unsigned n;
   struct pool *pool; /* a lane for each image, and two more: see below */
   struct looks looks;
+  struct pending pending;
 };
 
 /* The pool's lane for invalidations: they read no source, and so must not queue

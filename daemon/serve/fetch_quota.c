@@ -12,7 +12,7 @@
 /* On whatever thread ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
   struct request_fetch *f =
-      container_of(fetch, struct request_fetch, dispatched.fetch);
+      container_of(fetch, struct request_fetch, fetch);
   loop_post(f->request->service->loop, &f->request->task);
 }
 
@@ -77,7 +77,7 @@ void fetch_quota_drop(struct request *r) {
   r->fetch = NULL;
   request_quota(r)->fetching -= f->len;
   r->service->quota.fetching -= f->len;
-  fetch_fini(&f->dispatched.fetch);
+  fetch_fini(&f->fetch);
   free(f);
 }
 
@@ -140,12 +140,12 @@ void fetch_quota_restart(struct request *r) {
 /* Whether the fetch failed for a later page than its first.  Then what is good
  * before that page is sent, and a fetch that begins with it tells its error. */
 static bool has_good_pages_first(const struct request *r) {
-  uint64_t bad = fetch_first_bad(&r->fetch->dispatched.fetch);
+  uint64_t bad = fetch_first_bad(&r->fetch->fetch);
   return bad > r->missing && bad < r->missing + r->n_missing;
 }
 
 void fetch_quota_ended(struct request *r) {
-  const struct fetch *f = &r->fetch->dispatched.fetch;
+  const struct fetch *f = &r->fetch->fetch;
   r->state = REQUEST_ACTIVE;
   r->service->n_waiting--;
   request_count(r, COUNTER_MISSES, f->n_missed);
@@ -170,17 +170,16 @@ bool fetch_quota_start(struct request *r) {
     r->status = -ENOMEM;
     return false;
   }
-  f->dispatched.fetch.done = fetch_done;
-  f->dispatched.dispatch = r->service->dispatch;
+  f->fetch.done = fetch_done;
+  f->fetch.runner = &l->fills.runner;
   f->request = r;
-  f->dispatched.reader = l;
   f->mirror = l->mirror;
   f->len = len;
   r->fetch = f;
   request_charge(f);
   r->state = REQUEST_WAITING;
   r->service->n_waiting++;
-  if (image_fetch(&f->dispatched.fetch, l->mirror, r->missing, r->n_missing) ==
+  if (image_fetch(&f->fetch, l->mirror, r->missing, r->n_missing) ==
       FETCH_WAIT)
     return true;
   /* The pool was faster than us, or it failed at once. */

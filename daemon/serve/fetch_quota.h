@@ -27,14 +27,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "daemon/engine/fill_dispatch.h"
+#include "cache/fetch.h"
 
 struct request;
 struct session;
 
 /* A fetch of a request, and what it was charged for. */
 struct request_fetch {
-  struct dispatched_fetch dispatched; /* its reader is the image's */
+  struct fetch fetch;
   struct request *request;
   struct mirror *mirror; /* what it fetches for; the fetch references it */
   uint64_t len;          /* bytes charged */

@@ -146,7 +146,7 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
   unsigned n = 0;
   for (; n < p->count; n++) {
     uint64_t page = p->first + n;
-    const uint8_t *bytes = fetch_bytes(&r->fetch->dispatched.fetch, page);
+    const uint8_t *bytes = fetch_bytes(&r->fetch->fetch, page);
     if (!bytes) {
       if (!image_reader_pin(l, page, 1))
         break;
@@ -233,7 +233,7 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
   }
   unsigned n = leading_pages(l, p, true);
   if (n == 0) {
-    if (!r->fetch || !fetch_bytes(&r->fetch->dispatched.fetch, p->first))
+    if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
       return request_miss(r, p);
     n = leading_pages(l, p, false);
     piece_cut(p, n ? n : 1);
@@ -274,7 +274,7 @@ static enum step request_warm_piece(struct request *r, struct image_reader *l,
   bool fetched = r->fetch != NULL;
   unsigned n = 0;
   while (n < p->count &&
-         ((fetched && fetch_bytes(&r->fetch->dispatched.fetch, p->first + n)) ||
+         ((fetched && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
           view_is_resident(&l->view, p->first + n)))
     n++;
   if (n == 0)

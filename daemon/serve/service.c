@@ -13,7 +13,8 @@ static int service_init_images(struct service *service) {
   if (!service->readers || !service->counters)
     return -ENOMEM;
   for (unsigned i = 0; i < context->images.n; i++)
-    service->readers[i].served = &context->images.list[i];
+    image_reader_init(&service->readers[i], &context->images.list[i],
+                      service->dispatch);
   return 0;
 }
 

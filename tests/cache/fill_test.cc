@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -33,18 +37,23 @@ struct Waiter {
 // An image whose fills the test runs by hand, one after the other.
 class FillTest : public testing::Test {
 protected:
+  explicit FillTest(FakeReads reads = FakeReads::kEither)
+      : source_(100 * kPage, reads) {}
+
   void SetUp() override { Make(1 << 20); }
 
   void Make(uint64_t budget) {
     page_cache_options options = {budget, false};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
-    image_ops ops = {Submit, Changed, this};
+    image_ops ops = {Changed, this, true};
     ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
     mirror_ = image_mirror(image_);
     ASSERT_EQ(view_open(&view_, mirror_), 0);
   }
 
-  void TearDown() override {
+  void TearDown() override { Unmake(); }
+
+  void Unmake() {
     view_close(&view_);
     mirror_unref(mirror_);
     image_free(image_);
@@ -54,9 +63,15 @@ protected:
     page_cache_free(cache_);
   }
 
-  static void Submit(void *arg, fetch *, fill *fill) {
-    static_cast<FillTest *>(arg)->fills_.push_back(fill);
-  }
+  // Keeps what it is to run.
+  struct Runner {
+    fill_runner base;
+    FillTest *test;
+    static void Run(fill_runner *r, fill *fill) {
+      reinterpret_cast<Runner *>(r)->test->fills_.push_back(fill);
+    }
+  };
+
   static void Changed(void *arg, image *) {
     auto *test = static_cast<FillTest *>(arg);
     test->n_changed_++;
@@ -65,14 +80,24 @@ protected:
   }
 
   fetch_outcome Start(Waiter *w, uint64_t first, uint32_t count = 1) {
+    w->f.runner = &runner_.base;
     return image_fetch(&w->f, mirror_, first, count);
   }
 
-  void RunOldest() {
-    ASSERT_FALSE(fills_.empty());
+  fill *TakeOldest() {
+    EXPECT_FALSE(fills_.empty());
     fill *fill = fills_.front();
     fills_.erase(fills_.begin());
-    image_run_fill(fill);
+    return fill;
+  }
+  void RunOldest() { image_run_fill(TakeOldest()); }
+  // One that has not ended is still the oldest.
+  source_outcome StartOldest() {
+    fill *fill = TakeOldest();
+    source_outcome outcome = fill_start(fill, &runner_.base);
+    if (outcome == SOURCE_RETRY || outcome == SOURCE_BLOCKS)
+      fills_.insert(fills_.begin(), fill);
+    return outcome;
   }
   void RunAll() {
     while (!fills_.empty())
@@ -96,11 +121,12 @@ protected:
         bytes, FakeSource::Bytes(page * kPage, kPage, version).data(), kPage);
   }
 
-  FakeSource source_{100 * kPage};
+  FakeSource source_;
   page_cache *cache_ = nullptr;
   image *image_ = nullptr;
   mirror *mirror_ = nullptr;
   view view_{};
+  Runner runner_{{Runner::Run, nullptr}, this};
   std::vector<fill *> fills_;
   int n_changed_ = 0;
   std::function<void()> on_changed_;
@@ -342,6 +368,7 @@ TEST_F(FillTest, AChangedSourceGivesTheImageANewEpochBeforeAnybodyWakes) {
   mirror *now = image_mirror(image_);
   EXPECT_EQ(now->size, 50 * kPage);
   Waiter again;
+  again.f.runner = &runner_.base;
   image_fetch(&again.f, now, 7, 1);
   RunAll();
   EXPECT_TRUE(Correct(fetch_bytes(&again.f, 7), 7, 2));
@@ -396,21 +423,20 @@ TEST_F(FillTest, AWaiterOnAnotherThreadIsWoken) {
   EXPECT_EQ(first.n_done, 1);
 }
 
-TEST_F(FillTest, ATryBringsThePagesIfNothingHasToWait) {
+TEST_F(FillTest, AStartBringsThePagesIfNothingHasToWait) {
   source_.AnswerTry(1);
   Waiter w;
   Start(&w, 7, 3);
-  ASSERT_EQ(fill_try_run(fills_.front()), 0);
-  fills_.clear();
+  EXPECT_EQ(StartOldest(), SOURCE_DONE);
   EXPECT_EQ(w.n_done, 1);
   EXPECT_TRUE(IsResident(9));
   EXPECT_TRUE(Correct(fetch_bytes(&w.f, 8), 8));
 }
 
-TEST_F(FillTest, ATryThatWouldHaveToWaitChangesNothing) {
+TEST_F(FillTest, AStartThatWouldHaveToWaitChangesNothing) {
   Waiter w;
   Start(&w, 7);
-  EXPECT_EQ(fill_try_run(fills_.front()), -EAGAIN);
+  EXPECT_EQ(StartOldest(), SOURCE_RETRY);
   EXPECT_EQ(w.n_done, 0);
   EXPECT_EQ(source_.n_reads(), 0);
   RunAll();
@@ -418,56 +444,242 @@ TEST_F(FillTest, ATryThatWouldHaveToWaitChangesNothing) {
   EXPECT_TRUE(IsResident(7));
 }
 
-TEST_F(FillTest, ATryThatFailsIsLeftToARead) {
+TEST_F(FillTest, AStartThatFailsIsLeftToARead) {
   source_.AnswerTry(1);
   source_.FailReads(EIO, 1);
   Waiter w;
   Start(&w, 7);
-  EXPECT_EQ(fill_try_run(fills_.front()), -EIO);
+  EXPECT_EQ(StartOldest(), SOURCE_BLOCKS);
   EXPECT_EQ(mirror_page_bytes(mirror_), 0u);
   RunAll();
   EXPECT_EQ(w.f.status, 0);
 }
 
-TEST_F(FillTest, ATryEvictsNothingAndCopiesOnlyAFewPages) {
+TEST_F(FillTest, AStartThatFindsANewVersionIsLeftToAThreadThatMayWait) {
   source_.AnswerTry(1);
-  for (uint64_t page = 0; page < 90; page += 10) {
-    Waiter w;
-    Start(&w, page, 10);
-    RunAll();
-  }
-  Waiter many;
-  ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
-  Start(&many, 0, 64);
-  EXPECT_EQ(fill_try_run(fills_.front()), -ENOTSUP);
+  source_.Change(50 * kPage);
+  Waiter w;
+  Start(&w, 7);
+  EXPECT_EQ(StartOldest(), SOURCE_BLOCKS);
+  EXPECT_EQ(n_changed_, 0);
   RunAll();
-  EXPECT_EQ(many.f.status, 0);
+  EXPECT_EQ(w.f.status, -ESTALE);
+  EXPECT_EQ(n_changed_, 1);
+  EXPECT_EQ(source_.n_reads(), 1) << "that was known already";
 }
 
-// With no `submit`, the fetch reads on the calling thread.
-TEST(FillInProcess, AFetchRunsItsOwnFills) {
-  FakeSource source(100 * kPage);
-  page_cache_options options = {1 << 20, false};
-  page_cache *cache;
-  image *image;
-  ASSERT_EQ(page_cache_new(&options, &cache), 0);
-  image_ops ops{};
-  ASSERT_EQ(image_new(cache, "fake", source.Open(), 12, &ops, &image), 0);
-  mirror *m = image_mirror(image);
-  {
-    Waiter w;
-    EXPECT_EQ(image_fetch(&w.f, m, 20, 30), FETCH_READY);
-    EXPECT_EQ(w.n_done, 0);
-    EXPECT_EQ(source.n_reads(), 1);
-    EXPECT_EQ(memcmp(fetch_bytes(&w.f, 49),
-                     FakeSource::Bytes(49 * kPage, kPage).data(), kPage),
-              0);
-  }
-  mirror_unref(m);
-  image_free(image);
-  page_cache_free(cache);
-  EXPECT_EQ(source.n_closed(), 1);
+TEST_F(FillTest, AStartEvictsNothingAndWhatItReadIsNotReadAgain) {
+  Unmake();
+  Make(256 << 10);
+  uint64_t page = 0;
+  for (; page < 100 && IsResident(0) == (page > 0); page++)
+    Load(page); // until one had to go
+  ASSERT_LT(page, 100u) << "all of them fit";
+  int n_reads = source_.n_reads();
+  uint64_t bytes = mirror_page_bytes(mirror_);
+  source_.AnswerTry(1);
+  Waiter w;
+  Start(&w, 64, 16);
+  EXPECT_EQ(StartOldest(), SOURCE_BLOCKS);
+  EXPECT_EQ(mirror_page_bytes(mirror_), bytes);
+  RunAll();
+  EXPECT_EQ(source_.n_reads(), n_reads + 1);
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_TRUE(IsResident(79));
 }
+
+// A source that calls back.
+class CallBackTest : public FillTest {
+protected:
+  CallBackTest() : FillTest(FakeReads::kCallBack) {
+    runner_.base.arrived = [](fill_runner *r, fill *fill) {
+      static_cast<CallBackTest *>(reinterpret_cast<Runner *>(r)->test)
+          ->arrived_.Push(fill);
+    };
+  }
+
+  // Fills whose read has ended, from whatever thread.
+  class Arrived {
+  public:
+    void Push(fill *fill) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      fills_.push_back(fill);
+      came_.notify_one();
+    }
+    fill *Await() {
+      std::unique_lock<std::mutex> lock(mutex_);
+      came_.wait(lock, [this] { return !fills_.empty(); });
+      fill *first = fills_.front();
+      fills_.pop_front();
+      return first;
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable came_;
+    std::deque<fill *> fills_;
+  } arrived_;
+};
+
+TEST_F(CallBackTest, AReadThatArrivedEndsWithoutAWait) {
+  Waiter w;
+  Start(&w, 7, 3);
+  source_.ShutGate();
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  source_.AwaitReadsAtGate(1);
+  EXPECT_EQ(w.n_done, 0);
+  EXPECT_FALSE(IsResident(7));
+  source_.OpenGate();
+  EXPECT_TRUE(fill_try_end(arrived_.Await()));
+  EXPECT_EQ(w.n_done, 1);
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_TRUE(IsResident(9));
+  EXPECT_TRUE(Correct(fetch_bytes(&w.f, 8), 8));
+}
+
+TEST_F(CallBackTest, ReadsOfOneFetchAreUnderWayTogether) {
+  Load(10);
+  Waiter w;
+  Start(&w, 5, 10);
+  source_.ShutGate();
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  source_.AwaitReadsAtGate(2);
+  source_.OpenGate();
+  EXPECT_TRUE(fill_try_end(arrived_.Await()));
+  EXPECT_EQ(w.n_done, 0);
+  EXPECT_TRUE(fill_try_end(arrived_.Await()));
+  EXPECT_EQ(w.n_done, 1);
+  EXPECT_TRUE(IsResident(5));
+  EXPECT_TRUE(IsResident(14));
+}
+
+TEST_F(CallBackTest, ABadPageIsAnErrorForItAlone) {
+  source_.FailAt(8 * kPage, EIO);
+  Waiter w, good;
+  Start(&w, 7, 3);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  fill *fill = arrived_.Await();
+  EXPECT_FALSE(fill_try_end(fill));
+  EXPECT_EQ(w.n_done, 0);
+  image_run_fill(fill);
+  EXPECT_EQ(w.f.status, -EIO);
+  EXPECT_TRUE(IsResident(7));
+  EXPECT_FALSE(IsResident(8));
+  EXPECT_TRUE(IsResident(9));
+}
+
+TEST_F(CallBackTest, AChangeGivesANewEpochBeforeAnybodyWakes) {
+  Waiter w;
+  Start(&w, 7);
+  source_.Change(50 * kPage);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  fill *fill = arrived_.Await();
+  EXPECT_FALSE(fill_try_end(fill));
+  image_run_fill(fill);
+  EXPECT_EQ(w.f.status, -ESTALE);
+  EXPECT_EQ(n_changed_, 1);
+}
+
+TEST_F(CallBackTest, WhatArrivedMayBeAbandoned) {
+  Waiter w;
+  Start(&w, 7);
+  source_.FailReads(EIO, 1);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  fill *fill = arrived_.Await();
+  EXPECT_FALSE(fill_try_end(fill));
+  fill_abandon(fill, -ECANCELED);
+  EXPECT_EQ(w.f.status, -ECANCELED);
+  EXPECT_FALSE(IsResident(7));
+}
+
+// Without a runner the fetch reads on the calling thread, whatever the source.
+class InProcessTest : public testing::TestWithParam<FakeReads> {
+protected:
+  InProcessTest() {
+    page_cache_options options = {1 << 20, false};
+    image_ops ops{};
+    EXPECT_EQ(page_cache_new(&options, &cache_), 0);
+    EXPECT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
+  }
+  ~InProcessTest() override {
+    image_free(image_);
+    page_cache_free(cache_);
+    EXPECT_EQ(source_.n_closed(), n_epochs_);
+  }
+
+  // Fetches pages, which nobody else does.
+  void Fetch(Waiter *w, uint64_t first, uint32_t count) {
+    mirror *m = image_mirror(image_);
+    EXPECT_EQ(image_fetch(&w->f, m, first, count), FETCH_READY);
+    EXPECT_EQ(w->n_done, 0);
+    mirror_unref(m);
+  }
+
+  static bool Correct(const Waiter &w, uint64_t page, uint64_t version = 1) {
+    const uint8_t *bytes = fetch_bytes(&w.f, page);
+    auto expected = FakeSource::Bytes(page * kPage, kPage, version);
+    return bytes && memcmp(bytes, expected.data(), kPage) == 0;
+  }
+
+  FakeSource source_{100 * kPage, GetParam()};
+  page_cache *cache_ = nullptr;
+  image *image_ = nullptr;
+  int n_epochs_ = 1;
+};
+
+TEST_P(InProcessTest, AFetchRunsItsOwnFills) {
+  Waiter w;
+  Fetch(&w, 20, 30);
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_EQ(source_.n_reads(), 1);
+  EXPECT_TRUE(Correct(w, 20));
+  EXPECT_TRUE(Correct(w, 49));
+}
+
+TEST_P(InProcessTest, ABadPageIsAnErrorForItAlone) {
+  source_.FailAt(21 * kPage, EIO);
+  Waiter w, good;
+  Fetch(&w, 20, 3);
+  EXPECT_EQ(w.f.status, -EIO);
+  EXPECT_EQ(fetch_first_bad(&w.f), 21u);
+  EXPECT_TRUE(Correct(w, 20));
+  EXPECT_TRUE(Correct(w, 22));
+}
+
+TEST_P(InProcessTest, AChangeIsNoticed) {
+  Waiter before, between, after;
+  Fetch(&before, 20, 3);
+  source_.Change(100 * kPage);
+  Fetch(&between, 50, 3);
+  EXPECT_EQ(between.f.status, -ESTALE);
+  Fetch(&after, 20, 3);
+  EXPECT_EQ(after.f.status, 0);
+  EXPECT_TRUE(Correct(after, 20, 2));
+  n_epochs_ = 2;
+}
+
+TEST_P(InProcessTest, ThreadsReadAtTheSameTime) {
+  source_.ShutGate();
+  std::vector<std::thread> threads;
+  for (uint64_t i = 0; i < 4; i++)
+    threads.emplace_back([this, i] {
+      Waiter w;
+      Fetch(&w, i * 20, 5);
+      EXPECT_TRUE(Correct(w, i * 20 + 4));
+    });
+  source_.AwaitReadsAtGate(4);
+  source_.OpenGate();
+  for (std::thread &thread : threads)
+    thread.join();
+}
+
+INSTANTIATE_TEST_SUITE_P(Reads, InProcessTest,
+                         testing::Values(FakeReads::kEither, FakeReads::kBlock,
+                                         FakeReads::kCallBack),
+                         [](const auto &test) {
+                           return std::string(FakeReadsName(test.param));
+                         });
 
 TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
   page_cache_options options = {1 << 20, false};

@@ -1,17 +1,25 @@
 // How misses get their bytes: by trying again, and by the pool.
 #include <gtest/gtest.h>
 
-#include <memory>
+#include <unistd.h>
 
+#include <cerrno>
+#include <memory>
+#include <string>
+
+#include "proto/status.h"
 #include "tests/support/test_server.h"
 
 namespace {
 
 constexpr uint64_t kPage = 4096, kPages = 1024;
 
-class FillJobTest : public testing::Test {
+class FillDispatchTest : public testing::Test {
 protected:
-  FillJobTest() { options_.n_workers = 1; }
+  explicit FillDispatchTest(FakeReads reads = FakeReads::kEither)
+      : disk_(kPages * kPage, reads) {
+    options_.n_workers = 1;
+  }
 
   void Serve() {
     server_ = std::make_unique<TestServer>(
@@ -31,7 +39,7 @@ protected:
     return FakeSource::Bytes(page * kPage, kPage, disk_.version());
   }
 
-  FakeSource disk_{kPages * kPage};
+  FakeSource disk_;
   TestServer::Options options_;
   std::unique_ptr<TestServer> server_;
   std::unique_ptr<WireClient> client_;
@@ -39,7 +47,7 @@ protected:
 };
 
 // Not each of them: a worker that the machine left no time gives up earlier.
-TEST_F(FillJobTest, WhatTheSourceIsAboutToBringIsTriedAgain) {
+TEST_F(FillDispatchTest, WhatTheSourceIsAboutToBringIsTriedAgain) {
   constexpr int kTries = 4;
   disk_.AnswerTry(kTries);
   Serve();
@@ -52,7 +60,7 @@ TEST_F(FillJobTest, WhatTheSourceIsAboutToBringIsTriedAgain) {
   EXPECT_EQ(disk_.n_reads(), 200);
 }
 
-TEST_F(FillJobTest, ASourceThatIsTooSlowIsTriedLessAndLessOften) {
+TEST_F(FillDispatchTest, ASourceThatIsTooSlowIsTriedLessAndLessOften) {
   Serve();
   int n_tried_again = 0;
   for (uint64_t page = 0; page < 100; page++) {
@@ -63,7 +71,7 @@ TEST_F(FillJobTest, ASourceThatIsTooSlowIsTriedLessAndLessOften) {
 }
 
 // More than are tried again, of two connections, which may have 256 each.
-TEST_F(FillJobTest, HundredsAtOnceGoEitherWay) {
+TEST_F(FillDispatchTest, HundredsAtOnceGoEitherWay) {
   disk_.AnswerTry(3);
   Serve();
   WireClient other = server_->Unix();
@@ -79,7 +87,7 @@ TEST_F(FillJobTest, HundredsAtOnceGoEitherWay) {
   }
 }
 
-TEST_F(FillJobTest, ATryThatFindsANewVersionIsLeftToWhoReadsThat) {
+TEST_F(FillDispatchTest, AStartThatFindsANewVersionIsLeftToThePool) {
   disk_.AnswerTry(2);
   Serve();
   ExpectRead(0);
@@ -87,14 +95,14 @@ TEST_F(FillJobTest, ATryThatFindsANewVersionIsLeftToWhoReadsThat) {
   ExpectRead(7);
 }
 
-TEST_F(FillJobTest, ATryThatFailsIsLeftToARead) {
+TEST_F(FillDispatchTest, AStartThatFailsIsLeftToARead) {
   disk_.AnswerTry(2);
   Serve();
   disk_.FailReads(EIO, 1);
   ExpectRead(7);
 }
 
-TEST_F(FillJobTest, NoneIsLostAtAStop) {
+TEST_F(FillDispatchTest, NoneIsLostAtAStop) {
   options_.limit.stop_timeout_ms = 0;
   for (int i = 0; i < 20; i++) {
     Serve();
@@ -105,5 +113,104 @@ TEST_F(FillJobTest, NoneIsLostAtAStop) {
     EXPECT_TRUE(client_->AwaitClose());
   }
 }
+
+// Whatever a source's reads are like.
+class AnySourceTest : public FillDispatchTest,
+                      public testing::WithParamInterface<FakeReads> {
+protected:
+  AnySourceTest() : FillDispatchTest(GetParam()) {}
+};
+
+TEST_P(AnySourceTest, HundredsOfReadsAtOnceAreAnswered) {
+  Serve();
+  for (uint64_t page = 1; page <= 200; page++)
+    ASSERT_TRUE(client_->SendRead(page, image_, {{page * kPage, kPage}}));
+  for (int i = 0; i < 200; i++) {
+    Frame frame = client_->ReceiveAnswer();
+    ASSERT_TRUE(frame.is_data());
+    EXPECT_EQ(frame.payload, Page(frame.id)) << frame.id;
+  }
+}
+
+TEST_P(AnySourceTest, AReadOfManyPagesComesWhole) {
+  Serve();
+  Answer answer = client_->Read(image_, 5, 600 * kPage);
+  EXPECT_EQ(answer.status, 0);
+  EXPECT_EQ(answer.bytes, FakeSource::Bytes(5, 600 * kPage));
+}
+
+TEST_P(AnySourceTest, AReadThatHangsHoldsUpNoOther) {
+  disk_.ShutGate();
+  Serve();
+  ASSERT_TRUE(client_->SendRead(7, image_, {{7 * kPage, kPage}}));
+  disk_.AwaitReadsAtGate(1);
+  WireClient other = server_->Unix();
+  EXPECT_EQ(other.Start().image, image_);
+  disk_.OpenGate();
+  EXPECT_EQ(client_->ReceiveAnswer().payload, Page(7));
+}
+
+TEST_P(AnySourceTest, ABadPageIsAnErrorForItAlone) {
+  disk_.FailAt(21 * kPage, EIO);
+  Serve();
+  Answer answer = client_->Read(image_, 20 * kPage, 3 * kPage);
+  EXPECT_EQ(answer.status, WIRE_E_IO);
+  ExpectRead(20);
+  ExpectRead(22);
+  EXPECT_EQ(client_->Read(image_, 21 * kPage, 1).status, WIRE_E_IO);
+}
+
+TEST_P(AnySourceTest, AChangeIsNoticedByTheReadThatMeetsIt) {
+  Serve();
+  ExpectRead(0);
+  disk_.Change(kPages * kPage);
+  ExpectRead(7);
+  ExpectRead(0);
+}
+
+TEST_P(AnySourceTest, ACacheThatIsFullMakesRoom) {
+  options_.cache_size = 2 << 20;
+  Serve();
+  for (uint64_t page = 0; page < kPages; page++)
+    ExpectRead(page);
+}
+
+TEST_P(AnySourceTest, AStopWaitsForReadsThatAreUnderWay) {
+  options_.limit.stop_timeout_ms = 0;
+  disk_.ShutGate();
+  Serve();
+  for (uint64_t page = 2; page < 40; page += 2)
+    ASSERT_TRUE(client_->SendRead(page, image_, {{page * kPage, kPage}}));
+  disk_.AwaitReadsAtGate(1);
+  server_->BeginStop();
+  EXPECT_TRUE(client_->AwaitClose());
+  EXPECT_EQ(disk_.n_closed(), 0);
+  disk_.OpenGate();
+  server_->AwaitStop();
+  server_.reset();
+  EXPECT_EQ(disk_.n_closed(), 1);
+}
+
+// Failed reads go on in the pool, which ends after them.
+TEST_P(AnySourceTest, AStopLosesNoReadThatFails) {
+  options_.limit.stop_timeout_ms = 0;
+  disk_.FailReads(EIO);
+  disk_.ShutGate();
+  Serve();
+  ASSERT_TRUE(client_->SendRead(7, image_, {{7 * kPage, 4 * kPage}}));
+  disk_.AwaitReadsAtGate(1);
+  server_->BeginStop();
+  EXPECT_TRUE(client_->AwaitClose());
+  usleep(100000); // a server that does not wait has ended its pool by then
+  disk_.OpenGate();
+  server_->AwaitStop();
+}
+
+INSTANTIATE_TEST_SUITE_P(Reads, AnySourceTest,
+                         testing::Values(FakeReads::kEither, FakeReads::kBlock,
+                                         FakeReads::kCallBack),
+                         [](const auto &test) {
+                           return std::string(FakeReadsName(test.param));
+                         });
 
 } // namespace

@@ -409,9 +409,9 @@ RULES = Rules(
         ],
         "daemon": [
             modules("daemon", "limits log missing"),
-            modules("daemon/engine", "busy_poll looks loop pool"),
-            modules("daemon/engine", "fill_dispatch"),
+            modules("daemon/engine", "busy_poll looks loop pending pool"),
             modules("daemon/engine", "images"),
+            modules("daemon/engine", "fill_dispatch"),
             modules("daemon/engine", "image_reader"),
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
@@ -443,8 +443,6 @@ RULES = Rules(
     known_uses={
         ("daemon/engine/looks", "daemon/engine/images"):
             "it runs over all images, whose struct has its timer",
-        ("daemon/engine/fill_dispatch", "daemon/engine/image_reader"):
-            "each fill names its reader, whose struct holds a part of this",
         ("daemon/net/net_thread", "daemon/net/connection"):
             "it settles and drops the connections that account to it",
         ("daemon/serve/attach", "daemon/serve/session"): HAS_SESSION,

@@ -276,17 +276,32 @@ TEST_P(FileTest, AReadErrorIsPassedOn) {
   EXPECT_EQ(src->ops->read(src.get(), 0, nullptr, 100), -EFAULT);
 }
 
-TEST_P(FileTest, ATryReadsWhatTheKernelHasOrSaysThatItWouldWait) {
+TEST_P(FileTest, AStartReadsWhatTheKernelHasOrSaysThatItWouldWait) {
   auto src = Open();
   Read(src, 0, 10000, &bytes_); // now the kernel has it
   std::string tried(1000, '?');
-  int r = src->ops->try_read(src.get(), 9000, &tried[0], 1000);
+  source_read read{};
+  read.offset = 9000;
+  read.buf = &tried[0];
+  read.len = tried.size();
+  source_outcome outcome = source_start(src.get(), &read);
   // A file system without RWF_NOWAIT may always say that it would wait.
-  if (r == 0) {
+  if (outcome == SOURCE_DONE) {
+    EXPECT_EQ(read.status, 0);
     EXPECT_EQ(tried, std::string(1000, 'a'));
   } else {
-    EXPECT_EQ(r, -EAGAIN);
+    EXPECT_EQ(outcome, SOURCE_RETRY);
   }
+}
+
+TEST_P(FileTest, AStartOfALongReadLeavesTheCopyToAThreadThatMayWait) {
+  auto src = Open();
+  std::string bytes(SOURCE_MAX_COPY + 1, '?');
+  source_read read{};
+  read.buf = &bytes[0];
+  read.len = bytes.size();
+  EXPECT_EQ(source_start(src.get(), &read), SOURCE_BLOCKS);
+  EXPECT_EQ(bytes, std::string(SOURCE_MAX_COPY + 1, '?'));
 }
 
 // How many pages of a file the kernel has in memory.
@@ -435,15 +450,19 @@ INSTANTIATE_TEST_SUITE_P(How, LongReadTest,
                                                               : "Cached";
                          });
 
-TEST_P(FileTest, ATryOfAChangedFileIsLeftToARead) {
+TEST_P(FileTest, AStartFindsThatTheFileChanged) {
   auto src = Open();
   ASSERT_EQ(truncate(path_.c_str(), 5000), 0);
   char byte;
-  int r = src->ops->try_read(src.get(), 0, &byte, 1);
+  source_read read{};
+  read.buf = &byte;
+  read.len = 1;
   // A kernel that does not know RWF_DONTCACHE leaves all of them to a read.
-  EXPECT_TRUE(r == -ESTALE ||
-              (GetParam() == FILE_DONTCACHE && r == -EOPNOTSUPP))
-      << r;
+  source_outcome outcome = source_start(src.get(), &read);
+  if (outcome == SOURCE_DONE)
+    EXPECT_EQ(read.status, -ESTALE);
+  else
+    EXPECT_EQ(outcome, SOURCE_BLOCKS);
 }
 
 INSTANTIATE_TEST_SUITE_P(How, FileTest,

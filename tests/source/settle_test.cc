@@ -156,7 +156,11 @@ TEST_F(SettleTest, AReadAfterTheSecondDoesNotStandBesideOneWithinIt) {
   world.passed_ms = 2100;
   char c;
   EXPECT_EQ(Read(src, &c), -ESTALE);
-  EXPECT_EQ(src->ops->try_read(src.get(), 0, &c, 1), -ESTALE);
+  source_read read{};
+  read.buf = &c;
+  read.len = 1;
+  EXPECT_EQ(source_start(src.get(), &read), SOURCE_DONE);
+  EXPECT_EQ(read.status, -ESTALE);
   EXPECT_EQ(Content(Reopen(src)), 'b');
 }
 

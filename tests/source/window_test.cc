@@ -75,14 +75,26 @@ TEST_F(WindowTest, OneThatReachesPastTheEndIsRefusedAndLeavesTheSourceAlone) {
   below->ops->close(below);
 }
 
-TEST_F(WindowTest, ATryIsOneOfTheSourceBelow) {
+TEST_F(WindowTest, AStartIsOneOfTheSourceBelow) {
   SourcePtr src = Open(kWindow);
   uint8_t byte;
-  EXPECT_EQ(src->ops->try_read(src.get(), 7, &byte, 1), -EAGAIN);
+  const source_read asked = {7, &byte, 1, nullptr, 0};
+  source_read r = asked;
+  EXPECT_EQ(source_start(src.get(), &r), SOURCE_RETRY);
   below_.AnswerTry(2);
-  ASSERT_EQ(src->ops->try_read(src.get(), 7, &byte, 1), 0);
+  r = asked;
+  ASSERT_EQ(source_start(src.get(), &r), SOURCE_DONE);
+  EXPECT_EQ(r.status, 0);
   EXPECT_EQ(byte, FakeSource::ByteAt(kOffset + 7));
   EXPECT_EQ(below_.n_tries(kOffset + 7), 2);
+}
+
+TEST_F(WindowTest, OneOfASourceThatCallsBackIsReadByAThreadThatWaits) {
+  FakeSource below(kSize, FakeReads::kCallBack);
+  source *made = nullptr;
+  ASSERT_EQ(window_source_new(below.Open(), &kWindow, &made), 0);
+  SourcePtr src(made);
+  ExpectBytes(src.get(), 0, kLength);
 }
 
 TEST_F(WindowTest, ErrorsArePassedOn) {
@@ -196,7 +208,8 @@ TEST(WindowHintTest, WhatTheSourceBelowCannotDoItCannotEither) {
   ASSERT_EQ(window_source_new(&below.base, &kWindow, &src), 0);
   SourcePtr owner(src);
   uint8_t byte;
-  EXPECT_EQ(src->ops->try_read(src, 0, &byte, 1), -EOPNOTSUPP);
+  source_read r = {0, &byte, 1, nullptr, 0};
+  EXPECT_EQ(source_start(src, &r), SOURCE_BLOCKS);
   EXPECT_EQ(src->ops->reopen(src, &fresh), 0);
   EXPECT_EQ(fresh, nullptr);
   src->ops->advise(src, 0, 1);

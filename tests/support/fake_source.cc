@@ -5,6 +5,7 @@
 #include <climits>
 #include <cstring>
 #include <map>
+#include <thread>
 
 struct FakeSource::State {
   mutable std::mutex mutex;
@@ -17,6 +18,8 @@ struct FakeSource::State {
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
   std::map<uint64_t, int> bad, n_tries;
+  const source_ops *ops = nullptr;  // fixed
+  std::vector<std::thread> callers; // those that call back
 };
 
 namespace {
@@ -63,14 +66,26 @@ struct FakeOps {
     return o->version >= s.changed_at ? 0 : -ESTALE;
   }
 
-  static int TryRead(source *src, uint64_t offset, void *buf, size_t len) {
+  static source_outcome Start(source *src, source_read *r) {
     FakeSource::State &s = *Of(src)->state;
     {
       std::lock_guard<std::mutex> lock(s.mutex);
-      if (++s.n_tries[offset] < s.answered_try)
-        return -EAGAIN;
+      if (++s.n_tries[r->offset] < s.answered_try)
+        return SOURCE_RETRY;
     }
-    return Read(src, offset, buf, len);
+    r->status = Read(src, r->offset, r->buf, r->len);
+    return r->status == 0 || r->status == -ESTALE ? SOURCE_DONE : SOURCE_BLOCKS;
+  }
+
+  // The read may have ended before this returns.
+  static source_outcome StartOnAThread(source *src, source_read *r) {
+    FakeSource::State &s = *Of(src)->state;
+    std::lock_guard<std::mutex> lock(s.mutex);
+    s.callers.emplace_back([src, r] {
+      r->status = Read(src, r->offset, r->buf, r->len);
+      r->done(r);
+    });
+    return SOURCE_PENDING;
   }
 
   static int Reopen(source *src, source **out) {
@@ -102,20 +117,38 @@ struct FakeOps {
   static source *Make(const std::shared_ptr<FakeSource::State> &state);
 };
 
-static const source_ops kFakeOps = {"fake",           FakeOps::Read,
-                                    FakeOps::TryRead, FakeOps::Reopen,
-                                    nullptr,          FakeOps::Close};
+static const source_ops kEitherOps = {"fake",        FakeOps::Start,
+                                      FakeOps::Read, FakeOps::Reopen,
+                                      nullptr,       FakeOps::Close};
+static const source_ops kBlockOps = {"fake",          nullptr, FakeOps::Read,
+                                     FakeOps::Reopen, nullptr, FakeOps::Close};
+static const source_ops kCallBackOps = {"fake",  FakeOps::StartOnAThread,
+                                        nullptr, FakeOps::Reopen,
+                                        nullptr, FakeOps::Close};
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
-  return &(new Opened{{&kFakeOps, state->size, 0}, state, state->version})
+  return &(new Opened{{state->ops, state->size, 0}, state, state->version})
               ->base;
 }
 
-FakeSource::FakeSource(uint64_t size) : state_(std::make_shared<State>()) {
-  state_->size = size;
+const char *FakeReadsName(FakeReads reads) {
+  static const char *const names[] = {"Either", "Block", "CallBack"};
+  return names[int(reads)];
 }
 
-FakeSource::~FakeSource() = default;
+FakeSource::FakeSource(uint64_t size, FakeReads reads)
+    : state_(std::make_shared<State>()) {
+  state_->size = size;
+  state_->ops = reads == FakeReads::kEither  ? &kEitherOps
+                : reads == FakeReads::kBlock ? &kBlockOps
+                                             : &kCallBackOps;
+}
+
+// Those that call back have been called for, and so come to their end.
+FakeSource::~FakeSource() {
+  for (std::thread &caller : state_->callers)
+    caller.join();
+}
 
 source *FakeSource::Open() {
   std::lock_guard<std::mutex> lock(state_->mutex);

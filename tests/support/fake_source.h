@@ -15,9 +15,21 @@
 
 #include "cache/source.h"
 
+// How the reads of a fake source go.
+enum class FakeReads {
+  kEither,   // start() says RETRY until it is told else, and leaves what fails
+             // to read(), which blocks
+  kBlock,    // there is no start()
+  kCallBack, // there is no read(): start() is PENDING, and the read ends on a
+             // thread of its own
+};
+
+// For names of tests.
+const char *FakeReadsName(FakeReads reads);
+
 class FakeSource {
 public:
-  explicit FakeSource(uint64_t size);
+  explicit FakeSource(uint64_t size, FakeReads reads = FakeReads::kEither);
   ~FakeSource();
 
   // A new struct source on the present version; for image_new().
@@ -42,8 +54,8 @@ public:
   // How many looks there were.
   int n_looks() const;
 
-  // Of the reads of an address that must not wait, the `n`th and those after it
-  // do not have to.  Without this, all have to.
+  // Of the starts of a read at an address, the `n`th and those after it are
+  // DONE.  Without this, none is.
   void AnswerTry(int n);
   // How many such there were.
   int n_tries(uint64_t addr) const;

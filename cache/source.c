@@ -1,0 +1,52 @@
+#include "cache/source.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "base/container_of.h"
+
+enum source_outcome source_start(struct source *src, struct source_read *r) {
+  return src->ops->start ? src->ops->start(src, r) : SOURCE_BLOCKS;
+}
+
+/* A read that its thread waits for. */
+struct awaited_read {
+  struct source_read read;
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  bool ended; /* guarded by lock */
+};
+
+static void awaited_done(struct source_read *r) {
+  struct awaited_read *a = container_of(r, struct awaited_read, read);
+  pthread_mutex_lock(&a->lock);
+  a->ended = true;
+  pthread_cond_signal(&a->cond); /* with the lock: then `a` is gone */
+  pthread_mutex_unlock(&a->lock);
+}
+
+/* For a source that calls back. */
+static int start_and_wait(struct source *src, struct source_read read) {
+  struct awaited_read a = {.read = read,
+                           .lock = PTHREAD_MUTEX_INITIALIZER,
+                           .cond = PTHREAD_COND_INITIALIZER};
+  a.read.done = awaited_done;
+  enum source_outcome outcome = source_start(src, &a.read);
+  assert(outcome == SOURCE_DONE || outcome == SOURCE_PENDING);
+  pthread_mutex_lock(&a.lock);
+  while (outcome == SOURCE_PENDING && !a.ended)
+    pthread_cond_wait(&a.cond, &a.lock);
+  pthread_mutex_unlock(&a.lock);
+  pthread_cond_destroy(&a.cond);
+  pthread_mutex_destroy(&a.lock);
+  return a.read.status;
+}
+
+int source_read_blocking(struct source *src, uint64_t offset, void *buf,
+                         size_t len) {
+  if (src->ops->read)
+    return src->ops->read(src, offset, buf, len);
+  return start_and_wait(
+      src, (struct source_read){.offset = offset, .buf = buf, .len = len});
+}
