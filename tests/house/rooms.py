@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks where the files of cache/, client/ and daemon/ stand, and what they
-see.
+"""Checks where the files of cache/, client/, daemon/ and proto/ stand, and what
+they see.
 
 A module is the .c and the .h of one name.  It uses another one if it includes
 that one's header, or mentions a function that is defined there.  Checked is:
@@ -15,7 +15,8 @@ The rules are at the end of this file.  What is known to be wrong is in
 known_uses and known_names there, with the reason.  These lists only shrink: an
 entry that is not wrong any more fails the check as well.
 
-Comments and strings are blanked, and macros are read as they stand.
+Comments and strings are blanked, and macros are read as they stand.  Headers
+that are generated (.pb-c.h) are no modules.
 
     rooms.py [DIRECTORY]    the root of the tree; else the present directory
 """
@@ -201,7 +202,7 @@ class Tree:
 
     def find_uses(self, f, trees):
         for line, path in f.includes:
-            if tree_of(path) in trees:
+            if tree_of(path) in trees and not path.endswith(".pb-c.h"):
                 self.add_use(f.module, os.path.splitext(path)[0],
                              "%s:%d includes %s" % (f.path, line, path))
         own = {name for _, name, _ in f.defined}
@@ -432,12 +433,17 @@ RULES = Rules(
             modules("daemon", "opening options process"),
             modules("daemon", "main"),
         ],
+        "proto": [
+            modules("proto", "frame status"),
+            modules("proto", "stream"),
+        ],
     },
     sees={
         "cache": {"base"},
         "client": {"base", "cache", "cachet", "proto", "source"},
         "client/command": {"base", "cachet"},
         "daemon": {"base", "cache", "proto", "source"},
+        "proto": {"base"},
     },
     prefixed={"client/remote", "client/command"},
     known_uses={
