@@ -19,7 +19,7 @@
 #include "base/fd.h"
 #include "cache/image.h"
 #include "client/error.h"
-#include "client/remote/rights.h"
+#include "proto/socket.h"
 
 enum {
   IN_LEN = FRAME_HEADER_LEN + FRAME_MAX_MESSAGE,
@@ -54,21 +54,12 @@ struct connection {
   uint64_t next_id;
   struct connection_limits limits;
 
-  /* out[out_start..out_end) is unsent */
-  uint8_t *out;
-  size_t out_start, out_end, out_cap;
-  bool out_broken; /* the peer reads no more, but may have said why */
-
-  /* in[in_start..in_end) is not looked at yet */
-  uint8_t *in;
-  size_t in_start, in_end;
-  bool wants_fds;       /* a message with descriptors was asked for */
-  struct rights rights; /* came with bytes that were not looked at yet */
+  struct stream stream; /* from HELLO on */
+  uint8_t *in;          /* what it is lent */
+  bool out_broken;      /* the peer reads no more, but may have said why */
   unsigned n_notices;   /* taken in since connection_input() began */
   bool has_more;        /* it stopped there */
   int64_t heard_at;
-  uint32_t payload_left; /* of the frame before */
-  uint8_t *payload;      /* where it goes; NULL: nowhere */
 };
 
 /* ---- States -------------------------------------------------------------- */
@@ -97,14 +88,14 @@ static void connection_move(struct connection *c, enum connection_state to) {
 }
 
 void connection_want_fds(struct connection *c, bool want) {
-  c->wants_fds = want;
-  rights_allow(c->fd, want);
+  stream_want_fds(&c->stream, want);
+  socket_allow_fds(c->fd, want);
 }
 
 bool connection_has_room_for_fds(const struct connection *c, unsigned n) {
-  int copies[RIGHTS_MAX];
+  int copies[STREAM_MAX_FDS];
   unsigned i = 0;
-  assert(n <= RIGHTS_MAX);
+  assert(n <= STREAM_MAX_FDS);
   while (i < n && (copies[i] = fcntl(c->fd, F_DUPFD_CLOEXEC, 3)) >= 0)
     i++;
   bool has_room = i == n;
@@ -113,37 +104,42 @@ bool connection_has_room_for_fds(const struct connection *c, unsigned n) {
   return has_room;
 }
 
+/* Whether all of them are memory from memfd_create(2), of which a close does
+ * not wait.  Does not wait to find out. */
+static bool are_memory(const int *fds, unsigned n) {
+  for (unsigned i = 0; i < n; i++)
+    if (fcntl(fds[i], F_GET_SEALS) < 0)
+      return false;
+  return true;
+}
+
 enum connection_fds connection_take_fds(struct connection *c, int *fds,
                                         unsigned n) {
-  if (c->rights.cut) {
-    rights_close(&c->rights);
-    return CONNECTION_FDS_LOST;
+  int came[STREAM_MAX_FDS];
+  bool cut;
+  unsigned n_came = stream_take_fds(&c->stream, came, &cut);
+  if (!cut && n_came == n && are_memory(came, n)) {
+    memcpy(fds, came, n * sizeof *fds);
+    return CONNECTION_FDS_HERE;
   }
-  if (c->rights.n != n || !rights_are_memory(&c->rights))
-    return CONNECTION_FDS_WRONG; /* they are closed with the connection */
-  memcpy(fds, c->rights.fds, n * sizeof *fds);
-  c->rights.n = 0;
-  return CONNECTION_FDS_HERE;
+  while (n_came > 0)
+    socket_close_fd(&c->fd, came[--n_came], true);
+  return cut ? CONNECTION_FDS_LOST : CONNECTION_FDS_WRONG;
 }
 
 static void connection_lose(struct connection *c, enum connection_loss loss,
                             const struct cachet_error *why) {
   int fd = c->fd;
-  rights_close(&c->rights);
-  c->wants_fds = false;
+  stream_fini(&c->stream);
   c->fd = -1;
   c->deadline = -1;
-  c->out_start = c->out_end = 0;
   c->out_broken = false;
-  c->in_start = c->in_end = 0;
   c->has_more = false;
-  c->payload_left = 0;
-  c->payload = NULL;
   /* Who watches the descriptor hears of it while it still is one: its number
    * may be the next connection's. */
   connection_move(c, CONNECTION_DISCONNECTED);
   if (fd >= 0)
-    rights_close_socket(fd);
+    socket_close(fd);
   c->owner.lost(c->owner.arg, loss, why);
 }
 
@@ -181,47 +177,27 @@ static void connection_out_broke(struct connection *c) {
 }
 
 static void connection_flush(struct connection *c) {
-  while (c->out_start < c->out_end && !c->out_broken) {
-    ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start,
-                     MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n >= 0)
-      c->out_start += (size_t)n;
-    else if (errno == EAGAIN || errno == ENOBUFS)
-      break;
-    else if (errno != EINTR)
-      connection_out_broke(c);
-  }
-  if (c->out_start == c->out_end || c->out_broken)
-    c->out_start = c->out_end = 0;
-}
-
-static bool out_reserve(struct connection *c, size_t len) {
-  if (c->out_start) {
-    memmove(c->out, c->out + c->out_start, c->out_end - c->out_start);
-    c->out_end -= c->out_start;
-    c->out_start = 0;
-  }
-  if (c->out_end + len <= c->out_cap)
-    return true;
-  size_t cap = (c->out_end + len) * 2;
-  uint8_t *out = realloc(c->out, cap);
-  if (!out)
-    return false;
-  c->out = out;
-  c->out_cap = cap;
-  return true;
+  if (!c->out_broken && stream_flush(&c->stream) < 0)
+    connection_out_broke(c);
 }
 
 static void connection_put(struct connection *c, const wire_message *msg) {
-  size_t len = frame_packed_len(msg);
-  if (!out_reserve(c, len)) {
+  struct iovec frame = {.iov_len = frame_packed_len(msg)};
+  int r = -ENOMEM;
+  frame.iov_base = malloc(frame.iov_len);
+  if (frame.iov_base) {
+    frame_pack(msg, 0, frame.iov_base);
+    r = c->out_broken ? STREAM_SENT
+                      : stream_send(&c->stream, &frame, 1, SIZE_MAX);
+    free(frame.iov_base);
+  }
+  if (r == -ENOMEM) {
     connection_break(c, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
                      "no memory to send");
     return;
   }
-  frame_pack(msg, 0, c->out + c->out_end);
-  c->out_end += len;
-  connection_flush(c);
+  if (r < 0)
+    connection_out_broke(c);
   c->owner.changed(c->owner.arg);
 }
 
@@ -231,12 +207,14 @@ void connection_send(struct connection *c, const wire_message *msg) {
 }
 
 bool connection_is_full(const struct connection *c) {
-  return c->out_end - c->out_start > OUT_FULL_LEN;
+  return stream_unsent(&c->stream) > OUT_FULL_LEN;
 }
 
 /* ---- Connecting ---------------------------------------------------------- */
 
 static void connection_hello(struct connection *c) {
+  static const struct frame_limits limits = {.max_message = FRAME_MAX_MESSAGE,
+                                             .max_payload = FRAME_MAX_PAYLOAD};
   Cachet__Wire__Hello hello = CACHET__WIRE__HELLO__INIT;
   hello.version_min = hello.version_max = PROTO_VERSION;
   hello.agent = (char *)"libcachet-client/" CACHET_VERSION_STRING;
@@ -244,6 +222,8 @@ static void connection_hello(struct connection *c) {
   msg.id = HELLO_ID;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;
   msg.hello = &hello;
+  stream_init(&c->stream, &socket_io, &c->fd, &limits);
+  stream_lend(&c->stream, c->in, IN_LEN);
   connection_move(c, CONNECTION_HELLO);
   connection_put(c, &msg);
 }
@@ -286,7 +266,7 @@ static int address_connect(struct connection *c, const struct address *a) {
   if (fd < 0 || fstat(fd, &c->id) < 0)
     return errno;
   if (family == AF_UNIX)
-    rights_allow(fd, false);
+    socket_allow_fds(fd, false);
   else
     set_tcp_options(c, fd);
   int r = connect(fd, (const struct sockaddr *)&a->at, a->len) ? errno : 0;
@@ -466,6 +446,7 @@ static void connection_handshake(struct connection *c,
 static void connection_message(struct connection *c, const wire_message *msg,
                                uint32_t payload_len) {
   bool data = msg->body_case == CACHET__WIRE__MESSAGE__BODY_DATA;
+  uint8_t *payload = NULL;
   c->n_notices += !msg->id;
   if (payload_len && !data)
     connection_violation(c, "a payload where none belongs");
@@ -474,137 +455,74 @@ static void connection_message(struct connection *c, const wire_message *msg,
   else if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_ERROR && !msg->id)
     connection_error(c, msg->error, CONNECTION_LOST_RETRY);
   else
-    c->owner.message(c->owner.arg, msg, payload_len, &c->payload);
-  if (c->state == CONNECTION_READY && data) {
-    c->payload_left = payload_len;
-    if (!payload_len)
-      c->owner.payload(c->owner.arg);
-  }
-}
-
-/* `n` bytes of payload came, and are where they belong. */
-static void connection_advance(struct connection *c, size_t n) {
-  if (c->payload)
-    c->payload += n;
-  c->payload_left -= (uint32_t)n;
-  if (!c->payload_left)
+    c->owner.message(c->owner.arg, msg, payload_len, &payload);
+  if (c->state != CONNECTION_READY || !data)
+    return;
+  if (payload_len)
+    stream_place(&c->stream, payload);
+  else
     c->owner.payload(c->owner.arg);
 }
 
-/* Takes payload out of the buffer. */
-static void connection_take_payload(struct connection *c) {
-  size_t n = c->in_end - c->in_start;
-  if (n > c->payload_left)
-    n = c->payload_left;
-  if (c->payload)
-    memcpy(c->payload, c->in + c->in_start, n);
-  c->in_start += n;
-  connection_advance(c, n);
-}
-
-/* Takes one message out of the buffer; false: it is not there whole. */
-static bool connection_take_message(struct connection *c) {
-  static const struct frame_limits limits = {.max_message = FRAME_MAX_MESSAGE,
-                                             .max_payload = FRAME_MAX_PAYLOAD};
-  const uint8_t *at = c->in + c->in_start;
-  size_t have = c->in_end - c->in_start;
-  struct frame_header h;
-  enum frame_outcome outcome = frame_peek(at, have, &limits, &h);
-  if (outcome == FRAME_PARTIAL)
+/* Takes one message or payload in; false: there is none. */
+static bool connection_take(struct connection *c) {
+  struct frame_header header;
+  wire_message *msg;
+  switch (stream_take(&c->stream, c->arena, &header, &msg)) {
+  case STREAM_MESSAGE:
+    connection_message(c, msg, header.payload_len);
+    return true;
+  case STREAM_PAYLOAD:
+    c->owner.payload(c->owner.arg);
+    return true;
+  case STREAM_MORE:
     return false;
-  if (outcome != FRAME_OK) {
+  case STREAM_TOO_LONG:
     connection_violation(c, "a frame longer than the limit");
     return false;
-  }
-  if (have - FRAME_HEADER_LEN < h.message_len)
-    return false;
-  wire_message *msg;
-  if (frame_unpack(c->arena, at + FRAME_HEADER_LEN, h.message_len, &msg) !=
-      FRAME_OK) {
+  default:
     connection_violation(c, "a message that is none");
     return false;
   }
-  c->in_start += FRAME_HEADER_LEN + h.message_len;
-  c->payload = NULL;
-  connection_message(c, msg, h.payload_len);
-  return true;
 }
 
 static void connection_parse(struct connection *c) {
-  while (c->state >= CONNECTION_HELLO && c->in_start < c->in_end &&
-         c->n_notices < MAX_NOTICES) {
-    if (c->payload_left)
-      connection_take_payload(c);
-    else if (!connection_take_message(c))
-      break;
-  }
-  if (c->in_start) {
-    memmove(c->in, c->in + c->in_start, c->in_end - c->in_start);
-    c->in_end -= c->in_start;
-    c->in_start = 0;
-  }
+  while (c->state >= CONNECTION_HELLO && c->n_notices < MAX_NOTICES &&
+         connection_take(c))
+    ;
 }
 
-/* Like recv(2), and keeps descriptors that come along.  `*strange`: there were
- * some that cannot be what was asked for. */
-static ssize_t receive_bytes(struct connection *c, void *buf, size_t len,
-                             bool *strange) {
-  struct rights came;
-  unsigned n_refused;
-  ssize_t n = rights_recv(c->fd, buf, len, &came, &n_refused);
-  *strange = n_refused > 0 || ((came.n > 0 || came.cut) && !c->wants_fds);
-  if (n < 0 || (!came.n && !came.cut))
-    return n;
-  rights_close(&c->rights); /* of bytes that did not ask for them */
-  c->rights = came;
-  return n;
-}
-
-/* Receives once, payload straight to its place.  Like recv(2); `*all` says that
- * there was no more, or descriptors are next, which none but an Attach has
- * coming. */
-static ssize_t connection_receive(struct connection *c, bool *all,
-                                  bool *strange) {
-  bool straight = c->payload_left && c->payload;
-  size_t len = straight ? c->payload_left : IN_LEN - c->in_end;
-  ssize_t n =
-      receive_bytes(c, straight ? c->payload : c->in + c->in_end, len, strange);
-  *all = n > 0 && (size_t)n < len;
-  if (n > 0 && straight)
-    connection_advance(c, (size_t)n);
-  else if (n > 0)
-    c->in_end += (size_t)n;
-  return n;
+/* Receives once.  False: that was all, or descriptors are next, which none but
+ * an Attach has coming. */
+static bool connection_receive(struct connection *c) {
+  int r = stream_receive(&c->stream, SIZE_MAX);
+  bool all = stream_is_drained(&c->stream);
+  switch (r) {
+  case STREAM_CAME:
+    c->heard_at = deadline_now();
+    connection_parse(c);
+    return !all;
+  case STREAM_NOTHING:
+    return false;
+  case STREAM_END:
+    connection_fail(c, "it closed the connection", 0);
+    return false;
+  case STREAM_STRAY:
+    connection_violation(c, "descriptors that nothing had asked for");
+    return false;
+  default:
+    connection_fail(c, "receive", -r);
+    return false;
+  }
 }
 
 void connection_input(struct connection *c) {
-  bool all = false;
+  bool more = true;
   c->n_notices = 0;
-  c->has_more = false;
   connection_parse(c); /* what the last call left */
-  while (c->state >= CONNECTION_HELLO) {
-    if (c->n_notices >= MAX_NOTICES) {
-      c->has_more = true;
-      return;
-    }
-    if (all)
-      return;
-    /* There is room: what is here is less than one message. */
-    bool strange;
-    ssize_t n = connection_receive(c, &all, &strange);
-    int e = errno;
-    if (strange) {
-      connection_violation(c, "descriptors that nothing had asked for");
-    } else if (n > 0) {
-      c->heard_at = deadline_now();
-      connection_parse(c);
-    } else if (n == 0)
-      connection_fail(c, "it closed the connection", 0);
-    else if (e == EAGAIN)
-      return;
-    else if (e != EINTR)
-      connection_fail(c, "receive", e);
-  }
+  while (more && c->state >= CONNECTION_HELLO && c->n_notices < MAX_NOTICES)
+    more = connection_receive(c);
+  c->has_more = c->state >= CONNECTION_HELLO && c->n_notices >= MAX_NOTICES;
 }
 
 bool connection_has_more(const struct connection *c) { return c->has_more; }
@@ -697,7 +615,6 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
 static void connection_free_memory(struct connection *c) {
   frame_arena_free(c->arena);
   free(c->image);
-  free(c->out);
   free(c->in);
   free(c);
 }
@@ -705,9 +622,9 @@ static void connection_free_memory(struct connection *c) {
 void connection_free(struct connection *c) {
   if (!c)
     return;
-  rights_close(&c->rights);
+  stream_fini(&c->stream);
   if (c->fd >= 0)
-    rights_close_socket(c->fd);
+    socket_close(c->fd);
   connection_free_memory(c);
 }
 
@@ -716,6 +633,7 @@ void connection_abandon(struct connection *c) {
   if (c->fd >= 0 && fstat(c->fd, &now) == 0 && now.st_dev == c->id.st_dev &&
       now.st_ino == c->id.st_ino)
     close(c->fd);
+  stream_abandon(&c->stream);
   connection_free_memory(c);
 }
 
@@ -734,7 +652,7 @@ int connection_fd(const struct connection *c) { return c->fd; }
 short connection_events(const struct connection *c) {
   if (c->state == CONNECTION_CONNECTING)
     return POLLOUT;
-  return c->out_start < c->out_end ? POLLIN | POLLOUT : POLLIN;
+  return stream_unsent(&c->stream) ? POLLIN | POLLOUT : POLLIN;
 }
 
 int64_t connection_deadline(const struct connection *c) { return c->deadline; }

@@ -436,6 +436,7 @@ RULES = Rules(
         "proto": [
             modules("proto", "frame status"),
             modules("proto", "stream"),
+            modules("proto", "socket"),
         ],
     },
     sees={
