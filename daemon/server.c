@@ -199,11 +199,9 @@ static int server_init_loop(struct server *s) {
 static int server_init_workers(struct server *s, unsigned n) {
   struct server_context *context = &s->context;
   const struct limits *limits = &context->limits;
-  int r = images_make_pool(&context->images, limits->n_fill_threads,
-                           limits->idle_thread_ms);
   s->workers = calloc(n, sizeof(struct worker *));
   context->services = calloc(n, sizeof(struct service *));
-  if (r < 0 || !s->workers || !context->services)
+  if (!s->workers || !context->services)
     return -ENOMEM;
   uint64_t max_held = limits->max_held / n;
   if (max_held < MIN_WORKER_HELD)
@@ -220,9 +218,11 @@ static int server_init_workers(struct server *s, unsigned n) {
 
 /* What can fail before the sources are taken over. */
 static int server_init(struct server *s, const struct server_config *config) {
+  struct pool_options pool = {.n_shared = config->limits.n_fill_threads,
+                              .idle_ms = config->limits.idle_thread_ms};
   s->context.closer = closer_new();
   return s->context.closer ? images_init(&s->context.images, config->cache_size,
-                                         config->n_images)
+                                         config->n_images, &pool)
                            : -ENOMEM;
 }
 

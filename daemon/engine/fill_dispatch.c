@@ -54,8 +54,7 @@ static struct fill_job *job_new(struct fill_dispatch_image *image,
 }
 
 static void hand_over(struct fill_job *f) {
-  const struct served_image *served = f->image->served;
-  pool_submit(served->images->pool, served->index, &f->job);
+  pool_submit(f->image->served->lane, &f->job);
 }
 
 /* ---- Pending ------------------------------------------------------------- */

@@ -4,16 +4,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-int images_init(struct images *images, uint64_t cache_size, unsigned n_most) {
-  struct page_cache_options options = {.budget = cache_size, .evictor = true};
+int images_init(struct images *images, uint64_t cache_size, unsigned n_most,
+                const struct pool_options *options) {
+  struct page_cache_options cache = {.budget = cache_size, .evictor = true};
   *images = (struct images){0};
   looks_init(&images->looks);
   pending_init(&images->pending);
   images->list = calloc(n_most, sizeof *images->list);
-  return images->list ? page_cache_new(&options, &images->cache) : -ENOMEM;
+  images->pool = pool_new(options);
+  if (!images->list || !images->pool)
+    return -ENOMEM;
+  images->invalidation_lane = pool_lane_new(images->pool, 1, false);
+  images->look_lane = pool_lane_new(images->pool, 1, false);
+  if (!images->invalidation_lane || !images->look_lane)
+    return -ENOMEM;
+  return page_cache_new(&cache, &images->cache);
 }
 
 static void served_image_free(struct served_image *h) {
+  pool_lane_free(h->lane);
   free(h->path);
   free(h->name);
 }
@@ -30,7 +39,8 @@ int images_add(struct images *images, const struct served_image *like,
   h->path = like->path ? strdup(like->path) : NULL;
   h->lost = like->missing != 0;
   atomic_init(&h->missing, like->missing);
-  if (!h->name || (like->path && !h->path)) {
+  h->lane = pool_lane_new(images->pool, 1, true);
+  if (!h->name || (like->path && !h->path) || !h->lane) {
     served_image_free(h);
     source->ops->close(source);
     return -ENOMEM;
@@ -40,20 +50,8 @@ int images_add(struct images *images, const struct served_image *like,
   if (r < 0)
     served_image_free(h);
   else
-    images->n++;
+    pool_lane_set_own(images->look_lane, ++images->n);
   return r;
-}
-
-int images_make_pool(struct images *images, unsigned n_shared, int idle_ms) {
-  struct pool_options options = {.n_lanes = images_look_lane(images) + 1,
-                                 .n_shared = n_shared,
-                                 .idle_ms = idle_ms};
-  images->pool = pool_new(&options);
-  if (!images->pool)
-    return -ENOMEM;
-  pool_set_apart(images->pool, images_invalidation_lane(images), 1);
-  pool_set_apart(images->pool, images_look_lane(images), images->n);
-  return 0;
 }
 
 struct served_image *images_find(const struct images *images,
@@ -70,12 +68,14 @@ void images_stop_evicting(struct images *images) {
 }
 
 void images_fini(struct images *images) {
-  pool_free(images->pool);
   for (unsigned i = 0; i < images->n; i++) {
     image_free(images->list[i].image);
     served_image_free(&images->list[i]);
   }
   free(images->list);
+  pool_lane_free(images->invalidation_lane);
+  pool_lane_free(images->look_lane);
+  pool_free(images->pool);
   if (images->cache)
     page_cache_free(images->cache);
   pending_fini(&images->pending);

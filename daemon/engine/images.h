@@ -19,9 +19,10 @@ struct images;
 /* An image that is served. */
 struct served_image {
   struct images *images;
-  unsigned index; /* in images.list, and its lane of the pool */
+  unsigned index; /* in images.list */
   char *name;
   struct image *image;
+  struct pool_lane *lane;    /* for its reads that block */
   bool share;                /* local clients may attach */
   bool looking;              /* is being looked at; under looks.lock */
   bool lost;                 /* the last look failed; the job that looks */
@@ -36,25 +37,21 @@ struct images {
   struct page_cache *cache;
   struct served_image *list;
   unsigned n;
-  struct pool *pool; /* a lane for each image, and two more: see below */
+  struct pool *pool;
+  /* Invalidations read no source, and so must not queue behind fills; and they
+   * take much of a processor, and so have one thread. */
+  struct pool_lane *invalidation_lane;
+  /* A look that hangs takes no thread that reads. */
+  struct pool_lane *look_lane;
   struct looks looks;
   struct pending pending;
 };
 
-/* The pool's lane for invalidations: they read no source, and so must not queue
- * behind fills; and they take much of a processor, and so have one thread. */
-static inline unsigned images_invalidation_lane(const struct images *images) {
-  return images->n;
-}
-
-/* And for looks at the images: one that hangs takes no thread that reads. */
-static inline unsigned images_look_lane(const struct images *images) {
-  return images->n + 1;
-}
-
-/* Makes the page cache, with its threads, and room for `n_most` images.  0 or a
- * negative errno; either way images_fini() is due. */
-int images_init(struct images *images, uint64_t cache_size, unsigned n_most);
+/* Makes the page cache, with its threads, the pool, which is not started, and
+ * room for `n_most` images.  0 or a negative errno; either way images_fini() is
+ * due. */
+int images_init(struct images *images, uint64_t cache_size, unsigned n_most,
+                const struct pool_options *options);
 
 /* Adds an image; there is room.  `like` says its name, path, share and missing:
  * the strings are copied.  The source is taken over, also on failure. `changed`
@@ -63,9 +60,6 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_most);
 int images_add(struct images *images, const struct served_image *like,
                struct source *source, unsigned page_shift,
                void (*changed)(void *served, struct image *image));
-
-/* Makes the pool for the images that there are.  0 or -ENOMEM. */
-int images_make_pool(struct images *images, unsigned n_shared, int idle_ms);
 
 /* The image of that name, or NULL. */
 struct served_image *images_find(const struct images *images, const char *name);

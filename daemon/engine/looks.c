@@ -91,7 +91,7 @@ void looks_tick(struct images *images) {
     }
     look->job = (struct pool_job){.run = look_job_run, .abandon = look_job_end};
     look->images = images;
-    pool_submit(images->pool, images_look_lane(images), &look->job);
+    pool_submit(images->look_lane, &look->job);
   }
 }
 

@@ -21,6 +21,7 @@
 #include <semaphore.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -29,12 +30,18 @@
  * overcommitted the whole of a stack counts. */
 #define STACK_LEN ((size_t)512 << 10)
 
-struct lane {
-  struct pool_job *head, **tail; /* first in, first out */
-  unsigned n_running;            /* jobs that threads were given */
-  unsigned n_own;                /* threads; fixed, as is `shares` */
-  bool shares;
+/* But for what is fixed, under the pool's lock. */
+struct pool_lane {
+  struct pool *pool;                 /* fixed */
+  struct pool_job *head, **tail;     /* first in, first out */
+  TAILQ_ENTRY(pool_lane) in_waiting; /* while it has a job that is queued */
+  unsigned n_running;                /* jobs that threads were given */
+  unsigned n_own;                    /* threads */
+  bool shares;                       /* fixed */
+  bool is_freed;                     /* it goes with its last job */
 };
+
+TAILQ_HEAD(lane_queue, pool_lane);
 
 /* A thread; its own, but for what is under the pool's lock. */
 struct pool_thread {
@@ -43,7 +50,7 @@ struct pool_thread {
   /* Guarded by the lock. */
   bool is_idle;                     /* on the stack */
   struct pool_thread *above, *next; /* there */
-  struct lane *lane;                /* of the job that it was given */
+  struct pool_lane *lane;           /* of the job that it was given */
   struct pool_job *job;             /* NULL: none */
 };
 
@@ -53,12 +60,10 @@ struct pool {
   pthread_attr_t attr; /* of the threads; fixed */
   int idle_ms;         /* fixed */
   /* Guarded by lock. */
-  struct lane *lanes;
-  unsigned n_lanes;         /* fixed */
+  struct lane_queue waiting; /* lanes with queued jobs, by their turns */
+  unsigned n_lanes;
   unsigned n_shared;        /* fixed: shared threads, */
   unsigned n_taken;         /* and how many of them run jobs */
-  unsigned n_queued;        /* jobs, in all lanes */
-  unsigned next_lane;       /* whose turn it is */
   struct pool_thread *idle; /* a stack */
   unsigned n_threads;
   bool started, stopping;
@@ -71,58 +76,85 @@ struct pool *pool_new(const struct pool_options *options) {
   struct pool *pool = calloc(1, sizeof *pool);
   if (!pool)
     return NULL;
-  pool->lanes = calloc(options->n_lanes, sizeof *pool->lanes);
-  if (!pool->lanes || pthread_attr_init(&pool->attr) != 0) {
-    free(pool->lanes);
+  if (pthread_attr_init(&pool->attr) != 0) {
     free(pool);
     return NULL;
   }
   pthread_attr_setstacksize(&pool->attr, STACK_LEN);
   pthread_mutex_init(&pool->lock, NULL);
   sem_init(&pool->all_ended, 0, 0);
-  for (unsigned i = 0; i < options->n_lanes; i++)
-    pool->lanes[i] =
-        (struct lane){.tail = &pool->lanes[i].head, .n_own = 1, .shares = true};
-  pool->n_lanes = options->n_lanes;
+  TAILQ_INIT(&pool->waiting);
   pool->n_shared = options->n_shared;
   pool->idle_ms = options->idle_ms;
   return pool;
 }
 
-void pool_set_apart(struct pool *pool, unsigned lane, unsigned n_own) {
-  assert(lane < pool->n_lanes && n_own > 0 && !pool->started);
-  pool->lanes[lane].n_own = n_own;
-  pool->lanes[lane].shares = false;
-}
-
 /* ---- Lanes --------------------------------------------------------------- */
 
-static void lane_push(struct lane *lane, struct pool_job *job) {
+struct pool_lane *pool_lane_new(struct pool *pool, unsigned n_own,
+                                bool shares) {
+  struct pool_lane *lane = malloc(sizeof *lane);
+  if (!lane)
+    return NULL;
+  *lane = (struct pool_lane){
+      .pool = pool, .tail = &lane->head, .n_own = n_own, .shares = shares};
+  pthread_mutex_lock(&pool->lock);
+  pool->n_lanes++;
+  pthread_mutex_unlock(&pool->lock);
+  return lane;
+}
+
+static void lane_push_locked(struct pool_lane *lane, struct pool_job *job) {
+  if (!lane->head)
+    TAILQ_INSERT_TAIL(&lane->pool->waiting, lane, in_waiting);
   job->next = NULL;
   *lane->tail = job;
   lane->tail = &job->next;
 }
 
-static struct pool_job *lane_pop(struct lane *lane) {
+/* Its first job.  Then the others have their turns. */
+static struct pool_job *lane_pop_locked(struct pool_lane *lane) {
   struct pool_job *job = lane->head;
+  TAILQ_REMOVE(&lane->pool->waiting, lane, in_waiting);
   lane->head = job->next;
-  if (!lane->head)
+  if (lane->head)
+    TAILQ_INSERT_TAIL(&lane->pool->waiting, lane, in_waiting);
+  else
     lane->tail = &lane->head;
   return job;
 }
 
-/* Puts back what was popped. */
-static void lane_unpop(struct lane *lane, struct pool_job *job) {
-  job->next = lane->head;
-  if (!lane->head)
+/* Puts back what was popped: it is its turn yet. */
+static void lane_unpop_locked(struct pool_lane *lane, struct pool_job *job) {
+  if (lane->head)
+    TAILQ_REMOVE(&lane->pool->waiting, lane, in_waiting);
+  else
     lane->tail = &job->next;
+  TAILQ_INSERT_HEAD(&lane->pool->waiting, lane, in_waiting);
+  job->next = lane->head;
   lane->head = job;
 }
 
-static bool pool_lane_may_run(const struct pool *pool,
-                              const struct lane *lane) {
-  if (!lane->head)
-    return false;
+/* One that is freed and has no job is gone. */
+static void lane_check_locked(struct pool_lane *lane) {
+  if (!lane->is_freed || lane->head || lane->n_running)
+    return;
+  lane->pool->n_lanes--;
+  free(lane);
+}
+
+void pool_lane_free(struct pool_lane *lane) {
+  if (!lane)
+    return;
+  struct pool *pool = lane->pool;
+  pthread_mutex_lock(&pool->lock);
+  lane->is_freed = true;
+  lane_check_locked(lane);
+  pthread_mutex_unlock(&pool->lock);
+}
+
+static bool lane_may_run_locked(const struct pool_lane *lane) {
+  const struct pool *pool = lane->pool;
   if (lane->n_running < lane->n_own)
     return true;
   return lane->shares &&
@@ -130,12 +162,11 @@ static bool pool_lane_may_run(const struct pool *pool,
 }
 
 /* The lane whose turn it is among those that may run; NULL: none. */
-static struct lane *pool_next_lane_locked(struct pool *pool) {
-  for (unsigned i = 0; pool->n_queued && i < pool->n_lanes; i++) {
-    struct lane *lane = &pool->lanes[(pool->next_lane + i) % pool->n_lanes];
-    if (pool_lane_may_run(pool, lane))
-      return lane;
-  }
+static struct pool_lane *pool_next_lane_locked(struct pool *pool) {
+  struct pool_lane *lane;
+  TAILQ_FOREACH(lane, &pool->waiting, in_waiting)
+  if (lane_may_run_locked(lane))
+    return lane;
   return NULL;
 }
 
@@ -143,19 +174,17 @@ static struct lane *pool_next_lane_locked(struct pool *pool) {
 
 /* Gives the lane's first job to a thread that has none. */
 static void pool_give_locked(struct pool *pool, struct pool_thread *t,
-                             struct lane *lane) {
-  pool->n_taken += lane->n_running >= lane->n_own;
+                             struct pool_lane *lane) {
+  pool->n_taken += lane->shares && lane->n_running >= lane->n_own;
   lane->n_running++;
   t->lane = lane;
-  t->job = lane_pop(lane);
-  pool->n_queued--;
-  pool->next_lane = (unsigned)(lane - pool->lanes) + 1;
+  t->job = lane_pop_locked(lane);
 }
 
 /* The thread's job is over, or was not begun. */
 static void pool_take_back_locked(struct pool *pool, struct pool_thread *t) {
   t->lane->n_running--;
-  pool->n_taken -= t->lane->n_running >= t->lane->n_own;
+  pool->n_taken -= t->lane->shares && t->lane->n_running >= t->lane->n_own;
   t->job = NULL;
 }
 
@@ -185,7 +214,7 @@ static void *pool_thread(void *arg);
 
 /* Makes a thread for the lane's first job, or an idle one; gives back the lock
  * meanwhile.  0, or a negative errno: then the job is where it was. */
-static int pool_make_thread_locked(struct pool *pool, struct lane *lane) {
+static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
   struct pool_thread *t = calloc(1, sizeof *t);
   pthread_t id; /* not in *t, which is the thread's to free */
   if (!t)
@@ -204,10 +233,8 @@ static int pool_make_thread_locked(struct pool *pool, struct lane *lane) {
     return 0;
   pool->n_threads--;
   if (lane) {
-    lane_unpop(lane, t->job);
-    pool->n_queued++;
+    lane_unpop_locked(lane, t->job);
     pool_take_back_locked(pool, t);
-    pool->next_lane = (unsigned)(lane - pool->lanes); /* it is its turn yet */
   } else {
     idle_remove_locked(pool, t);
   }
@@ -218,7 +245,7 @@ static int pool_make_thread_locked(struct pool *pool, struct lane *lane) {
 
 /* Gives away what may run. */
 static void pool_dispatch_locked(struct pool *pool) {
-  struct lane *lane;
+  struct pool_lane *lane;
   bool can_make = true;
   while (!pool->stopping && (lane = pool_next_lane_locked(pool))) {
     struct pool_thread *t = pool->idle;
@@ -234,12 +261,21 @@ static void pool_dispatch_locked(struct pool *pool) {
   }
 }
 
-void pool_submit(struct pool *pool, unsigned lane, struct pool_job *job) {
-  assert(lane < pool->n_lanes);
+void pool_submit(struct pool_lane *lane, struct pool_job *job) {
+  struct pool *pool = lane->pool;
   pthread_mutex_lock(&pool->lock);
-  assert(!pool->stopping);
-  lane_push(&pool->lanes[lane], job);
-  pool->n_queued++;
+  assert(!pool->stopping && !lane->is_freed);
+  lane_push_locked(lane, job);
+  if (pool->started)
+    pool_dispatch_locked(pool);
+  pthread_mutex_unlock(&pool->lock);
+}
+
+void pool_lane_set_own(struct pool_lane *lane, unsigned n_own) {
+  struct pool *pool = lane->pool;
+  assert(!lane->shares && n_own > 0);
+  pthread_mutex_lock(&pool->lock);
+  lane->n_own = n_own;
   if (pool->started)
     pool_dispatch_locked(pool);
   pthread_mutex_unlock(&pool->lock);
@@ -288,13 +324,15 @@ static bool thread_await_job_locked(struct pool_thread *t) {
 /* Runs what it was given, and what may run next, until there is nothing. */
 static void thread_run_locked(struct pool_thread *t) {
   struct pool *pool = t->pool;
-  struct lane *lane;
+  struct pool_lane *lane;
   while (t->job) {
     struct pool_job *job = t->job;
     pthread_mutex_unlock(&pool->lock);
     job->run(job);
     pthread_mutex_lock(&pool->lock);
+    struct pool_lane *ended = t->lane;
     pool_take_back_locked(pool, t);
+    lane_check_locked(ended);
     if (!pool->stopping && (lane = pool_next_lane_locked(pool)))
       pool_give_locked(pool, t, lane);
     pool_dispatch_locked(pool);
@@ -339,19 +377,21 @@ int pool_start(struct pool *pool) {
 }
 
 static void pool_abandon_all(struct pool *pool) {
-  for (unsigned i = 0; i < pool->n_lanes;) {
-    pthread_mutex_lock(&pool->lock);
-    struct pool_job *job =
-        pool->lanes[i].head ? lane_pop(&pool->lanes[i]) : NULL;
-    pool->n_queued -= job != NULL;
+  struct pool_lane *lane;
+  pthread_mutex_lock(&pool->lock);
+  while ((lane = TAILQ_FIRST(&pool->waiting))) {
+    struct pool_job *job = lane_pop_locked(lane);
+    lane->n_running++; /* it stays */
     pthread_mutex_unlock(&pool->lock);
-    if (!job)
-      i++;
-    else if (job->abandon)
+    if (job->abandon)
       job->abandon(job);
     else
       job->run(job);
+    pthread_mutex_lock(&pool->lock);
+    lane->n_running--;
+    lane_check_locked(lane);
   }
+  pthread_mutex_unlock(&pool->lock);
 }
 
 void pool_stop(struct pool *pool) {
@@ -376,10 +416,9 @@ void pool_stop(struct pool *pool) {
 void pool_free(struct pool *pool) {
   if (!pool)
     return;
-  assert(pool->n_threads == 0);
+  assert(pool->n_threads == 0 && pool->n_lanes == 0);
   sem_destroy(&pool->all_ended);
   pthread_mutex_destroy(&pool->lock);
   pthread_attr_destroy(&pool->attr);
-  free(pool->lanes);
   free(pool);
 }

@@ -24,11 +24,14 @@
 #ifndef DAEMON_ENGINE_POOL_H
 #define DAEMON_ENGINE_POOL_H
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct pool;
+struct pool_lane;
 
 /* Embedded by what is to be done.  After `run` or `abandon` began it is no
  * longer the pool's: either may free it. */
@@ -39,24 +42,29 @@ struct pool_job {
 };
 
 struct pool_options {
-  unsigned n_lanes;
   unsigned n_shared; /* threads */
   int idle_ms;       /* how long a thread waits for a job before it ends */
 };
 
-/* Each lane has one thread of its own, and may use shared ones.  NULL: out of
- * memory. */
+/* NULL: out of memory. */
 struct pool *pool_new(const struct pool_options *options);
 
-/* Before the start: the lane has so many threads of its own, and may use no
- * shared ones. */
-void pool_set_apart(struct pool *pool, unsigned lane, unsigned n_own);
+/* A lane with so many threads of its own, which may use shared ones if it
+ * `shares`.  NULL: out of memory.  Any thread. */
+struct pool_lane *pool_lane_new(struct pool *pool, unsigned n_own, bool shares);
+
+/* From here on it has so many of its own.  Any thread. */
+void pool_lane_set_own(struct pool_lane *lane, unsigned n_own);
+
+/* Nothing is submitted to the lane any more; what was is run.  NULL is fine.
+ * Any thread, also one that runs a job of the lane; before pool_free(). */
+void pool_lane_free(struct pool_lane *lane);
 
 /* Makes the first thread.  0 or a negative errno. */
 int pool_start(struct pool *pool);
 
 /* May make a thread; it waits for none. */
-void pool_submit(struct pool *pool, unsigned lane, struct pool_job *job);
+void pool_submit(struct pool_lane *lane, struct pool_job *job);
 
 /* How many threads there are.  Any thread. */
 unsigned pool_n_threads(struct pool *pool);

@@ -83,8 +83,7 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
 }
 
 void invalidation_start(struct invalidation *inv) {
-  struct images *images = inv->served->images;
-  pool_submit(images->pool, images_invalidation_lane(images), &inv->job);
+  pool_submit(inv->served->images->invalidation_lane, &inv->job);
 }
 
 void invalidation_abandon(struct invalidation *inv) {

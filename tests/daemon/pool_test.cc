@@ -79,14 +79,27 @@ protected:
   void TearDown() override {
     n_refused_threads = 0;
     gate_.Open();
-    if (pool_)
-      pool_stop(pool_.get());
+    Stop();
   }
 
-  void Make(unsigned n_lanes, unsigned n_shared, int idle_ms = 60000) {
-    pool_options options = {n_lanes, n_shared, idle_ms};
+  void Stop() {
+    if (pool_)
+      pool_stop(pool_.get());
+    for (pool_lane *lane : lanes_)
+      pool_lane_free(lane);
+    lanes_.clear();
+  }
+
+  // Of the lanes, the last `n_apart` share no threads.
+  void Make(unsigned n_lanes, unsigned n_shared, int idle_ms = 60000,
+            unsigned n_apart = 0) {
+    pool_options options = {n_shared, idle_ms};
     pool_.reset(pool_new(&options));
     ASSERT_TRUE(pool_);
+    for (unsigned i = 0; i < n_lanes; i++) {
+      lanes_.push_back(pool_lane_new(pool_.get(), 1, i + n_apart < n_lanes));
+      ASSERT_TRUE(lanes_.back());
+    }
   }
 
   void Start(unsigned n_lanes, unsigned n_shared, int idle_ms = 60000) {
@@ -96,7 +109,7 @@ protected:
 
   void Submit(unsigned lane, std::function<void()> run) {
     jobs_.push_back(std::make_unique<TestJob>(std::move(run)));
-    pool_submit(pool_.get(), lane, &jobs_.back()->base);
+    pool_submit(lanes_.at(lane), &jobs_.back()->base);
   }
 
   // Jobs that hang until the test is over.
@@ -129,6 +142,7 @@ protected:
     void operator()(pool *p) const { pool_free(p); }
   };
   std::unique_ptr<pool, Free> pool_;
+  std::vector<pool_lane *> lanes_;
   std::vector<std::unique_ptr<TestJob>> jobs_;
   std::deque<Gate> gates_;
   Gate gate_;
@@ -156,8 +170,8 @@ TEST_F(PoolTest, ALaneThatHangsLeavesHalfOfTheSharedThreads) {
 }
 
 TEST_F(PoolTest, ALaneThatIsSetApartHasItsOwnThreadsAndNoOthers) {
-  Make(2, 8);
-  pool_set_apart(pool_.get(), 1, 2);
+  Make(2, 8, 60000, 1);
+  pool_lane_set_own(lanes_[1], 2);
   ASSERT_EQ(pool_start(pool_.get()), 0);
   SubmitHanging(1, 20);
   ExpectHanging(2);
@@ -166,8 +180,7 @@ TEST_F(PoolTest, ALaneThatIsSetApartHasItsOwnThreadsAndNoOthers) {
 }
 
 TEST_F(PoolTest, ALaneThatIsSetApartRunsHoweverManyOthersHang) {
-  Make(4, 4);
-  pool_set_apart(pool_.get(), 3, 1);
+  Make(4, 4, 60000, 1);
   ASSERT_EQ(pool_start(pool_.get()), 0);
   for (unsigned lane = 0; lane < 3; lane++)
     SubmitHanging(lane, 20);
@@ -236,13 +249,58 @@ TEST_F(PoolTest, LanesTakeTurnsWhereThereIsOneThread) {
   EXPECT_EQ(order, (std::vector<int>{1, 2, 1, 2}));
 }
 
+TEST_F(PoolTest, ALaneThatGetsMoreThreadsRunsWhatWaitedForThem) {
+  Start(0, 0);
+  lanes_.push_back(pool_lane_new(pool_.get(), 1, false));
+  SubmitHanging(0, 3);
+  ExpectHanging(1);
+  pool_lane_set_own(lanes_[0], 3);
+  ExpectHanging(3);
+  pool_lane_set_own(lanes_[0], 1); // the other jobs go on
+}
+
+TEST_F(PoolTest, ALaneThatIsFreedRunsWhatItHas) {
+  Start(1, 0);
+  SubmitHanging(0, 1);
+  ExpectHanging(1);
+  std::atomic<int> n_run{0};
+  pool_lane *lane = pool_lane_new(pool_.get(), 1, true);
+  Gate &gate = NewGate(false), &last = NewGate(true);
+  for (int i = 0; i < 3; i++) {
+    jobs_.push_back(std::make_unique<TestJob>([&, i] {
+      gate.Pass();
+      n_run++;
+      if (i == 2)
+        last.Pass();
+    }));
+    pool_submit(lane, &jobs_.back()->base);
+  }
+  gate.AwaitCame(1);
+  pool_lane_free(lane);
+  gate.Open();
+  last.AwaitCame(1);
+  EXPECT_EQ(n_run, 3);
+}
+
+TEST_F(PoolTest, AJobMayFreeItsLane) {
+  Start(0, 0);
+  pool_lane *lane = pool_lane_new(pool_.get(), 1, true);
+  Gate &ran = NewGate(true);
+  jobs_.push_back(std::make_unique<TestJob>([&] {
+    pool_lane_free(lane);
+    ran.Pass();
+  }));
+  pool_submit(lane, &jobs_.back()->base);
+  ran.AwaitCame(1);
+}
+
 TEST_F(PoolTest, AStopAbandonsWhatCanBeAndRunsTheRest) {
   Make(1, 1); // not started: all is queued
   int n_run = 0, n_abandoned = 0;
   TestJob fill([&] { n_run += 100; }, [&] { n_abandoned++; });
   TestJob task([&] { n_run++; });
-  pool_submit(pool_.get(), 0, &fill.base);
-  pool_submit(pool_.get(), 0, &task.base);
+  pool_submit(lanes_[0], &fill.base);
+  pool_submit(lanes_[0], &task.base);
 
   pool_stop(pool_.get());
 
@@ -255,8 +313,7 @@ TEST_F(PoolTest, EachJobIsRunOnceOrAbandonedOnce) {
   constexpr unsigned kLanes = 12, kSubmitters = 3, kRounds = 30;
   constexpr int kJobs = 100;
   for (unsigned round = 0; round < kRounds; round++) {
-    Make(kLanes, 4, int(round % 2));
-    pool_set_apart(pool_.get(), kLanes - 1, 1);
+    Make(kLanes, 4, int(round % 2), 1);
     ASSERT_EQ(pool_start(pool_.get()), 0);
     std::vector<std::unique_ptr<TestJob>> jobs;
     std::vector<std::atomic<int>> n_ended(kSubmitters * kJobs);
@@ -276,7 +333,7 @@ TEST_F(PoolTest, EachJobIsRunOnceOrAbandonedOnce) {
         for (int i = 0; i < kJobs; i++) {
           if (random() % 8 == 0)
             n_refused_threads = int(random() % 3);
-          pool_submit(pool_.get(), random() % kLanes,
+          pool_submit(lanes_[random() % kLanes],
                       &jobs[s * kJobs + unsigned(i)]->base);
         }
       });
@@ -285,7 +342,7 @@ TEST_F(PoolTest, EachJobIsRunOnceOrAbandonedOnce) {
     for (auto &submitter : submitters)
       submitter.join();
     n_refused_threads = 0;
-    pool_stop(pool_.get());
+    Stop();
     for (auto &n : n_ended)
       ASSERT_EQ(n, 1);
   }
