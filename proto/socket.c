@@ -35,7 +35,7 @@ bool socket_allows_fds(int fd) { return socket_option(fd, SO_PASSRIGHTS) != 0; }
 /* ---- Receiving ------------------------------------------------------------
  */
 
-/* As recv of struct stream_io, but descriptors may be 0, 1 or 2. */
+/* As receive_all(), but descriptors may be 0, 1 or 2. */
 static ssize_t receive(int fd, void *bytes, size_t len,
                        struct stream_fds *came) {
   union {
@@ -60,8 +60,8 @@ static ssize_t receive(int fd, void *bytes, size_t len,
   return n;
 }
 
-ssize_t socket_recv(void *transport, void *bytes, size_t len,
-                    struct stream_fds *came) {
+static ssize_t receive_all(void *transport, void *bytes, size_t len,
+                           struct stream_fds *came) {
   ssize_t n = receive(*(int *)transport, bytes, len, came);
   unsigned n_came = came->n;
   came->n = 0;
@@ -73,6 +73,13 @@ ssize_t socket_recv(void *transport, void *bytes, size_t len,
       came->cut = true;
   }
   return n;
+}
+
+static ssize_t receive_plain(void *transport, void *bytes, size_t len,
+                             struct stream_fds *came) {
+  (void)came;
+  ssize_t n = recv(*(int *)transport, bytes, len, MSG_DONTWAIT);
+  return n < 0 ? -errno : n;
 }
 
 /* ---- Sending --------------------------------------------------------------
@@ -145,4 +152,7 @@ void socket_close_fd(void *transport, int fd, bool came) {
 void socket_close(int fd) { close_at_once(fd, 0); }
 
 const struct stream_io socket_io = {
-    .recv = socket_recv, .send = socket_send, .close_fd = socket_close_fd};
+    .recv = receive_all, .send = socket_send, .close_fd = socket_close_fd};
+
+const struct stream_io socket_plain_io = {
+    .recv = receive_plain, .send = socket_send, .close_fd = socket_close_fd};

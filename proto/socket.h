@@ -33,9 +33,11 @@ extern "C" {
  * descriptors of their own, so they belong to the bytes that were read last. */
 extern const struct stream_io socket_io;
 
-/* The calls of socket_io, for a transport that changes one of them. */
-ssize_t socket_recv(void *transport, void *bytes, size_t len,
-                    struct stream_fds *came);
+/* The same for a socket on which none can come: it makes no room for them,
+ * which would be some per cent of what a short answer costs. */
+extern const struct stream_io socket_plain_io;
+
+/* Calls of both, for a transport that receives in another way. */
 ssize_t socket_send(void *transport, const struct iovec *iovs, size_t n_iovs,
                     const int *fds, unsigned n_fds);
 void socket_close_fd(void *transport, int fd, bool came);

@@ -16,6 +16,7 @@
 #include "base/container_of.h"
 #include "daemon/log.h"
 #include "daemon/net/stray_fds.h"
+#include "proto/socket.h"
 #include "proto/status.h"
 
 enum {
@@ -69,75 +70,18 @@ static void connection_lost(struct connection *c, const char *why) {
 
 /* ---- Output -------------------------------------------------------------- */
 
-/* Copies what is left of the output, from byte `skip` on, behind what waits to
- * be sent already. */
-static void connection_keep_unsent(struct connection *c, size_t skip) {
-  const struct send_batch *out = &c->net->out;
-  size_t more = out->len - skip;
-  uint8_t *grown = NULL;
-  if (net_thread_hold(c->net, more)) {
-    grown = realloc(c->unsent.bytes, c->unsent.len + more);
-    if (!grown)
-      net_thread_unhold(c->net, more);
-  }
-  if (!grown) {
-    connection_lost(c, "no memory for its answers");
-    return;
-  }
-  if (c->unsent.len == 0) {
-    c->unsent.sent = 0;
-    c->progress_ms = clock_now_ms();
-  }
-  c->unsent.bytes = grown;
-  for (unsigned i = 0; i < out->n_iovs; i++) {
-    const struct iovec *v = &out->iovs[i];
-    if (skip < v->iov_len) {
-      memcpy(grown + c->unsent.len, (const uint8_t *)v->iov_base + skip,
-             v->iov_len - skip);
-      c->unsent.len += v->iov_len - skip;
-      skip = 0;
-    } else {
-      skip -= v->iov_len;
-    }
-  }
+/* Accounts for what the stream holds: due after all that may change it. */
+static void connection_account(struct connection *c) {
+  net_thread_count(c->net, &c->held, stream_held(&c->stream));
 }
 
 /* The descriptors have gone out (`sent`), or never will. */
-static void connection_close_fds(struct connection *c, bool sent) {
-  if (!c->n_fds_out)
+static void connection_fds_done(struct connection *c, bool sent) {
+  if (!c->fds_due)
     return;
-  while (c->n_fds_out)
-    close(c->fds_out[--c->n_fds_out]);
+  c->fds_due = false;
+  stream_drop_fds(&c->stream);
   c->owner->fds_sent(c, sent);
-}
-
-/* How much of it the socket takes now; -1: it is broken.  Descriptors that are
- * due go along with the first byte. */
-static ssize_t send_some(struct connection *c, struct iovec *iovs,
-                         size_t n_iovs) {
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof c->fds_out)];
-  } control = {.bytes = {0}};
-  struct msghdr msg = {.msg_iov = iovs, .msg_iovlen = n_iovs};
-  if (c->n_fds_out) {
-    msg.msg_control = control.bytes;
-    msg.msg_controllen = sizeof control.bytes;
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof c->fds_out);
-    memcpy(CMSG_DATA(cmsg), c->fds_out, sizeof c->fds_out);
-  }
-  ssize_t n;
-  do
-    n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-  while (n < 0 && errno == EINTR);
-  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS))
-    return 0;
-  if (n > 0 && c->n_fds_out)
-    connection_close_fds(c, true);
-  return n;
 }
 
 void connection_spend(struct connection *c, uint64_t len) {
@@ -146,70 +90,71 @@ void connection_spend(struct connection *c, uint64_t len) {
     c->yielding = true;
 }
 
-/* The socket took `n` bytes of the output, or failed. */
-static void connection_sent(struct connection *c, ssize_t n) {
-  struct send_batch *out = &c->net->out;
-  c->room = 0;
-  if (n < 0)
-    connection_lost(c, strerror(errno));
-  else if ((size_t)n < out->len)
-    connection_keep_unsent(c, (size_t)n);
-  else
+/* Hands the output to the stream: as stream_send(). */
+static int connection_send(struct connection *c) {
+  const struct send_batch *out = &c->net->out;
+  bool was_unsent = stream_unsent(&c->stream);
+  int r =
+      stream_send(&c->stream, out->iovs, out->n_iovs, net_thread_room(c->net));
+  connection_account(c);
+  if (r == STREAM_KEPT && !was_unsent)
+    c->progress_ms = clock_now_ms();
+  return r;
+}
+
+/* What the stream says of what it was to send. */
+static void connection_sent(struct connection *c, int r) {
+  if (!stream_has_fds(&c->stream))
+    connection_fds_done(c, true);
+  if (r == -ENOMEM)
+    connection_lost(c, "no memory for its answers");
+  else if (r < 0)
+    connection_lost(c, strerror(-r));
+  else if (r == STREAM_SENT)
     c->owner->delivered(c);
-  connection_spend(c, out->len);
-  send_batch_reset(out);
+}
+
+/* The output is with the stream. */
+static void connection_output_sent(struct connection *c, int r) {
+  c->room = 0;
+  connection_sent(c, r);
+  connection_spend(c, c->net->out.len);
+  send_batch_reset(&c->net->out);
 }
 
 void connection_flush(struct connection *c) {
   struct send_batch *out = &c->net->out;
   if (out->len && c->state != CONNECTION_CLOSED)
-    connection_sent(c,
-                    c->unsent.len ? 0 : send_some(c, out->iovs, out->n_iovs));
+    connection_output_sent(c, connection_send(c));
   send_batch_reset(out);
 }
 
 bool connection_flush_fds(struct connection *c,
                           const int fds[CONNECTION_N_FDS]) {
-  struct send_batch *out = &c->net->out;
-  assert(c->n_fds_out == 0 && c->unsent.len == 0 && out->len);
-  memcpy(c->fds_out, fds, sizeof c->fds_out);
-  c->n_fds_out = CONNECTION_N_FDS;
-  ssize_t n = send_some(c, out->iovs, out->n_iovs);
-  if (n < 0 && errno == ETOOMANYREFS) {
-    connection_close_fds(c, false);
-    send_batch_reset(out);
+  assert(!c->fds_due && c->net->out.len);
+  stream_give_fds(&c->stream, fds, CONNECTION_N_FDS);
+  c->fds_due = true;
+  int r = connection_send(c);
+  if (r == -ETOOMANYREFS) {
+    connection_fds_done(c, false);
+    send_batch_reset(&c->net->out);
     return false;
   }
-  connection_sent(c, n);
+  connection_output_sent(c, r);
   return true;
-}
-
-static void connection_forget_unsent(struct connection *c) {
-  free(c->unsent.bytes);
-  net_thread_unhold(c->net, c->unsent.len);
-  c->unsent.bytes = NULL;
-  c->unsent.len = c->unsent.sent = 0;
 }
 
 /* Sends what waits.  True if nothing is left. */
 static bool connection_send_unsent(struct connection *c) {
-  if (c->unsent.len == c->unsent.sent)
+  size_t unsent = stream_unsent(&c->stream);
+  if (!unsent)
     return true;
-  struct iovec rest = {c->unsent.bytes + c->unsent.sent,
-                       c->unsent.len - c->unsent.sent};
-  ssize_t n = send_some(c, &rest, 1);
-  if (n < 0) {
-    connection_lost(c, strerror(errno));
-    return false;
-  }
-  if (n > 0)
+  int r = stream_flush(&c->stream);
+  connection_account(c);
+  if (stream_unsent(&c->stream) < unsent)
     c->progress_ms = clock_now_ms();
-  c->unsent.sent += (size_t)n;
-  if (c->unsent.sent < c->unsent.len)
-    return false;
-  connection_forget_unsent(c);
-  c->owner->delivered(c);
-  return true;
+  connection_sent(c, r);
+  return r == STREAM_SENT;
 }
 
 /* How many bytes the socket takes at once; 0: so few that it is to be waited
@@ -310,94 +255,50 @@ void connection_fail(struct connection *c, uint64_t id, int status,
 
 /* ---- Input --------------------------------------------------------------- */
 
-/* Acts on the frame at the start of `bytes`.  Returns its length; 0: it is not
- * all there, failed the connection, or found it blocked. */
-static size_t connection_take_frame(struct connection *c, const uint8_t *bytes,
-                                    size_t len) {
-  struct net_thread *net = c->net;
-  struct frame_limits limits = {.max_message = net->limits->max_message,
-                                .max_payload = 0};
+/* Acts on the next message.  False: it is not all there, failed the connection,
+ * or found it blocked. */
+static bool connection_take_message(struct connection *c) {
   struct frame_header header;
   wire_message *msg;
-  switch (frame_peek(bytes, len, &limits, &header)) {
-  case FRAME_OK:
-    break;
-  case FRAME_PARTIAL:
-    return 0;
-  default:
+  if (stream_missing(&c->stream) || !connection_has_room(c))
+    return false;
+  switch (stream_take(&c->stream, c->net->arena, &header, &msg)) {
+  case STREAM_MESSAGE:
+    c->owner->message(c, msg);
+    connection_spend(c, header.message_len + FRAME_COST);
+    return true;
+  case STREAM_TOO_LONG:
     connection_fail(c, 0, WIRE_E_PROTO,
                     "a frame is longer than the %u bytes of a request",
-                    limits.max_message);
-    return 0;
-  }
-  if (len - FRAME_HEADER_LEN < header.message_len || !connection_has_room(c))
-    return 0;
-  if (frame_unpack(net->arena, bytes + FRAME_HEADER_LEN, header.message_len,
-                   &msg) != FRAME_OK) {
+                    c->net->limits->max_message);
+    return false;
+  default:
     connection_fail(c, 0, WIRE_E_PROTO,
                     "a frame holds no message that is known");
-    return 0;
-  }
-  c->owner->message(c, msg);
-  connection_spend(c, header.message_len + FRAME_COST);
-  return FRAME_HEADER_LEN + header.message_len;
-}
-
-static void connection_forget_rest(struct connection *c) {
-  free(c->rest.bytes);
-  net_thread_unhold(c->net, c->rest.cap);
-  c->rest.bytes = NULL;
-  c->rest.len = c->rest.cap = 0;
-}
-
-/* Makes room for `len` bytes that were not looked at.  What is in there is not
- * needed any more. */
-static bool connection_make_rest(struct connection *c, size_t len) {
-  size_t cap = (len + 511) & ~(size_t)511;
-  if (len <= c->rest.cap)
-    return true;
-  connection_forget_rest(c);
-  if (!net_thread_hold(c->net, cap))
     return false;
-  c->rest.bytes = malloc(cap);
-  if (c->rest.bytes)
-    c->rest.cap = cap;
-  else
-    net_thread_unhold(c->net, cap);
-  return c->rest.bytes;
-}
-
-/* Keeps what was not looked at. */
-static void connection_keep_rest(struct connection *c, const uint8_t *bytes,
-                                 size_t len) {
-  if (len == 0) {
-    connection_forget_rest(c);
-  } else if (connection_make_rest(c, len)) {
-    memcpy(c->rest.bytes, bytes, len);
-    c->rest.len = len;
-  } else {
-    connection_lost(c, "no memory for its requests");
   }
 }
 
-/* Acts on the frames in the first `len` bytes of the thread's receive buffer.
- * The clock of a half message starts with its first byte, but does not run
- * while it is us who do not read. */
-static void connection_take_frames(struct connection *c, size_t len) {
-  const uint8_t *rx = c->net->rx;
-  size_t at = 0;
-  while (connection_may_send(c) && !c->net->stopping) {
-    size_t n = connection_take_frame(c, rx + at, len - at);
-    if (n == 0)
-      break;
-    at += n;
-  }
+/* Takes the thread's receive buffer back from the stream. */
+static void connection_end_input(struct connection *c) {
   if (c->state == CONNECTION_DRAINING || c->state == CONNECTION_CLOSED)
-    len = at; /* nobody will look at it */
-  connection_keep_rest(c, rx + at, len - at);
-  if (c->rest.len == 0 || connection_is_blocked(c))
+    stream_drop_input(&c->stream); /* nobody will look at it */
+  else if (stream_keep_input(&c->stream, net_thread_room(c->net)) < 0)
+    connection_lost(c, "no memory for its requests");
+  connection_account(c);
+}
+
+/* Acts on the messages that were received.  The clock of a half message starts
+ * with its first byte, but does not run while it is us who do not read. */
+static void connection_take_messages(struct connection *c) {
+  bool any = false;
+  while (connection_may_send(c) && !c->net->stopping &&
+         connection_take_message(c))
+    any = true;
+  connection_end_input(c);
+  if (!stream_has_input(&c->stream) || connection_is_blocked(c))
     c->partial_since_ms = 0;
-  else if (at > 0 || c->partial_since_ms == 0)
+  else if (any || c->partial_since_ms == 0)
     c->partial_since_ms = clock_now_ms();
 }
 
@@ -411,54 +312,40 @@ static void connection_ended(struct connection *c) {
     connection_lost(c, "the peer closed");
 }
 
-/* recv(2).  EPROTO: the peer sent descriptors along, and all is where it was.
- */
-static ssize_t connection_recv(struct connection *c, void *bytes, size_t len) {
-  return c->may_bring_fds ? stray_fds_recv(c->fd, bytes, len)
-                          : recv(c->fd, bytes, len, MSG_DONTWAIT);
-}
-
-/* How much to take in, of which `have` bytes are there already: where memory is
- * short what is likely to be a few whole messages, or the rest of one. */
-static size_t connection_receive_len(const struct connection *c, size_t have) {
-  const struct net_thread *net = c->net;
-  struct frame_limits limits = {.max_message = net->limits->max_message,
-                                .max_payload = 0};
-  struct frame_header header;
-  size_t len = CROWDED_RX_LEN;
-  if (!net_thread_is_crowded(net))
-    return net->rx_cap - have;
-  if (frame_peek(net->rx, have, &limits, &header) == FRAME_OK &&
-      FRAME_HEADER_LEN + header.message_len - have > len)
-    len = FRAME_HEADER_LEN + header.message_len - have;
-  return len < net->rx_cap - have ? len : net->rx_cap - have;
+/* How much to take in: where memory is short what is likely to be a few whole
+ * messages, or the rest of one. */
+static size_t connection_receive_len(const struct connection *c) {
+  size_t missing = stream_missing(&c->stream);
+  if (!net_thread_is_crowded(c->net))
+    return SIZE_MAX;
+  return missing > CROWDED_RX_LEN ? missing : CROWDED_RX_LEN;
 }
 
 static void connection_receive(struct connection *c) {
-  struct net_thread *net = c->net;
-  size_t have = c->rest.len;
-  assert(have < net->rx_cap); /* C3: less than one frame */
-  if (have)
-    memcpy(net->rx, c->rest.bytes, have);
-  ssize_t n =
-      connection_recv(c, net->rx + have, connection_receive_len(c, have));
-  if (n > 0)
-    connection_take_frames(c, have + (size_t)n);
-  else if (n == 0)
+  stream_lend(&c->stream, c->net->rx, c->net->rx_cap);
+  int r = stream_receive(&c->stream, connection_receive_len(c));
+  if (r == STREAM_CAME) {
+    connection_take_messages(c);
+    return;
+  }
+  if (r == STREAM_END)
     connection_ended(c);
-  else if (errno == EPROTO && c->may_bring_fds)
+  else if (r == STREAM_STRAY)
     connection_fail(c, 0, WIRE_E_PROTO, "a request comes with descriptors");
-  else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-    connection_lost(c, strerror(errno));
+  else if (r != STREAM_NOTHING)
+    connection_lost(c, strerror(-r));
+  connection_end_input(c);
 }
 
 /* Reads and forgets what the peer still sends, so that a close does not reset
  * the connection before the peer has read the last answer. */
 static void connection_discard(struct connection *c) {
-  struct net_thread *net = c->net;
-  ssize_t n = connection_recv(c, net->rx, net->rx_cap);
-  if (n == 0 ||
-      (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+  stream_drop_input(&c->stream);
+  stream_lend(&c->stream, c->net->rx, c->net->rx_cap);
+  int r = stream_receive(&c->stream, SIZE_MAX);
+  stream_drop_input(&c->stream);
+  connection_account(c);
+  if (r != STREAM_CAME && r != STREAM_NOTHING)
     connection_lost(c, "the peer closed");
 }
 
@@ -466,10 +353,9 @@ static void connection_discard(struct connection *c) {
  * looked at. */
 static void connection_pump(struct connection *c) {
   c->owner->writable(c);
-  if (connection_may_send(c) && c->rest.len) {
-    size_t len = c->rest.len;
-    memcpy(c->net->rx, c->rest.bytes, len);
-    connection_take_frames(c, len);
+  if (connection_may_send(c) && stream_has_input(&c->stream)) {
+    stream_lend(&c->stream, c->net->rx, c->net->rx_cap);
+    connection_take_messages(c);
   }
 }
 
@@ -503,7 +389,7 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
 /* When this state has lasted too long; 0: it may last for ever. */
 static uint64_t connection_deadline(const struct connection *c) {
   const struct limits *limits = c->net->limits;
-  if (c->unsent.len || c->full)
+  if (stream_unsent(&c->stream) || c->full)
     return c->progress_ms + (uint64_t)limits->unread_timeout_ms;
   switch (c->state) {
   case CONNECTION_HANDSHAKE:
@@ -536,7 +422,7 @@ static void connection_on_timer(evutil_socket_t fd, short what, void *arg) {
   c->deadline_ms = 0;
   uint64_t deadline = connection_deadline(c);
   if (deadline && deadline <= clock_now_ms()) {
-    if (c->unsent.len || c->full)
+    if (stream_unsent(&c->stream) || c->full)
       connection_lost(c, "it does not read its answers");
     else if (c->state == CONNECTION_HANDSHAKE)
       connection_fail(c, 0, WIRE_E_TIMEOUT, "no Hello in time");
@@ -581,6 +467,8 @@ void connection_init(struct connection *c, struct net_thread *net,
                      const struct connection_owner *owner,
                      const struct listener *listener, int fd, uint64_t serial,
                      uint64_t user) {
+  struct frame_limits limits = {.max_message = net->limits->max_message,
+                                .max_payload = 0};
   c->arrival.run = connection_arrived;
   c->net = net;
   c->owner = owner;
@@ -589,6 +477,8 @@ void connection_init(struct connection *c, struct net_thread *net,
   c->serial = serial;
   c->user = user;
   c->may_bring_fds = listener_is_local(listener) && stray_fds_may_come(fd);
+  stream_init(&c->stream, c->may_bring_fds ? &stray_fds_io : &socket_plain_io,
+              &c->fd, &limits);
   c->state = CONNECTION_HANDSHAKE;
 }
 
@@ -621,12 +511,12 @@ static void connection_free(struct connection *c) {
   event_del(&c->readable);
   event_del(&c->writable);
   event_del(&c->timer);
-  connection_close_fds(c, false);
+  connection_fds_done(c, false);
   *(c->prev ? &c->prev->next : &net->conns) = c->next;
   if (c->next)
     c->next->prev = c->prev;
-  connection_forget_rest(c);
-  connection_forget_unsent(c);
+  stream_fini(&c->stream);
+  connection_account(c);
   c->owner->closed(c);
   assert(c->n_requests == 0);
   connection_close(c);
@@ -658,7 +548,7 @@ static void connection_finish(struct connection *c) {
 void connection_settle(struct connection *c) {
   connection_flush(c);
   if (connection_is_finished(c) ||
-      (c->state == CONNECTION_DRAINING && !c->unsent.len &&
+      (c->state == CONNECTION_DRAINING && !stream_unsent(&c->stream) &&
        (!c->lingering || c->net->stopping)))
     connection_finish(c);
   if (c->state == CONNECTION_CLOSED) {
@@ -667,7 +557,7 @@ void connection_settle(struct connection *c) {
   }
   c->owner->turn_ended(c);
   if (connection_is_blocked(c))
-    c->partial_since_ms = 0; /* connection_take_frames() begins anew */
+    c->partial_since_ms = 0; /* connection_take_messages() begins anew */
   bool is_open =
       c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
   bool reads =

@@ -1,4 +1,4 @@
-/* A connection: bytes in, frames out, one state machine.
+/* A connection: a stream, its time-outs and its turns, one state machine.
  *
  *     HANDSHAKE --Hello--> OPEN --peer ended, nothing left--> CLOSED
  *         |                 |
@@ -10,7 +10,7 @@
  *       it can make us hold is one batch of output, one buffer of input, and
  *       its waiting requests; all of it is counted, see N2 in net_thread.h.
  *   C2  Idle, it holds no buffer: input and output are its thread's.
- *   C3  `rest` holds a whole frame only while blocked, or at a stop.
+ *   C3  The stream keeps a whole frame only while blocked, or at a stop.
  *   C4  CLOSED is noticed by connection_settle(), which ends every turn and
  *       frees the connection; until then all may still be called.
  *
@@ -28,9 +28,10 @@
 #include "daemon/net/listener.h"
 #include "daemon/net/net_thread.h"
 #include "proto/frame.h"
+#include "proto/stream.h"
 
 /* How many descriptors go with a frame, if any do. */
-enum { CONNECTION_N_FDS = 4 };
+enum { CONNECTION_N_FDS = STREAM_MAX_FDS };
 
 enum connection_state {
   CONNECTION_HANDSHAKE,
@@ -91,21 +92,12 @@ struct connection {
   uint64_t partial_since_ms; /* the first byte of a half message; 0: none */
   uint64_t progress_ms;      /* when unsent bytes last moved, or it is full */
 
-  struct {
-    uint8_t *bytes;
-    size_t len, cap;
-  } rest; /* received, not looked at */
-  struct {
-    uint8_t *bytes;
-    size_t len, sent;
-  } unsent;          /* `len` 0: nothing */
-  uint64_t turn_len; /* bytes sent in this turn */
-  size_t room;       /* how long the output may become: what the socket takes,
-                        when it was asked; 0: since then something was sent */
-  /* Descriptors that go with the next byte that is sent. */
-  int fds_out[CONNECTION_N_FDS];
-  unsigned n_fds_out;
-
+  struct stream stream; /* it is lent the thread's receive buffer */
+  size_t held;          /* by it, as the thread's account has it */
+  bool fds_due;         /* fds_sent() is */
+  uint64_t turn_len;    /* bytes sent in this turn */
+  size_t room;         /* how long the output may become: what the socket takes,
+                          when it was asked; 0: since then something was sent */
   unsigned n_requests; /* that the owner has not answered; the owner counts */
 };
 
@@ -121,7 +113,7 @@ void connection_init(struct connection *c, struct net_thread *net,
 void connection_start(struct connection *c);
 
 static inline bool connection_is_blocked(const struct connection *c) {
-  return c->unsent.len || c->yielding || c->full;
+  return stream_unsent(&c->stream) || c->yielding || c->full;
 }
 
 /* Whether answers may be produced now. */

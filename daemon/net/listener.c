@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/net/stray_fds.h"
+#include "proto/socket.h"
 
 enum {
   BACKLOG = 1024,
@@ -153,7 +153,7 @@ static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
     return fail(l->text, "open the socket file", -errno, err, err_len);
   if (chmod(path, 0660) < 0)
     return fail(l->text, "chmod", -errno, err, err_len);
-  l->may_hold_fds = !stray_fds_refuse(l->fd);
+  l->may_hold_fds = !socket_allow_fds(l->fd, false);
   if (listen(l->fd, BACKLOG) < 0)
     return fail(l->text, "listen", -errno, err, err_len);
   return 0;
@@ -287,7 +287,7 @@ static int check_inherited(struct listener *l, char *err, size_t err_len) {
     return fail(l->text, "fcntl", -errno, err, err_len);
   if (listener_is_local(l)) {
     l->may_hold_fds = true; /* of peers that have connected before this */
-    stray_fds_refuse(l->fd);
+    socket_allow_fds(l->fd, false);
   }
   return 0;
 }

@@ -70,12 +70,17 @@ static inline uint64_t net_thread_held(const struct net_thread *net) {
   return atomic_load_explicit(&net->held, memory_order_relaxed);
 }
 
+/* How many bytes more may be counted. */
+static inline uint64_t net_thread_room(const struct net_thread *net) {
+  return net->max_held - net_thread_held(net);
+}
+
 /* False: it would be too much, and nothing is counted. */
 static inline bool net_thread_hold(struct net_thread *net, uint64_t len) {
-  uint64_t held = net_thread_held(net);
-  if (len > net->max_held - held)
+  if (len > net_thread_room(net))
     return false;
-  atomic_store_explicit(&net->held, held + len, memory_order_relaxed);
+  atomic_store_explicit(&net->held, net_thread_held(net) + len,
+                        memory_order_relaxed);
   return true;
 }
 
@@ -83,6 +88,18 @@ static inline void net_thread_unhold(struct net_thread *net, uint64_t len) {
   uint64_t held = net_thread_held(net);
   assert(len <= held);
   atomic_store_explicit(&net->held, held - len, memory_order_relaxed);
+}
+
+/* What was counted as `*counted` bytes is `now` so many: more than before only
+ * where there was room for it. */
+static inline void net_thread_count(struct net_thread *net, size_t *counted,
+                                    size_t now) {
+  if (now == *counted)
+    return;
+  net_thread_unhold(net, *counted);
+  bool fits = net_thread_hold(net, now);
+  assert(fits);
+  *counted = now;
 }
 
 /* Whether what a connection may leave behind in a turn could reach into the

@@ -7,9 +7,9 @@
  * SO_LINGER, a file of a network file system.  So no thread that serves may do
  * either:
  *
- *   D1  Where the kernel can refuse them (SO_PASSRIGHTS, Linux 6.16), a socket
- *       that listens does so, and those that connect to it from then on inherit
- *       that.  Then the peer's sendmsg(2) fails with EPERM.
+ *   D1  Where the kernel can refuse them (socket_allow_fds(), Linux 6.16), a
+ *       socket that listens does so, and those that connect to it from then on
+ *       inherit that.  Then the peer's sendmsg(2) fails with EPERM.
  *   D2  Else a socket is looked into before bytes are taken out of it, and
  *       before it is closed.  One that holds descriptors is closed by the
  *       closer.
@@ -20,18 +20,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/types.h>
 
-/* Has a Unix socket take none from here on.  False: the kernel cannot. */
-bool stray_fds_refuse(int fd);
+#include "proto/stream.h"
 
 /* Whether some can come, or be there already, in an accepted Unix socket.  If
  * so it is made ready for what follows. */
 bool stray_fds_may_come(int fd);
 
-/* As recv(2) with MSG_DONTWAIT, but leaves everything where it is, with EPROTO,
- * if there are descriptors among the first `len` bytes. */
-ssize_t stray_fds_recv(int fd, void *bytes, size_t len);
+/* As socket_io, but leaves everything where it is, and says that it is stray,
+ * if there are descriptors among the bytes that it is asked for. */
+extern const struct stream_io stray_fds_io;
 
 /* Shuts the socket down and takes all out of it that has come; `bytes` is room
  * for that.  False: there are descriptors, and closing it may take time. */

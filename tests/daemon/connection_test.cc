@@ -48,7 +48,7 @@ protected:
     peer_ = -1;
   }
 
-  void SendList(uint64_t id) {
+  static std::vector<uint8_t> List(uint64_t id) {
     Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
     wire_message msg = CACHET__WIRE__MESSAGE__INIT;
     msg.id = id;
@@ -56,9 +56,15 @@ protected:
     msg.list = &list;
     std::vector<uint8_t> frame(frame_packed_len(&msg));
     frame_pack(&msg, 0, frame.data());
-    ASSERT_EQ(send(peer_, frame.data(), frame.size(), 0),
-              static_cast<ssize_t>(frame.size()));
+    return frame;
   }
+
+  void Send(const std::vector<uint8_t> &bytes) {
+    ASSERT_EQ(send(peer_, bytes.data(), bytes.size(), 0),
+              static_cast<ssize_t>(bytes.size()));
+  }
+
+  void SendList(uint64_t id) { Send(List(id)); }
 
   // All that there is to read now.
   size_t Receive() {
@@ -92,6 +98,20 @@ TEST_F(ConnectionTest, MessagesThatComeTogetherAreAnsweredTogether) {
   Turn();
   EXPECT_EQ(Calls().message, 5u);
   EXPECT_EQ(Calls().delivered, 1u); // in one sendmsg(2)
+}
+
+TEST_F(ConnectionTest, AHalfMessageIsHeldUntilItIsWhole) {
+  std::vector<uint8_t> list = List(1);
+  for (size_t i = 0; i + 1 < list.size(); i++) {
+    Send({list[i]});
+    Turn();
+    EXPECT_GT(fake_owner_held(owner_), 0u);
+  }
+  EXPECT_EQ(Calls().message, 0u);
+  Send({list.back()});
+  Turn();
+  EXPECT_EQ(Calls().message, 1u);
+  EXPECT_EQ(fake_owner_held(owner_), 0u);
 }
 
 TEST_F(ConnectionTest, APeerThatClosesEndsItOnce) {
