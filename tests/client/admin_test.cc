@@ -234,7 +234,7 @@ TEST(Admin, AnAnswerThatDoesNotComeIsATimeOutAndTheNextCallConnectsAgain) {
                   p.AwaitEnd();
                 },
                 Tell({{"a"}})});
-  Admin a = Connect(d, Patience(50));
+  Admin a = Connect(d, Patience(kPatienceMs));
   Walk w;
   EXPECT_EQ(cachet_admin_list(a.get(), Walk::Image, &w), CACHET_E_TIMEOUT);
   EXPECT_TRUE(w.images.empty());

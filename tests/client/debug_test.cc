@@ -43,7 +43,7 @@ protected:
   void TearDown() override { unsetenv("CACHET_DEBUG"); }
 
   static cachet_options NoReadahead() {
-    cachet_options o = Patience(100);
+    cachet_options o = Patience(kPatienceMs);
     o.flags = CACHET_NO_READAHEAD;
     return o;
   }
@@ -104,7 +104,7 @@ TEST_F(DebugTest, ConnectingWaitingAndGivingUpAreSaid) {
       "disk",
       {"connects to " + d.path, "is connected: [0-9]+ bytes, epoch 0x4d",
        "is open: .*, cached here", "misses pages 1 to 1",
-       "waits for them, with a time-out of 100 ms",
+       "waits for them, with a time-out of 1000 ms",
        "gives up a request: .*in time",
        "has lost the connection: .*does not answer", "closes, .*"});
 }

@@ -100,7 +100,7 @@ TEST(RemoteReconnectTest, AConnectionThatFellSilentIsGivenUpAfterTheTimeOut) {
                   p.AwaitEnd();
                 },
                 ServeAll()});
-  Handle c = Open(d.Uri(), Patience(200));
+  Handle c = Open(d.Uri(), Patience(kPatienceMs));
   uint8_t byte;
   EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
   EXPECT_EQ(cachet_fd(c.get()), -1);
@@ -116,7 +116,7 @@ TEST(RemoteReconnectTest, ADaemonThatIsSlowWithOneAnswerButNotSilentIsKept) {
     p.Receive(&slow);
     p.Serve();
   }});
-  Handle c = Open(d.Uri(), Patience(200));
+  Handle c = Open(d.Uri(), Patience(kPatienceMs));
   Outcome out;
   uint8_t byte;
   ASSERT_EQ(cachet_load_async(c.get(), 0, 0, Outcome::Loaded, &out, nullptr),
@@ -140,7 +140,7 @@ TEST(RemoteReconnectTest, AConnectionThatCannotBeWrittenToEndsInTime) {
                   p.AwaitLeave();
                 },
                 ServeAll()});
-  Handle c = Open(d.Uri(), Patience(50));
+  Handle c = Open(d.Uri(), Patience(kPatienceMs));
   deaf.Await();
   // Nobody waits for it: that it is asked in vain has to show by itself.
   ASSERT_EQ(cachet_prefetch(c.get(), 0, 4096), CACHET_OK);

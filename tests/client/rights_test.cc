@@ -19,7 +19,7 @@ protected:
 
   cachet_status OpenAndRead(FakeDaemon &d) {
     auto start = Clock::now();
-    cachet_options o = Patience(300, 300);
+    cachet_options o = Patience(kPatienceMs, kPatienceMs);
     cachet *c = nullptr;
     cachet_error err = {};
     cachet_status status = cachet_open(d.Uri().c_str(), &o, &c, &err);

@@ -125,7 +125,7 @@ TEST(Warm, OfAPageThatAnotherThreadReadsWaitsForIt) {
     reads.Open();
     go.Await();
   };
-  Handle c = source.Make(Patience(50)), other = Copy(c.get());
+  Handle c = source.Make(Patience(kPatienceMs)), other = Copy(c.get());
   std::thread reader([&] {
     uint8_t byte;
     EXPECT_EQ(cachet_get_u8(other.get(), 0, &byte), CACHET_OK);
