@@ -358,6 +358,9 @@ TEST_F(SharedTest, TwentyDaemonsAreKilledUnderEightReaders) {
   auto end = Clock::now() + seconds(600);
   for (int i = 0; i < 8; i++)
     readers_.push_back(Fork(seed_ + uint64_t(i), end, true));
+  auto all_are_attached = [&] { return Stat("attachments") >= 8; };
+  ASSERT_TRUE(Eventually(all_are_attached, seconds(20)))
+      << "an open does not wait for a daemon";
   std::mt19937_64 random(seed_);
   for (int i = 0; i < TestLength(20); i++) {
     usleep(useconds_t(50000 + random() % 200000));
@@ -366,8 +369,7 @@ TEST_F(SharedTest, TwentyDaemonsAreKilledUnderEightReaders) {
     Start();
   }
   // All are connected again, and none had to give up.
-  EXPECT_TRUE(
-      Eventually([&] { return Stat("attachments") >= 8; }, seconds(20)));
+  EXPECT_TRUE(Eventually(all_are_attached, seconds(20)));
   for (pid_t pid : readers_)
     EXPECT_EQ(waitpid(pid, nullptr, WNOHANG), 0);
 }
