@@ -87,6 +87,9 @@ class RoomsTest(unittest.TestCase):
         self.expect(self.with_low('#include "a/gone.h"\n'),
                     "a/low.c:3 includes a/gone.h, which is not there")
 
+    def test_a_generated_header_is_no_module(self):
+        self.expect(self.with_low('#include "a/gone.pb-c.h"\n'))
+
     def test_only_what_a_tree_sees_is_included(self):
         files = {"b/x.h": "", "a/low.c": '#include "b/x.h"\n'
                  '#include "base/x.h"\n#include <sys/stat.h>\n'}
