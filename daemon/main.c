@@ -14,6 +14,8 @@
 #include "base/version.h"
 #include "cache/barrier.h"
 #include "cache/mirror.h"
+#include "daemon/config.h"
+#include "daemon/config_errors.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
 #include "daemon/net/listener.h"
@@ -75,7 +77,7 @@ static int fail_start(const char *story) {
   return EXIT_FAILED;
 }
 
-static void warn_of_format(const struct options_image *image,
+static void warn_of_format(const struct config_image *image,
                            const char *format) {
   log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
             LOG_TEXT("format", format),
@@ -83,7 +85,7 @@ static void warn_of_format(const struct options_image *image,
                                "of the disk in it"));
 }
 
-static int fail_window(const struct options_image *image, uint64_t size) {
+static int fail_window(const struct config_image *image, uint64_t size) {
   const struct window *w = &image->window;
   char length[40] = "", story[512];
   if (w->length != WINDOW_TO_END)
@@ -97,7 +99,7 @@ static int fail_window(const struct options_image *image, uint64_t size) {
 
 /* Puts the part of `to->source` that is to be served in its place.  0, or a
  * negative errno; -ERANGE: there is no such part. */
-static int cut_window(const struct options_image *image,
+static int cut_window(const struct config_image *image,
                       struct server_image *to) {
   const struct window *w = &image->window;
   if (window_is_whole(w))
@@ -108,7 +110,7 @@ static int cut_window(const struct options_image *image,
 
 /* Takes what was opened.  One that cannot be opened now is served once it can.
  * 0 or a negative errno: there is no memory. */
-static int take_source(const struct options_image *image,
+static int take_source(const struct config_image *image,
                        struct opening *opening, const struct timespec *deadline,
                        struct server_image *to) {
   const char *format = NULL;
@@ -132,12 +134,12 @@ static int take_source(const struct options_image *image,
 }
 
 /* 0; or the exit status, with the reason logged, and nothing is taken. */
-static int take_image(const struct options *config,
-                      const struct options_image *image,
-                      struct opening *opening, const struct timespec *deadline,
+static int take_image(const struct config *config,
+                      const struct config_image *image, struct opening *opening,
+                      const struct timespec *deadline,
                       struct server_image *to) {
   *to = (struct server_image){.name = image->name,
-                              .share = options_shares(config, image),
+                              .share = config_shares(config, image),
                               .path = image->path};
   int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
   if (r == 0)
@@ -152,7 +154,7 @@ static int take_image(const struct options *config,
 }
 
 /* All at once, so that those that hang are waited for together. */
-static int open_images(const struct options *config, struct setup *setup) {
+static int open_images(const struct config *config, struct setup *setup) {
   struct opening *openings[CONFIG_MAX_IMAGES];
   struct timespec deadline;
   int status = 0;
@@ -201,7 +203,7 @@ static int adopt_listeners(struct setup *setup) {
   return 0;
 }
 
-static int open_listeners(struct options *config, struct setup *setup) {
+static int open_listeners(struct config *config, struct setup *setup) {
   char story[512];
   if (config->n_listen == 0 && setup->n_listeners == 0) {
     char err[OPTIONS_ERROR_LEN];
@@ -257,7 +259,7 @@ static void catch_signals(struct server *s) {
 }
 
 /* One line that says where to find us, and systemd's notice. */
-static void announce_ready(const struct options *config,
+static void announce_ready(const struct config *config,
                            const struct setup *setup, unsigned n_workers) {
   char addresses[512];
   size_t len = 0;
@@ -305,7 +307,7 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   return 0;
 }
 
-static int serve(const struct options *config, struct setup *setup) {
+static int serve(const struct config *config, struct setup *setup) {
   char story[512];
   unsigned n_workers =
       config->n_workers ? config->n_workers : default_workers();
@@ -354,7 +356,7 @@ static int say(const char *text) {
   return EXIT_FAILED;
 }
 
-static int open_and_serve(struct options *config) {
+static int open_and_serve(struct config *config) {
   static struct setup setup; /* too large for a stack */
   warn_if_root();
   tell_of_machine();
@@ -373,7 +375,7 @@ static int open_and_serve(struct options *config) {
   return serve(config, &setup);
 }
 
-static int run(struct options *config) {
+static int run(struct config *config) {
   char story[128];
   log_set_level(config->log_level);
   process_init();
@@ -388,22 +390,56 @@ static int run(struct options *config) {
   return status;
 }
 
+/* Says all that is wrong with the configuration.  The lines of --check-config
+ * begin with the place, as those of a compiler do. */
+static int fail_config(const struct config_errors *errors, const char *before) {
+  for (size_t i = 0; i < errors->n; i++)
+    fprintf(stderr, "%s%s\n", before, errors->messages[i]);
+  if (errors->n_more)
+    fprintf(stderr, "%sand %zu more\n", before, errors->n_more);
+  return EXIT_USAGE;
+}
+
+/* One line for a configuration that has no mistakes. */
+static int say_right(const struct config *config) {
+  char line[128];
+  snprintf(line, sizeof line,
+           "the configuration is right: %zu files read, %zu images\n",
+           config->n_files, config->n_images);
+  return say(line);
+}
+
+static int load_and_run(const struct options *options) {
+  bool checks = options->action == OPTIONS_CHECK_CONFIG;
+  struct config config;
+  struct config_errors errors;
+  int status;
+  if (options_load(options, &config, &errors) < 0) {
+    status = fail_config(&errors, checks ? "" : "cachetd: ");
+  } else {
+    status = checks ? say_right(&config) : run(&config);
+    config_fini(&config);
+  }
+  config_errors_fini(&errors);
+  return status;
+}
+
 int main(int argc, char *argv[]) {
-  struct options config;
+  struct options options;
   char err[OPTIONS_ERROR_LEN];
   int status = EXIT_SUCCESS;
   if (std_fds_open() < 0)
     return EXIT_FAILED; /* there is nowhere to say so */
-  if (options_parse(&config, argc, argv, err) < 0) {
+  if (options_parse(&options, argc, argv, err) < 0) {
     fprintf(stderr, "cachetd: %s\nTry cachetd --help.\n", err);
     status = EXIT_USAGE;
-  } else if (config.action == CONFIG_SHOW_VERSION) {
+  } else if (options.action == OPTIONS_SHOW_VERSION) {
     status = say("cachetd " CACHETD_VERSION "\n");
-  } else if (config.action == CONFIG_SHOW_HELP) {
-    status = say(config_usage);
+  } else if (options.action == OPTIONS_SHOW_HELP) {
+    status = say(options_usage);
   } else {
-    status = run(&config);
+    status = load_and_run(&options);
   }
-  options_fini(&config);
+  options_fini(&options);
   return status;
 }

@@ -11,28 +11,48 @@ namespace {
 
 using testing::HasSubstr;
 
-class ConfigTest : public testing::Test {
+class OptionsTest : public testing::Test {
 protected:
-  ~ConfigTest() override { options_fini(&config_); }
+  OptionsTest() { config_init(&config_); }
+  ~OptionsTest() override {
+    options_fini(&options_);
+    config_fini(&config_);
+  }
 
-  // Parses the arguments after the program's name.
+  // Parses the arguments after the program's name, makes a configuration of
+  // them, and checks it.  What is wrong is in err_.
   int Parse(std::vector<std::string> args) {
-    options_fini(&config_);
+    char err[OPTIONS_ERROR_LEN] = "";
+    options_fini(&options_);
+    config_fini(&config_);
     args.insert(args.begin(), "cachetd");
     std::vector<char *> argv;
     for (std::string &arg : args)
       argv.push_back(arg.data());
     argv.push_back(nullptr);
-    err_[0] = '\0';
-    return options_parse(&config_, static_cast<int>(args.size()), argv.data(),
-                         err_);
+    int r = options_parse(&options_, static_cast<int>(args.size()), argv.data(),
+                          err);
+    err_ = err;
+    return r < 0 ? r : Apply();
   }
 
-  options config_ = {};
-  char err_[OPTIONS_ERROR_LEN] = "";
+  int Apply() {
+    config_errors errors = {};
+    options_apply(&options_, &config_, &errors);
+    config_check(&config_, &errors);
+    int r = config_errors_any(&errors) ? -EINVAL : 0;
+    for (size_t i = 0; i < errors.n; i++)
+      err_ += errors.messages[i] + std::string("\n");
+    config_errors_fini(&errors);
+    return r;
+  }
+
+  options options_ = {};
+  config config_;
+  std::string err_;
 };
 
-TEST_F(ConfigTest, AnImageAloneIsEnough) {
+TEST_F(OptionsTest, AnImageAloneIsEnough) {
   ASSERT_EQ(Parse({"--image", "/srv/disk.img"}), 0) << err_;
   ASSERT_EQ(config_.n_images, 1u);
   EXPECT_STREQ(config_.images[0].name, "disk.img");
@@ -42,18 +62,19 @@ TEST_F(ConfigTest, AnImageAloneIsEnough) {
   EXPECT_EQ(config_.page_size, 4096u);
   EXPECT_EQ(config_.n_workers, 0u);
   EXPECT_EQ(config_.log_level, LEVEL_INFO);
-  EXPECT_EQ(config_.action, CONFIG_SERVE);
+  EXPECT_EQ(options_.action, OPTIONS_SERVE);
+  EXPECT_EQ(options_.config_file, nullptr);
 }
 
-TEST_F(ConfigTest, AnImageMayBeSharedOrNotWhateverTheOthersAre) {
+TEST_F(OptionsTest, AnImageMayBeSharedOrNotWhateverTheOthersAre) {
   ASSERT_EQ(Parse({"--image", "a,share=off", "--image", "b"}), 0) << err_;
   EXPECT_STREQ(config_.images[0].name, "a");
   EXPECT_STREQ(config_.images[0].path, "a");
-  EXPECT_FALSE(options_shares(&config_, &config_.images[0]));
-  EXPECT_TRUE(options_shares(&config_, &config_.images[1]));
+  EXPECT_FALSE(config_shares(&config_, &config_.images[0]));
+  EXPECT_TRUE(config_shares(&config_, &config_.images[1]));
 }
 
-TEST_F(ConfigTest, AnImageMayHaveAMaximumAge) {
+TEST_F(OptionsTest, AnImageMayHaveAMaximumAge) {
   ASSERT_EQ(Parse({"--image", "a,max-age=60", "--image", "b", "--image",
                    "c,max-age=1,share=off"}),
             0)
@@ -61,16 +82,16 @@ TEST_F(ConfigTest, AnImageMayHaveAMaximumAge) {
   EXPECT_EQ(config_.images[0].max_age_s, 60u);
   EXPECT_EQ(config_.images[1].max_age_s, 0u) << "not given";
   EXPECT_EQ(config_.images[2].max_age_s, 1u);
-  EXPECT_FALSE(options_shares(&config_, &config_.images[2]));
+  EXPECT_FALSE(config_shares(&config_, &config_.images[2]));
 }
 
-TEST_F(ConfigTest, AnImageMayBeAPartOfItsFile) {
+TEST_F(OptionsTest, AnImageMayBeAPartOfItsFile) {
   ASSERT_EQ(Parse({"--image", "p1=a,offset=1M,length=0x200", "--image",
                    "length=a,length=5", "--image", "b,share=off,offset=7K",
                    "--image", "c"}),
             0)
       << err_;
-  const options_image *images = config_.images;
+  const config_image *images = config_.images;
   EXPECT_STREQ(images[0].name, "p1");
   EXPECT_STREQ(images[0].path, "a");
   EXPECT_EQ(images[0].window.offset, 1u << 20);
@@ -84,7 +105,7 @@ TEST_F(ConfigTest, AnImageMayBeAPartOfItsFile) {
   EXPECT_TRUE(window_is_whole(&images[3].window)) << "not given";
 }
 
-TEST_F(ConfigTest, WhatFollowsACommaIsAnOptionAlsoIfAFileHasThatName) {
+TEST_F(OptionsTest, WhatFollowsACommaIsAnOptionAlsoIfAFileHasThatName) {
   ASSERT_EQ(Parse({"--image", "a,offset=1"}), 0) << err_;
   EXPECT_STREQ(config_.images[0].path, "a");
   EXPECT_EQ(config_.images[0].window.offset, 1u);
@@ -93,15 +114,15 @@ TEST_F(ConfigTest, WhatFollowsACommaIsAnOptionAlsoIfAFileHasThatName) {
   EXPECT_EQ(config_.images[0].window.offset, 2u);
 }
 
-TEST_F(ConfigTest, AnImagesOwnShareOverridesTheGeneralOne) {
+TEST_F(OptionsTest, AnImagesOwnShareOverridesTheGeneralOne) {
   ASSERT_EQ(Parse({"--share=off", "--image", "x=a,share=on", "--image", "b"}),
             0)
       << err_;
-  EXPECT_TRUE(options_shares(&config_, &config_.images[0]));
-  EXPECT_FALSE(options_shares(&config_, &config_.images[1]));
+  EXPECT_TRUE(config_shares(&config_, &config_.images[0]));
+  EXPECT_FALSE(config_shares(&config_, &config_.images[1]));
 }
 
-TEST_F(ConfigTest, EveryOptionIsTaken) {
+TEST_F(OptionsTest, EveryOptionIsTaken) {
   ASSERT_EQ(Parse({"--image=a.img", "--image", "b=/x/c.img", "--listen",
                    "unix:/tmp/s", "--listen=tcp:[::1]:7", "--cache-size", "3G",
                    "--page-size", "64k", "--share", "off", "--workers", "5",
@@ -112,23 +133,44 @@ TEST_F(ConfigTest, EveryOptionIsTaken) {
   EXPECT_EQ(config_.n_listen, 2u);
   EXPECT_EQ(config_.cache_size, 3ull << 30);
   EXPECT_EQ(config_.page_size, 65536u);
-  EXPECT_FALSE(options_shares(&config_, &config_.images[0]));
+  EXPECT_FALSE(config_shares(&config_, &config_.images[0]));
   EXPECT_EQ(config_.n_workers, 5u);
   EXPECT_EQ(config_.log_level, LEVEL_DEBUG);
 }
 
-TEST_F(ConfigTest, HelpAndVersionNeedNoImage) {
-  ASSERT_EQ(Parse({"--help"}), 0);
-  EXPECT_EQ(config_.action, CONFIG_SHOW_HELP);
-  ASSERT_EQ(Parse({"--version"}), 0);
-  EXPECT_EQ(config_.action, CONFIG_SHOW_VERSION);
+TEST_F(OptionsTest, HelpAndVersionAreActions) {
+  Parse({"--help"});
+  EXPECT_EQ(options_.action, OPTIONS_SHOW_HELP);
+  Parse({"--version"});
+  EXPECT_EQ(options_.action, OPTIONS_SHOW_VERSION);
+}
+
+TEST_F(OptionsTest, AConfigurationFileIsNamedAndChecked) {
+  ASSERT_EQ(Parse({"--config", "/x/y.conf", "--check-config", "--image=a"}), 0)
+      << err_;
+  EXPECT_STREQ(options_.config_file, "/x/y.conf");
+  EXPECT_EQ(options_.action, OPTIONS_CHECK_CONFIG);
+}
+
+TEST_F(OptionsTest, OfAnOptionThatIsGivenTwiceTheLastOneHolds) {
+  ASSERT_EQ(Parse({"--image=a", "--cache-size=1M", "--cache-size=2M"}), 0);
+  EXPECT_EQ(config_.cache_size, 2u << 20);
+}
+
+TEST_F(OptionsTest, AllThatIsWrongIsSaidAndWhere) {
+  EXPECT_EQ(Parse({"--cache-size=x", "--image=a,share=x", "--workers=0"}),
+            -EINVAL);
+  EXPECT_EQ(err_, "--cache-size: \"x\": not a size; it takes digits and K, M, "
+                  "G or T\n"
+                  "--image a,share=x: share: \"x\": it must be on or off\n"
+                  "--workers: \"0\": not a number from 1 to 64\n");
 }
 
 struct ImageCase {
   const char *argument, *name, *path;
 };
 
-TEST_F(ConfigTest, AnImageSplitsIntoNameAndPath) {
+TEST_F(OptionsTest, AnImageSplitsIntoNameAndPath) {
   const ImageCase cases[] = {
       {"vm7=/srv/a.img", "vm7", "/srv/a.img"},
       {"a.b_c-9=x", "a.b_c-9", "x"},
@@ -152,7 +194,7 @@ TEST_F(ConfigTest, AnImageSplitsIntoNameAndPath) {
   }
 }
 
-TEST_F(ConfigTest, ANameHasAtMost64Characters) {
+TEST_F(OptionsTest, ANameHasAtMost64Characters) {
   std::string longest(64, 'n');
   EXPECT_EQ(Parse({"--image", longest + "=x"}), 0) << err_;
   EXPECT_STREQ(config_.images[0].name, longest.c_str());
@@ -164,7 +206,7 @@ struct SizeCase {
   uint64_t size;
 };
 
-TEST_F(ConfigTest, SizesTakePowersOf1024) {
+TEST_F(OptionsTest, SizesTakePowersOf1024) {
   const SizeCase cases[] = {
       {"4096", 4096},
       {"5k", 5120},
@@ -181,7 +223,7 @@ TEST_F(ConfigTest, SizesTakePowersOf1024) {
   }
 }
 
-TEST_F(ConfigTest, EachPageSizeFrom4KTo2MIsTaken) {
+TEST_F(OptionsTest, EachPageSizeFrom4KTo2MIsTaken) {
   for (uint32_t size = 4096; size <= 2u << 20; size *= 2) {
     ASSERT_EQ(Parse({"--image", "a", "--page-size", std::to_string(size)}), 0);
     EXPECT_EQ(config_.page_size, size);
@@ -193,7 +235,7 @@ struct BadCase {
   const char *message;
 };
 
-TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
+TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
   std::string long_path = "unix:/" + std::string(107, 'p');
   const BadCase cases[] = {
       {{}, "no image"},
@@ -210,20 +252,24 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a=x", "--image", "a=y"}, "\"a\" is used twice"},
       {{"--image", "a.img,readahead=4"}, "image option \"readahead=4\""},
       {{"--image", "a.img,"}, "image option \"\""},
-      {{"--image", "a.img,max-age=0"}, "max-age=0: not a number of seconds"},
-      {{"--image", "a.img,max-age="}, "max-age=: not a number of seconds"},
-      {{"--image", "a.img,max-age=1s"}, "max-age=1s: not a number of seconds"},
-      {{"--image", "a.img,max-age=-1"}, "max-age=-1: not a number of seconds"},
+      {{"--image", "a.img,max-age=0"},
+       "max-age: \"0\": not a number of seconds"},
+      {{"--image", "a.img,max-age="}, "max-age: \"\": not a number of seconds"},
+      {{"--image", "a.img,max-age=1s"},
+       "max-age: \"1s\": not a number of seconds"},
+      {{"--image", "a.img,max-age=-1"},
+       "max-age: \"-1\": not a number of seconds"},
       {{"--image", "a.img,max-age"}, "image option \"max-age\""},
-      {{"--image", "a.img,share=maybe"}, "share=maybe: it must be on or off"},
+      {{"--image", "a.img,share=maybe"},
+       "share: \"maybe\": it must be on or off"},
       {{"--image", "a.img,share=on,share=on"}, "share is given twice"},
       {{"--image", "a,offset=0,offset=0"}, "a,offset=0,offset=0: offset is"},
       {{"--image", "a,length=1,share=on,length=1"}, "length is given twice"},
-      {{"--image", "a,length=0"}, "length=0: an image of no bytes"},
-      {{"--image", "a,length="}, "length=: not a size"},
-      {{"--image", "a,offset=-1"}, "offset=-1: not a size"},
-      {{"--image", "a,offset=1 M"}, "offset=1 M: not a size"},
-      {{"--image", "a,offset=8388608T"}, "offset=8388608T: too large"},
+      {{"--image", "a,length=0"}, "length: \"0\": an image of no bytes"},
+      {{"--image", "a,length="}, "length: \"\": not a size"},
+      {{"--image", "a,offset=-1"}, "offset: \"-1\": not a size"},
+      {{"--image", "a,offset=1 M"}, "offset: \"1 M\": not a size"},
+      {{"--image", "a,offset=8388608T"}, "offset: \"8388608T\": too large"},
       {{"--image", "a,length=18446744073709551615"}, "too large a number"},
       {{"--image", "a,length=18446744073709551616"}, "too large a number"},
       {{"--image", "a,offset"}, "image option \"offset\""},
@@ -249,6 +295,8 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a", "--page-size", "4M"}, "power of two"},
       {{"--image", "a", "--page-size", "12K"}, "power of two"},
       {{"--image", "a", "--page-size", "x"}, "not a size"},
+      {{"--image", "a", "--config="}, "--config: it names no file"},
+      {{"--image", "a,source=b"}, "image option \"source=b\""},
       {{"--image", "a", "--workers", "0"}, "1 to 64"},
       {{"--image", "a", "--workers", "65"}, "1 to 64"},
       {{"--image", "a", "--workers", " 1"}, "1 to 64"},
@@ -275,7 +323,7 @@ TEST_F(ConfigTest, ABadCommandLineIsRefusedWithItsReason) {
   }
 }
 
-TEST_F(ConfigTest, ThereIsALimitOnImages) {
+TEST_F(OptionsTest, ThereIsALimitOnImages) {
   std::vector<std::string> args;
   for (int i = 0; i < CONFIG_MAX_IMAGES; i++)
     args.push_back("--image=n" + std::to_string(i) + "=x");

@@ -430,7 +430,10 @@ RULES = Rules(
             modules("daemon", "worker"),
             modules("daemon", "admit"),
             modules("daemon", "server"),
-            modules("daemon", "opening options process"),
+            modules("daemon", "config_errors opening process"),
+            modules("daemon", "config"),
+            modules("daemon", "config_file"),
+            modules("daemon", "options"),
             modules("daemon", "main"),
         ],
         "proto": [

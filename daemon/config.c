@@ -1,0 +1,370 @@
+#include "daemon/config.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file_uri.h"
+#include "base/size.h"
+
+#define DEFAULT_CACHE_SIZE (256ull << 20)
+#define MIN_PAGE_SIZE 4096u
+#define MAX_PAGE_SIZE (2u << 20)
+#define MAX_MAX_AGE_S 1000000000u
+
+/* Writes the reason and returns -EINVAL. */
+__attribute__((format(printf, 2, 3))) static int
+refuse(char *why, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(why, CONFIG_WHY_LEN, format, args);
+  va_end(args);
+  return -EINVAL;
+}
+
+static int parse_size(const char *value, uint64_t *out, char *why) {
+  int r = size_parse(value, out);
+  if (r == -ERANGE)
+    return refuse(why, "\"%.100s\": too large a number", value);
+  if (r < 0)
+    return refuse(
+        why, "\"%.100s\": not a size; it takes digits and K, M, G or T", value);
+  return 0;
+}
+
+/* Reads a decimal number from 1 to `max`.  False: it is none. */
+static bool parse_count(const char *text, unsigned max, unsigned *out) {
+  char *end;
+  errno = 0;
+  unsigned long n = strtoul(text, &end, 10);
+  if (!isdigit((unsigned char)text[0]) || *end || errno || n < 1 || n > max)
+    return false;
+  *out = (unsigned)n;
+  return true;
+}
+
+static int parse_on_off(const char *value, bool *out, char *why) {
+  *out = strcmp(value, "on") == 0;
+  if (!*out && strcmp(value, "off") != 0)
+    return refuse(why, "\"%.100s\": it must be on or off", value);
+  return 0;
+}
+
+/* ---- The settings of the daemon ------------------------------------------ */
+
+static int set_cache_size(struct config *config, const char *value, char *why) {
+  return parse_size(value, &config->cache_size, why);
+}
+
+static int set_page_size(struct config *config, const char *value, char *why) {
+  uint64_t size;
+  int r = parse_size(value, &size, why);
+  if (r < 0)
+    return r;
+  if (size < MIN_PAGE_SIZE || size > MAX_PAGE_SIZE || (size & (size - 1)))
+    return refuse(why, "\"%.100s\": not a power of two from 4K to 2M", value);
+  config->page_size = (uint32_t)size;
+  return 0;
+}
+
+static int set_share(struct config *config, const char *value, char *why) {
+  bool share;
+  int r = parse_on_off(value, &share, why);
+  if (r == 0)
+    config->share = share;
+  return r;
+}
+
+static int set_workers(struct config *config, const char *value, char *why) {
+  if (!parse_count(value, CONFIG_MAX_WORKERS, &config->n_workers))
+    return refuse(why, "\"%.100s\": not a number from 1 to %d", value,
+                  CONFIG_MAX_WORKERS);
+  return 0;
+}
+
+static int set_log_level(struct config *config, const char *value, char *why) {
+  int level = log_level_parse(value);
+  if (level < 0)
+    return refuse(why, "\"%.100s\": not error, warn, info or debug", value);
+  config->log_level = (enum log_level)level;
+  return 0;
+}
+
+/* A path in a file must not depend on the directory that the daemon was started
+ * in, which is another one when the file is read again.  Shown is what was
+ * written: a path that was decoded may have any bytes. */
+static int check_path(const char *path, const char *value,
+                      const struct config_origin *origin, char *why) {
+  if (origin->file && *path != '/')
+    return refuse(
+        why, "\"%.100s\": a path in a configuration file begins with /", value);
+  return 0;
+}
+
+static int add_listen(struct config *config, const char *value, char *why) {
+  if (config->n_listen == CONFIG_MAX_LISTEN)
+    return refuse(why, "\"%.100s\": more than %d addresses", value,
+                  CONFIG_MAX_LISTEN);
+  struct address *to = &config->listen[config->n_listen];
+  int r = address_parse(value, to, why, CONFIG_WHY_LEN);
+  if (r == 0 && to->generic.sa_family == AF_UNIX)
+    r = check_path(to->un.sun_path, value, &config->origins[CONFIG_LISTEN],
+                   why);
+  if (r == 0)
+    config->n_listen++;
+  return r;
+}
+
+static void clear_listen(struct config *config) { config->n_listen = 0; }
+
+const struct config_setting config_settings[] = {
+    [CONFIG_CACHE_SIZE] = {"cache", "size", "cache-size", set_cache_size, NULL},
+    [CONFIG_PAGE_SIZE] = {"cache", "page-size", "page-size", set_page_size,
+                          NULL},
+    [CONFIG_SHARE] = {"cache", "share", "share", set_share, NULL},
+    [CONFIG_WORKERS] = {"cache", "workers", "workers", set_workers, NULL},
+    [CONFIG_LISTEN] = {"listen", "address", "listen", add_listen, clear_listen},
+    [CONFIG_LOG_LEVEL] = {"log", "level", "log-level", set_log_level, NULL},
+};
+
+/* ---- The settings of an image -------------------------------------------- */
+
+/* Makes a path of `source` in memory from malloc(3). */
+static int parse_source(const char *source, char **out, char *why) {
+  const char *reason;
+  size_t scheme = file_uri_scheme_len(source);
+  int r = 0;
+  if (file_uri_is(source)) {
+    r = file_uri_path(source, out, &reason);
+    if (r == -EINVAL)
+      return refuse(why, "\"%.100s\": %s", source, reason);
+  } else if (scheme) {
+    return refuse(why,
+                  "\"%.100s\": there is no source for the scheme \"%.*s\"; a "
+                  "path with a colon begins with / or ./",
+                  source, (int)(scheme > 32 ? 32 : scheme), source);
+  } else {
+    *out = strdup(source);
+    r = *out ? 0 : -ENOMEM;
+  }
+  return r;
+}
+
+static int set_source(struct config_image *image, const char *value,
+                      char *why) {
+  char *path = NULL;
+  int r = parse_source(value, &path, why);
+  if (r == 0 && !*path)
+    r = refuse(why, "\"%.100s\": it names no source", value);
+  if (r == 0)
+    r = check_path(path, value, &image->origins[CONFIG_IMAGE_SOURCE], why);
+  if (r < 0) {
+    free(path);
+    return r;
+  }
+  free(image->path);
+  image->path = path;
+  return 0;
+}
+
+static int set_image_share(struct config_image *image, const char *value,
+                           char *why) {
+  bool share;
+  int r = parse_on_off(value, &share, why);
+  if (r == 0)
+    image->share = share ? SHARE_ON : SHARE_OFF;
+  return r;
+}
+
+static int set_max_age(struct config_image *image, const char *value,
+                       char *why) {
+  if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
+    return refuse(why, "\"%.100s\": not a number of seconds from 1 to %u",
+                  value, MAX_MAX_AGE_S);
+  return 0;
+}
+
+/* Up to what a file can have: so an offset and a length have a sum, and no
+ * length is WINDOW_TO_END. */
+static int parse_file_size(const char *value, uint64_t *out, char *why) {
+  uint64_t size;
+  int r = parse_size(value, &size, why);
+  if (r == 0 && size > INT64_MAX)
+    return refuse(why, "\"%.100s\": too large a number", value);
+  if (r == 0)
+    *out = size;
+  return r;
+}
+
+static int set_offset(struct config_image *image, const char *value,
+                      char *why) {
+  return parse_file_size(value, &image->window.offset, why);
+}
+
+static int set_length(struct config_image *image, const char *value,
+                      char *why) {
+  uint64_t length;
+  int r = parse_file_size(value, &length, why);
+  if (r == 0 && length == 0)
+    return refuse(why,
+                  "\"%.100s\": an image of no bytes; without length it reaches "
+                  "to the end",
+                  value);
+  if (r == 0)
+    image->window.length = length;
+  return r;
+}
+
+const struct config_image_setting config_image_settings[] = {
+    [CONFIG_IMAGE_SOURCE] = {"source", set_source},
+    [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
+    [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
+    [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
+    [CONFIG_IMAGE_LENGTH] = {"length", set_length},
+};
+
+/* ---- A configuration ----------------------------------------------------- */
+
+void config_init(struct config *config) {
+  *config = (struct config){.cache_size = DEFAULT_CACHE_SIZE,
+                            .page_size = MIN_PAGE_SIZE,
+                            .share = true,
+                            .log_level = LEVEL_INFO};
+}
+
+void config_fini(struct config *config) {
+  for (size_t i = 0; i < config->n_images; i++)
+    config_image_fini(&config->images[i]);
+  for (size_t i = 0; i < config->n_files; i++)
+    free(config->files[i]);
+  free(config->images);
+  free(config->files);
+  config_init(config);
+}
+
+const char *config_add_file(struct config *config, const char *path) {
+  char **grown =
+      realloc(config->files, (config->n_files + 1) * sizeof *config->files);
+  if (!grown)
+    return NULL;
+  config->files = grown;
+  char *copy = strdup(path);
+  if (copy)
+    grown[config->n_files++] = copy;
+  return copy;
+}
+
+int config_set(struct config *config, unsigned setting, const char *value,
+               struct config_origin origin, char why[CONFIG_WHY_LEN]) {
+  const struct config_setting *s = &config_settings[setting];
+  if (s->clear && config->origins[setting].file != origin.file)
+    s->clear(config);
+  config->origins[setting] = origin;
+  return s->set(config, value, why);
+}
+
+void config_image_init(struct config_image *image) {
+  *image = (struct config_image){.share = SHARE_AS_ALL, .window = WINDOW_WHOLE};
+}
+
+void config_image_fini(struct config_image *image) {
+  free(image->path);
+  image->path = NULL;
+}
+
+int config_image_set(struct config_image *image, unsigned setting,
+                     const char *value, struct config_origin origin,
+                     char why[CONFIG_WHY_LEN]) {
+  image->origins[setting] = origin;
+  return config_image_settings[setting].set(image, value, why);
+}
+
+bool config_name_is_valid(const char *name, size_t len) {
+  if (len == 0 || len > CONFIG_NAME_MAX)
+    return false;
+  for (size_t i = 0; i < len; i++)
+    if (!name[i] ||
+        (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i])))
+      return false;
+  return true;
+}
+
+struct config_image *config_find_image(struct config *config,
+                                       const char *name) {
+  for (size_t i = 0; i < config->n_images; i++)
+    if (strcmp(config->images[i].name, name) == 0)
+      return &config->images[i];
+  return NULL;
+}
+
+int config_add_image(struct config *config, struct config_image *image,
+                     char why[CONFIG_WHY_LEN]) {
+  assert(!config_find_image(config, image->name));
+  if (config->n_images == CONFIG_MAX_IMAGES)
+    return refuse(why, "more than %d images", CONFIG_MAX_IMAGES);
+  struct config_image *grown =
+      realloc(config->images, (config->n_images + 1) * sizeof *config->images);
+  if (!grown)
+    return -ENOMEM;
+  config->images = grown;
+  grown[config->n_images++] = *image;
+  image->path = NULL;
+  return 0;
+}
+
+bool config_shares(const struct config *config,
+                   const struct config_image *image) {
+  return image->share == SHARE_ON ||
+         (image->share == SHARE_AS_ALL && config->share);
+}
+
+/* ---- What no value shows by itself --------------------------------------- */
+
+static void check_images(const struct config *config,
+                         struct config_errors *errors) {
+  /* Where something is wrong already it may have been an image. */
+  if (config->n_images == 0 && !config_errors_any(errors))
+    config_errors_add(errors, "no image to serve; write --image SOURCE, or "
+                              "[image NAME] in a configuration file");
+  for (size_t i = 0; i < config->n_images; i++) {
+    const struct config_image *image = &config->images[i];
+    if (!image->origins[CONFIG_IMAGE_SOURCE].line)
+      config_errors_add(errors,
+                        "%s:%u: image \"%s\" has no source; write "
+                        "source = PATH",
+                        image->origin.file, image->origin.line, image->name);
+  }
+}
+
+/* Names the value that was chosen, and the page size if that is the only one.
+ */
+static void check_sizes(const struct config *config,
+                        struct config_errors *errors) {
+  bool by_pages = !config->origins[CONFIG_CACHE_SIZE].line;
+  unsigned setting = by_pages ? CONFIG_PAGE_SIZE : CONFIG_CACHE_SIZE;
+  const struct config_setting *s = &config_settings[setting];
+  const struct config_origin *origin = &config->origins[setting];
+  unsigned long long size = config->cache_size;
+  if (size >= config->page_size)
+    return;
+  if (origin->file)
+    config_errors_add(errors,
+                      "%s:%u: %s: a cache of %llu bytes is less than one page "
+                      "of %u bytes",
+                      origin->file, origin->line, s->key, size,
+                      config->page_size);
+  else
+    config_errors_add(errors,
+                      "--%s: a cache of %llu bytes is less than one page of %u "
+                      "bytes",
+                      s->option, size, config->page_size);
+}
+
+void config_check(const struct config *config, struct config_errors *errors) {
+  check_images(config, errors);
+  check_sizes(config, errors);
+}

@@ -1,0 +1,158 @@
+/* What the daemon is to do, as one struct, whoever says it: configuration files
+ * (config_file.c) and the command line (options.c) set the same values by the
+ * same functions.
+ *
+ *   C1  Who is read later wins: what a file says of a setting replaces what
+ *       files before it said, and the command line replaces that.  Of a list
+ *       all of it is replaced.
+ *   C2  Each value that was given has an origin: the file and the line, or the
+ *       argument.  Messages about it name that.
+ *   C3  A value that is refused leaves the one before it, but has its origin:
+ *       it is not reported as missing, too.
+ *
+ * A new setting is a line in `config_settings` or `config_image_settings`, and
+ * the function that it names. */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/window.h"
+#include "daemon/config_errors.h"
+#include "daemon/log.h"
+#include "daemon/net/address.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CONFIG_NAME_MAX 64 /* bytes of an image's name */
+#define CONFIG_WHY_LEN 384 /* of why a value is refused */
+
+enum {
+  /* The answers to List and GetStats are one Message each, of at most
+   * FRAME_MAX_MESSAGE bytes: this many images fit with room to spare. */
+  CONFIG_MAX_IMAGES = 128,
+  CONFIG_MAX_LISTEN = 16,
+  CONFIG_MAX_WORKERS = 64,
+};
+
+/* Where a value comes from.  Zeroed: nobody gave it. */
+struct config_origin {
+  const char *file; /* the config's; NULL: the command line */
+  unsigned line;    /* or the number of the argument */
+};
+
+enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
+
+/* The settings of an image, by their line in config_image_settings. */
+enum {
+  CONFIG_IMAGE_SOURCE,
+  CONFIG_IMAGE_SHARE,
+  CONFIG_IMAGE_MAX_AGE,
+  CONFIG_IMAGE_OFFSET,
+  CONFIG_IMAGE_LENGTH,
+  CONFIG_N_IMAGE_SETTINGS,
+};
+
+struct config_image {
+  char name[CONFIG_NAME_MAX + 1];
+  char *path; /* decoded; in a checked config never NULL */
+  enum config_share share;
+  unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
+  struct window window;        /* the part of the file that is served */
+  struct config_origin origin; /* of the image: its last section, or option */
+  struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
+};
+
+/* The other settings, by their line in config_settings. */
+enum {
+  CONFIG_CACHE_SIZE,
+  CONFIG_PAGE_SIZE,
+  CONFIG_SHARE,
+  CONFIG_WORKERS,
+  CONFIG_LISTEN,
+  CONFIG_LOG_LEVEL,
+  CONFIG_N_SETTINGS,
+};
+
+struct config {
+  struct config_image *images;
+  size_t n_images;
+  struct address listen[CONFIG_MAX_LISTEN];
+  size_t n_listen; /* 0: the default socket, or inherited ones */
+  uint64_t cache_size;
+  uint32_t page_size;
+  bool share;         /* local clients may read the mirrors themselves */
+  unsigned n_workers; /* 0: by the number of processors */
+  enum log_level log_level;
+  struct config_origin origins[CONFIG_N_SETTINGS];
+  char **files; /* the names of those that were read, which origins point to */
+  size_t n_files;
+};
+
+/* One setting: where it stands in a file, and its option. */
+struct config_setting {
+  const char *section, *key;
+  const char *option; /* without its hyphens */
+  int (*set)(struct config *config, const char *value, char *why);
+  void (*clear)(struct config *config); /* of a list; else NULL */
+};
+
+extern const struct config_setting config_settings[CONFIG_N_SETTINGS];
+
+/* One setting of an image: a key of its section, and, but for the source, what
+ * may follow its source on the command line. */
+struct config_image_setting {
+  const char *key;
+  int (*set)(struct config_image *image, const char *value, char *why);
+};
+
+extern const struct config_image_setting
+    config_image_settings[CONFIG_N_IMAGE_SETTINGS];
+
+/* Sets each value to its default. */
+void config_init(struct config *config);
+void config_fini(struct config *config);
+
+/* Remembers a file that is read from now on, for origins.  NULL: there is no
+ * memory. */
+const char *config_add_file(struct config *config, const char *path);
+
+/* Gives a setting a value, by its number.  0; -EINVAL with the reason in `why`,
+ * which begins with the value; -ENOMEM. */
+int config_set(struct config *config, unsigned setting, const char *value,
+               struct config_origin origin, char why[CONFIG_WHY_LEN]);
+int config_image_set(struct config_image *image, unsigned setting,
+                     const char *value, struct config_origin origin,
+                     char why[CONFIG_WHY_LEN]);
+
+/* An image without a name or a source. */
+void config_image_init(struct config_image *image);
+void config_image_fini(struct config_image *image);
+
+/* Whether an image may have this name, which need not end in a NUL. */
+bool config_name_is_valid(const char *name, size_t len);
+
+/* The image of that name, or NULL. */
+struct config_image *config_find_image(struct config *config, const char *name);
+
+/* Adds an image, whose name no other one has.  Its path is the config's from
+ * here.  0; -EINVAL with the reason in `why`; -ENOMEM. */
+int config_add_image(struct config *config, struct config_image *image,
+                     char why[CONFIG_WHY_LEN]);
+
+/* Checks what no value shows by itself. */
+void config_check(const struct config *config, struct config_errors *errors);
+
+/* Whether local clients may read this image's memory themselves. */
+bool config_shares(const struct config *config,
+                   const struct config_image *image);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

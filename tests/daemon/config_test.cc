@@ -1,0 +1,422 @@
+// Configuration files as text, and what they and the command line add up to.
+#include "daemon/config_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/options.h"
+#include "tests/support/daemon_process.h"
+
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using testing::StartsWith;
+
+class ConfigTest : public testing::Test {
+protected:
+  ConfigTest() { config_init(&config_); }
+  ~ConfigTest() override { config_fini(&config_); }
+
+  // What is wrong so far.
+  static std::vector<std::string> Take(config_errors *errors) {
+    std::vector<std::string> messages(errors->messages,
+                                      errors->messages + errors->n);
+    if (errors->n_more)
+      messages.push_back("and " + std::to_string(errors->n_more) + " more");
+    config_errors_fini(errors);
+    return messages;
+  }
+
+  // Reads a text as the next file; what is wrong with it.
+  std::vector<std::string> Read(const std::string &text,
+                                const std::string &name = "f") {
+    config_errors errors = {};
+    // A copy of its own, so that a read past the end is seen.
+    std::unique_ptr<char[]> bytes(new char[text.size()]);
+    std::copy(text.begin(), text.end(), bytes.get());
+    config_file_parse(&config_, name.c_str(), bytes.get(), text.size(),
+                      &errors);
+    return Take(&errors);
+  }
+
+  std::vector<std::string> Check() {
+    config_errors errors = {};
+    config_check(&config_, &errors);
+    return Take(&errors);
+  }
+
+  config config_;
+};
+
+TEST_F(ConfigTest, EverySettingHasAKey) {
+  ASSERT_THAT(Read("[cache]\n"
+                   "size = 3G\n"
+                   "page-size = 64K\n"
+                   "share = off\n"
+                   "workers = 5\n"
+                   "[listen]\n"
+                   "address = unix:/run/a.sock\n"
+                   "address = tcp:[::1]:7\n"
+                   "[log]\n"
+                   "level = debug\n"
+                   "[image vm7]\n"
+                   "source = file:/srv/a%20b\n"
+                   "offset = 1M\n"
+                   "length = 0x200\n"
+                   "share = on\n"
+                   "max-age = 60\n"
+                   "[image b]\n"
+                   "source = /srv/b\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(), IsEmpty());
+  EXPECT_EQ(config_.cache_size, 3ull << 30);
+  EXPECT_EQ(config_.page_size, 65536u);
+  EXPECT_EQ(config_.n_workers, 5u);
+  EXPECT_EQ(config_.log_level, LEVEL_DEBUG);
+  ASSERT_EQ(config_.n_listen, 2u);
+  EXPECT_STREQ(config_.listen[0].un.sun_path, "/run/a.sock");
+  EXPECT_EQ(config_.listen[1].generic.sa_family, AF_INET6);
+  ASSERT_EQ(config_.n_images, 2u);
+  const config_image *image = config_find_image(&config_, "vm7");
+  ASSERT_TRUE(image);
+  EXPECT_STREQ(image->path, "/srv/a b");
+  EXPECT_EQ(image->window.offset, 1u << 20);
+  EXPECT_EQ(image->window.length, 0x200u);
+  EXPECT_EQ(image->max_age_s, 60u);
+  EXPECT_TRUE(config_shares(&config_, image));
+  EXPECT_FALSE(config_shares(&config_, config_find_image(&config_, "b")));
+}
+
+TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
+  EXPECT_EQ(CONFIG_N_SETTINGS, 6) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 5) << "EverySettingHasAKey is behind";
+  for (const config_setting &s : config_settings)
+    EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
+}
+
+TEST_F(ConfigTest, BlanksCommentsAndTheEndsOfLinesMayBeAsTheyLike) {
+  ASSERT_THAT(Read("\xef\xbb\xbf# an editor began this with a mark\r\n"
+                   "\r\n"
+                   "  [ cache ]  ; the memory\r\n"
+                   "\tsize=1G\r\n"
+                   "   workers : 3 ; not one for each processor\r\n"
+                   "; " +
+                   std::string(1000, 'x') +
+                   "\n"
+                   "[image\t a ]# no end of line\n"
+                   "source = /srv/a;b#c"),
+              IsEmpty());
+  EXPECT_EQ(config_.cache_size, 1u << 30);
+  EXPECT_EQ(config_.n_workers, 3u);
+  EXPECT_STREQ(config_find_image(&config_, "a")->path, "/srv/a;b#c");
+}
+
+TEST_F(ConfigTest, AFileOfNothingSetsNothing) {
+  EXPECT_THAT(Read(""), IsEmpty());
+  EXPECT_THAT(Read("\n"), IsEmpty());
+  EXPECT_THAT(Read("\xef\xbb\xbf"), IsEmpty());
+  EXPECT_THAT(Read("[cache]\n[listen]\n[log]\n"), IsEmpty());
+  EXPECT_EQ(config_.cache_size, 256u << 20);
+  EXPECT_THAT(Check(), ElementsAre(HasSubstr("no image to serve")));
+}
+
+TEST_F(ConfigTest, ASectionMayBeThereAgainButNoKey) {
+  EXPECT_THAT(Read("[cache]\nsize = 1M\n"
+                   "[log]\nlevel = info\n"
+                   "[cache]\nworkers = 1\n"
+                   "size = 2M\n"),
+              ElementsAre("f:7: size is in line 2 already; remove one"));
+  EXPECT_EQ(config_.n_workers, 1u);
+}
+
+TEST_F(ConfigTest, AnImageIsInOneSectionOfAFile) {
+  EXPECT_THAT(Read("[image a]\nsource = /a\n[image b]\nsource = /b\n"
+                   "[image a]\nshare = off\nbogus = 1\n"),
+              ElementsAre("f:5: [image a] is in line 1 already; choose "
+                          "another name"));
+}
+
+TEST_F(ConfigTest, ALaterFileWinsKeyByKey) {
+  ASSERT_THAT(Read("[cache]\nsize = 1M\nworkers = 3\n"
+                   "[listen]\naddress = unix:/a\naddress = unix:/b\n"
+                   "[image a]\nsource = /a\noffset = 4K\n",
+                   "first"),
+              IsEmpty());
+  ASSERT_THAT(Read("[cache]\nsize = 2M\n"
+                   "[listen]\naddress = unix:/c\naddress = unix:/d\n"
+                   "[image a]\noffset = 8K\nshare = off\n"
+                   "[image b]\nsource = /b\n",
+                   "second"),
+              IsEmpty());
+  EXPECT_THAT(Check(), IsEmpty());
+  EXPECT_EQ(config_.cache_size, 2u << 20);
+  EXPECT_EQ(config_.n_workers, 3u);
+  ASSERT_EQ(config_.n_listen, 2u) << "a list is replaced as a whole";
+  EXPECT_STREQ(config_.listen[0].un.sun_path, "/c");
+  EXPECT_STREQ(config_.listen[1].un.sun_path, "/d");
+  ASSERT_EQ(config_.n_images, 2u);
+  EXPECT_STREQ(config_.images[0].path, "/a");
+  EXPECT_EQ(config_.images[0].window.offset, 8192u);
+  EXPECT_EQ(config_.images[0].share, SHARE_OFF);
+}
+
+TEST_F(ConfigTest, AWrongValueIsSaidAlsoIfALaterFileHasARightOne) {
+  EXPECT_THAT(Read("[cache]\nsize = x\n", "first"), SizeIs(1));
+  EXPECT_THAT(Read("[cache]\nsize = 1M\n", "second"), IsEmpty());
+}
+
+TEST_F(ConfigTest, EveryMistakeHasItsLine) {
+  EXPECT_THAT(
+      Read("size = 1M\n"            // 1
+           "[cache]\n"              // 2
+           "size = 50%\n"           // 3
+           "SIZE = 1M\n"            // 4
+           "workers\n"              // 5
+           "= 7\n"                  // 6
+           "page-size = 5000\n"     // 7
+           "[tls]\n"                // 8
+           "key = /x\n"             // 9: of a section that is not known
+           "[image]\n"              // 10
+           "[image a b]\n"          // 11
+           "[image a\n"             // 12
+           "[image a] share = on\n" // 13
+           "[image a]\n"            // 14
+           "allow = any\n"          // 15
+           "page-size = 4K\n"       // 16
+           "[image b]\n"            // 17
+           "source = b.img\n"       // 18
+           "[listen]\n"             // 19
+           "address = unix:s\n"     // 20
+           "address = tls:\n"       // 21
+           "address = tcp:0.0.0.0:1\n"),
+      ElementsAre(
+          "f:1: \"size\" is in no section; write [SECTION] before it",
+          "f:3: size: \"50%\": not a size; it takes digits and K, M, G or T",
+          "f:4: unknown key \"SIZE\" in [cache]; there are size, page-size, "
+          "share, workers",
+          "f:5: neither [SECTION] nor KEY = VALUE",
+          StartsWith("f:6: unknown key \"\" in [cache]"),
+          "f:7: page-size: \"5000\": not a power of two from 4K to 2M",
+          "f:8: unknown section [tls]; there are cache, listen, log, image "
+          "NAME",
+          StartsWith("f:10: \"\" cannot be the name of an image"),
+          StartsWith("f:11: \"a b\" cannot be the name of an image"),
+          "f:12: a section is a line of its own, [SECTION]",
+          "f:13: a section is a line of its own, [SECTION]",
+          "f:15: unknown key \"allow\" in [image NAME]; there are source, "
+          "share, max-age, offset, length",
+          StartsWith("f:16: unknown key \"page-size\" in [image NAME]"),
+          "f:18: source: \"b.img\": a path in a configuration file begins "
+          "with /",
+          "f:20: address: \"unix:s\": a path in a configuration file begins "
+          "with /",
+          HasSubstr("f:21: address: address \"tls:\": it must be unix:PATH"),
+          HasSubstr("only loopback is allowed")));
+  EXPECT_THAT(Check(), ElementsAre("f:14: image \"a\" has no source; write "
+                                   "source = PATH"))
+      << "a refused source was given all the same";
+}
+
+TEST_F(ConfigTest, AMessageHasWhatWasWrittenAndNotWhatItDecodesTo) {
+  EXPECT_THAT(Read("[image a]\nsource = file:a%0Ab\n"),
+              ElementsAre("f:2: source: \"file:a%0Ab\": a path in a "
+                          "configuration file begins with /"));
+}
+
+TEST_F(ConfigTest, AnUnknownKeyIsNotTakenFromTheSectionBefore) {
+  EXPECT_THAT(Read("[cache]\n[metrics]\nsize = 1M\n[log]\nsize = 1M\n"),
+              ElementsAre(StartsWith("f:2: unknown section [metrics]"),
+                          StartsWith("f:5: unknown key \"size\" in [log]")));
+  EXPECT_EQ(config_.cache_size, 256u << 20);
+}
+
+TEST_F(ConfigTest, ALineIsWholeOrRefused) {
+  std::string path(198 - strlen("source = "), 'p');
+  path[0] = '/';
+  ASSERT_THAT(Read("[image a]\nsource = " + path + "\n"), IsEmpty());
+  EXPECT_EQ(config_.images[0].path, path);
+  EXPECT_THAT(Read("[image b]\nsource = " + path + "p\nshare = x\n", "g"),
+              ElementsAre("g:2: a line of 199 bytes; it can have 198",
+                          StartsWith("g:3: share")));
+}
+
+TEST_F(ConfigTest, ANameMayHaveAllOfIts64Bytes) {
+  std::string name(64, 'n');
+  ASSERT_THAT(Read("[image " + name + "]\nsource = /a\n"), IsEmpty());
+  EXPECT_EQ(config_.images[0].name, name);
+  EXPECT_THAT(Read("[image n" + name + "]\nsource = /a\n", "g"),
+              ElementsAre(HasSubstr("cannot be the name of an image")));
+}
+
+TEST_F(ConfigTest, WhatIsNoTextIsRefusedInOneLine) {
+  std::string bytes("\x7f"
+                    "ELF\x02\x01\n[cache]\n\nsize=x\n\0\n",
+                    28);
+  EXPECT_THAT(Read(bytes), ElementsAre(HasSubstr("f:1: it has a byte that no "
+                                                 "text has")));
+  EXPECT_THAT(Read(std::string("[log]\nlevel = in\0fo\n", 20)),
+              ElementsAre(StartsWith("f:2: it has a byte")));
+  EXPECT_THAT(Read("[log]\rlevel = info\r"),
+              ElementsAre(StartsWith("f:1: it has a byte")))
+      << "lines end in LF, or CR LF";
+}
+
+TEST_F(ConfigTest, NoNumberOfMistakesMakesMoreThanSoManyMessages) {
+  std::string text;
+  for (int i = 0; i < 100000; i++)
+    text += "%\n";
+  std::vector<std::string> wrong = Read(text);
+  ASSERT_THAT(wrong, SizeIs(CONFIG_MAX_ERRORS + 1));
+  EXPECT_EQ(wrong.back(), "and 99950 more");
+}
+
+TEST_F(ConfigTest, ThereIsALimitOnImagesAndAddresses) {
+  std::string text = "[listen]\n";
+  for (int i = 0; i <= CONFIG_MAX_LISTEN; i++)
+    text += "address = unix:/s\n";
+  for (int i = 0; i <= CONFIG_MAX_IMAGES; i++)
+    text += "[image n" + std::to_string(i) + "]\nsource = /a\n";
+  EXPECT_THAT(Read(text),
+              ElementsAre("f:18: address: \"unix:/s\": more than 16 addresses",
+                          "f:275: [image n128]: more than 128 images"));
+}
+
+TEST_F(ConfigTest, ACacheOfLessThanAPageIsSaidOfWhatWasGiven) {
+  Read("[image a]\nsource = /a\n[cache]\nsize = 1K\n");
+  EXPECT_THAT(Check(), ElementsAre("f:4: size: a cache of 1024 bytes is less "
+                                   "than one page of 4096 bytes"));
+}
+
+// ---- Files, and the command line over them ---------------------------------
+
+class ConfigLoadTest : public ConfigTest {
+protected:
+  void Write(const std::string &name, const std::string &text) {
+    FILE *f = fopen((directory_ / name).c_str(), "w");
+    ASSERT_TRUE(f);
+    ASSERT_EQ(fwrite(text.data(), 1, text.size(), f), text.size());
+    ASSERT_EQ(fclose(f), 0);
+  }
+
+  // What is wrong when all is read.
+  std::vector<std::string> Load(std::vector<std::string> args) {
+    char err[OPTIONS_ERROR_LEN];
+    std::string path = directory_ / "c";
+    args.insert(args.begin(), {"cachetd", "--config", path});
+    std::vector<char *> argv;
+    for (std::string &arg : args)
+      argv.push_back(arg.data());
+    argv.push_back(nullptr);
+    options options;
+    config_errors errors;
+    EXPECT_EQ(options_parse(&options, static_cast<int>(args.size()),
+                            argv.data(), err),
+              0)
+        << err;
+    config_fini(&config_);
+    int r = options_load(&options, &config_, &errors);
+    options_fini(&options);
+    EXPECT_EQ(r < 0, config_errors_any(&errors));
+    return Take(&errors);
+  }
+
+  TempDir directory_;
+};
+
+TEST_F(ConfigLoadTest, TheCommandLineWinsOverTheFile) {
+  Write("c", "[cache]\nsize = 1M\nworkers = 3\n"
+             "[listen]\naddress = unix:/a\n"
+             "[image a]\nsource = /a\nshare = off\n"
+             "[image b]\nsource = /b\n");
+  ASSERT_THAT(Load({"--cache-size=2M", "--listen=unix:x", "--listen=unix:y",
+                    "--image=a=/other"}),
+              IsEmpty());
+  EXPECT_EQ(config_.cache_size, 2u << 20);
+  EXPECT_EQ(config_.n_workers, 3u);
+  ASSERT_EQ(config_.n_listen, 2u);
+  EXPECT_STREQ(config_.listen[0].un.sun_path, "x");
+  ASSERT_EQ(config_.n_images, 2u);
+  EXPECT_STREQ(config_.images[0].path, "/other");
+  EXPECT_EQ(config_.images[0].share, SHARE_AS_ALL) << "the image as a whole";
+  EXPECT_STREQ(config_.images[1].path, "/b");
+}
+
+TEST_F(ConfigLoadTest, AWrongFileIsSaidThoughAnOptionWins) {
+  Write("c", "[cache]\nsize = x\n");
+  EXPECT_THAT(Load({"--cache-size=2M", "--image=/a"}), SizeIs(1));
+}
+
+TEST_F(ConfigLoadTest, DropInsAreReadByName) {
+  Write("c", "[image a]\nsource = /a\n");
+  ASSERT_EQ(mkdir((directory_ / "c.d").c_str(), 0700), 0);
+  Write("c.d/10-x.conf", "[cache]\nsize = 10M\nworkers = 2\n");
+  Write("c.d/9-x.conf", "[cache]\nsize = 9M\n"); // '9' is behind '1'
+  Write("c.d/a.conf~", "bogus");
+  Write("c.d/b.conf.bak", "bogus");
+  Write("c.d/.c.conf", "bogus");
+  ASSERT_EQ(symlink("/dev/null", (directory_ / "c.d/z.conf").c_str()), 0);
+  ASSERT_THAT(Load({}), IsEmpty());
+  EXPECT_EQ(config_.cache_size, 9u << 20);
+  EXPECT_EQ(config_.n_workers, 2u);
+  EXPECT_EQ(config_.n_files, 4u);
+}
+
+TEST_F(ConfigLoadTest, WhatIsWrongInADropInNamesIt) {
+  Write("c", "[image a]\nsource = a\n");
+  ASSERT_EQ(mkdir((directory_ / "c.d").c_str(), 0700), 0);
+  Write("c.d/x.conf", "\nbogus\n");
+  ASSERT_EQ(mkdir((directory_ / "c.d/y.conf").c_str(), 0700), 0);
+  ASSERT_EQ(symlink("none", (directory_ / "c.d/z.conf").c_str()), 0);
+  std::string c = directory_ / "c";
+  EXPECT_THAT(Load({}),
+              ElementsAre(StartsWith(c + ":2: source: "),
+                          StartsWith(c + ".d/x.conf:2: neither"),
+                          c + ".d/y.conf: Is a directory",
+                          c + ".d/z.conf: No such file or directory"));
+}
+
+TEST_F(ConfigLoadTest, WhatIsNoFileIsRefusedAtOnce) {
+  std::string c = directory_ / "c";
+  EXPECT_THAT(Load({"--image=/a"}),
+              ElementsAre(c + ": No such file or directory"));
+  ASSERT_EQ(mkfifo(c.c_str(), 0600), 0);
+  EXPECT_THAT(Load({"--image=/a"}),
+              ElementsAre(c + ": neither a file nor /dev/null"));
+  ASSERT_EQ(unlink(c.c_str()), 0);
+  ASSERT_EQ(mkdir(c.c_str(), 0700), 0);
+  EXPECT_THAT(Load({"--image=/a"}), ElementsAre(c + ": Is a directory"));
+  EXPECT_THAT(Load({"--image=/a", "--config=/dev/null"}), IsEmpty());
+  EXPECT_THAT(Load({"--image=/a", "--config=/dev/zero"}), SizeIs(1));
+}
+
+TEST_F(ConfigLoadTest, AFileHasALargestSize) {
+  Write("c", std::string(CONFIG_FILE_MAX, '\n'));
+  EXPECT_THAT(Load({"--image=/a"}), IsEmpty());
+  Write("c", std::string(10 << 20, 'x'));
+  EXPECT_THAT(Load({"--image=/a"}),
+              ElementsAre(HasSubstr("more than 1M, which no")));
+  Write("c", "[image " + std::string(CONFIG_FILE_MAX - 10, 'x'));
+  EXPECT_THAT(Load({"--image=/a"}), ElementsAre(HasSubstr("it can have 198")));
+}
+
+TEST_F(ConfigLoadTest, ItIsReadAgainAsOftenAsOneLikes) {
+  for (const char *size : {"1M", "2M", "3M"}) {
+    Write("c", std::string("[image a]\nsource = /a\n[cache]\nsize=") + size);
+    ASSERT_THAT(Load({}), IsEmpty());
+    EXPECT_EQ(config_.cache_size >> 20, strtoull(size, nullptr, 10));
+    EXPECT_EQ(config_.n_images, 1u);
+  }
+}
+
+} // namespace

@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# The configuration file, through the daemon: which files are read, which value
+# holds, what is said of a wrong one, and by which exit status.
+#
+#   config_test.sh CHECKS CACHETD CACHET EXAMPLE MAN-PAGE
+source "$1"
+cachetd=$(realpath -- "$2")
+cachet=$(realpath -- "$3")
+example=$(realpath -- "$4")
+page=$(realpath -- "$5")
+conf=$work/c.conf
+socket=$work/sock
+
+head -c 20000 /dev/urandom >"$work/a.img"
+head -c 30000 /dev/urandom >"$work/b.img"
+
+# is_right [ARGUMENT]...: --check-config says so, in one line.
+is_right() {
+  "$cachetd" --check-config "$@" </dev/null >"$work/out" 2>"$work/err" &&
+    [ "$(wc -l <"$work/out")" -eq 1 ] && [ ! -s "$work/err" ] &&
+    grep -q "^the configuration is right: " "$work/out" || {
+    cat -- "$work/out" "$work/err"
+    return 1
+  }
+}
+
+# says_wrong LINE...: --check-config of $conf has these lines on standard error,
+# nothing else anywhere, and status 2.
+says_wrong() {
+  local status=0
+  "$cachetd" --check-config --config "$conf" </dev/null \
+    >"$work/out" 2>"$work/err" || status=$?
+  printf '%s\n' "$@" >"$work/expected"
+  diff -u "$work/expected" "$work/err" && [ ! -s "$work/out" ] &&
+    [ "$status" -eq 2 ]
+}
+
+served() {
+  "$cachet" "$@" --socket "$socket" </dev/null
+}
+
+lists() {
+  served ls >"$work/ls" && [ "$(awk '{print $NF}' "$work/ls" | paste -sd ' ')" = "$1" ] || {
+    cat -- "$work/ls"
+    return 1
+  }
+}
+
+# ---- What holds -------------------------------------------------------------
+
+cat >"$conf" <<END
+[cache]
+size = 8M
+page-size = 8K
+[listen]
+address = unix:$work/not-this-one
+[image a]
+source = $work/a.img
+[image b]
+source = $work/a.img
+END
+mkdir -- "$conf.d"
+cat >"$conf.d/10-size.conf" <<END
+[cache]
+size = 16M
+[image b]
+source = $work/b.img
+offset = 10000
+END
+check "--check-config of a right configuration is one line and status 0" \
+  is_right --config "$conf"
+check "--check-config opens no socket" [ ! -e "$work/not-this-one" ]
+check "the daemon starts by its file" \
+  start_daemon "$cachetd" --config "$conf" --listen "unix:$socket"
+check "a drop-in wins over the file" grep -q "cache_size=16777216" "$work/log"
+check "what it does not say is the file's" \
+  grep -q "page_size=8192" "$work/log"
+check "--listen replaces the addresses" [ ! -e "$work/not-this-one" ]
+check "both images are served" lists "a b"
+check "one of them is a part of a file" \
+  cmp <(tail -c +10001 "$work/b.img") <(served cat b)
+check "the daemon ends in good order" exits_0_on_sigterm
+
+check "options are taken over files" start_daemon "$cachetd" \
+  --cache-size 32M --config "$conf" --listen "unix:$socket" \
+  --image "b=$work/a.img" --image "c=$work/b.img"
+check "--cache-size wins" grep -q "cache_size=33554432" "$work/log"
+check "--image adds an image" lists "a b c"
+check "--image wins over the image of that name" \
+  cmp "$work/a.img" <(served cat b)
+check "the daemon ends in good order again" exits_0_on_sigterm
+
+check "/dev/null is no configuration" \
+  is_right --config /dev/null --image "$work/a.img"
+
+# ---- What is wrong ----------------------------------------------------------
+
+cat >"$conf" <<END
+[cache]
+size = 1X
+[image a]
+source = $work/a.img
+bogus = 1
+END
+printf '[log]\nlevel = loud\n' >"$conf.d/20-log.conf"
+check "--check-config says all that is wrong, with file and line" says_wrong \
+  "$conf:2: size: \"1X\": not a size; it takes digits and K, M, G or T" \
+  "$conf:5: unknown key \"bogus\" in [image NAME]; there are source, share, max-age, offset, length" \
+  "$conf.d/20-log.conf:2: level: \"loud\": not error, warn, info or debug"
+check "a start says the same, with status 2" \
+  fails_with 2 "^cachetd: $conf:5: unknown key" "$cachetd" --config "$conf"
+check "a wrong file is not started with, though an option wins" \
+  fails_with 2 "$conf:2: size" "$cachetd" --config "$conf" --cache-size 1M
+check "a wrong option is said beside what is wrong in files" \
+  fails_with 2 "^--workers: \"0\": not a number" \
+  "$cachetd" --check-config --config "$conf" --workers 0
+rm -r -- "$conf.d"
+: >"$conf"
+check "an empty file is right, but there is no image" \
+  says_wrong "no image to serve; write --image SOURCE, or [image NAME] in a configuration file"
+
+check "a file that is named must be there" \
+  fails_with 2 "none.conf: No such file" "$cachetd" --config "$work/none.conf"
+check "--config needs an argument" \
+  fails_with 2 "needs an argument" "$cachetd" --config
+check "a directory is no file" \
+  fails_with 2 "Is a directory" "$cachetd" --config "$work"
+mkfifo -- "$work/fifo"
+check "nobody waits for a FIFO" \
+  fails_with 2 "neither a file nor" "$cachetd" --config "$work/fifo"
+check "a program is no configuration" \
+  fails_with 2 "a byte that no text has|more than 1M" \
+  "$cachetd" --config "$cachetd"
+head -c 10000000 /dev/zero | tr '\0' % >"$work/long"
+check "a line of 10 MB is not read" \
+  fails_with 2 "more than 1M" "$cachetd" --config "$work/long"
+
+# ---- What is written elsewhere ----------------------------------------------
+
+# uncommented FILE: each key and section of it is there.
+uncommented() {
+  sed 's/^#\([a-z[]\)/\1/' -- "$1" >"$work/all.conf"
+}
+
+# has_every_key: all that a message about an unknown one lists.
+has_every_key() {
+  local section key
+  for section in cache listen log "image x"; do
+    printf '[%s]\n?=\n' "$section" >"$conf"
+    "$cachetd" --check-config --config "$conf" 2>&1 </dev/null |
+      sed -n 's/.*there are \(.*\)/\1/p' | tr -d , | tr ' ' '\n' >"$work/keys"
+    [ -s "$work/keys" ] || return 1
+    while read -r key; do
+      sed 's/\\-/-/g' -- "$1" | grep -qE "^(\.[A-Z]+ )?(.*\" )?$key[ \"]+=" || {
+        echo "$1 does not have $key of [$section]"
+        return 1
+      }
+    done <"$work/keys"
+  done
+}
+
+check "deploy/cachetd.conf is right as it is" \
+  is_right --config "$example" --image "$work/a.img"
+uncommented "$example"
+check "deploy/cachetd.conf is right with everything in it" \
+  is_right --config "$work/all.conf"
+check "deploy/cachetd.conf has every key" has_every_key "$work/all.conf"
+check "cachetd.conf(5) has every key" has_every_key "$page"
+sed -n '/^\.SH EXAMPLES/,/^\.fi/p' "$page" | grep -v '^\.' | sed 's/\\-/-/g' \
+  >"$work/page.conf"
+check "the example of cachetd.conf(5) is right" is_right --config "$work/page.conf"
+finish
