@@ -59,20 +59,6 @@ struct server {
 
 /* ---- Images -------------------------------------------------------------- */
 
-/* On whatever thread saw it. */
-static void on_changed(void *arg, struct image *img) {
-  struct served_image *h = arg;
-  struct mirror *m = image_mirror(img);
-  log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
-                 LOG_NUMBER("size", m->size));
-  mirror_unref(m);
-  atomic_store_explicit(&h->missing, 0, memory_order_relaxed);
-  atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
-  struct server *s = container_of(h->images, struct server, context.images);
-  for (unsigned i = 0; i < s->context.n_services; i++)
-    worker_post_changed(s->workers[i], h->index);
-}
-
 static void on_refresh(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   (void)fd;
@@ -133,22 +119,30 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- Making -------------------------------------------------------------- */
 
-static int server_add_image(struct server *s, const struct server_image *from,
-                            unsigned page_shift) {
-  struct served_image like = {.name = (char *)from->name,
-                              .path = (char *)from->path,
-                              .share = from->share,
-                              .missing = from->missing};
-  s->context.share |= from->share;
-  return images_add(&s->context.images, &like, from->source, page_shift,
-                    on_changed);
+int server_add_image(struct server *s, const struct server_image *from) {
+  const struct image_add add = {
+      .name = from->name,
+      .path = from->path,
+      .share = from->share,
+      .missing = from->missing,
+      .source = from->source,
+      .page_shift = (unsigned)__builtin_ctz(s->context.page_size)};
+  if (from->share)
+    atomic_store_explicit(&s->context.share, true, memory_order_relaxed);
+  return images_add(&s->context.images, &add);
+}
+
+bool server_remove_image(struct server *s, const char *name) {
+  struct served_image *h = images_find(&s->context.images, name);
+  bool removed = h && images_remove(h);
+  images_unref(h);
+  return removed;
 }
 
 /* Takes all sources, or closes those it did not come to. */
 static int server_add_images(struct server *s,
                              const struct server_config *config, char *err,
                              size_t err_len) {
-  unsigned shift = (unsigned)__builtin_ctz(config->page_size);
   int r = 0;
   for (unsigned i = 0; i < config->n_images; i++) {
     const struct server_image *from = &config->images[i];
@@ -157,7 +151,7 @@ static int server_add_images(struct server *s,
       continue;
     }
     uint64_t size = from->source->size;
-    r = server_add_image(s, from, shift);
+    r = server_add_image(s, from);
     if (r < 0) {
       char limit[128] = "";
       if (r == -EFBIG)
@@ -207,7 +201,7 @@ static int server_init_workers(struct server *s, unsigned n) {
   if (max_held < MIN_WORKER_HELD)
     max_held = MIN_WORKER_HELD;
   for (; context->n_services < n; context->n_services++) {
-    struct worker *w = worker_new(context, max_held);
+    struct worker *w = worker_new(context, context->n_services, max_held);
     if (!w)
       return -ENOMEM;
     s->workers[context->n_services] = w;
@@ -222,7 +216,7 @@ static int server_init(struct server *s, const struct server_config *config) {
                               .idle_ms = config->limits.idle_thread_ms};
   s->context.closer = closer_new();
   return s->context.closer ? images_init(&s->context.images, config->cache_size,
-                                         config->n_images, &pool)
+                                         config->n_workers, &pool)
                            : -ENOMEM;
 }
 
@@ -237,6 +231,7 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
   s->context.limits = config->limits;
+  s->context.page_size = config->page_size;
   if (s->context.limits.max_held > config->cache_size / HELD_PART)
     s->context.limits.max_held = config->cache_size / HELD_PART;
   pthread_mutex_init(&s->context.census.lock, NULL);
@@ -363,7 +358,7 @@ static void close_endpoint(struct endpoint *endpoint) {
 
 /* What reads sources ends before the workers, so that whatever a worker waits
  * for has been posted, and after their connections, so that nothing new is
- * read: see V1 in service.h.  A read that was PENDING may need the pool. */
+ * read: see V1 in service.h. */
 void server_shutdown(struct server *s) {
   for (unsigned i = 0; i < s->n_endpoints; i++) {
     event_del(&s->endpoints[i].event);
@@ -375,9 +370,7 @@ void server_shutdown(struct server *s) {
       worker_close_all(s->workers[i]);
     server_await_drained(s);
   }
-  looks_stop(&s->context.images);
-  pending_await_none(&s->context.images.pending);
-  pool_stop(s->context.images.pool);
+  images_stop(&s->context.images);
   for (unsigned i = 0; i < s->context.n_services; i++)
     if (s->workers[i]->started)
       worker_join(s->workers[i]);

@@ -7,7 +7,8 @@
  *     server_new -> server_start -> server_serve -> server_shutdown
  *                -> server_free
  *
- * Only server_stop() may come from elsewhere. */
+ * Between start and shutdown images are added and removed; that, and
+ * server_stop(), may come from elsewhere. */
 #ifndef DAEMON_SERVER_H
 #define DAEMON_SERVER_H
 
@@ -56,6 +57,15 @@ int server_start(struct server *s);
 
 /* Accepts connections until server_stop() is called. */
 void server_serve(struct server *s);
+
+/* Adds an image, whose source is the server's from here, also on failure.  0 or
+ * a negative errno; -EEXIST: there is one of that name.  Any thread. */
+int server_add_image(struct server *s, const struct server_image *image);
+
+/* Removes an image: nobody opens it any more, and those who have opened it can
+ * read no more than what is under way.  False: there is none of that name.  Any
+ * thread. */
+bool server_remove_image(struct server *s, const char *name);
 
 /* Makes server_serve() return, now or when it is called.  Any thread, and
  * signal handlers. */

@@ -19,15 +19,6 @@ static void worker_tasks_ran(void *arg) {
     event_base_loopbreak(w->loop.base);
 }
 
-static void changed_run(struct task *task) {
-  struct image_task *changed = (struct image_task *)task; /* its first member */
-  service_image_changed(&changed->worker->service, changed->image);
-}
-
-void worker_post_changed(struct worker *w, unsigned image) {
-  loop_post(&w->loop, &w->changed[image].task);
-}
-
 /* Calls `drained` if it is time to. */
 static void worker_check_drained(void *arg) {
   struct worker *w = arg;
@@ -109,25 +100,16 @@ static void *worker_thread(void *arg) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-static bool worker_init_tasks(struct worker *w, unsigned n_images) {
+static bool worker_init(struct worker *w, struct server_context *context,
+                        unsigned number, uint64_t max_held) {
   w->stop_task.run = stop_run;
   w->close_task.run = close_run;
   w->quit_task.run = quit_run;
-  w->changed = calloc(n_images, sizeof *w->changed);
-  if (!w->changed)
-    return false;
-  for (unsigned i = 0; i < n_images; i++)
-    w->changed[i] = (struct image_task){{.run = changed_run}, w, i};
-  return true;
-}
-
-static bool worker_init(struct worker *w, struct server_context *context,
-                        uint64_t max_held) {
   fill_dispatch_init(&w->dispatch);
   w->service = (struct service){
       .context = context,
       .loop = &w->loop,
-      .dispatch = &w->dispatch,
+      .images = {.loop = &w->loop, .dispatch = &w->dispatch, .number = number},
       .net = {.loop = &w->loop,
               .limits = &context->limits,
               .closer = context->closer,
@@ -136,15 +118,15 @@ static bool worker_init(struct worker *w, struct server_context *context,
               .arg = w},
   };
   return loop_init(&w->loop, worker_tasks_ran, w) == 0 &&
-         service_init(&w->service, max_held) == 0 &&
-         worker_init_tasks(w, context->images.n);
+         service_init(&w->service, max_held) == 0;
 }
 
-struct worker *worker_new(struct server_context *context, uint64_t max_held) {
+struct worker *worker_new(struct server_context *context, unsigned number,
+                          uint64_t max_held) {
   struct worker *w = calloc(1, sizeof *w);
   if (!w)
     return NULL;
-  if (!worker_init(w, context, max_held)) {
+  if (!worker_init(w, context, number, max_held)) {
     worker_free(w);
     return NULL;
   }
@@ -165,6 +147,5 @@ void worker_free(struct worker *w) {
   assert(!w->started && fill_dispatch_is_empty(&w->dispatch));
   service_fini(&w->service);
   loop_fini(&w->loop);
-  free(w->changed);
   free(w);
 }

@@ -22,12 +22,6 @@ struct worker {
   struct loop loop;
   struct fill_dispatch dispatch;
   struct service service;
-  struct image_task {
-    struct task task;
-    struct worker *worker;
-    unsigned image;
-  } * changed; /* one for each image: it has a new epoch */
-
   /* How far an orderly stop has come; posted by the server. */
   struct task stop_task, close_task, quit_task;
   void (*drained)(void *arg); /* runs once, on this thread: no connection */
@@ -36,14 +30,12 @@ struct worker {
   bool quitting; /* ends when nothing waits any more */
 };
 
-struct worker *worker_new(struct server_context *context, uint64_t max_held);
+/* The worker whose service is the `number`th. */
+struct worker *worker_new(struct server_context *context, unsigned number,
+                          uint64_t max_held);
 
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);
-
-/* An image has a new epoch: the connections that opened it will hear of it.
- * Any thread. */
-void worker_post_changed(struct worker *w, unsigned image);
 
 /* The three steps of a stop, each from any thread: take no new requests, and
  * call `drained` when all connections are gone; close those that are left; end

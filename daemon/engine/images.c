@@ -1,16 +1,22 @@
 #include "daemon/engine/images.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-int images_init(struct images *images, uint64_t cache_size, unsigned n_most,
+#include "base/container_of.h"
+#include "cache/mirror.h"
+#include "daemon/log.h"
+
+int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options) {
   struct page_cache_options cache = {.budget = cache_size, .evictor = true};
-  *images = (struct images){0};
+  *images = (struct images){.n_threads = n_threads};
   looks_init(&images->looks);
   pending_init(&images->pending);
-  images->list = calloc(n_most, sizeof *images->list);
+  pthread_mutex_init(&images->lock, NULL);
+  images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
   images->pool = pool_new(options);
   if (!images->list || !images->pool)
     return -ENOMEM;
@@ -21,45 +27,239 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_most,
   return page_cache_new(&cache, &images->cache);
 }
 
+/* ---- One image ----------------------------------------------------------- */
+
+/* Frees what there is of it. */
 static void served_image_free(struct served_image *h) {
+  image_free(h->image);
   pool_lane_free(h->lane);
   free(h->path);
   free(h->name);
+  free(h);
 }
 
-int images_add(struct images *images, const struct served_image *like,
-               struct source *source, unsigned page_shift,
-               void (*changed)(void *served, struct image *image)) {
-  struct served_image *h = &images->list[images->n];
-  struct image_ops ops = {.changed = changed, .arg = h, .needs_pages = true};
-  h->images = images;
-  h->index = images->n;
-  h->share = like->share;
-  h->name = strdup(like->name);
-  h->path = like->path ? strdup(like->path) : NULL;
-  h->lost = like->missing != 0;
-  atomic_init(&h->missing, like->missing);
-  h->lane = pool_lane_new(images->pool, 1, true);
-  if (!h->name || (like->path && !h->path) || !h->lane) {
-    served_image_free(h);
-    source->ops->close(source);
+static void end_run(struct pool_job *job) {
+  served_image_free(container_of(job, struct served_image, end));
+}
+
+/* On whatever thread saw it. */
+static void on_changed(void *arg, struct image *img) {
+  struct served_image *h = arg;
+  struct mirror *m = image_mirror(img);
+  log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
+                 LOG_NUMBER("size", m->size));
+  mirror_unref(m);
+  atomic_store_explicit(&h->missing, 0, memory_order_relaxed);
+  atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
+  pthread_mutex_lock(&h->images->lock);
+  struct image_listener *listener;
+  LIST_FOREACH(listener, &h->listeners, link)
+  loop_post(listener->loop, &listener->task);
+  pthread_mutex_unlock(&h->images->lock);
+}
+
+/* One that is not in the table yet. */
+static int served_image_new(struct images *images, const struct image_add *add,
+                            struct served_image **out) {
+  size_t counters_len = images->n_threads * sizeof(struct counters);
+  assert(strlen(add->name) <= IMAGE_NAME_MAX);
+  struct served_image *h =
+      aligned_alloc(_Alignof(struct served_image), sizeof *h + counters_len);
+  if (!h) {
+    add->source->ops->close(add->source);
     return -ENOMEM;
   }
-  int r =
-      image_new(images->cache, h->name, source, page_shift, &ops, &h->image);
+  memset(h, 0, sizeof *h + counters_len);
+  h->images = images;
+  h->name = strdup(add->name);
+  h->path = add->path ? strdup(add->path) : NULL;
+  h->lane = pool_lane_new(images->pool, 1, true);
+  h->share = add->share;
+  h->lost = add->missing != 0;
+  h->n_refs = 1;
+  h->end.run = end_run;
+  atomic_init(&h->missing, add->missing);
+  struct image_ops ops = {.changed = on_changed, .arg = h, .needs_pages = true};
+  int r = -ENOMEM;
+  if (h->name && (h->path || !add->path) && h->lane)
+    r = image_new(images->cache, h->name, add->source, add->page_shift, &ops,
+                  &h->image);
+  else
+    add->source->ops->close(add->source);
   if (r < 0)
     served_image_free(h);
   else
-    pool_lane_set_own(images->look_lane, ++images->n);
+    *out = h;
   return r;
 }
 
-struct served_image *images_find(const struct images *images,
-                                 const char *name) {
-  for (unsigned i = 0; i < images->n; i++)
-    if (strcmp(images->list[i].name, name) == 0)
-      return &images->list[i];
+/* ---- The table ----------------------------------------------------------- */
+
+/* FNV-1a. */
+static struct served_image_list *bucket_of(struct images *images,
+                                           const char *name) {
+  uint32_t hash = 2166136261u;
+  for (; *name; name++)
+    hash = (hash ^ (unsigned char)*name) * 16777619u;
+  return &images->buckets[hash % IMAGES_BUCKETS];
+}
+
+static struct served_image *find_locked(struct images *images,
+                                        const char *name) {
+  struct served_image *h;
+  LIST_FOREACH(h, bucket_of(images, name), in_bucket)
+  if (strcmp(h->name, name) == 0)
+    return h;
   return NULL;
+}
+
+/* There is a thread for each that is looked at. */
+static void count_locked(struct images *images, unsigned n) {
+  images->n = n;
+  pool_lane_set_own(images->look_lane, n ? n : 1);
+}
+
+static int put_locked(struct images *images, struct served_image *h) {
+  if (find_locked(images, h->name))
+    return -EEXIST;
+  unsigned index = 0;
+  while (index < images->n_list && images->list[index])
+    index++;
+  if (index == IMAGES_MAX)
+    return -ENFILE;
+  if (index == images->n_list)
+    images->n_list++;
+  images->list[index] = h;
+  h->index = index;
+  LIST_INSERT_HEAD(bucket_of(images, h->name), h, in_bucket);
+  count_locked(images, images->n + 1);
+  return 0;
+}
+
+int images_add(struct images *images, const struct image_add *add) {
+  struct served_image *h;
+  int r = served_image_new(images, add, &h);
+  if (r < 0)
+    return r;
+  pthread_mutex_lock(&images->lock);
+  r = put_locked(images, h);
+  pthread_mutex_unlock(&images->lock);
+  if (r < 0)
+    served_image_free(h);
+  return r;
+}
+
+bool images_remove(struct served_image *h) {
+  struct images *images = h->images;
+  pthread_mutex_lock(&images->lock);
+  bool was_there = !atomic_load_explicit(&h->removed, memory_order_relaxed);
+  if (was_there) {
+    atomic_store_explicit(&h->removed, true, memory_order_relaxed);
+    LIST_REMOVE(h, in_bucket);
+    count_locked(images, images->n - 1);
+    struct image_listener *listener;
+    LIST_FOREACH(listener, &h->listeners, link)
+    loop_post(listener->loop, &listener->task);
+  }
+  pthread_mutex_unlock(&images->lock);
+  if (was_there)
+    images_unref(h);
+  return was_there;
+}
+
+static struct served_image *ref_locked(struct served_image *h) {
+  if (h)
+    h->n_refs++;
+  return h;
+}
+
+struct served_image *images_find(struct images *images, const char *name) {
+  pthread_mutex_lock(&images->lock);
+  struct served_image *h = ref_locked(find_locked(images, name));
+  pthread_mutex_unlock(&images->lock);
+  return h;
+}
+
+static struct served_image *next_locked(struct images *images,
+                                        unsigned *index) {
+  while (*index < images->n_list) {
+    struct served_image *h = images->list[(*index)++];
+    if (h && !atomic_load_explicit(&h->removed, memory_order_relaxed))
+      return ref_locked(h);
+  }
+  return NULL;
+}
+
+struct served_image *images_next(struct images *images, unsigned *index) {
+  pthread_mutex_lock(&images->lock);
+  struct served_image *h = next_locked(images, index);
+  pthread_mutex_unlock(&images->lock);
+  return h;
+}
+
+struct served_image *images_only(struct images *images) {
+  unsigned index = 0;
+  pthread_mutex_lock(&images->lock);
+  struct served_image *h = images->n == 1 ? next_locked(images, &index) : NULL;
+  pthread_mutex_unlock(&images->lock);
+  return h;
+}
+
+unsigned images_count(struct images *images) {
+  pthread_mutex_lock(&images->lock);
+  unsigned n = images->n;
+  pthread_mutex_unlock(&images->lock);
+  return n;
+}
+
+void images_ref(struct served_image *h) {
+  pthread_mutex_lock(&h->images->lock);
+  ref_locked(h);
+  pthread_mutex_unlock(&h->images->lock);
+}
+
+/* To end it takes as long as its source takes to close: not on a thread that
+ * must not wait, while there are others. */
+void images_unref(struct served_image *h) {
+  if (!h)
+    return;
+  struct images *images = h->images;
+  bool is_here = false;
+  pthread_mutex_lock(&images->lock);
+  if (--h->n_refs == 0) {
+    assert(LIST_EMPTY(&h->listeners));
+    images->list[h->index] = NULL;
+    is_here = images->stopped;
+    if (!is_here)
+      pool_submit(images->look_lane, &h->end);
+  }
+  pthread_mutex_unlock(&images->lock);
+  if (is_here)
+    served_image_free(h);
+}
+
+void images_listen(struct served_image *h, struct image_listener *listener) {
+  pthread_mutex_lock(&h->images->lock);
+  LIST_INSERT_HEAD(&h->listeners, listener, link);
+  pthread_mutex_unlock(&h->images->lock);
+}
+
+void images_unlisten(struct served_image *h, struct image_listener *listener) {
+  pthread_mutex_lock(&h->images->lock);
+  LIST_REMOVE(listener, link);
+  pthread_mutex_unlock(&h->images->lock);
+}
+
+/* ---- The end ------------------------------------------------------------- */
+
+/* A read that was PENDING may need the pool. */
+void images_stop(struct images *images) {
+  looks_stop(images);
+  pending_await_none(&images->pending);
+  pthread_mutex_lock(&images->lock);
+  images->stopped = true;
+  pthread_mutex_unlock(&images->lock);
+  pool_stop(images->pool);
 }
 
 void images_stop_evicting(struct images *images) {
@@ -68,9 +268,12 @@ void images_stop_evicting(struct images *images) {
 }
 
 void images_fini(struct images *images) {
-  for (unsigned i = 0; i < images->n; i++) {
-    image_free(images->list[i].image);
-    served_image_free(&images->list[i]);
+  struct served_image *h;
+  unsigned index = 0;
+  images->stopped = true;
+  while (images->list && (h = images_next(images, &index))) {
+    images_remove(h);
+    images_unref(h);
   }
   free(images->list);
   pool_lane_free(images->invalidation_lane);
@@ -78,6 +281,7 @@ void images_fini(struct images *images) {
   pool_free(images->pool);
   if (images->cache)
     page_cache_free(images->cache);
+  pthread_mutex_destroy(&images->lock);
   pending_fini(&images->pending);
   looks_fini(&images->looks);
 }

@@ -1,42 +1,75 @@
 /* The images that are served, the page cache behind them, and the pool that
- * reads for it.  Made before threads run and fixed while they do, but for what
- * says otherwise. */
+ * reads for it.
+ *
+ *   G1  An image is in the table from images_add() to images_remove(), and
+ *       lives on until its last reference is given back.
+ *   G2  Its index is its own as long as it lives.
+ *
+ * Any thread, but for what makes and ends them. */
 #ifndef DAEMON_ENGINE_IMAGES_H
 #define DAEMON_ENGINE_IMAGES_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "cache/image.h"
 #include "cache/page_cache.h"
+#include "daemon/engine/counters.h"
 #include "daemon/engine/looks.h"
+#include "daemon/engine/loop.h"
 #include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
 
 struct images;
 
-/* An image that is served. */
+/* Somebody who is told, by a task, that an image has a new epoch, or that it
+ * was removed. */
+struct image_listener {
+  struct loop *loop;
+  struct task task;
+  LIST_ENTRY(image_listener) link; /* images.lock */
+};
+
+/* An image that is served.  Fixed, but for what says otherwise. */
 struct served_image {
   struct images *images;
-  unsigned index; /* in images.list */
+  unsigned index;
   char *name;
+  char *path; /* for messages while it is missing; or NULL */
   struct image *image;
-  struct pool_lane *lane;    /* for its reads that block */
-  bool share;                /* local clients may attach */
-  bool looking;              /* is being looked at; under looks.lock */
-  bool lost;                 /* the last look failed; the job that looks */
-  atomic_int missing;        /* an errno: it could not be opened so far; 0: it
-                                is there, for good.  Relaxed: it orders
-                                nothing, and may be seen late */
-  char *path;                /* while it is missing, for messages; or NULL */
-  _Atomic uint64_t n_epochs; /* relaxed: a statistic */
+  struct pool_lane *lane; /* for its reads that block */
+  bool share;             /* local clients may attach */
+
+  /* Guarded by images.lock. */
+  unsigned n_refs; /* of the table, and those that were handed out */
+  LIST_HEAD(, image_listener) listeners;
+  LIST_ENTRY(served_image) in_bucket;
+
+  bool looking; /* is being looked at; under looks.lock */
+  bool lost;    /* the last look failed; the job that looks */
+
+  atomic_bool removed;        /* relaxed: listeners are told */
+  atomic_int missing;         /* an errno: it could not be opened so far; 0: it
+                                 is there, for good.  Relaxed: it orders
+                                 nothing, and may be seen late */
+  _Atomic uint64_t n_epochs;  /* relaxed: a statistic */
+  struct pool_job end;        /* frees it */
+  struct counters counters[]; /* images.n_threads */
 };
+
+enum {
+  IMAGES_MAX = 1 << 16,
+  IMAGES_BUCKETS = 1 << 10,
+  IMAGE_NAME_MAX = 64, /* characters of a name */
+};
+
+LIST_HEAD(served_image_list, served_image);
 
 struct images {
   struct page_cache *cache;
-  struct served_image *list;
-  unsigned n;
   struct pool *pool;
   /* Invalidations read no source, and so must not queue behind fills; and they
    * take much of a processor, and so have one thread. */
@@ -45,29 +78,70 @@ struct images {
   struct pool_lane *look_lane;
   struct looks looks;
   struct pending pending;
+  unsigned n_threads; /* that count */
+
+  pthread_mutex_t
+      lock; /* of the mailboxes and the pool may be taken under it */
+  /* Guarded by lock. */
+  struct served_image **list; /* IMAGES_MAX, by index; NULL: none */
+  unsigned n_list;            /* no index is larger than the last of them */
+  unsigned n;                 /* in the table */
+  struct served_image_list buckets[IMAGES_BUCKETS]; /* the table, by name */
+  bool stopped;
 };
 
-/* Makes the page cache, with its threads, the pool, which is not started, and
- * room for `n_most` images.  0 or a negative errno; either way images_fini() is
- * due. */
-int images_init(struct images *images, uint64_t cache_size, unsigned n_most,
+/* Makes the page cache, with its threads, and the pool, which is not started.
+ * `n_threads` have counters.  0 or a negative errno; either way images_fini()
+ * is due. */
+int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options);
 
-/* Adds an image; there is room.  `like` says its name, path, share and missing:
- * the strings are copied.  The source is taken over, also on failure. `changed`
- * is called with the served image, on any thread, when it has a new epoch.  0
- * or a negative errno. */
-int images_add(struct images *images, const struct served_image *like,
-               struct source *source, unsigned page_shift,
-               void (*changed)(void *served, struct image *image));
+/* What an image is to be: its strings are copied. */
+struct image_add {
+  const char *name; /* of IMAGE_NAME_MAX characters at most */
+  const char *path;
+  bool share;
+  int missing;
+  struct source *source; /* taken over, also on failure */
+  unsigned page_shift;
+};
 
-/* The image of that name, or NULL. */
-struct served_image *images_find(const struct images *images, const char *name);
+/* Adds an image.  0 or a negative errno; -EEXIST: there is one of that name;
+ * -ENFILE: there are IMAGES_MAX. */
+int images_add(struct images *images, const struct image_add *add);
+
+/* Takes an image out of the table: nobody finds it any more, and its listeners
+ * are told.  False: it was out already. */
+bool images_remove(struct served_image *h);
+
+/* The image of that name, or the only one; NULL: there is none.  The caller
+ * owes an images_unref(). */
+struct served_image *images_find(struct images *images, const char *name);
+struct served_image *images_only(struct images *images);
+
+/* The next image in the table whose index is not less than `*index`, which is
+ * moved behind it; NULL: there is none.  Likewise. */
+struct served_image *images_next(struct images *images, unsigned *index);
+
+void images_ref(struct served_image *h);
+void images_unref(struct served_image *h); /* NULL is fine */
+
+/* How many there are. */
+unsigned images_count(struct images *images);
+
+/* From here on, or no longer, `listener` is told.  After the second its task is
+ * not posted any more, but may have been. */
+void images_listen(struct served_image *h, struct image_listener *listener);
+void images_unlisten(struct served_image *h, struct image_listener *listener);
+
+/* No source is read any more, after those reads that are under way: queued
+ * fills are abandoned.  No fetch is begun any more. */
+void images_stop(struct images *images);
 
 /* Nothing is evicted from here on.  A cache that was not made is fine. */
 void images_stop_evicting(struct images *images);
 
-/* No thread uses them any more. */
+/* No thread uses them any more, and only the table has references. */
 void images_fini(struct images *images);
 
 #endif

@@ -12,7 +12,10 @@ struct look_job {
   struct images *images;
 };
 
-void looks_init(struct looks *looks) { pthread_mutex_init(&looks->lock, NULL); }
+void looks_init(struct looks *looks) {
+  *looks = (struct looks){0};
+  pthread_mutex_init(&looks->lock, NULL);
+}
 
 void looks_fini(struct looks *looks) { pthread_mutex_destroy(&looks->lock); }
 
@@ -37,14 +40,17 @@ static struct served_image *looks_next(struct images *images,
   pthread_mutex_lock(&looks->lock);
   if (done)
     done->looking = false;
-  while (!next && looks->n_left) {
-    struct served_image *h = &images->list[images->n - looks->n_left--];
-    if (!h->looking)
-      next = h;
+  while (looks->is_under_way) {
+    next = images_next(images, &looks->next);
+    looks->is_under_way = next != NULL;
+    if (!next || !next->looking)
+      break;
+    images_unref(next);
   }
   if (next)
     next->looking = true;
   pthread_mutex_unlock(&looks->lock);
+  images_unref(done);
   return next;
 }
 
@@ -68,13 +74,16 @@ static void look_job_run(struct pool_job *job) {
 /* How many jobs are to begin now; they are counted already. */
 static unsigned looks_take_jobs(struct images *images) {
   struct looks *looks = &images->looks;
+  unsigned n_images = images_count(images);
   pthread_mutex_lock(&looks->lock);
-  unsigned n = looks->n_left && looks->n_jobs ? looks->n_jobs : 1;
-  unsigned most = images->n - looks->n_jobs;
+  unsigned n = looks->is_under_way && looks->n_jobs ? looks->n_jobs : 1;
+  unsigned most = n_images > looks->n_jobs ? n_images - looks->n_jobs : 0;
   if (n > most)
     n = most;
-  if (!looks->n_left)
-    looks->n_left = images->n;
+  if (!looks->is_under_way) {
+    looks->is_under_way = true;
+    looks->next = 0;
+  }
   looks->n_jobs += n;
   pthread_mutex_unlock(&looks->lock);
   return n;
@@ -97,6 +106,6 @@ void looks_tick(struct images *images) {
 
 void looks_stop(struct images *images) {
   pthread_mutex_lock(&images->looks.lock);
-  images->looks.n_left = 0;
+  images->looks.is_under_way = false;
   pthread_mutex_unlock(&images->looks.lock);
 }

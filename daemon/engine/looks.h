@@ -19,9 +19,11 @@
 struct images;
 
 struct looks {
-  pthread_mutex_t lock; /* a leaf */
-  unsigned n_left;      /* guarded by lock: images of this round to come, */
-  unsigned n_jobs;      /* and jobs that are queued or running */
+  pthread_mutex_t lock; /* images.lock may be taken under it */
+  /* Guarded by lock. */
+  bool is_under_way; /* a round, */
+  unsigned next;     /* and the index of its next image */
+  unsigned n_jobs;   /* that are queued or running */
 };
 
 void looks_init(struct looks *looks);

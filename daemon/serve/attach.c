@@ -39,9 +39,10 @@ static const char *attach_story(int r) {
   return r == -EAGAIN ? "there is no room for a pin table now" : strerror(-r);
 }
 
-void attach_lend(struct session *s, uint64_t id, struct image_reader *l,
+void attach_lend(struct subscription *sub, uint64_t id,
                  const struct attachment_wish *wish) {
-  struct subscription *sub = subscription_find(s, l->served->index);
+  struct session *s = sub->session;
+  const struct image_reader *l = &sub->image->reader;
   connection_spend(&s->conn, ATTACH_COST);
   int r = lend_mirror(s, id, l, wish);
   if (r == 0) {
@@ -50,7 +51,7 @@ void attach_lend(struct session *s, uint64_t id, struct image_reader *l,
     return;
   }
   subscription_detach(sub);
-  notices_announce(s, l);
+  notices_announce(sub);
   connection_reply_error(
       &s->conn, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
       "image \"%s\": attach: %s", l->served->name, attach_story(r));

@@ -5,15 +5,15 @@
 #ifndef DAEMON_SERVE_ATTACH_H
 #define DAEMON_SERVE_ATTACH_H
 
-#include "daemon/engine/image_reader.h"
 #include "daemon/serve/attachment.h"
 #include "proto/frame.h"
 
 struct session;
+struct subscription;
 
-/* Gives the peer a lease on the image reader's mirror and says so, or why not.
+/* Gives the peer a lease on the present mirror and says so, or why not.
  * There is no output, and the connection may send. */
-void attach_lend(struct session *s, uint64_t id, struct image_reader *l,
+void attach_lend(struct subscription *sub, uint64_t id,
                  const struct attachment_wish *wish);
 
 void attach_grow(struct session *s, uint64_t id,

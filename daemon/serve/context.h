@@ -18,7 +18,8 @@ struct service;
 struct server_context {
   struct limits limits;
   struct images images;
-  bool share; /* local clients may attach to some image */
+  uint32_t page_size; /* of all images */
+  atomic_bool share;  /* local clients may attach to some image; relaxed */
   struct attachment_census census;
   struct service **services; /* one for each worker */
   unsigned n_services;

@@ -11,8 +11,7 @@
 
 /* On whatever thread ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
-  struct request_fetch *f =
-      container_of(fetch, struct request_fetch, fetch);
+  struct request_fetch *f = container_of(fetch, struct request_fetch, fetch);
   loop_post(f->request->service->loop, &f->request->task);
 }
 
@@ -23,20 +22,13 @@ enum allowance {
   OVER_CONN,
 };
 
-int fetch_quota_init(struct fetch_quota *quota, unsigned n_images) {
-  *quota = (struct fetch_quota){.n_images = n_images};
-  quota->images = calloc(n_images, sizeof *quota->images);
-  return quota->images ? 0 : -ENOMEM;
-}
-
-void fetch_quota_fini(struct fetch_quota *quota) { free(quota->images); }
-
-static struct subscription *request_subscription(const struct request *r) {
-  return subscription_find(r->session, r->image);
+void fetch_quota_init(struct fetch_quota *quota) {
+  *quota = (struct fetch_quota){0};
+  TAILQ_INIT(&quota->turning);
 }
 
 static struct image_quota *request_quota(const struct request *r) {
-  return &r->service->quota.images[r->image];
+  return &r->image->quota;
 }
 
 /* For what it lacks.  (F2) */
@@ -49,7 +41,7 @@ static enum allowance request_allowance(const struct request *r) {
   uint64_t left = used < all ? all - used : 0;
   if (q->fetching && q->fetching + len > left)
     return OVER_IMAGE;
-  if (request_subscription(r)->fetching &&
+  if (r->subscription->fetching &&
       r->session->fetching + len > limits->max_conn_fetch)
     return OVER_CONN;
   return ALLOWED;
@@ -59,12 +51,12 @@ static void request_charge(struct request_fetch *f) {
   request_quota(f->request)->fetching += f->len;
   f->request->service->quota.fetching += f->len;
   f->request->session->fetching += f->len;
-  request_subscription(f->request)->fetching += f->len;
+  f->request->subscription->fetching += f->len;
 }
 
 void fetch_quota_orphan(struct request *r) {
   r->session->fetching -= r->fetch->len;
-  request_subscription(r)->fetching -= r->fetch->len;
+  r->subscription->fetching -= r->fetch->len;
 }
 
 void fetch_quota_drop(struct request *r) {
@@ -89,20 +81,20 @@ static void turns_push(struct request *r) {
   r->prev_turn = q->last_turn;
   *(q->last_turn ? &q->last_turn->next_turn : &q->first_turn) = r;
   q->last_turn = r;
-  q->n_turns++;
-  r->service->quota.n_turns++;
+  if (q->n_turns++ == 0)
+    TAILQ_INSERT_TAIL(&r->service->quota.turning, q, link);
 }
 
 static void turns_remove(struct request *r) {
   struct image_quota *q = request_quota(r);
   *(r->prev_turn ? &r->prev_turn->next_turn : &q->first_turn) = r->next_turn;
   *(r->next_turn ? &r->next_turn->prev_turn : &q->last_turn) = r->prev_turn;
-  q->n_turns--;
-  r->service->quota.n_turns--;
+  if (--q->n_turns == 0)
+    TAILQ_REMOVE(&r->service->quota.turning, q, link);
 }
 
 static void request_throttle(struct request *r) {
-  struct subscription *sub = request_subscription(r);
+  struct subscription *sub = r->subscription;
   r->state = REQUEST_THROTTLED;
   r->next_queued = NULL;
   if (sub->throttled)
@@ -116,7 +108,7 @@ static void request_throttle(struct request *r) {
 
 /* Takes the first of a queue out; the next one has its turn later. */
 static void request_unthrottle(struct request *r) {
-  struct subscription *sub = request_subscription(r);
+  struct subscription *sub = r->subscription;
   turns_remove(r);
   sub->throttled = r->next_queued;
   if (sub->throttled)
@@ -124,10 +116,11 @@ static void request_unthrottle(struct request *r) {
 }
 
 void fetch_quota_unthrottle(struct session *s) {
-  for (unsigned i = 0; i < s->n_subscriptions; i++) {
-    if (s->subscriptions[i].throttled)
-      turns_remove(s->subscriptions[i].throttled);
-    s->subscriptions[i].throttled = NULL;
+  struct subscription *sub;
+  LIST_FOREACH(sub, &s->subscriptions, of_session) {
+    if (sub->throttled)
+      turns_remove(sub->throttled);
+    sub->throttled = NULL;
   }
 }
 
@@ -179,8 +172,7 @@ bool fetch_quota_start(struct request *r) {
   request_charge(f);
   r->state = REQUEST_WAITING;
   r->service->n_waiting++;
-  if (image_fetch(&f->fetch, l->mirror, r->missing, r->n_missing) ==
-      FETCH_WAIT)
+  if (image_fetch(&f->fetch, l->mirror, r->missing, r->n_missing) == FETCH_WAIT)
     return true;
   /* The pool was faster than us, or it failed at once. */
   fetch_quota_ended(r);
@@ -206,11 +198,14 @@ static struct request *image_quota_next(struct image_quota *q) {
   return NULL;
 }
 
-struct request *fetch_quota_next(struct fetch_quota *quota, unsigned *image) {
-  for (; quota->n_turns && *image < quota->n_images; ++*image) {
-    struct request *r = image_quota_next(&quota->images[*image]);
+struct request *fetch_quota_next(struct fetch_quota *quota, uint64_t round) {
+  for (struct image_quota *q = TAILQ_FIRST(&quota->turning), *next; q;
+       q = next) {
+    next = TAILQ_NEXT(q, link);
+    struct request *r = q->round != round ? image_quota_next(q) : NULL;
     if (r)
       return r;
+    q->round = round;
   }
   return NULL;
 }

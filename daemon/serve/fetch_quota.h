@@ -26,8 +26,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "cache/fetch.h"
+#include "daemon/serve/image_quota.h"
 
 struct request;
 struct session;
@@ -40,24 +42,14 @@ struct request_fetch {
   uint64_t len;          /* bytes charged */
 };
 
-/* What is fetched of one image, and who waits to fetch more. */
-struct image_quota {
-  uint64_t fetching; /* bytes */
-  struct request *first_turn, *last_turn;
-  unsigned n_turns;
-};
-
 /* A service's. */
 struct fetch_quota {
-  struct image_quota *images; /* one for each */
-  unsigned n_images;
-  unsigned n_turns;  /* of all images */
+  TAILQ_HEAD(, image_quota) turning; /* images with turns */
+  uint64_t round;
   uint64_t fetching; /* bytes; F3 */
 };
 
-/* 0 or -ENOMEM; either way fetch_quota_fini() is due. */
-int fetch_quota_init(struct fetch_quota *quota, unsigned n_images);
-void fetch_quota_fini(struct fetch_quota *quota);
+void fetch_quota_init(struct fetch_quota *quota);
 
 /* Starts to fetch what is missing.  True if the request waits now; false if it
  * can go on. */
@@ -79,8 +71,8 @@ void fetch_quota_orphan(struct request *r);
 void fetch_quota_unthrottle(struct session *s);
 
 /* A throttled request that may fetch, now that some fetches have ended; it is
- * throttled no more, and the caller goes on with it before the next call.
- * `*image` is 0 at first, and the function's.  NULL: there is none left. */
-struct request *fetch_quota_next(struct fetch_quota *quota, unsigned *image);
+ * throttled no more, and the caller goes on with it before the next call.  A
+ * `round` goes once through the images.  NULL: there is none left. */
+struct request *fetch_quota_next(struct fetch_quota *quota, uint64_t round);
 
 #endif

@@ -62,7 +62,7 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
     return -ENOMEM;
   inv->job.run = invalidation_run;
   inv->request = r;
-  inv->served = &context->images.list[r->image];
+  inv->served = r->image->reader.served;
   inv->from = from;
   inv->to = to;
   atomic_init(&inv->abandoned, false);
@@ -71,7 +71,7 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
     inv->notices[i].invalidation = inv;
     inv->notices[i].notice =
         (struct notice){.notices = &context->services[i]->notices,
-                        .image = r->image,
+                        .image = inv->served,
                         .from = from,
                         .to = to,
                         .ended = notice_ended};

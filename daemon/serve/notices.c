@@ -1,7 +1,5 @@
 #include "daemon/serve/notices.h"
 
-#include <assert.h>
-
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "daemon/log.h"
@@ -11,12 +9,12 @@
 
 /* ---- Of one session ------------------------------------------------------ */
 
-static void tell_epoch(struct session *s, struct subscription *sub,
-                       const struct image_reader *l) {
+void notices_announce(struct subscription *sub) {
+  const struct image_reader *l = &sub->image->reader;
   if (sub->attached || sub->epoch == l->mirror->epoch)
     return;
   sub->epoch = l->mirror->epoch;
-  reply_changed(&s->conn, l->served, l->mirror);
+  reply_changed(&sub->session->conn, l->served, l->mirror);
 }
 
 static void tell_stale(struct session *s, struct subscription *sub) {
@@ -25,21 +23,18 @@ static void tell_stale(struct session *s, struct subscription *sub) {
   if (!s->unsent_notice || sub->stale < s->unsent_notice)
     s->unsent_notice = sub->stale;
   sub->stale = 0;
-  reply_invalidated(&s->conn, sub->image, sub->stale_from, sub->stale_to);
-}
-
-void notices_announce(struct session *s, const struct image_reader *l) {
-  struct subscription *sub = subscription_find(s, l->served->index);
-  assert(sub);
-  tell_epoch(s, sub, l);
+  reply_invalidated(&s->conn, sub->image->reader.served->index, sub->stale_from,
+                    sub->stale_to);
 }
 
 void notices_push(struct session *s) {
   struct connection *c = &s->conn;
-  for (unsigned i = 0; i < s->n_subscriptions && connection_may_send(c); i++) {
-    struct subscription *sub = &s->subscriptions[i];
-    struct image_reader *l = &s->service->readers[sub->image];
-    if (sub->attached)
+  struct subscription *sub;
+  LIST_FOREACH(sub, &s->subscriptions, of_session) {
+    struct image_reader *l = &sub->image->reader;
+    if (!connection_may_send(c))
+      return;
+    if (sub->attached || sub->ended)
       continue;
     tell_stale(s, sub);
     if (!image_reader_is_current(l)) {
@@ -47,24 +42,23 @@ void notices_push(struct session *s) {
       if (!connection_may_send(c) || image_reader_open(l) < 0)
         continue;
     }
-    tell_epoch(s, sub, l);
+    notices_announce(sub);
   }
 }
 
-/* Tells the peer, if it opened the image, now or when its connection is no
- * longer blocked. */
-static void tell_invalidated(struct session *s, const struct notice *notice) {
-  struct subscription *sub = subscription_find(s, notice->image);
+/* Tells the peer, now or when its connection is no longer blocked. */
+static void tell_invalidated(struct subscription *sub,
+                             const struct notice *notice) {
   uint64_t from = notice->from, to = notice->to;
-  if (!sub || sub->attached)
+  if (sub->attached || sub->ended)
     return;
   sub->stale_from =
       sub->stale && sub->stale_from < from ? sub->stale_from : from;
   sub->stale_to = sub->stale && sub->stale_to > to ? sub->stale_to : to;
   if (!sub->stale)
     sub->stale = notice->serial;
-  if (connection_may_send(&s->conn))
-    notices_push(s);
+  if (connection_may_send(&sub->session->conn))
+    notices_push(sub->session);
 }
 
 /* The oldest that is not wholly in the peer's socket; 0: none. */
@@ -72,11 +66,10 @@ static uint64_t oldest_owed(const struct session *s) {
   uint64_t oldest = s->unsent_notice;
   if (s->conn.lingering)
     return 0;
-  for (unsigned i = 0; i < s->n_subscriptions; i++) {
-    const struct subscription *sub = &s->subscriptions[i];
-    if (sub->stale && (!oldest || sub->stale < oldest))
-      oldest = sub->stale;
-  }
+  const struct subscription *sub;
+  LIST_FOREACH(sub, &s->subscriptions, of_session)
+  if (sub->stale && (!oldest || sub->stale < oldest))
+    oldest = sub->stale;
   return oldest;
 }
 
@@ -157,10 +150,15 @@ static void notice_run(struct task *task) {
   notice->serial = ++notices->n;
   notice->deadline_ms =
       clock_now_ms() + (uint64_t)notices->net->limits->notice_timeout_ms;
-  for (struct connection *c = notices->net->conns, *next; c; c = next) {
-    next = c->next;
-    tell_invalidated(session_of(c), notice);
-    connection_settle(c);
+  const struct service_image *si = service_images_find(
+      &container_of(notices, struct service, notices)->images, notice->image);
+  for (struct subscription *sub = si ? LIST_FIRST(&si->subscribers) : NULL,
+                           *next;
+       sub; sub = next) {
+    struct session *s = sub->session;
+    next = LIST_NEXT(sub, of_image);
+    tell_invalidated(sub, notice);
+    connection_settle(&s->conn);
   }
   notice->next = NULL;
   *notices->tail = notice;

@@ -21,13 +21,14 @@
 
 struct notices;
 struct session;
+struct subscription;
 
 /* A notice of an invalidation, on its way to the sessions of one service. */
 struct notice {
   struct task task;
-  struct notices *notices; /* the service's */
-  unsigned image;
-  uint64_t from, to; /* bytes */
+  struct notices *notices;          /* the service's */
+  const struct served_image *image; /* which lives until it has ended */
+  uint64_t from, to;                /* bytes */
 
   /* No session owes it any more.  On the service's thread; the notice may be
    * freed. */
@@ -58,9 +59,9 @@ void notices_post(struct notice *notice);
 void notices_check(struct notices *notices);
 void notices_recheck(struct notices *notices);
 
-/* Adds a Changed to the output unless the peer knows that the image of `l` is
- * at its present epoch.  The image reader is open, the connection may send. */
-void notices_announce(struct session *s, const struct image_reader *l);
+/* Adds a Changed to the output unless the peer knows that the image is at its
+ * present epoch.  The image's reader is open, the connection may send. */
+void notices_announce(struct subscription *sub);
 
 /* Sends the notices that the session owes; the connection may send. */
 void notices_push(struct session *s);

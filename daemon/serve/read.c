@@ -196,7 +196,7 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
     return request_miss(r, &whole);
   size_t len = p->end - p->offset;
   bool last = read_plan_ends_with(&r->plan, p);
-  notices_announce(r->session, l);
+  notices_announce(r->subscription);
   request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
   for (unsigned i = 0; i < s.n; i++)
     send_batch_payload(&r->service->net.out, s.list[i].iov_base,
@@ -258,11 +258,11 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
 }
 
 /* The output is empty, as descriptors go with a frame's first byte. */
-static enum step request_attach(struct request *r, struct image_reader *l) {
+static enum step request_attach(struct request *r) {
   connection_flush(request_conn(r));
   if (!connection_may_send(request_conn(r)))
     return STEP_BLOCKED;
-  attach_lend(r->session, r->id, l, &r->wish);
+  attach_lend(r->subscription, r->id, &r->wish);
   connection_flush(request_conn(r));
   return STEP_DONE;
 }
@@ -337,21 +337,23 @@ static enum step request_step(struct request *r) {
     return STEP_BLOCKED;
   if (r->status)
     return request_failed(r);
+  if (r->subscription->ended)
+    return read_refuse(r, WIRE_E_NOIMAGE, "it is no longer served");
   if (!request_focus(r, l))
     return r->status ? request_failed(r) : STEP_BLOCKED;
   if (r->epoch && r->epoch != l->mirror->epoch) {
-    notices_announce(r->session, l);
+    notices_announce(r->subscription);
     return read_refuse(r, WIRE_E_CHANGED, "it has another epoch");
   }
   if (!request_is_within(r, l->mirror)) {
-    notices_announce(r->session, l);
+    notices_announce(r->subscription);
     return read_refuse(r, WIRE_E_BOUNDS, "the range reaches past its end");
   }
   if (r->kind == REQUEST_ATTACH)
-    return request_attach(r, l);
+    return request_attach(r);
   unsigned shift = l->mirror->page_shift;
   if (!read_plan_next(&r->plan, shift, piece_most(r, shift), &p)) {
-    notices_announce(r->session, l);
+    notices_announce(r->subscription);
     return request_finish(r, l);
   }
   if (r->kind == REQUEST_READ_IN_PLACE)

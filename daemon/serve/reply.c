@@ -25,7 +25,7 @@ void reply_welcome(struct connection *c, uint64_t id,
   const struct limits *limits = &context->limits;
   Cachet__Wire__Welcome welcome = CACHET__WIRE__WELCOME__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  uint32_t page_size = 1u << image_page_shift(context->images.list[0].image);
+  uint32_t page_size = context->page_size;
   welcome.version = PROTO_VERSION;
   welcome.max_message = limits->max_message;
   welcome.max_payload =
@@ -53,30 +53,35 @@ static void put_images(struct connection *c, uint64_t id, size_t n,
   connection_reply(c, &msg);
 }
 
-void reply_images(struct connection *c, uint64_t id,
-                  const struct images *images,
+void reply_images(struct connection *c, uint64_t id, struct images *images,
                   bool (*is_open)(struct connection *c, unsigned image)) {
-  Cachet__Wire__ImageInfo *list = calloc(images->n, sizeof *list);
+  size_t most = images_count(images), n = 0;
+  struct served_image **served =
+      calloc(most + 1, sizeof(struct served_image *));
+  Cachet__Wire__ImageInfo *list = calloc(most + 1, sizeof *list);
   Cachet__Wire__ImageInfo **pointers =
-      calloc(images->n, sizeof(Cachet__Wire__ImageInfo *));
-  if (!list || !pointers) {
+      calloc(most + 1, sizeof(Cachet__Wire__ImageInfo *));
+  if (!served || !list || !pointers) {
     connection_reply_error(c, id, WIRE_E_NOMEM, 0, "list: out of memory");
   } else {
-    for (unsigned i = 0; i < images->n; i++) {
-      struct served_image *h = &images->list[i];
-      struct mirror *m = image_mirror(h->image);
-      fill_info(&list[i], h, m, is_open(c, i));
+    for (unsigned i = 0; n < most && (served[n] = images_next(images, &i));
+         n++) {
+      struct mirror *m = image_mirror(served[n]->image);
+      fill_info(&list[n], served[n], m, is_open(c, served[n]->index));
       mirror_unref(m);
-      pointers[i] = &list[i];
+      pointers[n] = &list[n];
     }
-    put_images(c, id, images->n, pointers);
+    put_images(c, id, n, pointers);
+    while (n > 0)
+      images_unref(served[--n]);
   }
+  free(served);
   free(list);
   free(pointers);
 }
 
 void reply_stats(struct connection *c, uint64_t id,
-                 const struct server_context *context) {
+                 struct server_context *context) {
   Cachet__Wire__Stats *stats = stats_collect(context);
   if (!stats) {
     connection_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");

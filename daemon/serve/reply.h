@@ -23,13 +23,12 @@ static inline unsigned reply_image_of(uint32_t image_id) {
 void reply_welcome(struct connection *c, uint64_t id,
                    const struct server_context *context);
 
-/* All images; is_open(s, i) says whether the peer opened the i-th. */
-void reply_images(struct connection *c, uint64_t id,
-                  const struct images *images,
+/* All images; is_open(c, i) says whether the peer opened that of index `i`. */
+void reply_images(struct connection *c, uint64_t id, struct images *images,
                   bool (*is_open)(struct connection *c, unsigned image));
 
 void reply_stats(struct connection *c, uint64_t id,
-                 const struct server_context *context);
+                 struct server_context *context);
 
 void reply_opened(struct connection *c, uint64_t id,
                   const struct served_image *h, const struct mirror *m);

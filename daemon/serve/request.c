@@ -24,6 +24,7 @@ static void request_link(struct request *r) {
   s->requests = r;
   s->conn.n_requests++;
   s->n_held_ranges += r->plan.n_ranges;
+  subscription_hold(r->subscription);
 }
 
 static void request_unlink(struct request *r) {
@@ -34,6 +35,8 @@ static void request_unlink(struct request *r) {
     r->next->prev = r->prev;
   s->conn.n_requests--;
   s->n_held_ranges -= r->plan.n_ranges;
+  subscription_release(r->subscription);
+  r->subscription = NULL;
 }
 
 /* Its memory, with its ranges. */
@@ -48,6 +51,7 @@ static void request_free(struct request *r) {
     request_unlink(r);
   if (r->invalidation)
     invalidation_free(r->invalidation);
+  service_images_unuse(r->image);
   free(r);
 }
 
@@ -81,7 +85,7 @@ static bool request_may_wait(const struct session *s, unsigned n_ranges) {
 static struct request *request_keep(const struct request *probe) {
   struct session *s = probe->session;
   if (!request_may_wait(s, probe->plan.n_ranges)) {
-    counters_add(&s->service->counters[probe->image], COUNTER_ERRORS, 1);
+    request_count(probe, COUNTER_ERRORS, 1);
     connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "too many requests in flight");
     return NULL;
@@ -100,6 +104,7 @@ static struct request *request_keep(const struct request *probe) {
     memcpy(r + 1, probe->plan.ranges, len - sizeof *r);
   r->plan.ranges = (const struct range *)(r + 1);
   r->task.run = request_posted;
+  service_images_use(r->image);
   request_link(r);
   return r;
 }
@@ -127,8 +132,8 @@ void request_go_on(struct request *r) {
 
 void request_admit_throttled(struct service *service) {
   struct request *r;
-  unsigned image = 0;
-  while ((r = fetch_quota_next(&service->quota, &image))) {
+  uint64_t round = ++service->quota.round;
+  while ((r = fetch_quota_next(&service->quota, round))) {
     struct connection *c = request_conn(r);
     request_go_on(r);
     connection_settle(c);
@@ -193,12 +198,13 @@ static bool take_ranges(struct session *s, struct request *probe,
 
 static struct request request_of(struct session *s, uint64_t id,
                                  enum request_kind kind,
-                                 const struct subscription *sub) {
+                                 struct subscription *sub) {
   struct request r = {.service = s->service,
                       .session = s,
                       .id = id,
                       .kind = kind,
-                      .image = sub->image};
+                      .image = sub->image,
+                      .subscription = sub};
   request_count(&r, COUNTER_REQUESTS, 1);
   return r;
 }
@@ -245,7 +251,7 @@ void request_begin(struct session *s, uint64_t id, enum request_kind kind,
 
 void request_begin_attach(struct session *s, uint64_t id,
                           const Cachet__Wire__Attach *attach) {
-  const struct subscription *sub = find_subscription(s, id, attach->image);
+  struct subscription *sub = find_subscription(s, id, attach->image);
   if (!sub)
     return;
   struct request probe = request_of(s, id, REQUEST_ATTACH, sub);
@@ -285,7 +291,7 @@ static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
 void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
                               const Cachet__Wire__Range *range) {
   uint64_t from, to;
-  const struct subscription *sub = find_subscription(s, id, image_id);
+  struct subscription *sub = find_subscription(s, id, image_id);
   if (!sub)
     return;
   struct request probe = request_of(s, id, REQUEST_INVALIDATE, sub);

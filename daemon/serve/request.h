@@ -61,9 +61,10 @@ struct request {
   enum request_state state;
   enum request_kind kind;
   uint64_t id;
-  unsigned image;
-  uint64_t epoch; /* asked for; 0: any */
-  int status;     /* a negative errno that ends it */
+  struct service_image *image;
+  struct subscription *subscription; /* NULL: an orphan */
+  uint64_t epoch;                    /* asked for; 0: any */
+  int status;                        /* a negative errno that ends it */
   unsigned n_restarts;
 
   /* Read and Warm: how far they came. */
@@ -79,12 +80,12 @@ struct request {
 };
 
 static inline struct image_reader *request_reader(const struct request *r) {
-  return &r->service->readers[r->image];
+  return &r->image->reader;
 }
 
 static inline void request_count(const struct request *r, enum counter which,
                                  uint64_t n) {
-  counters_add(&r->service->counters[r->image], which, n);
+  counters_add(r->image->counters, which, n);
 }
 
 static inline struct connection *request_conn(const struct request *r) {

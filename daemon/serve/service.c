@@ -5,59 +5,66 @@
 
 #include "daemon/net/connection.h"
 #include "daemon/serve/session.h"
+#include "daemon/serve/subscription.h"
 
-static int service_init_images(struct service *service) {
-  struct server_context *context = service->context;
-  service->readers = calloc(context->images.n, sizeof *service->readers);
-  service->counters = calloc(context->images.n, sizeof *service->counters);
-  if (!service->readers || !service->counters)
-    return -ENOMEM;
-  for (unsigned i = 0; i < context->images.n; i++)
-    image_reader_init(&service->readers[i], &context->images.list[i],
-                      service->dispatch);
-  return 0;
+/* Has no reader keep the mirror of a past epoch, and tells who opened it. */
+static void tell_of_epoch(struct service_image *si) {
+  if (!image_reader_is_current(&si->reader))
+    image_reader_close(&si->reader);
+  for (struct subscription *sub = LIST_FIRST(&si->subscribers), *next; sub;
+       sub = next) {
+    struct session *s = sub->session;
+    next = LIST_NEXT(sub, of_image);
+    if (connection_may_send(&s->conn))
+      notices_push(s);
+    connection_settle(&s->conn);
+  }
+}
+
+static void end_subscriptions(struct service_image *si) {
+  for (struct subscription *sub = LIST_FIRST(&si->subscribers), *next; sub;
+       sub = next) {
+    struct session *s = sub->session;
+    next = LIST_NEXT(sub, of_image);
+    subscription_end(sub);
+    connection_settle(&s->conn); /* it owes no notice of it any more */
+  }
+}
+
+static void image_changed(struct service_image *si) {
+  if (atomic_load_explicit(&si->reader.served->removed, memory_order_relaxed))
+    end_subscriptions(si);
+  tell_of_epoch(si);
 }
 
 int service_init(struct service *service, uint64_t max_held) {
   const struct server_context *context = service->context;
-  uint64_t piece_len = 1ull << image_page_shift(context->images.list[0].image);
+  uint64_t piece_len = context->page_size;
   if (piece_len < context->limits.piece_len)
     piece_len = context->limits.piece_len;
   attachments_init(&service->attachments, service->loop,
                    &service->context->census, &context->limits);
   notices_init(&service->notices, &service->net);
+  fetch_quota_init(&service->quota);
   service->ranges = calloc(context->limits.max_ranges, sizeof *service->ranges);
+  service->images.changed = image_changed;
   if (net_thread_init(&service->net, max_held, piece_len) < 0 ||
-      fetch_quota_init(&service->quota, context->images.n) < 0 ||
-      !service->ranges)
+      service_images_init(&service->images) < 0 || !service->ranges)
     return -ENOMEM;
-  return service_init_images(service);
+  return 0;
 }
 
 void service_fini(struct service *service) {
+  service_images_fini(&service->images);
   attachments_fini(&service->attachments);
   net_thread_fini(&service->net);
-  fetch_quota_fini(&service->quota);
   free(service->ranges);
-  free(service->readers);
-  free(service->counters);
 }
 
 void service_close_readers(struct service *service) {
-  for (unsigned i = 0; i < service->context->images.n; i++)
-    image_reader_close(&service->readers[i]);
-}
-
-void service_image_changed(struct service *service, unsigned image) {
-  struct image_reader *l = &service->readers[image];
-  if (!image_reader_is_current(l))
-    image_reader_close(l); /* lest it keeps the retired mirror */
-  for (struct connection *c = service->net.conns, *next; c; c = next) {
-    next = c->next;
-    if (connection_may_send(c))
-      notices_push(session_of(c));
-    connection_settle(c);
-  }
+  struct service_image *si;
+  LIST_FOREACH(si, &service->images.all, link)
+  image_reader_close(&si->reader);
 }
 
 void service_close_all(struct service *service) {

@@ -6,7 +6,7 @@
  *   V1  n_waiting counts the requests that another thread will post back; the
  *       thread does not end before they have come.
  *
- * Its thread only, but for the counters, which others read. */
+ * Its thread only. */
 #ifndef DAEMON_SERVE_SERVICE_H
 #define DAEMON_SERVE_SERVICE_H
 
@@ -14,23 +14,20 @@
 #include <stdint.h>
 
 #include "daemon/engine/fill_dispatch.h"
-#include "daemon/engine/image_reader.h"
 #include "daemon/engine/loop.h"
 #include "daemon/net/net_thread.h"
 #include "daemon/serve/attachment.h"
 #include "daemon/serve/context.h"
-#include "daemon/serve/counters.h"
 #include "daemon/serve/fetch_quota.h"
 #include "daemon/serve/notices.h"
 #include "daemon/serve/read_plan.h"
+#include "daemon/serve/service_images.h"
 
 struct service {
   struct server_context *context;
   struct loop *loop;
-  struct fill_dispatch *dispatch;
-  struct net_thread net;        /* its connections are sessions */
-  struct image_reader *readers; /* one for each image */
-  struct counters *counters;    /* likewise */
+  struct net_thread net; /* its connections are sessions */
+  struct service_images images;
   struct range
       *ranges; /* out of protobuf, of the request being looked at: max_ranges */
   struct fetch_quota quota;
@@ -40,8 +37,9 @@ struct service {
   unsigned n_waiting;       /* V1 */
 };
 
-/* For a thread of this loop; its members down to `net` are set, that as
- * net_thread_init() wants it, and the others are zero.  0 or -ENOMEM; either
+/* For a thread of this loop; its members down to `images` are set, those two as
+ * net_thread_init() and service_images_init() want them, but for `changed`, and
+ * the others are zero.  0 or -ENOMEM; either
  * way service_fini() is due. */
 int service_init(struct service *service, uint64_t max_held);
 
@@ -50,9 +48,6 @@ void service_fini(struct service *service);
 
 /* Has no reader keep a mirror alive.  Nothing is read any more. */
 void service_close_readers(struct service *service);
-
-/* The image has a new epoch: the sessions that opened it hear of it. */
-void service_image_changed(struct service *service, unsigned image);
 
 /* Drops all connections; no session is owed a notice then. */
 void service_close_all(struct service *service);

@@ -33,12 +33,13 @@ static void session_hello(struct session *s, uint64_t id,
                  LOG_TEXT("agent", agent));
 }
 
-/* The image of a name, or the only one if the name is empty. */
+/* The image of a name, or the only one if the name is empty; the caller owes an
+ * images_unref().  NULL: the peer was told why. */
 static struct served_image *find_image(struct session *s, uint64_t id,
                                        const char *name) {
-  const struct images *images = &s->service->context->images;
+  struct images *images = &s->service->context->images;
   struct served_image *h =
-      !*name && images->n == 1 ? &images->list[0] : images_find(images, name);
+      *name ? images_find(images, name) : images_only(images);
   if (h)
     return h;
   if (*name)
@@ -46,7 +47,8 @@ static struct served_image *find_image(struct session *s, uint64_t id,
                            "image \"%.64s\": not served", name);
   else
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
-                           "no image is named, and %u are served", images->n);
+                           "no image is named, and %u are served",
+                           images_count(images));
   return NULL;
 }
 
@@ -64,28 +66,43 @@ static bool check_is_there(struct session *s, uint64_t id,
   return false;
 }
 
+static void reply_to_open(struct session *s, uint64_t id,
+                          struct subscription *sub) {
+  const struct image_reader *l = &sub->image->reader;
+  subscription_detach(sub);
+  if (sub->epoch)
+    notices_announce(sub); /* not the first Open */
+  sub->epoch = l->mirror->epoch;
+  reply_opened(&s->conn, id, l->served, l->mirror);
+}
+
+/* A subscription to the image, which its reader looks at.  NULL: no memory. */
+static struct subscription *subscribe(struct session *s,
+                                      struct served_image *h) {
+  struct service_image *si = service_images_get(&s->service->images, h);
+  struct subscription *sub = si ? subscription_add(s, si) : NULL;
+  if (!sub || image_reader_is_current(&si->reader))
+    return sub;
+  connection_flush(&s->conn); /* its pins must be gone */
+  if (image_reader_open(&si->reader) == 0)
+    return sub;
+  if (!sub->epoch) /* the first Open */
+    subscription_end(sub);
+  return NULL;
+}
+
 static void session_open(struct session *s, uint64_t id,
                          const Cachet__Wire__Open *open) {
   struct served_image *h = find_image(s, id, open->image);
-  if (!h || !check_is_there(s, id, h))
-    return;
-  struct image_reader *l = &s->service->readers[h->index];
-  bool is_ready = image_reader_is_current(l);
-  if (!is_ready) {
-    connection_flush(&s->conn); /* its pins must be gone */
-    is_ready = image_reader_open(l) == 0;
+  if (h && check_is_there(s, id, h)) {
+    struct subscription *sub = subscribe(s, h);
+    if (sub)
+      reply_to_open(s, id, sub);
+    else
+      connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
+                             "image \"%s\": no memory", h->name);
   }
-  struct subscription *sub = is_ready ? subscription_add(s, h->index) : NULL;
-  if (!sub) {
-    connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
-                           "image \"%s\": no memory", h->name);
-    return;
-  }
-  subscription_detach(sub);
-  if (sub->epoch)
-    notices_announce(s, l); /* not the first Open */
-  sub->epoch = l->mirror->epoch;
-  reply_opened(&s->conn, id, h, l->mirror);
+  images_unref(h);
 }
 
 static bool has_opened(struct connection *c, unsigned image) {
@@ -186,7 +203,7 @@ static void session_closed(struct connection *c) {
   notices_session_closed(s);
   /* A client that closes in good order is done with what it had attached. */
   attachment_session_closed(s);
-  subscription_free_all(s);
+  subscription_end_all(s);
 }
 
 static void session_release(struct connection *c) { free(session_of(c)); }

@@ -11,9 +11,9 @@
 #include "daemon/net/connection.h"
 #include "daemon/serve/attachment.h"
 #include "daemon/serve/service.h"
+#include "daemon/serve/subscription.h"
 
 struct request;
-struct subscription;
 
 /* Requests, first in, first out, by next_queued. */
 struct request_queue {
@@ -25,8 +25,7 @@ struct session {
   struct connection conn; /* the first member; conn.n_requests is counted by
                              request.c */
   struct service *service;
-  struct subscription *subscriptions;
-  unsigned n_subscriptions;
+  struct subscription_list subscriptions; /* by of_session */
   uint64_t unsent_notice; /* the oldest that is among the unsent bytes; 0 */
   uint64_t oldest_owed;   /* the oldest that it is owed, as of its last turn */
 

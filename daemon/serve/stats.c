@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/serve/service.h"
 
@@ -24,6 +25,7 @@ struct collection {
   Cachet__Wire__ImageStats **image_list;
   struct image_collection {
     Cachet__Wire__ImageStats stats;
+    char name[IMAGE_NAME_MAX + 1]; /* the image may be gone by then */
     Cachet__Wire__Stat list[N_IMAGE_STATS];
     Cachet__Wire__Stat *pointers[N_IMAGE_STATS];
   } images[];
@@ -39,24 +41,22 @@ static void put(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
   pointers[(*n)++] = stat;
 }
 
-static uint64_t sum(const struct server_context *context, unsigned image,
-                    enum counter which) {
+static uint64_t sum(const struct served_image *h, enum counter which) {
   uint64_t total = 0;
-  for (unsigned i = 0; i < context->n_services; i++)
-    total += counters_get(&context->services[i]->counters[image], which);
+  for (unsigned i = 0; i < h->images->n_threads; i++)
+    total += counters_get(&h->counters[i], which);
   return total;
 }
 
-static void collect_image(const struct server_context *context,
-                          const struct served_image *h,
+static void collect_image(const struct served_image *h,
                           struct image_collection *c,
                           uint64_t totals[N_COUNTERS]) {
   Cachet__Wire__ImageStats *stats = &c->stats;
   cachet__wire__image_stats__init(stats);
-  stats->name = h->name;
+  stats->name = strcpy(c->name, h->name);
   stats->stats = c->pointers;
   for (int i = 0; i < N_COUNTERS; i++) {
-    uint64_t value = sum(context, h->index, (enum counter)i);
+    uint64_t value = sum(h, (enum counter)i);
     totals[i] += value;
     put(c->list, c->pointers, &stats->n_stats, stat_names[i], value);
   }
@@ -72,8 +72,7 @@ static uint64_t sum_held(const struct server_context *context) {
   return total;
 }
 
-static void collect_daemon(const struct server_context *context,
-                           struct collection *c,
+static void collect_daemon(struct server_context *context, struct collection *c,
                            const uint64_t totals[N_COUNTERS]) {
   Cachet__Wire__Stats *stats = &c->stats;
   struct page_cache_stats pc;
@@ -99,7 +98,7 @@ static void collect_daemon(const struct server_context *context,
       {"attachments",
        attachment_count((struct attachment_census *)&context->census)},
       {"pool_threads", pool_n_threads(context->images.pool)},
-      {"images", context->images.n},
+      {"images", images_count(&context->images)},
   };
   for (int i = 0; i < N_COUNTERS; i++)
     put(c->daemon, c->daemon_list, &stats->n_daemon, stat_names[i], totals[i]);
@@ -109,20 +108,24 @@ static void collect_daemon(const struct server_context *context,
   assert(stats->n_daemon == N_DAEMON_STATS);
 }
 
-Cachet__Wire__Stats *stats_collect(const struct server_context *context) {
-  size_t n = context->images.n;
-  struct collection *c = calloc(1, sizeof *c + n * sizeof c->images[0] +
-                                       n * sizeof(Cachet__Wire__ImageStats *));
+Cachet__Wire__Stats *stats_collect(struct server_context *context) {
+  size_t most = images_count(&context->images), n = 0;
+  struct collection *c =
+      calloc(1, sizeof *c + most * sizeof c->images[0] +
+                    most * sizeof(Cachet__Wire__ImageStats *));
   if (!c)
     return NULL;
   uint64_t totals[N_COUNTERS] = {0};
-  c->image_list = (Cachet__Wire__ImageStats **)&c->images[n];
+  c->image_list = (Cachet__Wire__ImageStats **)&c->images[most];
   cachet__wire__stats__init(&c->stats);
   c->stats.daemon = c->daemon_list;
   c->stats.images = c->image_list;
-  for (size_t i = 0; i < n; i++) {
-    collect_image(context, &context->images.list[i], &c->images[i], totals);
-    c->image_list[i] = &c->images[i].stats;
+  struct served_image *h;
+  for (unsigned i = 0; n < most && (h = images_next(&context->images, &i));
+       n++) {
+    collect_image(h, &c->images[n], totals);
+    c->image_list[n] = &c->images[n].stats;
+    images_unref(h);
   }
   c->stats.n_images = n;
   collect_daemon(context, c, totals);

@@ -7,6 +7,6 @@
 
 /* Makes the answer to GetStats; NULL: out of memory.  One block from
  * malloc(3), names included, for the caller to free(). */
-Cachet__Wire__Stats *stats_collect(const struct server_context *context);
+Cachet__Wire__Stats *stats_collect(struct server_context *context);
 
 #endif

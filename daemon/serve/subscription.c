@@ -1,31 +1,34 @@
 #include "daemon/serve/subscription.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "daemon/serve/session.h"
 
 struct subscription *subscription_find(struct session *s, unsigned image) {
-  for (unsigned i = 0; i < s->n_subscriptions; i++)
-    if (s->subscriptions[i].image == image)
-      return &s->subscriptions[i];
+  struct subscription *sub;
+  LIST_FOREACH(sub, &s->subscriptions, of_session)
+  if (sub->image->reader.served->index == image && !sub->ended)
+    return sub;
   return NULL;
 }
 
-struct subscription *subscription_add(struct session *s, unsigned image) {
-  struct subscription *sub = subscription_find(s, image);
+struct subscription *subscription_add(struct session *s,
+                                      struct service_image *image) {
+  struct subscription *sub = subscription_find(s, image->reader.served->index);
   if (sub)
     return sub;
   if (!net_thread_hold(s->conn.net, sizeof *sub))
     return NULL;
-  struct subscription *grown =
-      realloc(s->subscriptions, (s->n_subscriptions + 1) * sizeof *grown);
-  if (!grown) {
+  sub = malloc(sizeof *sub);
+  if (!sub) {
     net_thread_unhold(s->conn.net, sizeof *sub);
     return NULL;
   }
-  s->subscriptions = grown;
-  sub = &grown[s->n_subscriptions++];
-  *sub = (struct subscription){.image = image};
+  *sub = (struct subscription){.session = s, .image = image};
+  service_images_use(image);
+  LIST_INSERT_HEAD(&s->subscriptions, sub, of_session);
+  LIST_INSERT_HEAD(&image->subscribers, sub, of_image);
   return sub;
 }
 
@@ -35,9 +38,33 @@ void subscription_detach(struct subscription *sub) {
   sub->attached = false;
 }
 
-void subscription_free_all(struct session *s) {
-  net_thread_unhold(s->conn.net, s->n_subscriptions * sizeof *s->subscriptions);
-  free(s->subscriptions);
-  s->subscriptions = NULL;
-  s->n_subscriptions = 0;
+static void subscription_free(struct subscription *sub) {
+  assert(!sub->throttled && sub->fetching == 0);
+  LIST_REMOVE(sub, of_session);
+  LIST_REMOVE(sub, of_image);
+  service_images_unuse(sub->image);
+  net_thread_unhold(sub->session->conn.net, sizeof *sub);
+  free(sub);
+}
+
+void subscription_hold(struct subscription *sub) { sub->n_requests++; }
+
+void subscription_release(struct subscription *sub) {
+  sub->n_requests--;
+  if (sub->ended && !sub->n_requests)
+    subscription_free(sub);
+}
+
+void subscription_end(struct subscription *sub) {
+  sub->ended = true;
+  sub->stale = 0; /* there is nothing left to be told of */
+  if (!sub->n_requests)
+    subscription_free(sub);
+}
+
+void subscription_end_all(struct session *s) {
+  while (!LIST_EMPTY(&s->subscriptions)) {
+    assert(LIST_FIRST(&s->subscriptions)->n_requests == 0);
+    subscription_end(LIST_FIRST(&s->subscriptions));
+  }
 }

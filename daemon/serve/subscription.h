@@ -7,14 +7,21 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
-struct request;
+#include "daemon/serve/service_images.h"
+
 struct session;
 
 struct subscription {
-  unsigned image;
-  uint64_t epoch; /* the last that the peer was told of */
-  bool attached;  /* the peer sees what notices say, and gets none */
+  struct session *session;
+  struct service_image *image; /* used */
+  LIST_ENTRY(subscription) of_session, of_image;
+  unsigned n_requests; /* of the session, for it, that wait */
+  bool ended;          /* the image was removed: it goes with the last of them,
+                          and is found no more */
+  uint64_t epoch;      /* the last that the peer was told of */
+  bool attached;       /* the peer sees what notices say, and gets none */
   /* An Invalidated that could not be sent yet: the hull of all of those, so
    * that a peer that does not read collects one, not many.  The serial number
    * of the oldest; 0: none. */
@@ -28,13 +35,20 @@ struct subscription {
  * not. */
 struct subscription *subscription_find(struct session *s, unsigned image);
 
-/* The same, or a new one.  NULL: no memory.  Moves the session's others. */
-struct subscription *subscription_add(struct session *s, unsigned image);
+/* The same of this image, or a new one.  NULL: no memory. */
+struct subscription *subscription_add(struct session *s,
+                                      struct service_image *image);
 
 /* The peer goes on by the socket, and needs notices again, from the start. */
 void subscription_detach(struct subscription *sub);
 
-/* Ends all of a session. */
-void subscription_free_all(struct session *s);
+/* One more of its requests waits, or one less: it may be gone after the
+ * second. */
+void subscription_hold(struct subscription *sub);
+void subscription_release(struct subscription *sub);
+
+/* Ends one, or all of a session, whose requests are gone. */
+void subscription_end(struct subscription *sub);
+void subscription_end_all(struct session *s);
 
 #endif

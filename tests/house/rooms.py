@@ -410,15 +410,15 @@ RULES = Rules(
         ],
         "daemon": [
             modules("daemon", "limits log missing"),
-            modules("daemon/engine", "busy_poll looks loop pending pool"),
+            modules("daemon/engine", "busy_poll counters looks loop pending pool"),
             modules("daemon/engine", "images"),
             modules("daemon/engine", "fill_dispatch"),
             modules("daemon/engine", "image_reader"),
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
             modules("daemon/net", "connection listener"),
-            modules("daemon/serve", "access attachment counters read_plan"),
-            modules("daemon/serve", "context"),
+            modules("daemon/serve", "access attachment image_quota read_plan"),
+            modules("daemon/serve", "context service_images"),
             modules("daemon/serve", "stats subscription"),
             modules("daemon/serve", "reply"),
             modules("daemon/serve", "notices"),

@@ -27,7 +27,8 @@ listener *Listen(const std::string &text) {
 
 TestServer::TestServer(
     const std::vector<std::pair<std::string, FakeSource *>> &images,
-    const Options &options) {
+    const Options &options)
+    : share_(options.share) {
   char directory[] = "/tmp/cachetd-test-XXXXXX"; // sun_path is short
   if (!mkdtemp(directory))
     abort();
@@ -64,6 +65,15 @@ TestServer::TestServer(
     server_serve(server_);
     server_shutdown(server_);
   });
+}
+
+int TestServer::Add(const std::string &name, FakeSource *image) {
+  server_image add = {name.c_str(), image->Open(), share_, 0, nullptr};
+  return server_add_image(server_, &add);
+}
+
+bool TestServer::Remove(const std::string &name) {
+  return server_remove_image(server_, name.c_str());
 }
 
 void TestServer::BeginStop() { server_stop(server_); }

@@ -34,12 +34,17 @@ public:
   WireClient Tcp() const { return WireClient::Tcp(port_); }
   const std::string &socket_path() const { return socket_path_; }
 
+  // Adds an image, which outlives the server; removes one.  As server.h says.
+  int Add(const std::string &name, FakeSource *image);
+  bool Remove(const std::string &name);
+
   // Begins an orderly stop; AwaitStop() waits for its end.
   void BeginStop();
   void AwaitStop();
 
 private:
   std::string directory_, socket_path_;
+  bool share_;
   int port_ = 0;
   server *server_ = nullptr;
   std::thread thread_;

@@ -1,7 +1,7 @@
-/* Counters: each service has its own, and nobody else writes them; they are
- * summed when somebody asks: see stats.h. */
-#ifndef DAEMON_SERVE_COUNTERS_H
-#define DAEMON_SERVE_COUNTERS_H
+/* Counters of an image: each thread has its own, and nobody else writes them;
+ * they are summed when somebody asks. */
+#ifndef DAEMON_ENGINE_COUNTERS_H
+#define DAEMON_ENGINE_COUNTERS_H
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -16,10 +16,10 @@ enum counter {
   N_COUNTERS,
 };
 
-/* One image's, at one service.  Written by its thread alone, so a plain add
- * between two relaxed accesses loses nothing. */
+/* One image's, of one thread.  Written by that alone, so a plain add between
+ * two relaxed accesses loses nothing. */
 struct counters {
-  _Atomic uint64_t values[N_COUNTERS];
+  _Alignas(64) _Atomic uint64_t values[N_COUNTERS]; /* a cache line */
 };
 
 static inline void counters_add(struct counters *c, enum counter which,
