@@ -123,13 +123,19 @@ int mirror_memfd(const char *name, size_t len, enum memfd_use use) {
   return fd;
 }
 
+/* Has the kernel not lock a mapping.  A container may filter the call (EPERM):
+ * then it filters mlockall(2) as well, and nothing is locked. */
+static int unlock(void *at, size_t len) {
+  return munlock(at, len) < 0 && errno != EPERM ? -errno : 0;
+}
+
 /* Maps a sparse memfd without filling its holes: PROT_NONE first, so that
  * mlockall(MCL_FUTURE) finds nothing to lock, and left out of core dumps. */
 static void *map_sparse(int fd, size_t len, int prot) {
   void *at = mmap(NULL, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   if (at == MAP_FAILED)
     return NULL;
-  if (munlock(at, len) < 0 || madvise(at, len, MADV_DONTDUMP) < 0 ||
+  if (unlock(at, len) < 0 || madvise(at, len, MADV_DONTDUMP) < 0 ||
       mprotect(at, len, prot) < 0) {
     munmap(at, len);
     return NULL;
