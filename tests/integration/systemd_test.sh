@@ -2,7 +2,7 @@
 # The systemd units are well formed, and a daemon that systemd starts for a
 # socket takes it, says when it is ready and when it stops, and serves it.
 #
-#   systemd_test.sh CHECKS CACHETD CACHET SERVICE SOCKET
+#   systemd_test.sh CHECKS CACHETD CACHET SERVICE SOCKET TCP-SOCKET
 #
 # Needs no systemd that runs: systemd-socket-activate plays its part.
 source "$1"
@@ -10,6 +10,7 @@ cachetd=$(realpath -- "$2")
 cachet=$(realpath -- "$3")
 service=$(realpath -- "$4")
 socket=$(realpath -- "$5")
+tcp_socket=$(realpath -- "$6")
 
 # Verifies copies of the units that start the daemon that was built.  Anything
 # said of them is a fault, though only some faults give a bad status.
@@ -18,9 +19,12 @@ verify_units() {
   sed "s|^ExecStart=/usr/bin/cachetd |ExecStart=$cachetd |" "$service" \
     >"$work/units/cachetd.service"
   cp -- "$socket" "$work/units/cachetd.socket"
+  cp -- "$tcp_socket" "$work/units/cachetd-tcp.socket"
   grep -qF "ExecStart=$cachetd " "$work/units/cachetd.service" || return 1
-  systemd-analyze verify "$work/units/cachetd.service" \
-    "$work/units/cachetd.socket" >"$work/verify" 2>&1 || {
+  # The manual pages need not be installed here.
+  systemd-analyze verify --man=no "$work/units/cachetd.service" \
+    "$work/units/cachetd.socket" "$work/units/cachetd-tcp.socket" \
+    >"$work/verify" 2>&1 || {
     cat -- "$work/verify"
     return 1
   }
