@@ -16,11 +16,11 @@ tcp_socket=$(realpath -- "$6")
 # said of them is a fault, though only some faults give a bad status.
 verify_units() {
   mkdir -- "$work/units"
-  sed "s|^ExecStart=/usr/bin/cachetd |ExecStart=$cachetd |" "$service" \
+  sed "s|^ExecStart=/usr/bin/cachetd$|ExecStart=$cachetd|" "$service" \
     >"$work/units/cachetd.service"
   cp -- "$socket" "$work/units/cachetd.socket"
   cp -- "$tcp_socket" "$work/units/cachetd-tcp.socket"
-  grep -qF "ExecStart=$cachetd " "$work/units/cachetd.service" || return 1
+  grep -qxF "ExecStart=$cachetd" "$work/units/cachetd.service" || return 1
   # The manual pages need not be installed here.
   systemd-analyze verify --man=no "$work/units/cachetd.service" \
     "$work/units/cachetd.socket" "$work/units/cachetd-tcp.socket" \

@@ -1,0 +1,243 @@
+#!/usr/bin/env bash
+# What install_test.sh does on its machine: installs the packages in /packages,
+# uses them, upgrades, removes and purges them.
+source /packages/checks.sh
+cd /packages || exit 1
+
+# Shows what a command says if it fails.
+quietly() {
+  "$@" >"$work/said" 2>&1 || {
+    cat -- "$work/said"
+    return 1
+  }
+}
+
+# All that installing could leave behind, images apart.
+footprint() {
+  {
+    find /etc /usr /var/lib/systemd /run/cachetd /var/lib/cachetd \
+      ! -name '*.cache' ! -name '*~' ! -name '*-' ! -path '/etc/ld.so*' \
+      ! -path '/etc/*shadow*' ! -path '/usr/share/info/dir*' 2>/dev/null
+    getent passwd
+    getent group
+  } | sort
+}
+
+pid() {
+  systemctl show --property=MainPID --value cachetd.service
+}
+
+is() {
+  [ "$(systemctl is-active "$1")" = "$2" ]
+}
+
+as_reader() {
+  setpriv --reuid=reader --regid=reader --init-groups -- "$@"
+}
+
+# reads NAME FILE: what the daemon serves is what the file holds.
+reads() {
+  cachet cat "$1" 2>"$work/stderr" | cmp --silent - "$2" || {
+    cat -- "$work/stderr"
+    return 1
+  }
+}
+
+lists_quietly() {
+  lists "$@" >/dev/null 2>&1
+}
+
+lists() {
+  cachet ls | grep -qE -- "$1" || {
+    cachet ls
+    return 1
+  }
+}
+
+# Shows why a service did what it did.
+journal() {
+  journalctl --quiet --no-pager --lines=20 --output=cat --unit=cachetd.service \
+    --unit=cachetd.socket --unit=cachetd-tcp.socket
+}
+
+status_has() {
+  grep -qE "^$1:\s*$2$" "/proc/$(pid)/status"
+}
+
+# serves NAME=FILE...: what the daemon is told to serve.
+serves() {
+  local image
+  for image; do
+    printf '[image %s]\nsource = %s\n' "${image%%=*}" "${image#*=}"
+  done >/etc/cachetd/cachetd.conf
+  systemctl restart cachetd.service
+}
+
+# listens ADDRESS...: where it is told to listen by itself.
+listens() {
+  mkdir -p /etc/cachetd/cachetd.conf.d
+  {
+    echo "[listen]"
+    printf 'address = %s\n' "$@"
+  } >/etc/cachetd/cachetd.conf.d/listen.conf
+  systemctl restart cachetd.service 2>/dev/null
+}
+
+# opens EXAMPLE [SED-SCRIPT]: uses an example of a drop-in.
+opens() {
+  mkdir -p /etc/systemd/system/cachetd.service.d
+  sed -e "${2-}" "/usr/share/doc/cachetd/examples/$1" \
+    >"/etc/systemd/system/cachetd.service.d/$1"
+  systemctl daemon-reload
+  systemctl restart cachetd.service
+}
+
+first_program() {
+  sed -n '/^    #include <cachet/,/^    }$/s/^    //p' README.md >"$work/first.c"
+  # As the README has it.
+  cc "$work/first.c" $(pkg-config --cflags --libs libcachet-client) \
+    -o "$work/first" &&
+    [ "$("$work/first" cachet+unix:///disk.img)" = "55 aa" ] &&
+    [ "$("$work/first" /var/lib/cachetd/disk.img)" = "55 aa" ]
+}
+
+first_program_static() {
+  cc "$work/first.c" -Wl,-Bstatic $(pkg-config --libs --static libcachet-client) \
+    -Wl,-Bdynamic -o "$work/first-static" &&
+    ! ldd "$work/first-static" | grep cachet &&
+    [ "$("$work/first-static" /var/lib/cachetd/disk.img)" = "55 aa" ]
+}
+
+# ---- Installed ---------------------------------------------------------------
+
+systemctl --quiet is-system-running
+footprint >"$work/before"
+check "apt installs the packages" quietly apt-get -q -y install ./*.deb
+check "there is a user, and a group" quietly id cachetd
+check "the directory for images is there, and is the user's" \
+  [ "$(stat -c %U:%G:%a /var/lib/cachetd)" = cachetd:cachetd:750 ]
+check "the socket listens" is cachetd.socket active
+check "it is for the group alone" \
+  [ "$(stat -c %U:%G:%a /run/cachetd/cachetd.sock)" = cachetd:cachetd:660 ]
+check "the service does not run yet" is cachetd.service inactive
+check "the socket listens after the next boot, too" \
+  systemctl --quiet is-enabled cachetd.socket
+
+head -c 3000001 /dev/urandom >/var/lib/cachetd/disk.img
+printf '\x55\xaa' |
+  dd of=/var/lib/cachetd/disk.img bs=1 seek=510 conv=notrunc status=none
+chown cachetd: /var/lib/cachetd/disk.img
+check "the first client starts the service" reads disk.img \
+  /var/lib/cachetd/disk.img
+check "it runs" is cachetd.service active
+useradd reader
+check "who is not in the group is refused" \
+  eval '! as_reader cachet ls 2>/dev/null'
+usermod --append --groups cachetd reader
+check "who is in the group reads" \
+  quietly as_reader cachet info disk.img
+check "and reads in the memory of the daemon" \
+  eval 'as_reader cachet info disk.img | grep -i shared | grep -q yes'
+check "who is in the group may invalidate" as_reader cachet invalidate disk.img
+check "the first program of the README builds and runs" first_program
+check "so it does with the static library" first_program_static
+check "the manual has a page for a function" \
+  [ -e "$(man --where cachet_open 2>/dev/null || echo /usr/share/man/man3/cachet_open.3.gz)" ]
+
+# ---- What is closed, and what opens it ---------------------------------------
+
+check "the daemon has no capability" status_has CapEff 0+
+check "nor can it get one" status_has NoNewPrivs 1
+check "its system calls are filtered" status_has Seccomp 2
+check "none that it needs is refused: it says no more than that it is ready" \
+  eval '! journalctl --unit cachetd.service --output cat | grep -E "level=(warn|error)|event=(warn|error)"'
+
+mkdir /srv/later
+serves late=/srv/later/disk.img disk.img=/var/lib/cachetd/disk.img
+check "an image that is not there yet is missing" lists 'missing +late'
+mount -t tmpfs tmpfs /srv/later
+cp /var/lib/cachetd/disk.img /srv/later
+chmod 644 /srv/later/disk.img
+check "it is served when its file system is mounted, under the daemon that runs" \
+  eventually lists_quietly '3000001 +late'
+
+mkdir -p /home/somebody
+cp /var/lib/cachetd/disk.img /home/somebody
+chmod 644 /home/somebody/disk.img
+serves home=/home/somebody/disk.img
+check "an image in /home is out of sight" lists 'missing +home'
+check "the example for homes can be used" opens home.conf
+check "then the image is served" reads home /home/somebody/disk.img
+
+if [ -b /dev/test-disk ]; then
+  serves device=/dev/test-disk
+  check "a device is out of sight" lists 'missing +device'
+  check "the example for devices can be used" opens devices.conf \
+    's|/dev/vg0/data|/dev/test-disk|'
+  check "then the device is served" reads device /dev/test-disk
+else
+  echo "ok - a device is served # SKIP the machine was given none"
+fi
+
+serves disk.img=/var/lib/cachetd/disk.img
+systemctl stop cachetd.service 2>/dev/null
+check "the TCP socket can be enabled" \
+  systemctl --quiet enable --now cachetd-tcp.socket
+check "the service answers there, without a network of its own" \
+  reads cachet://127.0.0.1:10819/disk.img /var/lib/cachetd/disk.img
+systemctl disable --quiet --now cachetd-tcp.socket cachetd.service
+check "the daemon cannot open a TCP socket itself" \
+  eval '! listens tcp:127.0.0.1:10900'
+systemctl reset-failed cachetd.service
+check "the example for the network can be used" opens network.conf
+check "then it can" reads cachet://127.0.0.1:10900/disk.img \
+  /var/lib/cachetd/disk.img
+rm -r /etc/systemd/system/cachetd.service.d /etc/cachetd/cachetd.conf.d
+systemctl daemon-reload
+systemctl --quiet enable cachetd.socket
+systemctl restart cachetd.socket
+serves disk.img=/var/lib/cachetd/disk.img
+
+# ---- Upgraded, removed, purged -----------------------------------------------
+
+before=$(pid)
+socket=$(stat -c %i /run/cachetd/cachetd.sock)
+check "apt upgrades" quietly apt-get -q -y install ./next/*.deb
+check "an upgrade restarts the service" \
+  eval '[ "$(pid)" -ne "$before" ] && is cachetd.service active'
+check "its socket is the same" \
+  [ "$(stat -c %i /run/cachetd/cachetd.sock)" = "$socket" ]
+check "the configuration is what the administrator made it" \
+  grep -qx "source = /var/lib/cachetd/disk.img" /etc/cachetd/cachetd.conf
+check "and serves" reads disk.img /var/lib/cachetd/disk.img
+systemctl stop cachetd.service 2>/dev/null
+check "packages are installed anew" quietly dpkg --install ./next/*.deb
+check "a service that does not run is not started by that" \
+  is cachetd.service inactive
+systemctl --quiet disable --now cachetd.socket
+check "and once more, the socket disabled" quietly dpkg --install ./next/*.deb
+check "a socket that was disabled stays so" \
+  eval '! systemctl --quiet is-enabled cachetd.socket'
+systemctl --quiet enable --now cachetd.socket
+cachet ls >/dev/null
+
+check "apt removes the packages" quietly apt-get -q -y remove cachetd libcachet-client1
+check "nothing runs after that" eval '! pgrep -x cachetd'
+check "nothing listens" [ ! -e /run/cachetd/cachetd.sock ]
+check "images are there" [ -s /var/lib/cachetd/disk.img ]
+check "so is the configuration" [ -s /etc/cachetd/cachetd.conf ]
+check "dpkg purges" \
+  quietly dpkg --purge cachetd libcachet-client1 libcachet-client-dev
+check "images are there still, and so is their owner" \
+  [ "$(stat -c %U /var/lib/cachetd/disk.img)" = cachetd ]
+check "the configuration is not" [ ! -e /etc/cachetd ]
+
+rm /var/lib/cachetd/disk.img
+userdel --remove reader 2>/dev/null
+check "dpkg installs once more" quietly dpkg --install ./*.deb
+check "dpkg purges at once" \
+  quietly dpkg --purge cachetd libcachet-client-dev libcachet-client1
+rm -rf /root/.cache
+check "without images, nothing is left" diff "$work/before" <(footprint)
+[ "$failures" -eq 0 ] || journal
+finish
