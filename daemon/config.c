@@ -207,7 +207,7 @@ static int set_offset(struct config_image *image, const char *value,
 
 static int set_length(struct config_image *image, const char *value,
                       char *why) {
-  uint64_t length;
+  uint64_t length = 0; /* gcc does not see that it is set where r is 0 */
   int r = parse_file_size(value, &length, why);
   if (r == 0 && length == 0)
     return refuse(why,
