@@ -260,12 +260,12 @@ TEST_F(ConfigTest, ANameMayHaveAllOfIts64Bytes) {
 }
 
 TEST_F(ConfigTest, WhatIsNoTextIsRefusedInOneLine) {
-  std::string bytes("\x7f"
-                    "ELF\x02\x01\n[cache]\n\nsize=x\n\0\n",
-                    28);
-  EXPECT_THAT(Read(bytes), ElementsAre(HasSubstr("f:1: it has a byte that no "
-                                                 "text has")));
-  EXPECT_THAT(Read(std::string("[log]\nlevel = in\0fo\n", 20)),
+  EXPECT_THAT(Read("\x7f\x45LF\x02\x01\n[cache]\n\nsize=x\n"),
+              ElementsAre("f:1: it has a byte that no text has; the rest of "
+                          "the file is not read"));
+  std::string nul = "[log]\nlevel = in";
+  nul += '\0';
+  EXPECT_THAT(Read(nul + "fo\n"),
               ElementsAre(StartsWith("f:2: it has a byte")));
   EXPECT_THAT(Read("[log]\rlevel = info\r"),
               ElementsAre(StartsWith("f:1: it has a byte")))

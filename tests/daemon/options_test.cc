@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -25,13 +26,14 @@ protected:
     char err[OPTIONS_ERROR_LEN] = "";
     options_fini(&options_);
     config_fini(&config_);
-    args.insert(args.begin(), "cachetd");
+    args_ = std::move(args); // what was parsed points to them
+    args_.insert(args_.begin(), "cachetd");
     std::vector<char *> argv;
-    for (std::string &arg : args)
+    for (std::string &arg : args_)
       argv.push_back(arg.data());
     argv.push_back(nullptr);
-    int r = options_parse(&options_, static_cast<int>(args.size()), argv.data(),
-                          err);
+    int r = options_parse(&options_, static_cast<int>(args_.size()),
+                          argv.data(), err);
     err_ = err;
     return r < 0 ? r : Apply();
   }
@@ -47,6 +49,7 @@ protected:
     return r;
   }
 
+  std::vector<std::string> args_;
   options options_ = {};
   config config_;
   std::string err_;

@@ -93,6 +93,35 @@ check "the daemon ends in good order again" exits_0_on_sigterm
 check "/dev/null is no configuration" \
   is_right --config /dev/null --image "$work/a.img"
 
+# ---- The default file --------------------------------------------------------
+
+# Before a command: with $work/etc in the place of /etc.
+with_etc=(unshare -rm sh -c 'mount --bind "$0" /etc && exec "$@"' "$work/etc")
+
+# check_etc: check, of what needs another /etc.
+check_etc() {
+  if "${with_etc[@]}" true 2>/dev/null; then
+    check "$@"
+  else
+    echo "ok - $1 # SKIP nothing can be mounted here"
+  fi
+}
+
+default=/etc/cachetd/cachetd.conf
+mkdir -p -- "$work$default.d"
+printf '[image d]\nsource = /d\n' >"$work$default.d/d.conf"
+check_etc "without the default file its drop-ins are not read either" \
+  fails_with 2 "no image to serve" "${with_etc[@]}" "$cachetd" --check-config
+printf 'bogus\n' >"$work$default"
+check_etc "the default file is read without being asked for" \
+  fails_with 2 "^$default:1: neither" "${with_etc[@]}" "$cachetd" --check-config
+: >"$work$default"
+check_etc "its drop-ins are read with it" \
+  "${with_etc[@]}" "$cachetd" --check-config
+check_etc "--config is read in its place" \
+  fails_with 2 "no image to serve" \
+  "${with_etc[@]}" "$cachetd" --check-config --config /dev/null
+
 # ---- What is wrong ----------------------------------------------------------
 
 cat >"$conf" <<END
