@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # What the Debian packages hold and say of themselves.
 #
-#   packages_test.sh CHECKS DIRECTORY VERSION-FILE SYMBOL-MAP
+#   packages_test.sh CHECKS DIRECTORY DIRECTORY-MADE-AGAIN VERSION-FILE SYMBOL-MAP
 source "$1"
 debs=$2
-version=$(<"$3")
-map=$4
+again=$3
+version=$(<"$4")
+map=$5
 major=${version%%.*}
 multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 
@@ -106,5 +107,6 @@ check "headers come with the very library" field_has libcachet-client-dev \
   Depends "libcachet-client1 \(= $version-1\)"
 check "the library says which of its versions has which symbol" \
   exports_what_the_map_says
+check "the same inputs give the same packages" diff -r "$debs" "$again"
 check "lintian finds no error, and nothing to warn of" lintian_finds_nothing
 finish
