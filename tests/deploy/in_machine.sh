@@ -64,13 +64,19 @@ status_has() {
   grep -qE "^$1:\s*$2$" "/proc/$(pid)/status"
 }
 
+# Restarts the service, however often that was done just now.
+restart() {
+  systemctl reset-failed cachetd.service cachetd.socket
+  systemctl restart cachetd.service
+}
+
 # serves NAME=FILE...: what the daemon is told to serve.
 serves() {
   local image
   for image; do
     printf '[image %s]\nsource = %s\n' "${image%%=*}" "${image#*=}"
   done >/etc/cachetd/cachetd.conf
-  systemctl restart cachetd.service
+  restart
 }
 
 # listens ADDRESS...: where it is told to listen by itself.
@@ -80,7 +86,7 @@ listens() {
     echo "[listen]"
     printf 'address = %s\n' "$@"
   } >/etc/cachetd/cachetd.conf.d/listen.conf
-  systemctl restart cachetd.service 2>/dev/null
+  restart 2>/dev/null
 }
 
 # opens EXAMPLE [SED-SCRIPT]: uses an example of a drop-in.
@@ -89,7 +95,7 @@ opens() {
   sed -e "${2-}" "/usr/share/doc/cachetd/examples/$1" \
     >"/etc/systemd/system/cachetd.service.d/$1"
   systemctl daemon-reload
-  systemctl restart cachetd.service
+  restart
 }
 
 first_program() {
@@ -113,6 +119,7 @@ first_program_static() {
 systemctl --quiet is-system-running
 footprint >"$work/before"
 check "apt installs the packages" quietly apt-get -q -y install ./*.deb
+[ "$failures" -eq 0 ] || exit
 check "there is a user, and a group" quietly id cachetd
 check "the directory for images is there, and is the user's" \
   [ "$(stat -c %U:%G:%a /var/lib/cachetd)" = cachetd:cachetd:750 ]
@@ -161,6 +168,18 @@ chmod 644 /srv/later/disk.img
 check "it is served when its file system is mounted, under the daemon that runs" \
   eventually lists_quietly '3000001 +late'
 
+if mknod /dev/fuse c 10 229 2>/dev/null && mkdir /srv/fuse /srv/contents &&
+  cp /srv/later/disk.img /srv/contents &&
+  quietly mke2fs -q -d /srv/contents /srv/file-system 16M &&
+  quietly fuse2fs /srv/file-system /srv/fuse -o ro,allow_other; then
+  serves disk.img=/srv/fuse/disk.img
+  check "an image on a FUSE file system is served" reads disk.img \
+    /var/lib/cachetd/disk.img
+  umount --lazy /srv/fuse
+else
+  echo "ok - an image on a FUSE file system # SKIP none can be mounted here"
+fi
+
 mkdir -p /home/somebody
 cp /var/lib/cachetd/disk.img /home/somebody
 chmod 644 /home/somebody/disk.img
@@ -169,7 +188,10 @@ check "an image in /home is out of sight" lists 'missing +home'
 check "the example for homes can be used" opens home.conf
 check "then the image is served" reads home /home/somebody/disk.img
 
-if [ -b /dev/test-disk ]; then
+if [ -e device ] && mknod /dev/test-disk b $(<device) &&
+  quietly head -c 1 /dev/test-disk; then
+  chgrp disk /dev/test-disk
+  chmod 640 /dev/test-disk
   serves device=/dev/test-disk
   check "a device is out of sight" lists 'missing +device'
   check "the example for devices can be used" opens devices.conf \
@@ -188,7 +210,6 @@ check "the service answers there, without a network of its own" \
 systemctl disable --quiet --now cachetd-tcp.socket cachetd.service
 check "the daemon cannot open a TCP socket itself" \
   eval '! listens tcp:127.0.0.1:10900'
-systemctl reset-failed cachetd.service
 check "the example for the network can be used" opens network.conf
 check "then it can" reads cachet://127.0.0.1:10900/disk.img \
   /var/lib/cachetd/disk.img
@@ -206,7 +227,7 @@ check "apt upgrades" quietly apt-get -q -y install ./next/*.deb
 check "an upgrade restarts the service" \
   eval '[ "$(pid)" -ne "$before" ] && is cachetd.service active'
 check "its socket is the same" \
-  [ "$(stat -c %i /run/cachetd/cachetd.sock)" = "$socket" ]
+  [ "$(stat -c %i /run/cachetd/cachetd.sock)" = "${socket:-none}" ]
 check "the configuration is what the administrator made it" \
   grep -qx "source = /var/lib/cachetd/disk.img" /etc/cachetd/cachetd.conf
 check "and serves" reads disk.img /var/lib/cachetd/disk.img

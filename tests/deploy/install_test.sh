@@ -38,6 +38,13 @@ cp -- "$in_machine" "$machine/packages/in_machine.sh"
 sed 's|^work=.*|work=$(mktemp -d /root/test.XXXXXX)|' "$1" \
   >"$machine/packages/checks.sh"
 
+# A device for the machine, if there are any to be had: its number goes there.
+head -c 2000896 /dev/urandom >"$work/disk"
+if loop=$(losetup --find --show --read-only "$work/disk" 2>/dev/null); then
+  trap 'drop_machine; losetup --detach "$loop"' EXIT
+  stat --format '%Hr %Lr' -- "$loop" >"$machine/packages/device"
+fi
+
 check "the machine boots" boot_machine
 if [ "$failures" -eq 0 ]; then
   in_machine bash /packages/in_machine.sh || failures=$((failures + 1))

@@ -37,7 +37,8 @@ enter_namespaces() {
 # Ends the machine, if it runs, before its root is taken away.
 drop_machine() {
   if [ -n "${nspawn-}" ]; then
-    kill -KILL "$nspawn" 2>/dev/null
+    # With the first process of the machine go all others.
+    kill -KILL ${machine_pid-} "$nspawn" 2>/dev/null
     wait "$nspawn" 2>/dev/null
     eventually leave_no_cgroup
   fi
@@ -108,8 +109,7 @@ is_up() {
     in_machine systemctl is-system-running 2>&1 | grep -qE '^(running|degraded)$'
 }
 
-# Boots the machine, with further flags for systemd-nspawn.  What its systemd
-# says is in $work/console.
+# Boots the machine.  What its systemd says is in $work/console.
 boot_machine() {
   cgroup=cachetd-test-$$-$RANDOM
   (
@@ -117,7 +117,7 @@ boot_machine() {
     exec systemd-nspawn --quiet --boot "--directory=$machine" \
       --machine=cachetd-test --register=no --keep-unit --private-network \
       --console=pipe --resolv-conf=off --timezone=off --link-journal=no \
-      --system-call-filter=bpf "$@" </dev/null >"$work/console" 2>&1
+      --system-call-filter=bpf </dev/null >"$work/console" 2>&1
   ) &
   nspawn=$!
   eventually is_up || {
