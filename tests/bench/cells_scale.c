@@ -37,9 +37,9 @@ enum { N_STARTS = sizeof starts / sizeof *starts };
 static void measure_start(struct bench *b, const struct start *s,
                           const char *path) {
   static char images[N_IMAGES][256];
-  const char *args[2 * N_IMAGES + 16] = {"cachetd"};
+  const char *args[2 * N_IMAGES + 16] = {"cachetd", "--config", "/dev/null"};
   char listen[RIG_PATH_LEN + 8], err[160];
-  size_t n = 1;
+  size_t n = 3;
   struct rig_server *server = rig_server_new(b->servers.rig, "start");
   struct load_target t = {.name = "cachetd",
                           .protocol = &protocol_cachet,

@@ -259,9 +259,9 @@ struct rig_server *rig_start_daemon(struct rig *rig, const char *name,
   snprintf(image, sizeof image, "image=%s", rig->file);
   snprintf(listen, sizeof listen, "unix:%s", s->socket);
   snprintf(cache, sizeof cache, "%" PRIu64, cache_size);
-  const char *args[] = {
-      "cachetd",      "--image", image,         "--listen", listen,
-      "--cache-size", cache,     "--log-level", "error",    NULL};
+  const char *args[] = {"cachetd", "--config",    "/dev/null", "--image",
+                        image,     "--listen",    listen,      "--cache-size",
+                        cache,     "--log-level", "error",     NULL};
   rig_server_start(s, "daemon/cachetd", args, false);
   return s;
 }

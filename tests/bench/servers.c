@@ -50,7 +50,8 @@ typedef void (*compose)(struct command *c, const struct rig *rig,
 static void compose_daemon(struct command *c, const char *image,
                            uint64_t cache_size, const char *socket,
                            uint16_t port) {
-  command_add_words(c, "--workers 1 --log-level error --image");
+  command_add_words(c, "--config /dev/null --workers 1 --log-level error "
+                       "--image");
   command_add(c, "image=%s", image);
   command_add(c, "--cache-size");
   command_add(c, "%" PRIu64, cache_size);

@@ -52,10 +52,11 @@ eventually() {
 }
 
 # start_daemon PROGRAM ARGUMENT...: in the background, and waits until it is
-# ready.  Its pid goes to $daemon, what it logs to $work/log.
+# ready.  It does without the configuration of this machine, unless an argument
+# names one.  Its pid goes to $daemon, what it logs to $work/log.
 start_daemon() {
   : >"$work/log"
-  "$@" </dev/null 2>"$work/log" &
+  "$1" --config /dev/null "${@:2}" </dev/null 2>"$work/log" &
   daemon=$!
   pids+=("$daemon")
   eventually grep -q ready "$work/log"

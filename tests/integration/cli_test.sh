@@ -10,7 +10,9 @@ img=$work/disk.img
 sock=$work/sock
 head -c 300001 /dev/urandom >"$img"
 
-starts_badly() { fails_with 1 "$1" "$cachetd" --listen "unix:$work/other" "${@:2}"; }
+# Without the configuration of this machine.
+start=("$cachetd" --config /dev/null)
+starts_badly() { fails_with 1 "$1" "${start[@]}" --listen "unix:$work/other" "${@:2}"; }
 is_rejected() { fails_with 2 "$@"; }
 
 # ---- cachetd: what fails at start is 1, a bad command line 2
@@ -25,16 +27,16 @@ unreadable() {
     as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
   fi
   mkdir -m 0777 "$work/pub"
-  fails_with 1 'secret.*Permission denied' "${as[@]}" "$cachetd" \
+  fails_with 1 'secret.*Permission denied' "${as[@]}" "${start[@]}" \
     --listen "unix:$work/pub/s" --image "$work/secret"
 }
 check "an unreadable file as image" unreadable
 limited() {
   fails_with 1 'it has 300001 bytes; the limit of file sizes \(ulimit -f\) is 102400 bytes' \
-    bash -c "ulimit -f 100 && exec '$cachetd' --listen 'unix:$work/other' --image '$img'"
+    bash -c "ulimit -f 100 && exec '$cachetd' --config /dev/null --listen 'unix:$work/other' --image '$img'"
 }
 check_limited "$cachetd" "an image that is longer than a file may be" limited
-check "no image at all" is_rejected 'image' "$cachetd"
+check "no image at all" is_rejected 'image' "${start[@]}"
 check "a name used twice" is_rejected 'twice|already|used' "$cachetd" --image "a=$img" --image "a=$img"
 check "a name that follows from two paths" is_rejected 'twice|already|used' "$cachetd" --image "$img" --image "$img"
 check "a bad name" is_rejected 'name' "$cachetd" --image "$work/sp ace.img"
@@ -62,11 +64,11 @@ check "cachetd --version" prints 'cachetd .*[0-9]' "$cachetd" --version
 
 # ---- sockets: in use, stale, no socket
 touch "$work/file"
-check "a socket path that is a file" fails_with 1 'file' "$cachetd" --image "$img" --listen "unix:$work/file"
+check "a socket path that is a file" fails_with 1 'file' "${start[@]}" --image "$img" --listen "unix:$work/file"
 check "and the file is left alone" [ -f "$work/file" ]
 check "a daemon starts" start_daemon "$cachetd" --image "disk=$img" --listen "unix:$sock"
 check "the socket is 0660" [ "$(stat -c %a "$sock")" = 660 ]
-check "a socket in use is refused" fails_with 1 'sock.*(in use|already)' "$cachetd" --image "$img" --listen "unix:$sock"
+check "a socket in use is refused" fails_with 1 'sock.*(in use|already)' "${start[@]}" --image "$img" --listen "unix:$sock"
 check "and its daemon serves on" prints disk "$cachet" ls --socket "$sock"
 kill -KILL "$daemon" && wait "$daemon" 2>/dev/null
 check "the socket of a daemon that was killed is left" [ -S "$sock" ]
@@ -146,10 +148,10 @@ check "as it is without a daemon" same cat "$uri"
 check "a qcow2 file is warned of" grep -q 'level=warn event=image-format image=disk.qcow2 format=qcow2' "$work/log"
 check "and nothing else" [ "$(grep -c event=image-format "$work/log")" = 1 ]
 check "and it ends, too" exits_0_on_sigterm
-check_limited "$cachetd" "a limit that is too low for an image is named" fails_with 1 'File too large.*300001 bytes.*ulimit -f. is 102400 bytes' bash -c 'ulimit -f 100 && exec "$@"' - "$cachetd" --image "$img" --listen "unix:$sock"
+check_limited "$cachetd" "a limit that is too low for an image is named" fails_with 1 'File too large.*300001 bytes.*ulimit -f. is 102400 bytes' bash -c 'ulimit -f 100 && exec "$@"' - "${start[@]}" --image "$img" --listen "unix:$sock"
 huge=/dev/shm/cachetd-test.$$
 if truncate -s 65T "$huge" 2>/dev/null; then
-  check "as is the largest image" fails_with 1 'File too large.*64 TiB' "$cachetd" --image "$huge" --listen "unix:$sock"
+  check "as is the largest image" fails_with 1 'File too large.*64 TiB' "${start[@]}" --image "$huge" --listen "unix:$sock"
 else
   echo "ok - as is the largest image # SKIP no file system that has such files"
 fi

@@ -62,7 +62,7 @@ activate() {
     fi
   done
   systemd-socket-activate "${environment[@]}" -l "$work/sock" \
-    -l "127.0.0.1:$port" "$cachetd" --image "disk=$work/disk.img" \
+    -l "127.0.0.1:$port" "$cachetd" --config /dev/null --image "disk=$work/disk.img" \
     </dev/null 2>"$work/log" &
   daemon=$!
   pids+=("$daemon")

@@ -59,7 +59,8 @@ std::string DaemonProcess::Runfile(const std::string &path) {
 DaemonProcess::DaemonProcess(const std::vector<std::string> &args,
                              const std::function<void()> &before_exec) {
   std::string program = Runfile("daemon/cachetd");
-  std::vector<char *> argv = {const_cast<char *>(program.c_str())};
+  std::vector<char *> argv = {const_cast<char *>(program.c_str()),
+                              const_cast<char *>("--config=/dev/null")};
   for (const auto &arg : args)
     argv.push_back(const_cast<char *>(arg.c_str()));
   argv.push_back(nullptr);

@@ -35,7 +35,8 @@ uint64_t TestSeed();
 
 class DaemonProcess {
 public:
-  // Starts bazel-bin/daemon/cachetd with `args` and waits until it is ready,
+  // Starts bazel-bin/daemon/cachetd with `args`, and without the configuration
+  // of this machine unless they name one, and waits until it is ready,
   // or has exited, or has no standard error.  `before_exec` runs in the new
   // process, to change what the daemon inherits.
   explicit DaemonProcess(
