@@ -11,7 +11,7 @@
 #include "daemon/config_file.h"
 
 const char options_usage[] =
-    "usage: cachetd --image [NAME=]SOURCE ... [--listen ADDRESS] ...\n"
+    "usage: cachetd [--image [NAME=]SOURCE] ... [--listen ADDRESS] ...\n"
     "               [--cache-size SIZE] [--page-size SIZE] [--share on|off]\n"
     "               [--workers N] [--log-level LEVEL] [--config FILE]\n"
     "               [--check-config] [--version] [--help]\n"
