@@ -42,6 +42,13 @@ struct stream_fds {
   bool stray; /* there are some, which the transport does not take */
 };
 
+/* What a transport waits for, beside bytes that come. */
+enum stream_wants {
+  STREAM_WANTS_NOTHING,
+  STREAM_WANTS_TURN, /* it has more to hand out, though nothing need come */
+  STREAM_WANTS_ROOM, /* it hands out nothing before it could send */
+};
+
 /* What a stream does its input and output by.  No call waits. */
 struct stream_io {
   /* Like recv(2): bytes that came, 0 at the end, or a negative errno.
@@ -58,6 +65,13 @@ struct stream_io {
   /* Closes a descriptor: one that `came` along, which may be anything, or one
    * that was to be sent. */
   void (*close_fd)(void *transport, int fd, bool came);
+
+  /* What it waits for since the last recv().  NULL: always nothing. */
+  enum stream_wants (*wants)(const void *transport);
+
+  /* Tells the peer that nothing more will be sent, if there is room for that.
+   * NULL: it has no words for it. */
+  void (*end)(void *transport);
 };
 
 struct stream {
@@ -137,6 +151,12 @@ static inline bool stream_is_drained(const struct stream *s) {
   return s->drained;
 }
 
+/* What the transport waits for since the last stream_receive(): who waits for
+ * its socket alone would wait for ever, or not at all. */
+static inline enum stream_wants stream_wants(const struct stream *s) {
+  return s->io->wants ? s->io->wants(s->transport) : STREAM_WANTS_NOTHING;
+}
+
 /* How many bytes are missing before a message can be looked at, as far as is
  * known.  0: stream_take() has something to say. */
 size_t stream_missing(const struct stream *s);
@@ -189,6 +209,13 @@ int stream_flush(struct stream *s);
 /* Bytes. */
 static inline size_t stream_unsent(const struct stream *s) {
   return s->unsent.end - s->unsent.start;
+}
+
+/* Tells the peer, if the transport has words for it, that nothing more will be
+ * sent.  Nothing is unsent. */
+static inline void stream_end(struct stream *s) {
+  if (s->io->end)
+    s->io->end(s->transport);
 }
 
 /* Gives it descriptors, which go along with the next byte that is sent and are

@@ -439,7 +439,7 @@ RULES = Rules(
         "proto": [
             modules("proto", "frame status"),
             modules("proto", "stream"),
-            modules("proto", "socket"),
+            modules("proto", "socket tls"),
         ],
     },
     sees={

@@ -26,7 +26,7 @@ public:
   };
 
   static const stream_io *Io() {
-    static const stream_io io = {Recv, Send, CloseFd};
+    static const stream_io io = {Recv, Send, CloseFd, nullptr, nullptr};
     return &io;
   }
 

@@ -1,0 +1,657 @@
+#include "proto/tls.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+enum {
+  /* What a peer may send before the handshake is complete, and the part of it
+   * that certificates may take: a chain has 1 to 5 KiB. */
+  MAX_HANDSHAKE = 32 << 10,
+  MAX_CERTIFICATES = 8 << 10,
+  /* What a connection takes before its handshake is complete; then, while it is
+   * idle; and each of its buffers, while a record is on its way. */
+  HELD_HANDSHAKE = 80 << 10,
+  HELD_IDLE = 24 << 10,
+  HELD_BUFFER = 17 << 10,
+  /* What is in that of certificates.  Each byte of a longer one may be so many
+   * once it is taken apart, as of names of one letter. */
+  USUAL_CERTIFICATES = 1024,
+  HELD_PER_BYTE = 40,
+  /* What a record carries at most. */
+  RECORD_LEN = SSL3_RT_MAX_PLAIN_LENGTH,
+  /* Records without data that one call handles. */
+  MAX_EMPTY = 16,
+};
+
+struct tls_context {
+  atomic_uint n_refs; /* the last one acquires what the others released */
+  SSL_CTX *ctx;
+  BIO_METHOD *method;
+  bool accepts;
+  char *name; /* that is asked for; NULL: none, or an address */
+};
+
+struct tls {
+  struct tls_context *context;
+  const struct stream_io *below;
+  void *transport;
+  SSL *ssl;
+  size_t handshake_left; /* bytes that may come before it is complete */
+  size_t n_encrypted; /* of those that came: certificates, for the most part */
+  struct {
+    uint8_t start[9]; /* of a record: its header, and that of a message */
+    unsigned n_start;
+    size_t left; /* bytes of it that are to come */
+  } record;      /* that is coming, before the handshake is complete */
+  bool is_open;
+  bool is_sending; /* a record that was not taken as a whole is OpenSSL's */
+  bool is_dry;     /* the transport below had nothing more */
+  bool at_end;     /* and never will */
+  bool has_ended;  /* recv() has no more bytes to hand out, but `ended` */
+  int ended, below_errno;
+  enum stream_wants wants;
+  char why[TLS_WHY_LEN];
+};
+
+__attribute__((format(printf, 2, 3))) static void say(char why[TLS_WHY_LEN],
+                                                      const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(why, TLS_WHY_LEN, format, args);
+  va_end(args);
+}
+
+/* ---- The transport below, as OpenSSL sees it ----------------------------- */
+
+/* Looks at the start of a record of the handshake, once all of that is here.
+ * OpenSSL makes room for a message by the length that it claims, up to 128 KiB
+ * for a hello.  So one that is not encrypted has to be whole in its record, as
+ * it is from whoever has no such thing in mind.  False: it is not. */
+static bool check_start(const uint8_t start[9]) {
+  size_t record_len = (size_t)start[3] << 8 | start[4];
+  size_t message_len =
+      (size_t)start[6] << 16 | (size_t)start[7] << 8 | start[8];
+  return record_len >= 4 && message_len <= record_len - 4;
+}
+
+/* Follows the records of the handshake.  False: one is refused. */
+static bool follow_records(struct tls *t, const uint8_t *bytes, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    unsigned at = t->record.n_start;
+    if (at < sizeof t->record.start)
+      t->record.start[t->record.n_start++] = bytes[i];
+    if (at == 4)
+      t->record.left = (size_t)t->record.start[3] << 8 | t->record.start[4];
+    else if (at > 4)
+      t->record.left--;
+    if (at == 8 && t->record.start[0] == SSL3_RT_HANDSHAKE &&
+        !check_start(t->record.start))
+      return false;
+    t->n_encrypted += t->record.start[0] == SSL3_RT_APPLICATION_DATA;
+    if (at >= 4 && !t->record.left)
+      t->record.n_start = 0;
+  }
+  return true;
+}
+
+/* `n` bytes of the handshake came.  False: it is refused. */
+static bool below_handshake(struct tls *t, const uint8_t *bytes, size_t n) {
+  t->handshake_left -= n;
+  if (follow_records(t, bytes, n))
+    return true;
+  t->below_errno = -EPROTO;
+  t->handshake_left = 0;
+  return false;
+}
+
+static int below_read(BIO *bio, char *bytes, int len) {
+  struct tls *t = BIO_get_data(bio);
+  struct stream_fds came; /* but for n, cut and stray not set */
+  size_t most = (size_t)len;
+  BIO_clear_retry_flags(bio);
+  if (!t->is_open && most > t->handshake_left)
+    most = t->handshake_left;
+  if (!most) {
+    t->below_errno = -EPROTO;
+    return -1;
+  }
+  ssize_t n;
+  do {
+    came.n = 0;
+    came.cut = came.stray = false;
+    n = t->below->recv(t->transport, bytes, most, &came);
+  } while (n == -EINTR);
+  assert(!came.n);
+  t->is_dry = n == -EAGAIN || n == -EWOULDBLOCK;
+  t->at_end = n == 0;
+  if (t->is_dry)
+    BIO_set_retry_read(bio);
+  else if (n < 0)
+    t->below_errno = (int)n;
+  else if (!t->is_open && !below_handshake(t, (uint8_t *)bytes, (size_t)n))
+    n = -1;
+  return n < 0 ? -1 : (int)n;
+}
+
+static int below_write(BIO *bio, const char *bytes, int len) {
+  struct tls *t = BIO_get_data(bio);
+  struct iovec iov = {(void *)bytes, (size_t)len};
+  BIO_clear_retry_flags(bio);
+  ssize_t n;
+  do
+    n = t->below->send(t->transport, &iov, 1, NULL, 0);
+  while (n == -EINTR);
+  if (n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS)
+    BIO_set_retry_write(bio);
+  else if (n < 0)
+    t->below_errno = (int)n;
+  return n < 0 ? -1 : (int)n;
+}
+
+static long below_ctrl(BIO *bio, int what, long arg, void *pointer) {
+  const struct tls *t = BIO_get_data(bio);
+  (void)arg;
+  (void)pointer;
+  switch (what) {
+  case BIO_CTRL_FLUSH:
+    return 1; /* nothing is kept here */
+  case BIO_CTRL_EOF:
+    return t->at_end;
+  default:
+    return 0;
+  }
+}
+
+static BIO_METHOD *below_method(void) {
+  BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "transport");
+  if (m && BIO_meth_set_read(m, below_read) &&
+      BIO_meth_set_write(m, below_write) && BIO_meth_set_ctrl(m, below_ctrl))
+    return m;
+  BIO_meth_free(m);
+  return NULL;
+}
+
+/* ---- Contexts ------------------------------------------------------------ */
+
+/* Nobody is asked for the word to a key: a daemon has no terminal, and a
+ * library has no business at one. */
+static int refuse_password(char *buf, int size, int is_write, void *arg) {
+  bool *is_encrypted = arg;
+  (void)buf;
+  (void)size;
+  (void)is_write;
+  *is_encrypted = true;
+  return -1;
+}
+
+/* Tells what OpenSSL holds against a file: the first thing that went wrong. */
+static int refuse_file(const char *what, const char *path, char *why) {
+  unsigned long code = ERR_peek_error();
+  const char *text = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code))
+                                            : ERR_reason_error_string(code);
+  if (ERR_GET_LIB(code) == ERR_LIB_PEM &&
+      ERR_GET_REASON(code) == PEM_R_NO_START_LINE)
+    text = "it holds none in PEM";
+  say(why, "%s %.120s: %s", what, path, text ? text : "it cannot be read");
+  return -EINVAL;
+}
+
+static int load_own(SSL_CTX *ctx, const struct tls_files *files, char *why) {
+  const char *key = files->key ? files->key : files->certificate;
+  bool is_encrypted = false;
+  SSL_CTX_set_default_passwd_cb_userdata(ctx, &is_encrypted);
+  if (SSL_CTX_use_certificate_chain_file(ctx, files->certificate) != 1)
+    return refuse_file("certificate", files->certificate, why);
+  int ok = SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM);
+  SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
+  if (ok == 1)
+    return 0;
+  if (!is_encrypted)
+    return refuse_file("key", key, why);
+  say(why,
+      "key %.120s: it is encrypted, and there is nobody to ask for the "
+      "password",
+      key);
+  return -EINVAL;
+}
+
+/* The common part of both. */
+static int context_new(const SSL_METHOD *method, const struct tls_files *files,
+                       struct tls_context **out, char *why) {
+  struct tls_context *c = calloc(1, sizeof *c);
+  say(why, "no memory for TLS");
+  if (!c)
+    return -ENOMEM;
+  *out = c;
+  atomic_init(&c->n_refs, 1);
+  ERR_clear_error();
+  c->ctx = SSL_CTX_new(method);
+  c->method = below_method();
+  if (!c->ctx || !c->method ||
+      SSL_CTX_set_min_proto_version(c->ctx, TLS1_3_VERSION) != 1 ||
+      SSL_CTX_set_max_proto_version(c->ctx, TLS1_3_VERSION) != 1)
+    return -ENOMEM;
+  SSL_CTX_set_options(c->ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                  SSL_OP_NO_TICKET);
+  SSL_CTX_set_num_tickets(c->ctx, 0);
+  SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_max_early_data(c->ctx, 0);
+  SSL_CTX_set_max_cert_list(c->ctx, MAX_CERTIFICATES);
+  SSL_CTX_set_mode(c->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
+                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                               SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_clear_mode(c->ctx, SSL_MODE_AUTO_RETRY); /* S4 */
+  SSL_CTX_set_default_passwd_cb(c->ctx, refuse_password);
+  return files->certificate ? load_own(c->ctx, files, why) : 0;
+}
+
+/* Whose signatures are believed. */
+static int load_ca(SSL_CTX *ctx, const char *path, char *why) {
+  if (SSL_CTX_load_verify_file(ctx, path) == 1)
+    return 0;
+  return refuse_file("CA certificates", path, why);
+}
+
+static int set_up_server(struct tls_context *c, const struct tls_files *files,
+                         bool requires_peer, char *why) {
+  c->accepts = true;
+  if (!files->ca)
+    return 0;
+  int r = load_ca(c->ctx, files->ca, why);
+  if (r < 0)
+    return r;
+  STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(files->ca);
+  if (!names)
+    return refuse_file("CA certificates", files->ca, why);
+  SSL_CTX_set_client_CA_list(c->ctx, names); /* which owns them now */
+  SSL_CTX_set_verify(c->ctx,
+                     requires_peer
+                         ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+                         : SSL_VERIFY_PEER,
+                     NULL);
+  return 0;
+}
+
+/* Ends a context that is half made, or hands it over.  Leaves no error of
+ * OpenSSL's behind, which the program may look for. */
+static int context_done(struct tls_context *c, int r,
+                        struct tls_context **out) {
+  ERR_clear_error();
+  if (r < 0)
+    tls_context_unref(c);
+  else
+    *out = c;
+  return r;
+}
+
+int tls_server(const struct tls_files *files, bool requires_peer,
+               struct tls_context **out, char why[TLS_WHY_LEN]) {
+  struct tls_context *c = NULL;
+  assert(files->certificate && (files->ca || !requires_peer));
+  int r = context_new(TLS_server_method(), files, &c, why);
+  if (r == 0)
+    r = set_up_server(c, files, requires_peer, why);
+  return context_done(c, r, out);
+}
+
+/* The name that a certificate must have.  An address is compared as one, and is
+ * no server name (RFC 6066). */
+static int set_host(struct tls_context *c, const char *host, char *why) {
+  X509_VERIFY_PARAM *param = SSL_CTX_get0_param(c->ctx);
+  unsigned char address[sizeof(struct in6_addr)];
+  size_t bare_len = strcspn(host, "%"); /* fe80::1%eth0 */
+  char bare[INET6_ADDRSTRLEN];
+  bool is_address = false;
+  if (bare_len < sizeof bare) {
+    memcpy(bare, host, bare_len);
+    bare[bare_len] = '\0';
+    is_address = inet_pton(AF_INET, bare, address) == 1 ||
+                 inet_pton(AF_INET6, bare, address) == 1;
+  }
+  X509_VERIFY_PARAM_set_hostflags(param,
+                                  X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                                      X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+  int ok = is_address ? X509_VERIFY_PARAM_set1_ip_asc(param, bare)
+                      : X509_VERIFY_PARAM_set1_host(param, host, 0);
+  if (ok == 1 && !is_address)
+    ok = (c->name = strdup(host)) != NULL;
+  if (ok == 1)
+    return 0;
+  say(why, "no memory for TLS");
+  return -ENOMEM;
+}
+
+static int set_up_client(struct tls_context *c, const struct tls_files *files,
+                         const char *host, char *why) {
+  SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER, NULL);
+  int r = set_host(c, host, why);
+  if (r < 0)
+    return r;
+  if (files->ca)
+    return load_ca(c->ctx, files->ca, why);
+  if (SSL_CTX_set_default_verify_paths(c->ctx) == 1)
+    return 0;
+  say(why, "the system's CA certificates cannot be found");
+  return -EINVAL;
+}
+
+int tls_client(const struct tls_files *files, const char *host,
+               struct tls_context **out, char why[TLS_WHY_LEN]) {
+  struct tls_context *c = NULL;
+  assert(host && *host);
+  int r = context_new(TLS_client_method(), files, &c, why);
+  if (r == 0)
+    r = set_up_client(c, files, host, why);
+  return context_done(c, r, out);
+}
+
+struct tls_context *tls_context_ref(struct tls_context *c) {
+  atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed);
+  return c;
+}
+
+void tls_context_unref(struct tls_context *c) {
+  if (!c || atomic_fetch_sub_explicit(&c->n_refs, 1, memory_order_acq_rel) > 1)
+    return;
+  SSL_CTX_free(c->ctx);
+  BIO_meth_free(c->method);
+  free(c->name);
+  free(c);
+}
+
+/* ---- Connections --------------------------------------------------------- */
+
+/* 0 or -ENOMEM; tls_free() is due in either case. */
+static int set_up(struct tls *t) {
+  BIO *bio = BIO_new(t->context->method);
+  t->ssl = SSL_new(t->context->ctx);
+  if (!bio || !t->ssl) {
+    BIO_free(bio);
+    return -ENOMEM;
+  }
+  BIO_set_data(bio, t);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(t->ssl, bio, bio); /* which owns it now */
+  if (t->context->accepts)
+    SSL_set_accept_state(t->ssl);
+  else
+    SSL_set_connect_state(t->ssl);
+  const char *name = t->context->name;
+  return !name || SSL_set_tlsext_host_name(t->ssl, name) == 1 ? 0 : -ENOMEM;
+}
+
+int tls_new(struct tls_context *context, const struct stream_io *below,
+            void *transport, struct tls **out) {
+  struct tls *t = calloc(1, sizeof *t);
+  if (!t)
+    return -ENOMEM;
+  t->context = tls_context_ref(context);
+  t->below = below;
+  t->transport = transport;
+  t->handshake_left = MAX_HANDSHAKE;
+  int r = set_up(t);
+  ERR_clear_error();
+  if (r < 0)
+    tls_free(t);
+  else
+    *out = t;
+  return r;
+}
+
+void tls_free(struct tls *t) {
+  if (!t)
+    return;
+  SSL_free(t->ssl);
+  tls_context_unref(t->context);
+  free(t);
+}
+
+bool tls_is_open(const struct tls *t) { return t->is_open; }
+
+/* OpenSSL has a buffer from the first byte of a record until the last of what
+ * is in it was handed out.  Where it has read a header alone it says so by its
+ * state. */
+static bool has_input(const struct tls *t) {
+  return SSL_has_pending(t->ssl) ||
+         strcmp(SSL_rstate_string(t->ssl), "RB") == 0;
+}
+
+size_t tls_held(const struct tls *t) {
+  size_t held = t->is_open ? HELD_IDLE : HELD_HANDSHAKE;
+  if (t->n_encrypted > USUAL_CERTIFICATES)
+    held += (t->n_encrypted - USUAL_CERTIFICATES) * HELD_PER_BYTE;
+  if (t->is_open && has_input(t))
+    held += HELD_BUFFER;
+  return held + (t->is_sending ? HELD_BUFFER : 0);
+}
+
+const char *tls_why(const struct tls *t) { return t->why; }
+
+/* ---- What a call came to ------------------------------------------------- */
+
+/* Whether an alert is about our certificate. */
+static bool is_refusal(int alert) {
+  switch (alert) {
+  case SSL_AD_BAD_CERTIFICATE:
+  case SSL_AD_UNSUPPORTED_CERTIFICATE:
+  case SSL_AD_CERTIFICATE_REVOKED:
+  case SSL_AD_CERTIFICATE_EXPIRED:
+  case SSL_AD_CERTIFICATE_UNKNOWN:
+  case SSL_AD_UNKNOWN_CA:
+  case SSL_AD_ACCESS_DENIED:
+  case SSL_AD_CERTIFICATE_REQUIRED:
+    return true;
+  default:
+    return false;
+  }
+}
+
+/* The peer gave it up, and said why by a number. */
+static int explain_alert(struct tls *t, int alert) {
+  if (alert == SSL_AD_CERTIFICATE_REQUIRED) {
+    say(t->why, "it wants a certificate, and none was given");
+    return -EACCES;
+  }
+  bool refused = is_refusal(alert);
+  say(t->why, "%s: %s", refused ? "it refused the certificate" : "it gave up",
+      SSL_alert_desc_string_long(alert));
+  return refused ? -EACCES : -EPROTO;
+}
+
+static int explain(struct tls *t) {
+  unsigned long code = ERR_peek_error();
+  int what = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
+  const char *text = ERR_reason_error_string(code);
+  long verified = SSL_get_verify_result(t->ssl);
+  if (what > SSL_AD_REASON_OFFSET)
+    return explain_alert(t, what - SSL_AD_REASON_OFFSET);
+  switch (what) {
+  case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+    say(t->why, "the connection was cut");
+    return -ECONNABORTED;
+  case SSL_R_CERTIFICATE_VERIFY_FAILED:
+    say(t->why, "its certificate is not accepted: %s",
+        X509_verify_cert_error_string(verified));
+    break;
+  case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+    say(t->why, "it shows no certificate");
+    break;
+  case SSL_R_WRONG_VERSION_NUMBER:
+  case SSL_R_HTTP_REQUEST:
+  case SSL_R_HTTPS_PROXY_REQUEST:
+    say(t->why, "it does not speak TLS");
+    break;
+  case SSL_R_UNSUPPORTED_PROTOCOL:
+    say(t->why, "it does not speak TLS 1.3");
+    break;
+  default:
+    say(t->why, "%s", text ? text : "an error that has no name");
+  }
+  return -EPROTO;
+}
+
+/* Of a call that returned `r`, which is no success: -EAGAIN; 0 for the end; or
+ * the negative errno of a failure, with the words for it. */
+static int outcome(struct tls *t, int r) {
+  switch (SSL_get_error(t->ssl, r)) {
+  case SSL_ERROR_WANT_READ:
+    return -EAGAIN;
+  case SSL_ERROR_WANT_WRITE:
+    t->wants = STREAM_WANTS_ROOM;
+    return -EAGAIN;
+  case SSL_ERROR_ZERO_RETURN:
+    return 0;
+  case SSL_ERROR_SYSCALL:
+    if (!t->is_open && !t->handshake_left)
+      say(t->why, "its handshake is too long");
+    else
+      say(t->why, "%s", strerror(-t->below_errno));
+    return t->below_errno;
+  default:
+    return explain(t);
+  }
+}
+
+/* ---- The transport above ------------------------------------------------- */
+
+int tls_handshake(struct tls *t) {
+  t->wants = STREAM_WANTS_NOTHING;
+  if (t->is_open || t->has_ended)
+    return t->has_ended ? t->ended : 0;
+  ERR_clear_error();
+  int r = SSL_do_handshake(t->ssl);
+  r = r == 1 ? 0 : outcome(t, r);
+  ERR_clear_error();
+  if (r == 0 && SSL_is_init_finished(t->ssl)) {
+    t->is_open = true;
+    return 0;
+  }
+  if (r == -EAGAIN)
+    return r;
+  if (r == 0) { /* the peer ended it here */
+    say(t->why, "it closed the connection");
+    r = -ECONNABORTED;
+  }
+  t->has_ended = true;
+  t->ended = r;
+  return r;
+}
+
+/* One record without data after the other is handled, up to S4. */
+static int read_some(struct tls *t, uint8_t *bytes, size_t len, size_t *n) {
+  for (unsigned n_empty = 0;; n_empty++) {
+    ERR_clear_error();
+    t->is_dry = false;
+    int r = SSL_read_ex(t->ssl, bytes, len, n);
+    if (r == 1)
+      return 1;
+    r = outcome(t, r);
+    if (r != -EAGAIN || t->is_dry || t->wants == STREAM_WANTS_ROOM)
+      return r;
+    if (n_empty == MAX_EMPTY) {
+      t->wants = STREAM_WANTS_TURN;
+      return -EAGAIN;
+    }
+  }
+}
+
+static ssize_t tls_recv(void *transport, void *bytes, size_t len,
+                        struct stream_fds *came) {
+  struct tls *t = transport;
+  size_t done = 0, n = 0;
+  (void)came;
+  int r = tls_handshake(t);
+  if (r < 0 || t->has_ended)
+    return r;
+  do {
+    r = read_some(t, (uint8_t *)bytes + done, len - done, &n);
+    if (r > 0)
+      done += n;
+  } while (r > 0 && done < len);
+  ERR_clear_error();
+  if (r <= 0 && r != -EAGAIN) {
+    t->has_ended = true;
+    t->ended = r;
+  }
+  if (SSL_pending(t->ssl) || (done && t->has_ended))
+    t->wants = STREAM_WANTS_TURN;
+  return done ? (ssize_t)done : r;
+}
+
+/* Gathers what fits into a record: a header and the page behind it are one. */
+static size_t gather(uint8_t *to, const struct iovec *iovs, size_t n_iovs,
+                     size_t skip) {
+  size_t len = 0;
+  for (size_t i = 0; i < n_iovs && len < RECORD_LEN; i++) {
+    if (skip >= iovs[i].iov_len) {
+      skip -= iovs[i].iov_len;
+      continue;
+    }
+    size_t n = iovs[i].iov_len - skip;
+    if (n > RECORD_LEN - len)
+      n = RECORD_LEN - len;
+    memcpy(to + len, (const uint8_t *)iovs[i].iov_base + skip, n);
+    len += n;
+    skip = 0;
+  }
+  return len;
+}
+
+/* A record that the transport below did not take is OpenSSL's, but its bytes
+ * were not taken: they come again, at the front of what is offered next. */
+static ssize_t tls_send(void *transport, const struct iovec *iovs,
+                        size_t n_iovs, const int *fds, unsigned n_fds) {
+  struct tls *t = transport;
+  uint8_t record[RECORD_LEN];
+  enum stream_wants wants = t->wants;
+  size_t done = 0, len, n = 0;
+  int r = 1;
+  (void)fds;
+  assert(!n_fds);
+  if (!t->is_open)
+    return -EAGAIN;
+  while (r == 1 && (len = gather(record, iovs, n_iovs, done))) {
+    ERR_clear_error();
+    r = SSL_write_ex(t->ssl, record, len, &n);
+    if (r == 1)
+      done += n;
+  }
+  int failed = r == 1 ? -EAGAIN : outcome(t, r);
+  t->is_sending = r != 1;
+  ERR_clear_error();
+  t->wants = wants; /* room to send is waited for by who sends */
+  return done ? (ssize_t)done : failed ? failed : -EPIPE;
+}
+
+static void tls_close_fd(void *transport, int fd, bool came) {
+  const struct tls *t = transport;
+  t->below->close_fd(t->transport, fd, came);
+}
+
+static enum stream_wants tls_wants(const void *transport) {
+  return ((const struct tls *)transport)->wants;
+}
+
+static void tls_end(void *transport) {
+  struct tls *t = transport;
+  ERR_clear_error();
+  if (t->is_open && !(t->has_ended && t->ended < 0))
+    SSL_shutdown(t->ssl);
+  ERR_clear_error();
+}
+
+const struct stream_io tls_io = {.recv = tls_recv,
+                                 .send = tls_send,
+                                 .close_fd = tls_close_fd,
+                                 .wants = tls_wants,
+                                 .end = tls_end};

@@ -1,0 +1,89 @@
+/* TLS 1.3 as a stream's transport, over another transport.
+ *
+ *   S1  No byte is handed out, and none is sent, before the handshake is
+ *       complete and the peer's certificate was checked as the context says.
+ *   S2  TLS 1.3 and nothing before it: no renegotiation, no compression.  No
+ *       session is kept or resumed, and so there is no early data.
+ *   S3  A stream that ends without the peer's word for it (close_notify) was
+ *       cut: that is an error, not the end.
+ *   S4  A call handles a bounded number of records that carry no data, so a
+ *       peer that sends nothing else takes turns like any other.
+ *   S5  tls_held() is as much memory as a connection takes here at most.
+ *
+ * Whatever is received is hostile.  A context: any thread.  A connection: one
+ * thread at a time. */
+#ifndef PROTO_TLS_H
+#define PROTO_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "proto/stream.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { TLS_WHY_LEN = 256 };
+
+/* Files in PEM.  NULL: none is given. */
+struct tls_files {
+  const char *certificate; /* and behind it those that it was signed by */
+  const char *key;         /* NULL: it is in `certificate` */
+  const char *ca;          /* whom peers' certificates are signed by */
+};
+
+struct tls_context; /* what connections have in common; counted */
+struct tls;         /* a connection */
+
+/* The context of who accepts.  With `ca` the certificate that a peer shows is
+ * checked; `requires_peer`: it has to show one, and there is a `ca`.  Reads the
+ * files, which may take time.  0, or a negative errno with the reason in
+ * `why`. */
+int tls_server(const struct tls_files *files, bool requires_peer,
+               struct tls_context **out, char why[TLS_WHY_LEN]);
+
+/* The context of who connects to `host`, a name or an address: the peer has to
+ * show a certificate for it.  Without `ca` the system's are used.  As above. */
+int tls_client(const struct tls_files *files, const char *host,
+               struct tls_context **out, char why[TLS_WHY_LEN]);
+
+struct tls_context *tls_context_ref(struct tls_context *context);
+
+/* NULL is fine. */
+void tls_context_unref(struct tls_context *context);
+
+/* Makes a connection over a transport.  0 or -ENOMEM. */
+int tls_new(struct tls_context *context, const struct stream_io *below,
+            void *transport, struct tls **out);
+
+/* Frees it, and sends nothing.  NULL is fine. */
+void tls_free(struct tls *t);
+
+/* Goes on with the handshake.  0: it is complete.  -EAGAIN: it waits for room
+ * if tls_io.wants() says so, else for bytes.  Or another negative errno, as
+ * recv() would return: it has failed. */
+int tls_handshake(struct tls *t);
+
+bool tls_is_open(const struct tls *t);
+
+/* The memory that it takes, OpenSSL's with it. */
+size_t tls_held(const struct tls *t);
+
+/* What went wrong, after a call has returned an error. */
+const char *tls_why(const struct tls *t);
+
+/* The transport, a `struct tls`.  recv() does the handshake first; send() takes
+ * nothing until that is complete.  Bytes of which send() has taken a part, or
+ * nothing, are to be offered again, as a stream does.
+ *
+ * recv() returns -ECONNABORTED for a stream that was cut; -EACCES where the
+ * peer does not accept our certificate, or wants one; -EPROTO for all else that
+ * is wrong with TLS; and what the transport below returns. */
+extern const struct stream_io tls_io;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
