@@ -1,13 +1,13 @@
 /* Connections to a daemon that open no image: what it serves, and its counters.
  *
  *   D1  `fn` sees an answer only when all of it is here and was found to be
- *       good.  The answer is in the connection's buffer: while `in_callback` is
- *       set nothing is received, so every call is refused.
+ *       good.  While `in_callback` is set every call is refused.
  *   D2  A forked child (another process than `pid`) sends and receives nothing,
  *       and closes no descriptor but the connection's own. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "client/error.h"
@@ -102,13 +102,45 @@ static enum cachet_status admin_enter(cachet_admin *a, bool has_fn) {
   return CACHET_OK;
 }
 
-/* ---- Images -------------------------------------------------------------- */
+/* ---- Answers in parts ---------------------------------------------------- */
 
-struct lister {
-  cachet_admin *admin;
-  int (*fn)(void *arg, const struct cachet_image_info *info);
-  void *arg;
+/* All are kept until the last is here. */
+enum { MAX_PARTS = 1024 };
+
+struct parts {
+  wire_message *list[MAX_PARTS];
+  size_t n;
 };
+
+/* What an Images and a Stats have in common. */
+struct part {
+  size_t n;
+  const char *first, *last; /* names; of n > 0 */
+  bool more;
+};
+
+static struct part part_of(const wire_message *msg) {
+  struct part part = {0};
+  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_IMAGES) {
+    const Cachet__Wire__Images *in = msg->images;
+    part.n = in->n_images;
+    part.more = in->more;
+    part.first = part.n ? in->images[0]->name : "";
+    part.last = part.n ? in->images[part.n - 1]->name : "";
+  } else {
+    const Cachet__Wire__Stats *in = msg->stats;
+    part.n = in->n_images;
+    part.more = in->more;
+    part.first = part.n ? in->images[0]->name : "";
+    part.last = part.n ? in->images[part.n - 1]->name : "";
+  }
+  return part;
+}
+
+/* The last name so far; what follows is behind it. */
+static const char *parts_last(const struct parts *p) {
+  return p->n ? part_of(p->list[p->n - 1]).last : "";
+}
 
 static bool images_are_possible(const Cachet__Wire__Images *images) {
   struct connection_image unused;
@@ -118,6 +150,67 @@ static bool images_are_possible(const Cachet__Wire__Images *images) {
       return false;
   return true;
 }
+
+/* There are more only if there are some now, and the parts rise by name. */
+static bool part_is_possible(const struct parts *p, const wire_message *msg) {
+  struct part part = part_of(msg);
+  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_IMAGES &&
+      !images_are_possible(msg->images))
+    return false;
+  return p->n < MAX_PARTS && (part.n > 0 || !part.more) &&
+         (part.n == 0 || p->n == 0 || strcmp(parts_last(p), part.first) < 0);
+}
+
+static wire_message *copy_message(const wire_message *msg) {
+  size_t len = cachet__wire__message__get_packed_size(msg);
+  uint8_t *packed = malloc(len);
+  if (!packed)
+    return NULL;
+  cachet__wire__message__pack(msg, packed);
+  wire_message *copy = cachet__wire__message__unpack(NULL, len, packed);
+  free(packed);
+  return copy;
+}
+
+static int part_answer(void *arg, const wire_message *msg) {
+  struct parts *p = arg;
+  if (!part_is_possible(p, msg))
+    return -EPROTO;
+  p->list[p->n] = copy_message(msg);
+  if (!p->list[p->n])
+    return -ENOMEM;
+  p->n++;
+  return 0;
+}
+
+static void parts_free(struct parts *p) {
+  while (p->n > 0)
+    cachet__wire__message__free_unpacked(p->list[--p->n], NULL);
+  free(p);
+}
+
+/* Asks for all parts.  `after` is the request's. */
+static enum cachet_status parts_get(cachet_admin *a, wire_message *request,
+                                    char **after,
+                                    Cachet__Wire__Message__BodyCase expected,
+                                    struct parts **out) {
+  enum cachet_status status;
+  struct parts *p = calloc(1, sizeof *p);
+  if (!p)
+    return error_set(&a->error, CACHET_E_NOMEM, 0, "no memory for an answer");
+  do {
+    *after = (char *)parts_last(p);
+    status = remote_command(a->backend, request, expected, part_answer, p,
+                            &a->error);
+  } while (status == CACHET_OK && part_of(p->list[p->n - 1]).more);
+  if (status == CACHET_OK)
+    *out = p;
+  else
+    parts_free(p);
+  return status;
+}
+
+/* ---- Images -------------------------------------------------------------- */
 
 static struct cachet_image_info read_info(const Cachet__Wire__ImageInfo *in) {
   struct cachet_image_info info = {.struct_size = sizeof info,
@@ -132,20 +225,6 @@ static struct cachet_image_info read_info(const Cachet__Wire__ImageInfo *in) {
   return info;
 }
 
-static int list_answer(void *arg, const wire_message *msg) {
-  const struct lister *l = arg;
-  if (!images_are_possible(msg->images))
-    return -EPROTO;
-  int stop = 0;
-  l->admin->in_callback = true;
-  for (size_t i = 0; i < msg->images->n_images && !stop; i++) {
-    struct cachet_image_info info = read_info(msg->images->images[i]);
-    stop = l->fn(l->arg, &info);
-  }
-  l->admin->in_callback = false;
-  return 0;
-}
-
 enum cachet_status
 cachet_admin_list(cachet_admin *a,
                   int (*fn)(void *arg, const struct cachet_image_info *info),
@@ -154,18 +233,28 @@ cachet_admin_list(cachet_admin *a,
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_LIST;
   msg.list = &list;
-  struct lister l = {a, fn, arg};
+  struct parts *p;
   enum cachet_status status = admin_enter(a, fn != NULL);
+  if (status == CACHET_OK)
+    status =
+        parts_get(a, &msg, &list.after, CACHET__WIRE__MESSAGE__BODY_IMAGES, &p);
   if (status != CACHET_OK)
     return status;
-  return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_IMAGES,
-                        list_answer, &l, &a->error);
+  int stop = 0;
+  a->in_callback = true;
+  for (size_t k = 0; k < p->n; k++)
+    for (size_t i = 0; i < p->list[k]->images->n_images && !stop; i++) {
+      struct cachet_image_info info = read_info(p->list[k]->images->images[i]);
+      stop = fn(arg, &info);
+    }
+  a->in_callback = false;
+  parts_free(p);
+  return CACHET_OK;
 }
 
 /* ---- Counters ------------------------------------------------------------ */
 
 struct counter {
-  cachet_admin *admin;
   int (*fn)(void *arg, const char *image, const char *name, uint64_t value);
   void *arg;
 };
@@ -179,16 +268,12 @@ static int count_all(const struct counter *c, const char *image,
   return stop;
 }
 
-static int stats_answer(void *arg, const wire_message *msg) {
-  const struct counter *c = arg;
-  const Cachet__Wire__Stats *s = msg->stats;
-  c->admin->in_callback = true;
+static int count_part(const struct counter *c, const Cachet__Wire__Stats *s) {
   int stop = count_all(c, NULL, s->daemon, s->n_daemon);
   for (size_t i = 0; i < s->n_images && !stop; i++)
     stop = count_all(c, s->images[i]->name, s->images[i]->stats,
                      s->images[i]->n_stats);
-  c->admin->in_callback = false;
-  return 0;
+  return stop;
 }
 
 enum cachet_status cachet_admin_stats(cachet_admin *a,
@@ -200,10 +285,18 @@ enum cachet_status cachet_admin_stats(cachet_admin *a,
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_GET_STATS;
   msg.get_stats = &get;
-  struct counter c = {a, fn, arg};
+  struct counter c = {fn, arg};
+  struct parts *p;
   enum cachet_status status = admin_enter(a, fn != NULL);
+  if (status == CACHET_OK)
+    status =
+        parts_get(a, &msg, &get.after, CACHET__WIRE__MESSAGE__BODY_STATS, &p);
   if (status != CACHET_OK)
     return status;
-  return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_STATS,
-                        stats_answer, &c, &a->error);
+  a->in_callback = true;
+  for (size_t k = 0; k < p->n && !count_part(&c, p->list[k]->stats); k++)
+    ;
+  a->in_callback = false;
+  parts_free(p);
+  return CACHET_OK;
 }

@@ -205,6 +205,39 @@ struct served_image *images_only(struct images *images) {
   return h;
 }
 
+/* Puts `h` where it belongs in a page of `n`, if it does; returns how many
+ * there are then. */
+static unsigned page_insert(struct served_image **page, unsigned n,
+                            unsigned most, struct served_image *h) {
+  unsigned at = n;
+  while (at > 0 && strcmp(h->name, page[at - 1]->name) < 0)
+    at--;
+  if (at == most)
+    return n;
+  if (n < most)
+    n++;
+  memmove(&page[at + 1], &page[at],
+          (n - 1 - at) * sizeof(struct served_image *));
+  page[at] = h;
+  return n;
+}
+
+unsigned images_page(struct images *images, const char *after,
+                     struct served_image **page, unsigned most) {
+  unsigned n = 0;
+  pthread_mutex_lock(&images->lock);
+  for (unsigned i = 0; i < images->n_list; i++) {
+    struct served_image *h = images->list[i];
+    if (h && !atomic_load_explicit(&h->removed, memory_order_relaxed) &&
+        strcmp(h->name, after) > 0)
+      n = page_insert(page, n, most, h);
+  }
+  for (unsigned i = 0; i < n; i++)
+    ref_locked(page[i]);
+  pthread_mutex_unlock(&images->lock);
+  return n;
+}
+
 unsigned images_count(struct images *images) {
   pthread_mutex_lock(&images->lock);
   unsigned n = images->n;

@@ -123,6 +123,11 @@ struct served_image *images_only(struct images *images);
  * moved behind it; NULL: there is none.  Likewise. */
 struct served_image *images_next(struct images *images, unsigned *index);
 
+/* The next images in the order of their names, those behind `after`: at most
+ * `most`.  Returns how many; likewise. */
+unsigned images_page(struct images *images, const char *after,
+                     struct served_image **page, unsigned most);
+
 void images_ref(struct served_image *h);
 void images_unref(struct served_image *h); /* NULL is fine */
 

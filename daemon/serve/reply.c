@@ -6,6 +6,10 @@
 #include "daemon/serve/stats.h"
 #include "proto/status.h"
 
+/* Images in one answer to List or GetStats: with room to spare in a Message of
+ * FRAME_MAX_MESSAGE bytes. */
+enum { REPLY_N_IMAGES = 128 };
+
 static void fill_info(Cachet__Wire__ImageInfo *info,
                       const struct served_image *h, const struct mirror *m,
                       bool opened) {
@@ -41,48 +45,35 @@ void reply_welcome(struct connection *c, uint64_t id,
   connection_reply(c, &msg);
 }
 
-static void put_images(struct connection *c, uint64_t id, size_t n,
-                       Cachet__Wire__ImageInfo **list) {
-  Cachet__Wire__Images images = CACHET__WIRE__IMAGES__INIT;
+void reply_images(struct connection *c, uint64_t id, struct images *images,
+                  const char *after,
+                  bool (*is_open)(struct connection *c, unsigned image)) {
+  struct served_image *page[REPLY_N_IMAGES];
+  Cachet__Wire__ImageInfo list[REPLY_N_IMAGES];
+  Cachet__Wire__ImageInfo *pointers[REPLY_N_IMAGES];
+  Cachet__Wire__Images answer = CACHET__WIRE__IMAGES__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  images.n_images = n;
-  images.images = list;
+  unsigned n = images_page(images, after, page, REPLY_N_IMAGES);
+  for (unsigned i = 0; i < n; i++) {
+    struct mirror *m = image_mirror(page[i]->image);
+    fill_info(&list[i], page[i], m, is_open(c, page[i]->index));
+    mirror_unref(m);
+    pointers[i] = &list[i];
+  }
+  answer.n_images = n;
+  answer.images = pointers;
+  answer.more = n == REPLY_N_IMAGES;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
-  msg.images = &images;
+  msg.images = &answer;
   connection_reply(c, &msg);
-}
-
-void reply_images(struct connection *c, uint64_t id, struct images *images,
-                  bool (*is_open)(struct connection *c, unsigned image)) {
-  size_t most = images_count(images), n = 0;
-  struct served_image **served =
-      calloc(most + 1, sizeof(struct served_image *));
-  Cachet__Wire__ImageInfo *list = calloc(most + 1, sizeof *list);
-  Cachet__Wire__ImageInfo **pointers =
-      calloc(most + 1, sizeof(Cachet__Wire__ImageInfo *));
-  if (!served || !list || !pointers) {
-    connection_reply_error(c, id, WIRE_E_NOMEM, 0, "list: out of memory");
-  } else {
-    for (unsigned i = 0; n < most && (served[n] = images_next(images, &i));
-         n++) {
-      struct mirror *m = image_mirror(served[n]->image);
-      fill_info(&list[n], served[n], m, is_open(c, served[n]->index));
-      mirror_unref(m);
-      pointers[n] = &list[n];
-    }
-    put_images(c, id, n, pointers);
-    while (n > 0)
-      images_unref(served[--n]);
-  }
-  free(served);
-  free(list);
-  free(pointers);
+  for (unsigned i = 0; i < n; i++)
+    images_unref(page[i]);
 }
 
 void reply_stats(struct connection *c, uint64_t id,
-                 struct server_context *context) {
-  Cachet__Wire__Stats *stats = stats_collect(context);
+                 struct server_context *context, const char *after) {
+  Cachet__Wire__Stats *stats = stats_collect(context, after, REPLY_N_IMAGES);
   if (!stats) {
     connection_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");
     return;

@@ -23,12 +23,15 @@ static inline unsigned reply_image_of(uint32_t image_id) {
 void reply_welcome(struct connection *c, uint64_t id,
                    const struct server_context *context);
 
-/* All images; is_open(c, i) says whether the peer opened that of index `i`. */
+/* The next part of all images by name, those behind `after`; is_open(c, i) says
+ * whether the peer opened that of index `i`. */
 void reply_images(struct connection *c, uint64_t id, struct images *images,
+                  const char *after,
                   bool (*is_open)(struct connection *c, unsigned image));
 
+/* Likewise, and the daemon's in the first part. */
 void reply_stats(struct connection *c, uint64_t id,
-                 struct server_context *context);
+                 struct server_context *context, const char *after);
 
 void reply_opened(struct connection *c, uint64_t id,
                   const struct served_image *h, const struct mirror *m);

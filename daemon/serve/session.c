@@ -137,10 +137,11 @@ static void session_request(struct session *s, const wire_message *msg) {
                              msg->invalidate->range);
     break;
   case CACHET__WIRE__MESSAGE__BODY_LIST:
-    reply_images(&s->conn, msg->id, &s->service->context->images, has_opened);
+    reply_images(&s->conn, msg->id, &s->service->context->images,
+                 msg->list->after, has_opened);
     break;
   case CACHET__WIRE__MESSAGE__BODY_GET_STATS:
-    reply_stats(&s->conn, msg->id, s->service->context);
+    reply_stats(&s->conn, msg->id, s->service->context, msg->get_stats->after);
     break;
   default:
     connection_fail(&s->conn, msg->id, WIRE_E_PROTO, "message %d is no request",

@@ -49,20 +49,27 @@ static uint64_t sum(const struct served_image *h, enum counter which) {
 }
 
 static void collect_image(const struct served_image *h,
-                          struct image_collection *c,
-                          uint64_t totals[N_COUNTERS]) {
+                          struct image_collection *c) {
   Cachet__Wire__ImageStats *stats = &c->stats;
   cachet__wire__image_stats__init(stats);
   stats->name = strcpy(c->name, h->name);
   stats->stats = c->pointers;
-  for (int i = 0; i < N_COUNTERS; i++) {
-    uint64_t value = sum(h, (enum counter)i);
-    totals[i] += value;
-    put(c->list, c->pointers, &stats->n_stats, stat_names[i], value);
-  }
+  for (int i = 0; i < N_COUNTERS; i++)
+    put(c->list, c->pointers, &stats->n_stats, stat_names[i],
+        sum(h, (enum counter)i));
   put(c->list, c->pointers, &stats->n_stats, "epochs",
       atomic_load_explicit(&h->n_epochs, memory_order_relaxed));
   assert(stats->n_stats == N_IMAGE_STATS);
+}
+
+/* Of all images. */
+static void sum_totals(struct images *images, uint64_t totals[N_COUNTERS]) {
+  struct served_image *h;
+  for (unsigned i = 0; (h = images_next(images, &i));) {
+    for (int k = 0; k < N_COUNTERS; k++)
+      totals[k] += sum(h, (enum counter)k);
+    images_unref(h);
+  }
 }
 
 static uint64_t sum_held(const struct server_context *context) {
@@ -72,9 +79,11 @@ static uint64_t sum_held(const struct server_context *context) {
   return total;
 }
 
-static void collect_daemon(struct server_context *context, struct collection *c,
-                           const uint64_t totals[N_COUNTERS]) {
+static void collect_daemon(struct server_context *context,
+                           struct collection *c) {
   Cachet__Wire__Stats *stats = &c->stats;
+  uint64_t totals[N_COUNTERS] = {0};
+  sum_totals(&context->images, totals);
   struct page_cache_stats pc;
   page_cache_get_stats(context->images.cache, &pc);
   const struct {
@@ -108,26 +117,27 @@ static void collect_daemon(struct server_context *context, struct collection *c,
   assert(stats->n_daemon == N_DAEMON_STATS);
 }
 
-Cachet__Wire__Stats *stats_collect(struct server_context *context) {
-  size_t most = images_count(&context->images), n = 0;
-  struct collection *c =
-      calloc(1, sizeof *c + most * sizeof c->images[0] +
-                    most * sizeof(Cachet__Wire__ImageStats *));
+Cachet__Wire__Stats *stats_collect(struct server_context *context,
+                                   const char *after, unsigned most) {
+  size_t image_len = sizeof(struct image_collection) +
+                     sizeof(Cachet__Wire__ImageStats *) +
+                     sizeof(struct served_image *);
+  struct collection *c = calloc(1, sizeof *c + most * image_len);
   if (!c)
     return NULL;
-  uint64_t totals[N_COUNTERS] = {0};
   c->image_list = (Cachet__Wire__ImageStats **)&c->images[most];
+  struct served_image **page = (struct served_image **)&c->image_list[most];
   cachet__wire__stats__init(&c->stats);
   c->stats.daemon = c->daemon_list;
   c->stats.images = c->image_list;
-  struct served_image *h;
-  for (unsigned i = 0; n < most && (h = images_next(&context->images, &i));
-       n++) {
-    collect_image(h, &c->images[n], totals);
-    c->image_list[n] = &c->images[n].stats;
-    images_unref(h);
+  c->stats.n_images = images_page(&context->images, after, page, most);
+  c->stats.more = c->stats.n_images == most;
+  for (size_t i = 0; i < c->stats.n_images; i++) {
+    collect_image(page[i], &c->images[i]);
+    c->image_list[i] = &c->images[i].stats;
+    images_unref(page[i]);
   }
-  c->stats.n_images = n;
-  collect_daemon(context, c, totals);
+  if (!*after)
+    collect_daemon(context, c);
   return &c->stats; /* the first member: free() takes it */
 }

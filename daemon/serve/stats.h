@@ -5,8 +5,11 @@
 #include "daemon/serve/context.h"
 #include "proto/cachet.pb-c.h"
 
-/* Makes the answer to GetStats; NULL: out of memory.  One block from
- * malloc(3), names included, for the caller to free(). */
-Cachet__Wire__Stats *stats_collect(struct server_context *context);
+/* Makes the next part of the answer to GetStats: of at most `most` images, by
+ * name, those behind `after`; and of the daemon, if that is empty.  NULL: out
+ * of memory.  One block from malloc(3), names included, for the caller to
+ * free(). */
+Cachet__Wire__Stats *stats_collect(struct server_context *context,
+                                   const char *after, unsigned most);
 
 #endif
