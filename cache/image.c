@@ -295,21 +295,35 @@ uint64_t image_generation(const struct image *img) {
 
 /* ---- Change -------------------------------------------------------------- */
 
+/* Puts a mirror over `src`, which is taken over, in the place of `old`. */
+static int succeed(struct image *img, struct mirror *old, struct source *src) {
+  struct mirror *m;
+  src->n_refs = 1;
+  int r = make_mirror_in_room(img, src, take_epoch(img), &m);
+  if (r == 0 && !replace_mirror(img, old, m))
+    mirror_unref(m);
+  source_unref(src);
+  return r;
+}
+
 static int refresh_locked(struct image *img) {
   struct mirror *old = image_mirror(img);
   struct source *src = NULL;
   int r = 0;
   if (old->source && old->source->ops->reopen)
     r = old->source->ops->reopen(old->source, &src);
-  if (src) {
-    struct mirror *m;
-    src->n_refs = 1;
-    r = make_mirror_in_room(img, src, take_epoch(img), &m);
-    if (r == 0 && !replace_mirror(img, old, m))
-      mirror_unref(m);
-    source_unref(src);
-  }
+  if (src)
+    r = succeed(img, old, src);
   mirror_unref(old);
+  return r;
+}
+
+int image_replace(struct image *img, struct source *src) {
+  pthread_mutex_lock(&img->refresh_lock);
+  struct mirror *old = image_mirror(img);
+  int r = succeed(img, old, src);
+  mirror_unref(old);
+  pthread_mutex_unlock(&img->refresh_lock);
   return r;
 }
 

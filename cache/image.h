@@ -65,6 +65,11 @@ bool image_is_current(const struct image *img, const struct mirror *m);
  * `min_interval_ms`: does nothing if the last look is younger. */
 int image_refresh(struct image *img, int min_interval_ms);
 
+/* Gives the image another source, which it owns from here (also on failure), and
+ * so a new epoch (then `changed` runs).  Waits for a look that is under way.  0
+ * or a negative errno: then the old one is read on. */
+int image_replace(struct image *img, struct source *src);
+
 /* Remote images: the other side's epoch changed. */
 int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch);
 

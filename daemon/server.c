@@ -119,17 +119,32 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- Making -------------------------------------------------------------- */
 
-int server_add_image(struct server *s, const struct server_image *from) {
-  const struct image_add add = {
-      .name = from->name,
-      .path = from->path,
-      .share = from->share,
-      .missing = from->missing,
-      .source = from->source,
-      .page_shift = (unsigned)__builtin_ctz(s->context.page_size)};
+static struct image_add image_add_of(struct server *s,
+                                     const struct server_image *from) {
   if (from->share)
     atomic_store_explicit(&s->context.share, true, memory_order_relaxed);
+  return (struct image_add){.name = from->name,
+                            .path = from->path,
+                            .share = from->share,
+                            .missing = from->missing,
+                            .source = from->source,
+                            .page_shift =
+                                (unsigned)__builtin_ctz(s->context.page_size)};
+}
+
+int server_add_image(struct server *s, const struct server_image *image) {
+  const struct image_add add = image_add_of(s, image);
   return images_add(&s->context.images, &add);
+}
+
+int server_replace_image(struct server *s, const struct server_image *image) {
+  const struct image_add change = image_add_of(s, image);
+  struct served_image *h = images_find(&s->context.images, image->name);
+  int r = h ? images_replace(h, &change) : -ENOENT;
+  if (!h)
+    change.source->ops->close(change.source);
+  images_unref(h);
+  return r;
 }
 
 bool server_remove_image(struct server *s, const char *name) {

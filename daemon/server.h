@@ -62,6 +62,12 @@ void server_serve(struct server *s);
  * a negative errno; -EEXIST: there is one of that name.  Any thread. */
 int server_add_image(struct server *s, const struct server_image *image);
 
+/* Gives an image another source, share and path: who has opened it finds a new
+ * epoch.  The source is taken over, also on failure; `image->missing` is 0.
+ * Blocks.  0 or a negative errno, and then all is as before; -ENOENT: there is
+ * none of that name.  Any thread. */
+int server_replace_image(struct server *s, const struct server_image *image);
+
 /* Removes an image: nobody opens it any more, and those who have opened it can
  * read no more than what is under way.  False: there is none of that name.  Any
  * thread. */

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,7 +75,7 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->name = strdup(add->name);
   h->path = add->path ? strdup(add->path) : NULL;
   h->lane = pool_lane_new(images->pool, 1, true);
-  h->share = add->share;
+  atomic_init(&h->share, add->share);
   h->lost = add->missing != 0;
   h->n_refs = 1;
   h->end.run = end_run;
@@ -165,6 +166,32 @@ bool images_remove(struct served_image *h) {
   if (was_there)
     images_unref(h);
   return was_there;
+}
+
+int images_replace(struct served_image *h, const struct image_add *change) {
+  char *path = change->path ? strdup(change->path) : NULL;
+  if (change->path && !path) {
+    change->source->ops->close(change->source);
+    return -ENOMEM;
+  }
+  bool shared =
+      atomic_exchange_explicit(&h->share, change->share, memory_order_relaxed);
+  int r = image_replace(h->image, change->source);
+  if (r < 0)
+    atomic_store_explicit(&h->share, shared, memory_order_relaxed);
+  pthread_mutex_lock(&h->images->lock);
+  char *unused = r < 0 ? path : h->path;
+  if (r == 0)
+    h->path = path;
+  pthread_mutex_unlock(&h->images->lock);
+  free(unused);
+  return r;
+}
+
+void images_print_path(struct served_image *h, char *to, size_t len) {
+  pthread_mutex_lock(&h->images->lock);
+  snprintf(to, len, "%s", h->path ? h->path : "its source");
+  pthread_mutex_unlock(&h->images->lock);
 }
 
 static struct served_image *ref_locked(struct served_image *h) {

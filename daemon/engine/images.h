@@ -38,12 +38,11 @@ struct served_image {
   struct images *images;
   unsigned index;
   char *name;
-  char *path; /* for messages while it is missing; or NULL */
   struct image *image;
   struct pool_lane *lane; /* for its reads that block */
-  bool share;             /* local clients may attach */
 
   /* Guarded by images.lock. */
+  char *path;      /* for messages while it is missing; or NULL */
   unsigned n_refs; /* of the table, and those that were handed out */
   LIST_HEAD(, image_listener) listeners;
   LIST_ENTRY(served_image) in_bucket;
@@ -51,9 +50,11 @@ struct served_image {
   bool looking; /* is being looked at; under looks.lock */
   bool lost;    /* the last look failed; the job that looks */
 
+  atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
+                        ask again */
   atomic_bool removed;        /* relaxed: listeners are told */
   atomic_int missing;         /* an errno: it could not be opened so far; 0: it
-                                 is there, for good.  Relaxed: it orders
+                                 is there.  Relaxed: it orders
                                  nothing, and may be seen late */
   _Atomic uint64_t n_epochs;  /* relaxed: a statistic */
   struct pool_job end;        /* frees it */
@@ -109,6 +110,14 @@ struct image_add {
 /* Adds an image.  0 or a negative errno; -EEXIST: there is one of that name;
  * -ENFILE: there are IMAGES_MAX. */
 int images_add(struct images *images, const struct image_add *add);
+
+/* Gives an image another source, share and path, and so a new epoch; its name
+ * and page size stay.  `change->missing` is 0.  Blocks.  0 or a negative errno:
+ * then all is as before. */
+int images_replace(struct served_image *h, const struct image_add *change);
+
+/* The image's path, for messages, in `to`. */
+void images_print_path(struct served_image *h, char *to, size_t len);
 
 /* Takes an image out of the table: nobody finds it any more, and its listeners
  * are told.  False: it was out already. */

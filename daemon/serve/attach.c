@@ -24,7 +24,8 @@ static int lend_mirror(struct session *s, uint64_t id,
                        const struct image_reader *l,
                        const struct attachment_wish *wish) {
   struct attachment_grant grant;
-  if (!l->served->share || !listener_is_local(s->conn.listener))
+  if (!atomic_load_explicit(&l->served->share, memory_order_relaxed) ||
+      !listener_is_local(s->conn.listener))
     return -EOPNOTSUPP;
   int r = attachment_new(s, l->mirror, wish, &grant);
   if (r < 0)

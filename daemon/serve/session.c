@@ -54,14 +54,15 @@ static struct served_image *find_image(struct session *s, uint64_t id,
 
 /* False: it cannot be opened, and the peer was told why. */
 static bool check_is_there(struct session *s, uint64_t id,
-                           const struct served_image *h) {
+                           struct served_image *h) {
   int missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
   if (!missing)
     return true;
+  char path[129];
+  images_print_path(h, path, sizeof path);
   bool is_gone = missing == ENOENT || missing == ENOTDIR;
   connection_reply_error(&s->conn, id, is_gone ? WIRE_E_NOIMAGE : WIRE_E_IO,
-                         missing, "image \"%s\": open %.128s: %s", h->name,
-                         h->path ? h->path : "its source",
+                         missing, "image \"%s\": open %s: %s", h->name, path,
                          missing_reason(missing));
   return false;
 }

@@ -375,6 +375,34 @@ TEST_F(FillTest, AChangedSourceGivesTheImageANewEpochBeforeAnybodyWakes) {
   mirror_unref(now);
 }
 
+TEST_F(FillTest, AnotherSourceIsAnotherEpochAndTheOldOneIsLetGoOf) {
+  Load(1);
+  FakeSource other(50 * kPage);
+  other.Change(50 * kPage);
+  ASSERT_EQ(image_replace(image_, other.Open()), 0);
+  EXPECT_EQ(n_changed_, 1);
+  EXPECT_FALSE(IsResident(1));
+  EXPECT_FALSE(image_is_current(image_, mirror_));
+  view_close(&view_);
+  mirror_unref(mirror_);
+  EXPECT_EQ(source_.n_closed(), 1);
+  mirror_ = image_mirror(image_);
+  ASSERT_EQ(view_open(&view_, mirror_), 0);
+  EXPECT_EQ(mirror_->size, 50 * kPage);
+  {
+    Waiter w;
+    Start(&w, 7);
+    RunAll();
+    EXPECT_TRUE(Correct(fetch_bytes(&w.f, 7), 7, 2));
+  }
+  source_.Change(100 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0);
+  EXPECT_EQ(n_changed_, 1) << "nobody looks at the old one";
+  Unmake();
+  EXPECT_EQ(other.n_closed(), 1);
+  Make(1 << 20);
+}
+
 TEST_F(FillTest, AFetchFromARetiredMirrorIsToldSo) {
   source_.Change(100 * kPage);
   ASSERT_EQ(image_refresh(image_, 0), 0);

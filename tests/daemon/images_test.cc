@@ -166,6 +166,42 @@ TEST_F(ImagesTest, WhoSharesItsMemoryIsCutOff) {
   AwaitClosed(second_, 1);
 }
 
+TEST_F(ImagesTest, AnotherSourceIsAnotherEpochForWhoHasOpenedIt) {
+  Serve();
+  second_.Change(2 * kPages * kPage);
+  std::string uri = "cachet+unix:///first?socket=" + server_->socket_path();
+  cachet *c = nullptr;
+  ASSERT_EQ(cachet_open(uri.c_str(), nullptr, &c, nullptr), CACHET_OK);
+  uint8_t byte;
+  ASSERT_EQ(cachet_get_u8(c, 5, &byte), CACHET_OK);
+  EXPECT_EQ(byte, FakeSource::ByteAt(5, 1));
+  ASSERT_EQ(server_->Replace("first", &second_), 0);
+  uint64_t absent = 100 * kPage; // a miss finds the new epoch
+  ASSERT_EQ(cachet_get_u8(c, absent, &byte), CACHET_OK);
+  EXPECT_EQ(byte, FakeSource::ByteAt(absent, 2));
+  ASSERT_EQ(cachet_get_u8(c, 5, &byte), CACHET_OK);
+  EXPECT_EQ(byte, FakeSource::ByteAt(5, 2));
+  EXPECT_EQ(cachet_size(c), 2 * kPages * kPage);
+  EXPECT_TRUE(cachet_is_shared(c));
+  EXPECT_EQ(server_->Replace("none", &first_), -ENOENT);
+  cachet_close(c);
+  AwaitClosed(first_, 2);
+}
+
+TEST_F(ImagesTest, OneThatIsNoLongerSharedIsReadByTheSocket) {
+  Serve();
+  std::string uri = "cachet+unix:///first?socket=" + server_->socket_path();
+  cachet *c = nullptr;
+  ASSERT_EQ(cachet_open(uri.c_str(), nullptr, &c, nullptr), CACHET_OK);
+  uint8_t byte;
+  ASSERT_EQ(cachet_get_u8(c, 5, &byte), CACHET_OK);
+  ASSERT_TRUE(cachet_is_shared(c));
+  ASSERT_EQ(server_->Replace("first", &second_, false), 0);
+  ASSERT_EQ(cachet_get_u8(c, 100 * kPage, &byte), CACHET_OK);
+  EXPECT_FALSE(cachet_is_shared(c));
+  cachet_close(c);
+}
+
 TEST_F(ImagesTest, HundredsComeAndGoUnderReaders) {
   constexpr int kNames = 8, kRounds = 60, kReaders = 4;
   Serve();

@@ -72,6 +72,12 @@ int TestServer::Add(const std::string &name, FakeSource *image) {
   return server_add_image(server_, &add);
 }
 
+int TestServer::Replace(const std::string &name, FakeSource *image,
+                        bool share) {
+  server_image change = {name.c_str(), image->Open(), share, 0, nullptr};
+  return server_replace_image(server_, &change);
+}
+
 bool TestServer::Remove(const std::string &name) {
   return server_remove_image(server_, name.c_str());
 }

@@ -36,6 +36,7 @@ public:
 
   // Adds an image, which outlives the server; removes one.  As server.h says.
   int Add(const std::string &name, FakeSource *image);
+  int Replace(const std::string &name, FakeSource *image, bool share = true);
   bool Remove(const std::string &name);
 
   // Begins an orderly stop; AwaitStop() waits for its end.
