@@ -32,9 +32,7 @@ extern "C" {
 #define CONFIG_WHY_LEN 384 /* of why a value is refused */
 
 enum {
-  /* The answers to List and GetStats are one Message each, of at most
-   * FRAME_MAX_MESSAGE bytes: this many images fit with room to spare. */
-  CONFIG_MAX_IMAGES = 128,
+  CONFIG_MAX_IMAGES = 4096,
   CONFIG_MAX_LISTEN = 16,
   CONFIG_MAX_WORKERS = 64,
 };

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ struct line {
   size_t len, most;
 };
 
-static enum log_level threshold = LEVEL_INFO; /* set before threads start */
+static _Atomic enum log_level threshold = LEVEL_INFO; /* relaxed */
 
 static struct {
   pthread_mutex_t lock;
@@ -75,7 +76,13 @@ int log_level_parse(const char *name) {
   return -1;
 }
 
-void log_set_level(enum log_level level) { threshold = level; }
+static bool is_wanted(enum log_level level) {
+  return level <= atomic_load_explicit(&threshold, memory_order_relaxed);
+}
+
+void log_set_level(enum log_level level) {
+  atomic_store_explicit(&threshold, level, memory_order_relaxed);
+}
 
 static void line_put(struct line *line, char c) {
   if (line->len < line->most)
@@ -301,7 +308,7 @@ static void line_end(struct line *line, uint64_t n_dropped) {
 
 void log_write(enum log_level level, const char *event,
                const struct log_field *fields) {
-  if (level > threshold)
+  if (!is_wanted(level))
     return;
   struct line line;
   line_begin(&line, level, event);
@@ -336,7 +343,7 @@ static bool bucket_take(uint64_t *n_dropped) {
 void log_peer(enum log_level level, const char *event,
               const struct log_field *fields) {
   uint64_t n_dropped;
-  if (level > threshold || !bucket_take(&n_dropped))
+  if (!is_wanted(level) || !bucket_take(&n_dropped))
     return;
   struct line line;
   line_begin(&line, level, event);

@@ -44,8 +44,7 @@ struct log_field {
 const char *log_level_name(enum log_level level);
 int log_level_parse(const char *name);
 
-/* What is less urgent than `level` is dropped.  Set before threads start; the
- * default is info. */
+/* What is less urgent than `level` is dropped.  The default is info. */
 void log_set_level(enum log_level level);
 
 /* Makes the log's thread.  Before it, a line is written by who logs it.  0, or

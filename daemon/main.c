@@ -1,13 +1,11 @@
 /* cachetd: serves images to many processes from one bounded cache. */
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/std_fds.h"
@@ -16,15 +14,13 @@
 #include "cache/mirror.h"
 #include "daemon/config.h"
 #include "daemon/config_errors.h"
+#include "daemon/image_sources.h"
 #include "daemon/log.h"
-#include "daemon/missing.h"
 #include "daemon/net/listener.h"
-#include "daemon/opening.h"
 #include "daemon/options.h"
 #include "daemon/process.h"
+#include "daemon/reloader.h"
 #include "daemon/server.h"
-#include "source/file.h"
-#include "source/window.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -46,13 +42,10 @@ enum {
 /* More workers than this gain nothing: they are limited by the memory bus. */
 enum { MAX_DEFAULT_WORKERS = 8 };
 
-/* For files that cannot be opened at once. */
-enum { OPEN_PATIENCE_S = 5 };
-
 /* What main() gathers for the server, which takes the sources and the
  * listeners over. */
 struct setup {
-  struct server_image images[CONFIG_MAX_IMAGES];
+  struct server_image *images; /* config's n_images; NULL: none is open */
   unsigned n_images, n_missing;
   struct listener *listeners[2 * CONFIG_MAX_LISTEN];
   unsigned n_listeners;
@@ -65,9 +58,15 @@ static void on_signal(int number) {
   server_stop(the_server);
 }
 
+static struct reloader *the_reloader; /* likewise */
+
+static void on_hangup(int number) {
+  (void)number;
+  reloader_request(the_reloader);
+}
+
 static void setup_drop(struct setup *setup) {
-  for (unsigned i = 0; i < setup->n_images; i++)
-    setup->images[i].source->ops->close(setup->images[i].source);
+  image_sources_close(setup->images, setup->n_images);
   for (unsigned i = 0; i < setup->n_listeners; i++)
     listener_free(setup->listeners[i]);
 }
@@ -77,102 +76,25 @@ static int fail_start(const char *story) {
   return EXIT_FAILED;
 }
 
-static void warn_of_format(const struct config_image *image,
-                           const char *format) {
-  log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
-            LOG_TEXT("format", format),
-            LOG_TEXT("advice", "the bytes of the file are served, not those "
-                               "of the disk in it"));
-}
-
-static int fail_window(const struct config_image *image, uint64_t size) {
-  const struct window *w = &image->window;
-  char length[40] = "", story[512];
-  if (w->length != WINDOW_TO_END)
-    snprintf(length, sizeof length, ",length=%" PRIu64, w->length);
-  snprintf(story, sizeof story,
-           "image \"%s\": the window offset=%" PRIu64 "%s reaches past the end "
-           "of %.256s, which has %" PRIu64 " bytes; choose a smaller one",
-           image->name, w->offset, length, image->path, size);
-  return fail_start(story);
-}
-
-/* Puts the part of `to->source` that is to be served in its place.  0, or a
- * negative errno; -ERANGE: there is no such part. */
-static int cut_window(const struct config_image *image,
-                      struct server_image *to) {
-  const struct window *w = &image->window;
-  if (window_is_whole(w))
-    return 0;
-  return to->missing ? window_source_new_later(to->source, w, &to->source)
-                     : window_source_new(to->source, w, &to->source);
-}
-
-/* Takes what was opened.  One that cannot be opened now is served once it can.
- * 0 or a negative errno: there is no memory. */
-static int take_source(const struct config_image *image,
-                       struct opening *opening, const struct timespec *deadline,
-                       struct server_image *to) {
-  const char *format = NULL;
-  int r = opening_end(opening, deadline, &to->source, &format);
-  if (r < 0) {
-    to->missing = -r;
-    log_event(LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
-              LOG_TEXT("path", image->path),
-              LOG_TEXT("reason", missing_reason(-r)));
-    r = file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
-    if (r < 0)
-      return r;
-  }
-  if (format)
-    warn_of_format(image, format);
-  if (image->max_age_s)
-    file_source_set_max_age(to->source, image->max_age_s);
-  else
-    file_source_doubt_writers(to->source);
-  return 0;
-}
-
-/* 0; or the exit status, with the reason logged, and nothing is taken. */
-static int take_image(const struct config *config,
-                      const struct config_image *image, struct opening *opening,
-                      const struct timespec *deadline,
-                      struct server_image *to) {
-  *to = (struct server_image){.name = image->name,
-                              .share = config_shares(config, image),
-                              .path = image->path};
-  int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
-  if (r == 0)
-    r = cut_window(image, to);
-  if (r == 0)
-    return 0;
-  int status = r == -ERANGE ? fail_window(image, to->source->size)
-                            : fail_start("out of memory");
-  if (to->source)
-    to->source->ops->close(to->source);
-  return status;
-}
-
-/* All at once, so that those that hang are waited for together. */
 static int open_images(const struct config *config, struct setup *setup) {
-  struct opening *openings[CONFIG_MAX_IMAGES];
-  struct timespec deadline;
-  int status = 0;
-  clock_gettime(CLOCK_MONOTONIC, &deadline);
-  deadline.tv_sec += OPEN_PATIENCE_S;
-  for (size_t i = 0; i < config->n_images; i++)
-    openings[i] = opening_begin(config->images[i].path);
-  for (size_t i = 0; i < config->n_images; i++) {
-    struct server_image *to = &setup->images[setup->n_images];
-    int r = take_image(config, &config->images[i], openings[i], &deadline, to);
-    if (r != 0) {
-      status = r;
-      continue;
-    }
-    setup->n_images++;
-    setup->n_missing += to->missing != 0;
+  const struct config_image **all =
+      calloc(config->n_images, sizeof(const struct config_image *));
+  setup->images = calloc(config->n_images, sizeof *setup->images);
+  if (!all || !setup->images) {
+    free(all);
+    return fail_start("out of memory");
   }
-  return status;
+  for (size_t i = 0; i < config->n_images; i++)
+    all[i] = &config->images[i];
+  int r = image_sources_open(config, all, config->n_images, "start-failed",
+                             setup->images);
+  free(all);
+  if (r < 0)
+    return EXIT_FAILED;
+  setup->n_images = (unsigned)config->n_images;
+  for (unsigned i = 0; i < setup->n_images; i++)
+    setup->n_missing += setup->images[i].missing != 0;
+  return 0;
 }
 
 /* Where none is there something is wrong with the command, and who gave it is
@@ -203,19 +125,23 @@ static int adopt_listeners(struct setup *setup) {
   return 0;
 }
 
-static int open_listeners(struct config *config, struct setup *setup) {
+static int open_listeners(const struct config *config, struct setup *setup) {
   char story[512];
-  if (config->n_listen == 0 && setup->n_listeners == 0) {
+  struct address at_default;
+  const struct address *addresses = config->listen;
+  size_t n = config->n_listen;
+  if (n == 0 && setup->n_listeners == 0) {
     char err[OPTIONS_ERROR_LEN];
-    if (options_default_address(&config->listen[0], err) < 0) {
+    if (options_default_address(&at_default, err) < 0) {
       fprintf(stderr, "cachetd: %s\n", err);
       return EXIT_USAGE;
     }
-    config->n_listen = 1;
+    addresses = &at_default;
+    n = 1;
   }
-  for (size_t i = 0; i < config->n_listen; i++) {
+  for (size_t i = 0; i < n; i++) {
     struct listener **to = &setup->listeners[setup->n_listeners];
-    if (listener_open(&config->listen[i], to, story, sizeof story) < 0)
+    if (listener_open(&addresses[i], to, story, sizeof story) < 0)
       return fail_start(story);
     setup->n_listeners++;
   }
@@ -256,6 +182,20 @@ static void catch_signals(struct server *s) {
   the_server = s;
   sigaction(SIGTERM, &stop, NULL);
   sigaction(SIGINT, &stop, NULL);
+}
+
+/* NULL: there is none, and the signal is ignored. */
+static struct reloader *reload_on_hangup(const struct options *options,
+                                         struct config *config,
+                                         struct server *s) {
+  struct sigaction reload = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
+  the_reloader = reloader_new(options, config, s);
+  if (the_reloader)
+    sigaction(SIGHUP, &reload, NULL);
+  else
+    log_event(LEVEL_WARN, "no-reload",
+              LOG_TEXT("reason", "there is no thread for it"));
+  return the_reloader;
 }
 
 /* One line that says where to find us, and systemd's notice. */
@@ -307,7 +247,8 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   return 0;
 }
 
-static int serve(const struct config *config, struct setup *setup) {
+static int serve(const struct options *options, struct config *config,
+                 struct setup *setup) {
   char story[512];
   unsigned n_workers =
       config->n_workers ? config->n_workers : default_workers();
@@ -335,8 +276,11 @@ static int serve(const struct config *config, struct setup *setup) {
     snprintf(story, sizeof story, "start threads: %s", strerror(-r));
     status = fail_start(story);
   } else {
+    struct reloader *reloader = reload_on_hangup(options, config, s);
     announce_ready(config, setup, n_workers);
     server_serve(s);
+    signal(SIGHUP, SIG_IGN);
+    reloader_free(reloader);
     sd_notify(0, "STOPPING=1");
     log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
   }
@@ -356,8 +300,8 @@ static int say(const char *text) {
   return EXIT_FAILED;
 }
 
-static int open_and_serve(struct config *config) {
-  static struct setup setup; /* too large for a stack */
+static int open_and_serve(struct options *options, struct config *config) {
+  struct setup setup = {0};
   warn_if_root();
   tell_of_machine();
   int status = open_images(config, &setup);
@@ -371,11 +315,17 @@ static int open_and_serve(struct config *config) {
     setup_drop(&setup);
     return status;
   }
+  if (options_leave_directory(options) < 0) {
+    setup_drop(&setup);
+    return fail_start("find the working directory");
+  }
   process_leave_directory();
-  return serve(config, &setup);
+  status = serve(options, config, &setup);
+  free(setup.images);
+  return status;
 }
 
-static int run(struct config *config) {
+static int run(struct options *options, struct config *config) {
   char story[128];
   log_set_level(config->log_level);
   process_init();
@@ -385,7 +335,7 @@ static int run(struct config *config) {
     snprintf(story, sizeof story, "start the log's thread: %s", strerror(-r));
     return fail_start(story);
   }
-  int status = open_and_serve(config);
+  int status = open_and_serve(options, config);
   log_stop(LOG_STOP_MS);
   return status;
 }
@@ -409,7 +359,7 @@ static int say_right(const struct config *config) {
   return say(line);
 }
 
-static int load_and_run(const struct options *options) {
+static int load_and_run(struct options *options) {
   bool checks = options->action == OPTIONS_CHECK_CONFIG;
   struct config config;
   struct config_errors errors;
@@ -417,7 +367,7 @@ static int load_and_run(const struct options *options) {
   if (options_load(options, &config, &errors) < 0) {
     status = fail_config(&errors, checks ? "" : "cachetd: ");
   } else {
-    status = checks ? say_right(&config) : run(&config);
+    status = checks ? say_right(&config) : run(options, &config);
     config_fini(&config);
   }
   config_errors_fini(&errors);

@@ -143,7 +143,25 @@ int options_parse(struct options *options, int argc, char *const argv[],
   return 0;
 }
 
+int options_leave_directory(struct options *options) {
+  const char *path = options->config_file;
+  if (!path || path[0] == '/')
+    return 0;
+  char *dir = getcwd(NULL, 0);
+  if (!dir)
+    return -errno;
+  int r = asprintf(&options->whole_path, "%s/%s", dir, path) < 0 ? -ENOMEM : 0;
+  free(dir);
+  if (r < 0)
+    options->whole_path = NULL;
+  else
+    options->config_file = options->whole_path;
+  return r;
+}
+
 void options_fini(struct options *options) {
+  free(options->whole_path);
+  options->whole_path = NULL;
   free(options->given);
   options->given = NULL;
   options->n_given = 0;

@@ -28,6 +28,7 @@ enum options_action {
 struct options {
   enum options_action action;
   const char *config_file;    /* NULL: the default one, if it is there */
+  char *whole_path;           /* of config_file, once it is needed; or NULL */
   struct option_given *given; /* what sets a value, in its order */
   size_t n_given;
 };
@@ -38,6 +39,10 @@ struct options {
 int options_parse(struct options *options, int argc, char *const argv[],
                   char err[OPTIONS_ERROR_LEN]);
 void options_fini(struct options *options);
+
+/* Keeps the configuration file findable when the working directory is left.  0
+ * or a negative errno. */
+int options_leave_directory(struct options *options);
 
 /* Gives `config` the values that the command line gives.  Opens, looks up and
  * prints nothing. */

@@ -13,7 +13,7 @@
 static const int ignored[] = {
     SIGPIPE, /* a client, or the reader of the log, is gone: write(2) says so */
     SIGXFSZ, /* a limit of file sizes, lowered later: the call fails */
-    SIGHUP,  /* the terminal that it was started from is closed */
+    SIGHUP,  /* until it is ready: then it reloads */
     SIGTTOU, /* it logs to a terminal where it is in the background */
 };
 

@@ -289,7 +289,7 @@ TEST_F(ConfigTest, ThereIsALimitOnImagesAndAddresses) {
     text += "[image n" + std::to_string(i) + "]\nsource = /a\n";
   EXPECT_THAT(Read(text),
               ElementsAre("f:18: address: \"unix:/s\": more than 16 addresses",
-                          "f:275: [image n128]: more than 128 images"));
+                          "f:8211: [image n4096]: more than 4096 images"));
 }
 
 TEST_F(ConfigTest, ACacheOfLessThanAPageIsSaidOfWhatWasGiven) {

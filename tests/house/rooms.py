@@ -434,6 +434,8 @@ RULES = Rules(
             modules("daemon", "config"),
             modules("daemon", "config_file"),
             modules("daemon", "options"),
+            modules("daemon", "image_sources"),
+            modules("daemon", "reloader"),
             modules("daemon", "main"),
         ],
         "proto": [

@@ -1,0 +1,128 @@
+#include "daemon/image_sources.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/log.h"
+#include "daemon/missing.h"
+#include "daemon/opening.h"
+#include "source/file.h"
+#include "source/window.h"
+
+enum {
+  /* For files that cannot be opened at once. */
+  OPEN_PATIENCE_S = 5,
+  /* Files that are being opened, each by a thread. */
+  MAX_OPENINGS = 64,
+};
+
+static void warn_of_format(const struct config_image *image,
+                           const char *format) {
+  log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
+            LOG_TEXT("format", format),
+            LOG_TEXT("advice", "the bytes of the file are served, not those "
+                               "of the disk in it"));
+}
+
+static void log_window(const char *event, const struct config_image *image,
+                       uint64_t size) {
+  const struct window *w = &image->window;
+  char length[40] = "", story[512];
+  if (w->length != WINDOW_TO_END)
+    snprintf(length, sizeof length, ",length=%" PRIu64, w->length);
+  snprintf(story, sizeof story,
+           "image \"%s\": the window offset=%" PRIu64 "%s reaches past the end "
+           "of %.256s, which has %" PRIu64 " bytes; choose a smaller one",
+           image->name, w->offset, length, image->path, size);
+  log_event(LEVEL_ERROR, event, LOG_TEXT("reason", story));
+}
+
+/* Puts the part of `to->source` that is to be served in its place.  0, or a
+ * negative errno; -ERANGE: there is no such part. */
+static int cut_window(const struct config_image *image,
+                      struct server_image *to) {
+  const struct window *w = &image->window;
+  if (window_is_whole(w))
+    return 0;
+  return to->missing ? window_source_new_later(to->source, w, &to->source)
+                     : window_source_new(to->source, w, &to->source);
+}
+
+/* Takes what was opened.  One that cannot be opened now is served once it can.
+ * 0 or a negative errno: there is no memory. */
+static int take_source(const struct config_image *image,
+                       struct opening *opening, const struct timespec *deadline,
+                       struct server_image *to) {
+  const char *format = NULL;
+  int r = opening_end(opening, deadline, &to->source, &format);
+  if (r < 0) {
+    to->missing = -r;
+    log_event(LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
+              LOG_TEXT("path", image->path),
+              LOG_TEXT("reason", missing_reason(-r)));
+    r = file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
+    if (r < 0)
+      return r;
+  }
+  if (format)
+    warn_of_format(image, format);
+  if (image->max_age_s)
+    file_source_set_max_age(to->source, image->max_age_s);
+  else
+    file_source_doubt_writers(to->source);
+  return 0;
+}
+
+/* 0; or -EINVAL with the reason logged, and nothing is taken. */
+static int take_image(const struct config *config,
+                      const struct config_image *image, struct opening *opening,
+                      const struct timespec *deadline, const char *event,
+                      struct server_image *to) {
+  *to = (struct server_image){.name = image->name,
+                              .share = config_shares(config, image),
+                              .path = image->path};
+  int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
+  if (r == 0)
+    r = cut_window(image, to);
+  if (r == 0)
+    return 0;
+  if (r == -ERANGE)
+    log_window(event, image, to->source->size);
+  else
+    log_event(LEVEL_ERROR, event, LOG_TEXT("reason", "out of memory"));
+  if (to->source)
+    to->source->ops->close(to->source);
+  to->source = NULL;
+  return -EINVAL;
+}
+
+int image_sources_open(const struct config *config,
+                       const struct config_image *const *images, size_t n,
+                       const char *event, struct server_image *out) {
+  struct opening *openings[MAX_OPENINGS];
+  struct timespec deadline;
+  size_t n_begun = 0;
+  int r = 0;
+  clock_gettime(CLOCK_MONOTONIC, &deadline);
+  deadline.tv_sec += OPEN_PATIENCE_S;
+  for (size_t i = 0; i < n; i++) {
+    for (; n_begun < n && n_begun < i + MAX_OPENINGS; n_begun++)
+      openings[n_begun % MAX_OPENINGS] = opening_begin(images[n_begun]->path);
+    if (take_image(config, images[i], openings[i % MAX_OPENINGS], &deadline,
+                   event, &out[i]) < 0)
+      r = -EINVAL;
+  }
+  if (r < 0)
+    image_sources_close(out, n);
+  return r;
+}
+
+void image_sources_close(const struct server_image *images, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (images[i].source)
+      images[i].source->ops->close(images[i].source);
+}

@@ -1,0 +1,262 @@
+#include "daemon/reloader.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+#include "daemon/image_sources.h"
+#include "daemon/log.h"
+
+#define EVENT_FAILED "reload-failed"
+
+struct reloader {
+  const struct options *options;
+  struct config *config; /* its thread's, until reloader_free() */
+  struct server *server;
+  pthread_t thread;
+  sem_t asked;
+  atomic_bool ends;
+};
+
+/* What is to be done about the images. */
+struct plan {
+  const struct config_image **fresh; /* to add, and then to replace */
+  struct server_image *opened;       /* of each, once it is open */
+  size_t n_add, n_fresh;
+  size_t n_removed;
+};
+
+/* ---- Comparing ----------------------------------------------------------- */
+
+static const struct config_image *find(const struct config *config,
+                                       const char *name) {
+  return config_find_image((struct config *)config, name);
+}
+
+/* Whether an image is served as it was.  What it is called is the same. */
+static bool is_same(const struct config *before, const struct config_image *a,
+                    const struct config *now, const struct config_image *b) {
+  return strcmp(a->path, b->path) == 0 && a->max_age_s == b->max_age_s &&
+         a->window.offset == b->window.offset &&
+         a->window.length == b->window.length &&
+         config_shares(before, a) == config_shares(now, b);
+}
+
+static int plan_init(struct plan *plan, const struct config *before,
+                     const struct config *now) {
+  *plan = (struct plan){
+      .fresh = calloc(now->n_images + 1, sizeof(const struct config_image *)),
+      .opened = calloc(now->n_images + 1, sizeof *plan->opened)};
+  if (!plan->fresh || !plan->opened)
+    return -ENOMEM;
+  for (size_t i = 0; i < now->n_images; i++)
+    if (!find(before, now->images[i].name))
+      plan->fresh[plan->n_fresh++] = &now->images[i];
+  plan->n_add = plan->n_fresh;
+  for (size_t i = 0; i < now->n_images; i++) {
+    const struct config_image *image = &now->images[i];
+    const struct config_image *old = find(before, image->name);
+    if (old && !is_same(before, old, now, image))
+      plan->fresh[plan->n_fresh++] = image;
+  }
+  return 0;
+}
+
+static void plan_fini(struct plan *plan) {
+  free(plan->fresh);
+  free(plan->opened);
+}
+
+/* The working directory is left, and so a relative path names another file. */
+static bool paths_are_whole(const struct plan *plan) {
+  for (size_t i = 0; i < plan->n_fresh; i++)
+    if (plan->fresh[i]->path[0] != '/') {
+      log_event(LEVEL_ERROR, EVENT_FAILED,
+                LOG_TEXT("image", plan->fresh[i]->name),
+                LOG_TEXT("path", plan->fresh[i]->path),
+                LOG_TEXT("reason", "a reload needs the path from the root on"));
+      return false;
+    }
+  return true;
+}
+
+/* One that is to take the place of another has to be there. */
+static bool replacements_are_there(const struct plan *plan) {
+  for (size_t i = plan->n_add; i < plan->n_fresh; i++)
+    if (plan->opened[i].missing) {
+      log_event(LEVEL_ERROR, EVENT_FAILED,
+                LOG_TEXT("image", plan->fresh[i]->name),
+                LOG_TEXT("reason", "its new source cannot be opened"));
+      return false;
+    }
+  return true;
+}
+
+/* ---- Doing --------------------------------------------------------------- */
+
+static void remove_gone(struct reloader *r, struct plan *plan,
+                        const struct config *now) {
+  for (size_t i = 0; i < r->config->n_images; i++) {
+    const char *name = r->config->images[i].name;
+    if (!find(now, name) && server_remove_image(r->server, name)) {
+      plan->n_removed++;
+      log_event(LEVEL_INFO, "image-removed", LOG_TEXT("image", name));
+    }
+  }
+}
+
+/* What fails now, for want of memory, is not served, or as before. */
+static void take_fresh(struct reloader *r, const struct plan *plan) {
+  for (size_t i = 0; i < plan->n_fresh; i++) {
+    bool adds = i < plan->n_add;
+    int e = adds ? server_add_image(r->server, &plan->opened[i])
+                 : server_replace_image(r->server, &plan->opened[i]);
+    if (e < 0)
+      log_event(LEVEL_ERROR, EVENT_FAILED,
+                LOG_TEXT("image", plan->fresh[i]->name),
+                LOG_TEXT("reason", strerror(-e)));
+    else
+      log_event(LEVEL_INFO, adds ? "image-added" : "image-replaced",
+                LOG_TEXT("image", plan->fresh[i]->name));
+  }
+}
+
+static void warn_of(const char *setting) {
+  log_event(LEVEL_WARN, "reload-ignored", LOG_TEXT("setting", setting),
+            LOG_TEXT("advice", "it takes a restart"));
+}
+
+static bool same_addresses(const struct config *a, const struct config *b) {
+  bool same = a->n_listen == b->n_listen;
+  for (size_t i = 0; same && i < a->n_listen; i++)
+    same = memcmp(&a->listen[i], &b->listen[i], sizeof a->listen[i]) == 0;
+  return same;
+}
+
+/* What stays as it was until a restart; the configuration says so, too, lest
+ * the next reload tells of it no more. */
+static void keep_fixed(const struct config *before, struct config *now) {
+  if (before->cache_size != now->cache_size)
+    warn_of("size");
+  if (before->page_size != now->page_size)
+    warn_of("page-size");
+  if (before->n_workers != now->n_workers)
+    warn_of("workers");
+  if (!same_addresses(before, now))
+    warn_of("address");
+  now->cache_size = before->cache_size;
+  now->page_size = before->page_size;
+  now->n_workers = before->n_workers;
+  now->n_listen = before->n_listen;
+  memcpy(now->listen, before->listen, sizeof now->listen);
+}
+
+/* Takes `now` over if it changes anything.  0 or a negative errno. */
+static int bring_in_line(struct reloader *r, struct config *now) {
+  struct plan plan;
+  int e = plan_init(&plan, r->config, now);
+  if (e == 0 && !paths_are_whole(&plan))
+    e = -EINVAL;
+  if (e == 0)
+    e = image_sources_open(now, plan.fresh, plan.n_fresh, EVENT_FAILED,
+                           plan.opened);
+  if (e == 0 && !replacements_are_there(&plan)) {
+    image_sources_close(plan.opened, plan.n_fresh);
+    e = -EINVAL;
+  }
+  if (e == 0) {
+    remove_gone(r, &plan, now);
+    take_fresh(r, &plan);
+    keep_fixed(r->config, now);
+    log_set_level(now->log_level);
+    log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),
+              LOG_NUMBER("added", plan.n_add),
+              LOG_NUMBER("replaced", plan.n_fresh - plan.n_add),
+              LOG_NUMBER("removed", plan.n_removed));
+  } else if (e == -ENOMEM) {
+    log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("reason", "out of memory"));
+  }
+  plan_fini(&plan);
+  return e;
+}
+
+static void reload(struct reloader *r) {
+  struct config now;
+  struct config_errors errors;
+  if (options_load(r->options, &now, &errors) < 0) {
+    for (size_t i = 0; i < errors.n; i++)
+      log_event(LEVEL_ERROR, EVENT_FAILED,
+                LOG_TEXT("reason", errors.messages[i]));
+  } else if (bring_in_line(r, &now) < 0) {
+    config_fini(&now);
+  } else {
+    config_fini(r->config);
+    *r->config = now;
+  }
+  config_errors_fini(&errors);
+}
+
+/* As sd_notify(3) wants it of Type=notify-reload. */
+static void tell_manager_begin(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRId64,
+             (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+}
+
+/* ---- Its thread ---------------------------------------------------------- */
+
+static void *reloader_thread(void *arg) {
+  struct reloader *r = arg;
+  for (;;) {
+    while (sem_wait(&r->asked) < 0 && errno == EINTR)
+      ;
+    if (atomic_load(&r->ends))
+      return NULL;
+    while (sem_trywait(&r->asked) == 0) /* L3 */
+      ;
+    tell_manager_begin();
+    reload(r);
+    sd_notify(0, "READY=1");
+  }
+}
+
+struct reloader *reloader_new(const struct options *options,
+                              struct config *config, struct server *server) {
+  struct reloader *r = calloc(1, sizeof *r);
+  if (!r)
+    return NULL;
+  r->options = options;
+  r->config = config;
+  r->server = server;
+  sem_init(&r->asked, 0, 0);
+  atomic_init(&r->ends, false);
+  if (pthread_create(&r->thread, NULL, reloader_thread, r) == 0)
+    return r;
+  sem_destroy(&r->asked);
+  free(r);
+  return NULL;
+}
+
+void reloader_request(struct reloader *r) {
+  int saved = errno; /* we may be in a signal handler */
+  sem_post(&r->asked);
+  errno = saved;
+}
+
+void reloader_free(struct reloader *r) {
+  if (!r)
+    return;
+  atomic_store(&r->ends, true);
+  sem_post(&r->asked);
+  pthread_join(r->thread, NULL);
+  sem_destroy(&r->asked);
+  free(r);
+}

@@ -1,0 +1,33 @@
+/* Reloading: brings a server that runs in line with a configuration that is
+ * read again.
+ *
+ *   L1  A configuration that is wrong, or of which something cannot be opened,
+ *       changes nothing; the log says why.
+ *   L2  Clients of an image that stays notice nothing; of one whose source, or
+ *       an option of it, is another they find a new epoch.
+ *   L3  One reload is under way at a time.  What is asked for meanwhile is done
+ *       once, after it.
+ *
+ * A thread of its own does it, since files may hang. */
+#ifndef DAEMON_RELOADER_H
+#define DAEMON_RELOADER_H
+
+#include "daemon/config.h"
+#include "daemon/options.h"
+#include "daemon/server.h"
+
+struct reloader;
+
+/* For a server that was started.  `config` is what it runs by; the reloader
+ * replaces it, and who made it ends it, after reloader_free().  NULL: there is
+ * no memory, or no thread. */
+struct reloader *reloader_new(const struct options *options,
+                              struct config *config, struct server *server);
+
+/* Asks for a reload.  Any thread, and signal handlers. */
+void reloader_request(struct reloader *r);
+
+/* Waits for one that is under way.  NULL is fine. */
+void reloader_free(struct reloader *r);
+
+#endif

@@ -1,0 +1,260 @@
+// Reloading the configuration by SIGHUP, as clients and the log see it.
+#include <cachet/cachet.h>
+#include <gtest/gtest.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/daemon_process.h"
+
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+
+constexpr uint64_t kPage = 4096, kSize = 64 * kPage;
+
+struct Close {
+  void operator()(cachet *c) const { cachet_close(c); }
+};
+using Handle = std::unique_ptr<cachet, Close>;
+
+class ReloadTest : public testing::Test {
+protected:
+  void SetUp() override {
+    a_ = WriteRandomFile(dir_ / "a.img", kSize, 1);
+    b_ = WriteRandomFile(dir_ / "b.img", kSize, 2);
+    Configure(Image("one", "a.img") + Image("two", "b.img"));
+  }
+
+  void TearDown() override {
+    if (!daemon_)
+      return;
+    daemon_->Kill(SIGTERM);
+    EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  }
+
+  std::string Image(const std::string &name, const std::string &file,
+                    const std::string &more = "") const {
+    return "[image " + name + "]\nsource = " + (dir_ / file) + "\n" + more;
+  }
+
+  void Configure(const std::string &text) {
+    FILE *file = fopen((dir_ / "cachetd.conf").c_str(), "w");
+    ASSERT_TRUE(file);
+    fputs(text.c_str(), file);
+    ASSERT_EQ(fclose(file), 0);
+  }
+
+  void Start(const std::vector<std::string> &more = {}) {
+    std::vector<std::string> args = {"--config", dir_ / "cachetd.conf",
+                                     "--listen", "unix:" + socket_};
+    args.insert(args.end(), more.begin(), more.end());
+    daemon_ = std::make_unique<DaemonProcess>(args);
+    ASSERT_TRUE(daemon_->ready()) << daemon_->log();
+  }
+
+  size_t Count(const std::string &event) const {
+    std::string log = daemon_->log();
+    size_t n = 0;
+    for (size_t at = 0; (at = log.find(event, at)) != std::string::npos; at++)
+      n++;
+    return n;
+  }
+
+  // Has the daemon read its configuration, and waits until the log says what
+  // came of it.
+  void Reload(const std::string &event = "event=reloaded") {
+    size_t before = Count(event);
+    daemon_->Kill(SIGHUP);
+    while (Count(event) == before)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+  cachet_status TryOpen(const std::string &name, Handle *out) const {
+    cachet *c = nullptr;
+    std::string uri = "cachet+unix:///" + name + "?socket=" + socket_;
+    cachet_status status = cachet_open(uri.c_str(), nullptr, &c, nullptr);
+    out->reset(c);
+    return status;
+  }
+  Handle Open(const std::string &name) const {
+    Handle c;
+    EXPECT_EQ(TryOpen(name, &c), CACHET_OK) << name;
+    return c;
+  }
+
+  static void ExpectPage(cachet *c, uint64_t page, const Bytes &file) {
+    Bytes got(kPage);
+    ASSERT_EQ(cachet_read(c, page * kPage, got.data(), kPage), CACHET_OK)
+        << cachet_errmsg(c);
+    EXPECT_EQ(got, Bytes(file.begin() + long(page * kPage),
+                         file.begin() + long((page + 1) * kPage)));
+  }
+
+  TempDir dir_;
+  std::string socket_ = dir_ / "socket";
+  Bytes a_, b_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
+TEST_F(ReloadTest, ImagesComeAndGoAndTheOthersStayAsTheyWere) {
+  Start();
+  Handle one = Open("one"), two = Open("two");
+  ExpectPage(one.get(), 3, a_);
+  ExpectPage(two.get(), 3, b_);
+  uint64_t epoch = cachet_epoch(one.get());
+  Configure(Image("one", "a.img") + Image("three", "b.img"));
+  Reload();
+  ExpectPage(Open("three").get(), 5, b_);
+  ExpectPage(one.get(), 4, a_);
+  EXPECT_EQ(cachet_epoch(one.get()), epoch);
+  EXPECT_TRUE(cachet_is_shared(one.get()));
+  Handle none;
+  EXPECT_EQ(TryOpen("two", &none), CACHET_E_NOIMAGE);
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(two.get(), 40 * kPage, &byte), CACHET_E_NOIMAGE);
+  EXPECT_EQ(Count("added=1 replaced=0 removed=1"), 1u) << daemon_->log();
+}
+
+TEST_F(ReloadTest, AnotherSourceOfAnImageIsAnotherEpochForItsClients) {
+  Start();
+  Handle one = Open("one");
+  ExpectPage(one.get(), 3, a_);
+  Configure(Image("one", "b.img") + Image("two", "b.img"));
+  Reload();
+  ExpectPage(one.get(), 30, b_);
+  ExpectPage(one.get(), 3, b_);
+  EXPECT_EQ(Count("event=image-replaced image=one"), 1u);
+}
+
+TEST_F(ReloadTest, OptionsOfAnImageChangeWithIt) {
+  Start();
+  Handle one = Open("one");
+  ExpectPage(one.get(), 3, a_);
+  ASSERT_TRUE(cachet_is_shared(one.get()));
+  Configure(Image("one", "a.img", "share = off\noffset = 4096\n"));
+  Reload();
+  Bytes cut(a_.begin() + kPage, a_.end());
+  ExpectPage(one.get(), 30, cut);
+  EXPECT_EQ(cachet_size(one.get()), kSize - kPage);
+  EXPECT_FALSE(cachet_is_shared(one.get()));
+}
+
+TEST_F(ReloadTest, WhatIsWrongChangesNothingAndTheLogSaysWhy) {
+  Start();
+  Handle one = Open("one");
+  struct {
+    std::string text, reason;
+  } const cases[] = {
+      {Image("one", "b.img") + "[cache]\nsize = much\n", "cachetd.conf:4"},
+      {"[image one]\n", "source"},
+      {Image("one", "none.img"), "its new source cannot be opened"},
+      {Image("one", "a.img", "offset = 1G\n"), "reaches past the end"},
+      {"[image one]\nsource = a.img\n", "a path in a configuration file begins with"},
+  };
+  for (const auto &c : cases) {
+    Configure(c.text);
+    size_t before = Count(c.reason);
+    Reload("event=reload-failed");
+    EXPECT_GT(Count(c.reason), before) << c.reason << "\n" << daemon_->log();
+    ExpectPage(one.get(), 7, a_);
+    ExpectPage(Open("two").get(), 7, b_);
+  }
+  EXPECT_EQ(unlink((dir_ / "cachetd.conf").c_str()), 0);
+  Reload("event=reload-failed");
+  ExpectPage(Open("two").get(), 8, b_);
+}
+
+TEST_F(ReloadTest, AnImageThatIsNotThereYetIsServedOnceItIs) {
+  Start();
+  Configure(Image("one", "a.img") + Image("late", "late.img"));
+  Reload();
+  EXPECT_EQ(Count("event=image-missing image=late"), 1u);
+  Handle late;
+  EXPECT_NE(TryOpen("late", &late), CACHET_OK);
+  Bytes bytes = WriteRandomFile(dir_ / "late.img", kSize, 3);
+  while (TryOpen("late", &late) != CACHET_OK)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ExpectPage(late.get(), 2, bytes);
+}
+
+TEST_F(ReloadTest, WhatTakesARestartIsSaid) {
+  Start();
+  Configure("[cache]\nsize = 64M\nworkers = 3\n[listen]\naddress = unix:" +
+            (dir_ / "other") + "\n" + Image("one", "a.img"));
+  Reload();
+  EXPECT_EQ(Count("event=reload-ignored setting=workers"), 1u);
+  Reload();
+  EXPECT_EQ(Count("event=reload-ignored setting=workers"), 2u);
+  ExpectPage(Open("one").get(), 1, a_);
+}
+
+TEST_F(ReloadTest, TheLogsLevelChanges) {
+  Start();
+  Configure(Image("one", "a.img") + "[log]\nlevel = debug\n");
+  Reload();
+  Open("one");
+  while (!Count("event=hello"))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+TEST_F(ReloadTest, TheFileIsFoundFromAnyDirectoryAndTheCommandLineStays) {
+  char dir[4096];
+  ASSERT_TRUE(getcwd(dir, sizeof dir));
+  std::string program = DaemonProcess::Runfile("daemon/cachetd");
+  daemon_ = std::make_unique<DaemonProcess>(
+      std::vector<std::string>{"--config", "cachetd.conf", "--listen",
+                               "unix:" + socket_, "--image", "x=a.img"},
+      [this] {
+        if (chdir(dir_.path().c_str()) < 0)
+          _exit(1);
+      });
+  ASSERT_TRUE(daemon_->ready()) << daemon_->log();
+  ExpectPage(Open("x").get(), 1, a_);
+  Configure("[log]\nlevel = debug\n");
+  Reload();
+  ExpectPage(Open("x").get(), 2, a_);
+}
+
+// Eight readers through a hundred reloads that add, remove and replace what
+// they do not read.
+TEST_F(ReloadTest, ReadersOfWhatStaysNoticeNothing) {
+  const std::string stays = Image("stays", "a.img");
+  Configure(stays);
+  Start();
+  std::atomic<bool> ended{false};
+  std::atomic<uint64_t> n_read{0};
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 8; i++)
+    readers.emplace_back([&, i] {
+      Handle c = Open("stays");
+      for (uint64_t n = uint64_t(i); !ended; n++) {
+        ExpectPage(c.get(), n % 64, a_);
+        n_read++;
+      }
+    });
+  for (int round = 0; round < 100; round++) {
+    Configure(stays + Image("one", round % 2 ? "a.img" : "b.img") +
+              (round % 3 ? Image("two", "b.img") : "") +
+              (round % 5 ? Image("n" + std::to_string(round), "a.img") : ""));
+    Reload();
+  }
+  ended = true;
+  for (std::thread &reader : readers)
+    reader.join();
+  EXPECT_GT(n_read, 0u);
+  EXPECT_EQ(Count("event=reload-failed"), 0u) << daemon_->log();
+  EXPECT_GT(Count("event=image-replaced image=one"), 90u);
+  EXPECT_GT(Count("event=image-added"), 100u);
+  EXPECT_EQ(Count("event=image-replaced image=stays"), 0u);
+}
+
+} // namespace
