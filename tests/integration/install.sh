@@ -35,7 +35,7 @@ builds() {
 }
 
 serves() {
-  start_daemon "$destination/opt/cachet/bin/cachetd" --config /dev/null \
+  start_daemon "$destination/opt/cachet/bin/cachetd" \
     --image "$work/disk.img" --listen "unix:$work/sock" &&
     "$destination/opt/cachet/bin/cachet" ls --socket "$work/sock" |
     grep -q disk.img && exits_0_on_sigterm
