@@ -146,6 +146,12 @@ check "who is in the group reads" \
 check "and reads in the memory of the daemon" \
   eval 'as_reader cachet info disk.img | grep -i shared | grep -q yes'
 check "who is in the group may invalidate" as_reader cachet invalidate disk.img
+before=$(pid)
+printf '[image second]\nsource = /var/lib/cachetd/disk.img\n' \
+  >>/etc/cachetd/cachetd.conf
+check "a reload takes place" systemctl reload cachetd.service
+check "it brings another image" eventually lists_quietly '3000001 +second'
+check "to the daemon that runs" eval '[ "$(pid)" = "$before" ]'
 check "the first program of the README builds and runs" first_program
 check "so it does with the static library" first_program_static
 check "the manual has a page for a function" \
