@@ -10,6 +10,7 @@ static void make_room_locked(struct page_cache *pc) {
   uint64_t high_free = budget_high_free(pc);
   while (!pc->stop && budget_wants_room_locked(pc, high_free)) {
     uint64_t before = pc->used - pc->garbage;
+    pc->pulse.evictor = pc->pulse.asked;
     pthread_mutex_unlock(&pc->lock);
     evict(pc, before + high_free - pc->limit);
     pthread_mutex_lock(&pc->lock);
@@ -20,9 +21,11 @@ static void make_room_locked(struct page_cache *pc) {
 
 void *evictor_main(void *arg) {
   struct page_cache *pc = arg;
+  pthread_setname_np(pthread_self(), "evictor");
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
     pthread_cond_wait(&pc->wanted, &pc->lock);
+    pc->pulse.evictor = pc->pulse.asked;
     make_room_locked(pc);
   }
   pthread_mutex_unlock(&pc->lock);

@@ -62,6 +62,9 @@ struct page_cache {
     bool is_active;  /* something was reserved since the last of those */
     struct mirror *dead;
   } reclaim;
+  struct {
+    uint64_t asked, evictor, reclaimer; /* how often; when which answered */
+  } pulse;
 };
 
 #endif

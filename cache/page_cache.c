@@ -78,6 +78,20 @@ void page_cache_stop_threads(struct page_cache *pc) {
   reclaim_finish(pc);
 }
 
+const char *page_cache_pulse(struct page_cache *pc) {
+  const char *stuck = NULL;
+  pthread_mutex_lock(&pc->lock);
+  if (pc->has_threads && pc->pulse.evictor != pc->pulse.asked)
+    stuck = "evictor";
+  else if (pc->has_threads && pc->pulse.reclaimer != pc->pulse.asked)
+    stuck = "reclaimer";
+  pc->pulse.asked++;
+  pthread_cond_signal(&pc->wanted);
+  pthread_cond_signal(&pc->reclaim.wake);
+  pthread_mutex_unlock(&pc->lock);
+  return stuck;
+}
+
 void page_cache_free(struct page_cache *pc) {
   if (!pc)
     return;

@@ -34,6 +34,10 @@ int page_cache_new(const struct page_cache_options *options,
  * unless somebody asks for room. */
 void page_cache_stop_threads(struct page_cache *pc);
 
+/* Asks the cache's threads for a sign of life.  NULL, or the name of one that
+ * has given none since the call before. */
+const char *page_cache_pulse(struct page_cache *pc);
+
 /* All images must be gone. */
 void page_cache_free(struct page_cache *pc);
 

@@ -14,16 +14,19 @@
 static bool await_round_locked(struct page_cache *pc,
                                const struct timespec *next) {
   int r = 0;
-  while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT)
+  while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT) {
     r = pc->reclaim.is_ticking
             ? pthread_cond_timedwait(&pc->reclaim.wake, &pc->lock, next)
             : pthread_cond_wait(&pc->reclaim.wake, &pc->lock);
+    pc->pulse.reclaimer = pc->pulse.asked;
+  }
   return r == ETIMEDOUT;
 }
 
 void *reclaimer_main(void *arg) {
   struct page_cache *pc = arg;
   struct timespec next = clock_after_ms(ROUND_MS);
+  pthread_setname_np(pthread_self(), "reclaimer");
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
     bool is_tick = await_round_locked(pc, &next);

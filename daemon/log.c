@@ -228,6 +228,7 @@ static bool write_all(const char *bytes, size_t len) {
 static void *log_thread(void *arg) {
   char line[LINE_LEN];
   (void)arg;
+  pthread_setname_np(pthread_self(), "log");
   pthread_mutex_lock(&queue.lock);
   while (queue.len || !queue.stopping) {
     if (!queue.len) {

@@ -1,5 +1,6 @@
 /* cachetd: serves images to many processes from one bounded cache. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,6 +248,21 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   return 0;
 }
 
+/* Twice as often as the service manager wants to hear of us, as sd_notify(3)
+ * advises.  0: it does not. */
+static int watchdog_interval_ms(void) {
+  uint64_t us;
+  if (sd_watchdog_enabled(0, &us) <= 0)
+    return 0;
+  uint64_t ms = us / 2000;
+  return ms < 1 ? 1 : ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+static void tell_alive(void *arg) {
+  (void)arg;
+  sd_notify(0, "WATCHDOG=1");
+}
+
 static int serve(const struct options *options, struct config *config,
                  struct setup *setup) {
   char story[512];
@@ -261,6 +277,7 @@ static int serve(const struct options *options, struct config *config,
       .n_images = setup->n_images,
       .listeners = setup->listeners,
       .n_listeners = setup->n_listeners,
+      .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
   };
   struct server *s;
   if (fit_limits(&server_config, &server_config.limits) < 0) {

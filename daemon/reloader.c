@@ -215,6 +215,7 @@ static void tell_manager_begin(void) {
 
 static void *reloader_thread(void *arg) {
   struct reloader *r = arg;
+  pthread_setname_np(pthread_self(), "reloader");
   for (;;) {
     while (sem_wait(&r->asked) < 0 && errno == EINTR)
       ;

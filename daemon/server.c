@@ -47,7 +47,8 @@ struct server {
   struct endpoint *endpoints;
   unsigned n_endpoints;
   struct event_base *base; /* the serving thread's, as are the events */
-  struct event stop, refresh, resume;
+  struct event stop, refresh, resume, pulse;
+  struct server_watchdog watchdog;
   int stop_fd; /* an eventfd */
   bool paused; /* and nothing was accepted since */
 
@@ -64,6 +65,29 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
   (void)what;
   looks_tick(&s->context.images);
+}
+
+/* ---- Watching ------------------------------------------------------------ */
+
+/* The name of a thread that has given no sign of life since the last call;
+ * NULL: all have. */
+static const char *find_stuck(struct server *s) {
+  const char *stuck = page_cache_pulse(s->context.images.cache);
+  for (unsigned i = 0; i < s->context.n_services; i++)
+    if (!worker_pulse(s->workers[i]))
+      stuck = s->workers[i]->name;
+  return stuck;
+}
+
+static void on_pulse(evutil_socket_t fd, short what, void *arg) {
+  struct server *s = arg;
+  (void)fd;
+  (void)what;
+  const char *stuck = find_stuck(s);
+  if (stuck)
+    log_event(LEVEL_ERROR, "stuck", LOG_TEXT("thread", stuck));
+  else
+    s->watchdog.alive(s->watchdog.arg);
 }
 
 /* ---- Accepting ----------------------------------------------------------- */
@@ -200,7 +224,13 @@ static int server_init_loop(struct server *s) {
   event_assign(&s->stop, s->base, s->stop_fd, EV_READ, on_stop, s);
   event_assign(&s->refresh, s->base, -1, EV_PERSIST, on_refresh, s);
   event_assign(&s->resume, s->base, -1, 0, on_resume, s);
+  event_assign(&s->pulse, s->base, -1, EV_PERSIST, on_pulse, s);
   if (event_add(&s->stop, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
+    return -ENOMEM;
+  int pulse_ms = s->watchdog.interval_ms;
+  struct timeval pulse = {.tv_sec = pulse_ms / 1000,
+                          .tv_usec = pulse_ms % 1000 * 1000};
+  if (pulse_ms && event_add(&s->pulse, &pulse) < 0)
     return -ENOMEM;
   return server_add_endpoints(s);
 }
@@ -247,6 +277,7 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_mutex_init(&s->drain_lock, NULL);
   s->context.limits = config->limits;
   s->context.page_size = config->page_size;
+  s->watchdog = config->watchdog;
   if (s->context.limits.max_held > config->cache_size / HELD_PART)
     s->context.limits.max_held = config->cache_size / HELD_PART;
   pthread_mutex_init(&s->context.census.lock, NULL);
@@ -400,6 +431,7 @@ static void server_free_loop(struct server *s) {
   if (event_initialized(&s->resume)) {
     event_del(&s->stop);
     event_del(&s->refresh);
+    event_del(&s->pulse);
     event_del(&s->resume);
   }
   if (s->base)

@@ -35,6 +35,13 @@ struct server_image {
   const char *path; /* copied; for messages, if it is missing; or NULL */
 };
 
+/* Somebody who wants to know that the threads which must not hang do not. */
+struct server_watchdog {
+  int interval_ms;          /* between two calls; 0: nobody */
+  void (*alive)(void *arg); /* on the thread of server_serve() */
+  void *arg;
+};
+
 struct server_config {
   struct limits limits;
   uint64_t cache_size; /* bytes */
@@ -44,6 +51,7 @@ struct server_config {
   unsigned n_images; /* at least 1 */
   struct listener *const *listeners;
   unsigned n_listeners;
+  struct server_watchdog watchdog;
 };
 
 /* Makes a server.  The sources and the listeners are its own from here, also

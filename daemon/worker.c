@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -45,6 +46,18 @@ static void quit_run(struct task *task) {
   struct worker *w = container_of(task, struct worker, quit_task);
   service_close_all(&w->service); /* one that arrived since */
   w->quitting = true;
+}
+
+static void pulse_run(struct task *task) {
+  struct worker *w = container_of(task, struct worker, pulse_task);
+  atomic_store_explicit(&w->pulse, true, memory_order_relaxed);
+}
+
+bool worker_pulse(struct worker *w) {
+  bool answered =
+      atomic_exchange_explicit(&w->pulse, false, memory_order_relaxed);
+  loop_post(&w->loop, &w->pulse_task);
+  return answered;
 }
 
 void worker_stop(struct worker *w, void (*drained)(void *arg), void *arg) {
@@ -93,6 +106,7 @@ static void worker_loop(struct worker *w) {
 
 static void *worker_thread(void *arg) {
   struct worker *w = arg;
+  pthread_setname_np(pthread_self(), w->name);
   worker_loop(w);
   service_close_readers(&w->service);
   return NULL;
@@ -105,6 +119,9 @@ static bool worker_init(struct worker *w, struct server_context *context,
   w->stop_task.run = stop_run;
   w->close_task.run = close_run;
   w->quit_task.run = quit_run;
+  w->pulse_task.run = pulse_run;
+  atomic_init(&w->pulse, true);
+  snprintf(w->name, sizeof w->name, "worker-%u", number % 1000);
   fill_dispatch_init(&w->dispatch);
   w->service = (struct service){
       .context = context,

@@ -9,6 +9,7 @@
 #define DAEMON_WORKER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,12 +19,15 @@
 
 struct worker {
   pthread_t thread;
-  bool started; /* the server's */
+  char name[16]; /* of the thread */
+  bool started;  /* the server's */
   struct loop loop;
   struct fill_dispatch dispatch;
   struct service service;
   /* How far an orderly stop has come; posted by the server. */
   struct task stop_task, close_task, quit_task;
+  struct task pulse_task;
+  atomic_bool pulse; /* relaxed: the task has run since it was posted */
   void (*drained)(void *arg); /* runs once, on this thread: no connection */
   void *drained_arg;          /* is left after a stop */
   bool told_drained;
@@ -36,6 +40,10 @@ struct worker *worker_new(struct server_context *context, unsigned number,
 
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);
+
+/* Asks for a sign of life.  False: none was given since the call before.  Any
+ * thread, one at a time. */
+bool worker_pulse(struct worker *w);
 
 /* The three steps of a stop, each from any thread: take no new requests, and
  * call `drained` when all connections are gone; close those that are left; end

@@ -357,6 +357,7 @@ static void thread_end_locked(struct pool_thread *t) {
 
 static void *pool_thread(void *arg) {
   struct pool_thread *t = arg;
+  pthread_setname_np(pthread_self(), "pool");
   pthread_mutex_lock(&t->pool->lock);
   while (thread_await_job_locked(t))
     thread_run_locked(t);

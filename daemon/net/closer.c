@@ -34,6 +34,7 @@ static void closer_destroy(struct closer *closer) {
  * it, and what it needs is there. */
 static void *closer_thread(void *arg) {
   struct closer *closer = arg;
+  pthread_setname_np(pthread_self(), "closer");
   pthread_mutex_lock(&closer->lock);
   while (closer->head || !closer->stopping) {
     struct closing *c = closer->head;
