@@ -64,7 +64,7 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   (void)fd;
   (void)what;
-  looks_tick(&s->context.images);
+  looks_tick(&s->context.looks);
 }
 
 /* ---- Watching ------------------------------------------------------------ */
@@ -276,6 +276,7 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
   s->context.limits = config->limits;
+  looks_init(&s->context.looks, &s->context.images);
   s->context.page_size = config->page_size;
   s->watchdog = config->watchdog;
   if (s->context.limits.max_held > config->cache_size / HELD_PART)
@@ -416,6 +417,7 @@ void server_shutdown(struct server *s) {
       worker_close_all(s->workers[i]);
     server_await_drained(s);
   }
+  looks_stop(&s->context.looks);
   images_stop(&s->context.images);
   for (unsigned i = 0; i < s->context.n_services; i++)
     if (s->workers[i]->started)
@@ -453,6 +455,7 @@ void server_free(struct server *s) {
   free(s->workers);
   free(s->context.services);
   images_fini(&s->context.images);
+  looks_fini(&s->context.looks);
   closer_free(s->context.closer);
   users_fini(&s->context.users);
   pthread_mutex_destroy(&s->context.census.lock);

@@ -33,7 +33,7 @@ static void worker_check_drained(void *arg) {
 
 static void stop_run(struct task *task) {
   struct worker *w = container_of(task, struct worker, stop_task);
-  net_thread_stop(&w->service.net);
+  connection_stop_all(&w->service.net);
   worker_check_drained(w);
 }
 

@@ -14,7 +14,6 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options) {
   struct page_cache_options cache = {.budget = cache_size, .evictor = true};
   *images = (struct images){.n_threads = n_threads};
-  looks_init(&images->looks);
   pending_init(&images->pending);
   pthread_mutex_init(&images->lock, NULL);
   images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
@@ -314,7 +313,6 @@ void images_unlisten(struct served_image *h, struct image_listener *listener) {
 
 /* A read that was PENDING may need the pool. */
 void images_stop(struct images *images) {
-  looks_stop(images);
   pending_await_none(&images->pending);
   pthread_mutex_lock(&images->lock);
   images->stopped = true;
@@ -343,5 +341,4 @@ void images_fini(struct images *images) {
     page_cache_free(images->cache);
   pthread_mutex_destroy(&images->lock);
   pending_fini(&images->pending);
-  looks_fini(&images->looks);
 }

@@ -18,7 +18,6 @@
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "daemon/engine/counters.h"
-#include "daemon/engine/looks.h"
 #include "daemon/engine/loop.h"
 #include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
@@ -47,7 +46,7 @@ struct served_image {
   LIST_HEAD(, image_listener) listeners;
   LIST_ENTRY(served_image) in_bucket;
 
-  bool looking; /* is being looked at; under looks.lock */
+  bool looking; /* is being looked at; under the lock of looks.h */
   bool lost;    /* the last look failed; the job that looks */
 
   atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
@@ -77,7 +76,6 @@ struct images {
   struct pool_lane *invalidation_lane;
   /* A look that hangs takes no thread that reads. */
   struct pool_lane *look_lane;
-  struct looks looks;
   struct pending pending;
   unsigned n_threads; /* that count */
 
@@ -148,8 +146,9 @@ unsigned images_count(struct images *images);
 void images_listen(struct served_image *h, struct image_listener *listener);
 void images_unlisten(struct served_image *h, struct image_listener *listener);
 
-/* No source is read any more, after those reads that are under way: queued
- * fills are abandoned.  No fetch is begun any more. */
+/* Looks are stopped already.  No source is read any more, after those reads
+ * that are under way: queued fills are abandoned.  No fetch is begun any more.
+ */
 void images_stop(struct images *images);
 
 /* Nothing is evicted from here on.  A cache that was not made is fine. */

@@ -9,11 +9,11 @@
 
 struct look_job {
   struct pool_job job;
-  struct images *images;
+  struct looks *looks;
 };
 
-void looks_init(struct looks *looks) {
-  *looks = (struct looks){0};
+void looks_init(struct looks *looks, struct images *images) {
+  *looks = (struct looks){.images = images};
   pthread_mutex_init(&looks->lock, NULL);
 }
 
@@ -33,15 +33,14 @@ static void served_image_look(struct served_image *h) {
 
 /* The next image of the round, which is the caller's to look at; `done` is the
  * one that it looked at before, if any.  NULL: the round is over. */
-static struct served_image *looks_next(struct images *images,
+static struct served_image *looks_next(struct looks *looks,
                                        struct served_image *done) {
-  struct looks *looks = &images->looks;
   struct served_image *next = NULL;
   pthread_mutex_lock(&looks->lock);
   if (done)
     done->looking = false;
   while (looks->is_under_way) {
-    next = images_next(images, &looks->next);
+    next = images_next(looks->images, &looks->next);
     looks->is_under_way = next != NULL;
     if (!next || !next->looking)
       break;
@@ -56,7 +55,7 @@ static struct served_image *looks_next(struct images *images,
 
 static void look_job_end(struct pool_job *job) {
   struct look_job *look = (struct look_job *)job; /* its first member */
-  struct looks *looks = &look->images->looks;
+  struct looks *looks = look->looks;
   pthread_mutex_lock(&looks->lock);
   looks->n_jobs--;
   pthread_mutex_unlock(&looks->lock);
@@ -64,17 +63,16 @@ static void look_job_end(struct pool_job *job) {
 }
 
 static void look_job_run(struct pool_job *job) {
-  struct images *images = ((struct look_job *)job)->images;
+  struct looks *looks = ((struct look_job *)job)->looks; /* its first member */
   struct served_image *h = NULL;
-  while ((h = looks_next(images, h)))
+  while ((h = looks_next(looks, h)))
     served_image_look(h);
   look_job_end(job);
 }
 
 /* How many jobs are to begin now; they are counted already. */
-static unsigned looks_take_jobs(struct images *images) {
-  struct looks *looks = &images->looks;
-  unsigned n_images = images_count(images);
+static unsigned looks_take_jobs(struct looks *looks) {
+  unsigned n_images = images_count(looks->images);
   pthread_mutex_lock(&looks->lock);
   unsigned n = looks->is_under_way && looks->n_jobs ? looks->n_jobs : 1;
   unsigned most = n_images > looks->n_jobs ? n_images - looks->n_jobs : 0;
@@ -89,23 +87,23 @@ static unsigned looks_take_jobs(struct images *images) {
   return n;
 }
 
-void looks_tick(struct images *images) {
-  for (unsigned n = looks_take_jobs(images); n > 0; n--) {
+void looks_tick(struct looks *looks) {
+  for (unsigned n = looks_take_jobs(looks); n > 0; n--) {
     struct look_job *look = malloc(sizeof *look);
     if (!look) { /* the next tick tries again */
-      pthread_mutex_lock(&images->looks.lock);
-      images->looks.n_jobs--;
-      pthread_mutex_unlock(&images->looks.lock);
+      pthread_mutex_lock(&looks->lock);
+      looks->n_jobs--;
+      pthread_mutex_unlock(&looks->lock);
       continue;
     }
     look->job = (struct pool_job){.run = look_job_run, .abandon = look_job_end};
-    look->images = images;
-    pool_submit(images->look_lane, &look->job);
+    look->looks = looks;
+    pool_submit(looks->images->look_lane, &look->job);
   }
 }
 
-void looks_stop(struct images *images) {
-  pthread_mutex_lock(&images->looks.lock);
-  images->looks.is_under_way = false;
-  pthread_mutex_unlock(&images->looks.lock);
+void looks_stop(struct looks *looks) {
+  pthread_mutex_lock(&looks->lock);
+  looks->is_under_way = false;
+  pthread_mutex_unlock(&looks->lock);
 }

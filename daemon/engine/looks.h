@@ -19,6 +19,7 @@
 struct images;
 
 struct looks {
+  struct images *images;
   pthread_mutex_t lock; /* images.lock may be taken under it */
   /* Guarded by lock. */
   bool is_under_way; /* a round, */
@@ -26,14 +27,14 @@ struct looks {
   unsigned n_jobs;   /* that are queued or running */
 };
 
-void looks_init(struct looks *looks);
+void looks_init(struct looks *looks, struct images *images);
 void looks_fini(struct looks *looks);
 
 /* The time has come: begins a round, or has the last one go on.  Not after
  * looks_stop(). */
-void looks_tick(struct images *images);
+void looks_tick(struct looks *looks);
 
 /* Ends the round behind the images that are being looked at. */
-void looks_stop(struct images *images);
+void looks_stop(struct looks *looks);
 
 #endif

@@ -572,3 +572,16 @@ void connection_drop(struct connection *c) {
     connection_move(c, CONNECTION_CLOSED);
   connection_settle(c);
 }
+
+void connection_stop_all(struct net_thread *net) {
+  net->stopping = true;
+  for (struct connection *c = net->conns, *next; c; c = next) {
+    next = c->next;
+    connection_settle(c);
+  }
+}
+
+void connection_drop_all(struct net_thread *net) {
+  while (net->conns)
+    connection_drop(net->conns);
+}

@@ -170,4 +170,11 @@ void connection_settle(struct connection *c);
 /* Closes it now, whatever it is doing, and frees it. */
 void connection_drop(struct connection *c);
 
+/* A thread takes no new requests: its connections that have nothing to wait for
+ * end. */
+void connection_stop_all(struct net_thread *net);
+
+/* Drops all of a thread. */
+void connection_drop_all(struct net_thread *net);
+
 #endif

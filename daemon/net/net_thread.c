@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "daemon/net/connection.h"
-
 enum {
   /* Several requests of the largest kind, or thousands of small ones. */
   RX_LEN = 256 << 10,
@@ -33,17 +31,4 @@ void net_thread_fini(struct net_thread *net) {
   send_batch_fini(&net->out);
   frame_arena_free(net->arena);
   free(net->rx);
-}
-
-void net_thread_stop(struct net_thread *net) {
-  net->stopping = true;
-  for (struct connection *c = net->conns, *next; c; c = next) {
-    next = c->next;
-    connection_settle(c);
-  }
-}
-
-void net_thread_close_all(struct net_thread *net) {
-  while (net->conns)
-    connection_drop(net->conns);
 }

@@ -60,12 +60,6 @@ int net_thread_init(struct net_thread *net, uint64_t max_held,
 /* It has no connection. */
 void net_thread_fini(struct net_thread *net);
 
-/* Takes no new requests: ends the connections that have nothing to wait for. */
-void net_thread_stop(struct net_thread *net);
-
-/* Drops all connections. */
-void net_thread_close_all(struct net_thread *net);
-
 static inline uint64_t net_thread_held(const struct net_thread *net) {
   return atomic_load_explicit(&net->held, memory_order_relaxed);
 }

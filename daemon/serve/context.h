@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "daemon/engine/images.h"
+#include "daemon/engine/looks.h"
 #include "daemon/limits.h"
 #include "daemon/net/closer.h"
 #include "daemon/net/users.h"
@@ -18,6 +19,7 @@ struct service;
 struct server_context {
   struct limits limits;
   struct images images;
+  struct looks looks;
   uint32_t page_size; /* of all images */
   atomic_bool share;  /* local clients may attach to some image; relaxed */
   struct attachment_census census;

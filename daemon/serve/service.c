@@ -68,6 +68,6 @@ void service_close_readers(struct service *service) {
 }
 
 void service_close_all(struct service *service) {
-  net_thread_close_all(&service->net);
+  connection_drop_all(&service->net);
   notices_check(&service->notices);
 }

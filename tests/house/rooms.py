@@ -410,9 +410,9 @@ RULES = Rules(
         ],
         "daemon": [
             modules("daemon", "limits log missing"),
-            modules("daemon/engine", "busy_poll counters looks loop pending pool"),
+            modules("daemon/engine", "busy_poll counters loop pending pool"),
             modules("daemon/engine", "images"),
-            modules("daemon/engine", "fill_dispatch"),
+            modules("daemon/engine", "fill_dispatch looks"),
             modules("daemon/engine", "image_reader"),
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
@@ -453,10 +453,6 @@ RULES = Rules(
     },
     prefixed={"client/remote", "client/command"},
     known_uses={
-        ("daemon/engine/looks", "daemon/engine/images"):
-            "it runs over all images, whose struct has its timer",
-        ("daemon/net/net_thread", "daemon/net/connection"):
-            "it settles and drops the connections that account to it",
         ("daemon/serve/attach", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/attachment", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/fetch_quota", "daemon/serve/session"): HAS_SESSION,

@@ -124,7 +124,7 @@ struct fake_owner *fake_owner_new(const char *listen_path) {
 }
 
 void fake_owner_free(struct fake_owner *o) {
-  net_thread_close_all(&o->net);
+  connection_drop_all(&o->net);
   closer_free(o->closer);
   net_thread_fini(&o->net);
   loop_fini(&o->loop);
@@ -160,7 +160,7 @@ void fake_owner_answer_all(struct fake_owner *o) {
 
 void fake_owner_set_fds(struct fake_owner *o) { o->with_fds = true; }
 
-void fake_owner_stop(struct fake_owner *o) { net_thread_stop(&o->net); }
+void fake_owner_stop(struct fake_owner *o) { connection_stop_all(&o->net); }
 
 void fake_owner_drop(struct fake_owner *o) { connection_drop(&o->c->conn); }
 
