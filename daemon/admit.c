@@ -35,7 +35,8 @@ bool admit_may_refuse(struct server_context *context) {
 static void refuse(struct server_context *context, const struct listener *l,
                    int fd, const char *reason) {
   uint8_t bytes[4096];
-  send_reason(fd, reason);
+  if (!listener_tls(l)) /* else it could not be read */
+    send_reason(fd, reason);
   if (listener_is_local(l) && stray_fds_may_come(fd) &&
       !stray_fds_drain(fd, bytes, sizeof bytes))
     closer_add_socket(context->closer, fd);

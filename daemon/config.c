@@ -54,6 +54,14 @@ static int parse_on_off(const char *value, bool *out, char *why) {
   return 0;
 }
 
+static int parse_yes_no(const char *value, bool *out, char *why) {
+  bool yes = strcmp(value, "yes") == 0;
+  if (!yes && strcmp(value, "no") != 0)
+    return refuse(why, "\"%.100s\": it must be yes or no", value);
+  *out = yes;
+  return 0;
+}
+
 /* ---- The settings of the daemon ------------------------------------------ */
 
 static int set_cache_size(struct config *config, const char *value, char *why) {
@@ -115,11 +123,51 @@ static int add_listen(struct config *config, const char *value, char *why) {
     r = check_path(to->un.sun_path, value, &config->origins[CONFIG_LISTEN],
                    why);
   if (r == 0)
-    config->n_listen++;
+    config->listen_origins[config->n_listen++] = config->origins[CONFIG_LISTEN];
   return r;
 }
 
 static void clear_listen(struct config *config) { config->n_listen = 0; }
+
+static int set_insecure(struct config *config, const char *value, char *why) {
+  return parse_yes_no(value, &config->insecure, why);
+}
+
+static int set_tls_file(const struct config *config, unsigned setting,
+                        const char *value, char **to, char *why) {
+  if (!*value)
+    return refuse(why, "\"\": it names no file");
+  int r = check_path(value, value, &config->origins[setting], why);
+  if (r < 0)
+    return r;
+  char *path = strdup(value);
+  if (!path)
+    return -ENOMEM;
+  free(*to);
+  *to = path;
+  return 0;
+}
+
+static int set_tls_certificate(struct config *config, const char *value,
+                               char *why) {
+  return set_tls_file(config, CONFIG_TLS_CERTIFICATE, value,
+                      &config->tls.certificate, why);
+}
+
+static int set_tls_key(struct config *config, const char *value, char *why) {
+  return set_tls_file(config, CONFIG_TLS_KEY, value, &config->tls.key, why);
+}
+
+static int set_tls_client_ca(struct config *config, const char *value,
+                             char *why) {
+  return set_tls_file(config, CONFIG_TLS_CLIENT_CA, value,
+                      &config->tls.client_ca, why);
+}
+
+static int set_tls_require_client(struct config *config, const char *value,
+                                  char *why) {
+  return parse_yes_no(value, &config->tls.requires_client, why);
+}
 
 const struct config_setting config_settings[] = {
     [CONFIG_CACHE_SIZE] = {"cache", "size", "cache-size", set_cache_size, NULL},
@@ -128,6 +176,15 @@ const struct config_setting config_settings[] = {
     [CONFIG_SHARE] = {"cache", "share", "share", set_share, NULL},
     [CONFIG_WORKERS] = {"cache", "workers", "workers", set_workers, NULL},
     [CONFIG_LISTEN] = {"listen", "address", "listen", add_listen, clear_listen},
+    [CONFIG_INSECURE] = {"listen", "insecure", "insecure", set_insecure, NULL},
+    [CONFIG_TLS_CERTIFICATE] = {"tls", "certificate", "tls-certificate",
+                                set_tls_certificate, NULL},
+    [CONFIG_TLS_KEY] = {"tls", "key", "tls-key", set_tls_key, NULL},
+    [CONFIG_TLS_CLIENT_CA] = {"tls", "client-ca", "tls-client-ca",
+                              set_tls_client_ca, NULL},
+    [CONFIG_TLS_REQUIRE_CLIENT] = {"tls", "require-client-certificate",
+                                   "tls-require-client-certificate",
+                                   set_tls_require_client, NULL},
     [CONFIG_LOG_LEVEL] = {"log", "level", "log-level", set_log_level, NULL},
 };
 
@@ -233,6 +290,7 @@ void config_init(struct config *config) {
   *config = (struct config){.cache_size = DEFAULT_CACHE_SIZE,
                             .page_size = MIN_PAGE_SIZE,
                             .share = true,
+                            .tls.requires_client = true,
                             .log_level = LEVEL_INFO};
 }
 
@@ -243,6 +301,9 @@ void config_fini(struct config *config) {
     free(config->files[i]);
   free(config->images);
   free(config->files);
+  free(config->tls.certificate);
+  free(config->tls.key);
+  free(config->tls.client_ca);
   config_init(config);
 }
 
@@ -322,6 +383,13 @@ bool config_shares(const struct config *config,
          (image->share == SHARE_AS_ALL && config->share);
 }
 
+bool config_uses_tls(const struct config *config) {
+  for (size_t i = 0; i < config->n_listen; i++)
+    if (config->listen[i].is_tls)
+      return true;
+  return false;
+}
+
 /* ---- What no value shows by itself --------------------------------------- */
 
 static void check_images(const struct config *config,
@@ -364,7 +432,46 @@ static void check_sizes(const struct config *config,
                       s->option, size, config->page_size);
 }
 
+static void refuse_listen(const struct config_origin *origin, const char *why,
+                          struct config_errors *errors) {
+  if (origin->file)
+    config_errors_add(errors, "%s:%u: address: %s", origin->file, origin->line,
+                      why);
+  else
+    config_errors_add(errors, "--listen: %s", why);
+}
+
+/* What is wrong with the certificates for a `tls:` address, or NULL. */
+static const char *check_tls(const struct config *config) {
+  const struct config_tls *tls = &config->tls;
+  if (!tls->certificate && !config->origins[CONFIG_TLS_CERTIFICATE].line)
+    return "TLS needs a certificate; write certificate = FILE in [tls]";
+  if (tls->requires_client && !tls->client_ca &&
+      !config->origins[CONFIG_TLS_CLIENT_CA].line)
+    return "clients have to show a certificate, and none is known to sign "
+           "them; write client-ca = FILE in [tls], or "
+           "require-client-certificate = no for anybody to read every image";
+  return NULL;
+}
+
+static void check_listen(const struct config *config,
+                         struct config_errors *errors) {
+  char err[CONFIG_WHY_LEN];
+  const char *tls_why = check_tls(config);
+  for (size_t i = 0; i < config->n_listen; i++) {
+    const struct address *a = &config->listen[i];
+    const struct config_origin *origin = &config->listen_origins[i];
+    if (!config->insecure && address_check(a, err, sizeof err) < 0)
+      refuse_listen(origin, err, errors);
+    if (a->is_tls && tls_why) {
+      refuse_listen(origin, tls_why, errors);
+      tls_why = NULL; /* once is enough */
+    }
+  }
+}
+
 void config_check(const struct config *config, struct config_errors *errors) {
+  check_listen(config, errors);
   check_images(config, errors);
   check_sizes(config, errors);
 }

@@ -72,15 +72,32 @@ enum {
   CONFIG_SHARE,
   CONFIG_WORKERS,
   CONFIG_LISTEN,
+  CONFIG_INSECURE,
+  CONFIG_TLS_CERTIFICATE,
+  CONFIG_TLS_KEY,
+  CONFIG_TLS_CLIENT_CA,
+  CONFIG_TLS_REQUIRE_CLIENT,
   CONFIG_LOG_LEVEL,
   CONFIG_N_SETTINGS,
+};
+
+/* Paths of files in PEM.  NULL: none is given. */
+struct config_tls {
+  char *certificate;
+  char *key; /* NULL: it is in `certificate` */
+  char *
+      client_ca; /* in a checked config not NULL if it is required of clients */
+  bool requires_client; /* that each shows a certificate */
 };
 
 struct config {
   struct config_image *images;
   size_t n_images;
   struct address listen[CONFIG_MAX_LISTEN];
+  struct config_origin listen_origins[CONFIG_MAX_LISTEN];
   size_t n_listen; /* 0: the default socket, or inherited ones */
+  bool insecure;   /* addresses may be what address_check() refuses */
+  struct config_tls tls;
   uint64_t cache_size;
   uint32_t page_size;
   bool share;         /* local clients may read the mirrors themselves */
@@ -148,6 +165,9 @@ void config_check(const struct config *config, struct config_errors *errors);
 /* Whether local clients may read this image's memory themselves. */
 bool config_shares(const struct config *config,
                    const struct config_image *image);
+
+/* Whether it listens for TLS. */
+bool config_uses_tls(const struct config *config);
 
 #ifdef __cplusplus
 }

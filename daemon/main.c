@@ -13,6 +13,7 @@
 #include "base/version.h"
 #include "cache/barrier.h"
 #include "cache/mirror.h"
+#include "daemon/certificates.h"
 #include "daemon/config.h"
 #include "daemon/config_errors.h"
 #include "daemon/image_sources.h"
@@ -22,6 +23,7 @@
 #include "daemon/process.h"
 #include "daemon/reloader.h"
 #include "daemon/server.h"
+#include "proto/tls.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -108,7 +110,7 @@ static int check_images(const struct setup *setup) {
 }
 
 /* Takes over what systemd opened for us. */
-static int adopt_listeners(struct setup *setup) {
+static int adopt_listeners(const struct config *config, struct setup *setup) {
   char story[512];
   int n = sd_listen_fds(1);
   if (n < 0) {
@@ -119,8 +121,23 @@ static int adopt_listeners(struct setup *setup) {
     return fail_start("inherited sockets: there are too many");
   for (int i = 0; i < n; i++) {
     struct listener **to = &setup->listeners[setup->n_listeners];
-    if (listener_adopt(SD_LISTEN_FDS_START + i, to, story, sizeof story) < 0)
+    if (listener_adopt(SD_LISTEN_FDS_START + i, config->insecure, to, story,
+                       sizeof story) < 0)
       return fail_start(story);
+    setup->n_listeners++;
+  }
+  return 0;
+}
+
+static int open_each(const struct address *addresses, size_t n,
+                     struct tls_context *tls, struct setup *setup) {
+  char story[512];
+  for (size_t i = 0; i < n; i++) {
+    struct listener **to = &setup->listeners[setup->n_listeners];
+    if (listener_open(&addresses[i], to, story, sizeof story) < 0)
+      return fail_start(story);
+    if (addresses[i].is_tls)
+      listener_set_tls(*to, tls);
     setup->n_listeners++;
   }
   return 0;
@@ -140,13 +157,12 @@ static int open_listeners(const struct config *config, struct setup *setup) {
     addresses = &at_default;
     n = 1;
   }
-  for (size_t i = 0; i < n; i++) {
-    struct listener **to = &setup->listeners[setup->n_listeners];
-    if (listener_open(&addresses[i], to, story, sizeof story) < 0)
-      return fail_start(story);
-    setup->n_listeners++;
-  }
-  return 0;
+  struct tls_context *tls;
+  if (certificates_open(config, &tls, story, sizeof story) < 0)
+    return fail_start(story);
+  int status = open_each(addresses, n, tls, setup);
+  tls_context_unref(tls); /* each listener that needs it has its own */
+  return status;
 }
 
 static unsigned default_workers(void) {
@@ -323,7 +339,7 @@ static int open_and_serve(struct options *options, struct config *config) {
   tell_of_machine();
   int status = open_images(config, &setup);
   if (status == 0)
-    status = adopt_listeners(&setup);
+    status = adopt_listeners(config, &setup);
   if (status == 0)
     status = check_images(&setup);
   if (status == 0)

@@ -140,6 +140,16 @@ static bool same_addresses(const struct config *a, const struct config *b) {
   return same;
 }
 
+static bool same_text(const char *a, const char *b) {
+  return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_tls(const struct config_tls *a, const struct config_tls *b) {
+  return same_text(a->certificate, b->certificate) &&
+         same_text(a->key, b->key) && same_text(a->client_ca, b->client_ca) &&
+         a->requires_client == b->requires_client;
+}
+
 /* What stays as it was until a restart; the configuration says so, too, lest
  * the next reload tells of it no more. */
 static void keep_fixed(const struct config *before, struct config *now) {
@@ -151,6 +161,8 @@ static void keep_fixed(const struct config *before, struct config *now) {
     warn_of("workers");
   if (!same_addresses(before, now))
     warn_of("address");
+  if (!same_tls(&before->tls, &now->tls))
+    warn_of("tls");
   now->cache_size = before->cache_size;
   now->page_size = before->page_size;
   now->n_workers = before->n_workers;

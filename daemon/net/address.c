@@ -70,17 +70,18 @@ static int parse_host(const char *host, int port, struct address *out) {
   return 0;
 }
 
-static int parse_tcp(const char *text, const char *rest, struct address *out,
-                     char *err, size_t err_len) {
+/* `rest` is what follows the scheme in `text`. */
+static int parse_tcp(const char *text, const char *rest, int default_port,
+                     struct address *out, char *err, size_t err_len) {
   if (!*rest)
-    return parse_host("localhost", ADDRESS_DEFAULT_PORT, out);
+    return parse_host("localhost", default_port, out);
   const char *colon = strrchr(rest, ':');
   int port = colon ? parse_port(colon + 1) : -1;
   if (port < 0) {
     snprintf(err, err_len,
              "address \"%.100s\": it must end in a port, as in "
-             "tcp:127.0.0.1:%d",
-             text, ADDRESS_DEFAULT_PORT);
+             "%.4s127.0.0.1:%d",
+             text, text, default_port);
     return -EINVAL;
   }
   char host[64];
@@ -89,7 +90,7 @@ static int parse_tcp(const char *text, const char *rest, struct address *out,
     memcpy(host, rest, len);
     host[len] = '\0';
     if (parse_host(host, port, out) == 0)
-      return address_check(out, err, err_len);
+      return 0;
   }
   snprintf(err, err_len,
            "address \"%.100s\": the host must be a number, as 127.0.0.1 or "
@@ -103,14 +104,24 @@ int address_parse(const char *text, struct address *out, char *err,
   if (strncmp(text, "unix:", 5) == 0)
     return address_unix(text + 5, out, err, err_len);
   if (strncmp(text, "tcp:", 4) == 0)
-    return parse_tcp(text, text + 4, out, err, err_len);
+    return parse_tcp(text, text + 4, ADDRESS_DEFAULT_PORT, out, err, err_len);
+  if (strncmp(text, "tls:", 4) == 0) {
+    int r =
+        parse_tcp(text, text + 4, ADDRESS_DEFAULT_TLS_PORT, out, err, err_len);
+    out->is_tls = r == 0;
+    return r;
+  }
   snprintf(err, err_len,
-           "address \"%.100s\": it must be unix:PATH or tcp:HOST:PORT", text);
+           "address \"%.100s\": it must be unix:PATH, tcp:HOST:PORT or "
+           "tls:HOST:PORT",
+           text);
   return -EINVAL;
 }
 
 int address_check(const struct address *a, char *err, size_t err_len) {
   char text[ADDRESS_TEXT_LEN];
+  if (a->is_tls)
+    return 0;
   switch (a->generic.sa_family) {
   case AF_UNIX:
     return 0;
@@ -131,8 +142,9 @@ int address_check(const struct address *a, char *err, size_t err_len) {
   }
   address_format(a, text);
   snprintf(err, err_len,
-           "address \"%s\": only loopback is allowed, there are no access "
-           "rules yet",
+           "address \"%s\": only loopback is allowed without TLS: anybody on "
+           "the way could read and change what goes through; write tls: for "
+           "tcp:, or allow it by insecure = yes",
            text);
   return -EINVAL;
 }
@@ -141,6 +153,7 @@ void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]) {
   char host[INET6_ADDRSTRLEN] = "?";
   struct sockaddr_in in4;
   struct sockaddr_in6 in6;
+  const char *scheme = a->is_tls ? "tls" : "tcp";
   switch (a->generic.sa_family) {
   case AF_UNIX:
     snprintf(text, ADDRESS_TEXT_LEN, "unix:%s", a->un.sun_path);
@@ -148,12 +161,14 @@ void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]) {
   case AF_INET:
     memcpy(&in4, &a->storage, sizeof in4);
     inet_ntop(AF_INET, &in4.sin_addr, host, sizeof host);
-    snprintf(text, ADDRESS_TEXT_LEN, "tcp:%s:%d", host, ntohs(in4.sin_port));
+    snprintf(text, ADDRESS_TEXT_LEN, "%s:%s:%d", scheme, host,
+             ntohs(in4.sin_port));
     break;
   case AF_INET6:
     memcpy(&in6, &a->storage, sizeof in6);
     inet_ntop(AF_INET6, &in6.sin6_addr, host, sizeof host);
-    snprintf(text, ADDRESS_TEXT_LEN, "tcp:[%s]:%d", host, ntohs(in6.sin6_port));
+    snprintf(text, ADDRESS_TEXT_LEN, "%s:[%s]:%d", scheme, host,
+             ntohs(in6.sin6_port));
     break;
   default:
     snprintf(text, ADDRESS_TEXT_LEN, "family:%d", a->generic.sa_family);

@@ -3,6 +3,7 @@
 #ifndef DAEMON_NET_ADDRESS_H
 #define DAEMON_NET_ADDRESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,11 +13,13 @@ extern "C" {
 #endif
 
 #define ADDRESS_DEFAULT_PORT 10819
+#define ADDRESS_DEFAULT_TLS_PORT 10820
 
 /* The longest "unix:PATH" or "tcp:[...]:PORT", with its NUL. */
 #define ADDRESS_TEXT_LEN (sizeof "unix:" + sizeof(struct sockaddr_un))
 
 struct address {
+  bool is_tls;
   socklen_t len;
   union {
     struct sockaddr generic;
@@ -25,9 +28,9 @@ struct address {
   };
 };
 
-/* Reads `unix:PATH`, `tcp:HOST:PORT` or `tcp:`.  0, or -EINVAL with the reason
- * in `err`.  HOST is a number or "localhost", an IPv6 one in brackets; what is
- * not loopback is refused.  Looks nothing up. */
+/* Reads `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, `tcp:` or `tls:`.  0, or
+ * -EINVAL with the reason in `err`.  HOST is a number or "localhost", an IPv6
+ * one in brackets.  Looks nothing up. */
 int address_parse(const char *text, struct address *out, char *err,
                   size_t err_len);
 
@@ -35,7 +38,8 @@ int address_parse(const char *text, struct address *out, char *err,
 int address_unix(const char *path, struct address *out, char *err,
                  size_t err_len);
 
-/* 0 if the daemon may listen there: a Unix socket, or a loopback address. */
+/* 0 if nobody on the way can read or change what goes through: a Unix socket, a
+ * loopback address, or TLS.  Else -EINVAL, with advice in `err`. */
 int address_check(const struct address *a, char *err, size_t err_len);
 
 /* Writes the address as address_parse() reads it. */

@@ -18,6 +18,7 @@
 #include "daemon/net/stray_fds.h"
 #include "proto/socket.h"
 #include "proto/status.h"
+#include "proto/tls.h"
 
 enum {
   /* Taken in at once where memory is short. */
@@ -68,11 +69,33 @@ static void connection_lost(struct connection *c, const char *why) {
   connection_move(c, CONNECTION_CLOSED);
 }
 
+static bool connection_is_open(const struct connection *c) {
+  return c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
+}
+
+/* Whether input is taken in. */
+static bool connection_reads(const struct connection *c) {
+  return connection_is_open(c) && !connection_is_blocked(c) && !c->ended &&
+         !c->net->stopping;
+}
+
+/* Whether its TLS handshake is not complete. */
+static bool connection_is_shaking(const struct connection *c) {
+  return connection_is_open(c) && c->tls && !tls_is_open(c->tls);
+}
+
 /* ---- Output -------------------------------------------------------------- */
 
-/* Accounts for what the stream holds: due after all that may change it. */
+/* Accounts for what the stream holds: due after all that may change it.  The
+ * stream keeps within the room there is; TLS has what it has, and is ended if
+ * that is too much. */
 static void connection_account(struct connection *c) {
-  net_thread_count(c->net, &c->held, stream_held(&c->stream));
+  size_t held = stream_held(&c->stream) + (c->tls ? tls_held(c->tls) : 0);
+  if (held > c->held && held - c->held > net_thread_room(c->net)) {
+    connection_lost(c, "no memory for TLS");
+    return;
+  }
+  net_thread_count(c->net, &c->held, held);
 }
 
 /* The descriptors have gone out (`sent`), or never will. */
@@ -302,6 +325,43 @@ static void connection_take_messages(struct connection *c) {
     c->partial_since_ms = clock_now_ms();
 }
 
+/* What went wrong with its transport. */
+static const char *connection_why(const struct connection *c, int error) {
+  return c->tls ? tls_why(c->tls) : strerror(-error);
+}
+
+/* TLS has failed.  Without it nothing can be said, and what it has said itself
+ * is to be read by the peer before a reset would take that away. */
+static void connection_end_tls(struct connection *c, const char *why) {
+  log_peer_event(LEVEL_WARN, "tls-failed", LOG_NUMBER("conn", c->serial),
+                 LOG_TEXT("listener", listener_text(c->listener)),
+                 LOG_TEXT("reason", why));
+  struct frame_limits limits = c->stream.limits;
+  stream_fini(&c->stream);
+  tls_free(c->tls);
+  c->tls = NULL;
+  stream_init(&c->stream, &socket_plain_io, &c->fd, &limits);
+  connection_account(c);
+  c->yielding = c->full = false;
+  connection_move(c, CONNECTION_DRAINING);
+}
+
+/* A transport that has more to hand out gets another turn, and one that has to
+ * send before that waits for room. */
+static void connection_ask_transport(struct connection *c) {
+  switch (stream_wants(&c->stream)) {
+  case STREAM_WANTS_TURN:
+    c->yielding = true;
+    break;
+  case STREAM_WANTS_ROOM:
+    c->full = true;
+    c->progress_ms = clock_now_ms();
+    break;
+  case STREAM_WANTS_NOTHING:
+    break;
+  }
+}
+
 /* Nothing more will come.  What it asked for is still answered, unless there
  * is nobody left to answer: a Unix peer that closed says so. */
 static void connection_ended(struct connection *c) {
@@ -326,15 +386,19 @@ static void connection_receive(struct connection *c) {
   int r = stream_receive(&c->stream, connection_receive_len(c));
   if (r == STREAM_CAME) {
     connection_take_messages(c);
+    connection_ask_transport(c);
     return;
   }
   if (r == STREAM_END)
     connection_ended(c);
   else if (r == STREAM_STRAY)
     connection_fail(c, 0, WIRE_E_PROTO, "a request comes with descriptors");
-  else if (r != STREAM_NOTHING)
-    connection_lost(c, strerror(-r));
+  else if (r != STREAM_NOTHING && (!c->tls || tls_is_open(c->tls)))
+    connection_lost(c, connection_why(c, r));
   connection_end_input(c);
+  connection_ask_transport(c);
+  if (r < 0 && c->tls && !tls_is_open(c->tls))
+    connection_end_tls(c, tls_why(c->tls));
 }
 
 /* Reads and forgets what the peer still sends, so that a close does not reset
@@ -345,7 +409,8 @@ static void connection_discard(struct connection *c) {
   int r = stream_receive(&c->stream, SIZE_MAX);
   stream_drop_input(&c->stream);
   connection_account(c);
-  if (r != STREAM_CAME && r != STREAM_NOTHING)
+  if ((r != STREAM_CAME && r != STREAM_NOTHING) ||
+      stream_wants(&c->stream) != STREAM_WANTS_NOTHING)
     connection_lost(c, "the peer closed");
 }
 
@@ -381,15 +446,17 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
   c->net->loop->n_events++;
   c->turn_len = 0;
   c->yielding = c->full = false;
-  if (connection_send_unsent(c) && c->state == CONNECTION_OPEN)
+  if (connection_send_unsent(c) && connection_is_open(c))
     connection_pump(c);
+  if (connection_reads(c) && stream_wants(&c->stream) != STREAM_WANTS_NOTHING)
+    connection_receive(c);
   connection_settle(c);
 }
 
 /* When this state has lasted too long; 0: it may last for ever. */
 static uint64_t connection_deadline(const struct connection *c) {
   const struct limits *limits = c->net->limits;
-  if (stream_unsent(&c->stream) || c->full)
+  if (!connection_is_shaking(c) && (stream_unsent(&c->stream) || c->full))
     return c->progress_ms + (uint64_t)limits->unread_timeout_ms;
   switch (c->state) {
   case CONNECTION_HANDSHAKE:
@@ -422,7 +489,9 @@ static void connection_on_timer(evutil_socket_t fd, short what, void *arg) {
   c->deadline_ms = 0;
   uint64_t deadline = connection_deadline(c);
   if (deadline && deadline <= clock_now_ms()) {
-    if (stream_unsent(&c->stream) || c->full)
+    if (connection_is_shaking(c))
+      connection_end_tls(c, "no handshake in time");
+    else if (stream_unsent(&c->stream) || c->full)
       connection_lost(c, "it does not read its answers");
     else if (c->state == CONNECTION_HANDSHAKE)
       connection_fail(c, 0, WIRE_E_TIMEOUT, "no Hello in time");
@@ -445,6 +514,21 @@ static void set_event(struct event *event, bool wanted) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
+/* Puts TLS under the stream. */
+static void connection_begin_tls(struct connection *c) {
+  struct frame_limits limits = c->stream.limits;
+  if (tls_new(listener_tls(c->listener), &socket_plain_io, &c->fd, &c->tls) <
+      0) {
+    connection_lost(c, "no memory for TLS");
+    return;
+  }
+  stream_init(&c->stream, &tls_io, c->tls, &limits);
+  if (net_thread_held(c->net) + tls_held(c->tls) > c->net->max_held / 2)
+    connection_lost(c, "no memory for another handshake");
+  else
+    connection_account(c);
+}
+
 /* Its first turn, on its thread. */
 static void connection_arrived(struct task *task) {
   struct connection *c = container_of(task, struct connection, arrival);
@@ -460,6 +544,8 @@ static void connection_arrived(struct task *task) {
                connection_on_writable, c);
   event_assign(&c->timer, base, -1, 0, connection_on_timer, c);
   c->moved_ms = clock_now_ms();
+  if (listener_tls(c->listener))
+    connection_begin_tls(c);
   connection_settle(c);
 }
 
@@ -516,6 +602,8 @@ static void connection_free(struct connection *c) {
   if (c->next)
     c->next->prev = c->prev;
   stream_fini(&c->stream);
+  tls_free(c->tls);
+  c->tls = NULL;
   connection_account(c);
   c->owner->closed(c);
   assert(c->n_requests == 0);
@@ -526,14 +614,14 @@ static void connection_free(struct connection *c) {
 
 /* Whether all that it asked for is answered, and it asks for no more. */
 static bool connection_is_finished(const struct connection *c) {
-  return (c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE) &&
-         (c->ended || c->net->stopping) && !connection_is_blocked(c) &&
-         c->n_requests == 0;
+  return connection_is_open(c) && (c->ended || c->net->stopping) &&
+         !connection_is_blocked(c) && c->n_requests == 0;
 }
 
 /* All is sent that will be. */
 static void connection_finish(struct connection *c) {
   bool linger = c->state == CONNECTION_DRAINING && !c->net->stopping;
+  stream_end(&c->stream);
   shutdown(c->fd, SHUT_WR);
   if (linger) {
     c->lingering = true;
@@ -558,11 +646,7 @@ void connection_settle(struct connection *c) {
   c->owner->turn_ended(c);
   if (connection_is_blocked(c))
     c->partial_since_ms = 0; /* connection_take_messages() begins anew */
-  bool is_open =
-      c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
-  bool reads =
-      is_open && !connection_is_blocked(c) && !c->ended && !c->net->stopping;
-  set_event(&c->readable, reads || c->lingering);
+  set_event(&c->readable, connection_reads(c) || c->lingering);
   set_event(&c->writable, connection_is_blocked(c));
   connection_set_timer(c);
 }

@@ -11,7 +11,11 @@
  *       its waiting requests; all of it is counted, see N2 in net_thread.h.
  *   C2  Idle, it holds no buffer: input and output are its thread's.
  *   C3  The stream keeps a whole frame only while blocked, or at a stop.
- *   C4  CLOSED is noticed by connection_settle(), which ends every turn and
+ *   C4  With TLS, no frame is looked at before its handshake is complete, and
+ *       there is nothing to send.  What TLS takes is counted as the rest is.
+ *       A handshake begins while half of that may be held, so that any number
+ *       of them does not crowd the thread.
+ *   C5  CLOSED is noticed by connection_settle(), which ends every turn and
  *       frees the connection; until then all may still be called.
  *
  * What messages mean is its owner's: see struct connection_owner.  Its thread
@@ -69,6 +73,8 @@ struct connection_owner {
   void (*release)(struct connection *c);
 };
 
+struct tls;
+
 struct connection {
   struct closing closing; /* hands it to the closer */
   struct task arrival;    /* hands it to its thread */
@@ -93,6 +99,7 @@ struct connection {
   uint64_t progress_ms;      /* when unsent bytes last moved, or it is full */
 
   struct stream stream; /* it is lent the thread's receive buffer */
+  struct tls *tls;      /* its transport; NULL: that is the socket */
   size_t held;          /* by it, as the thread's account has it */
   bool fds_due;         /* fds_sent() is */
   uint64_t turn_len;    /* bytes sent in this turn */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "proto/socket.h"
+#include "proto/tls.h"
 
 enum {
   BACKLOG = 1024,
@@ -23,6 +24,7 @@ enum {
 struct listener {
   struct address address;
   char text[ADDRESS_TEXT_LEN];
+  struct tls_context *tls; /* NULL: none */
   int fd;
   int file_fd;       /* O_PATH on the socket file, or -1: identity and group */
   int dir_fd;        /* O_PATH on its directory, if we made the file, or -1 */
@@ -208,7 +210,7 @@ static int tcp_bind(struct listener *l, char *err, size_t err_len) {
 
 /* Asks the kernel where the socket is bound. */
 static int learn_address(struct listener *l) {
-  struct address a = {.len = sizeof a.storage};
+  struct address a = {.is_tls = l->address.is_tls, .len = sizeof a.storage};
   if (getsockname(l->fd, &a.generic, &a.len) < 0)
     return -errno;
   if (a.generic.sa_family == AF_UNIX)
@@ -261,7 +263,8 @@ int listener_open(const struct address *address, struct listener **out,
 }
 
 /* Whether an inherited descriptor is what we can serve on. */
-static int check_inherited(struct listener *l, char *err, size_t err_len) {
+static int check_inherited(struct listener *l, bool insecure, char *err,
+                           size_t err_len) {
   int type = 0, listening = 0;
   socklen_t len = sizeof type;
   snprintf(l->text, sizeof l->text, "descriptor:%d", l->fd);
@@ -278,7 +281,7 @@ static int check_inherited(struct listener *l, char *err, size_t err_len) {
   int r = learn_address(l);
   if (r < 0)
     return fail(l->text, "getsockname", r, err, err_len);
-  r = address_check(&l->address, err, err_len);
+  r = insecure ? 0 : address_check(&l->address, err, err_len);
   if (r < 0)
     return r;
   int flags = fcntl(l->fd, F_GETFL);
@@ -292,14 +295,15 @@ static int check_inherited(struct listener *l, char *err, size_t err_len) {
   return 0;
 }
 
-int listener_adopt(int fd, struct listener **out, char *err, size_t err_len) {
+int listener_adopt(int fd, bool insecure, struct listener **out, char *err,
+                   size_t err_len) {
   struct listener *l = listener_alloc(fd);
   if (!l) {
     close(fd);
     snprintf(err, err_len, "out of memory");
     return -ENOMEM;
   }
-  int r = check_inherited(l, err, err_len);
+  int r = check_inherited(l, insecure, err, err_len);
   if (r < 0) {
     listener_free(l);
     return r;
@@ -342,7 +346,16 @@ void listener_free(struct listener *l) {
     close(l->file_fd);
   if (l->dir_fd >= 0)
     close(l->dir_fd);
+  tls_context_unref(l->tls);
   free(l);
+}
+
+void listener_set_tls(struct listener *l, struct tls_context *context) {
+  l->tls = tls_context_ref(context);
+}
+
+struct tls_context *listener_tls(const struct listener *l) {
+  return l->tls;
 }
 
 int listener_fd(const struct listener *l) { return l->fd; }

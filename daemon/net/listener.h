@@ -1,4 +1,4 @@
-/* Listening sockets, Unix and TCP.
+/* Listening sockets, Unix and TCP, the latter with TLS or without.
  *
  *   L1  A Unix socket that somebody answers on is never taken away; one that
  *       nobody answers on (stale) is replaced; what is no socket is left
@@ -7,8 +7,9 @@
  *       only their user can open.
  *   L2  A socket file is removed at the end only while it is still ours.
  *
- * One thread at a time, but for listener_text(), listener_is_local() and
- * listener_group(): any thread may ask, until listener_free(). */
+ * One thread at a time, but for listener_text(), listener_is_local(),
+ * listener_tls() and listener_group(): any thread may ask, until
+ * listener_free(). */
 #ifndef DAEMON_NET_LISTENER_H
 #define DAEMON_NET_LISTENER_H
 
@@ -22,14 +23,21 @@ extern "C" {
 #endif
 
 struct listener;
+struct tls_context;
 
-/* Binds and listens.  0, or a negative errno with the story in `err`. */
+/* Binds and listens.  0, or a negative errno with the story in `err`.  For a
+ * `tls:` address listener_set_tls() is due before it is served. */
 int listener_open(const struct address *address, struct listener **out,
                   char *err, size_t err_len);
 
-/* Takes over a listening socket that was inherited (sd_listen_fds(3)); the
- * descriptor is the listener's from here, also on failure.  As above. */
-int listener_adopt(int fd, struct listener **out, char *err, size_t err_len);
+/* Takes over a listening socket that was inherited (sd_listen_fds(3)), without
+ * TLS; the descriptor is the listener's from here, also on failure.
+ * `insecure`: it need not be one that address_check() allows.  As above. */
+int listener_adopt(int fd, bool insecure, struct listener **out, char *err,
+                   size_t err_len);
+
+/* Has its connections speak TLS, with a reference to the context of its own. */
+void listener_set_tls(struct listener *l, struct tls_context *context);
 
 /* Listens no more, and removes the socket file that listener_open() made.
  * What other threads may ask about it stays. */
@@ -49,6 +57,9 @@ const char *listener_text(const struct listener *l);
 
 /* The port of a TCP listener, 0 for another. */
 int listener_port(const struct listener *l);
+
+/* The context of its connections; NULL: they speak no TLS. */
+struct tls_context *listener_tls(const struct listener *l);
 
 /* Whether its peers are processes with credentials (a Unix socket). */
 bool listener_is_local(const struct listener *l);

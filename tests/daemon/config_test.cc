@@ -68,6 +68,13 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "[listen]\n"
                    "address = unix:/run/a.sock\n"
                    "address = tcp:[::1]:7\n"
+                   "address = tls:192.0.2.1:8\n"
+                   "insecure = yes\n"
+                   "[tls]\n"
+                   "certificate = /etc/c.pem\n"
+                   "key = /etc/k.pem\n"
+                   "client-ca = /etc/ca.pem\n"
+                   "require-client-certificate = no\n"
                    "[log]\n"
                    "level = debug\n"
                    "[image vm7]\n"
@@ -84,9 +91,16 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(config_.page_size, 65536u);
   EXPECT_EQ(config_.n_workers, 5u);
   EXPECT_EQ(config_.log_level, LEVEL_DEBUG);
-  ASSERT_EQ(config_.n_listen, 2u);
+  ASSERT_EQ(config_.n_listen, 3u);
   EXPECT_STREQ(config_.listen[0].un.sun_path, "/run/a.sock");
   EXPECT_EQ(config_.listen[1].generic.sa_family, AF_INET6);
+  EXPECT_FALSE(config_.listen[1].is_tls);
+  EXPECT_TRUE(config_.listen[2].is_tls);
+  EXPECT_TRUE(config_.insecure);
+  EXPECT_STREQ(config_.tls.certificate, "/etc/c.pem");
+  EXPECT_STREQ(config_.tls.key, "/etc/k.pem");
+  EXPECT_STREQ(config_.tls.client_ca, "/etc/ca.pem");
+  EXPECT_FALSE(config_.tls.requires_client);
   ASSERT_EQ(config_.n_images, 2u);
   const config_image *image = config_find_image(&config_, "vm7");
   ASSERT_TRUE(image);
@@ -99,7 +113,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
 }
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 6) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_SETTINGS, 11) << "EverySettingHasAKey is behind";
   EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 5) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
@@ -185,7 +199,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
            "workers\n"              // 5
            "= 7\n"                  // 6
            "page-size = 5000\n"     // 7
-           "[tls]\n"                // 8
+           "[admin]\n"              // 8
            "key = /x\n"             // 9: of a section that is not known
            "[image]\n"              // 10
            "[image a b]\n"          // 11
@@ -198,7 +212,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
            "source = b.img\n"       // 18
            "[listen]\n"             // 19
            "address = unix:s\n"     // 20
-           "address = tls:\n"       // 21
+           "address = tls\n"        // 21
            "address = tcp:0.0.0.0:1\n"),
       ElementsAre(
           "f:1: \"size\" is in no section; write [SECTION] before it",
@@ -208,8 +222,8 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:5: neither [SECTION] nor KEY = VALUE",
           StartsWith("f:6: unknown key \"\" in [cache]"),
           "f:7: page-size: \"5000\": not a power of two from 4K to 2M",
-          "f:8: unknown section [tls]; there are cache, listen, log, image "
-          "NAME",
+          "f:8: unknown section [admin]; there are cache, listen, tls, log, "
+          "image NAME",
           StartsWith("f:10: \"\" cannot be the name of an image"),
           StartsWith("f:11: \"a b\" cannot be the name of an image"),
           "f:12: a section is a line of its own, [SECTION]",
@@ -221,11 +235,48 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "with /",
           "f:20: address: \"unix:s\": a path in a configuration file begins "
           "with /",
-          HasSubstr("f:21: address: address \"tls:\": it must be unix:PATH"),
-          HasSubstr("only loopback is allowed")));
-  EXPECT_THAT(Check(), ElementsAre("f:14: image \"a\" has no source; write "
+          HasSubstr("f:21: address: address \"tls\": it must be unix:PATH")));
+  EXPECT_THAT(Check(), ElementsAre(HasSubstr("only loopback is allowed"),
+                                   "f:14: image \"a\" has no source; write "
                                    "source = PATH"))
       << "a refused source was given all the same";
+}
+
+TEST_F(ConfigTest, OnTheNetworkIsTLSUnlessTheConfigurationSaysOtherwise) {
+  const std::string image = "[image a]\nsource = /a\n[listen]\n";
+  EXPECT_THAT(Read(image + "address = tcp:192.0.2.1:7\n"
+                           "address = tcp:127.0.0.1:7\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(), ElementsAre(StartsWith(
+                           "f:4: address: address \"tcp:192.0.2.1:7\": only "
+                           "loopback is allowed without TLS")));
+  EXPECT_THAT(Read("[listen]\ninsecure = yes\n", "g"), IsEmpty());
+  EXPECT_THAT(Check(), IsEmpty());
+  EXPECT_THAT(Read("[listen]\ninsecure = on\n", "h"),
+              ElementsAre("h:2: insecure: \"on\": it must be yes or no"));
+}
+
+TEST_F(ConfigTest, TLSNeedsCertificates) {
+  EXPECT_THAT(Read("[image a]\nsource = /a\n[listen]\naddress = tls:\n"
+                   "address = tls:[::]:7\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(), ElementsAre(StartsWith(
+                           "f:4: address: TLS needs a certificate; ")));
+  EXPECT_THAT(Read("[tls]\ncertificate = c.pem\n", "g"),
+              ElementsAre(StartsWith("g:2: certificate: \"c.pem\": a path")));
+  EXPECT_THAT(Read("[tls]\ncertificate = /c.pem\n", "g2"), IsEmpty());
+  EXPECT_THAT(Check(),
+              ElementsAre(StartsWith("f:4: address: clients have to show")));
+  EXPECT_THAT(Read("[tls]\nclient-ca = /ca.pem\n", "h"), IsEmpty());
+  EXPECT_THAT(Check(), IsEmpty());
+}
+
+TEST_F(ConfigTest, WithoutClientCertificatesEverybodyIsLetInOnPurpose) {
+  EXPECT_THAT(Read("[image a]\nsource = /a\n[listen]\naddress = tls:\n"
+                   "[tls]\ncertificate = /c.pem\n"
+                   "require-client-certificate = no\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(), IsEmpty());
 }
 
 TEST_F(ConfigTest, AMessageHasWhatWasWrittenAndNotWhatItDecodesTo) {

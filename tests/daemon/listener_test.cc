@@ -190,7 +190,7 @@ class AdoptTest : public ListenerTest {
 protected:
   ListenerPtr Adopt(int fd) {
     listener *l = nullptr;
-    result_ = listener_adopt(fd, &l, err_, sizeof err_);
+    result_ = listener_adopt(fd, false, &l, err_, sizeof err_);
     return ListenerPtr(l, listener_free);
   }
 

@@ -306,7 +306,7 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a", "--workers", "99999999999999999999"}, "1 to 64"},
       {{"--image", "a", "--share", "maybe"}, "on or off"},
       {{"--image", "a", "--log-level", "loud"}, "not error, warn"},
-      {{"--image", "a", "--listen", "/run/s"}, "unix:PATH or tcp:"},
+      {{"--image", "a", "--listen", "/run/s"}, "unix:PATH, tcp:"},
       {{"--image", "a", "--listen", "unix:"}, "names no path"},
       {{"--image", "a", "--listen", long_path}, "can have 107"},
       {{"--image", "a", "--listen", "tcp:localhost"}, "end in a port"},
@@ -346,6 +346,9 @@ TEST(AddressTest, WhatIsParsedIsFormatted) {
       {"tcp:localhost:80", "tcp:127.0.0.1:80"},
       {"tcp:127.3.2.1:0", "tcp:127.3.2.1:0"},
       {"tcp:[::1]:10819", "tcp:[::1]:10819"},
+      {"tls:", "tls:127.0.0.1:10820"},
+      {"tls:192.0.2.1:7", "tls:192.0.2.1:7"},
+      {"tls:[::]:7", "tls:[::]:7"},
       {"unix:/run/x.sock", "unix:/run/x.sock"},
   };
   for (const AddressCase &c : cases) {

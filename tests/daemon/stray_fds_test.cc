@@ -334,7 +334,7 @@ TEST_F(StrayFdsTest, ThoseOfPeersThatWereNotAcceptedDoNotDelayAStopEither) {
   ASSERT_EQ(listen(fd, 8), 0);
   WireClient client = WireClient::Unix(path);
   ASSERT_EQ(slow_[0].SendAway(client.fd(), Hello()), 0);
-  ASSERT_EQ(listener_adopt(fd, &l, err, sizeof err), 0) << err;
+  ASSERT_EQ(listener_adopt(fd, false, &l, err, sizeof err), 0) << err;
   server_image image = {"disk", disk_.Open(), true, 0, nullptr};
   server_config config = {};
   config.limits = limits_default();

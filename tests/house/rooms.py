@@ -432,7 +432,7 @@ RULES = Rules(
             modules("daemon", "server"),
             modules("daemon", "config_errors opening process"),
             modules("daemon", "config"),
-            modules("daemon", "config_file"),
+            modules("daemon", "certificates config_file"),
             modules("daemon", "options"),
             modules("daemon", "image_sources"),
             modules("daemon", "reloader"),

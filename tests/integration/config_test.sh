@@ -174,13 +174,14 @@ uncommented() {
 # has_every_key: all that a message about an unknown one lists.
 has_every_key() {
   local section key
-  for section in cache listen log "image x"; do
+  sed 's/\\-/-/g' -- "$1" >"$work/text"
+  for section in cache listen tls log "image x"; do
     printf '[%s]\n?=\n' "$section" >"$conf"
     "$cachetd" --check-config --config "$conf" 2>&1 </dev/null |
       sed -n 's/.*there are \(.*\)/\1/p' | tr -d , | tr ' ' '\n' >"$work/keys"
     [ -s "$work/keys" ] || return 1
     while read -r key; do
-      sed 's/\\-/-/g' -- "$1" | grep -qE "^(\.[A-Z]+ )?(.*\" )?$key[ \"]+=" || {
+      grep -qE "^(\.[A-Z]+ )?(.*\" )?$key[ \"]+=" "$work/text" || {
         echo "$1 does not have $key of [$section]"
         return 1
       }

@@ -3,6 +3,8 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
+#include <sys/stat.h>
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -28,7 +30,7 @@ void Extend(X509 *certificate, X509 *issuer, int nid, const char *value) {
 
 FILE *Create(const std::string &path) {
   FILE *f = fopen(path.c_str(), "wx");
-  Check(f, path.c_str());
+  Check(f && fchmod(fileno(f), 0600) == 0, path.c_str());
   return f;
 }
 

@@ -34,9 +34,14 @@ TestServer::TestServer(
     abort();
   directory_ = directory;
   socket_path_ = directory_ + "/socket";
-  listener *listeners[] = {Listen("unix:" + socket_path_),
-                           Listen("tcp:127.0.0.1:0")};
+  std::vector<listener *> listeners = {Listen("unix:" + socket_path_),
+                                       Listen("tcp:127.0.0.1:0")};
   port_ = listener_port(listeners[1]);
+  if (options.tls) {
+    listeners.push_back(Listen("tls:127.0.0.1:0"));
+    listener_set_tls(listeners.back(), options.tls);
+    tls_port_ = listener_port(listeners.back());
+  }
   int on = 1;
   if (options.pass_rights) // fails where the kernel knows no way to refuse
     setsockopt(listener_fd(listeners[0]), SOL_SOCKET, SO_PASSRIGHTS, &on,
@@ -52,8 +57,8 @@ TestServer::TestServer(
   config.n_workers = options.n_workers;
   config.images = list.data();
   config.n_images = static_cast<unsigned>(list.size());
-  config.listeners = listeners;
-  config.n_listeners = 2;
+  config.listeners = listeners.data();
+  config.n_listeners = static_cast<unsigned>(listeners.size());
   char err[512];
   if (server_new(&config, &server_, err, sizeof err) < 0) {
     fprintf(stderr, "%s\n", err);

@@ -23,6 +23,8 @@ public:
     // Whether clients can send descriptors along, as they can everywhere
     // before Linux 6.16.
     bool pass_rights = false;
+    // A port for TLS as well, with these certificates.
+    tls_context *tls = nullptr;
   };
 
   // Serves `images`, which outlive it.
@@ -32,6 +34,8 @@ public:
 
   WireClient Unix() const { return WireClient::Unix(socket_path_); }
   WireClient Tcp() const { return WireClient::Tcp(port_); }
+  int plain_port() const { return port_; }
+  int tls_port() const { return tls_port_; }
   const std::string &socket_path() const { return socket_path_; }
 
   // Adds an image, which outlives the server; removes one.  As server.h says.
@@ -46,7 +50,7 @@ public:
 private:
   std::string directory_, socket_path_;
   bool share_;
-  int port_ = 0;
+  int port_ = 0, tls_port_ = 0;
   server *server_ = nullptr;
   std::thread thread_;
 };

@@ -8,6 +8,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "proto/socket.h"
+
 namespace {
 
 // Far longer than anything takes, so that a daemon that forgets to answer
@@ -129,7 +131,7 @@ void TakeDescriptors(msghdr *msg, std::vector<int> *fds) {
 WireClient::~WireClient() { Close(); }
 
 WireClient::WireClient(WireClient &&other) noexcept
-    : fd_(other.fd_), next_id_(other.next_id_),
+    : fd_(other.fd_), tls_(std::move(other.tls_)), next_id_(other.next_id_),
       notices_(std::move(other.notices_)), fds_(std::move(other.fds_)) {
   other.fd_ = -1;
 }
@@ -137,6 +139,7 @@ WireClient::WireClient(WireClient &&other) noexcept
 WireClient &WireClient::operator=(WireClient &&other) noexcept {
   Close();
   fd_ = std::exchange(other.fd_, -1);
+  tls_ = std::move(other.tls_);
   next_id_ = other.next_id_;
   notices_ = std::move(other.notices_);
   fds_ = std::move(other.fds_);
@@ -162,7 +165,18 @@ WireClient WireClient::Tcp(int port) {
   return client;
 }
 
+WireClient WireClient::Tls(int port, tls_context *context) {
+  WireClient client = Tcp(port);
+  client.tls_ = std::make_unique<TlsEnd>();
+  client.tls_->fd = client.fd_;
+  if (tls_new(context, &socket_plain_io, &client.tls_->fd, &client.tls_->end) <
+      0)
+    abort();
+  return client;
+}
+
 void WireClient::Close() {
+  tls_.reset();
   if (fd_ >= 0)
     close(fd_);
   fd_ = -1;
@@ -170,13 +184,47 @@ void WireClient::Close() {
     close(fd);
 }
 
-void WireClient::ShutdownWrites() { shutdown(fd_, SHUT_WR); }
+void WireClient::ShutdownWrites() {
+  if (tls_)
+    tls_io.end(tls_->end);
+  shutdown(fd_, SHUT_WR);
+}
+
+// A call of the transport until it has something to say.
+template <typename Call> static ssize_t Await(int fd, short events, Call call) {
+  for (;;) {
+    ssize_t n = call();
+    if (n != -EAGAIN)
+      return n;
+    pollfd p = {fd, events, 0};
+    if (poll(&p, 1, kPatienceMs) <= 0)
+      return -ETIMEDOUT;
+  }
+}
+
+ssize_t WireClient::ReceiveTls(void *buf, size_t len) {
+  return Await(fd_, POLLIN, [&] {
+    stream_fds came = {};
+    return tls_io.recv(tls_->end, buf, len, &came);
+  });
+}
+
+ssize_t WireClient::SendSome(const uint8_t *bytes, size_t len) {
+  if (!tls_)
+    return send(fd_, bytes, len, MSG_NOSIGNAL);
+  ssize_t r = Await(fd_, POLLIN, [&] { return tls_handshake(tls_->end); });
+  if (r < 0)
+    return r;
+  return Await(fd_, POLLOUT, [&] {
+    iovec iov = {const_cast<uint8_t *>(bytes), len};
+    return tls_io.send(tls_->end, &iov, 1, nullptr, 0);
+  });
+}
 
 bool WireClient::SendRaw(const std::vector<uint8_t> &bytes) {
   size_t sent = 0;
   while (sent < bytes.size()) {
-    ssize_t n =
-        send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+    ssize_t n = SendSome(bytes.data() + sent, bytes.size() - sent);
     if (n < 0 && errno == EINTR)
       continue;
     if (n <= 0)
@@ -288,25 +336,34 @@ bool WireClient::SendGetStats(uint64_t id) {
   return SendMessage(msg);
 }
 
+ssize_t WireClient::ReceiveSome(void *buf, size_t len) {
+  if (tls_)
+    return ReceiveTls(buf, len);
+  pollfd p = {fd_, POLLIN, 0};
+  if (poll(&p, 1, kPatienceMs) <= 0)
+    return -1;
+  alignas(cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))];
+  iovec iov = {buf, len};
+  msghdr msg = {};
+  msg.msg_iov = &iov;
+  msg.msg_iovlen = 1;
+  msg.msg_control = control;
+  msg.msg_controllen = sizeof control;
+  ssize_t n;
+  do
+    n = recvmsg(fd_, &msg, MSG_CMSG_CLOEXEC);
+  while (n < 0 && errno == EINTR);
+  if (n > 0)
+    TakeDescriptors(&msg, &fds_);
+  return n;
+}
+
 bool WireClient::ReceiveBytes(void *buf, size_t len) {
   auto *at = static_cast<uint8_t *>(buf);
   while (len > 0) {
-    pollfd p = {fd_, POLLIN, 0};
-    if (poll(&p, 1, kPatienceMs) <= 0)
-      return false;
-    alignas(cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))];
-    iovec iov = {at, len};
-    msghdr msg = {};
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_control = control;
-    msg.msg_controllen = sizeof control;
-    ssize_t n = recvmsg(fd_, &msg, MSG_CMSG_CLOEXEC);
-    if (n < 0 && errno == EINTR)
-      continue;
+    ssize_t n = ReceiveSome(at, len);
     if (n <= 0)
       return false;
-    TakeDescriptors(&msg, &fds_);
     at += n;
     len -= static_cast<size_t>(n);
   }

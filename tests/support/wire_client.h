@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "proto/frame.h"
+#include "proto/tls.h"
 
 // One frame of the daemon, unpacked.  What its message does not have is zero.
 struct Frame {
@@ -63,8 +65,12 @@ public:
 
   static WireClient Unix(const std::string &path);
   static WireClient Tcp(int port);
+  // The same through TLS.  The handshake is the first thing that it waits for.
+  static WireClient Tls(int port, tls_context *context);
   bool connected() const { return fd_ >= 0; }
   int fd() const { return fd_; }
+  // What went wrong with TLS.
+  std::string tls_why() const { return ::tls_why(tls_->end); }
 
   // Bytes as they are; false if the daemon no longer takes them.
   bool SendRaw(const std::vector<uint8_t> &bytes);
@@ -107,9 +113,21 @@ public:
   std::map<std::string, uint64_t> Stats();
 
 private:
+  // TLS over a socket, which is the client's.
+  struct TlsEnd {
+    ~TlsEnd() { tls_free(end); }
+    int fd = -1;
+    tls *end = nullptr;
+  };
+
   bool ReceiveBytes(void *buf, size_t len);
+  // What is there, waiting for it: 0 or less at the end, or after far too long.
+  ssize_t ReceiveSome(void *buf, size_t len);
+  ssize_t ReceiveTls(void *buf, size_t len);
+  ssize_t SendSome(const uint8_t *bytes, size_t len);
 
   int fd_ = -1;
+  std::unique_ptr<TlsEnd> tls_;
   uint64_t next_id_ = 1000000;
   std::vector<Frame> notices_;
   std::vector<int> fds_;
