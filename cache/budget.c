@@ -12,7 +12,13 @@
  * Memory that a reader of another process makes by looking at holes is in no
  * account: reclaim.c compares what the kernel has allocated.  So is, for a
  * moment, a state block that a miss has looked at and not charged yet.  For
- * those, and for the tables, a part of the budget is held back. */
+ * those, and for the tables, a part of the budget is held back.
+ *
+ * The budget may be set at any time.  A larger one is there at once.  With a
+ * smaller one `used` is over it until the evictor has taken pages away, all of
+ * them that are not pinned if need be; the reclaimer's rounds look whether pins
+ * that were in its way have ended.  Until then nothing is reserved: what a miss
+ * reads goes to those who asked and is not kept. */
 #include "cache/budget.h"
 
 #include <assert.h>
@@ -20,12 +26,33 @@
 #include "cache/internal.h"
 #include "cache/rounds.h"
 
-/* ---- Reserving ----------------------------------------------------------- */
+/* ---- The budget itself --------------------------------------------------- */
 
-uint64_t budget_limit(uint64_t budget) {
+/* What is not held back. */
+static uint64_t limit_of(uint64_t budget) {
   uint64_t most = 1 << 20;
   return budget - (budget / 16 < most ? budget / 16 : most);
 }
+
+bool budget_is_over_locked(const struct page_cache *pc) {
+  return pc->used > pc->budget;
+}
+
+int budget_set(struct page_cache *pc, uint64_t budget) {
+  pthread_mutex_lock(&pc->lock);
+  int r = s3fifo_grow(&pc->policy, budget >> PAGE_SHIFT_MIN);
+  if (r == 0) {
+    __atomic_store_n(&pc->budget, budget, __ATOMIC_RELAXED);
+    pc->limit = limit_of(budget);
+    pc->n_kept = 0;
+    pthread_cond_signal(&pc->wanted);
+    rounds_note_activity_locked(pc);
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return r;
+}
+
+/* ---- Reserving ----------------------------------------------------------- */
 
 /* How much the evictor keeps free, and from where on it starts. */
 uint64_t budget_high_free(const struct page_cache *pc) {
@@ -46,6 +73,14 @@ bool budget_has_much_garbage(const struct page_cache *pc, uint64_t len) {
 bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
   return pc->used - pc->garbage + free_len > pc->limit &&
          s3fifo_len(&pc->policy) > 0;
+}
+
+bool budget_may_fit(struct page_cache *pc, uint64_t len) {
+  pthread_mutex_lock(&pc->lock);
+  bool may =
+      len <= pc->limit && !(pc->has_threads && budget_is_over_locked(pc));
+  pthread_mutex_unlock(&pc->lock);
+  return may;
 }
 
 uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,

@@ -14,11 +14,20 @@ void budget_release(struct page_cache *pc, uint64_t len);
 uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
                                 bool *is_garbage);
 
+/* Whether room for `len` bytes is to be had at all: not while the evictor takes
+ * the cache down to a smaller budget. */
+bool budget_may_fit(struct page_cache *pc, uint64_t len);
+
+/* More is in the account than the budget, which was set lower. */
+bool budget_is_over_locked(const struct page_cache *pc);
+
+/* Sets it.  Wakes the evictor.  0 or -ENOMEM: the budget is what it was. */
+int budget_set(struct page_cache *pc, uint64_t budget);
+
 /* For the table of another process, out of what is held back: it is refused
  * rather than anything is evicted. */
 bool budget_reserve_table(struct page_cache *pc, uint64_t len);
 
-uint64_t budget_limit(uint64_t budget);
 uint64_t budget_high_free(const struct page_cache *pc);
 bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len);
 

@@ -269,13 +269,16 @@ static int compare_keys(const void *a, const void *b) {
 
 /* Picks victims until they make up `want` bytes. */
 static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
-                               uint64_t *keys) {
+                               enum evict_order order, uint64_t *keys) {
   unsigned chances = S3FIFO_SECOND_CHANCES;
   uint64_t got = 0;
   size_t n = 0;
   while (got < want && n < EVICT_MAX_BATCH) {
-    size_t more = s3fifo_pick(&pc->policy, 1, keys + n, EVICT_MAX_BATCH - n,
-                              &chances, page_used, pc);
+    size_t more =
+        order == EVICT_IN_TURN
+            ? s3fifo_pick_oldest(&pc->policy, keys + n)
+            : s3fifo_pick(&pc->policy, 1, keys + n, EVICT_MAX_BATCH - n,
+                          &chances, page_used, pc);
     if (!more)
       break;
     for (size_t i = n; i < n + more; i++)
@@ -286,9 +289,10 @@ static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
 }
 
 /* Step 1. */
-static void pick_locked(struct page_cache *pc, uint64_t want, struct batch *b) {
+static void pick_locked(struct page_cache *pc, uint64_t want,
+                        enum evict_order order, struct batch *b) {
   uint64_t keys[EVICT_MAX_BATCH];
-  size_t n = pick_keys_locked(pc, want, keys);
+  size_t n = pick_keys_locked(pc, want, order, keys);
   qsort(keys, n, sizeof *keys, compare_keys);
   for (size_t i = 0; i < n; i++) {
     struct mirror *m = pc->mirrors[s3fifo_key_mirror(keys[i])];
@@ -300,10 +304,10 @@ static void pick_locked(struct page_cache *pc, uint64_t want, struct batch *b) {
   }
 }
 
-size_t evict(struct page_cache *pc, uint64_t want) {
+size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order) {
   struct batch b = {.from_policy = true};
   pthread_mutex_lock(&pc->lock);
-  pick_locked(pc, want, &b);
+  pick_locked(pc, want, order, &b);
   pthread_mutex_unlock(&pc->lock);
   if (b.n > 0)
     run_batch(pc, &b);

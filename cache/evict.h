@@ -7,9 +7,15 @@
 /* Pages in one batch, one barrier. */
 #define EVICT_MAX_BATCH 256
 
+enum evict_order {
+  EVICT_BY_POLICY,
+  EVICT_IN_TURN /* also what the policy would keep: among pages that are pinned
+                   it finds each that is not */
+};
+
 /* Tries to evict about `want` bytes; returns how many pages it looked at, some
  * of which may have turned out to be pinned. */
-size_t evict(struct page_cache *pc, uint64_t want);
+size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order);
 
 /* Drops the resident pages of a range: punches those that are not pinned, and
  * makes the others STALE.  False: not all could be, for want of memory, and

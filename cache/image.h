@@ -17,9 +17,6 @@ struct fill;
 struct image;
 struct page_cache;
 
-#define PAGE_SHIFT_MIN 12
-#define PAGE_SHIFT_MAX 21
-
 struct image_ops {
   /* The image has a new epoch.  Called on whatever thread saw it, not under
    * the cache's lock; it must not call image_refresh().  May be NULL. */

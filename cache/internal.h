@@ -2,9 +2,11 @@
  *
  * One lock, page_cache.lock, guards everything that misses, evictions and
  * epochs change.  Hits do not take it.  Under it no callback runs, and no
- * system call but fstat.  No thread holds it for longer than it takes to go
- * through a batch of pages, a block of states, or the pin tables of a mirror.
- * It is a leaf but for image.refresh_lock, which is taken before it.
+ * system call but fstat and
+ * lseek, and one mremap when the budget grows.  No thread holds it for longer
+ * than it takes to go through a batch of pages, a block of states, or the pin
+ * tables of a mirror. It is a leaf but for image.refresh_lock, which is taken
+ * before it.
  *
  * True whenever the lock is free:
  *
@@ -31,6 +33,8 @@
 #define SHARED_PINS_BUCKETS 64
 
 struct page_cache {
+  /* Written under the lock; read under it, or by internal_budget() where it
+   * does not matter whether a change is seen. */
   uint64_t budget;
   uint64_t limit; /* of `used`: a little less */
   bool membarrier;
@@ -40,6 +44,7 @@ struct page_cache {
   /* guarded by lock */
   struct s3fifo policy;
   uint64_t used, garbage; /* bytes, see budget.c */
+  uint64_t n_kept; /* pinned pages that the evictor met in a row, see there */
   uint64_t leased; /* bytes that other processes may pin, see shared_pins.c */
   struct shared_pins_user *shared_pins_users[SHARED_PINS_BUCKETS];
   struct mirror **mirrors;
@@ -66,5 +71,10 @@ struct page_cache {
     uint64_t asked, evictor, reclaimer; /* how often; when which answered */
   } pulse;
 };
+
+/* Relaxed: it orders nothing. */
+static inline uint64_t internal_budget(const struct page_cache *pc) {
+  return __atomic_load_n(&pc->budget, __ATOMIC_RELAXED);
+}
 
 #endif

@@ -49,6 +49,10 @@ struct mirror_header {
 
 #define MIRROR_LAYOUT 1
 
+/* The least and the most that a page may have, as powers of two. */
+#define PAGE_SHIFT_MIN 12
+#define PAGE_SHIFT_MAX 21
+
 /* Half of what 47 bits of address space can map. */
 #define MIRROR_MAX_SIZE (1ull << 46)
 

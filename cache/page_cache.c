@@ -38,12 +38,10 @@ int page_cache_new(const struct page_cache_options *options,
   struct page_cache *pc = calloc(1, sizeof *pc);
   if (!pc)
     return -ENOMEM;
-  if (s3fifo_init(&pc->policy, options->budget >> PAGE_SHIFT_MIN) < 0) {
+  if (s3fifo_init(&pc->policy, 0) < 0) {
     free(pc);
     return -ENOMEM;
   }
-  pc->budget = options->budget;
-  pc->limit = budget_limit(options->budget);
   pc->membarrier = barrier_register();
   pthread_mutex_init(&pc->lock, NULL);
   pthread_condattr_t attr;
@@ -53,7 +51,9 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->reclaim.wake, &attr);
   pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
-  int r = options->evictor ? start_threads(pc) : 0;
+  int r = budget_set(pc, options->budget);
+  if (r == 0 && options->evictor)
+    r = start_threads(pc);
   if (r < 0) {
     page_cache_free(pc);
     return r;
@@ -107,6 +107,10 @@ void page_cache_free(struct page_cache *pc) {
   pthread_cond_destroy(&pc->reclaim.ended);
   pthread_mutex_destroy(&pc->lock);
   free(pc);
+}
+
+int page_cache_set_budget(struct page_cache *pc, uint64_t budget) {
+  return budget_set(pc, budget);
 }
 
 void page_cache_get_stats(struct page_cache *pc, struct page_cache_stats *out) {

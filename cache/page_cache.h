@@ -41,6 +41,17 @@ const char *page_cache_pulse(struct page_cache *pc);
 /* All images must be gone. */
 void page_cache_free(struct page_cache *pc);
 
+/* Sets the budget.  A larger one may be used at once.  To a smaller one the
+ * evictor takes the cache down, but for what is pinned; what comes in meanwhile
+ * is not kept.  Without threads the misses that follow do that.  Returns before
+ * it is done: page_cache_get_stats() tells.
+ *
+ * Shares that other processes were given (shared_pins.h) stay as they are;
+ * while they are more than half of the budget no more are given.
+ *
+ * 0; -ENOMEM, and the budget is what it was. */
+int page_cache_set_budget(struct page_cache *pc, uint64_t budget);
+
 void page_cache_get_stats(struct page_cache *pc, struct page_cache_stats *out);
 
 /* Bytes allocated by all the memfds of the cache's images, as fstat says. */

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "cache/budget.h"
 #include "cache/internal.h"
 #include "cache/reclaim.h"
 
@@ -41,6 +42,10 @@ void *reclaimer_main(void *arg) {
     pthread_mutex_lock(&pc->lock);
     pc->reclaim.n_rounds++;
     pthread_cond_broadcast(&pc->reclaim.ended);
+    if (budget_is_over_locked(pc)) { /* pins may have ended */
+      pthread_cond_signal(&pc->wanted);
+      waits = true;
+    }
     if (is_tick || waits)
       pc->reclaim.is_ticking = waits || was_active || pc->reclaim.is_active;
   }

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #define MAX_PAGES (1ull << 28)
+#define MIN_INDEX 64u
 
 /* Zeroed memory that exists from its first use on.  NULL: none. */
 static void *map_array(size_t len) {
@@ -18,17 +19,27 @@ static size_t entries_len(const struct s3fifo *p) {
 }
 
 static size_t index_len(const struct s3fifo *p) {
-  return p->n_index * sizeof *p->index;
+  return p->max_index * sizeof *p->index;
+}
+
+static uint32_t entries_for(uint64_t max_pages) {
+  return 1 + 2 * (uint32_t)max_pages; /* P2 */
+}
+
+static uint32_t index_for(uint64_t max_pages) {
+  uint32_t n = MIN_INDEX;
+  while (n < max_pages)
+    n *= 2;
+  return n;
 }
 
 int s3fifo_init(struct s3fifo *p, uint64_t max_pages) {
   if (max_pages > MAX_PAGES)
     max_pages = MAX_PAGES;
-  *p = (struct s3fifo){.n_entries = 1 + 2 * (uint32_t)max_pages, /* P2 */
-                       .n_index = 64,
+  *p = (struct s3fifo){.n_entries = entries_for(max_pages),
+                       .max_index = index_for(max_pages),
+                       .n_index = MIN_INDEX,
                        .n_touched = 1};
-  while (p->n_index < max_pages)
-    p->n_index *= 2;
   p->entries = map_array(entries_len(p));
   p->index = map_array(index_len(p));
   if (p->entries && p->index)
@@ -44,8 +55,45 @@ void s3fifo_fini(struct s3fifo *p) {
     munmap(p->index, index_len(p));
 }
 
+int s3fifo_grow(struct s3fifo *p, uint64_t max_pages) {
+  if (max_pages > MAX_PAGES)
+    max_pages = MAX_PAGES;
+  uint32_t n_entries = entries_for(max_pages), max_index = index_for(max_pages);
+  if (n_entries > p->n_entries) {
+    void *at = mremap(p->entries, entries_len(p),
+                      n_entries * sizeof *p->entries, MREMAP_MAYMOVE);
+    if (at == MAP_FAILED)
+      return -ENOMEM;
+    p->entries = at;
+    p->n_entries = n_entries;
+  }
+  if (max_index > p->max_index) {
+    void *at = mremap(p->index, index_len(p), max_index * sizeof *p->index,
+                      MREMAP_MAYMOVE);
+    if (at == MAP_FAILED)
+      return -ENOMEM;
+    p->index = at;
+    p->max_index = max_index;
+  }
+  return 0;
+}
+
+/* ---- The index ----------------------------------------------------------- */
+
+/* A hash table that grows by one bucket at a time (linear hashing), so that no
+ * insertion pays for a new table: of the buckets that `mask` names those from
+ * n_index on are not split off yet, and their keys are in the lower half. */
+static uint32_t hash(uint64_t key) {
+  return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32);
+}
+
+static uint32_t index_mask(const struct s3fifo *p) {
+  return UINT32_MAX >> __builtin_clz(p->n_index - 1);
+}
+
 static uint32_t bucket(const struct s3fifo *p, uint64_t key) {
-  return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32) & (p->n_index - 1);
+  uint32_t mask = index_mask(p), b = hash(key) & mask;
+  return b < p->n_index ? b : b & (mask >> 1);
 }
 
 static uint32_t find(const struct s3fifo *p, uint64_t key) {
@@ -55,7 +103,27 @@ static uint32_t find(const struct s3fifo *p, uint64_t key) {
   return i;
 }
 
+/* Adds a bucket, for those keys of a lower one that belong there. */
+static void index_split(struct s3fifo *p) {
+  uint32_t added = p->n_index++;
+  uint32_t mask = index_mask(p);
+  uint32_t *from = &p->index[added & (mask >> 1)], *to = &p->index[added];
+  while (*from) {
+    struct s3fifo_entry *e = &p->entries[*from];
+    if ((hash(e->key) & mask) == added) {
+      *to = *from;
+      *from = e->chain;
+      to = &e->chain;
+    } else {
+      from = &e->chain;
+    }
+  }
+  *to = 0;
+}
+
 static void index_add(struct s3fifo *p, uint32_t i) {
+  if (p->n_indexed++ >= p->n_index && p->n_index < p->max_index)
+    index_split(p);
   uint32_t *head = &p->index[bucket(p, p->entries[i].key)];
   p->entries[i].chain = *head;
   *head = i;
@@ -66,7 +134,10 @@ static void index_remove(struct s3fifo *p, uint32_t i) {
   while (*at != i)
     at = &p->entries[*at].chain;
   *at = p->entries[i].chain;
+  p->n_indexed--;
 }
+
+/* ---- The queues ---------------------------------------------------------- */
 
 /* Appends at the newest end. */
 static void enqueue(struct s3fifo *p, enum s3fifo_queue q, uint32_t i) {
@@ -191,6 +262,13 @@ static uint32_t next_victim(struct s3fifo *p, unsigned *chances,
     enqueue(p, S3FIFO_MAIN, i);
   }
   return 0;
+}
+
+size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key) {
+  uint32_t i = p->oldest[p->len[S3FIFO_SMALL] ? S3FIFO_SMALL : S3FIFO_MAIN];
+  if (i)
+    *key = take(p, i);
+  return i != 0;
 }
 
 /* Takes the neighbours of a victim that are as unused: in the same queue, not

@@ -54,10 +54,12 @@ struct s3fifo_entry {
 };
 
 struct s3fifo {
-  struct s3fifo_entry *entries; /* [0] is unused: index 0 is none */
-  uint32_t *index;              /* hash of the key -> first of its chain */
-  uint32_t n_entries, n_index;  /* fixed; n_index is a power of two */
-  uint32_t n_touched;           /* entries from here on were never used */
+  struct s3fifo_entry *entries;  /* [0] is unused: index 0 is none */
+  uint32_t *index;               /* hash of the key -> first of its chain */
+  uint32_t n_entries, max_index; /* the sizes of the two */
+  uint32_t n_index;              /* buckets of the index that are in use */
+  uint32_t n_indexed;            /* keys in it */
+  uint32_t n_touched;            /* entries from here on were never used */
   uint32_t free;
   uint32_t n_insertions;
   uint32_t n_out; /* victims picked, neither restored nor gone yet */
@@ -71,6 +73,12 @@ struct s3fifo {
  * caller holds his lock.  0 or -ENOMEM. */
 int s3fifo_init(struct s3fifo *p, uint64_t max_pages);
 void s3fifo_fini(struct s3fifo *p);
+
+/* Makes room for up to `max_pages` pages where there was room for fewer.  The
+ * arrays move as they are, by their page tables: that is quick for any number
+ * of pages.  There is no call for the reverse: the queues get shorter as pages
+ * leave, and entries that are free are used again.  0 or -ENOMEM. */
+int s3fifo_grow(struct s3fifo *p, uint64_t max_pages);
 
 /* Whether `n` s3fifo_insert()s may follow. */
 bool s3fifo_has_room(const struct s3fifo *p, uint32_t n);
@@ -98,6 +106,11 @@ size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
                    unsigned *chances,
                    bool (*used)(void *arg, uint64_t key, bool clear),
                    void *arg);
+
+/* Takes one victim, used or not: as long as each is restored, all pages come
+ * in turn.  s3fifo_pick() would leave those in SMALL alone while those in MAIN
+ * are restored.  0: there is none. */
+size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key);
 
 /* How many pages are in SMALL and MAIN. */
 static inline uint32_t s3fifo_len(const struct s3fifo *p) {

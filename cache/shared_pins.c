@@ -93,15 +93,14 @@ static void set_len_locked(struct page_cache *pc, struct shared_pins *l,
   l->user->len += len - l->len;
   pc->leased += len - l->len;
   l->len = len;
-  assert(pc->leased <= pc->budget / 2);
 }
 
 /* How much more a user may have. */
 static uint64_t room_locked(const struct page_cache *pc,
                             const struct shared_pins_user *user,
                             unsigned part) {
-  uint64_t others = pc->leased - user->len;
-  uint64_t most = (pc->budget / 2 - others) / PARTS * part;
+  uint64_t others = pc->leased - user->len, half = pc->budget / 2;
+  uint64_t most = others < half ? (half - others) / PARTS * part : 0;
   return most > user->len ? most - user->len : 0;
 }
 
@@ -137,7 +136,10 @@ static struct shared_pins_size fit_size(uint64_t pages,
 
 static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
                             struct shared_pins_size size) {
-  set_len_locked(pc, l, size_len(l, size));
+  uint64_t len = size_len(l, size);
+  bool grows = len > l->len;
+  set_len_locked(pc, l, len);
+  assert(!grows || pc->leased <= pc->budget / 2); /* L5 */
   l->table.page_slots = l->page->page_slots = size.page_slots;
   l->table.range_capacity = l->page->range_capacity = size.range_capacity;
 }
@@ -216,7 +218,8 @@ void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most) {
     most.range_capacity = least.range_capacity;
   if (!l->table.cut) {
     uint64_t limit = limit_locked(pc, l, l->len, PART_OF_NEW);
-    set_size_locked(pc, l, fit_size(limit >> page_shift(l), least, most));
+    if (limit)
+      set_size_locked(pc, l, fit_size(limit >> page_shift(l), least, most));
   }
   pthread_mutex_unlock(&pc->lock);
 }
@@ -324,7 +327,7 @@ bool shared_pins_collect(struct shared_pins *l) {
 
 uint32_t shared_pins_read_ahead(const struct shared_pins *l) {
   const struct mirror *m = l->table.mirror;
-  uint64_t pages = (m->cache->budget / 32) >> m->page_shift;
+  uint64_t pages = (internal_budget(m->cache) / 32) >> m->page_shift;
   return pages < PIN_MAX_COUNT ? (uint32_t)pages : PIN_MAX_COUNT;
 }
 

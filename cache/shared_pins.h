@@ -15,7 +15,8 @@
  *   L4  A lease that was replaced holds what was pinned in it at that moment
  *       and is pinned still, no more.  Those pages are its share.
  *   L5  A user's shares are the sum over its leases; and `leased` of the cache
- *       is the sum over its users.
+ *       is the sum over its users.  No share grows while that is more than
+ *       half of the budget, as it may be when the budget was set lower.
  *
  * Any thread; the calls on one lease one at a time, but for shared_pins_give()
  * and shared_pins_grow(): those may be made of a lease that another thread has.

@@ -8,7 +8,7 @@
 
 /* All range slots together: an eighth of the cache. */
 static uint32_t range_capacity(const struct page_cache *pc, unsigned shift) {
-  uint64_t pages = (pc->budget >> shift) / 8 / PIN_N_RANGE_SLOTS;
+  uint64_t pages = (internal_budget(pc) >> shift) / 8 / PIN_N_RANGE_SLOTS;
   if (pages < 1)
     return 1;
   return pages < PIN_MAX_COUNT ? (uint32_t)pages : PIN_MAX_COUNT;

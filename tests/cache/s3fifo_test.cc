@@ -128,6 +128,26 @@ TEST_F(PolicyTest, ARestoredVictimIsInMainAndARemovedOneLeavesNoGhost) {
   EXPECT_TRUE(Evict(1).empty());
 }
 
+TEST_F(PolicyTest, TheOldestComeInTurnAlsoFromASmallQueueThatIsShort) {
+  for (uint64_t i = 0; i < 100; i++)
+    Insert(Apart(i));
+  std::vector<uint64_t> keys(99);
+  unsigned chances = 0;
+  ASSERT_EQ(s3fifo_pick(&policy_, 99, keys.data(), 99, &chances, Used, this),
+            99u);
+  for (uint64_t key : keys)
+    s3fifo_restore(&policy_, key);
+  ASSERT_EQ(policy_.len[S3FIFO_SMALL], 1u);
+  std::set<uint64_t> met;
+  for (uint64_t i = 0, key; i < 100; i++) {
+    used_.insert(Apart(i));
+    ASSERT_EQ(s3fifo_pick_oldest(&policy_, &key), 1u);
+    met.insert(key);
+    s3fifo_restore(&policy_, key);
+  }
+  EXPECT_EQ(met.size(), 100u);
+}
+
 TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
   std::mt19937_64 random(7);
   std::set<uint64_t> in;
@@ -173,6 +193,35 @@ TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
     }
     ASSERT_TRUE(s3fifo_has_room(&p, 1));
     s3fifo_insert(&p, i * 1000);
+  }
+  s3fifo_fini(&p);
+}
+
+// Grown step by step, with pages in it all the while.
+TEST(PolicyRoomTest, ItGrowsWithWhatIsInIt) {
+  s3fifo p;
+  ASSERT_EQ(s3fifo_init(&p, 0), 0);
+  auto unused = [](void *, uint64_t, bool) { return false; };
+  std::set<uint64_t> in;
+  uint64_t key = 0;
+  for (uint64_t pages = 1; pages <= 1 << 16; pages *= 4) {
+    ASSERT_EQ(s3fifo_grow(&p, pages), 0);
+    ASSERT_EQ(s3fifo_grow(&p, pages / 2), 0) << "which changes nothing";
+    while (s3fifo_len(&p) < pages) {
+      ASSERT_TRUE(s3fifo_has_room(&p, 1));
+      s3fifo_insert(&p, key);
+      in.insert(key);
+      key += 1000;
+    }
+  }
+  // Far from each other: they leave one by one, the oldest first.
+  while (!in.empty()) {
+    uint64_t victim;
+    unsigned chances = 0;
+    ASSERT_EQ(s3fifo_pick(&p, 1, &victim, 1, &chances, unused, nullptr), 1u);
+    ASSERT_EQ(victim, *in.begin());
+    in.erase(victim);
+    s3fifo_gone(&p);
   }
   s3fifo_fini(&p);
 }

@@ -132,7 +132,8 @@ private:
 
 // Runs `n_threads` readers for `n_reads` each, beside `disturb`.
 void Stress(bool evictor, int n_threads, int n_reads,
-            const std::function<void(FakeSource *, image *, int)> &disturb) {
+            const std::function<void(FakeSource *, page_cache *, image *, int)>
+                &disturb) {
   FakeSource source(kPages * kPage);
   page_cache_options options = {64 * kPage, evictor};
   page_cache *cache;
@@ -155,7 +156,7 @@ void Stress(bool evictor, int n_threads, int n_reads,
       n_running--;
     });
   for (int i = 0; n_running > 0; i++) {
-    disturb(&source, image, i);
+    disturb(&source, cache, image, i);
     EXPECT_LE(page_cache_allocated(cache), 64 * kPage);
   }
   for (auto &thread : threads)
@@ -174,31 +175,41 @@ void Stress(bool evictor, int n_threads, int n_reads,
 const int kReads = TestLength(20000);
 
 TEST(Stress, EvictionUnderReaders) {
-  Stress(false, 4, kReads, [](FakeSource *, image *, int) {});
+  Stress(false, 4, kReads, [](FakeSource *, page_cache *, image *, int) {});
 }
 
 TEST(Stress, TheEvictorThreadUnderReaders) {
-  Stress(true, 4, kReads, [](FakeSource *, image *, int) {});
+  Stress(true, 4, kReads, [](FakeSource *, page_cache *, image *, int) {});
 }
 
 TEST(Stress, InvalidationsUnderReaders) {
-  Stress(true, 4, kReads, [](FakeSource *, image *img, int i) {
+  Stress(true, 4, kReads, [](FakeSource *, page_cache *, image *img, int i) {
     ASSERT_EQ(image_invalidate(img, (i * 37) % kPages, 1 + i % 50), 0);
   });
 }
 
-TEST(Stress, FailuresUnderReaders) {
-  Stress(false, 4, kReads, [](FakeSource *source, image *, int i) {
-    source->FailReads(EIO, i % 3);
+// Each other size is less than what the readers' pins may hold.
+TEST(Stress, BudgetsUnderReaders) {
+  Stress(true, 4, kReads, [](FakeSource *, page_cache *cache, image *, int i) {
+    uint64_t pages = i % 2 ? 64 : 4 + i % 32;
+    ASSERT_EQ(page_cache_set_budget(cache, pages * kPage), 0);
   });
 }
 
+TEST(Stress, FailuresUnderReaders) {
+  Stress(false, 4, kReads,
+         [](FakeSource *source, page_cache *, image *, int i) {
+           source->FailReads(EIO, i % 3);
+         });
+}
+
 TEST(Stress, NewEpochsUnderReaders) {
-  Stress(true, 4, kReads, [](FakeSource *source, image *img, int i) {
-    if (i % 8 == 0 && source->version() < 40)
-      source->Change(kPages * kPage);
-    ASSERT_EQ(image_refresh(img, 0), 0);
-  });
+  Stress(true, 4, kReads,
+         [](FakeSource *source, page_cache *, image *img, int i) {
+           if (i % 8 == 0 && source->version() < 40)
+             source->Change(kPages * kPage);
+           ASSERT_EQ(image_refresh(img, 0), 0);
+         });
 }
 
 } // namespace
