@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file_uri.h"
 #include "base/size.h"
@@ -14,6 +15,8 @@
 #define DEFAULT_CACHE_SIZE (256ull << 20)
 #define MIN_PAGE_SIZE 4096u
 #define MAX_PAGE_SIZE (2u << 20)
+/* More workers than this gain nothing: they are limited by the memory bus. */
+#define MAX_DEFAULT_WORKERS 8
 #define MAX_MAX_AGE_S 1000000000u
 
 /* Writes the reason and returns -EINVAL. */
@@ -64,8 +67,26 @@ static int parse_yes_no(const char *value, bool *out, char *why) {
 
 /* ---- The settings of the daemon ------------------------------------------ */
 
+/* A size, or N%.  `*percent` is 0 for a size. */
+static int parse_size_or_percent(const char *value, uint64_t *size,
+                                 unsigned *percent, char *why) {
+  char digits[4];
+  size_t len = strlen(value);
+  if (len == 0 || value[len - 1] != '%') {
+    int r = parse_size(value, size, why);
+    if (r == 0)
+      *percent = 0;
+    return r;
+  }
+  snprintf(digits, sizeof digits, "%.*s", (int)(len > 4 ? 0 : len - 1), value);
+  if (!parse_count(digits, 100, percent))
+    return refuse(why, "\"%.100s\": not a part from 1%% to 100%%", value);
+  return 0;
+}
+
 static int set_cache_size(struct config *config, const char *value, char *why) {
-  return parse_size(value, &config->cache_size, why);
+  return parse_size_or_percent(value, &config->cache_size,
+                               &config->cache_percent, why);
 }
 
 static int set_page_size(struct config *config, const char *value, char *why) {
@@ -375,6 +396,15 @@ int config_add_image(struct config *config, struct config_image *image,
   grown[config->n_images++] = *image;
   image->path = NULL;
   return 0;
+}
+
+unsigned config_workers(const struct config *config) {
+  long n = config->n_workers;
+  if (n == 0) {
+    n = sysconf(_SC_NPROCESSORS_ONLN);
+    n = n < 1 ? 1 : n > MAX_DEFAULT_WORKERS ? MAX_DEFAULT_WORKERS : n;
+  }
+  return (unsigned)n;
 }
 
 bool config_shares(const struct config *config,

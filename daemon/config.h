@@ -99,6 +99,7 @@ struct config {
   bool insecure;   /* addresses may be what address_check() refuses */
   struct config_tls tls;
   uint64_t cache_size;
+  unsigned cache_percent; /* of the memory limit; 0: cache_size was given */
   uint32_t page_size;
   bool share;         /* local clients may read the mirrors themselves */
   unsigned n_workers; /* 0: by the number of processors */
@@ -161,6 +162,9 @@ int config_add_image(struct config *config, struct config_image *image,
 
 /* Checks what no value shows by itself. */
 void config_check(const struct config *config, struct config_errors *errors);
+
+/* How many threads serve connections: as given, or by the processors. */
+unsigned config_workers(const struct config *config);
 
 /* Whether local clients may read this image's memory themselves. */
 bool config_shares(const struct config *config,

@@ -94,6 +94,20 @@ static inline struct limits limits_default(void) {
   return l;
 }
 
+/* Cuts down what is held beside the cache, so that it stays small against a
+ * small cache: a quarter of it for what connections hold, and for what all
+ * workers fetch as much, but one connection's part for each worker. */
+static inline void limits_fit_cache(struct limits *l, uint64_t cache_size,
+                                    unsigned n_workers) {
+  uint64_t part = cache_size / 4, fetch = part / n_workers;
+  if (l->max_held > part)
+    l->max_held = part;
+  if (fetch < l->max_conn_fetch)
+    fetch = l->max_conn_fetch;
+  if (l->max_worker_fetch > fetch)
+    l->max_worker_fetch = fetch;
+}
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,6 +18,7 @@
 #include "daemon/config_errors.h"
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
+#include "daemon/memory_limit.h"
 #include "daemon/net/listener.h"
 #include "daemon/options.h"
 #include "daemon/process.h"
@@ -41,9 +42,6 @@ enum {
   FDS_PER_ATTACHMENT = 5,
   FDS_SENDING = 4,
 };
-
-/* More workers than this gain nothing: they are limited by the memory bus. */
-enum { MAX_DEFAULT_WORKERS = 8 };
 
 /* What main() gathers for the server, which takes the sources and the
  * listeners over. */
@@ -165,13 +163,6 @@ static int open_listeners(const struct config *config, struct setup *setup) {
   return status;
 }
 
-static unsigned default_workers(void) {
-  long n = sysconf(_SC_NPROCESSORS_ONLN);
-  if (n < 1)
-    return 1;
-  return n > MAX_DEFAULT_WORKERS ? MAX_DEFAULT_WORKERS : (unsigned)n;
-}
-
 static void warn_if_root(void) {
   if (geteuid() == 0)
     log_event(LEVEL_WARN, "running-as-root",
@@ -192,6 +183,17 @@ static void tell_of_machine(void) {
                        "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
                        "to advise or never: pages are written a slower way, "
                        "so that each takes no more than its own memory"));
+}
+
+static void tell_of_memory(void) {
+  struct memory_limit limit;
+  memory_limit_read("", &limit);
+  if (*limit.unread)
+    log_event(LEVEL_WARN, "memory-limit-unread", LOG_TEXT("path", limit.unread),
+              LOG_TEXT("meaning", "the cache was not held against it"));
+  if (limit.bytes != UINT64_MAX)
+    log_event(LEVEL_INFO, "memory-limit", LOG_NUMBER("bytes", limit.bytes),
+              LOG_TEXT("from", limit.from));
 }
 
 static void catch_signals(struct server *s) {
@@ -282,8 +284,7 @@ static void tell_alive(void *arg) {
 static int serve(const struct options *options, struct config *config,
                  struct setup *setup) {
   char story[512];
-  unsigned n_workers =
-      config->n_workers ? config->n_workers : default_workers();
+  unsigned n_workers = config_workers(config);
   struct server_config server_config = {
       .limits = limits_default(),
       .cache_size = config->cache_size,
@@ -337,6 +338,7 @@ static int open_and_serve(struct options *options, struct config *config) {
   struct setup setup = {0};
   warn_if_root();
   tell_of_machine();
+  tell_of_memory();
   int status = open_images(config, &setup);
   if (status == 0)
     status = adopt_listeners(config, &setup);

@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/cache_size.h"
 #include "daemon/config_file.h"
+#include "daemon/memory_limit.h"
 
 const char options_usage[] =
     "usage: cachetd [--image [NAME=]SOURCE] ... [--listen ADDRESS] ...\n"
@@ -34,7 +36,8 @@ const char options_usage[] =
     "  --tls-client-ca FILE   who signs the certificates of clients\n"
     "  --tls-require-client-certificate yes|no\n"
     "                         whether each client has to show one (yes)\n"
-    "  --cache-size SIZE      bytes of memory for pages (256M)\n"
+    "  --cache-size SIZE      bytes of memory for pages (256M), or N% of what\n"
+    "                         control group and machine allow\n"
     "  --page-size SIZE       a power of two from 4K to 2M (4K)\n"
     "  --share on|off         whether local clients may read the cache's\n"
     "                         memory themselves (on)\n"
@@ -307,6 +310,14 @@ void options_apply(const struct options *options, struct config *config,
   }
 }
 
+static void settle_cache_size(struct config *config,
+                              struct config_errors *errors) {
+  struct memory_limit limit;
+  memory_limit_read("", &limit);
+  if (!config_errors_any(errors))
+    cache_size_settle(config, &limit, errors);
+}
+
 int options_load(const struct options *options, struct config *config,
                  struct config_errors *errors) {
   *errors = (struct config_errors){.n = 0};
@@ -316,6 +327,7 @@ int options_load(const struct options *options, struct config *config,
   else if (access(OPTIONS_DEFAULT_FILE, F_OK) == 0 || errno != ENOENT)
     config_file_read_all(config, OPTIONS_DEFAULT_FILE, errors);
   options_apply(options, config, errors);
+  settle_cache_size(config, errors);
   config_check(config, errors);
   if (!config_errors_any(errors))
     return 0;

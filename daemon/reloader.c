@@ -128,6 +128,17 @@ static void take_fresh(struct reloader *r, const struct plan *plan) {
   }
 }
 
+static void set_cache_size(struct reloader *r, struct config *now) {
+  int e = now->cache_size == r->config->cache_size
+              ? 0
+              : server_set_cache_size(r->server, now->cache_size);
+  if (e == 0)
+    return;
+  log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("setting", "size"),
+            LOG_TEXT("reason", strerror(-e)));
+  now->cache_size = r->config->cache_size;
+}
+
 static void warn_of(const char *setting) {
   log_event(LEVEL_WARN, "reload-ignored", LOG_TEXT("setting", setting),
             LOG_TEXT("advice", "it takes a restart"));
@@ -153,8 +164,6 @@ static bool same_tls(const struct config_tls *a, const struct config_tls *b) {
 /* What stays as it was until a restart; the configuration says so, too, lest
  * the next reload tells of it no more. */
 static void keep_fixed(const struct config *before, struct config *now) {
-  if (before->cache_size != now->cache_size)
-    warn_of("size");
   if (before->page_size != now->page_size)
     warn_of("page-size");
   if (before->n_workers != now->n_workers)
@@ -163,7 +172,6 @@ static void keep_fixed(const struct config *before, struct config *now) {
     warn_of("address");
   if (!same_tls(&before->tls, &now->tls))
     warn_of("tls");
-  now->cache_size = before->cache_size;
   now->page_size = before->page_size;
   now->n_workers = before->n_workers;
   now->n_listen = before->n_listen;
@@ -186,6 +194,7 @@ static int bring_in_line(struct reloader *r, struct config *now) {
   if (e == 0) {
     remove_gone(r, &plan, now);
     take_fresh(r, &plan);
+    set_cache_size(r, now);
     keep_fixed(r->config, now);
     log_set_level(now->log_level);
     log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),

@@ -30,8 +30,6 @@ enum {
   ACCEPT_PAUSE_MS = 100,
   /* What a worker's connections may hold in any case: some half messages. */
   MIN_WORKER_HELD = 512 << 10,
-  /* And what all may hold, as a part of the cache. */
-  HELD_PART = 4,
 };
 
 /* A listening socket in the main loop. */
@@ -279,8 +277,7 @@ static struct server *server_alloc(const struct server_config *config) {
   looks_init(&s->context.looks, &s->context.images);
   s->context.page_size = config->page_size;
   s->watchdog = config->watchdog;
-  if (s->context.limits.max_held > config->cache_size / HELD_PART)
-    s->context.limits.max_held = config->cache_size / HELD_PART;
+  limits_fit_cache(&s->context.limits, config->cache_size, config->n_workers);
   pthread_mutex_init(&s->context.census.lock, NULL);
   users_init(&s->context.users);
   s->stop_fd = -1;
@@ -345,6 +342,10 @@ int server_start(struct server *s) {
 }
 
 void server_serve(struct server *s) { event_base_loop(s->base, 0); }
+
+int server_set_cache_size(struct server *s, uint64_t size) {
+  return page_cache_set_budget(s->context.images.cache, size);
+}
 
 void server_stop(struct server *s) {
   uint64_t one = 1;

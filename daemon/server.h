@@ -81,6 +81,10 @@ int server_replace_image(struct server *s, const struct server_image *image);
  * thread. */
 bool server_remove_image(struct server *s, const char *name);
 
+/* Sets the size of the cache, see page_cache_set_budget().  What connections
+ * may hold beside it stays what it was.  0 or a negative errno.  Any thread. */
+int server_set_cache_size(struct server *s, uint64_t size);
+
 /* Makes server_serve() return, now or when it is called.  Any thread, and
  * signal handlers. */
 void server_stop(struct server *s);

@@ -194,7 +194,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
   EXPECT_THAT(
       Read("size = 1M\n"            // 1
            "[cache]\n"              // 2
-           "size = 50%\n"           // 3
+           "size = 500%\n"           // 3
            "SIZE = 1M\n"            // 4
            "workers\n"              // 5
            "= 7\n"                  // 6
@@ -216,7 +216,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
            "address = tcp:0.0.0.0:1\n"),
       ElementsAre(
           "f:1: \"size\" is in no section; write [SECTION] before it",
-          "f:3: size: \"50%\": not a size; it takes digits and K, M, G or T",
+          "f:3: size: \"500%\": not a part from 1% to 100%",
           "f:4: unknown key \"SIZE\" in [cache]; there are size, page-size, "
           "share, workers",
           "f:5: neither [SECTION] nor KEY = VALUE",

@@ -99,6 +99,28 @@ protected:
                          file.begin() + long((page + 1) * kPage)));
   }
 
+  // One of the daemon's own counters.
+  uint64_t Stat(const std::string &name) const {
+    struct Wanted {
+      std::string name;
+      uint64_t value;
+    } wanted = {name, UINT64_MAX};
+    cachet_admin *admin = nullptr;
+    std::string uri = "cachet+unix:///?socket=" + socket_;
+    EXPECT_EQ(cachet_admin_open(uri.c_str(), nullptr, &admin, nullptr),
+              CACHET_OK);
+    auto take = [](void *arg, const char *image, const char *stat,
+                   uint64_t value) {
+      auto *w = static_cast<Wanted *>(arg);
+      if (!image && w->name == stat)
+        w->value = value;
+      return 0;
+    };
+    EXPECT_EQ(cachet_admin_stats(admin, take, &wanted), CACHET_OK);
+    cachet_admin_close(admin);
+    return wanted.value;
+  }
+
   TempDir dir_;
   std::string socket_ = dir_ / "socket";
   Bytes a_, b_;
@@ -158,7 +180,8 @@ TEST_F(ReloadTest, WhatIsWrongChangesNothingAndTheLogSaysWhy) {
       {"[image one]\n", "source"},
       {Image("one", "none.img"), "its new source cannot be opened"},
       {Image("one", "a.img", "offset = 1G\n"), "reaches past the end"},
-      {"[image one]\nsource = a.img\n", "a path in a configuration file begins with"},
+      {"[image one]\nsource = a.img\n",
+       "a path in a configuration file begins with"},
   };
   for (const auto &c : cases) {
     Configure(c.text);
@@ -184,6 +207,22 @@ TEST_F(ReloadTest, AnImageThatIsNotThereYetIsServedOnceItIs) {
   while (TryOpen("late", &late) != CACHET_OK)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   ExpectPage(late.get(), 2, bytes);
+}
+
+TEST_F(ReloadTest, TheCacheTakesAnotherSizeWhileItServes) {
+  Start();
+  Handle one = Open("one");
+  for (const char *size : {"8M", "512M", "1M"}) {
+    Configure(std::string("[cache]\nsize = ") + size + "\n" +
+              Image("one", "a.img"));
+    Reload();
+    EXPECT_EQ(Stat("cache_size"), std::stoull(size) << 20);
+    ExpectPage(one.get(), 1, a_);
+  }
+  Configure("[cache]\nsize = 1T\n" + Image("one", "a.img"));
+  Reload("event=reload-failed");
+  EXPECT_EQ(Stat("cache_size"), 1u << 20)
+      << "what does not fit changes nothing";
 }
 
 TEST_F(ReloadTest, WhatTakesARestartIsSaid) {

@@ -1,0 +1,85 @@
+#include "daemon/cache_size.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "daemon/limits.h"
+
+/* Beside what depends on the cache: the program, its threads' stacks, log and
+ * images, idle connections, and what the kernel keeps for them. */
+#define RESERVE_FIXED (32ull << 20)
+/* Of each page: the entries of the eviction policy, page tables, and the
+ * kernel's index of the memory; together 2.3 % of pages of 4K. */
+#define RESERVE_PART 32
+/* What sizes that are proposed are multiples of. */
+#define GRAIN (1ull << 20)
+
+uint64_t cache_size_reserve(const struct config *config, uint64_t size) {
+  struct limits limits = limits_default();
+  unsigned n_workers = config_workers(config);
+  limits_fit_cache(&limits, size, n_workers);
+  return RESERVE_FIXED + size / RESERVE_PART + limits.max_held +
+         n_workers * limits.max_worker_fetch +
+         config->n_images * (uint64_t)limits.piece_len;
+}
+
+static bool fits(const struct config *config, uint64_t size, uint64_t limit) {
+  return size <= limit && cache_size_reserve(config, size) <= limit - size;
+}
+
+/* The largest size that fits, in GRAINs; 0: none does. */
+static uint64_t largest(const struct config *config, uint64_t limit) {
+  uint64_t least = 0, most = limit / GRAIN;
+  while (least < most) {
+    uint64_t mid = most - (most - least) / 2;
+    if (fits(config, mid * GRAIN, limit))
+      least = mid;
+    else
+      most = mid - 1;
+  }
+  return least;
+}
+
+/* Where the size was given, as messages begin. */
+static void print_place(const struct config *config, char *to, size_t len) {
+  const struct config_origin *origin = &config->origins[CONFIG_CACHE_SIZE];
+  const struct config_setting *s = &config_settings[CONFIG_CACHE_SIZE];
+  if (origin->file)
+    snprintf(to, len, "%s:%u: %s", origin->file, origin->line, s->key);
+  else
+    snprintf(to, len, "--%s", s->option);
+}
+
+static void refuse(const struct config *config,
+                   const struct memory_limit *limit,
+                   struct config_errors *errors) {
+  char place[512], advice[64] = "raise that";
+  uint64_t size = config->cache_size, most = largest(config, limit->bytes);
+  print_place(config, place, sizeof place);
+  if (most > 0)
+    snprintf(advice, sizeof advice,
+             "choose at most %" PRIu64 "M, or raise that", most);
+  config_errors_add(
+      errors,
+      "%s: a cache of %" PRIu64 " bytes and the %" PRIu64 " that the daemon "
+      "needs beside it are more than the %" PRIu64 " that %s allows; %s",
+      place, size, cache_size_reserve(config, size), limit->bytes, limit->from,
+      advice);
+}
+
+void cache_size_settle(struct config *config, const struct memory_limit *limit,
+                       struct config_errors *errors) {
+  char place[512];
+  if (config->cache_percent && limit->bytes == UINT64_MAX) {
+    print_place(config, place, sizeof place);
+    config_errors_add(errors,
+                      "%s: it is not known what %u%% are of: there is no "
+                      "/proc/meminfo; write a number of bytes",
+                      place, config->cache_percent);
+    return;
+  }
+  if (config->cache_percent)
+    config->cache_size = limit->bytes / 100 * config->cache_percent;
+  if (!fits(config, config->cache_size, limit->bytes))
+    refuse(config, limit, errors);
+}
