@@ -295,14 +295,15 @@ uint64_t image_generation(const struct image *img) {
 
 /* ---- Change -------------------------------------------------------------- */
 
-/* Puts a mirror over `src`, which is taken over, in the place of `old`. */
+/* Puts a mirror over `src` in the place of `old`.  0; -ESTALE: that is not
+ * current any more; or another negative errno. */
 static int succeed(struct image *img, struct mirror *old, struct source *src) {
   struct mirror *m;
-  src->n_refs = 1;
   int r = make_mirror_in_room(img, src, take_epoch(img), &m);
-  if (r == 0 && !replace_mirror(img, old, m))
+  if (r == 0 && !replace_mirror(img, old, m)) {
     mirror_unref(m);
-  source_unref(src);
+    r = -ESTALE;
+  }
   return r;
 }
 
@@ -312,18 +313,27 @@ static int refresh_locked(struct image *img) {
   int r = 0;
   if (old->source && old->source->ops->reopen)
     r = old->source->ops->reopen(old->source, &src);
-  if (src)
+  if (src) {
+    src->n_refs = 1;
     r = succeed(img, old, src);
+    r = r == -ESTALE ? 0 : r; /* the next look finds it again */
+    source_unref(src);
+  }
   mirror_unref(old);
   return r;
 }
 
 int image_replace(struct image *img, struct source *src) {
+  int r;
+  src->n_refs = 1;
   pthread_mutex_lock(&img->refresh_lock);
-  struct mirror *old = image_mirror(img);
-  int r = succeed(img, old, src);
-  mirror_unref(old);
+  do { /* renew() takes no lock, and may come in between */
+    struct mirror *old = image_mirror(img);
+    r = succeed(img, old, src);
+    mirror_unref(old);
+  } while (r == -ESTALE);
   pthread_mutex_unlock(&img->refresh_lock);
+  source_unref(src);
   return r;
 }
 

@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
@@ -9,6 +13,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cache/fetch.h"
@@ -17,6 +22,15 @@
 #include "cache/page_cache.h"
 #include "cache/view.h"
 #include "tests/support/fake_source.h"
+
+// Called once, before the next mirror's memory is made.
+static std::function<void()> before_mirror;
+
+extern "C" int memfd_create(const char *name, unsigned flags) noexcept {
+  if (before_mirror)
+    std::exchange(before_mirror, nullptr)();
+  return int(syscall(SYS_memfd_create, name, flags));
+}
 
 namespace {
 
@@ -399,6 +413,22 @@ TEST_F(FillTest, AnotherSourceIsAnotherEpochAndTheOldOneIsLetGoOf) {
   ASSERT_EQ(image_refresh(image_, 0), 0);
   EXPECT_EQ(n_changed_, 1) << "nobody looks at the old one";
   Unmake();
+  EXPECT_EQ(other.n_closed(), 1);
+  Make(1 << 20);
+}
+
+TEST_F(FillTest,
+       AnotherSourceTakesItsPlaceAlsoWhenTheMirrorIsRenewedMeanwhile) {
+  FakeSource other(50 * kPage);
+  other.Change(50 * kPage);
+  before_mirror = [this] { mirror_->on_conflict(mirror_); };
+  ASSERT_EQ(image_replace(image_, other.Open()), 0);
+  EXPECT_EQ(n_changed_, 2);
+  mirror *now = image_mirror(image_);
+  EXPECT_EQ(now->size, 50 * kPage);
+  mirror_unref(now);
+  Unmake();
+  EXPECT_EQ(source_.n_closed(), 1);
   EXPECT_EQ(other.n_closed(), 1);
   Make(1 << 20);
 }
