@@ -38,8 +38,20 @@ static void served_image_free(struct served_image *h) {
   free(h);
 }
 
+/* There is a thread for each that may be looked at, or is being ended: either
+ * may hang, also of an image that was removed. */
+static void count_alive_locked(struct images *images, unsigned n) {
+  images->n_alive = n;
+  pool_lane_set_own(images->look_lane, n ? n : 1);
+}
+
 static void end_run(struct pool_job *job) {
-  served_image_free(container_of(job, struct served_image, end));
+  struct served_image *h = container_of(job, struct served_image, end);
+  struct images *images = h->images;
+  served_image_free(h);
+  pthread_mutex_lock(&images->lock);
+  count_alive_locked(images, images->n_alive - 1);
+  pthread_mutex_unlock(&images->lock);
 }
 
 /* On whatever thread saw it. */
@@ -113,12 +125,6 @@ static struct served_image *find_locked(struct images *images,
   return NULL;
 }
 
-/* There is a thread for each that is looked at. */
-static void count_locked(struct images *images, unsigned n) {
-  images->n = n;
-  pool_lane_set_own(images->look_lane, n ? n : 1);
-}
-
 static int put_locked(struct images *images, struct served_image *h) {
   if (find_locked(images, h->name))
     return -EEXIST;
@@ -132,7 +138,8 @@ static int put_locked(struct images *images, struct served_image *h) {
   images->list[index] = h;
   h->index = index;
   LIST_INSERT_HEAD(bucket_of(images, h->name), h, in_bucket);
-  count_locked(images, images->n + 1);
+  images->n++;
+  count_alive_locked(images, images->n_alive + 1);
   return 0;
 }
 
@@ -156,7 +163,7 @@ bool images_remove(struct served_image *h) {
   if (was_there) {
     atomic_store_explicit(&h->removed, true, memory_order_relaxed);
     LIST_REMOVE(h, in_bucket);
-    count_locked(images, images->n - 1);
+    images->n--;
     struct image_listener *listener;
     LIST_FOREACH(listener, &h->listeners, link)
     loop_post(listener->loop, &listener->task);
@@ -271,6 +278,13 @@ unsigned images_count(struct images *images) {
   return n;
 }
 
+unsigned images_count_alive(struct images *images) {
+  pthread_mutex_lock(&images->lock);
+  unsigned n = images->n_alive;
+  pthread_mutex_unlock(&images->lock);
+  return n;
+}
+
 void images_ref(struct served_image *h) {
   pthread_mutex_lock(&h->images->lock);
   ref_locked(h);
@@ -294,7 +308,7 @@ void images_unref(struct served_image *h) {
   }
   pthread_mutex_unlock(&images->lock);
   if (is_here)
-    served_image_free(h);
+    end_run(&h->end);
 }
 
 void images_listen(struct served_image *h, struct image_listener *listener) {

@@ -85,6 +85,7 @@ struct images {
   struct served_image **list; /* IMAGES_MAX, by index; NULL: none */
   unsigned n_list;            /* no index is larger than the last of them */
   unsigned n;                 /* in the table */
+  unsigned n_alive;           /* those, and others that have not ended */
   struct served_image_list buckets[IMAGES_BUCKETS]; /* the table, by name */
   bool stopped;
 };
@@ -138,8 +139,9 @@ unsigned images_page(struct images *images, const char *after,
 void images_ref(struct served_image *h);
 void images_unref(struct served_image *h); /* NULL is fine */
 
-/* How many there are. */
+/* How many there are in the table; and how many live, or are being ended. */
 unsigned images_count(struct images *images);
+unsigned images_count_alive(struct images *images);
 
 /* From here on, or no longer, `listener` is told.  After the second its task is
  * not posted any more, but may have been. */

@@ -72,7 +72,7 @@ static void look_job_run(struct pool_job *job) {
 
 /* How many jobs are to begin now; they are counted already. */
 static unsigned looks_take_jobs(struct looks *looks) {
-  unsigned n_images = images_count(looks->images);
+  unsigned n_images = images_count_alive(looks->images);
   pthread_mutex_lock(&looks->lock);
   unsigned n = looks->is_under_way && looks->n_jobs ? looks->n_jobs : 1;
   unsigned most = n_images > looks->n_jobs ? n_images - looks->n_jobs : 0;

@@ -8,8 +8,8 @@
  *
  *   L1  An image is looked at by one job at a time: a round passes over those
  *       whose look of an earlier round has not ended.
- *   L2  There are never more jobs than images; the pool has a thread for each
- *       in a lane of their own. */
+ *   L2  There are never more jobs than images that live; the pool has a thread
+ *       for each in a lane of their own. */
 #ifndef DAEMON_ENGINE_LOOKS_H
 #define DAEMON_ENGINE_LOOKS_H
 

@@ -202,6 +202,21 @@ TEST_F(ImagesTest, OneThatIsNoLongerSharedIsReadByTheSocket) {
   cachet_close(c);
 }
 
+TEST_F(ImagesTest, OneWhoseLookHangsIsRemovedAndTheOthersAreLookedAt) {
+  options_.limit.refresh_ms = 5;
+  Serve();
+  second_.ShutLookGate();
+  ASSERT_EQ(server_->Add("second", &second_), 0);
+  second_.AwaitLookAtGate();
+  ASSERT_TRUE(server_->Remove("second"));
+  int n = first_.n_looks();
+  while (first_.n_looks() < n + 3)
+    std::this_thread::yield();
+  EXPECT_EQ(second_.n_closed(), 0);
+  second_.OpenLookGate();
+  AwaitClosed(second_, 1);
+}
+
 TEST_F(ImagesTest, HundredsComeAndGoUnderReaders) {
   constexpr int kNames = 8, kRounds = 60, kReaders = 4;
   Serve();
