@@ -40,7 +40,10 @@ struct image {
   struct mirror *mirror; /* NULL once the image is freed */
   uint64_t generation;
 
-  uint64_t next_epoch; /* guarded by the cache's lock */
+  /* Guarded by the cache's lock. */
+  uint64_t next_epoch;
+  unsigned n_changing;    /* calls of `changed` that are under way */
+  pthread_cond_t settled; /* there is none any more */
 };
 
 /* How old the last look at an image may be when this process has no timer. */
@@ -62,6 +65,7 @@ static void source_unref(struct source *src) {
 static void image_unref(struct image *img) {
   if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
     return;
+  pthread_cond_destroy(&img->settled);
   pthread_mutex_destroy(&img->refresh_lock);
   free(img->name);
   free(img);
@@ -129,6 +133,17 @@ static int make_mirror_in_room(struct image *img, struct source *src,
   return r;
 }
 
+/* Says that there is a new mirror, as replace_mirror() has counted. */
+static void tell_changed(struct image *img) {
+  struct page_cache *pc = img->cache;
+  if (img->ops.changed)
+    img->ops.changed(img->ops.arg, img);
+  pthread_mutex_lock(&pc->lock);
+  if (--img->n_changing == 0)
+    pthread_cond_signal(&img->settled);
+  pthread_mutex_unlock(&pc->lock);
+}
+
 /* Puts `m` in the place of `old`, which is retired.  NULL: there is no memory
  * for a successor now, see image_mirror().  False if `old` is not current: then
  * nothing.
@@ -145,6 +160,7 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   if (current) {
     if (m)
       __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
+    img->n_changing += m != NULL;
     __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
     pc->stats.n_epochs++;
@@ -154,8 +170,8 @@ static bool replace_mirror(struct image *img, struct mirror *old,
   if (!current)
     return false;
   waiter_wake(woken);
-  if (m && img->ops.changed)
-    img->ops.changed(img->ops.arg, img);
+  if (m)
+    tell_changed(img);
   reclaim_retired(old);
   if (m)
     mirror_unref(old);
@@ -201,6 +217,7 @@ static int make_image(struct page_cache *pc, const char *name,
   img->n_refs = 1;
   img->looked_ms = now_ms();
   pthread_mutex_init(&img->refresh_lock, NULL);
+  pthread_cond_init(&img->settled, NULL);
   img->name = strdup(name);
   if (!img->name) {
     image_unref(img);
@@ -248,12 +265,16 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
   return 0;
 }
 
+/* The evictor, which the owner knows nothing of, may renew it until there is no
+ * mirror to renew. */
 void image_free(struct image *img) {
   if (!img)
     return;
   struct page_cache *pc = img->cache;
-  struct mirror *m = img->mirror;
   pthread_mutex_lock(&pc->lock);
+  while (img->n_changing)
+    pthread_cond_wait(&img->settled, &pc->lock);
+  struct mirror *m = img->mirror;
   __atomic_store_n(&img->mirror, NULL, __ATOMIC_RELEASE);
   m->abandoned = true;
   __atomic_store_n(&m->header->retired, 1, __ATOMIC_RELEASE);

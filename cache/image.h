@@ -41,11 +41,12 @@ int image_new(struct page_cache *pc, const char *name, struct source *src,
 int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
                      unsigned page_shift, uint64_t epoch, struct image **out);
 
-/* Nobody of this process uses the image any more: no fetch, no view.  Its
- * mirror is retired, but its pages are not punched: another process that has
- * some of them pinned may read those on.  Mirrors that are still referenced
- * live on until they are not, at the longest as long as the cache: their last
- * mirror_unref() comes before page_cache_free(). */
+/* Nobody of this process uses the image any more: no fetch, no view.  Waits for
+ * a call of `changed` that is under way; none follows.  Its mirror is retired,
+ * but its pages are not punched: another process that has some of them pinned
+ * may read those on.  Mirrors that are still referenced live on until they are
+ * not, at the longest as long as the cache: their last mirror_unref() comes
+ * before page_cache_free(). */
 void image_free(struct image *img);
 
 const char *image_name(const struct image *img);
@@ -62,9 +63,9 @@ bool image_is_current(const struct image *img, const struct mirror *m);
  * `min_interval_ms`: does nothing if the last look is younger. */
 int image_refresh(struct image *img, int min_interval_ms);
 
-/* Gives the image another source, which it owns from here (also on failure), and
- * so a new epoch (then `changed` runs).  Waits for a look that is under way.  0
- * or a negative errno: then the old one is read on. */
+/* Gives the image another source, which it owns from here (also on failure),
+ * and so a new epoch (then `changed` runs).  Waits for a look that is under
+ * way.  0 or a negative errno: then the old one is read on. */
 int image_replace(struct image *img, struct source *src);
 
 /* Remote images: the other side's epoch changed. */

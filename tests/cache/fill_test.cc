@@ -4,11 +4,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -431,6 +434,35 @@ TEST_F(FillTest,
   EXPECT_EQ(source_.n_closed(), 1);
   EXPECT_EQ(other.n_closed(), 1);
   Make(1 << 20);
+}
+
+// Whether a thread of this process sleeps.
+bool IsAsleep(pid_t tid) {
+  std::ifstream file("/proc/self/task/" + std::to_string(tid) + "/stat");
+  std::string stat{std::istreambuf_iterator<char>(file), {}};
+  size_t name_end = stat.rfind(") ");
+  return name_end != std::string::npos && stat[name_end + 2] == 'S';
+}
+
+// As the evictor may have it renewed while it is removed.
+TEST_F(FillTest, AnImageIsFreedAfterTheCallThatSaysThatItChanged) {
+  std::atomic<pid_t> tid{0};
+  std::atomic<bool> freed{false};
+  std::thread owner;
+  on_changed_ = [&] {
+    owner = std::thread([&] {
+      tid = gettid();
+      image_free(image_);
+      freed = true;
+    });
+    while (!freed && !(tid && IsAsleep(tid)))
+      std::this_thread::yield();
+    EXPECT_FALSE(freed);
+  };
+  mirror_->on_conflict(mirror_);
+  owner.join();
+  EXPECT_EQ(n_changed_, 1);
+  image_ = nullptr;
 }
 
 TEST_F(FillTest, AFetchFromARetiredMirrorIsToldSo) {
