@@ -235,7 +235,9 @@ static void announce_ready(const struct config *config,
 
 /* Cuts the limits down to the descriptors that we may have: those of the daemon
  * itself come first, so that no number of clients keeps it from opening an
- * image anew.  0; -EMFILE: there are too few for it alone. */
+ * image anew.  A reload may add images, for which an eighth of the others is
+ * kept, and may share some where none is shared now.  0; -EMFILE: there are too
+ * few for it alone. */
 static int fit_limits(const struct server_config *server, struct limits *to) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -245,12 +247,8 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;
-  bool share = false;
-  for (unsigned i = 0; i < server->n_images; i++)
-    share |= server->images[i].share;
-  if (!share)
-    to->max_attachments = 0;
-  else if (to->max_attachments > left * 3 / (8 * FDS_PER_ATTACHMENT))
+  left -= left / 8;
+  if (to->max_attachments > left * 3 / (8 * FDS_PER_ATTACHMENT))
     to->max_attachments = (unsigned)(left * 3 / (8 * FDS_PER_ATTACHMENT));
   unsigned most = to->max_attachments ? to->max_attachments / 8 + 1 : 0;
   if (to->max_attachments_sending > most)

@@ -170,6 +170,18 @@ TEST_F(ReloadTest, OptionsOfAnImageChangeWithIt) {
   EXPECT_FALSE(cachet_is_shared(one.get()));
 }
 
+TEST_F(ReloadTest, TheFirstThatIsSharedIsShared) {
+  Start({"--share", "off"});
+  Configure(Image("one", "a.img", "share = on\n") + Image("two", "b.img"));
+  Handle one = Open("one");
+  ExpectPage(one.get(), 3, a_);
+  EXPECT_FALSE(cachet_is_shared(one.get()));
+  Reload();
+  one = Open("one");
+  ExpectPage(one.get(), 3, a_);
+  EXPECT_TRUE(cachet_is_shared(one.get()));
+}
+
 TEST_F(ReloadTest, WhatIsWrongChangesNothingAndTheLogSaysWhy) {
   Start();
   Handle one = Open("one");
