@@ -55,6 +55,10 @@ enum {
   CONFIG_N_IMAGE_SETTINGS,
 };
 
+/* What a reload could not do for an image, for want of memory or descriptors:
+ * the next one does. */
+enum config_due { DUE_NOTHING, DUE_ADD, DUE_REPLACE };
+
 struct config_image {
   char name[CONFIG_NAME_MAX + 1];
   char *path; /* decoded; in a checked config never NULL */
@@ -63,6 +67,7 @@ struct config_image {
   struct window window;        /* the part of the file that is served */
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
+  enum config_due due; /* the reloader's */
 };
 
 /* The other settings, by their line in config_settings. */

@@ -30,7 +30,7 @@ struct plan {
   const struct config_image **fresh; /* to add, and then to replace */
   struct server_image *opened;       /* of each, once it is open */
   size_t n_add, n_fresh;
-  size_t n_removed;
+  size_t n_removed, n_added, n_replaced; /* so far */
 };
 
 /* ---- Comparing ----------------------------------------------------------- */
@@ -49,6 +49,24 @@ static bool is_same(const struct config *before, const struct config_image *a,
          config_shares(before, a) == config_shares(now, b);
 }
 
+static enum config_due what_is_due(const struct config *before,
+                                   const struct config *now,
+                                   const struct config_image *image) {
+  const struct config_image *old = find(before, image->name);
+  if (!old || old->due == DUE_ADD)
+    return DUE_ADD;
+  return old->due == DUE_REPLACE || !is_same(before, old, now, image)
+             ? DUE_REPLACE
+             : DUE_NOTHING;
+}
+
+static void plan_take(struct plan *plan, const struct config *before,
+                      const struct config *now, enum config_due due) {
+  for (size_t i = 0; i < now->n_images; i++)
+    if (what_is_due(before, now, &now->images[i]) == due)
+      plan->fresh[plan->n_fresh++] = &now->images[i];
+}
+
 static int plan_init(struct plan *plan, const struct config *before,
                      const struct config *now) {
   *plan = (struct plan){
@@ -56,16 +74,9 @@ static int plan_init(struct plan *plan, const struct config *before,
       .opened = calloc(now->n_images + 1, sizeof *plan->opened)};
   if (!plan->fresh || !plan->opened)
     return -ENOMEM;
-  for (size_t i = 0; i < now->n_images; i++)
-    if (!find(before, now->images[i].name))
-      plan->fresh[plan->n_fresh++] = &now->images[i];
+  plan_take(plan, before, now, DUE_ADD);
   plan->n_add = plan->n_fresh;
-  for (size_t i = 0; i < now->n_images; i++) {
-    const struct config_image *image = &now->images[i];
-    const struct config_image *old = find(before, image->name);
-    if (old && !is_same(before, old, now, image))
-      plan->fresh[plan->n_fresh++] = image;
-  }
+  plan_take(plan, before, now, DUE_REPLACE);
   return 0;
 }
 
@@ -112,19 +123,24 @@ static void remove_gone(struct reloader *r, struct plan *plan,
   }
 }
 
-/* What fails now, for want of memory, is not served, or as before. */
-static void take_fresh(struct reloader *r, const struct plan *plan) {
+/* What fails now, for want of memory, is not served, or as before, until the
+ * next reload. */
+static void take_fresh(struct reloader *r, struct plan *plan,
+                       struct config *now) {
   for (size_t i = 0; i < plan->n_fresh; i++) {
+    const char *name = plan->fresh[i]->name;
     bool adds = i < plan->n_add;
     int e = adds ? server_add_image(r->server, &plan->opened[i])
                  : server_replace_image(r->server, &plan->opened[i]);
-    if (e < 0)
-      log_event(LEVEL_ERROR, EVENT_FAILED,
-                LOG_TEXT("image", plan->fresh[i]->name),
+    if (e < 0) {
+      config_find_image(now, name)->due = adds ? DUE_ADD : DUE_REPLACE;
+      log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("image", name),
                 LOG_TEXT("reason", strerror(-e)));
-    else
-      log_event(LEVEL_INFO, adds ? "image-added" : "image-replaced",
-                LOG_TEXT("image", plan->fresh[i]->name));
+      continue;
+    }
+    ++*(adds ? &plan->n_added : &plan->n_replaced);
+    log_event(LEVEL_INFO, adds ? "image-added" : "image-replaced",
+              LOG_TEXT("image", name));
   }
 }
 
@@ -193,13 +209,13 @@ static int bring_in_line(struct reloader *r, struct config *now) {
   }
   if (e == 0) {
     remove_gone(r, &plan, now);
-    take_fresh(r, &plan);
+    take_fresh(r, &plan, now);
     set_cache_size(r, now);
     keep_fixed(r->config, now);
     log_set_level(now->log_level);
     log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),
-              LOG_NUMBER("added", plan.n_add),
-              LOG_NUMBER("replaced", plan.n_fresh - plan.n_add),
+              LOG_NUMBER("added", plan.n_added),
+              LOG_NUMBER("replaced", plan.n_replaced),
               LOG_NUMBER("removed", plan.n_removed));
   } else if (e == -ENOMEM) {
     log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("reason", "out of memory"));

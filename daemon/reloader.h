@@ -2,11 +2,11 @@
  * read again.
  *
  *   L1  A configuration that is wrong, or of which something cannot be opened,
- *       changes nothing; the log says why.
- *   L2  Clients of an image that stays notice nothing; of one whose source, or
- *       an option of it, is another they find a new epoch.
- *   L3  One reload is under way at a time.  What is asked for meanwhile is done
- *       once, after it.
+ *       changes nothing; the log says why.  What fails later, for want of
+ * memory or descriptors, is left out, and the next reload tries it again. L2
+ * Clients of an image that stays notice nothing; of one whose source, or an
+ * option of it, is another they find a new epoch. L3  One reload is under way
+ * at a time.  What is asked for meanwhile is done once, after it.
  *
  * A thread of its own does it, since files may hang. */
 #ifndef DAEMON_RELOADER_H

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -76,6 +77,16 @@ protected:
     daemon_->Kill(SIGHUP);
     while (Count(event) == before)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+  // There are enough for a file, and too few for a mirror.
+  void ReloadWithFewDescriptors() {
+    rlimit before;
+    ASSERT_EQ(prlimit(daemon_->pid(), RLIMIT_NOFILE, nullptr, &before), 0);
+    rlimit few = {rlim_t(daemon_->n_fds()) + 2, before.rlim_max};
+    ASSERT_EQ(prlimit(daemon_->pid(), RLIMIT_NOFILE, &few, nullptr), 0);
+    Reload();
+    ASSERT_EQ(prlimit(daemon_->pid(), RLIMIT_NOFILE, &before, nullptr), 0);
   }
 
   cachet_status TryOpen(const std::string &name, Handle *out) const {
@@ -235,6 +246,29 @@ TEST_F(ReloadTest, TheCacheTakesAnotherSizeWhileItServes) {
   Reload("event=reload-failed");
   EXPECT_EQ(Stat("cache_size"), 1u << 20)
       << "what does not fit changes nothing";
+}
+
+TEST_F(ReloadTest, WhatHadNoDescriptorsIsTriedAgainByTheNext) {
+  Start();
+  Handle one = Open("one");
+  ExpectPage(one.get(), 3, a_);
+  const std::string two = Image("two", "b.img"),
+                    three = Image("three", "a.img");
+  Configure(Image("one", "a.img") + two + three);
+  ReloadWithFewDescriptors();
+  EXPECT_EQ(Count("added=0 replaced=0 removed=0"), 1u) << daemon_->log();
+  Reload();
+  EXPECT_EQ(Count("added=1 replaced=0 removed=0"), 1u) << daemon_->log();
+  Configure(Image("one", "b.img") + two + three);
+  ReloadWithFewDescriptors();
+  EXPECT_EQ(Count("added=0 replaced=0 removed=0"), 2u) << daemon_->log();
+  ExpectPage(one.get(), 4, a_);
+  Reload();
+  EXPECT_EQ(Count("added=0 replaced=1 removed=0"), 1u) << daemon_->log();
+  ExpectPage(one.get(), 5, b_);
+  ExpectPage(Open("three").get(), 5, a_);
+  Reload();
+  EXPECT_EQ(Count("added=0 replaced=0 removed=0"), 3u) << daemon_->log();
 }
 
 TEST_F(ReloadTest, WhatTakesARestartIsSaid) {
