@@ -89,6 +89,20 @@ static int set_cache_size(struct config *config, const char *value, char *why) {
                                &config->cache_percent, why);
 }
 
+static int set_min_size(struct config *config, const char *value, char *why) {
+  uint64_t size;
+  int r = parse_size(value, &size, why);
+  if (r == 0 && size == 0)
+    return refuse(why, "\"%.100s\": no cache at all", value);
+  if (r == 0)
+    config->min_size = size;
+  return r;
+}
+
+static int set_shrink(struct config *config, const char *value, char *why) {
+  return parse_yes_no(value, &config->shrinks, why);
+}
+
 static int set_page_size(struct config *config, const char *value, char *why) {
   uint64_t size;
   int r = parse_size(value, &size, why);
@@ -192,6 +206,9 @@ static int set_tls_require_client(struct config *config, const char *value,
 
 const struct config_setting config_settings[] = {
     [CONFIG_CACHE_SIZE] = {"cache", "size", "cache-size", set_cache_size, NULL},
+    [CONFIG_MIN_SIZE] = {"cache", "min-size", "min-size", set_min_size, NULL},
+    [CONFIG_SHRINK] = {"cache", "shrink-on-pressure", "shrink-on-pressure",
+                       set_shrink, NULL},
     [CONFIG_PAGE_SIZE] = {"cache", "page-size", "page-size", set_page_size,
                           NULL},
     [CONFIG_SHARE] = {"cache", "share", "share", set_share, NULL},
@@ -500,8 +517,24 @@ static void check_listen(const struct config *config,
   }
 }
 
+static void check_min_size(const struct config *config,
+                           struct config_errors *errors) {
+  const struct config_origin *origin = &config->origins[CONFIG_MIN_SIZE];
+  char place[512] = "--min-size";
+  if (config->min_size <= config->cache_size)
+    return;
+  if (origin->file)
+    snprintf(place, sizeof place, "%s:%u: min-size", origin->file,
+             origin->line);
+  config_errors_add(errors,
+                    "%s: %llu bytes are more than the cache's size of %llu",
+                    place, (unsigned long long)config->min_size,
+                    (unsigned long long)config->cache_size);
+}
+
 void config_check(const struct config *config, struct config_errors *errors) {
   check_listen(config, errors);
   check_images(config, errors);
   check_sizes(config, errors);
+  check_min_size(config, errors);
 }

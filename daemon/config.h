@@ -73,6 +73,8 @@ struct config_image {
 /* The other settings, by their line in config_settings. */
 enum {
   CONFIG_CACHE_SIZE,
+  CONFIG_MIN_SIZE,
+  CONFIG_SHRINK,
   CONFIG_PAGE_SIZE,
   CONFIG_SHARE,
   CONFIG_WORKERS,
@@ -104,6 +106,8 @@ struct config {
   bool insecure;   /* addresses may be what address_check() refuses */
   struct config_tls tls;
   uint64_t cache_size;
+  uint64_t min_size;      /* 0: a quarter of cache_size */
+  bool shrinks;           /* on memory pressure, down to min_size */
   unsigned cache_percent; /* of the memory limit; 0: cache_size was given */
   uint32_t page_size;
   bool share;         /* local clients may read the mirrors themselves */
@@ -167,6 +171,11 @@ int config_add_image(struct config *config, struct config_image *image,
 
 /* Checks what no value shows by itself. */
 void config_check(const struct config *config, struct config_errors *errors);
+
+/* Down to where the cache shrinks. */
+static inline uint64_t config_least_size(const struct config *config) {
+  return config->min_size ? config->min_size : config->cache_size / 4;
+}
 
 /* How many threads serve connections: as given, or by the processors. */
 unsigned config_workers(const struct config *config);

@@ -1,6 +1,7 @@
 /* cachetd: serves images to many processes from one bounded cache. */
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include "daemon/memory_limit.h"
 #include "daemon/net/listener.h"
 #include "daemon/options.h"
+#include "daemon/pressure.h"
 #include "daemon/process.h"
 #include "daemon/reloader.h"
 #include "daemon/server.h"
@@ -217,6 +219,30 @@ static struct reloader *reload_on_hangup(const struct options *options,
   return the_reloader;
 }
 
+static void set_cache_size(void *arg, uint64_t size) {
+  server_set_cache_size(arg, size); /* it is no larger than at start */
+}
+
+/* NULL: it is not asked for, or cannot be, which the log says. */
+static struct pressure *shrink_on_pressure(const struct config *config,
+                                           struct server *s) {
+  if (!config->shrinks)
+    return NULL;
+  struct pressure_options options = {.fd = pressure_open(""),
+                                     .events = POLLPRI,
+                                     .size = config->cache_size,
+                                     .least = config_least_size(config),
+                                     .set = set_cache_size,
+                                     .arg = s};
+  struct pressure *pressure = options.fd < 0 ? NULL : pressure_start(&options);
+  if (!pressure)
+    log_event(LEVEL_WARN, "no-memory-pressure",
+              LOG_TEXT("reason", options.fd < 0 ? strerror(-options.fd)
+                                                : "there is no thread for it"),
+              LOG_TEXT("meaning", "the cache keeps its size"));
+  return pressure;
+}
+
 /* One line that says where to find us, and systemd's notice. */
 static void announce_ready(const struct config *config,
                            const struct setup *setup, unsigned n_workers) {
@@ -308,11 +334,13 @@ static int serve(const struct options *options, struct config *config,
     snprintf(story, sizeof story, "start threads: %s", strerror(-r));
     status = fail_start(story);
   } else {
+    struct pressure *pressure = shrink_on_pressure(config, s);
     struct reloader *reloader = reload_on_hangup(options, config, s);
     announce_ready(config, setup, n_workers);
     server_serve(s);
     signal(SIGHUP, SIG_IGN);
     reloader_free(reloader);
+    pressure_stop(pressure);
     sd_notify(0, "STOPPING=1");
     log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
   }

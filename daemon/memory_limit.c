@@ -202,40 +202,58 @@ static void read_group(const struct search *s, const struct hierarchy *h,
   }
 }
 
-/* The group and those above it, as far as they are mounted.  A process that is
- * in none of those sees the topmost alone. */
-static void read_groups(const struct search *s, const struct hierarchy *h) {
-  char directory[PATH_MAX];
+/* The group's directory.  A process that is in none of those that are mounted
+ * sees the topmost alone.  False: it is too long. */
+static bool print_directory(const struct hierarchy *h, char *to, size_t len) {
   const char *group = below(h->mount_root, h->group);
   if (!group || has_dots(group) || strcmp(group, "/") == 0)
     group = "";
-  size_t top = strlen(h->mount_point);
-  if ((size_t)snprintf(directory, sizeof directory, "%s%s", h->mount_point,
-                       group) >= sizeof directory)
-    return;
-  read_group(s, h, directory);
-  while (strlen(directory) > top) {
-    *strrchr(directory, '/') = '\0';
-    read_group(s, h, directory);
-  }
+  return (size_t)snprintf(to, len, "%s%s", h->mount_point, group) < len;
 }
 
-static void read_hierarchy(const struct search *s, bool is_v2) {
-  struct hierarchy h = {.is_v2 = is_v2};
-  for_each_line(s, "/proc/self/cgroup", take_group, &h);
-  if (h.group)
-    for_each_line(s, "/proc/self/mountinfo", take_mount, &h);
-  if (h.mount_point && h.mount_root)
-    read_groups(s, &h);
-  free(h.group);
-  free(h.mount_point);
-  free(h.mount_root);
+/* False: there is none, or it is not mounted.  hierarchy_fini() is due. */
+static bool hierarchy_find(const struct search *s, bool is_v2,
+                           struct hierarchy *h) {
+  *h = (struct hierarchy){.is_v2 = is_v2};
+  for_each_line(s, "/proc/self/cgroup", take_group, h);
+  if (h->group)
+    for_each_line(s, "/proc/self/mountinfo", take_mount, h);
+  return h->mount_point && h->mount_root;
+}
+
+static void hierarchy_fini(struct hierarchy *h) {
+  free(h->group);
+  free(h->mount_point);
+  free(h->mount_root);
+}
+
+/* The group and those above it, as far as they are mounted. */
+static void read_groups(const struct search *s, bool is_v2) {
+  struct hierarchy h;
+  char directory[PATH_MAX];
+  if (hierarchy_find(s, is_v2, &h) &&
+      print_directory(&h, directory, sizeof directory)) {
+    read_group(s, &h, directory);
+    while (strlen(directory) > strlen(h.mount_point)) {
+      *strrchr(directory, '/') = '\0';
+      read_group(s, &h, directory);
+    }
+  }
+  hierarchy_fini(&h);
+}
+
+bool memory_limit_group(const char *root, char *to, size_t len) {
+  struct search s = {root, NULL};
+  struct hierarchy h;
+  bool is_there = hierarchy_find(&s, true, &h) && print_directory(&h, to, len);
+  hierarchy_fini(&h);
+  return is_there;
 }
 
 void memory_limit_read(const char *root, struct memory_limit *out) {
   struct search s = {root, out};
   *out = (struct memory_limit){.bytes = UINT64_MAX};
   for_each_line(&s, "/proc/meminfo", take_meminfo, &s);
-  read_hierarchy(&s, true);
-  read_hierarchy(&s, false);
+  read_groups(&s, true);
+  read_groups(&s, false);
 }

@@ -11,6 +11,8 @@
 #ifndef DAEMON_MEMORY_LIMIT_H
 #define DAEMON_MEMORY_LIMIT_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -29,6 +31,10 @@ struct memory_limit {
 /* Reads the limit from the proc and sys below `root`, "" but in tests.  What
  * is not there does not limit. */
 void memory_limit_read(const char *root, struct memory_limit *out);
+
+/* The directory of this process's group of version 2, without `root` before it,
+ * which it needs to be opened.  False: there is none. */
+bool memory_limit_group(const char *root, char *to, size_t len);
 
 #ifdef __cplusplus
 }

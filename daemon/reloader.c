@@ -144,7 +144,19 @@ static void take_fresh(struct reloader *r, struct plan *plan,
   }
 }
 
+static void warn_of(const char *setting) {
+  log_event(LEVEL_WARN, "reload-ignored", LOG_TEXT("setting", setting),
+            LOG_TEXT("advice", "it takes a restart"));
+}
+
+/* Where the cache shrinks and grows its size is that of the moment. */
 static void set_cache_size(struct reloader *r, struct config *now) {
+  if (r->config->shrinks) {
+    if (now->cache_size != r->config->cache_size)
+      warn_of("size");
+    now->cache_size = r->config->cache_size;
+    return;
+  }
   int e = now->cache_size == r->config->cache_size
               ? 0
               : server_set_cache_size(r->server, now->cache_size);
@@ -153,11 +165,6 @@ static void set_cache_size(struct reloader *r, struct config *now) {
   log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("setting", "size"),
             LOG_TEXT("reason", strerror(-e)));
   now->cache_size = r->config->cache_size;
-}
-
-static void warn_of(const char *setting) {
-  log_event(LEVEL_WARN, "reload-ignored", LOG_TEXT("setting", setting),
-            LOG_TEXT("advice", "it takes a restart"));
 }
 
 static bool same_addresses(const struct config *a, const struct config *b) {
@@ -188,6 +195,12 @@ static void keep_fixed(const struct config *before, struct config *now) {
     warn_of("address");
   if (!same_tls(&before->tls, &now->tls))
     warn_of("tls");
+  if (before->shrinks != now->shrinks)
+    warn_of("shrink-on-pressure");
+  if (before->shrinks && config_least_size(before) != config_least_size(now))
+    warn_of("min-size");
+  now->shrinks = before->shrinks;
+  now->min_size = before->min_size;
   now->page_size = before->page_size;
   now->n_workers = before->n_workers;
   now->n_listen = before->n_listen;

@@ -62,6 +62,8 @@ protected:
 TEST_F(ConfigTest, EverySettingHasAKey) {
   ASSERT_THAT(Read("[cache]\n"
                    "size = 3G\n"
+                   "min-size = 1G\n"
+                   "shrink-on-pressure = yes\n"
                    "page-size = 64K\n"
                    "share = off\n"
                    "workers = 5\n"
@@ -88,6 +90,8 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
               IsEmpty());
   EXPECT_THAT(Check(), IsEmpty());
   EXPECT_EQ(config_.cache_size, 3ull << 30);
+  EXPECT_EQ(config_.min_size, 1ull << 30);
+  EXPECT_TRUE(config_.shrinks);
   EXPECT_EQ(config_.page_size, 65536u);
   EXPECT_EQ(config_.n_workers, 5u);
   EXPECT_EQ(config_.log_level, LEVEL_DEBUG);
@@ -113,7 +117,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
 }
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 11) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_SETTINGS, 13) << "EverySettingHasAKey is behind";
   EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 5) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
@@ -194,7 +198,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
   EXPECT_THAT(
       Read("size = 1M\n"            // 1
            "[cache]\n"              // 2
-           "size = 500%\n"           // 3
+           "size = 500%\n"          // 3
            "SIZE = 1M\n"            // 4
            "workers\n"              // 5
            "= 7\n"                  // 6
@@ -217,7 +221,8 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
       ElementsAre(
           "f:1: \"size\" is in no section; write [SECTION] before it",
           "f:3: size: \"500%\": not a part from 1% to 100%",
-          "f:4: unknown key \"SIZE\" in [cache]; there are size, page-size, "
+          "f:4: unknown key \"SIZE\" in [cache]; there are size, min-size, "
+          "shrink-on-pressure, page-size, "
           "share, workers",
           "f:5: neither [SECTION] nor KEY = VALUE",
           StartsWith("f:6: unknown key \"\" in [cache]"),

@@ -45,7 +45,7 @@ check "cachet: options of a command" completes "--length" \
 check "cachet: options of every command" completes "--socket" \
   "$cachet" ls --s
 check "cachet: no option of another command" completes "" "$cachet" ls --o
-check "cachetd: options" completes "--share" "$cachetd" --sh
+check "cachetd: options" completes "--share" "$cachetd" --sha
 check "cachetd: values" completes "off on" "$cachetd" --share o
-check "cachetd: kinds of addresses" completes "tcp: unix:" "$cachetd" --listen ""
+check "cachetd: kinds of addresses" completes "tcp: tls: unix:" "$cachetd" --listen ""
 finish

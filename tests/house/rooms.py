@@ -432,7 +432,7 @@ RULES = Rules(
             modules("daemon", "server"),
             modules("daemon", "config_errors memory_limit opening process"),
             modules("daemon", "config"),
-            modules("daemon", "cache_size certificates config_file"),
+            modules("daemon", "cache_size certificates config_file pressure"),
             modules("daemon", "options"),
             modules("daemon", "image_sources"),
             modules("daemon", "reloader"),
