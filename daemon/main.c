@@ -328,6 +328,7 @@ static int serve(const struct options *options, struct config *config,
   if (server_new(&server_config, &s, story, sizeof story) < 0)
     return fail_start(story);
   catch_signals(s);
+  struct reloader *reloader = NULL;
   int status = EXIT_SUCCESS;
   int r = server_start(s);
   if (r < 0) {
@@ -335,16 +336,17 @@ static int serve(const struct options *options, struct config *config,
     status = fail_start(story);
   } else {
     struct pressure *pressure = shrink_on_pressure(config, s);
-    struct reloader *reloader = reload_on_hangup(options, config, s);
+    reloader = reload_on_hangup(options, config, s);
     announce_ready(config, setup, n_workers);
     server_serve(s);
     signal(SIGHUP, SIG_IGN);
-    reloader_free(reloader);
+    reloader_stop(reloader);
     pressure_stop(pressure);
     sd_notify(0, "STOPPING=1");
     log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
   }
-  server_shutdown(s);
+  server_shutdown(s); /* while a reload may hang on a file */
+  reloader_free(reloader);
   /* From here a signal has nothing left to stop. */
   signal(SIGTERM, SIG_IGN);
   signal(SIGINT, SIG_IGN);

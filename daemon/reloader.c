@@ -275,7 +275,8 @@ static void *reloader_thread(void *arg) {
       ;
     tell_manager_begin();
     reload(r);
-    sd_notify(0, "READY=1");
+    if (!atomic_load(&r->ends))
+      sd_notify(0, "READY=1");
   }
 }
 
@@ -302,11 +303,16 @@ void reloader_request(struct reloader *r) {
   errno = saved;
 }
 
-void reloader_free(struct reloader *r) {
+void reloader_stop(struct reloader *r) {
   if (!r)
     return;
   atomic_store(&r->ends, true);
   sem_post(&r->asked);
+}
+
+void reloader_free(struct reloader *r) {
+  if (!r)
+    return;
   pthread_join(r->thread, NULL);
   sem_destroy(&r->asked);
   free(r);

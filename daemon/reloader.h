@@ -27,7 +27,11 @@ struct reloader *reloader_new(const struct options *options,
 /* Asks for a reload.  Any thread, and signal handlers. */
 void reloader_request(struct reloader *r);
 
-/* Waits for one that is under way.  NULL is fine. */
+/* No reload is begun any more, and the service manager hears nothing of one
+ * that is under way.  NULL is fine, as for the next. */
+void reloader_stop(struct reloader *r);
+
+/* Waits for one that is under way; the server is still there. */
 void reloader_free(struct reloader *r);
 
 #endif

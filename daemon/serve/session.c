@@ -80,6 +80,7 @@ static void reply_to_open(struct session *s, uint64_t id,
 /* A subscription to the image, which its reader looks at.  NULL: no memory. */
 static struct subscription *subscribe(struct session *s,
                                       struct served_image *h) {
+  struct subscription *known = subscription_find(s, h->index);
   struct service_image *si = service_images_get(&s->service->images, h);
   struct subscription *sub = si ? subscription_add(s, si) : NULL;
   if (!sub || image_reader_is_current(&si->reader))
@@ -87,7 +88,7 @@ static struct subscription *subscribe(struct session *s,
   connection_flush(&s->conn); /* its pins must be gone */
   if (image_reader_open(&si->reader) == 0)
     return sub;
-  if (!sub->epoch) /* the first Open */
+  if (!known)
     subscription_end(sub);
   return NULL;
 }
