@@ -98,16 +98,45 @@ static enum cachet_status parse_number(const char *key, const char *text,
   return CACHET_OK;
 }
 
-/* The keys of a query: `socket` where there is one, and the window. */
-enum query_key { QUERY_SOCKET, QUERY_OFFSET, QUERY_LENGTH, QUERY_N_KEYS };
+/* The keys of a query: `socket` where there is one, files for TLS, and the
+ * window. */
+enum query_key {
+  QUERY_SOCKET,
+  QUERY_CA,
+  QUERY_CERT,
+  QUERY_KEY,
+  QUERY_OFFSET,
+  QUERY_LENGTH,
+  QUERY_N_KEYS
+};
 
-static const char *const query_keys[] = {"socket", "offset", "length"};
+static const char *const query_keys[] = {"socket", "ca",     "cert",
+                                         "key",    "offset", "length"};
+
+/* Takes over `value`. */
+static enum cachet_status set_file(char **to, enum query_key key, char *value,
+                                   struct cachet_error *err) {
+  *to = value;
+  return *value ? CACHET_OK
+                : error_set(err, CACHET_E_INVAL, 0,
+                            "bad URI: %s= names no file", query_keys[key]);
+}
 
 /* Takes over `value`. */
 static enum cachet_status set_key(struct uri *u, enum query_key key,
                                   char *value, struct cachet_error *err) {
-  if (key == QUERY_SOCKET)
+  switch (key) {
+  case QUERY_SOCKET:
     return set_socket(u, value, err);
+  case QUERY_CA:
+    return set_file(&u->ca, key, value, err);
+  case QUERY_CERT:
+    return set_file(&u->cert, key, value, err);
+  case QUERY_KEY:
+    return set_file(&u->key, key, value, err);
+  default:
+    break;
+  }
   enum cachet_status status = parse_number(
       query_keys[key], value,
       key == QUERY_OFFSET ? &u->window.offset : &u->window.length, err);
@@ -115,10 +144,19 @@ static enum cachet_status set_key(struct uri *u, enum query_key key,
   return status;
 }
 
+static bool has_key(enum uri_kind kind, enum query_key key) {
+  if (key == QUERY_SOCKET)
+    return kind == URI_UNIX;
+  if (key == QUERY_CA || key == QUERY_CERT || key == QUERY_KEY)
+    return kind == URI_TLS;
+  return true;
+}
+
 static enum query_key key_of(const struct uri *u, struct piece name) {
-  enum query_key key = u->kind == URI_UNIX ? QUERY_SOCKET : QUERY_OFFSET;
-  while (key < QUERY_N_KEYS && (strlen(query_keys[key]) != name.len ||
-                                memcmp(query_keys[key], name.at, name.len)))
+  enum query_key key = 0;
+  while (key < QUERY_N_KEYS &&
+         (!has_key(u->kind, key) || strlen(query_keys[key]) != name.len ||
+          memcmp(query_keys[key], name.at, name.len)))
     key++;
   return key;
 }
@@ -186,7 +224,7 @@ static enum cachet_status parse_authority(struct uri *u, struct piece in,
   if (!host.len || memchr(in.at, '@', in.len) || (after < end && *after != ':'))
     return error_set(err, CACHET_E_INVAL, 0, "bad URI: host \"%.*s\"",
                      (int)(in.len < 100 ? in.len : 100), in.at);
-  u->port = URI_DEFAULT_PORT;
+  u->port = u->kind == URI_TLS ? URI_DEFAULT_TLS_PORT : URI_DEFAULT_PORT;
   enum cachet_status status = decode(host, &u->host, err);
   if (status == CACHET_OK && after < end)
     status = parse_port(u, piece_of(after + 1, end), err);
@@ -226,13 +264,14 @@ static enum cachet_status parse_unix(struct uri *u, const char *rest,
   return set_socket(u, default_socket(), err);
 }
 
-static enum cachet_status parse_tcp(struct uri *u, const char *rest,
-                                    struct cachet_error *err) {
-  u->kind = URI_TCP;
+/* What follows the scheme of a URI whose kind is known. */
+static enum cachet_status parse_host(struct uri *u, const char *rest,
+                                     struct cachet_error *err) {
+  const char *scheme = u->kind == URI_TLS ? "cachets" : "cachet";
   if (strncmp(rest, "//", 2))
     return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: cachet://HOST[:PORT]/IMAGE, not cachet:%.100s",
-                     rest);
+                     "bad URI: %s://HOST[:PORT]/IMAGE, not %s:%.100s", scheme,
+                     scheme, rest);
   const char *host = rest + 2, *question = strchrnul(host, '?');
   const char *slash = memchr(host, '/', (size_t)(question - host));
   const char *image = slash ? slash + 1 : question;
@@ -245,6 +284,22 @@ static enum cachet_status parse_tcp(struct uri *u, const char *rest,
   return status;
 }
 
+static enum cachet_status parse_tcp(struct uri *u, const char *rest,
+                                    struct cachet_error *err) {
+  u->kind = URI_TCP;
+  return parse_host(u, rest, err);
+}
+
+static enum cachet_status parse_tls(struct uri *u, const char *rest,
+                                    struct cachet_error *err) {
+  u->kind = URI_TLS;
+  enum cachet_status status = parse_host(u, rest, err);
+  if (status == CACHET_OK && u->key && !u->cert)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "bad URI: key= is of no use without cert=");
+  return status;
+}
+
 static enum cachet_status parse(struct uri *u, const char *text,
                                 struct cachet_error *err) {
   static const struct {
@@ -254,6 +309,7 @@ static enum cachet_status parse(struct uri *u, const char *text,
   } schemes[] = {
       {"cachet+unix", parse_unix},
       {"cachet", parse_tcp},
+      {"cachets", parse_tls},
   };
   size_t len = file_uri_scheme_len(text);
   if (file_uri_is(text))
@@ -288,13 +344,18 @@ enum cachet_status uri_parse(const char *text, struct uri *out,
   return status;
 }
 
+static bool copy_text(const char *text, char **to) {
+  *to = text ? strdup(text) : NULL;
+  return *to || !text;
+}
+
 enum cachet_status uri_copy(const struct uri *u, struct uri *out) {
   struct uri copy = {.kind = u->kind, .port = u->port, .window = u->window};
-  copy.path = u->path ? strdup(u->path) : NULL;
-  copy.host = u->host ? strdup(u->host) : NULL;
-  copy.image = u->image ? strdup(u->image) : NULL;
-  if (!copy.path != !u->path || !copy.host != !u->host ||
-      !copy.image != !u->image) {
+  bool copied =
+      copy_text(u->path, &copy.path) && copy_text(u->host, &copy.host) &&
+      copy_text(u->image, &copy.image) && copy_text(u->ca, &copy.ca) &&
+      copy_text(u->cert, &copy.cert) && copy_text(u->key, &copy.key);
+  if (!copied) {
     uri_fini(&copy);
     return CACHET_E_NOMEM;
   }
@@ -306,12 +367,15 @@ void uri_fini(struct uri *u) {
   free(u->path);
   free(u->host);
   free(u->image);
+  free(u->ca);
+  free(u->cert);
+  free(u->key);
   *u = (struct uri){0};
 }
 
 void uri_print_place(const struct uri *u, char *buf, size_t len) {
   bool v6 = u->host && strchr(u->host, ':');
-  if (u->kind != URI_TCP)
+  if (!u->host)
     snprintf(buf, len, "%s", u->path);
   else
     snprintf(buf, len, "%s%s%s:%u", v6 ? "[" : "", u->host, v6 ? "]" : "",

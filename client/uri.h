@@ -16,19 +16,22 @@ extern "C" {
 #endif
 
 #define URI_DEFAULT_PORT 10819
+#define URI_DEFAULT_TLS_PORT 10820
 #define URI_IMAGE_MAX_LEN 255
 
 enum uri_kind {
   URI_FILE, /* `path` */
   URI_UNIX, /* `path` is the socket, `image` the name there */
   URI_TCP,  /* `host`, `port`, `image` */
+  URI_TLS,  /* the same, and `ca`, `cert`, `key` */
 };
 
 struct uri {
   enum uri_kind kind;
   char *path;
   char *host;
-  char *image; /* "": the daemon's only one */
+  char *image;           /* "": the daemon's only one */
+  char *ca, *cert, *key; /* files; NULL: none is named */
   uint16_t port;
   struct window window;
 };

@@ -22,7 +22,8 @@ static bool find_image(const char *uri, const char **begin, const char **end) {
   const char *rest = uri + file_uri_scheme_len(uri) + 1;
   if (has_scheme(uri, "cachet+unix") && !strncmp(rest, "///", 3)) {
     *begin = rest + 3;
-  } else if (has_scheme(uri, "cachet") && !strncmp(rest, "//", 2)) {
+  } else if ((has_scheme(uri, "cachet") || has_scheme(uri, "cachets")) &&
+             !strncmp(rest, "//", 2)) {
     *begin = rest + 2 + strcspn(rest + 2, "/?");
     *begin += **begin == '/';
   } else {

@@ -27,7 +27,7 @@ static const char usage[] =
     "                 else $CACHET_SOCKET,\n"
     "                 $XDG_RUNTIME_DIR/cachetd.sock, "
     "/run/cachetd/cachetd.sock\n"
-    "  --uri URI      the daemon: cachet://HOST[:PORT]/ or\n"
+    "  --uri URI      the daemon: cachet[s]://HOST[:PORT]/ or\n"
     "                 cachet+unix:///?socket=PATH\n"
     "  --help         this text\n"
     "  --version      which version this is\n"

@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "cache/image.h"
 #include "client/error.h"
+#include "client/remote/tls_library.h"
 #include "proto/socket.h"
 
 enum {
@@ -54,6 +55,9 @@ struct connection {
   uint64_t next_id;
   struct connection_limits limits;
 
+  const struct tls_calls *tls_calls; /* NULL: there is no TLS, and then: */
+  struct tls_context *tls_context;
+  struct tls *tls;      /* from SECURING on */
   struct stream stream; /* from HELLO on */
   uint8_t *in;          /* what it is lent */
   bool out_broken;      /* the peer reads no more, but may have said why */
@@ -65,15 +69,18 @@ struct connection {
 /* ---- States -------------------------------------------------------------- */
 
 const char *connection_state_name(enum connection_state state) {
-  static const char *const names[] = {"disconnected", "connecting", "hello",
-                                      "opening", "ready"};
+  static const char *const names[] = {"disconnected", "connecting", "securing",
+                                      "hello",        "opening",    "ready"};
   return names[state];
 }
 
 static void connection_move(struct connection *c, enum connection_state to) {
-  static const bool allowed[5][5] = {
+  static const bool allowed[6][6] = {
       [CONNECTION_DISCONNECTED] = {[CONNECTION_CONNECTING] = true},
-      [CONNECTION_CONNECTING] =
+      [CONNECTION_CONNECTING] = {[CONNECTION_SECURING] = true,
+                                 [CONNECTION_HELLO] = true,
+                                 [CONNECTION_DISCONNECTED] = true},
+      [CONNECTION_SECURING] =
           {[CONNECTION_HELLO] = true, [CONNECTION_DISCONNECTED] = true},
       [CONNECTION_HELLO] = {[CONNECTION_OPENING] = true,
                             [CONNECTION_READY] = true,
@@ -127,10 +134,17 @@ enum connection_fds connection_take_fds(struct connection *c, int *fds,
   return cut ? CONNECTION_FDS_LOST : CONNECTION_FDS_WRONG;
 }
 
+static void connection_free_tls(struct connection *c) {
+  if (c->tls)
+    c->tls_calls->free(c->tls);
+  c->tls = NULL;
+}
+
 static void connection_lose(struct connection *c, enum connection_loss loss,
                             const struct cachet_error *why) {
   int fd = c->fd;
   stream_fini(&c->stream);
+  connection_free_tls(c);
   c->fd = -1;
   c->deadline = -1;
   c->out_broken = false;
@@ -150,6 +164,14 @@ static void connection_fail(struct connection *c, const char *act,
             sys_errno == EACCES || sys_errno == EPERM ? CACHET_E_ACCESS
                                                       : CACHET_E_CONN,
             sys_errno, "daemon at %.150s: %s", c->place, act);
+  connection_lose(c, CONNECTION_LOST_RETRY, &why);
+}
+
+/* TLS says that it failed with this errno, and why. */
+static void connection_fail_tls(struct connection *c, int sys_errno) {
+  struct cachet_error why;
+  error_set(&why, sys_errno == EACCES ? CACHET_E_ACCESS : CACHET_E_CONN, 0,
+            "daemon at %.150s: TLS: %s", c->place, c->tls_calls->why(c->tls));
   connection_lose(c, CONNECTION_LOST_RETRY, &why);
 }
 
@@ -222,7 +244,10 @@ static void connection_hello(struct connection *c) {
   msg.id = HELLO_ID;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;
   msg.hello = &hello;
-  stream_init(&c->stream, &socket_io, &c->fd, &limits);
+  if (c->tls)
+    stream_init(&c->stream, c->tls_calls->io, c->tls, &limits);
+  else
+    stream_init(&c->stream, &socket_io, &c->fd, &limits);
   stream_lend(&c->stream, c->in, IN_LEN);
   connection_move(c, CONNECTION_HELLO);
   connection_put(c, &msg);
@@ -258,6 +283,32 @@ static void set_tcp_options(const struct connection *c, int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
 }
 
+static void connection_shake(struct connection *c) {
+  int r = c->tls_calls->handshake(c->tls);
+  if (r == 0)
+    connection_hello(c);
+  else if (r == -EAGAIN)
+    c->owner.changed(c->owner.arg);
+  else
+    connection_fail_tls(c, -r);
+}
+
+/* The socket is connected. */
+static void connection_connected(struct connection *c) {
+  if (!c->tls_calls) {
+    connection_hello(c);
+    return;
+  }
+  if (c->tls_calls->new_(c->tls_context, &socket_plain_io, &c->fd, &c->tls) <
+      0) {
+    connection_break(c, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
+                     "no memory for TLS");
+    return;
+  }
+  connection_move(c, CONNECTION_SECURING);
+  connection_shake(c);
+}
+
 /* Starts to connect to one address: 0, EINPROGRESS or another errno. */
 static int address_connect(struct connection *c, const struct address *a) {
   int family = a->at.ss_family;
@@ -282,7 +333,7 @@ static void connection_try(struct connection *c, int last_errno) {
   for (; c->address < c->n_addresses; c->address++) {
     last_errno = address_connect(c, &c->addresses[c->address]);
     if (last_errno == 0) {
-      connection_hello(c);
+      connection_connected(c);
       return;
     }
     if (last_errno == EINPROGRESS) {
@@ -302,7 +353,7 @@ static void connection_finish_connect(struct connection *c) {
   if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
     e = errno;
   if (e == 0) {
-    connection_hello(c);
+    connection_connected(c);
     return;
   }
   int fd = c->fd;
@@ -511,7 +562,10 @@ static bool connection_receive(struct connection *c) {
     connection_violation(c, "descriptors that nothing had asked for");
     return false;
   default:
-    connection_fail(c, "receive", -r);
+    if (c->tls)
+      connection_fail_tls(c, -r);
+    else
+      connection_fail(c, "receive", -r);
     return false;
   }
 }
@@ -522,7 +576,9 @@ void connection_input(struct connection *c) {
   connection_parse(c); /* what the last call left */
   while (more && c->state >= CONNECTION_HELLO && c->n_notices < MAX_NOTICES)
     more = connection_receive(c);
-  c->has_more = c->state >= CONNECTION_HELLO && c->n_notices >= MAX_NOTICES;
+  c->has_more = c->state >= CONNECTION_HELLO &&
+                (c->n_notices >= MAX_NOTICES ||
+                 stream_wants(&c->stream) == STREAM_WANTS_TURN);
 }
 
 bool connection_has_more(const struct connection *c) { return c->has_more; }
@@ -532,6 +588,8 @@ int64_t connection_heard_at(const struct connection *c) { return c->heard_at; }
 void connection_progress(struct connection *c) {
   if (c->state == CONNECTION_CONNECTING)
     connection_finish_connect(c);
+  else if (c->state == CONNECTION_SECURING)
+    connection_shake(c);
   if (c->state >= CONNECTION_HELLO)
     connection_flush(c);
   connection_input(c);
@@ -582,6 +640,23 @@ static enum cachet_status resolve_tcp(struct connection *c, const struct uri *u,
   return CACHET_OK;
 }
 
+/* Finds TLS, and what it is to show and to believe. */
+static enum cachet_status connection_find_tls(struct connection *c,
+                                              const struct uri *u,
+                                              struct cachet_error *err) {
+  const struct tls_files files = {
+      .certificate = u->cert, .key = u->key, .ca = u->ca};
+  char why[TLS_WHY_LEN];
+  c->tls_calls = tls_library_find(why);
+  if (!c->tls_calls)
+    return error_set(err, CACHET_E_UNSUPPORTED, 0, "%.250s", why);
+  int r = c->tls_calls->client(&files, u->host, &c->tls_context, why);
+  if (r == 0)
+    return CACHET_OK;
+  return error_set(err, r == -ENOMEM ? CACHET_E_NOMEM : CACHET_E_INVAL, 0,
+                   "TLS: %.200s", why);
+}
+
 enum cachet_status
 connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
                int request_timeout_ms, const struct connection_owner *owner,
@@ -605,6 +680,8 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
     status = resolve_unix(c, u, err);
   else
     status = resolve_tcp(c, u, err);
+  if (status == CACHET_OK && u->kind == URI_TLS)
+    status = connection_find_tls(c, u, err);
   if (status != CACHET_OK)
     connection_free(c);
   else
@@ -613,6 +690,9 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
 }
 
 static void connection_free_memory(struct connection *c) {
+  connection_free_tls(c);
+  if (c->tls_context)
+    c->tls_calls->context_unref(c->tls_context);
   frame_arena_free(c->arena);
   free(c->image);
   free(c->in);
@@ -622,7 +702,10 @@ static void connection_free_memory(struct connection *c) {
 void connection_free(struct connection *c) {
   if (!c)
     return;
+  if (c->state >= CONNECTION_HELLO && !stream_unsent(&c->stream))
+    stream_end(&c->stream);
   stream_fini(&c->stream);
+  connection_free_tls(c);
   if (c->fd >= 0)
     socket_close(c->fd);
   connection_free_memory(c);
@@ -652,6 +735,9 @@ int connection_fd(const struct connection *c) { return c->fd; }
 short connection_events(const struct connection *c) {
   if (c->state == CONNECTION_CONNECTING)
     return POLLOUT;
+  if (c->state == CONNECTION_SECURING)
+    return c->tls_calls->io->wants(c->tls) == STREAM_WANTS_ROOM ? POLLOUT
+                                                                : POLLIN;
   return stream_unsent(&c->stream) ? POLLIN | POLLOUT : POLLIN;
 }
 

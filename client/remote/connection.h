@@ -1,11 +1,11 @@
 /* A channel: a connection to a daemon, its frames and its handshake.
  *
- *   DISCONNECTED -> CONNECTING -> HELLO -> OPENING -> READY
+ *   DISCONNECTED -> CONNECTING -> SECURING -> HELLO -> OPENING -> READY
  *
- * READY follows HELLO where no image is opened, and every state goes back to
- * DISCONNECTED.  No step waits.  Memory is bounded: one message in, payload
- * straight to where its owner wants it, and the owner sends no more once
- * connection_is_full().
+ * SECURING is the handshake of TLS, where there is that.  READY follows HELLO
+ * where no image is opened, and every state goes back to DISCONNECTED.  No step
+ * waits.  Memory is bounded: one message in, payload straight to where its
+ * owner wants it, and the owner sends no more once connection_is_full().
  *
  * Whatever arrives is hostile: a length, a message or a state that cannot be
  * ends the connection with CONNECTION_LOST_BROKEN.  One thread at a time. */
@@ -29,6 +29,7 @@ struct connection;
 enum connection_state {
   CONNECTION_DISCONNECTED,
   CONNECTION_CONNECTING,
+  CONNECTION_SECURING,
   CONNECTION_HELLO,
   CONNECTION_OPENING,
   CONNECTION_READY,
@@ -82,7 +83,8 @@ struct connection_owner {
 };
 
 /* Makes a connection to where `u` points; `open_image`: open u->image.  Looks
- * up the host, which takes as long as getaddrinfo(3) does.  Not started yet. */
+ * up the host, which takes as long as getaddrinfo(3) does, and reads the files
+ * of certificates.  Not started yet. */
 enum cachet_status
 connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
                int request_timeout_ms, const struct connection_owner *owner,

@@ -1,9 +1,9 @@
 #!/bin/bash
 # A program builds against what is installed, with pkg-config's flags: shared
-# and static.
-#   link_test.sh SO ARCHIVE PC HEADER
+# and static, without TLS and with it.
+#   link_test.sh SO ARCHIVE PC HEADER TLS_ARCHIVE
 set -euo pipefail
-so=$1 archive=$2 pc=$3 header=$4
+so=$1 archive=$2 pc=$3 header=$4 tls=$5
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
@@ -48,6 +48,28 @@ rm "$tmp/lib/libcachet-client.so"
 $cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/program.c" \
   $(pkg-config --static --libs libcachet-client) -o "$tmp/static"
 test "$("$tmp/static" "$tmp/image")" = "6263 3"
+
+# TLS is loaded when it is needed, unless it is linked in: then it looks for the
+# certificates that the URI names.
+cat >"$tmp/tls.c" <<'C'
+#include <cachet/cachet.h>
+#include <stdio.h>
+int main(void) {
+  cachet *c;
+  struct cachet_error err;
+  if (!cachet_open("cachets://127.0.0.1:1/x?ca=/nowhere/ca", 0, &c, &err))
+    return 1;
+  puts(err.message);
+  return 0;
+}
+C
+$cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/tls.c" \
+  $(pkg-config --static --libs libcachet-client) -o "$tmp/without"
+"$tmp/without" | grep "libcachet-client-tls.so.1"
+$cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/tls.c" \
+  -Wl,--undefined=cachet_client_tls "$tmp/lib/libcachet-client.a" "$tls" \
+  -lprotobuf-c -lssl -lcrypto -lpthread -o "$tmp/with"
+"$tmp/with" | grep "/nowhere/ca: No such file"
 
 # A compiler that warns finds two mistakes by the header.
 warns_of() { # WARNING STATEMENT

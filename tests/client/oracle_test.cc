@@ -1,13 +1,15 @@
 // Everything that reads, against the bytes of the image: over image, page and
 // cache sizes, parts of an image, and ways in.
+#include "proto/tls.h"
 #include "tests/client/handle.h"
+#include "tests/support/certificates.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/length.h"
 #include "tests/support/test_server.h"
 
 namespace {
 
-enum Way { kFile, kMade, kSocket, kShared };
+enum Way { kFile, kMade, kSocket, kShared, kTls };
 
 struct Shape {
   size_t size;
@@ -51,17 +53,35 @@ protected:
         return uri;
       uri = "file:" + uri;
     } else {
+      TestServer::Options options;
+      if (shape.way == kTls)
+        options.tls = MakeContext();
       server_ = std::make_unique<TestServer>(
           std::vector<std::pair<std::string, FakeSource *>>{{"i", &source_}},
-          TestServer::Options());
+          options);
+      tls_context_unref(options.tls);
       uri = "cachet+unix:///i";
       query = "&socket=" + server_->socket_path();
+    }
+    if (shape.way == kTls) {
+      uri = "cachets://127.0.0.1:" + std::to_string(server_->tls_port()) + "/i";
+      query = "&ca=" + certificates_->ca();
     }
     if (shape.offset)
       query += "&offset=" + std::to_string(shape.offset);
     if (shape.length != UINT64_MAX)
       query += "&length=" + std::to_string(shape.length);
     return uri + "?" + query.substr(1);
+  }
+
+  tls_context *MakeContext() {
+    certificates_ = std::make_unique<Certificates>();
+    std::string certificate = certificates_->Make("server", "IP:127.0.0.1");
+    tls_files files = {certificate.c_str(), nullptr, nullptr};
+    tls_context *context = nullptr;
+    char why[TLS_WHY_LEN];
+    EXPECT_EQ(tls_server(&files, false, &context, why), 0) << why;
+    return context;
   }
 
   // Where the page that holds a byte begins and ends, within the window.
@@ -295,7 +315,9 @@ protected:
     }
     if (random_() % 16 == 0) {
       len %= 3 * Unit();
-      EXPECT_EQ(cachet_invalidate(c_.get(), addr, len), CACHET_OK);
+      bool may = GetParam().way != kTls || addr >= size || !len;
+      EXPECT_EQ(cachet_invalidate(c_.get(), addr, len),
+                may ? CACHET_OK : CACHET_E_ACCESS);
       bool is_local = GetParam().way <= kMade; // a daemon may read ahead again
       if (addr < size && len && is_local) {
         EXPECT_FALSE(cachet_is_cached(c_.get(), addr));
@@ -341,6 +363,7 @@ protected:
   }
 
   TempDir dir_;
+  std::unique_ptr<Certificates> certificates_;
   std::vector<uint8_t> all_;
   FakeSource source_;
   std::unique_ptr<TestServer> server_;
@@ -373,6 +396,9 @@ std::vector<Shape> Shapes() {
     for (size_t size : {0u, 1u, 511u, 4096u, 4097u, 1u << 20, (2u << 20) + 13})
       for (uint64_t pages : {3u, 40u})
         shapes.push_back({size, page, pages * page});
+  for (size_t size : {0u, 4097u, (2u << 20) + 13})
+    for (uint64_t pages : {3u, 40u})
+      shapes.push_back({size, 4096, pages * 4096, kTls, 0, UINT64_MAX, 200});
   for (Way way : {kFile, kMade})
     for (uint32_t page : {1u, 8u, 512u, 2048u})
       for (size_t size : {0u, 511u, 4097u, 100013u})
@@ -392,14 +418,14 @@ std::vector<Shape> Windows() {
         continue;
       for (uint32_t page : {1u, 512u, 4096u, 16384u})
         shapes.push_back({size, page, 40960, kFile, offset, length, 60});
-      for (Way way : {kSocket, kShared})
+      for (Way way : {kSocket, kShared, kTls})
         shapes.push_back({size, 4096, 40960, way, offset, length, 60});
     }
   return shapes;
 }
 
 std::string ShapeName(const testing::TestParamInfo<Shape> &info) {
-  static const char *const ways[] = {"File", "Made", "Socket", "Shared"};
+  static const char *const ways[] = {"File", "Made", "Socket", "Shared", "Tls"};
   const Shape &s = info.param;
   std::string name = ways[s.way] + std::to_string(s.size) + "BytesInPagesOf" +
                      std::to_string(s.page_size) + "CacheOf" +

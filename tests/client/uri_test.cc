@@ -101,6 +101,27 @@ TEST(UriTest, ATcpUriNamesHostPortAndImage) {
   EXPECT_EQ(p.port, 10819);
 }
 
+TEST(UriTest, ATlsUriNamesFilesAsWell) {
+  struct uri u = {}, copy = {};
+  ASSERT_EQ(
+      uri_parse("cachets://h/x?ca=/a%20b&cert=c&key=k&offset=4K", &u, nullptr),
+      CACHET_OK);
+  ASSERT_EQ(uri_copy(&u, &copy), CACHET_OK);
+  uri_fini(&u);
+  EXPECT_EQ(copy.kind, URI_TLS);
+  EXPECT_STREQ(copy.host, "h");
+  EXPECT_EQ(copy.port, 10820);
+  EXPECT_STREQ(copy.image, "x");
+  EXPECT_STREQ(copy.ca, "/a b");
+  EXPECT_STREQ(copy.cert, "c");
+  EXPECT_STREQ(copy.key, "k");
+  EXPECT_EQ(copy.window.offset, 4096u);
+  uri_fini(&copy);
+  EXPECT_EQ(Parse("CACHETS://[::1]:7").port, 7);
+  EXPECT_EQ(Parse("cachets://h/x?cert=c").status, CACHET_OK)
+      << "the key is in the same file";
+}
+
 TEST(UriTest, EveryUriMayNameAWindow) {
   for (const char *text :
        {"file:x?offset=0x1000&length=2M", "file:///x?length=2M&offset=4096",
@@ -175,6 +196,16 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "cachet://h/x/y",
            "cachet://h/x?socket=s",
            "cachet:x",
+           "cachets:x",
+           "cachets:///x",
+           "cachets://h/x?ca=",
+           "cachets://h/x?ca=a&ca=b",
+           "cachets://h/x?key=k",
+           "cachets://h/x?socket=s",
+           "cachets://h/x?cacert=a",
+           "cachet://h/x?ca=a",
+           "cachet+unix:///x?cert=a",
+           "file:x?key=k",
            "cachet://h/" + longest + longest,
        }) {
     Parsed p = Parse(text);

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What the Debian packages hold and say of themselves.
 #
-#   packages_test.sh CHECKS DIRECTORY DIRECTORY-MADE-AGAIN VERSION-FILE SYMBOL-MAP
+#   packages_test.sh CHECKS DIRECTORY DIRECTORY-MADE-AGAIN VERSION-FILE \
+#     SYMBOL-MAP SYMBOL-MAP-OF-TLS
 source "$1"
 debs=$2
 again=$3
 version=$(<"$4")
 map=$5
+tls_map=$6
 major=${version%%.*}
 multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 
@@ -44,10 +46,10 @@ is_tidy() {
     END { exit bad || NR == 0 }' "$work/contents"
 }
 
-exports_what_the_map_says() {
+exports_what_the_maps_say() {
   dpkg-deb --info "$(package libcachet-client1)" symbols |
     sed -n 's/^ \(cachet_[^@]*\)@.*/\1/p' | sort >"$work/symbols"
-  sed -n 's/^    \(cachet_[a-z0-9_]*\);$/\1/p' "$map" | sort |
+  sed -n 's/^    \(cachet_[a-z0-9_]*\);$/\1/p' "$map" "$tls_map" | sort |
     diff - "$work/symbols"
 }
 
@@ -91,14 +93,16 @@ check "cachetd holds programs, units and manual pages" holds cachetd \
   /usr/share/doc/cachetd/examples/{network,devices,home}.conf
 check "the library holds itself, by its soname" holds libcachet-client1 \
   "/usr/lib/$multiarch/libcachet-client.so.$major" \
-  "/usr/lib/$multiarch/libcachet-client.so.$version"
+  "/usr/lib/$multiarch/libcachet-client.so.$version" \
+  "/usr/lib/$multiarch/libcachet-client-tls.so.$major" \
+  "/usr/lib/$multiarch/libcachet-client-tls.so.$version"
 check "programs are made with the rest" holds libcachet-client-dev \
   /usr/include/cachet/{cachet,libevent}.h \
-  "/usr/lib/$multiarch"/libcachet-client{.so,.a,-libevent.a} \
+  "/usr/lib/$multiarch"/libcachet-client{.so,.a,-libevent.a,-tls.so,-tls.a} \
   "/usr/lib/$multiarch/pkgconfig/libcachet-client.pc" \
   /usr/share/man/man3/{libcachet-client,cachet_open,cachet_event_attach}.3.gz
 check "cachetd depends on what its programs are linked with" \
-  field_has cachetd Depends 'libc6.*libevent-core.*libprotobuf-c1.*libsystemd0'
+  field_has cachetd Depends 'libc6.*libevent-core.*libprotobuf-c1.*libssl3.*libsystemd0'
 check "cachetd does not depend on C++" \
   eval '! field_has cachetd Depends "libstdc|libgcc"'
 check "its configuration is the administrator's" eval \
@@ -106,7 +110,7 @@ check "its configuration is the administrator's" eval \
 check "headers come with the very library" field_has libcachet-client-dev \
   Depends "libcachet-client1 \(= $version-1\)"
 check "the library says which of its versions has which symbol" \
-  exports_what_the_map_says
+  exports_what_the_maps_say
 check "the same inputs give the same packages" diff -r "$debs" "$again"
 check "lintian finds no error, and nothing to warn of" lintian_finds_nothing
 finish

@@ -402,7 +402,7 @@ RULES = Rules(
             modules("client", "request"),
             modules("client", "event_loop load open query read symbols version "
                               "walk warm"),
-            modules("client", "libevent"),
+            modules("client", "libevent tls"),
             modules("client/command", "address progress stdout"),
             modules("client/command", "command"),
             modules("client/command", "daemon data"),

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/length.h"
 
@@ -23,7 +24,7 @@ const uint64_t kSizes[] = {0, 1, 511, 4096, 4097, (64 << 20) + 13};
 const size_t kPageSizes[] = {4096, 16384, 65536};
 constexpr int kInProcessOps = 42000; // times 18 combinations
 constexpr int kSharedOps = 12000;    // times 18
-constexpr int kSocketOps = 8000;     // times 36
+constexpr int kSocketOps = 8000;     // times 54
 
 uint64_t g_n_checked = 0;
 
@@ -372,7 +373,7 @@ protected:
     std::vector<uint8_t> bytes;
   };
 
-  enum Way { IN_PROCESS, SHARED, UNIX, TCP };
+  enum Way { IN_PROCESS, SHARED, UNIX, TCP, TLS };
 
   static void Check(const std::string &uri, const Image &image,
                     size_t page_size, Way way, int n_ops) {
@@ -385,19 +386,26 @@ protected:
     cachet_error err{};
     ASSERT_EQ(cachet_open(uri.c_str(), &options, &c, &err), CACHET_OK)
         << err.message;
-    Oracle(c, image.bytes, page_size, way != TCP, way == SHARED, seed_++)
+    Oracle(c, image.bytes, page_size, way < TCP, way == SHARED, seed_++)
         .Run(n_ops);
     cachet_close(c);
   }
 
-  // Each image by a daemon with pages of `page_size`, over Unix and TCP.
+  // Each image by a daemon with pages of `page_size`, over Unix, TCP and TLS.
   void CheckDaemon(size_t page_size) {
     std::string socket = *dir_ / "socket";
     std::string port = std::to_string(DaemonProcess::FreePort());
-    std::vector<std::string> args = {"--listen",     "unix:" + socket,
-                                     "--listen",     "tcp:127.0.0.1:" + port,
-                                     "--cache-size", "96M",
-                                     "--page-size",  std::to_string(page_size)};
+    std::string tls_port = std::to_string(DaemonProcess::FreePort());
+    Certificates certificates;
+    std::string certificate = certificates.Make("both", "IP:127.0.0.1");
+    std::vector<std::string> args = {
+        "--listen",          "unix:" + socket,
+        "--listen",          "tcp:127.0.0.1:" + port,
+        "--listen",          "tls:127.0.0.1:" + tls_port,
+        "--tls-certificate", certificate,
+        "--tls-client-ca",   certificates.ca(),
+        "--cache-size",      "96M",
+        "--page-size",       std::to_string(page_size)};
     for (const auto &image : images_) {
       args.push_back("--image");
       args.push_back(image.path);
@@ -410,6 +418,9 @@ protected:
       Check(uri, image, page_size, UNIX, TestLength(kSocketOps));
       Check("cachet://127.0.0.1:" + port + "/" + image.name, image, page_size,
             TCP, TestLength(kSocketOps));
+      Check("cachets://127.0.0.1:" + tls_port + "/" + image.name +
+                "?ca=" + certificates.ca() + "&cert=" + certificate,
+            image, page_size, TLS, TestLength(kSocketOps));
     }
     daemon.Kill(SIGTERM);
     EXPECT_EQ(daemon.Wait(), 0) << daemon.log();

@@ -235,6 +235,16 @@ struct cachet_options {
  *                                     $XDG_RUNTIME_DIR/cachetd.sock if it is
  *                                     there, else /run/cachetd/cachetd.sock
  *   cachet://HOST[:PORT]/IMAGE        an image of a daemon over TCP (10819)
+ *   cachets://HOST[:PORT]/IMAGE?ca=FILE&cert=FILE&key=FILE
+ *                                     the same through TLS 1.3 (10820)
+ *
+ * TLS, since 1.2: the daemon has to show a certificate for HOST that one in `ca`
+ * has signed; without `ca`, one that the system knows.  `cert` is what this
+ * side shows, if the daemon wants that, with its key in `key` or in the same
+ * file.  All are in PEM, a key without a password.  It needs
+ * libcachet-client-tls.so.1, which is loaded here and stays; a program without
+ * such a URI loads no OpenSSL.  CACHET_E_ACCESS: the daemon does not accept the
+ * certificate, or wants one.  CACHET_E_UNSUPPORTED: that library is not there.
  *
  * A URI, of any kind, may open a part of the image: `?offset=N&length=N` (`&`
  * in place of the `?` behind a socket).  Address 0 is then byte `offset`, and
