@@ -468,6 +468,11 @@ static int explain_alert(struct tls *t, int alert) {
   return refused ? -EACCES : -EPROTO;
 }
 
+static int explain_cut(struct tls *t) {
+  say(t->why, "the connection was cut");
+  return -ECONNABORTED;
+}
+
 static int explain(struct tls *t) {
   unsigned long code = ERR_peek_error();
   int what = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
@@ -477,8 +482,7 @@ static int explain(struct tls *t) {
     return explain_alert(t, what - SSL_AD_REASON_OFFSET);
   switch (what) {
   case SSL_R_UNEXPECTED_EOF_WHILE_READING:
-    say(t->why, "the connection was cut");
-    return -ECONNABORTED;
+    return explain_cut(t);
   case SSL_R_CERTIFICATE_VERIFY_FAILED:
     say(t->why, "its certificate is not accepted: %s",
         X509_verify_cert_error_string(verified));
@@ -514,8 +518,10 @@ static int outcome(struct tls *t, int r) {
   case SSL_ERROR_SYSCALL:
     if (!t->is_open && !t->handshake_left)
       say(t->why, "its handshake is too long");
-    else
+    else if (t->below_errno)
       say(t->why, "%s", strerror(-t->below_errno));
+    else
+      return explain_cut(t); /* it failed before, and says no more of it */
     return t->below_errno;
   default:
     return explain(t);
