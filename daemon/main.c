@@ -43,6 +43,8 @@ enum {
   FDS_PER_WORKER = 4,
   FDS_PER_ATTACHMENT = 5,
   FDS_SENDING = 4,
+  /* Kept for images that a reload adds: some sixteen. */
+  FDS_FOR_MORE_IMAGES = 16 * FDS_PER_IMAGE,
 };
 
 /* What main() gathers for the server, which takes the sources and the
@@ -261,9 +263,9 @@ static void announce_ready(const struct config *config,
 
 /* Cuts the limits down to the descriptors that we may have: those of the daemon
  * itself come first, so that no number of clients keeps it from opening an
- * image anew.  A reload may add images, for which an eighth of the others is
- * kept, and may share some where none is shared now.  0; -EMFILE: there are too
- * few for it alone. */
+ * image anew.  A reload may add images, for which some are kept, and may share
+ * some where none is shared now.  0; -EMFILE: there are too few for it alone.
+ */
 static int fit_limits(const struct server_config *server, struct limits *to) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -273,7 +275,7 @@ static int fit_limits(const struct server_config *server, struct limits *to) {
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;
-  left -= left / 8;
+  left -= left / 8 < FDS_FOR_MORE_IMAGES ? left / 8 : FDS_FOR_MORE_IMAGES;
   if (to->max_attachments > left * 3 / (8 * FDS_PER_ATTACHMENT))
     to->max_attachments = (unsigned)(left * 3 / (8 * FDS_PER_ATTACHMENT));
   unsigned most = to->max_attachments ? to->max_attachments / 8 + 1 : 0;
