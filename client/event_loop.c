@@ -23,7 +23,7 @@ int cachet_timeout_ms(const cachet *c) {
   int64_t deadline = -1;
   const struct cachet_request *r;
   TAILQ_FOREACH(r, &c->waiting, link)
-  deadline = deadline_earlier(deadline, r->deadline);
+    deadline = deadline_earlier(deadline, r->deadline);
   return (int)deadline_earlier(deadline_left_ms(deadline),
                                c->backend->ops->timeout_ms(c->backend));
 }

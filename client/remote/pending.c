@@ -68,8 +68,8 @@ void pending_unsend_all(struct remote *r) {
 struct pending *pending_find(const struct remote *r, uint64_t id) {
   struct pending *x;
   TAILQ_FOREACH(x, &r->sent, link)
-  if (x->id == id)
-    return x;
+    if (x->id == id)
+      return x;
   return NULL;
 }
 

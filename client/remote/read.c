@@ -84,9 +84,9 @@ struct pending *remote_read_underway(const struct remote *r,
                                      const struct mirror *m, uint64_t page) {
   struct pending *x;
   TAILQ_FOREACH(x, &r->sent, link)
-  if (is_read(x) && !pending_is_owned(x) && read_brings(x, m, page) &&
-      read_is_fresh(x))
-    return x;
+    if (is_read(x) && !pending_is_owned(x) && read_brings(x, m, page) &&
+        read_is_fresh(x))
+      return x;
   return NULL;
 }
 

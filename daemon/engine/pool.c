@@ -165,8 +165,8 @@ static bool lane_may_run_locked(const struct pool_lane *lane) {
 static struct pool_lane *pool_next_lane_locked(struct pool *pool) {
   struct pool_lane *lane;
   TAILQ_FOREACH(lane, &pool->waiting, in_waiting)
-  if (lane_may_run_locked(lane))
-    return lane;
+    if (lane_may_run_locked(lane))
+      return lane;
   return NULL;
 }
 

@@ -68,8 +68,8 @@ static uint64_t oldest_owed(const struct session *s) {
     return 0;
   const struct subscription *sub;
   LIST_FOREACH(sub, &s->subscriptions, of_session)
-  if (sub->stale && (!oldest || sub->stale < oldest))
-    oldest = sub->stale;
+    if (sub->stale && (!oldest || sub->stale < oldest))
+      oldest = sub->stale;
   return oldest;
 }
 

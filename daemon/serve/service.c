@@ -64,7 +64,7 @@ void service_fini(struct service *service) {
 void service_close_readers(struct service *service) {
   struct service_image *si;
   LIST_FOREACH(si, &service->images.all, link)
-  image_reader_close(&si->reader);
+    image_reader_close(&si->reader);
 }
 
 void service_close_all(struct service *service) {

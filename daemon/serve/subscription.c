@@ -8,8 +8,8 @@
 struct subscription *subscription_find(struct session *s, unsigned image) {
   struct subscription *sub;
   LIST_FOREACH(sub, &s->subscriptions, of_session)
-  if (sub->image->reader.served->index == image && !sub->ended)
-    return sub;
+    if (sub->image->reader.served->index == image && !sub->ended)
+      return sub;
   return NULL;
 }
 
