@@ -14,11 +14,12 @@
 
 static void read_done(struct source_read *r);
 
-size_t fill_len(const struct fill *fill) {
+/* How many bytes are in `n` of its pages, from page `i` on: the image's last
+ * page may be short. */
+static size_t pages_len(const struct fill *fill, uint32_t i, uint32_t n) {
   const struct mirror *m = fill->mirror;
-  uint64_t last = fill->first + fill->count - 1;
-  return ((size_t)(fill->count - 1) << m->page_shift) +
-         mirror_page_len(m, last);
+  return ((size_t)(n - 1) << m->page_shift) +
+         mirror_page_len(m, fill->first + i + n - 1);
 }
 
 /* A read of all its pages, into a buffer.  False: no memory. */
@@ -28,7 +29,7 @@ static bool prepare_read(struct fill *fill) {
                                  (size_t)fill->count << m->page_shift);
   fill->read = (struct source_read){.offset = fill->first << m->page_shift,
                                     .buf = fill->bytes,
-                                    .len = fill_len(fill),
+                                    .len = pages_len(fill, 0, fill->count),
                                     .done = read_done};
   return fill->bytes != NULL;
 }
@@ -57,10 +58,9 @@ static int write_pages(struct fill *fill) {
     while (i + n < fill->count && !fill_is_bad(fill, i + n))
       n++;
     if (n > 0) {
-      size_t len = ((size_t)(n - 1) << m->page_shift) +
-                   mirror_page_len(m, fill->first + i + n - 1);
       int r = mirror_write(m, fill->first + i,
-                           fill->bytes + ((size_t)i << m->page_shift), len);
+                           fill->bytes + ((size_t)i << m->page_shift),
+                           pages_len(fill, i, n));
       if (r < 0)
         return r;
     }

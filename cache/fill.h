@@ -17,7 +17,6 @@
 #define CACHE_FILL_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #include "cache/source.h"
 
@@ -49,9 +48,6 @@ bool fill_try_end(struct fill *fill);
 
 /* Ends a fill that will not be run, with an error for who waits. */
 void fill_abandon(struct fill *fill, int error);
-
-/* How many bytes a fill will read. */
-size_t fill_len(const struct fill *fill);
 
 /* ---- For image.c --------------------------------------------------------- */
 
