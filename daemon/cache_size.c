@@ -40,22 +40,19 @@ static uint64_t largest(const struct config *config, uint64_t limit) {
   return least;
 }
 
-/* Where the size was given, as messages begin. */
-static void print_place(const struct config *config, char *to, size_t len) {
-  const struct config_origin *origin = &config->origins[CONFIG_CACHE_SIZE];
-  const struct config_setting *s = &config_settings[CONFIG_CACHE_SIZE];
-  if (origin->file)
-    snprintf(to, len, "%s:%u: %s", origin->file, origin->line, s->key);
-  else
-    snprintf(to, len, "--%s", s->option);
+/* Where the size was given. */
+static void print_place(const struct config *config,
+                        char place[CONFIG_PLACE_LEN]) {
+  config_print_place(CONFIG_CACHE_SIZE, &config->origins[CONFIG_CACHE_SIZE],
+                     place);
 }
 
 static void refuse(const struct config *config,
                    const struct memory_limit *limit,
                    struct config_errors *errors) {
-  char place[512], advice[64] = "raise that";
+  char place[CONFIG_PLACE_LEN], advice[64] = "raise that";
   uint64_t size = config->cache_size, most = largest(config, limit->bytes);
-  print_place(config, place, sizeof place);
+  print_place(config, place);
   if (most > 0)
     snprintf(advice, sizeof advice,
              "choose at most %" PRIu64 "M, or raise that", most);
@@ -69,9 +66,9 @@ static void refuse(const struct config *config,
 
 void cache_size_settle(struct config *config, const struct memory_limit *limit,
                        struct config_errors *errors) {
-  char place[512];
+  char place[CONFIG_PLACE_LEN];
   if (config->cache_percent && limit->bytes == UINT64_MAX) {
-    print_place(config, place, sizeof place);
+    print_place(config, place);
     config_errors_add(errors,
                       "%s: it is not known what %u%% are of: there is no "
                       "/proc/meminfo; write a number of bytes",

@@ -455,37 +455,38 @@ static void check_images(const struct config *config,
   }
 }
 
+void config_print_place(unsigned setting, const struct config_origin *origin,
+                        char place[CONFIG_PLACE_LEN]) {
+  const struct config_setting *s = &config_settings[setting];
+  if (origin->file)
+    snprintf(place, CONFIG_PLACE_LEN, "%s:%u: %s", origin->file, origin->line,
+             s->key);
+  else
+    snprintf(place, CONFIG_PLACE_LEN, "--%s", s->option);
+}
+
 /* Names the value that was chosen, and the page size if that is the only one.
  */
 static void check_sizes(const struct config *config,
                         struct config_errors *errors) {
   bool by_pages = !config->origins[CONFIG_CACHE_SIZE].line;
   unsigned setting = by_pages ? CONFIG_PAGE_SIZE : CONFIG_CACHE_SIZE;
-  const struct config_setting *s = &config_settings[setting];
-  const struct config_origin *origin = &config->origins[setting];
-  unsigned long long size = config->cache_size;
-  if (size >= config->page_size)
+  char place[CONFIG_PLACE_LEN];
+  if (config->cache_size >= config->page_size)
     return;
-  if (origin->file)
-    config_errors_add(errors,
-                      "%s:%u: %s: a cache of %llu bytes is less than one page "
-                      "of %u bytes",
-                      origin->file, origin->line, s->key, size,
-                      config->page_size);
-  else
-    config_errors_add(errors,
-                      "--%s: a cache of %llu bytes is less than one page of %u "
-                      "bytes",
-                      s->option, size, config->page_size);
+  config_print_place(setting, &config->origins[setting], place);
+  config_errors_add(errors,
+                    "%s: a cache of %llu bytes is less than one page of %u "
+                    "bytes",
+                    place, (unsigned long long)config->cache_size,
+                    config->page_size);
 }
 
 static void refuse_listen(const struct config_origin *origin, const char *why,
                           struct config_errors *errors) {
-  if (origin->file)
-    config_errors_add(errors, "%s:%u: address: %s", origin->file, origin->line,
-                      why);
-  else
-    config_errors_add(errors, "--listen: %s", why);
+  char place[CONFIG_PLACE_LEN];
+  config_print_place(CONFIG_LISTEN, origin, place);
+  config_errors_add(errors, "%s: %s", place, why);
 }
 
 /* What is wrong with the certificates for a `tls:` address, or NULL. */
@@ -519,13 +520,10 @@ static void check_listen(const struct config *config,
 
 static void check_min_size(const struct config *config,
                            struct config_errors *errors) {
-  const struct config_origin *origin = &config->origins[CONFIG_MIN_SIZE];
-  char place[512] = "--min-size";
+  char place[CONFIG_PLACE_LEN];
   if (config->min_size <= config->cache_size)
     return;
-  if (origin->file)
-    snprintf(place, sizeof place, "%s:%u: min-size", origin->file,
-             origin->line);
+  config_print_place(CONFIG_MIN_SIZE, &config->origins[CONFIG_MIN_SIZE], place);
   config_errors_add(errors,
                     "%s: %llu bytes are more than the cache's size of %llu",
                     place, (unsigned long long)config->min_size,

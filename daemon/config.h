@@ -15,6 +15,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,8 +29,9 @@
 extern "C" {
 #endif
 
-#define CONFIG_NAME_MAX 64 /* bytes of an image's name */
-#define CONFIG_WHY_LEN 384 /* of why a value is refused */
+#define CONFIG_NAME_MAX 64               /* bytes of an image's name */
+#define CONFIG_WHY_LEN 384               /* of why a value is refused */
+#define CONFIG_PLACE_LEN (PATH_MAX + 64) /* of where one stands */
 
 enum {
   CONFIG_MAX_IMAGES = 4096,
@@ -179,6 +181,11 @@ static inline uint64_t config_least_size(const struct config *config) {
 
 /* How many threads serve connections: as given, or by the processors. */
 unsigned config_workers(const struct config *config);
+
+/* Where a setting was given, as a message about it begins: the file, line and
+ * key, or the option. */
+void config_print_place(unsigned setting, const struct config_origin *origin,
+                        char place[CONFIG_PLACE_LEN]);
 
 /* Whether local clients may read this image's memory themselves. */
 bool config_shares(const struct config *config,
