@@ -54,6 +54,12 @@ static void end_run(struct pool_job *job) {
   pthread_mutex_unlock(&images->lock);
 }
 
+static void tell_listeners_locked(struct served_image *h) {
+  struct image_listener *listener;
+  LIST_FOREACH(listener, &h->listeners, link)
+    loop_post(listener->loop, &listener->task);
+}
+
 /* On whatever thread saw it. */
 static void on_changed(void *arg, struct image *img) {
   struct served_image *h = arg;
@@ -64,9 +70,7 @@ static void on_changed(void *arg, struct image *img) {
   atomic_store_explicit(&h->missing, 0, memory_order_relaxed);
   atomic_fetch_add_explicit(&h->n_epochs, 1, memory_order_relaxed);
   pthread_mutex_lock(&h->images->lock);
-  struct image_listener *listener;
-  LIST_FOREACH(listener, &h->listeners, link)
-  loop_post(listener->loop, &listener->task);
+  tell_listeners_locked(h);
   pthread_mutex_unlock(&h->images->lock);
 }
 
@@ -120,8 +124,8 @@ static struct served_image *find_locked(struct images *images,
                                         const char *name) {
   struct served_image *h;
   LIST_FOREACH(h, bucket_of(images, name), in_bucket)
-  if (strcmp(h->name, name) == 0)
-    return h;
+    if (strcmp(h->name, name) == 0)
+      return h;
   return NULL;
 }
 
@@ -164,9 +168,7 @@ bool images_remove(struct served_image *h) {
     atomic_store_explicit(&h->removed, true, memory_order_relaxed);
     LIST_REMOVE(h, in_bucket);
     images->n--;
-    struct image_listener *listener;
-    LIST_FOREACH(listener, &h->listeners, link)
-    loop_post(listener->loop, &listener->task);
+    tell_listeners_locked(h);
   }
   pthread_mutex_unlock(&images->lock);
   if (was_there)
@@ -213,14 +215,20 @@ struct served_image *images_find(struct images *images, const char *name) {
   return h;
 }
 
-static struct served_image *next_locked(struct images *images,
+/* The next one in the table, without a reference; as images_next(). */
+static struct served_image *peek_locked(const struct images *images,
                                         unsigned *index) {
   while (*index < images->n_list) {
     struct served_image *h = images->list[(*index)++];
     if (h && !atomic_load_explicit(&h->removed, memory_order_relaxed))
-      return ref_locked(h);
+      return h;
   }
   return NULL;
+}
+
+static struct served_image *next_locked(struct images *images,
+                                        unsigned *index) {
+  return ref_locked(peek_locked(images, index));
 }
 
 struct served_image *images_next(struct images *images, unsigned *index) {
@@ -259,12 +267,10 @@ unsigned images_page(struct images *images, const char *after,
                      struct served_image **page, unsigned most) {
   unsigned n = 0;
   pthread_mutex_lock(&images->lock);
-  for (unsigned i = 0; i < images->n_list; i++) {
-    struct served_image *h = images->list[i];
-    if (h && !atomic_load_explicit(&h->removed, memory_order_relaxed) &&
-        strcmp(h->name, after) > 0)
+  struct served_image *h;
+  for (unsigned i = 0; (h = peek_locked(images, &i));)
+    if (strcmp(h->name, after) > 0)
       n = page_insert(page, n, most, h);
-  }
   for (unsigned i = 0; i < n; i++)
     ref_locked(page[i]);
   pthread_mutex_unlock(&images->lock);
