@@ -115,24 +115,22 @@ struct parts {
 /* What an Images and a Stats have in common. */
 struct part {
   size_t n;
-  const char *first, *last; /* names; of n > 0 */
+  const char *first, *last; /* names; empty if there are none */
   bool more;
 };
 
 static struct part part_of(const wire_message *msg) {
-  struct part part = {0};
-  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_IMAGES) {
-    const Cachet__Wire__Images *in = msg->images;
-    part.n = in->n_images;
-    part.more = in->more;
-    part.first = part.n ? in->images[0]->name : "";
-    part.last = part.n ? in->images[part.n - 1]->name : "";
-  } else {
-    const Cachet__Wire__Stats *in = msg->stats;
-    part.n = in->n_images;
-    part.more = in->more;
-    part.first = part.n ? in->images[0]->name : "";
-    part.last = part.n ? in->images[part.n - 1]->name : "";
+  bool lists = msg->body_case == CACHET__WIRE__MESSAGE__BODY_IMAGES;
+  struct part part = {.n = lists ? msg->images->n_images : msg->stats->n_images,
+                      .more = lists ? msg->images->more : msg->stats->more,
+                      .first = "",
+                      .last = ""};
+  if (part.n) {
+    size_t end = part.n - 1;
+    part.first =
+        lists ? msg->images->images[0]->name : msg->stats->images[0]->name;
+    part.last =
+        lists ? msg->images->images[end]->name : msg->stats->images[end]->name;
   }
   return part;
 }
