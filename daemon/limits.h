@@ -31,12 +31,12 @@ struct limits {
   uint64_t max_conn_fetch;   /* bytes being fetched for one connection, */
   uint64_t max_worker_fetch; /* and for all those of a worker; of each image
                                 one piece more: see fetch_quota.h */
-  unsigned max_process_attachments;  /* of one process, */
-  unsigned max_user_attachments;     /* of all those of one user, */
-  unsigned max_attachments;          /* and of all: each takes descriptors */
-  unsigned max_attachments_sending;  /* whose descriptors are not sent yet */
-  unsigned max_conn_invalidations;   /* waiting, of one connection, */
-  unsigned max_worker_invalidations; /* and of all those of a worker */
+  unsigned max_process_attachments; /* of one process, */
+  unsigned max_user_attachments;    /* of all those of one user, */
+  unsigned max_attachments;         /* and of all: each takes descriptors */
+  unsigned max_attachments_sending; /* whose descriptors are not sent yet */
+  unsigned max_conn_jobs; /* that another thread works on, of one connection */
+  unsigned max_worker_invalidations; /* waiting, of all those of a worker */
   unsigned max_restarts;    /* epochs a piece may see go by before CHANGED */
   int handshake_timeout_ms; /* from accept to Hello */
   int partial_timeout_ms;   /* from the first byte of a message to its last */
@@ -79,8 +79,8 @@ static inline struct limits limits_default(void) {
       .max_user_attachments = 2048,
       .max_attachments = 4096,
       .max_attachments_sending = 64,
+      .max_conn_jobs = 8,
       /* Each may drop a whole image: minutes of work for one thread. */
-      .max_conn_invalidations = 8,
       .max_worker_invalidations = 64,
       .max_restarts = 16,
       .handshake_timeout_ms = 10000,

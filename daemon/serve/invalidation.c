@@ -1,15 +1,19 @@
 #include "daemon/serve/invalidation.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/container_of.h"
+#include "daemon/serve/access.h"
 #include "daemon/serve/notices.h"
 #include "daemon/serve/request.h"
+#include "proto/status.h"
 
 struct invalidation {
-  struct pool_job job;
-  struct request *request; /* not touched between job and last notice */
+  struct request_job job; /* its request is not touched between the pool's job
+                             and the last notice */
+  struct pool_job work;
+  struct service *service; /* the request's */
   struct served_image *served;
   uint64_t from, to;     /* bytes */
   atomic_bool abandoned; /* relaxed: seen late it costs work, no more */
@@ -27,20 +31,20 @@ static void notice_ended(struct notice *notice) {
   struct invalidation *inv =
       ((struct invalidation_notice *)notice)->invalidation;
   if (atomic_fetch_sub_explicit(&inv->n_left, 1, memory_order_acq_rel) == 1)
-    loop_post(inv->request->service->loop, &inv->request->task);
+    request_post(inv->job.request);
 }
 
 /* On the pool.  The notices go out even if it failed: part of it may be done,
  * and to drop too much is harmless. */
 static void invalidation_run(struct pool_job *job) {
-  struct invalidation *inv = (struct invalidation *)job; /* its first member */
-  struct request *r = inv->request;
+  struct invalidation *inv = container_of(job, struct invalidation, work);
+  struct request *r = inv->job.request;
   unsigned n_services = r->service->context->n_services;
   unsigned shift = image_page_shift(inv->served->image);
   uint64_t first = inv->from >> shift;
   uint64_t last = (inv->to - 1) >> shift;
   if (atomic_load_explicit(&inv->abandoned, memory_order_relaxed)) {
-    loop_post(r->service->loop, &r->task);
+    request_post(r);
     return;
   }
   r->status = image_invalidate(inv->served->image, first, last - first + 1);
@@ -48,21 +52,45 @@ static void invalidation_run(struct pool_job *job) {
     notices_post(&inv->notices[i].notice);
 }
 
-bool invalidation_may_begin(const struct session *s) {
-  const struct limits *limits = &s->service->context->limits;
-  return s->n_invalidations < limits->max_conn_invalidations &&
-         s->service->n_invalidations < limits->max_worker_invalidations;
+/* ---- The request ----------------------------------------------------------
+ */
+
+static struct invalidation *invalidation_of(struct request_job *job) {
+  return container_of(job, struct invalidation, job);
 }
 
-int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
-  struct server_context *context = r->service->context;
+static void invalidation_start(struct request_job *job) {
+  struct invalidation *inv = invalidation_of(job);
+  pool_submit(inv->served->images->invalidation_lane, &inv->work);
+}
+
+/* If nothing was done yet, nothing will be. */
+static void invalidation_abandon(struct request_job *job) {
+  atomic_store_explicit(&invalidation_of(job)->abandoned, true,
+                        memory_order_relaxed);
+}
+
+static void invalidation_free(struct request_job *job) {
+  struct invalidation *inv = invalidation_of(job);
+  inv->service->n_invalidations--;
+  free(inv);
+}
+
+/* Of bytes [from, to) of the image.  `from` < `to`.  NULL: no memory. */
+static struct invalidation *invalidation_new(struct service *service,
+                                             struct served_image *served,
+                                             uint64_t from, uint64_t to) {
+  struct server_context *context = service->context;
   struct invalidation *inv =
       calloc(1, sizeof *inv + context->n_services * sizeof inv->notices[0]);
   if (!inv)
-    return -ENOMEM;
-  inv->job.run = invalidation_run;
-  inv->request = r;
-  inv->served = r->image->reader.served;
+    return NULL;
+  inv->job = (struct request_job){.start = invalidation_start,
+                                  .abandon = invalidation_abandon,
+                                  .free = invalidation_free};
+  inv->work.run = invalidation_run;
+  inv->service = service;
+  inv->served = served;
   inv->from = from;
   inv->to = to;
   atomic_init(&inv->abandoned, false);
@@ -71,26 +99,64 @@ int invalidation_new(struct request *r, uint64_t from, uint64_t to) {
     inv->notices[i].invalidation = inv;
     inv->notices[i].notice =
         (struct notice){.notices = &context->services[i]->notices,
-                        .image = inv->served,
+                        .image = served,
                         .from = from,
                         .to = to,
                         .ended = notice_ended};
   }
-  r->invalidation = inv;
-  r->session->n_invalidations++;
-  r->service->n_invalidations++;
-  return 0;
+  service->n_invalidations++;
+  return inv;
 }
 
-void invalidation_start(struct invalidation *inv) {
-  pool_submit(inv->served->images->invalidation_lane, &inv->job);
+/* Cuts a range at the image's end.  False: nothing is left. */
+static bool cut_range(const struct served_image *served,
+                      const Cachet__Wire__Range *range, uint64_t *from,
+                      uint64_t *to) {
+  struct mirror *m = image_mirror(served->image);
+  uint64_t size = m->size;
+  mirror_unref(m);
+  if (range->offset >= size || range->length == 0)
+    return false;
+  *from = range->offset;
+  *to = range->length > size - range->offset ? size
+                                             : range->offset + range->length;
+  return true;
 }
 
-void invalidation_abandon(struct invalidation *inv) {
-  atomic_store_explicit(&inv->abandoned, true, memory_order_relaxed);
+static bool may_begin(const struct service *service) {
+  return service->n_invalidations <
+         service->context->limits.max_worker_invalidations;
 }
 
-void invalidation_free(struct invalidation *inv) {
-  inv->request->service->n_invalidations--;
-  free(inv);
+void invalidation_begin(struct session *s, uint64_t id,
+                        const Cachet__Wire__Invalidate *invalidate) {
+  uint64_t from, to;
+  const Cachet__Wire__Range *range = invalidate->range;
+  struct subscription *sub =
+      request_find_subscription(s, id, invalidate->image);
+  if (!sub)
+    return;
+  if (!range) {
+    request_refuse(s, id, sub, WIRE_E_INVAL, "invalidate: no range is given");
+    return;
+  }
+  if (!access_may_invalidate(&s->conn)) {
+    request_refuse(s, id, sub, WIRE_E_ACCESS,
+                   "invalidate: only for root, the daemon's user and the "
+                   "socket's group, on a Unix socket");
+    return;
+  }
+  if (!may_begin(s->service)) {
+    request_refuse(s, id, sub, WIRE_E_BUSY,
+                   "invalidate: too many invalidations are under way");
+    return;
+  }
+  struct served_image *served = sub->image->reader.served;
+  struct invalidation *inv = NULL;
+  if (!cut_range(served, range, &from, &to)) /* nothing to do, and done */
+    request_begin(s, id, REQUEST_INVALIDATE, invalidate->image, 0, 0, NULL);
+  else if ((inv = invalidation_new(s->service, served, from, to)))
+    request_begin_job(s, id, REQUEST_INVALIDATE, sub, &inv->job);
+  else
+    request_refuse(s, id, sub, WIRE_E_NOMEM, "invalidate: out of memory");
 }

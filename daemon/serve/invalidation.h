@@ -13,27 +13,14 @@
 #ifndef DAEMON_SERVE_INVALIDATION_H
 #define DAEMON_SERVE_INVALIDATION_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
-struct invalidation;
-struct request;
+#include "proto/frame.h"
+
 struct session;
 
-/* Whether one more may be begun for this session. */
-bool invalidation_may_begin(const struct session *s);
-
-/* Makes r->invalidation, of bytes [from, to) of its image.  `from` < `to`.  0
- * or -ENOMEM. */
-int invalidation_new(struct request *r, uint64_t from, uint64_t to);
-
-/* Starts it.  Its request, which is WAITING, is posted, with `status` set,
- * when it is over; then it owes an invalidation_free(). */
-void invalidation_start(struct invalidation *inv);
-
-/* Its request is an orphan: if nothing was done yet, nothing will be. */
-void invalidation_abandon(struct invalidation *inv);
-
-void invalidation_free(struct invalidation *inv);
+/* Begins an Invalidate. */
+void invalidation_begin(struct session *s, uint64_t id,
+                        const Cachet__Wire__Invalidate *invalidate);
 
 #endif

@@ -335,6 +335,10 @@ static enum step request_step(struct request *r) {
   struct piece p;
   if (!connection_has_room(request_conn(r)))
     return STEP_BLOCKED;
+  if (r->kind == REQUEST_OF_NO_IMAGE) {
+    r->job->answer(r->job);
+    return STEP_DONE;
+  }
   if (r->status)
     return request_failed(r);
   if (r->subscription->ended)

@@ -5,9 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/serve/access.h"
 #include "daemon/serve/fetch_quota.h"
-#include "daemon/serve/invalidation.h"
 #include "daemon/serve/read.h"
 #include "daemon/serve/reply.h"
 #include "daemon/serve/subscription.h"
@@ -24,18 +22,21 @@ static void request_link(struct request *r) {
   s->requests = r;
   s->conn.n_requests++;
   s->n_held_ranges += r->plan.n_ranges;
-  subscription_hold(r->subscription);
+  s->n_jobs += r->job != NULL;
+  if (r->subscription)
+    subscription_hold(r->subscription);
 }
 
 static void request_unlink(struct request *r) {
   struct session *s = r->session;
-  s->n_invalidations -= r->invalidation != NULL;
   *(r->prev ? &r->prev->next : &s->requests) = r->next;
   if (r->next)
     r->next->prev = r->prev;
   s->conn.n_requests--;
   s->n_held_ranges -= r->plan.n_ranges;
-  subscription_release(r->subscription);
+  s->n_jobs -= r->job != NULL;
+  if (r->subscription)
+    subscription_release(r->subscription);
   r->subscription = NULL;
 }
 
@@ -49,9 +50,10 @@ static void request_free(struct request *r) {
   net_thread_unhold(&r->service->net, request_len(r->plan.n_ranges));
   if (r->session)
     request_unlink(r);
-  if (r->invalidation)
-    invalidation_free(r->invalidation);
-  service_images_unuse(r->image);
+  if (r->job)
+    r->job->free(r->job);
+  if (r->image)
+    service_images_unuse(r->image);
   free(r);
 }
 
@@ -85,7 +87,8 @@ static bool request_may_wait(const struct session *s, unsigned n_ranges) {
 static struct request *request_keep(const struct request *probe) {
   struct session *s = probe->session;
   if (!request_may_wait(s, probe->plan.n_ranges)) {
-    request_count(probe, COUNTER_ERRORS, 1);
+    if (probe->image)
+      request_count(probe, COUNTER_ERRORS, 1);
     connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
                            "too many requests in flight");
     return NULL;
@@ -104,7 +107,8 @@ static struct request *request_keep(const struct request *probe) {
     memcpy(r + 1, probe->plan.ranges, len - sizeof *r);
   r->plan.ranges = (const struct range *)(r + 1);
   r->task.run = request_posted;
-  service_images_use(r->image);
+  if (r->image)
+    service_images_use(r->image);
   request_link(r);
   return r;
 }
@@ -157,14 +161,13 @@ void request_drop_all(struct session *s) {
     }
     if (r->fetch)
       fetch_quota_orphan(r);
-    if (r->invalidation)
-      invalidation_abandon(r->invalidation);
+    if (r->job && r->job->abandon)
+      r->job->abandon(r->job);
     request_unlink(r);
     r->session = NULL;
   }
   request_queue_init(&s->runnable);
-  assert(s->conn.n_requests == 0 && s->n_invalidations == 0 &&
-         s->fetching == 0);
+  assert(s->conn.n_requests == 0 && s->n_jobs == 0 && s->fetching == 0);
 }
 
 /* ---- Beginnings ---------------------------------------------------------- */
@@ -203,14 +206,15 @@ static struct request request_of(struct session *s, uint64_t id,
                       .session = s,
                       .id = id,
                       .kind = kind,
-                      .image = sub->image,
+                      .image = sub ? sub->image : NULL,
                       .subscription = sub};
-  request_count(&r, COUNTER_REQUESTS, 1);
+  if (sub)
+    request_count(&r, COUNTER_REQUESTS, 1);
   return r;
 }
 
-static struct subscription *find_subscription(struct session *s, uint64_t id,
-                                              uint32_t image_id) {
+struct subscription *request_find_subscription(struct session *s, uint64_t id,
+                                               uint32_t image_id) {
   struct subscription *sub = subscription_find(s, reply_image_of(image_id));
   if (!sub)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
@@ -233,7 +237,7 @@ static void request_launch(struct request *probe) {
 void request_begin(struct session *s, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges) {
-  struct subscription *sub = find_subscription(s, id, image_id);
+  struct subscription *sub = request_find_subscription(s, id, image_id);
   if (!sub)
     return;
   if (kind == REQUEST_READ_IN_PLACE && !sub->attached)
@@ -251,7 +255,7 @@ void request_begin(struct session *s, uint64_t id, enum request_kind kind,
 
 void request_begin_attach(struct session *s, uint64_t id,
                           const Cachet__Wire__Attach *attach) {
-  struct subscription *sub = find_subscription(s, id, attach->image);
+  struct subscription *sub = request_find_subscription(s, id, attach->image);
   if (!sub)
     return;
   struct request probe = request_of(s, id, REQUEST_ATTACH, sub);
@@ -261,60 +265,28 @@ void request_begin_attach(struct session *s, uint64_t id,
   request_launch(&probe);
 }
 
-/* Cuts a range at the image's end.  False: nothing is left. */
-static bool cut_range(const struct request *probe,
-                      const Cachet__Wire__Range *range, uint64_t *from,
-                      uint64_t *to) {
-  struct mirror *m = image_mirror(request_reader(probe)->served->image);
-  uint64_t size = m->size;
-  mirror_unref(m);
-  if (range->offset >= size || range->length == 0)
-    return false;
-  *from = range->offset;
-  *to = range->length > size - range->offset ? size
-                                             : range->offset + range->length;
-  return true;
-}
-
-/* Hands the request to the pool, or fails it. */
-static void request_invalidate(struct request *r, uint64_t from, uint64_t to) {
-  r->status = invalidation_new(r, from, to);
-  if (r->status < 0) {
-    request_go_on(r);
-    return;
-  }
-  r->service->n_waiting++;
-  r->state = REQUEST_WAITING; /* before the pool has it */
-  invalidation_start(r->invalidation);
-}
-
-void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
-                              const Cachet__Wire__Range *range) {
-  uint64_t from, to;
-  struct subscription *sub = find_subscription(s, id, image_id);
-  if (!sub)
-    return;
-  struct request probe = request_of(s, id, REQUEST_INVALIDATE, sub);
-  if (!range) {
-    read_refuse(&probe, WIRE_E_INVAL, "invalidate: no range is given");
-    return;
-  }
-  if (!access_may_invalidate(&s->conn)) {
-    read_refuse(&probe, WIRE_E_ACCESS,
-                "invalidate: only for root, the daemon's user and the "
-                "socket's group, on a Unix socket");
-    return;
-  }
-  if (!invalidation_may_begin(s)) {
-    read_refuse(&probe, WIRE_E_BUSY,
-                "invalidate: too many invalidations are under way");
-    return;
-  }
-  struct request *r = request_keep(&probe);
-  if (!r)
-    return;
-  if (cut_range(&probe, range, &from, &to))
-    request_invalidate(r, from, to);
+void request_begin_job(struct session *s, uint64_t id, enum request_kind kind,
+                       struct subscription *sub, struct request_job *job) {
+  struct request probe = request_of(s, id, kind, sub);
+  struct request *r = NULL;
+  probe.job = job;
+  if (s->n_jobs < s->service->context->limits.max_conn_jobs)
+    r = request_keep(&probe);
   else
-    request_go_on(r); /* nothing to do, and done */
+    connection_reply_error(&s->conn, id, WIRE_E_BUSY, 0,
+                           "too many requests that take long are under way");
+  if (!r) {
+    job->free(job);
+    return;
+  }
+  job->request = r;
+  r->service->n_waiting++;
+  r->state = REQUEST_WAITING; /* before another thread has it */
+  job->start(job);
+}
+
+void request_refuse(struct session *s, uint64_t id, struct subscription *sub,
+                    int status, const char *what) {
+  struct request probe = request_of(s, id, REQUEST_INVALIDATE, sub);
+  read_refuse(&probe, status, what);
 }

@@ -1,10 +1,11 @@
-/* Requests: Read, Warm, Invalidate and Attach, from frame to last answer.
+/* Requests: Read, Warm and Attach, and those that have another thread work,
+ * from frame to last answer.
  *
  * A request is worked on piece by piece.  A piece is the longest run of pages
  * at hand, up to a limit, and of one epoch.  While all is resident it goes in
  * one breath, on the stack.  Else it becomes a request that waits:
  *
- *     WAITING   another thread will post it: its fetch, or its invalidation
+ *     WAITING   another thread will post it: its fetch, or its job
  *     THROTTLED too many bytes are being fetched: see fetch_quota.h
  *     RUNNABLE  its connection is blocked; session.c goes on
  *
@@ -31,7 +32,6 @@
 #include "daemon/serve/read_plan.h"
 #include "daemon/serve/session.h"
 
-struct invalidation;
 struct request_fetch;
 
 enum request_kind {
@@ -41,6 +41,7 @@ enum request_kind {
   REQUEST_WARM,
   REQUEST_INVALIDATE,
   REQUEST_ATTACH,
+  REQUEST_OF_NO_IMAGE, /* whose job knows what it asks for */
 };
 
 enum request_state {
@@ -48,6 +49,25 @@ enum request_state {
   REQUEST_WAITING,
   REQUEST_THROTTLED,
   REQUEST_RUNNABLE,
+};
+
+struct request;
+
+/* Work of a request's that blocks, and so is done by other threads.  When it is
+ * over one of them posts the request's task, once.  Embedded by its module. */
+struct request_job {
+  struct request *request;
+  void (*start)(struct request_job *job); /* the request is WAITING */
+
+  /* Says what came of it; the connection has room.  Of an image's request it is
+   * NULL: that is answered as others are, and fails by its `status`. */
+  void (*answer)(struct request_job *job);
+
+  /* The request is an orphan from now on, and is not answered.  May be NULL. */
+  void (*abandon)(struct request_job *job);
+
+  /* It is over, or was not started. */
+  void (*free)(struct request_job *job);
 };
 
 struct request {
@@ -61,8 +81,8 @@ struct request {
   enum request_state state;
   enum request_kind kind;
   uint64_t id;
-  struct service_image *image;
-  struct subscription *subscription; /* NULL: an orphan */
+  struct service_image *image;       /* NULL: of none, */
+  struct subscription *subscription; /* likewise; and of an orphan */
   uint64_t epoch;                    /* asked for; 0: any */
   int status;                        /* a negative errno that ends it */
   unsigned n_restarts;
@@ -76,7 +96,7 @@ struct request {
 
   struct attachment_wish wish; /* an Attach */
 
-  struct invalidation *invalidation; /* counted by service and session */
+  struct request_job *job; /* counted by the session; or NULL */
 };
 
 static inline struct image_reader *request_reader(const struct request *r) {
@@ -90,6 +110,11 @@ static inline void request_count(const struct request *r, enum counter which,
 
 static inline struct connection *request_conn(const struct request *r) {
   return &r->session->conn;
+}
+
+/* What its job did is over.  Any thread, once. */
+static inline void request_post(struct request *r) {
+  loop_post(r->service->loop, &r->task);
 }
 
 static inline void request_queue_init(struct request_queue *q) {
@@ -121,9 +146,19 @@ void request_begin(struct session *s, uint64_t id, enum request_kind kind,
 void request_begin_attach(struct session *s, uint64_t id,
                           const Cachet__Wire__Attach *attach);
 
-/* Begins an Invalidate.  NULL in `range` is an error for the peer. */
-void request_begin_invalidate(struct session *s, uint64_t id, uint32_t image_id,
-                              const Cachet__Wire__Range *range);
+/* Begins a request that `job` works on, which is the request's from here; its
+ * members but `request` are set.  `sub`: what image it is for; or NULL. */
+void request_begin_job(struct session *s, uint64_t id, enum request_kind kind,
+                       struct subscription *sub, struct request_job *job);
+
+/* The session's subscription to an image.  NULL: the peer was told that it has
+ * none. */
+struct subscription *request_find_subscription(struct session *s, uint64_t id,
+                                               uint32_t image_id);
+
+/* Ends a request for an image before it was begun: the peer is told why. */
+void request_refuse(struct session *s, uint64_t id, struct subscription *sub,
+                    int status, const char *what);
 
 /* Goes on with a request that was taken from a queue.  Its connection is to be
  * settled afterwards. */

@@ -7,6 +7,7 @@
 #include "daemon/log.h"
 #include "daemon/missing.h"
 #include "daemon/serve/attach.h"
+#include "daemon/serve/invalidation.h"
 #include "daemon/serve/notices.h"
 #include "daemon/serve/reply.h"
 #include "daemon/serve/request.h"
@@ -135,8 +136,7 @@ static void session_request(struct session *s, const wire_message *msg) {
                   msg->warm->n_ranges, msg->warm->ranges);
     break;
   case CACHET__WIRE__MESSAGE__BODY_INVALIDATE:
-    request_begin_invalidate(s, msg->id, msg->invalidate->image,
-                             msg->invalidate->range);
+    invalidation_begin(s, msg->id, msg->invalidate);
     break;
   case CACHET__WIRE__MESSAGE__BODY_LIST:
     reply_images(&s->conn, msg->id, &s->service->context->images,

@@ -1,7 +1,7 @@
 /* A session: what the frames of a connection ask for.
  *
  * session.c has the messages; what is done about them is in request.c (Read,
- * Warm, Invalidate, Attach), attach.c, notices.c and subscription.c, which
+ * Warm, Attach), invalidation.c, attach.c, notices.c and subscription.c, which
  * share the struct.
  *
  * Its service's thread only, but for session_new(). */
@@ -34,7 +34,7 @@ struct session {
 
   struct request *requests; /* all that wait for something */
   struct request_queue runnable;
-  unsigned n_held_ranges, n_invalidations;
+  unsigned n_held_ranges, n_jobs;
   uint64_t fetching; /* bytes being fetched for it */
 };
 

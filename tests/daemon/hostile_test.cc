@@ -583,7 +583,7 @@ TEST_P(UntakenTest, DoneWaitsUntilTheNoticeIsInItsSocket) {
 }
 
 TEST_P(UntakenTest, NoticesForItDoNotPileUp) {
-  options_.limit.max_conn_invalidations = 200;
+  options_.limit.max_conn_jobs = 200;
   options_.limit.max_worker_invalidations = 200;
   Serve();
   WireClient client = Blocked();
