@@ -53,6 +53,11 @@ exports_what_the_maps_say() {
     diff - "$work/symbols"
 }
 
+has_a_page_for_each_function() {
+  holds libcachet-client-dev $(sed -n \
+    's|^    \(cachet_[a-z0-9_]*\);$|/usr/share/man/man3/\1.3.gz|p' "$map")
+}
+
 sums_agree() {
   local dir=$work/unpacked-$1
   dpkg-deb --raw-extract "$(package "$1")" "$dir"
@@ -101,6 +106,7 @@ check "programs are made with the rest" holds libcachet-client-dev \
   "/usr/lib/$multiarch"/libcachet-client{.so,.a,-libevent.a,-tls.so,-tls.a} \
   "/usr/lib/$multiarch/pkgconfig/libcachet-client.pc" \
   /usr/share/man/man3/{libcachet-client,cachet_open,cachet_event_attach}.3.gz
+check "the manual has a page for each function" has_a_page_for_each_function
 check "cachetd depends on what its programs are linked with" \
   field_has cachetd Depends 'libc6.*libevent-core.*libprotobuf-c1.*libssl3.*libsystemd0'
 check "cachetd does not depend on C++" \
