@@ -437,6 +437,94 @@ size_t tls_held(const struct tls *t) {
 
 const char *tls_why(const struct tls *t) { return t->why; }
 
+/* ---- The names of the peer ----------------------------------------------- */
+
+/* Who is to be called with them. */
+struct name_taker {
+  int (*fn)(void *arg, const char *name, bool is_dns);
+  void *arg;
+};
+
+/* What is cut at a NUL would be another name than was signed. */
+static int give_name(const struct name_taker *to, const void *bytes, int len,
+                     bool is_dns) {
+  if (len <= 0 || memchr(bytes, '\0', (size_t)len))
+    return 0;
+  char *name = strndup(bytes, (size_t)len);
+  int r = name ? to->fn(to->arg, name, is_dns) : -ENOMEM;
+  free(name);
+  return r;
+}
+
+static int give_address(const struct name_taker *to,
+                        const ASN1_OCTET_STRING *address) {
+  char text[INET6_ADDRSTRLEN];
+  int len = ASN1_STRING_length(address);
+  int family = len == 4 ? AF_INET : AF_INET6;
+  if ((len != 4 && len != 16) ||
+      !inet_ntop(family, ASN1_STRING_get0_data(address), text, sizeof text))
+    return 0;
+  return to->fn(to->arg, text, false);
+}
+
+static int give_alternative(const struct name_taker *to,
+                            const GENERAL_NAME *name) {
+  int type;
+  const ASN1_STRING *value = GENERAL_NAME_get0_value(name, &type);
+  switch (type) {
+  case GEN_DNS:
+  case GEN_EMAIL:
+  case GEN_URI:
+    return give_name(to, ASN1_STRING_get0_data(value),
+                     ASN1_STRING_length(value), type == GEN_DNS);
+  case GEN_IPADD:
+    return give_address(to, value);
+  default:
+    return 0;
+  }
+}
+
+static int give_alternatives(const struct name_taker *to, const X509 *peer) {
+  GENERAL_NAMES *names =
+      X509_get_ext_d2i(peer, NID_subject_alt_name, NULL, NULL);
+  int r = 0;
+  for (int i = 0; r == 0 && i < sk_GENERAL_NAME_num(names); i++)
+    r = give_alternative(to, sk_GENERAL_NAME_value(names, i));
+  GENERAL_NAMES_free(names);
+  return r;
+}
+
+static int give_common_names(const struct name_taker *to, const X509 *peer) {
+  const X509_NAME *subject = X509_get_subject_name(peer);
+  int r = 0;
+  for (int at = -1; r == 0 && (at = X509_NAME_get_index_by_NID(
+                                   subject, NID_commonName, at)) >= 0;) {
+    unsigned char *text = NULL;
+    int len = ASN1_STRING_to_UTF8(
+        &text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    if (text)
+      r = give_name(to, text, len, false);
+    OPENSSL_free(text);
+  }
+  return r;
+}
+
+int tls_peer_names(const struct tls *t,
+                   int (*fn)(void *arg, const char *name, bool is_dns),
+                   void *arg) {
+  const struct name_taker to = {fn, arg};
+  const X509 *peer = SSL_get0_peer_certificate(t->ssl);
+  assert(t->is_open);
+  if (!peer || !(SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER) ||
+      SSL_get_verify_result(t->ssl) != X509_V_OK)
+    return 0;
+  int r = give_alternatives(&to, peer);
+  if (r == 0)
+    r = give_common_names(&to, peer);
+  ERR_clear_error();
+  return r;
+}
+
 /* ---- What a call came to ------------------------------------------------- */
 
 /* Whether an alert is about our certificate. */

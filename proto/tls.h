@@ -67,6 +67,16 @@ int tls_handshake(struct tls *t);
 
 bool tls_is_open(const struct tls *t);
 
+/* Calls `fn` with each name of the certificate that the peer has shown and that
+ * was verified: its subject alternative names, an address of them as text, and
+ * its common names.  `is_dns`: it is a host's, which is the same in either
+ * case.  A name with a NUL in it is left out.  There is none where no
+ * certificate was asked for or shown.  The handshake is complete.  0; -ENOMEM;
+ * or what `fn` returned that is not 0, which ends it. */
+int tls_peer_names(const struct tls *t,
+                   int (*fn)(void *arg, const char *name, bool is_dns),
+                   void *arg);
+
 /* The memory that it takes, OpenSSL's with it. */
 size_t tls_held(const struct tls *t);
 

@@ -1,6 +1,7 @@
 // TLS over a transport in memory: no socket is made.
 #include "proto/tls.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <malloc.h>
@@ -187,6 +188,24 @@ protected:
     ssize_t n = tls_io.recv(t.get(), to->data(), len, &came);
     to->resize(n > 0 ? size_t(n) : 0);
     return n;
+  }
+
+  // What the server knows the client by, each name marked if it is a host's.
+  std::vector<std::string> NamesOfClient(const std::string &certificate,
+                                         const std::string &ca) {
+    Connect(Server(*server_, ca),
+            Client("localhost", certificates_->ca(), certificate));
+    Shake();
+    EXPECT_EQ(server_said_, 0) << tls_why(server_end_.get());
+    std::vector<std::string> names;
+    auto take = [](void *arg, const char *name, bool is_dns) {
+      static_cast<std::vector<std::string> *>(arg)->push_back(
+          (is_dns ? "host " : "") + std::string(name));
+      return 0;
+    };
+    EXPECT_EQ(tls_peer_names(server_end_.get(), take, &names), 0);
+    EXPECT_EQ(ERR_peek_error(), 0u);
+    return names;
   }
 
   // Both handshakes fail, or the client's is complete and it hears of it by
@@ -439,6 +458,60 @@ TEST_F(TlsTest, AClientOfAnotherAuthorityIsRefusedRequiredOrNot) {
     ExpectRefused("refused the certificate", "not accepted");
     EXPECT_EQ(client_said_, -EACCES);
   }
+}
+
+TEST_F(TlsTest, AClientIsKnownByAllNamesOfItsCertificate) {
+  std::string path = certificates_->Make(
+      "a common name",
+      "DNS:Reader.Example,email:r@example,URI:spiffe://x/y,IP:192.0.2.1,"
+      "IP:2001:DB8::1,RID:1.2.3,DNS:*.example");
+  EXPECT_THAT(NamesOfClient(path, certificates_->ca()),
+              testing::ElementsAre("host Reader.Example", "r@example",
+                                   "spiffe://x/y", "192.0.2.1", "2001:db8::1",
+                                   "host *.example", "a common name"));
+}
+
+TEST_F(TlsTest, AClientWithoutAlternativeNamesIsKnownByItsCommonName) {
+  EXPECT_THAT(NamesOfClient(certificates_->Make("c\xc3\xb6mmon", ""),
+                            certificates_->ca()),
+              testing::ElementsAre("c\xc3\xb6mmon"));
+}
+
+TEST_F(TlsTest, ANameThatIsCutByANulIsNone) {
+  // "reader\0x", and then "ok".
+  std::string path = certificates_->Make("nul", "DER:300E"
+                                                "8208726561646572"
+                                                "0078"
+                                                "82026F6B");
+  EXPECT_THAT(NamesOfClient(path, certificates_->ca()),
+              testing::ElementsAre("host ok", "nul"));
+}
+
+TEST_F(TlsTest, AnAddressOfAnotherLengthIsNoName) {
+  std::string path = certificates_->Make("odd", "DER:300E"
+                                                "8705C000020101"
+                                                "8703C00002"
+                                                "8700");
+  EXPECT_THAT(NamesOfClient(path, certificates_->ca()),
+              testing::ElementsAre("odd"));
+}
+
+TEST_F(TlsTest, NoCertificateThatWasAskedForIsNoName) {
+  EXPECT_THAT(NamesOfClient("", certificates_->ca()), testing::IsEmpty());
+  EXPECT_THAT(NamesOfClient(*client_, ""), testing::IsEmpty());
+}
+
+TEST_F(TlsTest, WhoIsGivenNamesMayEndIt) {
+  Connect(Server(*server_, certificates_->ca()),
+          Client("localhost", certificates_->ca(), *client_));
+  Shake();
+  int n = 0;
+  auto refuse = [](void *arg, const char *, bool) {
+    ++*static_cast<int *>(arg);
+    return -ENOMEM;
+  };
+  EXPECT_EQ(tls_peer_names(server_end_.get(), refuse, &n), -ENOMEM);
+  EXPECT_EQ(n, 1);
 }
 
 TEST_F(TlsTest, AClientsCertificateThatHasExpiredIsRefused) {
