@@ -204,6 +204,37 @@ static int set_tls_require_client(struct config *config, const char *value,
   return parse_yes_no(value, &config->tls.requires_client, why);
 }
 
+/* Adds to a list of who may do something. */
+static int extend_rule(struct rule **rule, const char *value, char *why) {
+  struct rule *longer;
+  int r = rule_parse(*rule, value, &longer, why, CONFIG_WHY_LEN);
+  if (r < 0)
+    return r;
+  rule_unref(*rule);
+  *rule = longer;
+  return 0;
+}
+
+static void clear_rule(struct rule **rule) {
+  rule_unref(*rule);
+  *rule = NULL;
+}
+
+static int add_allow(struct config *config, const char *value, char *why) {
+  return extend_rule(&config->allow, value, why);
+}
+
+static void clear_allow(struct config *config) { clear_rule(&config->allow); }
+
+static int add_admin_allow(struct config *config, const char *value,
+                           char *why) {
+  return extend_rule(&config->admin, value, why);
+}
+
+static void clear_admin_allow(struct config *config) {
+  clear_rule(&config->admin);
+}
+
 const struct config_setting config_settings[] = {
     [CONFIG_CACHE_SIZE] = {"cache", "size", "cache-size", set_cache_size, NULL},
     [CONFIG_MIN_SIZE] = {"cache", "min-size", "min-size", set_min_size, NULL},
@@ -223,6 +254,9 @@ const struct config_setting config_settings[] = {
     [CONFIG_TLS_REQUIRE_CLIENT] = {"tls", "require-client-certificate",
                                    "tls-require-client-certificate",
                                    set_tls_require_client, NULL},
+    [CONFIG_ALLOW] = {"images", "allow", "allow", add_allow, clear_allow},
+    [CONFIG_ADMIN_ALLOW] = {"admin", "allow", "admin-allow", add_admin_allow,
+                            clear_admin_allow},
     [CONFIG_LOG_LEVEL] = {"log", "level", "log-level", set_log_level, NULL},
 };
 
@@ -314,12 +348,25 @@ static int set_length(struct config_image *image, const char *value,
   return r;
 }
 
+/* In place of what was given before. */
+static int set_image_allow(struct config_image *image, const char *value,
+                           char *why) {
+  struct rule *rule = NULL;
+  int r = extend_rule(&rule, value, why);
+  if (r < 0)
+    return r;
+  rule_unref(image->allow);
+  image->allow = rule;
+  return 0;
+}
+
 const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_SOURCE] = {"source", set_source},
     [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
     [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},
+    [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
 };
 
 /* ---- A configuration ----------------------------------------------------- */
@@ -342,6 +389,8 @@ void config_fini(struct config *config) {
   free(config->tls.certificate);
   free(config->tls.key);
   free(config->tls.client_ca);
+  rule_unref(config->allow);
+  rule_unref(config->admin);
   config_init(config);
 }
 
@@ -373,6 +422,13 @@ void config_image_init(struct config_image *image) {
 void config_image_fini(struct config_image *image) {
   free(image->path);
   image->path = NULL;
+  clear_rule(&image->allow);
+}
+
+void config_image_move(struct config_image *to, struct config_image *from) {
+  *to = *from;
+  from->path = NULL;
+  from->allow = NULL;
 }
 
 int config_image_set(struct config_image *image, unsigned setting,
@@ -410,8 +466,7 @@ int config_add_image(struct config *config, struct config_image *image,
   if (!grown)
     return -ENOMEM;
   config->images = grown;
-  grown[config->n_images++] = *image;
-  image->path = NULL;
+  config_image_move(&grown[config->n_images++], image);
   return 0;
 }
 
@@ -428,6 +483,11 @@ bool config_shares(const struct config *config,
                    const struct config_image *image) {
   return image->share == SHARE_ON ||
          (image->share == SHARE_AS_ALL && config->share);
+}
+
+struct rule *config_rule(const struct config *config,
+                         const struct config_image *image) {
+  return image->allow ? image->allow : config->allow;
 }
 
 bool config_uses_tls(const struct config *config) {

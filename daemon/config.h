@@ -24,6 +24,7 @@
 #include "daemon/config_errors.h"
 #include "daemon/log.h"
 #include "daemon/net/address.h"
+#include "daemon/rule.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,6 +55,7 @@ enum {
   CONFIG_IMAGE_MAX_AGE,
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
+  CONFIG_IMAGE_ALLOW,
   CONFIG_N_IMAGE_SETTINGS,
 };
 
@@ -67,6 +69,7 @@ struct config_image {
   enum config_share share;
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
   struct window window;        /* the part of the file that is served */
+  struct rule *allow;          /* who may read it; NULL: not given */
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
   enum config_due due; /* the reloader's */
@@ -86,6 +89,8 @@ enum {
   CONFIG_TLS_KEY,
   CONFIG_TLS_CLIENT_CA,
   CONFIG_TLS_REQUIRE_CLIENT,
+  CONFIG_ALLOW,
+  CONFIG_ADMIN_ALLOW,
   CONFIG_LOG_LEVEL,
   CONFIG_N_SETTINGS,
 };
@@ -107,6 +112,8 @@ struct config {
   size_t n_listen; /* 0: the default socket, or inherited ones */
   bool insecure;   /* addresses may be what address_check() refuses */
   struct config_tls tls;
+  struct rule *allow; /* who may read images that do not say; or NULL */
+  struct rule *admin; /* who may change things; or NULL */
   uint64_t cache_size;
   uint64_t min_size;      /* 0: a quarter of cache_size */
   bool shrinks;           /* on memory pressure, down to min_size */
@@ -166,8 +173,11 @@ bool config_name_is_valid(const char *name, size_t len);
 /* The image of that name, or NULL. */
 struct config_image *config_find_image(struct config *config, const char *name);
 
-/* Adds an image, whose name no other one has.  Its path is the config's from
- * here.  0; -EINVAL with the reason in `why`; -ENOMEM. */
+/* Moves an image: `from` is left without what it owned. */
+void config_image_move(struct config_image *to, struct config_image *from);
+
+/* Adds an image, whose name no other one has.  What it owns is the config's
+ * from here.  0; -EINVAL with the reason in `why`; -ENOMEM. */
 int config_add_image(struct config *config, struct config_image *image,
                      char why[CONFIG_WHY_LEN]);
 
@@ -190,6 +200,10 @@ void config_print_place(unsigned setting, const struct config_origin *origin,
 /* Whether local clients may read this image's memory themselves. */
 bool config_shares(const struct config *config,
                    const struct config_image *image);
+
+/* Who may read this image; NULL: nobody says.  No new reference. */
+struct rule *config_rule(const struct config *config,
+                         const struct config_image *image);
 
 /* Whether it listens for TLS. */
 bool config_uses_tls(const struct config *config);

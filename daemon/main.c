@@ -320,6 +320,7 @@ static int serve(const struct options *options, struct config *config,
       .n_images = setup->n_images,
       .listeners = setup->listeners,
       .n_listeners = setup->n_listeners,
+      .admin = config->admin,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
   };
   struct server *s;

@@ -17,6 +17,7 @@ const char options_usage[] =
     "               [--insecure yes|no] [--tls-certificate FILE]\n"
     "               [--tls-key FILE] [--tls-client-ca FILE]\n"
     "               [--tls-require-client-certificate yes|no]\n"
+    "               [--allow RULE] ... [--admin-allow RULE] ...\n"
     "               [--cache-size SIZE] [--page-size SIZE] [--share on|off]\n"
     "               [--workers N] [--log-level LEVEL] [--config FILE]\n"
     "               [--check-config] [--version] [--help]\n"
@@ -26,7 +27,9 @@ const char options_usage[] =
     "                         ,share=on|off behind SOURCE: --share of this "
     "one;\n"
     "                         ,max-age=SECONDS: what is older is read again;\n"
-    "                         ,offset=SIZE and ,length=SIZE: a part of it\n"
+    "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
+    "                         ,allow=RULE: who may read it, in place of "
+    "--allow\n"
     "  --listen ADDRESS       unix:PATH, tcp:HOST:PORT (loopback only), or\n"
     "                         tls:HOST:PORT; tcp: is 127.0.0.1:10819, and\n"
     "                         tls: 127.0.0.1:10820; may be repeated\n"
@@ -36,6 +39,12 @@ const char options_usage[] =
     "  --tls-client-ca FILE   who signs the certificates of clients\n"
     "  --tls-require-client-certificate yes|no\n"
     "                         whether each client has to show one (yes)\n"
+    "  --allow RULE           who may read images: any, uid:N, user:NAME,\n"
+    "                         gid:N, group:NAME or cert:NAME (all on this\n"
+    "                         machine that reach a socket); may be repeated\n"
+    "  --admin-allow RULE     who may change things, beside root and the\n"
+    "                         daemon's user (the group of a Unix socket); may\n"
+    "                         be repeated\n"
     "  --cache-size SIZE      bytes of memory for pages (256M), or N% of what\n"
     "                         control group and machine allow\n"
     "  --shrink-on-pressure yes|no\n"
@@ -270,8 +279,7 @@ static int put_image(struct config *config, struct config_image *image,
     return -EINVAL;
   }
   config_image_fini(same);
-  *same = *image;
-  image->path = NULL;
+  config_image_move(same, image);
   return 0;
 }
 

@@ -224,6 +224,7 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     remove_gone(r, &plan, now);
     take_fresh(r, &plan, now);
     set_cache_size(r, now);
+    server_set_admin(r->server, now->admin);
     keep_fixed(r->config, now);
     log_set_level(now->log_level);
     log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),

@@ -19,6 +19,7 @@
 #include "daemon/admit.h"
 #include "daemon/engine/images.h"
 #include "daemon/log.h"
+#include "daemon/rule.h"
 #include "daemon/serve/context.h"
 #include "daemon/worker.h"
 
@@ -277,6 +278,8 @@ static struct server *server_alloc(const struct server_config *config) {
   looks_init(&s->context.looks, &s->context.images);
   s->context.page_size = config->page_size;
   s->watchdog = config->watchdog;
+  s->context.admin = rule_ref(config->admin);
+  pthread_mutex_init(&s->context.rule_lock, NULL);
   limits_fit_cache(&s->context.limits, config->cache_size, config->n_workers);
   pthread_mutex_init(&s->context.census.lock, NULL);
   users_init(&s->context.users);
@@ -345,6 +348,15 @@ void server_serve(struct server *s) { event_base_loop(s->base, 0); }
 
 int server_set_cache_size(struct server *s, uint64_t size) {
   return page_cache_set_budget(s->context.images.cache, size);
+}
+
+void server_set_admin(struct server *s, struct rule *rule) {
+  struct server_context *context = &s->context;
+  pthread_mutex_lock(&context->rule_lock);
+  struct rule *old = context->admin;
+  context->admin = rule_ref(rule);
+  pthread_mutex_unlock(&context->rule_lock);
+  rule_unref(old);
 }
 
 void server_stop(struct server *s) {
@@ -459,6 +471,8 @@ void server_free(struct server *s) {
   looks_fini(&s->context.looks);
   closer_free(s->context.closer);
   users_fini(&s->context.users);
+  rule_unref(s->context.admin);
+  pthread_mutex_destroy(&s->context.rule_lock);
   pthread_mutex_destroy(&s->context.census.lock);
   pthread_cond_destroy(&s->drain_cond);
   pthread_mutex_destroy(&s->drain_lock);

@@ -24,6 +24,7 @@
 extern "C" {
 #endif
 
+struct rule;
 struct server;
 
 struct server_image {
@@ -51,6 +52,8 @@ struct server_config {
   unsigned n_images; /* at least 1 */
   struct listener *const *listeners;
   unsigned n_listeners;
+  struct rule *admin; /* who may change things, of which it takes a reference;
+                         or NULL: see access.h */
   struct server_watchdog watchdog;
 };
 
@@ -80,6 +83,9 @@ int server_replace_image(struct server *s, const struct server_image *image);
  * read no more than what is under way.  False: there is none of that name.  Any
  * thread. */
 bool server_remove_image(struct server *s, const char *name);
+
+/* Has another rule, or none (NULL), say who may change things.  Any thread. */
+void server_set_admin(struct server *s, struct rule *rule);
 
 /* Sets the size of the cache, see page_cache_set_budget().  What connections
  * may hold beside it stays what it was.  0 or a negative errno.  Any thread. */

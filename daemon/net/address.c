@@ -118,28 +118,27 @@ int address_parse(const char *text, struct address *out, char *err,
   return -EINVAL;
 }
 
-int address_check(const struct address *a, char *err, size_t err_len) {
-  char text[ADDRESS_TEXT_LEN];
-  if (a->is_tls)
-    return 0;
+bool address_is_here(const struct address *a) {
+  struct sockaddr_in in4;
+  struct sockaddr_in6 in6;
   switch (a->generic.sa_family) {
   case AF_UNIX:
-    return 0;
-  case AF_INET: {
-    struct sockaddr_in in4;
+    return true;
+  case AF_INET:
     memcpy(&in4, &a->storage, sizeof in4);
-    if (ntohl(in4.sin_addr.s_addr) >> 24 == 127)
-      return 0;
-    break;
-  }
-  case AF_INET6: {
-    struct sockaddr_in6 in6;
+    return ntohl(in4.sin_addr.s_addr) >> 24 == 127;
+  case AF_INET6:
     memcpy(&in6, &a->storage, sizeof in6);
-    if (IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr))
-      return 0;
-    break;
+    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
+  default:
+    return false;
   }
-  }
+}
+
+int address_check(const struct address *a, char *err, size_t err_len) {
+  char text[ADDRESS_TEXT_LEN];
+  if (a->is_tls || address_is_here(a))
+    return 0;
   address_format(a, text);
   snprintf(err, err_len,
            "address \"%s\": only loopback is allowed without TLS: anybody on "

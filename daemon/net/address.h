@@ -38,6 +38,10 @@ int address_parse(const char *text, struct address *out, char *err,
 int address_unix(const char *path, struct address *out, char *err,
                  size_t err_len);
 
+/* Whether what goes through does not leave the machine: a Unix socket, or a
+ * loopback address. */
+bool address_is_here(const struct address *a);
+
 /* 0 if nobody on the way can read or change what goes through: a Unix socket, a
  * loopback address, or TLS.  Else -EINVAL, with advice in `err`. */
 int address_check(const struct address *a, char *err, size_t err_len);

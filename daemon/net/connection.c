@@ -86,13 +86,14 @@ static bool connection_is_shaking(const struct connection *c) {
 
 /* ---- Output -------------------------------------------------------------- */
 
-/* Accounts for what the stream holds: due after all that may change it.  The
- * stream keeps within the room there is; TLS has what it has, and is ended if
- * that is too much. */
+/* Accounts for what the connection holds: due after all that may change it.
+ * The stream keeps within the room there is; TLS and what is known of the peer
+ * take what they take, and the connection is ended if that is too much. */
 static void connection_account(struct connection *c) {
-  size_t held = stream_held(&c->stream) + (c->tls ? tls_held(c->tls) : 0);
+  size_t held = stream_held(&c->stream) + peer_held(&c->peer) +
+                (c->tls ? tls_held(c->tls) : 0);
   if (held > c->held && held - c->held > net_thread_room(c->net)) {
-    connection_lost(c, "no memory for TLS");
+    connection_lost(c, c->tls ? "no memory for TLS" : "no memory for its peer");
     return;
   }
   net_thread_count(c->net, &c->held, held);
@@ -311,11 +312,30 @@ static void connection_end_input(struct connection *c) {
   connection_account(c);
 }
 
+/* C5.  False: there is no memory. */
+static bool connection_learn_peer(struct connection *c) {
+  int r = 0;
+  if (c->knows_peer)
+    return true;
+  c->knows_peer = true;
+  c->peer.is_here = listener_is_here(c->listener);
+  if (listener_is_local(c->listener))
+    r = peer_learn_process(&c->peer, c->fd);
+  else if (c->tls)
+    r = peer_learn_certificate(&c->peer, c->tls);
+  if (r < 0)
+    connection_lost(c, "no memory for its peer");
+  else
+    connection_account(c);
+  return r == 0;
+}
+
 /* Acts on the messages that were received.  The clock of a half message starts
  * with its first byte, but does not run while it is us who do not read. */
 static void connection_take_messages(struct connection *c) {
   bool any = false;
-  while (connection_may_send(c) && !c->net->stopping &&
+  bool knows = connection_learn_peer(c);
+  while (knows && connection_may_send(c) && !c->net->stopping &&
          connection_take_message(c))
     any = true;
   connection_end_input(c);
@@ -604,6 +624,7 @@ static void connection_free(struct connection *c) {
   stream_fini(&c->stream);
   tls_free(c->tls);
   c->tls = NULL;
+  peer_fini(&c->peer);
   connection_account(c);
   c->owner->closed(c);
   assert(c->n_requests == 0);

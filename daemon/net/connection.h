@@ -15,7 +15,8 @@
  *       there is nothing to send.  What TLS takes is counted as the rest is.
  *       A handshake begins while half of that may be held, so that any number
  *       of them does not crowd the thread.
- *   C5  CLOSED is noticed by connection_settle(), which ends every turn and
+ *   C5  Who the peer is is known before the first message is looked at.
+ *   C6  CLOSED is noticed by connection_settle(), which ends every turn and
  *       frees the connection; until then all may still be called.
  *
  * What messages mean is its owner's: see struct connection_owner.  Its thread
@@ -31,6 +32,7 @@
 
 #include "daemon/net/listener.h"
 #include "daemon/net/net_thread.h"
+#include "daemon/peer.h"
 #include "proto/frame.h"
 #include "proto/stream.h"
 
@@ -100,9 +102,11 @@ struct connection {
 
   struct stream stream; /* it is lent the thread's receive buffer */
   struct tls *tls;      /* its transport; NULL: that is the socket */
-  size_t held;          /* by it, as the thread's account has it */
-  bool fds_due;         /* fds_sent() is */
-  uint64_t turn_len;    /* bytes sent in this turn */
+  struct peer peer;     /* once `knows_peer` */
+  bool knows_peer;
+  size_t held;         /* by it, as the thread's account has it */
+  bool fds_due;        /* fds_sent() is */
+  uint64_t turn_len;   /* bytes sent in this turn */
   size_t room;         /* how long the output may become: what the socket takes,
                           when it was asked; 0: since then something was sent */
   unsigned n_requests; /* that the owner has not answered; the owner counts */

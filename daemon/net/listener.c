@@ -381,6 +381,10 @@ bool listener_is_local(const struct listener *l) {
   return l->address.generic.sa_family == AF_UNIX;
 }
 
+bool listener_is_here(const struct listener *l) {
+  return !l->tls && address_is_here(&l->address);
+}
+
 bool listener_group(const struct listener *l, gid_t *out) {
   struct stat st;
   if (l->file_fd < 0 || fstat(l->file_fd, &st) < 0)

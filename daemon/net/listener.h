@@ -8,8 +8,8 @@
  *   L2  A socket file is removed at the end only while it is still ours.
  *
  * One thread at a time, but for listener_text(), listener_is_local(),
- * listener_tls() and listener_group(): any thread may ask, until
- * listener_free(). */
+ * listener_is_here(), listener_tls() and listener_group(): any thread may ask,
+ * until listener_free(). */
 #ifndef DAEMON_NET_LISTENER_H
 #define DAEMON_NET_LISTENER_H
 
@@ -63,6 +63,10 @@ struct tls_context *listener_tls(const struct listener *l);
 
 /* Whether its peers are processes with credentials (a Unix socket). */
 bool listener_is_local(const struct listener *l);
+
+/* Whether its peers are on this machine for certain: a Unix socket, or a
+ * loopback address without TLS. */
+bool listener_is_here(const struct listener *l);
 
 /* The group that owns the socket file now; false if there is no file.  Any
  * thread; looks at an open descriptor, not at a path. */

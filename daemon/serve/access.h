@@ -1,4 +1,4 @@
-/* Access: what a peer may do, beyond what each that reaches the daemon may.
+/* Access: what a peer may do.
  *
  * Any thread. */
 #ifndef DAEMON_SERVE_ACCESS_H
@@ -7,9 +7,12 @@
 #include <stdbool.h>
 
 #include "daemon/net/connection.h"
+#include "daemon/serve/context.h"
 
-/* Whether the peer may invalidate: root, the daemon's user, and the group of
- * the socket, on a Unix socket. */
-bool access_may_invalidate(const struct connection *c);
+/* Whether the peer may change things: invalidate, and more.  Root and the
+ * daemon's user may, on a Unix socket, and whom the rule for it allows; where
+ * there is no rule, the group of the Unix socket. */
+bool access_may_administer(struct server_context *context,
+                           const struct connection *c);
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef DAEMON_SERVE_CONTEXT_H
 #define DAEMON_SERVE_CONTEXT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include "daemon/net/users.h"
 #include "daemon/serve/attachment.h"
 
+struct rule;
 struct service;
 
 struct server_context {
@@ -26,6 +28,8 @@ struct server_context {
   struct service **services; /* one for each worker */
   unsigned n_services;
   struct closer *closer;
+  pthread_mutex_t rule_lock;   /* a leaf */
+  struct rule *admin;          /* who may change things; guarded by rule_lock */
   struct users users;          /* for whom the connections are */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };

@@ -140,10 +140,10 @@ void invalidation_begin(struct session *s, uint64_t id,
     request_refuse(s, id, sub, WIRE_E_INVAL, "invalidate: no range is given");
     return;
   }
-  if (!access_may_invalidate(&s->conn)) {
+  if (!access_may_administer(s->service->context, &s->conn)) {
     request_refuse(s, id, sub, WIRE_E_ACCESS,
-                   "invalidate: only for root, the daemon's user and the "
-                   "socket's group, on a Unix socket");
+                   "invalidate: only for root, the daemon's user and whom "
+                   "[admin] allows, else the Unix socket's group");
     return;
   }
   if (!may_begin(s->service)) {

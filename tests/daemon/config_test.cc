@@ -56,6 +56,16 @@ protected:
     return Take(&errors);
   }
 
+  // Whether a process of that user and group may.
+  static bool Allows(const rule *rule, uid_t uid, gid_t gid) {
+    peer peer = {};
+    peer.is_here = peer.has_ids = true;
+    peer.uid = uid;
+    peer.groups = &gid;
+    peer.n_groups = 1;
+    return rule_allows(rule, &peer);
+  }
+
   config config_;
 };
 
@@ -77,6 +87,10 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "key = /etc/k.pem\n"
                    "client-ca = /etc/ca.pem\n"
                    "require-client-certificate = no\n"
+                   "[images]\n"
+                   "allow = uid:1 gid:2\n"
+                   "[admin]\n"
+                   "allow = user:root\n"
                    "[log]\n"
                    "level = debug\n"
                    "[image vm7]\n"
@@ -85,6 +99,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "length = 0x200\n"
                    "share = on\n"
                    "max-age = 60\n"
+                   "allow = cert:reader any\n"
                    "[image b]\n"
                    "source = /srv/b\n"),
               IsEmpty());
@@ -105,6 +120,11 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_STREQ(config_.tls.key, "/etc/k.pem");
   EXPECT_STREQ(config_.tls.client_ca, "/etc/ca.pem");
   EXPECT_FALSE(config_.tls.requires_client);
+  EXPECT_TRUE(Allows(config_.allow, 1, 9));
+  EXPECT_TRUE(Allows(config_.allow, 9, 2));
+  EXPECT_FALSE(Allows(config_.allow, 0, 0));
+  EXPECT_TRUE(Allows(config_.admin, 0, 0));
+  EXPECT_FALSE(Allows(config_.admin, 1, 2));
   ASSERT_EQ(config_.n_images, 2u);
   const config_image *image = config_find_image(&config_, "vm7");
   ASSERT_TRUE(image);
@@ -113,12 +133,15 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(image->window.length, 0x200u);
   EXPECT_EQ(image->max_age_s, 60u);
   EXPECT_TRUE(config_shares(&config_, image));
+  EXPECT_TRUE(Allows(config_rule(&config_, image), 9, 9));
+  EXPECT_EQ(config_rule(&config_, config_find_image(&config_, "b")),
+            config_.allow);
   EXPECT_FALSE(config_shares(&config_, config_find_image(&config_, "b")));
 }
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 13) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 5) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_SETTINGS, 15) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 6) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -203,14 +226,14 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
            "workers\n"              // 5
            "= 7\n"                  // 6
            "page-size = 5000\n"     // 7
-           "[admin]\n"              // 8
+           "[nbd]\n"                // 8
            "key = /x\n"             // 9: of a section that is not known
            "[image]\n"              // 10
            "[image a b]\n"          // 11
            "[image a\n"             // 12
            "[image a] share = on\n" // 13
            "[image a]\n"            // 14
-           "allow = any\n"          // 15
+           "deny = any\n"           // 15
            "page-size = 4K\n"       // 16
            "[image b]\n"            // 17
            "source = b.img\n"       // 18
@@ -227,14 +250,14 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:5: neither [SECTION] nor KEY = VALUE",
           StartsWith("f:6: unknown key \"\" in [cache]"),
           "f:7: page-size: \"5000\": not a power of two from 4K to 2M",
-          "f:8: unknown section [admin]; there are cache, listen, tls, log, "
-          "image NAME",
+          "f:8: unknown section [nbd]; there are cache, listen, tls, images, "
+          "admin, log, image NAME",
           StartsWith("f:10: \"\" cannot be the name of an image"),
           StartsWith("f:11: \"a b\" cannot be the name of an image"),
           "f:12: a section is a line of its own, [SECTION]",
           "f:13: a section is a line of its own, [SECTION]",
-          "f:15: unknown key \"allow\" in [image NAME]; there are source, "
-          "share, max-age, offset, length",
+          "f:15: unknown key \"deny\" in [image NAME]; there are source, "
+          "share, max-age, offset, length, allow",
           StartsWith("f:16: unknown key \"page-size\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -282,6 +305,35 @@ TEST_F(ConfigTest, WithoutClientCertificatesEverybodyIsLetInOnPurpose) {
                    "require-client-certificate = no\n"),
               IsEmpty());
   EXPECT_THAT(Check(), IsEmpty());
+}
+
+TEST_F(ConfigTest, ARuleThatIsWrongHasItsLine) {
+  EXPECT_THAT(
+      Read("[images]\nallow = uid:0 nobody\n"
+           "[admin]\nallow = user:no-such-user\n"
+           "[image a]\nsource = /a\nallow = group:no-such-group\n"),
+      ElementsAre("f:2: allow: \"nobody\": it must be any, uid:N, user:NAME, "
+                  "gid:N, group:NAME or cert:NAME",
+                  "f:4: allow: \"user:no-such-user\": there is no user of "
+                  "that name",
+                  "f:7: allow: \"group:no-such-group\": there is no group of "
+                  "that name"));
+}
+
+TEST_F(ConfigTest, TheRulesOfAFileAddUpAndReplaceThoseOfFilesBefore) {
+  ASSERT_THAT(Read("[images]\nallow = uid:1\nallow = uid:2\n", "f"), IsEmpty());
+  EXPECT_TRUE(Allows(config_.allow, 1, 9));
+  EXPECT_TRUE(Allows(config_.allow, 2, 9));
+  ASSERT_THAT(Read("[images]\nallow = uid:3\n", "g"), IsEmpty());
+  EXPECT_FALSE(Allows(config_.allow, 1, 9));
+  EXPECT_TRUE(Allows(config_.allow, 3, 9));
+}
+
+TEST_F(ConfigTest, ALaterRuleOfAnImageReplacesTheOneBefore) {
+  ASSERT_THAT(Read("[image a]\nsource = /a\nallow = uid:1\n", "f"), IsEmpty());
+  ASSERT_THAT(Read("[image a]\nallow = uid:2\n", "g"), IsEmpty());
+  EXPECT_FALSE(Allows(config_.images[0].allow, 1, 9));
+  EXPECT_TRUE(Allows(config_.images[0].allow, 2, 9));
 }
 
 TEST_F(ConfigTest, AMessageHasWhatWasWrittenAndNotWhatItDecodesTo) {
@@ -406,6 +458,20 @@ TEST_F(ConfigLoadTest, TheCommandLineWinsOverTheFile) {
   EXPECT_STREQ(config_.images[0].path, "/other");
   EXPECT_EQ(config_.images[0].share, SHARE_AS_ALL) << "the image as a whole";
   EXPECT_STREQ(config_.images[1].path, "/b");
+}
+
+TEST_F(ConfigLoadTest, TheRulesOfTheCommandLineAddUpAndReplaceTheFiles) {
+  Write("c", "[images]\nallow = uid:1\n[admin]\nallow = uid:1\n");
+  ASSERT_THAT(Load({"--allow=uid:2", "--admin-allow=uid:3", "--allow=uid:4",
+                    "--image=/a", "--image=/b,allow=uid:5 uid:6"}),
+              IsEmpty());
+  EXPECT_FALSE(Allows(config_.allow, 1, 9));
+  EXPECT_TRUE(Allows(config_.allow, 2, 9));
+  EXPECT_TRUE(Allows(config_.allow, 4, 9));
+  EXPECT_FALSE(Allows(config_.admin, 1, 9));
+  EXPECT_TRUE(Allows(config_.admin, 3, 9));
+  EXPECT_FALSE(Allows(config_.images[1].allow, 2, 9));
+  EXPECT_TRUE(Allows(config_.images[1].allow, 6, 9));
 }
 
 TEST_F(ConfigLoadTest, AWrongFileIsSaidThoughAnOptionWins) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "proto/status.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -212,6 +213,28 @@ TEST_F(PermissionTest, AGroupThatAnybodyMayHaveIsNoPermission) {
   // What ids of another user namespace are shown as.
   ASSERT_EQ(chown(server_->socket_path().c_str(), 0, 65534), 0);
   EXPECT_EQ(StatusFor(kStranger, 65534, 65534), WIRE_E_ACCESS);
+}
+
+TEST_F(PermissionTest, ARuleSaysWhoMayInPlaceOfTheGroup) {
+  Rule rule("uid:54321 gid:54323");
+  server_->SetAdmin(rule.get());
+  EXPECT_EQ(StatusFor(kStranger, kStranger, kStranger), 0);
+  EXPECT_EQ(StatusFor(kStranger + 1, kStranger, 54323), 0);
+  EXPECT_EQ(StatusFor(kStranger + 1, kGroup, kGroup), WIRE_E_ACCESS);
+  EXPECT_EQ(StatusFor(geteuid(), kStranger, kStranger), 0);
+  server_->SetAdmin(nullptr);
+  EXPECT_EQ(StatusFor(kStranger, kStranger, kStranger), WIRE_E_ACCESS);
+  EXPECT_EQ(StatusFor(kStranger, kGroup, kStranger), 0);
+}
+
+TEST_F(NoticeTest, ARuleMayLetInvalidateOverTcp) {
+  Rule any("any");
+  options_.admin = any.get();
+  Serve();
+  WireClient client = server_->Tcp();
+  uint32_t image = client.Start().image;
+  client.SendInvalidate(7, image, 0, 1);
+  EXPECT_TRUE(client.ReceiveAnswer().is_done());
 }
 
 // ---- Epochs -----------------------------------------------------------------

@@ -409,7 +409,7 @@ RULES = Rules(
             modules("client/command", "main"),
         ],
         "daemon": [
-            modules("daemon", "limits log missing"),
+            modules("daemon", "limits log missing peer rule"),
             modules("daemon/engine", "busy_poll counters loop pending pool"),
             modules("daemon/engine", "images"),
             modules("daemon/engine", "fill_dispatch looks"),
@@ -417,8 +417,9 @@ RULES = Rules(
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
             modules("daemon/net", "connection listener"),
-            modules("daemon/serve", "access attachment image_quota read_plan"),
+            modules("daemon/serve", "attachment image_quota read_plan"),
             modules("daemon/serve", "context service_images"),
+            modules("daemon/serve", "access"),
             modules("daemon/serve", "stats subscription"),
             modules("daemon/serve", "reply"),
             modules("daemon/serve", "notices"),

@@ -59,6 +59,7 @@ TestServer::TestServer(
   config.n_images = static_cast<unsigned>(list.size());
   config.listeners = listeners.data();
   config.n_listeners = static_cast<unsigned>(listeners.size());
+  config.admin = options.admin;
   char err[512];
   if (server_new(&config, &server_, err, sizeof err) < 0) {
     fprintf(stderr, "%s\n", err);
@@ -86,6 +87,8 @@ int TestServer::Replace(const std::string &name, FakeSource *image,
 bool TestServer::Remove(const std::string &name) {
   return server_remove_image(server_, name.c_str());
 }
+
+void TestServer::SetAdmin(rule *admin) { server_set_admin(server_, admin); }
 
 void TestServer::BeginStop() { server_stop(server_); }
 

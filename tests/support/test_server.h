@@ -25,6 +25,7 @@ public:
     bool pass_rights = false;
     // A port for TLS as well, with these certificates.
     tls_context *tls = nullptr;
+    rule *admin = nullptr; // who may change things
   };
 
   // Serves `images`, which outlive it.
@@ -42,6 +43,8 @@ public:
   int Add(const std::string &name, FakeSource *image);
   int Replace(const std::string &name, FakeSource *image, bool share = true);
   bool Remove(const std::string &name);
+
+  void SetAdmin(rule *admin);
 
   // Begins an orderly stop; AwaitStop() waits for its end.
   void BeginStop();
