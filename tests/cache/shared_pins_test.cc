@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -423,6 +424,24 @@ TEST_F(LeaseTest, ABorrowedMirrorThatIsNotWhatItSaysIsRefused) {
   EXPECT_EQ(mirror_borrow(&fds, mirror_->size, 12, mirror_->epoch + 1, &m),
             -EPROTO);
   EXPECT_EQ(m, nullptr);
+}
+
+// An access behind the end of memory that was cut short is a SIGBUS.
+TEST_F(LeaseTest, ABorrowedMirrorThatCanBeCutShortIsRefused) {
+  for (int mirror_fds::*member :
+       {&mirror_fds::pages, &mirror_fds::words, &mirror_fds::touched}) {
+    mirror *m = nullptr;
+    mirror_fds fds;
+    struct stat st;
+    ASSERT_EQ(mirror_lend(mirror_, &fds), 0);
+    ASSERT_EQ(fstat(fds.*member, &st), 0);
+    close(fds.*member);
+    fds.*member = memfd_create("t", MFD_ALLOW_SEALING);
+    ASSERT_EQ(ftruncate(fds.*member, st.st_size), 0);
+    EXPECT_EQ(mirror_borrow(&fds, mirror_->size, 12, mirror_->epoch, &m),
+              -EPROTO);
+    EXPECT_EQ(m, nullptr);
+  }
 }
 
 // A process that reads holes makes them take memory; the reclaimer takes it
