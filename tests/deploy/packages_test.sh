@@ -95,7 +95,8 @@ check "cachetd holds programs, units and manual pages" holds cachetd \
   /usr/lib/sysusers.d/cachetd.conf /usr/lib/tmpfiles.d/cachetd.conf \
   /usr/share/bash-completion/completions/{cachet,cachetd} \
   /usr/share/man/man1/cachet.1.gz /usr/share/man/man8/cachetd.8.gz \
-  /usr/share/doc/cachetd/examples/{network,devices,home}.conf
+  /usr/share/doc/cachetd/examples/{network,devices,home}.conf \
+  /usr/share/doc/cachetd/examples/kubernetes.yaml
 check "the library holds itself, by its soname" holds libcachet-client1 \
   "/usr/lib/$multiarch/libcachet-client.so.$major" \
   "/usr/lib/$multiarch/libcachet-client.so.$version" \
