@@ -35,7 +35,7 @@ bool admit_may_refuse(struct server_context *context) {
 static void refuse(struct server_context *context, const struct listener *l,
                    int fd, const char *reason) {
   uint8_t bytes[4096];
-  if (!listener_tls(l)) /* else it could not be read */
+  if (!listener_is_tls(l)) /* else it could not be read */
     send_reason(fd, reason);
   if (listener_is_local(l) && stray_fds_may_come(fd) &&
       !stray_fds_drain(fd, bytes, sizeof bytes))
@@ -64,8 +64,7 @@ static void start(struct server_context *context, struct connection *c) {
   connection_start(c);
 }
 
-void admit_socket(struct server_context *context, const struct listener *l,
-                  int fd) {
+void admit_socket(struct server_context *context, struct listener *l, int fd) {
   const struct limits *limits = &context->limits;
   uint64_t user = listener_is_local(l) ? users_of_socket(fd) : USERS_REMOTE;
   if (users_count(&context->users) >= limits->max_connections) {

@@ -18,7 +18,6 @@
 bool admit_may_refuse(struct server_context *context);
 
 /* Takes over the socket; admit_may_refuse().  Main thread. */
-void admit_socket(struct server_context *context, const struct listener *l,
-                  int fd);
+void admit_socket(struct server_context *context, struct listener *l, int fd);
 
 #endif

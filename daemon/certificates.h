@@ -6,13 +6,19 @@
 #include <stddef.h>
 
 #include "daemon/config.h"
+#include "daemon/config_errors.h"
 
 struct tls_context;
 
-/* Reads the files, if an address of the checked configuration needs them; else
- * `*out` is NULL.  Warns of a key that everybody can read.  0, or a negative
- * errno with the reason in `err`. */
+/* Reads the files that the checked configuration names, for a socket that needs
+ * them.  Warns of a key that everybody can read, and of a certificate that is
+ * not valid now.  0, or a negative errno with the reason in `err`. */
 int certificates_open(const struct config *config, struct tls_context **out,
                       char *err, size_t err_len);
+
+/* Says what is wrong with the files, if the configuration names any, and where
+ * it names them. */
+void certificates_check(const struct config *config,
+                        struct config_errors *errors);
 
 #endif

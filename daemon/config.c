@@ -549,13 +549,11 @@ static void refuse_listen(const struct config_origin *origin, const char *why,
   config_errors_add(errors, "%s: %s", place, why);
 }
 
-/* What is wrong with the certificates for a `tls:` address, or NULL. */
-static const char *check_tls(const struct config *config) {
+const char *config_tls_missing(const struct config *config) {
   const struct config_tls *tls = &config->tls;
-  if (!tls->certificate && !config->origins[CONFIG_TLS_CERTIFICATE].line)
+  if (!tls->certificate)
     return "TLS needs a certificate; write certificate = FILE in [tls]";
-  if (tls->requires_client && !tls->client_ca &&
-      !config->origins[CONFIG_TLS_CLIENT_CA].line)
+  if (tls->requires_client && !tls->client_ca)
     return "clients have to show a certificate, and none is known to sign "
            "them; write client-ca = FILE in [tls], or "
            "require-client-certificate = no for anybody to read every image";
@@ -565,7 +563,12 @@ static const char *check_tls(const struct config *config) {
 static void check_listen(const struct config *config,
                          struct config_errors *errors) {
   char err[CONFIG_WHY_LEN];
-  const char *tls_why = check_tls(config);
+  const struct config_origin *named = config->origins;
+  const char *tls_why = config_tls_missing(config);
+  if (named[CONFIG_TLS_CERTIFICATE].line && !config->tls.certificate)
+    tls_why = NULL; /* the file was refused */
+  if (named[CONFIG_TLS_CLIENT_CA].line && !config->tls.client_ca)
+    tls_why = NULL;
   for (size_t i = 0; i < config->n_listen; i++) {
     const struct address *a = &config->listen[i];
     const struct config_origin *origin = &config->listen_origins[i];
@@ -575,6 +578,11 @@ static void check_listen(const struct config *config,
       refuse_listen(origin, tls_why, errors);
       tls_why = NULL; /* once is enough */
     }
+    for (size_t j = 0; j < i; j++)
+      if (address_is_same(&config->listen[j], a)) {
+        refuse_listen(origin, "the address is given twice", errors);
+        break;
+      }
   }
 }
 

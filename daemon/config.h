@@ -208,6 +208,9 @@ struct rule *config_rule(const struct config *config,
 /* Whether it listens for TLS. */
 bool config_uses_tls(const struct config *config);
 
+/* What a socket for TLS needs that the configuration does not name, or NULL. */
+const char *config_tls_missing(const struct config *config);
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,15 +18,14 @@
 #include "daemon/config.h"
 #include "daemon/config_errors.h"
 #include "daemon/image_sources.h"
+#include "daemon/listeners.h"
 #include "daemon/log.h"
 #include "daemon/memory_limit.h"
-#include "daemon/net/listener.h"
 #include "daemon/options.h"
 #include "daemon/pressure.h"
 #include "daemon/process.h"
 #include "daemon/reloader.h"
 #include "daemon/server.h"
-#include "proto/tls.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -47,13 +46,11 @@ enum {
   FDS_FOR_MORE_IMAGES = 16 * FDS_PER_IMAGE,
 };
 
-/* What main() gathers for the server, which takes the sources and the
- * listeners over. */
+/* What main() gathers for the server, which takes the sources over. */
 struct setup {
   struct server_image *images; /* config's n_images; NULL: none is open */
   unsigned n_images, n_missing;
-  struct listener *listeners[2 * CONFIG_MAX_LISTEN];
-  unsigned n_listeners;
+  struct listeners listeners;
 };
 
 static struct server *the_server; /* for the signal handler */
@@ -72,8 +69,7 @@ static void on_hangup(int number) {
 
 static void setup_drop(struct setup *setup) {
   image_sources_close(setup->images, setup->n_images);
-  for (unsigned i = 0; i < setup->n_listeners; i++)
-    listener_free(setup->listeners[i]);
+  listeners_fini(&setup->listeners);
 }
 
 static int fail_start(const char *story) {
@@ -106,65 +102,33 @@ static int open_images(const struct config *config, struct setup *setup) {
  * to see that.  But if a service manager listens for us it would start us again
  * and again, and in the end close its sockets: so we wait for the images. */
 static int check_images(const struct setup *setup) {
-  if (setup->n_missing == setup->n_images && setup->n_listeners == 0)
+  if (setup->n_missing == setup->n_images && setup->listeners.n == 0)
     return fail_start("none of the images can be opened");
   return 0;
 }
 
-/* Takes over what systemd opened for us. */
 static int adopt_listeners(const struct config *config, struct setup *setup) {
   char story[512];
-  int n = sd_listen_fds(1);
-  if (n < 0) {
-    snprintf(story, sizeof story, "inherited sockets: %s", strerror(-n));
-    return fail_start(story);
-  }
-  if (n > CONFIG_MAX_LISTEN)
-    return fail_start("inherited sockets: there are too many");
-  for (int i = 0; i < n; i++) {
-    struct listener **to = &setup->listeners[setup->n_listeners];
-    if (listener_adopt(SD_LISTEN_FDS_START + i, config->insecure, to, story,
-                       sizeof story) < 0)
-      return fail_start(story);
-    setup->n_listeners++;
-  }
-  return 0;
+  return listeners_adopt(&setup->listeners, config, story, sizeof story) < 0
+             ? fail_start(story)
+             : 0;
 }
 
-static int open_each(const struct address *addresses, size_t n,
-                     struct tls_context *tls, struct setup *setup) {
-  char story[512];
-  for (size_t i = 0; i < n; i++) {
-    struct listener **to = &setup->listeners[setup->n_listeners];
-    if (listener_open(&addresses[i], to, story, sizeof story) < 0)
-      return fail_start(story);
-    if (addresses[i].is_tls)
-      listener_set_tls(*to, tls);
-    setup->n_listeners++;
-  }
-  return 0;
-}
-
+/* Beside those that were adopted. */
 static int open_listeners(const struct config *config, struct setup *setup) {
   char story[512];
-  struct address at_default;
-  const struct address *addresses = config->listen;
-  size_t n = config->n_listen;
-  if (n == 0 && setup->n_listeners == 0) {
-    char err[OPTIONS_ERROR_LEN];
-    if (options_default_address(&at_default, err) < 0) {
-      fprintf(stderr, "cachetd: %s\n", err);
-      return EXIT_USAGE;
-    }
-    addresses = &at_default;
-    n = 1;
+  struct listeners all;
+  int r = listeners_open(&setup->listeners, config, &all, story, sizeof story);
+  if (r == -EDESTADDRREQ) {
+    fprintf(stderr, "cachetd: %s\n", story);
+    return EXIT_USAGE;
   }
-  struct tls_context *tls;
-  if (certificates_open(config, &tls, story, sizeof story) < 0)
+  if (r < 0)
     return fail_start(story);
-  int status = open_each(addresses, n, tls, setup);
-  tls_context_unref(tls); /* each listener that needs it has its own */
-  return status;
+  listeners_commit(&all);
+  listeners_fini(&setup->listeners);
+  setup->listeners = all;
+  return 0;
 }
 
 static void warn_if_root(void) {
@@ -210,9 +174,10 @@ static void catch_signals(struct server *s) {
 /* NULL: there is none, and the signal is ignored. */
 static struct reloader *reload_on_hangup(const struct options *options,
                                          struct config *config,
+                                         struct listeners *listeners,
                                          struct server *s) {
   struct sigaction reload = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
-  the_reloader = reloader_new(options, config, s);
+  the_reloader = reloader_new(options, config, listeners, s);
   if (the_reloader)
     sigaction(SIGHUP, &reload, NULL);
   else
@@ -250,9 +215,10 @@ static void announce_ready(const struct config *config,
                            const struct setup *setup, unsigned n_workers) {
   char addresses[512];
   size_t len = 0;
-  for (unsigned i = 0; i < setup->n_listeners && len < sizeof addresses; i++)
-    len += (size_t)snprintf(addresses + len, sizeof addresses - len, "%s%s",
-                            i ? "," : "", listener_text(setup->listeners[i]));
+  for (unsigned i = 0; i < setup->listeners.n && len < sizeof addresses; i++)
+    len +=
+        (size_t)snprintf(addresses + len, sizeof addresses - len, "%s%s",
+                         i ? "," : "", listener_text(setup->listeners.all[i]));
   log_event(LEVEL_INFO, "ready", LOG_TEXT("version", CACHETD_VERSION),
             LOG_NUMBER("images", setup->n_images),
             LOG_TEXT("listen", addresses), LOG_NUMBER("workers", n_workers),
@@ -318,8 +284,8 @@ static int serve(const struct options *options, struct config *config,
       .n_workers = n_workers,
       .images = setup->images,
       .n_images = setup->n_images,
-      .listeners = setup->listeners,
-      .n_listeners = setup->n_listeners,
+      .listeners = setup->listeners.all,
+      .n_listeners = setup->listeners.n,
       .admin = config->admin,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
   };
@@ -339,7 +305,7 @@ static int serve(const struct options *options, struct config *config,
     status = fail_start(story);
   } else {
     struct pressure *pressure = shrink_on_pressure(config, s);
-    reloader = reload_on_hangup(options, config, s);
+    reloader = reload_on_hangup(options, config, &setup->listeners, s);
     announce_ready(config, setup, n_workers);
     server_serve(s);
     signal(SIGHUP, SIG_IGN);
@@ -387,6 +353,7 @@ static int open_and_serve(struct options *options, struct config *config) {
   }
   process_leave_directory();
   status = serve(options, config, &setup);
+  listeners_fini(&setup.listeners);
   free(setup.images);
   return status;
 }
@@ -425,6 +392,14 @@ static int say_right(const struct config *config) {
   return say(line);
 }
 
+/* Of what the files name, those for TLS alone are opened: images and sockets
+ * may be where this is run by somebody else. */
+static int check(const struct config *config, struct config_errors *errors) {
+  certificates_check(config, errors);
+  return config_errors_any(errors) ? fail_config(errors, "")
+                                   : say_right(config);
+}
+
 static int load_and_run(struct options *options) {
   bool checks = options->action == OPTIONS_CHECK_CONFIG;
   struct config config;
@@ -433,7 +408,7 @@ static int load_and_run(struct options *options) {
   if (options_load(options, &config, &errors) < 0) {
     status = fail_config(&errors, checks ? "" : "cachetd: ");
   } else {
-    status = checks ? say_right(&config) : run(options, &config);
+    status = checks ? check(&config, &errors) : run(options, &config);
     config_fini(&config);
   }
   config_errors_fini(&errors);

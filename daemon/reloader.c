@@ -18,7 +18,8 @@
 
 struct reloader {
   const struct options *options;
-  struct config *config; /* its thread's, until reloader_free() */
+  struct config *config;       /* its thread's, until reloader_free() */
+  struct listeners *listeners; /* likewise */
   struct server *server;
   pthread_t thread;
   sem_t asked;
@@ -167,23 +168,6 @@ static void set_cache_size(struct reloader *r, struct config *now) {
   now->cache_size = r->config->cache_size;
 }
 
-static bool same_addresses(const struct config *a, const struct config *b) {
-  bool same = a->n_listen == b->n_listen;
-  for (size_t i = 0; same && i < a->n_listen; i++)
-    same = memcmp(&a->listen[i], &b->listen[i], sizeof a->listen[i]) == 0;
-  return same;
-}
-
-static bool same_text(const char *a, const char *b) {
-  return a && b ? strcmp(a, b) == 0 : a == b;
-}
-
-static bool same_tls(const struct config_tls *a, const struct config_tls *b) {
-  return same_text(a->certificate, b->certificate) &&
-         same_text(a->key, b->key) && same_text(a->client_ca, b->client_ca) &&
-         a->requires_client == b->requires_client;
-}
-
 /* What stays as it was until a restart; the configuration says so, too, lest
  * the next reload tells of it no more. */
 static void keep_fixed(const struct config *before, struct config *now) {
@@ -191,10 +175,6 @@ static void keep_fixed(const struct config *before, struct config *now) {
     warn_of("page-size");
   if (before->n_workers != now->n_workers)
     warn_of("workers");
-  if (!same_addresses(before, now))
-    warn_of("address");
-  if (!same_tls(&before->tls, &now->tls))
-    warn_of("tls");
   if (before->shrinks != now->shrinks)
     warn_of("shrink-on-pressure");
   if (before->shrinks && config_least_size(before) != config_least_size(now))
@@ -203,26 +183,64 @@ static void keep_fixed(const struct config *before, struct config *now) {
   now->min_size = before->min_size;
   now->page_size = before->page_size;
   now->n_workers = before->n_workers;
-  now->n_listen = before->n_listen;
-  memcpy(now->listen, before->listen, sizeof now->listen);
+}
+
+/* ---- Listeners ----------------------------------------------------------- */
+
+static int open_listeners(struct reloader *r, const struct config *now,
+                          struct listeners *out) {
+  char why[512];
+  int e = listeners_open(r->listeners, now, out, why, sizeof why);
+  if (e < 0)
+    log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("reason", why));
+  return e;
+}
+
+/* Logs the listeners of `a` that are not in `b`. */
+static void tell_of_listeners(const char *event, const struct listeners *a,
+                              const struct listeners *b) {
+  for (unsigned i = 0; i < a->n; i++)
+    if (!listeners_have(b, a->all[i]))
+      log_event(LEVEL_INFO, event,
+                LOG_TEXT("listen", listener_text(a->all[i])));
+}
+
+/* Takes `now` over, or gives it up: then the next reload tries it again. */
+static void take_listeners(struct reloader *r, struct listeners *now) {
+  listeners_commit(now);
+  int e = server_set_listeners(r->server, now->all, now->n);
+  if (e < 0) {
+    log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("setting", "address"),
+              LOG_TEXT("reason", strerror(-e)));
+    listeners_fini(now);
+    return;
+  }
+  tell_of_listeners("listener-removed", r->listeners, now);
+  tell_of_listeners("listener-added", now, r->listeners);
+  listeners_fini(r->listeners);
+  *r->listeners = *now;
 }
 
 /* Takes `now` over if it changes anything.  0 or a negative errno. */
 static int bring_in_line(struct reloader *r, struct config *now) {
   struct plan plan;
+  struct listeners listeners;
   int e = plan_init(&plan, r->config, now);
   if (e == 0 && !paths_are_whole(&plan))
     e = -EINVAL;
   if (e == 0)
     e = image_sources_open(now, plan.fresh, plan.n_fresh, EVENT_FAILED,
                            plan.opened);
-  if (e == 0 && !replacements_are_there(&plan)) {
-    image_sources_close(plan.opened, plan.n_fresh);
-    e = -EINVAL;
+  if (e == 0) {
+    e = replacements_are_there(&plan) ? open_listeners(r, now, &listeners)
+                                      : -EINVAL;
+    if (e < 0)
+      image_sources_close(plan.opened, plan.n_fresh);
   }
   if (e == 0) {
     remove_gone(r, &plan, now);
     take_fresh(r, &plan, now);
+    take_listeners(r, &listeners);
     set_cache_size(r, now);
     server_set_admin(r->server, now->admin);
     keep_fixed(r->config, now);
@@ -282,12 +300,15 @@ static void *reloader_thread(void *arg) {
 }
 
 struct reloader *reloader_new(const struct options *options,
-                              struct config *config, struct server *server) {
+                              struct config *config,
+                              struct listeners *listeners,
+                              struct server *server) {
   struct reloader *r = calloc(1, sizeof *r);
   if (!r)
     return NULL;
   r->options = options;
   r->config = config;
+  r->listeners = listeners;
   r->server = server;
   sem_init(&r->asked, 0, 0);
   atomic_init(&r->ends, false);

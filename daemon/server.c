@@ -3,10 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,6 +28,9 @@
 enum {
   /* Connections accepted before timers and signals get a turn. */
   ACCEPT_BATCH = 64,
+  /* How many of these a socket gets that is to be closed: as many as may wait
+   * in it. */
+  LAST_BATCHES = 16,
   /* How long no connection is accepted when descriptors have run out, or
    * refused ones wait to be closed. */
   ACCEPT_PAUSE_MS = 100,
@@ -35,21 +40,38 @@ enum {
 
 /* A listening socket in the main loop. */
 struct endpoint {
+  TAILQ_ENTRY(endpoint) in; /* the server's, or a change's */
   struct server *server;
-  struct listener *listener;
+  struct listener *listener; /* a reference */
   struct event event;
+};
+
+TAILQ_HEAD(endpoints, endpoint);
+
+/* What another thread wants of the main loop, and waits for. */
+struct change {
+  struct listener *const *listeners; /* all that there are to be */
+  unsigned n_listeners;
+  struct endpoints removed; /* for that thread to close */
+  int result;
 };
 
 struct server {
   struct server_context context;
-  struct worker **workers; /* context.n_services */
-  struct endpoint *endpoints;
-  unsigned n_endpoints;
-  struct event_base *base; /* the serving thread's, as are the events */
-  struct event stop, refresh, resume, pulse;
+  struct worker **workers;    /* context.n_services */
+  struct endpoints endpoints; /* the serving thread's */
+  struct event_base *base;    /* likewise, as are the events */
+  struct event wake, refresh, resume, pulse;
   struct server_watchdog watchdog;
-  int stop_fd; /* an eventfd */
+  int wake_fd; /* an eventfd: there is a change, or a stop */
+  atomic_bool stopped;
   bool paused; /* and nothing was accepted since */
+
+  /* A leaf. */
+  pthread_mutex_t change_lock;
+  pthread_cond_t change_cond;
+  struct change *change; /* guarded by change_lock; NULL: there is none */
+  bool is_over;          /* likewise: nobody takes changes any more */
 
   /* A leaf. */
   pthread_mutex_t drain_lock;
@@ -96,8 +118,9 @@ static void pause_accepting(struct server *s, const char *reason) {
   if (!s->paused)
     log_event(LEVEL_WARN, "accept-paused", LOG_TEXT("reason", reason));
   s->paused = true;
-  for (unsigned i = 0; i < s->n_endpoints; i++)
-    event_del(&s->endpoints[i].event);
+  struct endpoint *endpoint;
+  TAILQ_FOREACH(endpoint, &s->endpoints, in)
+    event_del(&endpoint->event);
   event_add(&s->resume, &tv);
 }
 
@@ -105,18 +128,19 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   (void)fd;
   (void)what;
-  for (unsigned i = 0; i < s->n_endpoints; i++)
-    event_add(&s->endpoints[i].event, NULL);
+  struct endpoint *endpoint;
+  TAILQ_FOREACH(endpoint, &s->endpoints, in)
+    event_add(&endpoint->event, NULL);
 }
 
-static void on_connect(evutil_socket_t fd, short what, void *arg) {
-  struct endpoint *endpoint = arg;
+/* Lets a batch in.  False: no more wait, or none is taken now. */
+static bool accept_batch(struct endpoint *endpoint) {
   struct server *s = endpoint->server;
-  (void)what;
+  int fd = listener_fd(endpoint->listener);
   for (int i = 0; i < ACCEPT_BATCH; i++) {
     if (!admit_may_refuse(&s->context)) {
       pause_accepting(s, "sockets that were refused cannot be closed");
-      return;
+      return false;
     }
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (peer >= 0) {
@@ -125,19 +149,171 @@ static void on_connect(evutil_socket_t fd, short what, void *arg) {
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
                errno == ENOMEM) {
       pause_accepting(s, strerror(errno));
-      return;
+      return false;
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      return;
+      return false;
     }
     /* Else the peer was gone before it was accepted: take the next. */
   }
+  return true;
 }
 
-static void on_stop(evutil_socket_t fd, short what, void *arg) {
-  struct server *s = arg;
+static void on_connect(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
   (void)what;
-  event_base_loopbreak(s->base);
+  accept_batch(arg);
+}
+
+/* ---- Endpoints ----------------------------------------------------------- */
+
+static void endpoint_free(struct endpoint *endpoint) {
+  if (event_initialized(&endpoint->event))
+    event_del(&endpoint->event);
+  listener_unref(endpoint->listener);
+  free(endpoint);
+}
+
+static void endpoints_free(struct endpoints *endpoints) {
+  struct endpoint *endpoint;
+  while ((endpoint = TAILQ_FIRST(endpoints))) {
+    TAILQ_REMOVE(endpoints, endpoint, in);
+    endpoint_free(endpoint);
+  }
+}
+
+static struct endpoint *endpoint_find(struct server *s,
+                                      const struct listener *l) {
+  struct endpoint *endpoint;
+  TAILQ_FOREACH(endpoint, &s->endpoints, in)
+    if (endpoint->listener == l)
+      return endpoint;
+  return NULL;
+}
+
+/* Accepts what connects to `l`, too; while it is paused, from the end of that
+ * on.  0 or -ENOMEM. */
+static int endpoint_add(struct server *s, struct listener *l) {
+  struct endpoint *endpoint = calloc(1, sizeof *endpoint);
+  if (!endpoint)
+    return -ENOMEM;
+  endpoint->server = s;
+  endpoint->listener = listener_ref(l);
+  event_assign(&endpoint->event, s->base, listener_fd(l), EV_READ | EV_PERSIST,
+               on_connect, endpoint);
+  if (!event_pending(&s->resume, EV_TIMEOUT, NULL) &&
+      event_add(&endpoint->event, NULL) < 0) {
+    endpoint_free(endpoint);
+    return -ENOMEM;
+  }
+  TAILQ_INSERT_TAIL(&s->endpoints, endpoint, in);
+  return 0;
+}
+
+/* Takes an endpoint out, for the caller to close, after who has connected to it
+ * was let in. */
+static void endpoint_take(struct endpoint *endpoint, struct endpoints *to) {
+  for (int i = 0; i < LAST_BATCHES && accept_batch(endpoint); i++)
+    ;
+  event_del(&endpoint->event);
+  TAILQ_REMOVE(&endpoint->server->endpoints, endpoint, in);
+  TAILQ_INSERT_TAIL(to, endpoint, in);
+}
+
+/* Those that wait to be accepted may have brought descriptors, and end with
+ * the listening socket. */
+static void endpoint_close(struct endpoint *endpoint) {
+  int fd = listener_end(endpoint->listener);
+  if (fd >= 0)
+    closer_add_socket(endpoint->server->context.closer, fd);
+}
+
+/* Adds those of `listeners` that are not there, or none of them.  Those that it
+ * added are the last. */
+static int endpoints_add(struct server *s, struct listener *const *listeners,
+                         unsigned n) {
+  struct endpoint *last = TAILQ_LAST(&s->endpoints, endpoints), *added;
+  int r = 0;
+  for (unsigned i = 0; i < n && r == 0; i++)
+    if (!endpoint_find(s, listeners[i]))
+      r = endpoint_add(s, listeners[i]);
+  while (r < 0 && (added = TAILQ_LAST(&s->endpoints, endpoints)) != last) {
+    TAILQ_REMOVE(&s->endpoints, added, in);
+    endpoint_free(added);
+  }
+  return r;
+}
+
+/* ---- Changes ------------------------------------------------------------- */
+
+static bool is_wanted(const struct change *change, const struct listener *l) {
+  for (unsigned i = 0; i < change->n_listeners; i++)
+    if (change->listeners[i] == l)
+      return true;
+  return false;
+}
+
+static int make_change(struct server *s, struct change *change) {
+  struct endpoint *endpoint, *next;
+  int r = endpoints_add(s, change->listeners, change->n_listeners);
+  for (endpoint = TAILQ_FIRST(&s->endpoints); r == 0 && endpoint;
+       endpoint = next) {
+    next = TAILQ_NEXT(endpoint, in);
+    if (!is_wanted(change, endpoint->listener))
+      endpoint_take(endpoint, &change->removed);
+  }
+  return r;
+}
+
+static void end_change(struct server *s) {
+  pthread_mutex_lock(&s->change_lock);
+  s->change = NULL;
+  pthread_cond_signal(&s->change_cond);
+  pthread_mutex_unlock(&s->change_lock);
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg) {
+  struct server *s = arg;
+  uint64_t n;
+  (void)what;
+  ssize_t len = read(fd, &n, sizeof n);
+  (void)len; /* whatever it says, what follows is true */
+  pthread_mutex_lock(&s->change_lock);
+  struct change *change = s->change;
+  pthread_mutex_unlock(&s->change_lock);
+  if (change) {
+    change->result = make_change(s, change);
+    end_change(s);
+  }
+  if (atomic_load_explicit(&s->stopped, memory_order_relaxed))
+    event_base_loopbreak(s->base);
+}
+
+/* Signal handlers, too. */
+static void wake(struct server *s) {
+  uint64_t one = 1;
+  ssize_t n = write(s->wake_fd, &one, sizeof one);
+  (void)n; /* a full counter wakes, too */
+}
+
+int server_set_listeners(struct server *s, struct listener *const *listeners,
+                         unsigned n) {
+  struct change change = {
+      .listeners = listeners, .n_listeners = n, .result = -ECANCELED};
+  struct endpoint *endpoint;
+  TAILQ_INIT(&change.removed);
+  pthread_mutex_lock(&s->change_lock);
+  assert(!s->change);
+  if (!s->is_over) {
+    s->change = &change;
+    wake(s);
+  }
+  while (s->change)
+    pthread_cond_wait(&s->change_cond, &s->change_lock);
+  pthread_mutex_unlock(&s->change_lock);
+  TAILQ_FOREACH(endpoint, &change.removed, in)
+    endpoint_close(endpoint);
+  endpoints_free(&change.removed);
+  return change.result;
 }
 
 /* ---- Making -------------------------------------------------------------- */
@@ -201,37 +377,27 @@ static int server_add_images(struct server *s,
   return r;
 }
 
-static int server_add_endpoints(struct server *s) {
-  for (unsigned i = 0; i < s->n_endpoints; i++) {
-    struct endpoint *endpoint = &s->endpoints[i];
-    event_assign(&endpoint->event, s->base, listener_fd(endpoint->listener),
-                 EV_READ | EV_PERSIST, on_connect, endpoint);
-    if (event_add(&endpoint->event, NULL) < 0)
-      return -ENOMEM;
-  }
-  return 0;
-}
-
-static int server_init_loop(struct server *s) {
+static int server_init_loop(struct server *s,
+                            const struct server_config *config) {
   int refresh_ms = s->context.limits.refresh_ms;
   struct timeval tv = {.tv_sec = refresh_ms / 1000,
                        .tv_usec = refresh_ms % 1000 * 1000};
   s->base = event_base_new();
-  s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (!s->base || s->stop_fd < 0)
+  s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (!s->base || s->wake_fd < 0)
     return -ENOMEM;
-  event_assign(&s->stop, s->base, s->stop_fd, EV_READ, on_stop, s);
+  event_assign(&s->wake, s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
   event_assign(&s->refresh, s->base, -1, EV_PERSIST, on_refresh, s);
   event_assign(&s->resume, s->base, -1, 0, on_resume, s);
   event_assign(&s->pulse, s->base, -1, EV_PERSIST, on_pulse, s);
-  if (event_add(&s->stop, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
+  if (event_add(&s->wake, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
     return -ENOMEM;
   int pulse_ms = s->watchdog.interval_ms;
   struct timeval pulse = {.tv_sec = pulse_ms / 1000,
                           .tv_usec = pulse_ms % 1000 * 1000};
   if (pulse_ms && event_add(&s->pulse, &pulse) < 0)
     return -ENOMEM;
-  return server_add_endpoints(s);
+  return endpoints_add(s, config->listeners, config->n_listeners);
 }
 
 static int server_init_workers(struct server *s, unsigned n) {
@@ -274,6 +440,9 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_cond_init(&s->drain_cond, &attr);
   pthread_condattr_destroy(&attr);
   pthread_mutex_init(&s->drain_lock, NULL);
+  pthread_mutex_init(&s->change_lock, NULL);
+  pthread_cond_init(&s->change_cond, NULL);
+  atomic_init(&s->stopped, false);
   s->context.limits = config->limits;
   looks_init(&s->context.looks, &s->context.images);
   s->context.page_size = config->page_size;
@@ -283,16 +452,8 @@ static struct server *server_alloc(const struct server_config *config) {
   limits_fit_cache(&s->context.limits, config->cache_size, config->n_workers);
   pthread_mutex_init(&s->context.census.lock, NULL);
   users_init(&s->context.users);
-  s->stop_fd = -1;
-  s->endpoints = calloc(config->n_listeners + 1, sizeof *s->endpoints);
-  if (!s->endpoints) {
-    server_free(s);
-    return NULL;
-  }
-  for (unsigned i = 0; i < config->n_listeners; i++)
-    s->endpoints[i] =
-        (struct endpoint){.server = s, .listener = config->listeners[i]};
-  s->n_endpoints = config->n_listeners;
+  s->wake_fd = -1;
+  TAILQ_INIT(&s->endpoints);
   return s;
 }
 
@@ -312,9 +473,6 @@ int server_new(const struct server_config *config, struct server **out,
   event_set_log_callback(on_libevent_log);
   assert(config->n_images > 0 && config->n_workers > 0);
   struct server *s = server_alloc(config);
-  if (!s)
-    for (unsigned i = 0; i < config->n_listeners; i++)
-      listener_free(config->listeners[i]);
   int r = s ? server_init(s, config) : -ENOMEM;
   snprintf(err, err_len, "make the page cache: %s", strerror(-r));
   if (r < 0)
@@ -324,7 +482,7 @@ int server_new(const struct server_config *config, struct server **out,
   if (r == 0) {
     r = server_init_workers(s, config->n_workers);
     if (r == 0)
-      r = server_init_loop(s);
+      r = server_init_loop(s, config);
     snprintf(err, err_len, "make workers and loops: %s", strerror(-r));
   }
   if (r < 0) {
@@ -360,10 +518,9 @@ void server_set_admin(struct server *s, struct rule *rule) {
 }
 
 void server_stop(struct server *s) {
-  uint64_t one = 1;
   int saved = errno; /* we may be in a signal handler */
-  ssize_t n = write(s->stop_fd, &one, sizeof one);
-  (void)n; /* a full counter says stop, too */
+  atomic_store_explicit(&s->stopped, true, memory_order_relaxed);
+  wake(s);
   errno = saved;
 }
 
@@ -408,21 +565,23 @@ static void server_await_drained(struct server *s) {
   pthread_mutex_unlock(&s->drain_lock);
 }
 
-/* Those that wait to be accepted may have brought descriptors, and end with
- * the listening socket. */
-static void close_endpoint(struct endpoint *endpoint) {
-  int fd = listener_end(endpoint->listener);
-  if (fd >= 0)
-    closer_add_socket(endpoint->server->context.closer, fd);
+/* Whoever waits for a change is told that there will be none. */
+static void server_end_changes(struct server *s) {
+  pthread_mutex_lock(&s->change_lock);
+  s->is_over = true;
+  pthread_mutex_unlock(&s->change_lock);
+  end_change(s);
 }
 
 /* What reads sources ends before the workers, so that whatever a worker waits
  * for has been posted, and after their connections, so that nothing new is
  * read: see V1 in service.h. */
 void server_shutdown(struct server *s) {
-  for (unsigned i = 0; i < s->n_endpoints; i++) {
-    event_del(&s->endpoints[i].event);
-    close_endpoint(&s->endpoints[i]);
+  struct endpoint *endpoint;
+  server_end_changes(s);
+  TAILQ_FOREACH(endpoint, &s->endpoints, in) {
+    event_del(&endpoint->event);
+    endpoint_close(endpoint);
   }
   if (server_is_running(s)) {
     server_drain(s);
@@ -438,22 +597,17 @@ void server_shutdown(struct server *s) {
 }
 
 static void server_free_loop(struct server *s) {
-  for (unsigned i = 0; i < s->n_endpoints; i++) {
-    if (event_initialized(&s->endpoints[i].event))
-      event_del(&s->endpoints[i].event);
-    listener_free(s->endpoints[i].listener);
-  }
+  endpoints_free(&s->endpoints);
   if (event_initialized(&s->resume)) {
-    event_del(&s->stop);
+    event_del(&s->wake);
     event_del(&s->refresh);
     event_del(&s->pulse);
     event_del(&s->resume);
   }
   if (s->base)
     event_base_free(s->base);
-  if (s->stop_fd >= 0)
-    close(s->stop_fd);
-  free(s->endpoints);
+  if (s->wake_fd >= 0)
+    close(s->wake_fd);
 }
 
 void server_free(struct server *s) {
@@ -474,6 +628,8 @@ void server_free(struct server *s) {
   rule_unref(s->context.admin);
   pthread_mutex_destroy(&s->context.rule_lock);
   pthread_mutex_destroy(&s->context.census.lock);
+  pthread_cond_destroy(&s->change_cond);
+  pthread_mutex_destroy(&s->change_lock);
   pthread_cond_destroy(&s->drain_cond);
   pthread_mutex_destroy(&s->drain_lock);
   free(s);

@@ -7,8 +7,8 @@
  *     server_new -> server_start -> server_serve -> server_shutdown
  *                -> server_free
  *
- * Between start and shutdown images are added and removed; that, and
- * server_stop(), may come from elsewhere. */
+ * Between start and shutdown images and listeners are added and removed; that,
+ * and server_stop(), may come from elsewhere. */
 #ifndef DAEMON_SERVER_H
 #define DAEMON_SERVER_H
 
@@ -57,8 +57,9 @@ struct server_config {
   struct server_watchdog watchdog;
 };
 
-/* Makes a server.  The sources and the listeners are its own from here, also
- * on failure.  0, or a negative errno with the story in `err`. */
+/* Makes a server.  The sources are its own from here, also on failure; of the
+ * listeners it takes references.  0, or a negative errno with the story in
+ * `err`. */
 int server_new(const struct server_config *config, struct server **out,
                char *err, size_t err_len);
 
@@ -90,6 +91,16 @@ void server_set_admin(struct server *s, struct rule *rule);
 /* Sets the size of the cache, see page_cache_set_budget().  What connections
  * may hold beside it stays what it was.  0 or a negative errno.  Any thread. */
 int server_set_cache_size(struct server *s, uint64_t size);
+
+/* Accepts what connects to these from now on, and to no others.  Those that it
+ * had and has no more are closed; whoever had connected to one by then stays.
+ * It takes references, and waits for the main loop.  One thread at a time, but
+ * not that of server_serve().
+ *
+ * 0; or a negative errno, and then all is as before.  -ECANCELED: the server
+ * stops. */
+int server_set_listeners(struct server *s, struct listener *const *listeners,
+                         unsigned n);
 
 /* Makes server_serve() return, now or when it is called.  Any thread, and
  * signal handlers. */

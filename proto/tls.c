@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -199,8 +200,10 @@ static int refuse_file(const char *what, const char *path, char *why) {
   unsigned long code = ERR_peek_error();
   const char *text = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code))
                                             : ERR_reason_error_string(code);
-  if (ERR_GET_LIB(code) == ERR_LIB_PEM &&
-      ERR_GET_REASON(code) == PEM_R_NO_START_LINE)
+  if ((ERR_GET_LIB(code) == ERR_LIB_PEM &&
+       ERR_GET_REASON(code) == PEM_R_NO_START_LINE) ||
+      (ERR_GET_LIB(code) == ERR_LIB_X509 &&
+       ERR_GET_REASON(code) == X509_R_NO_CERTIFICATE_OR_CRL_FOUND))
     text = "it holds none in PEM";
   say(why, "%s %.120s: %s", what, path, text ? text : "it cannot be read");
   return -EINVAL;
@@ -211,17 +214,21 @@ static int load_own(SSL_CTX *ctx, const struct tls_files *files, char *why) {
   bool is_encrypted = false;
   SSL_CTX_set_default_passwd_cb_userdata(ctx, &is_encrypted);
   if (SSL_CTX_use_certificate_chain_file(ctx, files->certificate) != 1)
-    return refuse_file("certificate", files->certificate, why);
+    return refuse_file(TLS_WHY_CERTIFICATE, files->certificate, why);
   int ok = SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM);
   SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
-  if (ok == 1)
+  if (ok == 1 && SSL_CTX_check_private_key(ctx) == 1)
     return 0;
-  if (!is_encrypted)
-    return refuse_file("key", key, why);
-  say(why,
-      "key %.120s: it is encrypted, and there is nobody to ask for the "
-      "password",
-      key);
+  if (is_encrypted)
+    say(why,
+        TLS_WHY_KEY " %.120s: it is encrypted, and there is nobody to ask for "
+                    "the password",
+        key);
+  else if (ok == 1 || ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_X509)
+    say(why, TLS_WHY_KEY " %.120s: it is not the key of certificate %.80s", key,
+        files->certificate);
+  else
+    return refuse_file(TLS_WHY_KEY, key, why);
   return -EINVAL;
 }
 
@@ -255,11 +262,23 @@ static int context_new(const SSL_METHOD *method, const struct tls_files *files,
   return files->certificate ? load_own(c->ctx, files, why) : 0;
 }
 
-/* Whose signatures are believed. */
+/* Whether there is a list of certificates that were revoked. */
+static bool has_crl(X509_STORE *store) {
+  STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(store);
+  for (int i = 0; i < sk_X509_OBJECT_num(all); i++)
+    if (X509_OBJECT_get_type(sk_X509_OBJECT_value(all, i)) == X509_LU_CRL)
+      return true;
+  return false;
+}
+
+/* Whose signatures are believed, and of which certificates no more. */
 static int load_ca(SSL_CTX *ctx, const char *path, char *why) {
-  if (SSL_CTX_load_verify_file(ctx, path) == 1)
-    return 0;
-  return refuse_file("CA certificates", path, why);
+  X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+  if (SSL_CTX_load_verify_file(ctx, path) != 1)
+    return refuse_file(TLS_WHY_CA, path, why);
+  if (has_crl(store))
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+  return 0;
 }
 
 static int set_up_server(struct tls_context *c, const struct tls_files *files,
@@ -272,7 +291,7 @@ static int set_up_server(struct tls_context *c, const struct tls_files *files,
     return r;
   STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(files->ca);
   if (!names)
-    return refuse_file("CA certificates", files->ca, why);
+    return refuse_file(TLS_WHY_CA, files->ca, why);
   SSL_CTX_set_client_CA_list(c->ctx, names); /* which owns them now */
   SSL_CTX_set_verify(c->ctx,
                      requires_peer
@@ -353,6 +372,23 @@ int tls_client(const struct tls_files *files, const char *host,
   if (r == 0)
     r = set_up_client(c, files, host, why);
   return context_done(c, r, out);
+}
+
+static void print_time(const ASN1_TIME *when, char text[TLS_TIME_LEN]) {
+  struct tm tm = {.tm_mday = 1};
+  ASN1_TIME_to_tm(when, &tm);
+  strftime(text, TLS_TIME_LEN, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+const char *tls_own_certificate(const struct tls_context *c,
+                                char until[TLS_TIME_LEN]) {
+  const X509 *own = SSL_CTX_get0_certificate(c->ctx);
+  print_time(X509_get0_notAfter(own), until);
+  if (X509_cmp_current_time(X509_get0_notAfter(own)) <= 0)
+    return "it has expired";
+  return X509_cmp_current_time(X509_get0_notBefore(own)) > 0
+             ? "it is not valid yet"
+             : NULL;
 }
 
 struct tls_context *tls_context_ref(struct tls_context *c) {

@@ -24,13 +24,20 @@
 extern "C" {
 #endif
 
-enum { TLS_WHY_LEN = 256 };
+enum { TLS_WHY_LEN = 256, TLS_TIME_LEN = 40 };
+
+/* What a reason begins with that is about a file; then comes its path. */
+#define TLS_WHY_CERTIFICATE "certificate"
+#define TLS_WHY_KEY "key"
+#define TLS_WHY_CA "CA certificates"
 
 /* Files in PEM.  NULL: none is given. */
 struct tls_files {
   const char *certificate; /* and behind it those that it was signed by */
   const char *key;         /* NULL: it is in `certificate` */
-  const char *ca;          /* whom peers' certificates are signed by */
+  const char *ca;          /* whom peers' certificates are signed by; and lists
+                              of those that were revoked (CRL), maybe: then each
+                              authority has to have one */
 };
 
 struct tls_context; /* what connections have in common; counted */
@@ -47,6 +54,11 @@ int tls_server(const struct tls_files *files, bool requires_peer,
  * show a certificate for it.  Without `ca` the system's are used.  As above. */
 int tls_client(const struct tls_files *files, const char *host,
                struct tls_context **out, char why[TLS_WHY_LEN]);
+
+/* Until when the certificate is valid that we show, as text.  What is wrong
+ * with it now, if anything is, else NULL.  Of a context that has one. */
+const char *tls_own_certificate(const struct tls_context *context,
+                                char until[TLS_TIME_LEN]);
 
 struct tls_context *tls_context_ref(struct tls_context *context);
 

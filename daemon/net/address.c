@@ -148,6 +148,10 @@ int address_check(const struct address *a, char *err, size_t err_len) {
   return -EINVAL;
 }
 
+bool address_is_same(const struct address *a, const struct address *b) {
+  return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
+}
+
 void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]) {
   char host[INET6_ADDRSTRLEN] = "?";
   struct sockaddr_in in4;

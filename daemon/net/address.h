@@ -46,6 +46,9 @@ bool address_is_here(const struct address *a);
  * loopback address, or TLS.  Else -EINVAL, with advice in `err`. */
 int address_check(const struct address *a, char *err, size_t err_len);
 
+/* Whether a socket can be bound to one of the two alone. */
+bool address_is_same(const struct address *a, const struct address *b);
+
 /* Writes the address as address_parse() reads it. */
 void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]);
 

@@ -537,8 +537,10 @@ static void set_event(struct event *event, bool wanted) {
 /* Puts TLS under the stream. */
 static void connection_begin_tls(struct connection *c) {
   struct frame_limits limits = c->stream.limits;
-  if (tls_new(listener_tls(c->listener), &socket_plain_io, &c->fd, &c->tls) <
-      0) {
+  struct tls_context *context = listener_tls(c->listener);
+  int r = tls_new(context, &socket_plain_io, &c->fd, &c->tls);
+  tls_context_unref(context);
+  if (r < 0) {
     connection_lost(c, "no memory for TLS");
     return;
   }
@@ -564,21 +566,21 @@ static void connection_arrived(struct task *task) {
                connection_on_writable, c);
   event_assign(&c->timer, base, -1, 0, connection_on_timer, c);
   c->moved_ms = clock_now_ms();
-  if (listener_tls(c->listener))
+  if (listener_is_tls(c->listener))
     connection_begin_tls(c);
   connection_settle(c);
 }
 
 void connection_init(struct connection *c, struct net_thread *net,
                      const struct connection_owner *owner,
-                     const struct listener *listener, int fd, uint64_t serial,
+                     struct listener *listener, int fd, uint64_t serial,
                      uint64_t user) {
   struct frame_limits limits = {.max_message = net->limits->max_message,
                                 .max_payload = 0};
   c->arrival.run = connection_arrived;
   c->net = net;
   c->owner = owner;
-  c->listener = listener;
+  c->listener = listener_ref(listener);
   c->fd = fd;
   c->serial = serial;
   c->user = user;
@@ -597,6 +599,7 @@ static void connection_fd_closed(struct closing *closing, bool alone) {
   struct connection *c = (struct connection *)closing; /* its first member */
   if (!alone)
     users_give(c->net->users, c->user);
+  listener_unref(c->listener);
   c->owner->release(c);
 }
 

@@ -82,7 +82,7 @@ struct connection {
   struct task arrival;    /* hands it to its thread */
   struct net_thread *net;
   const struct connection_owner *owner;
-  const struct listener *listener;
+  struct listener *listener;      /* a reference */
   struct connection *prev, *next; /* the thread's list */
   uint64_t serial;                /* for the log */
   uint64_t user;                  /* whom it counts for */
@@ -117,7 +117,7 @@ struct connection {
  * already: see users.h.  Any thread, as is the next. */
 void connection_init(struct connection *c, struct net_thread *net,
                      const struct connection_owner *owner,
-                     const struct listener *listener, int fd, uint64_t serial,
+                     struct listener *listener, int fd, uint64_t serial,
                      uint64_t user);
 
 /* Hands it to its thread, for its first turn. */

@@ -1,8 +1,11 @@
 #include "daemon/net/listener.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +25,11 @@ enum {
 };
 
 struct listener {
+  atomic_uint n_refs; /* the last one acquires what the others released */
   struct address address;
   char text[ADDRESS_TEXT_LEN];
-  struct tls_context *tls; /* NULL: none */
+  pthread_mutex_t tls_lock; /* a leaf */
+  struct tls_context *tls;  /* NULL: none; guarded by tls_lock */
   int fd;
   int file_fd;       /* O_PATH on the socket file, or -1: identity and group */
   int dir_fd;        /* O_PATH on its directory, if we made the file, or -1 */
@@ -224,6 +229,8 @@ static struct listener *listener_alloc(int fd) {
   struct listener *l = calloc(1, sizeof *l);
   if (!l)
     return NULL;
+  atomic_init(&l->n_refs, 1);
+  pthread_mutex_init(&l->tls_lock, NULL);
   l->fd = fd;
   l->file_fd = -1;
   l->dir_fd = -1;
@@ -255,7 +262,7 @@ int listener_open(const struct address *address, struct listener **out,
   address_format(address, l->text);
   int r = listener_start(l, err, err_len);
   if (r < 0) {
-    listener_free(l);
+    listener_unref(l);
     return r;
   }
   *out = l;
@@ -263,7 +270,7 @@ int listener_open(const struct address *address, struct listener **out,
 }
 
 /* Whether an inherited descriptor is what we can serve on. */
-static int check_inherited(struct listener *l, bool insecure, char *err,
+static int check_inherited(struct listener *l, unsigned flags, char *err,
                            size_t err_len) {
   int type = 0, listening = 0;
   socklen_t len = sizeof type;
@@ -281,11 +288,15 @@ static int check_inherited(struct listener *l, bool insecure, char *err,
   int r = learn_address(l);
   if (r < 0)
     return fail(l->text, "getsockname", r, err, err_len);
-  r = insecure ? 0 : address_check(&l->address, err, err_len);
+  if (listener_is_local(l) && listener_is_tls(l)) {
+    snprintf(err, err_len, "%s: a Unix socket speaks no TLS", l->text);
+    return -EINVAL;
+  }
+  r = flags & LISTENER_INSECURE ? 0 : address_check(&l->address, err, err_len);
   if (r < 0)
     return r;
-  int flags = fcntl(l->fd, F_GETFL);
-  if (flags < 0 || fcntl(l->fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+  int mode = fcntl(l->fd, F_GETFL);
+  if (mode < 0 || fcntl(l->fd, F_SETFL, mode | O_NONBLOCK) < 0 ||
       fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0)
     return fail(l->text, "fcntl", -errno, err, err_len);
   if (listener_is_local(l)) {
@@ -295,7 +306,7 @@ static int check_inherited(struct listener *l, bool insecure, char *err,
   return 0;
 }
 
-int listener_adopt(int fd, bool insecure, struct listener **out, char *err,
+int listener_adopt(int fd, unsigned flags, struct listener **out, char *err,
                    size_t err_len) {
   struct listener *l = listener_alloc(fd);
   if (!l) {
@@ -303,15 +314,35 @@ int listener_adopt(int fd, bool insecure, struct listener **out, char *err,
     snprintf(err, err_len, "out of memory");
     return -ENOMEM;
   }
-  int r = check_inherited(l, insecure, err, err_len);
+  l->address.is_tls = flags & LISTENER_TLS;
+  int r = check_inherited(l, flags, err, err_len);
   if (r < 0) {
-    listener_free(l);
+    listener_unref(l);
     return r;
   }
   /* An abstract socket has no file, and so no group: file_fd stays -1. */
   if (listener_is_local(l) && l->address.un.sun_path[0] == '/')
     l->file_fd = open(l->address.un.sun_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   *out = l;
+  return 0;
+}
+
+int listener_share(const struct listener *l, const struct address *address,
+                   struct listener **out, char *err, size_t err_len) {
+  assert(!listener_is_local(l));
+  int fd = fcntl(l->fd, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0)
+    return fail(l->text, "share the socket", -errno, err, err_len);
+  struct listener *shared = listener_alloc(fd);
+  if (!shared) {
+    close(fd);
+    snprintf(err, err_len, "out of memory");
+    return -ENOMEM;
+  }
+  shared->address = l->address;
+  shared->address.is_tls = address->is_tls;
+  address_format(&shared->address, shared->text);
+  *out = shared;
   return 0;
 }
 
@@ -338,8 +369,13 @@ void listener_close(struct listener *l) {
     close(fd);
 }
 
-void listener_free(struct listener *l) {
-  if (!l)
+struct listener *listener_ref(struct listener *l) {
+  atomic_fetch_add_explicit(&l->n_refs, 1, memory_order_relaxed);
+  return l;
+}
+
+void listener_unref(struct listener *l) {
+  if (!l || atomic_fetch_sub_explicit(&l->n_refs, 1, memory_order_acq_rel) > 1)
     return;
   listener_close(l);
   if (l->file_fd >= 0)
@@ -347,15 +383,31 @@ void listener_free(struct listener *l) {
   if (l->dir_fd >= 0)
     close(l->dir_fd);
   tls_context_unref(l->tls);
+  pthread_mutex_destroy(&l->tls_lock);
   free(l);
 }
 
 void listener_set_tls(struct listener *l, struct tls_context *context) {
-  l->tls = tls_context_ref(context);
+  assert(listener_is_tls(l));
+  tls_context_ref(context);
+  pthread_mutex_lock(&l->tls_lock);
+  struct tls_context *before = l->tls;
+  l->tls = context;
+  pthread_mutex_unlock(&l->tls_lock);
+  tls_context_unref(before);
 }
 
-struct tls_context *listener_tls(const struct listener *l) {
-  return l->tls;
+struct tls_context *listener_tls(struct listener *l) {
+  pthread_mutex_lock(&l->tls_lock);
+  struct tls_context *context = l->tls ? tls_context_ref(l->tls) : NULL;
+  pthread_mutex_unlock(&l->tls_lock);
+  return context;
+}
+
+bool listener_is_tls(const struct listener *l) { return l->address.is_tls; }
+
+const struct address *listener_address(const struct listener *l) {
+  return &l->address;
 }
 
 int listener_fd(const struct listener *l) { return l->fd; }
@@ -382,7 +434,7 @@ bool listener_is_local(const struct listener *l) {
 }
 
 bool listener_is_here(const struct listener *l) {
-  return !l->tls && address_is_here(&l->address);
+  return !listener_is_tls(l) && address_is_here(&l->address);
 }
 
 bool listener_group(const struct listener *l, gid_t *out) {

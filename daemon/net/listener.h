@@ -6,10 +6,12 @@
  *       probing, binding and listening happen under a lock on PATH.lock, which
  *       only their user can open.
  *   L2  A socket file is removed at the end only while it is still ours.
+ *   L3  A listener lives until the last reference to it is gone.  Each
+ *       connection has one, so that what it came through can be asked about
+ *       after it was closed.
  *
- * One thread at a time, but for listener_text(), listener_is_local(),
- * listener_is_here(), listener_tls() and listener_group(): any thread may ask,
- * until listener_free(). */
+ * One thread at a time opens, adopts, ends and closes it.  All else: any
+ * thread. */
 #ifndef DAEMON_NET_LISTENER_H
 #define DAEMON_NET_LISTENER_H
 
@@ -25,18 +27,31 @@ extern "C" {
 struct listener;
 struct tls_context;
 
-/* Binds and listens.  0, or a negative errno with the story in `err`.  For a
- * `tls:` address listener_set_tls() is due before it is served. */
+/* Binds and listens.  0, or a negative errno with the story in `err`, and the
+ * caller has the one reference.  For a `tls:` address listener_set_tls() is due
+ * before it is served. */
 int listener_open(const struct address *address, struct listener **out,
                   char *err, size_t err_len);
 
-/* Takes over a listening socket that was inherited (sd_listen_fds(3)), without
- * TLS; the descriptor is the listener's from here, also on failure.
- * `insecure`: it need not be one that address_check() allows.  As above. */
-int listener_adopt(int fd, bool insecure, struct listener **out, char *err,
+/* Of a socket that is taken over. */
+enum listener_flags {
+  LISTENER_TLS = 1,      /* its connections speak TLS */
+  LISTENER_INSECURE = 2, /* it need not be one that address_check() allows */
+};
+
+/* Takes over a listening socket that was inherited (sd_listen_fds(3)); the
+ * descriptor is the listener's from here, also on failure.  `flags` are of enum
+ * listener_flags.  As above. */
+int listener_adopt(int fd, unsigned flags, struct listener **out, char *err,
                    size_t err_len);
 
-/* Has its connections speak TLS, with a reference to the context of its own. */
+/* Another listener on the socket of one that is not local, for connections that
+ * speak TLS or do not, as `address` says.  As listener_open(). */
+int listener_share(const struct listener *l, const struct address *address,
+                   struct listener **out, char *err, size_t err_len);
+
+/* Has the connections that are accepted from now on speak TLS with that
+ * context, of which it takes a reference.  Of one that is for TLS. */
 void listener_set_tls(struct listener *l, struct tls_context *context);
 
 /* Listens no more, and removes the socket file that listener_open() made.
@@ -47,8 +62,10 @@ void listener_close(struct listener *l);
  * be closed, if that may have to wait for a peer (see stray_fds.h), else -1. */
 int listener_end(struct listener *l);
 
-/* Closes and frees it; nobody may ask about it any more.  NULL is fine. */
-void listener_free(struct listener *l);
+struct listener *listener_ref(struct listener *l);
+
+/* The last reference closes and frees it.  NULL is fine. */
+void listener_unref(struct listener *l);
 
 int listener_fd(const struct listener *l);
 
@@ -58,8 +75,15 @@ const char *listener_text(const struct listener *l);
 /* The port of a TCP listener, 0 for another. */
 int listener_port(const struct listener *l);
 
-/* The context of its connections; NULL: they speak no TLS. */
-struct tls_context *listener_tls(const struct listener *l);
+/* The address: where it is bound, and whether it is for TLS. */
+const struct address *listener_address(const struct listener *l);
+
+/* Whether its connections speak TLS. */
+bool listener_is_tls(const struct listener *l);
+
+/* A reference to the context of its connections, which the caller drops; NULL:
+ * they speak no TLS. */
+struct tls_context *listener_tls(struct listener *l);
 
 /* Whether its peers are processes with credentials (a Unix socket). */
 bool listener_is_local(const struct listener *l);
@@ -68,8 +92,8 @@ bool listener_is_local(const struct listener *l);
  * loopback address without TLS. */
 bool listener_is_here(const struct listener *l);
 
-/* The group that owns the socket file now; false if there is no file.  Any
- * thread; looks at an open descriptor, not at a path. */
+/* The group that owns the socket file now; false if there is no file.  It looks
+ * at an open descriptor, not at a path. */
 bool listener_group(const struct listener *l, gid_t *out);
 
 #ifdef __cplusplus

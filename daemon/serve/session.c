@@ -221,9 +221,8 @@ static const struct connection_owner session_owner = {
     .release = session_release,
 };
 
-struct session *session_new(struct service *service,
-                            const struct listener *listener, int fd,
-                            uint64_t serial, uint64_t user) {
+struct session *session_new(struct service *service, struct listener *listener,
+                            int fd, uint64_t serial, uint64_t user) {
   struct session *s = calloc(1, sizeof *s);
   if (!s)
     return NULL;

@@ -45,8 +45,7 @@ static inline struct session *session_of(struct connection *c) {
 
 /* Makes a session of an accepted socket, to be begun by connection_start().
  * NULL: out of memory; then the socket is still the caller's.  Any thread. */
-struct session *session_new(struct service *service,
-                            const struct listener *listener, int fd,
-                            uint64_t serial, uint64_t user);
+struct session *session_new(struct service *service, struct listener *listener,
+                            int fd, uint64_t serial, uint64_t user);
 
 #endif

@@ -133,6 +133,7 @@ static int serve(struct gate *gate, struct listener *listener, char *err,
                                  .n_listeners = 1};
   pthread_t thread;
   int r = server_new(&config, &gate->server, err, err_len);
+  listener_unref(listener);
   if (r < 0)
     return r;
   r = server_start(gate->server);

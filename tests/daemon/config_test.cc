@@ -392,11 +392,11 @@ TEST_F(ConfigTest, NoNumberOfMistakesMakesMoreThanSoManyMessages) {
 TEST_F(ConfigTest, ThereIsALimitOnImagesAndAddresses) {
   std::string text = "[listen]\n";
   for (int i = 0; i <= CONFIG_MAX_LISTEN; i++)
-    text += "address = unix:/s\n";
+    text += "address = unix:/s" + std::to_string(i) + "\n";
   for (int i = 0; i <= CONFIG_MAX_IMAGES; i++)
     text += "[image n" + std::to_string(i) + "]\nsource = /a\n";
   EXPECT_THAT(Read(text),
-              ElementsAre("f:18: address: \"unix:/s\": more than 16 addresses",
+              ElementsAre("f:18: address: \"unix:/s16\": more than 16 addresses",
                           "f:8211: [image n4096]: more than 4096 images"));
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 using testing::HasSubstr;
 
-using ListenerPtr = std::unique_ptr<listener, decltype(&listener_free)>;
+using ListenerPtr = std::unique_ptr<listener, decltype(&listener_unref)>;
 
 class ListenerTest : public testing::Test {
 protected:
@@ -42,7 +42,7 @@ protected:
     listener *l = nullptr;
     address a = Address(text);
     result_ = listener_open(&a, &l, err_, sizeof err_);
-    return ListenerPtr(l, listener_free);
+    return ListenerPtr(l, listener_unref);
   }
   ListenerPtr OpenUnix() { return Open("unix:" + path_); }
 
@@ -157,7 +157,7 @@ TEST_F(ListenerTest, OfManyThatRaceForAStaleSocketExactlyOneGetsIt) {
   EXPECT_EQ(n, 1);
   EXPECT_TRUE(CanConnect(a));
   for (listener *l : won)
-    listener_free(l);
+    listener_unref(l);
 }
 
 TEST_F(ListenerTest, PortZeroBecomesARealOne) {
@@ -190,8 +190,8 @@ class AdoptTest : public ListenerTest {
 protected:
   ListenerPtr Adopt(int fd) {
     listener *l = nullptr;
-    result_ = listener_adopt(fd, false, &l, err_, sizeof err_);
-    return ListenerPtr(l, listener_free);
+    result_ = listener_adopt(fd, 0, &l, err_, sizeof err_);
+    return ListenerPtr(l, listener_unref);
   }
 
   int Socket(const address &a, int type, bool listens) {

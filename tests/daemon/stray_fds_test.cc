@@ -334,7 +334,7 @@ TEST_F(StrayFdsTest, ThoseOfPeersThatWereNotAcceptedDoNotDelayAStopEither) {
   ASSERT_EQ(listen(fd, 8), 0);
   WireClient client = WireClient::Unix(path);
   ASSERT_EQ(slow_[0].SendAway(client.fd(), Hello()), 0);
-  ASSERT_EQ(listener_adopt(fd, false, &l, err, sizeof err), 0) << err;
+  ASSERT_EQ(listener_adopt(fd, 0, &l, err, sizeof err), 0) << err;
   server_image image = {"disk", disk_.Open(), true, 0, nullptr};
   server_config config = {};
   config.limits = limits_default();
@@ -347,6 +347,7 @@ TEST_F(StrayFdsTest, ThoseOfPeersThatWereNotAcceptedDoNotDelayAStopEither) {
   config.n_listeners = 1;
   server *s;
   ASSERT_EQ(server_new(&config, &s, err, sizeof err), 0) << err;
+  listener_unref(l);
   ASSERT_EQ(server_start(s), 0);
   start_ = std::chrono::steady_clock::now();
   server_shutdown(s); // without having served

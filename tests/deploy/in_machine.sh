@@ -57,7 +57,7 @@ lists() {
 # Shows why a service did what it did.
 journal() {
   journalctl --quiet --no-pager --lines=20 --output=cat --unit=cachetd.service \
-    --unit=cachetd.socket --unit=cachetd-tcp.socket
+    --unit=cachetd.socket --unit=cachetd-tcp.socket --unit=cachetd-tls.socket
 }
 
 status_has() {
@@ -87,6 +87,26 @@ listens() {
     printf 'address = %s\n' "$@"
   } >/etc/cachetd/cachetd.conf.d/listen.conf
   restart 2>/dev/null
+}
+
+# A certificate that signs itself, for clients without one.
+makes_certificate() {
+  mkdir -p /etc/cachetd/cachetd.conf.d
+  cat >/etc/cachetd/cachetd.conf.d/tls.conf <<END
+[tls]
+certificate = /etc/cachetd/server.pem
+key = /etc/cachetd/server.key
+require-client-certificate = no
+END
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+    -subj /CN=server -addext subjectAltName=IP:127.0.0.1 \
+    -keyout /etc/cachetd/server.key -out /etc/cachetd/server.pem \
+    >"$work/openssl" 2>&1 || {
+    cat "$work/openssl"
+    return 1
+  }
+  chgrp cachetd /etc/cachetd/server.key
+  chmod 640 /etc/cachetd/server.key
 }
 
 # opens EXAMPLE [SED-SCRIPT]: uses an example of a drop-in.
@@ -214,6 +234,19 @@ check "the TCP socket can be enabled" \
 check "the service answers there, without a network of its own" \
   reads cachet://127.0.0.1:10819/disk.img /var/lib/cachetd/disk.img
 systemctl disable --quiet --now cachetd-tcp.socket cachetd.service
+check "a certificate and its key can be made" makes_certificate
+check "the TLS socket can be enabled" \
+  systemctl --quiet enable --now cachetd-tls.socket
+check "the service answers there through TLS" reads \
+  "cachets://127.0.0.1:10820/disk.img?ca=/etc/cachetd/server.pem" \
+  /var/lib/cachetd/disk.img
+check "a new certificate can be made" makes_certificate
+systemctl reload cachetd.service
+check "a reload has it shown" reads \
+  "cachets://127.0.0.1:10820/disk.img?ca=/etc/cachetd/server.pem" \
+  /var/lib/cachetd/disk.img
+systemctl disable --quiet --now cachetd-tls.socket cachetd.service
+rm -r /etc/cachetd/server.* /etc/cachetd/cachetd.conf.d/tls.conf
 check "the daemon cannot open a TCP socket itself" \
   eval '! listens tcp:127.0.0.1:10900'
 check "the example for the network can be used" opens network.conf

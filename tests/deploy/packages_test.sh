@@ -91,7 +91,7 @@ check "cachetd holds programs, units and manual pages" holds cachetd \
   /etc/cachetd/cachetd.conf /usr/share/man/man5/cachetd.conf.5.gz \
   /usr/bin/cachetd /usr/bin/cachet \
   /usr/lib/systemd/system/cachetd.{service,socket} \
-  /usr/lib/systemd/system/cachetd-tcp.socket \
+  /usr/lib/systemd/system/cachetd-{tcp,tls}.socket \
   /usr/lib/sysusers.d/cachetd.conf /usr/lib/tmpfiles.d/cachetd.conf \
   /usr/share/bash-completion/completions/{cachet,cachetd} \
   /usr/share/man/man1/cachet.1.gz /usr/share/man/man8/cachetd.8.gz \

@@ -72,6 +72,7 @@ public:
     config.n_listeners = 1;
     if (server_new(&config, &server_, err, sizeof err) || server_start(server_))
       Die(err);
+    listener_unref(listener);
     thread_ = std::thread([this] { server_serve(server_); });
   }
 

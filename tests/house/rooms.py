@@ -435,7 +435,7 @@ RULES = Rules(
             modules("daemon", "config"),
             modules("daemon", "cache_size certificates config_file pressure"),
             modules("daemon", "options"),
-            modules("daemon", "image_sources"),
+            modules("daemon", "image_sources listeners"),
             modules("daemon", "reloader"),
             modules("daemon", "main"),
         ],

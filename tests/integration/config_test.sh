@@ -164,11 +164,61 @@ head -c 10000000 /dev/zero | tr '\0' % >"$work/long"
 check "a line of 10 MB is not read" \
   fails_with 2 "more than 1M" "$cachetd" --config "$work/long"
 
+# ---- Certificates ------------------------------------------------------------
+
+# makes_certificate NAME: $work/NAME.pem, and its key $work/NAME.key.
+makes_certificate() {
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+    -subj "/CN=$1" -keyout "$work/$1.key" -out "$work/$1.pem" \
+    >"$work/openssl" 2>&1 || {
+    cat -- "$work/openssl"
+    return 1
+  }
+}
+
+# tls CERTIFICATE KEY [CA]: a configuration with them, from its line 5 on.
+tls() {
+  cat >"$conf" <<END
+[image a]
+source = $work/a.img
+[tls]
+require-client-certificate = no
+certificate = $1
+key = $2
+client-ca = ${3-$1}
+END
+}
+
+check "certificates can be made" makes_certificate server
+check "and more of them" makes_certificate other
+tls "$work/server.pem" "$work/server.key"
+check "a certificate and its key are right" is_right --config "$conf"
+tls "$work/server.pem" "$work/other.key"
+check "another one's key is not, which names its line" says_wrong \
+  "$conf:6: key: key $work/other.key: it is not the key of certificate $work/server.pem"
+tls "$work/none.pem" "$work/other.key"
+check "nor is a file that is not there" says_wrong \
+  "$conf:5: certificate: certificate $work/none.pem: No such file or directory"
+tls "$work/server.pem" "$work/server.key" "$work/a.img"
+check "nor are authorities that are none" says_wrong \
+  "$conf:7: client-ca: CA certificates $work/a.img: it holds none in PEM"
+cat >"$conf" <<END
+[image a]
+source = $work/a.img
+[listen]
+address = tcp:127.0.0.1:7
+address = tcp:127.0.0.1:7
+END
+check "no address is given twice" says_wrong \
+  "$conf:5: address: the address is given twice"
+
 # ---- What is written elsewhere ----------------------------------------------
 
-# uncommented FILE: each key and section of it is there.
+# uncommented FILE: each key and section of it is there, and files that it names
+# for TLS are ours.
 uncommented() {
-  sed 's/^#\([a-z[]\)/\1/' -- "$1" >"$work/all.conf"
+  sed -e 's/^#\([a-z[]\)/\1/' -e "s|/etc/cachetd/ca.pem|$work/server.pem|" \
+    -e "s|/etc/cachetd/server\.|$work/server.|" -- "$1" >"$work/all.conf"
 }
 
 # has_every_key: all that a message about an unknown one lists.

@@ -11,6 +11,7 @@ cachet=$(realpath -- "$3")
 service=$(realpath -- "$4")
 socket=$(realpath -- "$5")
 tcp_socket=$(realpath -- "$6")
+tls_socket=$(realpath -- "$7")
 
 # Verifies copies of the units that start the daemon that was built.  Anything
 # said of them is a fault, though only some faults give a bad status.
@@ -20,10 +21,12 @@ verify_units() {
     >"$work/units/cachetd.service"
   cp -- "$socket" "$work/units/cachetd.socket"
   cp -- "$tcp_socket" "$work/units/cachetd-tcp.socket"
+  cp -- "$tls_socket" "$work/units/cachetd-tls.socket"
   grep -qxF "ExecStart=$cachetd" "$work/units/cachetd.service" || return 1
   # The manual pages need not be installed here.
   systemd-analyze verify --man=no "$work/units/cachetd.service" \
     "$work/units/cachetd.socket" "$work/units/cachetd-tcp.socket" \
+    "$work/units/cachetd-tls.socket" \
     >"$work/verify" 2>&1 || {
     cat -- "$work/verify"
     return 1

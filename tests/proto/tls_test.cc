@@ -540,7 +540,7 @@ TEST_F(TlsTest, FilesThatAreNoGoodAreNamed) {
       {text, "", "", "certificate"},
       {*server_, "/nowhere/k.pem", "", "k.pem: No such file or directory"},
       {*server_, text, "", "key"},
-      {*server_, other_key, "", "key values mismatch"},
+      {*server_, other_key, "", "it is not the key of certificate"},
       {locked_from, locked, "", "encrypted"},
       {*server_, key, "/nowhere/ca.pem", "ca.pem"},
       {*server_, key, text, "CA certificates"},

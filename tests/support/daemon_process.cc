@@ -9,7 +9,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -91,8 +90,28 @@ void DaemonProcess::ReadLog(int fd) {
   while ((n = read(fd, buf, sizeof buf)) > 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     log_.append(buf, size_t(n));
+    grown_.notify_all();
   }
   close(fd);
+  std::lock_guard<std::mutex> lock(mutex_);
+  log_ended_ = true;
+  grown_.notify_all();
+}
+
+static size_t CountIn(const std::string &text, const std::string &what) {
+  size_t n = 0;
+  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++)
+    n++;
+  return n;
+}
+
+size_t DaemonProcess::CountInLog(const std::string &text) const {
+  return CountIn(log(), text);
+}
+
+void DaemonProcess::AwaitLog(const std::string &text, size_t n) const {
+  std::unique_lock<std::mutex> lock(mutex_);
+  grown_.wait(lock, [&] { return log_ended_ || CountIn(log_, text) >= n; });
 }
 
 DaemonProcess::~DaemonProcess() {

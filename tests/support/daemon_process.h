@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <mutex>
@@ -48,6 +49,11 @@ public:
   pid_t pid() const { return pid_; }
   std::string log() const; // what it has written to standard error so far
 
+  // How often the log says something; and waits until it does `n` times, or
+  // the daemon has ended.
+  size_t CountInLog(const std::string &text) const;
+  void AwaitLog(const std::string &text, size_t n = 1) const;
+
   void Kill(int signal);
   // Its exit status, or 128 + the signal that ended it.  Waits for it.
   int Wait();
@@ -75,7 +81,9 @@ private:
   int status_ = -1;
   std::thread reader_;
   mutable std::mutex mutex_;
+  mutable std::condition_variable grown_;
   std::string log_;
+  bool log_ended_ = false;
 };
 
 #endif

@@ -128,7 +128,7 @@ void fake_owner_free(struct fake_owner *o) {
   closer_free(o->closer);
   net_thread_fini(&o->net);
   loop_fini(&o->loop);
-  listener_free(o->listener);
+  listener_unref(o->listener);
   users_fini(&o->users);
   free(o);
 }

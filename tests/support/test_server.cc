@@ -65,6 +65,8 @@ TestServer::TestServer(
     fprintf(stderr, "%s\n", err);
     abort();
   }
+  for (listener *l : listeners)
+    listener_unref(l);
   if (server_start(server_) < 0)
     abort();
   thread_ = std::thread([this] {

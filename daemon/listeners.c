@@ -1,0 +1,170 @@
+#include "daemon/listeners.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "daemon/certificates.h"
+#include "daemon/options.h"
+#include "proto/tls.h"
+
+/* ---- Inherited ----------------------------------------------------------- */
+
+/* By the name that a socket unit gives it, which is the unit's own unless it
+ * says another one. */
+static bool is_tls_name(const char *name) {
+  return strcmp(name, "tls") == 0 || strcmp(name, "cachetd-tls.socket") == 0;
+}
+
+static unsigned flags_of(const struct config *config, bool is_tls) {
+  return (is_tls ? LISTENER_TLS : 0u) |
+         (config->insecure ? LISTENER_INSECURE : 0u);
+}
+
+static int adopt_each(struct listeners *l, const struct config *config,
+                      char *const *names, int n, char *err, size_t err_len) {
+  for (int i = 0; i < n; i++) {
+    unsigned flags = flags_of(config, names && is_tls_name(names[i]));
+    int r = listener_adopt(SD_LISTEN_FDS_START + i, flags, &l->all[l->n], err,
+                           err_len);
+    if (r < 0)
+      return r;
+    l->asked[l->n] = *listener_address(l->all[l->n]);
+    l->n_inherited = ++l->n;
+  }
+  return 0;
+}
+
+int listeners_adopt(struct listeners *l, const struct config *config, char *err,
+                    size_t err_len) {
+  char **names = NULL;
+  int n = sd_listen_fds_with_names(1, &names);
+  int r = n < 0 ? n : 0;
+  if (n < 0) {
+    snprintf(err, err_len, "inherited sockets: %s", strerror(-n));
+  } else if (n > CONFIG_MAX_LISTEN) {
+    snprintf(err, err_len, "inherited sockets: there are too many");
+    r = -E2BIG;
+  } else {
+    r = adopt_each(l, config, names, n, err, err_len);
+  }
+  for (int i = 0; names && names[i]; i++)
+    free(names[i]);
+  free(names);
+  return r;
+}
+
+/* What was taken over stays open whatever the configuration says of it. */
+static int keep_inherited(const struct listeners *before,
+                          const struct config *config, struct listeners *now,
+                          char *err, size_t err_len) {
+  for (unsigned i = 0; i < before->n_inherited; i++) {
+    int r = config->insecure
+                ? 0
+                : address_check(listener_address(before->all[i]), err, err_len);
+    if (r < 0)
+      return r;
+    now->all[now->n] = listener_ref(before->all[i]);
+    now->asked[now->n] = before->asked[i];
+    now->n_inherited = ++now->n;
+  }
+  return 0;
+}
+
+/* ---- Opened -------------------------------------------------------------- */
+
+/* The one that the configuration before named this address for, or NULL. */
+static struct listener *find_same(const struct listeners *before,
+                                  const struct address *address) {
+  for (unsigned i = before->n_inherited; i < before->n; i++)
+    if (address_is_same(&before->asked[i], address))
+      return before->all[i];
+  return NULL;
+}
+
+/* Keeps the socket at this address, if there is one.  From tcp: to tls: and
+ * back it is another listener on the same socket, which two cannot bind. */
+static int open_one(const struct listeners *before,
+                    const struct address *address, struct listener **out,
+                    char *err, size_t err_len) {
+  struct listener *same = find_same(before, address);
+  if (same && listener_is_tls(same) == address->is_tls) {
+    *out = listener_ref(same);
+    return 0;
+  }
+  return same ? listener_share(same, address, out, err, err_len)
+              : listener_open(address, out, err, err_len);
+}
+
+static int open_each(const struct listeners *before,
+                     const struct address *addresses, size_t n,
+                     struct listeners *now, char *err, size_t err_len) {
+  for (size_t i = 0; i < n; i++) {
+    int r = open_one(before, &addresses[i], &now->all[now->n], err, err_len);
+    if (r < 0)
+      return r;
+    now->asked[now->n++] = addresses[i];
+  }
+  return 0;
+}
+
+static int open_named(const struct listeners *before,
+                      const struct config *config, struct listeners *now,
+                      char *err, size_t err_len) {
+  char why[OPTIONS_ERROR_LEN];
+  struct address at_default;
+  if (config->n_listen || now->n_inherited)
+    return open_each(before, config->listen, config->n_listen, now, err,
+                     err_len);
+  if (options_default_address(&at_default, why) < 0) {
+    snprintf(err, err_len, "%s", why);
+    return -EDESTADDRREQ;
+  }
+  return open_each(before, &at_default, 1, now, err, err_len);
+}
+
+/* ---- All ----------------------------------------------------------------- */
+
+static bool needs_certificates(const struct listeners *inherited,
+                               const struct config *config) {
+  bool needs = config_uses_tls(config);
+  for (unsigned i = 0; i < inherited->n; i++)
+    needs = needs || listener_is_tls(inherited->all[i]);
+  return needs;
+}
+
+int listeners_open(const struct listeners *before, const struct config *config,
+                   struct listeners *now, char *err, size_t err_len) {
+  *now = (struct listeners){.n = 0};
+  int r = keep_inherited(before, config, now, err, err_len);
+  if (r == 0 && needs_certificates(now, config))
+    r = certificates_open(config, &now->tls, err, err_len);
+  if (r == 0) /* the last that can fail: who connects now is not disappointed */
+    r = open_named(before, config, now, err, err_len);
+  if (r < 0)
+    listeners_fini(now);
+  return r;
+}
+
+void listeners_commit(struct listeners *l) {
+  for (unsigned i = 0; i < l->n; i++)
+    if (listener_is_tls(l->all[i]))
+      listener_set_tls(l->all[i], l->tls);
+}
+
+bool listeners_have(const struct listeners *l,
+                    const struct listener *listener) {
+  for (unsigned i = 0; i < l->n; i++)
+    if (l->all[i] == listener)
+      return true;
+  return false;
+}
+
+void listeners_fini(struct listeners *l) {
+  for (unsigned i = 0; i < l->n; i++)
+    listener_unref(l->all[i]);
+  tls_context_unref(l->tls);
+  *l = (struct listeners){.n = 0};
+}
