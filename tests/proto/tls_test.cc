@@ -460,6 +460,27 @@ TEST_F(TlsTest, AClientOfAnotherAuthorityIsRefusedRequiredOrNot) {
   }
 }
 
+TEST_F(TlsTest, AClientWhoseCertificateWasRevokedIsRefusedAndNoOther) {
+  std::string revoked = certificates_->Make("revoked", "DNS:revoked");
+  std::string ca = certificates_->Revoke(revoked);
+  Connect(Server(*server_, ca, true),
+          Client("localhost", certificates_->ca(), revoked));
+  ExpectRefused("refused the certificate", "revoked");
+  EXPECT_EQ(client_said_, -EACCES);
+  up_ = down_ = Pipe();
+  Connect(Server(*server_, ca, true),
+          Client("localhost", certificates_->ca(), *client_));
+  Shake();
+  EXPECT_EQ(server_said_, 0) << tls_why(server_end_.get());
+}
+
+TEST_F(TlsTest, AServerWhoseCertificateWasRevokedIsRefused) {
+  std::string revoked = certificates_->Make("revoked-server", "DNS:localhost");
+  Connect(Server(revoked),
+          Client("localhost", certificates_->Revoke(revoked), *client_));
+  ExpectRefused("revoked", "");
+}
+
 TEST_F(TlsTest, AClientIsKnownByAllNamesOfItsCertificate) {
   std::string path = certificates_->Make(
       "a common name",

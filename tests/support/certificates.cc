@@ -104,6 +104,37 @@ std::string Certificates::Make(const std::string &name,
   return path;
 }
 
+std::string Certificates::Revoke(const std::string &path) const {
+  FILE *f = fopen(path.c_str(), "r");
+  Check(f, path.c_str());
+  Certificate revoked(PEM_read_X509(f, nullptr, nullptr, nullptr));
+  fclose(f);
+  std::unique_ptr<X509_CRL, Free> crl(X509_CRL_new());
+  ASN1_TIME *now = X509_gmtime_adj(nullptr, -60);
+  ASN1_TIME *later = X509_gmtime_adj(nullptr, kHour);
+  X509_REVOKED *entry = X509_REVOKED_new();
+  Check(revoked && crl && now && later && entry &&
+            X509_REVOKED_set_serialNumber(
+                entry, X509_get_serialNumber(revoked.get())) &&
+            X509_REVOKED_set_revocationDate(entry, now) &&
+            X509_CRL_set_version(crl.get(), 1) &&
+            X509_CRL_set_issuer_name(crl.get(),
+                                     X509_get_subject_name(ca_.get())) &&
+            X509_CRL_set1_lastUpdate(crl.get(), now) &&
+            X509_CRL_set1_nextUpdate(crl.get(), later) &&
+            X509_CRL_add0_revoked(crl.get(), entry) &&
+            X509_CRL_sign(crl.get(), ca_key_.get(), EVP_sha256()),
+        "make a list");
+  ASN1_TIME_free(now);
+  ASN1_TIME_free(later);
+  std::string to = path + ".ca";
+  f = Create(to);
+  Check(PEM_write_X509(f, ca_.get()) && PEM_write_X509_CRL(f, crl.get()),
+        "write");
+  fclose(f);
+  return to;
+}
+
 std::string Certificates::SplitKey(const std::string &path,
                                    const std::string &password) const {
   FILE *f = fopen(path.c_str(), "r");

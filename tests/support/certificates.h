@@ -25,6 +25,10 @@ public:
   std::string Make(const std::string &name, const std::string &names,
                    Flaw flaw = kNone) const;
 
+  // A file of the authority with its list of those that were revoked, on which is
+  // the certificate in such a file.
+  std::string Revoke(const std::string &path) const;
+
   // Writes the key of such a file to a file of its own; `password`: encrypted.
   std::string SplitKey(const std::string &path,
                        const std::string &password = "") const;
@@ -36,6 +40,7 @@ private:
   struct Free {
     void operator()(EVP_PKEY *p) const { EVP_PKEY_free(p); }
     void operator()(X509 *p) const { X509_free(p); }
+    void operator()(X509_CRL *p) const { X509_CRL_free(p); }
   };
   using Key = std::unique_ptr<EVP_PKEY, Free>;
   using Certificate = std::unique_ptr<X509, Free>;
