@@ -170,6 +170,17 @@ def check_synopses(pages, declared):
                     page.name, name, shown.get(name), declared.get(name))
 
 
+def check_overview(page, declared):
+    """The overview shows all but the integers, of which it names the family."""
+    shown = dict(page.synopsis())
+    for name in sorted(declared):
+        if re.match(r"cachet_(get|slice)_[ui]\d", name):
+            continue
+        if shown.get(name) != declared[name]:
+            yield "%s: %s is %s, and %s in the header" % (
+                page.name, name, shown.get(name), declared[name])
+
+
 def check_sections(pages):
     for page in pages:
         for section in SECTIONS:
@@ -223,6 +234,9 @@ def main():
                missing + list(check_names(pages, declared))),
         report("the pages show functions as the headers declare them",
                list(check_synopses(pages, declared))),
+        report("the overview shows all calls",
+               [line for path in paths if path.endswith("/libcachet-client.3")
+                for line in check_overview(Page(path), declared)]),
         report("each page has all sections", list(check_sections(pages))),
         report("each page says since when a function is there",
                list(check_history(pages, versions))),
