@@ -133,9 +133,9 @@ TEST_F(HitTest, InProcessNoneMakesASystemCall) {
 }
 
 // It looks at the connection twice a second, with a few calls each time.
-TEST_F(HitTest, InADaemonsMemoryNoneMakesASystemCallButForALookAtTheConnection) {
-  DaemonProcess daemon(
-      {"--image", path_, "--listen", "unix:" + (dir_ / "s")});
+TEST_F(HitTest,
+       InADaemonsMemoryNoneMakesASystemCallButForALookAtTheConnection) {
+  DaemonProcess daemon({"--image", path_, "--listen", "unix:" + (dir_ / "s")});
   ASSERT_TRUE(daemon.ready()) << daemon.log();
   Count("cachet+unix:///i?socket=" + (dir_ / "s"), true, 100);
   EXPECT_LE(n_calls_, 4 * (1 + took_ms_ / 500));

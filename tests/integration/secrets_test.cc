@@ -1,0 +1,167 @@
+// Secrets that are planted in what a daemon and its clients are given, and
+// looked for in all that either lets out: keys, a password, the bytes of an
+// image.
+#include <gtest/gtest.h>
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/certificates.h"
+#include "tests/support/daemon_process.h"
+
+namespace {
+
+const char kPassword[] = "pa55word-that-nobody-may-see";
+const char kBytes[] = "bytes-of-an-image-that-are-nobody-elses";
+
+std::string ReadFile(const std::string &path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The lines of the keys in a file, as PEM has them: certificates are public.
+std::vector<std::string> KeyLines(const std::string &path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  bool is_key = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.find("END") != std::string::npos)
+      is_key = false;
+    if (is_key)
+      lines.push_back(line);
+    if (line.find("PRIVATE KEY") != std::string::npos &&
+        line.find("BEGIN") != std::string::npos)
+      is_key = true;
+  }
+  return lines;
+}
+
+class SecretsTest : public testing::Test {
+protected:
+  SecretsTest()
+      : server_(certificates_.Make("server", "IP:127.0.0.1")),
+        reader_(certificates_.Make("reader", "")),
+        locked_(certificates_.SplitKey(certificates_.Make("locked", ""),
+                                       kPassword)) {
+    port_ = std::to_string(DaemonProcess::FreePort());
+    std::ofstream(dir_ / "image") << std::string(5000, ' ') << kBytes;
+    for (const std::string &path : {server_, reader_, locked_})
+      for (const std::string &line : KeyLines(path))
+        secrets_.push_back(line);
+    EXPECT_GE(secrets_.size(), 6u); // two lines a key at least
+    secrets_.push_back(kPassword);
+    secrets_.push_back(kBytes);
+    EXPECT_NE(SecretIn(ReadFile(server_)), "") << "it would be found";
+  }
+
+  void Configure(const std::string &key) {
+    std::ofstream(dir_ / "conf")
+        << "[images]\nallow = any\n[image image]\nsource = " << (dir_ / "image")
+        << "\n[image gone]\nsource = " << (dir_ / "gone")
+        << "\n[listen]\naddress = unix:" << (dir_ / "s")
+        << "\naddress = tls:127.0.0.1:" << port_
+        << "\n[tls]\ncertificate = " << server_ << "\nkey = " << key
+        << "\nclient-ca = " << certificates_.ca() << "\n[log]\nlevel = debug\n";
+  }
+
+  // What the command says, its debugging messages with it, but no data; or what
+  // `streams` makes of them.
+  std::string Cachet(const std::string &arguments,
+                     const std::string &streams = "2>&1 >/dev/null") {
+    std::string so = DaemonProcess::Runfile("client/libcachet-client-tls.so.1");
+    FILE *f =
+        popen(("CACHET_DEBUG=1 LD_LIBRARY_PATH=" + so.substr(0, so.rfind('/')) +
+               " " + DaemonProcess::Runfile("client/cachet") + " " + arguments +
+               " " + streams)
+                  .c_str(),
+              "r");
+    std::string text;
+    char bytes[4096];
+    size_t n;
+    while ((n = fread(bytes, 1, sizeof bytes, f)) > 0)
+      text.append(bytes, n);
+    pclose(f);
+    return text;
+  }
+
+  std::string Uri(const std::string &image, const std::string &query) {
+    return "'cachets://127.0.0.1:" + port_ + "/" + image +
+           "?ca=" + certificates_.ca() + query + "'";
+  }
+
+  // The first secret in a text; empty: there is none.
+  std::string SecretIn(const std::string &text) {
+    for (const std::string &secret : secrets_)
+      if (text.find(secret) != std::string::npos)
+        return secret;
+    return "";
+  }
+  void ExpectNone(const std::string &what, const std::string &text) {
+    EXPECT_EQ(SecretIn(text), "") << what << ": " << text;
+  }
+
+  TempDir dir_;
+  Certificates certificates_;
+  std::string server_, reader_, locked_, port_;
+  std::vector<std::string> secrets_;
+};
+
+TEST_F(SecretsTest, NoneIsInALogACounterAnErrorOrACommandLine) {
+  Configure(server_);
+  DaemonProcess daemon({"--config", dir_ / "conf"});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  std::string good = "&cert=" + reader_,
+              proc = "/proc/" + std::to_string(daemon.pid());
+  EXPECT_EQ(SecretIn(Cachet("cat " + Uri("image", good), "")), kBytes);
+  std::string said = Cachet("cat " + Uri("image", good));
+  EXPECT_NE(said.find("is open"), std::string::npos) << said;
+  ExpectNone("a client's messages", said);
+  for (const std::string &arguments :
+       {"cat " + Uri("image", ""), "cat " + Uri("gone", good),
+        "cat " + Uri("nowhere", good), "get " + Uri("image", good) + " u8 1G",
+        "cat " + Uri("image", "&cert=" + locked_),
+        "cat " + Uri("image", good + "&key=" + locked_),
+        "cat " + Uri("image", "&cert=" + (dir_ / "image")),
+        "cat " + Uri("image", good + "&password=" + "x"),
+        "invalidate " + Uri("image", good)}) {
+    said = Cachet(arguments);
+    EXPECT_NE(said, "") << arguments;
+    ExpectNone("the error of " + arguments, said);
+  }
+  said = Cachet("stats --json --socket " + (dir_ / "s"), "2>&1");
+  EXPECT_NE(said.find("hits"), std::string::npos) << said;
+  ExpectNone("the counters", said);
+  // A reload that meets each kind of what is no key.
+  for (const std::string &key : {locked_, dir_ / "image", dir_ / "gone"}) {
+    size_t before = daemon.log().size();
+    Configure(key);
+    daemon.Kill(SIGHUP);
+    while (daemon.log().find("reload-failed", before) == std::string::npos)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ExpectNone("its command line", ReadFile(proc + "/cmdline"));
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_NE(daemon.log().find("level=debug"), std::string::npos);
+  ExpectNone("the log", daemon.log());
+}
+
+TEST_F(SecretsTest, NoneIsInWhatADaemonSaysThatDoesNotStart) {
+  for (const std::string &key : {locked_, dir_ / "image", dir_ / "gone"}) {
+    Configure(key);
+    DaemonProcess daemon({"--config", dir_ / "conf"});
+    EXPECT_FALSE(daemon.ready());
+    EXPECT_NE(daemon.Wait(), 0);
+    EXPECT_NE(daemon.log(), "");
+    ExpectNone("what it says", daemon.log());
+  }
+}
+
+} // namespace
