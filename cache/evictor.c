@@ -39,8 +39,8 @@ void *evictor_main(void *arg) {
   pthread_setname_np(pthread_self(), "evictor");
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
+    pc->pulse.evictor = pc->pulse.asked; /* who asks from here on wakes it */
     pthread_cond_wait(&pc->wanted, &pc->lock);
-    pc->pulse.evictor = pc->pulse.asked;
     make_room_locked(pc);
     if (budget_is_over_locked(pc))
       rounds_note_activity_locked(pc);

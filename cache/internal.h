@@ -68,7 +68,8 @@ struct page_cache {
     struct mirror *dead;
   } reclaim;
   struct {
-    uint64_t asked, evictor, reclaimer; /* how often; when which answered */
+    uint64_t asked, evictor, reclaimer; /* the last question that was asked;
+                                           that each answered */
   } pulse;
 };
 

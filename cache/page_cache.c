@@ -78,18 +78,26 @@ void page_cache_stop_threads(struct page_cache *pc) {
   reclaim_finish(pc);
 }
 
-const char *page_cache_pulse(struct page_cache *pc) {
-  const char *stuck = NULL;
+void page_cache_ask(struct page_cache *pc, uint64_t question) {
   pthread_mutex_lock(&pc->lock);
-  if (pc->has_threads && pc->pulse.evictor != pc->pulse.asked)
-    stuck = "evictor";
-  else if (pc->has_threads && pc->pulse.reclaimer != pc->pulse.asked)
-    stuck = "reclaimer";
-  pc->pulse.asked++;
+  pc->pulse.asked = question;
   pthread_cond_signal(&pc->wanted);
   pthread_cond_signal(&pc->reclaim.wake);
   pthread_mutex_unlock(&pc->lock);
-  return stuck;
+}
+
+const char *page_cache_silent(struct page_cache *pc, unsigned i,
+                              uint64_t question) {
+  pthread_mutex_lock(&pc->lock);
+  const struct {
+    const char *name;
+    uint64_t answered;
+  } threads[PAGE_CACHE_N_THREADS] = {{"evictor", pc->pulse.evictor},
+                                     {"reclaimer", pc->pulse.reclaimer}};
+  bool silent = pc->has_threads && threads[i].answered < question;
+  const char *name = silent ? threads[i].name : NULL;
+  pthread_mutex_unlock(&pc->lock);
+  return name;
 }
 
 void page_cache_free(struct page_cache *pc) {

@@ -34,9 +34,15 @@ int page_cache_new(const struct page_cache_options *options,
  * unless somebody asks for room. */
 void page_cache_stop_threads(struct page_cache *pc);
 
-/* Asks the cache's threads for a sign of life.  NULL, or the name of one that
- * has given none since the call before. */
-const char *page_cache_pulse(struct page_cache *pc);
+/* Asks the cache's threads for a sign of life.  Questions have numbers, which
+ * only grow. */
+void page_cache_ask(struct page_cache *pc, uint64_t question);
+
+/* The name of its thread `i`, below PAGE_CACHE_N_THREADS, if that has not
+ * answered the question; NULL: it has, or there are no threads. */
+enum { PAGE_CACHE_N_THREADS = 2 };
+const char *page_cache_silent(struct page_cache *pc, unsigned i,
+                              uint64_t question);
 
 /* All images must be gone. */
 void page_cache_free(struct page_cache *pc);

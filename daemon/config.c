@@ -235,6 +235,21 @@ static void clear_admin_allow(struct config *config) {
   clear_rule(&config->admin);
 }
 
+/* Who reaches it learns the names of all images, and nobody encrypts it. */
+static int set_metrics(struct config *config, const char *value, char *why) {
+  char advice[CONFIG_WHY_LEN];
+  struct address a;
+  int r = address_parse(value, &a, why, CONFIG_WHY_LEN);
+  if (r == 0 && (a.is_tls || address_check(&a, advice, sizeof advice) < 0))
+    return refuse(why, "\"%.100s\": it must be unix:PATH, or tcp: on loopback",
+                  value);
+  if (r == 0 && a.generic.sa_family == AF_UNIX)
+    r = check_path(a.un.sun_path, value, &config->origins[CONFIG_METRICS], why);
+  if (r == 0)
+    config->metrics = a;
+  return r;
+}
+
 const struct config_setting config_settings[] = {
     [CONFIG_CACHE_SIZE] = {"cache", "size", "cache-size", set_cache_size, NULL},
     [CONFIG_MIN_SIZE] = {"cache", "min-size", "min-size", set_min_size, NULL},
@@ -257,6 +272,7 @@ const struct config_setting config_settings[] = {
     [CONFIG_ALLOW] = {"images", "allow", "allow", add_allow, clear_allow},
     [CONFIG_ADMIN_ALLOW] = {"admin", "allow", "admin-allow", add_admin_allow,
                             clear_admin_allow},
+    [CONFIG_METRICS] = {"metrics", "address", "metrics", set_metrics, NULL},
     [CONFIG_LOG_LEVEL] = {"log", "level", "log-level", set_log_level, NULL},
 };
 

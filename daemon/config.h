@@ -91,6 +91,7 @@ enum {
   CONFIG_TLS_REQUIRE_CLIENT,
   CONFIG_ALLOW,
   CONFIG_ADMIN_ALLOW,
+  CONFIG_METRICS,
   CONFIG_LOG_LEVEL,
   CONFIG_N_SETTINGS,
 };
@@ -112,8 +113,9 @@ struct config {
   size_t n_listen; /* 0: the default socket, or inherited ones */
   bool insecure;   /* addresses may be what address_check() refuses */
   struct config_tls tls;
-  struct rule *allow; /* who may read images that do not say; or NULL */
-  struct rule *admin; /* who may change things; or NULL */
+  struct rule *allow;     /* who may read images that do not say; or NULL */
+  struct rule *admin;     /* who may change things; or NULL */
+  struct address metrics; /* for HTTP; its `len` is 0: nowhere */
   uint64_t cache_size;
   uint64_t min_size;      /* 0: a quarter of cache_size */
   bool shrinks;           /* on memory pressure, down to min_size */

@@ -17,10 +17,12 @@
 #include "daemon/certificates.h"
 #include "daemon/config.h"
 #include "daemon/config_errors.h"
+#include "daemon/http_server.h"
 #include "daemon/image_sources.h"
 #include "daemon/listeners.h"
 #include "daemon/log.h"
 #include "daemon/memory_limit.h"
+#include "daemon/monitor.h"
 #include "daemon/options.h"
 #include "daemon/pressure.h"
 #include "daemon/process.h"
@@ -42,6 +44,7 @@ enum {
   FDS_PER_WORKER = 4,
   FDS_PER_ATTACHMENT = 5,
   FDS_SENDING = 4,
+  FDS_OF_METRICS = HTTP_SERVER_MAX_CONNECTIONS + 8,
   /* Kept for images that a reload adds: some sixteen. */
   FDS_FOR_MORE_IMAGES = 16 * FDS_PER_IMAGE,
 };
@@ -51,6 +54,7 @@ struct setup {
   struct server_image *images; /* config's n_images; NULL: none is open */
   unsigned n_images, n_missing;
   struct listeners listeners;
+  struct listener *metrics; /* NULL: there are none */
 };
 
 static struct server *the_server; /* for the signal handler */
@@ -70,6 +74,7 @@ static void on_hangup(int number) {
 static void setup_drop(struct setup *setup) {
   image_sources_close(setup->images, setup->n_images);
   listeners_fini(&setup->listeners);
+  listener_unref(setup->metrics);
 }
 
 static int fail_start(const char *story) {
@@ -128,6 +133,14 @@ static int open_listeners(const struct config *config, struct setup *setup) {
   listeners_commit(&all);
   listeners_fini(&setup->listeners);
   setup->listeners = all;
+  return 0;
+}
+
+static int open_metrics(const struct config *config, struct setup *setup) {
+  char story[512];
+  if (config->metrics.len &&
+      listener_open(&config->metrics, &setup->metrics, story, sizeof story) < 0)
+    return fail_start(story);
   return 0;
 }
 
@@ -210,6 +223,22 @@ static struct pressure *shrink_on_pressure(const struct config *config,
   return pressure;
 }
 
+/* NULL: they are not asked for, or cannot be, which the log says. */
+static struct monitor *start_monitor(struct setup *setup, struct server *s) {
+  struct monitor *monitor = NULL;
+  char address[ADDRESS_TEXT_LEN];
+  if (!setup->metrics)
+    return NULL;
+  snprintf(address, sizeof address, "%s", listener_text(setup->metrics));
+  int r = monitor_start(s, setup->metrics, &monitor);
+  setup->metrics = NULL;
+  if (r < 0)
+    log_event(LEVEL_WARN, "no-metrics", LOG_TEXT("reason", strerror(-r)));
+  else
+    log_event(LEVEL_INFO, "metrics", LOG_TEXT("listen", address));
+  return monitor;
+}
+
 /* One line that says where to find us, and systemd's notice. */
 static void announce_ready(const struct config *config,
                            const struct setup *setup, unsigned n_workers) {
@@ -232,12 +261,14 @@ static void announce_ready(const struct config *config,
  * image anew.  A reload may add images, for which some are kept, and may share
  * some where none is shared now.  0; -EMFILE: there are too few for it alone.
  */
-static int fit_limits(const struct server_config *server, struct limits *to) {
+static int fit_limits(const struct server_config *server, bool has_metrics,
+                      struct limits *to) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
     return -errno;
   uint64_t own = FDS_OF_DAEMON + FDS_PER_IMAGE * (uint64_t)server->n_images +
-                 FDS_PER_WORKER * server->n_workers;
+                 FDS_PER_WORKER * server->n_workers +
+                 (has_metrics ? FDS_OF_METRICS : 0);
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;
@@ -290,12 +321,14 @@ static int serve(const struct options *options, struct config *config,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
   };
   struct server *s;
-  if (fit_limits(&server_config, &server_config.limits) < 0) {
+  if (fit_limits(&server_config, setup->metrics, &server_config.limits) < 0) {
     setup_drop(setup);
     return fail_start("the limit of open files (ulimit -n) is too low");
   }
-  if (server_new(&server_config, &s, story, sizeof story) < 0)
+  if (server_new(&server_config, &s, story, sizeof story) < 0) {
+    listener_unref(setup->metrics);
     return fail_start(story);
+  }
   catch_signals(s);
   struct reloader *reloader = NULL;
   int status = EXIT_SUCCESS;
@@ -303,14 +336,17 @@ static int serve(const struct options *options, struct config *config,
   if (r < 0) {
     snprintf(story, sizeof story, "start threads: %s", strerror(-r));
     status = fail_start(story);
+    listener_unref(setup->metrics);
   } else {
     struct pressure *pressure = shrink_on_pressure(config, s);
+    struct monitor *monitor = start_monitor(setup, s);
     reloader = reload_on_hangup(options, config, &setup->listeners, s);
     announce_ready(config, setup, n_workers);
     server_serve(s);
     signal(SIGHUP, SIG_IGN);
     reloader_stop(reloader);
     pressure_stop(pressure);
+    monitor_stop(monitor);
     sd_notify(0, "STOPPING=1");
     log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
   }
@@ -343,6 +379,8 @@ static int open_and_serve(struct options *options, struct config *config) {
     status = check_images(&setup);
   if (status == 0)
     status = open_listeners(config, &setup);
+  if (status == 0)
+    status = open_metrics(config, &setup);
   if (status != 0) {
     setup_drop(&setup);
     return status;

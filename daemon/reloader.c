@@ -175,10 +175,13 @@ static void keep_fixed(const struct config *before, struct config *now) {
     warn_of("page-size");
   if (before->n_workers != now->n_workers)
     warn_of("workers");
+  if (memcmp(&before->metrics, &now->metrics, sizeof now->metrics) != 0)
+    warn_of("metrics");
   if (before->shrinks != now->shrinks)
     warn_of("shrink-on-pressure");
   if (before->shrinks && config_least_size(before) != config_least_size(now))
     warn_of("min-size");
+  now->metrics = before->metrics;
   now->shrinks = before->shrinks;
   now->min_size = before->min_size;
   now->page_size = before->page_size;

@@ -20,9 +20,12 @@
 #include "cache/mirror.h"
 #include "daemon/admit.h"
 #include "daemon/engine/images.h"
+#include "daemon/liveness.h"
 #include "daemon/log.h"
+#include "daemon/missing.h"
 #include "daemon/rule.h"
 #include "daemon/serve/context.h"
+#include "daemon/serve/exposition.h"
 #include "daemon/worker.h"
 
 enum {
@@ -56,6 +59,9 @@ struct change {
   int result;
 };
 
+/* How far it has come. */
+enum server_state { SERVER_STARTING, SERVER_SERVING, SERVER_STOPPING };
+
 struct server {
   struct server_context context;
   struct worker **workers;    /* context.n_services */
@@ -63,7 +69,10 @@ struct server {
   struct event_base *base;    /* likewise, as are the events */
   struct event wake, refresh, resume, pulse;
   struct server_watchdog watchdog;
-  int wake_fd; /* an eventfd: there is a change, or a stop */
+  struct liveness liveness;
+  uint64_t question; /* the watchdog's last one */
+  atomic_int state;  /* an enum server_state; relaxed */
+  int wake_fd;       /* an eventfd: there is a change, a question, or a stop */
   atomic_bool stopped;
   bool paused; /* and nothing was accepted since */
 
@@ -90,25 +99,55 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- Watching ------------------------------------------------------------ */
 
-/* The name of a thread that has given no sign of life since the last call;
- * NULL: all have. */
-static const char *find_stuck(struct server *s) {
-  const char *stuck = page_cache_pulse(s->context.images.cache);
-  for (unsigned i = 0; i < s->context.n_services; i++)
-    if (!worker_pulse(s->workers[i]))
-      stuck = s->workers[i]->name;
-  return stuck;
-}
-
 static void on_pulse(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
+  unsigned next = 0;
   (void)fd;
   (void)what;
-  const char *stuck = find_stuck(s);
+  const char *stuck = liveness_silent(&s->liveness, s->question, &next);
   if (stuck)
     log_event(LEVEL_ERROR, "stuck", LOG_TEXT("thread", stuck));
   else
     s->watchdog.alive(s->watchdog.arg);
+  s->question = liveness_ask(&s->liveness);
+}
+
+uint64_t server_ask_liveness(struct server *s) {
+  return liveness_ask(&s->liveness);
+}
+
+const char *server_next_silent(struct server *s, uint64_t question,
+                               unsigned *next) {
+  return liveness_silent(&s->liveness, question, next);
+}
+
+struct exposition *server_expose(struct server *s) {
+  return exposition_new(&s->context);
+}
+
+/* Its source has answered when it was opened, which looks at the file. */
+static void list_missing(struct server *s,
+                         void (*fn)(void *arg, const char *reason), void *arg) {
+  struct served_image *h;
+  for (unsigned i = 0; (h = images_next(&s->context.images, &i));) {
+    int missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
+    char reason[256];
+    snprintf(reason, sizeof reason, "image %s was not opened so far: %s",
+             h->name, missing_reason(missing));
+    if (missing)
+      fn(arg, reason);
+    images_unref(h);
+  }
+}
+
+void server_list_unready(struct server *s,
+                         void (*fn)(void *arg, const char *reason), void *arg) {
+  int state = atomic_load_explicit(&s->state, memory_order_relaxed);
+  if (state == SERVER_STARTING)
+    fn(arg, "the daemon accepts no connections yet");
+  else if (state == SERVER_STOPPING)
+    fn(arg, "the daemon is stopping");
+  list_missing(s, fn, arg);
 }
 
 /* ---- Accepting ----------------------------------------------------------- */
@@ -277,6 +316,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
   (void)what;
   ssize_t len = read(fd, &n, sizeof n);
   (void)len; /* whatever it says, what follows is true */
+  liveness_main_turned(&s->liveness);
   pthread_mutex_lock(&s->change_lock);
   struct change *change = s->change;
   pthread_mutex_unlock(&s->change_lock);
@@ -483,6 +523,8 @@ int server_new(const struct server_config *config, struct server **out,
     r = server_init_workers(s, config->n_workers);
     if (r == 0)
       r = server_init_loop(s, config);
+    liveness_init(&s->liveness, s->wake_fd, s->workers, s->context.n_services,
+                  s->context.images.cache);
     snprintf(err, err_len, "make workers and loops: %s", strerror(-r));
   }
   if (r < 0) {
@@ -502,7 +544,11 @@ int server_start(struct server *s) {
   return r;
 }
 
-void server_serve(struct server *s) { event_base_loop(s->base, 0); }
+void server_serve(struct server *s) {
+  atomic_store_explicit(&s->state, SERVER_SERVING, memory_order_relaxed);
+  event_base_loop(s->base, 0);
+  atomic_store_explicit(&s->state, SERVER_STOPPING, memory_order_relaxed);
+}
 
 int server_set_cache_size(struct server *s, uint64_t size) {
   return page_cache_set_budget(s->context.images.cache, size);
@@ -614,6 +660,7 @@ void server_free(struct server *s) {
   if (!s)
     return;
   server_free_loop(s);
+  liveness_fini(&s->liveness);
   /* Clients that are attached keep what is resident: nothing is evicted from
    * here on, when nobody honours their pins any more. */
   images_stop_evicting(&s->context.images);

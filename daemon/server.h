@@ -25,6 +25,7 @@ extern "C" {
 #endif
 
 struct rule;
+struct exposition;
 struct server;
 
 struct server_image {
@@ -101,6 +102,20 @@ int server_set_cache_size(struct server *s, uint64_t size);
  * stops. */
 int server_set_listeners(struct server *s, struct listener *const *listeners,
                          unsigned n);
+/* Signs of life of the threads that must not hang, see liveness.h.  Any thread,
+ * from server_start() to server_shutdown(), as for the next two. */
+uint64_t server_ask_liveness(struct server *s);
+const char *server_next_silent(struct server *s, uint64_t question,
+                               unsigned *next);
+
+/* Why it is not ready: calls fn() with one reason after the other, which are
+ * sentences without a path in them.  It is ready when it accepts connections
+ * and each of its images was there once. */
+void server_list_unready(struct server *s,
+                         void (*fn)(void *arg, const char *reason), void *arg);
+
+/* All metrics, for exposition_next().  NULL: out of memory. */
+struct exposition *server_expose(struct server *s);
 
 /* Makes server_serve() return, now or when it is called.  Any thread, and
  * signal handlers. */

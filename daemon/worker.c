@@ -50,14 +50,18 @@ static void quit_run(struct task *task) {
 
 static void pulse_run(struct task *task) {
   struct worker *w = container_of(task, struct worker, pulse_task);
-  atomic_store_explicit(&w->pulse, true, memory_order_relaxed);
+  uint64_t asked = atomic_load_explicit(&w->asked, memory_order_relaxed);
+  atomic_store_explicit(&w->answered, asked, memory_order_relaxed);
 }
 
-bool worker_pulse(struct worker *w) {
-  bool answered =
-      atomic_exchange_explicit(&w->pulse, false, memory_order_relaxed);
+void worker_ask(struct worker *w, uint64_t question) {
+  /* The mailbox's lock has the task see it. */
+  atomic_store_explicit(&w->asked, question, memory_order_relaxed);
   loop_post(&w->loop, &w->pulse_task);
-  return answered;
+}
+
+bool worker_has_answered(struct worker *w, uint64_t question) {
+  return atomic_load_explicit(&w->answered, memory_order_relaxed) >= question;
 }
 
 void worker_stop(struct worker *w, void (*drained)(void *arg), void *arg) {
@@ -120,13 +124,15 @@ static bool worker_init(struct worker *w, struct server_context *context,
   w->close_task.run = close_run;
   w->quit_task.run = quit_run;
   w->pulse_task.run = pulse_run;
-  atomic_init(&w->pulse, true);
   snprintf(w->name, sizeof w->name, "worker-%u", number % 1000);
   fill_dispatch_init(&w->dispatch);
   w->service = (struct service){
       .context = context,
       .loop = &w->loop,
-      .images = {.loop = &w->loop, .dispatch = &w->dispatch, .number = number},
+      .images = {.loop = &w->loop,
+                 .dispatch = &w->dispatch,
+                 .number = number,
+                 .totals = &context->images.totals[number]},
       .net = {.loop = &w->loop,
               .limits = &context->limits,
               .closer = context->closer,

@@ -27,7 +27,9 @@ struct worker {
   /* How far an orderly stop has come; posted by the server. */
   struct task stop_task, close_task, quit_task;
   struct task pulse_task;
-  atomic_bool pulse; /* relaxed: the task has run since it was posted */
+  /* Of signs of life: the last question that was asked, and that it answered.
+   * Relaxed. */
+  _Atomic uint64_t asked, answered;
   void (*drained)(void *arg); /* runs once, on this thread: no connection */
   void *drained_arg;          /* is left after a stop */
   bool told_drained;
@@ -41,9 +43,12 @@ struct worker *worker_new(struct server_context *context, unsigned number,
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);
 
-/* Asks for a sign of life.  False: none was given since the call before.  Any
+/* Asks for a sign of life; questions have numbers, which only grow.  Any
  * thread, one at a time. */
-bool worker_pulse(struct worker *w);
+void worker_ask(struct worker *w, uint64_t question);
+
+/* Whether it gave one since.  Any thread. */
+bool worker_has_answered(struct worker *w, uint64_t question);
 
 /* The three steps of a stop, each from any thread: take no new requests, and
  * call `drained` when all connections are gone; close those that are left; end

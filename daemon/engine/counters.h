@@ -5,6 +5,8 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum counter {
   COUNTER_HITS,     /* pages that were resident when asked for */
@@ -21,6 +23,12 @@ enum counter {
 struct counters {
   _Alignas(64) _Atomic uint64_t values[N_COUNTERS]; /* a cache line */
 };
+
+/* Those of `n` threads, each 0, for free(3).  NULL: out of memory. */
+static inline struct counters *counters_new(unsigned n) {
+  struct counters *c = aligned_alloc(_Alignof(struct counters), n * sizeof *c);
+  return c ? memset(c, 0, n * sizeof *c) : NULL;
+}
 
 static inline void counters_add(struct counters *c, enum counter which,
                                 uint64_t n) {

@@ -17,8 +17,9 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
   pending_init(&images->pending);
   pthread_mutex_init(&images->lock, NULL);
   images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
+  images->totals = counters_new(n_threads);
   images->pool = pool_new(options);
-  if (!images->list || !images->pool)
+  if (!images->list || !images->totals || !images->pool)
     return -ENOMEM;
   images->invalidation_lane = pool_lane_new(images->pool, 1, false);
   images->look_lane = pool_lane_new(images->pool, 1, false);
@@ -354,6 +355,7 @@ void images_fini(struct images *images) {
     images_unref(h);
   }
   free(images->list);
+  free(images->totals);
   pool_lane_free(images->invalidation_lane);
   pool_lane_free(images->look_lane);
   pool_free(images->pool);

@@ -78,6 +78,8 @@ struct images {
   struct pool_lane *look_lane;
   struct pending pending;
   unsigned n_threads; /* that count */
+  /* Of all images, those that are gone included: they only grow. */
+  struct counters *totals; /* n_threads */
 
   pthread_mutex_t
       lock; /* of the mailboxes and the pool may be taken under it */

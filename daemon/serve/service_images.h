@@ -26,7 +26,8 @@ LIST_HEAD(service_image_list, service_image);
 struct service_images {
   struct loop *loop;
   struct fill_dispatch *dispatch;
-  unsigned number; /* of the service: its counters' in an image */
+  unsigned number;         /* of the service: its counters' in an image */
+  struct counters *totals; /* the thread's, of all images */
 
   /* The image has a new epoch, or was removed; or neither.  The image here may
    * lose its last user. */

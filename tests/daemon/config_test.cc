@@ -91,6 +91,8 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "allow = uid:1 gid:2\n"
                    "[admin]\n"
                    "allow = user:root\n"
+                   "[metrics]\n"
+                   "address = unix:/run/m.sock\n"
                    "[log]\n"
                    "level = debug\n"
                    "[image vm7]\n"
@@ -125,6 +127,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_FALSE(Allows(config_.allow, 0, 0));
   EXPECT_TRUE(Allows(config_.admin, 0, 0));
   EXPECT_FALSE(Allows(config_.admin, 1, 2));
+  EXPECT_STREQ(config_.metrics.un.sun_path, "/run/m.sock");
   ASSERT_EQ(config_.n_images, 2u);
   const config_image *image = config_find_image(&config_, "vm7");
   ASSERT_TRUE(image);
@@ -140,7 +143,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
 }
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 15) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_SETTINGS, 16) << "EverySettingHasAKey is behind";
   EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 6) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
@@ -251,7 +254,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           StartsWith("f:6: unknown key \"\" in [cache]"),
           "f:7: page-size: \"5000\": not a power of two from 4K to 2M",
           "f:8: unknown section [nbd]; there are cache, listen, tls, images, "
-          "admin, log, image NAME",
+          "admin, metrics, log, image NAME",
           StartsWith("f:10: \"\" cannot be the name of an image"),
           StartsWith("f:11: \"a b\" cannot be the name of an image"),
           "f:12: a section is a line of its own, [SECTION]",
@@ -282,6 +285,19 @@ TEST_F(ConfigTest, OnTheNetworkIsTLSUnlessTheConfigurationSaysOtherwise) {
   EXPECT_THAT(Check(), IsEmpty());
   EXPECT_THAT(Read("[listen]\ninsecure = on\n", "h"),
               ElementsAre("h:2: insecure: \"on\": it must be yes or no"));
+}
+
+TEST_F(ConfigTest, MetricsAreForThisHostAlone) {
+  for (const char *address :
+       {"tcp:192.0.2.1:9", "tcp:[::]:9", "tls:127.0.0.1:9", "tls:"})
+    EXPECT_THAT(Read(std::string("[metrics]\naddress = ") + address + "\n"),
+                ElementsAre(HasSubstr("it must be unix:PATH, or tcp: on "
+                                      "loopback")));
+  EXPECT_THAT(Read("[metrics]\naddress = unix:m\n"),
+              ElementsAre(HasSubstr("begins with /")));
+  EXPECT_THAT(Read("[metrics]\naddress = http\n"), SizeIs(1));
+  EXPECT_EQ(config_.metrics.len, 0u);
+  EXPECT_THAT(Read("[metrics]\naddress = tcp:[::1]:9\n"), IsEmpty());
 }
 
 TEST_F(ConfigTest, TLSNeedsCertificates) {
@@ -343,8 +359,8 @@ TEST_F(ConfigTest, AMessageHasWhatWasWrittenAndNotWhatItDecodesTo) {
 }
 
 TEST_F(ConfigTest, AnUnknownKeyIsNotTakenFromTheSectionBefore) {
-  EXPECT_THAT(Read("[cache]\n[metrics]\nsize = 1M\n[log]\nsize = 1M\n"),
-              ElementsAre(StartsWith("f:2: unknown section [metrics]"),
+  EXPECT_THAT(Read("[cache]\n[metric]\nsize = 1M\n[log]\nsize = 1M\n"),
+              ElementsAre(StartsWith("f:2: unknown section [metric]"),
                           StartsWith("f:5: unknown key \"size\" in [log]")));
   EXPECT_EQ(config_.cache_size, 256u << 20);
 }

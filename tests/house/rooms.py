@@ -420,7 +420,8 @@ RULES = Rules(
             modules("daemon/serve", "attachment image_quota read_plan"),
             modules("daemon/serve", "context service_images"),
             modules("daemon/serve", "access"),
-            modules("daemon/serve", "stats subscription"),
+            modules("daemon/serve", "metrics subscription"),
+            modules("daemon/serve", "exposition stats"),
             modules("daemon/serve", "reply"),
             modules("daemon/serve", "notices"),
             modules("daemon/serve", "attach fetch_quota"),
@@ -429,8 +430,9 @@ RULES = Rules(
             modules("daemon/serve", "service invalidation"),
             modules("daemon/serve", "session"),
             modules("daemon", "worker"),
-            modules("daemon", "admit"),
+            modules("daemon", "admit http_server liveness"),
             modules("daemon", "server"),
+            modules("daemon", "monitor"),
             modules("daemon", "config_errors memory_limit opening process"),
             modules("daemon", "config"),
             modules("daemon", "cache_size certificates config_file pressure"),
@@ -463,7 +465,7 @@ RULES = Rules(
         ("daemon/serve/subscription", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/fetch_quota", "daemon/serve/request"): HAS_REQUEST,
         ("daemon/serve/read", "daemon/serve/request"): HAS_REQUEST,
-        ("daemon/serve/stats", "daemon/serve/service"):
+        ("daemon/serve/metrics", "daemon/serve/service"):
             "it sums up the parts of all services",
     },
     known_names={

@@ -2,24 +2,21 @@
 // hangs that must not.
 #include <gtest/gtest.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/stopped_thread.h"
 
 namespace {
 
@@ -70,35 +67,6 @@ protected:
       ;
   }
 
-  // The daemon's thread of that name, of which there is one; 0: there is none.
-  pid_t Thread(const std::string &name) const {
-    std::string tasks = "/proc/" + std::to_string(daemon_->pid()) + "/task/";
-    pid_t found = 0;
-    DIR *dir = opendir(tasks.c_str());
-    while (const dirent *entry = dir ? readdir(dir) : nullptr) {
-      std::string comm;
-      std::getline(std::ifstream(tasks + entry->d_name + "/comm"), comm);
-      if (comm == name)
-        found = pid_t(atol(entry->d_name));
-    }
-    if (dir)
-      closedir(dir);
-    return found;
-  }
-
-  // Stops one thread alone.  False: this system lets nobody do so.
-  static bool Stop(pid_t thread) {
-    if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) < 0)
-      return false;
-    int status;
-    EXPECT_EQ(ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr), 0);
-    EXPECT_EQ(waitpid(thread, &status, __WALL), thread);
-    return true;
-  }
-  static void Continue(pid_t thread) {
-    EXPECT_EQ(ptrace(PTRACE_DETACH, thread, nullptr, nullptr), 0);
-  }
-
   // Behind the first `from` bytes of the log.
   void AwaitLog(size_t from, const std::string &text) {
     while (daemon_->log().find(text, from) == std::string::npos)
@@ -127,15 +95,14 @@ TEST_F(WatchdogTest, AThreadThatHangsIsNoticedAndNamed) {
   Start(true);
   for (const char *name : {"worker-0", "worker-1", "evictor", "reclaimer"}) {
     AwaitCall();
-    pid_t thread = Thread(name);
-    ASSERT_NE(thread, 0) << name;
-    if (!Stop(thread))
+    StoppedThread thread(daemon_->pid(), name);
+    if (!thread.stopped())
       GTEST_SKIP() << "ptrace(2): " << strerror(errno);
     // It may have been late before, on a busy machine.
     AwaitLog(daemon_->log().size(), std::string("event=stuck thread=") + name);
     ForgetCalls();
     EXPECT_EQ(Hear(kWatchdogUs / 1000), "") << name;
-    Continue(thread);
+    thread.Continue();
   }
   AwaitCall();
 }
@@ -143,11 +110,12 @@ TEST_F(WatchdogTest, AThreadThatHangsIsNoticedAndNamed) {
 TEST_F(WatchdogTest, AMainLoopThatHangsIsSilent) {
   Start(true);
   AwaitCall();
-  if (!Stop(daemon_->pid()))
+  StoppedThread thread(daemon_->pid(), "cachetd");
+  if (!thread.stopped())
     GTEST_SKIP() << "ptrace(2): " << strerror(errno);
   ForgetCalls();
   EXPECT_EQ(Hear(2 * kWatchdogUs / 1000), "");
-  Continue(daemon_->pid());
+  thread.Continue();
   AwaitCall();
 }
 

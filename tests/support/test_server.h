@@ -45,6 +45,7 @@ public:
   bool Remove(const std::string &name);
 
   void SetAdmin(rule *admin);
+  server *get() const { return server_; }
 
   // Begins an orderly stop; AwaitStop() waits for its end.
   void BeginStop();

@@ -1,0 +1,50 @@
+/* Liveness: whether the loops that must not hang turn: the main loop, the
+ * workers, the evictor and the reclaimer.  None of them waits for a source, so
+ * one that gives no sign of life when it is asked is at fault.
+ *
+ * A question goes to all of them; each answers when it turns.  So nobody wakes
+ * an idle daemon unless somebody wants to know.
+ *
+ * Any thread, but for what makes and ends it. */
+#ifndef DAEMON_LIVENESS_H
+#define DAEMON_LIVENESS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct page_cache;
+struct worker;
+
+struct liveness {
+  int wake_fd; /* an eventfd that wakes the main loop */
+  struct worker *const *workers;
+  unsigned n_workers;
+  struct page_cache *cache;
+
+  _Atomic uint64_t main_asked, main_answered; /* relaxed */
+
+  pthread_mutex_t lock; /* those of the mailboxes and the cache are taken under
+                           it */
+  uint64_t last;        /* question; guarded by lock */
+};
+
+/* Of loops that are there; liveness_fini() is due before they go.  The main
+ * loop is woken by an eventfd, and then calls liveness_main_turned(). */
+void liveness_init(struct liveness *l, int wake_fd,
+                   struct worker *const *workers, unsigned n_workers,
+                   struct page_cache *cache);
+void liveness_fini(struct liveness *l);
+
+/* The main loop turns: its thread only. */
+void liveness_main_turned(struct liveness *l);
+
+/* Asks all of them.  The question's number, not 0. */
+uint64_t liveness_ask(struct liveness *l);
+
+/* The name of the next loop, from the `*next`th on, that has not answered the
+ * question; NULL: there is none. */
+const char *liveness_silent(struct liveness *l, uint64_t question,
+                            unsigned *next);
+
+#endif

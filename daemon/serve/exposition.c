@@ -1,0 +1,95 @@
+#include "daemon/serve/exposition.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include <event2/buffer.h>
+
+#include "daemon/serve/context.h"
+#include "daemon/serve/metrics.h"
+
+/* Images in a part: a line is at most METRICS_NAME_LEN and the name of an
+ * image, each byte of which may be escaped, long. */
+enum { PART_N_IMAGES = 128 };
+
+struct exposition {
+  struct server_context *context;
+  uint64_t daemon[METRICS_N]; /* of one moment */
+  unsigned metric;            /* that is next, */
+  unsigned image;             /* from this index on; 0: from its begin */
+};
+
+struct exposition *exposition_new(struct server_context *context) {
+  struct exposition *e = calloc(1, sizeof *e);
+  if (!e)
+    return NULL;
+  e->context = context;
+  metrics_of_daemon(context, e->daemon);
+  return e;
+}
+
+void exposition_free(struct exposition *e) { free(e); }
+
+static void print_head(struct evbuffer *to, const struct metric *metric,
+                       const char *name) {
+  evbuffer_add_printf(to, "# HELP %s %s.\n# TYPE %s %s\n", name, metric->help,
+                      name,
+                      metric->kind == METRIC_COUNTER ? "counter" : "gauge");
+}
+
+/* The value of a label, within its quotes. */
+static void print_label(struct evbuffer *to, const char *value) {
+  for (; *value; value++)
+    if (*value == '\n')
+      evbuffer_add(to, "\\n", 2);
+    else
+      evbuffer_add_printf(to, "%s%c",
+                          *value == '"' || *value == '\\' ? "\\" : "", *value);
+}
+
+/* The next images of the metric.  True: there may be more. */
+static bool print_images(struct exposition *e, struct evbuffer *to,
+                         const char *name) {
+  struct served_image *h;
+  for (unsigned n = 0; n < PART_N_IMAGES; n++) {
+    uint64_t values[METRICS_N];
+    h = images_next(&e->context->images, &e->image);
+    if (!h)
+      return false;
+    metrics_of_image(h, values);
+    evbuffer_add_printf(to, "%s{image=\"", name);
+    print_label(to, h->name);
+    evbuffer_add_printf(to, "\"} %" PRIu64 "\n", values[e->metric]);
+    images_unref(h);
+  }
+  return true;
+}
+
+static void print_daemon(struct exposition *e, struct evbuffer *to) {
+  const struct metric *metric = &metrics_table[e->metric];
+  char name[METRICS_NAME_LEN];
+  metrics_print_name(metric, false, name);
+  print_head(to, metric, name);
+  evbuffer_add_printf(to, "%s %" PRIu64 "\n", name, e->daemon[e->metric]);
+}
+
+bool exposition_next(struct exposition *e, struct evbuffer *to) {
+  if (e->metric == METRICS_N)
+    return false;
+  const struct metric *metric = &metrics_table[e->metric];
+  bool is_more = false;
+  if (e->image == 0 && metric->of & METRIC_OF_DAEMON)
+    print_daemon(e, to);
+  if (metric->of & METRIC_OF_IMAGE) {
+    char name[METRICS_NAME_LEN];
+    metrics_print_name(metric, true, name);
+    if (e->image == 0)
+      print_head(to, metric, name);
+    is_more = print_images(e, to, name);
+  }
+  if (!is_more) {
+    e->metric++;
+    e->image = 0;
+  }
+  return true;
+}

@@ -1,0 +1,153 @@
+#include "daemon/serve/metrics.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/serve/service.h"
+
+enum { OF_BOTH = METRIC_OF_IMAGE | METRIC_OF_DAEMON };
+
+/* Of the page cache, the pool and the network, behind those of images. */
+enum {
+  FILLS = N_COUNTERS,
+  FILL_ERRORS,
+  FILLED_PAGES,
+  UNCACHED_PAGES,
+  EVICTED_PAGES,
+  EVICTION_BATCHES,
+  EPOCHS,
+  CACHE_USED,
+  CACHE_SIZE,
+  CACHE_ALLOCATED,
+  CONNECTIONS,
+  CONNECTIONS_ACCEPTED,
+  CONNECTIONS_HELD,
+  ATTACHMENTS,
+  POOL_THREADS,
+  IMAGES,
+  N_METRICS,
+};
+
+_Static_assert((int)N_METRICS == (int)METRICS_N,
+               "the header says how many there are");
+
+const struct metric metrics_table[METRICS_N] = {
+    [COUNTER_HITS] = {"hits", METRIC_COUNTER, "pages", OF_BOTH,
+                      "Pages that were in the cache when a request asked the "
+                      "daemon for them"},
+    [COUNTER_MISSES] = {"misses", METRIC_COUNTER, "pages", OF_BOTH,
+                        "Pages whose read from the source a request began"},
+    [COUNTER_JOINS] = {"joins", METRIC_COUNTER, "pages", OF_BOTH,
+                       "Pages that were being read already when a request "
+                       "asked for them"},
+    [COUNTER_REQUESTS] = {"requests", METRIC_COUNTER, "requests", OF_BOTH,
+                          "Requests to read, warm or invalidate"},
+    [COUNTER_ERRORS] = {"errors", METRIC_COUNTER, "requests", OF_BOTH,
+                        "Requests that ended in an error"},
+    [COUNTER_BYTES] = {"bytes_sent", METRIC_COUNTER, "bytes", OF_BOTH,
+                       "Bytes of pages that were sent over sockets"},
+    [FILLS] = {"fills", METRIC_COUNTER, "reads", METRIC_OF_DAEMON,
+               "Reads of sources, each of one run of pages"},
+    [FILL_ERRORS] = {"fill_errors", METRIC_COUNTER, "reads", METRIC_OF_DAEMON,
+                     "Reads of sources that failed"},
+    [FILLED_PAGES] = {"filled_pages", METRIC_COUNTER, "pages", METRIC_OF_DAEMON,
+                      "Pages that were read and put into the cache"},
+    [UNCACHED_PAGES] = {"uncached_pages", METRIC_COUNTER, "pages",
+                        METRIC_OF_DAEMON,
+                        "Pages that were read, and for which the cache had no "
+                        "room"},
+    [EVICTED_PAGES] = {"evicted_pages", METRIC_COUNTER, "pages",
+                       METRIC_OF_DAEMON,
+                       "Pages that were dropped to make room"},
+    [EVICTION_BATCHES] = {"eviction_batches", METRIC_COUNTER, "batches",
+                          METRIC_OF_DAEMON,
+                          "Batches in which pages were dropped"},
+    [EPOCHS] = {"epochs", METRIC_COUNTER, "epochs", OF_BOTH,
+                "Times that an image was found to be another than before"},
+    [CACHE_USED] = {"cache_used", METRIC_GAUGE, "bytes", METRIC_OF_DAEMON,
+                    "Memory in the cache's account"},
+    [CACHE_SIZE] = {"cache_size", METRIC_GAUGE, "bytes", METRIC_OF_DAEMON,
+                    "Memory that the cache may take now"},
+    [CACHE_ALLOCATED] = {"cache_allocated", METRIC_GAUGE, "bytes",
+                         METRIC_OF_DAEMON,
+                         "Memory that the kernel has allocated for images"},
+    [CONNECTIONS] = {"connections", METRIC_GAUGE, "connections",
+                     METRIC_OF_DAEMON, "Connections of clients"},
+    [CONNECTIONS_ACCEPTED] = {"connections_accepted", METRIC_COUNTER,
+                              "connections", METRIC_OF_DAEMON,
+                              "Connections that were accepted"},
+    [CONNECTIONS_HELD] = {"connections_held", METRIC_GAUGE, "bytes",
+                          METRIC_OF_DAEMON,
+                          "Memory outside the cache that connections hold"},
+    [ATTACHMENTS] = {"attachments", METRIC_GAUGE, "attachments",
+                     METRIC_OF_DAEMON,
+                     "Clients' pin tables, by which they read the cache's "
+                     "memory themselves"},
+    [POOL_THREADS] = {"pool_threads", METRIC_GAUGE, "threads", METRIC_OF_DAEMON,
+                      "Threads of the pool that reads sources"},
+    [IMAGES] = {"images", METRIC_GAUGE, "images", METRIC_OF_DAEMON,
+                "Images that are served"},
+};
+
+/* Prometheus wants base units in names, and no others. */
+static bool unit_is_base(const char *unit) {
+  return strcmp(unit, "bytes") == 0;
+}
+
+void metrics_print_name(const struct metric *metric, bool of_image,
+                        char name[METRICS_NAME_LEN]) {
+  bool has_unit =
+      !unit_is_base(metric->unit) || strstr(metric->name, metric->unit);
+  snprintf(name, METRICS_NAME_LEN, "cachetd_%s%s%s%s%s",
+           of_image ? "image_" : "", metric->name, has_unit ? "" : "_",
+           has_unit ? "" : metric->unit,
+           metric->kind == METRIC_COUNTER ? "_total" : "");
+}
+
+static uint64_t sum(const struct counters *each, unsigned n,
+                    enum counter which) {
+  uint64_t total = 0;
+  for (unsigned i = 0; i < n; i++)
+    total += counters_get(&each[i], which);
+  return total;
+}
+
+void metrics_of_image(const struct served_image *h,
+                      uint64_t values[METRICS_N]) {
+  for (int i = 0; i < N_COUNTERS; i++)
+    values[i] = sum(h->counters, h->images->n_threads, (enum counter)i);
+  values[EPOCHS] = atomic_load_explicit(&h->n_epochs, memory_order_relaxed);
+}
+
+static uint64_t sum_held(const struct server_context *context) {
+  uint64_t total = 0;
+  for (unsigned i = 0; i < context->n_services; i++)
+    total += net_thread_held(&context->services[i]->net);
+  return total;
+}
+
+void metrics_of_daemon(struct server_context *context,
+                       uint64_t values[METRICS_N]) {
+  struct images *images = &context->images;
+  struct page_cache_stats pc;
+  page_cache_get_stats(images->cache, &pc);
+  for (int i = 0; i < N_COUNTERS; i++)
+    values[i] = sum(images->totals, images->n_threads, (enum counter)i);
+  values[FILLS] = pc.n_fills;
+  values[FILL_ERRORS] = pc.n_fill_errors;
+  values[FILLED_PAGES] = pc.n_filled_pages;
+  values[UNCACHED_PAGES] = pc.n_uncached_pages;
+  values[EVICTED_PAGES] = pc.n_evicted_pages;
+  values[EVICTION_BATCHES] = pc.n_batches;
+  values[EPOCHS] = pc.n_epochs;
+  values[CACHE_USED] = pc.used;
+  values[CACHE_SIZE] = pc.budget;
+  values[CACHE_ALLOCATED] = page_cache_allocated(images->cache);
+  values[CONNECTIONS] = users_count(&context->users);
+  values[CONNECTIONS_ACCEPTED] =
+      atomic_load_explicit(&context->n_accepted, memory_order_relaxed);
+  values[CONNECTIONS_HELD] = sum_held(context);
+  values[ATTACHMENTS] = attachment_count(&context->census);
+  values[POOL_THREADS] = pool_n_threads(images->pool);
+  values[IMAGES] = images_count(images);
+}

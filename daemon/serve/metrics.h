@@ -1,0 +1,55 @@
+/* Metrics: all that the daemon counts, in one table.  GetStats, the text for
+ * Prometheus and the man page say what stands there. */
+#ifndef DAEMON_SERVE_METRICS_H
+#define DAEMON_SERVE_METRICS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct served_image;
+struct server_context;
+
+enum metric_kind {
+  METRIC_COUNTER, /* it only grows, from 0 at the start */
+  METRIC_GAUGE,
+};
+
+/* Of which a metric has values. */
+enum { METRIC_OF_IMAGE = 1, METRIC_OF_DAEMON = 2 };
+
+struct metric {
+  const char *name; /* in `cachet stats` */
+  enum metric_kind kind;
+  const char *unit; /* "bytes", "pages", or what is counted */
+  unsigned of;      /* METRIC_OF_... */
+  const char *help; /* a sentence, without the full stop */
+};
+
+/* The counters of images come first, each by its `enum counter`. */
+enum { METRICS_N = 22 };
+extern const struct metric metrics_table[METRICS_N];
+
+/* The longest name for Prometheus, with its NUL. */
+enum { METRICS_NAME_LEN = 64 };
+
+/* Writes a metric's name for Prometheus, of an image or of the daemon: base
+ * units and, for a counter, _total are at its end. */
+void metrics_print_name(const struct metric *metric, bool of_image,
+                        char name[METRICS_NAME_LEN]);
+
+/* Gathers the values, by their place in the table; those that there are none of
+ * stay.  Any thread. */
+void metrics_of_image(const struct served_image *h, uint64_t values[METRICS_N]);
+void metrics_of_daemon(struct server_context *context,
+                       uint64_t values[METRICS_N]);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,191 @@
+// What the daemon says of itself over HTTP, and that all places say the same.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <memory>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "daemon/monitor.h"
+#include "daemon/net/listener.h"
+#include "daemon/serve/metrics.h"
+#include "tests/support/daemon_process.h"
+#include "tests/support/http_client.h"
+#include "tests/support/test_server.h"
+
+namespace {
+
+constexpr uint64_t kSize = 1 << 20;
+
+class MonitorTest : public testing::Test {
+protected:
+  void TearDown() override { monitor_stop(monitor_); }
+
+  void Start(const std::vector<std::string> &names) {
+    std::vector<std::pair<std::string, FakeSource *>> images;
+    for (const std::string &name : names) {
+      sources_.push_back(std::make_unique<FakeSource>(kSize));
+      images.emplace_back(name, sources_.back().get());
+    }
+    server_ = std::make_unique<TestServer>(images, TestServer::Options{});
+    address a;
+    char err[256];
+    listener *l;
+    ASSERT_EQ(address_parse("tcp:127.0.0.1:0", &a, err, sizeof err), 0);
+    ASSERT_EQ(listener_open(&a, &l, err, sizeof err), 0) << err;
+    port_ = listener_port(l);
+    ASSERT_EQ(monitor_start(server_->get(), l, &monitor_), 0);
+  }
+  HttpReply Get(const std::string &path) { return HttpClient(port_).Get(path); }
+  MetricsText Metrics() {
+    HttpReply reply = Get("/metrics");
+    EXPECT_EQ(reply.status, 200);
+    EXPECT_TRUE(reply.is_whole);
+    EXPECT_NE(reply.head.find("text/plain; version=0.0.4; charset=utf-8"),
+              std::string::npos);
+    return MetricsText(reply.body);
+  }
+
+  std::vector<std::unique_ptr<FakeSource>> sources_;
+  std::unique_ptr<TestServer> server_; // ends before the sources
+  monitor *monitor_ = nullptr;         // is stopped before the server
+  int port_ = 0;
+};
+
+std::string Name(const metric &m, bool of_image) {
+  char name[METRICS_NAME_LEN];
+  metrics_print_name(&m, of_image, name);
+  return name;
+}
+
+TEST_F(MonitorTest, AllMetricsAreThereInTheFormatOfPrometheus) {
+  Start({"disk"});
+  MetricsText text = Metrics();
+  EXPECT_EQ(text.errors, std::vector<std::string>{});
+  std::set<std::string> expected;
+  for (const metric &m : metrics_table) {
+    if (m.of & METRIC_OF_DAEMON)
+      expected.insert(Name(m, false));
+    if (m.of & METRIC_OF_IMAGE)
+      expected.insert(Name(m, true));
+  }
+  std::set<std::string> found;
+  for (const auto &type : text.types) {
+    found.insert(type.first);
+    bool is_total = std::regex_search(type.first, std::regex("_total$"));
+    EXPECT_EQ(type.second == "counter", is_total) << type.first;
+  }
+  EXPECT_EQ(found, expected);
+}
+
+TEST_F(MonitorTest, NamesHaveBaseUnits) {
+  EXPECT_EQ(Name({"held", METRIC_GAUGE, "bytes", METRIC_OF_DAEMON, ""}, false),
+            "cachetd_held_bytes");
+  EXPECT_EQ(
+      Name({"bytes_sent", METRIC_COUNTER, "bytes", METRIC_OF_IMAGE, ""}, true),
+      "cachetd_image_bytes_sent_total");
+  EXPECT_EQ(
+      Name({"hits", METRIC_COUNTER, "pages", METRIC_OF_DAEMON, ""}, false),
+      "cachetd_hits_total");
+}
+
+TEST_F(MonitorTest, MetricsAndStatsSayTheSame) {
+  Start({"one", "two"});
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start("two").image;
+  client.Read(image, 0, 8192);
+  client.Read(image, 0, 4096);
+  std::map<std::string, uint64_t> stats = client.Stats();
+  MetricsText text = Metrics();
+  for (const metric &m : metrics_table)
+    if (m.of & METRIC_OF_DAEMON) {
+      EXPECT_EQ(text.values.at(Name(m, false)), double(stats.at(m.name)))
+          << m.name;
+    }
+  EXPECT_EQ(text.values.at("cachetd_hits_total"), 1);
+  EXPECT_EQ(text.values.at("cachetd_image_hits_total{image=\"two\"}"), 1);
+  EXPECT_EQ(text.values.at("cachetd_image_misses_total{image=\"two\"}"), 2);
+  EXPECT_EQ(text.values.at("cachetd_image_misses_total{image=\"one\"}"), 0);
+}
+
+TEST_F(MonitorTest, TotalsKeepWhatWasCountedOfAnImageThatIsGone) {
+  Start({"one", "two"});
+  WireClient client = server_->Unix();
+  client.Read(client.Start("two").image, 0, 8192);
+  ASSERT_TRUE(server_->Remove("two"));
+  MetricsText text = Metrics();
+  EXPECT_EQ(text.values.at("cachetd_misses_total"), 2);
+  EXPECT_EQ(text.values.count("cachetd_image_misses_total{image=\"two\"}"), 0u);
+}
+
+TEST_F(MonitorTest, ImagesComeInManyParts) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 300; i++)
+    names.push_back("image-" + std::to_string(i));
+  Start(names);
+  MetricsText text = Metrics();
+  EXPECT_EQ(text.errors, std::vector<std::string>{});
+  for (const std::string &name : names)
+    EXPECT_EQ(
+        text.values.count("cachetd_image_hits_total{image=\"" + name + "\"}"),
+        1u);
+}
+
+TEST_F(MonitorTest, NamesOfImagesAreEscaped) {
+  Start({"a\"b\\c\nd"});
+  MetricsText text = Metrics();
+  EXPECT_EQ(text.errors, std::vector<std::string>{});
+  EXPECT_EQ(
+      text.values.count("cachetd_image_hits_total{image=\"a\\\"b\\\\c\\nd\"}"),
+      1u);
+}
+
+TEST_F(MonitorTest, LoopsThatTurnAreAlive) {
+  Start({"disk"});
+  for (int i = 0; i < 3; i++) {
+    HttpReply reply = Get("/livez");
+    EXPECT_EQ(reply.status, 200) << reply.body;
+    EXPECT_EQ(reply.body, "ok\n");
+  }
+}
+
+TEST_F(MonitorTest, EndsWhilePeersWait) {
+  Start({"disk"});
+  HttpClient first(port_), second(port_);
+  first.Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+  second.Send("GET /metrics HTTP/1.1\r\n");
+  monitor_stop(monitor_);
+  monitor_ = nullptr;
+}
+
+// ".TP", ".B name \fR(kind, unit)", and the help.
+TEST(MetricsManPageTest, DescribesEachMetricAsTheTableDoes) {
+  std::ifstream file(DaemonProcess::Runfile("docs/man/cachetd.8"));
+  std::stringstream all;
+  all << file.rdbuf();
+  std::string page = all.str();
+  size_t begin = page.find("\n.SH METRICS\n"),
+         end = page.find("\n.SH ", begin + 1);
+  ASSERT_NE(begin, std::string::npos);
+  page = page.substr(begin, end - begin);
+  std::string expected, found;
+  for (const metric &m : metrics_table)
+    expected += std::string(m.name) + " (" +
+                (m.kind == METRIC_COUNTER ? "counter" : "gauge") + ", " +
+                m.unit +
+                (m.of & METRIC_OF_IMAGE ? ", of each image, too" : "") +
+                "): " + m.help + ".\n";
+  std::regex entry(
+      "\n\\.TP\n\\.BR (\\S+) \" \\(([^\"]*)\\)\"\n([^\n]*(?:\n[^.\n][^\n]*)*)");
+  for (std::sregex_iterator i(page.begin(), page.end(), entry), none; i != none;
+       ++i)
+    found += std::string((*i)[1]) + " (" + std::string((*i)[2]) + "): " +
+             std::regex_replace(std::string((*i)[3]), std::regex("\n"), " ") +
+             "\n";
+  EXPECT_EQ(found, expected);
+}
+
+} // namespace
