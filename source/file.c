@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 
 #include "base/fd.h"
 #include "base/format.h"
+#include "source/beneath.h"
 #include "source/version.h"
 
 #ifndef RWF_DONTCACHE
@@ -49,7 +51,15 @@ struct file_source {
   int direct_fd;         /* the same file, with O_DIRECT; or -1 */
   atomic_uint n_direct;  /* relaxed: how many long reads to make directly
                             before the kernel is asked again what it has */
+  size_t directory_len;  /* it is only looked for beneath this part of the
+                            path; 0: wherever the path leads */
   char path[];           /* relative if it is not known from the root on */
+};
+
+/* Where a file is: see struct file_source. */
+struct where {
+  const char *path;
+  size_t directory_len;
 };
 
 static struct file_source *file_of(struct source *src) {
@@ -222,17 +232,34 @@ static void file_close(struct source *src) {
 
 static const struct source_ops file_ops;
 
-/* -1: the file system cannot, or the path is another file's by now. */
-static int open_direct(const char *path, const struct file_source *f) {
-  struct version now;
-  int fd = fd_above_std(
-      open(path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (fd >= 0 && (version_of(fd, f->writes_fd, &now) < 0 ||
-                  !version_same(&now, &f->version))) {
-    close(fd);
-    fd = -1;
+static struct where where_is(const struct file_source *f) {
+  return (struct where){f->path, f->directory_len};
+}
+
+/* Opens what is at a path.  A descriptor, or a negative errno. */
+static int open_path(const struct where *at, int flags) {
+  if (!at->directory_len) {
+    int fd = fd_above_std(open(at->path, flags | O_CLOEXEC));
+    return fd < 0 ? -errno : fd;
   }
+  char directory[PATH_MAX];
+  snprintf(directory, sizeof directory, "%.*s", (int)at->directory_len,
+           at->path);
+  int beneath = beneath_open_directory(directory);
+  if (beneath < 0)
+    return beneath;
+  int fd = beneath_open(beneath, at->path + at->directory_len + 1, flags);
+  close(beneath);
   return fd;
+}
+
+/* Opens the very file that `fd` is open on, whatever its path names by now.
+ * Likewise; -ENOENT: there is no /proc. */
+static int open_again(int fd, int flags) {
+  char self[40];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+  int again = fd_above_std(open(self, flags | O_CLOEXEC));
+  return again < 0 ? -errno : again;
 }
 
 /* Sees when the version will have settled.  A tick of the kernel's clock is
@@ -287,13 +314,14 @@ static int identify(struct file_source *f, const struct file_source *before) {
   return r;
 }
 
-static struct file_source *alloc(const char *path, int fd,
+static struct file_source *alloc(const struct where *at, int fd,
                                  enum file_reading how) {
-  size_t path_len = strlen(path) + 1;
+  size_t path_len = strlen(at->path) + 1;
   struct file_source *f = calloc(1, sizeof *f + path_len);
   if (!f)
     return NULL;
-  memcpy(f->path, path, path_len);
+  memcpy(f->path, at->path, path_len);
+  f->directory_len = at->directory_len;
   f->base.ops = &file_ops;
   f->fd = fd;
   f->writes_fd = f->direct_fd = -1;
@@ -308,9 +336,9 @@ static struct file_source *alloc(const char *path, int fd,
 
 /* Makes a source over `fd`, which it owns, also on failure; `before` is what
  * the new one succeeds, or NULL. */
-static int make(const char *path, int fd, enum file_reading how,
+static int make(const struct where *at, int fd, enum file_reading how,
                 const struct file_source *before, struct source **out) {
-  struct file_source *f = alloc(path, fd, how);
+  struct file_source *f = alloc(at, fd, how);
   if (!f) {
     close(fd);
     return -ENOMEM;
@@ -321,7 +349,7 @@ static int make(const char *path, int fd, enum file_reading how,
     return r;
   }
   if (how == FILE_DONTCACHE) {
-    f->direct_fd = open_direct(path, f);
+    f->direct_fd = open_again(fd, O_RDONLY | O_DIRECT | O_NONBLOCK);
     /* No readahead: what a read drops are whole folios, and so the rest of a
      * large one would be read again. */
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
@@ -334,24 +362,20 @@ static int make(const char *path, int fd, enum file_reading how,
 /* Opens a file or a device, and nothing else: opening a FIFO might wait for a
  * writer.  O_NONBLOCK would not do: it makes an open fail that has to wait for
  * a lease of another program's (fcntl(2)). */
-static int open_readable(const char *path) {
-  int at = fd_above_std(open(path, O_PATH | O_CLOEXEC));
-  if (at < 0)
-    return -errno;
+static int open_readable(const struct where *at) {
+  int node = open_path(at, O_PATH);
+  if (node < 0)
+    return node;
   struct stat st;
-  int r = fstat(at, &st) < 0 ? -errno : 0;
+  int r = fstat(node, &st) < 0 ? -errno : 0;
   if (r == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
     r = S_ISDIR(st.st_mode) ? -EISDIR : -ENODEV;
   if (r == 0) {
-    /* This very file, whatever the path names by now. */
-    char self[40];
-    snprintf(self, sizeof self, "/proc/self/fd/%d", at);
-    r = fd_above_std(open(self, O_RDONLY | O_CLOEXEC));
-    if (r < 0 && errno == ENOENT) /* there is no /proc */
-      r = fd_above_std(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    r = r < 0 ? -errno : r;
+    r = open_again(node, O_RDONLY);
+    if (r == -ENOENT)
+      r = open_path(at, O_RDONLY | O_NONBLOCK);
   }
-  close(at);
+  close(node);
   return r;
 }
 
@@ -365,15 +389,25 @@ static int reopen_held(struct file_source *f, struct source **out) {
   if (r < 0 || (version_same(&now, &f->version) && !is_due(f)))
     return r;
   int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
-  return fd < 0 ? -errno : make(f->path, fd, f->how, f, out);
+  struct where at = where_is(f);
+  return fd < 0 ? -errno : make(&at, fd, f->how, f, out);
 }
 
 /* Whether the path names something else than what we hold open.  Opens nothing:
  * this is asked once a second of every image. */
 static bool path_is_of_another(const struct file_source *f) {
-  bool same;
-  return f->path[0] == '/' &&
-         (version_of_path(f->path, &f->version, &same) < 0 || !same);
+  bool same = false;
+  struct where at = where_is(f);
+  if (f->path[0] != '/')
+    return false;
+  if (!at.directory_len)
+    return version_of_path(f->path, &f->version, &same) < 0 || !same;
+  int node = open_path(&at, O_PATH);
+  if (node < 0)
+    return true;
+  int r = version_of_node(node, &f->version, &same);
+  close(node);
+  return r < 0 || !same;
 }
 
 static int file_reopen(struct source *src, struct source **out) {
@@ -381,8 +415,9 @@ static int file_reopen(struct source *src, struct source **out) {
   struct source *fresh;
   *out = NULL;
   if (path_is_of_another(f)) {
-    int fd = open_readable(f->path);
-    if (fd >= 0 && make(f->path, fd, f->how, f, &fresh) == 0) {
+    struct where at = where_is(f);
+    int fd = open_readable(&at);
+    if (fd >= 0 && make(&at, fd, f->how, f, &fresh) == 0) {
       if (!version_same(&file_of(fresh)->version, &f->version)) {
         *out = fresh;
         return 0;
@@ -419,16 +454,28 @@ static char *absolute(const char *path) {
 
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out) {
-  int fd = open_readable(path);
+  int fd = open_readable(&(struct where){.path = path});
   if (fd < 0)
     return fd;
-  char *whole = absolute(path);
-  if (!whole) {
+  struct where at = {.path = absolute(path)};
+  if (!at.path) {
     close(fd);
     return -ENOMEM;
   }
-  int r = make(whole, fd, how, NULL, out);
-  free(whole);
+  int r = make(&at, fd, how, NULL, out);
+  free((char *)at.path);
+  return r;
+}
+
+int file_source_open_beneath(const char *directory, const char *name,
+                             enum file_reading how, struct source **out) {
+  char *path;
+  if (asprintf(&path, "%s/%s", directory, name) < 0)
+    return -ENOMEM;
+  struct where at = {path, strlen(directory)};
+  int fd = at.directory_len < PATH_MAX ? open_readable(&at) : -ENAMETOOLONG;
+  int r = fd < 0 ? fd : make(&at, fd, how, NULL, out);
+  free(path);
   return r;
 }
 
@@ -452,8 +499,9 @@ static int absent_read(struct source *src, uint64_t offset, void *buf,
 static int absent_reopen(struct source *src, struct source **out) {
   const struct file_source *f = file_of(src);
   *out = NULL;
-  int fd = open_readable(f->path);
-  return fd < 0 ? fd : make(f->path, fd, f->how, f, out);
+  struct where at = where_is(f);
+  int fd = open_readable(&at);
+  return fd < 0 ? fd : make(&at, fd, f->how, f, out);
 }
 
 static const struct source_ops absent_ops = {
@@ -466,7 +514,8 @@ static const struct source_ops absent_ops = {
 int file_source_open_later(const char *path, enum file_reading how,
                            struct source **out) {
   char *whole = absolute(path);
-  struct file_source *f = whole ? alloc(whole, -1, how) : NULL;
+  struct where at = {.path = whole};
+  struct file_source *f = whole ? alloc(&at, -1, how) : NULL;
   free(whole);
   if (!f)
     return -ENOMEM;

@@ -31,6 +31,13 @@ enum file_reading {
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out);
 
+/* Opens the file of that name in `directory`, a path from the root on without a
+ * slash at its end, as source/beneath.h does: also whenever it is opened again,
+ * a link that leads out of the directory is not followed.  Likewise; -EXDEV: it
+ * is such a link. */
+int file_source_open_beneath(const char *directory, const char *name,
+                             enum file_reading how, struct source **out);
+
 /* A source for a path that cannot be opened now: it has no bytes.  reopen()
  * gives its successor once the path can be opened, and until then says why not.
  * 0 or -ENOMEM. */

@@ -115,6 +115,16 @@ static uint64_t present_diskseq(dev_t device) {
   return diskseq;
 }
 
+static uint64_t present_device_size(dev_t device) {
+  char text[32];
+  int fd = open_attribute(device, "size");
+  uint64_t sectors =
+      read_attribute(fd, text, sizeof text) ? strtoull(text, NULL, 10) : 0;
+  if (fd >= 0)
+    close(fd);
+  return sectors * 512; /* whatever the device's sectors are */
+}
+
 /* ---- Either -------------------------------------------------------------- */
 
 int version_of(int fd, int writes_fd, struct version *out) {
@@ -129,18 +139,42 @@ int version_of(int fd, int writes_fd, struct version *out) {
   return 0;
 }
 
+static bool stat_is_of(const struct stat *st, const struct version *v) {
+  if (S_ISBLK(st->st_mode)) {
+    uint64_t diskseq = present_diskseq(st->st_rdev);
+    return v->ino == 0 && v->dev == st->st_rdev &&
+           (!diskseq || !v->diskseq || diskseq == v->diskseq);
+  }
+  struct version now = version_of_file(st);
+  return S_ISREG(st->st_mode) && version_same(&now, v);
+}
+
 int version_of_path(const char *path, const struct version *v, bool *same) {
   struct stat st;
   if (stat(path, &st) < 0)
     return -errno;
-  if (S_ISBLK(st.st_mode)) {
-    uint64_t diskseq = present_diskseq(st.st_rdev);
-    *same = v->ino == 0 && v->dev == st.st_rdev &&
-            (!diskseq || !v->diskseq || diskseq == v->diskseq);
-  } else {
-    struct version now = version_of_file(&st);
-    *same = S_ISREG(st.st_mode) && version_same(&now, v);
-  }
+  *same = stat_is_of(&st, v);
+  return 0;
+}
+
+int version_of_node(int fd, const struct version *v, bool *same) {
+  struct stat st;
+  if (fstat(fd, &st) < 0)
+    return -errno;
+  *same = stat_is_of(&st, v);
+  return 0;
+}
+
+int version_peek_size(int fd, uint64_t *size) {
+  struct stat st;
+  if (fstat(fd, &st) < 0)
+    return -errno;
+  if (S_ISBLK(st.st_mode))
+    *size = present_device_size(st.st_rdev);
+  else if (S_ISREG(st.st_mode))
+    *size = (uint64_t)st.st_size;
+  else
+    return S_ISDIR(st.st_mode) ? -EISDIR : -ENODEV;
   return 0;
 }
 

@@ -49,6 +49,14 @@ bool version_same(const struct version *a, const struct version *b);
  * whether the path names that device, with that medium. */
 int version_of_path(const char *path, const struct version *v, bool *same);
 
+/* The same of what `fd`, opened by O_PATH, is of. */
+int version_of_node(int fd, const struct version *v, bool *same);
+
+/* The size of what such a descriptor is of, as far as it is known without its
+ * being opened: 0 for a device where there is no sysfs.  0 or a negative errno,
+ * as version_of(). */
+int version_peek_size(int fd, uint64_t *size);
+
 /* Whether stamps of the file come from another machine's clock. */
 bool version_is_foreign(int fd);
 

@@ -465,6 +465,120 @@ TEST_P(FileTest, AStartFindsThatTheFileChanged) {
     EXPECT_EQ(outcome, SOURCE_BLOCKS);
 }
 
+// ---- Beneath a directory ----------------------------------------------------
+
+class BeneathTest : public FileTest {
+protected:
+  void SetUp() override {
+    FileTest::SetUp();
+    outside_ = dir_ + ".outside";
+    WriteTo(outside_, std::string(10000, 'x'));
+  }
+  void TearDown() override {
+    unlink(outside_.c_str());
+    FileTest::TearDown();
+  }
+
+  SourcePtr OpenBeneath(const std::string &name, int expect = 0) {
+    source *src = nullptr;
+    EXPECT_EQ(
+        file_source_open_beneath(dir_.c_str(), name.c_str(), GetParam(), &src),
+        expect)
+        << name;
+    return SourcePtr(src);
+  }
+  // The link takes the place of whatever has its name.
+  void Link(const std::string &to, const std::string &name) {
+    std::string fresh = dir_ + "/fresh";
+    ASSERT_EQ(symlink(to.c_str(), fresh.c_str()), 0);
+    ASSERT_EQ(rename(fresh.c_str(), (dir_ + "/" + name).c_str()), 0);
+  }
+
+  std::string outside_;
+};
+
+TEST_P(BeneathTest, WhatLeadsOutOfTheDirectoryIsRefused) {
+  ASSERT_EQ(mkdir((dir_ + "/sub").c_str(), 0700), 0);
+  Link(outside_, "absolute");
+  Link("../" + outside_.substr(outside_.rfind('/') + 1), "relative");
+  Link("sub/../../" + outside_.substr(outside_.rfind('/') + 1), "winding");
+  Link("relative", "link-to-link");
+  int fd = open(outside_.c_str(), O_RDONLY);
+  Link("/proc/self/fd/" + std::to_string(fd), "magic");
+  for (const char *name : {"absolute", "relative", "winding", "link-to-link",
+                           "magic", "..", "../x", "sub/../../x"})
+    OpenBeneath(name, -EXDEV);
+  OpenBeneath(path_, -EXDEV); // from the root on
+  OpenBeneath("sub", -EISDIR);
+  OpenBeneath("none", -ENOENT);
+  close(fd);
+}
+
+TEST_P(BeneathTest, ALinkThatStaysInTheDirectoryIsFollowed) {
+  Link("disk.img", "link");
+  auto src = OpenBeneath("link");
+  ASSERT_NE(src, nullptr);
+  ASSERT_EQ(Read(src, 0, 100, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(100, 'a'));
+  EXPECT_EQ(Reopen(src), nullptr) << "unchanged";
+  WriteTo(dir_ + "/other.img", std::string(500, 'b'));
+  Link("other.img", "link");
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(fresh->size, 500u);
+}
+
+// Nor is one that comes later: what is open is read on.
+TEST_P(BeneathTest, AFileThatBecomesALinkOutIsNotFollowed) {
+  auto src = OpenBeneath("disk.img");
+  ASSERT_NE(src, nullptr);
+  int held = open(path_.c_str(), O_RDONLY);
+  Link(outside_, "disk.img");
+  auto fresh = Reopen(src); // its ctime has changed, as it lost its name
+  const auto &now = fresh ? fresh : src;
+  ASSERT_EQ(Read(now, 0, 100, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(100, 'a'));
+  Link("../" + outside_.substr(outside_.rfind('/') + 1), "disk.img");
+  auto later = Reopen(now);
+  const auto &last = later ? later : now;
+  ASSERT_EQ(Read(last, 0, 100, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(100, 'a'));
+  close(held);
+}
+
+TEST_P(BeneathTest, NeitherFifoNorCharacterDeviceIsOpened) {
+  std::string fifo = dir_ + "/fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  OpenBeneath("fifo", -ENODEV);
+  auto src = OpenBeneath("disk.img");
+  ASSERT_NE(src, nullptr);
+  int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  ASSERT_GE(inotify_add_watch(watch, fifo.c_str(), IN_OPEN), 0);
+  ASSERT_EQ(rename(fifo.c_str(), path_.c_str()), 0);
+  Reopen(src);
+  char events[4096];
+  EXPECT_LT(read(watch, events, sizeof events), 0) << "it was opened";
+  close(watch);
+}
+
+TEST_P(BeneathTest, ALookAtAnUnchangedFileOpensNothing) {
+  auto src = OpenBeneath("disk.img");
+  ASSERT_NE(src, nullptr);
+  int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  ASSERT_GE(inotify_add_watch(watch, path_.c_str(), IN_OPEN), 0);
+  EXPECT_EQ(Reopen(src), nullptr);
+  char events[4096];
+  EXPECT_LT(read(watch, events, sizeof events), 0);
+  close(watch);
+}
+
+INSTANTIATE_TEST_SUITE_P(How, BeneathTest,
+                         testing::Values(FILE_CACHED, FILE_DONTCACHE),
+                         [](const testing::TestParamInfo<file_reading> &how) {
+                           return how.param == FILE_DONTCACHE ? "Direct"
+                                                              : "Cached";
+                         });
+
 INSTANTIATE_TEST_SUITE_P(How, FileTest,
                          testing::Values(FILE_CACHED, FILE_DONTCACHE),
                          [](const testing::TestParamInfo<file_reading> &how) {

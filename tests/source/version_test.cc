@@ -126,6 +126,20 @@ TEST_F(DeviceTest, AWriteThroughThisKernelMakesAnotherVersion) {
   EXPECT_NE(before.n_writes, after.n_writes);
 }
 
+TEST_F(DeviceTest, ItsSizeIsKnownWithoutOpeningIt) {
+  if (!Attach(O_RDONLY))
+    GTEST_SKIP() << "no loop device here: " << strerror(errno);
+  int node = open(path_.c_str(), O_PATH | O_CLOEXEC);
+  uint64_t size = 0;
+  EXPECT_EQ(version_peek_size(node, &size), 0);
+  EXPECT_EQ(size, 1u << 20);
+  version v = Now();
+  bool same = false;
+  EXPECT_EQ(version_of_node(node, &v, &same), 0);
+  EXPECT_TRUE(same);
+  close(node);
+}
+
 TEST_F(DeviceTest, IsFoundByItsPathUntilAnotherMediumIsInIt) {
   if (!Attach(O_RDONLY))
     GTEST_SKIP() << "no loop device here: " << strerror(errno);
