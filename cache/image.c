@@ -305,6 +305,14 @@ struct mirror *image_mirror(struct image *img) {
   return m;
 }
 
+bool image_has_pages(struct image *img) {
+  pthread_mutex_lock(&img->cache->lock);
+  const struct mirror *m = img->mirror;
+  bool has = m->charged_pages || m->filling || m->n_uncached;
+  pthread_mutex_unlock(&img->cache->lock);
+  return has;
+}
+
 bool image_is_current(const struct image *img, const struct mirror *m) {
   return __atomic_load_n(&img->mirror, __ATOMIC_ACQUIRE) == m &&
          !mirror_is_retired(m);

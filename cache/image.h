@@ -55,6 +55,10 @@ unsigned image_page_shift(const struct image *img);
 /* The mirror of the image's present epoch, with a reference for the caller. */
 struct mirror *image_mirror(struct image *img);
 
+/* Whether a page of its present epoch is in the cache, or is being brought in.
+ */
+bool image_has_pages(struct image *img);
+
 /* Whether `m` is the present one: two loads, no lock. */
 bool image_is_current(const struct image *img, const struct mirror *m);
 

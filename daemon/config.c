@@ -250,6 +250,27 @@ static int set_metrics(struct config *config, const char *value, char *why) {
   return r;
 }
 
+static int add_directory(struct config *config, const char *value, char *why) {
+  if (*value != '/')
+    return refuse(why, "\"%.100s\": a directory is named from / on", value);
+  if (config->n_directories == CONFIG_MAX_DIRECTORIES)
+    return refuse(why, "\"%.100s\": more than %d directories", value,
+                  CONFIG_MAX_DIRECTORIES);
+  size_t len = strlen(value);
+  while (len > 1 && value[len - 1] == '/')
+    len--;
+  char *path = strndup(value, len);
+  if (!path)
+    return -ENOMEM;
+  config->directories[config->n_directories++] = path;
+  return 0;
+}
+
+static void clear_directories(struct config *config) {
+  while (config->n_directories > 0)
+    free(config->directories[--config->n_directories]);
+}
+
 const struct config_setting config_settings[] = {
     [CONFIG_CACHE_SIZE] = {"cache", "size", "cache-size", set_cache_size, NULL},
     [CONFIG_MIN_SIZE] = {"cache", "min-size", "min-size", set_min_size, NULL},
@@ -269,6 +290,8 @@ const struct config_setting config_settings[] = {
     [CONFIG_TLS_REQUIRE_CLIENT] = {"tls", "require-client-certificate",
                                    "tls-require-client-certificate",
                                    set_tls_require_client, NULL},
+    [CONFIG_DIRECTORY] = {"images", "directory", "directory", add_directory,
+                          clear_directories},
     [CONFIG_ALLOW] = {"images", "allow", "allow", add_allow, clear_allow},
     [CONFIG_ADMIN_ALLOW] = {"admin", "allow", "admin-allow", add_admin_allow,
                             clear_admin_allow},
@@ -400,6 +423,7 @@ void config_fini(struct config *config) {
     config_image_fini(&config->images[i]);
   for (size_t i = 0; i < config->n_files; i++)
     free(config->files[i]);
+  clear_directories(config);
   free(config->images);
   free(config->files);
   free(config->tls.certificate);
@@ -518,9 +542,11 @@ bool config_uses_tls(const struct config *config) {
 static void check_images(const struct config *config,
                          struct config_errors *errors) {
   /* Where something is wrong already it may have been an image. */
-  if (config->n_images == 0 && !config_errors_any(errors))
+  if (config->n_images + config->n_directories == 0 &&
+      !config_errors_any(errors))
     config_errors_add(errors, "no image to serve; write --image SOURCE, or "
-                              "[image NAME] in a configuration file");
+                              "[image NAME] in a configuration file, or "
+                              "directory = DIRECTORY in [images]");
   for (size_t i = 0; i < config->n_images; i++) {
     const struct config_image *image = &config->images[i];
     if (!image->origins[CONFIG_IMAGE_SOURCE].line)

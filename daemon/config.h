@@ -36,6 +36,7 @@ extern "C" {
 
 enum {
   CONFIG_MAX_IMAGES = 4096,
+  CONFIG_MAX_DIRECTORIES = 64,
   CONFIG_MAX_LISTEN = 16,
   CONFIG_MAX_WORKERS = 64,
 };
@@ -89,6 +90,7 @@ enum {
   CONFIG_TLS_KEY,
   CONFIG_TLS_CLIENT_CA,
   CONFIG_TLS_REQUIRE_CLIENT,
+  CONFIG_DIRECTORY,
   CONFIG_ALLOW,
   CONFIG_ADMIN_ALLOW,
   CONFIG_METRICS,
@@ -108,6 +110,9 @@ struct config_tls {
 struct config {
   struct config_image *images;
   size_t n_images;
+  char *directories[CONFIG_MAX_DIRECTORIES]; /* whose files are images; none
+                                                but / ends in a slash */
+  size_t n_directories;
   struct address listen[CONFIG_MAX_LISTEN];
   struct config_origin listen_origins[CONFIG_MAX_LISTEN];
   size_t n_listen; /* 0: the default socket, or inherited ones */

@@ -20,12 +20,12 @@ enum {
   MAX_OPENINGS = 64,
 };
 
-static void warn_of_format(const struct config_image *image,
-                           const char *format) {
-  log_event(LEVEL_WARN, "image-format", LOG_TEXT("image", image->name),
-            LOG_TEXT("format", format),
-            LOG_TEXT("advice", "the bytes of the file are served, not those "
-                               "of the disk in it"));
+void image_sources_warn_of_format(const char *name, const char *format) {
+  if (format)
+    log_peer_event(LEVEL_WARN, "image-format", LOG_TEXT("image", name),
+                   LOG_TEXT("format", format),
+                   LOG_TEXT("advice", "the bytes of the file are served, not "
+                                      "those of the disk in it"));
 }
 
 static void log_window(const char *event, const struct config_image *image,
@@ -68,8 +68,7 @@ static int take_source(const struct config_image *image,
     if (r < 0)
       return r;
   }
-  if (format)
-    warn_of_format(image, format);
+  image_sources_warn_of_format(image->name, format);
   if (image->max_age_s)
     file_source_set_max_age(to->source, image->max_age_s);
   else

@@ -19,6 +19,9 @@ int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
                        const char *event, struct server_image *out);
 
+/* Says in the log that a file has a disk in it, and is none; NULL: nothing. */
+void image_sources_warn_of_format(const char *name, const char *format);
+
 /* Closes them, if no server took them over. */
 void image_sources_close(const struct server_image *images, size_t n);
 

@@ -17,6 +17,7 @@ struct limits {
   unsigned max_user_connections; /* and so beyond those of one user */
   unsigned n_fill_threads;   /* that read sources and are shared by the images;
                                 each image has one more of its own */
+  unsigned max_found_images; /* of directories, that are open at once */
   int idle_thread_ms;        /* how long one that has nothing to read stays */
   uint32_t max_message;      /* bytes of a request's Message */
   uint32_t max_ranges;       /* in one Read or Warm */
@@ -57,6 +58,8 @@ static inline struct limits limits_default(void) {
       /* One image gets half of them: enough to keep a disk busy.  They sleep in
        * pread(2) anyway. */
       .n_fill_threads = 16,
+      /* As many as a configuration may have; each takes descriptors. */
+      .max_found_images = 4096,
       .idle_thread_ms = 10000,
       .max_message = FRAME_MAX_MESSAGE,
       .max_ranges = 1024,

@@ -17,6 +17,7 @@
 #include "daemon/certificates.h"
 #include "daemon/config.h"
 #include "daemon/config_errors.h"
+#include "daemon/directories.h"
 #include "daemon/http_server.h"
 #include "daemon/image_sources.h"
 #include "daemon/listeners.h"
@@ -44,6 +45,9 @@ enum {
   FDS_PER_WORKER = 4,
   FDS_PER_ATTACHMENT = 5,
   FDS_SENDING = 4,
+  /* Three of its mirror, the file twice; where there is none left for a second
+   * epoch it keeps the first. */
+  FDS_PER_FOUND_IMAGE = 6,
   FDS_OF_METRICS = HTTP_SERVER_MAX_CONNECTIONS + 8,
   /* Kept for images that a reload adds: some sixteen. */
   FDS_FOR_MORE_IMAGES = 16 * FDS_PER_IMAGE,
@@ -53,6 +57,7 @@ enum {
 struct setup {
   struct server_image *images; /* config's n_images; NULL: none is open */
   unsigned n_images, n_missing;
+  struct directories *directories;
   struct listeners listeners;
   struct listener *metrics; /* NULL: there are none */
 };
@@ -103,11 +108,24 @@ static int open_images(const struct config *config, struct setup *setup) {
   return 0;
 }
 
+static int open_directories(const struct config *config, struct setup *setup) {
+  bool differs;
+  setup->directories = directories_new();
+  int r = setup->directories
+              ? directories_set(setup->directories, config, &differs)
+              : -ENOMEM;
+  if (r == 0)
+    return 0;
+  return fail_start(r == -ENOSYS ? DIRECTORIES_NEED : "out of memory");
+}
+
 /* Where none is there something is wrong with the command, and who gave it is
  * to see that.  But if a service manager listens for us it would start us again
  * and again, and in the end close its sockets: so we wait for the images. */
-static int check_images(const struct setup *setup) {
-  if (setup->n_missing == setup->n_images && setup->listeners.n == 0)
+static int check_images(const struct config *config,
+                        const struct setup *setup) {
+  if (setup->n_images > 0 && setup->n_missing == setup->n_images &&
+      config->n_directories == 0 && setup->listeners.n == 0)
     return fail_start("none of the images can be opened");
   return 0;
 }
@@ -188,9 +206,10 @@ static void catch_signals(struct server *s) {
 static struct reloader *reload_on_hangup(const struct options *options,
                                          struct config *config,
                                          struct listeners *listeners,
+                                         struct directories *directories,
                                          struct server *s) {
   struct sigaction reload = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
-  the_reloader = reloader_new(options, config, listeners, s);
+  the_reloader = reloader_new(options, config, listeners, directories, s);
   if (the_reloader)
     sigaction(SIGHUP, &reload, NULL);
   else
@@ -272,6 +291,11 @@ static int fit_limits(const struct server_config *server, bool has_metrics,
   if (limit.rlim_cur <= own)
     return -EMFILE;
   uint64_t left = limit.rlim_cur - own;
+  uint64_t for_found = server->finds ? left / 4 : FDS_FOR_MORE_IMAGES;
+  if (to->max_found_images > for_found / FDS_PER_FOUND_IMAGE)
+    to->max_found_images = (unsigned)(for_found / FDS_PER_FOUND_IMAGE);
+  if (server->finds)
+    left -= to->max_found_images * (uint64_t)FDS_PER_FOUND_IMAGE;
   left -= left / 8 < FDS_FOR_MORE_IMAGES ? left / 8 : FDS_FOR_MORE_IMAGES;
   if (to->max_attachments > left * 3 / (8 * FDS_PER_ATTACHMENT))
     to->max_attachments = (unsigned)(left * 3 / (8 * FDS_PER_ATTACHMENT));
@@ -315,6 +339,9 @@ static int serve(const struct options *options, struct config *config,
       .n_workers = n_workers,
       .images = setup->images,
       .n_images = setup->n_images,
+      .place = directories_place(setup->directories),
+      .finds = config->n_directories > 0,
+      .shares_found = config->n_directories > 0 && config->share,
       .listeners = setup->listeners.all,
       .n_listeners = setup->listeners.n,
       .admin = config->admin,
@@ -340,7 +367,8 @@ static int serve(const struct options *options, struct config *config,
   } else {
     struct pressure *pressure = shrink_on_pressure(config, s);
     struct monitor *monitor = start_monitor(setup, s);
-    reloader = reload_on_hangup(options, config, &setup->listeners, s);
+    reloader = reload_on_hangup(options, config, &setup->listeners,
+                                setup->directories, s);
     announce_ready(config, setup, n_workers);
     server_serve(s);
     signal(SIGHUP, SIG_IGN);
@@ -374,24 +402,25 @@ static int open_and_serve(struct options *options, struct config *config) {
   tell_of_memory();
   int status = open_images(config, &setup);
   if (status == 0)
+    status = open_directories(config, &setup);
+  if (status == 0)
     status = adopt_listeners(config, &setup);
   if (status == 0)
-    status = check_images(&setup);
+    status = check_images(config, &setup);
   if (status == 0)
     status = open_listeners(config, &setup);
   if (status == 0)
     status = open_metrics(config, &setup);
-  if (status != 0) {
+  if (status == 0 && options_leave_directory(options) < 0)
+    status = fail_start("find the working directory");
+  if (status == 0) {
+    process_leave_directory();
+    status = serve(options, config, &setup);
+  } else {
     setup_drop(&setup);
-    return status;
   }
-  if (options_leave_directory(options) < 0) {
-    setup_drop(&setup);
-    return fail_start("find the working directory");
-  }
-  process_leave_directory();
-  status = serve(options, config, &setup);
   listeners_fini(&setup.listeners);
+  directories_free(setup.directories);
   free(setup.images);
   return status;
 }

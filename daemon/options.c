@@ -13,7 +13,8 @@
 #include "daemon/memory_limit.h"
 
 const char options_usage[] =
-    "usage: cachetd [--image [NAME=]SOURCE] ... [--listen ADDRESS] ...\n"
+    "usage: cachetd [--image [NAME=]SOURCE] ... [--directory DIRECTORY] ...\n"
+    "               [--listen ADDRESS] ...\n"
     "               [--insecure yes|no] [--tls-certificate FILE]\n"
     "               [--tls-key FILE] [--tls-client-ca FILE]\n"
     "               [--tls-require-client-certificate yes|no]\n"
@@ -30,6 +31,9 @@ const char options_usage[] =
     "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
     "                         ,allow=RULE: who may read it, in place of "
     "--allow\n"
+    "  --directory DIRECTORY  serve each file in it by its name, once "
+    "somebody\n"
+    "                         opens it; may be repeated\n"
     "  --listen ADDRESS       unix:PATH, tcp:HOST:PORT (loopback only), or\n"
     "                         tls:HOST:PORT; tcp: is 127.0.0.1:10819, and\n"
     "                         tls: 127.0.0.1:10820; may be repeated\n"

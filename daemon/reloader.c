@@ -20,6 +20,7 @@ struct reloader {
   const struct options *options;
   struct config *config;       /* its thread's, until reloader_free() */
   struct listeners *listeners; /* likewise */
+  struct directories *directories;
   struct server *server;
   pthread_t thread;
   sem_t asked;
@@ -150,6 +151,18 @@ static void warn_of(const char *setting) {
             LOG_TEXT("advice", "it takes a restart"));
 }
 
+/* What is found stays as it was where that fails. */
+static void set_directories(struct reloader *r, const struct config *now) {
+  bool differs;
+  int e = directories_set(r->directories, now, &differs);
+  if (e == 0 && differs)
+    server_review_found(r->server, now->share);
+  if (e < 0)
+    log_event(
+        LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("setting", "directory"),
+        LOG_TEXT("reason", e == -ENOSYS ? DIRECTORIES_NEED : strerror(-e)));
+}
+
 /* Where the cache shrinks and grows its size is that of the moment. */
 static void set_cache_size(struct reloader *r, struct config *now) {
   if (r->config->shrinks) {
@@ -244,6 +257,7 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     remove_gone(r, &plan, now);
     take_fresh(r, &plan, now);
     take_listeners(r, &listeners);
+    set_directories(r, now);
     set_cache_size(r, now);
     server_set_admin(r->server, now->admin);
     keep_fixed(r->config, now);
@@ -305,6 +319,7 @@ static void *reloader_thread(void *arg) {
 struct reloader *reloader_new(const struct options *options,
                               struct config *config,
                               struct listeners *listeners,
+                              struct directories *directories,
                               struct server *server) {
   struct reloader *r = calloc(1, sizeof *r);
   if (!r)
@@ -312,6 +327,7 @@ struct reloader *reloader_new(const struct options *options,
   r->options = options;
   r->config = config;
   r->listeners = listeners;
+  r->directories = directories;
   r->server = server;
   sem_init(&r->asked, 0, 0);
   atomic_init(&r->ends, false);

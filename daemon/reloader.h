@@ -18,6 +18,7 @@
 #define DAEMON_RELOADER_H
 
 #include "daemon/config.h"
+#include "daemon/directories.h"
 #include "daemon/listeners.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
@@ -31,6 +32,7 @@ struct reloader;
 struct reloader *reloader_new(const struct options *options,
                               struct config *config,
                               struct listeners *listeners,
+                              struct directories *directories,
                               struct server *server);
 
 /* Asks for a reload.  Any thread, and signal handlers. */

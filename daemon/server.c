@@ -358,6 +358,10 @@ int server_set_listeners(struct server *s, struct listener *const *listeners,
 
 /* ---- Making -------------------------------------------------------------- */
 
+static unsigned page_shift(const struct server *s) {
+  return (unsigned)__builtin_ctz(s->context.page_size);
+}
+
 static struct image_add image_add_of(struct server *s,
                                      const struct server_image *from) {
   if (from->share)
@@ -367,13 +371,17 @@ static struct image_add image_add_of(struct server *s,
                             .share = from->share,
                             .missing = from->missing,
                             .source = from->source,
-                            .page_shift =
-                                (unsigned)__builtin_ctz(s->context.page_size)};
+                            .page_shift = page_shift(s)};
 }
 
 int server_add_image(struct server *s, const struct server_image *image) {
   const struct image_add add = image_add_of(s, image);
-  return images_add(&s->context.images, &add);
+  struct served_image *h = images_find(&s->context.images, image->name);
+  bool replaces = h && images_origin(h) == IMAGE_FOUND;
+  int r =
+      replaces ? images_replace(h, &add) : images_add(&s->context.images, &add);
+  images_unref(h);
+  return r;
 }
 
 int server_replace_image(struct server *s, const struct server_image *image) {
@@ -391,6 +399,12 @@ bool server_remove_image(struct server *s, const char *name) {
   bool removed = h && images_remove(h);
   images_unref(h);
   return removed;
+}
+
+void server_review_found(struct server *s, bool shares) {
+  if (shares)
+    atomic_store_explicit(&s->context.share, true, memory_order_relaxed);
+  finder_review(&s->context.finder);
 }
 
 /* Takes all sources, or closes those it did not come to. */
@@ -465,9 +479,15 @@ static int server_init(struct server *s, const struct server_config *config) {
   struct pool_options pool = {.n_shared = config->limits.n_fill_threads,
                               .idle_ms = config->limits.idle_thread_ms};
   s->context.closer = closer_new();
-  return s->context.closer ? images_init(&s->context.images, config->cache_size,
-                                         config->n_workers, &pool)
-                           : -ENOMEM;
+  if (!s->context.closer)
+    return -ENOMEM;
+  int r = images_init(&s->context.images, config->cache_size, config->n_workers,
+                      &pool);
+  s->context.images.most_found = config->limits.max_found_images;
+  s->context.share = config->shares_found;
+  return r < 0 ? r
+               : finder_init(&s->context.finder, &s->context.images,
+                             config->place, page_shift(s));
 }
 
 static struct server *server_alloc(const struct server_config *config) {
@@ -511,7 +531,7 @@ static void on_libevent_log(int severity, const char *message) {
 int server_new(const struct server_config *config, struct server **out,
                char *err, size_t err_len) {
   event_set_log_callback(on_libevent_log);
-  assert(config->n_images > 0 && config->n_workers > 0);
+  assert(config->n_workers > 0);
   struct server *s = server_alloc(config);
   int r = s ? server_init(s, config) : -ENOMEM;
   snprintf(err, err_len, "make the page cache: %s", strerror(-r));
@@ -668,6 +688,7 @@ void server_free(struct server *s) {
     worker_free(s->workers[i]);
   free(s->workers);
   free(s->context.services);
+  finder_fini(&s->context.finder);
   images_fini(&s->context.images);
   looks_fini(&s->context.looks);
   closer_free(s->context.closer);

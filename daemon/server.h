@@ -24,6 +24,7 @@
 extern "C" {
 #endif
 
+struct finder_place;
 struct rule;
 struct exposition;
 struct server;
@@ -50,7 +51,11 @@ struct server_config {
   uint32_t page_size;
   unsigned n_workers;
   const struct server_image *images;
-  unsigned n_images; /* at least 1 */
+  unsigned n_images;
+  const struct finder_place *place; /* where more images are found: see
+                                       finder.h; or NULL */
+  bool finds;                       /* whether there are such at the start, */
+  bool shares_found;                /* and whether one of them may be shared */
   struct listener *const *listeners;
   unsigned n_listeners;
   struct rule *admin; /* who may change things, of which it takes a reference;
@@ -71,8 +76,9 @@ int server_start(struct server *s);
 /* Accepts connections until server_stop() is called. */
 void server_serve(struct server *s);
 
-/* Adds an image, whose source is the server's from here, also on failure.  0 or
- * a negative errno; -EEXIST: there is one of that name.  Any thread. */
+/* Adds an image, whose source is the server's from here, also on failure, in
+ * the place of one that was found.  0 or a negative errno; -EEXIST: there is
+ * one of that name.  Any thread. */
 int server_add_image(struct server *s, const struct server_image *image);
 
 /* Gives an image another source, share and path: who has opened it finds a new
@@ -88,6 +94,11 @@ bool server_remove_image(struct server *s, const char *name);
 
 /* Has another rule, or none (NULL), say who may change things.  Any thread. */
 void server_set_admin(struct server *s, struct rule *rule);
+
+/* What `place` finds, or how, is not what it was: images of it that are open
+ * are looked for again, and those that it has no more are removed.  Blocks.
+ * Any thread, one at a time. */
+void server_review_found(struct server *s, bool shares);
 
 /* Sets the size of the cache, see page_cache_set_budget().  What connections
  * may hold beside it stays what it was.  0 or a negative errno.  Any thread. */

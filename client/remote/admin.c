@@ -140,11 +140,18 @@ static const char *parts_last(const struct parts *p) {
   return p->n ? part_of(p->list[p->n - 1]).last : "";
 }
 
-static bool images_are_possible(const Cachet__Wire__Images *images) {
+/* Without an epoch, if nobody has it open. */
+static bool image_is_possible(const Cachet__Wire__ImageInfo *image) {
   struct connection_image unused;
+  Cachet__Wire__ImageInfo info = *image;
+  if (info.unopened)
+    info.epoch = 1;
+  return info.missing || connection_read_image(&info, &unused);
+}
+
+static bool images_are_possible(const Cachet__Wire__Images *images) {
   for (size_t i = 0; i < images->n_images; i++)
-    if (!images->images[i]->missing &&
-        !connection_read_image(images->images[i], &unused))
+    if (!image_is_possible(images->images[i]))
       return false;
   return true;
 }
@@ -218,8 +225,11 @@ static struct cachet_image_info read_info(const Cachet__Wire__ImageInfo *in) {
     return info;
   }
   info.size = in->size;
-  info.epoch = in->epoch;
   info.page_size = in->page_size;
+  if (in->unopened)
+    info.flags = CACHET_IMAGE_UNOPENED;
+  else
+    info.epoch = in->epoch;
   return info;
 }
 

@@ -92,6 +92,7 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->path = add->path ? strdup(add->path) : NULL;
   h->lane = pool_lane_new(images->pool, 1, true);
   atomic_init(&h->share, add->share);
+  h->origin = add->origin;
   h->lost = add->missing != 0;
   h->n_refs = 1;
   h->end.run = end_run;
@@ -130,9 +131,53 @@ static struct served_image *find_locked(struct images *images,
   return NULL;
 }
 
-static int put_locked(struct images *images, struct served_image *h) {
+/* Puts it into the table, or out of it. */
+static void enter_locked(struct served_image *h) {
+  struct images *images = h->images;
+  LIST_INSERT_HEAD(bucket_of(images, h->name), h, in_bucket);
+  images->n++;
+  images->n_found += h->origin == IMAGE_FOUND;
+}
+
+static void leave_locked(struct served_image *h) {
+  struct images *images = h->images;
+  atomic_store_explicit(&h->removed, true, memory_order_relaxed);
+  LIST_REMOVE(h, in_bucket);
+  images->n--;
+  images->n_found -= h->origin == IMAGE_FOUND;
+  tell_listeners_locked(h);
+}
+
+/* Whether one that was found has no user but those. */
+static bool is_unused_locked(const struct served_image *h, unsigned n_refs) {
+  return h && h->origin == IMAGE_FOUND && h->n_refs == n_refs &&
+         !atomic_load_explicit(&h->removed, memory_order_relaxed);
+}
+
+/* Takes one out of the table that was found and has no user, if there have to
+ * be fewer.  False: there has to be one, and there is none; else `*victim`, if
+ * it is not NULL, is to be given back. */
+static bool make_room_locked(struct images *images,
+                             struct served_image **victim) {
+  if (images->n_found < images->most_found)
+    return true;
+  for (unsigned i = 0; i < images->n_list && !*victim; i++) {
+    images->next_victim = (images->next_victim + 1) % images->n_list;
+    struct served_image *h = images->list[images->next_victim];
+    if (is_unused_locked(h, 1))
+      *victim = h;
+  }
+  if (*victim)
+    leave_locked(*victim);
+  return *victim;
+}
+
+static int put_locked(struct images *images, struct served_image *h,
+                      struct served_image **victim) {
   if (find_locked(images, h->name))
     return -EEXIST;
+  if (h->origin == IMAGE_FOUND && !make_room_locked(images, victim))
+    return -ENFILE;
   unsigned index = 0;
   while (index < images->n_list && images->list[index])
     index++;
@@ -142,20 +187,20 @@ static int put_locked(struct images *images, struct served_image *h) {
     images->n_list++;
   images->list[index] = h;
   h->index = index;
-  LIST_INSERT_HEAD(bucket_of(images, h->name), h, in_bucket);
-  images->n++;
+  enter_locked(h);
   count_alive_locked(images, images->n_alive + 1);
   return 0;
 }
 
 int images_add(struct images *images, const struct image_add *add) {
-  struct served_image *h;
+  struct served_image *h, *victim = NULL;
   int r = served_image_new(images, add, &h);
   if (r < 0)
     return r;
   pthread_mutex_lock(&images->lock);
-  r = put_locked(images, h);
+  r = put_locked(images, h, &victim);
   pthread_mutex_unlock(&images->lock);
+  images_unref(victim);
   if (r < 0)
     served_image_free(h);
   return r;
@@ -165,16 +210,33 @@ bool images_remove(struct served_image *h) {
   struct images *images = h->images;
   pthread_mutex_lock(&images->lock);
   bool was_there = !atomic_load_explicit(&h->removed, memory_order_relaxed);
-  if (was_there) {
-    atomic_store_explicit(&h->removed, true, memory_order_relaxed);
-    LIST_REMOVE(h, in_bucket);
-    images->n--;
-    tell_listeners_locked(h);
-  }
+  if (was_there)
+    leave_locked(h);
   pthread_mutex_unlock(&images->lock);
   if (was_there)
     images_unref(h);
   return was_there;
+}
+
+/* A page that comes in between is lost: its reader has come and gone. */
+void images_remove_unused(struct served_image *h) {
+  struct images *images = h->images;
+  if (image_has_pages(h->image))
+    return;
+  pthread_mutex_lock(&images->lock);
+  bool is_unused = is_unused_locked(h, 2);
+  if (is_unused)
+    leave_locked(h);
+  pthread_mutex_unlock(&images->lock);
+  if (is_unused)
+    images_unref(h);
+}
+
+enum image_origin images_origin(struct served_image *h) {
+  pthread_mutex_lock(&h->images->lock);
+  enum image_origin origin = h->origin;
+  pthread_mutex_unlock(&h->images->lock);
+  return origin;
 }
 
 int images_replace(struct served_image *h, const struct image_add *change) {
@@ -190,8 +252,13 @@ int images_replace(struct served_image *h, const struct image_add *change) {
     atomic_store_explicit(&h->share, shared, memory_order_relaxed);
   pthread_mutex_lock(&h->images->lock);
   char *unused = r < 0 ? path : h->path;
-  if (r == 0)
+  if (r == 0) {
+    bool is_in = !atomic_load_explicit(&h->removed, memory_order_relaxed);
+    h->images->n_found -= is_in && h->origin == IMAGE_FOUND;
+    h->images->n_found += is_in && change->origin == IMAGE_FOUND;
+    h->origin = change->origin;
     h->path = path;
+  }
   pthread_mutex_unlock(&h->images->lock);
   free(unused);
   return r;

@@ -4,6 +4,9 @@
  *   G1  An image is in the table from images_add() to images_remove(), and
  *       lives on until its last reference is given back.
  *   G2  Its index is its own as long as it lives.
+ *   G3  One that was found (finder.h) leaves the table when nobody has a
+ *       reference and none of its pages is cached, and otherwise for another
+ *       that is found while there are `most_found`.
  *
  * Any thread, but for what makes and ends them. */
 #ifndef DAEMON_ENGINE_IMAGES_H
@@ -32,6 +35,12 @@ struct image_listener {
   LIST_ENTRY(image_listener) link; /* images.lock */
 };
 
+/* Why an image is served. */
+enum image_origin {
+  IMAGE_CONFIGURED,
+  IMAGE_FOUND, /* somebody opened it by its name */
+};
+
 /* An image that is served.  Fixed, but for what says otherwise. */
 struct served_image {
   struct images *images;
@@ -41,6 +50,7 @@ struct served_image {
   struct pool_lane *lane; /* for its reads that block */
 
   /* Guarded by images.lock. */
+  enum image_origin origin;
   char *path;      /* for messages while it is missing; or NULL */
   unsigned n_refs; /* of the table, and those that were handed out */
   LIST_HEAD(, image_listener) listeners;
@@ -80,13 +90,16 @@ struct images {
   unsigned n_threads; /* that count */
   /* Of all images, those that are gone included: they only grow. */
   struct counters *totals; /* n_threads */
+  unsigned most_found;     /* G3 */
 
   pthread_mutex_t
       lock; /* of the mailboxes and the pool may be taken under it */
   /* Guarded by lock. */
   struct served_image **list; /* IMAGES_MAX, by index; NULL: none */
   unsigned n_list;            /* no index is larger than the last of them */
-  unsigned n;                 /* in the table */
+  unsigned n;                 /* in the table, */
+  unsigned n_found;           /* and how many of those were found */
+  unsigned next_victim;       /* the index where G3 looks next */
   unsigned n_alive;           /* those, and others that have not ended */
   struct served_image_list buckets[IMAGES_BUCKETS]; /* the table, by name */
   bool stopped;
@@ -100,6 +113,7 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
 
 /* What an image is to be: its strings are copied. */
 struct image_add {
+  enum image_origin origin;
   const char *name; /* of IMAGE_NAME_MAX characters at most */
   const char *path;
   bool share;
@@ -109,12 +123,13 @@ struct image_add {
 };
 
 /* Adds an image.  0 or a negative errno; -EEXIST: there is one of that name;
- * -ENFILE: there are IMAGES_MAX. */
+ * -ENFILE: there are IMAGES_MAX, or as many that were found and are in use as
+ * there may be. */
 int images_add(struct images *images, const struct image_add *add);
 
-/* Gives an image another source, share and path, and so a new epoch; its name
- * and page size stay.  `change->missing` is 0.  Blocks.  0 or a negative errno:
- * then all is as before. */
+/* Gives an image another source, origin, share and path, and so a new epoch;
+ * its name and page size stay.  `change->missing` is 0.  Blocks.  0 or a
+ * negative errno: then all is as before. */
 int images_replace(struct served_image *h, const struct image_add *change);
 
 /* The image's path, for messages, in `to`. */
@@ -123,6 +138,13 @@ void images_print_path(struct served_image *h, char *to, size_t len);
 /* Takes an image out of the table: nobody finds it any more, and its listeners
  * are told.  False: it was out already. */
 bool images_remove(struct served_image *h);
+
+/* Removes one that was found, if the caller has the only reference to it and
+ * none of its pages is cached. */
+void images_remove_unused(struct served_image *h);
+
+/* Why it is served now. */
+enum image_origin images_origin(struct served_image *h);
 
 /* The image of that name, or the only one; NULL: there is none.  The caller
  * owes an images_unref(). */

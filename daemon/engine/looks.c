@@ -65,8 +65,10 @@ static void look_job_end(struct pool_job *job) {
 static void look_job_run(struct pool_job *job) {
   struct looks *looks = ((struct look_job *)job)->looks; /* its first member */
   struct served_image *h = NULL;
-  while ((h = looks_next(looks, h)))
+  while ((h = looks_next(looks, h))) {
     served_image_look(h);
+    images_remove_unused(h);
+  }
   look_job_end(job);
 }
 

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/engine/finder.h"
 #include "daemon/engine/images.h"
 #include "daemon/engine/looks.h"
 #include "daemon/limits.h"
@@ -21,6 +22,7 @@ struct service;
 struct server_context {
   struct limits limits;
   struct images images;
+  struct finder finder;
   struct looks looks;
   uint32_t page_size; /* of all images */
   atomic_bool share;  /* local clients may attach to some image; relaxed */

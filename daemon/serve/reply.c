@@ -2,11 +2,12 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/serve/stats.h"
 #include "proto/status.h"
 
-/* Images in one answer to List or GetStats: with room to spare in a Message of
+/* Images in one answer to GetStats: with room to spare in a Message of
  * FRAME_MAX_MESSAGE bytes. */
 enum { REPLY_N_IMAGES = 128 };
 
@@ -45,29 +46,61 @@ void reply_welcome(struct connection *c, uint64_t id,
   connection_reply(c, &msg);
 }
 
+static void fill_found(Cachet__Wire__ImageInfo *info,
+                       const struct found_name *found, uint32_t page_size) {
+  cachet__wire__image_info__init(info);
+  info->name = (char *)found->name;
+  info->size = found->size;
+  info->page_size = page_size;
+  info->unopened = true;
+}
+
+static void fill_served(Cachet__Wire__ImageInfo *info, struct served_image *h,
+                        bool opened) {
+  struct mirror *m = image_mirror(h->image);
+  fill_info(info, h, m, opened);
+  mirror_unref(m);
+}
+
+/* Puts what is in the table and what can be found together by name.  Returns
+ * how many there are in `list`. */
+static unsigned merge(struct connection *c, const struct reply_listing *what,
+                      struct served_image *const *page, unsigned n_page,
+                      Cachet__Wire__ImageInfo *list) {
+  unsigned n = 0, i = 0, k = 0;
+  while (n < REPLY_MAX_LISTED && (i < n_page || k < what->n_names)) {
+    int order = i == n_page ? 1
+                : k == what->n_names
+                    ? -1
+                    : strcmp(page[i]->name, what->names[k].name);
+    if (order <= 0)
+      fill_served(&list[n++], page[i], what->is_open(c, page[i]->index));
+    else
+      fill_found(&list[n++], &what->names[k], what->page_size);
+    i += order <= 0;
+    k += order >= 0;
+  }
+  return n;
+}
+
 void reply_images(struct connection *c, uint64_t id, struct images *images,
-                  const char *after,
-                  bool (*is_open)(struct connection *c, unsigned image)) {
-  struct served_image *page[REPLY_N_IMAGES];
-  Cachet__Wire__ImageInfo list[REPLY_N_IMAGES];
-  Cachet__Wire__ImageInfo *pointers[REPLY_N_IMAGES];
+                  const struct reply_listing *what) {
+  struct served_image *page[REPLY_MAX_LISTED];
+  Cachet__Wire__ImageInfo list[REPLY_MAX_LISTED];
+  Cachet__Wire__ImageInfo *pointers[REPLY_MAX_LISTED];
   Cachet__Wire__Images answer = CACHET__WIRE__IMAGES__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  unsigned n = images_page(images, after, page, REPLY_N_IMAGES);
-  for (unsigned i = 0; i < n; i++) {
-    struct mirror *m = image_mirror(page[i]->image);
-    fill_info(&list[i], page[i], m, is_open(c, page[i]->index));
-    mirror_unref(m);
+  unsigned n_page = images_page(images, what->after, page, REPLY_MAX_LISTED);
+  answer.n_images = merge(c, what, page, n_page, list);
+  for (unsigned i = 0; i < answer.n_images; i++)
     pointers[i] = &list[i];
-  }
-  answer.n_images = n;
   answer.images = pointers;
-  answer.more = n == REPLY_N_IMAGES;
+  answer.more = answer.n_images == REPLY_MAX_LISTED;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
   msg.images = &answer;
   connection_reply(c, &msg);
-  for (unsigned i = 0; i < n; i++)
+  for (unsigned i = 0; i < n_page; i++)
     images_unref(page[i]);
 }
 

@@ -23,11 +23,24 @@ static inline unsigned reply_image_of(uint32_t image_id) {
 void reply_welcome(struct connection *c, uint64_t id,
                    const struct server_context *context);
 
-/* The next part of all images by name, those behind `after`; is_open(c, i) says
- * whether the peer opened that of index `i`. */
+/* Images in one answer to List: with room to spare in a Message of
+ * FRAME_MAX_MESSAGE bytes. */
+enum { REPLY_MAX_LISTED = 512 };
+
+/* What is listed, beside the images of the table. */
+struct reply_listing {
+  const char *after;              /* those behind this name */
+  const struct found_name *names; /* that can be found (finder.h), by name: the
+                                     first REPLY_MAX_LISTED, or all */
+  unsigned n_names;
+  uint32_t page_size; /* of them */
+  /* Whether the peer opened the image of that index. */
+  bool (*is_open)(struct connection *c, unsigned image);
+};
+
+/* The next part of all images by name. */
 void reply_images(struct connection *c, uint64_t id, struct images *images,
-                  const char *after,
-                  bool (*is_open)(struct connection *c, unsigned image));
+                  const struct reply_listing *listing);
 
 /* Likewise, and the daemon's in the first part. */
 void reply_stats(struct connection *c, uint64_t id,

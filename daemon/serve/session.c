@@ -7,6 +7,7 @@
 #include "daemon/log.h"
 #include "daemon/missing.h"
 #include "daemon/serve/attach.h"
+#include "daemon/serve/find.h"
 #include "daemon/serve/invalidation.h"
 #include "daemon/serve/notices.h"
 #include "daemon/serve/reply.h"
@@ -34,23 +35,21 @@ static void session_hello(struct session *s, uint64_t id,
                  LOG_TEXT("agent", agent));
 }
 
-/* The image of a name, or the only one if the name is empty; the caller owes an
- * images_unref().  NULL: the peer was told why. */
-static struct served_image *find_image(struct session *s, uint64_t id,
-                                       const char *name) {
-  struct images *images = &s->service->context->images;
-  struct served_image *h =
-      *name ? images_find(images, name) : images_only(images);
-  if (h)
-    return h;
-  if (*name)
+/* The only image; the caller owes an images_unref().  NULL: the peer was told
+ * why. */
+static struct served_image *only_image(struct session *s, uint64_t id) {
+  struct server_context *context = s->service->context;
+  bool finds = finder_has_place(&context->finder);
+  struct served_image *h = finds ? NULL : images_only(&context->images);
+  if (finds)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
-                           "image \"%.64s\": not served", name);
-  else
+                           "no image is named, and those of a directory are "
+                           "served");
+  else if (!h)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "no image is named, and %u are served",
-                           images_count(images));
-  return NULL;
+                           images_count(&context->images));
+  return h;
 }
 
 /* False: it cannot be opened, and the peer was told why. */
@@ -94,22 +93,44 @@ static struct subscription *subscribe(struct session *s,
   return NULL;
 }
 
+static void open_image(struct session *s, uint64_t id, struct served_image *h) {
+  if (!check_is_there(s, id, h))
+    return;
+  struct subscription *sub = subscribe(s, h);
+  if (sub)
+    reply_to_open(s, id, sub);
+  else
+    connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
+                           "image \"%s\": no memory", h->name);
+}
+
 static void session_open(struct session *s, uint64_t id,
                          const Cachet__Wire__Open *open) {
-  struct served_image *h = find_image(s, id, open->image);
-  if (h && check_is_there(s, id, h)) {
-    struct subscription *sub = subscribe(s, h);
-    if (sub)
-      reply_to_open(s, id, sub);
-    else
-      connection_reply_error(&s->conn, id, WIRE_E_NOMEM, 0,
-                             "image \"%s\": no memory", h->name);
-  }
+  struct server_context *context = s->service->context;
+  const char *name = open->image;
+  struct served_image *h =
+      *name ? images_find(&context->images, name) : only_image(s, id);
+  if (h)
+    open_image(s, id, h);
+  else if (*name && finder_has_place(&context->finder))
+    find_image(s, id, name, open_image);
+  else if (*name)
+    find_refuse(s, id, name);
   images_unref(h);
 }
 
 static bool has_opened(struct connection *c, unsigned image) {
   return subscription_find(session_of(c), image);
+}
+
+static void session_list(struct session *s, uint64_t id, const char *after) {
+  struct server_context *context = s->service->context;
+  if (finder_has_place(&context->finder))
+    find_list(s, id, after, has_opened);
+  else
+    reply_images(
+        &s->conn, id, &context->images,
+        &(struct reply_listing){.after = after, .is_open = has_opened});
 }
 
 /* ---- Messages ------------------------------------------------------------ */
@@ -139,8 +160,7 @@ static void session_request(struct session *s, const wire_message *msg) {
     invalidation_begin(s, msg->id, msg->invalidate);
     break;
   case CACHET__WIRE__MESSAGE__BODY_LIST:
-    reply_images(&s->conn, msg->id, &s->service->context->images,
-                 msg->list->after, has_opened);
+    session_list(s, msg->id, msg->list->after);
     break;
   case CACHET__WIRE__MESSAGE__BODY_GET_STATS:
     reply_stats(&s->conn, msg->id, s->service->context, msg->get_stats->after);

@@ -88,6 +88,8 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "client-ca = /etc/ca.pem\n"
                    "require-client-certificate = no\n"
                    "[images]\n"
+                   "directory = /srv/images/\n"
+                   "directory = /\n"
                    "allow = uid:1 gid:2\n"
                    "[admin]\n"
                    "allow = user:root\n"
@@ -122,6 +124,9 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_STREQ(config_.tls.key, "/etc/k.pem");
   EXPECT_STREQ(config_.tls.client_ca, "/etc/ca.pem");
   EXPECT_FALSE(config_.tls.requires_client);
+  ASSERT_EQ(config_.n_directories, 2u);
+  EXPECT_STREQ(config_.directories[0], "/srv/images");
+  EXPECT_STREQ(config_.directories[1], "/");
   EXPECT_TRUE(Allows(config_.allow, 1, 9));
   EXPECT_TRUE(Allows(config_.allow, 9, 2));
   EXPECT_FALSE(Allows(config_.allow, 0, 0));
@@ -142,8 +147,18 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_FALSE(config_shares(&config_, config_find_image(&config_, "b")));
 }
 
+TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
+  EXPECT_THAT(Read("[images]\ndirectory = images\ndirectory = /a\n", "f"),
+              ElementsAre("f:2: directory: \"images\": a directory is named "
+                          "from / on"));
+  EXPECT_THAT(Check(), IsEmpty());
+  ASSERT_THAT(Read("[images]\ndirectory = /b\n", "g"), IsEmpty());
+  ASSERT_EQ(config_.n_directories, 1u) << "a list is replaced as a whole";
+  EXPECT_STREQ(config_.directories[0], "/b");
+}
+
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 16) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_SETTINGS, 17) << "EverySettingHasAKey is behind";
   EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 6) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));

@@ -410,9 +410,10 @@ RULES = Rules(
         ],
         "daemon": [
             modules("daemon", "limits log missing peer rule"),
-            modules("daemon/engine", "busy_poll counters loop pending pool"),
+            modules("daemon/engine", "busy_poll counters finder_place "
+                                     "loop pending pool"),
             modules("daemon/engine", "images"),
-            modules("daemon/engine", "fill_dispatch looks"),
+            modules("daemon/engine", "fill_dispatch finder looks"),
             modules("daemon/engine", "image_reader"),
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
@@ -427,7 +428,7 @@ RULES = Rules(
             modules("daemon/serve", "attach fetch_quota"),
             modules("daemon/serve", "read"),
             modules("daemon/serve", "request"),
-            modules("daemon/serve", "service invalidation"),
+            modules("daemon/serve", "find invalidation service"),
             modules("daemon/serve", "session"),
             modules("daemon", "worker"),
             modules("daemon", "admit http_server liveness"),
@@ -438,6 +439,7 @@ RULES = Rules(
             modules("daemon", "cache_size certificates config_file pressure"),
             modules("daemon", "options"),
             modules("daemon", "image_sources listeners"),
+            modules("daemon", "directories"),
             modules("daemon", "reloader"),
             modules("daemon", "main"),
         ],

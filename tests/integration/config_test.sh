@@ -146,7 +146,7 @@ check "a wrong option is said beside what is wrong in files" \
 rm -r -- "$conf.d"
 : >"$conf"
 check "an empty file is right, but there is no image" \
-  says_wrong "no image to serve; write --image SOURCE, or [image NAME] in a configuration file"
+  says_wrong "no image to serve; write --image SOURCE, or [image NAME] in a configuration file, or directory = DIRECTORY in [images]"
 
 check "a file that is named must be there" \
   fails_with 2 "none.conf: No such file" "$cachetd" --config "$work/none.conf"

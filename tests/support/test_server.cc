@@ -57,6 +57,8 @@ TestServer::TestServer(
   config.n_workers = options.n_workers;
   config.images = list.data();
   config.n_images = static_cast<unsigned>(list.size());
+  config.place = options.place;
+  config.shares_found = options.place && options.share;
   config.listeners = listeners.data();
   config.n_listeners = static_cast<unsigned>(listeners.size());
   config.admin = options.admin;
@@ -91,6 +93,8 @@ bool TestServer::Remove(const std::string &name) {
 }
 
 void TestServer::SetAdmin(rule *admin) { server_set_admin(server_, admin); }
+
+void TestServer::ReviewFound() { server_review_found(server_, share_); }
 
 void TestServer::BeginStop() { server_stop(server_); }
 

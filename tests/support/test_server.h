@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/engine/finder_place.h"
 #include "daemon/server.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/wire_client.h"
@@ -23,6 +24,8 @@ public:
     // Whether clients can send descriptors along, as they can everywhere
     // before Linux 6.16.
     bool pass_rights = false;
+    // Where more images are found, which are as `share` says.
+    const finder_place *place = nullptr;
     // A port for TLS as well, with these certificates.
     tls_context *tls = nullptr;
     rule *admin = nullptr; // who may change things
@@ -43,6 +46,7 @@ public:
   int Add(const std::string &name, FakeSource *image);
   int Replace(const std::string &name, FakeSource *image, bool share = true);
   bool Remove(const std::string &name);
+  void ReviewFound();
 
   void SetAdmin(rule *admin);
   server *get() const { return server_; }

@@ -33,6 +33,8 @@ void TakeInfo(const Cachet__Wire__ImageInfo *info, Frame *frame) {
   frame->page_size = info->page_size;
   frame->epoch = info->epoch;
   frame->names.push_back(info->name);
+  frame->sizes.push_back(info->size);
+  frame->unopened.push_back(info->unopened);
 }
 
 void TakeMessage(const wire_message &msg, Frame *frame) {
@@ -73,6 +75,7 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
   case CACHET__WIRE__MESSAGE__BODY_IMAGES:
     for (size_t i = 0; i < msg.images->n_images; i++)
       TakeInfo(msg.images->images[i], frame);
+    frame->more = msg.images->more;
     break;
   case CACHET__WIRE__MESSAGE__BODY_STATS:
     for (size_t i = 0; i < msg.stats->n_daemon; i++)
@@ -322,8 +325,9 @@ bool WireClient::SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
   return SendMessage(msg);
 }
 
-bool WireClient::SendList(uint64_t id) {
+bool WireClient::SendList(uint64_t id, const std::string &after) {
   Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;
+  list.after = const_cast<char *>(after.c_str());
   wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_LIST);
   msg.list = &list;
   return SendMessage(msg);

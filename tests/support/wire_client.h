@@ -30,7 +30,10 @@ struct Frame {
   uint64_t size = 0;
   uint32_t page_size = 0;
   std::vector<std::pair<uint64_t, uint64_t>> ranges; // Invalidated
-  std::vector<std::string> names;                    // Images
+  std::vector<std::string> names;                    // Images,
+  std::vector<uint64_t> sizes;                       // of each,
+  std::vector<bool> unopened;                        // likewise;
+  bool more = false;                                 // there are more
   std::map<std::string, uint64_t> stats;             // Stats, of the daemon
   uint32_t max_requests = 0;                         // Welcome
   bool share = false;                                // Welcome
@@ -89,7 +92,7 @@ public:
   bool SendWarm(uint64_t id, uint32_t image, const Ranges &ranges);
   bool SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
                       uint64_t length);
-  bool SendList(uint64_t id);
+  bool SendList(uint64_t id, const std::string &after = "");
   bool SendGetStats(uint64_t id);
   void ShutdownWrites();
   void Close();

@@ -654,6 +654,11 @@ CACHET_API const char *cachet_admin_errmsg(const cachet_admin *a)
  * size, no page size and no epoch (0), and cachet_open() would fail. */
 #define CACHET_IMAGE_MISSING (1u << 0)
 
+/* cachet_image_info.flags: it lies in a directory of the daemon's, and nobody
+ * has it open.  It has no epoch (0) before somebody opens it; its size is what
+ * it was just now, 0 if the daemon cannot tell, and may be another then. */
+#define CACHET_IMAGE_UNOPENED (1u << 1)
+
 /* What a daemon says of an image.  The library makes it: `struct_size` says how
  * large it is there, and a field past that is not in it.  It may grow at its
  * end.  Since 1.2. */

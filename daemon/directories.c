@@ -1,0 +1,350 @@
+#include "daemon/directories.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/image_sources.h"
+#include "daemon/log.h"
+#include "source/beneath.h"
+#include "source/file.h"
+#include "source/version.h"
+
+/* What a configuration says; fixed. */
+struct directory_list {
+  atomic_uint n_refs; /* acq_rel: the last one sees that the others are done */
+  bool share;
+  unsigned n;
+  char *paths[CONFIG_MAX_DIRECTORIES];
+};
+
+struct directories {
+  struct finder_place place;
+  pthread_mutex_t lock;        /* a leaf */
+  struct directory_list *list; /* guarded by lock */
+};
+
+/* ---- The list -------------------------------------------------------------
+ */
+
+static void list_unref(struct directory_list *list) {
+  if (!list ||
+      atomic_fetch_sub_explicit(&list->n_refs, 1, memory_order_acq_rel) > 1)
+    return;
+  for (unsigned i = 0; i < list->n; i++)
+    free(list->paths[i]);
+  free(list);
+}
+
+static struct directory_list *list_new(const struct config *config) {
+  struct directory_list *list = calloc(1, sizeof *list);
+  if (!list)
+    return NULL;
+  atomic_init(&list->n_refs, 1);
+  list->share = config->share;
+  for (; list->n < config->n_directories; list->n++)
+    if (!(list->paths[list->n] = strdup(config->directories[list->n]))) {
+      list_unref(list);
+      return NULL;
+    }
+  return list;
+}
+
+static bool list_same(const struct directory_list *a,
+                      const struct directory_list *b) {
+  bool same = a->n == b->n && (a->share == b->share || a->n == 0);
+  for (unsigned i = 0; same && i < a->n; i++)
+    same = strcmp(a->paths[i], b->paths[i]) == 0;
+  return same;
+}
+
+/* The present one; the caller owes a list_unref(). */
+static struct directory_list *get_list(struct directories *d) {
+  pthread_mutex_lock(&d->lock);
+  struct directory_list *list = d->list;
+  atomic_fetch_add_explicit(&list->n_refs, 1, memory_order_relaxed);
+  pthread_mutex_unlock(&d->lock);
+  return list;
+}
+
+/* 0; or a negative errno: the kernel cannot keep to it. */
+static int check_directory(const char *path) {
+  int fd = beneath_open_directory(path);
+  int r = fd < 0 ? fd : beneath_open(fd, ".", O_PATH);
+  if (r >= 0)
+    close(r);
+  if (fd >= 0)
+    close(fd);
+  if (r < 0 && r != -ENOSYS)
+    log_event(LEVEL_WARN, "directory-missing", LOG_TEXT("path", path),
+              LOG_TEXT("reason", strerror(-r)));
+  return r == -ENOSYS ? r : 0;
+}
+
+int directories_set(struct directories *d, const struct config *config,
+                    bool *differs) {
+  struct directory_list *fresh = list_new(config);
+  int r = fresh ? 0 : -ENOMEM;
+  for (unsigned i = 0; r == 0 && i < fresh->n; i++)
+    r = check_directory(fresh->paths[i]);
+  if (r < 0) {
+    list_unref(fresh);
+    return r;
+  }
+  pthread_mutex_lock(&d->lock);
+  struct directory_list *before = d->list;
+  d->list = fresh;
+  *differs = !list_same(before, fresh);
+  pthread_mutex_unlock(&d->lock);
+  list_unref(before);
+  return 0;
+}
+
+/* ---- Opening --------------------------------------------------------------
+ */
+
+static bool is_any(void *arg) {
+  struct directories *d = arg;
+  pthread_mutex_lock(&d->lock);
+  bool any = d->list->n > 0;
+  pthread_mutex_unlock(&d->lock);
+  return any;
+}
+
+/* Whether the errno of an open says that there is no such image. */
+static bool is_absence(int r) {
+  switch (r) {
+  case -ENOENT:
+  case -ENOTDIR:
+  case -EISDIR:
+  case -ENODEV: /* neither a file nor a block device */
+  case -EXDEV:  /* it leads out of the directory */
+  case -ELOOP:
+    return true;
+  }
+  return false;
+}
+
+static int open_in(const char *directory, const char *name, bool share,
+                   struct found_image *out) {
+  struct source *src = NULL;
+  char *path;
+  int r = file_source_open_beneath(directory, name, FILE_DONTCACHE, &src);
+  if (r < 0)
+    return r;
+  if (asprintf(&path, "%s/%s", directory, name) < 0) {
+    src->ops->close(src);
+    return -ENOMEM;
+  }
+  file_source_doubt_writers(src);
+  image_sources_warn_of_format(name, file_source_format(src));
+  *out = (struct found_image){.source = src, .path = path, .share = share};
+  return 0;
+}
+
+static int open_image(void *arg, const char *name, struct found_image *out) {
+  int r = -ENOENT;
+  if (!config_name_is_valid(name, strlen(name)))
+    return r;
+  struct directory_list *list = get_list(arg);
+  for (unsigned i = 0; i < list->n && is_absence(r); i++)
+    r = open_in(list->paths[i], name, list->share, out);
+  list_unref(list);
+  return is_absence(r) ? -ENOENT : r;
+}
+
+static bool is_current(void *arg, const char *path, bool share) {
+  struct directory_list *list = get_list(arg);
+  size_t len = (size_t)(strrchr(path, '/') - path);
+  bool is = false;
+  for (unsigned i = 0; list->share == share && i < list->n && !is; i++)
+    is =
+        strlen(list->paths[i]) == len && memcmp(list->paths[i], path, len) == 0;
+  list_unref(list);
+  return is;
+}
+
+/* ---- Listing --------------------------------------------------------------
+ */
+
+/* The first names of a directory, as a heap: each is behind the two that follow
+ * it, at 2i+1 and 2i+2, so that the last one is in front. */
+struct first_names {
+  struct found_name *heap;
+  unsigned n, most;
+};
+
+static bool is_behind(const struct first_names *f, unsigned a, unsigned b) {
+  return strcmp(f->heap[a].name, f->heap[b].name) > 0;
+}
+
+static void swap(struct first_names *f, unsigned a, unsigned b) {
+  struct found_name t = f->heap[a];
+  f->heap[a] = f->heap[b];
+  f->heap[b] = t;
+}
+
+static void sift_up(struct first_names *f, unsigned i) {
+  for (; i > 0 && is_behind(f, i, (i - 1) / 2); i = (i - 1) / 2)
+    swap(f, i, (i - 1) / 2);
+}
+
+static void sift_down(struct first_names *f) {
+  for (unsigned i = 0, last; (last = 2 * i + 1) < f->n; i = last) {
+    if (last + 1 < f->n && is_behind(f, last + 1, last))
+      last++;
+    if (!is_behind(f, last, i))
+      return;
+    swap(f, i, last);
+  }
+}
+
+static bool is_wanted(const struct first_names *f, const char *name) {
+  return f->n < f->most || strcmp(name, f->heap[0].name) < 0;
+}
+
+static void put(struct first_names *f, const char *name) {
+  bool is_full = f->n == f->most;
+  unsigned at = is_full ? 0 : f->n++;
+  snprintf(f->heap[at].name, sizeof f->heap[at].name, "%s", name);
+  if (is_full)
+    sift_down(f);
+  else
+    sift_up(f, at);
+}
+
+/* Whether there is an image of that name, and of what size. */
+static bool peek(int directory, const char *name, uint64_t *size) {
+  int node = beneath_open(directory, name, O_PATH);
+  if (node < 0)
+    return false;
+  int r = version_peek_size(node, size);
+  close(node);
+  return r == 0;
+}
+
+/* Whether an entry is an image.  What a link is of has to be looked at. */
+static bool is_image(int directory, const struct dirent *entry) {
+  uint64_t size;
+  switch (entry->d_type) {
+  case DT_REG:
+  case DT_BLK:
+    return true;
+  case DT_LNK:
+  case DT_UNKNOWN:
+    return peek(directory, entry->d_name, &size);
+  }
+  return false;
+}
+
+static void read_names(DIR *dir, const char *after, struct first_names *f) {
+  struct dirent *entry;
+  while ((entry = readdir(dir)))
+    if (strcmp(entry->d_name, after) > 0 && is_wanted(f, entry->d_name) &&
+        config_name_is_valid(entry->d_name, strlen(entry->d_name)) &&
+        is_image(dirfd(dir), entry))
+      put(f, entry->d_name);
+}
+
+static int by_name(const void *a, const void *b) {
+  const struct found_name *x = a, *y = b;
+  return strcmp(x->name, y->name);
+}
+
+/* The first names of a directory, in their order. */
+static void list_directory(const char *path, const char *after,
+                           struct first_names *f) {
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+  f->n = 0;
+  if (!dir) {
+    log_peer_event(LEVEL_WARN, "directory-missing", LOG_TEXT("path", path),
+                   LOG_TEXT("reason", strerror(errno)));
+    if (fd >= 0)
+      close(fd);
+    return;
+  }
+  read_names(dir, after, f);
+  qsort(f->heap, f->n, sizeof *f->heap, by_name);
+  for (unsigned i = 0; i < f->n; i++) {
+    f->heap[i].size = 0;
+    peek(dirfd(dir), f->heap[i].name, &f->heap[i].size);
+  }
+  closedir(dir);
+}
+
+/* Puts those of `more` in between the `n` of `names`: of a name that is in both
+ * the one that is there stays (D2).  `merged` has room for as many as `names`.
+ */
+static unsigned merge(struct found_name *names, unsigned n,
+                      const struct first_names *more,
+                      struct found_name *merged) {
+  unsigned n_merged = 0, i = 0, k = 0;
+  while (n_merged < more->most && (i < n || k < more->n)) {
+    int order = i == n         ? 1
+                : k == more->n ? -1
+                               : by_name(&names[i], &more->heap[k]);
+    merged[n_merged++] = order <= 0 ? names[i] : more->heap[k];
+    i += order <= 0;
+    k += order >= 0;
+  }
+  memcpy(names, merged, n_merged * sizeof *names);
+  return n_merged;
+}
+
+static int list_images(void *arg, const char *after, struct found_name *names,
+                       unsigned most) {
+  unsigned n = 0;
+  struct found_name *room = calloc(most, 2 * sizeof *room);
+  struct first_names first = {.heap = room, .most = most};
+  if (!room)
+    return -ENOMEM;
+  struct directory_list *list = get_list(arg);
+  for (unsigned i = 0; i < list->n; i++) {
+    list_directory(list->paths[i], after, &first);
+    n = merge(names, n, &first, room + most);
+  }
+  list_unref(list);
+  free(room);
+  return (int)n;
+}
+
+/* ---- Life -----------------------------------------------------------------
+ */
+
+struct directories *directories_new(void) {
+  struct directories *d = calloc(1, sizeof *d);
+  struct directory_list *none = calloc(1, sizeof *none);
+  if (!d || !none) {
+    free(d);
+    free(none);
+    return NULL;
+  }
+  atomic_init(&none->n_refs, 1);
+  pthread_mutex_init(&d->lock, NULL);
+  d->list = none;
+  d->place = (struct finder_place){.is_any = is_any,
+                                   .open = open_image,
+                                   .is_current = is_current,
+                                   .list = list_images,
+                                   .arg = d};
+  return d;
+}
+
+void directories_free(struct directories *d) {
+  if (!d)
+    return;
+  list_unref(d->list);
+  pthread_mutex_destroy(&d->lock);
+  free(d);
+}
+
+const struct finder_place *directories_place(const struct directories *d) {
+  return &d->place;
+}

@@ -1,0 +1,192 @@
+#include "daemon/engine/finder.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/container_of.h"
+
+_Static_assert((int)FOUND_NAME_MAX == (int)IMAGE_NAME_MAX,
+               "what is found can be an image");
+
+SLIST_HEAD(wait_list, finder_wait);
+
+/* A look for a name. */
+struct finder_look {
+  struct pool_job job;
+  struct finder *finder;
+  char name[IMAGE_NAME_MAX + 1];
+  struct wait_list waits;          /* guarded by the finder's lock */
+  LIST_ENTRY(finder_look) in_list; /* likewise */
+};
+
+int finder_init(struct finder *finder, struct images *images,
+                const struct finder_place *place, unsigned page_shift) {
+  *finder = (struct finder){
+      .images = images, .place = place, .page_shift = page_shift};
+  LIST_INIT(&finder->looks);
+  pthread_mutex_init(&finder->lock, NULL);
+  finder->look_lane = pool_lane_new(images->pool, FINDER_THREADS, false);
+  finder->list_lane = pool_lane_new(images->pool, FINDER_LIST_THREADS, false);
+  return finder->look_lane && finder->list_lane ? 0 : -ENOMEM;
+}
+
+void finder_fini(struct finder *finder) {
+  pool_lane_free(finder->look_lane);
+  pool_lane_free(finder->list_lane);
+  pthread_mutex_destroy(&finder->lock);
+}
+
+bool finder_has_place(const struct finder *finder) {
+  return finder->place && finder->place->is_any(finder->place->arg);
+}
+
+/* ---- A look ---------------------------------------------------------------
+ */
+
+static struct image_add add_of(const struct finder *finder, const char *name,
+                               const struct found_image *found) {
+  return (struct image_add){.origin = IMAGE_FOUND,
+                            .name = name,
+                            .path = found->path,
+                            .share = found->share,
+                            .source = found->source,
+                            .page_shift = finder->page_shift};
+}
+
+/* Opens it, and puts it into the table.  0, also if that was in vain because of
+ * what happened meanwhile; or a negative errno. */
+static int open_and_add(struct finder *finder, const char *name) {
+  const struct finder_place *place = finder->place;
+  struct found_image found = {0};
+  int r = place->open(place->arg, name, &found);
+  if (r < 0)
+    return r;
+  const struct image_add add = add_of(finder, name, &found);
+  r = images_add(finder->images, &add);
+  /* After it is in the table, or finder_review() could pass it by. */
+  if (r == 0 && !place->is_current(place->arg, found.path, found.share)) {
+    struct served_image *h = images_find(finder->images, name);
+    if (h && images_origin(h) == IMAGE_FOUND)
+      images_remove(h);
+    images_unref(h);
+  }
+  free(found.path);
+  return r == -EEXIST ? 0 : r;
+}
+
+/* The image, with a reference for the caller. */
+static int look(struct finder *finder, const char *name,
+                struct served_image **out) {
+  enum { MAX_TRIES = 8 };
+  for (int i = 0; i < MAX_TRIES; i++) {
+    *out = images_find(finder->images, name);
+    if (*out)
+      return 0;
+    int r = open_and_add(finder, name);
+    if (r < 0)
+      return r;
+  }
+  return -EAGAIN; /* it comes and goes */
+}
+
+/* Nobody joins any more; then those who did are told. */
+static void look_end(struct finder_look *l, int result,
+                     struct served_image *h) {
+  struct finder *finder = l->finder;
+  struct finder_wait *wait;
+  pthread_mutex_lock(&finder->lock);
+  LIST_REMOVE(l, in_list);
+  finder->n_looks--;
+  pthread_mutex_unlock(&finder->lock);
+  while ((wait = SLIST_FIRST(&l->waits))) {
+    SLIST_REMOVE_HEAD(&l->waits, link);
+    wait->result = result;
+    wait->image = h;
+    if (h)
+      images_ref(h);
+    wait->done(wait);
+  }
+  images_unref(h);
+  free(l);
+}
+
+static void look_run(struct pool_job *job) {
+  struct finder_look *l = container_of(job, struct finder_look, job);
+  struct served_image *h = NULL;
+  int r = look(l->finder, l->name, &h);
+  look_end(l, r, h);
+}
+
+static void look_abandon(struct pool_job *job) {
+  look_end(container_of(job, struct finder_look, job), -ECANCELED, NULL);
+}
+
+/* The look for that name, or a new one, which is to be submitted; NULL: there
+ * is no room for one. */
+static struct finder_look *get_look_locked(struct finder *finder,
+                                           const char *name, bool *is_new) {
+  struct finder_look *l;
+  LIST_FOREACH(l, &finder->looks, in_list)
+    if (strcmp(l->name, name) == 0)
+      return l;
+  if (finder->n_looks == FINDER_MAX_LOOKS || !(l = calloc(1, sizeof *l)))
+    return NULL;
+  l->job = (struct pool_job){.run = look_run, .abandon = look_abandon};
+  l->finder = finder;
+  memcpy(l->name, name, strlen(name) + 1);
+  LIST_INSERT_HEAD(&finder->looks, l, in_list);
+  finder->n_looks++;
+  *is_new = true;
+  return l;
+}
+
+void finder_find(struct finder *finder, const char *name,
+                 struct finder_wait *wait) {
+  bool is_new = false;
+  struct finder_look *l = NULL;
+  wait->image = NULL;
+  wait->result = strlen(name) > IMAGE_NAME_MAX ? -ENOENT : -EAGAIN;
+  if (wait->result != -ENOENT) {
+    pthread_mutex_lock(&finder->lock);
+    l = get_look_locked(finder, name, &is_new);
+    if (l)
+      SLIST_INSERT_HEAD(&l->waits, wait, link);
+    pthread_mutex_unlock(&finder->lock);
+  }
+  if (is_new)
+    pool_submit(finder->look_lane, &l->job);
+  else if (!l)
+    wait->done(wait);
+}
+
+/* ---- What is there already ------------------------------------------------
+ */
+
+static void review(struct finder *finder, struct served_image *h) {
+  const struct finder_place *place = finder->place;
+  struct found_image found = {0};
+  char path[PATH_MAX + IMAGE_NAME_MAX + 2];
+  images_print_path(h, path, sizeof path);
+  if (place->is_current(place->arg, path,
+                        atomic_load_explicit(&h->share, memory_order_relaxed)))
+    return;
+  int r = place->open(place->arg, h->name, &found);
+  if (r == 0) {
+    const struct image_add change = add_of(finder, h->name, &found);
+    r = images_replace(h, &change);
+  }
+  if (r < 0)
+    images_remove(h);
+  free(found.path);
+}
+
+void finder_review(struct finder *finder) {
+  struct served_image *h;
+  for (unsigned i = 0; (h = images_next(finder->images, &i));) {
+    if (images_origin(h) == IMAGE_FOUND)
+      review(finder, h);
+    images_unref(h);
+  }
+}

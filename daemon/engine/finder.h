@@ -1,0 +1,70 @@
+/* Finding images that are not in the table (images.h), by their names.
+ *
+ * Where they are is behind a table of functions, the finder's place
+ * (finder_place.h), which may hang.
+ *
+ *   F1  One look for a name is under way at a time; who asks for it meanwhile
+ *       gets what that one finds.
+ *   F2  A look has a thread of its own, as long as there are no more of them
+ *       than FINDER_THREADS: until then one that hangs delays no other.
+ *   F3  Who asked is told exactly once, also at the stop.
+ *
+ * Any thread, but for what makes and ends it. */
+#ifndef DAEMON_ENGINE_FINDER_H
+#define DAEMON_ENGINE_FINDER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "daemon/engine/finder_place.h"
+#include "daemon/engine/images.h"
+
+enum {
+  FINDER_THREADS = 64,
+  FINDER_LIST_THREADS = 4,
+  FINDER_MAX_LOOKS = 4096, /* under way, or waiting for a thread */
+};
+
+/* Somebody who asked.  Its members but `done` are the finder's until that is
+ * called; then, where `result` is 0, an images_unref() is due. */
+struct finder_wait {
+  void (*done)(struct finder_wait *wait); /* on a thread of the pool */
+  int result;                             /* 0 or a negative errno */
+  struct served_image *image;
+  SLIST_ENTRY(finder_wait) link;
+};
+
+struct finder {
+  struct images *images;
+  const struct finder_place *place; /* NULL: there are no such images */
+  unsigned page_shift;
+  struct pool_lane *look_lane;
+  struct pool_lane *list_lane;    /* one that hangs delays no look */
+  pthread_mutex_t lock;           /* a leaf */
+  LIST_HEAD(, finder_look) looks; /* guarded by lock, */
+  unsigned n_looks;               /* as is how many they are */
+};
+
+/* For images that are there, with their pool; `place` may be NULL.  0 or
+ * -ENOMEM.  The second is due, before images_fini(), if the struct is zero or
+ * the first was called. */
+int finder_init(struct finder *finder, struct images *images,
+                const struct finder_place *place, unsigned page_shift);
+void finder_fini(struct finder *finder);
+
+/* Whether it is worth asking.  Does not wait. */
+bool finder_has_place(const struct finder *finder);
+
+/* Puts the image of that name into the table, if there is one.  `result` of
+ * `wait`, whose `done` is set, is 0; -ENOENT: there is none; -ENFILE: too many
+ * are in use; -EAGAIN: too many are looked for; or why not. */
+void finder_find(struct finder *finder, const char *name,
+                 struct finder_wait *wait);
+
+/* What is found is not what it was: has each image that was found be what is
+ * found now, or be removed.  Blocks. */
+void finder_review(struct finder *finder);
+
+#endif

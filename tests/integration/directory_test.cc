@@ -1,0 +1,319 @@
+// Images of a directory, which nobody named: as clients see them, and what they
+// cost before they are opened.
+#include <cachet/cachet.h>
+#include <gtest/gtest.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/daemon_process.h"
+
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kPage = 4096, kSize = 16 * kPage;
+
+struct Close {
+  void operator()(cachet *c) const { cachet_close(c); }
+  void operator()(cachet_admin *a) const { cachet_admin_close(a); }
+};
+using Handle = std::unique_ptr<cachet, Close>;
+using Admin = std::unique_ptr<cachet_admin, Close>;
+
+struct Info {
+  uint64_t size, epoch;
+  uint32_t flags;
+};
+
+long MillisecondsSince(Clock::time_point begin) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() -
+                                                               begin)
+      .count();
+}
+
+class DirectoryTest : public testing::Test {
+protected:
+  void SetUp() override {
+    MakeDirectory("images");
+    a_ = WriteRandomFile(images_ / "a.img", kSize, 1);
+    WriteRandomFile(dir_ / "outside", kSize, 2);
+  }
+
+  void TearDown() override {
+    if (!daemon_)
+      return;
+    daemon_->Kill(SIGTERM);
+    EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  }
+
+  // A directory of that name, beside the others.
+  void MakeDirectory(const std::string &name) {
+    ASSERT_EQ(mkdir((dir_ / name).c_str(), 0700), 0);
+  }
+
+  void Configure(const std::string &text) {
+    FILE *file = fopen((dir_ / "cachetd.conf").c_str(), "w");
+    ASSERT_TRUE(file);
+    fputs(text.c_str(), file);
+    ASSERT_EQ(fclose(file), 0);
+  }
+
+  void Start(const std::vector<std::string> &more) {
+    std::vector<std::string> args = {"--listen", "unix:" + socket_};
+    args.insert(args.end(), more.begin(), more.end());
+    daemon_ = std::make_unique<DaemonProcess>(args);
+    ASSERT_TRUE(daemon_->ready()) << daemon_->log();
+  }
+
+  void Reload() {
+    size_t before = Count("event=reload");
+    daemon_->Kill(SIGHUP);
+    while (Count("event=reload") == before)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+  size_t Count(const std::string &event) const {
+    std::string log = daemon_->log();
+    size_t n = 0;
+    for (size_t at = 0; (at = log.find(event, at)) != std::string::npos; at++)
+      n++;
+    return n;
+  }
+
+  cachet_status TryOpen(const std::string &name, Handle *out,
+                        cachet_error *err = nullptr) const {
+    cachet *c = nullptr;
+    std::string uri = "cachet+unix:///" + name + "?socket=" + socket_;
+    cachet_status status = cachet_open(uri.c_str(), nullptr, &c, err);
+    out->reset(c);
+    return status;
+  }
+  Handle Open(const std::string &name) const {
+    Handle c;
+    cachet_error err = {};
+    EXPECT_EQ(TryOpen(name, &c, &err), CACHET_OK) << name << err.message;
+    return c;
+  }
+  void ExpectNotServed(const std::string &name) const {
+    Handle c;
+    cachet_error err = {};
+    EXPECT_EQ(TryOpen(name, &c, &err), CACHET_E_NOIMAGE) << name;
+    EXPECT_NE(strstr(err.message, "not served"), nullptr) << err.message;
+  }
+
+  static Bytes Read(cachet *c, uint64_t offset, size_t len) {
+    Bytes got(len);
+    EXPECT_EQ(cachet_read(c, offset, got.data(), len), CACHET_OK)
+        << cachet_errmsg(c);
+    return got;
+  }
+  static Bytes Part(const Bytes &file, uint64_t offset, size_t len) {
+    return Bytes(file.begin() + long(offset),
+                 file.begin() + long(offset + len));
+  }
+
+  std::map<std::string, Info> List() const {
+    cachet_admin *admin = nullptr;
+    std::string uri = "cachet+unix:///?socket=" + socket_;
+    EXPECT_EQ(cachet_admin_open(uri.c_str(), nullptr, &admin, nullptr),
+              CACHET_OK);
+    Admin a(admin);
+    std::map<std::string, Info> all;
+    auto take = [](void *arg, const cachet_image_info *info) {
+      auto *to = static_cast<std::map<std::string, Info> *>(arg);
+      (*to)[info->name] = {info->size, info->epoch, info->flags};
+      return 0;
+    };
+    EXPECT_EQ(cachet_admin_list(admin, take, &all), CACHET_OK)
+        << cachet_admin_errmsg(admin);
+    return all;
+  }
+
+  TempDir dir_;
+  // A path in images/.
+  struct {
+    std::string path;
+    std::string operator/(const std::string &name) const {
+      return path + "/" + name;
+    }
+  } images_{dir_ / "images"};
+
+  std::string socket_ = dir_ / "socket";
+  Bytes a_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
+TEST_F(DirectoryTest, AFileIsAnImageByItsName) {
+  Start({"--directory", images_.path});
+  Info before = List().at("a.img");
+  EXPECT_EQ(before.size, kSize);
+  EXPECT_EQ(before.epoch, 0u);
+  EXPECT_EQ(before.flags, CACHET_IMAGE_UNOPENED);
+  Handle c = Open("a.img");
+  EXPECT_TRUE(cachet_is_shared(c.get()));
+  EXPECT_EQ(Read(c.get(), 5000, 100), Part(a_, 5000, 100));
+  Info after = List().at("a.img");
+  EXPECT_EQ(after.epoch, cachet_epoch(c.get()));
+  EXPECT_EQ(after.flags, 0u);
+}
+
+// One that comes later as well, and one that changes has a new epoch.
+TEST_F(DirectoryTest, FilesComeAndChangeWithoutAReload) {
+  Start({"--directory", images_.path});
+  ExpectNotServed("b.img");
+  Bytes b = WriteRandomFile(images_ / "b.img", kSize, 3);
+  Handle c = Open("b.img");
+  EXPECT_EQ(Read(c.get(), 0, 100), Part(b, 0, 100));
+  uint64_t epoch = cachet_epoch(c.get());
+  b = WriteRandomFile(images_ / "b.new", kSize, 4);
+  ASSERT_EQ(rename((images_ / "b.new").c_str(), (images_ / "b.img").c_str()),
+            0);
+  while (cachet_epoch(c.get()) == epoch)
+    Read(c.get(), 0, 1);
+  EXPECT_EQ(Read(c.get(), 0, 100), Part(b, 0, 100));
+}
+
+TEST_F(DirectoryTest, WhatIsNoFileOfTheDirectoryIsNotServed) {
+  const std::string out = dir_ / "outside";
+  MakeDirectory("images/sub");
+  WriteRandomFile(images_ / "sub/deep.img", kSize, 5);
+  WriteRandomFile(images_ / "bad name", kSize, 6);
+  WriteRandomFile(images_ / std::string(65, 'x'), kSize, 6);
+  ASSERT_EQ(mkfifo((images_ / "fifo").c_str(), 0600), 0);
+  ASSERT_EQ(symlink(out.c_str(), (images_ / "absolute").c_str()), 0);
+  ASSERT_EQ(symlink("../outside", (images_ / "relative").c_str()), 0);
+  ASSERT_EQ(symlink("relative", (images_ / "twice").c_str()), 0);
+  ASSERT_EQ(symlink("/dev/null", (images_ / "device").c_str()), 0);
+  ASSERT_EQ(symlink("loop", (images_ / "loop").c_str()), 0);
+  ASSERT_EQ(symlink("sub/deep.img", (images_ / "inside").c_str()), 0);
+  Start({"--directory", images_.path});
+  for (const std::string &name :
+       {std::string(".."), std::string("."), std::string("sub"),
+        std::string("fifo"), std::string("absolute"), std::string("relative"),
+        std::string("twice"), std::string("device"), std::string("loop"),
+        std::string("bad%20name"), std::string("none"), std::string(65, 'x')})
+    ExpectNotServed(name);
+  for (const char *name :
+       {"sub%2Fdeep.img", "..%2Foutside", "%2Fetc%2Fpasswd"}) {
+    Handle c;
+    EXPECT_NE(TryOpen(name, &c), CACHET_OK) << name;
+  }
+  auto list = List();
+  EXPECT_EQ(list.size(), 2u);
+  EXPECT_EQ(list.count("a.img"), 1u);
+  EXPECT_EQ(list.count("inside"), 1u);
+  EXPECT_EQ(cachet_size(Open("inside").get()), kSize);
+}
+
+TEST_F(DirectoryTest, AnImageThatBecomesALinkOutIsReadOnAsItWas) {
+  Start({"--directory", images_.path});
+  Handle c = Open("a.img");
+  EXPECT_EQ(Read(c.get(), 0, 100), Part(a_, 0, 100));
+  ASSERT_EQ(symlink("../outside", (images_ / "link").c_str()), 0);
+  ASSERT_EQ(rename((images_ / "link").c_str(), (images_ / "a.img").c_str()), 0);
+  // Each miss finds that the file's ctime has changed, and looks again.
+  for (uint64_t page = 0; page < kSize / kPage; page++)
+    EXPECT_EQ(Read(c.get(), page * kPage, kPage),
+              Part(a_, page * kPage, kPage));
+}
+
+TEST_F(DirectoryTest, TheFirstThatHasANameHasIt) {
+  MakeDirectory("more");
+  Bytes b = WriteRandomFile(dir_ / "more/b.img", kSize, 3);
+  Bytes c = WriteRandomFile(dir_ / "c.img", kSize, 4);
+  WriteRandomFile(dir_ / "more/a.img", 2 * kSize, 5);
+  WriteRandomFile(images_ / "c.img", 3 * kSize, 6);
+  Start({"--directory", images_.path + "//", "--directory", dir_ / "more",
+         "--image", dir_ / "c.img"});
+  EXPECT_EQ(Read(Open("a.img").get(), 0, 100), Part(a_, 0, 100));
+  EXPECT_EQ(Read(Open("b.img").get(), 0, 100), Part(b, 0, 100));
+  EXPECT_EQ(Read(Open("c.img").get(), 0, 100), Part(c, 0, 100));
+  auto list = List();
+  ASSERT_EQ(list.size(), 3u);
+  for (const char *name : {"a.img", "b.img", "c.img"})
+    EXPECT_EQ(list.at(name).size, kSize) << name;
+}
+
+TEST_F(DirectoryTest, OneThatIsNotThereIsWaitedFor) {
+  Start({"--directory", dir_ / "later"});
+  EXPECT_EQ(Count("event=directory-missing"), 1u) << daemon_->log();
+  ExpectNotServed("b.img");
+  EXPECT_TRUE(List().empty());
+  MakeDirectory("later");
+  WriteRandomFile(dir_ / "later/b.img", kSize, 3);
+  EXPECT_EQ(cachet_size(Open("b.img").get()), kSize);
+  EXPECT_EQ(List().size(), 1u);
+}
+
+TEST_F(DirectoryTest, AReloadTakesAwayWhatIsNotConfiguredAndNothingElse) {
+  MakeDirectory("more");
+  Bytes b = WriteRandomFile(dir_ / "more/b.img", kSize, 3);
+  std::string first = "[images]\ndirectory = " + images_.path + "\n";
+  Configure(first + "directory = " + (dir_ / "more") + "\n");
+  Start({"--config", dir_ / "cachetd.conf"});
+  Handle stays = Open("a.img"), goes = Open("b.img");
+  uint64_t epoch = cachet_epoch(stays.get());
+  Configure(first);
+  Reload();
+  ExpectNotServed("b.img");
+  uint8_t byte;
+  EXPECT_EQ(cachet_read(goes.get(), 0, &byte, 1), CACHET_E_NOIMAGE);
+  EXPECT_EQ(Read(stays.get(), 0, 100), Part(a_, 0, 100));
+  EXPECT_EQ(cachet_epoch(stays.get()), epoch);
+  EXPECT_TRUE(cachet_is_shared(stays.get()));
+  Configure("[cache]\nshare = off\n" + first);
+  Reload();
+  while (cachet_epoch(stays.get()) == epoch)
+    Read(stays.get(), 0, 1);
+  EXPECT_EQ(Read(stays.get(), 0, 100), Part(a_, 0, 100));
+  EXPECT_FALSE(cachet_is_shared(stays.get())) << "as the directory says now";
+  Configure(first + "[image a.img]\nsource = " + (dir_ / "outside") + "\n");
+  Reload();
+  epoch = cachet_epoch(stays.get());
+  EXPECT_NE(Read(stays.get(), 0, 100), Part(a_, 0, 100)) << "it is named now";
+}
+
+TEST_F(DirectoryTest, ThousandsOfFilesCostNextToNothingUntilTheyAreOpened) {
+  constexpr int kFiles = 5000;
+  MakeDirectory("many");
+  for (int i = 0; i < kFiles; i++) {
+    FILE *file = fopen((dir_ / "many/" + std::to_string(i)).c_str(), "w");
+    ASSERT_TRUE(file);
+    ASSERT_EQ(ftruncate(fileno(file), i + 1), 0);
+    fclose(file);
+  }
+  Start({"--directory", images_.path});
+  long alone = std::stol(daemon_->Status("VmRSS:"));
+  daemon_->Kill(SIGTERM);
+  EXPECT_EQ(daemon_->Wait(), 0);
+  auto begin = Clock::now();
+  Start({"--directory", dir_ / "many"});
+  printf("it is ready after %ld ms\n", MillisecondsSince(begin));
+  begin = Clock::now();
+  auto list = List();
+  printf("a list takes %ld ms\n", MillisecondsSince(begin));
+  ASSERT_EQ(list.size(), size_t(kFiles));
+  for (int i = 0; i < kFiles; i++)
+    EXPECT_EQ(list.at(std::to_string(i)).size, uint64_t(i) + 1);
+  long resident = std::stol(daemon_->Status("VmRSS:"));
+  printf("resident: %ld KiB, of which %ld KiB are for %d files\n", resident,
+         resident - alone, kFiles);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_LE(resident - alone, kFiles) << "a KiB for each";
+#endif
+  EXPECT_EQ(cachet_size(Open("4999").get()), 5000u);
+}
+
+} // namespace
