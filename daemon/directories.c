@@ -212,7 +212,7 @@ static bool is_wanted(const struct first_names *f, const char *name) {
 static void put(struct first_names *f, const char *name) {
   bool is_full = f->n == f->most;
   unsigned at = is_full ? 0 : f->n++;
-  snprintf(f->heap[at].name, sizeof f->heap[at].name, "%s", name);
+  memcpy(f->heap[at].name, name, strlen(name) + 1);
   if (is_full)
     sift_down(f);
   else
