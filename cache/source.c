@@ -50,3 +50,14 @@ int source_read_blocking(struct source *src, uint64_t offset, void *buf,
   return start_and_wait(
       src, (struct source_read){.offset = offset, .buf = buf, .len = len});
 }
+
+void source_identify(struct source *src, struct source_identity *out) {
+  *out = (struct source_identity){0};
+  if (src->ops->identify)
+    src->ops->identify(src, out);
+}
+
+bool source_resume(struct source *src, const struct source_identity *id) {
+  return id->len > 0 && id->len <= SOURCE_IDENTITY_MAX && src->ops->resume &&
+         src->ops->resume(src, id);
+}

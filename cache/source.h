@@ -39,6 +39,7 @@
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -75,6 +76,16 @@ struct source_read {
   int status;
 };
 
+/* What tells a version of a content from every other one on this machine, until
+ * its next boot, and since when it was read: for a process to come, which may
+ * have pages of it from the process before. */
+#define SOURCE_IDENTITY_MAX 160
+
+struct source_identity {
+  uint32_t len; /* 0: there is none, and nothing that was read is to be kept */
+  uint8_t bytes[SOURCE_IDENTITY_MAX]; /* the source's; zeros behind `len` */
+};
+
 struct source_ops {
   const char *kind; /* "file": for messages */
 
@@ -91,6 +102,15 @@ struct source_ops {
    * NULL. */
   int (*reopen)(struct source *src, struct source **out);
 
+  /* Says what identifies the source.  That may change from one look to the
+   * next.  Does not block.  May be NULL: nothing does. */
+  void (*identify)(struct source *src, struct source_identity *out);
+
+  /* Whether what was read of a source of that identity, by another process, is
+   * what this one would read; then it counts as read by this one.  Before the
+   * first read.  Does not block.  May be NULL: it is not. */
+  bool (*resume)(struct source *src, const struct source_identity *id);
+
   /* A hint that the range will be read soon; never blocks.  May be NULL. */
   void (*advise)(struct source *src, uint64_t offset, uint64_t len);
 
@@ -105,6 +125,10 @@ struct source {
 
 /* Starts a read of any source, on a thread that must not wait. */
 enum source_outcome source_start(struct source *src, struct source_read *r);
+
+/* identify() and resume() of any source. */
+void source_identify(struct source *src, struct source_identity *out);
+bool source_resume(struct source *src, const struct source_identity *id);
 
 /* Reads any source, on a thread that may wait.  0 or a negative errno. */
 int source_read_blocking(struct source *src, uint64_t offset, void *buf,

@@ -41,9 +41,9 @@ struct file_source {
                               Relaxed: a read may miss it */
   atomic_bool lost_writer; /* there was one, and something was read beside it.
                               Relaxed, and never taken back */
-  _Atomic int64_t read_at; /* when the first read began; 0: there was none, or
-                              nobody needs to know.  Relaxed: it is set once,
-                              and nothing hangs on it but itself. */
+  _Atomic int64_t read_at; /* when the first read began; 0: there was none.
+                              Relaxed: it is set once, and nothing hangs on it
+                              but itself. */
   int fd;
   int writes_fd; /* version_open_writes() of it */
   enum file_reading how;
@@ -77,8 +77,7 @@ static int64_t now_ns(clockid_t clock) {
 /* Before each read. */
 static void note_read(struct file_source *f) {
   int64_t never = 0;
-  if ((f->settles_at || f->max_age_ns || f->doubts_writers) &&
-      !atomic_load_explicit(&f->read_at, memory_order_relaxed))
+  if (!atomic_load_explicit(&f->read_at, memory_order_relaxed))
     atomic_compare_exchange_strong_explicit(
         &f->read_at, &never, now_ns(CLOCK_BOOTTIME), memory_order_relaxed,
         memory_order_relaxed);
@@ -430,11 +429,75 @@ static int file_reopen(struct source *src, struct source **out) {
   return reopen_held(f, out);
 }
 
+/* ---- For a process to come ----------------------------------------------- */
+
+/* All of eight bytes, so that there is no padding. */
+struct file_identity {
+  uint64_t dev, ino, size, diskseq, n_writes;
+  int64_t mtime_s, mtime_ns, ctime_s, ctime_ns;
+  int64_t settles_at, read_at; /* of struct file_source; read_at is not 0 */
+};
+
+_Static_assert(sizeof(struct file_identity) <= SOURCE_IDENTITY_MAX, "it fits");
+
+static struct file_identity identity_of(const struct version *v) {
+  return (struct file_identity){
+      .dev = v->dev,
+      .ino = v->ino,
+      .size = v->size,
+      .diskseq = v->diskseq,
+      .n_writes = v->n_writes,
+      .mtime_s = v->mtime.tv_sec,
+      .mtime_ns = v->mtime.tv_nsec,
+      .ctime_s = v->ctime.tv_sec,
+      .ctime_ns = v->ctime.tv_nsec,
+  };
+}
+
+/* There is none while what was read may be changed unseen: the version does not
+ * tell of it, and the next process could not know how long that is so. */
+static void file_identify(struct source *src, struct source_identity *out) {
+  struct file_source *f = file_of(src);
+  if (atomic_load_explicit(&f->has_writer, memory_order_relaxed) ||
+      atomic_load_explicit(&f->lost_writer, memory_order_relaxed))
+    return;
+  struct file_identity id = identity_of(&f->version);
+  int64_t now = now_ns(CLOCK_BOOTTIME); /* before the look at read_at */
+  id.settles_at = f->settles_at;
+  id.read_at = atomic_load_explicit(&f->read_at, memory_order_relaxed);
+  if (!id.read_at)
+    id.read_at = now;
+  memcpy(out->bytes, &id, sizeof id);
+  out->len = sizeof id;
+}
+
+/* What was read before the version had settled is not good, nor what is read
+ * beside a writer. */
+static bool file_resume(struct source *src, const struct source_identity *id) {
+  struct file_source *f = file_of(src);
+  struct file_identity then, now = identity_of(&f->version);
+  if (id->len != sizeof then)
+    return false;
+  memcpy(&then, id->bytes, sizeof then);
+  int64_t read_at = then.read_at;
+  if (then.settles_at > read_at || read_at > now_ns(CLOCK_BOOTTIME) ||
+      f->settles_at ||
+      atomic_load_explicit(&f->has_writer, memory_order_relaxed))
+    return false;
+  then.settles_at = then.read_at = 0;
+  if (memcmp(&then, &now, sizeof now) != 0)
+    return false;
+  atomic_store_explicit(&f->read_at, read_at, memory_order_relaxed);
+  return true;
+}
+
 static const struct source_ops file_ops = {
     .kind = "file",
     .read = file_read,
     .start = file_start,
     .reopen = file_reopen,
+    .identify = file_identify,
+    .resume = file_resume,
     .advise = file_advise,
     .close = file_close,
 };

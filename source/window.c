@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct window_source {
   struct source base;
@@ -51,6 +52,37 @@ static void window_advise(struct source *src, uint64_t offset, uint64_t len) {
     s->below->ops->advise(s->below, s->window.offset + offset, cut);
 }
 
+/* The window's goes behind that of the source below. */
+struct window_identity {
+  uint64_t offset, size;
+};
+
+static void window_identify(struct source *src, struct source_identity *out) {
+  struct window_source *s = window_of(src);
+  const struct window_identity id = {s->window.offset, src->size};
+  source_identify(s->below, out);
+  if (out->len == 0)
+    return;
+  if (out->len > SOURCE_IDENTITY_MAX - sizeof id) {
+    *out = (struct source_identity){0};
+    return;
+  }
+  memcpy(out->bytes + out->len, &id, sizeof id);
+  out->len += sizeof id;
+}
+
+static bool window_resume(struct source *src,
+                          const struct source_identity *id) {
+  struct window_source *s = window_of(src);
+  const struct window_identity now = {s->window.offset, src->size};
+  struct source_identity below = *id;
+  if (below.len < sizeof now)
+    return false;
+  below.len -= sizeof now;
+  return memcmp(below.bytes + below.len, &now, sizeof now) == 0 &&
+         source_resume(s->below, &below);
+}
+
 static void window_close(struct source *src) {
   struct window_source *s = window_of(src);
   s->below->ops->close(s->below);
@@ -62,6 +94,8 @@ static const struct source_ops window_ops = {
     .start = window_start,
     .read = window_read,
     .reopen = window_reopen,
+    .identify = window_identify,
+    .resume = window_resume,
     .advise = window_advise,
     .close = window_close,
 };

@@ -381,4 +381,130 @@ TEST_F(MaxAgeTest, OfAFileThatIsReplacedIsThatOfTheNewOne) {
   EXPECT_NE(Reopen(fresh), nullptr);
 }
 
+// A process to come, which has what this one read.
+class ResumeTest : public SettleTest {
+protected:
+  void SetUp() override {
+    SettleTest::SetUp();
+    world.passed_ms = 5000; // the version is believed
+  }
+
+  static source_identity Identity(const SourcePtr &src) {
+    source_identity id;
+    source_identify(src.get(), &id);
+    return id;
+  }
+
+  static bool Resume(const SourcePtr &src, const source_identity &id) {
+    return source_resume(src.get(), &id);
+  }
+};
+
+TEST_F(ResumeTest, WhatWasReadOfTheSameVersionIsGood) {
+  auto before = Open();
+  EXPECT_EQ(Content(before), 'a');
+  source_identity id = Identity(before);
+  world.passed_ms += 1000;
+  auto src = Open();
+  EXPECT_TRUE(Resume(src, id));
+  ExpectIsBelieved(src);
+}
+
+TEST_F(ResumeTest, AfterAWriteItIsNot) {
+  auto before = Open();
+  source_identity id = Identity(before);
+  Write('b');
+  world.stamp.tv_sec = kNow + 5;
+  world.passed_ms += 7000;
+  EXPECT_FALSE(Resume(Open(), id));
+}
+
+TEST_F(ResumeTest, OfAFileInItsPlaceItIsNot) {
+  auto before = Open();
+  source_identity id = Identity(before);
+  ASSERT_EQ(rename(path_.c_str(), (dir_ + "/old").c_str()), 0);
+  int fd = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(write(fd, "b", 1), 1);
+  close(fd);
+  EXPECT_FALSE(Resume(Open(), id));
+  unlink((dir_ + "/old").c_str());
+}
+
+TEST_F(ResumeTest, WhatWasReadBeforeTheVersionHadSettledIsNot) {
+  world.passed_ms = 0;
+  auto before = Open();
+  EXPECT_EQ(Content(before), 'a');
+  Write('b'); // and the stamps are what they were
+  source_identity id = Identity(before);
+  world.passed_ms = 5000;
+  EXPECT_FALSE(Resume(Open(), id));
+}
+
+TEST_F(ResumeTest, WhatWasReadAfterItHadSettledIs) {
+  world.passed_ms = 0;
+  auto before = Open();
+  world.passed_ms = 5000;
+  EXPECT_EQ(Content(before), 'a');
+  source_identity id = Identity(before);
+  EXPECT_TRUE(Resume(Open(), id));
+}
+
+TEST_F(ResumeTest, WhatIsNotReadYetCountsAsReadNow) {
+  world.passed_ms = 0;
+  auto before = Open();
+  source_identity id = Identity(before);
+  world.passed_ms = 5000;
+  EXPECT_FALSE(Resume(Open(), id)) << "it may have been read at once";
+}
+
+TEST_F(ResumeTest, ItsAgeCountsFromTheReadOfTheProcessBefore) {
+  auto before = Open();
+  EXPECT_EQ(Content(before), 'a');
+  source_identity id = Identity(before);
+  world.passed_ms += 9000;
+  auto src = Open();
+  file_source_set_max_age(src.get(), 10);
+  ASSERT_TRUE(Resume(src, id));
+  EXPECT_EQ(Reopen(src), nullptr);
+  world.passed_ms += 1100;
+  EXPECT_NE(Reopen(src), nullptr);
+}
+
+TEST_F(ResumeTest, WhatIsNoIdentityIsRefused) {
+  auto src = Open();
+  source_identity id{};
+  EXPECT_FALSE(Resume(src, id));
+  id = Identity(src);
+  id.len--;
+  EXPECT_FALSE(Resume(src, id));
+  id.len = SOURCE_IDENTITY_MAX + 1;
+  EXPECT_FALSE(Resume(src, id));
+  id = Identity(src);
+  id.bytes[20] ^= 1;
+  EXPECT_FALSE(Resume(src, id));
+}
+
+class ResumeWriterTest : public WriterTest {};
+
+TEST_F(ResumeWriterTest, NothingIsKeptBesideAWriter) {
+  auto src = OpenDoubting();
+  EXPECT_EQ(Content(src), 'a');
+  source_identity id;
+  source_identify(src.get(), &id);
+  EXPECT_EQ(id.len, 0u);
+}
+
+TEST_F(ResumeWriterTest, NorIsItGoodBesideOneThatCameLater) {
+  CloseWriter();
+  auto before = OpenDoubting();
+  EXPECT_EQ(Content(before), 'a');
+  source_identity id;
+  source_identify(before.get(), &id);
+  ASSERT_GT(id.len, 0u);
+  EXPECT_TRUE(source_resume(OpenDoubting().get(), &id));
+  close(fd_);
+  fd_ = open(path_.c_str(), O_RDWR | O_CLOEXEC);
+  EXPECT_FALSE(source_resume(OpenDoubting().get(), &id));
+}
+
 } // namespace

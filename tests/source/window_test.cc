@@ -188,6 +188,22 @@ struct Hinted {
   }
 };
 
+TEST_F(WindowTest, ItGoesOnWithWhatWasReadOfTheSamePart) {
+  SourcePtr src = Open(kWindow);
+  source_identity id;
+  source_identify(src.get(), &id);
+  EXPECT_TRUE(source_resume(Open(kWindow).get(), &id));
+  EXPECT_FALSE(source_resume(Open({kOffset + 1, kLength}).get(), &id));
+  EXPECT_FALSE(source_resume(Open({kOffset, kLength - 1}).get(), &id));
+  SourcePtr whole(below_.Open());
+  EXPECT_FALSE(source_resume(whole.get(), &id));
+  source_identify(whole.get(), &id);
+  EXPECT_FALSE(source_resume(src.get(), &id));
+  source_identify(src.get(), &id);
+  below_.Change(kSize);
+  EXPECT_FALSE(source_resume(Open(kWindow).get(), &id));
+}
+
 TEST(WindowHintTest, AHintIsOfTheRangeBelowAndEndsWithTheWindow) {
   Hinted below;
   source *src = nullptr;

@@ -105,6 +105,16 @@ struct FakeOps {
     return 0;
   }
 
+  static void Identify(source *src, source_identity *out) {
+    out->len = sizeof Of(src)->version;
+    memcpy(out->bytes, &Of(src)->version, out->len);
+  }
+
+  static bool Resume(source *src, const source_identity *id) {
+    return id->len == sizeof Of(src)->version &&
+           memcmp(id->bytes, &Of(src)->version, id->len) == 0;
+  }
+
   static void Close(source *src) {
     Opened *o = Of(src);
     {
@@ -117,14 +127,23 @@ struct FakeOps {
   static source *Make(const std::shared_ptr<FakeSource::State> &state);
 };
 
-static const source_ops kEitherOps = {"fake",        FakeOps::Start,
-                                      FakeOps::Read, FakeOps::Reopen,
-                                      nullptr,       FakeOps::Close};
-static const source_ops kBlockOps = {"fake",          nullptr, FakeOps::Read,
-                                     FakeOps::Reopen, nullptr, FakeOps::Close};
-static const source_ops kCallBackOps = {"fake",  FakeOps::StartOnAThread,
-                                        nullptr, FakeOps::Reopen,
-                                        nullptr, FakeOps::Close};
+static source_ops MakeOps(decltype(source_ops::start) start,
+                          decltype(source_ops::read) read) {
+  source_ops ops{};
+  ops.kind = "fake";
+  ops.start = start;
+  ops.read = read;
+  ops.reopen = FakeOps::Reopen;
+  ops.identify = FakeOps::Identify;
+  ops.resume = FakeOps::Resume;
+  ops.close = FakeOps::Close;
+  return ops;
+}
+
+static const source_ops kEitherOps = MakeOps(FakeOps::Start, FakeOps::Read);
+static const source_ops kBlockOps = MakeOps(nullptr, FakeOps::Read);
+static const source_ops kCallBackOps =
+    MakeOps(FakeOps::StartOnAThread, nullptr);
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
   return &(new Opened{{state->ops, state->size, 0}, state, state->version})
