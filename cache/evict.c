@@ -36,8 +36,7 @@
 
 /* ---- Stale pages --------------------------------------------------------- */
 
-/* False: there is no memory for it. */
-static bool stale_add_locked(struct mirror *m, uint64_t page) {
+bool evict_note_stale_locked(struct mirror *m, uint64_t page) {
   struct page_run *last = m->n_stale ? &m->stale[m->n_stale - 1] : NULL;
   if (last && last->first + last->count == page) {
     last->count++;
@@ -152,7 +151,7 @@ static bool settle_pinned_locked(const struct batch *b,
     s3fifo_gone(&pc->policy);
   if (is_over)
     return true;
-  if (is_stale && !stale_add_locked(m, v->page))
+  if (is_stale && !evict_note_stale_locked(m, v->page))
     return false;
   if (!is_stale)
     s3fifo_restore(&pc->policy, s3fifo_key(m->id, v->page));

@@ -22,6 +22,9 @@ size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order);
  * the image needs a new epoch. */
 bool evict_range(struct mirror *m, uint64_t first, uint64_t count);
 
+/* Remembers that a page is STALE.  False: there is no memory for it. */
+bool evict_note_stale_locked(struct mirror *m, uint64_t page);
+
 /* Looks again at up to a batch of the pages that are STALE, and punches those
  * whose pins have ended.  False: there is none. */
 bool evict_stale(struct mirror *m);

@@ -13,6 +13,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "cache/adopt.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
 #include "cache/fill.h"
@@ -75,6 +76,9 @@ static void image_unref(struct image *img) {
 static void end_mirror(struct mirror *m) {
   struct image *img = m->image;
   struct source *src = m->source;
+  struct mirror_keeper *keeper = img->cache->keeper;
+  if (keeper && !img->cache->is_left)
+    keeper->ended(keeper, m);
   mirror_table_remove(m);
   mirror_free(m);
   source_unref(src);
@@ -85,31 +89,51 @@ static void note_lent(struct mirror *m) { rounds_note_activity(m->cache); }
 
 static void renew(struct mirror *old);
 
-/* A mirror that is not the image's yet.  It takes a reference to `src`. */
-static int make_mirror(struct image *img, struct source *src, uint64_t size,
-                       uint64_t epoch, struct mirror **out) {
-  struct mirror *m;
-  bool membarrier = img->cache->membarrier;
-  int r = mirror_new(size, img->page_shift, epoch, membarrier, &m);
-  if (r < 0 && !img->ops.needs_pages)
-    r = mirror_new_pageless(size, img->page_shift, epoch, &m);
-  if (r < 0)
-    return r;
+/* Makes `m`, which is in no table yet, a mirror of the image's.  It takes a
+ * reference to `src`. */
+static void bind_mirror(struct image *img, struct source *src,
+                        struct mirror *m) {
   m->image = img;
   m->needs_pages = img->ops.needs_pages;
   m->released = reclaim_dead;
   m->on_end = end_mirror;
   m->on_lent = note_lent;
   m->on_conflict = renew;
-  r = mirror_table_add(img->cache, m);
-  if (r < 0) {
-    mirror_free(m);
-    return r;
-  }
   __atomic_fetch_add(&img->n_refs, 1, __ATOMIC_RELAXED);
   if (src)
     __atomic_fetch_add(&src->n_refs, 1, __ATOMIC_RELAXED);
   m->source = src;
+}
+
+/* Undoes that: it could not be put into the table. */
+static void unbind_mirror(struct mirror *m) {
+  source_unref(m->source);
+  image_unref(m->image);
+  m->source = NULL;
+  m->image = NULL;
+  m->released = mirror_free;
+}
+
+/* A mirror that is not the image's yet.  It takes a reference to `src`. */
+static int make_mirror(struct image *img, struct source *src, uint64_t size,
+                       uint64_t epoch, struct mirror **out) {
+  struct mirror *m;
+  struct mirror_keeper *keeper = img->cache->keeper;
+  bool membarrier = img->cache->membarrier;
+  int r = mirror_new(size, img->page_shift, epoch, membarrier, &m);
+  if (r < 0 && !img->ops.needs_pages)
+    r = mirror_new_pageless(size, img->page_shift, epoch, &m);
+  if (r < 0)
+    return r;
+  bind_mirror(img, src, m);
+  r = mirror_table_add(img->cache, m);
+  if (r < 0) {
+    unbind_mirror(m);
+    mirror_free(m);
+    return r;
+  }
+  if (keeper)
+    keeper->made(keeper, m, img->name);
   *out = m;
   return 0;
 }
@@ -227,18 +251,52 @@ static int make_image(struct page_cache *pc, const char *name,
   return 0;
 }
 
-int image_new(struct page_cache *pc, const char *name, struct source *src,
-              unsigned page_shift, const struct image_ops *ops,
-              struct image **out) {
+/* Takes in a mirror that is over; see image_new_past(). */
+static int end_adopted(struct image *img, struct mirror *m) {
+  bind_mirror(img, NULL, m);
+  int r = adopt_end(m);
+  if (r == 0)
+    reclaim_retired(m);
+  else
+    unbind_mirror(m);
+  mirror_unref(m);
+  return r;
+}
+
+/* Goes on with `m`.  Where that cannot be it is over.  0 or a negative errno.
+ */
+static int go_on_with(struct image *img, struct source *src, struct mirror *m) {
+  bind_mirror(img, src, m);
+  int r = adopt_go_on(m);
+  if (r == 0) {
+    img->mirror = m;
+    img->next_epoch = m->epoch + 1;
+    return 0;
+  }
+  unbind_mirror(m);
+  end_adopted(img, m);
+  return r;
+}
+
+static int begin_afresh(struct image *img, struct source *src) {
+  if (getrandom(&img->next_epoch, sizeof img->next_epoch, 0) !=
+      (ssize_t)sizeof img->next_epoch)
+    return -EIO;
+  return make_mirror(img, src, src->size, take_epoch(img), &img->mirror);
+}
+
+int image_new_over(struct page_cache *pc, const char *name, struct source *src,
+                   unsigned page_shift, const struct image_ops *ops,
+                   struct mirror *m, struct image **out) {
   struct image *img = NULL;
   src->n_refs = 1; /* ours, until a mirror holds it */
   int r = make_image(pc, name, page_shift, &img);
-  if (r == 0 && getrandom(&img->next_epoch, sizeof img->next_epoch, 0) !=
-                    (ssize_t)sizeof img->next_epoch)
-    r = -EIO;
   if (r == 0) {
     img->ops = *ops;
-    r = make_mirror(img, src, src->size, take_epoch(img), &img->mirror);
+    if (!m || go_on_with(img, src, m) < 0)
+      r = begin_afresh(img, src);
+  } else {
+    mirror_unref(m);
   }
   source_unref(src);
   if (r < 0) {
@@ -248,6 +306,24 @@ int image_new(struct page_cache *pc, const char *name, struct source *src,
   }
   *out = img;
   return 0;
+}
+
+int image_new(struct page_cache *pc, const char *name, struct source *src,
+              unsigned page_shift, const struct image_ops *ops,
+              struct image **out) {
+  return image_new_over(pc, name, src, page_shift, ops, NULL, out);
+}
+
+int image_new_past(struct page_cache *pc, const char *name, struct mirror *m) {
+  struct image *img;
+  int r = make_image(pc, name, m->page_shift, &img);
+  if (r < 0) {
+    mirror_unref(m);
+    return r;
+  }
+  r = end_adopted(img, m);
+  image_unref(img); /* the mirror has one */
+  return r;
 }
 
 int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
@@ -277,9 +353,12 @@ void image_free(struct image *img) {
   struct mirror *m = img->mirror;
   __atomic_store_n(&img->mirror, NULL, __ATOMIC_RELEASE);
   m->abandoned = true;
-  __atomic_store_n(&m->header->retired, 1, __ATOMIC_RELEASE);
+  bool is_left = pc->is_left;
+  if (!is_left)
+    __atomic_store_n(&m->header->retired, 1, __ATOMIC_RELEASE);
   pthread_mutex_unlock(&pc->lock);
-  reclaim_retire_states(m);
+  if (!is_left)
+    reclaim_retire_states(m);
   mirror_unref(m);
   image_unref(img);
 }
@@ -347,6 +426,8 @@ static int refresh_locked(struct image *img) {
     r = succeed(img, old, src);
     r = r == -ESTALE ? 0 : r; /* the next look finds it again */
     source_unref(src);
+  } else if (r == 0 && img->cache->keeper) {
+    img->cache->keeper->looked(img->cache->keeper, old);
   }
   mirror_unref(old);
   return r;

@@ -36,6 +36,19 @@ int image_new(struct page_cache *pc, const char *name, struct source *src,
               unsigned page_shift, const struct image_ops *ops,
               struct image **out);
 
+/* The same, which goes on with a mirror of a process before (adopt.h): its
+ * pages are those of `src`, and its epoch is the image's.  Takes `m` over, also
+ * on failure. */
+int image_new_over(struct page_cache *pc, const char *name, struct source *src,
+                   unsigned page_shift, const struct image_ops *ops,
+                   struct mirror *m, struct image **out);
+
+/* Takes in a mirror of a process before that is over: it goes when no table of
+ * it is left, and what its tables do not pin goes at once.  Takes `m` over.
+ * `name` is for messages.  0 or a negative errno: its memory is left to those
+ * who have mapped it. */
+int image_new_past(struct page_cache *pc, const char *name, struct mirror *m);
+
 /* An image whose bytes the caller brings, by image_install(); its epoch and
  * size are the caller's. */
 int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,

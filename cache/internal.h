@@ -38,6 +38,8 @@ struct page_cache {
   uint64_t budget;
   uint64_t limit; /* of `used`: a little less */
   bool membarrier;
+  struct mirror_keeper *keeper; /* NULL: nobody */
+  bool is_left; /* see page_cache_leave(); set when no other thread is there */
   struct fill_buffers buffers; /* with threads, which trim them; else none */
   pthread_mutex_t lock;
 

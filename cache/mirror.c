@@ -170,15 +170,19 @@ static int make_no_states(struct mirror *m) {
                                                                      : 0;
 }
 
-static int make_states(struct mirror *m) {
-  uint8_t *at;
+static int alloc_blocks(struct mirror *m) {
   m->n_blocks =
       (size_t)((m->n_pages + STATES_PER_BLOCK - 1) / STATES_PER_BLOCK);
   m->blocks = calloc(m->n_blocks + 1, sizeof *m->blocks);
-  if (!m->blocks)
-    return -ENOMEM;
-  int r =
-      make_meta("cachet-words", m->words_len, m->is_solid, &m->words_fd, &at);
+  return m->blocks ? 0 : -ENOMEM;
+}
+
+static int make_states(struct mirror *m) {
+  uint8_t *at;
+  int r = alloc_blocks(m);
+  if (r < 0)
+    return r;
+  r = make_meta("cachet-words", m->words_len, m->is_solid, &m->words_fd, &at);
   if (r < 0)
     return r;
   m->header = (struct mirror_header *)at;
@@ -360,6 +364,87 @@ int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
   }
   *out = m;
   return 0;
+}
+
+/* ---- Adopting ------------------------------------------------------------ */
+
+/* Whether a memfd is one that mirror_memfd() made, for this user. */
+static bool is_own_memfd(int fd, size_t len) {
+  const int ours = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  struct stat st;
+  int seals = fcntl(fd, F_GET_SEALS), flags = fcntl(fd, F_GETFL);
+  return seals >= 0 && (seals & ours) == ours && flags >= 0 &&
+         (flags & O_ACCMODE) == O_RDWR && fstat(fd, &st) == 0 &&
+         (uint64_t)st.st_size == len && st.st_uid == geteuid() &&
+         (st.st_mode & 07777) == 0400;
+}
+
+/* As make_meta(), but of memory that there is. */
+static int adopt_meta(const struct mirror *m, int fd, size_t len,
+                      uint8_t **at) {
+  int r = m->is_solid ? allocate(fd, len) : 0;
+  if (r < 0)
+    return r;
+  *at = map_sparse(fd, len, PROT_READ | PROT_WRITE);
+  return *at ? 0 : -ENOMEM;
+}
+
+static int adopt_memory(struct mirror *m) {
+  uint8_t *at;
+  if (!is_own_memfd(m->pages_fd, m->pages_len) ||
+      !is_own_memfd(m->words_fd, m->words_len) ||
+      !is_own_memfd(m->touched_fd, m->touched_len))
+    return -EPROTO;
+  int r = alloc_blocks(m);
+  if (r == 0)
+    r = adopt_meta(m, m->words_fd, m->words_len, &at);
+  if (r < 0)
+    return r;
+  m->header = (struct mirror_header *)at;
+  m->words = at + WORDS_OFFSET;
+  if (!header_is_right(m))
+    return -EPROTO;
+  return adopt_meta(m, m->touched_fd, m->touched_len, &m->touched);
+}
+
+int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
+  struct mirror *m = NULL;
+  bool fits = remains->page_shift >= PAGE_SHIFT_MIN &&
+              remains->page_shift <= PAGE_SHIFT_MAX;
+  int r = fits ? mirror_alloc(remains->size, remains->page_shift,
+                              remains->epoch, &m)
+               : -EPROTO;
+  if (r < 0) {
+    mirror_fds_close(&remains->fds);
+    return r;
+  }
+  m->pages_fd = remains->fds.pages;
+  m->words_fd = remains->fds.words;
+  m->touched_fd = remains->fds.touched;
+  remains->fds = (struct mirror_fds){-1, -1, -1};
+  m->is_solid = mirror_is_overcommit_strict();
+  m->was_lent = true; /* perhaps */
+  r = adopt_memory(m);
+  if (r < 0) {
+    mirror_free(m);
+    return r;
+  }
+  *out = m;
+  return 0;
+}
+
+void mirror_retire_remains(const struct mirror_fds *fds) {
+  struct stat st;
+  if (fstat(fds->words, &st) < 0 || st.st_size < MIRROR_HEADER_LEN ||
+      !is_own_memfd(fds->words, (size_t)st.st_size))
+    return;
+  struct mirror_header *h =
+      mmap(NULL, MIRROR_HEADER_LEN, PROT_READ | PROT_WRITE, MAP_SHARED,
+           fds->words, 0);
+  if (h == MAP_FAILED)
+    return;
+  __atomic_store_n(&h->retired, 1, __ATOMIC_RELEASE);
+  munmap(h, MIRROR_HEADER_LEN);
 }
 
 void mirror_free(struct mirror *m) {

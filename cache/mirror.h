@@ -28,6 +28,7 @@ extern "C" {
 #endif
 
 struct image;
+struct mirror;
 struct page_cache;
 struct pin_table;
 struct source;
@@ -75,6 +76,18 @@ struct page_run {
   uint64_t first, count;
 };
 
+/* Somebody who keeps the memory of a cache's mirrors for a process to come.  He
+ * is told of each mirror of an image: when it was made, before anybody else
+ * knows of it; when its source was looked at and is still the image's; and
+ * before its memory goes.  Any thread, under no lock of the cache's; neither
+ * call may use the image. */
+struct mirror_keeper {
+  void (*made)(struct mirror_keeper *keeper, struct mirror *m,
+               const char *image);
+  void (*looked)(struct mirror_keeper *keeper, struct mirror *m);
+  void (*ended)(struct mirror_keeper *keeper, struct mirror *m);
+};
+
 struct mirror {
   uint64_t epoch;
   uint64_t size; /* of the image, in bytes */
@@ -87,6 +100,7 @@ struct mirror {
   uint8_t *touched;
   struct mirror_header *header;
   struct source *source; /* this epoch's; NULL where the caller brings bytes */
+  uint32_t kept;         /* the keeper's: what he calls it, and 0 at first */
 
   /* private to cache/ */
   int pages_fd, words_fd, touched_fd;
@@ -212,6 +226,24 @@ void mirror_fds_close(struct mirror_fds *fds);
  * epoch, or can be cut short under us. */
 int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
                   uint64_t epoch, struct mirror **out);
+
+/* What another process has left of a mirror: its memory, opened for reading and
+ * writing. */
+struct mirror_remains {
+  uint64_t size, epoch;
+  unsigned page_shift;
+  struct mirror_fds fds;
+};
+
+/* Makes a mirror over what the process before has left; see adopt.h for what
+ * becomes of it then.  Takes the descriptors over, also on failure.  The memory
+ * is checked like a stranger's: -EPROTO if it is not that of such a mirror, or
+ * if anybody but this user might have changed it. */
+int mirror_adopt(struct mirror_remains *remains, struct mirror **out);
+
+/* Has the readers of what another process has left of a mirror look for its
+ * successor, if that memory can be that of a mirror. */
+void mirror_retire_remains(const struct mirror_fds *fds);
 
 /* Another reference; mirror_unref() gives one back, and with the last one the
  * memory. */

@@ -25,14 +25,19 @@ static int slot_for_locked(struct page_cache *pc, uint32_t *out) {
   return 0;
 }
 
-int mirror_table_add(struct page_cache *pc, struct mirror *m) {
-  pthread_mutex_lock(&pc->lock);
+int mirror_table_add_locked(struct page_cache *pc, struct mirror *m) {
   int r = slot_for_locked(pc, &m->id);
   if (r == 0) {
     pc->mirrors[m->id] = m;
     m->cache = pc;
     budget_add_mirror_locked(m);
   }
+  return r;
+}
+
+int mirror_table_add(struct page_cache *pc, struct mirror *m) {
+  pthread_mutex_lock(&pc->lock);
+  int r = mirror_table_add_locked(pc, m);
   pthread_mutex_unlock(&pc->lock);
   return r;
 }

@@ -6,6 +6,7 @@
 
 /* Makes a mirror known to its cache, and charges its header.  0 or -ENOMEM. */
 int mirror_table_add(struct page_cache *pc, struct mirror *m);
+int mirror_table_add_locked(struct page_cache *pc, struct mirror *m);
 
 /* Undoes that: its account is closed. */
 void mirror_table_remove(struct mirror *m);

@@ -78,6 +78,16 @@ void page_cache_stop_threads(struct page_cache *pc) {
   reclaim_finish(pc);
 }
 
+void page_cache_set_keeper(struct page_cache *pc,
+                           struct mirror_keeper *keeper) {
+  pc->keeper = keeper;
+}
+
+void page_cache_leave(struct page_cache *pc) {
+  assert(!pc->has_threads);
+  pc->is_left = true;
+}
+
 void page_cache_ask(struct page_cache *pc, uint64_t question) {
   pthread_mutex_lock(&pc->lock);
   pc->pulse.asked = question;

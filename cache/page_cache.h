@@ -20,6 +20,7 @@
 extern "C" {
 #endif
 
+struct mirror_keeper;
 struct page_cache;
 
 struct page_cache_options {
@@ -43,6 +44,16 @@ void page_cache_ask(struct page_cache *pc, uint64_t question);
 enum { PAGE_CACHE_N_THREADS = 2 };
 const char *page_cache_silent(struct page_cache *pc, unsigned i,
                               uint64_t question);
+
+/* Has somebody keep its mirrors for a process to come, see mirror.h.  Before it
+ * has an image. */
+void page_cache_set_keeper(struct page_cache *pc, struct mirror_keeper *keeper);
+
+/* What is freed from here on is left as it is, for that process and for those
+ * who have it mapped: no mirror is retired, no page punched, and the keeper is
+ * not told.  The cache's threads have been stopped, and no other thread uses
+ * it. */
+void page_cache_leave(struct page_cache *pc);
 
 /* All images must be gone. */
 void page_cache_free(struct page_cache *pc);

@@ -328,9 +328,10 @@ void reclaim_retired(struct mirror *m) {
 /* Nobody has a table for it: whatever it holds is nobody's, but the memory of
  * an image that was freed, which other processes may go on reading. */
 static void bury(struct mirror *m) {
-  if (!m->states_gone) /* it never was the image's */
+  bool is_left = m->cache->is_left;
+  if (!m->states_gone && !is_left) /* it never was the image's */
     reclaim_retire_states(m);
-  if (!m->abandoned && m->n_pages > 0)
+  if (!m->abandoned && m->n_pages > 0 && !is_left)
     mirror_punch(m, 0, m->n_pages);
   m->on_end(m);
 }

@@ -197,21 +197,27 @@ static uint32_t take_entry(struct s3fifo *p) {
   return p->n_touched++;
 }
 
-void s3fifo_insert(struct s3fifo *p, uint64_t key) {
-  enum s3fifo_queue q = S3FIFO_SMALL;
-  uint32_t i = find(p, key);
-  if (i) {
-    assert(p->entries[i].queue == S3FIFO_GHOST);
-    dequeue(p, i);
-    q = S3FIFO_MAIN;
-  } else {
-    i = take_entry(p);
-    p->entries[i].key = key;
-    index_add(p, i);
-  }
+static void add(struct s3fifo *p, enum s3fifo_queue q, uint64_t key) {
+  uint32_t i = take_entry(p);
+  p->entries[i].key = key;
+  index_add(p, i);
   p->entries[i].born = p->n_insertions++;
   enqueue(p, q, i);
 }
+
+void s3fifo_insert(struct s3fifo *p, uint64_t key) {
+  uint32_t i = find(p, key);
+  if (!i) {
+    add(p, S3FIFO_SMALL, key);
+    return;
+  }
+  assert(p->entries[i].queue == S3FIFO_GHOST);
+  dequeue(p, i);
+  p->entries[i].born = p->n_insertions++;
+  enqueue(p, S3FIFO_MAIN, i);
+}
+
+void s3fifo_adopt(struct s3fifo *p, uint64_t key) { add(p, S3FIFO_MAIN, key); }
 
 void s3fifo_remove(struct s3fifo *p, uint64_t key) {
   uint32_t i = find(p, key);

@@ -86,6 +86,10 @@ bool s3fifo_has_room(const struct s3fifo *p, uint32_t n);
 /* A page came in that is in no queue but perhaps a ghost. */
 void s3fifo_insert(struct s3fifo *p, uint64_t key);
 
+/* A page is there that another process has brought in: it goes into MAIN, since
+ * it has outlived others. */
+void s3fifo_adopt(struct s3fifo *p, uint64_t key);
+
 /* A page went, not for space: no ghost.  A key that is not there is ignored. */
 void s3fifo_remove(struct s3fifo *p, uint64_t key);
 

@@ -268,6 +268,110 @@ int shared_pins_new(struct mirror *m, struct shared_pins **out) {
   return 0;
 }
 
+/* ---- Adopting ------------------------------------------------------------ */
+
+void shared_pins_describe(const struct shared_pins *l,
+                          struct shared_pins_remains *out) {
+  struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->lock);
+  *out = (struct shared_pins_remains){
+      .fd = -1,
+      .user = l->user ? l->user->number : 0,
+      .size = {l->table.page_slots, l->table.range_capacity},
+      .is_replaced = l->table.cut != NULL,
+      .share = l->len,
+  };
+  pthread_mutex_unlock(&pc->lock);
+}
+
+/* L4: what is pinned in it now, as far as its share goes.  The other process
+ * stores no pins there any more; one that does has them void. */
+static void cut_to_share_locked(struct page_cache *pc, struct shared_pins *l,
+                                uint64_t share) {
+  uint32_t cut[PIN_N_SLOTS];
+  uint64_t len = 0;
+  count_pins_locked(l, cut);
+  for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
+    uint64_t more = (uint64_t)cut[i] << page_shift(l);
+    if (more > share - len)
+      cut[i] = 0;
+    else
+      len += more;
+  }
+  cut_locked(pc, l, cut, len);
+}
+
+static bool remains_are_right(const struct shared_pins_remains *remains) {
+  struct stat st;
+  int seals = fcntl(remains->fd, F_GET_SEALS);
+  return remains->size.page_slots <= PIN_MAX_PAGE_SLOTS &&
+         remains->size.range_capacity <= PIN_MAX_COUNT && seals >= 0 &&
+         seals & F_SEAL_SHRINK && fstat(remains->fd, &st) == 0 &&
+         st.st_size == PIN_PAGE_LEN;
+}
+
+/* Of the table's head nothing is believed: its client wrote there. */
+static int adopt_page(struct shared_pins *l,
+                      struct shared_pins_remains *remains) {
+  int r = remains_are_right(remains) ? 0 : -EPROTO;
+  void *at = MAP_FAILED;
+  if (r == 0)
+    at = mmap(NULL, PIN_PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED,
+              remains->fd, 0);
+  if (r == 0 && at == MAP_FAILED)
+    r = -errno;
+  close(remains->fd);
+  remains->fd = -1;
+  if (r < 0)
+    return r;
+  l->page = at;
+  l->table.slots = l->page->slots;
+  l->table.page_slots = remains->size.page_slots;
+  l->table.range_capacity = remains->size.range_capacity;
+  return 0;
+}
+
+static int adopt_share(struct shared_pins *l,
+                       const struct shared_pins_remains *remains) {
+  struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->lock);
+  l->user = user_get_locked(pc, remains->user);
+  if (l->user) {
+    pc->used += PIN_PAGE_LEN; /* whether there is room or not */
+    set_len_locked(pc, l, size_len(l, remains->size));
+    if (remains->is_replaced)
+      cut_to_share_locked(pc, l, remains->share);
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return l->user ? 0 : -ENOMEM;
+}
+
+int shared_pins_adopt(struct mirror *m, struct shared_pins_remains *remains,
+                      struct shared_pins **out) {
+  struct shared_pins *l = calloc(1, sizeof *l);
+  if (!l) {
+    close(remains->fd);
+    return -ENOMEM;
+  }
+  l->fd = -1;
+  l->table.mirror = m;
+  int r = adopt_page(l, remains);
+  if (r == 0)
+    r = adopt_share(l, remains);
+  if (r < 0) {
+    if (l->page)
+      munmap(l->page, PIN_PAGE_LEN);
+    free(l);
+    return r;
+  }
+  mirror_ref(m);
+  view_list_table(&l->table);
+  *out = l;
+  return 0;
+}
+
+/* ---- Ending -------------------------------------------------------------- */
+
 static void give_share_back(struct shared_pins *l) {
   struct page_cache *pc = l->table.mirror->cache;
   pthread_mutex_lock(&pc->lock);

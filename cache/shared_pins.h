@@ -53,6 +53,28 @@ static inline struct shared_pins_size shared_pins_least(void) {
  * 0; -EAGAIN if the cache has no room for it now; or another negative errno. */
 int shared_pins_new(struct mirror *m, struct shared_pins **out);
 
+/* What a process that has ended leaves of a lease, apart from what the other
+ * process wrote into its table. */
+struct shared_pins_remains {
+  int fd; /* of the table */
+  uint32_t user;
+  struct shared_pins_size size;
+  bool is_replaced;
+  uint64_t share; /* in bytes, of one that was replaced */
+};
+
+/* Says what remains of a lease, but for its descriptor. */
+void shared_pins_describe(const struct shared_pins *l,
+                          struct shared_pins_remains *out);
+
+/* Goes on with a lease of a process that has ended, on `m`, which is being
+ * adopted (adopt.h): the pins in its table are honoured from here on.  Its
+ * share is what it was, also where that is more than there is to give now.
+ * Takes the descriptor over, also on failure.  -EPROTO: it is not that of a
+ * table, or what is said of it cannot be; or another negative errno. */
+int shared_pins_adopt(struct mirror *m, struct shared_pins_remains *remains,
+                      struct shared_pins **out);
+
 /* Gives a new lease its share: of `most` what is to be had, `least` at least.
  * The share is counted to `user`.
  *

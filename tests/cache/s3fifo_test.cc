@@ -54,6 +54,18 @@ TEST_F(PolicyTest, UnusedPagesLeaveInTheOrderTheyCame) {
   EXPECT_TRUE(Evict(1).empty());
 }
 
+TEST_F(PolicyTest, PagesThatWereThereBeforeOutliveTheScanThatFollows) {
+  for (uint64_t i = 0; i < 50; i++)
+    s3fifo_adopt(&policy_, Apart(i));
+  for (uint64_t i = 50; i < 100; i++)
+    Insert(Apart(i));
+  for (uint64_t i = 50; i < 90; i++)
+    EXPECT_EQ(Evict(1), std::vector<uint64_t>{Apart(i)});
+  while (!Evict(1).empty())
+    ;
+  EXPECT_EQ(s3fifo_len(&policy_), 0u) << "in the end they go as well";
+}
+
 TEST_F(PolicyTest, AUsedPageSurvivesTheScanThatFollows) {
   Insert(Apart(0));
   used_.insert(Apart(0));

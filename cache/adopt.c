@@ -1,0 +1,174 @@
+#include "cache/adopt.h"
+
+#include <errno.h>
+
+#include "cache/budget.h"
+#include "cache/evict.h"
+#include "cache/internal.h"
+#include "cache/mirror_table.h"
+#include "cache/page_state.h"
+#include "cache/rounds.h"
+
+void adopt_begin(struct page_cache *pc, struct mirror *m) {
+  m->cache = pc;
+  m->released = mirror_free;
+}
+
+/* ---- What it says -------------------------------------------------------- */
+
+/* What is in the words of a mirror. */
+struct census {
+  uint64_t resident, stale, under_way; /* pages */
+  bool is_right;                       /* there are no others */
+};
+
+/* The first page from `page` on whose state may not be ABSENT: whole blocks
+ * that have no memory are passed by. */
+static uint64_t next_state(const struct mirror *m, uint64_t page) {
+  return page % STATES_PER_BLOCK ? page : mirror_next_states(m, page);
+}
+
+static struct census take_census(const struct mirror *m) {
+  struct census census = {.is_right = true};
+  for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
+    switch (page_state_look(&m->words[page])) {
+    case PAGE_ABSENT:
+      break;
+    case PAGE_RESIDENT:
+      census.resident++;
+      break;
+    case PAGE_STALE:
+      census.stale++;
+      break;
+    case PAGE_FILLING:
+    case PAGE_EVICTING:
+      census.under_way++;
+      break;
+    default:
+      census.is_right = false;
+    }
+  return census;
+}
+
+/* The least that so many whole pages have allocated: of the image's last page
+ * only its bytes are written. */
+static uint64_t least_allocated(const struct mirror *m, uint64_t pages) {
+  return pages == 0 ? 0 : ((pages - 1) << m->page_shift) + 1;
+}
+
+const char *adopt_check(const struct mirror *m) {
+  const struct invalidation_log *log = &m->header->log;
+  if (mirror_is_retired(m))
+    return "its epoch was over";
+  if (log->n_begun != log->n_over)
+    return "an invalidation was under way";
+  if (m->header->membarrier && !m->cache->membarrier)
+    return "its readers rely on membarrier(2), which is not to be had";
+  struct census census = take_census(m);
+  if (!census.is_right)
+    return "a page state is none";
+  if (mirror_page_bytes(m) < least_allocated(m, census.resident))
+    return "pages that it says are there are not";
+  return NULL;
+}
+
+/* ---- Going on ------------------------------------------------------------ */
+
+/* FILLING and EVICTING become STALE.  Of a page that was EVICTING either the
+ * batch had not come to punch it, and a reader may rely on it, who found it
+ * RESIDENT under a pin that stands; or it was being punched, and nobody does.
+ * The memory does not tell: a client that reads a hole makes a page of zeros.
+ * STALE is right for both, and for half of a fill: who has the page pinned
+ * keeps what is there, nobody else gets it, and the next look at stale pages
+ * punches it once it is not pinned.
+ *
+ * Returns what the state is then. */
+static enum page_state clean(struct mirror *m, uint64_t page) {
+  uint8_t *word = &m->words[page];
+  enum page_state state = page_state_look(word);
+  if (state == PAGE_FILLING)
+    page_state_move(word, PAGE_FILLING, PAGE_EVICTING);
+  if (state != PAGE_FILLING && state != PAGE_EVICTING)
+    return state;
+  page_state_move(word, PAGE_EVICTING, PAGE_STALE);
+  return PAGE_STALE;
+}
+
+/* False: there is no memory to remember a stale page. */
+static bool clean_all(struct mirror *m) {
+  m->n_stale = 0;
+  for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
+    if (clean(m, page) == PAGE_STALE && !evict_note_stale_locked(m, page))
+      return false;
+  return true;
+}
+
+static void charge_block_locked(struct mirror *m, struct state_block *b) {
+  if (b->is_charged || m->is_solid)
+    return;
+  b->is_charged = true;
+  budget_charge_meta_locked(m, STATE_BLOCK_LEN);
+}
+
+/* Puts all that is there into the account and the policy. */
+static void enter_pages_locked(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++) {
+    enum page_state state = page_state_look(&m->words[page]);
+    struct state_block *b = &m->blocks[page / STATES_PER_BLOCK];
+    if (state == PAGE_ABSENT)
+      continue;
+    charge_block_locked(m, b);
+    b->n_live++;
+    m->charged_pages += mirror_page_size(m);
+    pc->used += mirror_page_size(m);
+    if (state == PAGE_RESIDENT)
+      s3fifo_adopt(&pc->policy, s3fifo_key(m->id, page));
+  }
+}
+
+int adopt_go_on(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  struct census census = take_census(m);
+  int r = 0;
+  if (!clean_all(m))
+    return -E2BIG;
+  pthread_mutex_lock(&pc->lock);
+  /* The cache may be smaller than it was. */
+  uint64_t pages = s3fifo_len(&pc->policy) + census.resident;
+  r = s3fifo_grow(&pc->policy, pages);
+  if (r == 0 && !s3fifo_has_room(&pc->policy, (uint32_t)census.resident))
+    r = -E2BIG;
+  if (r == 0)
+    r = mirror_table_add_locked(pc, m);
+  if (r == 0)
+    enter_pages_locked(m);
+  pthread_cond_signal(&pc->wanted);
+  rounds_note_activity_locked(pc); /* for what is stale */
+  pthread_mutex_unlock(&pc->lock);
+  return r;
+}
+
+/* ---- Ending -------------------------------------------------------------- */
+
+static void leave_resident(struct mirror *m) {
+  for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
+    if (page_state_look(&m->words[page]) == PAGE_RESIDENT)
+      page_state_move(&m->words[page], PAGE_RESIDENT, PAGE_EVICTING);
+}
+
+int adopt_end(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  __atomic_store_n(&m->header->retired, 1, __ATOMIC_RELEASE);
+  leave_resident(m);
+  m->n_stale = 0;
+  m->states_gone = true;
+  pthread_mutex_lock(&pc->lock);
+  int r = mirror_table_add_locked(pc, m);
+  if (r == 0) {
+    m->charged_pages = mirror_page_bytes(m);
+    pc->used += m->charged_pages;
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return r;
+}
