@@ -368,8 +368,7 @@ int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
 
 /* ---- Adopting ------------------------------------------------------------ */
 
-/* Whether a memfd is one that mirror_memfd() made, for this user. */
-static bool is_own_memfd(int fd, size_t len) {
+bool mirror_is_own_memfd(int fd, size_t len) {
   const int ours = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
   struct stat st;
   int seals = fcntl(fd, F_GET_SEALS), flags = fcntl(fd, F_GETFL);
@@ -391,9 +390,9 @@ static int adopt_meta(const struct mirror *m, int fd, size_t len,
 
 static int adopt_memory(struct mirror *m) {
   uint8_t *at;
-  if (!is_own_memfd(m->pages_fd, m->pages_len) ||
-      !is_own_memfd(m->words_fd, m->words_len) ||
-      !is_own_memfd(m->touched_fd, m->touched_len))
+  if (!mirror_is_own_memfd(m->pages_fd, m->pages_len) ||
+      !mirror_is_own_memfd(m->words_fd, m->words_len) ||
+      !mirror_is_own_memfd(m->touched_fd, m->touched_len))
     return -EPROTO;
   int r = alloc_blocks(m);
   if (r == 0)
@@ -436,7 +435,7 @@ int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
 void mirror_retire_remains(const struct mirror_fds *fds) {
   struct stat st;
   if (fstat(fds->words, &st) < 0 || st.st_size < MIRROR_HEADER_LEN ||
-      !is_own_memfd(fds->words, (size_t)st.st_size))
+      !mirror_is_own_memfd(fds->words, (size_t)st.st_size))
     return;
   struct mirror_header *h =
       mmap(NULL, MIRROR_HEADER_LEN, PROT_READ | PROT_WRITE, MAP_SHARED,

@@ -209,6 +209,10 @@ enum memfd_use {
 };
 int mirror_memfd(const char *name, size_t len, enum memfd_use use);
 
+/* Whether a descriptor is that of such a memfd, of this user's, and may be
+ * written to: nobody else can have changed it. */
+bool mirror_is_own_memfd(int fd, size_t len);
+
 /* What another process needs to read a mirror.  Descriptors, close-on-exec. */
 struct mirror_fds {
   int pages, words; /* read-only */

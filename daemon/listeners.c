@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "daemon/certificates.h"
 #include "daemon/options.h"
@@ -23,37 +22,23 @@ static unsigned flags_of(const struct config *config, bool is_tls) {
          (config->insecure ? LISTENER_INSECURE : 0u);
 }
 
-static int adopt_each(struct listeners *l, const struct config *config,
-                      char *const *names, int n, char *err, size_t err_len) {
-  for (int i = 0; i < n; i++) {
-    unsigned flags = flags_of(config, names && is_tls_name(names[i]));
-    int r = listener_adopt(SD_LISTEN_FDS_START + i, flags, &l->all[l->n], err,
-                           err_len);
+int listeners_adopt(struct listeners *l, const struct config *config,
+                    struct inherited *inherited, char *err, size_t err_len) {
+  const char *name;
+  unsigned i = 0;
+  for (int fd; (fd = inherited_take_socket(inherited, &i, &name)) >= 0;) {
+    if (l->n == CONFIG_MAX_LISTEN) {
+      snprintf(err, err_len, "inherited sockets: there are too many");
+      return -E2BIG;
+    }
+    int r = listener_adopt(fd, flags_of(config, is_tls_name(name)),
+                           &l->all[l->n], err, err_len);
     if (r < 0)
       return r;
     l->asked[l->n] = *listener_address(l->all[l->n]);
     l->n_inherited = ++l->n;
   }
   return 0;
-}
-
-int listeners_adopt(struct listeners *l, const struct config *config, char *err,
-                    size_t err_len) {
-  char **names = NULL;
-  int n = sd_listen_fds_with_names(1, &names);
-  int r = n < 0 ? n : 0;
-  if (n < 0) {
-    snprintf(err, err_len, "inherited sockets: %s", strerror(-n));
-  } else if (n > CONFIG_MAX_LISTEN) {
-    snprintf(err, err_len, "inherited sockets: there are too many");
-    r = -E2BIG;
-  } else {
-    r = adopt_each(l, config, names, n, err, err_len);
-  }
-  for (int i = 0; names && names[i]; i++)
-    free(names[i]);
-  free(names);
-  return r;
 }
 
 /* What was taken over stays open whatever the configuration says of it. */

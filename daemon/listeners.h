@@ -13,6 +13,7 @@
 #include <stddef.h>
 
 #include "daemon/config.h"
+#include "daemon/inherited.h"
 #include "daemon/net/listener.h"
 
 enum { LISTENERS_MAX = 2 * CONFIG_MAX_LISTEN };
@@ -28,8 +29,8 @@ struct listeners {
 /* Takes over what systemd opened for us: a socket that is named "tls" or
  * "cachetd-tls.socket" is for TLS.  0, or a negative errno with the reason in
  * `err`; listeners_fini() is due in either case. */
-int listeners_adopt(struct listeners *l, const struct config *config, char *err,
-                    size_t err_len);
+int listeners_adopt(struct listeners *l, const struct config *config,
+                    struct inherited *inherited, char *err, size_t err_len);
 
 /* Makes `now` what the configuration wants, of `before` and of what has to be
  * opened.  Nobody is accepted with other certificates than before until

@@ -18,8 +18,10 @@
 #include "daemon/config.h"
 #include "daemon/config_errors.h"
 #include "daemon/directories.h"
+#include "daemon/engine/restore.h"
 #include "daemon/http_server.h"
 #include "daemon/image_sources.h"
+#include "daemon/inherited.h"
 #include "daemon/listeners.h"
 #include "daemon/log.h"
 #include "daemon/memory_limit.h"
@@ -60,6 +62,7 @@ struct setup {
   struct directories *directories;
   struct listeners listeners;
   struct listener *metrics; /* NULL: there are none */
+  struct inherited inherited;
 };
 
 static struct server *the_server; /* for the signal handler */
@@ -130,11 +133,16 @@ static int check_images(const struct config *config,
   return 0;
 }
 
+/* What systemd opened for us; the rest of what is inherited is for later. */
 static int adopt_listeners(const struct config *config, struct setup *setup) {
   char story[512];
-  return listeners_adopt(&setup->listeners, config, story, sizeof story) < 0
-             ? fail_start(story)
-             : 0;
+  int r = inherited_find(&setup->inherited);
+  if (r < 0)
+    snprintf(story, sizeof story, "inherited sockets: %s", strerror(-r));
+  else
+    r = listeners_adopt(&setup->listeners, config, &setup->inherited, story,
+                        sizeof story);
+  return r < 0 ? fail_start(story) : 0;
 }
 
 /* Beside those that were adopted. */
@@ -332,6 +340,10 @@ static int serve(const struct options *options, struct config *config,
                  struct setup *setup) {
   char story[512];
   unsigned n_workers = config_workers(config);
+  const struct restore_fds left = {.address = getenv("NOTIFY_SOCKET"),
+                                   .fds = setup->inherited.fds,
+                                   .names = setup->inherited.names,
+                                   .n = setup->inherited.n};
   struct server_config server_config = {
       .limits = limits_default(),
       .cache_size = config->cache_size,
@@ -345,6 +357,7 @@ static int serve(const struct options *options, struct config *config,
       .listeners = setup->listeners.all,
       .n_listeners = setup->listeners.n,
       .admin = config->admin,
+      .restore = &left,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
   };
   struct server *s;
@@ -421,6 +434,7 @@ static int open_and_serve(struct options *options, struct config *config) {
   }
   listeners_fini(&setup.listeners);
   directories_free(setup.directories);
+  inherited_fini(&setup.inherited);
   free(setup.images);
   return status;
 }

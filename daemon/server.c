@@ -95,6 +95,7 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
   (void)what;
   looks_tick(&s->context.looks);
+  keeper_retry(&s->context.images.keeper);
 }
 
 /* ---- Watching ------------------------------------------------------------ */
@@ -369,6 +370,7 @@ static struct image_add image_add_of(struct server *s,
   return (struct image_add){.name = from->name,
                             .path = from->path,
                             .share = from->share,
+                            .terms = from->share,
                             .missing = from->missing,
                             .source = from->source,
                             .page_shift = page_shift(s)};
@@ -485,9 +487,22 @@ static int server_init(struct server *s, const struct server_config *config) {
                       &pool);
   s->context.images.most_found = config->limits.max_found_images;
   s->context.share = config->shares_found;
-  return r < 0 ? r
-               : finder_init(&s->context.finder, &s->context.images,
-                             config->place, page_shift(s));
+  if (r == 0)
+    r = finder_init(&s->context.finder, &s->context.images, config->place,
+                    page_shift(s));
+  if (r == 0 && config->restore)
+    images_restore(&s->context.images, config->restore);
+  return r;
+}
+
+/* Tables that clients of the process before have; of each worker in turn. Their
+ * threads have not begun. */
+static void server_restore_tables(struct server *s) {
+  struct server_context *context = &s->context;
+  struct restored_table table;
+  for (unsigned n = 0; restore_next_table(context->images.restore, &table); n++)
+    attachment_adopt(&context->services[n % context->n_services]->attachments,
+                     &table);
 }
 
 static struct server *server_alloc(const struct server_config *config) {
@@ -511,6 +526,7 @@ static struct server *server_alloc(const struct server_config *config) {
   pthread_mutex_init(&s->context.rule_lock, NULL);
   limits_fit_cache(&s->context.limits, config->cache_size, config->n_workers);
   pthread_mutex_init(&s->context.census.lock, NULL);
+  s->context.census.keeper = &s->context.images.keeper;
   users_init(&s->context.users);
   s->wake_fd = -1;
   TAILQ_INIT(&s->endpoints);
@@ -540,7 +556,10 @@ int server_new(const struct server_config *config, struct server **out,
   else
     r = server_add_images(s, config, err, err_len);
   if (r == 0) {
+    images_restored(&s->context.images);
     r = server_init_workers(s, config->n_workers);
+    if (r == 0)
+      server_restore_tables(s);
     if (r == 0)
       r = server_init_loop(s, config);
     liveness_init(&s->liveness, s->wake_fd, s->workers, s->context.n_services,

@@ -45,6 +45,8 @@ struct server_watchdog {
   void *arg;
 };
 
+struct restore_fds;
+
 struct server_config {
   struct limits limits;
   uint64_t cache_size; /* bytes */
@@ -61,6 +63,9 @@ struct server_config {
   struct rule *admin; /* who may change things, of which it takes a reference;
                          or NULL: see access.h */
   struct server_watchdog watchdog;
+  const struct restore_fds *restore; /* what the process before has left, and
+                                        who keeps what this one leaves; NULL:
+                                        nothing, and nobody */
 };
 
 /* Makes a server.  The sources are its own from here, also on failure; of the

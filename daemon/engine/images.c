@@ -14,6 +14,7 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options) {
   struct page_cache_options cache = {.budget = cache_size, .evictor = true};
   *images = (struct images){.n_threads = n_threads};
+  keeper_init(&images->keeper);
   pending_init(&images->pending);
   pthread_mutex_init(&images->lock, NULL);
   images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
@@ -25,8 +26,19 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
   images->look_lane = pool_lane_new(images->pool, 1, false);
   if (!images->invalidation_lane || !images->look_lane)
     return -ENOMEM;
-  return page_cache_new(&cache, &images->cache);
+  int r = page_cache_new(&cache, &images->cache);
+  if (r == 0)
+    page_cache_set_keeper(images->cache, &images->keeper.base);
+  return r;
 }
+
+void images_restore(struct images *images, const struct restore_fds *from) {
+  images->restore = restore_begin(&images->keeper, from);
+  if (images->restore)
+    restore_adopt(images->restore, images->cache);
+}
+
+void images_restored(struct images *images) { restore_finish(images->restore); }
 
 /* ---- One image ----------------------------------------------------------- */
 
@@ -61,10 +73,16 @@ static void tell_listeners_locked(struct served_image *h) {
     loop_post(listener->loop, &listener->task);
 }
 
+static void keep_terms(struct served_image *h, const struct mirror *m) {
+  keeper_set_terms(&h->images->keeper, m,
+                   atomic_load_explicit(&h->terms, memory_order_relaxed));
+}
+
 /* On whatever thread saw it. */
 static void on_changed(void *arg, struct image *img) {
   struct served_image *h = arg;
   struct mirror *m = image_mirror(img);
+  keep_terms(h, m);
   log_peer_event(LEVEL_INFO, "image-changed", LOG_TEXT("image", h->name),
                  LOG_NUMBER("size", m->size));
   mirror_unref(m);
@@ -73,6 +91,24 @@ static void on_changed(void *arg, struct image *img) {
   pthread_mutex_lock(&h->images->lock);
   tell_listeners_locked(h);
   pthread_mutex_unlock(&h->images->lock);
+}
+
+/* Makes the image itself, over what the process before has left if it can. */
+static int make_image(struct served_image *h, const struct image_add *add) {
+  struct images *images = h->images;
+  struct image_ops ops = {.changed = on_changed, .arg = h, .needs_pages = true};
+  struct mirror *left =
+      add->missing ? NULL
+                   : restore_take(images->restore, h->name, add->source,
+                                  add->page_shift, add->terms);
+  int r = image_new_over(images->cache, h->name, add->source, add->page_shift,
+                         &ops, left, &h->image);
+  if (r < 0)
+    return r;
+  struct mirror *m = image_mirror(h->image);
+  keep_terms(h, m);
+  mirror_unref(m);
+  return 0;
 }
 
 /* One that is not in the table yet. */
@@ -97,11 +133,10 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->n_refs = 1;
   h->end.run = end_run;
   atomic_init(&h->missing, add->missing);
-  struct image_ops ops = {.changed = on_changed, .arg = h, .needs_pages = true};
+  atomic_init(&h->terms, add->terms);
   int r = -ENOMEM;
   if (h->name && (h->path || !add->path) && h->lane)
-    r = image_new(images->cache, h->name, add->source, add->page_shift, &ops,
-                  &h->image);
+    r = make_image(h, add);
   else
     add->source->ops->close(add->source);
   if (r < 0)
@@ -247,9 +282,13 @@ int images_replace(struct served_image *h, const struct image_add *change) {
   }
   bool shared =
       atomic_exchange_explicit(&h->share, change->share, memory_order_relaxed);
+  uint64_t terms =
+      atomic_exchange_explicit(&h->terms, change->terms, memory_order_relaxed);
   int r = image_replace(h->image, change->source);
-  if (r < 0)
+  if (r < 0) {
     atomic_store_explicit(&h->share, shared, memory_order_relaxed);
+    atomic_store_explicit(&h->terms, terms, memory_order_relaxed);
+  }
   pthread_mutex_lock(&h->images->lock);
   char *unused = r < 0 ? path : h->path;
   if (r == 0) {
@@ -409,8 +448,11 @@ void images_stop(struct images *images) {
 }
 
 void images_stop_evicting(struct images *images) {
-  if (images->cache)
-    page_cache_stop_threads(images->cache);
+  if (!images->cache)
+    return;
+  page_cache_stop_threads(images->cache);
+  if (keeper_leave(&images->keeper))
+    page_cache_leave(images->cache);
 }
 
 void images_fini(struct images *images) {
@@ -426,8 +468,10 @@ void images_fini(struct images *images) {
   pool_lane_free(images->invalidation_lane);
   pool_lane_free(images->look_lane);
   pool_free(images->pool);
+  restore_free(images->restore);
   if (images->cache)
     page_cache_free(images->cache);
+  keeper_fini(&images->keeper);
   pthread_mutex_destroy(&images->lock);
   pending_fini(&images->pending);
 }

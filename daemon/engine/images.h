@@ -21,9 +21,11 @@
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "daemon/engine/counters.h"
+#include "daemon/engine/keeper.h"
 #include "daemon/engine/loop.h"
 #include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
+#include "daemon/engine/restore.h"
 
 struct images;
 
@@ -61,6 +63,8 @@ struct served_image {
 
   atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
                         ask again */
+  _Atomic uint64_t terms;     /* see struct image_add; relaxed: written before
+                                 the mirror that they are of is made */
   atomic_bool removed;        /* relaxed: listeners are told */
   atomic_int missing;         /* an errno: it could not be opened so far; 0: it
                                  is there.  Relaxed: it orders
@@ -80,6 +84,8 @@ LIST_HEAD(served_image_list, served_image);
 
 struct images {
   struct page_cache *cache;
+  struct keeper keeper;    /* of its mirrors */
+  struct restore *restore; /* until images_restored(); or NULL */
   struct pool *pool;
   /* Invalidations read no source, and so must not queue behind fills; and they
    * take much of a processor, and so have one thread. */
@@ -111,12 +117,21 @@ struct images {
 int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options);
 
+/* Takes over what the process before has left, see restore.h, before there is
+ * an image: those that are added before images_restored() go on with it.  The
+ * other mirrors end then; tables are taken after that, by
+ * restore_next_table(). */
+void images_restore(struct images *images, const struct restore_fds *from);
+void images_restored(struct images *images);
+
 /* What an image is to be: its strings are copied. */
 struct image_add {
   enum image_origin origin;
   const char *name; /* of IMAGE_NAME_MAX characters at most */
   const char *path;
   bool share;
+  uint64_t terms; /* a number for who may read it, and how: another number after
+                     a restart means that it must not go on with its mirror */
   int missing;
   struct source *source; /* taken over, also on failure */
   unsigned page_shift;
@@ -177,7 +192,8 @@ void images_unlisten(struct served_image *h, struct image_listener *listener);
  */
 void images_stop(struct images *images);
 
-/* Nothing is evicted from here on.  A cache that was not made is fine. */
+/* Nothing is evicted from here on; and what a service manager keeps is left as
+ * it is, for the next process.  A cache that was not made is fine. */
 void images_stop_evicting(struct images *images);
 
 /* No thread uses them any more, and only the table has references. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "daemon/engine/restore.h"
 #include "daemon/log.h"
 #include "daemon/serve/session.h"
 
@@ -53,6 +54,7 @@ struct attachment {
   LIST_ENTRY(attachment) of_session;
   struct session *sender; /* which has its descriptors yet; NULL: sent */
   struct shared_pins *lease;
+  uint32_t kept; /* its record in the keeper, plus 1; 0: it is not kept */
   pid_t pid;
   uid_t uid;
   int pidfd;
@@ -145,6 +147,12 @@ static void census_remove(struct attachment_census *census,
   holder_put(census, a->user);
 }
 
+static void census_add(struct attachment_census *census, struct attachment *a) {
+  a->next_table = *census_bucket(census, a->table);
+  *census_bucket(census, a->table) = a;
+  census->n++;
+}
+
 /* The census is locked, so the lease that it replaces stays. */
 static int census_enter_locked(struct attachment *a,
                                const struct attachment_wish *wish) {
@@ -166,9 +174,9 @@ static int census_enter_locked(struct attachment *a,
     holder_put(census, a->user);
     return r;
   }
-  a->next_table = *census_bucket(census, a->table);
-  *census_bucket(census, a->table) = a;
-  census->n++;
+  if (old) /* before the new one is lent */
+    keeper_change_table(census->keeper, old->kept, old->lease);
+  census_add(census, a);
   census->n_sending++;
   return 0;
 }
@@ -208,6 +216,7 @@ static void attachment_free(struct attachment *a) {
     event_del(&set->tick);
   event_del(&a->gone);
   census_leave(a);
+  keeper_remove_table(set->census->keeper, a->kept);
   if (a->sender)
     a->sender->sending = NULL;
   close(a->pidfd);
@@ -321,7 +330,8 @@ static int attachment_start(struct attachment *a) {
     event_add(&set->tick, &tick);
   }
   LIST_INSERT_HEAD(&set->list, a, of_set);
-  LIST_INSERT_HEAD(&a->session->attachments, a, of_session);
+  if (a->session)
+    LIST_INSERT_HEAD(&a->session->attachments, a, of_session);
   return 0;
 }
 
@@ -347,6 +357,28 @@ static void collect_replaced(struct attachment *a,
     attachment_free(old);
 }
 
+/* A5.  Undone by keeper_remove_table(). */
+static int keep(struct attachment *a, const struct mirror *m, int table_fd) {
+  const struct keeper_client client = {
+      .number = a->table, .uid = a->uid, .pid = a->pid, .pidfd = a->pidfd};
+  return keeper_add_table(a->set->census->keeper, m, &client, a->lease,
+                          table_fd, &a->kept);
+}
+
+/* All that can fail of giving it. */
+static int prepare(struct attachment *a, struct mirror *m,
+                   const struct attachment_wish *wish, int table_fd) {
+  int r = enter(a, wish);
+  if (r < 0)
+    return r;
+  r = keep(a, m, table_fd);
+  if (r == 0 && (r = attachment_start(a)) < 0)
+    keeper_remove_table(a->set->census->keeper, a->kept);
+  if (r < 0)
+    census_leave(a);
+  return r;
+}
+
 static int attachment_make(struct attachment *a, struct mirror *m,
                            const struct attachment_wish *wish,
                            struct attachment_grant *grant) {
@@ -354,19 +386,20 @@ static int attachment_make(struct attachment *a, struct mirror *m,
   int r = shared_pins_new(m, &a->lease);
   if (r < 0 || (r = mirror_lend(m, &fds)) < 0)
     return r;
-  r = enter(a, wish);
-  if (r == 0 && (r = attachment_start(a)) < 0)
-    census_leave(a);
+  int table_fd = shared_pins_take_fd(a->lease);
+  r = prepare(a, m, wish, table_fd);
   if (r < 0) {
     mirror_fds_close(&fds);
+    close(table_fd);
     return r;
   }
   collect_replaced(a, wish);
+  keeper_lend_table(a->set->census->keeper, a->kept);
   *grant = (struct attachment_grant){
       .table = a->table,
       .size = shared_pins_get_size(a->lease),
       .read_ahead = shared_pins_read_ahead(a->lease),
-      .fds = {fds.pages, fds.words, fds.touched, shared_pins_take_fd(a->lease)},
+      .fds = {fds.pages, fds.words, fds.touched, table_fd},
   };
   return 0;
 }
@@ -405,8 +438,69 @@ int attachment_grow(struct session *s, uint64_t table,
   struct attachment *a = census_find(census, table, peer.pid, peer.uid);
   if (a) {
     shared_pins_grow(a->lease, size_within(*size));
+    keeper_change_table(census->keeper, a->kept, a->lease);
     *size = shared_pins_get_size(a->lease);
   }
   pthread_mutex_unlock(&census->lock);
   return a ? 0 : -ENOENT;
+}
+
+/* ---- Of the process before ----------------------------------------------- */
+
+/* The limits do not count: what clients have they keep. */
+static int census_adopt(struct attachment *a) {
+  struct attachment_census *census = a->set->census;
+  int r = 0;
+  pthread_mutex_lock(&census->lock);
+  a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
+  a->user = holder_get(census, HOLDER_USER, a->uid);
+  if (a->process && a->user) {
+    census_add(census, a);
+  } else {
+    holder_put(census, a->process);
+    holder_put(census, a->user);
+    r = -ENOMEM;
+  }
+  pthread_mutex_unlock(&census->lock);
+  return r;
+}
+
+/* Where the manager has kept no descriptor of the process it is told by its
+ * number: if that is another process's by now the table is only kept for too
+ * long. */
+static int adopt(struct attachment *a) {
+  if (a->pidfd < 0)
+    a->pidfd = pidfd_open(a->pid, 0);
+  if (a->pidfd < 0)
+    return -errno;
+  int r = census_adopt(a);
+  if (r == 0 && (r = attachment_start(a)) < 0)
+    census_leave(a);
+  return r;
+}
+
+void attachment_adopt(struct attachments *set,
+                      const struct restored_table *table) {
+  struct attachment *a = calloc(1, sizeof *a);
+  int r = -ENOMEM;
+  if (a) {
+    *a = (struct attachment){.set = set,
+                             .lease = table->lease,
+                             .kept = table->kept,
+                             .pid = table->client.pid,
+                             .uid = table->client.uid,
+                             .pidfd = table->client.pidfd,
+                             .table = table->client.number};
+    r = adopt(a);
+  }
+  if (r == 0)
+    return;
+  /* The process is gone; or there is no memory, and then nobody could tell when
+   * it is. */
+  int pidfd = a ? a->pidfd : table->client.pidfd;
+  if (pidfd >= 0)
+    close(pidfd);
+  free(a);
+  keeper_remove_table(set->census->keeper, table->kept);
+  shared_pins_free(table->lease);
 }

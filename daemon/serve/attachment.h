@@ -14,6 +14,9 @@
  *   A3  An attachment whose descriptors were never sent ends with its
  *       connection: `sending` and `sender` name each other until then.  Only so
  *       many are on their way at a time.
+ *   A5  A table is kept for the next process (daemon/engine/keeper.h) before
+ * its descriptors are sent.  One that the process before has left is an
+ *       attachment from the start, without a session.
  *   A4  A client names a table by a random number, which it was told of; and it
  *       can name only tables of its own process.
  *
@@ -43,6 +46,7 @@ enum { ATTACHMENT_N_FDS = 4 /* CONNECTION_N_FDS */, ATTACHMENT_BUCKETS = 256 };
 
 /* Which attachments there are, and who holds them, at all services together. */
 struct attachment_census {
+  struct keeper *keeper; /* of their tables, for the next process; fixed */
   pthread_mutex_t lock;
   /* guarded by lock */
   unsigned n, n_sending;
@@ -67,6 +71,12 @@ void attachments_init(struct attachments *set, struct loop *loop,
 
 /* The thread has ended.  No page may be evicted any more: see server_free(). */
 void attachments_fini(struct attachments *set);
+
+/* Takes over a table that the process before has left.  The thread has not
+ * begun. */
+struct restored_table;
+void attachment_adopt(struct attachments *set,
+                      const struct restored_table *table);
 
 /* What a client asks for. */
 struct attachment_wish {

@@ -410,8 +410,10 @@ RULES = Rules(
         ],
         "daemon": [
             modules("daemon", "limits log missing peer rule"),
-            modules("daemon/engine", "busy_poll counters finder_place "
-                                     "loop pending pool"),
+            modules("daemon/engine", "busy_poll counters fd_store finder_place "
+                                     "ledger loop pending pool"),
+            modules("daemon/engine", "keeper"),
+            modules("daemon/engine", "restore"),
             modules("daemon/engine", "images"),
             modules("daemon/engine", "fill_dispatch finder looks"),
             modules("daemon/engine", "image_reader"),
@@ -434,7 +436,8 @@ RULES = Rules(
             modules("daemon", "admit http_server liveness"),
             modules("daemon", "server"),
             modules("daemon", "monitor"),
-            modules("daemon", "config_errors memory_limit opening process"),
+            modules("daemon", "config_errors inherited memory_limit opening "
+                              "process"),
             modules("daemon", "config"),
             modules("daemon", "cache_size certificates config_file pressure"),
             modules("daemon", "options"),

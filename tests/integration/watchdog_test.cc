@@ -47,12 +47,16 @@ protected:
     ASSERT_TRUE(daemon_->ready()) << daemon_->log();
   }
 
-  // What the daemon says next; empty: nothing for that long.
+  // What the daemon says next, but for what it has kept for its successor;
+  // empty: nothing for that long.
   std::string Hear(int timeout_ms = 30000) {
     char text[256];
     timeval limit = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
     setsockopt(manager_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    ssize_t n = recv(manager_, text, sizeof text, 0);
+    ssize_t n;
+    do
+      n = recv(manager_, text, sizeof text, 0);
+    while (n > 0 && !strncmp(text, "FDSTORE", 7));
     return n > 0 ? std::string(text, size_t(n)) : "";
   }
   void AwaitCall() {

@@ -1,0 +1,120 @@
+/* The ledger: what the next process of the service has to know of the memory
+ * that it is given, and may not read from where clients write.
+ *
+ * A memfd of its own, which no client ever has.  Records of fixed size: one for
+ * each mirror, and one for each pin table that a client was given.  A record is
+ * the one of the descriptors that are stored under its name, "m5" or "t5".
+ *
+ *   R1  A record is whole before its state says more than FREE, and its number
+ *       is not used again before the manager was told to remove its
+ *       descriptors.
+ *   R2  A table is LENT from before its client is sent the descriptors until
+ *       nobody honours its pins any more.  So one that is LENT and has no
+ *       descriptor in the store is one whose pins cannot be honoured.
+ *
+ * The names are short, and there are not too many: those of all descriptors go
+ * into one string of the next process's environment, of 128 KiB at most. */
+#ifndef DAEMON_ENGINE_LEDGER_H
+#define DAEMON_ENGINE_LEDGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cache/shared_pins.h"
+#include "cache/source.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  LEDGER_N_MIRRORS = 2048,
+  LEDGER_N_TABLES = 4096,
+  LEDGER_NAME_LEN = 16,
+  LEDGER_IMAGE_LEN = 72,
+};
+
+enum ledger_state {
+  LEDGER_FREE,
+  LEDGER_WAITING, /* a mirror: the manager is to be given its descriptors */
+  LEDGER_STORED,
+  LEDGER_LENT,  /* a table: R2 */
+  LEDGER_ENDED, /* the manager has to be told to remove them */
+};
+
+struct ledger_mirror {
+  uint32_t state; /* atomic; as of every record */
+  uint32_t page_shift;
+  uint64_t checksum;
+  uint64_t size, epoch;
+  uint64_t terms;               /* who may read it; see images.h */
+  char image[LEDGER_IMAGE_LEN]; /* its name */
+  struct source_identity identity;
+};
+
+struct ledger_table {
+  uint32_t state;
+  uint32_t mirror; /* the number of its record */
+  uint64_t checksum;
+  uint64_t epoch;  /* of the mirror */
+  uint64_t number; /* what the client calls it */
+  uint32_t uid, pid;
+  /* Atomic, and in no checksum: they change while it is LENT. */
+  uint64_t size; /* page slots, and from bit 32 on the capacity of a range */
+  uint64_t
+      share; /* bytes, of one that was replaced; LEDGER_WHOLE: it was not */
+};
+
+#define LEDGER_WHOLE UINT64_MAX
+
+struct ledger {
+  struct ledger_memory *memory; /* mapped */
+  int fd;
+};
+
+/* A ledger without records.  0 or a negative errno. */
+int ledger_new(struct ledger *ledger);
+
+/* That of the process before.  Takes the descriptor over, also on failure.
+ * -EPROTO: it is none, or one of another layout. */
+int ledger_adopt(struct ledger *ledger, int fd);
+
+void ledger_fini(struct ledger *ledger);
+
+struct ledger_mirror *ledger_get_mirror(const struct ledger *ledger,
+                                        uint32_t i);
+struct ledger_table *ledger_get_table(const struct ledger *ledger, uint32_t i);
+
+/* Release: what was written before is seen by whoever sees the state. */
+static inline void ledger_set_state(uint32_t *state, enum ledger_state to) {
+  __atomic_store_n(state, (uint32_t)to, __ATOMIC_RELEASE);
+}
+
+static inline enum ledger_state ledger_state(const uint32_t *state) {
+  return (enum ledger_state)__atomic_load_n(state, __ATOMIC_ACQUIRE);
+}
+
+/* The checksum of a record as it is; and whether that is the one in it. */
+void ledger_seal_mirror(struct ledger_mirror *record);
+bool ledger_mirror_is_whole(const struct ledger_mirror *record);
+void ledger_seal_table(struct ledger_table *record);
+bool ledger_table_is_whole(const struct ledger_table *record);
+
+/* Notes what remains of a lease, and says it again. */
+void ledger_put_lease(struct ledger_table *record,
+                      const struct shared_pins_remains *lease);
+void ledger_take_lease(const struct ledger_table *record,
+                       struct shared_pins_remains *lease);
+
+/* The names that descriptors are stored under. */
+void ledger_name_mirror(uint32_t i, char name[LEDGER_NAME_LEN]);
+void ledger_name_table(uint32_t i, char name[LEDGER_NAME_LEN]);
+
+/* What a name says: of which record it is.  False: of none. */
+bool ledger_parse_name(const char *name, char kind, uint32_t most, uint32_t *i);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,388 @@
+// A daemon that is killed or stopped, and whose successor goes on with what the
+// service manager has kept of it.
+#include <cachet/cachet.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/daemon_process.h"
+#include "tests/support/service_manager.h"
+
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kPages = 1024;
+
+struct Close {
+  void operator()(cachet *c) const { cachet_close(c); }
+};
+using Handle = std::unique_ptr<cachet, Close>;
+
+// For what comes soon, on a machine that has other things to do as well.
+bool Eventually(const std::function<bool()> &is) {
+  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!is()) {
+    if (std::chrono::steady_clock::now() > end)
+      return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
+class KeptTest : public testing::Test {
+protected:
+  void SetUp() override {
+    bytes_ = WriteRandomFile(dir_ / "i", kPages * kPage, 1);
+    Start();
+  }
+
+  void Start(const std::vector<std::string> &more = {}) {
+    std::vector<std::string> args = {"--image", "i=" + (dir_ / "i"),
+                                     "--cache-size", "64M"};
+    args.insert(args.end(), more.begin(), more.end());
+    manager_.Start(args);
+    ASSERT_TRUE(manager_.daemon().ready()) << manager_.daemon().log();
+  }
+
+  void Restart(int signal, const std::vector<std::string> &more = {}) {
+    manager_.Stop(signal);
+    Start(more);
+  }
+
+  Handle Open(unsigned flags = 0) {
+    cachet_options options = CACHET_OPTIONS_INIT;
+    options.flags = flags;
+    cachet *c = nullptr;
+    cachet_error err;
+    EXPECT_EQ(cachet_open(manager_.uri("i").c_str(), &options, &c, &err),
+              CACHET_OK)
+        << err.message;
+    return Handle(c);
+  }
+
+  void ExpectRead(cachet *c, uint64_t page, uint64_t n = 1) {
+    std::vector<uint8_t> bytes(n * kPage);
+    ASSERT_EQ(cachet_read(c, page * kPage, bytes.data(), bytes.size()),
+              CACHET_OK)
+        << cachet_errmsg(c);
+    EXPECT_EQ(memcmp(bytes.data(), &bytes_[page * kPage], bytes.size()), 0);
+  }
+
+  static uint64_t CountCached(cachet *c) {
+    uint64_t n = 0;
+    for (uint64_t page = 0; page < kPages; page++)
+      n += cachet_is_cached(c, page * kPage);
+    return n;
+  }
+
+  // Another file in its place.
+  void Replace(uint64_t seed) {
+    bytes_ = WriteRandomFile(dir_ / "new", kPages * kPage, seed);
+    ASSERT_EQ(rename((dir_ / "new").c_str(), (dir_ / "i").c_str()), 0);
+  }
+
+  std::string log() { return manager_.daemon().log(); }
+
+  TempDir dir_;
+  std::vector<uint8_t> bytes_;
+  ServiceManager manager_;
+};
+
+TEST_F(KeptTest, TheFirstStartIsColdAndSaysSo) {
+  EXPECT_THAT(log(), HasSubstr("event=cold-start"));
+  EXPECT_THAT(log(), HasSubstr("nothing was kept"));
+}
+
+TEST_F(KeptTest, WithoutAManagerItIsColdAndSaysSo) {
+  DaemonProcess daemon(
+      {"--image", dir_ / "i", "--listen", "unix:" + (dir_ / "other")});
+  ASSERT_TRUE(daemon.ready());
+  EXPECT_THAT(daemon.log(), HasSubstr("event=cold-start"));
+  EXPECT_THAT(daemon.log(), HasSubstr("no service manager"));
+}
+
+TEST_F(KeptTest, WhatWasCachedIsCachedAfterwards) {
+  for (int signal : {SIGKILL, SIGTERM}) {
+    uint64_t epoch;
+    {
+      Handle c = Open();
+      ExpectRead(c.get(), 0, 300);
+      epoch = cachet_epoch(c.get());
+    }
+    Restart(signal);
+    EXPECT_THAT(log(), HasSubstr("event=image-warm"));
+    EXPECT_THAT(log(), Not(HasSubstr("cold")));
+    Handle c = Open();
+    EXPECT_TRUE(cachet_is_shared(c.get()));
+    EXPECT_EQ(cachet_epoch(c.get()), epoch);
+    EXPECT_GE(CountCached(c.get()), 300u);
+    ExpectRead(c.get(), 0, 300);
+    EXPECT_EQ(cachet_misses(c.get()), 0u);
+  }
+}
+
+TEST_F(KeptTest, AHandleGoesOnAndItsEpochToo) {
+  for (int signal : {SIGKILL, SIGTERM}) {
+    Handle c = Open(CACHET_ONE_EPOCH);
+    ExpectRead(c.get(), 0, 16);
+    cachet_slice held;
+    ASSERT_EQ(cachet_load(c.get(), 3 * kPage, 1, &held), CACHET_OK);
+    manager_.Stop(signal);
+    ExpectRead(c.get(), 0, 16); // while nobody answers
+    Start();
+    ExpectRead(c.get(), 500, 16); // it misses
+    ExpectRead(c.get(), 0, 16);
+    EXPECT_TRUE(cachet_is_shared(c.get()));
+    EXPECT_EQ(memcmp(held.data, &bytes_[3 * kPage], kPage), 0);
+    cachet_release(c.get(), &held);
+  }
+}
+
+TEST_F(KeptTest, APinThatStandsIsHonouredByTheNext) {
+  Handle c = Open();
+  cachet_slice held;
+  ASSERT_EQ(cachet_load(c.get(), 7 * kPage, 1, &held), CACHET_OK);
+  const uint8_t *data = held.data;
+  // With so small a cache the page would be the first to go.
+  Restart(SIGKILL, {"--cache-size", "1M"});
+  Handle other = Open();
+  for (int round = 0; round < 3; round++)
+    for (uint64_t page = 64; page < kPages; page += 16)
+      ExpectRead(other.get(), page, 16);
+  EXPECT_EQ(memcmp(data, &bytes_[7 * kPage], kPage), 0);
+  cachet_release(c.get(), &held);
+}
+
+TEST_F(KeptTest, AStalePageOfAPinStaysStale) {
+  Handle c = Open();
+  cachet_slice held;
+  ASSERT_EQ(cachet_load(c.get(), 7 * kPage, 1, &held), CACHET_OK);
+  Handle other = Open();
+  ASSERT_EQ(cachet_invalidate(other.get(), 7 * kPage, 1), CACHET_OK);
+  Restart(SIGKILL);
+  Handle next = Open();
+  ExpectRead(next.get(), 7);
+  EXPECT_FALSE(cachet_is_cached(next.get(), 7 * kPage));
+  EXPECT_EQ(memcmp(held.data, &bytes_[7 * kPage], kPage), 0);
+  cachet_release(c.get(), &held);
+  EXPECT_TRUE(Eventually([&] {
+    ExpectRead(next.get(), 7);
+    return cachet_is_cached(next.get(), 7 * kPage);
+  }));
+}
+
+TEST_F(KeptTest, NothingGathersInTheStore) {
+  for (int round = 0; round < 5; round++) {
+    {
+      Handle c = Open();
+      ExpectRead(c.get(), 0, 64);
+    }
+    Restart(round % 2 ? SIGTERM : SIGKILL);
+    Handle c = Open();
+    ExpectRead(c.get(), 64, 64);
+  }
+  // The ledger, and the three descriptors of a mirror.
+  EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+      << testing::PrintToString(manager_.names());
+}
+
+TEST_F(KeptTest, AnImageThatChangesLeavesOneMirrorInTheStore) {
+  Handle c = Open();
+  ExpectRead(c.get(), 0, 16);
+  for (uint64_t seed = 2; seed < 5; seed++) {
+    Replace(seed);
+    EXPECT_TRUE(Eventually([&] {
+      uint8_t byte;
+      return cachet_get_u8(c.get(), kPage + 5, &byte) == CACHET_OK &&
+             byte == bytes_[kPage + 5];
+    }));
+  }
+  c = nullptr;
+  EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+      << testing::PrintToString(manager_.names());
+  Restart(SIGKILL);
+  EXPECT_THAT(log(), HasSubstr("event=image-warm"));
+  ExpectRead(Open().get(), 0, 16);
+}
+
+TEST_F(KeptTest, WhatTheManagerDoesNotReadYetIsSaidLater) {
+  manager_.SetDeaf(true);
+  for (uint64_t seed = 2; seed < 7; seed++) {
+    Handle c = Open();
+    uint64_t epoch = cachet_epoch(c.get());
+    ExpectRead(c.get(), 0, 4);
+    Replace(seed);
+    ASSERT_TRUE(Eventually([&] {
+      uint8_t byte;
+      return cachet_get_u8(c.get(), 0, &byte) == CACHET_OK &&
+             cachet_epoch(c.get()) != epoch;
+    }));
+  }
+  Handle c = Open();
+  ExpectRead(c.get(), 0, 64);
+  manager_.SetDeaf(false);
+  c = nullptr;
+  EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+      << testing::PrintToString(manager_.names());
+  Restart(SIGKILL);
+  EXPECT_THAT(log(), HasSubstr("event=image-warm"));
+}
+
+// ---- What starts cold
+// --------------------------------------------------------
+
+class ColdTest : public KeptTest {
+protected:
+  // A handle that has a slice through all that.
+  void SetUp() override {
+    KeptTest::SetUp();
+    held_by_ = Open();
+    ASSERT_EQ(cachet_load(held_by_.get(), 7 * kPage, 1, &held_), CACHET_OK);
+    ExpectRead(held_by_.get(), 0, 64);
+    before_ = bytes_;
+  }
+
+  void TearDown() override {
+    EXPECT_EQ(memcmp(held_.data, &before_[7 * kPage], kPage), 0);
+    ExpectRead(held_by_.get(), 0, 64);
+    EXPECT_EQ(memcmp(held_.data, &before_[7 * kPage], kPage), 0);
+    cachet_release(held_by_.get(), &held_);
+    held_by_ = nullptr;
+    EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+        << testing::PrintToString(manager_.names());
+  }
+
+  void ExpectCold(const std::string &reason) {
+    EXPECT_THAT(log(), HasSubstr("image-cold"));
+    EXPECT_THAT(log(), HasSubstr(reason));
+    EXPECT_THAT(log(), Not(HasSubstr("event=image-warm")));
+    ExpectRead(Open().get(), 0, 64);
+  }
+
+  // The name that the mirror, or the table, is kept under.
+  std::string NameOf(char kind) {
+    for (const std::string &name : manager_.names())
+      if (name[0] == kind)
+        return name;
+    return "?";
+  }
+
+  void Scribble(const std::string &memory, off_t at, const std::string &what) {
+    for (const std::string &name : manager_.names())
+      for (int fd : manager_.Kept(name, memory)) {
+        ASSERT_EQ(pwrite(fd, what.data(), what.size(), at),
+                  ssize_t(what.size()));
+        return;
+      }
+    FAIL() << "no " << memory;
+  }
+
+  Handle held_by_;
+  cachet_slice held_;
+  std::vector<uint8_t> before_;
+};
+
+TEST_F(ColdTest, ASourceThatChanged) {
+  manager_.Stop(SIGKILL);
+  Replace(2);
+  Start();
+  ExpectCold("its source has changed");
+}
+
+TEST_F(ColdTest, ASourceThatWasWrittenTo) {
+  manager_.Stop(SIGKILL);
+  bytes_[5] ^= 1;
+  int fd = open((dir_ / "i").c_str(), O_WRONLY);
+  ASSERT_EQ(pwrite(fd, &bytes_[5], 1, 5), 1);
+  close(fd);
+  Start();
+  ExpectCold("its source has changed");
+}
+
+TEST_F(ColdTest, AnotherPageSize) {
+  Restart(SIGKILL, {"--page-size", "16K"});
+  ExpectCold("the page size is another one");
+}
+
+TEST_F(ColdTest, MemoryThatIsNotSharedAnyMore) {
+  Restart(SIGKILL, {"--share", "off"});
+  ExpectCold("who may read it has changed");
+}
+
+TEST_F(ColdTest, AHeaderThatWasOverwritten) {
+  manager_.Stop(SIGKILL);
+  Scribble("cachet-words", 16, "12345678");
+  Start();
+  ExpectCold("is not what it should be");
+}
+
+TEST_F(ColdTest, AStateThatIsNone) {
+  manager_.Stop(SIGKILL);
+  Scribble("cachet-words", 4096 + 77, "x");
+  Start();
+  ExpectCold("a page state is none");
+}
+
+TEST_F(ColdTest, ARecordThatWasOverwritten) {
+  manager_.Stop(SIGKILL);
+  Scribble("cachet-ledger", 4096 + 24, "123");
+  Start();
+  ExpectCold("wrong checksum");
+}
+
+TEST_F(ColdTest, ALedgerOfAnotherLayout) {
+  manager_.Stop(SIGKILL);
+  Scribble("cachet-ledger", 8, "x");
+  Start();
+  EXPECT_THAT(log(), HasSubstr("event=cold-start"));
+  EXPECT_THAT(log(), HasSubstr("another layout"));
+  ExpectRead(Open().get(), 0, 64);
+}
+
+TEST_F(ColdTest, NoLedger) {
+  manager_.Stop(SIGKILL);
+  manager_.Lose("ledger");
+  Start();
+  EXPECT_THAT(log(), HasSubstr("event=cold-start"));
+  ExpectRead(Open().get(), 0, 64);
+}
+
+TEST_F(ColdTest, AMirrorThatTheManagerLost) {
+  manager_.Stop(SIGKILL);
+  manager_.Lose(NameOf('m'));
+  Start();
+  ExpectCold("a descriptor of it is missing");
+}
+
+TEST_F(ColdTest, ATableThatTheManagerLost) {
+  manager_.Stop(SIGKILL);
+  manager_.Lose(NameOf('t'));
+  Start();
+  ExpectCold("a pin table of it is missing");
+}
+
+TEST_F(ColdTest, AnImageThatIsNotServedAnyMore) {
+  manager_.Stop(SIGKILL);
+  std::ofstream(dir_ / "x") << "something else";
+  manager_.Start({"--image", "x=" + (dir_ / "x")});
+  ASSERT_TRUE(manager_.daemon().ready());
+  Restart(SIGKILL);
+  EXPECT_THAT(log(), Not(HasSubstr("event=image-warm")));
+}
+
+} // namespace
