@@ -15,6 +15,7 @@
 
 #include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/http_client.h"
 
 namespace {
 
@@ -68,7 +69,9 @@ protected:
         << "\n[listen]\naddress = unix:" << (dir_ / "s")
         << "\naddress = tls:127.0.0.1:" << port_
         << "\n[tls]\ncertificate = " << server_ << "\nkey = " << key
-        << "\nclient-ca = " << certificates_.ca() << "\n[log]\nlevel = debug\n";
+        << "\nclient-ca = " << certificates_.ca()
+        << "\n[metrics]\naddress = unix:" << (dir_ / "m")
+        << "\n[log]\nlevel = debug\n";
   }
 
   // What the command says, its debugging messages with it, but no data; or what
@@ -138,6 +141,11 @@ TEST_F(SecretsTest, NoneIsInALogACounterAnErrorOrACommandLine) {
   said = Cachet("stats --json --socket " + (dir_ / "s"), "2>&1");
   EXPECT_NE(said.find("hits"), std::string::npos) << said;
   ExpectNone("the counters", said);
+  for (const char *path : {"/metrics", "/livez", "/readyz"}) {
+    HttpReply reply = HttpClient(dir_ / "m").Get(path);
+    EXPECT_NE(reply.status, 0) << path;
+    ExpectNone(path, reply.head + reply.body);
+  }
   // A reload that meets each kind of what is no key.
   for (const std::string &key : {locked_, dir_ / "image", dir_ / "gone"}) {
     size_t before = daemon.log().size();
