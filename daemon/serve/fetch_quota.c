@@ -137,6 +137,14 @@ static bool has_good_pages_first(const struct request *r) {
   return bad > r->missing && bad < r->missing + r->n_missing;
 }
 
+/* The fetch may be given back before there is room for the Error. */
+static void request_fail_fetch(struct request *r, int status) {
+  const struct mirror *m = r->fetch->mirror;
+  r->status = status;
+  r->bad = (struct range){r->missing << m->page_shift,
+                          mirror_page_len(m, r->missing)};
+}
+
 void fetch_quota_ended(struct request *r) {
   const struct fetch *f = &r->fetch->fetch;
   r->state = REQUEST_ACTIVE;
@@ -146,8 +154,8 @@ void fetch_quota_ended(struct request *r) {
   r->plan.counted = r->missing + r->n_missing;
   if (f->status == -ESTALE)
     fetch_quota_restart(r);
-  else if (!has_good_pages_first(r))
-    r->status = f->status;
+  else if (f->status < 0 && !has_good_pages_first(r))
+    request_fail_fetch(r, f->status);
 }
 
 bool fetch_quota_start(struct request *r) {

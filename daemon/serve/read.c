@@ -60,10 +60,9 @@ static enum step request_failed(struct request *r) {
     snprintf(story, sizeof story, "it changed again and again");
   else
     snprintf(story, sizeof story, "%s", lost_reason(-r->status));
-  if (r->fetch) /* it failed for its first page: see fetch_quota_ended() */
-    snprintf(at, sizeof at, " %zu bytes at %" PRIu64,
-             mirror_page_len(r->fetch->mirror, r->missing),
-             r->missing << r->fetch->mirror->page_shift);
+  if (r->bad.length)
+    snprintf(at, sizeof at, " %" PRIu64 " bytes at %" PRIu64, r->bad.length,
+             r->bad.offset);
   log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
                  LOG_TEXT("act", act), LOG_TEXT("reason", story));
   request_count(r, COUNTER_ERRORS, 1);

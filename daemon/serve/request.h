@@ -84,7 +84,8 @@ struct request {
   struct service_image *image;       /* NULL: of none, */
   struct subscription *subscription; /* likewise; and of an orphan */
   uint64_t epoch;                    /* asked for; 0: any */
-  int status;                        /* a negative errno that ends it */
+  int status;                        /* a negative errno that ends it, */
+  struct range bad; /* and the page that could not be read; empty: none */
   unsigned n_restarts;
 
   /* Read and Warm: how far they came. */
