@@ -1,9 +1,9 @@
 /* Images: a name, a present mirror, and how it gets a new one.
  *
  *   I1  `mirror` is the only mirror of the image that is not retired.
- *   I2  `generation` has moved before any page that was read earlier is
- *       dropped or any epoch is over, so who reads it before he asks for
- *       bytes, and again when he has them, knows whether they may be stale. */
+ *   I2  Bytes that a caller brings become a page under the lock under which
+ *       invalidations are logged, and only if the log has none of that page
+ *       since they were asked for. */
 #include "cache/image.h"
 
 #include <assert.h>
@@ -39,7 +39,6 @@ struct image {
 
   /* Written under the cache's lock; read atomically (acquire) anywhere. */
   struct mirror *mirror; /* NULL once the image is freed */
-  uint64_t generation;
 
   /* Guarded by the cache's lock. */
   uint64_t next_epoch;
@@ -185,7 +184,6 @@ static bool replace_mirror(struct image *img, struct mirror *old,
     if (m)
       __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
     img->n_changing += m != NULL;
-    __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&old->header->retired, 1, __ATOMIC_RELEASE);
     pc->stats.n_epochs++;
     woken = waiter_take_locked(pc);
@@ -397,10 +395,6 @@ bool image_is_current(const struct image *img, const struct mirror *m) {
          !mirror_is_retired(m);
 }
 
-uint64_t image_generation(const struct image *img) {
-  return __atomic_load_n(&img->generation, __ATOMIC_ACQUIRE);
-}
-
 /* ---- Change -------------------------------------------------------------- */
 
 /* Puts a mirror over `src` in the place of `old`.  0; -ESTALE: that is not
@@ -506,7 +500,6 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     if (count > m->n_pages - first)
       count = m->n_pages - first;
     pthread_mutex_lock(&pc->lock);
-    __atomic_fetch_add(&img->generation, 1, __ATOMIC_RELEASE);
     invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
                               count);
     fill_table_mark_stale_locked(pc, m, first, count);
@@ -562,39 +555,72 @@ void image_run_fill(struct fill *fill) {
 
 /* ---- Bytes that the caller brings ---------------------------------------- */
 
-/* A fill for a page that is absent, and may be filled by bytes of that
- * generation. */
-static struct fill *begin_install_locked(struct image *img, struct mirror *m,
-                                         uint64_t page, uint64_t generation) {
-  if (page_state_look(&m->words[page]) != PAGE_ABSENT || mirror_is_retired(m) ||
-      m->is_pageless || image_generation(img) != generation ||
-      states_are_swept_locked(m, page) || !states_charge_locked(m, page, 1))
-    return NULL;
-  return fill_table_begin_locked(img->cache, m, page, 1, true);
+static bool are_absent(const struct mirror *m, uint64_t first, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++)
+    if (page_state_look(&m->words[first + i]) != PAGE_ABSENT)
+      return false;
+  return true;
 }
 
-bool image_install(struct image *img, struct mirror *m, uint64_t page,
-                   const void *bytes, uint64_t generation) {
-  struct page_cache *pc = img->cache;
-  if (page >= m->n_pages || m->is_pageless)
-    return false;
-  uint64_t len = mirror_page_size(m);
-  uint64_t more = states_need_charge(m, page, 1) ? STATE_BLOCK_LEN : 0;
+/* A fill for pages that are absent, and may be filled by bytes that were asked
+ * for at `mark`.  They are within one block of states. */
+static struct fill *begin_install_locked(struct mirror *m, uint64_t first,
+                                         uint32_t count, uint64_t mark) {
+  if (!are_absent(m, first, count) || mirror_is_retired(m) || m->is_pageless ||
+      mirror_dropped_since(m, mark, first, count) ||
+      states_are_swept_locked(m, first) ||
+      !states_charge_locked(m, first, count))
+    return NULL;
+  return fill_table_begin_locked(m->cache, m, first, count, true);
+}
+
+/* All of the pages or none.  False: none. */
+static bool install(struct mirror *m, uint64_t first, uint32_t count,
+                    const void *bytes, uint64_t mark) {
+  struct page_cache *pc = m->cache;
+  uint64_t len = (uint64_t)count << m->page_shift;
+  uint64_t more = states_need_charge(m, first, count) ? STATE_BLOCK_LEN : 0;
   if (!room_reserve(pc, m->page_shift, len + more))
     return false;
   budget_release(pc, more);
   pthread_mutex_lock(&pc->lock);
-  struct fill *fill = begin_install_locked(img, m, page, generation);
+  struct fill *fill = begin_install_locked(m, first, count, mark);
   pthread_mutex_unlock(&pc->lock);
   if (!fill) {
     budget_release(pc, len);
-  } else if (mirror_write(m, page, bytes, mirror_page_len(m, page)) < 0) {
-    mirror_punch(m, page, 1);
+    return false;
+  }
+  size_t bytes_len = (size_t)(len - mirror_page_size(m)) +
+                     mirror_page_len(m, first + count - 1);
+  if (mirror_write(m, first, bytes, bytes_len) < 0) {
+    mirror_punch(m, first, count);
     budget_release(pc, len);
     fill_abandon(fill, -ENOMEM);
-  } else {
-    fill->reserved = len;
-    fill_finish(fill);
+    return false;
   }
-  return page_state_look(&m->words[page]) == PAGE_RESIDENT;
+  fill->reserved = len;
+  fill_finish(fill);
+  return true;
+}
+
+/* The first page of the aligned group that ends with page `last`, but none
+ * before `first`. */
+static uint64_t group_start(uint64_t last, uint64_t first) {
+  uint64_t start = last & ~(uint64_t)(S3FIFO_GROUP - 1);
+  return start > first ? start : first;
+}
+
+void image_install(struct mirror *m, uint64_t first, uint64_t count,
+                   const void *bytes, uint64_t mark) {
+  const uint8_t *from = bytes;
+  if (first > m->n_pages || count > m->n_pages - first || m->is_pageless)
+    return;
+  for (uint64_t end = first + count, start; end > first; end = start) {
+    start = group_start(end - 1, first);
+    uint64_t n = end - start;
+    bool whole = install(m, start, (uint32_t)n,
+                         from + ((start - first) << m->page_shift), mark);
+    for (uint64_t page = end; !whole && n > 1 && page-- > start;)
+      install(m, page, 1, from + ((page - first) << m->page_shift), mark);
+  }
 }

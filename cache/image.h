@@ -95,10 +95,6 @@ int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch);
  * the call.  0 or a negative errno. */
 int image_invalidate(struct image *img, uint64_t first, uint64_t count);
 
-/* Counts invalidations and epochs of the image.  A caller that brings bytes
- * itself reads it before it asks for them, see image_install(). */
-uint64_t image_generation(const struct image *img);
-
 /* Starts to bring in pages first .. first+count-1 of `m`, a mirror of an image
  * that has a source; at most FETCH_MAX_PAGES.  `f` is zeroed but for what its
  * caller sets.  Without a runner its own fills are run here, on this thread:
@@ -112,11 +108,13 @@ enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
  * the image has its new epoch before anybody wakes. */
 void image_run_fill(struct fill *fill);
 
-/* Remote images: puts one page's bytes (mirror_page_len() of them) into
- * mirror `m`, unless it is there, the image's generation is no longer
- * `generation`, or there is no room.  True if the page is resident now. */
-bool image_install(struct image *img, struct mirror *m, uint64_t page,
-                   const void *bytes, uint64_t generation);
+/* Remote images: puts the bytes of a run of pages, which lie one behind the
+ * other, into mirror `m`: those that are absent, that were not invalidated
+ * since `mark`, and that there is room for.  `mark` is mirror_mark() from
+ * before they were asked for.  The last ones come in first, so that in a small
+ * cache the first ones are those that stay. */
+void image_install(struct mirror *m, uint64_t first, uint64_t count,
+                   const void *bytes, uint64_t mark);
 
 #ifdef __cplusplus
 }

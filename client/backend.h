@@ -58,10 +58,19 @@ struct backend_ops {
   /* Asks for those of the pages that are not resident, at least for the first
    * one; with a `count` of 0 for nothing but a new epoch, of a mirror that is
    * retired.  What is under way already is joined, so the job's pages may be
-   * others than these, but for the first.  NULL: no memory. */
+   * others than these, but for the first.  The owner wants what is up to page
+   * `until` in the end: that may be asked for as well.  NULL: no memory. */
   struct backend_job *(*fetch)(struct backend *b, struct mirror *m,
-                               uint64_t first, uint32_t count,
+                               uint64_t first, uint32_t count, uint64_t until,
                                void (*done)(struct backend_job *), void *owner);
+  /* Whether take() would find a page, and that can be cached.  NULL as take()
+   * is. */
+  bool (*has)(const struct backend *b, const struct mirror *m, uint64_t page);
+  /* A job that has brought a page already, ahead of need; NULL: there is none.
+   * NULL for a backend that reads nothing ahead by itself: readahead.c does.
+   * One that does so only where it has no shared view. */
+  struct backend_job *(*take)(struct backend *b, struct mirror *m,
+                              uint64_t page, uint64_t until, void *owner);
   const uint8_t *(*bytes)(const struct backend_job *j, uint64_t page);
   /* The owner needs the job no more, done or not; `done` will not run. */
   void (*drop)(struct backend *b, struct backend_job *j);

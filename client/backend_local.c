@@ -87,10 +87,10 @@ static void job_free(struct local_job *lj) {
   free(lj);
 }
 
-static struct backend_job *local_fetch(struct backend *b, struct mirror *m,
-                                       uint64_t first, uint32_t count,
-                                       void (*done)(struct backend_job *),
-                                       void *owner) {
+static struct backend_job *
+local_fetch(struct backend *b, struct mirror *m, uint64_t first, uint32_t count,
+            uint64_t until, void (*done)(struct backend_job *), void *owner) {
+  (void)until;
   struct local *l = local_of(b);
   struct local_job *lj = calloc(1, sizeof *lj);
   if (!lj)

@@ -38,11 +38,15 @@ uint64_t cachet_hits(const cachet *c) { return handle_hits(c); }
 
 uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
 
+/* What was read ahead, and waits to be put into the cache, is cached. */
 bool cachet_is_cached(const cachet *c, uint64_t addr) {
   const struct mirror *m = mirror_of(c);
-  return *c->alive && addr < c->size && handle_is_trusted(c) &&
-         view_is_resident(&c->epoch->view,
-                          (c->window.offset + addr) >> m->page_shift);
+  const struct backend *b = c->backend;
+  uint64_t page = (c->window.offset + addr) >> m->page_shift;
+  if (*c->alive == 0 || addr >= c->size || !handle_is_trusted(c))
+    return false;
+  return view_is_resident(&c->epoch->view, page) ||
+         (b->ops->has && !c->epoch->shared && b->ops->has(b, m, page));
 }
 
 uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {

@@ -62,6 +62,8 @@ void readahead_missed(cachet *c, struct mirror *m, uint64_t first,
                       uint64_t count) {
   if (c->options.flags & CACHET_NO_READAHEAD || count == 0)
     return;
+  if (c->backend->ops->take && !c->epoch->shared)
+    return; /* the backend does it */
   bool is_within = first >= c->ahead_from && first < c->ahead_to;
   if (is_within && ++c->n_ahead_misses <= AHEAD_PATIENCE)
     return; /* on its way */

@@ -461,9 +461,19 @@ static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
   return count;
 }
 
+/* The page after the last one that the request is about. */
+static uint64_t call_end_page(const struct cachet_request *r) {
+  return r->total ? ((r->start + r->total - 1) >> shift_of(r)) + 1 : 0;
+}
+
+/* The page after the last one that may be asked for together with `page`. */
+static uint64_t call_until(const struct cachet_request *r, uint64_t page) {
+  return page < r->single_until ? page + 1 : call_end_page(r);
+}
+
 /* Of how many pages, from `page` on, the next job is to be. */
 static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
-  uint64_t count = ((r->start + r->total - 1) >> shift_of(r)) - page + 1;
+  uint64_t count = call_end_page(r) - page;
   uint64_t most = CHUNK_MAX_BYTES >> shift_of(r);
   if (most > FETCH_MAX_PAGES)
     most = FETCH_MAX_PAGES;
@@ -481,11 +491,24 @@ static void call_say_miss(const struct cachet_request *r, uint64_t page,
     debug_say(debug_of(r), "misses the image's present epoch");
 }
 
+/* Takes what was read ahead of the page that the walk has come to.  False: it
+ * was not. */
+static bool call_take(struct cachet_request *r, uint64_t page) {
+  struct backend *b = r->c->backend;
+  if (!b->ops->take || r->renews || r->epoch->shared)
+    return false;
+  attempt_drop_job(r);
+  r->job = b->ops->take(b, r->epoch->mirror, page, call_until(r, page), r);
+  return r->job;
+}
+
 /* Asks for the chunk that the walk has come to. */
 static enum cachet_status call_fetch(struct cachet_request *r) {
   uint64_t page = (r->start + r->pos) >> shift_of(r);
   uint64_t count = call_chunk(r, page);
   enum cachet_status status;
+  if (call_take(r, page))
+    return CACHET_OK;
   if (r->blocking && r->c->in_callback)
     return call_error(r, CACHET_E_INVAL, 0,
                       "a call that would wait, in a callback");
@@ -498,8 +521,9 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
     count = attempt_pin_job(r, page, count);
   call_count(r, page, count);
   call_say_miss(r, page, count);
-  r->job = ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page,
-                            (uint32_t)count, call_job_done, r);
+  r->job =
+      ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page, (uint32_t)count,
+                       call_until(r, page), call_job_done, r);
   if (!r->job)
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
   readahead_missed(r->c, r->epoch->mirror, page, count);

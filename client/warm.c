@@ -18,7 +18,8 @@ static void job_done(struct backend_job *j) { (void)j; }
 static enum cachet_status fetch_chunk(cachet *c, struct mirror *m,
                                       uint64_t first, uint32_t count) {
   struct backend *b = c->backend;
-  struct backend_job *j = b->ops->fetch(b, m, first, count, job_done, c);
+  struct backend_job *j =
+      b->ops->fetch(b, m, first, count, first + count, job_done, c);
   if (!j)
     return handle_fail(c, CACHET_E_NOMEM, 0, "no memory for a read");
   int64_t deadline = deadline_after(c->options.request_timeout_ms);

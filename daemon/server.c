@@ -370,6 +370,7 @@ static struct image_add image_add_of(struct server *s,
   return (struct image_add){.name = from->name,
                             .path = from->path,
                             .share = from->share,
+                            .terms = from->share,
                             .missing = from->missing,
                             .source = from->source,
                             .page_shift = page_shift(s)};
@@ -555,7 +556,6 @@ int server_new(const struct server_config *config, struct server **out,
   else
     r = server_add_images(s, config, err, err_len);
   if (r == 0) {
-    finder_restore(&s->context.finder);
     images_restored(&s->context.images);
     r = server_init_workers(s, config->n_workers);
     if (r == 0)

@@ -12,16 +12,19 @@
  *       attempts to connect, at growing intervals.  A handle that hits in a
  *       daemon's memory and asks for nothing makes some now and then.
  *   R2  A pending request that nobody owns (dropped by its owner, or a
- * prefetch) goes on while the connection lasts and is not sent again.  So ids
- * are never forgotten while an answer may come. R3  Each piece of an answer has
- * to be the next one of what was asked for; whatever else comes ends the
- * connection, and what was sent fails. R4  The cache may be believed while the
- * connection is READY and everything that has arrived on it was taken in: a
- * notice may have been missed otherwise.  When it becomes READY everything
- * cached is dropped, also what a handle that this one is a copy of had cached.
- *   R5  Bytes are installed only if the image's generation is the one read
- *       before they were asked for.  A Read that was sent for somebody else is
- *       joined only if none of its pages was invalidated since.
+ *       prefetch) goes on while the connection lasts and is not sent again.  So
+ *       ids are never forgotten while an answer may come.
+ *   R3  Each piece of an answer has to be the next one of what was asked for;
+ *       whatever else comes ends the connection, and what was sent fails.
+ *   R4  The cache, and what is in store, may be believed while the connection
+ *       is READY and everything that has arrived on it was taken in: a notice
+ *       may have been missed otherwise.  When it becomes READY everything
+ *       cached is dropped, also what a handle that this one is a copy of had
+ *       cached.
+ *   R5  Bytes are installed only if their pages were not invalidated since
+ *       they were asked for.  A Read that was sent for somebody else is
+ *       joined, or taken out of the store, only if none of its pages was
+ *       invalidated since.
  *   R6  Where the daemon shares its memory (`shared_mirror`), pages are read
  * there and only those that are not resident are asked for, in place: the pins
  *       of who asks keep them.  Nothing is installed here, R4 and notices do
@@ -30,7 +33,8 @@
  *       of a share, it is asked again, more and more rarely.
  *
  * pending.c keeps the queue and the ids (R1, R2), read.c what a Read
- * asks for and gets (R3, R5), notice.c the cache true (R4),
+ * asks for and gets (R3, R5), ahead.c what is asked for before somebody waits
+ * for it, notice.c the cache true (R4),
  * attach.c the daemon's memory (R6); command.c, remote.c and open.c are what
  * the rest of the library sees.
  *
@@ -43,6 +47,7 @@
 #include "client/backend.h"
 #include "client/options.h"
 #include "client/remote/connection.h"
+#include "client/remote/streams.h"
 #include "client/uri.h"
 #include "proto/frame.h"
 
@@ -75,8 +80,8 @@ struct pending {
   TAILQ_ENTRY(pending) link;
 
   /* a Read */
-  uint64_t epoch, generation; /* when it was sent */
-  uint64_t mark;              /* of the mirror, likewise */
+  uint64_t epoch; /* when it was sent */
+  uint64_t mark;  /* of the mirror, likewise */
   struct {
     uint64_t offset, len;
   } ranges[FETCH_MAX_PAGES];
@@ -90,6 +95,14 @@ struct pending {
   bool is_changed;    /* a piece was of another epoch */
   bool is_partial; /* it failed, and what `place` names is here all the same */
   bool in_place;
+  /* Takes it over when it has ended without an owner; false: it does not. NULL:
+   * nobody does. */
+  bool (*keep)(struct remote *r, struct pending *x);
+  uint64_t stay_from, stay_count; /* pages of it that go into the cache */
+  bool was_alone;    /* nothing else was under way when it was sent */
+  uint64_t asked_ns; /* when that was; 0: its answer has begun to come */
+  uint64_t due;      /* bytes of the answer that did not come yet */
+  int64_t kept_at;   /* in store: since when */
 
   /* a command */
   wire_message *request; /* while its caller waits */
@@ -99,8 +112,6 @@ struct pending {
 };
 
 #define NO_PLACE UINT8_MAX
-
-TAILQ_HEAD(pending_list, pending);
 
 struct remote {
   struct backend base;
@@ -113,6 +124,7 @@ struct remote {
 
   struct pending_list queue, sent;
   uint32_t n_sent, n_unowned;
+  struct ahead ahead;
 
   uint64_t attach_id; /* of the Attach that is under way; 0: none is */
   int64_t attach_at;  /* when it was sent */
@@ -214,6 +226,18 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
 struct pending *remote_read_underway(const struct remote *r,
                                      const struct mirror *m, uint64_t page);
 
+/* Whether it brings a page of that mirror, or has. */
+bool remote_read_brings(const struct pending *x, const struct mirror *m,
+                        uint64_t page);
+
+/* Whether none of its pages was invalidated since it was sent: who takes it
+ * over may use bytes of any of them. */
+bool remote_read_is_fresh(const struct pending *x);
+
+/* Puts what came into the cache, as far as it is to stay there.  What cannot is
+ * with the job. */
+void remote_read_install(const struct pending *x);
+
 /* A piece of its answer is coming in: sets where its payload goes. */
 void remote_read_data(struct remote *r, struct pending *x,
                       const Cachet__Wire__Data *d, uint32_t len,
@@ -222,6 +246,46 @@ void remote_read_data(struct remote *r, struct pending *x,
 /* That piece is here: payload() of struct connection_owner, of a struct remote.
  */
 void remote_read_payload(void *arg);
+
+/* ---- ahead.c ---------------------------------------------------- */
+
+void remote_ahead_init(struct remote *r);
+
+/* A reader has come to pages that were not in the cache, and wants what is up
+ * to `until`.  `was_asked`: they are in store or under way.  Asks for what is
+ * next. */
+void remote_ahead_reached(struct remote *r, struct mirror *m, uint64_t first,
+                          uint64_t count, uint64_t until, bool was_asked);
+
+/* Takes one that brought `page` out of the store; NULL: there is none. */
+struct pending *remote_ahead_take(struct remote *r, const struct mirror *m,
+                                  uint64_t page);
+
+/* A reader has come to `page` of what a Read brings, and copies what is up to
+ * `until`: sets what of it stays in the cache. */
+void remote_ahead_come_to(struct remote *r, struct pending *x, uint64_t page,
+                          uint64_t until);
+
+/* Whether remote_ahead_take() would find one, for a page that has a place in
+ * the cache. */
+bool remote_ahead_has(const struct remote *r, const struct mirror *m,
+                      uint64_t page);
+
+/* Forgets all streams, and what is in store. */
+void remote_ahead_drop_all(struct remote *r);
+
+/* When something in store has been there too long; -1: there is nothing.  Drops
+ * what has. */
+int64_t remote_ahead_deadline(const struct remote *r);
+void remote_ahead_expire(struct remote *r);
+
+/* ---- transit.c -------------------------------------------------- */
+
+/* A Read that is to be answered with bytes was sent, some of them came, it is
+ * not under way any more. */
+void remote_transit_sent(struct remote *r, struct pending *x);
+void remote_transit_came(struct remote *r, struct pending *x, uint64_t len);
+void remote_transit_ended(struct remote *r, struct pending *x);
 
 /* ---- notice.c ----------------------------------------------------- */
 

@@ -22,6 +22,8 @@ void pending_free(struct pending *x) {
 void pending_unlink(struct remote *r, struct pending *x) {
   TAILQ_REMOVE(x->is_sent ? &r->sent : &r->queue, x, link);
   r->n_sent -= x->is_sent;
+  if (x->is_sent && x->due)
+    remote_transit_ended(r, x);
   x->is_sent = false;
 }
 
@@ -32,10 +34,11 @@ void pending_end(struct remote *r, struct pending *x) {
   x->job.is_done = true;
   if (pending_is_owned(x)) {
     x->job.done(&x->job);
-  } else {
-    r->n_unowned--;
-    pending_free(x);
+    return;
   }
+  r->n_unowned--;
+  if (!x->keep || !x->keep(r, x))
+    pending_free(x);
 }
 
 void pending_fail(struct remote *r, struct pending *x,

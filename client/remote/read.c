@@ -64,16 +64,17 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
     if (!read_add(r, x, page))
       break;
   }
+  x->stay_from = first;
+  x->stay_count = x->job.count;
   return x;
 }
 
-/* Of all its pages: who joins it takes bytes of any of them. */
-static bool read_is_fresh(const struct pending *x) {
+bool remote_read_is_fresh(const struct pending *x) {
   const struct backend_job *j = &x->job;
   return !mirror_dropped_since(j->mirror, x->mark, j->first, j->count);
 }
 
-static bool read_brings(const struct pending *x, const struct mirror *m,
+bool remote_read_brings(const struct pending *x, const struct mirror *m,
                         uint64_t page) {
   return x->job.mirror == m && page >= x->job.first &&
          page - x->job.first < x->job.count &&
@@ -84,8 +85,8 @@ struct pending *remote_read_underway(const struct remote *r,
                                      const struct mirror *m, uint64_t page) {
   struct pending *x;
   TAILQ_FOREACH(x, &r->sent, link)
-    if (is_read(x) && !pending_is_owned(x) && read_brings(x, m, page) &&
-        read_is_fresh(x))
+    if (is_read(x) && !pending_is_owned(x) && remote_read_brings(x, m, page) &&
+        remote_read_is_fresh(x))
       return x;
   return NULL;
 }
@@ -121,7 +122,6 @@ static void read_no_memory(struct remote *r, struct pending *x) {
 
 /* Room for the answer, and what it has to fit; false: it ended instead. */
 static bool read_prepare(struct remote *r, struct pending *x) {
-  struct image *img = r->base.image_cache->image;
   struct mirror *m = x->job.mirror;
   const struct connection_limits *limits = connection_limits(r->channel);
   /* Either way it has to be asked anew, and another connection may have
@@ -136,7 +136,6 @@ static bool read_prepare(struct remote *r, struct pending *x) {
     read_no_memory(r, x);
     return false;
   }
-  x->generation = image_generation(img);
   x->mark = mirror_mark(m);
   x->epoch = m->epoch;
   x->at_range = 0;
@@ -163,6 +162,8 @@ static void read_send(struct remote *r, struct pending *x) {
   msg.id = x->id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_READ;
   msg.read = &read;
+  if (!x->in_place)
+    remote_transit_sent(r, x);
   connection_send(r->channel, &msg);
 }
 
@@ -223,24 +224,38 @@ void remote_read_data(struct remote *r, struct pending *x,
   }
   if (d->epoch != x->epoch)
     x->is_changed = true;
+  if (!x->in_place)
+    remote_transit_came(r, x, len);
   r->incoming = x;
   r->incoming_last = d->last;
 }
 
-/* Puts what came into the cache.  What cannot stay is with the job. */
-static void install_pages(struct remote *r, struct pending *x) {
+/* How many of the pages from index `i` up to `end` lie one behind the other. */
+static uint32_t read_run(const struct pending *x, uint32_t i, uint32_t end) {
+  uint32_t n = 1;
+  while (i + n < end && x->place[i + n] == x->place[i] + n)
+    n++;
+  return n;
+}
+
+void remote_read_install(const struct pending *x) {
   struct mirror *m = x->job.mirror;
+  uint32_t i = (uint32_t)(x->stay_from - x->job.first);
+  uint32_t end = i + (uint32_t)x->stay_count;
   if (x->in_place)
     return;
-  for (uint32_t i = 0; i < x->job.count; i++)
-    if (x->place[i] != NO_PLACE)
-      image_install(r->base.image_cache->image, m, x->job.first + i,
-                    x->bytes + ((size_t)x->place[i] << m->page_shift),
-                    x->generation);
+  for (uint32_t n; i < end; i += n) {
+    n = 1;
+    if (x->place[i] == NO_PLACE)
+      continue;
+    n = read_run(x, i, end);
+    image_install(m, x->job.first + i, n,
+                  x->bytes + ((size_t)x->place[i] << m->page_shift), x->mark);
+  }
 }
 
 /* A page could not be read.  Those that came before it are good. */
-static void read_keep(struct remote *r, struct pending *x) {
+static void read_keep(struct pending *x) {
   uint64_t n_here = x->received >> x->job.mirror->page_shift;
   if (x->is_changed)
     return;
@@ -248,7 +263,7 @@ static void read_keep(struct remote *r, struct pending *x) {
     if (x->place[i] != NO_PLACE && x->place[i] >= n_here)
       x->place[i] = NO_PLACE;
   x->is_partial = true;
-  install_pages(r, x);
+  remote_read_install(x);
 }
 
 /* The daemon is not at the epoch that was asked for.  If that is another than
@@ -264,7 +279,7 @@ static void read_refused(struct remote *r, struct pending *x) {
   if (x->job.error.code == CACHET_E_CHANGED)
     read_replace_epoch(r, x);
   if (backend_job_failed_by_page(&x->job))
-    read_keep(r, x);
+    read_keep(x);
 }
 
 static const struct pending_ops read_ops = {
@@ -285,6 +300,7 @@ void remote_read_payload(void *arg) {
     read_changed(r, x);
     return;
   }
-  install_pages(r, x);
+  if (!x->keep)
+    remote_read_install(x);
   pending_end(r, x);
 }

@@ -84,6 +84,7 @@ static void on_lost(void *arg, enum connection_loss loss,
   r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_FIRST_MS;
   if (r->retry_ms > RETRY_LAST_MS)
     r->retry_ms = RETRY_LAST_MS;
+  remote_ahead_drop_all(r);
   pending_unsend_all(r);
   if (loss != CONNECTION_LOST_RETRY)
     pending_fail_all(r, &r->story);
@@ -105,6 +106,7 @@ static void remote_drain(struct backend *b) {
 static void remote_progress(struct backend *b) {
   struct remote *r = remote_of(b);
   connection_progress(r->channel);
+  remote_ahead_expire(r);
   pending_pump(r);
 }
 
@@ -132,7 +134,8 @@ static int remote_timeout_ms(const struct backend *b) {
   if (connection_has_more(r->channel))
     return 0;
   if (connection_state(r->channel) != CONNECTION_DISCONNECTED)
-    return deadline_left_ms(connection_deadline(r->channel));
+    return deadline_left_ms(deadline_earlier(connection_deadline(r->channel),
+                                             remote_ahead_deadline(r)));
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
   return wanted && !r->is_final ? deadline_left_ms(r->retry_at) : -1;
 }
@@ -152,8 +155,43 @@ static void remote_explain(const struct backend *b, struct cachet_error *out) {
 
 static void owner_unknown(struct backend_job *j) { (void)j; }
 
+/* A Read that was sent ahead has got an owner. */
+static void remote_adopt(struct remote *r, struct pending *x, void *owner,
+                         void (*done)(struct backend_job *)) {
+  r->n_unowned -= !x->job.is_done;
+  x->keep = NULL;
+  x->job.owner = owner;
+  x->job.done = done;
+}
+
+/* How many pages a job is of, from one of them on. */
+static uint64_t job_rest(const struct backend_job *j, uint64_t page) {
+  return j->first + j->count - page;
+}
+
+static bool remote_has(const struct backend *b, const struct mirror *m,
+                       uint64_t page) {
+  return remote_ahead_has(remote_of(b), m, page);
+}
+
+static struct backend_job *remote_take(struct backend *b, struct mirror *m,
+                                       uint64_t page, uint64_t until,
+                                       void *owner) {
+  struct remote *r = remote_of(b);
+  struct pending *x =
+      remote_is_trusted(b) ? remote_ahead_take(r, m, page) : NULL;
+  if (!x)
+    return NULL;
+  remote_adopt(r, x, owner, owner_unknown);
+  remote_ahead_come_to(r, x, page, until);
+  remote_read_install(x);
+  remote_ahead_reached(r, m, page, job_rest(&x->job, page), until, true);
+  return &x->job;
+}
+
 static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
                                         uint64_t first, uint32_t count,
+                                        uint64_t until,
                                         void (*done)(struct backend_job *),
                                         void *owner) {
   struct remote *r = remote_of(b);
@@ -165,9 +203,9 @@ static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
   struct pending *x =
       r->n_unowned && count ? remote_read_underway(r, m, first) : NULL;
   if (x) {
-    r->n_unowned--;
-    x->job.owner = owner;
-    x->job.done = done;
+    remote_adopt(r, x, owner, done);
+    remote_ahead_come_to(r, x, first, until);
+    remote_ahead_reached(r, m, first, job_rest(&x->job, first), until, true);
     return &x->job;
   }
   x = remote_read_new(r, m, first, count);
@@ -182,6 +220,8 @@ static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
   x->job.done = owner_unknown;
   pending_queue(r, x);
   x->job.done = done;
+  if (count && !x->job.is_done)
+    remote_ahead_reached(r, m, first, x->job.count, until, false);
   return &x->job;
 }
 
@@ -341,6 +381,7 @@ static void remote_close(struct backend *b) {
   if (b->image_cache && image_cache_is_forked(b->image_cache)) {
     remote_abandon(b); /* mirrors and image cache are the parent's, too */
   } else {
+    remote_ahead_drop_all(r);
     while ((x = TAILQ_FIRST(&r->sent)) || (x = TAILQ_FIRST(&r->queue))) {
       pending_unlink(r, x);
       pending_free(x);
@@ -364,6 +405,7 @@ static enum cachet_status remote_new(const struct uri *u,
   r->options = *options;
   TAILQ_INIT(&r->queue);
   TAILQ_INIT(&r->sent);
+  remote_ahead_init(r);
   struct connection_owner owner = {.ready = on_ready,
                                    .message = on_message,
                                    .payload = remote_read_payload,
@@ -477,6 +519,8 @@ static enum cachet_status remote_copy(struct backend *b, struct backend **out,
 static const struct backend_ops remote_ops = {
     .invalidate_waits = true,
     .copy_waits = true,
+    .has = remote_has,
+    .take = remote_take,
     .fetch = remote_fetch,
     .bytes = remote_bytes,
     .drop = remote_drop,

@@ -73,15 +73,9 @@ static void tell_listeners_locked(struct served_image *h) {
     loop_post(listener->loop, &listener->task);
 }
 
-/* A number for who may read an image, and how.  If it is another one after a
- * restart the image must not go on with its mirror: others may have it mapped.
- */
-static uint64_t terms_of(const struct served_image *h) {
-  return atomic_load_explicit(&h->share, memory_order_relaxed);
-}
-
 static void keep_terms(struct served_image *h, const struct mirror *m) {
-  keeper_set_terms(&h->images->keeper, m, terms_of(h));
+  keeper_set_terms(&h->images->keeper, m,
+                   atomic_load_explicit(&h->terms, memory_order_relaxed));
 }
 
 /* On whatever thread saw it. */
@@ -106,7 +100,7 @@ static int make_image(struct served_image *h, const struct image_add *add) {
   struct mirror *left =
       add->missing ? NULL
                    : restore_take(images->restore, h->name, add->source,
-                                  add->page_shift, terms_of(h));
+                                  add->page_shift, add->terms);
   int r = image_new_over(images->cache, h->name, add->source, add->page_shift,
                          &ops, left, &h->image);
   if (r < 0)
@@ -139,6 +133,7 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->n_refs = 1;
   h->end.run = end_run;
   atomic_init(&h->missing, add->missing);
+  atomic_init(&h->terms, add->terms);
   int r = -ENOMEM;
   if (h->name && (h->path || !add->path) && h->lane)
     r = make_image(h, add);
@@ -287,9 +282,13 @@ int images_replace(struct served_image *h, const struct image_add *change) {
   }
   bool shared =
       atomic_exchange_explicit(&h->share, change->share, memory_order_relaxed);
+  uint64_t terms =
+      atomic_exchange_explicit(&h->terms, change->terms, memory_order_relaxed);
   int r = image_replace(h->image, change->source);
-  if (r < 0)
+  if (r < 0) {
     atomic_store_explicit(&h->share, shared, memory_order_relaxed);
+    atomic_store_explicit(&h->terms, terms, memory_order_relaxed);
+  }
   pthread_mutex_lock(&h->images->lock);
   char *unused = r < 0 ? path : h->path;
   if (r == 0) {

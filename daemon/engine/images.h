@@ -63,6 +63,8 @@ struct served_image {
 
   atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
                         ask again */
+  _Atomic uint64_t terms;     /* see struct image_add; relaxed: written before
+                                 the mirror that they are of is made */
   atomic_bool removed;        /* relaxed: listeners are told */
   atomic_int missing;         /* an errno: it could not be opened so far; 0: it
                                  is there.  Relaxed: it orders
@@ -128,6 +130,8 @@ struct image_add {
   const char *name; /* of IMAGE_NAME_MAX characters at most */
   const char *path;
   bool share;
+  uint64_t terms; /* a number for who may read it, and how: another number after
+                     a restart means that it must not go on with its mirror */
   int missing;
   struct source *source; /* taken over, also on failure */
   unsigned page_shift;

@@ -771,6 +771,53 @@ INSTANTIATE_TEST_SUITE_P(Reads, InProcessTest,
                            return std::string(FakeReadsName(test.param));
                          });
 
+// Forty pages, of which the sixth and the last are there, and of which the
+// twentieth was invalidated meanwhile: a group that cannot come in whole comes
+// in page by page.
+TEST(FillInProcess, ARunThatTheCallerBringsIsInstalledButForWhatMayNotBe) {
+  page_cache_options options = {1 << 20, false};
+  page_cache *cache;
+  image *image;
+  ASSERT_EQ(page_cache_new(&options, &cache), 0);
+  ASSERT_EQ(image_new_remote(cache, "far", 40 * kPage - 9, 12, 99, &image), 0);
+  mirror *m = image_mirror(image);
+  auto bytes = FakeSource::Bytes(0, 40 * kPage);
+  uint64_t mark = mirror_mark(m);
+  image_install(m, 5, 1, bytes.data() + 5 * kPage, mark);
+  image_install(m, 39, 1, bytes.data() + 39 * kPage, mark);
+  ASSERT_EQ(image_invalidate(image, 19, 1), 0);
+  image_install(m, 0, 40, bytes.data(), mark);
+  image_install(m, 0, 41, bytes.data(), mark); // reaches past the end: nothing
+  view v{};
+  ASSERT_EQ(view_open(&v, m), 0);
+  for (uint64_t page = 0; page < 40; page++) {
+    EXPECT_EQ(view_is_resident(&v, page), page != 19) << page;
+    bool same = !memcmp(v.base + page * kPage, bytes.data() + page * kPage,
+                        mirror_page_len(m, page));
+    EXPECT_TRUE(same || page == 19) << page;
+  }
+  view_close(&v);
+  mirror_unref(m);
+  image_free(image);
+  page_cache_free(cache);
+}
+
+TEST(FillInProcess, WhenTheCacheIsSmallTheFirstPagesOfARunStay) {
+  page_cache_options options = {30 * kPage, false};
+  page_cache *cache;
+  image *image;
+  ASSERT_EQ(page_cache_new(&options, &cache), 0);
+  ASSERT_EQ(image_new_remote(cache, "far", 64 * kPage, 12, 99, &image), 0);
+  mirror *m = image_mirror(image);
+  auto bytes = FakeSource::Bytes(0, 64 * kPage);
+  image_install(m, 0, 64, bytes.data(), mirror_mark(m));
+  EXPECT_EQ(page_state_look(&m->words[0]), PAGE_RESIDENT);
+  EXPECT_EQ(page_state_look(&m->words[63]), PAGE_ABSENT);
+  mirror_unref(m);
+  image_free(image);
+  page_cache_free(cache);
+}
+
 TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
   page_cache_options options = {1 << 20, false};
   page_cache *cache;
@@ -780,25 +827,25 @@ TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
   mirror *m = image_mirror(image);
   EXPECT_EQ(m->epoch, 99u);
   auto bytes = FakeSource::Bytes(3 * kPage, kPage);
-  uint64_t generation = image_generation(image);
-  EXPECT_TRUE(image_install(image, m, 3, bytes.data(), generation));
+  uint64_t mark = mirror_mark(m);
+  auto install = [&](uint64_t page, uint64_t asked_at) {
+    image_install(m, page, 1, bytes.data(), asked_at);
+    return page_state_look(&m->words[page]) == PAGE_RESIDENT;
+  };
+  EXPECT_TRUE(install(3, mark));
   view v{};
   ASSERT_EQ(view_open(&v, m), 0);
   EXPECT_EQ(memcmp(v.base + 3 * kPage, bytes.data(), kPage), 0);
   view_close(&v);
-  EXPECT_TRUE(image_install(image, m, 3, bytes.data(), generation))
-      << "it is there already";
-  EXPECT_TRUE(image_install(image, m, 10, bytes.data(), generation));
-  EXPECT_FALSE(image_install(image, m, 11, bytes.data(), generation));
+  EXPECT_TRUE(install(3, mark)) << "it is there already";
+  EXPECT_TRUE(install(10, mark));
+  image_install(m, 11, 1, bytes.data(), mark); /* there is no such page */
   ASSERT_EQ(image_invalidate(image, 5, 1), 0);
-  EXPECT_FALSE(image_install(image, m, 5, bytes.data(), generation))
-      << "asked for before the invalidation";
-  EXPECT_TRUE(
-      image_install(image, m, 5, bytes.data(), image_generation(image)));
+  EXPECT_FALSE(install(5, mark)) << "asked for before the invalidation";
+  EXPECT_TRUE(install(6, mark)) << "of another page";
+  EXPECT_TRUE(install(5, mirror_mark(m)));
   ASSERT_EQ(image_set_epoch(image, 5 * kPage, 100), 0);
-  EXPECT_FALSE(
-      image_install(image, m, 6, bytes.data(), image_generation(image)))
-      << "into a mirror that is retired";
+  EXPECT_FALSE(install(7, mirror_mark(m))) << "into a mirror that is retired";
   mirror_unref(m);
   image_free(image);
   page_cache_free(cache);

@@ -195,7 +195,8 @@ CACHET_API void cachet_last_error(const cachet *c, struct cachet_error *out)
 #define CACHET_NO_SHARED_MEMORY (1u << 0)
 
 /* Load what is asked for, no more.  Without it a handle that is read from front
- * to back asks for pages ahead, 1024 at most, and does not wait for them. */
+ * to back asks for pages ahead, and does not wait for them: 1024 at most, or,
+ * over a socket, up to 64 MiB (see `cache_size`). */
 #define CACHET_NO_READAHEAD (1u << 1)
 
 /* Bytes of one version of the image only: see cachet_adopt_epoch().  Since 1.1.
@@ -216,7 +217,13 @@ struct cachet_options {
                                  1.2.)  A daemon's image has the daemon's page
                                  size, whatever stands here */
   uint64_t cache_size;        /* bytes; 4 MiB.  For handles that cache in this
-                                 process */
+                                 process.  Over a socket a handle holds besides
+                                 what it has asked for before a call needs it:
+                                 as much as the connection has under way in a
+                                 round trip, twice that at most, and no more
+                                 than 64 MiB.  It gives that back when the
+                                 reader has taken it, goes elsewhere, or has not
+                                 come for two seconds, in the next call */
   int32_t connect_timeout_ms; /* 5000; -1: none */
   int32_t request_timeout_ms; /* 30000; -1: none.  For each wait for an answer:
                                  a long read may take several */
@@ -238,10 +245,10 @@ struct cachet_options {
  *   cachets://HOST[:PORT]/IMAGE?ca=FILE&cert=FILE&key=FILE
  *                                     the same through TLS 1.3 (10820)
  *
- * TLS, since 1.2: the daemon has to show a certificate for HOST that one in `ca`
- * has signed; without `ca`, one that the system knows.  `cert` is what this
- * side shows, if the daemon wants that, with its key in `key` or in the same
- * file.  All are in PEM, a key without a password.  It needs
+ * TLS, since 1.2: the daemon has to show a certificate for HOST that one in
+ * `ca` has signed; without `ca`, one that the system knows.  `cert` is what
+ * this side shows, if the daemon wants that, with its key in `key` or in the
+ * same file.  All are in PEM, a key without a password.  It needs
  * libcachet-client-tls.so.1, which is loaded here and stays; a program without
  * such a URI loads no OpenSSL.  CACHET_E_ACCESS: the daemon does not accept the
  * certificate, or wants one.  CACHET_E_UNSUPPORTED: that library is not there.
@@ -291,9 +298,10 @@ struct cachet_source {
 
   /* Points `*bytes` at the image's bytes from `pos` on and returns how many
    * there are, at most `len`; 0 past the end; a negative errno on failure.
-   * `pos` is a multiple of the page size, and of 4096.  One atomic act: the bytes are of
-   * one moment.  Never called twice at once, but on any thread that holds a
-   * handle on this source.  The bytes are read before unmap is called. */
+   * `pos` is a multiple of the page size, and of 4096.  One atomic act: the
+   * bytes are of one moment.  Never called twice at once, but on any thread
+   * that holds a handle on this source.  The bytes are read before unmap is
+   * called. */
   ssize_t (*map)(void *ctx, uint64_t pos, size_t len, const void **bytes);
 
   /* Ends what map returned; may be NULL. */

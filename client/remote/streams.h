@@ -1,0 +1,54 @@
+/* The streams of a handle on a socket: what is asked for ahead of readers.
+ * The state alone: what is done with it is declared in internal.h. */
+#ifndef CLIENT_REMOTE_STREAMS_H
+#define CLIENT_REMOTE_STREAMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "client/remote/flow.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mirror;
+struct pending;
+
+enum {
+  AHEAD_N_STREAMS = 8,
+  /* Bytes that a handle has under way and in store, together; cachet.h and
+   * docs/limits.md tell of it. */
+  AHEAD_MOST = 64 << 20,
+  AHEAD_KEPT_MS = 2000, /* how long what nobody came for is kept */
+};
+
+TAILQ_HEAD(pending_list, pending);
+
+/* A reader that goes from front to back; pages. */
+struct ahead_stream {
+  uint64_t from;    /* what he has come to last, */
+  uint64_t at;      /* what he is expected to come to next, */
+  uint64_t to;      /* and how far that was asked for */
+  uint64_t passed;  /* bytes that he has come through */
+  uint64_t most;    /* how many bytes ahead of him, as yet */
+  uint64_t used_at; /* by `clock`; 0: there is none */
+  bool goes_on;     /* he has come a second time, or for much */
+};
+
+struct ahead {
+  struct flow flow;
+  const struct mirror *mirror; /* of which all this is */
+  struct ahead_stream streams[AHEAD_N_STREAMS];
+  uint64_t clock; /* counts uses of streams */
+  uint64_t due;   /* bytes that are asked for and did not come in yet */
+  struct pending_list store; /* A1, the oldest first */
+  uint64_t store_len;        /* bytes in it */
+};
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
