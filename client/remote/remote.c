@@ -18,7 +18,7 @@
 #include "client/remote/internal.h"
 
 enum {
-  RETRY_FIRST_MS = 10,
+  RETRY_FIRST_MS = 2, /* a daemon that is replaced is back in tens of them */
   RETRY_LAST_MS = 200,
   FULL_PATIENCE_MS = 80,
   /* Two of the longest windows of a reader (handle.c), of nine Reads each where
