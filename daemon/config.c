@@ -510,6 +510,15 @@ int config_add_image(struct config *config, struct config_image *image,
   return 0;
 }
 
+void config_remove_image(struct config *config, const char *name) {
+  struct config_image *image = config_find_image(config, name);
+  if (!image)
+    return;
+  config_image_fini(image);
+  size_t after = (size_t)(config->images + --config->n_images - image);
+  memmove(image, image + 1, after * sizeof *image);
+}
+
 unsigned config_workers(const struct config *config) {
   long n = config->n_workers;
   if (n == 0) {

@@ -188,6 +188,9 @@ void config_image_move(struct config_image *to, struct config_image *from);
 int config_add_image(struct config *config, struct config_image *image,
                      char why[CONFIG_WHY_LEN]);
 
+/* Removes the image of that name, if there is one. */
+void config_remove_image(struct config *config, const char *name);
+
 /* Checks what no value shows by itself. */
 void config_check(const struct config *config, struct config_errors *errors);
 

@@ -16,12 +16,16 @@
 #include "source/file.h"
 #include "source/version.h"
 
-/* What a configuration says; fixed. */
+enum { MAX_HIDDEN = 256 };
+
+/* What a configuration says, and what was hidden since; fixed. */
 struct directory_list {
   atomic_uint n_refs; /* acq_rel: the last one sees that the others are done */
   bool share;
   unsigned n;
   char *paths[CONFIG_MAX_DIRECTORIES];
+  unsigned n_hidden;
+  char hidden[MAX_HIDDEN][FOUND_NAME_MAX + 1];
 };
 
 struct directories {
@@ -42,18 +46,39 @@ static void list_unref(struct directory_list *list) {
   free(list);
 }
 
-static struct directory_list *list_new(const struct config *config) {
+static struct directory_list *list_new(char *const *paths, size_t n,
+                                       bool share) {
   struct directory_list *list = calloc(1, sizeof *list);
   if (!list)
     return NULL;
   atomic_init(&list->n_refs, 1);
-  list->share = config->share;
-  for (; list->n < config->n_directories; list->n++)
-    if (!(list->paths[list->n] = strdup(config->directories[list->n]))) {
+  list->share = share;
+  for (; list->n < n; list->n++)
+    if (!(list->paths[list->n] = strdup(paths[list->n]))) {
       list_unref(list);
       return NULL;
     }
   return list;
+}
+
+/* The same with one more that is hidden. */
+static struct directory_list *list_hiding(const struct directory_list *before,
+                                          const char *name) {
+  struct directory_list *list =
+      list_new(before->paths, before->n, before->share);
+  if (!list)
+    return NULL;
+  list->n_hidden = before->n_hidden;
+  memcpy(list->hidden, before->hidden, sizeof list->hidden);
+  memcpy(list->hidden[list->n_hidden++], name, strlen(name) + 1);
+  return list;
+}
+
+static bool is_hidden(const struct directory_list *list, const char *name) {
+  for (unsigned i = 0; i < list->n_hidden; i++)
+    if (strcmp(list->hidden[i], name) == 0)
+      return true;
+  return false;
 }
 
 static bool list_same(const struct directory_list *a,
@@ -73,6 +98,18 @@ static struct directory_list *get_list(struct directories *d) {
   return list;
 }
 
+/* Takes the place of the present one.  Whether it differs from that, but for
+ * what is hidden. */
+static bool put_list(struct directories *d, struct directory_list *fresh) {
+  pthread_mutex_lock(&d->lock);
+  struct directory_list *before = d->list;
+  d->list = fresh;
+  pthread_mutex_unlock(&d->lock);
+  bool differs = !list_same(before, fresh);
+  list_unref(before);
+  return differs;
+}
+
 /* 0; or a negative errno: the kernel cannot keep to it. */
 static int check_directory(const char *path) {
   int fd = beneath_open_directory(path);
@@ -89,7 +126,8 @@ static int check_directory(const char *path) {
 
 int directories_set(struct directories *d, const struct config *config,
                     bool *differs) {
-  struct directory_list *fresh = list_new(config);
+  struct directory_list *fresh =
+      list_new(config->directories, config->n_directories, config->share);
   int r = fresh ? 0 : -ENOMEM;
   for (unsigned i = 0; r == 0 && i < fresh->n; i++)
     r = check_directory(fresh->paths[i]);
@@ -97,12 +135,7 @@ int directories_set(struct directories *d, const struct config *config,
     list_unref(fresh);
     return r;
   }
-  pthread_mutex_lock(&d->lock);
-  struct directory_list *before = d->list;
-  d->list = fresh;
-  *differs = !list_same(before, fresh);
-  pthread_mutex_unlock(&d->lock);
-  list_unref(before);
+  *differs = put_list(d, fresh);
   return 0;
 }
 
@@ -153,7 +186,8 @@ static int open_image(void *arg, const char *name, struct found_image *out) {
   if (!config_name_is_valid(name, strlen(name)))
     return r;
   struct directory_list *list = get_list(arg);
-  for (unsigned i = 0; i < list->n && is_absence(r); i++)
+  unsigned n = is_hidden(list, name) ? 0 : list->n;
+  for (unsigned i = 0; i < n && is_absence(r); i++)
     r = open_in(list->paths[i], name, list->share, out);
   list_unref(list);
   return is_absence(r) ? -ENOENT : r;
@@ -162,8 +196,9 @@ static int open_image(void *arg, const char *name, struct found_image *out) {
 static bool is_current(void *arg, const char *path, bool share) {
   struct directory_list *list = get_list(arg);
   size_t len = (size_t)(strrchr(path, '/') - path);
+  bool may_be = list->share == share && !is_hidden(list, path + len + 1);
   bool is = false;
-  for (unsigned i = 0; list->share == share && i < list->n && !is; i++)
+  for (unsigned i = 0; may_be && i < list->n && !is; i++)
     is =
         strlen(list->paths[i]) == len && memcmp(list->paths[i], path, len) == 0;
   list_unref(list);
@@ -243,12 +278,13 @@ static bool is_image(int directory, const struct dirent *entry) {
   return false;
 }
 
-static void read_names(DIR *dir, const char *after, struct first_names *f) {
+static void read_names(const struct directory_list *list, DIR *dir,
+                       const char *after, struct first_names *f) {
   struct dirent *entry;
   while ((entry = readdir(dir)))
     if (strcmp(entry->d_name, after) > 0 && is_wanted(f, entry->d_name) &&
         config_name_is_valid(entry->d_name, strlen(entry->d_name)) &&
-        is_image(dirfd(dir), entry))
+        !is_hidden(list, entry->d_name) && is_image(dirfd(dir), entry))
       put(f, entry->d_name);
 }
 
@@ -257,9 +293,9 @@ static int by_name(const void *a, const void *b) {
   return strcmp(x->name, y->name);
 }
 
-/* The first names of a directory, in their order. */
-static void list_directory(const char *path, const char *after,
-                           struct first_names *f) {
+/* The first names of a directory of the list, in their order. */
+static void list_directory(const struct directory_list *list, const char *path,
+                           const char *after, struct first_names *f) {
   int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *dir = fd < 0 ? NULL : fdopendir(fd);
   f->n = 0;
@@ -270,7 +306,7 @@ static void list_directory(const char *path, const char *after,
       close(fd);
     return;
   }
-  read_names(dir, after, f);
+  read_names(list, dir, after, f);
   qsort(f->heap, f->n, sizeof *f->heap, by_name);
   for (unsigned i = 0; i < f->n; i++) {
     f->heap[i].size = 0;
@@ -307,12 +343,45 @@ static int list_images(void *arg, const char *after, struct found_name *names,
     return -ENOMEM;
   struct directory_list *list = get_list(arg);
   for (unsigned i = 0; i < list->n; i++) {
-    list_directory(list->paths[i], after, &first);
+    list_directory(list, list->paths[i], after, &first);
     n = merge(names, n, &first, room + most);
   }
   list_unref(list);
   free(room);
   return (int)n;
+}
+
+/* ---- Hiding ---------------------------------------------------------------
+ */
+
+static bool list_has(const struct directory_list *list, const char *name) {
+  bool has = false;
+  for (unsigned i = 0; i < list->n && !has; i++) {
+    uint64_t size;
+    int fd = beneath_open_directory(list->paths[i]);
+    has = fd >= 0 && peek(fd, name, &size);
+    if (fd >= 0)
+      close(fd);
+  }
+  return has;
+}
+
+int directories_hide(struct directories *d, const char *name) {
+  if (!config_name_is_valid(name, strlen(name)))
+    return -ENOENT;
+  struct directory_list *list = get_list(d);
+  struct directory_list *fresh = NULL;
+  int r = 0;
+  if (is_hidden(list, name) || !list_has(list, name))
+    r = -ENOENT;
+  else if (list->n_hidden == MAX_HIDDEN)
+    r = -ENOSPC;
+  else if (!(fresh = list_hiding(list, name)))
+    r = -ENOMEM;
+  if (r == 0)
+    put_list(d, fresh);
+  list_unref(list);
+  return r;
 }
 
 /* ---- Life -----------------------------------------------------------------

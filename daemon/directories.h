@@ -5,7 +5,8 @@
  *       leads to one there (source/beneath.h); what leads out of it, and what
  *       is called as no image may be, is not there.
  *   D2  Of a name that several have it is the first one's.
- *   D3  Nothing is kept of a name before somebody opens it: a directory is read
+ *   D3  A name that was hidden is not there until the next directories_set().
+ *   D4  Nothing is kept of a name before somebody opens it: a directory is read
  *       again for each part of a list.
  *
  * Any thread, but for what makes and ends them. */
@@ -38,6 +39,10 @@ const struct finder_place *directories_place(const struct directories *d);
  * -ENOSYS: the kernel cannot keep to a directory. */
 int directories_set(struct directories *d, const struct config *config,
                     bool *differs);
+
+/* Hides a name that one of them has now.  May wait for a file system.  0;
+ * -ENOENT: none has it; -ENOSPC: too many are hidden; -ENOMEM. */
+int directories_hide(struct directories *d, const char *name);
 
 #ifdef __cplusplus
 }

@@ -218,11 +218,14 @@ static struct reloader *reload_on_hangup(const struct options *options,
                                          struct server *s) {
   struct sigaction reload = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
   the_reloader = reloader_new(options, config, listeners, directories, s);
-  if (the_reloader)
-    sigaction(SIGHUP, &reload, NULL);
-  else
+  if (!the_reloader) {
     log_event(LEVEL_WARN, "no-reload",
               LOG_TEXT("reason", "there is no thread for it"));
+    return NULL;
+  }
+  const struct change_maker maker = reloader_change_maker(the_reloader);
+  server_set_change_maker(s, &maker);
+  sigaction(SIGHUP, &reload, NULL);
   return the_reloader;
 }
 

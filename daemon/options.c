@@ -306,6 +306,29 @@ static int apply_image(struct config *config, const char *argument,
   return r;
 }
 
+int options_parse_image(struct config_image *image, const char *name,
+                        const char *source, char why[CONFIG_WHY_LEN]) {
+  const struct config_origin origin = {.line = 1};
+  char *copy;
+  config_image_init(image);
+  if (!config_name_is_valid(name, strlen(name))) {
+    snprintf(why, CONFIG_WHY_LEN, "a name takes 1 to %d of A-Z a-z 0-9 . _ -",
+             CONFIG_NAME_MAX);
+    return -EINVAL;
+  }
+  if (asprintf(&copy, "%s=%s", name, source) < 0)
+    return -ENOMEM;
+  image->origin = origin;
+  int r = parse_image_copy(image, copy, origin, why);
+  free(copy);
+  if (r == 0 && image->path[0] != '/') {
+    snprintf(why, CONFIG_WHY_LEN,
+             "\"%.100s\": a path from the root on is needed", source);
+    r = -EINVAL;
+  }
+  return r;
+}
+
 /* ---- The configuration --------------------------------------------------- */
 
 void options_apply(const struct options *options, struct config *config,

@@ -44,6 +44,12 @@ void options_fini(struct options *options);
  * or a negative errno. */
 int options_leave_directory(struct options *options);
 
+/* Reads an image as a peer of the daemon may name it: `name`, and `source` as
+ * behind the = of --image, with a path from the root on.  config_image_fini()
+ * is due.  0; -EINVAL with the reason in `why`; -ENOMEM. */
+int options_parse_image(struct config_image *image, const char *name,
+                        const char *source, char why[CONFIG_WHY_LEN]);
+
 /* Gives `config` the values that the command line gives.  Opens, looks up and
  * prints nothing. */
 void options_apply(const struct options *options, struct config *config,

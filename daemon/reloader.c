@@ -13,6 +13,7 @@
 
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
+#include "daemon/missing.h"
 
 #define EVENT_FAILED "reload-failed"
 
@@ -24,6 +25,8 @@ struct reloader {
   struct server *server;
   pthread_t thread;
   sem_t asked;
+  sem_t turn; /* whoever changes what is served has it: a reload waits for it, a
+                 change that a peer asks for is refused */
   atomic_bool ends;
 };
 
@@ -289,6 +292,96 @@ static void reload(struct reloader *r) {
   config_errors_fini(&errors);
 }
 
+/* ---- What peers ask for ---------------------------------------------------
+ */
+
+static bool take_turn(struct reloader *r, char *why) {
+  if (sem_trywait(&r->turn) == 0)
+    return true;
+  snprintf(why, CHANGE_WHY_LEN, "a reload is under way; try again");
+  return false;
+}
+
+/* Opens an image of r->config, and has it served. */
+static int open_and_add(struct reloader *r, const struct config_image *image,
+                        char *why) {
+  struct server_image opened;
+  if (image_sources_open(r->config, &image, 1, "change-failed", &opened) < 0) {
+    snprintf(why, CHANGE_WHY_LEN, "it cannot be served; the log says why");
+    return -EINVAL;
+  }
+  int e = -opened.missing;
+  if (e == 0)
+    e = server_add_image(r->server, &opened);
+  else
+    image_sources_close(&opened, 1);
+  if (e < 0)
+    snprintf(why, CHANGE_WHY_LEN, "%.100s: %s", image->path,
+             missing_reason(-e));
+  return e;
+}
+
+/* In r->config as well: so the next reload sees what it has to put back. */
+static int add_parsed(struct reloader *r, struct config_image *image,
+                      char *why) {
+  char name[CONFIG_NAME_MAX + 1];
+  memcpy(name, image->name, sizeof name);
+  if (config_find_image(r->config, name)) {
+    snprintf(why, CHANGE_WHY_LEN, "there is one of that name");
+    return -EEXIST;
+  }
+  int e = config_add_image(r->config, image, why);
+  if (e < 0)
+    return e;
+  e = open_and_add(r, config_find_image(r->config, name), why);
+  if (e < 0)
+    config_remove_image(r->config, name);
+  return e;
+}
+
+static int add_image(void *arg, const char *name, const char *source,
+                     char why[CHANGE_WHY_LEN]) {
+  struct reloader *r = arg;
+  struct config_image image;
+  if (!take_turn(r, why))
+    return -EBUSY;
+  snprintf(why, CHANGE_WHY_LEN, "out of memory");
+  int e = options_parse_image(&image, name, source, why);
+  if (e == 0)
+    e = add_parsed(r, &image, why);
+  config_image_fini(&image);
+  sem_post(&r->turn);
+  if (e == 0)
+    log_event(LEVEL_INFO, "image-added", LOG_TEXT("image", name));
+  return e;
+}
+
+/* Hidden first, lest it is found again. */
+static int remove_image(void *arg, const char *name, char why[CHANGE_WHY_LEN]) {
+  struct reloader *r = arg;
+  if (!take_turn(r, why))
+    return -EBUSY;
+  int e = directories_hide(r->directories, name);
+  bool was_there = server_remove_image(r->server, name);
+  config_remove_image(r->config, name);
+  sem_post(&r->turn);
+  if (e == -ENOENT && was_there)
+    e = 0;
+  if (e == 0)
+    log_event(LEVEL_INFO, "image-removed", LOG_TEXT("image", name));
+  else
+    snprintf(why, CHANGE_WHY_LEN, "%s",
+             e == -ENOENT   ? "not served"
+             : e == -ENOSPC ? "too many of directories were removed; reload"
+                            : strerror(-e));
+  return e;
+}
+
+struct change_maker reloader_change_maker(struct reloader *r) {
+  return (struct change_maker){
+      .add = add_image, .remove = remove_image, .arg = r};
+}
+
 /* As sd_notify(3) wants it of Type=notify-reload. */
 static void tell_manager_begin(void) {
   struct timespec now;
@@ -310,7 +403,10 @@ static void *reloader_thread(void *arg) {
     while (sem_trywait(&r->asked) == 0) /* L3 */
       ;
     tell_manager_begin();
+    while (sem_wait(&r->turn) < 0 && errno == EINTR)
+      ;
     reload(r);
+    sem_post(&r->turn);
     if (!atomic_load(&r->ends))
       sd_notify(0, "READY=1");
   }
@@ -330,10 +426,12 @@ struct reloader *reloader_new(const struct options *options,
   r->directories = directories;
   r->server = server;
   sem_init(&r->asked, 0, 0);
+  sem_init(&r->turn, 0, 1);
   atomic_init(&r->ends, false);
   if (pthread_create(&r->thread, NULL, reloader_thread, r) == 0)
     return r;
   sem_destroy(&r->asked);
+  sem_destroy(&r->turn);
   free(r);
   return NULL;
 }
@@ -356,5 +454,6 @@ void reloader_free(struct reloader *r) {
     return;
   pthread_join(r->thread, NULL);
   sem_destroy(&r->asked);
+  sem_destroy(&r->turn);
   free(r);
 }

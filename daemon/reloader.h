@@ -21,6 +21,7 @@
 #include "daemon/directories.h"
 #include "daemon/listeners.h"
 #include "daemon/options.h"
+#include "daemon/serve/change_maker.h"
 #include "daemon/server.h"
 
 struct reloader;
@@ -34,6 +35,10 @@ struct reloader *reloader_new(const struct options *options,
                               struct listeners *listeners,
                               struct directories *directories,
                               struct server *server);
+
+/* What peers ask for, until the next reload.  A change is refused while a
+ * reload is under way.  As long as the reloader is there. */
+struct change_maker reloader_change_maker(struct reloader *r);
 
 /* Asks for a reload.  Any thread, and signal handlers. */
 void reloader_request(struct reloader *r);

@@ -409,6 +409,11 @@ void server_review_found(struct server *s, bool shares) {
   finder_review(&s->context.finder);
 }
 
+void server_set_change_maker(struct server *s,
+                             const struct change_maker *maker) {
+  s->context.maker = *maker;
+}
+
 /* Takes all sources, or closes those it did not come to. */
 static int server_add_images(struct server *s,
                              const struct server_config *config, char *err,
@@ -490,6 +495,10 @@ static int server_init(struct server *s, const struct server_config *config) {
   if (r == 0)
     r = finder_init(&s->context.finder, &s->context.images, config->place,
                     page_shift(s));
+  s->context.change_lane =
+      r == 0 ? pool_lane_new(s->context.images.pool, 1, false) : NULL;
+  if (r == 0 && !s->context.change_lane)
+    r = -ENOMEM;
   if (r == 0 && config->restore)
     images_restore(&s->context.images, config->restore);
   return r;
@@ -708,6 +717,7 @@ void server_free(struct server *s) {
   free(s->workers);
   free(s->context.services);
   finder_fini(&s->context.finder);
+  pool_lane_free(s->context.change_lane);
   images_fini(&s->context.images);
   looks_fini(&s->context.looks);
   closer_free(s->context.closer);

@@ -24,6 +24,7 @@
 extern "C" {
 #endif
 
+struct change_maker;
 struct finder_place;
 struct rule;
 struct exposition;
@@ -104,6 +105,11 @@ void server_set_admin(struct server *s, struct rule *rule);
  * are looked for again, and those that it has no more are removed.  Blocks.
  * Any thread, one at a time. */
 void server_review_found(struct server *s, bool shares);
+
+/* Has Add and Remove of peers be made; before server_serve(), and as long as
+ * the server lives. */
+void server_set_change_maker(struct server *s,
+                             const struct change_maker *maker);
 
 /* Sets the size of the cache, see page_cache_set_budget().  What connections
  * may hold beside it stays what it was.  0 or a negative errno.  Any thread. */

@@ -160,3 +160,15 @@ int daemon_stats(const struct command *cmd) {
   return cmd->json ? print_all_json(a)
                    : end(a, cachet_admin_stats(a, print_stat, NULL));
 }
+
+/* ---- add, remove --------------------------------------------------------- */
+
+int daemon_add(const struct command *cmd) {
+  cachet_admin *a = command_open_daemon(cmd);
+  return a ? end(a, cachet_admin_add(a, cmd->args[0], cmd->args[1])) : 1;
+}
+
+int daemon_remove(const struct command *cmd) {
+  cachet_admin *a = command_open_daemon(cmd);
+  return a ? end(a, cachet_admin_remove(a, cmd->args[0])) : 1;
+}

@@ -1,4 +1,5 @@
-/* Verbs about a daemon and its images: ls, info, warm, invalidate, stats. */
+/* Verbs about a daemon and its images: ls, info, warm, invalidate, stats,
+ * add, remove. */
 #ifndef CLIENT_COMMAND_DAEMON_H
 #define CLIENT_COMMAND_DAEMON_H
 
@@ -9,5 +10,7 @@ int daemon_info(const struct command *cmd);
 int daemon_warm(const struct command *cmd);
 int daemon_invalidate(const struct command *cmd);
 int daemon_stats(const struct command *cmd);
+int daemon_add(const struct command *cmd);
+int daemon_remove(const struct command *cmd);
 
 #endif

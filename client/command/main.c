@@ -22,6 +22,8 @@ static const char usage[] =
     "       cachet warm IMAGE [--offset N] [--length N]\n"
     "       cachet invalidate IMAGE [--offset N] [--length N]\n"
     "       cachet stats [--json]\n"
+    "       cachet add NAME SOURCE[,OPTION...]\n"
+    "       cachet remove NAME\n"
     "\n"
     "  --socket PATH  the daemon's Unix socket, or unix:PATH;\n"
     "                 else $CACHET_SOCKET,\n"
@@ -34,7 +36,7 @@ static const char usage[] =
     "\n"
     "IMAGE is a name on the daemon; with a / in it a path, with a : a URI.\n"
     "TYPE is u8, i8, or u16le ... i64be, i64ne.  Numbers take 0x, and K, M, G\n"
-    "and T, powers of 1024.\n";
+    "and T, powers of 1024.  SOURCE is a path of the daemon's from / on.\n";
 
 static int usage_fail(const char *what, const char *which) {
   fprintf(stderr, "cachet: %s%s%s (see cachet --help)\n", what,
@@ -77,6 +79,8 @@ static const struct verb verbs[] = {
      .has_range = true,
      .run = daemon_invalidate},
     {.name = "stats", .has_json = true, .run = daemon_stats},
+    {.name = "add", .n_args = 2, .run = daemon_add},
+    {.name = "remove", .n_args = 1, .run = daemon_remove},
 };
 
 static const struct verb *verb_find(const char *name) {

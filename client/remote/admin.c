@@ -1,4 +1,5 @@
-/* Connections to a daemon that open no image: what it serves, and its counters.
+/* Connections to a daemon that open no image: what it serves, changes of that,
+ * and its counters.
  *
  *   D1  `fn` sees an answer only when all of it is here and was found to be
  *       good.  While `in_callback` is set every call is refused.
@@ -307,4 +308,52 @@ enum cachet_status cachet_admin_stats(cachet_admin *a,
   a->in_callback = false;
   parts_free(p);
   return CACHET_OK;
+}
+
+/* ---- Changes ------------------------------------------------------------- */
+
+/* What can be asked for with these words. */
+static enum cachet_status change_check(cachet_admin *a, const char *name,
+                                       const char *source) {
+  enum cachet_status status = admin_enter(a, true);
+  if (status != CACHET_OK)
+    return status;
+  if (!name || !source)
+    return error_set(&a->error, CACHET_E_INVAL, 0, "no name, or no source");
+  /* More than any message has room for, which a daemon would take for an
+   * attack. */
+  if (strlen(name) + strlen(source) > FRAME_MAX_MESSAGE / 2)
+    return error_set(&a->error, CACHET_E_INVAL, 0, "too long a name or source");
+  if (!connection_limits(remote_of(a->backend)->channel)->change)
+    return error_set(&a->error, CACHET_E_UNSUPPORTED, 0,
+                     "the daemon takes no changes of what it serves");
+  return CACHET_OK;
+}
+
+enum cachet_status cachet_admin_add(cachet_admin *a, const char *name,
+                                    const char *source) {
+  Cachet__Wire__Add add = CACHET__WIRE__ADD__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  add.name = (char *)name;
+  add.source = (char *)source;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_ADD;
+  msg.add = &add;
+  enum cachet_status status = change_check(a, name, source);
+  if (status != CACHET_OK)
+    return status;
+  return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_DONE,
+                        NULL, NULL, &a->error);
+}
+
+enum cachet_status cachet_admin_remove(cachet_admin *a, const char *name) {
+  Cachet__Wire__Remove remove = CACHET__WIRE__REMOVE__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  remove.name = (char *)name;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_REMOVE;
+  msg.remove = &remove;
+  enum cachet_status status = change_check(a, name, "");
+  if (status != CACHET_OK)
+    return status;
+  return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_DONE,
+                        NULL, NULL, &a->error);
 }

@@ -434,6 +434,7 @@ static void connection_welcome(struct connection *c,
   c->limits.max_requests =
       w->max_requests < MAX_REQUESTS ? w->max_requests : MAX_REQUESTS;
   c->limits.share = w->share;
+  c->limits.change = w->change;
   if (c->image) {
     connection_open_image(c);
     return;

@@ -47,7 +47,8 @@ struct connection_limits {
   uint32_t max_ranges;
   uint64_t max_read;
   uint32_t max_requests;
-  bool share; /* it may be asked to Attach */
+  bool share;  /* it may be asked to Attach, */
+  bool change; /* and to Add and Remove */
 };
 
 /* What a daemon said about an image, checked. */

@@ -15,6 +15,7 @@
 #include "daemon/net/closer.h"
 #include "daemon/net/users.h"
 #include "daemon/serve/attachment.h"
+#include "daemon/serve/change_maker.h"
 
 struct rule;
 struct service;
@@ -23,6 +24,8 @@ struct server_context {
   struct limits limits;
   struct images images;
   struct finder finder;
+  struct change_maker maker;
+  struct pool_lane *change_lane; /* for it: one change at a time */
   struct looks looks;
   uint32_t page_size; /* of all images */
   atomic_bool share;  /* local clients may attach to some image; relaxed */

@@ -7,6 +7,7 @@
 #include "daemon/log.h"
 #include "daemon/missing.h"
 #include "daemon/serve/attach.h"
+#include "daemon/serve/change.h"
 #include "daemon/serve/find.h"
 #include "daemon/serve/invalidation.h"
 #include "daemon/serve/notices.h"
@@ -158,6 +159,12 @@ static void session_request(struct session *s, const wire_message *msg) {
     break;
   case CACHET__WIRE__MESSAGE__BODY_INVALIDATE:
     invalidation_begin(s, msg->id, msg->invalidate);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_ADD:
+    change_begin_add(s, msg->id, msg->add);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_REMOVE:
+    change_begin_remove(s, msg->id, msg->remove);
     break;
   case CACHET__WIRE__MESSAGE__BODY_LIST:
     session_list(s, msg->id, msg->list->after);

@@ -38,6 +38,8 @@ check "cachet: no image where there is no daemon" completes "" \
   "$cachet" info --socket "$work/none" ""
 check "cachet: no image for a command that takes none" completes "" \
   "$cachet" stats --socket "$work/sock" ""
+check "cachet: an image to remove" completes "second" \
+  "$cachet" remove --socket "$work/sock" s
 check "cachet: types" completes "u16be u16le u16ne" \
   "$cachet" get --socket "$work/sock" disk.img u16
 check "cachet: options of a command" completes "--length" \

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "daemon/serve/change_maker.h"
 #include "daemon/server.h"
 #include "proto/frame.h"
 #include "tests/support/fake_source.h"
@@ -72,6 +73,17 @@ public:
     config.n_listeners = 1;
     if (server_new(&config, &server_, err, sizeof err) || server_start(server_))
       Die(err);
+    // It takes what is short, and says why not of the rest.
+    change_maker maker = {};
+    maker.add = [](void *, const char *name, const char *source, char *why) {
+      snprintf(why, CHANGE_WHY_LEN, "%s%s", name, source);
+      return strlen(source) < 8 ? 0 : -EINVAL;
+    };
+    maker.remove = [](void *, const char *name, char *why) {
+      snprintf(why, CHANGE_WHY_LEN, "%s", name);
+      return strlen(name) < 8 ? 0 : -ENOENT;
+    };
+    server_set_change_maker(server_, &maker);
     listener_unref(listener);
     thread_ = std::thread([this] { server_serve(server_); });
   }

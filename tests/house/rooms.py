@@ -420,7 +420,8 @@ RULES = Rules(
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
             modules("daemon/net", "connection listener"),
-            modules("daemon/serve", "attachment image_quota read_plan"),
+            modules("daemon/serve", "attachment change_maker image_quota "
+                                    "read_plan"),
             modules("daemon/serve", "context service_images"),
             modules("daemon/serve", "access"),
             modules("daemon/serve", "metrics subscription"),
@@ -430,7 +431,7 @@ RULES = Rules(
             modules("daemon/serve", "attach fetch_quota"),
             modules("daemon/serve", "read"),
             modules("daemon/serve", "request"),
-            modules("daemon/serve", "find invalidation service"),
+            modules("daemon/serve", "change find invalidation service"),
             modules("daemon/serve", "session"),
             modules("daemon", "worker"),
             modules("daemon", "admit http_server liveness"),

@@ -97,6 +97,13 @@ check "invalidate" "$cachet" invalidate disk --offset 4096 --length 1 "${common[
 check "stats" prints 'hits' "$cachet" stats "${common[@]}"
 is_json() { "$cachet" stats --json "${common[@]}" </dev/null | perl -MJSON::PP -0ne 'decode_json($_)'; }
 check "stats --json is JSON" is_json
+check "add" "$cachet" add more "$img,offset=1K" "${common[@]}"
+check "what was added is listed" prints ' more$' "$cachet" ls "${common[@]}"
+check "a name is added once" fails_with 1 'add image "more": there is one of that name' "$cachet" add more "$img" "${common[@]}"
+check "a path is the daemon's" fails_with 1 'a path from the root on is needed' "$cachet" add other disk.img "${common[@]}"
+check "remove" "$cachet" remove more "${common[@]}"
+check "what was removed is not there" fails_with 1 'remove image "more": not served' "$cachet" remove more "${common[@]}"
+check "add needs a source" fails_with 2 'too few arguments' "$cachet" add more "${common[@]}"
 check "help" prints 'invalidate' "$cachet" --help
 check "no such image on the daemon" fails_with 1 'nowhere.*; it serves disk$' "$cachet" cat nowhere "${common[@]}"
 check "no such image, but a file of that name" fails_with 1 'for a file write \./disk\.img' env -C "$work" "$cachet" cat disk.img "${common[@]}"

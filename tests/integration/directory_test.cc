@@ -1,5 +1,5 @@
 // Images of a directory, which nobody named: as clients see them, and what they
-// cost before they are opened.
+// cost before they are opened.  And images that come and go by a client's word.
 #include <cachet/cachet.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -314,6 +315,154 @@ TEST_F(DirectoryTest, ThousandsOfFilesCostNextToNothingUntilTheyAreOpened) {
   EXPECT_LE(resident - alone, kFiles) << "a KiB for each";
 #endif
   EXPECT_EQ(cachet_size(Open("4999").get()), 5000u);
+}
+
+// ---- At run time ------------------------------------------------------------
+
+class ChangedTest : public DirectoryTest {
+protected:
+  void SetUp() override {
+    DirectoryTest::SetUp();
+    b_ = WriteRandomFile(dir_ / "b.img", kSize, 3);
+    configured_ = "[image one]\nsource = " + (dir_ / "b.img") +
+                  "\n[images]\ndirectory = " + images_.path + "\n";
+    Configure(configured_);
+    Start({"--config", dir_ / "cachetd.conf"});
+  }
+
+  Admin Connect() const {
+    cachet_admin *a = nullptr;
+    std::string uri = "cachet+unix:///?socket=" + socket_;
+    EXPECT_EQ(cachet_admin_open(uri.c_str(), nullptr, &a, nullptr), CACHET_OK);
+    return Admin(a);
+  }
+  void ExpectRefused(const std::string &name, const std::string &source,
+                     cachet_status expected, const std::string &why) const {
+    Admin a = Connect();
+    EXPECT_EQ(cachet_admin_add(a.get(), name.c_str(), source.c_str()), expected)
+        << name << "=" << source;
+    EXPECT_NE(strstr(cachet_admin_errmsg(a.get()), why.c_str()), nullptr)
+        << cachet_admin_errmsg(a.get());
+  }
+
+  Bytes b_;
+  std::string configured_;
+};
+
+TEST_F(ChangedTest, AnImageIsAddedAndRemovedUntilTheNextReload) {
+  Admin a = Connect();
+  ASSERT_EQ(cachet_admin_add(a.get(), "new", (dir_ / "b.img").c_str()),
+            CACHET_OK)
+      << cachet_admin_errmsg(a.get());
+  ASSERT_EQ(
+      cachet_admin_add(a.get(), "part",
+                       (dir_ / "b.img,offset=4K,length=8K,share=off").c_str()),
+      CACHET_OK);
+  Handle c = Open("new"), part = Open("part");
+  EXPECT_EQ(Read(c.get(), 100, 100), Part(b_, 100, 100));
+  EXPECT_EQ(cachet_size(part.get()), 8192u);
+  EXPECT_EQ(Read(part.get(), 0, 100), Part(b_, 4096, 100));
+  EXPECT_FALSE(cachet_is_shared(part.get()));
+  ASSERT_EQ(cachet_admin_remove(a.get(), "new"), CACHET_OK);
+  ExpectNotServed("new");
+  uint8_t byte;
+  EXPECT_EQ(cachet_read(c.get(), 0, &byte, 1), CACHET_E_NOIMAGE);
+  ASSERT_EQ(cachet_admin_remove(a.get(), "one"), CACHET_OK);
+  ExpectNotServed("one");
+  EXPECT_EQ(cachet_admin_remove(a.get(), "one"), CACHET_E_NOIMAGE);
+  Reload();
+  EXPECT_EQ(cachet_size(Open("one").get()), kSize) << "it is configured";
+  ExpectNotServed("part");
+  EXPECT_EQ(List().size(), 2u);
+}
+
+TEST_F(ChangedTest, AnotherSourceOfAnImageIsPutBackByAReload) {
+  Handle c = Open("one");
+  EXPECT_EQ(Read(c.get(), 0, 100), Part(b_, 0, 100));
+  Admin a = Connect();
+  ASSERT_EQ(cachet_admin_remove(a.get(), "one"), CACHET_OK);
+  ASSERT_EQ(cachet_admin_add(a.get(), "one", (images_ / "a.img").c_str()),
+            CACHET_OK);
+  Handle now = Open("one");
+  EXPECT_EQ(Read(now.get(), 0, 100), Part(a_, 0, 100));
+  uint64_t epoch = cachet_epoch(now.get());
+  Reload();
+  while (cachet_epoch(now.get()) == epoch)
+    Read(now.get(), 0, 1);
+  EXPECT_EQ(Read(now.get(), 0, 100), Part(b_, 0, 100));
+}
+
+TEST_F(ChangedTest, AFileOfADirectoryIsHiddenUntilTheNextReload) {
+  Admin a = Connect();
+  Handle c = Open("a.img");
+  EXPECT_EQ(Read(c.get(), 0, 100), Part(a_, 0, 100));
+  ASSERT_EQ(cachet_admin_remove(a.get(), "a.img"), CACHET_OK);
+  ExpectNotServed("a.img");
+  EXPECT_EQ(List().count("a.img"), 0u);
+  EXPECT_EQ(cachet_admin_remove(a.get(), "a.img"), CACHET_E_NOIMAGE);
+  WriteRandomFile(images_ / "unopened.img", kSize, 4);
+  ASSERT_EQ(cachet_admin_remove(a.get(), "unopened.img"), CACHET_OK);
+  EXPECT_EQ(List().size(), 1u);
+  ASSERT_EQ(cachet_admin_add(a.get(), "a.img", (dir_ / "b.img").c_str()),
+            CACHET_OK);
+  EXPECT_EQ(Read(Open("a.img").get(), 0, 100), Part(b_, 0, 100));
+  Reload();
+  EXPECT_EQ(Read(Open("a.img").get(), 0, 100), Part(a_, 0, 100));
+  EXPECT_EQ(cachet_size(Open("unopened.img").get()), kSize);
+}
+
+TEST_F(ChangedTest, WhatIsWrongIsRefusedWithTheReason) {
+  const std::string b = dir_ / "b.img";
+  ExpectRefused("one", b, CACHET_E_INVAL, "there is one of that name");
+  ExpectRefused("", b, CACHET_E_INVAL, "a name takes");
+  ExpectRefused("a/b", b, CACHET_E_INVAL, "a name takes");
+  ExpectRefused(std::string(65, 'n'), b, CACHET_E_INVAL, "a name takes");
+  ExpectRefused("x", "", CACHET_E_INVAL, "it names no source");
+  ExpectRefused("x", "b.img", CACHET_E_INVAL, "a path from the root on");
+  ExpectRefused("x", "nbd://h/", CACHET_E_INVAL, "no source for the scheme");
+  ExpectRefused("x", b + ",share=maybe", CACHET_E_INVAL, "on or off");
+  ExpectRefused("x", b + ",color=red", CACHET_E_INVAL, "unknown image option");
+  ExpectRefused("x", b + ",source=/a", CACHET_E_INVAL, "unknown image option");
+  ExpectRefused("x", b + ",offset=1G", CACHET_E_INVAL, "the log says why");
+  ExpectRefused("x", dir_ / "none", CACHET_E_NOIMAGE, "No such file");
+  ExpectRefused("x", "/dev/null", CACHET_E_IO, "neither a file nor a block");
+  ExpectRefused("x", dir_.path(), CACHET_E_IO, "Is a directory");
+  ExpectRefused("x", std::string(20000, '/'), CACHET_E_IO, "too long");
+  ExpectRefused("x", std::string(60000, '/'), CACHET_E_INVAL, "too long");
+  EXPECT_EQ(List().size(), 2u);
+  Admin a = Connect();
+  EXPECT_EQ(cachet_admin_add(a.get(), nullptr, b.c_str()), CACHET_E_INVAL);
+  EXPECT_EQ(cachet_admin_add(a.get(), "x", nullptr), CACHET_E_INVAL);
+  EXPECT_EQ(cachet_admin_remove(a.get(), nullptr), CACHET_E_INVAL);
+  EXPECT_EQ(cachet_admin_add(a.get(), "x", b.c_str()), CACHET_OK);
+}
+
+// With reloads beside them: each is refused while one is under way, or made.
+TEST_F(ChangedTest, ChangesBesideReloadsLeaveWhatIsConfigured) {
+  std::atomic<bool> done{false};
+  std::thread reloads([&] {
+    for (int i = 0; i < 20; i++)
+      Reload();
+    done = true;
+  });
+  Admin a = Connect();
+  int n_made = 0;
+  while (!done || n_made == 0) {
+    cachet_status status =
+        cachet_admin_add(a.get(), "x", (dir_ / "b.img").c_str());
+    n_made += status == CACHET_OK;
+    if (status != CACHET_OK && status != CACHET_E_BUSY) {
+      EXPECT_EQ(status, CACHET_E_INVAL) << "it is there still";
+    }
+    status = cachet_admin_remove(a.get(), "x");
+    if (status != CACHET_OK && status != CACHET_E_BUSY) {
+      EXPECT_EQ(status, CACHET_E_NOIMAGE) << "a reload was faster";
+    }
+    EXPECT_EQ(cachet_size(Open("one").get()), kSize);
+  }
+  reloads.join();
+  Reload();
+  EXPECT_EQ(List().size(), 2u);
 }
 
 } // namespace

@@ -69,6 +69,8 @@ TestServer::TestServer(
   }
   for (listener *l : listeners)
     listener_unref(l);
+  if (options.maker)
+    server_set_change_maker(server_, options.maker);
   if (server_start(server_) < 0)
     abort();
   thread_ = std::thread([this] {

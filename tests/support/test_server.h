@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "daemon/engine/finder_place.h"
+#include "daemon/serve/change_maker.h"
 #include "daemon/server.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/wire_client.h"
@@ -26,6 +27,8 @@ public:
     bool pass_rights = false;
     // Where more images are found, which are as `share` says.
     const finder_place *place = nullptr;
+    // Who makes what peers want changed.
+    const change_maker *maker = nullptr;
     // A port for TLS as well, with these certificates.
     tls_context *tls = nullptr;
     rule *admin = nullptr; // who may change things

@@ -44,6 +44,7 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
   case CACHET__WIRE__MESSAGE__BODY_WELCOME:
     frame->max_requests = msg.welcome->max_requests;
     frame->share = msg.welcome->share;
+    frame->change = msg.welcome->change;
     break;
   case CACHET__WIRE__MESSAGE__BODY_OPENED:
     TakeInfo(msg.opened->info, frame);
@@ -322,6 +323,24 @@ bool WireClient::SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
   invalidate.range = &range;
   wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_INVALIDATE);
   msg.invalidate = &invalidate;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendAdd(uint64_t id, const std::string &name,
+                         const std::string &source) {
+  Cachet__Wire__Add add = CACHET__WIRE__ADD__INIT;
+  add.name = const_cast<char *>(name.c_str());
+  add.source = const_cast<char *>(source.c_str());
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_ADD);
+  msg.add = &add;
+  return SendMessage(msg);
+}
+
+bool WireClient::SendRemove(uint64_t id, const std::string &name) {
+  Cachet__Wire__Remove remove = CACHET__WIRE__REMOVE__INIT;
+  remove.name = const_cast<char *>(name.c_str());
+  wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_REMOVE);
+  msg.remove = &remove;
   return SendMessage(msg);
 }
 

@@ -37,6 +37,7 @@ struct Frame {
   std::map<std::string, uint64_t> stats;             // Stats, of the daemon
   uint32_t max_requests = 0;                         // Welcome
   bool share = false;                                // Welcome
+  bool change = false;                               // Welcome
   uint64_t resident = 0;                             // Data
   uint32_t range_capacity = 0;                       // Attached, Grown
   uint32_t page_slots = 0;                           // Attached, Grown
@@ -92,6 +93,8 @@ public:
   bool SendWarm(uint64_t id, uint32_t image, const Ranges &ranges);
   bool SendInvalidate(uint64_t id, uint32_t image, uint64_t offset,
                       uint64_t length);
+  bool SendAdd(uint64_t id, const std::string &name, const std::string &source);
+  bool SendRemove(uint64_t id, const std::string &name);
   bool SendList(uint64_t id, const std::string &after = "");
   bool SendGetStats(uint64_t id);
   void ShutdownWrites();

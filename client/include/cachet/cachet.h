@@ -701,6 +701,32 @@ CACHET_API enum cachet_status cachet_admin_stats(
     int (*fn)(void *arg, const char *image, const char *name, uint64_t value),
     void *arg) CACHET_NONNULL(1);
 
+/* Has the daemon serve one more image, until it reads its configuration again:
+ * `name` is 1 to 64 of A-Z a-z 0-9 . _ -, and `source` what stands behind the =
+ * of cachetd's option --image, with a path from the root on, which is a path of
+ * the daemon's.  It is served when this returns CACHET_OK.
+ *
+ * CACHET_E_INVAL: one of them is NULL, or not as it should be, or there is an
+ * image of that name, or the call was made in a callback; CACHET_E_ACCESS for
+ * callers who may not; CACHET_E_BUSY while the daemon reads its configuration;
+ * CACHET_E_NOIMAGE or CACHET_E_IO: it cannot be opened; CACHET_E_UNSUPPORTED
+ * where the daemon takes no changes; and the errors of connections, as for
+ * cachet_admin_list().  Since 1.2. */
+CACHET_API enum cachet_status cachet_admin_add(cachet_admin *a,
+                                               const char *name,
+                                               const char *source)
+    CACHET_NONNULL(1);
+
+/* Has the daemon serve an image no more, until it reads its configuration
+ * again.  Handles that have it open get CACHET_E_NOIMAGE from then on; slices
+ * that they hold stay.
+ *
+ * CACHET_E_NOIMAGE: there is none of that name; else as cachet_admin_add().
+ * Since 1.2. */
+CACHET_API enum cachet_status cachet_admin_remove(cachet_admin *a,
+                                                  const char *name)
+    CACHET_NONNULL(1);
+
 /* ---- In an event loop ---------------------------------------------------- */
 
 /* Asynchronous calls make progress in cachet_dispatch(), which the caller's
