@@ -441,6 +441,13 @@ int image_replace(struct image *img, struct source *src) {
   return r;
 }
 
+/* Where another one takes its place first that does as well. */
+void image_renew(struct image *img) {
+  struct mirror *old = image_mirror(img);
+  renew(old);
+  mirror_unref(old);
+}
+
 int image_refresh(struct image *img, int min_interval_ms) {
   int r = 0;
   pthread_mutex_lock(&img->refresh_lock);

@@ -85,6 +85,11 @@ int image_refresh(struct image *img, int min_interval_ms);
  * way.  0 or a negative errno: then the old one is read on. */
 int image_replace(struct image *img, struct source *src);
 
+/* Gives the image a new epoch of the same content (then `changed` runs): those
+ * that have the memory of the present one mapped see no page in it that is
+ * brought in from here on.  Reads no source. */
+void image_renew(struct image *img);
+
 /* Remote images: the other side's epoch changed. */
 int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch);
 

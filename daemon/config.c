@@ -534,11 +534,6 @@ bool config_shares(const struct config *config,
          (image->share == SHARE_AS_ALL && config->share);
 }
 
-struct rule *config_rule(const struct config *config,
-                         const struct config_image *image) {
-  return image->allow ? image->allow : config->allow;
-}
-
 bool config_uses_tls(const struct config *config) {
   for (size_t i = 0; i < config->n_listen; i++)
     if (config->listen[i].is_tls)

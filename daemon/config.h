@@ -211,10 +211,6 @@ void config_print_place(unsigned setting, const struct config_origin *origin,
 bool config_shares(const struct config *config,
                    const struct config_image *image);
 
-/* Who may read this image; NULL: nobody says.  No new reference. */
-struct rule *config_rule(const struct config *config,
-                         const struct config_image *image);
-
 /* Whether it listens for TLS. */
 bool config_uses_tls(const struct config *config);
 

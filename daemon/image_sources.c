@@ -83,6 +83,7 @@ static int take_image(const struct config *config,
                       struct server_image *to) {
   *to = (struct server_image){.name = image->name,
                               .share = config_shares(config, image),
+                              .allow = image->allow,
                               .path = image->path};
   int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
   if (r == 0)

@@ -128,6 +128,21 @@ static void remove_gone(struct reloader *r, struct plan *plan,
   }
 }
 
+/* Before anything else is done: what has another source, too, is not to be read
+ * from it by who may not. */
+static int set_rules(struct reloader *r, const struct config *now) {
+  struct image_rule *list = calloc(now->n_images + 1, sizeof *list);
+  if (!list)
+    return -ENOMEM;
+  for (size_t i = 0; i < now->n_images; i++)
+    list[i] = (struct image_rule){.name = now->images[i].name,
+                                  .allow = now->images[i].allow};
+  server_set_rules(r->server, now->allow, list, now->n_images);
+  server_set_admin(r->server, now->admin);
+  free(list);
+  return 0;
+}
+
 /* What fails now, for want of memory, is not served, or as before, until the
  * next reload. */
 static void take_fresh(struct reloader *r, struct plan *plan,
@@ -256,13 +271,14 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     if (e < 0)
       image_sources_close(plan.opened, plan.n_fresh);
   }
+  if (e == 0 && (e = set_rules(r, now)) < 0)
+    image_sources_close(plan.opened, plan.n_fresh);
   if (e == 0) {
     remove_gone(r, &plan, now);
     take_fresh(r, &plan, now);
     take_listeners(r, &listeners);
     set_directories(r, now);
     set_cache_size(r, now);
-    server_set_admin(r->server, now->admin);
     keep_fixed(r->config, now);
     log_set_level(now->log_level);
     log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),

@@ -287,6 +287,27 @@ void rule_unref(struct rule *rule) {
   free(rule);
 }
 
+/* FNV-1a. */
+static uint64_t hash(uint64_t h, const void *bytes, size_t len) {
+  for (size_t i = 0; i < len; i++)
+    h = (h ^ ((const unsigned char *)bytes)[i]) * UINT64_C(1099511628211);
+  return h;
+}
+
+static uint64_t term_number(const struct term *term) {
+  const uint32_t numbers[2] = {term->kind, term->id};
+  const char *name = term->name ? term->name : "";
+  uint64_t h = UINT64_C(14695981039346656037);
+  return hash(hash(h, numbers, sizeof numbers), name, strlen(name));
+}
+
+uint64_t rule_number(const struct rule *rule) {
+  uint64_t sum = rule ? rule->n : 0;
+  for (size_t i = 0; rule && i < rule->n; i++)
+    sum += term_number(&rule->terms[i]);
+  return sum;
+}
+
 /* ---- Asking -------------------------------------------------------------- */
 
 static bool is_true_of(const struct term *term, const struct peer *peer) {

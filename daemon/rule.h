@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "daemon/peer.h"
 
@@ -22,6 +23,12 @@ extern "C" {
 #endif
 
 struct rule; /* counted */
+
+/* The rule of an image. */
+struct image_rule {
+  const char *name;
+  struct rule *allow; /* NULL: it has none of its own */
+};
 
 /* What one can have: each peer is held against all. */
 enum { RULE_MAX_TERMS = 256 };
@@ -37,6 +44,10 @@ struct rule *rule_ref(struct rule *rule);
 void rule_unref(struct rule *rule);
 
 bool rule_allows(const struct rule *rule, const struct peer *peer);
+
+/* A number that rules with the same words have, in whatever order, and others
+ * most likely not; also in a process to come. */
+uint64_t rule_number(const struct rule *rule);
 
 /* Whether `wide` allows all whom `narrow` allows, as far as their words show:
  * a group is not compared with the users in it. */

@@ -370,15 +370,15 @@ static struct image_add image_add_of(struct server *s,
   return (struct image_add){.name = from->name,
                             .path = from->path,
                             .share = from->share,
-                            .terms = from->share,
                             .missing = from->missing,
+                            .allow = from->allow,
                             .source = from->source,
                             .page_shift = page_shift(s)};
 }
 
 int server_add_image(struct server *s, const struct server_image *image) {
   const struct image_add add = image_add_of(s, image);
-  struct served_image *h = images_find(&s->context.images, image->name);
+  struct served_image *h = images_find(&s->context.images, NULL, image->name);
   bool replaces = h && images_origin(h) == IMAGE_FOUND;
   int r =
       replaces ? images_replace(h, &add) : images_add(&s->context.images, &add);
@@ -388,7 +388,7 @@ int server_add_image(struct server *s, const struct server_image *image) {
 
 int server_replace_image(struct server *s, const struct server_image *image) {
   const struct image_add change = image_add_of(s, image);
-  struct served_image *h = images_find(&s->context.images, image->name);
+  struct served_image *h = images_find(&s->context.images, NULL, image->name);
   int r = h ? images_replace(h, &change) : -ENOENT;
   if (!h)
     change.source->ops->close(change.source);
@@ -397,7 +397,7 @@ int server_replace_image(struct server *s, const struct server_image *image) {
 }
 
 bool server_remove_image(struct server *s, const char *name) {
-  struct served_image *h = images_find(&s->context.images, name);
+  struct served_image *h = images_find(&s->context.images, NULL, name);
   bool removed = h && images_remove(h);
   images_unref(h);
   return removed;
@@ -490,6 +490,8 @@ static int server_init(struct server *s, const struct server_config *config) {
     return -ENOMEM;
   int r = images_init(&s->context.images, config->cache_size, config->n_workers,
                       &pool);
+  if (r == 0)
+    images_set_rules(&s->context.images, config->allow, NULL, 0);
   s->context.images.most_found = config->limits.max_found_images;
   s->context.share = config->shares_found;
   if (r == 0)
@@ -600,6 +602,11 @@ void server_serve(struct server *s) {
 
 int server_set_cache_size(struct server *s, uint64_t size) {
   return page_cache_set_budget(s->context.images.cache, size);
+}
+
+void server_set_rules(struct server *s, struct rule *all,
+                      const struct image_rule *list, size_t n) {
+  images_set_rules(&s->context.images, all, list, n);
 }
 
 void server_set_admin(struct server *s, struct rule *rule) {

@@ -26,6 +26,7 @@ extern "C" {
 
 struct change_maker;
 struct finder_place;
+struct image_rule;
 struct rule;
 struct exposition;
 struct server;
@@ -33,10 +34,12 @@ struct server;
 struct server_image {
   const char *name; /* copied */
   struct source *source;
-  bool share;       /* local clients may read its mirror themselves */
-  int missing;      /* why it cannot be opened now, an errno: `source` has no
-                       bytes until it is reopened; 0: it is there */
-  const char *path; /* copied; for messages, if it is missing; or NULL */
+  bool share;         /* local clients may read its mirror themselves */
+  int missing;        /* why it cannot be opened now, an errno: `source` has no
+                         bytes until it is reopened; 0: it is there */
+  const char *path;   /* copied; for messages, if it is missing; or NULL */
+  struct rule *allow; /* who may read it, of which it has a reference; NULL: who
+                         may read all that have no rule of their own */
 };
 
 /* Somebody who wants to know that the threads which must not hang do not. */
@@ -61,6 +64,8 @@ struct server_config {
   bool shares_found;                /* and whether one of them may be shared */
   struct listener *const *listeners;
   unsigned n_listeners;
+  struct rule *allow; /* who may read images that have no rule of their own, of
+                         which it has a reference; or NULL: see rule.h */
   struct rule *admin; /* who may change things, of which it takes a reference;
                          or NULL: see access.h */
   struct server_watchdog watchdog;
@@ -87,16 +92,22 @@ void server_serve(struct server *s);
  * one of that name.  Any thread. */
 int server_add_image(struct server *s, const struct server_image *image);
 
-/* Gives an image another source, share and path: who has opened it finds a new
- * epoch.  The source is taken over, also on failure; `image->missing` is 0.
- * Blocks.  0 or a negative errno, and then all is as before; -ENOENT: there is
- * none of that name.  Any thread. */
+/* Gives an image another source, share and path, but no other rule: who has
+ * opened it finds a new epoch.  The source is taken over, also on failure;
+ * `image->missing` is 0. Blocks.  0 or a negative errno, and then all is as
+ * before; -ENOENT: there is none of that name.  Any thread. */
 int server_replace_image(struct server *s, const struct server_image *image);
 
 /* Removes an image: nobody opens it any more, and those who have opened it can
  * read no more than what is under way.  False: there is none of that name.  Any
  * thread. */
 bool server_remove_image(struct server *s, const char *name);
+
+/* Has other rules say who may read: see images_set_rules() in images.h.  Who
+ * may read an image no more is cut off from it, and the others find a new
+ * epoch. Blocks, but on no source.  Any thread. */
+void server_set_rules(struct server *s, struct rule *all,
+                      const struct image_rule *list, size_t n);
 
 /* Has another rule, or none (NULL), say who may change things.  Any thread. */
 void server_set_admin(struct server *s, struct rule *rule);

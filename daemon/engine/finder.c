@@ -67,7 +67,7 @@ static int open_and_add(struct finder *finder, const char *name) {
   r = images_add(finder->images, &add);
   /* After it is in the table, or finder_review() could pass it by. */
   if (r == 0 && !place->is_current(place->arg, found.path, found.share)) {
-    struct served_image *h = images_find(finder->images, name);
+    struct served_image *h = images_find(finder->images, NULL, name);
     if (h && images_origin(h) == IMAGE_FOUND)
       images_remove(h);
     images_unref(h);
@@ -76,14 +76,19 @@ static int open_and_add(struct finder *finder, const char *name) {
   return r == -EEXIST ? 0 : r;
 }
 
-/* The image, with a reference for the caller. */
+/* The image, with a reference for the caller.  One that was configured is not
+ * taken at first: who asks did not find it in the table, and so one that is
+ * there and not for them takes as long as one that is nowhere. */
 static int look(struct finder *finder, const char *name,
                 struct served_image **out) {
   enum { MAX_TRIES = 8 };
   for (int i = 0; i < MAX_TRIES; i++) {
-    *out = images_find(finder->images, name);
-    if (*out)
+    struct served_image *h = images_find(finder->images, NULL, name);
+    if (h && (i > 0 || images_origin(h) == IMAGE_FOUND)) {
+      *out = h;
       return 0;
+    }
+    images_unref(h);
     int r = open_and_add(finder, name);
     if (r < 0)
       return r;

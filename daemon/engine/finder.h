@@ -57,7 +57,8 @@ void finder_fini(struct finder *finder);
 /* Whether it is worth asking.  Does not wait. */
 bool finder_has_place(const struct finder *finder);
 
-/* Puts the image of that name into the table, if there is one.  `result` of
+/* Puts the image of that name into the table, if there is one.  It is not asked
+ * who may read it.  `result` of
  * `wait`, whose `done` is set, is 0; -ENOENT: there is none; -ENFILE: too many
  * are in use; -EAGAIN: too many are looked for; or why not. */
 void finder_find(struct finder *finder, const char *name,

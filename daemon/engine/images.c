@@ -9,6 +9,7 @@
 #include "base/container_of.h"
 #include "cache/mirror.h"
 #include "daemon/log.h"
+#include "daemon/rule.h"
 
 int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options) {
@@ -46,6 +47,7 @@ void images_restored(struct images *images) { restore_finish(images->restore); }
 static void served_image_free(struct served_image *h) {
   image_free(h->image);
   pool_lane_free(h->lane);
+  rule_unref(h->allow);
   free(h->path);
   free(h->name);
   free(h);
@@ -73,6 +75,21 @@ static void tell_listeners_locked(struct served_image *h) {
     loop_post(listener->loop, &listener->task);
 }
 
+static struct rule *rule_of_locked(const struct served_image *h) {
+  return h->allow ? h->allow : h->images->allow;
+}
+
+static uint64_t terms_by(const struct rule *rule, bool share) {
+  return rule_number(rule) << 1 | share;
+}
+
+static uint64_t terms_of(struct served_image *h, bool share) {
+  pthread_mutex_lock(&h->images->lock);
+  uint64_t terms = terms_by(rule_of_locked(h), share);
+  pthread_mutex_unlock(&h->images->lock);
+  return terms;
+}
+
 static void keep_terms(struct served_image *h, const struct mirror *m) {
   keeper_set_terms(&h->images->keeper, m,
                    atomic_load_explicit(&h->terms, memory_order_relaxed));
@@ -98,9 +115,10 @@ static int make_image(struct served_image *h, const struct image_add *add) {
   struct images *images = h->images;
   struct image_ops ops = {.changed = on_changed, .arg = h, .needs_pages = true};
   struct mirror *left =
-      add->missing ? NULL
-                   : restore_take(images->restore, h->name, add->source,
-                                  add->page_shift, add->terms);
+      add->missing
+          ? NULL
+          : restore_take(images->restore, h->name, add->source, add->page_shift,
+                         atomic_load_explicit(&h->terms, memory_order_relaxed));
   int r = image_new_over(images->cache, h->name, add->source, add->page_shift,
                          &ops, left, &h->image);
   if (r < 0)
@@ -127,13 +145,15 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->name = strdup(add->name);
   h->path = add->path ? strdup(add->path) : NULL;
   h->lane = pool_lane_new(images->pool, 1, true);
+  h->allow = rule_ref(add->allow);
+  atomic_init(&h->n_narrowed, 0);
   atomic_init(&h->share, add->share);
   h->origin = add->origin;
   h->lost = add->missing != 0;
   h->n_refs = 1;
   h->end.run = end_run;
   atomic_init(&h->missing, add->missing);
-  atomic_init(&h->terms, add->terms);
+  atomic_init(&h->terms, terms_of(h, add->share));
   int r = -ENOMEM;
   if (h->name && (h->path || !add->path) && h->lane)
     r = make_image(h, add);
@@ -282,8 +302,8 @@ int images_replace(struct served_image *h, const struct image_add *change) {
   }
   bool shared =
       atomic_exchange_explicit(&h->share, change->share, memory_order_relaxed);
-  uint64_t terms =
-      atomic_exchange_explicit(&h->terms, change->terms, memory_order_relaxed);
+  uint64_t terms = atomic_exchange_explicit(
+      &h->terms, terms_of(h, change->share), memory_order_relaxed);
   int r = image_replace(h->image, change->source);
   if (r < 0) {
     atomic_store_explicit(&h->share, shared, memory_order_relaxed);
@@ -315,11 +335,42 @@ static struct served_image *ref_locked(struct served_image *h) {
   return h;
 }
 
-struct served_image *images_find(struct images *images, const char *name) {
+/* G4. */
+static bool may_read_locked(const struct served_image *h,
+                            const struct peer *peer) {
+  return !peer || rule_allows(rule_of_locked(h), peer);
+}
+
+struct served_image *images_find(struct images *images, const struct peer *peer,
+                                 const char *name) {
   pthread_mutex_lock(&images->lock);
-  struct served_image *h = ref_locked(find_locked(images, name));
+  struct served_image *h = find_locked(images, name);
+  h = h && may_read_locked(h, peer) ? ref_locked(h) : NULL;
   pthread_mutex_unlock(&images->lock);
   return h;
+}
+
+bool images_hides(struct images *images, const struct peer *peer,
+                  const char *name) {
+  pthread_mutex_lock(&images->lock);
+  struct served_image *h = find_locked(images, name);
+  bool hides = h && !may_read_locked(h, peer);
+  pthread_mutex_unlock(&images->lock);
+  return hides;
+}
+
+bool images_may_read(struct served_image *h, const struct peer *peer) {
+  pthread_mutex_lock(&h->images->lock);
+  bool may = may_read_locked(h, peer);
+  pthread_mutex_unlock(&h->images->lock);
+  return may;
+}
+
+bool images_may_read_all(struct images *images, const struct peer *peer) {
+  pthread_mutex_lock(&images->lock);
+  bool may = rule_allows(images->allow, peer);
+  pthread_mutex_unlock(&images->lock);
+  return may;
 }
 
 /* The next one in the table, without a reference; as images_next(). */
@@ -333,22 +384,46 @@ static struct served_image *peek_locked(const struct images *images,
   return NULL;
 }
 
-static struct served_image *next_locked(struct images *images,
-                                        unsigned *index) {
-  return ref_locked(peek_locked(images, index));
-}
-
 struct served_image *images_next(struct images *images, unsigned *index) {
   pthread_mutex_lock(&images->lock);
-  struct served_image *h = next_locked(images, index);
+  struct served_image *h = ref_locked(peek_locked(images, index));
   pthread_mutex_unlock(&images->lock);
   return h;
 }
 
-struct served_image *images_only(struct images *images) {
-  unsigned index = 0;
+/* A walk through the images that a peer may read.  Most have the same rule, so
+ * what came of the last one is kept. */
+struct peer_walk {
+  const struct peer *peer;
+  unsigned index;
+  bool has_asked, may;
+  const struct rule *asked;
+};
+
+/* The next one, without a reference; NULL: there is none. */
+static struct served_image *walk_locked(const struct images *images,
+                                        struct peer_walk *walk) {
+  struct served_image *h;
+  while ((h = peek_locked(images, &walk->index))) {
+    const struct rule *rule = rule_of_locked(h);
+    if (!walk->has_asked || rule != walk->asked)
+      walk->may = may_read_locked(h, walk->peer);
+    walk->has_asked = true;
+    walk->asked = rule;
+    if (walk->may)
+      return h;
+  }
+  return NULL;
+}
+
+struct served_image *images_only(struct images *images,
+                                 const struct peer *peer) {
+  struct peer_walk walk = {.peer = peer};
   pthread_mutex_lock(&images->lock);
-  struct served_image *h = images->n == 1 ? next_locked(images, &index) : NULL;
+  struct served_image *h = walk_locked(images, &walk);
+  if (h && walk_locked(images, &walk))
+    h = NULL;
+  ref_locked(h);
   pthread_mutex_unlock(&images->lock);
   return h;
 }
@@ -370,12 +445,14 @@ static unsigned page_insert(struct served_image **page, unsigned n,
   return n;
 }
 
-unsigned images_page(struct images *images, const char *after,
-                     struct served_image **page, unsigned most) {
+unsigned images_page(struct images *images, const struct peer *peer,
+                     const char *after, struct served_image **page,
+                     unsigned most) {
+  struct peer_walk walk = {.peer = peer};
   unsigned n = 0;
   pthread_mutex_lock(&images->lock);
   struct served_image *h;
-  for (unsigned i = 0; (h = peek_locked(images, &i));)
+  while ((h = walk_locked(images, &walk)))
     if (strcmp(h->name, after) > 0)
       n = page_insert(page, n, most, h);
   for (unsigned i = 0; i < n; i++)
@@ -384,9 +461,12 @@ unsigned images_page(struct images *images, const char *after,
   return n;
 }
 
-unsigned images_count(struct images *images) {
+unsigned images_count(struct images *images, const struct peer *peer) {
+  struct peer_walk walk = {.peer = peer};
   pthread_mutex_lock(&images->lock);
-  unsigned n = images->n;
+  unsigned n = peer ? 0 : images->n;
+  while (peer && walk_locked(images, &walk))
+    n++;
   pthread_mutex_unlock(&images->lock);
   return n;
 }
@@ -436,6 +516,104 @@ void images_unlisten(struct served_image *h, struct image_listener *listener) {
   pthread_mutex_unlock(&h->images->lock);
 }
 
+/* ---- Rules --------------------------------------------------------------- */
+
+/* Puts a rule in the place of another one. */
+static void put_rule(struct rule **at, struct rule *rule) {
+  struct rule *old = *at;
+  *at = rule_ref(rule);
+  rule_unref(old);
+}
+
+/* A change from one rule to another, and whether somebody loses by it.  Most
+ * images have the same ones, so what came of the last two is kept. */
+struct rule_change {
+  const struct rule *from, *to;
+  bool narrows;
+};
+
+static bool narrows(struct rule_change *last, const struct rule *from,
+                    const struct rule *to) {
+  if (last->from != from || last->to != to)
+    *last = (struct rule_change){from, to, !rule_covers(to, from)};
+  return last->narrows;
+}
+
+/* G5: the listeners end what the rule forbids, and images_set_rules() goes on
+ * with a new epoch. */
+static void narrow_locked(struct served_image *h) {
+  h->change = RULE_NARROWED;
+  atomic_fetch_add_explicit(&h->n_narrowed, 1, memory_order_release);
+  tell_listeners_locked(h);
+}
+
+static void set_rule_locked(struct served_image *h, struct rule *all,
+                            struct rule_change *last) {
+  struct rule *own = h->next_rule ? h->next_rule->allow : h->allow;
+  struct rule *now = own ? own : all;
+  bool share = atomic_load_explicit(&h->share, memory_order_relaxed);
+  uint64_t terms = terms_by(now, share);
+  if (terms != atomic_exchange_explicit(&h->terms, terms, memory_order_relaxed))
+    h->change = RULE_WIDENED; /* if it is not */
+  if (narrows(last, rule_of_locked(h), now))
+    narrow_locked(h);
+  put_rule(&h->allow, own);
+  h->next_rule = NULL;
+}
+
+static void set_rules_locked(struct images *images, struct rule *all,
+                             const struct image_rule *list, size_t n) {
+  struct rule_change last = {NULL, NULL, false};
+  struct served_image *h;
+  for (size_t i = 0; i < n; i++)
+    if ((h = find_locked(images, list[i].name)))
+      h->next_rule = &list[i];
+  for (unsigned i = 0; (h = peek_locked(images, &i));)
+    set_rule_locked(h, all, &last);
+  put_rule(&images->allow, all);
+}
+
+/* Which has a reference then. */
+static struct served_image *next_changed(struct images *images, unsigned *index,
+                                         enum rule_effect *change) {
+  struct served_image *h;
+  pthread_mutex_lock(&images->lock);
+  while ((h = peek_locked(images, index)) && h->change == RULE_KEPT)
+    ;
+  if (h) {
+    *change = ref_locked(h)->change;
+    h->change = RULE_KEPT;
+  }
+  pthread_mutex_unlock(&images->lock);
+  return h;
+}
+
+/* Of one that is missing nobody has a page. */
+static void follow_rule(struct served_image *h, enum rule_effect change) {
+  if (atomic_load_explicit(&h->missing, memory_order_relaxed))
+    return;
+  if (change == RULE_NARROWED) {
+    image_renew(h->image); /* on_changed() keeps the terms */
+    return;
+  }
+  struct mirror *m = image_mirror(h->image);
+  keep_terms(h, m);
+  mirror_unref(m);
+}
+
+void images_set_rules(struct images *images, struct rule *all,
+                      const struct image_rule *list, size_t n) {
+  struct served_image *h;
+  enum rule_effect change;
+  pthread_mutex_lock(&images->lock);
+  set_rules_locked(images, all, list, n);
+  pthread_mutex_unlock(&images->lock);
+  for (unsigned i = 0; (h = next_changed(images, &i, &change));) {
+    follow_rule(h, change);
+    images_unref(h);
+  }
+}
+
 /* ---- The end ------------------------------------------------------------- */
 
 /* A read that was PENDING may need the pool. */
@@ -465,6 +643,7 @@ void images_fini(struct images *images) {
   }
   free(images->list);
   free(images->totals);
+  rule_unref(images->allow);
   pool_lane_free(images->invalidation_lane);
   pool_lane_free(images->look_lane);
   pool_free(images->pool);

@@ -7,6 +7,11 @@
  *   G3  One that was found (finder.h) leaves the table when nobody has a
  *       reference and none of its pages is cached, and otherwise for another
  *       that is found while there are `most_found`.
+ *   G4  A call that is given a peer finds what that peer may read and nothing
+ *       else.  Nowhere else is the rule of an image asked.
+ *   G5  A rule that somebody loses by holds before the image has the epoch
+ *       that is for the others.  So who asks images_may_read() once he has the
+ *       image's present mirror is not let into it by the rule of before.
  *
  * Any thread, but for what makes and ends them. */
 #ifndef DAEMON_ENGINE_IMAGES_H
@@ -27,10 +32,13 @@
 #include "daemon/engine/pool.h"
 #include "daemon/engine/restore.h"
 
+struct image_rule;
 struct images;
+struct peer;
+struct rule;
 
-/* Somebody who is told, by a task, that an image has a new epoch, or that it
- * was removed. */
+/* Somebody who is told, by a task, that an image has a new epoch, that it
+ * was removed, or that some may not read it any more. */
 struct image_listener {
   struct loop *loop;
   struct task task;
@@ -43,6 +51,13 @@ enum image_origin {
   IMAGE_FOUND, /* somebody opened it by its name */
 };
 
+/* What another rule is to an image. */
+enum rule_effect {
+  RULE_KEPT,
+  RULE_WIDENED,  /* nobody loses by it */
+  RULE_NARROWED, /* there is somebody who may read it no more */
+};
+
 /* An image that is served.  Fixed, but for what says otherwise. */
 struct served_image {
   struct images *images;
@@ -53,7 +68,10 @@ struct served_image {
 
   /* Guarded by images.lock. */
   enum image_origin origin;
-  char *path;      /* for messages while it is missing; or NULL */
+  char *path;         /* for messages while it is missing; or NULL */
+  struct rule *allow; /* who may read it; NULL: those who may read all */
+  const struct image_rule *next_rule; /* during images_set_rules() */
+  enum rule_effect change;            /* that is to be followed */
   unsigned n_refs; /* of the table, and those that were handed out */
   LIST_HEAD(, image_listener) listeners;
   LIST_ENTRY(served_image) in_bucket;
@@ -63,12 +81,17 @@ struct served_image {
 
   atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
                         ask again */
-  _Atomic uint64_t terms;     /* see struct image_add; relaxed: written before
-                                 the mirror that they are of is made */
-  atomic_bool removed;        /* relaxed: listeners are told */
-  atomic_int missing;         /* an errno: it could not be opened so far; 0: it
-                                 is there.  Relaxed: it orders
-                                 nothing, and may be seen late */
+  _Atomic uint64_t terms; /* a number for who may read it, and how: another
+                             number after a restart means that it must not go on
+                             with its mirror.  Relaxed: written before the
+                             mirror that they are of is made */
+  atomic_uint n_narrowed; /* how often somebody came to be one who may read it
+                             no more.  Release, after the rule; acquire,
+                             images_n_narrowed() */
+  atomic_bool removed;    /* relaxed: listeners are told */
+  atomic_int missing;     /* an errno: it could not be opened so far; 0: it
+                             is there.  Relaxed: it orders
+                             nothing, and may be seen late */
   _Atomic uint64_t n_epochs;  /* relaxed: a statistic */
   struct pool_job end;        /* frees it */
   struct counters counters[]; /* images.n_threads */
@@ -108,6 +131,7 @@ struct images {
   unsigned next_victim;       /* the index where G3 looks next */
   unsigned n_alive;           /* those, and others that have not ended */
   struct served_image_list buckets[IMAGES_BUCKETS]; /* the table, by name */
+  struct rule *allow; /* who may read all that have no rule of their own */
   bool stopped;
 };
 
@@ -130,9 +154,9 @@ struct image_add {
   const char *name; /* of IMAGE_NAME_MAX characters at most */
   const char *path;
   bool share;
-  uint64_t terms; /* a number for who may read it, and how: another number after
-                     a restart means that it must not go on with its mirror */
   int missing;
+  struct rule *allow;    /* of which it has a reference then; NULL: none of its
+                            own */
   struct source *source; /* taken over, also on failure */
   unsigned page_shift;
 };
@@ -161,25 +185,50 @@ void images_remove_unused(struct served_image *h);
 /* Why it is served now. */
 enum image_origin images_origin(struct served_image *h);
 
-/* The image of that name, or the only one; NULL: there is none.  The caller
- * owes an images_unref(). */
-struct served_image *images_find(struct images *images, const char *name);
-struct served_image *images_only(struct images *images);
+/* The image of that name, or the only one, of those that `peer` may read; NULL:
+ * there is none.  The caller owes an images_unref().  Without a peer (NULL) it
+ * is for the daemon itself, which may read all; so it is below. */
+struct served_image *images_find(struct images *images, const struct peer *peer,
+                                 const char *name);
+struct served_image *images_only(struct images *images,
+                                 const struct peer *peer);
 
 /* The next image in the table whose index is not less than `*index`, which is
  * moved behind it; NULL: there is none.  Likewise. */
 struct served_image *images_next(struct images *images, unsigned *index);
 
-/* The next images in the order of their names, those behind `after`: at most
- * `most`.  Returns how many; likewise. */
-unsigned images_page(struct images *images, const char *after,
-                     struct served_image **page, unsigned most);
+/* The next images in the order of their names, those behind `after` that the
+ * peer may read: at most `most`.  Returns how many; likewise. */
+unsigned images_page(struct images *images, const struct peer *peer,
+                     const char *after, struct served_image **page,
+                     unsigned most);
+
+/* Whether there is an image of that name that the peer may not read. */
+bool images_hides(struct images *images, const struct peer *peer,
+                  const char *name);
+
+/* Whether the peer may read an image, or what has no rule of its own. */
+bool images_may_read(struct served_image *h, const struct peer *peer);
+bool images_may_read_all(struct images *images, const struct peer *peer);
+
+/* If it is what it was when the peer might read the image, then the peer may
+ * still. */
+static inline unsigned images_n_narrowed(const struct served_image *h) {
+  return atomic_load_explicit(&h->n_narrowed, memory_order_acquire);
+}
+
+/* Has other rules say who may read: all that have none of their own, and those
+ * of the list, each of which may be there or not.  All change at once.  Images
+ * that somebody may read no more have a new epoch afterwards. */
+void images_set_rules(struct images *images, struct rule *all,
+                      const struct image_rule *list, size_t n);
 
 void images_ref(struct served_image *h);
 void images_unref(struct served_image *h); /* NULL is fine */
 
-/* How many there are in the table; and how many live, or are being ended. */
-unsigned images_count(struct images *images);
+/* How many there are in the table that the peer may read; and how many live, or
+ * are being ended. */
+unsigned images_count(struct images *images, const struct peer *peer);
 unsigned images_count_alive(struct images *images);
 
 /* From here on, or no longer, `listener` is told.  After the second its task is

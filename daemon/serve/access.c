@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "daemon/rule.h"
 
 /* Whether the peer is in the group of the socket that it came by. */
@@ -21,4 +22,16 @@ bool access_may_administer(struct server_context *context,
   bool may = rule ? rule_allows(rule, &c->peer) : is_of_socket(c);
   rule_unref(rule);
   return may;
+}
+
+/* It is too short a time to sleep. */
+void access_hide_lookup(uint64_t began) {
+  while (clock_now_ns() - began < ACCESS_HIDE_NS)
+    ;
+}
+
+bool access_may_see_daemon(struct server_context *context,
+                           const struct connection *c) {
+  return images_may_read_all(&context->images, &c->peer) ||
+         access_may_administer(context, c);
 }

@@ -20,7 +20,7 @@ _Static_assert((int)ATTACHMENT_N_FDS == (int)CONNECTION_N_FDS,
                "an attachment's descriptors go with one frame");
 
 /* Gives the lease, and sends it.  0 or a negative errno: nothing was sent. */
-static int lend_mirror(struct session *s, uint64_t id,
+static int lend_mirror(struct session *s, uint64_t id, uint32_t number,
                        const struct image_reader *l,
                        const struct attachment_wish *wish) {
   struct attachment_grant grant;
@@ -30,7 +30,7 @@ static int lend_mirror(struct session *s, uint64_t id,
   int r = attachment_new(s, l->mirror, wish, &grant);
   if (r < 0)
     return r;
-  reply_attached(&s->conn, id, l->served, l->mirror, &grant);
+  reply_attached(&s->conn, id, number, l->served, l->mirror, &grant);
   return connection_flush_fds(&s->conn, grant.fds) ? 0 : -ETOOMANYREFS;
 }
 
@@ -45,7 +45,7 @@ void attach_lend(struct subscription *sub, uint64_t id,
   struct session *s = sub->session;
   const struct image_reader *l = &sub->image->reader;
   connection_spend(&s->conn, ATTACH_COST);
-  int r = lend_mirror(s, id, l, wish);
+  int r = lend_mirror(s, id, sub->number, l, wish);
   if (r == 0) {
     sub->attached = true;
     sub->stale = 0;

@@ -24,7 +24,7 @@ struct exposition *exposition_new(struct server_context *context) {
   if (!e)
     return NULL;
   e->context = context;
-  metrics_of_daemon(context, e->daemon);
+  metrics_of_daemon(context, NULL, e->daemon);
   return e;
 }
 

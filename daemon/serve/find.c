@@ -26,6 +26,12 @@ static struct image_finding *finding_of(struct request_job *job) {
   return container_of(job, struct image_finding, job);
 }
 
+bool find_is_possible(struct session *s) {
+  struct server_context *context = s->service->context;
+  return finder_has_place(&context->finder) &&
+         images_may_read_all(&context->images, &s->conn.peer);
+}
+
 void find_refuse(struct session *s, uint64_t id, const char *name) {
   connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                          "image \"%.64s\": not served", name);
@@ -55,9 +61,10 @@ static void finding_answer(struct request_job *job) {
   struct image_finding *f = finding_of(job);
   struct session *s = job->request->session;
   uint64_t id = job->request->id;
-  if (f->wait.result == 0)
-    f->found(s, id, f->wait.image);
-  else if (f->wait.result == -ENOENT)
+  struct served_image *h = f->wait.image;
+  if (f->wait.result == 0 && images_may_read(h, &s->conn.peer))
+    f->found(s, id, h);
+  else if (f->wait.result == 0 || f->wait.result == -ENOENT)
     find_refuse(s, id, f->name);
   else
     finding_failed(s, id, f->name, f->wait.result);
@@ -100,7 +107,7 @@ struct image_listing {
   struct request_job job;
   struct pool_job work;
   struct service *service;
-  bool (*is_open)(struct connection *c, unsigned image);
+  uint32_t (*number_of)(struct connection *c, const struct served_image *h);
   char after[IMAGE_NAME_MAX + 1];
   int n; /* of names, or a negative errno; the job's until it is over */
   struct found_name names[REPLY_MAX_LISTED];
@@ -128,9 +135,11 @@ static void listing_start(struct request_job *job) {
   pool_submit(l->service->context->finder.list_lane, &l->work);
 }
 
+/* A new rule may have taken all from the peer. */
 static void listing_answer(struct request_job *job) {
   struct image_listing *l = listing_of(job);
   struct request *r = job->request;
+  unsigned n_names = find_is_possible(r->session) ? (unsigned)l->n : 0;
   if (l->n < 0)
     connection_reply_error(request_conn(r), r->id,
                            l->n == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_IO, -l->n,
@@ -140,9 +149,9 @@ static void listing_answer(struct request_job *job) {
         request_conn(r), r->id, &l->service->context->images,
         &(struct reply_listing){.after = l->after,
                                 .names = l->names,
-                                .n_names = (unsigned)l->n,
+                                .n_names = n_names,
                                 .page_size = l->service->context->page_size,
-                                .is_open = l->is_open});
+                                .number_of = l->number_of});
 }
 
 static void listing_free(struct request_job *job) {
@@ -165,14 +174,15 @@ static struct image_listing *listing_new(struct service *service) {
 }
 
 void find_list(struct session *s, uint64_t id, const char *after,
-               bool (*is_open)(struct connection *c, unsigned image)) {
+               uint32_t (*number_of)(struct connection *c,
+                                     const struct served_image *h)) {
   struct image_listing *l = listing_new(s->service);
   if (!l) {
     connection_reply_error(&s->conn, id, WIRE_E_NOMEM, ENOMEM,
                            "list images: out of memory");
     return;
   }
-  l->is_open = is_open;
+  l->number_of = number_of;
   snprintf(l->after, sizeof l->after, "%s", after);
   request_begin_job(s, id, REQUEST_OF_NO_IMAGE, NULL, &l->job);
 }

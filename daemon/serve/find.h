@@ -12,6 +12,10 @@ struct connection;
 struct served_image;
 struct session;
 
+/* Whether there are such images for the peer: their rule is that of all images
+ * that have none of their own. */
+bool find_is_possible(struct session *s);
+
 /* Looks for an image.  found(s, id, h) answers the request `id` of the session,
  * which is still there; the second answers it with an Error. */
 void find_image(struct session *s, uint64_t id, const char *name,
@@ -20,7 +24,8 @@ void find_image(struct session *s, uint64_t id, const char *name,
 
 /* Answers with the next part of all images that may be opened, by name. */
 void find_list(struct session *s, uint64_t id, const char *after,
-               bool (*is_open)(struct connection *c, unsigned image));
+               uint32_t (*number_of)(struct connection *c,
+                                     const struct served_image *h));
 
 /* What a peer is told of a name that is not served. */
 void find_refuse(struct session *s, uint64_t id, const char *name);

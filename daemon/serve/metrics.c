@@ -126,7 +126,7 @@ static uint64_t sum_held(const struct server_context *context) {
   return total;
 }
 
-void metrics_of_daemon(struct server_context *context,
+void metrics_of_daemon(struct server_context *context, const struct peer *peer,
                        uint64_t values[METRICS_N]) {
   struct images *images = &context->images;
   struct page_cache_stats pc;
@@ -149,5 +149,5 @@ void metrics_of_daemon(struct server_context *context,
   values[CONNECTIONS_HELD] = sum_held(context);
   values[ATTACHMENTS] = attachment_count(&context->census);
   values[POOL_THREADS] = pool_n_threads(images->pool);
-  values[IMAGES] = images_count(images);
+  values[IMAGES] = images_count(images, peer);
 }

@@ -11,6 +11,7 @@
 extern "C" {
 #endif
 
+struct peer;
 struct served_image;
 struct server_context;
 
@@ -43,9 +44,10 @@ void metrics_print_name(const struct metric *metric, bool of_image,
                         char name[METRICS_NAME_LEN]);
 
 /* Gathers the values, by their place in the table; those that there are none of
- * stay.  Any thread. */
+ * stay.  The daemon's are of all images together; but how many images there are
+ * is as `peer` may know it, see images_count().  Any thread. */
 void metrics_of_image(const struct served_image *h, uint64_t values[METRICS_N]);
-void metrics_of_daemon(struct server_context *context,
+void metrics_of_daemon(struct server_context *context, const struct peer *peer,
                        uint64_t values[METRICS_N]);
 
 #ifdef __cplusplus

@@ -14,7 +14,12 @@ void notices_announce(struct subscription *sub) {
   if (sub->attached || sub->epoch == l->mirror->epoch)
     return;
   sub->epoch = l->mirror->epoch;
-  reply_changed(&sub->session->conn, l->served, l->mirror);
+  reply_changed(&sub->session->conn, sub->number, l->served, l->mirror);
+}
+
+/* Whether it gets notices. */
+static bool may_hear(struct subscription *sub) {
+  return !sub->attached && !sub->ended && subscription_is_allowed(sub);
 }
 
 static void tell_stale(struct session *s, struct subscription *sub) {
@@ -23,8 +28,7 @@ static void tell_stale(struct session *s, struct subscription *sub) {
   if (!s->unsent_notice || sub->stale < s->unsent_notice)
     s->unsent_notice = sub->stale;
   sub->stale = 0;
-  reply_invalidated(&s->conn, sub->image->reader.served->index, sub->stale_from,
-                    sub->stale_to);
+  reply_invalidated(&s->conn, sub->number, sub->stale_from, sub->stale_to);
 }
 
 void notices_push(struct session *s) {
@@ -34,7 +38,7 @@ void notices_push(struct session *s) {
     struct image_reader *l = &sub->image->reader;
     if (!connection_may_send(c))
       return;
-    if (sub->attached || sub->ended)
+    if (!may_hear(sub))
       continue;
     tell_stale(s, sub);
     if (!image_reader_is_current(l)) {
@@ -50,7 +54,7 @@ void notices_push(struct session *s) {
 static void tell_invalidated(struct subscription *sub,
                              const struct notice *notice) {
   uint64_t from = notice->from, to = notice->to;
-  if (sub->attached || sub->ended)
+  if (!may_hear(sub))
     return;
   sub->stale_from =
       sub->stale && sub->stale_from < from ? sub->stale_from : from;

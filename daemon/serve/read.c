@@ -344,6 +344,9 @@ static enum step request_step(struct request *r) {
     return read_refuse(r, WIRE_E_NOIMAGE, "it is no longer served");
   if (!request_focus(r, l))
     return r->status ? request_failed(r) : STEP_BLOCKED;
+  /* Now that it has the present mirror: see G5 in images.h. */
+  if (!subscription_is_allowed(r->subscription))
+    return read_refuse(r, WIRE_E_NOIMAGE, "it is no longer served");
   if (r->epoch && r->epoch != l->mirror->epoch) {
     notices_announce(r->subscription);
     return read_refuse(r, WIRE_E_CHANGED, "it has another epoch");

@@ -11,11 +11,10 @@
  * FRAME_MAX_MESSAGE bytes. */
 enum { REPLY_N_IMAGES = 128 };
 
-static void fill_info(Cachet__Wire__ImageInfo *info,
-                      const struct served_image *h, const struct mirror *m,
-                      bool opened) {
+static void fill_info(Cachet__Wire__ImageInfo *info, uint32_t number,
+                      const struct served_image *h, const struct mirror *m) {
   cachet__wire__image_info__init(info);
-  info->image = opened ? reply_image_id(h->index) : 0;
+  info->image = number;
   info->name = h->name;
   info->size = m->size;
   info->page_size = (uint32_t)mirror_page_size(m);
@@ -56,32 +55,37 @@ static void fill_found(Cachet__Wire__ImageInfo *info,
   info->unopened = true;
 }
 
-static void fill_served(Cachet__Wire__ImageInfo *info, struct served_image *h,
-                        bool opened) {
+static void fill_served(Cachet__Wire__ImageInfo *info, uint32_t number,
+                        struct served_image *h) {
   struct mirror *m = image_mirror(h->image);
-  fill_info(info, h, m, opened);
+  fill_info(info, number, h, m);
   mirror_unref(m);
 }
 
-/* Puts what is in the table and what can be found together by name.  Returns
- * how many there are in `list`. */
-static unsigned merge(struct connection *c, const struct reply_listing *what,
-                      struct served_image *const *page, unsigned n_page,
-                      Cachet__Wire__ImageInfo *list) {
+/* Puts what is in the table and what can be found together by name, but for
+ * names that stand for something else in the table, which the peer may not
+ * read. Behind the last of as many names as there is room for may be others. */
+static void merge(struct connection *c, struct images *images,
+                  const struct reply_listing *what,
+                  struct served_image *const *page, unsigned n_page,
+                  Cachet__Wire__ImageInfo *list, Cachet__Wire__Images *answer) {
+  bool is_cut = what->n_names == REPLY_MAX_LISTED;
   unsigned n = 0, i = 0, k = 0;
-  while (n < REPLY_MAX_LISTED && (i < n_page || k < what->n_names)) {
+  while (n < REPLY_MAX_LISTED &&
+         (k < what->n_names || (i < n_page && !is_cut))) {
     int order = i == n_page ? 1
                 : k == what->n_names
                     ? -1
                     : strcmp(page[i]->name, what->names[k].name);
     if (order <= 0)
-      fill_served(&list[n++], page[i], what->is_open(c, page[i]->index));
-    else
+      fill_served(&list[n++], what->number_of(c, page[i]), page[i]);
+    else if (!images_hides(images, &c->peer, what->names[k].name))
       fill_found(&list[n++], &what->names[k], what->page_size);
     i += order <= 0;
     k += order >= 0;
   }
-  return n;
+  answer->n_images = n;
+  answer->more = n == REPLY_MAX_LISTED || is_cut;
 }
 
 void reply_images(struct connection *c, uint64_t id, struct images *images,
@@ -91,12 +95,12 @@ void reply_images(struct connection *c, uint64_t id, struct images *images,
   Cachet__Wire__ImageInfo *pointers[REPLY_MAX_LISTED];
   Cachet__Wire__Images answer = CACHET__WIRE__IMAGES__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  unsigned n_page = images_page(images, what->after, page, REPLY_MAX_LISTED);
-  answer.n_images = merge(c, what, page, n_page, list);
+  unsigned n_page =
+      images_page(images, &c->peer, what->after, page, REPLY_MAX_LISTED);
+  merge(c, images, what, page, n_page, list, &answer);
   for (unsigned i = 0; i < answer.n_images; i++)
     pointers[i] = &list[i];
   answer.images = pointers;
-  answer.more = answer.n_images == REPLY_MAX_LISTED;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_IMAGES;
   msg.images = &answer;
@@ -107,7 +111,7 @@ void reply_images(struct connection *c, uint64_t id, struct images *images,
 
 void reply_stats(struct connection *c, uint64_t id,
                  struct server_context *context, const char *after) {
-  Cachet__Wire__Stats *stats = stats_collect(context, after, REPLY_N_IMAGES);
+  Cachet__Wire__Stats *stats = stats_collect(context, c, after, REPLY_N_IMAGES);
   if (!stats) {
     connection_reply_error(c, id, WIRE_E_NOMEM, 0, "stats: out of memory");
     return;
@@ -122,12 +126,12 @@ void reply_stats(struct connection *c, uint64_t id,
 
 /* ---- Of an image --------------------------------------------------------- */
 
-void reply_opened(struct connection *c, uint64_t id,
+void reply_opened(struct connection *c, uint64_t id, uint32_t number,
                   const struct served_image *h, const struct mirror *m) {
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  fill_info(&info, h, m, true);
+  fill_info(&info, number, h, m);
   opened.info = &info;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
@@ -135,13 +139,13 @@ void reply_opened(struct connection *c, uint64_t id,
   connection_reply(c, &msg);
 }
 
-void reply_attached(struct connection *c, uint64_t id,
+void reply_attached(struct connection *c, uint64_t id, uint32_t number,
                     const struct served_image *h, const struct mirror *m,
                     const struct attachment_grant *grant) {
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Attached attached = CACHET__WIRE__ATTACHED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  fill_info(&info, h, m, true);
+  fill_info(&info, number, h, m);
   attached.info = &info;
   attached.layout = MIRROR_LAYOUT;
   attached.table = grant->table;
@@ -198,19 +202,19 @@ static void put_notice(struct connection *c, wire_message *msg) {
   connection_reply(c, msg);
 }
 
-void reply_changed(struct connection *c, const struct served_image *h,
-                   const struct mirror *m) {
+void reply_changed(struct connection *c, uint32_t number,
+                   const struct served_image *h, const struct mirror *m) {
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  fill_info(&info, h, m, true);
+  fill_info(&info, number, h, m);
   changed.info = &info;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
   msg.changed = &changed;
   put_notice(c, &msg);
 }
 
-void reply_invalidated(struct connection *c, unsigned image, uint64_t from,
+void reply_invalidated(struct connection *c, uint32_t number, uint64_t from,
                        uint64_t to) {
   Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
   Cachet__Wire__Range *ranges = &range;
@@ -218,7 +222,7 @@ void reply_invalidated(struct connection *c, unsigned image, uint64_t from,
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   range.offset = from;
   range.length = to - from;
-  invalidated.image = reply_image_id(image);
+  invalidated.image = number;
   invalidated.n_ranges = 1;
   invalidated.ranges = &ranges;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;

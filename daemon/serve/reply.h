@@ -14,11 +14,7 @@
 #include "daemon/serve/attachment.h"
 #include "daemon/serve/context.h"
 
-/* An image is known on the wire by its index, but never as 0. */
-static inline uint32_t reply_image_id(unsigned image) { return image + 1; }
-static inline unsigned reply_image_of(uint32_t image_id) {
-  return image_id - 1;
-}
+/* `number` is what the connection knows an image by, see subscription.h. */
 
 void reply_welcome(struct connection *c, uint64_t id,
                    const struct server_context *context);
@@ -34,21 +30,21 @@ struct reply_listing {
                                      first REPLY_MAX_LISTED, or all */
   unsigned n_names;
   uint32_t page_size; /* of them */
-  /* Whether the peer opened the image of that index. */
-  bool (*is_open)(struct connection *c, unsigned image);
+  /* The number of an image; 0: the peer has not opened it. */
+  uint32_t (*number_of)(struct connection *c, const struct served_image *h);
 };
 
-/* The next part of all images by name. */
+/* The next part of the images that the peer may read, by name. */
 void reply_images(struct connection *c, uint64_t id, struct images *images,
                   const struct reply_listing *listing);
 
-/* Likewise, and the daemon's in the first part. */
+/* Likewise, and the daemon's in the first part, if the peer may see them. */
 void reply_stats(struct connection *c, uint64_t id,
                  struct server_context *context, const char *after);
 
-void reply_opened(struct connection *c, uint64_t id,
+void reply_opened(struct connection *c, uint64_t id, uint32_t number,
                   const struct served_image *h, const struct mirror *m);
-void reply_attached(struct connection *c, uint64_t id,
+void reply_attached(struct connection *c, uint64_t id, uint32_t number,
                     const struct served_image *h, const struct mirror *m,
                     const struct attachment_grant *grant);
 void reply_grown(struct connection *c, uint64_t id,
@@ -69,9 +65,9 @@ void reply_data(struct connection *c, uint64_t id,
 
 /* Notices.  A piece of data may be pinned in the output already, so there is
  * room without a flush: see piece_make_room(). */
-void reply_changed(struct connection *c, const struct served_image *h,
-                   const struct mirror *m);
-void reply_invalidated(struct connection *c, unsigned image, uint64_t from,
+void reply_changed(struct connection *c, uint32_t number,
+                   const struct served_image *h, const struct mirror *m);
+void reply_invalidated(struct connection *c, uint32_t number, uint64_t from,
                        uint64_t to);
 
 #endif

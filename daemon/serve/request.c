@@ -215,7 +215,7 @@ static struct request request_of(struct session *s, uint64_t id,
 
 struct subscription *request_find_subscription(struct session *s, uint64_t id,
                                                uint32_t image_id) {
-  struct subscription *sub = subscription_find(s, reply_image_of(image_id));
+  struct subscription *sub = subscription_find(s, image_id);
   if (!sub)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "image number %u: this connection did not open it",

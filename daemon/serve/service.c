@@ -21,19 +21,24 @@ static void tell_of_epoch(struct service_image *si) {
   }
 }
 
+/* Ends those of an image that was removed, or of peers that may not read it any
+ * more. */
 static void end_subscriptions(struct service_image *si) {
+  bool removed =
+      atomic_load_explicit(&si->reader.served->removed, memory_order_relaxed);
   for (struct subscription *sub = LIST_FIRST(&si->subscribers), *next; sub;
        sub = next) {
     struct session *s = sub->session;
     next = LIST_NEXT(sub, of_image);
+    if (!removed && (sub->ended || subscription_is_allowed(sub)))
+      continue;
     subscription_end(sub);
     connection_settle(&s->conn); /* it owes no notice of it any more */
   }
 }
 
 static void image_changed(struct service_image *si) {
-  if (atomic_load_explicit(&si->reader.served->removed, memory_order_relaxed))
-    end_subscriptions(si);
+  end_subscriptions(si);
   tell_of_epoch(si);
 }
 

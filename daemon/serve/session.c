@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
+#include "daemon/serve/access.h"
 #include "daemon/serve/attach.h"
 #include "daemon/serve/change.h"
 #include "daemon/serve/find.h"
@@ -36,12 +38,13 @@ static void session_hello(struct session *s, uint64_t id,
                  LOG_TEXT("agent", agent));
 }
 
-/* The only image; the caller owes an images_unref().  NULL: the peer was told
- * why. */
+/* The only image that the peer may read; the caller owes an images_unref().
+ * NULL: the peer was told why. */
 static struct served_image *only_image(struct session *s, uint64_t id) {
-  struct server_context *context = s->service->context;
-  bool finds = finder_has_place(&context->finder);
-  struct served_image *h = finds ? NULL : images_only(&context->images);
+  struct images *images = &s->service->context->images;
+  const struct peer *peer = &s->conn.peer;
+  bool finds = find_is_possible(s);
+  struct served_image *h = finds ? NULL : images_only(images, peer);
   if (finds)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "no image is named, and those of a directory are "
@@ -49,7 +52,7 @@ static struct served_image *only_image(struct session *s, uint64_t id) {
   else if (!h)
     connection_reply_error(&s->conn, id, WIRE_E_NOIMAGE, 0,
                            "no image is named, and %u are served",
-                           images_count(&context->images));
+                           images_count(images, peer));
   return h;
 }
 
@@ -75,13 +78,13 @@ static void reply_to_open(struct session *s, uint64_t id,
   if (sub->epoch)
     notices_announce(sub); /* not the first Open */
   sub->epoch = l->mirror->epoch;
-  reply_opened(&s->conn, id, l->served, l->mirror);
+  reply_opened(&s->conn, id, sub->number, l->served, l->mirror);
 }
 
 /* A subscription to the image, which its reader looks at.  NULL: no memory. */
 static struct subscription *subscribe(struct session *s,
                                       struct served_image *h) {
-  struct subscription *known = subscription_find(s, h->index);
+  struct subscription *known = subscription_find_image(s, h);
   struct service_image *si = service_images_get(&s->service->images, h);
   struct subscription *sub = si ? subscription_add(s, si) : NULL;
   if (!sub || image_reader_is_current(&si->reader))
@@ -105,33 +108,44 @@ static void open_image(struct session *s, uint64_t id, struct served_image *h) {
                            "image \"%s\": no memory", h->name);
 }
 
+/* It is not there, or not for this peer: which of them shows neither in words
+ * nor in time. */
+static void refuse_name(struct session *s, uint64_t id, const char *name,
+                        uint64_t began) {
+  access_hide_lookup(began);
+  connection_spend(&s->conn, ACCESS_HIDE_COST);
+  find_refuse(s, id, name);
+}
+
 static void session_open(struct session *s, uint64_t id,
                          const Cachet__Wire__Open *open) {
-  struct server_context *context = s->service->context;
+  struct images *images = &s->service->context->images;
   const char *name = open->image;
+  uint64_t began = clock_now_ns();
   struct served_image *h =
-      *name ? images_find(&context->images, name) : only_image(s, id);
+      *name ? images_find(images, &s->conn.peer, name) : only_image(s, id);
   if (h)
     open_image(s, id, h);
-  else if (*name && finder_has_place(&context->finder))
+  else if (*name && find_is_possible(s))
     find_image(s, id, name, open_image);
   else if (*name)
-    find_refuse(s, id, name);
+    refuse_name(s, id, name, began);
   images_unref(h);
 }
 
-static bool has_opened(struct connection *c, unsigned image) {
-  return subscription_find(session_of(c), image);
+static uint32_t number_of(struct connection *c, const struct served_image *h) {
+  const struct subscription *sub = subscription_find_image(session_of(c), h);
+  return sub ? sub->number : 0;
 }
 
 static void session_list(struct session *s, uint64_t id, const char *after) {
   struct server_context *context = s->service->context;
-  if (finder_has_place(&context->finder))
-    find_list(s, id, after, has_opened);
+  if (find_is_possible(s))
+    find_list(s, id, after, number_of);
   else
     reply_images(
         &s->conn, id, &context->images,
-        &(struct reply_listing){.after = after, .is_open = has_opened});
+        &(struct reply_listing){.after = after, .number_of = number_of});
 }
 
 /* ---- Messages ------------------------------------------------------------ */

@@ -26,6 +26,7 @@ struct session {
                              request.c */
   struct service *service;
   struct subscription_list subscriptions; /* by of_session */
+  uint32_t n_opened;      /* how many it ever had: the number of the last */
   uint64_t unsent_notice; /* the oldest that is among the unsent bytes; 0 */
   uint64_t oldest_owed;   /* the oldest that it is owed, as of its last turn */
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/serve/access.h"
 #include "daemon/serve/metrics.h"
 
 /* The answer and all it points at, in one block. */
@@ -47,14 +48,15 @@ static void collect_image(const struct served_image *h,
 }
 
 static void collect_daemon(struct server_context *context,
-                           struct collection *c) {
+                           const struct peer *peer, struct collection *c) {
   uint64_t values[METRICS_N];
-  metrics_of_daemon(context, values);
+  metrics_of_daemon(context, peer, values);
   c->stats.n_daemon =
       put_all(c->daemon, c->daemon_list, METRIC_OF_DAEMON, values);
 }
 
 Cachet__Wire__Stats *stats_collect(struct server_context *context,
+                                   const struct connection *conn,
                                    const char *after, unsigned most) {
   size_t image_len = sizeof(struct image_collection) +
                      sizeof(Cachet__Wire__ImageStats *) +
@@ -67,14 +69,15 @@ Cachet__Wire__Stats *stats_collect(struct server_context *context,
   cachet__wire__stats__init(&c->stats);
   c->stats.daemon = c->daemon_list;
   c->stats.images = c->image_list;
-  c->stats.n_images = images_page(&context->images, after, page, most);
+  c->stats.n_images =
+      images_page(&context->images, &conn->peer, after, page, most);
   c->stats.more = c->stats.n_images == most;
   for (size_t i = 0; i < c->stats.n_images; i++) {
     collect_image(page[i], &c->images[i]);
     c->image_list[i] = &c->images[i].stats;
     images_unref(page[i]);
   }
-  if (!*after)
-    collect_daemon(context, c);
+  if (!*after && access_may_see_daemon(context, conn))
+    collect_daemon(context, &conn->peer, c);
   return &c->stats; /* the first member: free() takes it */
 }

@@ -5,17 +5,37 @@
 
 #include "daemon/serve/session.h"
 
-struct subscription *subscription_find(struct session *s, unsigned image) {
+bool subscription_is_allowed(struct subscription *sub) {
+  struct served_image *h = sub->image->reader.served;
+  unsigned now = images_n_narrowed(h) + 1; /* before the rule is asked */
+  if (sub->asked == now)
+    return true;
+  if (!images_may_read(h, &sub->session->conn.peer))
+    return false;
+  sub->asked = now;
+  return true;
+}
+
+struct subscription *subscription_find(struct session *s, uint32_t number) {
   struct subscription *sub;
   LIST_FOREACH(sub, &s->subscriptions, of_session)
-    if (sub->image->reader.served->index == image && !sub->ended)
-      return sub;
+    if (sub->number == number && !sub->ended)
+      return subscription_is_allowed(sub) ? sub : NULL;
+  return NULL;
+}
+
+struct subscription *subscription_find_image(struct session *s,
+                                             const struct served_image *h) {
+  struct subscription *sub;
+  LIST_FOREACH(sub, &s->subscriptions, of_session)
+    if (sub->image->reader.served == h && !sub->ended)
+      return subscription_is_allowed(sub) ? sub : NULL;
   return NULL;
 }
 
 struct subscription *subscription_add(struct session *s,
                                       struct service_image *image) {
-  struct subscription *sub = subscription_find(s, image->reader.served->index);
+  struct subscription *sub = subscription_find_image(s, image->reader.served);
   if (sub)
     return sub;
   if (!net_thread_hold(s->conn.net, sizeof *sub))
@@ -25,7 +45,8 @@ struct subscription *subscription_add(struct session *s,
     net_thread_unhold(s->conn.net, sizeof *sub);
     return NULL;
   }
-  *sub = (struct subscription){.session = s, .image = image};
+  *sub = (struct subscription){
+      .number = ++s->n_opened, .session = s, .image = image};
   service_images_use(image);
   LIST_INSERT_HEAD(&s->subscriptions, sub, of_session);
   LIST_INSERT_HEAD(&image->subscribers, sub, of_image);

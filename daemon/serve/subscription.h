@@ -14,12 +14,17 @@
 struct session;
 
 struct subscription {
+  uint32_t number; /* what the peer knows it by: its own, and from 1 on, so that
+                      it tells nothing of other images */
   struct session *session;
   struct service_image *image; /* used */
   LIST_ENTRY(subscription) of_session, of_image;
   unsigned n_requests; /* of the session, for it, that wait */
-  bool ended;          /* the image was removed: it goes with the last of them,
-                          and is found no more */
+  bool ended;          /* the image was removed, or is not for this peer any
+                          more: it goes with the last of them, and is found no
+                          more */
+  unsigned asked;      /* images_n_narrowed() and one, when the image's rule was
+                          asked      for the peer; 0: not yet */
   uint64_t epoch;      /* the last that the peer was told of */
   bool attached;       /* the peer sees what notices say, and gets none */
   /* An Invalidated that could not be sent yet: the hull of all of those, so
@@ -31,13 +36,19 @@ struct subscription {
   struct request *throttled, *last_throttled; /* a queue, by next_queued */
 };
 
-/* The session's subscription to the image of that index; NULL: it opened it
- * not. */
-struct subscription *subscription_find(struct session *s, unsigned image);
+/* The session's subscription of that number, or to that image; NULL: it has
+ * none, or may not read the image any more. */
+struct subscription *subscription_find(struct session *s, uint32_t number);
+struct subscription *subscription_find_image(struct session *s,
+                                             const struct served_image *h);
 
 /* The same of this image, or a new one.  NULL: no memory. */
 struct subscription *subscription_add(struct session *s,
                                       struct service_image *image);
+
+/* Whether its peer may read the image, as of now: asks the rule where that may
+ * not be so any more.  Of one that has ended it says nothing. */
+bool subscription_is_allowed(struct subscription *sub);
 
 /* The peer goes on by the socket, and needs notices again, from the start. */
 void subscription_detach(struct subscription *sub);

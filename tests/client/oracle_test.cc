@@ -5,6 +5,7 @@
 #include "tests/support/certificates.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/length.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -54,6 +55,8 @@ protected:
       uri = "file:" + uri;
     } else {
       TestServer::Options options;
+      Rule any("any"); // TLS or not
+      options.allow = any.get();
       if (shape.way == kTls)
         options.tls = MakeContext();
       server_ = std::make_unique<TestServer>(

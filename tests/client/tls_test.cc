@@ -8,6 +8,7 @@
 #include "tests/client/handle.h"
 #include "tests/support/certificates.h"
 #include "tests/support/fake_source.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -35,6 +36,7 @@ protected:
     context_.reset(context);
     TestServer::Options options;
     options.tls = context;
+    options.allow = any_.get();
     server_ = std::make_unique<TestServer>(
         std::vector<std::pair<std::string, FakeSource *>>{{"i", &source_}},
         options);
@@ -75,6 +77,7 @@ protected:
   std::string server_cert_, client_cert_;
   FakeSource source_{kSize};
   std::unique_ptr<tls_context, ContextFree> context_;
+  Rule any_{"any"}; // TLS or not
   std::unique_ptr<TestServer> server_;
 };
 

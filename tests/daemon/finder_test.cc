@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "proto/status.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -183,6 +184,49 @@ TEST_F(FinderTest, ANameThatIsNotFoundIsAsOneThatIsNotServed) {
     EXPECT_EQ(frame.message,
               "image \"" + name.substr(0, 64) + "\": not served");
   }
+}
+
+TEST_F(FinderTest, ForWhoMayNotReadThemThereAreNone) {
+  Rule nobody("uid:4294967294");
+  options_.allow = nobody.get();
+  place_.Add("one");
+  Serve();
+  server_->SetRules(nobody.get(), {{"configured", Rule("any").get()}});
+  WireClient client = Greet();
+  client.SendOpen(7, "one");
+  EXPECT_EQ(client.Receive().message, "image \"one\": not served");
+  EXPECT_EQ(place_.n_opens(), 0);
+  client.SendList(7);
+  EXPECT_EQ(client.Receive().names, std::vector<std::string>{"configured"});
+  client.SendOpen(7, "");
+  EXPECT_EQ(client.Receive().kind, kOpened) << "it is the only one";
+}
+
+TEST_F(FinderTest, ARuleThatChangesEndsWhatItForbids) {
+  place_.Add("one");
+  Serve();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start("one").image;
+  ASSERT_EQ(client.Read(image, 0, 10).status, 0);
+  server_->SetRules(Rule("uid:4294967294").get(), {});
+  EXPECT_EQ(client.Read(image, 0, 10).status, WIRE_E_NOIMAGE);
+}
+
+TEST_F(FinderTest, AConfiguredImageThatIsNotForThePeerHidesTheOneThatIsFound) {
+  place_.Add("another");
+  place_.Add("configured");
+  Serve();
+  server_->SetRules(nullptr, {{"configured", Rule("uid:4294967294").get()}});
+  WireClient client = Greet();
+  for (const char *name : {"configured", "nowhere"}) {
+    client.SendOpen(7, name);
+    Frame frame = client.Receive();
+    EXPECT_EQ(frame.status, WIRE_E_NOIMAGE);
+    EXPECT_EQ(frame.message, "image \"" + std::string(name) + "\": not served");
+  }
+  EXPECT_EQ(place_.n_opens(), 2) << "the one takes as long as the other";
+  client.SendList(7);
+  EXPECT_EQ(client.Receive().names, std::vector<std::string>{"another"});
 }
 
 TEST_F(FinderTest, WithoutANameNoneIsMeant) {

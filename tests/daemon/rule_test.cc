@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -198,6 +199,18 @@ TEST(RuleTest, NoRuleIsWiderThanOneOfUsersAndGroups) {
   EXPECT_FALSE(rule_covers(ids.get(), nullptr));
   EXPECT_FALSE(rule_covers(nullptr, name.get()));
   EXPECT_FALSE(rule_covers(nullptr, any.get()));
+}
+
+TEST(RuleTest, ItsNumberIsOfItsWordsInWhateverOrder) {
+  auto number = [](const std::string &text) {
+    return rule_number(Rule(text).get());
+  };
+  EXPECT_EQ(number("uid:1 cert:a"), number("cert:a uid:1 uid:1"));
+  std::set<uint64_t> all = {rule_number(nullptr)};
+  for (const char *text : {"any", "uid:1", "gid:1", "uid:2", "uid:1 uid:2",
+                           "cert:1", "cert:a", "cert:A", "cert:a any", "uid:0"})
+    all.insert(number(text));
+  EXPECT_EQ(all.size(), 11u);
 }
 
 // ---- Who is at the other end ------------------------------------------------

@@ -13,6 +13,7 @@
 #include "proto/status.h"
 #include "proto/tls.h"
 #include "tests/support/certificates.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -39,6 +40,7 @@ protected:
     ASSERT_EQ(tls_server(&files, requires_client, &context, why), 0) << why;
     context_.reset(context);
     options_.tls = context;
+    options_.allow = any_.get();
     server_ = std::make_unique<TestServer>(
         std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk_}},
         options_);
@@ -82,6 +84,7 @@ protected:
   Certificates certificates_;
   std::string server_files_, client_files_;
   FakeSource disk_{kSize};
+  Rule any_{"any"};
   TestServer::Options options_;
   Context context_, client_;
   std::unique_ptr<TestServer> server_;

@@ -96,7 +96,8 @@ protected:
                  const std::string &more = "") {
     std::string text = "[image image]\nsource = " + (dir_ / "image") +
                        "\n[tls]\ncertificate = " + certificate_ +
-                       "\nclient-ca = " + certificates_.ca() + "\n[listen]\n";
+                       "\nclient-ca = " + certificates_.ca() +
+                       "\n[images]\nallow = any\n[listen]\n";
     for (const std::string &address : addresses)
       text += "address = " + address + "\n";
     Write(dir_ / "cachetd.conf", text + more);

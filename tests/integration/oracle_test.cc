@@ -404,6 +404,7 @@ protected:
         "--listen",          "tls:127.0.0.1:" + tls_port,
         "--tls-certificate", certificate,
         "--tls-client-ca",   certificates.ca(),
+        "--allow",           "any",
         "--cache-size",      "96M",
         "--page-size",       std::to_string(page_size)};
     for (const auto &image : images_) {

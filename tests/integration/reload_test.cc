@@ -133,6 +133,55 @@ protected:
   std::unique_ptr<DaemonProcess> daemon_;
 };
 
+TEST_F(ReloadTest, ARuleThatChangesEndsWhatItForbidsAndNothingElse) {
+  const std::string mine = "allow = uid:" + std::to_string(geteuid()) + "\n";
+  Start();
+  Handle one = Open("one"), two = Open("two");
+  ASSERT_TRUE(cachet_is_shared(one.get()));
+  ExpectPage(one.get(), 3, a_);
+  ExpectPage(two.get(), 3, b_);
+  Configure(Image("one", "a.img", "allow = uid:4294967294\n") +
+            Image("two", "b.img", mine));
+  Reload();
+  Bytes bytes(kPage);
+  EXPECT_EQ(cachet_read(one.get(), 9 * kPage, bytes.data(), kPage),
+            CACHET_E_NOIMAGE);
+  EXPECT_EQ(cachet_read(one.get(), 3 * kPage, bytes.data(), kPage),
+            CACHET_E_NOIMAGE)
+      << "nor what was in the memory";
+  Handle again;
+  EXPECT_EQ(TryOpen("one", &again), CACHET_E_NOIMAGE);
+  ExpectPage(two.get(), 3, b_);
+  uint64_t epochs = Stat("epochs");
+  Configure(Image("one", "a.img") + Image("two", "b.img") + "[images]\n" +
+            mine);
+  Reload();
+  ExpectPage(two.get(), 3, b_);
+  ExpectPage(Open("one").get(), 3, a_);
+  EXPECT_EQ(Stat("epochs"), epochs + 1) << "nobody has lost the other one";
+}
+
+TEST_F(ReloadTest, ARuleHoldsThoughTheFileOfItsImageIsGone) {
+  Start();
+  Handle one = Open("one");
+  ExpectPage(one.get(), 3, a_);
+  ASSERT_EQ(unlink((dir_ / "a.img").c_str()), 0);
+  Configure(Image("one", "a.img", "allow = uid:4294967294\n"));
+  Reload();
+  Bytes bytes(kPage);
+  EXPECT_EQ(cachet_read(one.get(), 9 * kPage, bytes.data(), kPage),
+            CACHET_E_NOIMAGE);
+}
+
+TEST_F(ReloadTest, ARuleThatIsWrongChangesNothing) {
+  Start();
+  Handle one = Open("one");
+  Configure(
+      Image("one", "a.img", "allow = uid:4294967294 user:no-such-user\n"));
+  Reload("event=reload-failed");
+  ExpectPage(one.get(), 3, a_);
+}
+
 TEST_F(ReloadTest, ImagesComeAndGoAndTheOthersStayAsTheyWere) {
   Start();
   Handle one = Open("one"), two = Open("two");

@@ -50,7 +50,8 @@ protected:
         "--image",           image_,
         "--listen",          "tls:127.0.0.1:" + port_,
         "--tls-certificate", server_,
-        "--tls-client-ca",   certificates_.ca()};
+        "--tls-client-ca",   certificates_.ca(),
+        "--allow",           "cert:reader"};
     if (!key.empty()) {
       args.push_back("--tls-key");
       args.push_back(key);

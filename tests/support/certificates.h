@@ -25,8 +25,8 @@ public:
   std::string Make(const std::string &name, const std::string &names,
                    Flaw flaw = kNone) const;
 
-  // A file of the authority with its list of those that were revoked, on which is
-  // the certificate in such a file.
+  // A file of the authority with its list of those that were revoked, on which
+  // is the certificate in such a file.
   std::string Revoke(const std::string &path) const;
 
   // Writes the key of such a file to a file of its own; `password`: encrypted.

@@ -48,8 +48,8 @@ TestServer::TestServer(
                sizeof on);
   std::vector<server_image> list;
   for (const auto &image : images)
-    list.push_back(
-        {image.first.c_str(), image.second->Open(), options.share, 0, nullptr});
+    list.push_back({image.first.c_str(), image.second->Open(), options.share, 0,
+                    nullptr, nullptr});
   server_config config = {};
   config.limits = options.limit;
   config.cache_size = options.cache_size;
@@ -61,6 +61,7 @@ TestServer::TestServer(
   config.shares_found = options.place && options.share;
   config.listeners = listeners.data();
   config.n_listeners = static_cast<unsigned>(listeners.size());
+  config.allow = options.allow;
   config.admin = options.admin;
   char err[512];
   if (server_new(&config, &server_, err, sizeof err) < 0) {
@@ -80,13 +81,14 @@ TestServer::TestServer(
 }
 
 int TestServer::Add(const std::string &name, FakeSource *image) {
-  server_image add = {name.c_str(), image->Open(), share_, 0, nullptr};
+  server_image add = {name.c_str(), image->Open(), share_, 0, nullptr, nullptr};
   return server_add_image(server_, &add);
 }
 
 int TestServer::Replace(const std::string &name, FakeSource *image,
                         bool share) {
-  server_image change = {name.c_str(), image->Open(), share, 0, nullptr};
+  server_image change = {name.c_str(), image->Open(), share, 0,
+                         nullptr,      nullptr};
   return server_replace_image(server_, &change);
 }
 
@@ -97,6 +99,10 @@ bool TestServer::Remove(const std::string &name) {
 void TestServer::SetAdmin(rule *admin) { server_set_admin(server_, admin); }
 
 void TestServer::ReviewFound() { server_review_found(server_, share_); }
+
+void TestServer::SetRules(rule *all, const std::vector<image_rule> &list) {
+  server_set_rules(server_, all, list.data(), list.size());
+}
 
 void TestServer::BeginStop() { server_stop(server_); }
 

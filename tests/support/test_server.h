@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "daemon/engine/finder_place.h"
+#include "daemon/rule.h"
 #include "daemon/serve/change_maker.h"
 #include "daemon/server.h"
 #include "tests/support/fake_source.h"
@@ -31,6 +32,7 @@ public:
     const change_maker *maker = nullptr;
     // A port for TLS as well, with these certificates.
     tls_context *tls = nullptr;
+    rule *allow = nullptr; // who may read what has no rule of its own
     rule *admin = nullptr; // who may change things
   };
 
@@ -52,6 +54,7 @@ public:
   void ReviewFound();
 
   void SetAdmin(rule *admin);
+  void SetRules(rule *all, const std::vector<image_rule> &list);
   server *get() const { return server_; }
 
   // Begins an orderly stop; AwaitStop() waits for its end.

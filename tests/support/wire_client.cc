@@ -81,9 +81,12 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
   case CACHET__WIRE__MESSAGE__BODY_STATS:
     for (size_t i = 0; i < msg.stats->n_daemon; i++)
       frame->stats[msg.stats->daemon[i]->name] = msg.stats->daemon[i]->value;
+    for (size_t i = 0; i < msg.stats->n_images; i++)
+      frame->names.push_back(msg.stats->images[i]->name);
     break;
   case CACHET__WIRE__MESSAGE__BODY_ERROR:
     frame->status = msg.error->status;
+    frame->sys_errno = msg.error->sys_errno;
     frame->message = msg.error->message;
     break;
   case CACHET__WIRE__MESSAGE__BODY_INVALIDATED:

@@ -25,12 +25,13 @@ struct Frame {
   bool last = false;
   std::vector<uint8_t> payload;
   int status = 0; // Error
+  uint32_t sys_errno = 0;
   std::string message;
   uint32_t image = 0; // Opened, Changed, Invalidated
   uint64_t size = 0;
   uint32_t page_size = 0;
   std::vector<std::pair<uint64_t, uint64_t>> ranges; // Invalidated
-  std::vector<std::string> names;                    // Images,
+  std::vector<std::string> names;                    // Images, Stats,
   std::vector<uint64_t> sizes;                       // of each,
   std::vector<bool> unopened;                        // likewise;
   bool more = false;                                 // there are more
