@@ -330,7 +330,6 @@ static enum step request_finish(struct request *r, struct image_reader *l) {
 
 /* One piece. */
 static enum step request_step(struct request *r) {
-  struct image_reader *l = request_reader(r);
   struct piece p;
   if (!connection_has_room(request_conn(r)))
     return STEP_BLOCKED;
@@ -338,6 +337,7 @@ static enum step request_step(struct request *r) {
     r->job->answer(r->job);
     return STEP_DONE;
   }
+  struct image_reader *l = request_reader(r);
   if (r->status)
     return request_failed(r);
   if (r->subscription->ended)
