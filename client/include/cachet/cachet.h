@@ -622,8 +622,9 @@ CACHET_API enum cachet_status cachet_warm(cachet *c, uint64_t addr,
 /* Drops exactly the pages that overlap the range, here and at the daemon: a
  * load that begins after this call returned sees bytes read after it.  Slices
  * that are held keep their bytes.  `len` is cut at the image's end.  At a
- * daemon this is for root, the daemon's own user, and peers in the group of
- * its socket; over TCP it is CACHET_E_ACCESS.  Waits for a daemon; loads no
+ * daemon this is for root and the daemon's own user on a Unix socket, and for
+ * the peers that its rules for it name, or without rules those in the group of
+ * the socket; to others it is CACHET_E_ACCESS.  Waits for a daemon; loads no
  * page.  Semantics: Cachet's `invalidate`. */
 CACHET_API enum cachet_status cachet_invalidate(cachet *c, uint64_t addr,
                                                 uint64_t len) CACHET_NONNULL(1);
