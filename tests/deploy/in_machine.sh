@@ -118,6 +118,70 @@ opens() {
   restart
 }
 
+# keeps_reading IMAGE: again and again, with each byte checked, until there is a
+# file $work/enough.
+keeps_reading() {
+  until [ -e "$work/enough" ]; do
+    cachet cat "$1" 2>>"$work/failed" |
+      cmp --silent - /var/lib/cachetd/disk.img || echo "$1" >>"$work/failed"
+  done
+}
+
+# Eight clients in shared memory, and two over TLS where that is served.
+begin_reading() {
+  rm -f -- "$work/enough" "$work/failed"
+  began=$(date +%s)
+  for _ in 1 2 3 4 5 6 7 8; do
+    keeps_reading disk.img &
+  done
+  if [ -e /etc/cachetd/server.pem ]; then
+    for _ in 1 2; do
+      keeps_reading "cachets://127.0.0.1:10820/disk.img?ca=/etc/cachetd/server.pem" &
+    done
+  fi
+}
+
+# Whether no reader failed.
+ends_reading() {
+  touch "$work/enough"
+  wait
+  if [ -s "$work/failed" ]; then
+    sort "$work/failed" | uniq -c | head
+    return 1
+  fi
+}
+
+is_replaced() {
+  [ "$(pid)" -ne 0 ] && [ "$(pid)" -ne "$before" ] && is cachetd.service active
+}
+
+# replaces N COMMAND...: ends the daemon so often, and waits for another one.
+replaces() {
+  local n
+  for ((n = 0; n < $1; n++)); do
+    systemctl reset-failed cachetd.service
+    before=$(pid)
+    "${@:2}" && eventually is_replaced || return
+  done
+}
+
+# The lines of an event since the readers began.
+events() {
+  journalctl --quiet --no-pager --output=cat --unit=cachetd.service \
+    --since="@$began" | grep -- "event=$1"
+}
+
+# The ledger, and a mirror: no client is left.
+keeps_little() {
+  [ "$(systemctl show --property=NFileDescriptorStore --value cachetd.service)" -eq 4 ]
+}
+
+# went_on N: that many daemons went on with what was cached, and none did not.
+went_on() {
+  journalctl --sync
+  [ "$(events image-warm | wc -l)" -ge "$1" ] && ! events image-cold
+}
+
 first_program() {
   sed -n '/^    #include <cachet/,/^    }$/s/^    //p' README.md >"$work/first.c"
   # As the README has it.
@@ -245,6 +309,13 @@ systemctl reload cachetd.service
 check "a reload has it shown" reads \
   "cachets://127.0.0.1:10820/disk.img?ca=/etc/cachetd/server.pem" \
   /var/lib/cachetd/disk.img
+begin_reading
+check "the daemon is killed twenty times while clients read" \
+  replaces 20 systemctl kill --signal=KILL cachetd.service
+check "and restarted five times" replaces 5 systemctl restart cachetd.service
+check "no client failed, nor read a wrong byte" ends_reading
+check "each daemon went on with what was cached" went_on 25
+check "systemd keeps no more than it has to" eventually keeps_little
 systemctl disable --quiet --now cachetd-tls.socket cachetd.service
 rm -r /etc/cachetd/server.* /etc/cachetd/cachetd.conf.d/tls.conf
 check "the daemon cannot open a TCP socket itself" \
@@ -262,9 +333,13 @@ serves disk.img=/var/lib/cachetd/disk.img
 
 before=$(pid)
 socket=$(stat -c %i /run/cachetd/cachetd.sock)
+reads disk.img /var/lib/cachetd/disk.img
+begin_reading
 check "apt upgrades" quietly apt-get -q -y install ./next/*.deb
 check "an upgrade restarts the service" \
   eval '[ "$(pid)" -ne "$before" ] && is cachetd.service active'
+check "no client noticed" ends_reading
+check "it went on with what was cached" went_on 1
 check "its socket is the same" \
   [ "$(stat -c %i /run/cachetd/cachetd.sock)" = "${socket:-none}" ]
 check "the configuration is what the administrator made it" \
