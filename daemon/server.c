@@ -567,6 +567,7 @@ int server_new(const struct server_config *config, struct server **out,
   else
     r = server_add_images(s, config, err, err_len);
   if (r == 0) {
+    finder_restore(&s->context.finder);
     images_restored(&s->context.images);
     r = server_init_workers(s, config->n_workers);
     if (r == 0)

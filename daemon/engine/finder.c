@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/container_of.h"
 
 _Static_assert((int)FOUND_NAME_MAX == (int)IMAGE_NAME_MAX,
@@ -75,6 +77,125 @@ static int open_and_add(struct finder *finder, const char *name) {
   free(found.path);
   return r == -EEXIST ? 0 : r;
 }
+
+/* ---- After a restart ----------------------------------------------------- */
+
+enum { RESTORE_PATIENCE_S = 5, RESTORE_MAX = LEDGER_N_MIRRORS };
+
+/* What a thread opens, name by name, since the place may hang: it may outlive
+ * the wait for it. */
+struct restoring {
+  const struct finder_place *place;
+  pthread_mutex_t lock;
+  pthread_cond_t opened;
+  unsigned n;
+  unsigned n_refs;   /* of the thread, and of who waits; guarded by lock, */
+  unsigned n_opened; /* as is how many of these the thread is done with */
+  struct {
+    char name[IMAGE_NAME_MAX + 1];
+    int result;
+    struct found_image found;
+  } all[RESTORE_MAX];
+};
+
+/* Closes what nobody took.  The lock is held, and free afterwards. */
+static void restoring_unref_locked(struct restoring *g) {
+  bool is_last = --g->n_refs == 0;
+  pthread_mutex_unlock(&g->lock);
+  if (!is_last)
+    return;
+  for (unsigned i = 0; i < g->n_opened; i++) {
+    if (g->all[i].found.source)
+      g->all[i].found.source->ops->close(g->all[i].found.source);
+    free(g->all[i].found.path);
+  }
+  pthread_cond_destroy(&g->opened);
+  pthread_mutex_destroy(&g->lock);
+  free(g);
+}
+
+static void *restoring_run(void *arg) {
+  struct restoring *g = arg;
+  pthread_mutex_lock(&g->lock);
+  while (g->n_opened < g->n && g->n_refs > 1) {
+    unsigned i = g->n_opened;
+    struct found_image found = {0};
+    pthread_mutex_unlock(&g->lock);
+    int r = g->place->open(g->place->arg, g->all[i].name, &found);
+    pthread_mutex_lock(&g->lock);
+    g->all[i].result = r;
+    g->all[i].found = found;
+    g->n_opened++;
+    pthread_cond_signal(&g->opened);
+  }
+  restoring_unref_locked(g);
+  return NULL;
+}
+
+/* NULL: there is nothing to open, or no memory, or no thread. */
+static struct restoring *restoring_begin(const struct finder *finder) {
+  const struct restore *from = finder->images->restore;
+  struct restoring *g = calloc(1, sizeof *g);
+  pthread_t thread;
+  const char *name;
+  if (!g)
+    return NULL;
+  for (uint32_t i = 0; (name = restore_next_name(from, &i));)
+    snprintf(g->all[g->n++].name, sizeof g->all[0].name, "%s", name);
+  g->place = finder->place;
+  g->n_refs = 2;
+  pthread_mutex_init(&g->lock, NULL);
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&g->opened, &attr);
+  pthread_condattr_destroy(&attr);
+  if (g->n > 0 && pthread_create(&thread, NULL, restoring_run, g) == 0) {
+    pthread_detach(thread);
+    return g;
+  }
+  pthread_mutex_lock(&g->lock);
+  g->n_refs = 1;
+  restoring_unref_locked(g);
+  return NULL;
+}
+
+/* Waits until the `i`th was opened.  False: not in time. */
+static bool restoring_await(struct restoring *g, unsigned i,
+                            const struct timespec *until) {
+  int r = 0;
+  pthread_mutex_lock(&g->lock);
+  while (g->n_opened == i && r == 0)
+    r = pthread_cond_timedwait(&g->opened, &g->lock, until);
+  bool is_opened = g->n_opened > i;
+  pthread_mutex_unlock(&g->lock);
+  return is_opened;
+}
+
+/* Takes what was opened into the table: the thread is done with it. */
+static void restoring_take(struct finder *finder, struct restoring *g,
+                           unsigned i) {
+  if (g->all[i].result < 0)
+    return;
+  const struct image_add add = add_of(finder, g->all[i].name, &g->all[i].found);
+  g->all[i].found.source = NULL;
+  images_add(finder->images, &add);
+}
+
+void finder_restore(struct finder *finder) {
+  struct timespec until = clock_after_ms(RESTORE_PATIENCE_S * 1000);
+  struct restoring *g =
+      finder_has_place(finder) ? restoring_begin(finder) : NULL;
+  if (!g)
+    return;
+  for (unsigned i = 0; i < g->n && restoring_await(g, i, &until); i++)
+    restoring_take(finder, g, i);
+  pthread_mutex_lock(&g->lock);
+  restoring_unref_locked(g);
+}
+
+/* ---- Looking for one ------------------------------------------------------
+ */
 
 /* The image, with a reference for the caller.  One that was configured is not
  * taken at first: who asks did not find it in the table, and so one that is

@@ -64,6 +64,11 @@ bool finder_has_place(const struct finder *finder);
 void finder_find(struct finder *finder, const char *name,
                  struct finder_wait *wait);
 
+/* At the start, when nothing else uses it: puts those images into the table
+ * that the process before has left a mirror of (restore.h), as if somebody
+ * asked for each.  Waits for the place for some seconds at most. */
+void finder_restore(struct finder *finder);
+
 /* What is found is not what it was: has each image that was found be what is
  * found now, or be removed.  Blocks. */
 void finder_review(struct finder *finder);

@@ -47,7 +47,7 @@ struct ledger_mirror {
   uint32_t page_shift;
   uint64_t checksum;
   uint64_t size, epoch;
-  uint64_t terms;               /* who may read it; see images.h */
+  uint64_t terms;               /* who may read it; see images.c */
   char image[LEDGER_IMAGE_LEN]; /* its name */
   struct source_identity identity;
 };

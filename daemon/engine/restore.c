@@ -368,6 +368,16 @@ struct mirror *restore_take(struct restore *r, const char *image,
   return m;
 }
 
+const char *restore_next_name(const struct restore *r, uint32_t *i) {
+  while (r && *i < LEDGER_N_MIRRORS) {
+    const struct mirror *m = r->mirrors[*i].m;
+    const char *name = ledger_get_mirror(&r->keeper->ledger, (*i)++)->image;
+    if (m && !mirror_is_retired(m))
+      return name;
+  }
+  return NULL;
+}
+
 void restore_finish(struct restore *r) {
   if (!r)
     return;

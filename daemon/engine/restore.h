@@ -57,6 +57,10 @@ struct mirror *restore_take(struct restore *restore, const char *image,
                             struct source *src, unsigned page_shift,
                             uint64_t terms);
 
+/* The name of an image that might go on with a mirror and has not taken it, the
+ * `*i`th of all or a later one; moves `*i` behind it.  NULL: there is none. */
+const char *restore_next_name(const struct restore *restore, uint32_t *i);
+
 void restore_finish(struct restore *restore);
 
 /* A table, which is the caller's from here on. */

@@ -186,6 +186,33 @@ TEST_F(KeptTest, AStalePageOfAPinStaysStale) {
   }));
 }
 
+TEST_F(KeptTest, AnImageOfADirectoryIsFoundAgainAndWarm) {
+  ASSERT_EQ(mkdir((dir_ / "d").c_str(), 0700), 0);
+  std::vector<uint8_t> bytes = WriteRandomFile(dir_ / "d/x", 64 * kPage, 2);
+  WriteRandomFile(dir_ / "d/y", 64 * kPage, 3);
+  Restart(SIGKILL, {"--directory", dir_ / "d"});
+  cachet *c = nullptr;
+  cachet_error err;
+  ASSERT_EQ(cachet_open(manager_.uri("x").c_str(), nullptr, &c, &err),
+            CACHET_OK)
+      << err.message;
+  Handle closes(c);
+  std::vector<uint8_t> read(bytes.size());
+  ASSERT_EQ(cachet_read(c, 0, read.data(), read.size()), CACHET_OK);
+  uint64_t epoch = cachet_epoch(c);
+  Restart(SIGKILL, {"--directory", dir_ / "d"});
+  EXPECT_THAT(log(), HasSubstr("event=image-warm image=x"));
+  EXPECT_THAT(log(), Not(HasSubstr("image=y")));
+  ASSERT_EQ(cachet_read(c, 0, read.data(), read.size()), CACHET_OK);
+  EXPECT_EQ(read, bytes);
+  EXPECT_EQ(cachet_epoch(c), epoch);
+  // And is gone when it is served no more.
+  closes = nullptr;
+  Restart(SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+      << testing::PrintToString(manager_.names());
+}
+
 TEST_F(KeptTest, NothingGathersInTheStore) {
   for (int round = 0; round < 5; round++) {
     {
