@@ -31,8 +31,60 @@ is() {
   [ "$(systemctl is-active "$1")" = "$2" ]
 }
 
+as() {
+  local user=$1
+  setpriv --reuid="$user" --regid="$user" --init-groups -- "${@:2}"
+}
+
 as_reader() {
-  setpriv --reuid=reader --regid=reader --init-groups -- "$@"
+  as reader "$@"
+}
+
+# Eight clients at once, four of each user, read what is for them.
+both_read() {
+  local user clients=() client ok=0
+  for user in reader visitor reader visitor reader visitor reader visitor; do
+    as "$user" cachet cat "of-$user" |
+      cmp --silent - "/srv/readers/$user.img" &
+    clients+=($!)
+  done
+  for client in "${clients[@]}"; do
+    wait "$client" || ok=1
+  done
+  return "$ok"
+}
+
+# sees USER NAME...: the images that there are for a user, and in no call others.
+sees() {
+  local name
+  as "$1" cachet ls | awk '{ print $NF }' >"$work/seen"
+  printf '%s\n' "${@:2}" | diff - "$work/seen" || return 1
+  for name in of-reader of-visitor for-both nowhere; do
+    if grep -qx -- "$name" "$work/seen"; then
+      as "$1" cachet info "$name" >/dev/null || return 1
+      continue
+    fi
+    if as "$1" cachet cat "$name" >"$work/said" 2>&1 ||
+      ! grep -q "image \"$name\": not served" "$work/said" ||
+      as "$1" cachet stats | grep -- "$name"; then
+      cat -- "$work/said"
+      return 1
+    fi
+  done
+}
+
+# allows WHO-READS-THE-READERS: what each may read, from the next reload on.
+allows() {
+  local user
+  for user in reader visitor; do
+    printf '[image of-%s]\nsource = /srv/readers/%s.img\nallow = user:%s\n' \
+      "$user" "$user" "$user"
+  done | sed "s/user:reader/user:$1/" >/etc/cachetd/cachetd.conf
+  cat >>/etc/cachetd/cachetd.conf <<'END'
+[image for-both]
+source = /var/lib/cachetd/disk.img
+allow = group:cachetd
+END
 }
 
 # reads NAME FILE: what the daemon serves is what the file holds.
@@ -97,6 +149,8 @@ makes_certificate() {
 certificate = /etc/cachetd/server.pem
 key = /etc/cachetd/server.key
 require-client-certificate = no
+[images]
+allow = any
 END
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
     -subj /CN=server -addext subjectAltName=IP:127.0.0.1 \
@@ -241,6 +295,27 @@ check "so it does with the static library" first_program_static
 check "the manual has a page for a function" \
   [ -e "$(man --where cachet_open 2>/dev/null || echo /usr/share/man/man3/cachet_open.3.gz)" ]
 
+# ---- Who may read what -------------------------------------------------------
+
+useradd --groups cachetd visitor
+mkdir /srv/readers
+for user in reader visitor; do
+  head -c 3000000 /dev/urandom >/srv/readers/$user.img
+  chmod 644 /srv/readers/$user.img
+done
+allows reader
+restart
+check "eight clients of two users read what each may" both_read
+check "the one sees none that it may not" sees reader for-both of-reader
+check "nor does the other" sees visitor for-both of-visitor
+check "nor does root, whom no rule names" \
+  eval '! cachet cat of-reader >/dev/null 2>&1'
+allows visitor
+check "a reload takes other rules" systemctl reload cachetd.service
+check "it ends what they forbid" eventually sees reader for-both
+check "and lets in whom they allow" sees visitor for-both of-reader of-visitor
+rm -r /srv/readers
+
 # ---- What is closed, and what opens it ---------------------------------------
 
 check "the daemon has no capability" status_has CapEff 0+
@@ -369,6 +444,7 @@ check "the configuration is not" [ ! -e /etc/cachetd ]
 
 rm /var/lib/cachetd/disk.img
 userdel --remove reader 2>/dev/null
+userdel --remove visitor 2>/dev/null
 check "dpkg installs once more" quietly dpkg --install ./*.deb
 check "dpkg purges at once" \
   quietly dpkg --purge cachetd libcachet-client-dev libcachet-client1
