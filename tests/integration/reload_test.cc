@@ -173,6 +173,27 @@ TEST_F(ReloadTest, ARuleHoldsThoughTheFileOfItsImageIsGone) {
             CACHET_E_NOIMAGE);
 }
 
+TEST_F(ReloadTest, AFileThatIsMissingIsNoNewsOfAnImageThatIsForOthers) {
+  const std::string mine = "uid:" + std::to_string(geteuid());
+  Configure(Image("one", "a.img") +
+            Image("gone", "gone.img", "allow = uid:4294967294\n") +
+            Image("lost", "gone.img", "allow = " + mine + "\n"));
+  Start();
+  for (const char *name : {"gone", "none", "lost"}) {
+    cachet *c = nullptr;
+    cachet_error error = {};
+    std::string uri =
+        "cachet+unix:///" + std::string(name) + "?socket=" + socket_;
+    EXPECT_EQ(cachet_open(uri.c_str(), nullptr, &c, &error), CACHET_E_NOIMAGE);
+    std::string message = error.message;
+    bool is_told = name == std::string("lost");
+    EXPECT_EQ(message.find("gone.img") != std::string::npos, is_told);
+    EXPECT_EQ(message.find("not served") != std::string::npos, !is_told)
+        << message;
+    EXPECT_EQ(error.sys_errno, is_told ? ENOENT : 0);
+  }
+}
+
 TEST_F(ReloadTest, ARuleThatIsWrongChangesNothing) {
   Start();
   Handle one = Open("one");
