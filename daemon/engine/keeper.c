@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/container_of.h"
 #include "cache/source.h"
 #include "daemon/log.h"
@@ -11,13 +12,29 @@ static struct keeper *keeper_of(struct mirror_keeper *base) {
   return container_of(base, struct keeper, base);
 }
 
+/* ---- Telling the manager ------------------------------------------------- */
+
+/* What came of a message.  Passes it on. */
+static int note_locked(struct keeper *k, int r) {
+  if (r != -EAGAIN)
+    k->deaf_since = 0;
+  else if (!k->deaf_since)
+    k->deaf_since = clock_now_ms();
+  return r;
+}
+
+static int store_locked(struct keeper *k, const char *name, const int *fds,
+                        unsigned n) {
+  return note_locked(k, fd_store_add(&k->store, name, fds, n));
+}
+
 /* ---- Records ------------------------------------------------------------- */
 
 /* Tells the manager of a record that is ENDED.  One that could not be told of
  * stays so, and its number is not used again: the name is still taken. */
 static void remove_locked(struct keeper *k, uint32_t *state, const char *name) {
   ledger_set_state(state, LEDGER_ENDED);
-  if (fd_store_remove(&k->store, name) < 0)
+  if (note_locked(k, fd_store_remove(&k->store, name)) < 0)
     k->has_unsaid = true;
   else
     ledger_set_state(state, LEDGER_FREE);
@@ -70,7 +87,7 @@ static void store_mirror_locked(struct keeper *k, uint32_t i) {
   const int fds[] = {m->pages_fd, m->words_fd, m->touched_fd};
   char name[LEDGER_NAME_LEN];
   ledger_name_mirror(i, name);
-  if (fd_store_add(&k->store, name, fds, 3) < 0) {
+  if (store_locked(k, name, fds, 3) < 0) {
     k->has_unsaid = true;
     return;
   }
@@ -186,7 +203,9 @@ int keeper_add_table(struct keeper *k, const struct mirror *m,
   if (record) {
     write_table(record, m, client, lease);
     ledger_name_table(i, name);
-    r = fd_store_add(&k->store, name, fds, 2);
+    r = store_locked(k, name, fds, 2);
+  } else if (!k->is_on) {
+    r = 0; /* K4 */
   }
   /* If there is no manager any more the table is given all the same: the next
    * process, if there is one, misses it, and leaves the mirror alone (R2). */
@@ -240,11 +259,28 @@ static void retry_locked(struct keeper *k) {
       end_table_locked(k, i);
 }
 
+/* K4.  Whether the manager has read since it had too much is only found out by
+ * another message: one that removes nothing. */
+static bool is_deaf_locked(struct keeper *k) {
+  return k->deaf_since &&
+         note_locked(k, fd_store_remove(&k->store, "none")) == -EAGAIN &&
+         clock_now_ms() - k->deaf_since >= KEEPER_PATIENCE_MS;
+}
+
 void keeper_retry(struct keeper *k) {
   pthread_mutex_lock(&k->lock);
   if (k->is_on && k->has_unsaid)
     retry_locked(k);
+  bool gives_up = k->is_on && is_deaf_locked(k);
+  if (gives_up) {
+    k->is_on = false;
+    ledger_spoil(&k->ledger);
+  }
   pthread_mutex_unlock(&k->lock);
+  if (gives_up)
+    log_event(LEVEL_WARN, "nothing-is-kept",
+              LOG_TEXT("reason", "the service manager does not read"),
+              LOG_TEXT("meaning", "the next start is cold"));
 }
 
 /* ---- Life ---------------------------------------------------------------- */

@@ -3,11 +3,14 @@
  * has to know of it (ledger.h).  What becomes of it there is restore.h's.
  *
  *   K1  A mirror is kept from when it was made until its memory goes.  While
- * the manager has too much to read it waits (keeper_retry()). K2  A table of a
- * mirror that is kept is so as well, from before its client has it until nobody
- * honours its pins any more.  While the manager has too much to read none is
- * given. K3  After keeper_leave() nothing is added or removed: the process
- * ends, and what it has is the next one's.
+ *       the manager has too much to read it waits (keeper_retry()).
+ *   K2  A table of a mirror that is kept is so as well, from before its client
+ *       has it until nobody honours its pins any more.  While the manager has
+ *       too much to read none is given.
+ *   K3  After keeper_leave() nothing is added or removed: the process ends, and
+ *       what it has is the next one's.
+ *   K4  A manager that reads nothing for KEEPER_PATIENCE_MS is none: nothing is
+ *       kept any more, and what is there is not to be believed.
  *
  * Nothing here waits.  Any thread, but for what makes and ends it. */
 #ifndef DAEMON_ENGINE_KEEPER_H
@@ -27,21 +30,24 @@
 extern "C" {
 #endif
 
+enum { KEEPER_PATIENCE_MS = 10000 };
+
 struct keeper {
   struct mirror_keeper base;
   struct fd_store store;
-  bool is_on; /* fixed once it is made, but for keeper_leave() */
-
   pthread_mutex_t lock; /* the cache's may be taken under it */
   /* Guarded by lock. */
+  bool is_on;
+  uint64_t deaf_since; /* when the manager had too much to read first, on the
+                          clock of clock_now_ms(); 0: it has read since */
   struct ledger ledger;
   uint32_t next_mirror, next_table; /* where to look for a free record */
   bool has_unsaid; /* there may be records that are WAITING, or ENDED */
   const struct mirror *mirrors[LEDGER_N_MIRRORS]; /* those that are WAITING */
 };
 
-/* A keeper that keeps nothing until keeper_begin(), and whose store is not
- * open. keeper_fini() is due. */
+/* A keeper that keeps nothing until keeper_begin(), and has no store.
+ * keeper_fini() is due. */
 void keeper_init(struct keeper *keeper);
 
 /* The store is open: it keeps what it can from here on, and goes on with
@@ -54,7 +60,7 @@ void keeper_fini(struct keeper *keeper);
 /* K3.  False: it keeps nothing. */
 bool keeper_leave(struct keeper *keeper);
 
-/* Tells the manager what it could not be told before. */
+/* Tells the manager what it could not be told before.  Once a second. */
 void keeper_retry(struct keeper *keeper);
 
 /* Notes who may read the image whose mirror this is; before that no process

@@ -78,6 +78,8 @@ void ledger_fini(struct ledger *ledger) {
   *ledger = (struct ledger){.fd = -1};
 }
 
+void ledger_spoil(struct ledger *ledger) { ledger->memory->head.layout = 0; }
+
 struct ledger_mirror *ledger_get_mirror(const struct ledger *ledger,
                                         uint32_t i) {
   return &ledger->memory->mirrors[i];

@@ -81,6 +81,9 @@ int ledger_adopt(struct ledger *ledger, int fd);
 
 void ledger_fini(struct ledger *ledger);
 
+/* The next process believes nothing that is in it. */
+void ledger_spoil(struct ledger *ledger);
+
 struct ledger_mirror *ledger_get_mirror(const struct ledger *ledger,
                                         uint32_t i);
 struct ledger_table *ledger_get_table(const struct ledger *ledger, uint32_t i);

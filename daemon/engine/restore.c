@@ -318,8 +318,16 @@ void restore_adopt(struct restore *r, struct page_cache *pc) {
 
 /* ---- Images -------------------------------------------------------------- */
 
-/* The latest mirror of an image.  When its owner died there may have been a
- * successor that nobody had seen yet. */
+/* Whether `a` comes before `b`: one whose epoch is not over comes first.  Of
+ * two such the later one does: when its owner died there may have been a
+ * successor that nobody had seen yet.  Differences wrap. */
+static bool is_better(const struct mirror *a, const struct mirror *b) {
+  bool a_is_over = mirror_is_retired(a), b_is_over = mirror_is_retired(b);
+  return a_is_over != b_is_over ? b_is_over
+                                : (int64_t)(a->epoch - b->epoch) > 0;
+}
+
+/* The mirror that an image may go on with; NULL: it has none. */
 static struct old_mirror *find_mirror(struct restore *r, const char *image) {
   struct old_mirror *best = NULL;
   for (uint32_t i = 0; i < LEDGER_N_MIRRORS; i++) {
@@ -327,8 +335,7 @@ static struct old_mirror *find_mirror(struct restore *r, const char *image) {
     if (!old->m ||
         strcmp(ledger_get_mirror(&r->keeper->ledger, i)->image, image) != 0)
       continue;
-    /* Differences wrap. */
-    if (!best || (int64_t)(old->m->epoch - best->m->epoch) > 0)
+    if (!best || is_better(old->m, best->m))
       best = old;
   }
   return best;

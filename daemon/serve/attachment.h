@@ -14,11 +14,11 @@
  *   A3  An attachment whose descriptors were never sent ends with its
  *       connection: `sending` and `sender` name each other until then.  Only so
  *       many are on their way at a time.
- *   A5  A table is kept for the next process (daemon/engine/keeper.h) before
- * its descriptors are sent.  One that the process before has left is an
- *       attachment from the start, without a session.
  *   A4  A client names a table by a random number, which it was told of; and it
  *       can name only tables of its own process.
+ *   A5  A table is kept for the next process (daemon/engine/keeper.h) before
+ *       its descriptors are sent.  One that the process before has left is an
+ *       attachment from the start, and has no session.
  *
  * An attachment belongs to the service of the session that asked for it; its
  * thread only, but for the census, and for the lease while the census is

@@ -271,6 +271,43 @@ TEST_F(KeptTest, WhatTheManagerDoesNotReadYetIsSaidLater) {
 }
 
 // ---- What starts cold
+TEST_F(KeptTest, AManagerThatReadsNothingIsNone) {
+  manager_.SetDeaf(true);
+  // It has no room for what it is to keep; in the end nobody waits for it.
+  std::vector<Handle> handles;
+  EXPECT_TRUE(Eventually([&] {
+    handles.push_back(Open());
+    return log().find("event=nothing-is-kept") != std::string::npos;
+  }));
+  Handle c = Open();
+  EXPECT_TRUE(cachet_is_shared(c.get()));
+  ExpectRead(c.get(), 0, 64);
+  manager_.SetDeaf(false); // it is told of the stop
+  Restart(SIGTERM);
+  EXPECT_THAT(log(), HasSubstr("event=cold-start"));
+  ExpectRead(c.get(), 0, 64);
+}
+
+TEST_F(KeptTest, WhatIsOverIsNotTakenForWhatIsNot) {
+  std::vector<Handle> handles;
+  std::vector<cachet_slice> slices;
+  for (uint64_t seed = 2; seed < 8; seed++) {
+    handles.push_back(Open());
+    slices.emplace_back();
+    ASSERT_EQ(cachet_load(handles.back().get(), 0, 1, &slices.back()),
+              CACHET_OK);
+    manager_.Stop(SIGKILL);
+    Replace(seed);
+    Start();
+    EXPECT_THAT(log(), HasSubstr("event=image-cold"));
+    ExpectRead(Open().get(), 0, 16);
+    Restart(SIGKILL);
+    EXPECT_THAT(log(), HasSubstr("event=image-warm"));
+  }
+  for (size_t i = 0; i < handles.size(); i++)
+    cachet_release(handles[i].get(), &slices[i]);
+}
+
 // --------------------------------------------------------
 
 class ColdTest : public KeptTest {
@@ -348,6 +385,11 @@ TEST_F(ColdTest, AnotherPageSize) {
 
 TEST_F(ColdTest, MemoryThatIsNotSharedAnyMore) {
   Restart(SIGKILL, {"--share", "off"});
+  ExpectCold("who may read it has changed");
+}
+
+TEST_F(ColdTest, AnotherRuleOfWhoMayReadIt) {
+  Restart(SIGKILL, {"--allow", "uid:" + std::to_string(getuid())});
   ExpectCold("who may read it has changed");
 }
 
