@@ -34,8 +34,9 @@ static int append_names(void *arg, const wire_message *msg) {
     append_text(err->message, size, images->images[i]->name);
   }
   if (images->n_images > MAX_NAMES) {
-    char rest[32];
-    snprintf(rest, sizeof rest, " and %zu more", images->n_images - MAX_NAMES);
+    char rest[48];
+    snprintf(rest, sizeof rest, " and %s%zu more",
+             images->more ? "at least " : "", images->n_images - MAX_NAMES);
     append_text(err->message, size, rest);
   }
   return 0;

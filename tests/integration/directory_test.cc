@@ -314,6 +314,12 @@ TEST_F(DirectoryTest, ThousandsOfFilesCostNextToNothingUntilTheyAreOpened) {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   EXPECT_LE(resident - alone, kFiles) << "a KiB for each";
 #endif
+  Handle none;
+  cachet_error err = {};
+  EXPECT_EQ(TryOpen("none", &none, &err), CACHET_E_NOIMAGE);
+  EXPECT_NE(strstr(err.message, "0, 1, 10, 100, 1000 and at least 507 more"),
+            nullptr)
+      << err.message;
   EXPECT_EQ(cachet_size(Open("4999").get()), 5000u);
 }
 
