@@ -23,6 +23,7 @@
 #include "daemon/image_sources.h"
 #include "daemon/inherited.h"
 #include "daemon/listeners.h"
+#include "daemon/locked_code.h"
 #include "daemon/log.h"
 #include "daemon/memory_limit.h"
 #include "daemon/monitor.h"
@@ -412,11 +413,24 @@ static int say(const char *text) {
   return EXIT_FAILED;
 }
 
+/* What is to act when there is no memory must not wait for some. */
+static void keep_code(void) {
+  int r = locked_code_keep();
+  if (r < 0)
+    log_event(LEVEL_WARN, "code-not-locked", LOG_TEXT("reason", strerror(-r)),
+              LOG_TEXT("advice",
+                       "raise the limit of locked memory (ulimit -l, "
+                       "LimitMEMLOCK=): without its code the daemon can be "
+                       "slow to shrink the cache"));
+}
+
 static int open_and_serve(struct options *options, struct config *config) {
   struct setup setup = {0};
   warn_if_root();
   tell_of_machine();
   tell_of_memory();
+  if (config->shrinks)
+    keep_code();
   int status = open_images(config, &setup);
   if (status == 0)
     status = open_directories(config, &setup);

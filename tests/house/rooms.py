@@ -440,7 +440,7 @@ RULES = Rules(
             modules("daemon", "config_errors inherited memory_limit opening "
                               "process"),
             modules("daemon", "config"),
-            modules("daemon", "cache_size certificates config_file pressure"),
+            modules("daemon", "cache_size certificates config_file locked_code pressure"),
             modules("daemon", "options"),
             modules("daemon", "image_sources listeners"),
             modules("daemon", "directories"),
