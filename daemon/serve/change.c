@@ -118,7 +118,7 @@ static void begin(struct session *s, uint64_t id, const char *name,
   if (!access_may_administer(context, &s->conn)) {
     connection_reply_error(&s->conn, id, WIRE_E_ACCESS, 0,
                            "%s: only for root, the daemon's user and whom "
-                           "[admin] allows, else the Unix socket's group",
+                           "[admin] allows",
                            act);
     return;
   }

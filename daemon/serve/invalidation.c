@@ -140,7 +140,7 @@ void invalidation_begin(struct session *s, uint64_t id,
     request_refuse(s, id, sub, WIRE_E_INVAL, "invalidate: no range is given");
     return;
   }
-  if (!access_may_administer(s->service->context, &s->conn)) {
+  if (!access_may_invalidate(s->service->context, &s->conn)) {
     request_refuse(s, id, sub, WIRE_E_ACCESS,
                    "invalidate: only for root, the daemon's user and whom "
                    "[admin] allows, else the Unix socket's group");

@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <condition_variable>
 #include <cstdio>
@@ -11,9 +15,11 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "proto/status.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -146,6 +152,38 @@ TEST_F(ChangeTest, OverTheNetworkNobodyMayUnlessARuleSaysSo) {
   client.SendRemove(8, "disk");
   EXPECT_EQ(client.Receive().status, WIRE_E_ACCESS);
   EXPECT_TRUE(fake_.made().empty());
+}
+
+// A file of its choice that the daemon's user may read: a key, for one.
+TEST_F(ChangeTest, TheGroupOfTheSocketMayNotUnlessARuleSaysSo) {
+  constexpr uid_t kStranger = 54321;
+  constexpr gid_t kGroup = 54322;
+  if (geteuid() != 0)
+    GTEST_SKIP() << "becoming another user takes root";
+  options_.maker = fake_.maker();
+  Serve();
+  std::string path = server_->socket_path();
+  ASSERT_EQ(chown(path.c_str(), 0, kGroup), 0);
+  ASSERT_EQ(chmod(path.substr(0, path.rfind('/')).c_str(), 0755), 0);
+  auto status = [&] {
+    int result = 1;
+    std::thread([&] { // credentials belong to a thread, in the kernel
+      syscall(SYS_setresgid, kGroup, kGroup, kGroup);
+      syscall(SYS_setresuid, kStranger, kStranger, kStranger);
+      WireClient client = server_->Unix();
+      Greet(client);
+      client.SendAdd(7, "a", "/a");
+      Frame answer = client.Receive();
+      result = answer.is_done() ? 0 : answer.status;
+    })
+        .join();
+    return result;
+  };
+  EXPECT_EQ(status(), WIRE_E_ACCESS);
+  EXPECT_TRUE(fake_.made().empty());
+  Rule rule("gid:54322");
+  server_->SetAdmin(rule.get());
+  EXPECT_EQ(status(), 0);
 }
 
 TEST_F(ChangeTest, AServerWithoutAMakerTakesNone) {
