@@ -18,6 +18,7 @@
 /* More workers than this gain nothing: they are limited by the memory bus. */
 #define MAX_DEFAULT_WORKERS 8
 #define MAX_MAX_AGE_S 1000000000u
+#define MAX_DRAIN_TIMEOUT_S 1000000u /* in milliseconds it is an int */
 
 /* Writes the reason and returns -EINVAL. */
 __attribute__((format(printf, 2, 3))) static int
@@ -168,6 +169,16 @@ static int set_insecure(struct config *config, const char *value, char *why) {
   return parse_yes_no(value, &config->insecure, why);
 }
 
+static int set_drain_timeout(struct config *config, const char *value,
+                             char *why) {
+  unsigned s = 0;
+  if (strcmp(value, "0") != 0 && !parse_count(value, MAX_DRAIN_TIMEOUT_S, &s))
+    return refuse(why, "\"%.100s\": not a number of seconds from 0 to %u",
+                  value, MAX_DRAIN_TIMEOUT_S);
+  config->drain_timeout_s = s;
+  return 0;
+}
+
 static int set_tls_file(const struct config *config, unsigned setting,
                         const char *value, char **to, char *why) {
   if (!*value)
@@ -282,6 +293,8 @@ const struct config_setting config_settings[] = {
     [CONFIG_WORKERS] = {"cache", "workers", "workers", set_workers, NULL},
     [CONFIG_LISTEN] = {"listen", "address", "listen", add_listen, clear_listen},
     [CONFIG_INSECURE] = {"listen", "insecure", "insecure", set_insecure, NULL},
+    [CONFIG_DRAIN_TIMEOUT] = {"listen", "drain-timeout", "drain-timeout",
+                              set_drain_timeout, NULL},
     [CONFIG_TLS_CERTIFICATE] = {"tls", "certificate", "tls-certificate",
                                 set_tls_certificate, NULL},
     [CONFIG_TLS_KEY] = {"tls", "key", "tls-key", set_tls_key, NULL},

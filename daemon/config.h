@@ -86,6 +86,7 @@ enum {
   CONFIG_WORKERS,
   CONFIG_LISTEN,
   CONFIG_INSECURE,
+  CONFIG_DRAIN_TIMEOUT,
   CONFIG_TLS_CERTIFICATE,
   CONFIG_TLS_KEY,
   CONFIG_TLS_CLIENT_CA,
@@ -115,8 +116,9 @@ struct config {
   size_t n_directories;
   struct address listen[CONFIG_MAX_LISTEN];
   struct config_origin listen_origins[CONFIG_MAX_LISTEN];
-  size_t n_listen; /* 0: the default socket, or inherited ones */
-  bool insecure;   /* addresses may be what address_check() refuses */
+  size_t n_listen;          /* 0: the default socket, or inherited ones */
+  bool insecure;            /* addresses may be what address_check() refuses */
+  unsigned drain_timeout_s; /* before the daemon stops; 0: it does not drain */
   struct config_tls tls;
   struct rule *allow;     /* who may read images that do not say; or NULL */
   struct rule *admin;     /* who may change things; or NULL */

@@ -38,6 +38,9 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 /* At the end: for the last lines of the log, if nobody reads them. */
 enum { LOG_STOP_MS = 500 };
 
+/* What a stop takes at most, as a service manager is told. */
+enum { STOP_MS = 15000 };
+
 /* Descriptors: of an image with its mirrors and its file or device, old and new
  * (the pool's threads open no others); of a worker; of an attachment: a
  * process, and a retired epoch's mirror and file; and of one whose own are on
@@ -68,7 +71,12 @@ struct setup {
 
 static struct server *the_server; /* for the signal handler */
 
-static void on_signal(int number) {
+static void on_terminate(int number) {
+  (void)number;
+  server_terminate(the_server);
+}
+
+static void on_interrupt(int number) {
   (void)number;
   server_stop(the_server);
 }
@@ -205,9 +213,10 @@ static void tell_of_memory(void) {
 }
 
 static void catch_signals(struct server *s) {
-  struct sigaction stop = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  struct sigaction end = {.sa_handler = on_terminate, .sa_flags = SA_RESTART};
+  struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
   the_server = s;
-  sigaction(SIGTERM, &stop, NULL);
+  sigaction(SIGTERM, &end, NULL);
   sigaction(SIGINT, &stop, NULL);
 }
 
@@ -340,6 +349,21 @@ static void tell_alive(void *arg) {
   sd_notify(0, "WATCHDOG=1");
 }
 
+/* A drain without an end is no stop for the manager: it would not wait so long.
+ */
+static void tell_draining(void *arg, int timeout_ms, unsigned n_clients) {
+  (void)arg;
+  if (timeout_ms < 0)
+    sd_notifyf(0, "STATUS=Draining, until %u clients have left", n_clients);
+  else
+    sd_notifyf(
+        0,
+        "STOPPING=1\nSTATUS=Draining, for %d s at most, until %u clients "
+        "have left\nEXTEND_TIMEOUT_USEC=%llu",
+        timeout_ms / 1000, n_clients,
+        ((unsigned long long)timeout_ms + STOP_MS) * 1000);
+}
+
 static int serve(const struct options *options, struct config *config,
                  struct setup *setup) {
   char story[512];
@@ -364,6 +388,7 @@ static int serve(const struct options *options, struct config *config,
       .admin = config->admin,
       .restore = &left,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
+      .drain_watch = {.begun = tell_draining},
   };
   struct server *s;
   if (fit_limits(&server_config, setup->metrics, &server_config.limits) < 0) {
@@ -374,6 +399,7 @@ static int serve(const struct options *options, struct config *config,
     listener_unref(setup->metrics);
     return fail_start(story);
   }
+  server_set_drain_timeout(s, (int)config->drain_timeout_s * 1000);
   catch_signals(s);
   struct reloader *reloader = NULL;
   int status = EXIT_SUCCESS;

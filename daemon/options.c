@@ -15,7 +15,8 @@
 const char options_usage[] =
     "usage: cachetd [--image [NAME=]SOURCE] ... [--directory DIRECTORY] ...\n"
     "               [--listen ADDRESS] ...\n"
-    "               [--insecure yes|no] [--tls-certificate FILE]\n"
+    "               [--insecure yes|no] [--drain-timeout SECONDS]\n"
+    "               [--tls-certificate FILE]\n"
     "               [--tls-key FILE] [--tls-client-ca FILE]\n"
     "               [--tls-require-client-certificate yes|no]\n"
     "               [--allow RULE] ... [--admin-allow RULE] ...\n"
@@ -38,6 +39,8 @@ const char options_usage[] =
     "                         tls:HOST:PORT; tcp: is 127.0.0.1:10819, and\n"
     "                         tls: 127.0.0.1:10820; may be repeated\n"
     "  --insecure yes|no      whether tcp: may be for other hosts, too (no)\n"
+    "  --drain-timeout SECONDS\n"
+    "                         for how long SIGTERM waits for clients (0)\n"
     "  --tls-certificate FILE what the daemon shows, in PEM\n"
     "  --tls-key FILE         its key, if that is not in the same file\n"
     "  --tls-client-ca FILE   who signs the certificates of clients\n"

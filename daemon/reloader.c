@@ -280,6 +280,7 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     set_directories(r, now);
     set_cache_size(r, now);
     keep_fixed(r->config, now);
+    server_set_drain_timeout(r->server, (int)now->drain_timeout_s * 1000);
     log_set_level(now->log_level);
     log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),
               LOG_NUMBER("added", plan.n_added),

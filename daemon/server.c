@@ -67,13 +67,19 @@ struct server {
   struct worker **workers;    /* context.n_services */
   struct endpoints endpoints; /* the serving thread's */
   struct event_base *base;    /* likewise, as are the events */
-  struct event wake, refresh, resume, pulse;
+  struct event wake, refresh, resume, pulse, drain_over;
   struct server_watchdog watchdog;
   struct liveness liveness;
   uint64_t question; /* the watchdog's last one */
   atomic_int state;  /* an enum server_state; relaxed */
-  int wake_fd;       /* an eventfd: there is a change, a question, or a stop */
+  int wake_fd;       /* an eventfd: there is something of what follows, a
+                        change or a question */
   atomic_bool stopped;
+  atomic_bool drain_asked;    /* release, acquire: for `drain_ms` */
+  atomic_int drain_ms;        /* relaxed */
+  atomic_int terminate_ms;    /* see server_set_drain_timeout(); relaxed */
+  atomic_bool was_terminated; /* relaxed */
+  struct server_drain_watch drain_watch;
   bool paused; /* and nothing was accepted since */
 
   /* A leaf. */
@@ -148,6 +154,8 @@ void server_list_unready(struct server *s,
     fn(arg, "the daemon accepts no connections yet");
   else if (state == SERVER_STOPPING)
     fn(arg, "the daemon is stopping");
+  else if (drain_is_on(&s->context.drain))
+    fn(arg, "the daemon is draining");
   list_missing(s, fn, arg);
 }
 
@@ -311,6 +319,19 @@ static void end_change(struct server *s) {
   pthread_mutex_unlock(&s->change_lock);
 }
 
+/* It was asked to drain. */
+static void take_drain(struct server *s) {
+  int timeout_ms = atomic_load_explicit(&s->drain_ms, memory_order_relaxed);
+  drain_begin(&s->context.drain);
+  unsigned n_clients = drain_n_clients(&s->context.drain);
+  log_event(LEVEL_INFO, "draining", LOG_NUMBER("clients", n_clients));
+  event_del(&s->drain_over);
+  if (timeout_ms >= 0)
+    loop_set_timer(&s->drain_over, clock_now_ms() + (uint64_t)timeout_ms);
+  if (s->drain_watch.begun)
+    s->drain_watch.begun(s->drain_watch.arg, timeout_ms, n_clients);
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
   uint64_t n;
@@ -325,6 +346,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
     change->result = make_change(s, change);
     end_change(s);
   }
+  if (atomic_exchange_explicit(&s->drain_asked, false, memory_order_acquire))
+    take_drain(s);
   if (atomic_load_explicit(&s->stopped, memory_order_relaxed))
     event_base_loopbreak(s->base);
 }
@@ -355,6 +378,52 @@ int server_set_listeners(struct server *s, struct listener *const *listeners,
     endpoint_close(endpoint);
   endpoints_free(&change.removed);
   return change.result;
+}
+
+/* ---- The end ------------------------------------------------------------- */
+
+void server_stop(struct server *s) {
+  int saved = errno; /* we may be in a signal handler */
+  atomic_store_explicit(&s->stopped, true, memory_order_relaxed);
+  wake(s);
+  errno = saved;
+}
+
+void server_begin_drain(struct server *s, int timeout_ms) {
+  int saved = errno; /* likewise */
+  atomic_store_explicit(&s->drain_ms, timeout_ms, memory_order_relaxed);
+  atomic_store_explicit(&s->drain_asked, true, memory_order_release);
+  wake(s);
+  errno = saved;
+}
+
+static void on_drain_asked(void *arg, int timeout_ms) {
+  server_begin_drain(arg, timeout_ms);
+}
+
+static void on_drain_done(void *arg) { server_stop(arg); }
+
+static void on_drain_over(evutil_socket_t fd, short what, void *arg) {
+  struct server *s = arg;
+  (void)fd;
+  (void)what;
+  log_event(LEVEL_WARN, "drain-over",
+            LOG_NUMBER("clients", drain_n_clients(&s->context.drain)));
+  server_stop(s);
+}
+
+void server_set_drain_timeout(struct server *s, int timeout_ms) {
+  atomic_store_explicit(&s->terminate_ms, timeout_ms, memory_order_relaxed);
+}
+
+void server_terminate(struct server *s) {
+  int timeout_ms = atomic_load_explicit(&s->terminate_ms, memory_order_relaxed);
+  bool again =
+      atomic_exchange_explicit(&s->was_terminated, true, memory_order_relaxed);
+  if (timeout_ms == 0 || again)
+    server_stop(s);
+  else
+    server_begin_drain(s, timeout_ms);
 }
 
 /* ---- Making -------------------------------------------------------------- */
@@ -451,6 +520,7 @@ static int server_init_loop(struct server *s,
   event_assign(&s->refresh, s->base, -1, EV_PERSIST, on_refresh, s);
   event_assign(&s->resume, s->base, -1, 0, on_resume, s);
   event_assign(&s->pulse, s->base, -1, EV_PERSIST, on_pulse, s);
+  event_assign(&s->drain_over, s->base, -1, 0, on_drain_over, s);
   if (event_add(&s->wake, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
     return -ENOMEM;
   int pulse_ms = s->watchdog.interval_ms;
@@ -540,6 +610,9 @@ static struct server *server_alloc(const struct server_config *config) {
   s->context.census.keeper = &s->context.images.keeper;
   users_init(&s->context.users);
   s->wake_fd = -1;
+  s->context.drain =
+      (struct drain){.asked = on_drain_asked, .done = on_drain_done, .arg = s};
+  s->drain_watch = config->drain_watch;
   TAILQ_INIT(&s->endpoints);
   return s;
 }
@@ -617,13 +690,6 @@ void server_set_admin(struct server *s, struct rule *rule) {
   context->admin = rule_ref(rule);
   pthread_mutex_unlock(&context->rule_lock);
   rule_unref(old);
-}
-
-void server_stop(struct server *s) {
-  int saved = errno; /* we may be in a signal handler */
-  atomic_store_explicit(&s->stopped, true, memory_order_relaxed);
-  wake(s);
-  errno = saved;
 }
 
 static void on_drained(void *arg) {
@@ -705,6 +771,7 @@ static void server_free_loop(struct server *s) {
     event_del(&s->refresh);
     event_del(&s->pulse);
     event_del(&s->resume);
+    event_del(&s->drain_over);
   }
   if (s->base)
     event_base_free(s->base);

@@ -51,6 +51,13 @@ struct server_watchdog {
 
 struct restore_fds;
 
+/* Somebody who wants to know that it drains: for `timeout_ms`, or, negative,
+ * without an end, and of how many clients.  On the thread of server_serve(). */
+struct server_drain_watch {
+  void (*begun)(void *arg, int timeout_ms, unsigned n_clients); /* or NULL */
+  void *arg;
+};
+
 struct server_config {
   struct limits limits;
   uint64_t cache_size; /* bytes */
@@ -72,6 +79,7 @@ struct server_config {
   const struct restore_fds *restore; /* what the process before has left, and
                                         who keeps what this one leaves; NULL:
                                         nothing, and nobody */
+  struct server_drain_watch drain_watch;
 };
 
 /* Makes a server.  The sources are its own from here, also on failure; of the
@@ -149,6 +157,19 @@ void server_list_unready(struct server *s,
 
 /* All metrics, for exposition_next().  NULL: out of memory. */
 struct exposition *server_expose(struct server *s);
+
+/* Takes no new clients from here on, and makes server_serve() return when those
+ * that have images open have left, or after `timeout_ms`; if that is negative,
+ * not before.  Called again it is the new time that counts.  Any thread, and
+ * signal handlers. */
+void server_begin_drain(struct server *s, int timeout_ms);
+
+/* What a service manager's request to end is to do: to drain for so long, and
+ * to stop when it comes again; 0: to stop.  Any thread. */
+void server_set_drain_timeout(struct server *s, int timeout_ms);
+
+/* Does that.  Any thread, and signal handlers. */
+void server_terminate(struct server *s);
 
 /* Makes server_serve() return, now or when it is called.  Any thread, and
  * signal handlers. */

@@ -17,7 +17,8 @@ struct command {
   uint64_t offset;
   uint64_t length; /* CACHET_TO_END */
   bool json;
-  char **args; /* what follows the verb */
+  int timeout_ms; /* negative: not given */
+  char **args;    /* what follows the verb */
   struct cachet_options options;
 };
 

@@ -172,3 +172,12 @@ int daemon_remove(const struct command *cmd) {
   cachet_admin *a = command_open_daemon(cmd);
   return a ? end(a, cachet_admin_remove(a, cmd->args[0])) : 1;
 }
+
+/* ---- drain --------------------------------------------------------------- */
+
+int daemon_drain(const struct command *cmd) {
+  cachet_admin *a = command_open_daemon(cmd);
+  if (!a)
+    return 1;
+  return end(a, cachet_admin_drain(a, cmd->timeout_ms));
+}

@@ -1,5 +1,5 @@
 /* Verbs about a daemon and its images: ls, info, warm, invalidate, stats,
- * add, remove. */
+ * add, remove, drain. */
 #ifndef CLIENT_COMMAND_DAEMON_H
 #define CLIENT_COMMAND_DAEMON_H
 
@@ -12,5 +12,6 @@ int daemon_invalidate(const struct command *cmd);
 int daemon_stats(const struct command *cmd);
 int daemon_add(const struct command *cmd);
 int daemon_remove(const struct command *cmd);
+int daemon_drain(const struct command *cmd);
 
 #endif

@@ -14,6 +14,8 @@
 
 enum { EXIT_USAGE = 2 };
 
+enum { MAX_TIMEOUT_S = 1000000 };
+
 static const char usage[] =
     "usage: cachet ls\n"
     "       cachet info IMAGE\n"
@@ -24,6 +26,7 @@ static const char usage[] =
     "       cachet stats [--json]\n"
     "       cachet add NAME SOURCE[,OPTION...]\n"
     "       cachet remove NAME\n"
+    "       cachet drain [--timeout N]\n"
     "\n"
     "  --socket PATH  the daemon's Unix socket, or unix:PATH;\n"
     "                 else $CACHET_SOCKET,\n"
@@ -52,6 +55,7 @@ enum {
   OPT_OFFSET,
   OPT_LENGTH,
   OPT_JSON,
+  OPT_TIMEOUT,
   OPT_HELP,
   OPT_VERSION
 };
@@ -59,7 +63,7 @@ enum {
 struct verb {
   const char *name;
   int n_args;
-  bool has_range, has_json;
+  bool has_range, has_json, has_timeout;
   uint32_t flags; /* of the handle */
   int (*run)(const struct command *cmd);
 };
@@ -81,6 +85,7 @@ static const struct verb verbs[] = {
     {.name = "stats", .has_json = true, .run = daemon_stats},
     {.name = "add", .n_args = 2, .run = daemon_add},
     {.name = "remove", .n_args = 1, .run = daemon_remove},
+    {.name = "drain", .has_timeout = true, .run = daemon_drain},
 };
 
 static const struct verb *verb_find(const char *name) {
@@ -99,6 +104,18 @@ static int parse_number(const char *text, uint64_t *out) {
   return usage_fail(r == -ERANGE ? "not a number of 64 bits" : why, text);
 }
 
+/* Seconds.  As above. */
+static int parse_timeout(const char *text, int *out_ms) {
+  uint64_t s;
+  int exit_status = parse_number(text, &s);
+  if (exit_status)
+    return exit_status;
+  if (s > MAX_TIMEOUT_S)
+    return usage_fail("too many seconds", text);
+  *out_ms = (int)s * 1000;
+  return 0;
+}
+
 /* What was given, before the verb is known. */
 struct given {
   struct command cmd;
@@ -113,6 +130,7 @@ static int parse_options(int argc, char **argv, struct given *g) {
       {"offset", required_argument, NULL, OPT_OFFSET},
       {"length", required_argument, NULL, OPT_LENGTH},
       {"json", no_argument, NULL, OPT_JSON},
+      {"timeout", required_argument, NULL, OPT_TIMEOUT},
       {"help", no_argument, NULL, OPT_HELP},
       {"version", no_argument, NULL, OPT_VERSION},
       {NULL, 0, NULL, 0},
@@ -135,6 +153,10 @@ static int parse_options(int argc, char **argv, struct given *g) {
       break;
     case OPT_JSON:
       g->cmd.json = true;
+      break;
+    case OPT_TIMEOUT:
+      if (parse_timeout(optarg, &g->cmd.timeout_ms))
+        return EXIT_USAGE;
       break;
     case OPT_HELP:
       g->help = true;
@@ -160,6 +182,8 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
     return usage_fail("--offset and --length mean nothing here", verb->name);
   if (cmd->json && !verb->has_json)
     return usage_fail("--json means nothing here", verb->name);
+  if (cmd->timeout_ms >= 0 && !verb->has_timeout)
+    return usage_fail("--timeout means nothing here", verb->name);
   if (cmd->socket && cmd->uri)
     return usage_fail("--socket or --uri, not both", NULL);
   if (n_args && !command_is_name(cmd->args[0]) && (cmd->socket || cmd->uri))
@@ -173,7 +197,7 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
 }
 
 int main(int argc, char **argv) {
-  struct given g = {.cmd = {.length = CACHET_TO_END}};
+  struct given g = {.cmd = {.length = CACHET_TO_END, .timeout_ms = -1}};
   if (std_fds_open() < 0)
     return command_fail("/dev/null cannot be opened");
   signal(SIGPIPE, SIG_IGN); /* a reader that went away is a message, */

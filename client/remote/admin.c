@@ -1,5 +1,5 @@
 /* Connections to a daemon that open no image: what it serves, changes of that,
- * and its counters.
+ * its counters, and its end.
  *
  *   D1  `fn` sees an answer only when all of it is here and was found to be
  *       good.  While `in_callback` is set every call is refused.
@@ -354,6 +354,24 @@ enum cachet_status cachet_admin_remove(cachet_admin *a, const char *name) {
   enum cachet_status status = change_check(a, name, "");
   if (status != CACHET_OK)
     return status;
+  return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_DONE,
+                        NULL, NULL, &a->error);
+}
+
+/* ---- Draining ------------------------------------------------------------ */
+
+enum cachet_status cachet_admin_drain(cachet_admin *a, int timeout_ms) {
+  Cachet__Wire__Drain drain = CACHET__WIRE__DRAIN__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  drain.timeout_ms = timeout_ms;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DRAIN;
+  msg.drain = &drain;
+  enum cachet_status status = admin_enter(a, true);
+  if (status != CACHET_OK)
+    return status;
+  if (!connection_limits(remote_of(a->backend)->channel)->drain)
+    return error_set(&a->error, CACHET_E_UNSUPPORTED, 0,
+                     "the daemon is of a version that does not drain");
   return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_DONE,
                         NULL, NULL, &a->error);
 }

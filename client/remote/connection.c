@@ -435,6 +435,7 @@ static void connection_welcome(struct connection *c,
       w->max_requests < MAX_REQUESTS ? w->max_requests : MAX_REQUESTS;
   c->limits.share = w->share;
   c->limits.change = w->change;
+  c->limits.drain = w->drain;
   if (c->image) {
     connection_open_image(c);
     return;

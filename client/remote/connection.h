@@ -48,7 +48,8 @@ struct connection_limits {
   uint64_t max_read;
   uint32_t max_requests;
   bool share;  /* it may be asked to Attach, */
-  bool change; /* and to Add and Remove */
+  bool change; /* to Add and Remove, */
+  bool drain;  /* and to Drain */
 };
 
 /* What a daemon said about an image, checked. */

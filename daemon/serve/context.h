@@ -16,6 +16,7 @@
 #include "daemon/net/users.h"
 #include "daemon/serve/attachment.h"
 #include "daemon/serve/change_maker.h"
+#include "daemon/serve/drain.h"
 
 struct rule;
 struct service;
@@ -33,8 +34,9 @@ struct server_context {
   struct service **services; /* one for each worker */
   unsigned n_services;
   struct closer *closer;
-  pthread_mutex_t rule_lock;   /* a leaf */
-  struct rule *admin;          /* who may change things; guarded by rule_lock */
+  pthread_mutex_t rule_lock; /* a leaf */
+  struct rule *admin;        /* who may change things; guarded by rule_lock */
+  struct drain drain;
   struct users users;          /* for whom the connections are */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };

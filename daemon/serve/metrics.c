@@ -22,9 +22,11 @@ enum {
   CONNECTIONS,
   CONNECTIONS_ACCEPTED,
   CONNECTIONS_HELD,
+  CLIENTS,
   ATTACHMENTS,
   POOL_THREADS,
   IMAGES,
+  DRAINING,
   N_METRICS,
 };
 
@@ -79,6 +81,8 @@ const struct metric metrics_table[METRICS_N] = {
     [CONNECTIONS_HELD] = {"connections_held", METRIC_GAUGE, "bytes",
                           METRIC_OF_DAEMON,
                           "Memory outside the cache that connections hold"},
+    [CLIENTS] = {"clients", METRIC_GAUGE, "connections", METRIC_OF_DAEMON,
+                 "Connections that have an image open"},
     [ATTACHMENTS] = {"attachments", METRIC_GAUGE, "attachments",
                      METRIC_OF_DAEMON,
                      "Clients' pin tables, by which they read the cache's "
@@ -87,6 +91,10 @@ const struct metric metrics_table[METRICS_N] = {
                       "Threads of the pool that reads sources"},
     [IMAGES] = {"images", METRIC_GAUGE, "images", METRIC_OF_DAEMON,
                 "Images that are served"},
+    [DRAINING] =
+        {"draining", METRIC_GAUGE, "0 or 1", METRIC_OF_DAEMON,
+         "Whether the daemon takes no new clients, and ends when those "
+         "that it has are gone"},
 };
 
 /* Prometheus wants base units in names, and no others. */
@@ -147,7 +155,9 @@ void metrics_of_daemon(struct server_context *context, const struct peer *peer,
   values[CONNECTIONS_ACCEPTED] =
       atomic_load_explicit(&context->n_accepted, memory_order_relaxed);
   values[CONNECTIONS_HELD] = sum_held(context);
+  values[CLIENTS] = drain_n_clients(&context->drain);
   values[ATTACHMENTS] = attachment_count(&context->census);
   values[POOL_THREADS] = pool_n_threads(images->pool);
   values[IMAGES] = images_count(images, peer);
+  values[DRAINING] = drain_is_on(&context->drain);
 }

@@ -39,6 +39,7 @@ void reply_welcome(struct connection *c, uint64_t id,
   welcome.max_requests = limits->max_requests;
   welcome.share = context->share && listener_is_local(c->listener);
   welcome.change = context->maker.add != NULL;
+  welcome.drain = true;
   welcome.agent = (char *)"cachetd";
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_WELCOME;

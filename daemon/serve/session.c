@@ -97,8 +97,19 @@ static struct subscription *subscribe(struct session *s,
   return NULL;
 }
 
+/* False: the daemon takes no new clients, and the peer was told so. */
+static bool check_takes_clients(struct session *s, uint64_t id) {
+  if (!drain_is_on(&s->service->context->drain) ||
+      !LIST_EMPTY(&s->subscriptions))
+    return true;
+  connection_reply_error(&s->conn, id, WIRE_E_BUSY, 0,
+                         "the daemon is draining: it takes no new clients");
+  return false;
+}
+
+/* It may have taken a while to find it. */
 static void open_image(struct session *s, uint64_t id, struct served_image *h) {
-  if (!check_is_there(s, id, h))
+  if (!check_takes_clients(s, id) || !check_is_there(s, id, h))
     return;
   struct subscription *sub = subscribe(s, h);
   if (sub)
@@ -122,6 +133,8 @@ static void session_open(struct session *s, uint64_t id,
   struct images *images = &s->service->context->images;
   const char *name = open->image;
   uint64_t began = clock_now_ns();
+  if (!check_takes_clients(s, id))
+    return;
   struct served_image *h =
       *name ? images_find(images, &s->conn.peer, name) : only_image(s, id);
   if (h)
@@ -131,6 +144,19 @@ static void session_open(struct session *s, uint64_t id,
   else if (*name)
     refuse_name(s, id, name, began);
   images_unref(h);
+}
+
+static void session_drain(struct session *s, uint64_t id, int timeout_ms) {
+  struct server_context *context = s->service->context;
+  if (!access_may_administer(context, &s->conn)) {
+    connection_reply_error(&s->conn, id, WIRE_E_ACCESS, 0,
+                           "drain: only for root, the daemon's user and whom "
+                           "[admin] allows");
+    return;
+  }
+  log_peer_event(LEVEL_INFO, "drain-asked", LOG_NUMBER("conn", s->conn.serial));
+  context->drain.asked(context->drain.arg, timeout_ms);
+  reply_done(&s->conn, id, 0);
 }
 
 static uint32_t number_of(struct connection *c, const struct served_image *h) {
@@ -185,6 +211,9 @@ static void session_request(struct session *s, const wire_message *msg) {
     break;
   case CACHET__WIRE__MESSAGE__BODY_GET_STATS:
     reply_stats(&s->conn, msg->id, s->service->context, msg->get_stats->after);
+    break;
+  case CACHET__WIRE__MESSAGE__BODY_DRAIN:
+    session_drain(s, msg->id, msg->drain->timeout_ms);
     break;
   default:
     connection_fail(&s->conn, msg->id, WIRE_E_PROTO, "message %d is no request",

@@ -48,6 +48,8 @@ struct subscription *subscription_add(struct session *s,
   *sub = (struct subscription){
       .number = ++s->n_opened, .session = s, .image = image};
   service_images_use(image);
+  if (LIST_EMPTY(&s->subscriptions))
+    drain_enter(&s->service->context->drain);
   LIST_INSERT_HEAD(&s->subscriptions, sub, of_session);
   LIST_INSERT_HEAD(&image->subscribers, sub, of_image);
   return sub;
@@ -60,12 +62,15 @@ void subscription_detach(struct subscription *sub) {
 }
 
 static void subscription_free(struct subscription *sub) {
+  struct session *s = sub->session;
   assert(!sub->throttled && sub->fetching == 0);
   LIST_REMOVE(sub, of_session);
   LIST_REMOVE(sub, of_image);
   service_images_unuse(sub->image);
-  net_thread_unhold(sub->session->conn.net, sizeof *sub);
+  net_thread_unhold(s->conn.net, sizeof *sub);
   free(sub);
+  if (LIST_EMPTY(&s->subscriptions))
+    drain_leave(&s->service->context->drain);
 }
 
 void subscription_hold(struct subscription *sub) { sub->n_requests++; }

@@ -82,6 +82,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "address = tcp:[::1]:7\n"
                    "address = tls:192.0.2.1:8\n"
                    "insecure = yes\n"
+                   "drain-timeout = 90\n"
                    "[tls]\n"
                    "certificate = /etc/c.pem\n"
                    "key = /etc/k.pem\n"
@@ -120,6 +121,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_FALSE(config_.listen[1].is_tls);
   EXPECT_TRUE(config_.listen[2].is_tls);
   EXPECT_TRUE(config_.insecure);
+  EXPECT_EQ(config_.drain_timeout_s, 90u);
   EXPECT_STREQ(config_.tls.certificate, "/etc/c.pem");
   EXPECT_STREQ(config_.tls.key, "/etc/k.pem");
   EXPECT_STREQ(config_.tls.client_ca, "/etc/ca.pem");
@@ -157,7 +159,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 }
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 17) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
   EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 6) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));

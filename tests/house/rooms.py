@@ -420,8 +420,8 @@ RULES = Rules(
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),
             modules("daemon/net", "connection listener"),
-            modules("daemon/serve", "attachment change_maker image_quota "
-                                    "read_plan"),
+            modules("daemon/serve", "attachment change_maker drain "
+                                    "image_quota read_plan"),
             modules("daemon/serve", "context service_images"),
             modules("daemon/serve", "access"),
             modules("daemon/serve", "metrics subscription"),

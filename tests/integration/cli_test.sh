@@ -104,6 +104,9 @@ check "a path is the daemon's" fails_with 1 'a path from the root on is needed' 
 check "remove" "$cachet" remove more "${common[@]}"
 check "what was removed is not there" fails_with 1 'remove image "more": not served' "$cachet" remove more "${common[@]}"
 check "add needs a source" fails_with 2 'too few arguments' "$cachet" add more "${common[@]}"
+check "drain for a time that is none" fails_with 2 'not a number' "$cachet" drain --timeout soon "${common[@]}"
+check "drain for too long" fails_with 2 'too many seconds' "$cachet" drain --timeout 1000001 "${common[@]}"
+check "--timeout where it means nothing" fails_with 2 'means nothing here' "$cachet" ls --timeout 1 "${common[@]}"
 check "help" prints 'invalidate' "$cachet" --help
 check "no such image on the daemon" fails_with 1 'nowhere.*; it serves disk$' "$cachet" cat nowhere "${common[@]}"
 check "no such image, but a file of that name" fails_with 1 'for a file write \./disk\.img' env -C "$work" "$cachet" cat disk.img "${common[@]}"
@@ -215,5 +218,6 @@ check "a daemon at an odd socket" start_daemon "$cachetd" --image "i=$work/i" --
 cp "$work/i" "$work/want"
 check "cat from there" same cat i --socket "$odd_sock"
 check "ls of it" prints ' i$' "$cachet" ls --socket "$odd_sock"
-check "it ends in good order" exits_0_on_sigterm
+drains() { "$cachet" drain --timeout 600 --socket "$odd_sock" </dev/null && wait "$daemon"; }
+check "drain ends it, as it has no client" drains
 finish

@@ -355,6 +355,16 @@ bool WireClient::SendList(uint64_t id, const std::string &after) {
   return SendMessage(msg);
 }
 
+bool WireClient::SendDrain(uint64_t id, int timeout_ms) {
+  Cachet__Wire__Drain drain = CACHET__WIRE__DRAIN__INIT;
+  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  drain.timeout_ms = timeout_ms;
+  msg.id = id;
+  msg.body_case = CACHET__WIRE__MESSAGE__BODY_DRAIN;
+  msg.drain = &drain;
+  return SendMessage(msg);
+}
+
 bool WireClient::SendGetStats(uint64_t id) {
   Cachet__Wire__GetStats get = CACHET__WIRE__GET_STATS__INIT;
   wire_message msg = Request(id, CACHET__WIRE__MESSAGE__BODY_GET_STATS);

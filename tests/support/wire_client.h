@@ -98,6 +98,7 @@ public:
   bool SendRemove(uint64_t id, const std::string &name);
   bool SendList(uint64_t id, const std::string &after = "");
   bool SendGetStats(uint64_t id);
+  bool SendDrain(uint64_t id, int timeout_ms);
   void ShutdownWrites();
   void Close();
 

@@ -728,6 +728,18 @@ CACHET_API enum cachet_status cachet_admin_remove(cachet_admin *a,
                                                   const char *name)
     CACHET_NONNULL(1);
 
+/* Asks the daemon to end when the clients that have images open have left, or
+ * after `timeout_ms`, if that is not negative.  From then on nobody else opens
+ * an image: that fails with CACHET_E_BUSY.  Returns when the daemon has taken
+ * the request in, which is long before it ends.
+ *
+ * CACHET_E_ACCESS for callers who may not; CACHET_E_UNSUPPORTED where the daemon
+ * is too old; and the errors of connections, as for cachet_admin_list().  Since
+ * 1.2. */
+CACHET_API enum cachet_status cachet_admin_drain(cachet_admin *a,
+                                                 int timeout_ms)
+    CACHET_NONNULL(1);
+
 /* ---- In an event loop ---------------------------------------------------- */
 
 /* Asynchronous calls make progress in cachet_dispatch(), which the caller's
