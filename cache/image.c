@@ -372,6 +372,8 @@ static struct mirror *present_mirror(struct image *img) {
   return m;
 }
 
+void *image_arg(const struct image *img) { return img->ops.arg; }
+
 struct mirror *image_mirror(struct image *img) {
   struct mirror *m = present_mirror(img);
   if (mirror_is_retired(m)) { /* there was no memory for its successor */

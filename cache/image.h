@@ -68,6 +68,9 @@ unsigned image_page_shift(const struct image *img);
 /* The mirror of the image's present epoch, with a reference for the caller. */
 struct mirror *image_mirror(struct image *img);
 
+/* What its operations are called with. */
+void *image_arg(const struct image *img);
+
 /* Whether a page of its present epoch is in the cache, or is being brought in.
  */
 bool image_has_pages(struct image *img);

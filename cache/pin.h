@@ -58,6 +58,14 @@ static inline uint32_t pin_count(uint64_t word) {
 
 struct mirror;
 
+/* What a reader counts since it got the table: pages that it found resident,
+ * and others.  It stores them now and then, and when it will not look again;
+ * one that does not know them leaves 0.  Nothing but statistics relies on them.
+ * Relaxed, as is the daemon's look. */
+struct pin_counts {
+  uint64_t n_hits, n_misses;
+};
+
 /* What lies in the memory of a table that another process writes: one page, a
  * memfd of its own. */
 struct pin_page {
@@ -66,7 +74,9 @@ struct pin_page {
   uint32_t range_capacity;
   uint32_t done; /* the reader writes 1: it will never look again */
   uint32_t page_slots;
-  uint8_t reserved[44];
+  uint32_t reserved;
+  struct pin_counts counts;
+  uint8_t unused[24];
   uint64_t slots[PIN_N_SLOTS];
 };
 
@@ -101,6 +111,13 @@ static inline uint32_t pin_capacity(const struct pin_table *t, unsigned slot) {
 static inline unsigned pin_skip(const struct pin_table *t, unsigned slot) {
   bool is_idle = slot >= t->page_slots && slot < PIN_SLOT_RANGE;
   return is_idle ? (unsigned)PIN_SLOT_RANGE : slot;
+}
+
+/* The reader counts more.  Its thread only. */
+static inline void pin_count_more(struct pin_counts *c, uint64_t n_hits,
+                                  uint64_t n_misses) {
+  __atomic_store_n(&c->n_hits, c->n_hits + n_hits, __ATOMIC_RELAXED);
+  __atomic_store_n(&c->n_misses, c->n_misses + n_misses, __ATOMIC_RELAXED);
 }
 
 /* Withdraws a pin.  Release: our reads of the pages happen before the evictor

@@ -429,6 +429,16 @@ bool shared_pins_collect(struct shared_pins *l) {
   return __atomic_load_n(&l->page->done, __ATOMIC_ACQUIRE) != 0 || trim(l);
 }
 
+struct image *shared_pins_image(const struct shared_pins *l) {
+  return l->table.mirror->image;
+}
+
+struct pin_counts shared_pins_get_counts(const struct shared_pins *l) {
+  const struct pin_counts *c = &l->page->counts;
+  return (struct pin_counts){__atomic_load_n(&c->n_hits, __ATOMIC_RELAXED),
+                             __atomic_load_n(&c->n_misses, __ATOMIC_RELAXED)};
+}
+
 uint32_t shared_pins_read_ahead(const struct shared_pins *l) {
   const struct mirror *m = l->table.mirror;
   uint64_t pages = (internal_budget(m->cache) / 32) >> m->page_shift;

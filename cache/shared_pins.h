@@ -103,6 +103,12 @@ int shared_pins_take_fd(struct shared_pins *l);
  * pin left in one that was replaced. */
 bool shared_pins_collect(struct shared_pins *l);
 
+/* The image that its mirror is of; NULL: it is over, and of none any more. */
+struct image *shared_pins_image(const struct shared_pins *l);
+
+/* What its reader says that it counted: any numbers, unless it is honest. */
+struct pin_counts shared_pins_get_counts(const struct shared_pins *l);
+
 /* How many pages a reader may ask for ahead of need, so that two of its windows
  * fit the part of the cache that is for pages that were not used yet. */
 uint32_t shared_pins_read_ahead(const struct shared_pins *l);

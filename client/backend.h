@@ -124,8 +124,9 @@ struct backend_ops {
 struct backend_watch {
   /* What fd(), events(), timeout_ms() return may have changed. */
   void (*changed)(void *arg);
-  /* Pages are about to be invalidated: let go of the pin that is there for
-   * speed only, or its page would stay out of the cache. */
+  /* Pages are about to be invalidated, or the table is about to be replaced:
+   * let go of the pin that is there for speed only, or its page would stay out
+   * of the cache.  What is counted in the table is to be there. */
   void (*unpin)(void *arg);
   /* The table of the shared view holds more than it did. */
   void (*grown)(void *arg);

@@ -70,8 +70,19 @@ static int64_t next_span(cachet *c, int64_t took_ms) {
   return c->span * 2;
 }
 
+void handle_tell_counts(cachet *c) {
+  struct shared_view *a = c->epoch->shared;
+  uint64_t hits = handle_hits(c);
+  if (a && *c->alive) /* in a forked child the table is the parent's */
+    pin_count_more(a->counts, hits - c->hits_told,
+                   c->n_misses - c->misses_told);
+  c->hits_told = hits;
+  c->misses_told = c->n_misses;
+}
+
 void handle_keep_up(cachet *c) {
   struct backend *b = c->backend;
+  handle_tell_counts(c);
   if (!c->epoch->shared) {
     set_span(c, SPAN_FOR_EVER);
     return;
@@ -127,6 +138,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
     epoch_unref(e);
     return handle_end_epoch(c, err);
   }
+  handle_tell_counts(c);
   handle_drop_cursor(c);
   slice_move(&c->slices, c->epoch, e);
   epoch_unref(c->epoch);
@@ -165,7 +177,11 @@ static void watch_changed(void *arg) {
     c->watch(c->watch_arg);
 }
 
-static void watch_unpin(void *arg) { handle_drop_cursor(arg); }
+/* The table goes as soon as it holds no pin, with what it counts. */
+static void watch_unpin(void *arg) {
+  handle_tell_counts(arg);
+  handle_drop_cursor(arg);
+}
 
 static void watch_grown(void *arg) {
   cachet *c = arg;
@@ -219,6 +235,7 @@ void handle_free(cachet *c) {
   debug_say(&c->backend->debug, "closes, after %llu hits and %llu misses",
             (unsigned long long)handle_hits(c),
             (unsigned long long)c->n_misses);
+  handle_tell_counts(c);
   handle_drop_cursor(c);
   slice_release_all(&c->slices, c->epoch);
   epoch_unref(c->epoch);

@@ -85,6 +85,10 @@ struct cachet {
   unsigned n_quick;
   int64_t clock_at, looked_at, follow_until;
 
+  /* Of the hits and misses those that handle_tell_counts() has told, or need
+   * not tell. */
+  uint64_t hits_told, misses_told;
+
   struct image_cache *image_cache; /* the backend's */
   struct options options;
 
@@ -164,6 +168,10 @@ static inline bool handle_is_torn(const struct epoch *e, uint64_t mark,
  * A hit costs less than a look at the clock: hits are counted down, and the
  * clock is asked after a few, more of them the quicker they come. */
 void handle_keep_up(cachet *c);
+
+/* Has the owner of the memory see how often the handle hit and missed in it so
+ * far. */
+void handle_tell_counts(cachet *c);
 
 /* Waits, a moment and once, for the connection that is being made. */
 void handle_follow(cachet *c);

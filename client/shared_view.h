@@ -29,6 +29,7 @@ struct shared_view {
   uint32_t read_ahead;   /* pages: the longest window its cache has room for */
   bool is_given_up;      /* A2 */
   bool is_growing;       /* its owner was asked for a larger table */
+  struct pin_counts *counts; /* of its table, for the owner to see */
   unsigned n_refs;
   void (*free)(struct shared_view *v); /* the last reference is gone */
 };

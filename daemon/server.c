@@ -583,7 +583,7 @@ static void server_restore_tables(struct server *s) {
   struct restored_table table;
   for (unsigned n = 0; restore_next_table(context->images.restore, &table); n++)
     attachment_adopt(&context->services[n % context->n_services]->attachments,
-                     &table);
+                     &context->images, &table);
 }
 
 static struct server *server_alloc(const struct server_config *config) {

@@ -120,6 +120,7 @@ static void shared_mirror_init(struct shared_mirror *a,
   v->n_refs = 1;
   v->free = shared_mirror_free;
   v->read_ahead = offer->read_ahead ? offer->read_ahead : READ_AHEAD_UNKNOWN;
+  v->counts = &a->page->counts;
   a->number = offer->table;
   a->table.slots = a->page->slots;
   a->table.page_slots =

@@ -20,8 +20,9 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
   pthread_mutex_init(&images->lock, NULL);
   images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
   images->totals = counters_new(n_threads);
+  images->readers = reader_counts_new();
   images->pool = pool_new(options);
-  if (!images->list || !images->totals || !images->pool)
+  if (!images->list || !images->totals || !images->readers || !images->pool)
     return -ENOMEM;
   images->invalidation_lane = pool_lane_new(images->pool, 1, false);
   images->look_lane = pool_lane_new(images->pool, 1, false);
@@ -48,6 +49,7 @@ static void served_image_free(struct served_image *h) {
   image_free(h->image);
   pool_lane_free(h->lane);
   rule_unref(h->allow);
+  reader_counts_unref(h->readers);
   free(h->path);
   free(h->name);
   free(h);
@@ -147,6 +149,7 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->lane = pool_lane_new(images->pool, 1, true);
   h->allow = rule_ref(add->allow);
   atomic_init(&h->n_narrowed, 0);
+  h->readers = reader_counts_new();
   atomic_init(&h->share, add->share);
   h->origin = add->origin;
   h->lost = add->missing != 0;
@@ -155,7 +158,7 @@ static int served_image_new(struct images *images, const struct image_add *add,
   atomic_init(&h->missing, add->missing);
   atomic_init(&h->terms, terms_of(h, add->share));
   int r = -ENOMEM;
-  if (h->name && (h->path || !add->path) && h->lane)
+  if (h->name && (h->path || !add->path) && h->lane && h->readers)
     r = make_image(h, add);
   else
     add->source->ops->close(add->source);
@@ -644,6 +647,7 @@ void images_fini(struct images *images) {
   free(images->list);
   free(images->totals);
   rule_unref(images->allow);
+  reader_counts_unref(images->readers);
   pool_lane_free(images->invalidation_lane);
   pool_lane_free(images->look_lane);
   pool_free(images->pool);

@@ -30,6 +30,7 @@
 #include "daemon/engine/loop.h"
 #include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
+#include "daemon/engine/reader_counts.h"
 #include "daemon/engine/restore.h"
 
 struct image_rule;
@@ -65,6 +66,7 @@ struct served_image {
   char *name;
   struct image *image;
   struct pool_lane *lane; /* for its reads that block */
+  struct reader_counts *readers;
 
   /* Guarded by images.lock. */
   enum image_origin origin;
@@ -120,6 +122,7 @@ struct images {
   /* Of all images, those that are gone included: they only grow. */
   struct counters *totals; /* n_threads */
   unsigned most_found;     /* G3 */
+  struct reader_counts *readers;
 
   pthread_mutex_t
       lock; /* of the mailboxes and the pool may be taken under it */

@@ -27,7 +27,7 @@ static int lend_mirror(struct session *s, uint64_t id, uint32_t number,
   if (!atomic_load_explicit(&l->served->share, memory_order_relaxed) ||
       !listener_is_local(s->conn.listener))
     return -EOPNOTSUPP;
-  int r = attachment_new(s, l->mirror, wish, &grant);
+  int r = attachment_new(s, l->served, l->mirror, wish, &grant);
   if (r < 0)
     return r;
   reply_attached(&s->conn, id, number, l->served, l->mirror, &grant);

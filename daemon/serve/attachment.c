@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "daemon/engine/images.h"
 #include "daemon/engine/restore.h"
+#include "daemon/engine/tally.h"
 #include "daemon/log.h"
 #include "daemon/serve/session.h"
 
@@ -59,6 +61,9 @@ struct attachment {
   uid_t uid;
   int pidfd;
   struct event gone; /* the pidfd is readable: the process has ended */
+  /* A6.  The former is referenced; NULL: its image is gone. */
+  struct reader_counts *of_image, *of_all;
+  struct tally hits, misses;
 
   /* the census's */
   uint64_t table; /* its number; fixed */
@@ -207,8 +212,36 @@ unsigned attachment_count(struct attachment_census *census) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
+static uint64_t now_us(void) { return clock_now_ns() / 1000; }
+
+/* Adds what it has counted since the last time. */
+static void attachment_count_up(struct attachment *a) {
+  struct pin_counts c = shared_pins_get_counts(a->lease);
+  uint64_t now = now_us();
+  uint64_t n_hits = tally_take(&a->hits, c.n_hits, now);
+  uint64_t n_misses = tally_take(&a->misses, c.n_misses, now);
+  if (n_hits == 0 && n_misses == 0)
+    return;
+  reader_counts_add(a->of_all, n_hits, n_misses);
+  if (a->of_image)
+    reader_counts_add(a->of_image, n_hits, n_misses);
+}
+
+/* From what it says now on.  `h` may be NULL. */
+static void attachment_begin_count(struct attachment *a,
+                                   const struct images *images,
+                                   const struct served_image *h) {
+  struct pin_counts c = shared_pins_get_counts(a->lease);
+  a->hits = tally_begin(c.n_hits, now_us());
+  a->misses = tally_begin(c.n_misses, now_us());
+  a->of_all = images->readers;
+  a->of_image = h ? reader_counts_ref(h->readers) : NULL;
+}
+
 static void attachment_free(struct attachment *a) {
   struct attachments *set = a->set;
+  attachment_count_up(a);
+  reader_counts_unref(a->of_image);
   LIST_REMOVE(a, of_set);
   if (a->session)
     LIST_REMOVE(a, of_session);
@@ -248,6 +281,7 @@ static void attachments_collect(struct attachments *set) {
   struct attachment *next;
   for (struct attachment *a = LIST_FIRST(&set->list); a; a = next) {
     next = LIST_NEXT(a, of_set);
+    attachment_count_up(a);
     if (shared_pins_collect(a->lease))
       attachment_free(a);
   }
@@ -404,8 +438,8 @@ static int attachment_make(struct attachment *a, struct mirror *m,
   return 0;
 }
 
-int attachment_new(struct session *s, struct mirror *m,
-                   const struct attachment_wish *wish,
+int attachment_new(struct session *s, const struct served_image *h,
+                   struct mirror *m, const struct attachment_wish *wish,
                    struct attachment_grant *grant) {
   struct attachment *a = calloc(1, sizeof *a);
   if (!a)
@@ -423,6 +457,7 @@ int attachment_new(struct session *s, struct mirror *m,
     free(a);
     return r;
   }
+  attachment_begin_count(a, h->images, h);
   s->sending = a;
   return 0;
 }
@@ -479,8 +514,9 @@ static int adopt(struct attachment *a) {
   return r;
 }
 
-void attachment_adopt(struct attachments *set,
+void attachment_adopt(struct attachments *set, struct images *images,
                       const struct restored_table *table) {
+  struct image *image = shared_pins_image(table->lease);
   struct attachment *a = calloc(1, sizeof *a);
   int r = -ENOMEM;
   if (a) {
@@ -493,8 +529,10 @@ void attachment_adopt(struct attachments *set,
                              .table = table->client.number};
     r = adopt(a);
   }
-  if (r == 0)
+  if (r == 0) {
+    attachment_begin_count(a, images, image ? image_arg(image) : NULL);
     return;
+  }
   /* The process is gone; or there is no memory, and then nobody could tell when
    * it is. */
   int pidfd = a ? a->pidfd : table->client.pidfd;

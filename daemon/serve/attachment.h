@@ -19,6 +19,8 @@
  *   A5  A table is kept for the next process (daemon/engine/keeper.h) before
  *       its descriptors are sent.  One that the process before has left is an
  *       attachment from the start, and has no session.
+ *   A6  What a process says that it counted is the image's it attached, at most
+ *       as much as tally.h allows, and stays so when the attachment ends.
  *
  * An attachment belongs to the service of the session that asked for it; its
  * thread only, but for the census, and for the lease while the census is
@@ -38,6 +40,8 @@
 
 struct attachment;
 struct attachment_holder;
+struct images;
+struct served_image;
 struct session;
 
 LIST_HEAD(attachment_list, attachment);
@@ -75,7 +79,7 @@ void attachments_fini(struct attachments *set);
 /* Takes over a table that the process before has left.  The thread has not
  * begun. */
 struct restored_table;
-void attachment_adopt(struct attachments *set,
+void attachment_adopt(struct attachments *set, struct images *images,
                       const struct restored_table *table);
 
 /* What a client asks for. */
@@ -93,11 +97,12 @@ struct attachment_grant {
                             connection_flush_fds() */
 };
 
-/* Gives the peer of `s` a lease on `m`, which is s->sending then.  0; -EDQUOT:
- * no share is left, or it has too many; -EAGAIN: there is no room just now;
- * -EOPNOTSUPP: the peer cannot be told apart; or another negative errno. */
-int attachment_new(struct session *s, struct mirror *m,
-                   const struct attachment_wish *wish,
+/* Gives the peer of `s` a lease on `m`, of that image, which is s->sending
+ * then. What it counts is the image's.  0; -EDQUOT: no share is left, or it has
+ * too many; -EAGAIN: there is no room just now; -EOPNOTSUPP: the peer cannot be
+ * told apart; or another negative errno. */
+int attachment_new(struct session *s, const struct served_image *h,
+                   struct mirror *m, const struct attachment_wish *wish,
                    struct attachment_grant *grant);
 
 /* Makes a table of the peer's process larger, by as much as is to be had.  0;

@@ -9,7 +9,9 @@ enum { OF_BOTH = METRIC_OF_IMAGE | METRIC_OF_DAEMON };
 
 /* Of the page cache, the pool and the network, behind those of images. */
 enum {
-  FILLS = N_COUNTERS,
+  SHARED_HITS = N_COUNTERS,
+  SHARED_MISSES,
+  FILLS,
   FILL_ERRORS,
   FILLED_PAGES,
   UNCACHED_PAGES,
@@ -48,6 +50,11 @@ const struct metric metrics_table[METRICS_N] = {
                         "Requests that ended in an error"},
     [COUNTER_BYTES] = {"bytes_sent", METRIC_COUNTER, "bytes", OF_BOTH,
                        "Bytes of pages that were sent over sockets"},
+    [SHARED_HITS] = {"shared_hits", METRIC_COUNTER, "pages", OF_BOTH,
+                     "Pages that clients found in the cache's memory "
+                     "themselves, as they say"},
+    [SHARED_MISSES] = {"shared_misses", METRIC_COUNTER, "pages", OF_BOTH,
+                       "Pages that they did not find there, as they say"},
     [FILLS] = {"fills", METRIC_COUNTER, "reads", METRIC_OF_DAEMON,
                "Reads of sources, each of one run of pages"},
     [FILL_ERRORS] = {"fill_errors", METRIC_COUNTER, "reads", METRIC_OF_DAEMON,
@@ -120,10 +127,19 @@ static uint64_t sum(const struct counters *each, unsigned n,
   return total;
 }
 
+static void put_readers(const struct reader_counts *readers,
+                        uint64_t values[METRICS_N]) {
+  values[SHARED_HITS] =
+      atomic_load_explicit(&readers->n_hits, memory_order_relaxed);
+  values[SHARED_MISSES] =
+      atomic_load_explicit(&readers->n_misses, memory_order_relaxed);
+}
+
 void metrics_of_image(const struct served_image *h,
                       uint64_t values[METRICS_N]) {
   for (int i = 0; i < N_COUNTERS; i++)
     values[i] = sum(h->counters, h->images->n_threads, (enum counter)i);
+  put_readers(h->readers, values);
   values[EPOCHS] = atomic_load_explicit(&h->n_epochs, memory_order_relaxed);
 }
 
@@ -141,6 +157,7 @@ void metrics_of_daemon(struct server_context *context, const struct peer *peer,
   page_cache_get_stats(images->cache, &pc);
   for (int i = 0; i < N_COUNTERS; i++)
     values[i] = sum(images->totals, images->n_threads, (enum counter)i);
+  put_readers(images->readers, values);
   values[FILLS] = pc.n_fills;
   values[FILL_ERRORS] = pc.n_fill_errors;
   values[FILLED_PAGES] = pc.n_filled_pages;

@@ -12,8 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
+#include <random>
 
 #include "cache/page_state.h"
 #include "cache/shared_pins.h"
@@ -817,6 +819,72 @@ TEST_F(AttachTest, WhoIsAttachedGetsNoNoticesUntilItGoesByTheSocketAgain) {
   client.ReceiveAnswer();
   EXPECT_TRUE(Invalidate(0, kPage).is_done());
   EXPECT_EQ(client.Receive().kind, CACHET__WIRE__MESSAGE__BODY_INVALIDATED);
+}
+
+TEST_F(AttachTest, WhatAClientCountsIsItsImagesAndStays) {
+  FakeSource second(kSize);
+  Serve();
+  ASSERT_EQ(server_->Add("second", &second), 0);
+  WireClient client = server_->Unix();
+  client.Start("disk");
+  pin_page *table = AttachTable(&client);
+  ASSERT_TRUE(table);
+  pin_count_more(&table->counts, 5, 2);
+  AwaitStat("shared_hits", 5);
+  EXPECT_EQ(other_->Stats()["shared_misses"], 2u);
+  pin_count_more(&table->counts, 3, 0);
+  shared_pins_unmap(table); // it is done with it
+  AwaitStat("attachments", 0);
+  EXPECT_EQ(other_->Stats()["shared_hits"], 8u);
+  ASSERT_TRUE(server_->Remove("disk"));
+  WireClient another = server_->Unix();
+  another.Start("second");
+  EXPECT_EQ(another.Stats()["shared_hits"], 8u);
+  server_.reset(); // before its sources
+}
+
+TEST_F(AttachTest, ATableThatOutlivesItsImageIsCounted) {
+  FakeSource second(kSize);
+  Serve();
+  ASSERT_EQ(server_->Add("second", &second), 0);
+  WireClient client = server_->Unix(), another = server_->Unix();
+  client.Start("disk");
+  another.Start("second");
+  pin_page *table = AttachTable(&client);
+  ASSERT_TRUE(table);
+  ASSERT_TRUE(server_->Remove("disk"));
+  pin_count_more(&table->counts, 5, 0);
+  while (another.Stats()["shared_hits"] != 5)
+    ;
+  shared_pins_unmap(table);
+  while (another.Stats()["attachments"] != 0)
+    ;
+  EXPECT_EQ(another.Stats()["shared_hits"], 5u);
+  server_.reset(); // before its sources
+}
+
+TEST_F(AttachTest, ALiarAddsNoMoreThanItCouldHaveHit) {
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  auto begin = std::chrono::steady_clock::now();
+  pin_page *table = AttachTable(&client);
+  ASSERT_TRUE(table);
+  uint64_t last = 0;
+  std::mt19937_64 random(5);
+  for (int looks = 0; looks < 5;) {
+    __atomic_store_n(&table->counts.n_hits, random(), __ATOMIC_RELAXED);
+    __atomic_store_n(&table->counts.n_misses, random() >> 40, __ATOMIC_RELAXED);
+    uint64_t now = other_->Stats()["shared_hits"];
+    uint64_t ns = uint64_t(
+        std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin)
+            .count());
+    ASSERT_GE(now, last);
+    ASSERT_LE(now, ns + 1000); // its clock has steps of a microsecond
+    looks += now != last;
+    last = now;
+  }
+  shared_pins_unmap(table);
 }
 
 } // namespace

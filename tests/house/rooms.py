@@ -411,7 +411,8 @@ RULES = Rules(
         "daemon": [
             modules("daemon", "limits log missing peer rule"),
             modules("daemon/engine", "busy_poll counters fd_store finder_place "
-                                     "ledger loop pending pool"),
+                                     "ledger loop pending pool reader_counts "
+                                     "tally"),
             modules("daemon/engine", "keeper"),
             modules("daemon/engine", "restore"),
             modules("daemon/engine", "images"),

@@ -1,0 +1,39 @@
+/* A tally: a counter that somebody else writes, and may write anything into.
+ *
+ *   Y1  What is taken of it only grows.
+ *   Y2  It is no more than TALLY_PER_US for each microsecond since the tally
+ *       began, whatever the counter says. */
+#ifndef DAEMON_ENGINE_TALLY_H
+#define DAEMON_ENGINE_TALLY_H
+
+#include <stdint.h>
+
+/* A hit takes a nanosecond at least. */
+enum { TALLY_PER_US = 1000 };
+
+struct tally {
+  uint64_t seen;     /* what the counter said last */
+  uint64_t begun_us; /* on one clock */
+  uint64_t taken;    /* so far */
+};
+
+/* Begins with what the counter says now. */
+static inline struct tally tally_begin(uint64_t counter, uint64_t now_us) {
+  return (struct tally){.seen = counter, .begun_us = now_us, .taken = 0};
+}
+
+/* How much more there is since the last look.  A counter that went back counts
+ * from there on. */
+static inline uint64_t tally_take(struct tally *t, uint64_t counter,
+                                  uint64_t now_us) {
+  uint64_t more = counter > t->seen ? counter - t->seen : 0;
+  uint64_t most = (now_us - t->begun_us) * TALLY_PER_US;
+  uint64_t room = most > t->taken ? most - t->taken : 0;
+  if (more > room)
+    more = room;
+  t->seen = counter;
+  t->taken += more;
+  return more;
+}
+
+#endif
