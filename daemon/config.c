@@ -361,6 +361,11 @@ static int set_image_share(struct config_image *image, const char *value,
   return r;
 }
 
+static int set_image_warm(struct config_image *image, const char *value,
+                          char *why) {
+  return parse_yes_no(value, &image->warm, why);
+}
+
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
   if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
@@ -415,6 +420,7 @@ static int set_image_allow(struct config_image *image, const char *value,
 const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_SOURCE] = {"source", set_source},
     [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
+    [CONFIG_IMAGE_WARM] = {"warm", set_image_warm},
     [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},

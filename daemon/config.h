@@ -53,6 +53,7 @@ enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
 enum {
   CONFIG_IMAGE_SOURCE,
   CONFIG_IMAGE_SHARE,
+  CONFIG_IMAGE_WARM,
   CONFIG_IMAGE_MAX_AGE,
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
@@ -68,6 +69,7 @@ struct config_image {
   char name[CONFIG_NAME_MAX + 1];
   char *path; /* decoded; in a checked config never NULL */
   enum config_share share;
+  bool warm;          /* it is read into the cache when it is opened */
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
   struct window window;        /* the part of the file that is served */
   struct rule *allow;          /* who may read it; NULL: not given */

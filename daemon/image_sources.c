@@ -84,6 +84,7 @@ static int take_image(const struct config *config,
   *to = (struct server_image){.name = image->name,
                               .share = config_shares(config, image),
                               .allow = image->allow,
+                              .warm = image->warm,
                               .path = image->path};
   int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
   if (r == 0)

@@ -28,6 +28,7 @@ const char options_usage[] =
     "                         (the last part of SOURCE); may be repeated;\n"
     "                         ,share=on|off behind SOURCE: --share of this "
     "one;\n"
+    "                         ,warm=yes: read it into the cache at start;\n"
     "                         ,max-age=SECONDS: what is older is read again;\n"
     "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
     "                         ,allow=RULE: who may read it, in place of "

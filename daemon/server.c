@@ -20,6 +20,7 @@
 #include "cache/mirror.h"
 #include "daemon/admit.h"
 #include "daemon/engine/images.h"
+#include "daemon/engine/warm.h"
 #include "daemon/liveness.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
@@ -70,10 +71,11 @@ struct server {
   struct event wake, refresh, resume, pulse, drain_over;
   struct server_watchdog watchdog;
   struct liveness liveness;
-  uint64_t question; /* the watchdog's last one */
-  atomic_int state;  /* an enum server_state; relaxed */
-  int wake_fd;       /* an eventfd: there is something of what follows, a
-                        change or a question */
+  uint64_t question;      /* the watchdog's last one */
+  atomic_int state;       /* an enum server_state; relaxed */
+  int wake_fd;            /* an eventfd: there is something of what follows, a
+                             change or a question */
+  atomic_bool is_started; /* the pool is there */
   atomic_bool stopped;
   atomic_bool drain_asked;    /* release, acquire: for `drain_ms` */
   atomic_int drain_ms;        /* relaxed */
@@ -439,10 +441,33 @@ static struct image_add image_add_of(struct server *s,
   return (struct image_add){.name = from->name,
                             .path = from->path,
                             .share = from->share,
+                            .warm = from->warm,
                             .missing = from->missing,
                             .allow = from->allow,
                             .source = from->source,
                             .page_shift = page_shift(s)};
+}
+
+static void warm_if_there(struct served_image *h) {
+  if (!atomic_load_explicit(&h->missing, memory_order_relaxed))
+    warm_begin(h); /* else a look finds it */
+}
+
+static void warm_one(struct server *s, const char *name) {
+  struct served_image *h = images_find(&s->context.images, NULL, name);
+  if (h)
+    warm_if_there(h);
+  images_unref(h);
+}
+
+/* Those that were there at the start, when the pool was not. */
+static void warm_all(struct server *s) {
+  struct served_image *h;
+  for (unsigned i = 0; (h = images_next(&s->context.images, &i));) {
+    if (h->warm)
+      warm_if_there(h);
+    images_unref(h);
+  }
 }
 
 int server_add_image(struct server *s, const struct server_image *image) {
@@ -451,6 +476,8 @@ int server_add_image(struct server *s, const struct server_image *image) {
   bool replaces = h && images_origin(h) == IMAGE_FOUND;
   int r =
       replaces ? images_replace(h, &add) : images_add(&s->context.images, &add);
+  if (r == 0 && image->warm && atomic_load(&s->is_started))
+    warm_one(s, image->name);
   images_unref(h);
   return r;
 }
@@ -461,6 +488,8 @@ int server_replace_image(struct server *s, const struct server_image *image) {
   int r = h ? images_replace(h, &change) : -ENOENT;
   if (!h)
     change.source->ops->close(change.source);
+  if (r == 0 && image->warm)
+    warm_if_there(h);
   images_unref(h);
   return r;
 }
@@ -665,6 +694,9 @@ int server_start(struct server *s) {
   int r = pool_start(s->context.images.pool);
   for (unsigned i = 0; i < s->context.n_services && r == 0; i++)
     r = worker_start(s->workers[i]);
+  atomic_store(&s->is_started, true);
+  if (r == 0)
+    warm_all(s);
   return r;
 }
 

@@ -40,6 +40,7 @@ struct server_image {
   const char *path;   /* copied; for messages, if it is missing; or NULL */
   struct rule *allow; /* who may read it, of which it has a reference; NULL: who
                          may read all that have no rule of their own */
+  bool warm;          /* it is read into the cache when it is there */
 };
 
 /* Somebody who wants to know that the threads which must not hang do not. */

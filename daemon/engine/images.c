@@ -151,6 +151,7 @@ static int served_image_new(struct images *images, const struct image_add *add,
   atomic_init(&h->n_narrowed, 0);
   h->readers = reader_counts_new();
   atomic_init(&h->share, add->share);
+  h->warm = add->warm;
   h->origin = add->origin;
   h->lost = add->missing != 0;
   h->n_refs = 1;

@@ -67,6 +67,7 @@ struct served_image {
   struct image *image;
   struct pool_lane *lane; /* for its reads that block */
   struct reader_counts *readers;
+  bool warm; /* it is to be warmed when it is there; see warm.h */
 
   /* Guarded by images.lock. */
   enum image_origin origin;
@@ -157,6 +158,7 @@ struct image_add {
   const char *name; /* of IMAGE_NAME_MAX characters at most */
   const char *path;
   bool share;
+  bool warm;
   int missing;
   struct rule *allow;    /* of which it has a reference then; NULL: none of its
                             own */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/engine/images.h"
+#include "daemon/engine/warm.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
 
@@ -20,6 +21,7 @@ void looks_init(struct looks *looks, struct images *images) {
 void looks_fini(struct looks *looks) { pthread_mutex_destroy(&looks->lock); }
 
 static void served_image_look(struct served_image *h) {
+  bool was_missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
   int r = image_refresh(h->image, 0);
   if (r < 0 && atomic_load_explicit(&h->missing, memory_order_relaxed))
     atomic_store_explicit(&h->missing, -r, memory_order_relaxed);
@@ -29,6 +31,8 @@ static void served_image_look(struct served_image *h) {
   if (r == 0 && h->lost)
     log_event(LEVEL_INFO, "image-back", LOG_TEXT("image", h->name));
   h->lost = r < 0;
+  if (r == 0 && was_missing && h->warm)
+    warm_begin(h);
 }
 
 /* The next image of the round, which is the caller's to look at; `done` is the

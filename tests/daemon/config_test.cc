@@ -104,6 +104,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "length = 0x200\n"
                    "share = on\n"
                    "max-age = 60\n"
+                   "warm = yes\n"
                    "allow = cert:reader any\n"
                    "[image b]\n"
                    "source = /srv/b\n"),
@@ -142,6 +143,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(image->window.offset, 1u << 20);
   EXPECT_EQ(image->window.length, 0x200u);
   EXPECT_EQ(image->max_age_s, 60u);
+  EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
   EXPECT_FALSE(config_find_image(&config_, "b")->allow);
@@ -160,7 +162,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 6) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 7) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -276,7 +278,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:12: a section is a line of its own, [SECTION]",
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
-          "share, max-age, offset, length, allow",
+          "share, warm, max-age, offset, length, allow",
           StartsWith("f:16: unknown key \"page-size\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",

@@ -24,13 +24,14 @@ class MonitorTest : public testing::Test {
 protected:
   void TearDown() override { monitor_stop(monitor_); }
 
-  void Start(const std::vector<std::string> &names) {
+  void Start(const std::vector<std::string> &names,
+             const TestServer::Options &options = {}) {
     std::vector<std::pair<std::string, FakeSource *>> images;
     for (const std::string &name : names) {
       sources_.push_back(std::make_unique<FakeSource>(kSize));
       images.emplace_back(name, sources_.back().get());
     }
-    server_ = std::make_unique<TestServer>(images, TestServer::Options{});
+    server_ = std::make_unique<TestServer>(images, options);
     address a;
     char err[256];
     listener *l;
@@ -150,6 +151,15 @@ TEST_F(MonitorTest, LoopsThatTurnAreAlive) {
     EXPECT_EQ(reply.status, 200) << reply.body;
     EXPECT_EQ(reply.body, "ok\n");
   }
+}
+
+TEST_F(MonitorTest, AnImageThatIsBeingWarmedIsReady) {
+  TestServer::Options options;
+  options.warm = true;
+  Start({"disk"}, options);
+  sources_[0]->ShutGate(); // it may have got that far, or not
+  EXPECT_EQ(Get("/readyz").status, 200);
+  sources_[0]->OpenGate();
 }
 
 TEST_F(MonitorTest, EndsWhilePeersWait) {

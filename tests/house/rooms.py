@@ -416,7 +416,8 @@ RULES = Rules(
             modules("daemon/engine", "keeper"),
             modules("daemon/engine", "restore"),
             modules("daemon/engine", "images"),
-            modules("daemon/engine", "fill_dispatch finder looks"),
+            modules("daemon/engine", "fill_dispatch finder warm"),
+            modules("daemon/engine", "looks"),
             modules("daemon/engine", "image_reader"),
             modules("daemon/net", "address closer net_thread send_batch "
                                   "stray_fds users"),

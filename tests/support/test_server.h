@@ -33,6 +33,7 @@ public:
     // A port for TLS as well, with these certificates.
     tls_context *tls = nullptr;
     rule *allow = nullptr; // who may read what has no rule of its own
+    bool warm = false;     // all images
     rule *admin = nullptr; // who may change things
   };
 
