@@ -37,6 +37,8 @@ static void make_room_locked(struct page_cache *pc) {
 void *evictor_main(void *arg) {
   struct page_cache *pc = arg;
   pthread_setname_np(pthread_self(), "evictor");
+  if (pc->thread_began)
+    pc->thread_began(true);
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
     pc->pulse.evictor = pc->pulse.asked; /* who asks from here on wakes it */

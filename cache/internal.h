@@ -40,6 +40,7 @@ struct page_cache {
   bool membarrier;
   struct mirror_keeper *keeper; /* NULL: nobody */
   bool is_left; /* see page_cache_leave(); set when no other thread is there */
+  void (*thread_began)(bool is_evictor); /* or NULL */
   struct fill_buffers buffers; /* with threads, which trim them; else none */
   pthread_mutex_t lock;
 

@@ -43,6 +43,7 @@ int page_cache_new(const struct page_cache_options *options,
     return -ENOMEM;
   }
   pc->membarrier = barrier_register();
+  pc->thread_began = options->thread_began;
   pthread_mutex_init(&pc->lock, NULL);
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);

@@ -27,6 +27,8 @@ struct page_cache_options {
   uint64_t budget; /* bytes: pages, page states, accessed bytes */
   bool evictor;    /* run a thread that evicts ahead of need, and one that
                       reclaims what is in no account or of no use any more */
+  /* Each calls it first, and says which of the two it is.  NULL: nobody. */
+  void (*thread_began)(bool is_evictor);
 };
 
 int page_cache_new(const struct page_cache_options *options,

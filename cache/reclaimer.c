@@ -29,6 +29,8 @@ void *reclaimer_main(void *arg) {
   struct page_cache *pc = arg;
   struct timespec next = clock_after_ms(ROUND_MS);
   pthread_setname_np(pthread_self(), "reclaimer");
+  if (pc->thread_began)
+    pc->thread_began(false);
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
     bool is_tick = await_round_locked(pc, &next);

@@ -19,6 +19,7 @@
 #include <event2/listener.h>
 
 #include "daemon/net/listener.h"
+#include "daemon/sandbox.h"
 
 enum {
   MAX_HEAD_LEN = 8 << 10, /* of a request, */
@@ -327,6 +328,7 @@ static void *http_server_thread(void *arg) {
   struct http_server *s = arg;
   of_thread = s;
   pthread_setname_np(pthread_self(), s->options.thread_name);
+  sandbox_enter(SANDBOX_METRICS);
   event_base_dispatch(s->base);
   return NULL;
 }

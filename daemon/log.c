@@ -47,6 +47,7 @@ static struct {
   pthread_cond_t filled; /* or stopping */
   pthread_cond_t ended;  /* the thread has; by the monotonic clock */
   pthread_t thread;      /* log_start() and log_stop() only */
+  void (*began)(void);   /* fixed while there is the thread; or NULL */
   bool running;          /* guarded by lock, as are the rest */
   bool stopping;
   uint64_t n_dropped;
@@ -229,6 +230,8 @@ static void *log_thread(void *arg) {
   char line[LINE_LEN];
   (void)arg;
   pthread_setname_np(pthread_self(), "log");
+  if (queue.began)
+    queue.began();
   pthread_mutex_lock(&queue.lock);
   while (queue.len || !queue.stopping) {
     if (!queue.len) {
@@ -248,13 +251,14 @@ static void *log_thread(void *arg) {
   return NULL;
 }
 
-int log_start(void) {
+int log_start(void (*began)(void)) {
   pthread_condattr_t attr;
   sigset_t all, before;
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   pthread_cond_init(&queue.ended, &attr);
   pthread_condattr_destroy(&attr);
+  queue.began = began;
   queue.stopping = false;
   queue.running = true;
   /* Signals are for threads that do not wait. */

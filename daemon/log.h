@@ -47,9 +47,9 @@ int log_level_parse(const char *name);
 /* What is less urgent than `level` is dropped.  The default is info. */
 void log_set_level(enum log_level level);
 
-/* Makes the log's thread.  Before it, a line is written by who logs it.  0, or
- * a negative errno. */
-int log_start(void);
+/* Makes the log's thread, which calls `began` first; NULL: it does not.  Before
+ * that, a line is written by who logs it.  0, or a negative errno. */
+int log_start(void (*began)(void));
 
 /* Ends the thread when all lines are written, and waits for that at most
  * `timeout_ms`.  The thread outlives this call if its write(2) does. */

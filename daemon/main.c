@@ -31,6 +31,7 @@
 #include "daemon/pressure.h"
 #include "daemon/process.h"
 #include "daemon/reloader.h"
+#include "daemon/sandbox.h"
 #include "daemon/server.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -414,6 +415,7 @@ static int serve(const struct options *options, struct config *config,
     reloader = reload_on_hangup(options, config, &setup->listeners,
                                 setup->directories, s);
     announce_ready(config, setup, n_workers);
+    sandbox_enter(SANDBOX_MAIN);
     server_serve(s);
     signal(SIGHUP, SIG_IGN);
     reloader_stop(reloader);
@@ -483,12 +485,15 @@ static int open_and_serve(struct options *options, struct config *config) {
   return status;
 }
 
+static void confine_log(void) { sandbox_enter(SANDBOX_LOG); }
+
 static int run(struct options *options, struct config *config) {
   char story[128];
   log_set_level(config->log_level);
   process_init();
   barrier_register(); /* milliseconds once there is a second thread */
-  int r = log_start();
+  sandbox_enable();
+  int r = log_start(confine_log);
   if (r < 0) {
     snprintf(story, sizeof story, "start the log's thread: %s", strerror(-r));
     return fail_start(story);

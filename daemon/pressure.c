@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/memory_limit.h"
+#include "daemon/sandbox.h"
 
 #define GROW_PARTS 16
 
@@ -128,6 +129,7 @@ static void *pressure_main(void *arg) {
   struct pressure *p = arg;
   int wait_ms = -1;
   pthread_setname_np(pthread_self(), "pressure");
+  sandbox_enter(SANDBOX_PRESSURE);
   struct pollfd fds[] = {{.fd = p->stop_fd, .events = POLLIN},
                          {.fd = p->options.fd, .events = p->options.events}};
   for (;;) {

@@ -14,6 +14,7 @@
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
+#include "daemon/sandbox.h"
 
 #define EVENT_FAILED "reload-failed"
 
@@ -412,6 +413,7 @@ static void tell_manager_begin(void) {
 static void *reloader_thread(void *arg) {
   struct reloader *r = arg;
   pthread_setname_np(pthread_self(), "reloader");
+  sandbox_enter(SANDBOX_RELOADER);
   for (;;) {
     while (sem_wait(&r->asked) < 0 && errno == EINTR)
       ;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "daemon/engine/busy_poll.h"
+#include "daemon/sandbox.h"
 #include "daemon/serve/request.h"
 
 /* ---- Tasks --------------------------------------------------------------- */
@@ -111,6 +112,7 @@ static void worker_loop(struct worker *w) {
 static void *worker_thread(void *arg) {
   struct worker *w = arg;
   pthread_setname_np(pthread_self(), w->name);
+  sandbox_enter(SANDBOX_WORKER);
   worker_loop(w);
   service_close_readers(&w->service);
   return NULL;

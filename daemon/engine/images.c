@@ -10,10 +10,16 @@
 #include "cache/mirror.h"
 #include "daemon/log.h"
 #include "daemon/rule.h"
+#include "daemon/sandbox.h"
+
+static void confine_thread(bool is_evictor) {
+  sandbox_enter(is_evictor ? SANDBOX_EVICTOR : SANDBOX_RECLAIMER);
+}
 
 int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
                 const struct pool_options *options) {
-  struct page_cache_options cache = {.budget = cache_size, .evictor = true};
+  struct page_cache_options cache = {
+      .budget = cache_size, .evictor = true, .thread_began = confine_thread};
   *images = (struct images){.n_threads = n_threads};
   keeper_init(&images->keeper);
   pending_init(&images->pending);

@@ -11,8 +11,12 @@
  * is no condition variable because glibc's loses wake-ups where several threads
  * wait, up to 2.40 (sourceware.org/bugzilla, 25847).
  *
+ * Threads are made by one of the pool's own, the maker, for whoever needs one
+ * and waits for that: a thread has the sandbox of the one that made it, too,
+ * and those who submit may do less than those who run jobs (sandbox.h).
+ *
  * A thread that ends joins the one that ended before it, and pool_stop() joins
- * the last. */
+ * the last, and the maker. */
 #include "daemon/engine/pool.h"
 
 #include <assert.h>
@@ -25,6 +29,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "daemon/sandbox.h"
 
 /* Threads are many and their stacks are shallow; where memory is not
  * overcommitted the whole of a stack counts. */
@@ -54,12 +59,24 @@ struct pool_thread {
   struct pool_job *job;             /* NULL: none */
 };
 
+/* A thread that somebody waits for. */
+struct making {
+  struct pool_thread *thread;
+  int result;
+  sem_t done;
+  STAILQ_ENTRY(making) in;
+};
+
 struct pool {
   /* A leaf: nothing is called under it. */
   pthread_mutex_t lock;
   pthread_attr_t attr; /* of the threads; fixed */
   int idle_ms;         /* fixed */
+  pthread_t maker;     /* fixed, while it has one */
+  sem_t make;          /* posted for each `making`, and for the maker's end */
   /* Guarded by lock. */
+  STAILQ_HEAD(, making) makings;
+  bool has_maker;
   struct lane_queue waiting; /* lanes with queued jobs, by their turns */
   unsigned n_lanes;
   unsigned n_shared;        /* fixed: shared threads, */
@@ -83,7 +100,9 @@ struct pool *pool_new(const struct pool_options *options) {
   pthread_attr_setstacksize(&pool->attr, STACK_LEN);
   pthread_mutex_init(&pool->lock, NULL);
   sem_init(&pool->all_ended, 0, 0);
+  sem_init(&pool->make, 0, 0);
   TAILQ_INIT(&pool->waiting);
+  STAILQ_INIT(&pool->makings);
   pool->n_shared = options->n_shared;
   pool->idle_ms = options->idle_ms;
   return pool;
@@ -212,11 +231,47 @@ static void pool_wake_locked(struct pool *pool, struct pool_thread *t) {
 
 static void *pool_thread(void *arg);
 
+/* Makes what is to be made, until it is woken for nothing. */
+static void *maker_thread(void *arg) {
+  struct pool *pool = arg;
+  struct making *making;
+  pthread_t id; /* not in the thread, which is its own to free */
+  pthread_setname_np(pthread_self(), "pool-maker");
+  sandbox_enter(SANDBOX_POOL);
+  for (;;) {
+    while (sem_wait(&pool->make) < 0 && errno == EINTR)
+      ;
+    pthread_mutex_lock(&pool->lock);
+    making = STAILQ_FIRST(&pool->makings);
+    if (making)
+      STAILQ_REMOVE_HEAD(&pool->makings, in);
+    pthread_mutex_unlock(&pool->lock);
+    if (!making)
+      return NULL;
+    making->result =
+        -pthread_create(&id, &pool->attr, pool_thread, making->thread);
+    sem_post(&making->done);
+  }
+}
+
+/* Has the maker make it, which waits for nothing.  0 or a negative errno. */
+static int pool_have_made(struct pool *pool, struct pool_thread *t) {
+  struct making making = {.thread = t};
+  sem_init(&making.done, 0, 0);
+  pthread_mutex_lock(&pool->lock);
+  STAILQ_INSERT_TAIL(&pool->makings, &making, in);
+  pthread_mutex_unlock(&pool->lock);
+  sem_post(&pool->make);
+  while (sem_wait(&making.done) < 0 && errno == EINTR)
+    ;
+  sem_destroy(&making.done);
+  return making.result;
+}
+
 /* Makes a thread for the lane's first job, or an idle one; gives back the lock
  * meanwhile.  0, or a negative errno: then the job is where it was. */
 static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
   struct pool_thread *t = calloc(1, sizeof *t);
-  pthread_t id; /* not in *t, which is the thread's to free */
   if (!t)
     return -ENOMEM;
   t->pool = pool;
@@ -227,7 +282,7 @@ static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
     idle_push_locked(pool, t);
   pool->n_threads++;
   pthread_mutex_unlock(&pool->lock);
-  int r = pthread_create(&id, &pool->attr, pool_thread, t);
+  int r = pool_have_made(pool, t);
   pthread_mutex_lock(&pool->lock);
   if (r == 0)
     return 0;
@@ -240,7 +295,7 @@ static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
   }
   sem_destroy(&t->wake);
   free(t);
-  return -r;
+  return r;
 }
 
 /* Gives away what may run. */
@@ -368,13 +423,29 @@ static void *pool_thread(void *arg) {
 /* ---- Start and stop ------------------------------------------------------ */
 
 int pool_start(struct pool *pool) {
+  int r = -pthread_create(&pool->maker, &pool->attr, maker_thread, pool);
+  if (r < 0)
+    return r;
   pthread_mutex_lock(&pool->lock);
-  int r = pool_make_thread_locked(pool, NULL);
+  pool->has_maker = true;
+  r = pool_make_thread_locked(pool, NULL);
   pool->started = r == 0;
   if (pool->started)
     pool_dispatch_locked(pool);
   pthread_mutex_unlock(&pool->lock);
   return r;
+}
+
+/* All threads have ended, and none is to be made. */
+static void pool_end_maker(struct pool *pool) {
+  pthread_mutex_lock(&pool->lock);
+  bool has_maker = pool->has_maker;
+  pool->has_maker = false;
+  pthread_mutex_unlock(&pool->lock);
+  if (!has_maker)
+    return;
+  sem_post(&pool->make);
+  pthread_join(pool->maker, NULL);
 }
 
 static void pool_abandon_all(struct pool *pool) {
@@ -411,6 +482,7 @@ void pool_stop(struct pool *pool) {
     pthread_join(pool->ended, NULL);
     pool->has_ended = false;
   }
+  pool_end_maker(pool);
   pool_abandon_all(pool);
 }
 
@@ -418,6 +490,7 @@ void pool_free(struct pool *pool) {
   if (!pool)
     return;
   assert(pool->n_threads == 0 && pool->n_lanes == 0);
+  sem_destroy(&pool->make);
   sem_destroy(&pool->all_ended);
   pthread_mutex_destroy(&pool->lock);
   pthread_attr_destroy(&pool->attr);

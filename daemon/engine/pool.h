@@ -60,10 +60,11 @@ void pool_lane_set_own(struct pool_lane *lane, unsigned n_own);
  * Any thread, also one that runs a job of the lane; before pool_free(). */
 void pool_lane_free(struct pool_lane *lane);
 
-/* Makes the first thread.  0 or a negative errno. */
+/* Makes the first thread, and the one that makes the others.  0 or a negative
+ * errno. */
 int pool_start(struct pool *pool);
 
-/* May make a thread; it waits for none. */
+/* May have a thread made, and waits for that; for no job. */
 void pool_submit(struct pool_lane *lane, struct pool_job *job);
 
 /* How many threads there are.  Any thread. */

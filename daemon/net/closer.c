@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "daemon/sandbox.h"
 
 struct closer {
   pthread_mutex_t lock;      /* a leaf, but for `closed` */
@@ -35,6 +36,7 @@ static void closer_destroy(struct closer *closer) {
 static void *closer_thread(void *arg) {
   struct closer *closer = arg;
   pthread_setname_np(pthread_self(), "closer");
+  sandbox_enter(SANDBOX_CLOSER);
   pthread_mutex_lock(&closer->lock);
   while (closer->head || !closer->stopping) {
     struct closing *c = closer->head;

@@ -83,7 +83,7 @@ static bool is_same_file(int fd, int dir_fd, const char *name) {
  * file away. */
 static int try_lock(struct path_lock *lock) {
   lock->fd = openat(lock->dir_fd, lock->name,
-                    O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+                    O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (lock->fd < 0)
     return -errno;
   int r = flock(lock->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;

@@ -23,7 +23,7 @@ constexpr uint64_t kPages = 4096;
 class BudgetTest : public testing::Test {
 protected:
   void SetUp() override {
-    page_cache_options options = {256 * kPage, true};
+    page_cache_options options = {256 * kPage, true, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     image_ops ops{};
     ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);

@@ -25,7 +25,7 @@ protected:
   void SetUp() override { Make(256 * kPage); }
 
   void Make(uint64_t budget) {
-    page_cache_options options = {budget, false};
+    page_cache_options options = {budget, false, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     image_ops ops{};
     ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
@@ -230,7 +230,7 @@ TEST_F(EvictTest, TwoImagesShareOneBudget) {
 // An evictor thread keeps room ahead of need.
 TEST(Evictor, KeepsPagesFreeOnceTheCacheIsFull) {
   FakeSource source(kPages * kPage);
-  page_cache_options options = {1024 * kPage, true};
+  page_cache_options options = {1024 * kPage, true, nullptr};
   page_cache *cache;
   image *image;
   image_ops ops{};

@@ -60,7 +60,7 @@ protected:
   void SetUp() override { Make(1 << 20); }
 
   void Make(uint64_t budget) {
-    page_cache_options options = {budget, false};
+    page_cache_options options = {budget, false, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     image_ops ops = {Changed, this, true};
     ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
@@ -687,7 +687,7 @@ TEST_F(CallBackTest, WhatArrivedMayBeAbandoned) {
 class InProcessTest : public testing::TestWithParam<FakeReads> {
 protected:
   InProcessTest() {
-    page_cache_options options = {1 << 20, false};
+    page_cache_options options = {1 << 20, false, nullptr};
     image_ops ops{};
     EXPECT_EQ(page_cache_new(&options, &cache_), 0);
     EXPECT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
@@ -775,7 +775,7 @@ INSTANTIATE_TEST_SUITE_P(Reads, InProcessTest,
 // twentieth was invalidated meanwhile: a group that cannot come in whole comes
 // in page by page.
 TEST(FillInProcess, ARunThatTheCallerBringsIsInstalledButForWhatMayNotBe) {
-  page_cache_options options = {1 << 20, false};
+  page_cache_options options = {1 << 20, false, nullptr};
   page_cache *cache;
   image *image;
   ASSERT_EQ(page_cache_new(&options, &cache), 0);
@@ -803,7 +803,7 @@ TEST(FillInProcess, ARunThatTheCallerBringsIsInstalledButForWhatMayNotBe) {
 }
 
 TEST(FillInProcess, WhenTheCacheIsSmallTheFirstPagesOfARunStay) {
-  page_cache_options options = {30 * kPage, false};
+  page_cache_options options = {30 * kPage, false, nullptr};
   page_cache *cache;
   image *image;
   ASSERT_EQ(page_cache_new(&options, &cache), 0);
@@ -819,7 +819,7 @@ TEST(FillInProcess, WhenTheCacheIsSmallTheFirstPagesOfARunStay) {
 }
 
 TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
-  page_cache_options options = {1 << 20, false};
+  page_cache_options options = {1 << 20, false, nullptr};
   page_cache *cache;
   image *image;
   ASSERT_EQ(page_cache_new(&options, &cache), 0);

@@ -50,7 +50,7 @@ bool IsResident(const mirror *m, uint64_t page) {
 class ReclaimTest : public testing::Test {
 protected:
   void Make(uint64_t budget, bool threads, uint64_t size) {
-    page_cache_options options = {budget, threads};
+    page_cache_options options = {budget, threads, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     source_ = std::make_unique<FakeSource>(size);
     image_ops ops{};

@@ -27,7 +27,7 @@ constexpr uint64_t kPages = 16384;
 class LeaseTest : public testing::Test {
 protected:
   void SetUp() override {
-    page_cache_options options = {kBudget, true};
+    page_cache_options options = {kBudget, true, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     image_ops ops{};
     ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
@@ -197,7 +197,7 @@ TEST_F(LeaseTest, GrowingLeavesRoomForNewOnes) {
 }
 
 TEST_F(LeaseTest, AThousandOfOneUserShare256MiB) {
-  page_cache_options options = {256 << 20, false};
+  page_cache_options options = {256 << 20, false, nullptr};
   page_cache *cache;
   image *image;
   image_ops ops{};
@@ -219,7 +219,7 @@ TEST_F(LeaseTest, AThousandOfOneUserShare256MiB) {
 }
 
 TEST_F(LeaseTest, ACacheThatIsTooSmallGivesNone) {
-  page_cache_options options = {60 * kPage, false};
+  page_cache_options options = {60 * kPage, false, nullptr};
   page_cache *small;
   image *image;
   image_ops ops{};
@@ -233,7 +233,7 @@ TEST_F(LeaseTest, ACacheThatIsTooSmallGivesNone) {
 }
 
 TEST_F(LeaseTest, NobodyEvictsForATable) {
-  page_cache_options options = {64 * kPage, false};
+  page_cache_options options = {64 * kPage, false, nullptr};
   page_cache *full;
   image *image;
   image_ops ops{};
@@ -500,7 +500,7 @@ TEST(Reclaimer, WordsOfALargeImageStayWithinTheBudget) {
     GTEST_SKIP() << "states have memory from the start where the kernel "
                     "overcommits strictly";
   FakeSource source(1ull << 36);
-  page_cache_options options = {1024 * kPage, true};
+  page_cache_options options = {1024 * kPage, true, nullptr};
   page_cache *cache;
   image *image;
   image_ops ops{};

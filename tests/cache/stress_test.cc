@@ -135,7 +135,7 @@ void Stress(bool evictor, int n_threads, int n_reads,
             const std::function<void(FakeSource *, page_cache *, image *, int)>
                 &disturb) {
   FakeSource source(kPages * kPage);
-  page_cache_options options = {64 * kPage, evictor};
+  page_cache_options options = {64 * kPage, evictor, nullptr};
   page_cache *cache;
   image *image;
   image_ops ops{};

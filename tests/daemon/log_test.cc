@@ -131,7 +131,7 @@ protected:
     dup2(fds[1], 2);
     close(fds[1]);
     signal(SIGPIPE, SIG_IGN); // as the daemon does
-    EXPECT_EQ(log_start(), 0);
+    EXPECT_EQ(log_start(nullptr), 0);
   }
 
   ~LogThreadTest() override {

@@ -410,6 +410,7 @@ RULES = Rules(
         ],
         "daemon": [
             modules("daemon", "limits log missing peer rule"),
+            modules("daemon", "sandbox"),
             modules("daemon/engine", "busy_poll counters fd_store finder_place "
                                      "ledger loop pending pool reader_counts "
                                      "tally"),

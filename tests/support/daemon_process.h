@@ -55,7 +55,8 @@ public:
   void AwaitLog(const std::string &text, size_t n = 1) const;
 
   void Kill(int signal);
-  // Its exit status, or 128 + the signal that ended it.  Waits for it.
+  // Its exit status, or 128 + the signal that ended it.  Waits for it.  One
+  // that did what its sandbox forbids fails the test.
   int Wait();
 
   // Bytes that all its memfds have allocated, by fstat.

@@ -13,7 +13,8 @@
 
 class StoppedThread {
 public:
-  // The process's thread of that name, of which there is one.
+  // The process's thread of that name, of which there is one.  The first one has
+  // that of the program, as have others before they take their own.
   StoppedThread(pid_t process, const std::string &name)
       : thread_(Find(process, name)) {
     int status;
@@ -42,7 +43,7 @@ private:
       std::string comm;
       std::ifstream file(tasks + entry->d_name + "/comm");
       std::getline(file, comm);
-      if (comm == name)
+      if (!found && comm == name)
         found = pid_t(atol(entry->d_name));
     }
     if (dir)

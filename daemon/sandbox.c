@@ -1,0 +1,309 @@
+#include "daemon/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/sockios.h>
+#include <malloc.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u
+#endif
+#ifndef __NR_cachestat
+#define __NR_cachestat 451
+#endif
+#ifndef BLKGETDISKSEQ
+#define BLKGETDISKSEQ _IOR(0x12, 128, uint64_t)
+#endif
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_SANITIZER true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define HAS_SANITIZER true
+#endif
+#endif
+#ifndef HAS_SANITIZER
+#define HAS_SANITIZER false
+#endif
+
+/* Sets of kinds. */
+enum {
+  M = 1 << SANDBOX_MAIN,
+  W = 1 << SANDBOX_WORKER,
+  P = 1 << SANDBOX_POOL,
+  E = 1 << SANDBOX_EVICTOR,
+  C = 1 << SANDBOX_RECLAIMER,
+  L = 1 << SANDBOX_LOG,
+  R = 1 << SANDBOX_RELOADER,
+  H = 1 << SANDBOX_METRICS,
+  ALL = (1 << SANDBOX_N_KINDS) - 1,
+  /* Those that make mirrors, fill them, or have a hand in it. */
+  CACHE = M | W | P | E | C | R,
+};
+
+/* ---- Calls that are allowed whatever they are given ---------------------- */
+
+struct call {
+  unsigned kinds;
+  int number;
+};
+
+static const struct call calls[] = {
+    /* What libc needs for locks, memory, time, and the end of a thread. */
+    {ALL, SCMP_SYS(brk)},
+    {ALL, SCMP_SYS(clock_getres)},
+    {ALL, SCMP_SYS(clock_gettime)},
+    {ALL, SCMP_SYS(clock_nanosleep)},
+    {ALL, SCMP_SYS(exit)},
+    {ALL, SCMP_SYS(exit_group)},
+    {ALL, SCMP_SYS(futex)},
+    {ALL, SCMP_SYS(getcpu)},
+    {ALL, SCMP_SYS(getpid)},
+    {ALL, SCMP_SYS(getrandom)},
+    {ALL, SCMP_SYS(gettid)},
+    {ALL, SCMP_SYS(gettimeofday)},
+    {ALL, SCMP_SYS(madvise)},
+    {ALL, SCMP_SYS(mremap)},
+    {ALL, SCMP_SYS(munmap)},
+    {ALL, SCMP_SYS(nanosleep)},
+    {ALL, SCMP_SYS(restart_syscall)},
+    {ALL, SCMP_SYS(rseq)},
+    {ALL, SCMP_SYS(rt_sigaction)},
+    {ALL, SCMP_SYS(rt_sigprocmask)},
+    {ALL, SCMP_SYS(rt_sigreturn)},
+    {ALL, SCMP_SYS(sched_getaffinity)},
+    {ALL, SCMP_SYS(sched_yield)},
+    {ALL, SCMP_SYS(set_robust_list)},
+    {ALL, SCMP_SYS(sigaltstack)},
+    {ALL, SCMP_SYS(sysinfo)},
+    /* Descriptors that there are. */
+    {ALL, SCMP_SYS(close)},
+    {ALL, SCMP_SYS(fcntl)},
+    {ALL, SCMP_SYS(lseek)},
+    {ALL, SCMP_SYS(poll)},
+    {ALL, SCMP_SYS(ppoll)},
+    {ALL, SCMP_SYS(read)},
+    {ALL, SCMP_SYS(readv)},
+    {ALL, SCMP_SYS(write)},
+    {ALL, SCMP_SYS(writev)},
+    /* Mirrors: pages are written, and holes are punched. */
+    {CACHE, SCMP_SYS(fallocate)},
+    {CACHE, SCMP_SYS(fchmod)},
+    {CACHE, SCMP_SYS(fstat)},
+    {CACHE, SCMP_SYS(fstatfs)},
+    {CACHE, SCMP_SYS(ftruncate)},
+    {CACHE, SCMP_SYS(membarrier)},
+    {CACHE, SCMP_SYS(munlock)},
+    {CACHE, SCMP_SYS(pwrite64)},
+    {CACHE, SCMP_SYS(pwritev)},
+    {CACHE | H, SCMP_SYS(sendmsg)}, /* the service manager keeps them */
+    /* Sources: what is open is read. */
+    {CACHE, SCMP_SYS(cachestat)},
+    {CACHE, SCMP_SYS(fadvise64)},
+    {CACHE, SCMP_SYS(pread64)},
+    {CACHE, SCMP_SYS(preadv)},
+    {CACHE, SCMP_SYS(preadv2)},
+    /* And others are looked for, and directories listed. */
+    {M | P | R, SCMP_SYS(access)},
+    {M | P | R, SCMP_SYS(faccessat)},
+    {M | P | R, SCMP_SYS(faccessat2)},
+    {M | P | R, SCMP_SYS(getdents64)},
+    {M | P | R, SCMP_SYS(readlink)},
+    {M | P | R, SCMP_SYS(newfstatat)},
+    {M | P | R, SCMP_SYS(readlinkat)},
+    {M | P | R, SCMP_SYS(statfs)},
+    {M | P | R, SCMP_SYS(statx)},
+    {P | R, SCMP_SYS(openat2)}, /* which no filter sees the flags of */
+    /* Loops and sockets that there are. */
+    {M | W | R | H, SCMP_SYS(epoll_ctl)},
+    {M | W | R | H, SCMP_SYS(epoll_pwait)},
+    {M | W | R | H, SCMP_SYS(epoll_pwait2)},
+    {M | W | R | H, SCMP_SYS(epoll_wait)},
+    {M | W | R | H, SCMP_SYS(getpeername)},
+    {M | W | R | H, SCMP_SYS(getsockname)},
+    {M | W | R | H, SCMP_SYS(getsockopt)},
+    {M | W | R | H, SCMP_SYS(recvfrom)},
+    {M | W | R | H, SCMP_SYS(recvmsg)},
+    {M | W | R | H, SCMP_SYS(sendto)},
+    {M | W | R | H, SCMP_SYS(setsockopt)},
+    {M | W | R | H, SCMP_SYS(shutdown)},
+    {W, SCMP_SYS(pidfd_open)}, /* who shares memory, to see the end of it */
+    {M | H, SCMP_SYS(accept4)},
+    /* Who one is oneself, which the service manager is told, too. */
+    {M | R, SCMP_SYS(connect)},
+    {M | R, SCMP_SYS(getegid)},
+    {M | W | R, SCMP_SYS(geteuid)},
+    {M | R, SCMP_SYS(getgid)},
+    {M | W | R, SCMP_SYS(getuid)},
+    /* Sockets that listen: their files are made and removed. */
+    {R, SCMP_SYS(bind)},
+    {R, SCMP_SYS(listen)},
+    {R, SCMP_SYS(chmod)},
+    {R, SCMP_SYS(fchmodat)},
+    {R, SCMP_SYS(unlink)},
+    {M | R, SCMP_SYS(flock)},
+    {M | R, SCMP_SYS(unlinkat)},
+    /* The names of users, which modules of libc's may ask a service for. */
+    {R, SCMP_SYS(epoll_create1)},
+    {R, SCMP_SYS(eventfd2)},
+    {R, SCMP_SYS(getresgid)},
+    {R, SCMP_SYS(getresuid)},
+    {R, SCMP_SYS(pipe2)},
+    {R, SCMP_SYS(sendmmsg)},
+    {R, SCMP_SYS(timerfd_create)},
+    {R, SCMP_SYS(timerfd_settime)},
+    {R, SCMP_SYS(uname)},
+};
+
+/* ---- Calls that depend on what they are given ---------------------------- */
+
+struct filter {
+  scmp_filter_ctx ctx;
+  unsigned kind; /* as a set */
+  int r;         /* of the first rule that failed; 0: none */
+};
+
+static void note(struct filter *f, int r) {
+  /* One that this machine's kind of processor does not have. */
+  if (r < 0 && r != -EDOM && f->r == 0)
+    f->r = r;
+}
+
+/* Allows a call, if the thread is of one of these kinds and the argument is as
+ * it should be. */
+static void allow_if(struct filter *f, unsigned kinds, int number,
+                     struct scmp_arg_cmp arg) {
+  if (f->kind & kinds)
+    note(f, seccomp_rule_add(f->ctx, SCMP_ACT_ALLOW, number, 1, arg));
+}
+
+/* The kernel looks at the lower half of an int, whatever is above it. */
+#define ARG_IS(n, value) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, UINT32_MAX, value)
+#define ARG_IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_EQ, 0)
+#define ARG_HAS_NONE(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, 0)
+#define ARG_HAS_ALL(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, bits)
+
+/* Memory is not made executable.  But a reload may be the first that looks a
+ * user up, for which libc loads modules: files, which are mapped as they are.
+ */
+static void allow_memory(struct filter *f) {
+  const struct scmp_arg_cmp file[] = {
+      SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC),
+      ARG_HAS_NONE(3, MAP_ANONYMOUS)};
+  allow_if(f, ALL, SCMP_SYS(mmap), ARG_HAS_NONE(2, PROT_EXEC));
+  allow_if(f, ALL, SCMP_SYS(mprotect), ARG_HAS_NONE(2, PROT_EXEC));
+  if (f->kind & R)
+    note(f, seccomp_rule_add_array(f->ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
+                                   file));
+}
+
+/* Files are opened to be read; those that take sockets away make a lock beside
+ * them, which has no bytes.  A worker opens its own descriptors anew, so that a
+ * client cannot write to them. */
+static void allow_open(struct filter *f) {
+  const unsigned writes =
+      O_ACCMODE | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY);
+  allow_if(f, W | P, SCMP_SYS(openat), ARG_HAS_NONE(2, writes | O_CREAT));
+  allow_if(f, M | R, SCMP_SYS(openat), ARG_HAS_NONE(2, writes));
+  /* Of others than those that look for files: what is known of a descriptor. */
+  allow_if(f, W | E | C | H, SCMP_SYS(newfstatat), ARG_IS(3, AT_EMPTY_PATH));
+  allow_if(f, W | E | C | H, SCMP_SYS(statx), ARG_HAS_ALL(2, AT_EMPTY_PATH));
+  allow_if(f, CACHE, SCMP_SYS(memfd_create), ARG_HAS_NONE(1, MFD_EXEC));
+}
+
+/* The service manager is told by a socket of one's own, as are services that
+ * know users; addresses are listened on, and maybe asked for names. */
+static void allow_sockets(struct filter *f) {
+  allow_if(f, M | R, SCMP_SYS(socket), ARG_IS(0, AF_UNIX));
+  allow_if(f, R, SCMP_SYS(socket), ARG_IS(0, AF_INET));
+  allow_if(f, R, SCMP_SYS(socket), ARG_IS(0, AF_INET6));
+}
+
+/* Threads, and no processes.  clone3(2) keeps its flags out of sight: libc
+ * takes clone(2) where there is no other. */
+static void allow_threads(struct filter *f) {
+  allow_if(f, P | R, SCMP_SYS(clone), ARG_HAS_ALL(0, CLONE_VM | CLONE_THREAD));
+  if (f->kind & (P | R))
+    note(f,
+         seccomp_rule_add(f->ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0));
+}
+
+/* The rest: a name, a limit that is asked for, how much a socket holds, what is
+ * to be known of a device, and abort(3). */
+static void allow_others(struct filter *f) {
+  allow_if(f, ALL, SCMP_SYS(prctl), ARG_IS(0, PR_SET_NAME));
+  allow_if(f, ALL, SCMP_SYS(prlimit64), ARG_IS_NULL(2));
+  allow_if(f, ALL, SCMP_SYS(tgkill), ARG_IS(0, (scmp_datum_t)getpid()));
+  allow_if(f, W, SCMP_SYS(ioctl), ARG_IS(1, SIOCOUTQ));
+  allow_if(f, H, SCMP_SYS(ioctl), ARG_IS(1, FIONREAD));
+  allow_if(f, CACHE, SCMP_SYS(ioctl), ARG_IS(1, BLKGETSIZE64));
+  allow_if(f, CACHE, SCMP_SYS(ioctl), ARG_IS(1, BLKGETDISKSEQ));
+}
+
+/* ---- Filters ------------------------------------------------------------- */
+
+static void set_up(struct filter *f) {
+  note(f, seccomp_attr_set(f->ctx, SCMP_FLTATR_ACT_BADARCH,
+                           SCMP_ACT_KILL_PROCESS));
+  for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
+    if (calls[i].kinds & f->kind)
+      note(f, seccomp_rule_add(f->ctx, SCMP_ACT_ALLOW, calls[i].number, 0));
+  allow_memory(f);
+  allow_open(f);
+  allow_sockets(f);
+  allow_threads(f);
+  allow_others(f);
+}
+
+int sandbox_confine(enum sandbox_kind kind) {
+  struct filter f = {.ctx = seccomp_init(SCMP_ACT_KILL_PROCESS),
+                     .kind = 1u << kind};
+  if (!f.ctx)
+    return -ENOMEM;
+  set_up(&f);
+  if (f.r == 0)
+    f.r = seccomp_load(f.ctx);
+  seccomp_release(f.ctx);
+  return f.r;
+}
+
+/* ---- Entering ------------------------------------------------------------ */
+
+static bool is_enabled; /* before there are threads */
+
+void sandbox_enable(void) {
+  if (HAS_SANITIZER)
+    return;
+  /* Lest a thread that is confined is the first that libc reads a file for: the
+   * time zone's, and the number of processors, by which it limits its arenas.
+   */
+  tzset();
+  mallopt(M_ARENA_MAX, 8 * (int)sysconf(_SC_NPROCESSORS_ONLN));
+  is_enabled = true;
+}
+
+void sandbox_enter(enum sandbox_kind kind) {
+  static atomic_flag told = ATOMIC_FLAG_INIT;
+  int r = is_enabled ? sandbox_confine(kind) : 0;
+  if (r < 0 && !atomic_flag_test_and_set(&told))
+    log_event(LEVEL_WARN, "no-sandbox", LOG_TEXT("reason", strerror(-r)),
+              LOG_TEXT("meaning", "threads may make any system call that the "
+                                  "service may"));
+}
