@@ -50,8 +50,10 @@ static void refuse(struct server_context *context, const struct listener *l,
 /* Answers go out as they are made, and a peer whose machine is gone is found
  * out one day.  Neither matters enough to fail for. */
 static void set_tcp_options(int fd) {
-  int on = 1;
+  int on = 1, unsent_len = LIMITS_UNSENT_LEN;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_len,
+             sizeof unsent_len);
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
 

@@ -12,6 +12,11 @@
 extern "C" {
 #endif
 
+/* Bytes that TCP takes of a connection's answers before it can send them, so
+ * that a small answer does not wait behind megabytes in the kernel.  The socket
+ * is writable for the loop when half of it is free (tcp(7)). */
+enum { LIMITS_UNSENT_LEN = 512 << 10 };
+
 struct limits {
   unsigned max_connections;      /* beyond: an Error, and closed; */
   unsigned max_user_connections; /* and so beyond those of one user */
@@ -23,6 +28,7 @@ struct limits {
   uint32_t max_ranges;       /* in one Read or Warm */
   uint64_t max_read;         /* bytes of one Read or Warm */
   uint32_t max_requests;     /* waiting on one connection; hits do not count */
+  uint32_t max_queued;       /* of those, taken in while its socket is full */
   uint32_t max_held_ranges;  /* of all requests waiting on one connection */
   uint32_t piece_len;        /* payload of one Data, if a page is no longer */
   uint32_t batch_len;        /* payload gathered for one sendmsg() */
@@ -66,6 +72,8 @@ static inline struct limits limits_default(void) {
       .max_read = 64ull << 20,
       /* Well over 64, so that 64 misses at a slow source leave room. */
       .max_requests = 256,
+      /* What a far client has under way: 32 MiB by pieces. */
+      .max_queued = 128,
       /* 16 bytes each: 128 KiB for a connection at its worst. */
       .max_held_ranges = 8192,
       /* 64 pages of 4 KiB: one fetch, one run of punches when evicted. */

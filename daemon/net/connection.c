@@ -73,10 +73,24 @@ static bool connection_is_open(const struct connection *c) {
   return c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
 }
 
+/* Whether requests are taken in while the socket has no room for answers.  What
+ * is not answered with data is answered at once, and adds to what is unsent. */
+static bool connection_may_queue(const struct connection *c) {
+  return c->state == CONNECTION_OPEN && connection_is_blocked(c) &&
+         !c->yielding && stream_unsent(&c->stream) <= ROOM_LEAST &&
+         c->n_requests < c->net->limits->max_queued &&
+         !net_thread_is_crowded(c->net) &&
+         stream_wants(&c->stream) != STREAM_WANTS_ROOM;
+}
+
+static bool connection_may_take(const struct connection *c) {
+  return connection_may_send(c) || connection_may_queue(c);
+}
+
 /* Whether input is taken in. */
 static bool connection_reads(const struct connection *c) {
-  return connection_is_open(c) && !connection_is_blocked(c) && !c->ended &&
-         !c->net->stopping;
+  return connection_is_open(c) && !c->ended && !c->net->stopping &&
+         (!connection_is_blocked(c) || connection_may_queue(c));
 }
 
 /* Whether its TLS handshake is not complete. */
@@ -186,13 +200,18 @@ static bool connection_send_unsent(struct connection *c) {
  * for the loop either: that takes a third, or three quarters of a Unix socket.
  * An eighth is for what the kernel adds. */
 static size_t socket_room(int fd) {
-  int queued = 0, size = 0;
+  int queued = 0, size = 0, unsent = 0;
   socklen_t len = sizeof size;
   if (ioctl(fd, SIOCOUTQ, &queued) < 0 ||
       getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &len) < 0 || queued >= size)
     return 0;
   size_t room = (size_t)(size - queued);
   size_t least = size / 4 < ROOM_LEAST ? (size_t)size / 4 : ROOM_LEAST;
+  /* What TCP has not sent cannot be overtaken: see LIMITS_UNSENT_LEN. */
+  if (ioctl(fd, SIOCOUTQNSD, &unsent) == 0) {
+    size_t most = unsent < LIMITS_UNSENT_LEN ? LIMITS_UNSENT_LEN - unsent : 0;
+    room = room < most ? room : most;
+  }
   return room < least ? 0 : room - room / 8;
 }
 
@@ -284,7 +303,9 @@ void connection_fail(struct connection *c, uint64_t id, int status,
 static bool connection_take_message(struct connection *c) {
   struct frame_header header;
   wire_message *msg;
-  if (stream_missing(&c->stream) || !connection_has_room(c))
+  if (stream_missing(&c->stream))
+    return false;
+  if (!connection_has_room(c) && !connection_may_queue(c))
     return false;
   switch (stream_take(&c->stream, c->net->arena, &header, &msg)) {
   case STREAM_MESSAGE:
@@ -335,7 +356,7 @@ static bool connection_learn_peer(struct connection *c) {
 static void connection_take_messages(struct connection *c) {
   bool any = false;
   bool knows = connection_learn_peer(c);
-  while (knows && connection_may_send(c) && !c->net->stopping &&
+  while (knows && connection_may_take(c) && !c->net->stopping &&
          connection_take_message(c))
     any = true;
   connection_end_input(c);
@@ -403,6 +424,10 @@ static size_t connection_receive_len(const struct connection *c) {
 
 static void connection_receive(struct connection *c) {
   stream_lend(&c->stream, c->net->rx, c->net->rx_cap);
+  if (stream_has_input(&c->stream) && !stream_missing(&c->stream)) {
+    connection_take_messages(c); /* as many were waiting as may be */
+    return;
+  }
   int r = stream_receive(&c->stream, connection_receive_len(c));
   if (r == STREAM_CAME) {
     connection_take_messages(c);
@@ -438,7 +463,7 @@ static void connection_discard(struct connection *c) {
  * looked at. */
 static void connection_pump(struct connection *c) {
   c->owner->writable(c);
-  if (connection_may_send(c) && stream_has_input(&c->stream)) {
+  if (connection_may_take(c) && stream_has_input(&c->stream)) {
     stream_lend(&c->stream, c->net->rx, c->net->rx_cap);
     connection_take_messages(c);
   }

@@ -6,9 +6,11 @@
  *     any state --lost, out of time--> CLOSED
  *
  *   C1  Blocked (bytes unsent, no room in the socket, or a turn used up):
- *       nothing is read from the peer and nothing is produced for it.  So what
- *       it can make us hold is one batch of output, one buffer of input, and
- *       its waiting requests; all of it is counted, see N2 in net_thread.h.
+ *       nothing is produced for the peer, and nothing is read from it, but for
+ *       requests while its socket has no room: some of them may be waiting, so
+ *       that a small one can overtake.  So what it can make us hold is one
+ *       batch of output, one buffer of input, and its waiting requests; all of
+ *       it is counted, see N2 in net_thread.h.
  *   C2  Idle, it holds no buffer: input and output are its thread's.
  *   C3  The stream keeps a whole frame only while blocked, or at a stop.
  *   C4  With TLS, no frame is looked at before its handshake is complete, and

@@ -11,6 +11,11 @@
 #include "daemon/serve/subscription.h"
 #include "proto/status.h"
 
+enum {
+  SMALL_LEN = 64 << 10,
+  MAX_OVERTAKEN = 16, /* small ones, before a large one has its turn */
+};
+
 /* ---- Requests that wait -------------------------------------------------- */
 
 static void request_link(struct request *r) {
@@ -126,7 +131,25 @@ static void request_place(struct request *r, enum step step) {
   }
   fetch_quota_drop(r);
   r->state = REQUEST_RUNNABLE;
-  request_queue_push(&r->session->runnable, r);
+  if (r->plan.left <= SMALL_LEN)
+    request_queue_push(&r->session->small, r);
+  else if (r->is_begun)
+    request_queue_push_front(&r->session->large, r);
+  else
+    request_queue_push(&r->session->large, r);
+}
+
+struct request *request_next(struct session *s) {
+  bool overtakes = s->small.head && s->large.head;
+  struct request *r = overtakes && s->n_overtaken == MAX_OVERTAKEN
+                          ? NULL
+                          : request_queue_pop(&s->small);
+  s->n_overtaken = r && overtakes ? s->n_overtaken + 1 : 0;
+  if (!r)
+    r = request_queue_pop(&s->large);
+  if (r)
+    r->is_begun = true;
+  return r;
 }
 
 void request_go_on(struct request *r) {
@@ -166,7 +189,8 @@ void request_drop_all(struct session *s) {
     request_unlink(r);
     r->session = NULL;
   }
-  request_queue_init(&s->runnable);
+  request_queue_init(&s->small);
+  request_queue_init(&s->large);
   assert(s->conn.n_requests == 0 && s->n_jobs == 0 && s->fetching == 0);
 }
 

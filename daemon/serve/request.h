@@ -14,7 +14,8 @@
  *   R2  It holds a fetch only while WAITING or while it is being worked on.
  *       A request of a blocked connection gives back what was fetched, and
  *       looks again later: a peer that does not read holds no memory.
- *   R3  A request is RUNNABLE only while its connection is blocked.
+ *   R3  A request is RUNNABLE only while its connection is blocked.  One that
+ *       was begun is the first of the large ones, or a small one.
  *   R4  A piece is of the image reader's mirror, which was the image's present
  *       one when the piece was begun.
  *
@@ -87,6 +88,7 @@ struct request {
   int status;                        /* a negative errno that ends it, */
   struct range bad; /* and the page that could not be read; empty: none */
   unsigned n_restarts;
+  bool is_begun; /* it was taken out of a queue once */
 
   /* Read and Warm: how far they came. */
   struct read_plan plan;  /* its ranges lie behind this struct, once it waits */
@@ -131,6 +133,14 @@ static inline void request_queue_push(struct request_queue *q,
   q->tail = &r->next_queued;
 }
 
+static inline void request_queue_push_front(struct request_queue *q,
+                                            struct request *r) {
+  if (!q->head)
+    q->tail = &r->next_queued;
+  r->next_queued = q->head;
+  q->head = r;
+}
+
 static inline struct request *request_queue_pop(struct request_queue *q) {
   struct request *r = q->head;
   if (r && !(q->head = r->next_queued))
@@ -165,6 +175,12 @@ void request_refuse(struct session *s, uint64_t id, struct subscription *sub,
 /* Goes on with a request that was taken from a queue.  Its connection is to be
  * settled afterwards. */
 void request_go_on(struct request *r);
+
+/* Takes the next RUNNABLE request out of its queue; NULL: there is none.  Small
+ * ones go first, so that a page does not wait behind megabytes; after some of
+ * them it is a large one's turn.  Those are in the order in which they came:
+ * the first is what the peer waits for. */
+struct request *request_next(struct session *s);
 
 /* Goes on with throttled requests, now that fetches may have ended. */
 void request_admit_throttled(struct service *service);

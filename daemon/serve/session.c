@@ -246,8 +246,9 @@ static void session_message(struct connection *c, const wire_message *msg) {
 static void session_writable(struct connection *c) {
   struct session *s = session_of(c);
   notices_push(s);
-  while (connection_may_send(c) && s->runnable.head)
-    request_go_on(request_queue_pop(&s->runnable));
+  struct request *r;
+  while (connection_may_send(c) && (r = request_next(s)))
+    request_go_on(r);
 }
 
 static void session_delivered(struct connection *c) {
@@ -297,7 +298,8 @@ struct session *session_new(struct service *service, struct listener *listener,
   if (!s)
     return NULL;
   s->service = service;
-  request_queue_init(&s->runnable);
+  request_queue_init(&s->small);
+  request_queue_init(&s->large);
   connection_init(&s->conn, &service->net, &session_owner, listener, fd, serial,
                   user);
   return s;

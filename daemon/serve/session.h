@@ -34,7 +34,9 @@ struct session {
   struct attachment_list attachments; /* that it asked for */
 
   struct request *requests; /* all that wait for something */
-  struct request_queue runnable;
+  /* RUNNABLE ones, by how much is left of them: see request_next(). */
+  struct request_queue small, large;
+  unsigned n_overtaken; /* small ones in a row, while large ones waited */
   unsigned n_held_ranges, n_jobs;
   uint64_t fetching; /* bytes being fetched for it */
 };

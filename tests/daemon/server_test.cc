@@ -1,7 +1,9 @@
 // The server as well-behaved clients see it: reads, misses, limits, images.
 #include <cachet/cachet.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 
+#include <algorithm>
 #include <memory>
 #include <thread>
 
@@ -36,6 +38,13 @@ protected:
     server_ = std::make_unique<TestServer>(
         std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk_}},
         options_);
+  }
+
+  // With so large a cache that connections may hold some memory.
+  void ServeWithRoom() {
+    options_.cache_size = 64 << 20;
+    options_.n_workers = 1;
+    Serve();
   }
 
   FakeSource disk_{kSize};
@@ -432,6 +441,64 @@ TEST_F(ServerTest, AClientThatShutItsSideGetsItsAnswersThenTheEnd) {
 }
 
 // ---- Back-pressure ----------------------------------------------------------
+
+// Forty MiB are asked for, and then a page, before the peer reads an answer: it
+// does when the daemon has taken in the requests.
+TEST_F(ServerTest, ASmallReadOvertakesLongOnesThatWaitForRoom) {
+  constexpr uint64_t kReads = 40, kSmall = 999;
+  ServeWithRoom();
+  WireClient other = server_->Unix();
+  uint32_t other_image = other.Start().image;
+  other.Read(other_image, 0, 1 << 20); // all is resident
+  for (bool tcp : {false, true}) {
+    WireClient client = tcp ? server_->Tcp() : server_->Unix();
+    uint32_t image = client.Start().image;
+    uint64_t before = other.Stats()["requests"];
+    for (uint64_t i = 0; i < kReads; i++)
+      client.SendRead(100 + i, image, {{0, 1 << 20}});
+    client.SendRead(kSmall, image, {{4096, 4096}});
+    while (other.Stats()["requests"] < before + kReads + 1)
+      std::this_thread::yield();
+    std::vector<uint64_t> order; // in which answers begin
+    uint64_t len = 0, len_before_small = 0;
+    for (uint64_t left = kReads + 1; left > 0;) {
+      Frame piece = client.Receive();
+      ASSERT_TRUE(piece.is_data()) << piece.message;
+      if (order.empty() || (piece.id != order.back() && piece.id != kSmall))
+        order.push_back(piece.id);
+      if (piece.id == kSmall)
+        len_before_small = len;
+      len += piece.payload.size();
+      left -= piece.last;
+    }
+    EXPECT_LT(len_before_small, kReads << 19) << tcp;
+    // The long ones are answered one after the other.
+    EXPECT_EQ(order.size(), kReads) << tcp;
+    EXPECT_TRUE(std::is_sorted(order.begin(), order.end())) << tcp;
+  }
+}
+
+// Of those that ask for pages while their answers are not taken only so many
+// are taken in.
+TEST_F(ServerTest, OnlySoManyRequestsWaitForRoom) {
+  options_.limit.max_queued = 8;
+  ServeWithRoom();
+  WireClient other = server_->Unix();
+  uint32_t other_image = other.Start().image;
+  other.Read(other_image, 0, 1 << 20);
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start().image;
+  uint64_t before = other.Stats()["requests"];
+  constexpr uint64_t kReads = 40;
+  for (uint64_t i = 0; i < kReads; i++)
+    client.SendRead(100 + i, image, {{0, 1 << 20}});
+  pollfd p = {client.fd(), POLLIN, 0};
+  ASSERT_EQ(poll(&p, 1, 30000), 1);
+  for (int i = 0; i < 100; i++)
+    EXPECT_LE(other.Stats()["requests"], before + 8 + 2);
+  for (uint64_t i = 0; i < kReads; i++)
+    EXPECT_EQ(client.ReceiveRead(100 + i).bytes, FakeSource::Bytes(0, 1 << 20));
+}
 
 TEST_F(ServerTest, ASlowReaderGetsEveryByteInTheEnd) {
   options_.limit.turn_len = 300 << 10; // turns end as well
