@@ -42,6 +42,8 @@ void flow_round_trip(struct flow *f, uint64_t ns, bool alone) {
   uint64_t least = least_of(f, ns, alone);
   if (ns == 0)
     ns = 1;
+  if (!f->round_least_ns || ns < f->round_least_ns)
+    f->round_least_ns = ns;
   if (!f->rtt_ns || ns < f->rtt_ns)
     f->rtt_ns = ns;
   else if (alone && least > f->rtt_ns)
@@ -66,6 +68,8 @@ static uint64_t flow_under_way(const struct flow *f, uint64_t rate) {
 }
 
 static void flow_find_full(struct flow *f, uint64_t rate) {
+  if (f->round_least_ns / 3 * 2 > f->rtt_ns)
+    f->is_full = true;
   if (rate / 5 * 4 >= f->best_rate) {
     f->best_rate = rate;
     f->n_flat = 0;
@@ -95,6 +99,7 @@ void flow_received(struct flow *f, uint64_t len, uint64_t now_ns) {
   if (!f->round_ns) { /* how long these took is not known */
     f->round_ns = now_ns;
     f->round_len = 0;
+    f->round_least_ns = 0;
     return;
   }
   f->round_len += len;
@@ -103,6 +108,7 @@ void flow_received(struct flow *f, uint64_t len, uint64_t now_ns) {
   flow_end_round(f, now_ns - f->round_ns);
   f->round_ns = now_ns;
   f->round_len = 0;
+  f->round_least_ns = 0;
 }
 
 void flow_limited(struct flow *f) { f->is_limited = true; }

@@ -12,8 +12,9 @@
  *       and counts if the window was what held the connection back, or if it
  *       was better.
  *   W3  The window grows by two bytes for each one that comes in, until three
- *       rounds did not make the rate better.  From then on it is rate times
- *       round trip and a quarter more, so that a better rate shows.
+ *       rounds did not make the rate better, or all round trips of one were
+ *       half as long again: then bytes wait for each other.  From then on it is
+ *       rate times round trip and a quarter more, so that a better rate shows.
  *   W4  The window is at least FLOW_LEAST and at most FLOW_MOST.
  *
  * It knows neither sockets nor clocks. */
@@ -46,6 +47,8 @@ struct flow {
   unsigned n_rounds;
   uint64_t round_ns;  /* when the round began; 0: there is none */
   uint64_t round_len; /* bytes that came in since */
+  uint64_t
+      round_least_ns; /* the shortest round trip in it; 0: there was none */
   bool is_limited;    /* the window held the connection back in it */
 
   bool is_full; /* W3: the window has stopped growing by itself */
