@@ -14,7 +14,7 @@
  * The report goes to standard output, as Markdown, to FILE as JSON, and its
  * plots to DIR.  --quick takes less than two minutes: three rounds, short ones,
  * smaller files; its figures are coarse.  --only runs one of the sections:
- * floor, batch, ranges, idle, isolation, cold, miss, scale, policy.
+ * floor, batch, ranges, far, idle, isolation, cold, miss, scale, policy.
  *
  * Targets are reported and judge nothing: exit status 0 unless something
  * failed, then 1; 2 for a bad command line. */
@@ -35,11 +35,11 @@ static const struct section {
   const char *name;
   void (*run)(struct bench *b);
 } sections[] = {
-    {"floor", cells_floor},         {"batch", cells_batch},
-    {"ranges", cells_ranges},       {"idle", cells_idle},
-    {"isolation", cells_isolation}, {"cold", cells_cold},
-    {"miss", cells_miss},           {"scale", cells_scale},
-    {"policy", cells_policy},
+    {"floor", cells_floor},   {"batch", cells_batch},
+    {"ranges", cells_ranges}, {"far", cells_far},
+    {"idle", cells_idle},     {"isolation", cells_isolation},
+    {"cold", cells_cold},     {"miss", cells_miss},
+    {"scale", cells_scale},   {"policy", cells_policy},
 };
 
 enum { N_SECTIONS = sizeof sections / sizeof *sections };

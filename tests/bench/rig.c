@@ -204,7 +204,7 @@ bool rig_run(const char *const args[], char *out, size_t out_len) {
 
 /* Where a program is that was built beside this one.  Bazel puts what a
  * program needs at run time into PROGRAM.runfiles. */
-static void find_program(const char *name, char path[PATH_MAX]) {
+void rig_find_program(const char *name, char path[PATH_MAX]) {
   char self[PATH_MAX - 64];
   if (name[0] == '/') {
     snprintf(path, PATH_MAX, "%s", name);
@@ -234,7 +234,7 @@ void rig_server_start(struct rig_server *s, const char *program,
                       const char *const args[], bool has_stdin) {
   char path[PATH_MAX];
   int fds[2] = {-1, -1};
-  find_program(program, path);
+  rig_find_program(program, path);
   if (has_stdin && pipe2(fds, O_CLOEXEC) < 0)
     rig_fail("pipe: %s", strerror(errno));
   s->pid = rig_fork(SIGTERM);

@@ -80,6 +80,10 @@ pid_t rig_fork(int death);
  * that is NULL.  False: it failed, and has said why. */
 bool rig_run(const char *const args[], char *out, size_t out_len);
 
+/* The path of a program that was built beside this one, of `name` in the tree;
+ * of one that begins at the root, that. */
+void rig_find_program(const char *name, char path[PATH_MAX]);
+
 /* ---- Servers and clients ------------------------------------------------- */
 
 /* Starts a program that was built beside this one, or, with a path from the

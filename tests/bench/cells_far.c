@@ -1,0 +1,296 @@
+/* Clients that are far: everything goes through a relay that keeps each byte
+ * for 10 ms, in both directions; nbdcopy from nbdkit through one like it. */
+#include "tests/bench/cells.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/support/relay.h"
+
+static const char section[] = "Far, 20 ms of round trip, 256 MiB";
+static const char rate_metric[] = "GB/s";
+static const char ms_metric[] = "ms";
+static const char copy_row[] = "all of it";
+static const char pages_row[] = "page by page, cachet_next()";
+static const char long_row[] = "one read of 16 MiB";
+static const char alone_row[] = "4 KiB alone, p50";
+static const char same_row[] =
+    "4 KiB beside a sequential reader, p99, one handle";
+static const char other_row[] =
+    "4 KiB beside a sequential reader, p99, two handles";
+static const char cachetd[] = "cachetd";
+static const char nbdcopy[] = "nbdcopy from nbdkit";
+
+enum {
+  DELAY_MS = 10,
+  LONG_LEN = 16 << 20,
+  SEQUENTIAL_LEN = 256 << 10,
+  MAX_SMALL = 200,
+};
+
+struct far {
+  struct bench *bench;
+  pid_t relays[2];
+  char uri[64], nbd_uri[64];
+};
+
+/* ---- Relays -------------------------------------------------------------- */
+
+static pid_t start_relay(uint16_t to_port, uint16_t *port) {
+  struct relay *r = relay_new(to_port, DELAY_MS);
+  if (!r)
+    rig_fail("a relay: no port, or no memory");
+  *port = relay_port(r);
+  pid_t pid = rig_fork(SIGKILL);
+  if (pid == 0)
+    relay_run(r);
+  relay_free(r);
+  return pid;
+}
+
+static void stop(pid_t pid) {
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+/* ---- One handle ---------------------------------------------------------- */
+
+static cachet *open_far(const struct far *f) {
+  struct cachet_options options = CACHET_OPTIONS_INIT;
+  struct cachet_error err;
+  cachet *c;
+  if (cachet_open(f->uri, &options, &c, &err) != CACHET_OK)
+    rig_fail("%s", err.message);
+  return c;
+}
+
+static void add(const struct far *f, const char *metric, const char *row,
+                const char *column, double value) {
+  struct report_key key = {section, metric, row, column};
+  report_add(f->bench->report, key, value);
+}
+
+static void add_rate(const struct far *f, const char *row, const char *column,
+                     double ns) {
+  add(f, rate_metric, row, column, (double)f->bench->servers.rig->size / ns);
+}
+
+static void run_program(const struct far *f, const char *column,
+                        const char *const args[]) {
+  double start = rig_now_ns(CLOCK_MONOTONIC);
+  if (!rig_run(args, NULL, 0))
+    rig_fail("%s failed", args[0]);
+  add_rate(f, copy_row, column, rig_now_ns(CLOCK_MONOTONIC) - start);
+}
+
+static void copy_all(const struct far *f) {
+  char path[PATH_MAX], copy[RIG_PATH_LEN], uri[80];
+  rig_find_program("client/cachet", path);
+  snprintf(uri, sizeof uri, "%s", f->uri);
+  const char *const cat[] = {path, "cat", uri, NULL};
+  run_program(f, cachetd, cat);
+  if (!f->nbd_uri[0] || !servers_find("nbdcopy", copy))
+    return;
+  const char *const args[] = {copy, f->nbd_uri, "null:", NULL};
+  run_program(f, nbdcopy, args);
+}
+
+static void read_pages(const struct far *f) {
+  double start = rig_now_ns(CLOCK_MONOTONIC);
+  cachet *c = open_far(f);
+  struct cachet_slice s;
+  uint64_t at = 0;
+  enum cachet_status status = cachet_load(c, 0, 0, &s);
+  for (; status == CACHET_OK; status = cachet_next(c, &s, &s)) {
+    if (memcmp(s.data, f->bench->servers.map + at, 64) != 0)
+      rig_fail("wrong bytes at %llu", (unsigned long long)at);
+    at += s.length;
+    cachet_release(c, &s);
+  }
+  if (status != CACHET_END)
+    rig_fail_call(c, status);
+  cachet_close(c);
+  add_rate(f, pages_row, cachetd, rig_now_ns(CLOCK_MONOTONIC) - start);
+}
+
+static void read_long(const struct far *f) {
+  uint8_t *buf = calloc(1, LONG_LEN);
+  cachet *c = open_far(f);
+  if (!buf)
+    rig_fail("no memory");
+  memset(buf, 1, LONG_LEN); /* its pages are there */
+  double start = rig_now_ns(CLOCK_MONOTONIC);
+  rig_check(c, cachet_read(c, LONG_LEN, buf, LONG_LEN));
+  double ns = rig_now_ns(CLOCK_MONOTONIC) - start;
+  if (memcmp(buf, f->bench->servers.map + LONG_LEN, LONG_LEN) != 0)
+    rig_fail("wrong bytes");
+  cachet_close(c);
+  free(buf);
+  add(f, ms_metric, long_row, cachetd, ns / 1e6);
+}
+
+/* ---- Small reads --------------------------------------------------------- */
+
+/* In the second half, in which no sequential reader is. */
+static uint64_t pick_small(const struct far *f, uint64_t *random) {
+  uint64_t half = f->bench->servers.rig->size / 2;
+  return half + rig_random(random) % (half / RIG_PAGE) * RIG_PAGE;
+}
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double percentile(double *ns, unsigned n, unsigned percent) {
+  qsort(ns, n, sizeof *ns, compare);
+  return ns[(n - 1) * percent / 100] / 1e6;
+}
+
+static unsigned n_small(const struct far *f) {
+  return f->bench->is_quick ? MAX_SMALL / 4 : MAX_SMALL;
+}
+
+static double read_small(const struct far *f, unsigned percent) {
+  double ns[MAX_SMALL];
+  uint64_t random = 1;
+  uint8_t buf[RIG_PAGE];
+  cachet *c = open_far(f);
+  unsigned n = n_small(f);
+  for (unsigned i = 0; i < n; i++) {
+    double start = rig_now_ns(CLOCK_MONOTONIC);
+    rig_check(c, cachet_read(c, pick_small(f, &random), buf, sizeof buf));
+    ns[i] = rig_now_ns(CLOCK_MONOTONIC) - start;
+  }
+  cachet_close(c);
+  return percentile(ns, n, percent);
+}
+
+static void read_beside_another(const struct far *f) {
+  pid_t reader = rig_fork(SIGKILL);
+  if (reader == 0) {
+    uint8_t *buf = malloc(SEQUENTIAL_LEN);
+    cachet *c = open_far(f);
+    for (uint64_t at = 0;; at += SEQUENTIAL_LEN) {
+      at %= f->bench->servers.rig->size / 2;
+      rig_check(c, cachet_read(c, at, buf, SEQUENTIAL_LEN));
+    }
+  }
+  add(f, ms_metric, other_row, cachetd, read_small(f, 99));
+  stop(reader);
+}
+
+/* One handle with two readers. */
+struct beside {
+  const struct far *far;
+  cachet *c;
+  uint8_t *long_buf, small_buf[RIG_PAGE];
+  uint64_t at, random;
+  double start, ns[MAX_SMALL];
+  unsigned n;
+  bool is_over;
+};
+
+static void go_on(void *arg, enum cachet_status status) {
+  struct beside *b = arg;
+  if (b->is_over)
+    return; /* cancelled by the close */
+  rig_check(b->c, status);
+  uint64_t at = b->at;
+  b->at = (at + SEQUENTIAL_LEN) % (b->far->bench->servers.rig->size / 2);
+  rig_check(b->c, cachet_read_async(b->c, at, b->long_buf, SEQUENTIAL_LEN,
+                                    go_on, b, NULL));
+}
+
+static void ask_small(struct beside *b);
+
+static void small_came(void *arg, enum cachet_status status) {
+  struct beside *b = arg;
+  rig_check(b->c, status);
+  b->ns[b->n++] = rig_now_ns(CLOCK_MONOTONIC) - b->start;
+  if (b->n < n_small(b->far))
+    ask_small(b);
+}
+
+static void ask_small(struct beside *b) {
+  b->start = rig_now_ns(CLOCK_MONOTONIC);
+  rig_check(b->c, cachet_read_async(b->c, pick_small(b->far, &b->random),
+                                    b->small_buf, sizeof b->small_buf,
+                                    small_came, b, NULL));
+}
+
+static void read_beside_itself(const struct far *f) {
+  struct beside b = {.far = f,
+                     .c = open_far(f),
+                     .long_buf = malloc(SEQUENTIAL_LEN),
+                     .random = 1};
+  if (!b.long_buf)
+    rig_fail("no memory");
+  go_on(&b, CACHET_OK);
+  ask_small(&b);
+  while (b.n < n_small(f)) {
+    struct pollfd p = {.fd = cachet_fd(b.c), .events = cachet_events(b.c)};
+    poll(&p, 1, cachet_timeout_ms(b.c));
+    rig_check(b.c, cachet_dispatch(b.c));
+  }
+  b.is_over = true;
+  cachet_close(b.c);
+  free(b.long_buf);
+  add(f, ms_metric, same_row, cachetd, percentile(b.ns, b.n, 99));
+}
+
+/* ---- Judging ------------------------------------------------------------- */
+
+static void judge(struct bench *b) {
+  struct report_key key = {section, rate_metric, copy_row, cachetd};
+  struct report_key nbd = {section, rate_metric, copy_row, nbdcopy};
+  report_target(b->report, REPORT_AT_LEAST, 1 / 1.2,
+                report_ratio_to(b->report, key, nbdcopy),
+                "far, cachet cat: bytes/s, by nbdcopy's");
+  key.row = pages_row;
+  report_target(b->report, REPORT_AT_LEAST, 0.6,
+                report_ratio(b->report, key, nbd),
+                "far, page by page: bytes/s, by nbdcopy's");
+  key = (struct report_key){section, ms_metric, long_row, cachetd};
+  double transfer_ms = LONG_LEN / report_median(b->report, nbd) / 1e6;
+  report_target(b->report, REPORT_AT_MOST, 1,
+                report_median(b->report, key) / (4 * DELAY_MS + transfer_ms),
+                "far, one read of 16 MiB: time, by two round trips' and its "
+                "part of nbdcopy's");
+  struct report_key alone = {section, ms_metric, alone_row, cachetd};
+  const char *const rows[] = {same_row, other_row};
+  for (size_t i = 0; i < 2; i++) {
+    key.row = rows[i];
+    report_target(b->report, REPORT_AT_MOST, 1.5,
+                  report_ratio(b->report, key, alone), "far, %s: by one alone",
+                  rows[i]);
+  }
+}
+
+void cells_far(struct bench *b) {
+  struct far f = {.bench = b};
+  uint16_t port;
+  f.relays[0] = start_relay(b->servers.by_tcp[CACHETD].port, &port);
+  snprintf(f.uri, sizeof f.uri, "cachet://127.0.0.1:%u/image", port);
+  if (b->servers.by_tcp[NBDKIT].pid) {
+    f.relays[1] = start_relay(b->servers.by_tcp[NBDKIT].port, &port);
+    snprintf(f.nbd_uri, sizeof f.nbd_uri, "nbd://127.0.0.1:%u", port);
+  }
+  for (unsigned round = 0; round < b->n_rounds; round++) {
+    copy_all(&f);
+    read_pages(&f);
+    read_long(&f);
+    add(&f, ms_metric, alone_row, cachetd, read_small(&f, 50));
+    read_beside_itself(&f);
+    read_beside_another(&f);
+  }
+  for (size_t i = 0; i < 2; i++)
+    if (f.relays[i])
+      stop(f.relays[i]);
+  judge(b);
+}
