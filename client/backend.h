@@ -88,6 +88,9 @@ struct backend_ops {
   /* As drain(), and moves everything else forward.  Does not wait. */
   void (*progress)(struct backend *b);
 
+  /* Sends what was held.  NULL: nothing ever is. */
+  void (*flush)(struct backend *b);
+
   int (*fd)(const struct backend *b);
   short (*events)(const struct backend *b);
   int (*timeout_ms)(const struct backend *b); /* to the next progress(); -1 */
@@ -141,6 +144,9 @@ struct backend {
   struct shared_view *shared;
   struct backend_watch watch;
   struct debug debug;
+  /* More will be asked for at once: what is sent, beyond the first request that
+   * is under way, may wait for flush(). */
+  bool holds;
 };
 
 static inline void backend_changed(const struct backend *b) {

@@ -58,7 +58,10 @@ static enum cachet_status submit(cachet *c, const struct cachet_request *given,
     return status;
   }
   TAILQ_INSERT_TAIL(&c->ready, r, link);
+  bool holds = c->backend->holds;
+  c->backend->holds = true; /* the next dispatch sends it */
   request_step(r, c->backend->ops->blocks ? REQUEST_LOOK : REQUEST_FETCH);
+  c->backend->holds = holds;
   if (out)
     *out = r;
   backend_changed(c->backend);
@@ -121,7 +124,9 @@ enum cachet_status cachet_dispatch(cachet *c) {
     return handle_fail_forked(c);
   if (c->in_callback)
     return handle_fail(c, CACHET_E_INVAL, 0, "dispatch, in a callback");
-  c->backend->ops->progress(c->backend);
+  struct backend *b = c->backend;
+  b->ops->progress(b);
+  b->holds = true;
   dispatch_late(c);
   /* What becomes ready or complete from here on is for the next time: the
    * caller's loop gets its turn.  A request moves from the list it is on. */
@@ -137,6 +142,9 @@ enum cachet_status cachet_dispatch(cachet *c) {
     TAILQ_REMOVE(&due, r, link);
     request_deliver(r, r->error.code);
   }
+  b->holds = false;
+  if (b->ops->flush)
+    b->ops->flush(b);
   backend_changed(c->backend);
   return CACHET_OK;
 }

@@ -266,11 +266,24 @@ static void stream_keep_unsent(struct stream *s, const struct iovec *iovs,
   }
 }
 
-int stream_send(struct stream *s, const struct iovec *iovs, size_t n_iovs,
-                size_t room) {
+static size_t iovs_len(const struct iovec *iovs, size_t n_iovs) {
   size_t len = 0;
   for (size_t i = 0; i < n_iovs; i++)
     len += iovs[i].iov_len;
+  return len;
+}
+
+int stream_keep(struct stream *s, const struct iovec *iovs, size_t n_iovs,
+                size_t room) {
+  if (!kept_reserve(&s->unsent, iovs_len(iovs, n_iovs), room))
+    return -ENOMEM;
+  stream_keep_unsent(s, iovs, n_iovs, 0);
+  return STREAM_KEPT;
+}
+
+int stream_send(struct stream *s, const struct iovec *iovs, size_t n_iovs,
+                size_t room) {
+  size_t len = iovs_len(iovs, n_iovs);
   ssize_t n = stream_unsent(s) ? 0 : stream_transmit(s, iovs, n_iovs);
   if (n < 0)
     return (int)n;

@@ -202,6 +202,11 @@ enum stream_sent {
 int stream_send(struct stream *s, const struct iovec *iovs, size_t n_iovs,
                 size_t room);
 
+/* Keeps bytes behind those that are unsent, for the next stream_flush(): so
+ * that many small messages go out at once.  STREAM_KEPT or -ENOMEM. */
+int stream_keep(struct stream *s, const struct iovec *iovs, size_t n_iovs,
+                size_t room);
+
 /* Sends what is unsent, as far as the transport takes it.  The same, but for
  * -ENOMEM. */
 int stream_flush(struct stream *s);

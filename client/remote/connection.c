@@ -60,6 +60,7 @@ struct connection {
   struct tls *tls;      /* from SECURING on */
   struct stream stream; /* from HELLO on */
   uint8_t *in;          /* what it is lent */
+  bool holds;           /* connection_hold() */
   bool out_broken;      /* the peer reads no more, but may have said why */
   unsigned n_notices;   /* taken in since connection_input() began */
   bool has_more;        /* it stopped there */
@@ -198,9 +199,20 @@ static void connection_out_broke(struct connection *c) {
       deadline_earlier(c->deadline, deadline_after(c->request_timeout_ms));
 }
 
-static void connection_flush(struct connection *c) {
-  if (!c->out_broken && stream_flush(&c->stream) < 0)
+void connection_hold(struct connection *c, bool holds) { c->holds = holds; }
+
+void connection_flush(struct connection *c) {
+  if (c->state >= CONNECTION_HELLO && !c->out_broken &&
+      stream_flush(&c->stream) < 0)
     connection_out_broke(c);
+}
+
+static int connection_transmit(struct connection *c,
+                               const struct iovec *frame) {
+  if (c->out_broken)
+    return STREAM_SENT;
+  return c->holds ? stream_keep(&c->stream, frame, 1, SIZE_MAX)
+                  : stream_send(&c->stream, frame, 1, SIZE_MAX);
 }
 
 static void connection_put(struct connection *c, const wire_message *msg) {
@@ -209,8 +221,7 @@ static void connection_put(struct connection *c, const wire_message *msg) {
   frame.iov_base = malloc(frame.iov_len);
   if (frame.iov_base) {
     frame_pack(msg, 0, frame.iov_base);
-    r = c->out_broken ? STREAM_SENT
-                      : stream_send(&c->stream, &frame, 1, SIZE_MAX);
+    r = connection_transmit(c, &frame);
     free(frame.iov_base);
   }
   if (r == -ENOMEM) {
@@ -592,8 +603,7 @@ void connection_progress(struct connection *c) {
     connection_finish_connect(c);
   else if (c->state == CONNECTION_SECURING)
     connection_shake(c);
-  if (c->state >= CONNECTION_HELLO)
-    connection_flush(c);
+  connection_flush(c);
   connection_input(c);
   if (!deadline_has_passed(c->deadline))
     return;

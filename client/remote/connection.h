@@ -133,6 +133,10 @@ enum connection_fds {
 enum connection_fds connection_take_fds(struct connection *c, int *fds,
                                         unsigned n);
 
+/* Has what is sent from here on wait for connection_flush(), or not. */
+void connection_hold(struct connection *c, bool holds);
+void connection_flush(struct connection *c);
+
 /* Whether so much is unsent that nothing should be added. */
 bool connection_is_full(const struct connection *c);
 

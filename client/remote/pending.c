@@ -87,7 +87,11 @@ static void pending_send(struct remote *r, struct pending *x) {
   x->sent_at = deadline_now();
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
+  /* The first one goes at once, and those that come while it is under way go
+   * together. */
+  connection_hold(r->channel, r->base.holds && r->n_sent > 1);
   x->ops->send(r, x);
+  connection_hold(r->channel, false);
 }
 
 void pending_pump(struct remote *r) {

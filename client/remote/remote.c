@@ -174,9 +174,8 @@ static bool remote_has(const struct backend *b, const struct mirror *m,
   return remote_ahead_has(remote_of(b), m, page);
 }
 
-static struct backend_job *remote_take(struct backend *b, struct mirror *m,
-                                       uint64_t page, uint64_t until,
-                                       void *owner) {
+static struct backend_job *take(struct backend *b, struct mirror *m,
+                                uint64_t page, uint64_t until, void *owner) {
   struct remote *r = remote_of(b);
   struct pending *x =
       remote_is_trusted(b) ? remote_ahead_take(r, m, page) : NULL;
@@ -189,11 +188,10 @@ static struct backend_job *remote_take(struct backend *b, struct mirror *m,
   return &x->job;
 }
 
-static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
-                                        uint64_t first, uint32_t count,
-                                        uint64_t until,
-                                        void (*done)(struct backend_job *),
-                                        void *owner) {
+static struct backend_job *fetch(struct backend *b, struct mirror *m,
+                                 uint64_t first, uint32_t count, uint64_t until,
+                                 void (*done)(struct backend_job *),
+                                 void *owner) {
   struct remote *r = remote_of(b);
   const struct shared_view *a = b->shared;
   if (a && a->mirror == m && mirror_is_retired(m) && remote_is_ready(r))
@@ -232,6 +230,43 @@ static const uint8_t *remote_bytes(const struct backend_job *j, uint64_t page) {
   if (!j->is_done || failed || place == NO_PLACE)
     return NULL;
   return x->bytes + ((size_t)place << j->mirror->page_shift);
+}
+
+static void remote_flush(struct backend *b) {
+  connection_flush(remote_of(b)->channel);
+}
+
+/* What one of the next two calls sends goes out together. */
+static bool begin_batch(struct backend *b) {
+  bool holds = b->holds;
+  b->holds = true;
+  return holds;
+}
+
+static void end_batch(struct backend *b, bool holds) {
+  b->holds = holds;
+  if (!holds)
+    remote_flush(b);
+}
+
+static struct backend_job *remote_take(struct backend *b, struct mirror *m,
+                                       uint64_t page, uint64_t until,
+                                       void *owner) {
+  bool holds = begin_batch(b);
+  struct backend_job *j = take(b, m, page, until, owner);
+  end_batch(b, holds);
+  return j;
+}
+
+static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
+                                        uint64_t first, uint32_t count,
+                                        uint64_t until,
+                                        void (*done)(struct backend_job *),
+                                        void *owner) {
+  bool holds = begin_batch(b);
+  struct backend_job *j = fetch(b, m, first, count, until, done, owner);
+  end_batch(b, holds);
+  return j;
 }
 
 /* Whether nothing at all has come for as long as a request may take, with
@@ -528,6 +563,7 @@ static const struct backend_ops remote_ops = {
     .keep_up = remote_keep_up,
     .is_trusted = remote_is_trusted,
     .progress = remote_progress,
+    .flush = remote_flush,
     .fd = remote_fd,
     .events = remote_events,
     .timeout_ms = remote_timeout_ms,

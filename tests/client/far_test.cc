@@ -1,6 +1,8 @@
 // A daemon that is far away: what is asked for before an answer has come, what
 // is kept of it, and that it is right.  Nothing is measured in seconds here.
 #include <gtest/gtest.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 
 #include <deque>
 #include <random>
@@ -84,8 +86,8 @@ TEST(FarTest, SomeRequestsAreLeftToOthersBesideALongRead) {
   EXPECT_EQ(most_waiting, 28u);
 }
 
-// Reads pages one after the other; the daemon answers only when a MiB is
-// waiting to be answered, once it has answered the first.
+// Reads pages one after the other; the daemon answers only when as much waits
+// to be answered as the least window has, once it has answered the first.
 TEST(FarTest, WhoReadsPageByPageHasMuchAskedForAheadOfHim) {
   FakeDaemon d({[](Peer &p) {
                  std::deque<Request> waiting;
@@ -99,7 +101,7 @@ TEST(FarTest, WhoReadsPageByPageHasMuchAskedForAheadOfHim) {
                    waiting.push_back(r);
                    while (!waiting.empty() &&
                           (answered < 2 * kMiB || end == size ||
-                           asked - answered >= kMiB)) {
+                           asked - answered >= FLOW_LEAST)) {
                      answered += LengthOf(waiting.front());
                      p.Answer(waiting.front(), 64 << 10);
                      waiting.pop_front();
@@ -154,8 +156,7 @@ TEST(FarTest, WhatIsAskedForAheadHasABound) {
   EXPECT_LE(most, AHEAD_MOST + kOwn);
 }
 
-// ---- What is in store
-// ---------------------------------------------------------
+// ---- What is in store ----
 
 void AwaitCached(cachet *c, uint64_t page, bool is) {
   auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(30);
@@ -281,8 +282,56 @@ TEST(FarStore, AHandleOnAPartOfAnImageReadsNothingBehindIt) {
   EXPECT_EQ(end, 8192u + 40960u);
 }
 
-// ---- Through a relay
-// ----------------------------------------------------------
+// ---- In few packets ----
+
+// Segments with data, as the kernel counts them.
+struct Segments {
+  explicit Segments(cachet *c) {
+    struct tcp_info info = {};
+    socklen_t len = sizeof info;
+    EXPECT_EQ(getsockopt(cachet_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+    out = info.tcpi_data_segs_out;
+    in = info.tcpi_data_segs_in;
+  }
+  unsigned out, in;
+};
+
+TEST(FarTest, ManySmallReadsTravelInFewPackets) {
+  constexpr int kReads = 100, kRounds = 5;
+  FakeSource source(64 * kMiB);
+  TestServer server({{"i", &source}}, TestServer::Options());
+  cachet_options o = Options();
+  o.flags = CACHET_NO_READAHEAD;
+  std::string uri =
+      "cachet://127.0.0.1:" + std::to_string(server.plain_port()) + "/i";
+  Handle c = Open(uri, o);
+  std::vector<uint8_t> bufs(kReads * kPage);
+  Segments before(c.get());
+  for (int round = 0; round < kRounds; round++) {
+    std::vector<Outcome> outcomes(kReads);
+    auto page = [&](int i) {
+      return uint64_t(round * kReads + i) * 31 * kPage;
+    };
+    for (int i = 0; i < kReads; i++)
+      ASSERT_EQ(cachet_read_async(c.get(), page(i), &bufs[i * kPage], kPage,
+                                  Outcome::Read, &outcomes[i], nullptr),
+                CACHET_OK);
+    RunUntil(c.get(), [&] {
+      return std::all_of(outcomes.begin(), outcomes.end(),
+                         [](const Outcome &outcome) { return outcome.n == 1; });
+    });
+    for (int i = 0; i < kReads; i++) {
+      ASSERT_EQ(outcomes[i].status, CACHET_OK);
+      ASSERT_EQ(memcmp(&bufs[i * kPage],
+                       FakeSource::Bytes(page(i), kPage).data(), kPage),
+                0);
+    }
+  }
+  Segments after(c.get());
+  EXPECT_LE(after.out - before.out, kRounds * 4u);
+}
+
+// ---- Through a relay ----
 
 class Relay {
 public:
