@@ -6,9 +6,11 @@
 
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -262,6 +264,18 @@ TEST(SandboxKindsTest, ThoseWhoReadSourcesOpenThemAndMakeThreads) {
                        4096) == 0;
     });
   }
+}
+
+TEST(SandboxKindsTest, WorkersAskSocketsHowMuchTheyHold) {
+  const Kind worker = kinds[1];
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  for (unsigned long what : {SIOCOUTQ, SIOCOUTQNSD})
+    ExpectLives(worker, "ioctl", [=] {
+      int n;
+      ioctl(fd, what, &n); // it is not connected
+      return true;
+    });
+  close(fd);
 }
 
 TEST(SandboxKindsTest, TheReloaderListensAndLooksUsersUp) {
