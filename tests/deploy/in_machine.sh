@@ -275,6 +275,8 @@ chown cachetd: /var/lib/cachetd/disk.img
 check "the first client starts the service" reads disk.img \
   /var/lib/cachetd/disk.img
 check "it runs" is cachetd.service active
+check "its threads are confined" eval '! journalctl --quiet --output=cat \
+  --unit=cachetd.service --grep=event=no-sandbox'
 useradd reader
 check "who is not in the group is refused" \
   eval '! as_reader cachet ls 2>/dev/null'
