@@ -158,7 +158,11 @@ TEST_F(MonitorTest, AnImageThatIsBeingWarmedIsReady) {
   options.warm = true;
   Start({"disk"}, options);
   sources_[0]->ShutGate(); // it may have got that far, or not
-  EXPECT_EQ(Get("/readyz").status, 200);
+  HttpReply reply;
+  do
+    reply = Get("/readyz");
+  while (reply.body.find("accepts no connections yet") != std::string::npos);
+  EXPECT_EQ(reply.status, 200) << reply.body;
   sources_[0]->OpenGate();
 }
 

@@ -184,7 +184,8 @@ keeps_reading() {
 # Eight clients in shared memory, and two over TLS where that is served.
 begin_reading() {
   rm -f -- "$work/enough" "$work/failed"
-  began=$(date +%s)
+  journalctl --sync
+  began=$(journalctl --quiet --lines=0 --show-cursor | sed -n 's/^-- cursor: //p')
   for _ in 1 2 3 4 5 6 7 8; do
     keeps_reading disk.img &
   done
@@ -222,7 +223,7 @@ replaces() {
 # The lines of an event since the readers began.
 events() {
   journalctl --quiet --no-pager --output=cat --unit=cachetd.service \
-    --since="@$began" | grep -- "event=$1"
+    --after-cursor="$began" | grep -- "event=$1"
 }
 
 # The ledger, and a mirror: no client is left.
