@@ -11,6 +11,7 @@
 
 #include "base/file_uri.h"
 #include "base/size.h"
+#include "daemon/limits.h"
 
 #define DEFAULT_CACHE_SIZE (256ull << 20)
 #define MIN_PAGE_SIZE 4096u
@@ -104,15 +105,19 @@ static int set_shrink(struct config *config, const char *value, char *why) {
   return parse_yes_no(value, &config->shrinks, why);
 }
 
-static int set_page_size(struct config *config, const char *value, char *why) {
+static int parse_page_size(const char *value, uint32_t *out, char *why) {
   uint64_t size;
   int r = parse_size(value, &size, why);
   if (r < 0)
     return r;
   if (size < MIN_PAGE_SIZE || size > MAX_PAGE_SIZE || (size & (size - 1)))
     return refuse(why, "\"%.100s\": not a power of two from 4K to 2M", value);
-  config->page_size = (uint32_t)size;
+  *out = (uint32_t)size;
   return 0;
+}
+
+static int set_page_size(struct config *config, const char *value, char *why) {
+  return parse_page_size(value, &config->page_size, why);
 }
 
 static int set_share(struct config *config, const char *value, char *why) {
@@ -366,6 +371,11 @@ static int set_image_warm(struct config_image *image, const char *value,
   return parse_yes_no(value, &image->warm, why);
 }
 
+static int set_image_page_size(struct config_image *image, const char *value,
+                               char *why) {
+  return parse_page_size(value, &image->page_size, why);
+}
+
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
   if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
@@ -422,6 +432,7 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
     [CONFIG_IMAGE_WARM] = {"warm", set_image_warm},
     [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
+    [CONFIG_IMAGE_PAGE_SIZE] = {"page-size", set_image_page_size},
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},
     [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
@@ -553,6 +564,32 @@ bool config_shares(const struct config *config,
          (image->share == SHARE_AS_ALL && config->share);
 }
 
+uint32_t config_page_size(const struct config *config,
+                          const struct config_image *image) {
+  return image->page_size ? image->page_size : config->page_size;
+}
+
+int config_check_page_size(const struct config *config,
+                           const struct config_image *image,
+                           char why[CONFIG_WHY_LEN]) {
+  uint32_t most = limits_default().piece_len;
+  if (most < config->page_size)
+    most = config->page_size;
+  if (image->page_size > most)
+    return refuse(
+        why,
+        "image \"%s\": pages of %u bytes are larger than %u; give all "
+        "images such pages, by page-size in [cache]",
+        image->name, image->page_size, most);
+  if (config_page_size(config, image) > config->cache_size)
+    return refuse(
+        why,
+        "image \"%s\": a cache of %llu bytes is less than one page of "
+        "%u bytes",
+        image->name, (unsigned long long)config->cache_size, image->page_size);
+  return 0;
+}
+
 bool config_uses_tls(const struct config *config) {
   for (size_t i = 0; i < config->n_listen; i++)
     if (config->listen[i].is_tls)
@@ -561,6 +598,22 @@ bool config_uses_tls(const struct config *config) {
 }
 
 /* ---- What no value shows by itself --------------------------------------- */
+
+/* Says it of an image that has a page size of its own: check_sizes() says it of
+ * the others. */
+static void check_image_pages(const struct config *config,
+                              const struct config_image *image,
+                              struct config_errors *errors) {
+  const struct config_origin *origin = &image->origins[CONFIG_IMAGE_PAGE_SIZE];
+  char why[CONFIG_WHY_LEN];
+  if (!image->page_size || config_check_page_size(config, image, why) == 0)
+    return;
+  if (origin->file)
+    config_errors_add(errors, "%s:%u: page-size: %s", origin->file,
+                      origin->line, why);
+  else
+    config_errors_add(errors, "--image: page-size: %s", why);
+}
 
 static void check_images(const struct config *config,
                          struct config_errors *errors) {
@@ -577,6 +630,7 @@ static void check_images(const struct config *config,
                         "%s:%u: image \"%s\" has no source; write "
                         "source = PATH",
                         image->origin.file, image->origin.line, image->name);
+    check_image_pages(config, image, errors);
   }
 }
 

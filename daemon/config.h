@@ -55,6 +55,7 @@ enum {
   CONFIG_IMAGE_SHARE,
   CONFIG_IMAGE_WARM,
   CONFIG_IMAGE_MAX_AGE,
+  CONFIG_IMAGE_PAGE_SIZE,
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
   CONFIG_IMAGE_ALLOW,
@@ -71,6 +72,7 @@ struct config_image {
   enum config_share share;
   bool warm;          /* it is read into the cache when it is opened */
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
+  uint32_t page_size; /* 0: as all */
   struct window window;        /* the part of the file that is served */
   struct rule *allow;          /* who may read it; NULL: not given */
   struct config_origin origin; /* of the image: its last section, or option */
@@ -214,6 +216,16 @@ void config_print_place(unsigned setting, const struct config_origin *origin,
 /* Whether local clients may read this image's memory themselves. */
 bool config_shares(const struct config *config,
                    const struct config_image *image);
+
+/* What this image is read and kept in. */
+uint32_t config_page_size(const struct config *config,
+                          const struct config_image *image);
+
+/* Whether an image may have such pages: a piece of an answer has room for one.
+ * 0; -EINVAL with the reason in `why`. */
+int config_check_page_size(const struct config *config,
+                           const struct config_image *image,
+                           char why[CONFIG_WHY_LEN]);
 
 /* Whether it listens for TLS. */
 bool config_uses_tls(const struct config *config);

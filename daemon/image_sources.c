@@ -85,6 +85,7 @@ static int take_image(const struct config *config,
                               .share = config_shares(config, image),
                               .allow = image->allow,
                               .warm = image->warm,
+                              .page_size = config_page_size(config, image),
                               .path = image->path};
   int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
   if (r == 0)

@@ -30,6 +30,7 @@ const char options_usage[] =
     "one;\n"
     "                         ,warm=yes: read it into the cache at start;\n"
     "                         ,max-age=SECONDS: what is older is read again;\n"
+    "                         ,page-size=SIZE: --page-size of this one;\n"
     "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
     "                         ,allow=RULE: who may read it, in place of "
     "--allow\n"

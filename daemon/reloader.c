@@ -200,11 +200,39 @@ static void set_cache_size(struct reloader *r, struct config *now) {
   now->cache_size = r->config->cache_size;
 }
 
+/* An image that is served keeps its pages: its readers have them. */
+static void keep_page_size(const struct config *before, struct config *now,
+                           struct config_image *image) {
+  const struct config_image *old = find(before, image->name);
+  if (!old || old->due == DUE_ADD ||
+      config_page_size(before, old) == config_page_size(now, image))
+    return;
+  log_event(LEVEL_WARN, "reload-ignored", LOG_TEXT("image", image->name),
+            LOG_TEXT("setting", "page-size"),
+            LOG_TEXT("advice", "it takes a restart"));
+  image->page_size = config_page_size(before, old);
+}
+
+/* Before anything is opened with other pages.  0 or -EINVAL. */
+static int keep_page_sizes(const struct config *before, struct config *now) {
+  char why[CONFIG_WHY_LEN];
+  int e = 0;
+  if (before->page_size != now->page_size)
+    warn_of("page-size");
+  now->page_size = before->page_size;
+  for (size_t i = 0; i < now->n_images; i++) {
+    keep_page_size(before, now, &now->images[i]);
+    if (config_check_page_size(now, &now->images[i], why) < 0) {
+      log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("reason", why));
+      e = -EINVAL;
+    }
+  }
+  return e;
+}
+
 /* What stays as it was until a restart; the configuration says so, too, lest
  * the next reload tells of it no more. */
 static void keep_fixed(const struct config *before, struct config *now) {
-  if (before->page_size != now->page_size)
-    warn_of("page-size");
   if (before->n_workers != now->n_workers)
     warn_of("workers");
   if (memcmp(&before->metrics, &now->metrics, sizeof now->metrics) != 0)
@@ -216,7 +244,6 @@ static void keep_fixed(const struct config *before, struct config *now) {
   now->metrics = before->metrics;
   now->shrinks = before->shrinks;
   now->min_size = before->min_size;
-  now->page_size = before->page_size;
   now->n_workers = before->n_workers;
 }
 
@@ -263,6 +290,8 @@ static int bring_in_line(struct reloader *r, struct config *now) {
   int e = plan_init(&plan, r->config, now);
   if (e == 0 && !paths_are_whole(&plan))
     e = -EINVAL;
+  if (e == 0)
+    e = keep_page_sizes(r->config, now);
   if (e == 0)
     e = image_sources_open(now, plan.fresh, plan.n_fresh, EVENT_FAILED,
                            plan.opened);
@@ -348,7 +377,9 @@ static int add_parsed(struct reloader *r, struct config_image *image,
     snprintf(why, CHANGE_WHY_LEN, "there is one of that name");
     return -EEXIST;
   }
-  int e = config_add_image(r->config, image, why);
+  int e = config_check_page_size(r->config, image, why);
+  if (e == 0)
+    e = config_add_image(r->config, image, why);
   if (e < 0)
     return e;
   e = open_and_add(r, config_find_image(r->config, name), why);

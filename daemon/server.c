@@ -430,22 +430,24 @@ void server_terminate(struct server *s) {
 
 /* ---- Making -------------------------------------------------------------- */
 
-static unsigned page_shift(const struct server *s) {
-  return (unsigned)__builtin_ctz(s->context.page_size);
+static unsigned page_shift(uint32_t page_size) {
+  return (unsigned)__builtin_ctz(page_size);
 }
 
 static struct image_add image_add_of(struct server *s,
                                      const struct server_image *from) {
   if (from->share)
     atomic_store_explicit(&s->context.share, true, memory_order_relaxed);
-  return (struct image_add){.name = from->name,
-                            .path = from->path,
-                            .share = from->share,
-                            .warm = from->warm,
-                            .missing = from->missing,
-                            .allow = from->allow,
-                            .source = from->source,
-                            .page_shift = page_shift(s)};
+  return (struct image_add){
+      .name = from->name,
+      .path = from->path,
+      .share = from->share,
+      .warm = from->warm,
+      .missing = from->missing,
+      .allow = from->allow,
+      .source = from->source,
+      .page_shift =
+          page_shift(from->page_size ? from->page_size : s->context.page_size)};
 }
 
 static void warm_if_there(struct served_image *h) {
@@ -474,6 +476,10 @@ int server_add_image(struct server *s, const struct server_image *image) {
   const struct image_add add = image_add_of(s, image);
   struct served_image *h = images_find(&s->context.images, NULL, image->name);
   bool replaces = h && images_origin(h) == IMAGE_FOUND;
+  if (replaces && image_page_shift(h->image) != add.page_shift) {
+    images_remove(h); /* its readers cannot go on with other pages */
+    replaces = false;
+  }
   int r =
       replaces ? images_replace(h, &add) : images_add(&s->context.images, &add);
   if (r == 0 && image->warm && atomic_load(&s->is_started))
@@ -595,7 +601,7 @@ static int server_init(struct server *s, const struct server_config *config) {
   s->context.share = config->shares_found;
   if (r == 0)
     r = finder_init(&s->context.finder, &s->context.images, config->place,
-                    page_shift(s));
+                    page_shift(s->context.page_size));
   s->context.change_lane =
       r == 0 ? pool_lane_new(s->context.images.pool, 1, false) : NULL;
   if (r == 0 && !s->context.change_lane)

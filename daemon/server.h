@@ -41,6 +41,7 @@ struct server_image {
   struct rule *allow; /* who may read it, of which it has a reference; NULL: who
                          may read all that have no rule of their own */
   bool warm;          /* it is read into the cache when it is there */
+  uint32_t page_size; /* 0: as all */
 };
 
 /* Somebody who wants to know that the threads which must not hang do not. */

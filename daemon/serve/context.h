@@ -28,7 +28,7 @@ struct server_context {
   struct change_maker maker;
   struct pool_lane *change_lane; /* for it: one change at a time */
   struct looks looks;
-  uint32_t page_size; /* of all images */
+  uint32_t page_size; /* of images that have none of their own */
   atomic_bool share;  /* local clients may attach to some image; relaxed */
   struct attachment_census census;
   struct service **services; /* one for each worker */

@@ -104,6 +104,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "length = 0x200\n"
                    "share = on\n"
                    "max-age = 60\n"
+                   "page-size = 128K\n"
                    "warm = yes\n"
                    "allow = cert:reader any\n"
                    "[image b]\n"
@@ -143,6 +144,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(image->window.offset, 1u << 20);
   EXPECT_EQ(image->window.length, 0x200u);
   EXPECT_EQ(image->max_age_s, 60u);
+  EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
@@ -162,7 +164,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 7) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 8) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -255,7 +257,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
            "[image a] share = on\n" // 13
            "[image a]\n"            // 14
            "deny = any\n"           // 15
-           "page-size = 4K\n"       // 16
+           "readahead = 4K\n"       // 16
            "[image b]\n"            // 17
            "source = b.img\n"       // 18
            "[listen]\n"             // 19
@@ -278,8 +280,8 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:12: a section is a line of its own, [SECTION]",
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
-          "share, warm, max-age, offset, length, allow",
-          StartsWith("f:16: unknown key \"page-size\" in [image NAME]"),
+          "share, warm, max-age, page-size, offset, length, allow",
+          StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
           "f:20: address: \"unix:s\": a path in a configuration file begins "

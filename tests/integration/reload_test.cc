@@ -346,6 +346,30 @@ TEST_F(ReloadTest, WhatTakesARestartIsSaid) {
   ExpectPage(Open("one").get(), 1, a_);
 }
 
+TEST_F(ReloadTest, AnImageThatIsServedKeepsItsPagesAndAFreshOneHasItsOwn) {
+  Start();
+  Handle one = Open("one");
+  Configure("[cache]\nsize = 64M\npage-size = 64K\n" +
+            Image("one", "a.img", "page-size = 16K\n") +
+            Image("three", "b.img", "page-size = 16K\n") +
+            Image("four", "b.img"));
+  Reload();
+  EXPECT_EQ(Count("event=reload-ignored setting=page-size"), 1u);
+  EXPECT_EQ(Count("event=reload-ignored image=one setting=page-size"), 1u);
+  ExpectPage(one.get(), 3, a_);
+  EXPECT_EQ(cachet_page_size(Open("one").get()), kPage);
+  Handle three = Open("three"), four = Open("four");
+  ExpectPage(three.get(), 3, b_);
+  EXPECT_EQ(cachet_page_size(three.get()), 16384u);
+  EXPECT_EQ(cachet_page_size(four.get()), kPage);
+  Configure("[cache]\nsize = 64M\npage-size = 2M\n" + Image("one", "a.img") +
+            Image("five", "b.img", "page-size = 2M\n"));
+  Reload("event=reload-failed");
+  Handle none;
+  EXPECT_EQ(TryOpen("five", &none), CACHET_E_NOIMAGE);
+  EXPECT_EQ(cachet_page_size(Open("three").get()), 16384u);
+}
+
 TEST_F(ReloadTest, TheLogsLevelChanges) {
   Start();
   Configure(Image("one", "a.img") + "[log]\nlevel = debug\n");

@@ -40,7 +40,8 @@ protected:
     std::string offset = ",offset=" + std::to_string(kOffset);
     daemon_ = std::make_unique<DaemonProcess>(std::vector<std::string>{
         "--image", "middle=" + path_ + offset + ",length=100003", "--image",
-        "rest=" + path_ + offset, "--image", "all=" + path_, "--listen",
+        "rest=" + path_ + offset, "--image", "all=" + path_, "--image",
+        "large=" + path_ + offset + ",page-size=64K", "--listen",
         "unix:" + socket_, "--listen", "tcp:127.0.0.1:" + port_});
     ASSERT_TRUE(daemon_->ready()) << daemon_->log();
   }
@@ -125,6 +126,20 @@ TEST_P(WindowTest, PagesAreThoseOfTheWindow) {
   cachet_release(middle.get(), &slice);
 }
 
+TEST_P(WindowTest, AnImageMayHavePagesOfItsOwn) {
+  Handle large = Open("large"), rest = Open("rest");
+  EXPECT_EQ(cachet_page_size(large.get()), 65536u);
+  EXPECT_EQ(cachet_page_size(rest.get()), 4096u);
+  EXPECT_EQ(Read(large.get(), 0, kSize - kOffset),
+            Part(kOffset, kSize - kOffset));
+  EXPECT_EQ(cachet_is_shared(large.get()), GetParam() == Way::kAttached);
+  cachet_slice slice;
+  ASSERT_EQ(cachet_load(large.get(), 65536, 65536, &slice), CACHET_OK);
+  EXPECT_EQ(Bytes(slice.data, slice.data + slice.length),
+            Part(kOffset + 65536, 65536));
+  cachet_release(large.get(), &slice);
+}
+
 TEST_P(WindowTest, TheListSaysTheWindowsSize) {
   cachet_admin *a = nullptr;
   cachet_error err{};
@@ -140,6 +155,7 @@ TEST_P(WindowTest, TheListSaysTheWindowsSize) {
   ASSERT_EQ(cachet_admin_list(a, note, &sizes), CACHET_OK);
   EXPECT_EQ(sizes,
             (std::map<std::string, uint64_t>{{"all", kSize},
+                                             {"large", kSize - kOffset},
                                              {"middle", kLength},
                                              {"rest", kSize - kOffset}}));
 }
