@@ -58,6 +58,7 @@ struct tls {
   bool is_sending; /* a record that was not taken as a whole is OpenSSL's */
   bool is_dry;     /* the transport below had nothing more */
   bool at_end;     /* and never will */
+  bool is_plain;   /* the peer does not speak TLS */
   bool has_ended;  /* recv() has no more bytes to hand out, but `ended` */
   int ended, below_errno;
   enum stream_wants wants;
@@ -462,6 +463,8 @@ static bool has_input(const struct tls *t) {
          strcmp(SSL_rstate_string(t->ssl), "RB") == 0;
 }
 
+bool tls_peer_is_plain(const struct tls *t) { return t->is_plain; }
+
 size_t tls_held(const struct tls *t) {
   size_t held = t->is_open ? HELD_IDLE : HELD_HANDSHAKE;
   if (t->n_encrypted > USUAL_CERTIFICATES)
@@ -617,6 +620,7 @@ static int explain(struct tls *t) {
   case SSL_R_WRONG_VERSION_NUMBER:
   case SSL_R_HTTP_REQUEST:
   case SSL_R_HTTPS_PROXY_REQUEST:
+    t->is_plain = true;
     say(t->why, "it does not speak TLS");
     break;
   case SSL_R_UNSUPPORTED_PROTOCOL:

@@ -89,6 +89,9 @@ int tls_peer_names(const struct tls *t,
                    int (*fn)(void *arg, const char *name, bool is_dns),
                    void *arg);
 
+/* Whether it has failed because the peer does not speak TLS. */
+bool tls_peer_is_plain(const struct tls *t);
+
 /* The memory that it takes, OpenSSL's with it. */
 size_t tls_held(const struct tls *t);
 

@@ -371,9 +371,12 @@ static const char *connection_why(const struct connection *c, int error) {
   return c->tls ? tls_why(c->tls) : strerror(-error);
 }
 
-/* TLS has failed.  Without it nothing can be said, and what it has said itself
- * is to be read by the peer before a reset would take that away. */
+/* TLS has failed.  Without it nothing can be said, but to a peer that meant to
+ * go without, and what TLS has said itself is to be read by the peer before a
+ * reset would take that away. */
 static void connection_end_tls(struct connection *c, const char *why) {
+  char advice[] = "this address is for TLS; write cachets:// for cachet://";
+  bool is_plain = tls_peer_is_plain(c->tls);
   log_peer_event(LEVEL_WARN, "tls-failed", LOG_NUMBER("conn", c->serial),
                  LOG_TEXT("listener", listener_text(c->listener)),
                  LOG_TEXT("reason", why));
@@ -384,6 +387,8 @@ static void connection_end_tls(struct connection *c, const char *why) {
   stream_init(&c->stream, &socket_plain_io, &c->fd, &limits);
   connection_account(c);
   c->yielding = c->full = false;
+  if (is_plain)
+    put_error(c, 0, WIRE_E_PROTO, 0, advice);
   connection_move(c, CONNECTION_DRAINING);
 }
 

@@ -155,10 +155,15 @@ TEST_F(TlsTest, WhereNoneIsRequiredNobodyNeedsOne) {
   EXPECT_EQ(client.Start().kind, kOpened);
 }
 
-TEST_F(TlsTest, WhoSpeaksPlainlyIsRefused) {
+TEST_F(TlsTest, WhoSpeaksPlainlyIsRefusedAndToldWhy) {
   Serve();
   WireClient client = ConnectPlain();
   client.SendHello();
+  Frame error = client.Receive();
+  EXPECT_EQ(error.status, WIRE_E_PROTO);
+  EXPECT_EQ(error.id, 0u);
+  EXPECT_EQ(error.message,
+            "this address is for TLS; write cachets:// for cachet://");
   EXPECT_TRUE(client.AwaitClose());
   ExpectOthersAreServed();
 }

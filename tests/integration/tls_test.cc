@@ -92,6 +92,9 @@ TEST_F(TlsTest, TheCommandReadsAnImageThroughIt) {
               " ls --uri " + Uri("&cert=" + client_));
   EXPECT_EQ(out.status, 0) << out.text;
   EXPECT_THAT(out.text, HasSubstr("image"));
+  out = Shell(Cat("cachet://127.0.0.1:" + port_ + "/image"));
+  EXPECT_EQ(out.status, 1);
+  EXPECT_THAT(out.text, HasSubstr("write cachets:// for cachet://"));
   daemon.Kill(SIGTERM);
   EXPECT_EQ(daemon.Wait(), 0);
   EXPECT_THAT(daemon.log(), HasSubstr("event=tls-failed"));
