@@ -199,7 +199,11 @@ TEST_F(TlsClientTest, APlainHandleOnATLSPortFails) {
   cachet *c = nullptr;
   std::string uri =
       "cachet://127.0.0.1:" + std::to_string(server_->tls_port()) + "/i";
-  EXPECT_LT(cachet_open(uri.c_str(), nullptr, &c, nullptr), 0);
+  cachet_error err = {};
+  EXPECT_EQ(cachet_open(uri.c_str(), nullptr, &c, &err), CACHET_E_PROTO);
+  EXPECT_NE(std::string(err.message).find("write cachets:// for cachet://"),
+            std::string::npos)
+      << err.message;
 }
 
 TEST_F(TlsClientTest, WhoNeverAnswersAHandshakeIsGivenUp) {
