@@ -196,7 +196,7 @@ static void allow_if(struct filter *f, unsigned kinds, int number,
 
 /* The kernel looks at the lower half of an int, whatever is above it. */
 #define ARG_IS(n, value) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, UINT32_MAX, value)
-#define ARG_IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_EQ, 0)
+#define ARG_IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, UINT64_MAX, 0)
 #define ARG_HAS_NONE(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, 0)
 #define ARG_HAS_ALL(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, bits)
 
