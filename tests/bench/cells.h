@@ -25,6 +25,7 @@ void cells_floor(struct bench *b);
 void cells_batch(struct bench *b);
 void cells_ranges(struct bench *b);
 void cells_far(struct bench *b);
+void cells_tls(struct bench *b);
 void cells_idle(struct bench *b);
 void cells_isolation(struct bench *b);
 void cells_cold(struct bench *b);

@@ -35,11 +35,17 @@ static const struct section {
   const char *name;
   void (*run)(struct bench *b);
 } sections[] = {
-    {"floor", cells_floor},   {"batch", cells_batch},
-    {"ranges", cells_ranges}, {"far", cells_far},
-    {"idle", cells_idle},     {"isolation", cells_isolation},
-    {"cold", cells_cold},     {"miss", cells_miss},
-    {"scale", cells_scale},   {"policy", cells_policy},
+    {"floor", cells_floor},
+    {"batch", cells_batch},
+    {"ranges", cells_ranges},
+    {"far", cells_far},
+    {"tls", cells_tls},
+    {"idle", cells_idle},
+    {"isolation", cells_isolation},
+    {"cold", cells_cold},
+    {"miss", cells_miss},
+    {"scale", cells_scale},
+    {"policy", cells_policy},
 };
 
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
