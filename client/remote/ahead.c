@@ -168,18 +168,7 @@ static uint64_t ask(struct remote *r, struct mirror *m, uint64_t first,
     known = store_find(&r->ahead, m, first);
   if (known)
     return known->job.first + known->job.count - first;
-  struct pending *x = remote_read_new(r, m, first, (uint32_t)count);
-  if (!x)
-    return 0;
-  uint64_t taken = x->job.count; /* as many as one Read may name */
-  if (x->n_pages == 0) {
-    pending_free(x);
-    return taken;
-  }
-  x->keep = store_add;
-  r->n_unowned++;
-  pending_queue(r, x);
-  return taken;
+  return remote_read_unowned(r, m, first, (uint32_t)count, store_add);
 }
 
 /* How much may be asked for next, beyond what a call waits for (A3); 0: no

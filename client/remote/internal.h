@@ -220,6 +220,14 @@ void pending_answered(struct remote *r, struct pending *x,
 struct pending *remote_read_new(struct remote *r, struct mirror *m,
                                 uint64_t first, uint32_t count);
 
+/* Queues such a Read that nobody waits for, see R2, if a page is not resident;
+ * what comes is given to `keep`, as x->keep, unless that is NULL.  How many of
+ * the pages are asked for or resident, as many as one Read may name; 0: no
+ * memory. */
+uint32_t remote_read_unowned(struct remote *r, struct mirror *m, uint64_t first,
+                             uint32_t count,
+                             bool (*keep)(struct remote *r, struct pending *x));
+
 /* A Read without an owner that is bringing `page` already, a prefetch mostly,
  * and of whose pages none was invalidated since it was sent: what it brings may
  * be older than that.  NULL: there is none. */

@@ -69,6 +69,24 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
   return x;
 }
 
+uint32_t remote_read_unowned(struct remote *r, struct mirror *m, uint64_t first,
+                             uint32_t count,
+                             bool (*keep)(struct remote *r,
+                                          struct pending *x)) {
+  struct pending *x = remote_read_new(r, m, first, count);
+  if (!x)
+    return 0;
+  uint32_t taken = x->job.count; /* as many as one Read may name */
+  if (x->n_pages == 0) {
+    pending_free(x);
+    return taken;
+  }
+  x->keep = keep;
+  r->n_unowned++;
+  pending_queue(r, x);
+  return taken;
+}
+
 bool remote_read_is_fresh(const struct pending *x) {
   const struct backend_job *j = &x->job;
   return !mirror_dropped_since(j->mirror, x->mark, j->first, j->count);

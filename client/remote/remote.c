@@ -310,17 +310,7 @@ static uint32_t prefetch_chunk(struct remote *r, struct mirror *m,
                                uint64_t first, uint32_t count) {
   if (!remote_is_ready(r) || r->n_unowned >= MAX_PREFETCHES)
     return 0;
-  struct pending *x = remote_read_new(r, m, first, count);
-  if (!x)
-    return 0;
-  uint32_t taken = x->job.count; /* as many as one Read may name */
-  if (x->n_pages == 0) {
-    pending_free(x);
-    return taken;
-  }
-  r->n_unowned++;
-  pending_queue(r, x);
-  return taken;
+  return remote_read_unowned(r, m, first, count, NULL);
 }
 
 static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
