@@ -586,7 +586,8 @@ int config_check_page_size(const struct config *config,
         why,
         "image \"%s\": a cache of %llu bytes is less than one page of "
         "%u bytes",
-        image->name, (unsigned long long)config->cache_size, image->page_size);
+        image->name, (unsigned long long)config->cache_size,
+        config_page_size(config, image));
   return 0;
 }
 
