@@ -403,11 +403,9 @@ static void free_rest(struct http_server *s) {
 }
 
 void http_server_stop(struct http_server *s) {
-  uint64_t one = 1;
   if (!s->started)
     return;
-  ssize_t n = write(s->stop_fd, &one, sizeof one);
-  (void)n; /* an eventfd that is 0 takes 1 */
+  eventfd_write(s->stop_fd, 1); /* one that is 0 takes it */
   pthread_join(s->thread, NULL);
   s->started = false;
 }

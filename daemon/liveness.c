@@ -1,6 +1,6 @@
 #include "daemon/liveness.h"
 
-#include <unistd.h>
+#include <sys/eventfd.h>
 
 #include "cache/page_cache.h"
 #include "daemon/worker.h"
@@ -23,11 +23,9 @@ void liveness_main_turned(struct liveness *l) {
 }
 
 static void ask_main(struct liveness *l, uint64_t question) {
-  uint64_t one = 1;
   /* The eventfd orders it before the loop's look. */
   atomic_store_explicit(&l->main_asked, question, memory_order_relaxed);
-  ssize_t n = write(l->wake_fd, &one, sizeof one);
-  (void)n; /* a full counter wakes, too */
+  eventfd_write(l->wake_fd, 1); /* a full counter wakes, too */
 }
 
 uint64_t liveness_ask(struct liveness *l) {

@@ -169,11 +169,9 @@ struct pressure *pressure_start(const struct pressure_options *options) {
 }
 
 void pressure_stop(struct pressure *p) {
-  uint64_t one = 1;
   if (!p)
     return;
-  ssize_t n = write(p->stop_fd, &one, sizeof one);
-  (void)n; /* an eventfd that is 0 takes 1 */
+  eventfd_write(p->stop_fd, 1); /* one that is 0 takes it */
   pthread_join(p->thread, NULL);
   pressure_free(p);
 }

@@ -356,9 +356,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
 
 /* Signal handlers, too. */
 static void wake(struct server *s) {
-  uint64_t one = 1;
-  ssize_t n = write(s->wake_fd, &one, sizeof one);
-  (void)n; /* a full counter wakes, too */
+  eventfd_write(s->wake_fd, 1); /* a full counter wakes, too */
 }
 
 int server_set_listeners(struct server *s, struct listener *const *listeners,

@@ -13,10 +13,9 @@ enum {
 };
 
 static void loop_wake(struct loop *loop) {
-  uint64_t one = 1;
-  ssize_t n = write(loop->wake_fd, &one, sizeof one);
-  assert(n == sizeof one); /* the counter cannot overflow: it is read first */
-  (void)n;
+  int r = eventfd_write(loop->wake_fd, 1);
+  assert(r == 0); /* the counter cannot overflow: it is read first */
+  (void)r;
 }
 
 void loop_post(struct loop *loop, struct task *task) {
