@@ -80,7 +80,6 @@ protected:
     ASSERT_NE(at, MAP_FAILED);
     counts_ = new (at) Counts{};
     counts_->begin = Clock::now();
-    Start();
   }
 
   void TearDown() override { munmap(counts_, sizeof(Counts)); }
@@ -182,6 +181,7 @@ TEST_F(KeptStressTest, NoReaderNotices) {
   uint64_t seed = TestSeed();
   for (int i = 0; i < kShared + kTls; i++)
     readers.push_back(Fork(seed + uint64_t(i), i >= kShared));
+  Start();
   std::mt19937_64 random(seed);
   int kills = TestLength(kKills), stops = TestLength(kStops);
   for (int i = 0; i < kills + stops; i++) {

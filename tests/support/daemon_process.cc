@@ -3,12 +3,14 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -75,27 +77,24 @@ DaemonProcess::DaemonProcess(const std::vector<std::string> &args,
     _exit(127);
   }
   close(fds[1]);
-  // Up to the line that says ready, or to the end; then on, in a thread.
+  log_fd_ = fds[0];
+  fcntl(log_fd_, F_SETPIPE_SZ, 1 << 20);
+  // Up to the line that says ready, or to the end.
   char c;
-  while (!ready_ && read(fds[0], &c, 1) == 1) {
+  while (!ready_ && read(log_fd_, &c, 1) == 1) {
     log_ += c;
     ready_ = c == '\n' && log_.find("ready") != std::string::npos;
   }
-  reader_ = std::thread([this, fd = fds[0]] { ReadLog(fd); });
+  fcntl(log_fd_, F_SETFL, O_NONBLOCK);
 }
 
-void DaemonProcess::ReadLog(int fd) {
+// Takes in what stands in the pipe.
+void DaemonProcess::ReadLog() const {
   char buf[4096];
   ssize_t n;
-  while ((n = read(fd, buf, sizeof buf)) > 0) {
-    std::lock_guard<std::mutex> lock(mutex_);
+  while ((n = read(log_fd_, buf, sizeof buf)) > 0)
     log_.append(buf, size_t(n));
-    grown_.notify_all();
-  }
-  close(fd);
-  std::lock_guard<std::mutex> lock(mutex_);
-  log_ended_ = true;
-  grown_.notify_all();
+  log_ended_ = n == 0;
 }
 
 static size_t CountIn(const std::string &text, const std::string &what) {
@@ -110,8 +109,22 @@ size_t DaemonProcess::CountInLog(const std::string &text) const {
 }
 
 void DaemonProcess::AwaitLog(const std::string &text, size_t n) const {
-  std::unique_lock<std::mutex> lock(mutex_);
-  grown_.wait(lock, [&] { return log_ended_ || CountIn(log_, text) >= n; });
+  while (CountIn(log(), text) < n && AwaitOutput())
+    ;
+}
+
+// Waits for more to stand in the pipe; false if nothing will.
+bool DaemonProcess::AwaitOutput() const {
+  pollfd pipe = {log_fd_, POLLIN, 0};
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (log_ended_)
+      return false;
+  }
+  while (poll(&pipe, 1, -1) < 0)
+    if (errno != EINTR)
+      abort();
+  return true;
 }
 
 DaemonProcess::~DaemonProcess() {
@@ -119,10 +132,12 @@ DaemonProcess::~DaemonProcess() {
     Kill(SIGKILL);
     Wait();
   }
+  close(log_fd_);
 }
 
 std::string DaemonProcess::log() const {
   std::lock_guard<std::mutex> lock(mutex_);
+  ReadLog();
   return log_;
 }
 
@@ -130,11 +145,13 @@ void DaemonProcess::Kill(int signal) { kill(pid_, signal); }
 
 int DaemonProcess::Wait() {
   if (status_ < 0) {
+    do
+      log();
+    while (AwaitOutput());
     int status;
     while (waitpid(pid_, &status, 0) < 0 && errno == EINTR)
       ;
     status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    reader_.join();
     if (status_ == 128 + SIGSYS) {
       fprintf(stderr,
               "cachetd made a system call that its sandbox forbids; the "

@@ -4,12 +4,10 @@
 
 #include <sys/types.h>
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 // A directory that is gone with the object.
@@ -34,6 +32,9 @@ std::vector<uint8_t> WriteRandomFile(const std::string &path, uint64_t size,
 // Printed, so that a failure can be repeated.
 uint64_t TestSeed();
 
+// It makes no thread, so that a test may fork readers beside it: what a thread
+// holds at that moment, the allocator's lock for one, the child holds for ever.
+// Nobody reads the log but who asks for it; the pipe has room for 1 MiB.
 class DaemonProcess {
 public:
   // Starts bazel-bin/daemon/cachetd with `args`, and without the configuration
@@ -75,16 +76,16 @@ public:
   static std::string Runfile(const std::string &path);
 
 private:
-  void ReadLog(int fd);
+  void ReadLog() const;
+  bool AwaitOutput() const;
 
   pid_t pid_ = -1;
   bool ready_ = false;
   int status_ = -1;
-  std::thread reader_;
-  mutable std::mutex mutex_;
-  mutable std::condition_variable grown_;
-  std::string log_;
-  bool log_ended_ = false;
+  int log_fd_ = -1;          // a pipe's end, which does not block
+  mutable std::mutex mutex_; // of the two below
+  mutable std::string log_;
+  mutable bool log_ended_ = false;
 };
 
 #endif

@@ -29,7 +29,6 @@ ServiceManager::ServiceManager()
       stop_fd_(eventfd(0, EFD_CLOEXEC)) {
   if (listen(listen_fd_, 1024))
     abort();
-  listener_ = std::thread([this] { Listen(); });
 }
 
 ServiceManager::~ServiceManager() {
@@ -37,7 +36,8 @@ ServiceManager::~ServiceManager() {
   uint64_t one = 1;
   if (write(stop_fd_, &one, sizeof one) != sizeof one)
     abort();
-  listener_.join();
+  if (listener_.joinable())
+    listener_.join();
   for (auto &kept : kept_)
     close(kept.second);
   close(listen_fd_);
@@ -47,7 +47,7 @@ ServiceManager::~ServiceManager() {
   close(stop_fd_);
 }
 
-// ---- Listening ---------------------------------------------------------------
+// ---- Listening --------------------------------------------------------------
 
 int ServiceManager::ListenForTls() {
   sockaddr_in at{};
@@ -126,8 +126,7 @@ void ServiceManager::Remove(const std::string &name) {
     }
 }
 
-// ---- The daemon
-// --------------------------------------------------------------
+// ---- The daemon -------------------------------------------------------------
 
 void ServiceManager::Stop(int signal) {
   daemon_->Kill(signal);
@@ -135,6 +134,8 @@ void ServiceManager::Stop(int signal) {
 }
 
 void ServiceManager::Start(const std::vector<std::string> &args) {
+  if (!listener_.joinable())
+    listener_ = std::thread([this] { Listen(); });
   std::vector<int> fds = {listen_fd_};
   std::string names = "unix", notify = dir_ / "notify";
   if (tls_fd_ >= 0) {

@@ -1,5 +1,6 @@
 // A service manager, as far as cachetd knows one: it listens for the daemon,
-// keeps the descriptors that it sends, and hands them to the next one.
+// keeps the descriptors that it sends, and hands them to the next one.  It has
+// a thread from its first Start() on: a test that forks readers does so before.
 #ifndef TESTS_SUPPORT_SERVICE_MANAGER_H
 #define TESTS_SUPPORT_SERVICE_MANAGER_H
 
