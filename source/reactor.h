@@ -1,0 +1,60 @@
+/* The reactor: one thread with an event base, which all remote sources share.
+ *
+ * They have their connections and timers there, and call done() of their reads
+ * from there.  So nothing in it waits: not for a lock that is held for long,
+ * and not for another thread.
+ *
+ *   R1  A task runs once for each post that found it unposted, on the reactor's
+ *       thread, in the order in which they were posted.
+ *   R2  Between post and run a task is the reactor's.  It may be freed from the
+ *       moment at which it runs: the poster does not touch it afterwards.
+ *   R3  The lock of the posts is a leaf: nothing is called under it.
+ *
+ * Any thread, where nothing else is said. */
+#ifndef SOURCE_REACTOR_H
+#define SOURCE_REACTOR_H
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct event_base;
+struct reactor;
+
+/* Something for the reactor's thread to do.  Embedded in the object that it is
+ * about; zeroed, but for `run`, before the first post. */
+struct reactor_task {
+  void (*run)(struct reactor_task *task);
+  struct reactor_task *next; /* the reactor's, as is `posted` */
+  bool posted;
+};
+
+/* Starts the thread, with all signals blocked.  0 or a negative errno. */
+int reactor_new(struct reactor **out);
+
+/* Runs what is posted already, ends the thread and joins it.  No event is left
+ * on the base, and nobody posts any more.  NULL is fine.  Not on the reactor's
+ * thread. */
+void reactor_free(struct reactor *r);
+
+/* For events: the reactor's thread only. */
+struct event_base *reactor_base(struct reactor *r);
+
+/* Has the task run.  One that is posted already stays where it is.  Allocates
+ * nothing, and cannot fail.  The reactor's thread may post as well: the task
+ * runs after the present one has returned. */
+void reactor_post(struct reactor *r, struct reactor_task *task);
+
+/* Posts it, and waits until it has run.  Not on the reactor's thread. */
+void reactor_run(struct reactor *r, struct reactor_task *task);
+
+/* Whether the calling thread is the reactor's. */
+bool reactor_is_current(const struct reactor *r);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,188 @@
+#include "source/reactor.h"
+
+#include <condition_variable>
+#include <csignal>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <event2/event.h>
+#include <gtest/gtest.h>
+
+namespace {
+
+class ReactorTest : public testing::Test {
+protected:
+  ReactorTest() { EXPECT_EQ(reactor_new(&reactor_), 0); }
+  ~ReactorTest() override { reactor_free(reactor_); }
+
+  struct Note {
+    struct reactor_task task;
+    ReactorTest *test;
+    int number;
+    int posts_again; // so many times, when it runs
+  };
+
+  Note Make(int number) { return {{Run, nullptr, false}, this, number, 0}; }
+
+  static void Run(struct reactor_task *task) {
+    Note *note = reinterpret_cast<Note *>(task);
+    EXPECT_TRUE(reactor_is_current(note->test->reactor_));
+    note->test->ran_.push_back(note->number);
+    if (note->posts_again > 0) {
+      note->posts_again--;
+      reactor_post(note->test->reactor_, task);
+    }
+  }
+
+  // What was posted before has run.
+  void AwaitPosts() {
+    Note last = Make(0);
+    reactor_run(reactor_, &last.task);
+    ran_.pop_back();
+  }
+
+  struct reactor *reactor_ = nullptr;
+  std::vector<int> ran_; // the reactor's, and ours after AwaitPosts()
+};
+
+TEST_F(ReactorTest, RunsTasksInTheOrderOfTheirPosts) {
+  Note a = Make(1), b = Make(2), c = Make(3);
+  reactor_post(reactor_, &b.task);
+  reactor_post(reactor_, &a.task);
+  reactor_post(reactor_, &c.task);
+  AwaitPosts();
+  EXPECT_EQ(ran_, (std::vector<int>{2, 1, 3}));
+}
+
+TEST_F(ReactorTest, AWaitEndsWhenTheTaskHasRun) {
+  Note a = Make(1);
+  reactor_run(reactor_, &a.task);
+  EXPECT_EQ(ran_, (std::vector<int>{1}));
+  EXPECT_FALSE(reactor_is_current(reactor_));
+}
+
+// The reactor is kept from running anything while both are posted.
+TEST_F(ReactorTest, ATaskThatIsPostedTwiceRunsOnce) {
+  struct Gate {
+    struct reactor_task task;
+    std::mutex lock;
+  } gate = {{[](struct reactor_task *task) {
+               Gate *g = reinterpret_cast<Gate *>(task);
+               std::lock_guard<std::mutex> wait(g->lock);
+             },
+             nullptr, false},
+            {}};
+  Note a = Make(1), b = Make(2);
+  {
+    std::lock_guard<std::mutex> shut(gate.lock);
+    reactor_post(reactor_, &gate.task);
+    reactor_post(reactor_, &a.task);
+    reactor_post(reactor_, &b.task);
+    reactor_post(reactor_, &a.task);
+  }
+  AwaitPosts();
+  EXPECT_EQ(ran_, (std::vector<int>{1, 2}));
+}
+
+TEST_F(ReactorTest, ATaskMayPostItselfAgain) {
+  Note a = Make(1);
+  a.posts_again = 1000; // more than there are in a batch
+  reactor_post(reactor_, &a.task);
+  for (size_t n = 0; n < 1001; n = ran_.size())
+    AwaitPosts();
+  EXPECT_EQ(ran_.size(), 1001u);
+}
+
+TEST_F(ReactorTest, TasksOfManyThreadsEachRunOnce) {
+  constexpr int kThreads = 4, kTasks = 500;
+  std::vector<Note> notes;
+  for (int i = 0; i < kThreads * kTasks; i++)
+    notes.push_back(Make(i));
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; t++)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kTasks; i++) {
+        Note &note = notes[static_cast<size_t>(t * kTasks + i)];
+        if (i % 7)
+          reactor_post(reactor_, &note.task);
+        else
+          reactor_run(reactor_, &note.task);
+      }
+    });
+  for (std::thread &thread : threads)
+    thread.join();
+  AwaitPosts();
+  std::vector<int> last(kThreads, -1);
+  ASSERT_EQ(ran_.size(), notes.size());
+  for (int number : ran_) {
+    EXPECT_EQ(number % kTasks, last[static_cast<size_t>(number / kTasks)] + 1);
+    last[static_cast<size_t>(number / kTasks)] = number % kTasks;
+  }
+}
+
+TEST_F(ReactorTest, ATimerOfItsBaseFiresOnItsThread) {
+  struct Timer {
+    struct reactor_task make;
+    struct reactor *reactor;
+    struct event *event;
+    std::mutex lock;
+    std::condition_variable fired;
+    bool on_thread;
+  } timer{};
+  timer.reactor = reactor_;
+  timer.make.run = [](struct reactor_task *task) {
+    Timer *t = reinterpret_cast<Timer *>(task);
+    const struct timeval at_once = {0, 1};
+    t->event = event_new(
+        reactor_base(t->reactor), -1, 0,
+        [](evutil_socket_t, short, void *arg) {
+          Timer *fired = static_cast<Timer *>(arg);
+          event_free(fired->event);
+          std::lock_guard<std::mutex> guard(fired->lock);
+          fired->on_thread = reactor_is_current(fired->reactor);
+          fired->fired.notify_one();
+        },
+        t);
+    event_add(t->event, &at_once);
+  };
+  std::unique_lock<std::mutex> guard(timer.lock);
+  reactor_post(reactor_, &timer.make);
+  timer.fired.wait(guard, [&] { return timer.on_thread; });
+}
+
+// A program's signals are for its own threads.
+TEST_F(ReactorTest, ItsThreadTakesNoSignal) {
+  struct Look {
+    struct reactor_task task;
+    sigset_t blocked;
+  } look{};
+  look.task.run = [](struct reactor_task *task) {
+    pthread_sigmask(SIG_SETMASK, nullptr,
+                    &reinterpret_cast<Look *>(task)->blocked);
+  };
+  reactor_run(reactor_, &look.task);
+  EXPECT_EQ(sigismember(&look.blocked, SIGTERM), 1);
+  EXPECT_EQ(sigismember(&look.blocked, SIGPIPE), 1);
+}
+
+TEST(ReactorEndTest, WhatIsPostedBeforeTheEndStillRuns) {
+  struct reactor *reactor;
+  struct Count {
+    struct reactor_task task;
+    bool ran;
+  } counts[300] = {};
+  ASSERT_EQ(reactor_new(&reactor), 0);
+  for (Count &c : counts) {
+    c.task.run = [](struct reactor_task *task) {
+      reinterpret_cast<Count *>(task)->ran = true;
+    };
+    reactor_post(reactor, &c.task);
+  }
+  reactor_free(reactor);
+  for (const Count &c : counts)
+    EXPECT_TRUE(c.ran);
+  reactor_free(nullptr);
+}
+
+} // namespace
