@@ -220,6 +220,38 @@ replaces() {
   done
 }
 
+# Whether a stop waits for a client that is in the middle of an image, and ends
+# when that has all of it.
+drains() {
+  local reader stop
+  mkdir -p /etc/systemd/system/cachetd.service.d /etc/cachetd/cachetd.conf.d
+  printf '[Service]\nTimeoutStopSec=1\n' \
+    >/etc/systemd/system/cachetd.service.d/drain.conf
+  printf '[listen]\ndrain-timeout = 600\n' >/etc/cachetd/cachetd.conf.d/drain.conf
+  systemctl daemon-reload
+  restart
+  mkfifo "$work/held"
+  cachet cat disk.img >"$work/held" 2>"$work/stderr" &
+  reader=$!
+  exec 7<"$work/held"
+  head -c 1 <&7 >"$work/got"
+  before=$(pid)
+  systemctl stop cachetd.service 2>/dev/null &
+  stop=$!
+  eventually is cachetd.service deactivating || return
+  sleep 3 # Three times as long as systemd waits unless it is asked to.
+  [ "$(pid)" -eq "$before" ] && is cachetd.service deactivating || return
+  cat <&7 >>"$work/got"
+  exec 7<&-
+  wait "$reader" && wait "$stop" || return
+  cmp -- "$work/got" /var/lib/cachetd/disk.img &&
+    [ "$(systemctl show --property=Result --value cachetd.service)" = success ] ||
+    return
+  rm -- /etc/systemd/system/cachetd.service.d/drain.conf \
+    /etc/cachetd/cachetd.conf.d/drain.conf
+  systemctl daemon-reload
+}
+
 # The lines of an event since the readers began.
 events() {
   journalctl --quiet --no-pager --output=cat --unit=cachetd.service \
@@ -370,6 +402,7 @@ else
 fi
 
 serves disk.img=/var/lib/cachetd/disk.img
+check "a stop can wait for clients, for longer than stops may take" drains
 systemctl stop cachetd.service 2>/dev/null
 check "the TCP socket can be enabled" \
   systemctl --quiet enable --now cachetd-tcp.socket
