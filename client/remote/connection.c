@@ -158,6 +158,16 @@ static void connection_lose(struct connection *c, enum connection_loss loss,
   c->owner.lost(c->owner.arg, loss, why);
 }
 
+/* How a connection was lost at which a system call gave this errno, 0 at the
+ * end of the stream. */
+static enum connection_loss connection_loss_of(const struct connection *c,
+                                               int sys_errno) {
+  bool is_cut = sys_errno == 0 || sys_errno == ECONNRESET ||
+                sys_errno == ECONNABORTED || sys_errno == EPIPE;
+  return is_cut && c->state > CONNECTION_CONNECTING ? CONNECTION_LOST_CUT
+                                                    : CONNECTION_LOST_RETRY;
+}
+
 static void connection_fail(struct connection *c, const char *act,
                             int sys_errno) {
   struct cachet_error why;
@@ -165,7 +175,7 @@ static void connection_fail(struct connection *c, const char *act,
             sys_errno == EACCES || sys_errno == EPERM ? CACHET_E_ACCESS
                                                       : CACHET_E_CONN,
             sys_errno, "daemon at %.150s: %s", c->place, act);
-  connection_lose(c, CONNECTION_LOST_RETRY, &why);
+  connection_lose(c, connection_loss_of(c, sys_errno), &why);
 }
 
 /* TLS says that it failed with this errno, and why. */
@@ -173,7 +183,7 @@ static void connection_fail_tls(struct connection *c, int sys_errno) {
   struct cachet_error why;
   error_set(&why, sys_errno == EACCES ? CACHET_E_ACCESS : CACHET_E_CONN, 0,
             "daemon at %.150s: TLS: %s", c->place, c->tls_calls->why(c->tls));
-  connection_lose(c, CONNECTION_LOST_RETRY, &why);
+  connection_lose(c, connection_loss_of(c, sys_errno), &why);
 }
 
 void connection_break(struct connection *c, enum connection_loss loss,

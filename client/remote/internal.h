@@ -138,6 +138,7 @@ struct remote {
   bool is_opening;  /* wanted even while nothing is queued */
   int retry_ms;     /* how long to wait after the next failure */
   int64_t retry_at;
+  int n_cuts; /* connections in a row that ended as CONNECTION_LOST_CUT */
   struct cachet_error story; /* of the last loss */
   bool is_final;             /* it will never work again */
 

@@ -20,6 +20,7 @@
 enum {
   RETRY_FIRST_MS = 2, /* a daemon that is replaced is back in tens of them */
   RETRY_LAST_MS = 200,
+  OPEN_MAX_CUTS = 5, /* by daemons that end while they are greeted */
   FULL_PATIENCE_MS = 80,
   /* Two of the longest windows of a reader (handle.c), of nine Reads each where
    * they are not aligned, and some whose answers were not taken in yet. */
@@ -86,7 +87,8 @@ static void on_lost(void *arg, enum connection_loss loss,
     r->retry_ms = RETRY_LAST_MS;
   remote_ahead_drop_all(r);
   pending_unsend_all(r);
-  if (loss != CONNECTION_LOST_RETRY)
+  r->n_cuts = loss == CONNECTION_LOST_CUT ? r->n_cuts + 1 : 0;
+  if (loss > CONNECTION_LOST_CUT)
     pending_fail_all(r, &r->story);
 }
 
@@ -460,8 +462,17 @@ static bool remote_waits_for_room(const struct remote *r) {
          r->again_ms <= FULL_PATIENCE_MS;
 }
 
+/* Whether the daemon that is being opened is worth another connection: it had
+ * no room, or it ended, and what listens for it may have another one started.
+ */
+static bool remote_opens_again(const struct remote *r) {
+  return r->story.sys_errno == EAGAIN ||
+         (r->n_cuts > 0 && r->n_cuts <= OPEN_MAX_CUTS);
+}
+
 /* Waits until the connection is READY.  A daemon that is not there is an error
- * at once; one whose backlog is full is waited for. */
+ * at once; one whose backlog is full is waited for, as is the next one where
+ * one ends. */
 static enum cachet_status remote_wait_ready(struct remote *r,
                                             struct cachet_error *err) {
   int64_t deadline = deadline_after(r->options.connect_timeout_ms);
@@ -473,7 +484,7 @@ static enum cachet_status remote_wait_ready(struct remote *r,
     int64_t until =
         remote_is_ready(r) ? deadline_earlier(deadline, r->again_at) : deadline;
     if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
-        r->story.sys_errno != EAGAIN)
+        !remote_opens_again(r))
       why = r->story;
     else if (!backend_wait(&r->base, until) && until == deadline)
       break;

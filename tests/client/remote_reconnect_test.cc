@@ -31,6 +31,22 @@ TEST(RemoteReconnectTest, ADaemonThatDiesMidPayloadIsAskedAgain) {
   ExpectContent(c.get(), d.image.bytes);
 }
 
+TEST(RemoteReconnectTest, ADaemonThatEndsWhileItIsOpenedIsAskedAgain) {
+  FakeDaemon d({[](Peer &) {}, [](Peer &p) { p.Handshake(); }, ServeAll()});
+  Handle c = Open(d.Uri(), Options());
+  ExpectContent(c.get(), d.image.bytes);
+  EXPECT_EQ(d.n_connections, 3);
+}
+
+TEST(RemoteReconnectTest, ADaemonThatEndsEachTimeItIsOpenedIsAnErrorSoon) {
+  FakeDaemon d({[](Peer &) {}});
+  cachet *c = nullptr;
+  cachet_error err;
+  cachet_options options = Options();
+  EXPECT_EQ(cachet_open(d.Uri().c_str(), &options, &c, &err), CACHET_E_CONN);
+  EXPECT_EQ(d.n_connections, 6);
+}
+
 TEST(RemoteReconnectTest, ARestartedDaemonIsFoundAgainWithItsNewEpoch) {
   FakeDaemon d({ServeAll()});
   Handle c = Open(d.Uri(), Options());
