@@ -12,6 +12,7 @@
 #include "base/file_uri.h"
 #include "base/size.h"
 #include "daemon/limits.h"
+#include "source/uri.h"
 
 #define DEFAULT_CACHE_SIZE (256ull << 20)
 #define MIN_PAGE_SIZE 4096u
@@ -319,41 +320,51 @@ const struct config_setting config_settings[] = {
 
 /* ---- The settings of an image -------------------------------------------- */
 
-/* Makes a path of `source` in memory from malloc(3). */
-static int parse_source(const char *source, char **out, char *why) {
+/* Makes a path of `source`, or what is to be shown of a URI, in memory from
+ * malloc(3).  `*kind` is the URI's, or NULL. */
+static int parse_source(const struct config_image *image, const char *source,
+                        char **out, const struct source_kind **kind,
+                        char *why) {
   const char *reason;
   size_t scheme = file_uri_scheme_len(source);
-  int r = 0;
+  *kind = NULL;
   if (file_uri_is(source)) {
-    r = file_uri_path(source, out, &reason);
-    if (r == -EINVAL)
-      return refuse(why, "\"%.100s\": %s", source, reason);
-  } else if (scheme) {
+    int r = file_uri_path(source, out, &reason);
+    return r == -EINVAL ? refuse(why, "\"%.100s\": %s", source, reason) : r;
+  }
+  *out = scheme ? source_uri_shown(source) : strdup(source);
+  if (!*out)
+    return -ENOMEM;
+  if (scheme && image->kinds)
+    *kind = source_uri_kind(image->kinds, source);
+  if (scheme && !*kind)
     return refuse(why,
                   "\"%.100s\": there is no source for the scheme \"%.*s\"; a "
                   "path with a colon begins with / or ./",
-                  source, (int)(scheme > 32 ? 32 : scheme), source);
-  } else {
-    *out = strdup(source);
-    r = *out ? 0 : -ENOMEM;
-  }
-  return r;
+                  *out, (int)(scheme > 32 ? 32 : scheme), source);
+  return 0;
 }
 
 static int set_source(struct config_image *image, const char *value,
                       char *why) {
-  char *path = NULL;
-  int r = parse_source(value, &path, why);
+  char *path = NULL, *uri = NULL;
+  const struct source_kind *kind;
+  int r = parse_source(image, value, &path, &kind, why);
   if (r == 0 && !*path)
     r = refuse(why, "\"%.100s\": it names no source", value);
-  if (r == 0)
+  if (r == 0 && !kind)
     r = check_path(path, value, &image->origins[CONFIG_IMAGE_SOURCE], why);
+  if (r == 0 && kind && !(uri = strdup(value)))
+    r = -ENOMEM;
   if (r < 0) {
     free(path);
     return r;
   }
   free(image->path);
+  free(image->uri);
   image->path = path;
+  image->uri = uri;
+  image->kind = kind;
   return 0;
 }
 
@@ -438,6 +449,112 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
 };
 
+/* ---- What an image has for its source alone ------------------------------ */
+
+static bool is_known_option(const struct source_kind *const *kinds,
+                            const char *key) {
+  for (; kinds && *kinds; kinds++)
+    if (source_uri_has_option(*kinds, key))
+      return true;
+  return false;
+}
+
+/* The place of the option of that key, which may be the next one. */
+static size_t find_option(const struct config_source_options *options,
+                          const char *key) {
+  size_t i = 0;
+  while (i < options->n && strcmp(options->all[i].key, key) != 0)
+    i++;
+  return i;
+}
+
+static int put_option(struct config_source_options *options, size_t i,
+                      const char *key, const char *value,
+                      struct config_origin origin) {
+  struct source_option made = {.key = strdup(key), .value = strdup(value)};
+  if (!made.key || !made.value) {
+    free((char *)made.key);
+    free((char *)made.value);
+    return -ENOMEM;
+  }
+  if (i < options->n) {
+    free((char *)options->all[i].key);
+    free((char *)options->all[i].value);
+  } else {
+    options->n++;
+  }
+  options->all[i] = made;
+  options->origins[i] = origin;
+  return 0;
+}
+
+int config_image_set_option(struct config_image *image, const char *key,
+                            const char *value, struct config_origin origin,
+                            char why[CONFIG_WHY_LEN]) {
+  if (!is_known_option(image->kinds, key))
+    return -ENOENT;
+  if (!image->options)
+    image->options = calloc(1, sizeof *image->options);
+  if (!image->options)
+    return -ENOMEM;
+  size_t i = find_option(image->options, key);
+  if (i == CONFIG_MAX_SOURCE_OPTIONS)
+    return refuse(why, "more than %d options of a source",
+                  CONFIG_MAX_SOURCE_OPTIONS);
+  if (i < image->options->n && image->options->origins[i].file == origin.file)
+    return refuse(why, "it is given twice; remove one");
+  return put_option(image->options, i, key, value, origin);
+}
+
+static void free_options(struct config_source_options *options) {
+  for (size_t i = 0; options && i < options->n; i++) {
+    free((char *)options->all[i].key);
+    free((char *)options->all[i].value);
+  }
+  free(options);
+}
+
+struct source_uri config_image_uri(const struct config_image *image) {
+  return (struct source_uri){
+      .text = image->uri,
+      .options = image->options ? image->options->all : NULL,
+      .n_options = image->options ? image->options->n : 0};
+}
+
+/* An option of another kind of source than the image has. */
+static int check_options(const struct config_image *image,
+                         struct config_origin *origin, char *why) {
+  const struct config_source_options *options = image->options;
+  for (size_t i = 0; options && i < options->n; i++) {
+    const char *key = options->all[i].key;
+    if (image->kind && source_uri_has_option(image->kind, key))
+      continue;
+    *origin = options->origins[i];
+    return refuse(why, "%.64s: it is no option of %s", key,
+                  image->kind ? image->kind->name : "a file");
+  }
+  return 0;
+}
+
+int config_image_check_source(const struct config_image *image,
+                              struct config_origin *origin,
+                              char why[CONFIG_WHY_LEN]) {
+  struct source_fault fault = {.text = ""};
+  int r = check_options(image, origin, why);
+  if (r < 0 || !image->kind)
+    return r;
+  if (image->max_age_s) {
+    *origin = image->origins[CONFIG_IMAGE_MAX_AGE];
+    return refuse(why, "max-age: it is for files, and not for %s",
+                  image->kind->name);
+  }
+  const struct source_uri uri = config_image_uri(image);
+  *origin = image->origins[CONFIG_IMAGE_SOURCE];
+  return image->kind->check(&uri, &fault) < 0
+             ? refuse(why, "source: %s", fault.text)
+             : 0;
+}
+
 /* ---- A configuration ----------------------------------------------------- */
 
 void config_init(struct config *config) {
@@ -461,7 +578,9 @@ void config_fini(struct config *config) {
   free(config->tls.client_ca);
   rule_unref(config->allow);
   rule_unref(config->admin);
+  const struct source_kind *const *kinds = config->kinds;
   config_init(config);
+  config->kinds = kinds;
 }
 
 const char *config_add_file(struct config *config, const char *path) {
@@ -485,19 +604,25 @@ int config_set(struct config *config, unsigned setting, const char *value,
   return s->set(config, value, why);
 }
 
-void config_image_init(struct config_image *image) {
-  *image = (struct config_image){.share = SHARE_AS_ALL, .window = WINDOW_WHOLE};
+void config_image_init(struct config_image *image,
+                       const struct source_kind *const *kinds) {
+  *image = (struct config_image){
+      .kinds = kinds, .share = SHARE_AS_ALL, .window = WINDOW_WHOLE};
 }
 
 void config_image_fini(struct config_image *image) {
   free(image->path);
-  image->path = NULL;
+  free(image->uri);
+  free_options(image->options);
+  image->path = image->uri = NULL;
+  image->options = NULL;
   clear_rule(&image->allow);
 }
 
 void config_image_move(struct config_image *to, struct config_image *from) {
   *to = *from;
-  from->path = NULL;
+  from->path = from->uri = NULL;
+  from->options = NULL;
   from->allow = NULL;
 }
 
@@ -616,6 +741,18 @@ static void check_image_pages(const struct config *config,
     config_errors_add(errors, "--image: page-size: %s", why);
 }
 
+static void check_source(const struct config_image *image,
+                         struct config_errors *errors) {
+  struct config_origin origin;
+  char why[CONFIG_WHY_LEN];
+  if (config_image_check_source(image, &origin, why) == 0)
+    return;
+  if (origin.file)
+    config_errors_add(errors, "%s:%u: %s", origin.file, origin.line, why);
+  else
+    config_errors_add(errors, "--image: image \"%s\": %s", image->name, why);
+}
+
 static void check_images(const struct config *config,
                          struct config_errors *errors) {
   /* Where something is wrong already it may have been an image. */
@@ -631,6 +768,8 @@ static void check_images(const struct config *config,
                         "%s:%u: image \"%s\" has no source; write "
                         "source = PATH",
                         image->origin.file, image->origin.line, image->name);
+    else
+      check_source(image, errors);
     check_image_pages(config, image, errors);
   }
 }

@@ -25,6 +25,7 @@
 #include "daemon/log.h"
 #include "daemon/net/address.h"
 #include "daemon/rule.h"
+#include "source/remote.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,6 +39,7 @@ enum {
   CONFIG_MAX_IMAGES = 4096,
   CONFIG_MAX_DIRECTORIES = 64,
   CONFIG_MAX_LISTEN = 16,
+  CONFIG_MAX_SOURCE_OPTIONS = 32,
   CONFIG_MAX_WORKERS = 64,
 };
 
@@ -66,9 +68,21 @@ enum {
  * the next one does. */
 enum config_due { DUE_NOTHING, DUE_ADD, DUE_REPLACE };
 
+/* The settings of an image that are for its source alone. */
+struct config_source_options {
+  struct source_option all[CONFIG_MAX_SOURCE_OPTIONS]; /* ours */
+  struct config_origin origins[CONFIG_MAX_SOURCE_OPTIONS];
+  size_t n;
+};
+
 struct config_image {
   char name[CONFIG_NAME_MAX + 1];
-  char *path; /* decoded; in a checked config never NULL */
+  char *path; /* decoded; of a URI what may be shown of it.  In a checked config
+                 never NULL */
+  char *uri;  /* where its source is, with secrets; NULL: in a file */
+  const struct source_kind *kind;         /* of the URI; NULL: a file */
+  const struct source_kind *const *kinds; /* that there are; or NULL */
+  struct config_source_options *options;  /* or NULL */
   enum config_share share;
   bool warm;          /* it is read into the cache when it is opened */
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
@@ -113,6 +127,7 @@ struct config_tls {
 };
 
 struct config {
+  const struct source_kind *const *kinds; /* of remote sources; or NULL */
   struct config_image *images;
   size_t n_images;
   char *directories[CONFIG_MAX_DIRECTORIES]; /* whose files are images; none
@@ -176,8 +191,25 @@ int config_image_set(struct config_image *image, unsigned setting,
                      const char *value, struct config_origin origin,
                      char why[CONFIG_WHY_LEN]);
 
-/* An image without a name or a source. */
-void config_image_init(struct config_image *image);
+/* Gives an image what it has for its source alone.  Likewise; -ENOENT: there is
+ * no kind of source that knows the key. */
+int config_image_set_option(struct config_image *image, const char *key,
+                            const char *value, struct config_origin origin,
+                            char why[CONFIG_WHY_LEN]);
+
+/* Whether the source may be what it is said to be, as far as that can be told
+ * without looking.  0; -EINVAL with the reason in `why`, and `*origin` the
+ * setting's that is wrong. */
+int config_image_check_source(const struct config_image *image,
+                              struct config_origin *origin,
+                              char why[CONFIG_WHY_LEN]);
+
+/* What its source is made of; `uri` is the image's.  It is one by a URI. */
+struct source_uri config_image_uri(const struct config_image *image);
+
+/* An image without a name or a source, which may be of one of the kinds. */
+void config_image_init(struct config_image *image,
+                       const struct source_kind *const *kinds);
 void config_image_fini(struct config_image *image);
 
 /* Whether an image may have this name, which need not end in a NUL. */

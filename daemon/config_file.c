@@ -65,7 +65,7 @@ static struct config_image *find_or_add_image(struct reading *r,
   if (image)
     return image;
   struct config_image made;
-  config_image_init(&made);
+  config_image_init(&made, r->config->kinds);
   memcpy(made.name, name, strlen(name) + 1);
   int result = config_add_image(r->config, &made, why);
   if (result == 0)
@@ -193,7 +193,11 @@ static void take_image_setting(struct reading *r, const char *key,
       refuse_value(r, key, config_image_set(image, i, value, origin, why), why);
     return;
   }
-  refuse_key(r, key);
+  int result = config_image_set_option(image, key, value, origin, why);
+  if (result == -ENOENT)
+    refuse_key(r, key);
+  else
+    refuse_value(r, key, result, why);
 }
 
 /* libinih calls it with the line that it was given last. */

@@ -14,9 +14,9 @@
 #include "source/window.h"
 
 enum {
-  /* For files that cannot be opened at once. */
+  /* For sources that cannot be opened at once. */
   OPEN_PATIENCE_S = 5,
-  /* Files that are being opened, each by a thread. */
+  /* Sources that are being opened, each by a thread. */
   MAX_OPENINGS = 64,
 };
 
@@ -52,23 +52,54 @@ static int cut_window(const struct config_image *image,
                      : window_source_new(to->source, w, &to->source);
 }
 
+/* How a source is opened. */
+struct opened {
+  struct opening *opening;
+  struct remote *remote; /* NULL: it is a file */
+};
+
+/* NULL in `opening`: there is no memory. */
+static struct opened open_one(const struct config_image *image,
+                              struct remotes *remotes,
+                              const struct timespec *deadline) {
+  if (!image->uri)
+    return (struct opened){.opening = opening_begin(image->path)};
+  const struct source_uri uri = config_image_uri(image);
+  struct opened o = {.remote = remotes_name(remotes, image->kind, &uri)};
+  if (o.remote)
+    o.opening = opening_begin_remote(o.remote, deadline);
+  return o;
+}
+
+/* Serves later what cannot be opened now. */
+static int take_missing(const struct config_image *image,
+                        const struct opened *opened, int error,
+                        const struct source_fault *fault,
+                        struct server_image *to) {
+  to->missing = error;
+  log_event(
+      LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
+      LOG_TEXT("path", image->path),
+      LOG_TEXT("reason", *fault->text ? fault->text : missing_reason(error)));
+  return opened->remote
+             ? remotes_open_later(opened->remote, &to->source)
+             : file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
+}
+
 /* Takes what was opened.  One that cannot be opened now is served once it can.
  * 0 or a negative errno: there is no memory. */
 static int take_source(const struct config_image *image,
-                       struct opening *opening, const struct timespec *deadline,
+                       const struct opened *opened,
+                       const struct timespec *deadline,
                        struct server_image *to) {
   const char *format = NULL;
-  int r = opening_end(opening, deadline, &to->source, &format);
-  if (r < 0) {
-    to->missing = -r;
-    log_event(LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
-              LOG_TEXT("path", image->path),
-              LOG_TEXT("reason", missing_reason(-r)));
-    r = file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
-    if (r < 0)
-      return r;
-  }
+  struct source_fault fault;
+  int r = opening_end(opened->opening, deadline, &to->source, &format, &fault);
+  if (r < 0 && (r = take_missing(image, opened, -r, &fault, to)) < 0)
+    return r;
   image_sources_warn_of_format(image->name, format);
+  if (opened->remote)
+    return 0;
   if (image->max_age_s)
     file_source_set_max_age(to->source, image->max_age_s);
   else
@@ -78,7 +109,8 @@ static int take_source(const struct config_image *image,
 
 /* 0; or -EINVAL with the reason logged, and nothing is taken. */
 static int take_image(const struct config *config,
-                      const struct config_image *image, struct opening *opening,
+                      const struct config_image *image,
+                      const struct opened *opened,
                       const struct timespec *deadline, const char *event,
                       struct server_image *to) {
   *to = (struct server_image){.name = image->name,
@@ -87,7 +119,7 @@ static int take_image(const struct config *config,
                               .warm = image->warm,
                               .page_size = config_page_size(config, image),
                               .path = image->path};
-  int r = opening ? take_source(image, opening, deadline, to) : -ENOMEM;
+  int r = opened->opening ? take_source(image, opened, deadline, to) : -ENOMEM;
   if (r == 0)
     r = cut_window(image, to);
   if (r == 0)
@@ -104,8 +136,9 @@ static int take_image(const struct config *config,
 
 int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
-                       const char *event, struct server_image *out) {
-  struct opening *openings[MAX_OPENINGS];
+                       struct remotes *remotes, const char *event,
+                       struct server_image *out) {
+  struct opened opened[MAX_OPENINGS];
   struct timespec deadline;
   size_t n_begun = 0;
   int r = 0;
@@ -113,10 +146,12 @@ int image_sources_open(const struct config *config,
   deadline.tv_sec += OPEN_PATIENCE_S;
   for (size_t i = 0; i < n; i++) {
     for (; n_begun < n && n_begun < i + MAX_OPENINGS; n_begun++)
-      openings[n_begun % MAX_OPENINGS] = opening_begin(images[n_begun]->path);
-    if (take_image(config, images[i], openings[i % MAX_OPENINGS], &deadline,
-                   event, &out[i]) < 0)
+      opened[n_begun % MAX_OPENINGS] =
+          open_one(images[n_begun], remotes, &deadline);
+    struct opened *now = &opened[i % MAX_OPENINGS];
+    if (take_image(config, images[i], now, &deadline, event, &out[i]) < 0)
       r = -EINVAL;
+    remotes_unref(now->remote);
   }
   if (r < 0)
     image_sources_close(out, n);

@@ -31,8 +31,10 @@
 #include "daemon/pressure.h"
 #include "daemon/process.h"
 #include "daemon/reloader.h"
+#include "daemon/remotes.h"
 #include "daemon/sandbox.h"
 #include "daemon/server.h"
+#include "source/registry.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -65,6 +67,7 @@ struct setup {
   struct server_image *images; /* config's n_images; NULL: none is open */
   unsigned n_images, n_missing;
   struct directories *directories;
+  struct remotes *remotes;
   struct listeners listeners;
   struct listener *metrics; /* NULL: there are none */
   struct inherited inherited;
@@ -100,6 +103,16 @@ static int fail_start(const char *story) {
   return EXIT_FAILED;
 }
 
+static int start_remotes(struct setup *setup) {
+  char story[128];
+  int r = remotes_new(&setup->remotes);
+  if (r == 0)
+    return 0;
+  snprintf(story, sizeof story, "start the thread of remote sources: %s",
+           strerror(-r));
+  return fail_start(story);
+}
+
 static int open_images(const struct config *config, struct setup *setup) {
   const struct config_image **all =
       calloc(config->n_images, sizeof(const struct config_image *));
@@ -110,8 +123,8 @@ static int open_images(const struct config *config, struct setup *setup) {
   }
   for (size_t i = 0; i < config->n_images; i++)
     all[i] = &config->images[i];
-  int r = image_sources_open(config, all, config->n_images, "start-failed",
-                             setup->images);
+  int r = image_sources_open(config, all, config->n_images, setup->remotes,
+                             "start-failed", setup->images);
   free(all);
   if (r < 0)
     return EXIT_FAILED;
@@ -222,13 +235,13 @@ static void catch_signals(struct server *s) {
 }
 
 /* NULL: there is none, and the signal is ignored. */
-static struct reloader *reload_on_hangup(const struct options *options,
-                                         struct config *config,
-                                         struct listeners *listeners,
-                                         struct directories *directories,
-                                         struct server *s) {
+static struct reloader *
+reload_on_hangup(const struct options *options, struct config *config,
+                 struct listeners *listeners, struct directories *directories,
+                 struct remotes *remotes, struct server *s) {
   struct sigaction reload = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
-  the_reloader = reloader_new(options, config, listeners, directories, s);
+  the_reloader =
+      reloader_new(options, config, listeners, directories, remotes, s);
   if (!the_reloader) {
     log_event(LEVEL_WARN, "no-reload",
               LOG_TEXT("reason", "there is no thread for it"));
@@ -413,7 +426,7 @@ static int serve(const struct options *options, struct config *config,
     struct pressure *pressure = shrink_on_pressure(config, s);
     struct monitor *monitor = start_monitor(setup, s);
     reloader = reload_on_hangup(options, config, &setup->listeners,
-                                setup->directories, s);
+                                setup->directories, setup->remotes, s);
     announce_ready(config, setup, n_workers);
     sandbox_enter(SANDBOX_MAIN);
     server_serve(s);
@@ -459,7 +472,9 @@ static int open_and_serve(struct options *options, struct config *config) {
   tell_of_memory();
   if (config->shrinks)
     keep_code();
-  int status = open_images(config, &setup);
+  int status = start_remotes(&setup);
+  if (status == 0)
+    status = open_images(config, &setup);
   if (status == 0)
     status = open_directories(config, &setup);
   if (status == 0)
@@ -480,6 +495,7 @@ static int open_and_serve(struct options *options, struct config *config) {
   }
   listeners_fini(&setup.listeners);
   directories_free(setup.directories);
+  remotes_free(setup.remotes);
   inherited_fini(&setup.inherited);
   free(setup.images);
   return status;
@@ -559,6 +575,7 @@ int main(int argc, char *argv[]) {
   } else if (options.action == OPTIONS_SHOW_HELP) {
     status = say(options_usage);
   } else {
+    options.kinds = source_kinds;
     status = load_and_run(&options);
   }
   options_fini(&options);

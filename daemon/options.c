@@ -8,9 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file_uri.h"
 #include "daemon/cache_size.h"
 #include "daemon/config_file.h"
 #include "daemon/memory_limit.h"
+#include "source/uri.h"
 
 const char options_usage[] =
     "usage: cachetd [--image [NAME=]SOURCE] ... [--directory DIRECTORY] ...\n"
@@ -220,6 +222,23 @@ static int refuse_image_option(const char *option, char *why) {
   return -EINVAL;
 }
 
+/* One for the source alone. */
+static int set_source_option(struct config_image *image, char *option,
+                             size_t key_len, struct config_origin origin,
+                             char *why) {
+  char value_why[CONFIG_WHY_LEN];
+  if (option[key_len] != '=')
+    return refuse_image_option(option, why);
+  option[key_len] = '\0';
+  int r = config_image_set_option(image, option, option + key_len + 1, origin,
+                                  value_why);
+  if (r == -ENOENT)
+    return refuse_image_option(option, why);
+  if (r == -EINVAL)
+    snprintf(why, CONFIG_WHY_LEN, "%.32s: %.320s", option, value_why);
+  return r;
+}
+
 /* KEY=VALUE, which is the caller's to spoil. */
 static int set_image_option(struct config_image *image, char *option,
                             struct config_origin origin, char *why) {
@@ -239,7 +258,7 @@ static int set_image_option(struct config_image *image, char *option,
       snprintf(why, CONFIG_WHY_LEN, "%.32s: %.320s", key, value_why);
     return r;
   }
-  return refuse_image_option(option, why);
+  return set_source_option(image, option, key_len, origin, why);
 }
 
 /* [NAME=]SOURCE, in `copy`, which is the caller's to spoil.  `image` is the
@@ -301,7 +320,7 @@ static int apply_image(struct config *config, const char *argument,
   char *copy = strdup(argument);
   if (!copy)
     return -ENOMEM;
-  config_image_init(&image);
+  config_image_init(&image, config->kinds);
   image.origin = origin;
   int r = parse_image_copy(&image, copy, origin, why);
   if (r == 0)
@@ -311,11 +330,14 @@ static int apply_image(struct config *config, const char *argument,
   return r;
 }
 
-int options_parse_image(struct config_image *image, const char *name,
-                        const char *source, char why[CONFIG_WHY_LEN]) {
+int options_parse_image(struct config_image *image,
+                        const struct source_kind *const *kinds,
+                        const char *name, const char *source,
+                        char why[CONFIG_WHY_LEN]) {
+  struct config_origin wrong;
   const struct config_origin origin = {.line = 1};
   char *copy;
-  config_image_init(image);
+  config_image_init(image, kinds);
   if (!config_name_is_valid(name, strlen(name))) {
     snprintf(why, CONFIG_WHY_LEN, "a name takes 1 to %d of A-Z a-z 0-9 . _ -",
              CONFIG_NAME_MAX);
@@ -326,15 +348,34 @@ int options_parse_image(struct config_image *image, const char *name,
   image->origin = origin;
   int r = parse_image_copy(image, copy, origin, why);
   free(copy);
-  if (r == 0 && image->path[0] != '/') {
+  if (r == 0 && !image->uri && image->path[0] != '/') {
     snprintf(why, CONFIG_WHY_LEN,
              "\"%.100s\": a path from the root on is needed", source);
     r = -EINVAL;
   }
-  return r;
+  return r == 0 ? config_image_check_source(image, &wrong, why) : r;
 }
 
 /* ---- The configuration --------------------------------------------------- */
+
+/* What is shown of an --image: of a URI it is not all, and nothing of what
+ * follows it. */
+static void add_image_error(const char *argument, const char *why,
+                            struct config_errors *errors) {
+  const char *equals = strchr(argument, '=');
+  bool named =
+      equals && config_name_is_valid(argument, (size_t)(equals - argument));
+  const char *source = named ? equals + 1 : argument;
+  bool is_uri = file_uri_scheme_len(source) && !file_uri_is(source);
+  char *uri = is_uri ? source_uri_shown(source) : NULL;
+  if (uri)
+    config_errors_add(errors, "--image %.*s%.*s: %s", (int)(source - argument),
+                      argument, (int)strcspn(uri, ","), uri, why);
+  else
+    config_errors_add(errors, "--image %.100s: %s", is_uri ? "" : argument,
+                      why);
+  free(uri);
+}
 
 void options_apply(const struct options *options, struct config *config,
                    struct config_errors *errors) {
@@ -349,7 +390,7 @@ void options_apply(const struct options *options, struct config *config,
     if (r == -ENOMEM)
       config_errors_add(errors, "out of memory");
     else if (r < 0 && is_image)
-      config_errors_add(errors, "--image %.100s: %s", given->value, why);
+      add_image_error(given->value, why, errors);
     else if (r < 0)
       config_errors_add(errors, "--%s: %s",
                         config_settings[given->setting].option, why);
@@ -368,6 +409,7 @@ int options_load(const struct options *options, struct config *config,
                  struct config_errors *errors) {
   *errors = (struct config_errors){.n = 0};
   config_init(config);
+  config->kinds = options->kinds;
   if (options->config_file)
     config_file_read_all(config, options->config_file, errors);
   else if (access(OPTIONS_DEFAULT_FILE, F_OK) == 0 || errno != ENOENT)

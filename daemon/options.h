@@ -27,6 +27,8 @@ enum options_action {
 
 struct options {
   enum options_action action;
+  const struct source_kind *const *kinds; /* of remote sources, for
+                                             options_load(); NULL: none */
   const char *config_file;    /* NULL: the default one, if it is there */
   char *whole_path;           /* of config_file, once it is needed; or NULL */
   struct option_given *given; /* what sets a value, in its order */
@@ -45,10 +47,13 @@ void options_fini(struct options *options);
 int options_leave_directory(struct options *options);
 
 /* Reads an image as a peer of the daemon may name it: `name`, and `source` as
- * behind the = of --image, with a path from the root on.  config_image_fini()
+ * behind the = of --image, with a path from the root on, or a URI of one of the
+ * kinds.  config_image_fini()
  * is due.  0; -EINVAL with the reason in `why`; -ENOMEM. */
-int options_parse_image(struct config_image *image, const char *name,
-                        const char *source, char why[CONFIG_WHY_LEN]);
+int options_parse_image(struct config_image *image,
+                        const struct source_kind *const *kinds,
+                        const char *name, const char *source,
+                        char why[CONFIG_WHY_LEN]);
 
 /* Gives `config` the values that the command line gives.  Opens, looks up and
  * prints nothing. */

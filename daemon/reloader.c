@@ -23,6 +23,7 @@ struct reloader {
   struct config *config;       /* its thread's, until reloader_free() */
   struct listeners *listeners; /* likewise */
   struct directories *directories;
+  struct remotes *remotes;
   struct server *server;
   pthread_t thread;
   sem_t asked;
@@ -46,11 +47,23 @@ static const struct config_image *find(const struct config *config,
   return config_find_image((struct config *)config, name);
 }
 
+static bool is_same_uri(const struct config_image *a,
+                        const struct config_image *b) {
+  if (!a->uri || !b->uri)
+    return a->uri == b->uri;
+  const struct source_uri x = config_image_uri(a), y = config_image_uri(b);
+  bool same = strcmp(x.text, y.text) == 0 && x.n_options == y.n_options;
+  for (size_t i = 0; same && i < x.n_options; i++)
+    same = strcmp(x.options[i].key, y.options[i].key) == 0 &&
+           strcmp(x.options[i].value, y.options[i].value) == 0;
+  return same;
+}
+
 /* Whether an image is served as it was.  What it is called is the same. */
 static bool is_same(const struct config *before, const struct config_image *a,
                     const struct config *now, const struct config_image *b) {
-  return strcmp(a->path, b->path) == 0 && a->max_age_s == b->max_age_s &&
-         a->window.offset == b->window.offset &&
+  return strcmp(a->path, b->path) == 0 && is_same_uri(a, b) &&
+         a->max_age_s == b->max_age_s && a->window.offset == b->window.offset &&
          a->window.length == b->window.length &&
          config_shares(before, a) == config_shares(now, b);
 }
@@ -94,7 +107,7 @@ static void plan_fini(struct plan *plan) {
 /* The working directory is left, and so a relative path names another file. */
 static bool paths_are_whole(const struct plan *plan) {
   for (size_t i = 0; i < plan->n_fresh; i++)
-    if (plan->fresh[i]->path[0] != '/') {
+    if (!plan->fresh[i]->uri && plan->fresh[i]->path[0] != '/') {
       log_event(LEVEL_ERROR, EVENT_FAILED,
                 LOG_TEXT("image", plan->fresh[i]->name),
                 LOG_TEXT("path", plan->fresh[i]->path),
@@ -293,8 +306,8 @@ static int bring_in_line(struct reloader *r, struct config *now) {
   if (e == 0)
     e = keep_page_sizes(r->config, now);
   if (e == 0)
-    e = image_sources_open(now, plan.fresh, plan.n_fresh, EVENT_FAILED,
-                           plan.opened);
+    e = image_sources_open(now, plan.fresh, plan.n_fresh, r->remotes,
+                           EVENT_FAILED, plan.opened);
   if (e == 0) {
     e = replacements_are_there(&plan) ? open_listeners(r, now, &listeners)
                                       : -EINVAL;
@@ -353,7 +366,8 @@ static bool take_turn(struct reloader *r, char *why) {
 static int open_and_add(struct reloader *r, const struct config_image *image,
                         char *why) {
   struct server_image opened;
-  if (image_sources_open(r->config, &image, 1, "change-failed", &opened) < 0) {
+  if (image_sources_open(r->config, &image, 1, r->remotes, "change-failed",
+                         &opened) < 0) {
     snprintf(why, CHANGE_WHY_LEN, "it cannot be served; the log says why");
     return -EINVAL;
   }
@@ -395,7 +409,7 @@ static int add_image(void *arg, const char *name, const char *source,
   if (!take_turn(r, why))
     return -EBUSY;
   snprintf(why, CHANGE_WHY_LEN, "out of memory");
-  int e = options_parse_image(&image, name, source, why);
+  int e = options_parse_image(&image, r->options->kinds, name, source, why);
   if (e == 0)
     e = add_parsed(r, &image, why);
   config_image_fini(&image);
@@ -466,7 +480,7 @@ struct reloader *reloader_new(const struct options *options,
                               struct config *config,
                               struct listeners *listeners,
                               struct directories *directories,
-                              struct server *server) {
+                              struct remotes *remotes, struct server *server) {
   struct reloader *r = calloc(1, sizeof *r);
   if (!r)
     return NULL;
@@ -474,6 +488,7 @@ struct reloader *reloader_new(const struct options *options,
   r->config = config;
   r->listeners = listeners;
   r->directories = directories;
+  r->remotes = remotes;
   r->server = server;
   sem_init(&r->asked, 0, 0);
   sem_init(&r->turn, 0, 1);

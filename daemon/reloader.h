@@ -21,6 +21,7 @@
 #include "daemon/directories.h"
 #include "daemon/listeners.h"
 #include "daemon/options.h"
+#include "daemon/remotes.h"
 #include "daemon/serve/change_maker.h"
 #include "daemon/server.h"
 
@@ -34,7 +35,7 @@ struct reloader *reloader_new(const struct options *options,
                               struct config *config,
                               struct listeners *listeners,
                               struct directories *directories,
-                              struct server *server);
+                              struct remotes *remotes, struct server *server);
 
 /* What peers ask for, until the next reload.  A change is refused while a
  * reload is under way.  As long as the reloader is there. */

@@ -53,6 +53,7 @@ enum {
   L = 1 << SANDBOX_LOG,
   R = 1 << SANDBOX_RELOADER,
   H = 1 << SANDBOX_METRICS,
+  S = 1 << SANDBOX_REACTOR,
   ALL = (1 << SANDBOX_N_KINDS) - 1,
   /* Those that make mirrors, fill them, or have a hand in it. */
   CACHE = M | W | P | E | C | R,
@@ -106,14 +107,14 @@ static const struct call calls[] = {
     /* Mirrors: pages are written, and holes are punched. */
     {CACHE, SCMP_SYS(fallocate)},
     {CACHE, SCMP_SYS(fchmod)},
-    {CACHE, SCMP_SYS(fstat)},
+    {CACHE | S, SCMP_SYS(fstat)},
     {CACHE, SCMP_SYS(fstatfs)},
     {CACHE, SCMP_SYS(ftruncate)},
     {CACHE, SCMP_SYS(membarrier)},
     {CACHE, SCMP_SYS(munlock)},
     {CACHE, SCMP_SYS(pwrite64)},
     {CACHE, SCMP_SYS(pwritev)},
-    {CACHE | H, SCMP_SYS(sendmsg)}, /* the service manager keeps them */
+    {CACHE | H | S, SCMP_SYS(sendmsg)}, /* the service manager keeps them */
     /* Sources: what is open is read. */
     {CACHE, SCMP_SYS(cachestat)},
     {CACHE, SCMP_SYS(fadvise64)},
@@ -121,55 +122,57 @@ static const struct call calls[] = {
     {CACHE, SCMP_SYS(preadv)},
     {CACHE, SCMP_SYS(preadv2)},
     /* And others are looked for, and directories listed. */
-    {M | P | R, SCMP_SYS(access)},
-    {M | P | R, SCMP_SYS(faccessat)},
-    {M | P | R, SCMP_SYS(faccessat2)},
-    {M | P | R, SCMP_SYS(getdents64)},
-    {M | P | R, SCMP_SYS(readlink)},
-    {M | P | R, SCMP_SYS(newfstatat)},
-    {M | P | R, SCMP_SYS(readlinkat)},
-    {M | P | R, SCMP_SYS(statfs)},
-    {M | P | R, SCMP_SYS(statx)},
+    {M | P | R | S, SCMP_SYS(access)},
+    {M | P | R | S, SCMP_SYS(faccessat)},
+    {M | P | R | S, SCMP_SYS(faccessat2)},
+    {M | P | R | S, SCMP_SYS(getdents64)},
+    {M | P | R | S, SCMP_SYS(readlink)},
+    {M | P | R | S, SCMP_SYS(newfstatat)},
+    {M | P | R | S, SCMP_SYS(readlinkat)},
+    {M | P | R | S, SCMP_SYS(statfs)},
+    {M | P | R | S, SCMP_SYS(statx)},
     {P | R, SCMP_SYS(openat2)}, /* which no filter sees the flags of */
     /* Loops and sockets that there are. */
-    {M | W | R | H, SCMP_SYS(epoll_ctl)},
-    {M | W | R | H, SCMP_SYS(epoll_pwait)},
-    {M | W | R | H, SCMP_SYS(epoll_pwait2)},
-    {M | W | R | H, SCMP_SYS(epoll_wait)},
-    {M | W | R | H, SCMP_SYS(getpeername)},
-    {M | W | R | H, SCMP_SYS(getsockname)},
-    {M | W | R | H, SCMP_SYS(getsockopt)},
-    {M | W | R | H, SCMP_SYS(recvfrom)},
-    {M | W | R | H, SCMP_SYS(recvmsg)},
-    {M | W | R | H, SCMP_SYS(sendto)},
-    {M | W | R | H, SCMP_SYS(setsockopt)},
-    {M | W | R | H, SCMP_SYS(shutdown)},
+    {M | W | R | H | S, SCMP_SYS(epoll_ctl)},
+    {M | W | R | H | S, SCMP_SYS(epoll_pwait)},
+    {M | W | R | H | S, SCMP_SYS(epoll_pwait2)},
+    {M | W | R | H | S, SCMP_SYS(epoll_wait)},
+    {M | W | R | H | S, SCMP_SYS(getpeername)},
+    {M | W | R | H | S, SCMP_SYS(getsockname)},
+    {M | W | R | H | S, SCMP_SYS(getsockopt)},
+    {M | W | R | H | S, SCMP_SYS(recvfrom)},
+    {M | W | R | H | S, SCMP_SYS(recvmsg)},
+    {M | W | R | H | S, SCMP_SYS(sendto)},
+    {M | W | R | H | S, SCMP_SYS(setsockopt)},
+    {M | W | R | H | S, SCMP_SYS(shutdown)},
     {W, SCMP_SYS(pidfd_open)}, /* who shares memory, to see the end of it */
     {M | H, SCMP_SYS(accept4)},
     /* Who one is oneself, which the service manager is told, too. */
-    {M | R, SCMP_SYS(connect)},
-    {M | R, SCMP_SYS(getegid)},
-    {M | W | R, SCMP_SYS(geteuid)},
-    {M | R, SCMP_SYS(getgid)},
-    {M | W | R, SCMP_SYS(getuid)},
+    {M | R | S, SCMP_SYS(connect)},
+    {M | R | S, SCMP_SYS(getegid)},
+    {M | W | R | S, SCMP_SYS(geteuid)},
+    {M | R | S, SCMP_SYS(getgid)},
+    {M | W | R | S, SCMP_SYS(getuid)},
     /* Sockets that listen: their files are made and removed. */
-    {R, SCMP_SYS(bind)},
+    {R | S, SCMP_SYS(bind)}, /* or a socket that asks for addresses */
     {R, SCMP_SYS(listen)},
     {R, SCMP_SYS(chmod)},
     {R, SCMP_SYS(fchmodat)},
     {R, SCMP_SYS(unlink)},
     {M | R, SCMP_SYS(flock)},
     {M | R, SCMP_SYS(unlinkat)},
-    /* The names of users, which modules of libc's may ask a service for. */
-    {R, SCMP_SYS(epoll_create1)},
-    {R, SCMP_SYS(eventfd2)},
-    {R, SCMP_SYS(getresgid)},
-    {R, SCMP_SYS(getresuid)},
-    {R, SCMP_SYS(pipe2)},
-    {R, SCMP_SYS(sendmmsg)},
-    {R, SCMP_SYS(timerfd_create)},
-    {R, SCMP_SYS(timerfd_settime)},
-    {R, SCMP_SYS(uname)},
+    /* The names of users and hosts, which modules of libc's may ask a service
+     * for. */
+    {R | S, SCMP_SYS(epoll_create1)},
+    {R | S, SCMP_SYS(eventfd2)},
+    {R | S, SCMP_SYS(getresgid)},
+    {R | S, SCMP_SYS(getresuid)},
+    {R | S, SCMP_SYS(pipe2)},
+    {R | S, SCMP_SYS(sendmmsg)},
+    {R | S, SCMP_SYS(timerfd_create)},
+    {R | S, SCMP_SYS(timerfd_settime)},
+    {R | S, SCMP_SYS(uname)},
+    {S, SCMP_SYS(socketpair)},
 };
 
 /* ---- Calls that depend on what they are given ---------------------------- */
@@ -201,15 +204,15 @@ static void allow_if(struct filter *f, unsigned kinds, int number,
 #define ARG_HAS_ALL(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, bits)
 
 /* Memory is not made executable.  But a reload may be the first that looks a
- * user up, for which libc loads modules: files, which are mapped as they are.
- */
+ * user up, and the reactor a host, for which libc loads modules: files, which
+ * are mapped as they are. */
 static void allow_memory(struct filter *f) {
   const struct scmp_arg_cmp file[] = {
       SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC),
       ARG_HAS_NONE(3, MAP_ANONYMOUS)};
   allow_if(f, ALL, SCMP_SYS(mmap), ARG_HAS_NONE(2, PROT_EXEC));
   allow_if(f, ALL, SCMP_SYS(mprotect), ARG_HAS_NONE(2, PROT_EXEC));
-  if (f->kind & R)
+  if (f->kind & (R | S))
     note(f, seccomp_rule_add_array(f->ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
                                    file));
 }
@@ -220,7 +223,7 @@ static void allow_memory(struct filter *f) {
 static void allow_open(struct filter *f) {
   const unsigned writes =
       O_ACCMODE | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY);
-  allow_if(f, W | P, SCMP_SYS(openat), ARG_HAS_NONE(2, writes | O_CREAT));
+  allow_if(f, W | P | S, SCMP_SYS(openat), ARG_HAS_NONE(2, writes | O_CREAT));
   allow_if(f, M | R, SCMP_SYS(openat), ARG_HAS_NONE(2, writes));
   /* Of others than those that look for files: what is known of a descriptor. */
   allow_if(f, W | E | C | H, SCMP_SYS(newfstatat), ARG_IS(3, AT_EMPTY_PATH));
@@ -231,16 +234,18 @@ static void allow_open(struct filter *f) {
 /* The service manager is told by a socket of one's own, as are services that
  * know users; addresses are listened on, and maybe asked for names. */
 static void allow_sockets(struct filter *f) {
-  allow_if(f, M | R, SCMP_SYS(socket), ARG_IS(0, AF_UNIX));
-  allow_if(f, R, SCMP_SYS(socket), ARG_IS(0, AF_INET));
-  allow_if(f, R, SCMP_SYS(socket), ARG_IS(0, AF_INET6));
+  allow_if(f, M | R | S, SCMP_SYS(socket), ARG_IS(0, AF_UNIX));
+  allow_if(f, R | S, SCMP_SYS(socket), ARG_IS(0, AF_INET));
+  allow_if(f, R | S, SCMP_SYS(socket), ARG_IS(0, AF_INET6));
+  allow_if(f, S, SCMP_SYS(socket), ARG_IS(0, AF_NETLINK)); /* own addresses */
 }
 
-/* Threads, and no processes.  clone3(2) keeps its flags out of sight: libc
- * takes clone(2) where there is no other. */
+/* Threads, one of which may look a host up, and no processes.  clone3(2) keeps
+ * its flags out of sight: libc takes clone(2) where there is no other. */
 static void allow_threads(struct filter *f) {
-  allow_if(f, P | R, SCMP_SYS(clone), ARG_HAS_ALL(0, CLONE_VM | CLONE_THREAD));
-  if (f->kind & (P | R))
+  allow_if(f, P | R | S, SCMP_SYS(clone),
+           ARG_HAS_ALL(0, CLONE_VM | CLONE_THREAD));
+  if (f->kind & (P | R | S))
     note(f,
          seccomp_rule_add(f->ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0));
 }
@@ -253,7 +258,8 @@ static void allow_others(struct filter *f) {
   allow_if(f, ALL, SCMP_SYS(tgkill), ARG_IS(0, (scmp_datum_t)getpid()));
   allow_if(f, W, SCMP_SYS(ioctl), ARG_IS(1, SIOCOUTQ));
   allow_if(f, W, SCMP_SYS(ioctl), ARG_IS(1, SIOCOUTQNSD));
-  allow_if(f, H, SCMP_SYS(ioctl), ARG_IS(1, FIONREAD));
+  allow_if(f, H | S, SCMP_SYS(ioctl), ARG_IS(1, FIONREAD));
+  allow_if(f, S, SCMP_SYS(ioctl), ARG_IS(1, FIONBIO));
   allow_if(f, CACHE, SCMP_SYS(ioctl), ARG_IS(1, BLKGETSIZE64));
   allow_if(f, CACHE, SCMP_SYS(ioctl), ARG_IS(1, BLKGETDISKSEQ));
 }

@@ -34,6 +34,7 @@ enum sandbox_kind {
   SANDBOX_PRESSURE,  /* waits for the kernel's word, and sets the budget */
   SANDBOX_CLOSER,    /* closes descriptors */
   SANDBOX_METRICS,   /* answers by HTTP */
+  SANDBOX_REACTOR,   /* reads remote sources, by connections of its own */
   SANDBOX_N_KINDS,
 };
 

@@ -14,9 +14,11 @@
 
 #include "daemon/options.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/fake_kind.h"
 
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -25,7 +27,10 @@ using testing::StartsWith;
 
 class ConfigTest : public testing::Test {
 protected:
-  ConfigTest() { config_init(&config_); }
+  ConfigTest() {
+    config_init(&config_);
+    config_.kinds = fake_kinds;
+  }
   ~ConfigTest() override { config_fini(&config_); }
 
   // What is wrong so far.
@@ -443,6 +448,50 @@ TEST_F(ConfigTest, ACacheOfLessThanAPageIsSaidOfWhatWasGiven) {
                                    "than one page of 4096 bytes"));
 }
 
+// ---- Sources by URI --------------------------------------------------------
+
+TEST_F(ConfigTest, AURIAndTheOptionsOfItsSourceStandInAnyOrder) {
+  ASSERT_THAT(Read("[image a]\nca = /ca.pem\nwarm = yes\n"
+                   "source = fake://me:secret@h/a?b=c\ndepth = 4\n"),
+              IsEmpty());
+  ASSERT_THAT(Check(), IsEmpty());
+  const config_image &image = config_.images[0];
+  EXPECT_STREQ(image.uri, "fake://me:secret@h/a?b=c");
+  EXPECT_STREQ(image.path, "fake://h/a");
+  EXPECT_TRUE(image.warm);
+  const source_uri uri = config_image_uri(&image);
+  ASSERT_EQ(uri.n_options, 2u);
+  EXPECT_STREQ(uri.options[0].key, "ca");
+  EXPECT_STREQ(uri.options[1].value, "4");
+}
+
+TEST_F(ConfigTest, AFileThatIsReadLaterReplacesAnOptionOfASource) {
+  Read("[image a]\nsource = fake://h/a\nca = /a\n");
+  ASSERT_THAT(Read("[image a]\nca = /b\n", "g"), IsEmpty());
+  const source_uri uri = config_image_uri(&config_.images[0]);
+  ASSERT_EQ(uri.n_options, 1u);
+  EXPECT_STREQ(uri.options[0].value, "/b");
+}
+
+TEST_F(ConfigTest, WhatIsWrongWithAURIIsSaidOfItsLine) {
+  EXPECT_THAT(Read("[image a]\nsource = ftp://me:secret@h/a\n"),
+              ElementsAre(AllOf(StartsWith("f:2: source: \"ftp://h/a\""),
+                                HasSubstr("no source for the scheme"))));
+  EXPECT_THAT(Read("[image b]\nca = 1\nca = 2\nco = 3\n"),
+              ElementsAre("f:3: ca: it is given twice; remove one",
+                          StartsWith("f:4: unknown key \"co\"")));
+}
+
+TEST_F(ConfigTest, WhatItsKindRefusesIsSaidOfItsLine) {
+  Read("[image a]\nsource = fake:a\n"
+       "[image b]\nca = /ca.pem\nsource = /b\n"
+       "[image c]\nsource = fake://h/c\nmax-age = 4\n");
+  EXPECT_THAT(Check(),
+              ElementsAre("f:2: source: a fake has a host",
+                          "f:4: ca: it is no option of a file",
+                          "f:8: max-age: it is for files, and not for fake"));
+}
+
 // ---- Files, and the command line over them ---------------------------------
 
 class ConfigLoadTest : public ConfigTest {
@@ -470,6 +519,7 @@ protected:
               0)
         << err;
     config_fini(&config_);
+    options.kinds = fake_kinds;
     int r = options_load(&options, &config_, &errors);
     options_fini(&options);
     EXPECT_EQ(r < 0, config_errors_any(&errors));
@@ -509,6 +559,30 @@ TEST_F(ConfigLoadTest, TheRulesOfTheCommandLineAddUpAndReplaceTheFiles) {
   EXPECT_TRUE(Allows(config_.admin, 3, 9));
   EXPECT_FALSE(Allows(config_.images[1].allow, 2, 9));
   EXPECT_TRUE(Allows(config_.images[1].allow, 6, 9));
+}
+
+TEST_F(ConfigLoadTest, AURIOnTheCommandLineHasOptionsBehindIt) {
+  Write("c", "");
+  ASSERT_THAT(Load({"--image=x=fake://h/a,ca=/ca.pem,warm=yes",
+                    "--image=fake://h/b/disk.img?c=d"}),
+              IsEmpty());
+  EXPECT_STREQ(config_.images[0].uri, "fake://h/a");
+  EXPECT_EQ(config_image_uri(&config_.images[0]).n_options, 1u);
+  EXPECT_TRUE(config_.images[0].warm);
+  EXPECT_STREQ(config_.images[1].name, "disk.img");
+  EXPECT_STREQ(config_.images[1].uri, "fake://h/b/disk.img?c=d");
+}
+
+TEST_F(ConfigLoadTest, NoMessageHasTheSecretsOfAURI) {
+  Write("c", "");
+  for (const char *image :
+       {"ftp://me:secret@h/a", "x=fake://me:secret@h/a,warm=x",
+        "fake://h/a?secret=1,warm=x", "fake://me:secret@h/a/"}) {
+    std::vector<std::string> messages = Load({"--image", image});
+    ASSERT_THAT(messages, testing::Not(IsEmpty())) << image;
+    for (const std::string &message : messages)
+      EXPECT_THAT(message, testing::Not(HasSubstr("secret"))) << image;
+  }
 }
 
 TEST_F(ConfigLoadTest, AWrongFileIsSaidThoughAnOptionWins) {

@@ -441,7 +441,7 @@ RULES = Rules(
             modules("daemon", "server"),
             modules("daemon", "monitor"),
             modules("daemon", "config_errors inherited memory_limit opening "
-                              "process"),
+                              "process remotes"),
             modules("daemon", "config"),
             modules("daemon", "cache_size certificates config_file locked_code pressure"),
             modules("daemon", "options"),

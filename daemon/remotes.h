@@ -1,0 +1,50 @@
+/* Remote sources, as the daemon opens them: the thread that they share, and
+ * whoever opens one at the moment.
+ *
+ * What is opened lives by the reactor.  So remotes_free() comes when all of it
+ * is closed, but for what is being opened still: who gave that up left a name
+ * of it to the thread that closes it, and remotes_free() waits for all names.
+ *
+ * Any thread. */
+#ifndef DAEMON_REMOTES_H
+#define DAEMON_REMOTES_H
+
+#include <time.h>
+
+#include "cache/source.h"
+#include "source/remote.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct remotes;
+
+/* The name of a remote source: kind, URI and options.  It is counted. */
+struct remote;
+
+/* Starts the reactor's thread.  0 or a negative errno. */
+int remotes_new(struct remotes **out);
+void remotes_free(struct remotes *all); /* NULL is fine */
+
+/* Copies what it is given.  NULL: out of memory. */
+struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
+                            const struct source_uri *uri);
+struct remote *remotes_ref(struct remote *r);
+void remotes_unref(struct remote *r); /* NULL is fine */
+
+/* Opens it, and waits until `deadline` (CLOCK_MONOTONIC).  0, or a negative
+ * errno with `fault` set. */
+int remotes_open(struct remote *r, const struct timespec *deadline,
+                 struct source **out, struct source_fault *fault);
+
+/* A source for what cannot be opened now: it has no bytes.  reopen() gives its
+ * successor once it can be opened, and until then says why not.  0 or -ENOMEM.
+ */
+int remotes_open_later(struct remote *r, struct source **out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,7 @@
+#include "source/registry.h"
+
+#include <stddef.h>
+
+const struct source_kind *const source_kinds[] = {
+    NULL,
+};
