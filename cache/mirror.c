@@ -513,7 +513,7 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
   int r = check_file_size((uint64_t)at + len);
   if (r < 0)
     return r;
-  if (mirror_is_shmem_huge())
+  if (len > 0 && mirror_is_shmem_huge())
     return write_mapped(m, from, len, at);
   while (len > 0) {
     ssize_t n = pwrite(m->pages_fd, from, len, at);

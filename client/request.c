@@ -502,13 +502,25 @@ static bool call_take(struct cachet_request *r, uint64_t page) {
   return r->job;
 }
 
+/* It is about to wait for its job, if that is not done.  Patience is for each
+ * wait, however many chunks; a hit does not look at the clock. */
+static void call_be_patient(struct cachet_request *r) {
+  if (r->job->is_done)
+    return;
+  r->deadline = deadline_after(r->c->options.request_timeout_ms);
+  debug_say(debug_of(r), "waits for them, with a time-out of %d ms",
+            r->c->options.request_timeout_ms);
+}
+
 /* Asks for the chunk that the walk has come to. */
 static enum cachet_status call_fetch(struct cachet_request *r) {
   uint64_t page = (r->start + r->pos) >> shift_of(r);
   uint64_t count = call_chunk(r, page);
   enum cachet_status status;
-  if (call_take(r, page))
+  if (call_take(r, page)) {
+    call_be_patient(r);
     return CACHET_OK;
+  }
   if (r->blocking && r->c->in_callback)
     return call_error(r, CACHET_E_INVAL, 0,
                       "a call that would wait, in a callback");
@@ -527,12 +539,7 @@ static enum cachet_status call_fetch(struct cachet_request *r) {
   if (!r->job)
     return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
   readahead_missed(r->c, r->epoch->mirror, page, count);
-  if (r->job->is_done)
-    return CACHET_OK;
-  /* Patience is for each wait, however many chunks. */
-  r->deadline = deadline_after(r->c->options.request_timeout_ms);
-  debug_say(debug_of(r), "waits for them, with a time-out of %d ms",
-            r->c->options.request_timeout_ms);
+  call_be_patient(r);
   return CACHET_OK;
 }
 
@@ -621,7 +628,6 @@ enum cachet_status request_run(struct cachet_request *r,
   cachet *c = r->c;
   uint64_t mark = r->mark;
   r->blocking = true;
-  r->deadline = deadline_after(c->options.request_timeout_ms);
   enum cachet_status status = request_begin(r);
   if (status == CACHET_OK) {
     if (skip && r->epoch == epoch) {

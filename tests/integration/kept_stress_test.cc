@@ -72,6 +72,7 @@ class KeptStressTest : public testing::Test {
 protected:
   void SetUp() override {
     bytes_ = WriteRandomFile(dir_ / "i", kPages * kPage, 1);
+    StampFinely(dir_ / "i");
     server_ = certificates_.Make("server", "IP:127.0.0.1");
     client_ = certificates_.Make("client", "DNS:reader");
     port_ = std::to_string(manager_.ListenForTls());

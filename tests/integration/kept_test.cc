@@ -48,6 +48,7 @@ class KeptTest : public testing::Test {
 protected:
   void SetUp() override {
     bytes_ = WriteRandomFile(dir_ / "i", kPages * kPage, 1);
+    StampFinely(dir_ / "i");
     Start();
   }
 
@@ -94,6 +95,7 @@ protected:
   void Replace(uint64_t seed) {
     bytes_ = WriteRandomFile(dir_ / "new", kPages * kPage, seed);
     ASSERT_EQ(rename((dir_ / "new").c_str(), (dir_ / "i").c_str()), 0);
+    StampFinely(dir_ / "i");
   }
 
   std::string log() { return manager_.daemon().log(); }

@@ -44,6 +44,14 @@ std::vector<uint8_t> WriteRandomFile(const std::string &path, uint64_t size,
   return bytes;
 }
 
+void StampFinely(const std::string &path) {
+  struct stat st;
+  do
+    if (chmod(path.c_str(), 0644) || stat(path.c_str(), &st))
+      abort();
+  while (st.st_ctim.tv_nsec % 10000000 == 0);
+}
+
 uint64_t TestSeed() {
   const char *text = getenv("TEST_SEED");
   uint64_t seed = text ? strtoull(text, nullptr, 0) : std::random_device()();

@@ -28,6 +28,10 @@ private:
 std::vector<uint8_t> WriteRandomFile(const std::string &path, uint64_t size,
                                      uint64_t seed);
 
+// Gives the file a stamp of which one can see that its clock is fine: a version
+// of the file is settled a tick later, and not two seconds.
+void StampFinely(const std::string &path);
+
 // The seed of a test's random numbers: $TEST_SEED, else one of this moment.
 // Printed, so that a failure can be repeated.
 uint64_t TestSeed();
