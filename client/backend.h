@@ -101,11 +101,13 @@ struct backend_ops {
   /* A hint.  How many of the pages, from the first on, it takes on. */
   uint32_t (*prefetch)(struct backend *b, struct mirror *m, uint64_t first,
                        uint32_t count);
-  /* Has pages loaded where the image is cached, and waits for it.  NULL: that
-   * is here, and fetch() does it. */
-  enum cachet_status (*warm)(struct backend *b, struct mirror *m,
-                             uint64_t first, uint64_t count,
-                             struct cachet_error *err);
+  /* Has pages loaded where the image is cached: the job's, which are as many
+   * of those from the first on as can be asked for at once.  It brings no
+   * bytes.  NULL: no memory.  NULL as an operation: the image is cached here,
+   * and fetch() does it. */
+  struct backend_job *(*warm)(struct backend *b, struct mirror *m,
+                              uint64_t first, uint64_t count,
+                              void (*done)(struct backend_job *), void *owner);
   /* A hint: so many pages cannot be pinned in the view's table, and are copied,
    * because it is too small.  NULL: it does not grow. */
   void (*grow)(struct backend *b, uint32_t page_slots, uint32_t range_capacity);

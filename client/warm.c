@@ -1,71 +1,147 @@
 /* Warming: loading a range, and waiting for it.
  *
- * It goes piece by piece, so that a time-out is one of a piece; between pieces
- * the handle takes the image's present epoch, and the rest of the range is cut
- * at that one's end. */
+ * It goes piece by piece.  Before each the handle takes the image's present
+ * epoch, and the rest of the range is cut at that one's end.  In process a
+ * piece is read by this thread.  A daemon is asked for several at once, so that
+ * it is not idle while an answer and the next question are on their way:
+ *
+ *   P1  What is before the oldest piece is loaded, what is from `next` on was
+ *       not asked for, and what is between them is under way, in order.
+ *   P2  It goes on behind the oldest piece, once that has ended; so a time-out
+ *       is one of a piece, and an error is that of the first page that has one.
+ *   P3  How many are under way is warm_width.h's to say. */
+#include "base/clock.h"
 #include "base/deadline.h"
 #include "client/backend.h"
 #include "client/epoch.h"
 #include "client/handle.h"
 #include "client/request.h"
+#include "client/warm_width.h"
 
-#define PIECE_LEN (16u << 20) /* what one wait for a daemon may take */
-#define CHUNK_LEN (4u << 20)  /* what is read, and kept aside, in process */
+#define PIECE_LEN (4u << 20)
 
-static void job_done(struct backend_job *j) { (void)j; }
+struct piece {
+  struct backend_job *job;
+  uint64_t asked_ns, took_ns; /* 0: it has not ended, or did so at once */
+};
 
-/* The next chunk, on this thread or by joining another's read. */
-static enum cachet_status fetch_chunk(cachet *c, struct mirror *m,
-                                      uint64_t first, uint32_t count) {
+struct warming {
+  cachet *c;
+  uint64_t next; /* page */
+
+  /* At a daemon. */
+  struct warm_width width;
+  struct piece pieces[WARM_WIDTH_MOST]; /* a ring */
+  unsigned oldest, n;
+};
+
+static uint64_t piece_pages(const struct mirror *m, uint64_t left) {
+  uint64_t most = PIECE_LEN >> m->page_shift;
+  if (most == 0)
+    most = 1;
+  return left < most ? left : most;
+}
+
+static enum cachet_status await(cachet *c, struct backend_job *j) {
   struct backend *b = c->backend;
-  struct backend_job *j =
-      b->ops->fetch(b, m, first, count, first + count, job_done, c);
-  if (!j)
-    return handle_fail(c, CACHET_E_NOMEM, 0, "no memory for a read");
   int64_t deadline = deadline_after(c->options.request_timeout_ms);
   while (!j->is_done && backend_wait(b, deadline))
     ;
-  enum cachet_status status = j->error.code;
-  if (!j->is_done) {
+  if (!j->is_done)
     b->ops->explain(b, &c->error);
-    status = c->error.code;
-  } else if (status != CACHET_OK) {
+  else if (j->error.code != CACHET_OK)
     c->error = j->error;
-  }
+  else
+    return CACHET_OK;
+  return c->error.code;
+}
+
+/* ---- In process ---------------------------------------------------------- */
+
+static void job_done(struct backend_job *j) { (void)j; }
+
+/* The next pages, on this thread or by joining another's read. */
+static enum cachet_status fetch(cachet *c, struct mirror *m, uint64_t first,
+                                uint64_t count) {
+  struct backend *b = c->backend;
+  struct backend_job *j =
+      b->ops->fetch(b, m, first, (uint32_t)count, first + count, job_done, c);
+  if (!j)
+    return handle_fail(c, CACHET_E_NOMEM, 0, "no memory for a read");
+  enum cachet_status status = await(c, j);
   b->ops->drop(b, j);
   return status;
 }
 
-/* In process.  The error of several pages names them all: they are asked for
- * again, one by one, for the page that it is. */
-static enum cachet_status fetch_piece(cachet *c, struct mirror *m,
-                                      uint64_t first, uint64_t count) {
-  uint64_t most = CHUNK_LEN >> m->page_shift, single_until = 0;
-  if (most > FETCH_MAX_PAGES)
-    most = FETCH_MAX_PAGES;
-  for (uint64_t page = first; page < first + count;) {
-    uint64_t n = first + count - page;
-    if (n > most)
-      n = most;
-    if (page < single_until)
-      n = 1;
-    enum cachet_status status = fetch_chunk(c, m, page, (uint32_t)n);
-    if (n > 1 && (status == CACHET_E_IO || status == CACHET_E_NOMEM))
-      single_until = page + n;
-    else if (status != CACHET_OK)
-      return status;
-    else
-      page += n;
+/* The error of several pages names them all: they are asked for again, one by
+ * one, for the page that it is. */
+static enum cachet_status load_here(struct warming *w, struct mirror *m,
+                                    uint64_t end) {
+  uint64_t n = piece_pages(m, end - w->next);
+  if (n > FETCH_MAX_PAGES)
+    n = FETCH_MAX_PAGES;
+  enum cachet_status status = fetch(w->c, m, w->next, n);
+  if (n > 1 && (status == CACHET_E_IO || status == CACHET_E_NOMEM)) {
+    status = CACHET_OK;
+    for (uint64_t i = 0; i < n && status == CACHET_OK; i++)
+      status = fetch(w->c, m, w->next + i, 1);
   }
+  if (status == CACHET_OK)
+    w->next += n;
+  return status;
+}
+
+/* ---- At a daemon --------------------------------------------------------- */
+
+static void piece_done(struct backend_job *j) {
+  struct piece *p = j->owner;
+  p->took_ns = clock_now_ns() - p->asked_ns;
+}
+
+/* False: no memory. */
+static bool piece_ask(struct warming *w, struct mirror *m, uint64_t end) {
+  struct backend *b = w->c->backend;
+  struct piece *p = &w->pieces[(w->oldest + w->n) % WARM_WIDTH_MOST];
+  *p = (struct piece){.asked_ns = clock_now_ns()};
+  p->job =
+      b->ops->warm(b, m, w->next, piece_pages(m, end - w->next), piece_done, p);
+  if (!p->job)
+    return false;
+  w->next += p->job->count;
+  w->n++;
+  return true;
+}
+
+static void piece_drop(struct warming *w) {
+  struct backend *b = w->c->backend;
+  b->ops->drop(b, w->pieces[w->oldest].job);
+  w->oldest = (w->oldest + 1) % WARM_WIDTH_MOST;
+  w->n--;
+}
+
+/* Gives up what is under way.  A daemon that was asked goes on with it. */
+static void drop_all(struct warming *w) {
+  if (w->n)
+    w->next = w->pieces[w->oldest].job->first;
+  while (w->n)
+    piece_drop(w);
+}
+
+static enum cachet_status load_there(struct warming *w, struct mirror *m,
+                                     uint64_t end) {
+  while (w->n < w->width.n && w->next < end)
+    if (!piece_ask(w, m, end))
+      return handle_fail(w->c, CACHET_E_NOMEM, 0, "no memory for a request");
+  const struct piece *p = &w->pieces[w->oldest];
+  enum cachet_status status = await(w->c, p->job);
+  if (status != CACHET_OK)
+    return status;
+  warm_width_ended(&w->width, p->took_ns);
+  piece_drop(w);
   return CACHET_OK;
 }
 
-static enum cachet_status load_piece(cachet *c, struct mirror *m,
-                                     uint64_t first, uint64_t count) {
-  struct backend *b = c->backend;
-  return b->ops->warm ? b->ops->warm(b, m, first, count, &c->error)
-                      : fetch_piece(c, m, first, count);
-}
+/* ---- Both ---------------------------------------------------------------- */
 
 /* The page after the last of the range, cut at the end. */
 static uint64_t end_of(const cachet *c, const struct mirror *m, uint64_t addr,
@@ -75,27 +151,44 @@ static uint64_t end_of(const cachet *c, const struct mirror *m, uint64_t addr,
   return first + count;
 }
 
+/* CACHET_END: all of it is loaded. */
+static enum cachet_status load_piece(struct warming *w, uint64_t addr,
+                                     uint64_t len) {
+  struct mirror *m = w->c->epoch->mirror;
+  uint64_t end = end_of(w->c, m, addr, len);
+  if (w->n == 0 && w->next >= end)
+    return CACHET_END;
+  return w->c->backend->ops->warm ? load_there(w, m, end)
+                                  : load_here(w, m, end);
+}
+
+/* In a new epoch; BOUNDS: the daemon knew of a shorter one. */
+static bool may_try_again(enum cachet_status status) {
+  return status == CACHET_E_CHANGED || status == CACHET_E_BOUNDS;
+}
+
 enum cachet_status cachet_warm(cachet *c, uint64_t addr, uint64_t len) {
   if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
   if (c->in_callback)
     return handle_fail(c, CACHET_E_INVAL, 0,
                        "a call that would wait, in a callback");
-  uint64_t page = (c->window.offset + addr) >> c->epoch->mirror->page_shift;
+  struct warming w = {.c = c,
+                      .next = (c->window.offset + addr) >>
+                              c->epoch->mirror->page_shift,
+                      .width = warm_width_begin()};
   for (unsigned n_attempts = 0;;) {
     enum cachet_status status = request_renew_epoch(c);
-    if (status != CACHET_OK)
-      return status;
-    struct mirror *m = c->epoch->mirror;
-    uint64_t end = end_of(c, m, addr, len), most = PIECE_LEN >> m->page_shift;
-    if (page >= end)
-      return CACHET_OK;
-    uint64_t count = end - page < most ? end - page : most;
-    status = load_piece(c, m, page, count);
+    bool is_final = status != CACHET_OK;
     if (status == CACHET_OK)
-      page += count;
-    else if ((status != CACHET_E_CHANGED && status != CACHET_E_BOUNDS) ||
-             ++n_attempts == REQUEST_MAX_ATTEMPTS)
-      return status; /* BOUNDS: the daemon knew of a shorter epoch */
+      status = load_piece(&w, addr, len);
+    if (status == CACHET_OK)
+      continue;
+    drop_all(&w);
+    if (status == CACHET_END)
+      return CACHET_OK;
+    if (is_final || !may_try_again(status) ||
+        ++n_attempts == REQUEST_MAX_ATTEMPTS)
+      return status;
   }
 }

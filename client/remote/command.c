@@ -12,8 +12,6 @@ static void command_done(struct backend_job *j) { (void)j; }
 static void command_send(struct remote *r, struct pending *x) {
   wire_message *msg = x->request;
   msg->id = x->id;
-  if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_WARM)
-    msg->warm->image = r->image_id;
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_INVALIDATE)
     msg->invalidate->image = r->image_id;
   connection_send(r->channel, msg);

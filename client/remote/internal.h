@@ -35,8 +35,8 @@
  * pending.c keeps the queue and the ids (R1, R2), read.c what a Read
  * asks for and gets (R3, R5), ahead.c what is asked for before somebody waits
  * for it, notice.c the cache true (R4),
- * attach.c the daemon's memory (R6); command.c, remote.c and open.c are what
- * the rest of the library sees.
+ * attach.c the daemon's memory (R6); warm.c, command.c, remote.c and open.c are
+ * what the rest of the library sees.
  *
  * The handle's thread only; the image cache is shared. */
 #ifndef CLIENT_REMOTE_INTERNAL_H
@@ -54,8 +54,8 @@
 struct pending;
 struct remote;
 
-/* What a pending request is beyond its place in the queue: a Read (read.c) or a
- * command (command.c). */
+/* What a pending request is beyond its place in the queue: a Read (read.c), a
+ * Warm (warm.c), or a command (command.c). */
 struct pending_ops {
   /* Before it is sent.  False: it ended instead.  NULL: there is nothing to
    * prepare. */
@@ -79,7 +79,7 @@ struct pending {
   int64_t sent_at; /* likewise */
   TAILQ_ENTRY(pending) link;
 
-  /* a Read */
+  /* a Read; of a Warm its ranges only */
   uint64_t epoch; /* when it was sent */
   uint64_t mark;  /* of the mirror, likewise */
   struct {
@@ -255,6 +255,14 @@ void remote_read_data(struct remote *r, struct pending *x,
 /* That piece is here: payload() of struct connection_owner, of a struct remote.
  */
 void remote_read_payload(void *arg);
+
+/* ---- warm.c ------------------------------------------------------ */
+
+/* warm() of struct backend_ops. */
+struct backend_job *remote_warm(struct backend *b, struct mirror *m,
+                                uint64_t first, uint64_t count,
+                                void (*done)(struct backend_job *),
+                                void *owner);
 
 /* ---- ahead.c ---------------------------------------------------- */
 

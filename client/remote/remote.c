@@ -329,37 +329,6 @@ static uint32_t remote_prefetch(struct backend *b, struct mirror *m,
 
 /* ---- Commands ------------------------------------------------------------ */
 
-/* The range is within the size of `m`'s epoch. */
-static enum cachet_status warm_pages(struct backend *b, const struct mirror *m,
-                                     uint64_t first, uint64_t count,
-                                     struct cachet_error *err) {
-  Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT, *ranges[] = {&range};
-  uint64_t end = (first + count) << m->page_shift;
-  range.offset = first << m->page_shift;
-  range.length = (end < m->size ? end : m->size) - range.offset;
-  Cachet__Wire__Warm warm = CACHET__WIRE__WARM__INIT;
-  warm.n_ranges = 1;
-  warm.ranges = ranges;
-  wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  msg.body_case = CACHET__WIRE__MESSAGE__BODY_WARM;
-  msg.warm = &warm;
-  return remote_command(b, &msg, CACHET__WIRE__MESSAGE__BODY_DONE, NULL, NULL,
-                        err);
-}
-
-static enum cachet_status remote_warm(struct backend *b, struct mirror *m,
-                                      uint64_t first, uint64_t count,
-                                      struct cachet_error *err) {
-  enum cachet_status status = CACHET_OK;
-  for (uint64_t done = 0, n; status == CACHET_OK && done < count; done += n) {
-    n = connection_limits(remote_of(b)->channel)->max_read >> m->page_shift;
-    if (n > count - done)
-      n = count - done;
-    status = warm_pages(b, m, first + done, n, err);
-  }
-  return status;
-}
-
 static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
                                             uint64_t count,
                                             struct cachet_error *err) {

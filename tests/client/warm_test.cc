@@ -1,5 +1,6 @@
 // cachet_warm(): in process, at a daemon that does as it is told, and at one
-// that is real.
+// that is real.  How many pieces are under way is asked of numbers alone.
+#include "client/warm_width.h"
 #include "tests/client/fake_daemon.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/test_server.h"
@@ -7,6 +8,7 @@
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr uint64_t kPiece = 4 << 20;
 using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;
 
 // ---- In process
@@ -138,6 +140,35 @@ TEST(Warm, OfAPageThatAnotherThreadReadsWaitsForIt) {
   reader.join();
 }
 
+// ---- How many pieces are under way
+
+TEST(WarmWidth, GrowsWhileNoPieceTakesLongerForIt) {
+  warm_width w = warm_width_begin();
+  warm_width_ended(&w, 20);
+  warm_width_ended(&w, 40);
+  EXPECT_EQ(w.n, unsigned{WARM_WIDTH_FIRST + 2});
+  for (int i = 0; i < 100; i++)
+    warm_width_ended(&w, 30);
+  EXPECT_EQ(w.n, unsigned{WARM_WIDTH_MOST});
+}
+
+TEST(WarmWidth, StaysWherePiecesWaitForEachOther) {
+  warm_width w = warm_width_begin();
+  warm_width_ended(&w, 20);
+  for (int i = 0; i < 100; i++)
+    warm_width_ended(&w, 60);
+  EXPECT_EQ(w.n, unsigned{WARM_WIDTH_FIRST + 1});
+}
+
+TEST(WarmWidth, ShrinksToWhatItBeganWithWhereThePiecesBecomeSlow) {
+  warm_width w = warm_width_begin();
+  for (int i = 0; i < 100; i++)
+    warm_width_ended(&w, 0);
+  for (int i = 0; i < 100; i++)
+    warm_width_ended(&w, 1000);
+  EXPECT_EQ(w.n, unsigned{WARM_WIDTH_FIRST});
+}
+
 // ---- At a daemon that does as it is told
 
 // Answers each Warm by `answer`, and keeps what they asked for.
@@ -174,18 +205,92 @@ TEST(Warm, EndsWithTheFirstRefusalOfTheDaemon) {
   FakeDaemon d({Warmed(&asked,
                        [](Peer &p, const Request &r) {
                          if (r.ranges[0].first)
-                           p.Error(r.id, CACHET_E_IO, "page 4", EIO);
+                           p.Error(r.id, CACHET_E_IO, "page 1", EIO);
                          else
                            p.Done(r.id);
                        })},
-               10 * kPage);
-  d.image.max_read = 4 * kPage;
+               40 * kPage);
+  d.image.max_read = kPage;
   Handle c = Open(d.Uri(), Options());
   EXPECT_EQ(cachet_warm(c.get(), 0, CACHET_TO_END), CACHET_E_IO);
-  EXPECT_STREQ(cachet_errmsg(c.get()), "page 4");
+  EXPECT_STREQ(cachet_errmsg(c.get()), "page 1");
   c.reset();
   d.Stop();
-  EXPECT_EQ(asked, (Ranges{{0, 4 * kPage}, {4 * kPage, 4 * kPage}}));
+  EXPECT_LE(asked.size(), size_t{WARM_WIDTH_FIRST + 2});
+}
+
+// Receives so many requests.
+std::vector<Request> ReceiveSome(Peer &p, size_t n) {
+  std::vector<Request> all(n);
+  for (Request &r : all)
+    EXPECT_TRUE(p.Receive(&r));
+  return all;
+}
+
+TEST(Warm, AsksForSeveralPiecesBeforeTheFirstAnswer) {
+  FakeDaemon d({[](Peer &p) {
+                 p.Handshake();
+                 for (const Request &r : ReceiveSome(p, WARM_WIDTH_FIRST))
+                   p.Done(r.id);
+                 Request next;
+                 EXPECT_FALSE(p.Receive(&next));
+               }},
+               WARM_WIDTH_FIRST * kPiece);
+  d.image.max_read = 64 << 20;
+  Handle c = Open(d.Uri(), Options());
+  EXPECT_EQ(cachet_warm(c.get(), 0, CACHET_TO_END), CACHET_OK)
+      << cachet_errmsg(c.get());
+}
+
+TEST(Warm, AsksForNoMoreOfADaemonThatDoesNotAnswer) {
+  Ranges asked;
+  FakeDaemon d({Warmed(&asked, [](Peer &, const Request &) {})},
+               2 * WARM_WIDTH_FIRST * kPage);
+  d.image.max_read = kPage;
+  Handle c = Open(d.Uri(), Patience(200));
+  EXPECT_EQ(cachet_warm(c.get(), 0, CACHET_TO_END), CACHET_E_TIMEOUT);
+  c.reset();
+  d.Stop();
+  EXPECT_EQ(asked.size(), size_t{WARM_WIDTH_FIRST});
+}
+
+TEST(Warm, TellsTheErrorOfTheFirstPieceThatHasOneWhicheverCameFirst) {
+  FakeDaemon d({[](Peer &p) {
+                 p.Handshake();
+                 auto all = ReceiveSome(p, WARM_WIDTH_FIRST);
+                 p.Done(all[3].id);
+                 p.Error(all[2].id, CACHET_E_IO, "page 2", EIO);
+                 p.Error(all[1].id, CACHET_E_IO, "page 1", EIO);
+                 p.Done(all[0].id);
+                 Request next;
+                 while (p.Receive(&next))
+                   p.Done(next.id);
+               }},
+               40 * kPage);
+  d.image.max_read = kPage;
+  Handle c = Open(d.Uri(), Options());
+  EXPECT_EQ(cachet_warm(c.get(), 0, CACHET_TO_END), CACHET_E_IO);
+  EXPECT_STREQ(cachet_errmsg(c.get()), "page 1");
+  EXPECT_EQ(cachet_warm(c.get(), 0, CACHET_TO_END), CACHET_OK)
+      << cachet_errmsg(c.get());
+}
+
+TEST(Warm, AsksAnotherDaemonForWhatTheLostOneDidNotAnswer) {
+  Ranges asked;
+  FakeDaemon d({[](Peer &p) {
+                  p.Handshake();
+                  p.Done(ReceiveSome(p, WARM_WIDTH_FIRST)[1].id);
+                },
+                Warmed(&asked)},
+               WARM_WIDTH_FIRST * kPage);
+  d.image.max_read = kPage;
+  Handle c = Open(d.Uri(), Options());
+  EXPECT_EQ(cachet_warm(c.get(), 0, CACHET_TO_END), CACHET_OK)
+      << cachet_errmsg(c.get());
+  c.reset();
+  d.Stop();
+  EXPECT_EQ(asked,
+            (Ranges{{0, kPage}, {2 * kPage, kPage}, {3 * kPage, kPage}}));
 }
 
 TEST(Warm, IsATimeOutWhereTheDaemonDoesNotAnswer) {

@@ -391,7 +391,7 @@ RULES = Rules(
             modules("cache", "page_cache"),
         ],
         "client": [
-            modules("client", "debug error shared_view"),
+            modules("client", "debug error shared_view warm_width"),
             modules("client", "options uri"),
             modules("client", "backend image_cache"),
             modules("client", "backend_local callback_source remote/"),

@@ -223,7 +223,9 @@ struct cachet_options {
                                  round trip, twice that at most, and no more
                                  than 64 MiB.  It gives that back when the
                                  reader has taken it, goes elsewhere, or has not
-                                 come for two seconds, in the next call */
+                                 come for two seconds; but in a call only: a
+                                 handle that is called no more keeps it until
+                                 cachet_close() */
   int32_t connect_timeout_ms; /* 5000; -1: none */
   int32_t request_timeout_ms; /* 30000; -1: none.  For each wait for an answer:
                                  a long read may take several */
@@ -611,11 +613,13 @@ CACHET_API enum cachet_status cachet_prefetch(cachet *c, uint64_t addr,
  * that begins there or after it is CACHET_OK.
  *
  * CACHET_E_IO where a page cannot be read; CACHET_E_TIMEOUT where the daemon
- * needs longer than request_timeout_ms for 16 MiB; CACHET_E_CHANGED when the
- * image changed again and again meanwhile, or with CACHET_ONE_EPOCH has changed
- * since it was opened.  What was loaded before an error stays cached.  Waits;
- * CACHET_E_INVAL in a callback.  Loads at most cachet_pages(c, addr, len)
- * pages, more only if the image changes meanwhile.  Since 1.2. */
+ * needs longer than request_timeout_ms for what it is asked for at once, which
+ * is 16 MiB, and up to 64 MiB of a daemon that is far and fast;
+ * CACHET_E_CHANGED when the image changed again and again meanwhile, or with
+ * CACHET_ONE_EPOCH has changed since it was opened.  What was loaded before an
+ * error stays cached.  Waits; CACHET_E_INVAL in a callback.  Loads at most
+ * cachet_pages(c, addr, len) pages, more only if the image changes meanwhile.
+ * Since 1.2. */
 CACHET_API enum cachet_status cachet_warm(cachet *c, uint64_t addr,
                                           uint64_t len) CACHET_NONNULL(1);
 

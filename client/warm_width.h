@@ -1,0 +1,49 @@
+/* How many pieces of a warming are under way at a daemon at once.
+ *
+ * With one at a time the daemon is idle for a round trip after each of them.
+ * With many a slow source is asked for more than it can do: no piece gets done
+ * sooner, and who else waits for it waits longer.
+ *
+ *   W1  At least WARM_WIDTH_FIRST and at most WARM_WIDTH_MOST.
+ *   W2  One more for each piece that took no more than twice as long as the
+ *       quickest one: then they do not wait for each other.  One fewer for each
+ *       that took more than four times as long.
+ *
+ * It knows neither daemons nor clocks. */
+#ifndef CLIENT_WARM_WIDTH_H
+#define CLIENT_WARM_WIDTH_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { WARM_WIDTH_FIRST = 4, WARM_WIDTH_MOST = 16 };
+
+struct warm_width {
+  unsigned n;
+  uint64_t least_ns; /* that a piece took; 0: none has ended */
+};
+
+static inline struct warm_width warm_width_begin(void) {
+  return (struct warm_width){WARM_WIDTH_FIRST, 0};
+}
+
+/* A piece took `ns` from when it was asked for to its end. */
+static inline void warm_width_ended(struct warm_width *w, uint64_t ns) {
+  if (ns == 0)
+    ns = 1;
+  if (!w->least_ns || ns < w->least_ns)
+    w->least_ns = ns;
+  if (ns / 2 <= w->least_ns && w->n < WARM_WIDTH_MOST)
+    w->n++;
+  else if (ns / 4 > w->least_ns && w->n > WARM_WIDTH_FIRST)
+    w->n--;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
