@@ -1,5 +1,8 @@
 /* Clients that are far: everything goes through a relay that keeps each byte
- * for 10 ms, in both directions; nbdcopy from nbdkit through one like it. */
+ * for 10 ms, in both directions; nbdcopy from nbdkit through one like it.
+ *
+ * Small reads beside a sequential reader are held against those of the bare
+ * server as well: what these wait for is the relay, and processors. */
 #include "tests/bench/cells.h"
 
 #include <poll.h>
@@ -18,6 +21,7 @@ static const char ms_metric[] = "ms";
 static const char copy_row[] = "all of it";
 static const char pages_row[] = "page by page, cachet_next()";
 static const char long_row[] = "one read of 16 MiB";
+static const char warm_row[] = "cachet_warm() of all, which is cached there";
 static const char alone_row[] = "4 KiB alone, p50";
 static const char same_row[] =
     "4 KiB beside a sequential reader, p99, one handle";
@@ -25,18 +29,23 @@ static const char other_row[] =
     "4 KiB beside a sequential reader, p99, two handles";
 static const char cachetd[] = "cachetd";
 static const char nbdcopy[] = "nbdcopy from nbdkit";
+static const char bare[] = "bare";
 
 enum {
   DELAY_MS = 10,
   LONG_LEN = 16 << 20,
   SEQUENTIAL_LEN = 256 << 10,
+  SEQUENTIAL_DEPTH = 64, /* of the bare server's: 16 MiB under way */
   MAX_SMALL = 200,
+  N_RELAYS = 3,
 };
 
 struct far {
   struct bench *bench;
-  pid_t relays[2];
+  pid_t relays[N_RELAYS];
+  size_t n_relays;
   char uri[64], nbd_uri[64];
+  struct load_target bare;
 };
 
 /* ---- Relays -------------------------------------------------------------- */
@@ -132,6 +141,16 @@ static void read_long(const struct far *f) {
   cachet_close(c);
   free(buf);
   add(f, ms_metric, long_row, cachetd, ns / 1e6);
+}
+
+/* The daemon has nothing to do for it but to look. */
+static void warm_all(const struct far *f) {
+  cachet *c = open_far(f);
+  double start = rig_now_ns(CLOCK_MONOTONIC);
+  rig_check(c, cachet_warm(c, 0, CACHET_TO_END));
+  double ns = rig_now_ns(CLOCK_MONOTONIC) - start;
+  cachet_close(c);
+  add(f, ms_metric, warm_row, cachetd, ns / 1e6);
 }
 
 /* ---- Small reads --------------------------------------------------------- */
@@ -244,6 +263,50 @@ static void read_beside_itself(const struct far *f) {
   add(f, ms_metric, same_row, cachetd, percentile(b.ns, b.n, 99));
 }
 
+/* ---- Small reads of the bare server -------------------------------------- */
+
+static void pick_small_bare(void *arg, struct load_read *out) {
+  static uint64_t random = 1;
+  out->offset = pick_small(arg, &random);
+}
+
+static void pick_next_bare(void *arg, struct load_read *out) {
+  static uint64_t at;
+  const struct far *f = arg;
+  out->offset = at;
+  at = (at + SEQUENTIAL_LEN) % (f->bench->servers.rig->size / 2);
+}
+
+/* As many reads, if each takes no more than a round trip. */
+static void read_bare(const struct far *f, const char *row,
+                      const struct load_group *groups, unsigned n_groups) {
+  double seconds = n_small(f) * 2 * DELAY_MS / 1e3;
+  struct load_result r = load_run(groups, n_groups, seconds);
+  add(f, ms_metric, row, bare, r.p99_us / 1e3);
+}
+
+static void read_all_bare(struct far *f) {
+  const struct load_group small = {.target = &f->bare,
+                                   .n_conns = 1,
+                                   .depth = 1,
+                                   .len = RIG_PAGE,
+                                   .pick = pick_small_bare,
+                                   .arg = f};
+  const struct load_group sequential = {.target = &f->bare,
+                                        .n_conns = 1,
+                                        .depth = SEQUENTIAL_DEPTH,
+                                        .len = SEQUENTIAL_LEN,
+                                        .pick = pick_next_bare,
+                                        .arg = f};
+  const struct load_group both[] = {small, sequential};
+  read_bare(f, same_row, both, 2);
+  pid_t reader = rig_fork(SIGKILL);
+  if (reader == 0)
+    load_run(&sequential, 1, 1e6);
+  read_bare(f, other_row, &small, 1);
+  stop(reader);
+}
+
 /* ---- Judging ------------------------------------------------------------- */
 
 static void judge(struct bench *b) {
@@ -272,25 +335,37 @@ static void judge(struct bench *b) {
   }
 }
 
+/* Through a relay of its own to a server, if that is there. */
+static struct load_target far_target(struct far *f, enum system system) {
+  struct load_target t = f->bench->servers.by_tcp[system];
+  if (t.pid)
+    f->relays[f->n_relays++] = start_relay(t.port, &t.port);
+  return t;
+}
+
+static void far_start(struct far *f) {
+  struct load_target t = far_target(f, CACHETD);
+  snprintf(f->uri, sizeof f->uri, "cachet://127.0.0.1:%u/image", t.port);
+  t = far_target(f, NBDKIT);
+  if (t.pid)
+    snprintf(f->nbd_uri, sizeof f->nbd_uri, "nbd://127.0.0.1:%u", t.port);
+  f->bare = far_target(f, BARE);
+}
+
 void cells_far(struct bench *b) {
   struct far f = {.bench = b};
-  uint16_t port;
-  f.relays[0] = start_relay(b->servers.by_tcp[CACHETD].port, &port);
-  snprintf(f.uri, sizeof f.uri, "cachet://127.0.0.1:%u/image", port);
-  if (b->servers.by_tcp[NBDKIT].pid) {
-    f.relays[1] = start_relay(b->servers.by_tcp[NBDKIT].port, &port);
-    snprintf(f.nbd_uri, sizeof f.nbd_uri, "nbd://127.0.0.1:%u", port);
-  }
+  far_start(&f);
   for (unsigned round = 0; round < b->n_rounds; round++) {
     copy_all(&f);
     read_pages(&f);
     read_long(&f);
+    warm_all(&f);
     add(&f, ms_metric, alone_row, cachetd, read_small(&f, 50));
     read_beside_itself(&f);
     read_beside_another(&f);
+    read_all_bare(&f);
   }
-  for (size_t i = 0; i < 2; i++)
-    if (f.relays[i])
-      stop(f.relays[i]);
+  while (f.n_relays)
+    stop(f.relays[--f.n_relays]);
   judge(b);
 }
