@@ -13,8 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/loop.h"
 #include "daemon/engine/fill_dispatch.h"
-#include "daemon/engine/loop.h"
 #include "daemon/serve/service.h"
 
 struct worker {

@@ -23,11 +23,11 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "base/loop.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "daemon/engine/counters.h"
 #include "daemon/engine/keeper.h"
-#include "daemon/engine/loop.h"
 #include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
 #include "daemon/engine/reader_counts.h"

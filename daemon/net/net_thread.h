@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/engine/loop.h"
+#include "base/loop.h"
 #include "daemon/limits.h"
 #include "daemon/net/closer.h"
 #include "daemon/net/send_batch.h"

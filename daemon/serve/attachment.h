@@ -34,8 +34,8 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "base/loop.h"
 #include "cache/shared_pins.h"
-#include "daemon/engine/loop.h"
 #include "daemon/limits.h"
 
 struct attachment;

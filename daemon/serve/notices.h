@@ -15,8 +15,8 @@
 
 #include <stdint.h>
 
+#include "base/loop.h"
 #include "daemon/engine/image_reader.h"
-#include "daemon/engine/loop.h"
 #include "daemon/net/net_thread.h"
 
 struct notices;

@@ -13,8 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/loop.h"
 #include "daemon/engine/fill_dispatch.h"
-#include "daemon/engine/loop.h"
 #include "daemon/net/net_thread.h"
 #include "daemon/serve/attachment.h"
 #include "daemon/serve/context.h"

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 
-FOLDERS = ("cache", "client", "daemon", "proto")
+FOLDERS = ("base", "cache", "client", "daemon", "proto", "source")
 
 
 def declared(root):

@@ -412,8 +412,7 @@ RULES = Rules(
             modules("daemon", "limits log missing peer rule"),
             modules("daemon", "sandbox"),
             modules("daemon/engine", "busy_poll counters fd_store finder_place "
-                                     "ledger loop pending pool reader_counts "
-                                     "tally"),
+                                     "ledger pending pool reader_counts tally"),
             modules("daemon/engine", "keeper"),
             modules("daemon/engine", "restore"),
             modules("daemon/engine", "images"),

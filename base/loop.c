@@ -1,4 +1,4 @@
-#include "daemon/engine/loop.h"
+#include "base/loop.h"
 
 #include <assert.h>
 #include <errno.h>

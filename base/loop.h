@@ -8,8 +8,8 @@
  *   T3  The mailbox's lock is a leaf: nothing is called under it.
  *
  * The loop's thread only, but for loop_post(). */
-#ifndef DAEMON_ENGINE_LOOP_H
-#define DAEMON_ENGINE_LOOP_H
+#ifndef BASE_LOOP_H
+#define BASE_LOOP_H
 
 #include <pthread.h>
 #include <stdbool.h>
