@@ -7,7 +7,8 @@
  *   S3  A stream that ends without the peer's word for it (close_notify) was
  *       cut: that is an error, not the end.
  *   S4  A call handles a bounded number of records that carry no data, so a
- *       peer that sends nothing else takes turns like any other.
+ *       peer that sends nothing else takes turns like any other.  Who accepts
+ *       reads none ahead, since OpenSSL handles at once what it has.
  *   S5  tls_held() is as much memory as a connection takes here at most.
  *
  * Whatever is received is hostile.  A context: any thread.  A connection: one
@@ -88,6 +89,9 @@ bool tls_is_open(const struct tls *t);
 int tls_peer_names(const struct tls *t,
                    int (*fn)(void *arg, const char *name, bool is_dns),
                    void *arg);
+
+/* The cipher that was agreed on.  The handshake is complete. */
+const char *tls_cipher(const struct tls *t);
 
 /* Whether it has failed because the peer does not speak TLS. */
 bool tls_peer_is_plain(const struct tls *t);

@@ -333,6 +333,13 @@ static void connection_end_input(struct connection *c) {
   connection_account(c);
 }
 
+/* Its handshake is complete. */
+static int connection_learn_tls(struct connection *c) {
+  log_event(LEVEL_DEBUG, "tls-open", LOG_NUMBER("conn", c->serial),
+            LOG_TEXT("cipher", tls_cipher(c->tls)));
+  return peer_learn_certificate(&c->peer, c->tls);
+}
+
 /* C5.  False: there is no memory. */
 static bool connection_learn_peer(struct connection *c) {
   int r = 0;
@@ -343,7 +350,7 @@ static bool connection_learn_peer(struct connection *c) {
   if (listener_is_local(c->listener))
     r = peer_learn_process(&c->peer, c->fd);
   else if (c->tls)
-    r = peer_learn_certificate(&c->peer, c->tls);
+    r = connection_learn_tls(c);
   if (r < 0)
     connection_lost(c, "no memory for its peer");
   else
