@@ -12,7 +12,9 @@
 #include "tests/client/fake_daemon.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/relay.h"
+#include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
+#include "tests/support/tls_side.h"
 
 namespace {
 
@@ -282,6 +284,46 @@ TEST(FarStore, AHandleOnAPartOfAnImageReadsNothingBehindIt) {
   EXPECT_EQ(end, 8192u + 40960u);
 }
 
+// ---- Over TCP, and over TLS ----
+
+enum Way { kPlain, kTls };
+
+std::string WayName(const testing::TestParamInfo<Way> &info) {
+  return info.param == kTls ? "Tls" : "Plain";
+}
+
+// An image "i" of a daemon's, either way.
+class Served {
+public:
+  Served(Way way, uint64_t size) : way_(way), source_(size) {
+    TestServer::Options options;
+    if (way == kTls) {
+      tls_ = std::make_unique<TlsSide>();
+      options.tls = tls_->context();
+      options.allow = any_.get();
+    }
+    server_ = std::make_unique<TestServer>(
+        std::vector<std::pair<std::string, FakeSource *>>{{"i", &source_}},
+        options);
+  }
+  int port() const {
+    return way_ == kTls ? server_->tls_port() : server_->plain_port();
+  }
+  // Through a port of this host.
+  std::string Uri(int port) const {
+    std::string place = "127.0.0.1:" + std::to_string(port) + "/i";
+    return way_ == kTls ? "cachets://" + place + "?ca=" + tls_->ca()
+                        : "cachet://" + place;
+  }
+
+private:
+  Way way_;
+  std::unique_ptr<TlsSide> tls_;
+  Rule any_{"any"};
+  FakeSource source_;
+  std::unique_ptr<TestServer> server_;
+};
+
 // ---- In few packets ----
 
 // Segments with data, as the kernel counts them.
@@ -296,15 +338,14 @@ struct Segments {
   unsigned out, in;
 };
 
-TEST(FarTest, ManySmallReadsTravelInFewPackets) {
+class FarPackets : public testing::TestWithParam<Way> {};
+
+TEST_P(FarPackets, ManySmallReadsTravelInFew) {
   constexpr int kReads = 100, kRounds = 5;
-  FakeSource source(64 * kMiB);
-  TestServer server({{"i", &source}}, TestServer::Options());
+  Served served(GetParam(), 64 * kMiB);
   cachet_options o = Options();
   o.flags = CACHET_NO_READAHEAD;
-  std::string uri =
-      "cachet://127.0.0.1:" + std::to_string(server.plain_port()) + "/i";
-  Handle c = Open(uri, o);
+  Handle c = Open(served.Uri(served.port()), o);
   std::vector<uint8_t> bufs(kReads * kPage);
   Segments before(c.get());
   for (int round = 0; round < kRounds; round++) {
@@ -331,6 +372,9 @@ TEST(FarTest, ManySmallReadsTravelInFewPackets) {
   EXPECT_LE(after.out - before.out, kRounds * 4u);
 }
 
+INSTANTIATE_TEST_SUITE_P(Ways, FarPackets, testing::Values(kPlain, kTls),
+                         WayName);
+
 // ---- Through a relay ----
 
 class Relay {
@@ -343,9 +387,7 @@ public:
     thread_.join();
     relay_free(relay_);
   }
-  std::string Uri() const {
-    return "cachet://127.0.0.1:" + std::to_string(relay_port(relay_)) + "/i";
-  }
+  int port() const { return relay_port(relay_); }
   uint64_t turns() const { return relay_turns(relay_); }
 
 private:
@@ -353,7 +395,7 @@ private:
   std::thread thread_;
 };
 
-class RelayTest : public testing::Test {
+class RelayTest : public testing::TestWithParam<Way> {
 protected:
   static constexpr uint64_t kSize = 16 * kMiB + 777;
 
@@ -365,13 +407,12 @@ protected:
     return FakeSource::Bytes(at, len);
   }
 
-  FakeSource source_{kSize};
-  TestServer server_{{{"i", &source_}}, TestServer::Options()};
-  Relay relay_{server_.plain_port(), 10};
-  Handle c_ = Open(relay_.Uri(), Options());
+  Served served_{GetParam(), kSize};
+  Relay relay_{served_.port(), 10};
+  Handle c_ = Open(served_.Uri(relay_.port()), Options());
 };
 
-TEST_F(RelayTest, ALongReadTakesFewRoundTrips) {
+TEST_P(RelayTest, ALongReadTakesFewRoundTrips) {
   std::vector<uint8_t> buf(kSize);
   ASSERT_EQ(cachet_read(c_.get(), 0, buf.data(), kSize), CACHET_OK)
       << cachet_errmsg(c_.get());
@@ -379,7 +420,7 @@ TEST_F(RelayTest, ALongReadTakesFewRoundTrips) {
   ExpectFewTurns();
 }
 
-TEST_F(RelayTest, SoDoesASequence) {
+TEST_P(RelayTest, SoDoesASequence) {
   uint64_t turns = relay_.turns();
   cachet_seq seq;
   cachet_slice s;
@@ -395,7 +436,7 @@ TEST_F(RelayTest, SoDoesASequence) {
   EXPECT_LE(relay_.turns() - turns, kSize / (64 * kPage) + 16);
 }
 
-TEST_F(RelayTest, WhatIsReadIsRight) {
+TEST_P(RelayTest, WhatIsReadIsRight) {
   std::mt19937_64 random(7);
   uint64_t front = 0; // of a reader from front to back
   for (int i = 0; i < 400; i++) {
@@ -417,5 +458,8 @@ TEST_F(RelayTest, WhatIsReadIsRight) {
     ASSERT_TRUE(buf == Bytes(at, len)) << len << " bytes at " << at;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Ways, RelayTest, testing::Values(kPlain, kTls),
+                         WayName);
 
 } // namespace

@@ -1,12 +1,11 @@
 // Everything that reads, against the bytes of the image: over image, page and
 // cache sizes, parts of an image, and ways in.
-#include "proto/tls.h"
 #include "tests/client/handle.h"
-#include "tests/support/certificates.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/length.h"
 #include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
+#include "tests/support/tls_side.h"
 
 namespace {
 
@@ -57,34 +56,25 @@ protected:
       TestServer::Options options;
       Rule any("any"); // TLS or not
       options.allow = any.get();
-      if (shape.way == kTls)
-        options.tls = MakeContext();
+      if (shape.way == kTls) {
+        tls_ = std::make_unique<TlsSide>();
+        options.tls = tls_->context();
+      }
       server_ = std::make_unique<TestServer>(
           std::vector<std::pair<std::string, FakeSource *>>{{"i", &source_}},
           options);
-      tls_context_unref(options.tls);
       uri = "cachet+unix:///i";
       query = "&socket=" + server_->socket_path();
     }
     if (shape.way == kTls) {
       uri = "cachets://127.0.0.1:" + std::to_string(server_->tls_port()) + "/i";
-      query = "&ca=" + certificates_->ca();
+      query = "&ca=" + tls_->ca();
     }
     if (shape.offset)
       query += "&offset=" + std::to_string(shape.offset);
     if (shape.length != UINT64_MAX)
       query += "&length=" + std::to_string(shape.length);
     return uri + "?" + query.substr(1);
-  }
-
-  tls_context *MakeContext() {
-    certificates_ = std::make_unique<Certificates>();
-    std::string certificate = certificates_->Make("server", "IP:127.0.0.1");
-    tls_files files = {certificate.c_str(), nullptr, nullptr};
-    tls_context *context = nullptr;
-    char why[TLS_WHY_LEN];
-    EXPECT_EQ(tls_server(&files, false, &context, why), 0) << why;
-    return context;
   }
 
   // Where the page that holds a byte begins and ends, within the window.
@@ -366,7 +356,7 @@ protected:
   }
 
   TempDir dir_;
-  std::unique_ptr<Certificates> certificates_;
+  std::unique_ptr<TlsSide> tls_;
   std::vector<uint8_t> all_;
   FakeSource source_;
   std::unique_ptr<TestServer> server_;
