@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/bench/tls_server.h"
 #include "tests/support/relay.h"
 
 static const char section[] = "Far, 20 ms of round trip, 256 MiB";
@@ -28,6 +29,7 @@ static const char same_row[] =
 static const char other_row[] =
     "4 KiB beside a sequential reader, p99, two handles";
 static const char cachetd[] = "cachetd";
+static const char by_tls[] = "cachetd, TLS";
 static const char nbdcopy[] = "nbdcopy from nbdkit";
 static const char bare[] = "bare";
 
@@ -37,15 +39,23 @@ enum {
   SEQUENTIAL_LEN = 256 << 10,
   SEQUENTIAL_DEPTH = 64, /* of the bare server's: 16 MiB under way */
   MAX_SMALL = 200,
-  N_RELAYS = 3,
+  N_RELAYS = 4,
+};
+
+/* A way to the image. */
+struct way {
+  const char *column; /* NULL: there is none */
+  char uri[TLS_SERVER_URI_LEN];
 };
 
 struct far {
   struct bench *bench;
   pid_t relays[N_RELAYS];
   size_t n_relays;
-  char uri[64], nbd_uri[64];
+  struct way plain, tls;
+  char nbd_uri[64];
   struct load_target bare;
+  struct tls_server tls_server;
 };
 
 /* ---- Relays -------------------------------------------------------------- */
@@ -69,11 +79,11 @@ static void stop(pid_t pid) {
 
 /* ---- One handle ---------------------------------------------------------- */
 
-static cachet *open_far(const struct far *f) {
+static cachet *open_far(const struct way *w) {
   struct cachet_options options = CACHET_OPTIONS_INIT;
   struct cachet_error err;
   cachet *c;
-  if (cachet_open(f->uri, &options, &c, &err) != CACHET_OK)
+  if (cachet_open(w->uri, &options, &c, &err) != CACHET_OK)
     rig_fail("%s", err.message);
   return c;
 }
@@ -97,21 +107,24 @@ static void run_program(const struct far *f, const char *column,
   add_rate(f, copy_row, column, rig_now_ns(CLOCK_MONOTONIC) - start);
 }
 
-static void copy_all(const struct far *f) {
-  char path[PATH_MAX], copy[RIG_PATH_LEN], uri[80];
+static void copy_all(const struct far *f, const struct way *w) {
+  char path[PATH_MAX];
   rig_find_program("client/cachet", path);
-  snprintf(uri, sizeof uri, "%s", f->uri);
-  const char *const cat[] = {path, "cat", uri, NULL};
-  run_program(f, cachetd, cat);
+  const char *const cat[] = {path, "cat", w->uri, NULL};
+  run_program(f, w->column, cat);
+}
+
+static void copy_by_nbd(const struct far *f) {
+  char copy[RIG_PATH_LEN];
   if (!f->nbd_uri[0] || !servers_find("nbdcopy", copy))
     return;
   const char *const args[] = {copy, f->nbd_uri, "null:", NULL};
   run_program(f, nbdcopy, args);
 }
 
-static void read_pages(const struct far *f) {
+static void read_pages(const struct far *f, const struct way *w) {
   double start = rig_now_ns(CLOCK_MONOTONIC);
-  cachet *c = open_far(f);
+  cachet *c = open_far(w);
   struct cachet_slice s;
   uint64_t at = 0;
   enum cachet_status status = cachet_load(c, 0, 0, &s);
@@ -124,12 +137,12 @@ static void read_pages(const struct far *f) {
   if (status != CACHET_END)
     rig_fail_call(c, status);
   cachet_close(c);
-  add_rate(f, pages_row, cachetd, rig_now_ns(CLOCK_MONOTONIC) - start);
+  add_rate(f, pages_row, w->column, rig_now_ns(CLOCK_MONOTONIC) - start);
 }
 
-static void read_long(const struct far *f) {
+static void read_long(const struct far *f, const struct way *w) {
   uint8_t *buf = calloc(1, LONG_LEN);
-  cachet *c = open_far(f);
+  cachet *c = open_far(w);
   if (!buf)
     rig_fail("no memory");
   memset(buf, 1, LONG_LEN); /* its pages are there */
@@ -140,17 +153,17 @@ static void read_long(const struct far *f) {
     rig_fail("wrong bytes");
   cachet_close(c);
   free(buf);
-  add(f, ms_metric, long_row, cachetd, ns / 1e6);
+  add(f, ms_metric, long_row, w->column, ns / 1e6);
 }
 
 /* The daemon has nothing to do for it but to look. */
-static void warm_all(const struct far *f) {
-  cachet *c = open_far(f);
+static void warm_all(const struct far *f, const struct way *w) {
+  cachet *c = open_far(w);
   double start = rig_now_ns(CLOCK_MONOTONIC);
   rig_check(c, cachet_warm(c, 0, CACHET_TO_END));
   double ns = rig_now_ns(CLOCK_MONOTONIC) - start;
   cachet_close(c);
-  add(f, ms_metric, warm_row, cachetd, ns / 1e6);
+  add(f, ms_metric, warm_row, w->column, ns / 1e6);
 }
 
 /* ---- Small reads --------------------------------------------------------- */
@@ -175,11 +188,12 @@ static unsigned n_small(const struct far *f) {
   return f->bench->is_quick ? MAX_SMALL / 4 : MAX_SMALL;
 }
 
-static double read_small(const struct far *f, unsigned percent) {
+static double read_small(const struct far *f, const struct way *w,
+                         unsigned percent) {
   double ns[MAX_SMALL];
   uint64_t random = 1;
   uint8_t buf[RIG_PAGE];
-  cachet *c = open_far(f);
+  cachet *c = open_far(w);
   unsigned n = n_small(f);
   for (unsigned i = 0; i < n; i++) {
     double start = rig_now_ns(CLOCK_MONOTONIC);
@@ -190,17 +204,17 @@ static double read_small(const struct far *f, unsigned percent) {
   return percentile(ns, n, percent);
 }
 
-static void read_beside_another(const struct far *f) {
+static void read_beside_another(const struct far *f, const struct way *w) {
   pid_t reader = rig_fork(SIGKILL);
   if (reader == 0) {
     uint8_t *buf = malloc(SEQUENTIAL_LEN);
-    cachet *c = open_far(f);
+    cachet *c = open_far(w);
     for (uint64_t at = 0;; at += SEQUENTIAL_LEN) {
       at %= f->bench->servers.rig->size / 2;
       rig_check(c, cachet_read(c, at, buf, SEQUENTIAL_LEN));
     }
   }
-  add(f, ms_metric, other_row, cachetd, read_small(f, 99));
+  add(f, ms_metric, other_row, w->column, read_small(f, w, 99));
   stop(reader);
 }
 
@@ -243,9 +257,9 @@ static void ask_small(struct beside *b) {
                                     small_came, b, NULL));
 }
 
-static void read_beside_itself(const struct far *f) {
+static void read_beside_itself(const struct far *f, const struct way *w) {
   struct beside b = {.far = f,
-                     .c = open_far(f),
+                     .c = open_far(w),
                      .long_buf = malloc(SEQUENTIAL_LEN),
                      .random = 1};
   if (!b.long_buf)
@@ -260,7 +274,7 @@ static void read_beside_itself(const struct far *f) {
   b.is_over = true;
   cachet_close(b.c);
   free(b.long_buf);
-  add(f, ms_metric, same_row, cachetd, percentile(b.ns, b.n, 99));
+  add(f, ms_metric, same_row, w->column, percentile(b.ns, b.n, 99));
 }
 
 /* ---- Small reads of the bare server -------------------------------------- */
@@ -343,29 +357,61 @@ static struct load_target far_target(struct far *f, enum system system) {
   return t;
 }
 
+/* The command looks for the part of the library that TLS needs. */
+static void find_tls_library(void) {
+  char path[PATH_MAX];
+  rig_find_program("client", path);
+  setenv("LD_LIBRARY_PATH", path, 1);
+}
+
 static void far_start(struct far *f) {
   struct load_target t = far_target(f, CACHETD);
-  snprintf(f->uri, sizeof f->uri, "cachet://127.0.0.1:%u/image", t.port);
+  f->plain.column = cachetd;
+  snprintf(f->plain.uri, sizeof f->plain.uri, "cachet://127.0.0.1:%u/image",
+           t.port);
   t = far_target(f, NBDKIT);
   if (t.pid)
     snprintf(f->nbd_uri, sizeof f->nbd_uri, "nbd://127.0.0.1:%u", t.port);
   f->bare = far_target(f, BARE);
+  if (!tls_server_start(&f->tls_server, f->bench->servers.rig)) {
+    report_note(f->bench->report, "Missing", "openssl, and so TLS");
+    return;
+  }
+  uint16_t port;
+  f->relays[f->n_relays++] = start_relay(f->tls_server.tls_port, &port);
+  find_tls_library();
+  f->tls.column = by_tls;
+  tls_server_uri(&f->tls_server, port, f->tls.uri);
+}
+
+static void far_stop(struct far *f) {
+  while (f->n_relays)
+    stop(f->relays[--f->n_relays]);
+  if (f->tls.column)
+    tls_server_stop(&f->tls_server);
+}
+
+static void measure(const struct far *f, const struct way *w) {
+  if (!w->column)
+    return;
+  copy_all(f, w);
+  read_pages(f, w);
+  read_long(f, w);
+  warm_all(f, w);
+  add(f, ms_metric, alone_row, w->column, read_small(f, w, 50));
+  read_beside_itself(f, w);
+  read_beside_another(f, w);
 }
 
 void cells_far(struct bench *b) {
   struct far f = {.bench = b};
   far_start(&f);
   for (unsigned round = 0; round < b->n_rounds; round++) {
-    copy_all(&f);
-    read_pages(&f);
-    read_long(&f);
-    warm_all(&f);
-    add(&f, ms_metric, alone_row, cachetd, read_small(&f, 50));
-    read_beside_itself(&f);
-    read_beside_another(&f);
+    measure(&f, &f.plain);
+    copy_by_nbd(&f);
     read_all_bare(&f);
+    measure(&f, &f.tls);
   }
-  while (f.n_relays)
-    stop(f.relays[--f.n_relays]);
+  far_stop(&f);
   judge(b);
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/bench/tls_server.h"
+
 static const char section[] = "TLS, one handle, one read under way";
 static const char rate_metric[] = "GB/s";
 static const char plain_column[] = "plain TCP";
@@ -16,33 +18,12 @@ static const struct range {
   uint32_t len;
 } ranges[] = {{"64 KiB", 64 << 10}, {"1 MiB", 1 << 20}, {"16 MiB", 16 << 20}};
 
-enum { N_RANGES = sizeof ranges / sizeof *ranges, PLACE_LEN = 128 };
+enum { N_RANGES = sizeof ranges / sizeof *ranges };
 
 struct pair {
-  struct rig_server *server;
+  struct tls_server server;
   cachet *plain, *tls;
 };
-
-/* A certificate of its own making, and its key.  False: there is no openssl. */
-static bool make_certificate(const struct rig *rig, char cert[RIG_PATH_LEN],
-                             char key[RIG_PATH_LEN]) {
-  char openssl[RIG_PATH_LEN];
-  rig_path(rig, "cert.pem", cert);
-  rig_path(rig, "key.pem", key);
-  if (!servers_find("openssl", openssl))
-    return false;
-  const char *const args[] = {openssl,    "req",
-                              "-x509",    "-nodes",
-                              "-newkey",  "ec",
-                              "-pkeyopt", "ec_paramgen_curve:P-256",
-                              "-days",    "2",
-                              "-subj",    "/CN=bench",
-                              "-addext",  "subjectAltName=IP:127.0.0.1",
-                              "-keyout",  key,
-                              "-out",     cert,
-                              NULL};
-  return rig_run(args, NULL, 0);
-}
 
 static cachet *open_place(const char *uri) {
   struct cachet_options options = CACHET_OPTIONS_INIT;
@@ -55,48 +36,15 @@ static cachet *open_place(const char *uri) {
   return c;
 }
 
-static struct rig_server *start(struct rig *rig, const char *cert,
-                                const char *key, uint16_t plain_port,
-                                uint16_t tls_port) {
-  char image[PLACE_LEN], size[32], by_unix[PLACE_LEN], plain[32], tls[32];
-  struct rig_server *server = rig_server_new(rig, "tls");
-  snprintf(image, sizeof image, "image=%s", rig->file);
-  snprintf(size, sizeof size, "%llu",
-           (unsigned long long)(rig->size + RIG_SPARE_CACHE));
-  snprintf(by_unix, sizeof by_unix, "unix:%s", server->socket);
-  snprintf(plain, sizeof plain, "tcp:127.0.0.1:%u", plain_port);
-  snprintf(tls, sizeof tls, "tls:127.0.0.1:%u", tls_port);
-  const char *const args[] = {"cachetd",   "--config",
-                              "/dev/null", "--workers",
-                              "1",         "--log-level",
-                              "error",     "--image",
-                              image,       "--cache-size",
-                              size,        "--listen",
-                              by_unix,     "--listen",
-                              plain,       "--listen",
-                              tls,         "--tls-certificate",
-                              cert,        "--tls-key",
-                              key,         "--tls-require-client-certificate",
-                              "no",        "--allow",
-                              "any",       NULL};
-  rig_server_start(server, "daemon/cachetd", args, false);
-  cachet *c = rig_open(server->socket, 0);
-  rig_warm(rig, c);
-  cachet_close(c);
-  return server;
-}
-
 /* False: there is no certificate. */
 static bool pair_start(struct pair *pair, struct rig *rig) {
-  char cert[RIG_PATH_LEN], key[RIG_PATH_LEN], uri[2 * PLACE_LEN];
-  uint16_t plain_port = servers_free_port(), tls_port = servers_free_port();
-  if (!make_certificate(rig, cert, key))
+  char uri[TLS_SERVER_URI_LEN];
+  struct tls_server *s = &pair->server;
+  if (!tls_server_start(s, rig))
     return false;
-  pair->server = start(rig, cert, key, plain_port, tls_port);
-  snprintf(uri, sizeof uri, "cachet://127.0.0.1:%u/image", plain_port);
+  snprintf(uri, sizeof uri, "cachet://127.0.0.1:%u/image", s->plain_port);
   pair->plain = open_place(uri);
-  snprintf(uri, sizeof uri, "cachets://127.0.0.1:%u/image?ca=%s", tls_port,
-           cert);
+  tls_server_uri(s, s->tls_port, uri);
   pair->tls = open_place(uri);
   return true;
 }
@@ -104,7 +52,7 @@ static bool pair_start(struct pair *pair, struct rig *rig) {
 static void pair_stop(struct pair *pair) {
   cachet_close(pair->plain);
   cachet_close(pair->tls);
-  rig_server_stop(pair->server);
+  tls_server_stop(&pair->server);
 }
 
 static void measure(struct bench *b, const struct range *range,
