@@ -302,29 +302,64 @@ static int failure_of_head(const struct http_answer *a, const char **why) {
   return 0;
 }
 
+static int stale(const char **why) {
+  *why = "the object changed";
+  return -ESTALE;
+}
+
+static int lie(const char **why, const char *what) {
+  *why = what;
+  return -EPROTO;
+}
+
 static bool has_strong_etag(const struct http_answer *a) {
   return a->etag[0] && !a->etag_is_weak;
+}
+
+static bool take_hex(struct text *t, uint64_t *out) {
+  static const char digits[] = "0123456789abcdef";
+  const char *digit;
+  uint64_t n = 0;
+  const char *begin = t->at;
+  while (t->at < t->end && t->at - begin < 16 && *t->at &&
+         (digit = strchr(digits, *t->at))) {
+    n = n * 16 + (uint64_t)(digit - digits);
+    t->at++;
+  }
+  *out = n;
+  return t->at > begin;
+}
+
+/* Whether the ETag is as nginx makes them: the time of the change in seconds, a
+ * dash, the size, in hexadecimal. */
+static bool etag_is_time(const struct http_answer *a, int64_t modified) {
+  uint64_t time, size;
+  struct text t = {a->etag, a->etag + strlen(a->etag)};
+  return modified >= 0 && take(&t, "\"") && take_hex(&t, &time) &&
+         take(&t, "-") && take_hex(&t, &size) && equals(t, "\"") &&
+         time == (uint64_t)modified;
 }
 
 /* A2 */
 static int learn_validator(const struct http_answer *a, struct http_object *out,
                            const char **why) {
-  if (has_strong_etag(a)) {
-    memcpy(out->etag, a->etag, sizeof out->etag);
-    return 0;
+  int64_t modified = a->last_modified[0]
+                         ? http_date_parse(a->last_modified, HTTP_DATE_LEN)
+                         : -1;
+  bool has_etag = has_strong_etag(a);
+  if (!has_etag && (modified < 0 || a->date < 0)) {
+    return lie(why, "the server gives neither a strong ETag nor a "
+                    "Last-Modified and a Date: a change would not show");
   }
-  if (!a->last_modified[0] || a->date < 0) {
-    *why = "the server gives neither a strong ETag nor a Last-Modified and a "
-           "Date: a change would not show";
-    return -EPROTO;
-  }
-  int64_t age = a->date - http_date_parse(a->last_modified, HTTP_DATE_LEN);
-  if (age >= -1 && age <= 1) {
-    *why = "the object was modified this moment, and has no strong ETag: "
-           "another change would not show";
+  int64_t age = a->date - modified;
+  if ((!has_etag || etag_is_time(a, modified)) && age >= -1 && age <= 1) {
+    *why = "the object was modified this moment: another change would not show";
     return -EAGAIN;
   }
-  memcpy(out->last_modified, a->last_modified, sizeof out->last_modified);
+  if (has_etag)
+    memcpy(out->etag, a->etag, sizeof out->etag);
+  else
+    memcpy(out->last_modified, a->last_modified, sizeof out->last_modified);
   return 0;
 }
 
@@ -338,22 +373,19 @@ static int learn_size(const struct http_answer *a, uint64_t *size,
       *size = a->size;
       return 0;
     }
-    *why = "the server answers with another range";
-    return -EPROTO;
+    return lie(why, "the server answers with another range");
   case 416:
     if (a->has_range && a->size == 0) { /* an empty object has no first byte */
       *size = 0;
       return 0;
     }
-    *why = "the server refuses a range that is there";
-    return -EPROTO;
+    return lie(why, "the server refuses a range that is there");
   default:
     if (!a->has_range && a->length <= HTTP_SMALL_OBJECT) {
       *size = a->length;
       return 0;
     }
-    *why = "the server sends no ranges of the object";
-    return -EPROTO;
+    return lie(why, "the server sends no ranges of the object");
   }
 }
 
@@ -377,45 +409,47 @@ static bool is_of_object(const struct http_answer *a,
 
 static int check_partial(const struct http_answer *a,
                          const struct http_object *o, uint64_t offset,
-                         uint64_t len) {
+                         uint64_t len, const char **why) {
   if (!a->has_range || a->size == HTTP_SIZE_UNKNOWN)
-    return -EPROTO;
+    return lie(why, "the server does not say which range it sends");
   if (a->size != o->size || !is_of_object(a, o))
-    return -ESTALE;
+    return stale(why);
   if (a->first != offset || a->last != offset + len - 1)
-    return -EPROTO;
-  return a->length == HTTP_SIZE_UNKNOWN || a->length == len ? 0 : -EPROTO;
+    return lie(why, "the server answers with another range");
+  if (a->length != HTTP_SIZE_UNKNOWN && a->length != len)
+    return lie(why, "the server's length is not the range's");
+  return 0;
 }
 
-static int check_whole(const struct http_answer *a,
-                       const struct http_object *o) {
-  if (a->has_range)
-    return -EPROTO;
+static int check_whole(const struct http_answer *a, const struct http_object *o,
+                       const char **why) {
   if (!is_of_object(a, o))
-    return -ESTALE;
-  if (a->length == HTTP_SIZE_UNKNOWN || o->size > HTTP_SMALL_OBJECT)
-    return -EPROTO;
-  return a->length == o->size ? 0 : -ESTALE;
+    return stale(why);
+  if (a->has_range || a->length == HTTP_SIZE_UNKNOWN ||
+      o->size > HTTP_SMALL_OBJECT)
+    return lie(why, "the server sends no ranges of the object");
+  return a->length == o->size ? 0 : stale(why);
 }
 
 int http_answer_check(const struct http_answer *a, const struct http_object *o,
                       uint64_t offset, uint64_t len, uint64_t *skip,
-                      uint64_t *n_body) {
-  const char *why;
-  int failed = failure_of_head(a, &why);
+                      uint64_t *n_body, const char **why) {
+  int failed = failure_of_head(a, why);
   if (failed)
     return failed;
   switch (a->code) {
   case 206:
     *skip = 0;
     *n_body = len;
-    return check_partial(a, o, offset, len);
+    return check_partial(a, o, offset, len, why);
   case 200:
     *skip = offset;
     *n_body = o->size;
-    return check_whole(a, o);
+    return check_whole(a, o, why);
   default: /* 416: it is shorter now, or the server is wrong */
-    return a->has_range && a->size != o->size ? -ESTALE : -EPROTO;
+    return a->has_range && a->size != o->size
+               ? stale(why)
+               : lie(why, "the server refuses a range that is there");
   }
 }
 

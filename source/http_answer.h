@@ -9,8 +9,10 @@
  *       Content-Range of exactly that range and size, and the same validator.
  *       Or 200 of a small object, which is then the whole of it.
  *   A2  A validator is a strong ETag (RFC 9110, 8.8.3); where there is none, a
- *       Last-Modified that lies more than a second before the Date of the first
- *       answer (8.8.2.2: a second change within the same second does not show).
+ *       Last-Modified.  One that is a time in whole seconds, as nginx's ETags
+ *       are, does only if that lies more than a second before the Date of the
+ *       first answer: another change within the same second would not show
+ *       (8.8.2.2).
  *   A3  An answer without that proof is -ESTALE where the object may have
  *       changed, and -EPROTO where the server contradicts the request or
  *       itself. */
@@ -83,7 +85,7 @@ int http_answer_learn(const struct http_answer *a, struct http_object *out,
 
 /* Whether the body that follows is `len` bytes from `offset` on of the object,
  * which it has.  0, and then they come after `*skip` others, and so many come
- * in all: `*n_body`.  Or a negative errno:
+ * in all: `*n_body`.  Or a negative errno, with `*why` as above:
  *
  *   -ESTALE  412; another size or validator; no validator any more
  *   -EPROTO  a 206 without that range; a 200 of what is not small; a redirect
@@ -93,7 +95,7 @@ int http_answer_learn(const struct http_answer *a, struct http_object *out,
  *   -EIO     any other 4xx or 5xx */
 int http_answer_check(const struct http_answer *a, const struct http_object *o,
                       uint64_t offset, uint64_t len, uint64_t *skip,
-                      uint64_t *n_body);
+                      uint64_t *n_body, const char **why);
 
 /* Whether two openings found the same content. */
 bool http_object_same(const struct http_object *a, const struct http_object *b);

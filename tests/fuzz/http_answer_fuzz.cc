@@ -70,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   o.size = offset + len + kUnit;
   strcpy(o.etag, "\"a\"");
   uint64_t skip = 0, n_body = 0;
-  if (http_answer_check(&a, &o, offset, len, &skip, &n_body) == 0) {
+  if (http_answer_check(&a, &o, offset, len, &skip, &n_body, &why) == 0) {
     Require(strcmp(a.etag, o.etag) == 0 && !a.etag_is_weak && !a.is_coded);
     Require(a.code == 206 ? skip == 0 && n_body == len && a.first == offset &&
                                 a.last == offset + len - 1 && a.size == o.size

@@ -43,7 +43,9 @@ struct Checked {
   explicit Checked(const Lines &lines,
                    const http_object &o = ObjectOf(kSize, "\"a\"")) {
     http_answer a = AnswerOf(lines);
-    status = http_answer_check(&a, &o, 4096, 100, &skip, &n_body);
+    const char *why = nullptr;
+    status = http_answer_check(&a, &o, 4096, 100, &skip, &n_body, &why);
+    EXPECT_EQ(status == 0, why == nullptr);
   }
 };
 
@@ -287,6 +289,28 @@ TEST(HttpAnswerTest, ATimeOfChangeServesOnceItsSecondIsOver) {
             -EAGAIN);
   EXPECT_EQ(LearnStatus({"HTTP/1.1 206 OK", range, modified}, &o), -EPROTO);
   EXPECT_EQ(LearnStatus({"HTTP/1.1 206 OK", range}, &o), -EPROTO);
+}
+
+TEST(HttpAnswerTest, AnETagThatIsATimeServesOnceItsSecondIsOver) {
+  const std::string range = "Content-Range: bytes 0-0/1000000";
+  const std::string modified = std::string("Last-Modified: ") + kDate;
+  http_object o;
+  auto learn = [&](const char *etag, const char *date) {
+    return LearnStatus({"HTTP/1.1 206 OK", range, modified,
+                        std::string("ETag: ") + etag,
+                        std::string("Date: ") + date},
+                       &o);
+  };
+  // nginx: the seconds of the Last-Modified, and the size.
+  EXPECT_EQ(learn("\"2ebc98a1-f4240\"", kDate), -EAGAIN);
+  EXPECT_EQ(learn("\"2ebc98a1-f4240\"", kNextSecond), -EAGAIN);
+  EXPECT_EQ(learn("\"2ebc98a1-f4240\"", kLater), 0);
+  EXPECT_STREQ(o.etag, "\"2ebc98a1-f4240\"");
+  // Others are none of a time, or tell more of it.
+  for (const char *etag :
+       {"\"2ebc98a0-f4240\"", "\"2ebc98a1\"", "\"2ebc98a1-f4240-1\"",
+        "\"f4240-2ebc98a1\"", "\"\"", "\"-\"", "\"2ebc98a1-\""})
+    EXPECT_EQ(learn(etag, kDate), 0) << etag;
 }
 
 TEST(HttpAnswerTest, AServerWithoutRangesHasSmallObjectsOnly) {

@@ -1,0 +1,70 @@
+#include "source/http_options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  DEFAULT_CONNECTIONS = 8,
+  MAX_CONNECTIONS = 64,
+  DEFAULT_TIMEOUT_S = 10,
+  MAX_TIMEOUT_S = 3600,
+};
+
+const char *http_options_find(const struct source_uri *uri, const char *key) {
+  const char *value = NULL;
+  for (size_t i = 0; i < uri->n_options; i++)
+    if (strcmp(uri->options[i].key, key) == 0)
+      value = uri->options[i].value;
+  return value;
+}
+
+static int take_number(const struct source_uri *uri, const char *key,
+                       unsigned fallback, unsigned most, unsigned *out,
+                       struct source_fault *fault) {
+  const char *value = http_options_find(uri, key);
+  *out = fallback;
+  if (!value)
+    return 0;
+  char *end;
+  errno = 0;
+  unsigned long n = strtoul(value, &end, 10);
+  if (value[0] < '0' || value[0] > '9' || *end || errno || n < 1 || n > most) {
+    snprintf(fault->text, sizeof fault->text,
+             "%s: \"%.40s\" is no number from 1 to %u", key, value, most);
+    return -EINVAL;
+  }
+  *out = (unsigned)n;
+  return 0;
+}
+
+static int take_ca(const struct source_uri *uri, struct http_target *target,
+                   struct source_fault *fault) {
+  const char *ca = http_options_find(uri, "ca");
+  if (!ca)
+    return 0;
+  if (ca[0] != '/') {
+    snprintf(fault->text, sizeof fault->text,
+             "ca: \"%.100s\" is no path from the root on", ca);
+    return -EINVAL;
+  }
+  target->client.ca = strdup(ca);
+  if (target->client.ca)
+    return 0;
+  snprintf(fault->text, sizeof fault->text, "ca: %s", strerror(ENOMEM));
+  return -ENOMEM;
+}
+
+int http_options_take(const struct source_uri *uri, struct http_target *target,
+                      struct source_fault *fault) {
+  unsigned seconds;
+  int failed = take_number(uri, "connections", DEFAULT_CONNECTIONS,
+                           MAX_CONNECTIONS, &target->client.connections, fault);
+  if (!failed)
+    failed = take_number(uri, "attempt-timeout", DEFAULT_TIMEOUT_S,
+                         MAX_TIMEOUT_S, &seconds, fault);
+  if (!failed)
+    target->timeout_ms = seconds * 1000;
+  return failed ? failed : take_ca(uri, target, fault);
+}

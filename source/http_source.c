@@ -1,0 +1,323 @@
+#include "source/http_source.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "base/clock.h"
+#include "base/container_of.h"
+#include "cache/source.h"
+#include "source/reactor.h"
+#include "source/remote.h"
+
+/* What versions of one object share. */
+struct shared_target {
+  struct http_target target;
+  struct reactor *reactor;
+  struct http_client *client;
+  /* Sources that have it.  Relaxed when one is added, by who has it; acquire
+   * and release when one leaves it, so that who frees it sees all that others
+   * did with it. */
+  _Atomic unsigned n_refs;
+};
+
+struct http_source {
+  struct source source;
+  struct shared_target *shared;
+  struct http_object object;
+};
+
+static struct http_source *http_source_of(struct source *src) {
+  return container_of(src, struct http_source, source);
+}
+
+/* ---- The target ---------------------------------------------------------- */
+
+void http_target_fini(struct http_target *target) {
+  if (target->ops.free)
+    target->ops.free(target->arg);
+  free((char *)target->client.ca);
+  free(target->url);
+  free(target->shown);
+}
+
+static void shared_unref(struct shared_target *shared) {
+  if (atomic_fetch_sub_explicit(&shared->n_refs, 1, memory_order_acq_rel) > 1)
+    return;
+  http_client_free(shared->client);
+  http_target_fini(&shared->target);
+  free(shared);
+}
+
+static struct shared_target *shared_ref(struct shared_target *shared) {
+  atomic_fetch_add_explicit(&shared->n_refs, 1, memory_order_relaxed);
+  return shared;
+}
+
+static int shared_new(struct reactor *r, const struct http_target *target,
+                      struct shared_target **out) {
+  struct shared_target *shared = calloc(1, sizeof *shared);
+  if (!shared)
+    return -ENOMEM;
+  int failed = http_client_new(r, &target->client, &shared->client);
+  if (failed) {
+    free(shared);
+    return failed;
+  }
+  shared->target = *target;
+  shared->reactor = r;
+  atomic_init(&shared->n_refs, 1);
+  *out = shared;
+  return 0;
+}
+
+/* ---- Gets ---------------------------------------------------------------- */
+
+struct target_get {
+  struct http_get get;
+  struct shared_target *shared;
+  struct reactor_task begin;
+  void (*ended)(struct target_get *get);
+};
+
+static int target_add_headers(struct http_get *get,
+                              struct curl_slist **headers) {
+  struct shared_target *shared =
+      container_of(get, struct target_get, get)->shared;
+  const struct http_target *target = &shared->target;
+  return target->ops.add_headers ? target->ops.add_headers(target->arg, headers)
+                                 : 0;
+}
+
+static void target_ended(struct http_get *get) {
+  struct target_get *of_target = container_of(get, struct target_get, get);
+  const struct http_target *target = &of_target->shared->target;
+  if (target->ops.answered)
+    target->ops.answered(target->arg, get);
+  of_target->ended(of_target);
+}
+
+static void target_begin(struct reactor_task *task) {
+  struct target_get *get = container_of(task, struct target_get, begin);
+  http_client_start(get->shared->client, &get->get);
+}
+
+/* Has it begin, on the reactor.  It is zeroed but for its range. */
+static void target_start(struct shared_target *shared, struct target_get *get,
+                         unsigned timeout_ms) {
+  get->shared = shared;
+  get->begin.run = target_begin;
+  get->get.url = shared->target.url;
+  get->get.follows = shared->target.follows_redirects;
+  get->get.timeout_ms = timeout_ms;
+  get->get.add_headers = target_add_headers;
+  get->get.ended = target_ended;
+  reactor_post(shared->reactor, &get->begin);
+}
+
+/* ---- Reads --------------------------------------------------------------- */
+
+struct http_read {
+  struct target_get get;
+  struct source_read *read;
+};
+
+static void read_ended(struct target_get *get) {
+  struct http_read *h = container_of(get, struct http_read, get);
+  struct source_read *r = h->read;
+  r->status = get->get.status;
+  free(h);
+  r->done(r); /* it may close the source */
+}
+
+static enum source_outcome http_source_start(struct source *src,
+                                             struct source_read *r) {
+  struct http_source *s = http_source_of(src);
+  struct http_read *h = r->len ? calloc(1, sizeof *h) : NULL;
+  if (!h) {
+    r->status = r->len ? -ENOMEM : 0;
+    return SOURCE_DONE;
+  }
+  h->read = r;
+  h->get.ended = read_ended;
+  h->get.get.object = &s->object;
+  h->get.get.offset = r->offset;
+  h->get.get.buf = r->buf;
+  h->get.get.len = r->len;
+  target_start(s->shared, &h->get, s->shared->target.timeout_ms);
+  return SOURCE_PENDING;
+}
+
+/* ---- Opening ------------------------------------------------------------- */
+
+/* A question what there is, which a thread waits for. */
+struct http_question {
+  struct target_get get;
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  bool ended; /* guarded by lock */
+};
+
+static void question_ended(struct target_get *get) {
+  struct http_question *q = container_of(get, struct http_question, get);
+  pthread_mutex_lock(&q->lock);
+  q->ended = true;
+  pthread_cond_signal(&q->cond); /* with the lock: then `q` is gone */
+  pthread_mutex_unlock(&q->lock);
+}
+
+/* Asks once what is there now.  0; or a negative errno with `fault` set, if it
+ * is not NULL: `*settles` says whether it is for an object that was modified
+ * this moment. */
+static int ask_once(struct shared_target *shared, unsigned timeout_ms,
+                    struct http_object *out, bool *settles,
+                    struct source_fault *fault) {
+  struct http_question *q = calloc(1, sizeof *q);
+  if (!q)
+    return -ENOMEM;
+  pthread_mutex_init(&q->lock, NULL);
+  pthread_cond_init(&q->cond, NULL);
+  q->get.ended = question_ended;
+  q->get.get.len = 1;
+  target_start(shared, &q->get, timeout_ms);
+  pthread_mutex_lock(&q->lock);
+  while (!q->ended)
+    pthread_cond_wait(&q->cond, &q->lock);
+  pthread_mutex_unlock(&q->lock);
+  const struct http_get *get = &q->get.get;
+  int status = get->status;
+  *out = get->learned;
+  *settles = status == -EAGAIN && get->answer.code < 300;
+  if (status && fault && get->answer.code >= 300)
+    snprintf(fault->text, sizeof fault->text, "%.100s: %.120s (HTTP status %d)",
+             shared->target.shown, get->why, get->answer.code);
+  else if (status && fault)
+    snprintf(fault->text, sizeof fault->text, "%.100s: %.120s",
+             shared->target.shown, get->why);
+  pthread_cond_destroy(&q->cond);
+  pthread_mutex_destroy(&q->lock);
+  free(q);
+  return status;
+}
+
+/* Asks what is there now, again if that may change unseen: a second or two
+ * later it cannot. */
+static int ask(struct shared_target *shared, unsigned timeout_ms,
+               struct http_object *out, struct source_fault *fault) {
+  const uint64_t until = clock_now_ms() + timeout_ms;
+  const struct timespec second = {.tv_sec = 1};
+  bool settles;
+  int status;
+  for (;;) {
+    status = ask_once(shared, timeout_ms, out, &settles, fault);
+    uint64_t now = clock_now_ms();
+    if (!settles || now + 1000 >= until)
+      return status;
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &second, NULL);
+    timeout_ms = (unsigned)(until - now - 1000);
+  }
+}
+
+/* What identifies bytes that were read: the same for each process that proves
+ * its reads by it. */
+static void http_source_identify(struct source *src,
+                                 struct source_identity *out) {
+  struct http_source *s = http_source_of(src);
+  const char *parts[] = {"http", s->shared->target.url, s->object.etag,
+                         s->object.last_modified};
+  unsigned len = 0;
+  *out = (struct source_identity){0};
+  EVP_MD_CTX *hash = EVP_MD_CTX_new();
+  bool done = hash && EVP_DigestInit_ex(hash, EVP_sha256(), NULL) &&
+              EVP_DigestUpdate(hash, &src->size, sizeof src->size);
+  for (size_t i = 0; done && i < sizeof parts / sizeof *parts; i++)
+    done = EVP_DigestUpdate(hash, parts[i], strlen(parts[i]) + 1);
+  if (done && EVP_DigestFinal_ex(hash, out->bytes, &len))
+    out->len = len;
+  EVP_MD_CTX_free(hash);
+}
+
+static bool http_source_resume(struct source *src,
+                               const struct source_identity *id) {
+  struct source_identity own;
+  http_source_identify(src, &own);
+  return own.len > 0 && own.len == id->len &&
+         memcmp(own.bytes, id->bytes, own.len) == 0;
+}
+
+static int http_source_reopen(struct source *src, struct source **out);
+
+static void http_source_close(struct source *src) {
+  struct http_source *s = http_source_of(src);
+  shared_unref(s->shared);
+  free(s);
+}
+
+static const struct source_ops http_source_ops = {
+    .kind = "http",
+    .start = http_source_start,
+    .reopen = http_source_reopen,
+    .identify = http_source_identify,
+    .resume = http_source_resume,
+    .close = http_source_close,
+};
+
+static int make_source(struct shared_target *shared,
+                       const struct http_object *object, struct source **out) {
+  struct http_source *s = calloc(1, sizeof *s);
+  if (!s)
+    return -ENOMEM;
+  s->source.ops = &http_source_ops;
+  s->source.size = object->size;
+  s->shared = shared_ref(shared);
+  s->object = *object;
+  *out = &s->source;
+  return 0;
+}
+
+static int http_source_reopen(struct source *src, struct source **out) {
+  struct http_source *s = http_source_of(src);
+  struct http_object object;
+  *out = NULL;
+  int failed = ask(s->shared, s->shared->target.timeout_ms, &object, NULL);
+  if (failed || http_object_same(&object, &s->object))
+    return failed;
+  return make_source(s->shared, &object, out);
+}
+
+/* From now until `deadline`; 0: it has passed. */
+static unsigned left_ms(const struct timespec *deadline) {
+  int64_t now = (int64_t)clock_now_ns() / 1000000;
+  int64_t then = (int64_t)deadline->tv_sec * 1000 + deadline->tv_nsec / 1000000;
+  if (then <= now)
+    return 0;
+  return then - now < UINT32_MAX ? (unsigned)(then - now) : UINT32_MAX;
+}
+
+int http_source_open(struct reactor *r, const struct http_target *target,
+                     const struct timespec *deadline, struct source **out,
+                     struct source_fault *fault) {
+  struct shared_target *shared;
+  struct http_object object;
+  unsigned timeout_ms = left_ms(deadline);
+  if (timeout_ms > target->timeout_ms)
+    timeout_ms = target->timeout_ms;
+  snprintf(fault->text, sizeof fault->text, "%.100s: %s", target->shown,
+           strerror(timeout_ms ? ENOMEM : ETIMEDOUT));
+  int failed = timeout_ms ? shared_new(r, target, &shared) : -ETIMEDOUT;
+  if (failed) {
+    struct http_target unused = *target;
+    http_target_fini(&unused);
+    return failed;
+  }
+  failed = ask(shared, timeout_ms, &object, fault);
+  if (!failed)
+    failed = make_source(shared, &object, out);
+  shared_unref(shared);
+  return failed;
+}

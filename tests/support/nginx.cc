@@ -1,0 +1,107 @@
+#include "tests/support/nginx.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace {
+
+int Listen(int *port) {
+  sockaddr_in addr = {};
+  socklen_t len = sizeof addr;
+  addr.sin_family = AF_INET;
+  addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr *>(&addr), len), 0);
+  EXPECT_EQ(listen(fd, 128), 0);
+  getsockname(fd, reinterpret_cast<sockaddr *>(&addr), &len);
+  *port = ntohs(addr.sin_port);
+  return fd;
+}
+
+std::string Configuration(const std::string &dir, const std::string &root,
+                          int port, const Nginx::Options &options) {
+  const std::string tls = options.certificate.empty() ? "" : " ssl http2";
+  // As root it would give its directories to somebody whom a sandbox does not
+  // know.
+  std::string text = geteuid() == 0 ? "user root;\n" : "";
+  text += "daemon off; pid " + dir +
+          "/pid;\nevents { worker_connections 1024; }\nhttp {\n"
+          "log_format bytes '$server_protocol $status "
+          "$body_bytes_sent $request_uri';\naccess_log " +
+          dir + "/log bytes;\nkeepalive_requests 1000000;\n";
+  for (const char *name : {"client_body", "proxy", "fastcgi", "uwsgi", "scgi"})
+    text += std::string(name) + "_temp_path " + dir + ";\n";
+  text += "server {\nlisten 127.0.0.1:" + std::to_string(port) + tls +
+          ";\nroot " + root + ";\n";
+  if (!tls.empty())
+    text += "ssl_certificate " + options.certificate +
+            ";\nssl_certificate_key " + options.certificate + ";\n";
+  return text + options.directives + "\n}\n}\n";
+}
+
+} // namespace
+
+Nginx::Nginx(const Options &options) : has_tls_(!options.certificate.empty()) {
+  // It is given its socket, so that one can connect from now on.
+  const int fd = Listen(&port_), place = 200;
+  const std::string conf = dir_ / "conf", errors = dir_ / "errors";
+  std::ofstream(conf) << Configuration(dir_.path(), root_.path(), port_,
+                                       options);
+  const std::string sockets = "NGINX=" + std::to_string(place) + ";";
+  char *environment[] = {const_cast<char *>(sockets.c_str()), nullptr};
+  const char *words[] = {"nginx", "-e",         errors.c_str(),
+                         "-c",    conf.c_str(), nullptr};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, fd, place);
+  EXPECT_EQ(posix_spawn(&pid_, "/usr/sbin/nginx", &actions, nullptr,
+                        const_cast<char **>(words), environment),
+            0)
+      << "nginx cannot be run: install nginx-light";
+  posix_spawn_file_actions_destroy(&actions);
+  close(fd);
+}
+
+Nginx::~Nginx() { Stop(); }
+
+void Nginx::Stop() {
+  if (pid_ <= 0)
+    return;
+  kill(pid_, SIGTERM);
+  waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
+
+std::string Nginx::Url(const std::string &path) const {
+  return std::string(has_tls_ ? "https" : "http") +
+         "://127.0.0.1:" + std::to_string(port_) + path;
+}
+
+void Nginx::Put(const std::string &name, const std::string &bytes) {
+  const std::string fresh = root_ / "fresh";
+  std::ofstream(fresh) << bytes;
+  const timespec stamp = {modified_++, 0}, stamps[] = {stamp, stamp};
+  EXPECT_EQ(utimensat(AT_FDCWD, fresh.c_str(), stamps, 0), 0);
+  EXPECT_EQ(rename(fresh.c_str(), (root_ / name).c_str()), 0);
+}
+
+std::vector<Nginx::Line> Nginx::StopAndReadLog() {
+  Stop();
+  std::vector<Line> lines;
+  std::ifstream log(dir_ / "log");
+  for (Line l; log >> l.protocol >> l.status >> l.n_body >> l.target;)
+    lines.push_back(l);
+  return lines;
+}
