@@ -56,7 +56,7 @@ enum {
   S = 1 << SANDBOX_REACTOR,
   ALL = (1 << SANDBOX_N_KINDS) - 1,
   /* Those that make mirrors, fill them, or have a hand in it. */
-  CACHE = M | W | P | E | C | R,
+  CACHE = M | W | P | E | C | R | S,
 };
 
 /* ---- Calls that are allowed whatever they are given ---------------------- */
@@ -107,14 +107,14 @@ static const struct call calls[] = {
     /* Mirrors: pages are written, and holes are punched. */
     {CACHE, SCMP_SYS(fallocate)},
     {CACHE, SCMP_SYS(fchmod)},
-    {CACHE | S, SCMP_SYS(fstat)},
+    {CACHE, SCMP_SYS(fstat)},
     {CACHE, SCMP_SYS(fstatfs)},
     {CACHE, SCMP_SYS(ftruncate)},
     {CACHE, SCMP_SYS(membarrier)},
     {CACHE, SCMP_SYS(munlock)},
     {CACHE, SCMP_SYS(pwrite64)},
     {CACHE, SCMP_SYS(pwritev)},
-    {CACHE | H | S, SCMP_SYS(sendmsg)}, /* the service manager keeps them */
+    {CACHE | H, SCMP_SYS(sendmsg)}, /* the service manager keeps them */
     /* Sources: what is open is read. */
     {CACHE, SCMP_SYS(cachestat)},
     {CACHE, SCMP_SYS(fadvise64)},

@@ -2,6 +2,9 @@
 
 #include <stddef.h>
 
+#include "source/http.h"
+
 const struct source_kind *const source_kinds[] = {
+    &http_source_kind,
     NULL,
 };
