@@ -309,6 +309,7 @@ public:
   int port() const {
     return way_ == kTls ? server_->tls_port() : server_->plain_port();
   }
+  FakeSource &source() { return source_; }
   // Through a port of this host.
   std::string Uri(int port) const {
     std::string place = "127.0.0.1:" + std::to_string(port) + "/i";
@@ -326,16 +327,15 @@ private:
 
 // ---- In few packets ----
 
-// Segments with data, as the kernel counts them.
+// Segments with data, as the kernel counts them, each once.
 struct Segments {
   explicit Segments(cachet *c) {
     struct tcp_info info = {};
     socklen_t len = sizeof info;
     EXPECT_EQ(getsockopt(cachet_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len), 0);
-    out = info.tcpi_data_segs_out;
-    in = info.tcpi_data_segs_in;
+    out = info.tcpi_data_segs_out - info.tcpi_total_retrans;
   }
-  unsigned out, in;
+  unsigned out;
 };
 
 class FarPackets : public testing::TestWithParam<Way> {};
@@ -350,6 +350,7 @@ TEST_P(FarPackets, ManySmallReadsTravelInFew) {
   Segments before(c.get());
   for (int round = 0; round < kRounds; round++) {
     std::vector<Outcome> outcomes(kReads);
+    served.source().ShutGate(); // a read that has all to itself is sent alone
     auto page = [&](int i) {
       return uint64_t(round * kReads + i) * 31 * kPage;
     };
@@ -357,6 +358,8 @@ TEST_P(FarPackets, ManySmallReadsTravelInFew) {
       ASSERT_EQ(cachet_read_async(c.get(), page(i), &bufs[i * kPage], kPage,
                                   Outcome::Read, &outcomes[i], nullptr),
                 CACHET_OK);
+    ASSERT_EQ(cachet_dispatch(c.get()), CACHET_OK);
+    served.source().OpenGate();
     RunUntil(c.get(), [&] {
       return std::all_of(outcomes.begin(), outcomes.end(),
                          [](const Outcome &outcome) { return outcome.n == 1; });
