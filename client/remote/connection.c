@@ -183,7 +183,10 @@ static void connection_fail_tls(struct connection *c, int sys_errno) {
   struct cachet_error why;
   error_set(&why, sys_errno == EACCES ? CACHET_E_ACCESS : CACHET_E_CONN, 0,
             "daemon at %.150s: TLS: %s", c->place, c->tls_calls->why(c->tls));
-  connection_lose(c, connection_loss_of(c, sys_errno), &why);
+  connection_lose(c,
+                  sys_errno == EACCES ? CONNECTION_LOST_REFUSED
+                                      : connection_loss_of(c, sys_errno),
+                  &why);
 }
 
 void connection_break(struct connection *c, enum connection_loss loss,

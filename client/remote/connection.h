@@ -38,7 +38,8 @@ enum connection_state {
 enum connection_loss {
   CONNECTION_LOST_RETRY,   /* refused, silent, no memory: it may come back */
   CONNECTION_LOST_CUT,     /* closed or reset: the daemon may have ended */
-  CONNECTION_LOST_REFUSED, /* the daemon does not open the image */
+  CONNECTION_LOST_REFUSED, /* it does not open the image, or refuses our
+                              certificate */
   CONNECTION_LOST_BROKEN,  /* it broke the protocol */
   CONNECTION_LOST_FINAL,   /* it speaks another version: never again */
 };

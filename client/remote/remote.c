@@ -71,6 +71,14 @@ static void on_ready(void *arg, const struct connection_image *image) {
     remote_notice_failed(r, e);
 }
 
+/* Whether the daemon that is being opened is worth another connection: it had
+ * no room, or it ended, and what listens for it may have another one started.
+ */
+static bool remote_opens_again(const struct remote *r) {
+  return r->story.sys_errno == EAGAIN ||
+         (r->n_cuts > 0 && r->n_cuts <= OPEN_MAX_CUTS);
+}
+
 static void on_lost(void *arg, enum connection_loss loss,
                     const struct cachet_error *why) {
   struct remote *r = arg;
@@ -88,6 +96,10 @@ static void on_lost(void *arg, enum connection_loss loss,
   remote_ahead_drop_all(r);
   pending_unsend_all(r);
   r->n_cuts = loss == CONNECTION_LOST_CUT ? r->n_cuts + 1 : 0;
+  /* Who is told why is not to have connected once more.  A time-out is that of
+   * the opening, which ends by itself. */
+  if (!remote_opens_again(r) && why->code != CACHET_E_TIMEOUT)
+    r->is_opening = false;
   if (loss > CONNECTION_LOST_CUT)
     pending_fail_all(r, &r->story);
 }
@@ -429,14 +441,6 @@ static enum cachet_status remote_new(const struct uri *u,
 static bool remote_waits_for_room(const struct remote *r) {
   return remote_is_ready(r) && r->again_at && r->is_full &&
          r->again_ms <= FULL_PATIENCE_MS;
-}
-
-/* Whether the daemon that is being opened is worth another connection: it had
- * no room, or it ended, and what listens for it may have another one started.
- */
-static bool remote_opens_again(const struct remote *r) {
-  return r->story.sys_errno == EAGAIN ||
-         (r->n_cuts > 0 && r->n_cuts <= OPEN_MAX_CUTS);
 }
 
 /* Waits until the connection is READY.  A daemon that is not there is an error

@@ -26,16 +26,21 @@ protected:
             certificates_.Make("server", "IP:127.0.0.1,DNS:localhost")),
         client_cert_(certificates_.Make("client", "DNS:reader")) {}
 
-  // With a certificate of the server's other than the usual one.
-  void Serve(const std::string &certificate, bool requires_client = true) {
-    std::string ca = certificates_.ca();
+  // What the server shows, and whom it believes.
+  void MakeContext(const std::string &certificate, bool requires_client,
+                   const std::string &ca) {
     tls_files files = {certificate.c_str(), nullptr, ca.c_str()};
     tls_context *context = nullptr;
     char why[TLS_WHY_LEN];
     ASSERT_EQ(tls_server(&files, requires_client, &context, why), 0) << why;
     context_.reset(context);
+  }
+
+  // With a certificate of the server's other than the usual one.
+  void Serve(const std::string &certificate, bool requires_client = true) {
+    MakeContext(certificate, requires_client, certificates_.ca());
     TestServer::Options options;
-    options.tls = context;
+    options.tls = context_.get();
     options.allow = any_.get();
     server_ = std::make_unique<TestServer>(
         std::vector<std::pair<std::string, FakeSource *>>{{"i", &source_}},
@@ -64,6 +69,28 @@ protected:
         << err.message;
     if (c)
       cachet_close(c);
+  }
+
+  // How many connections have come, with that which asks: behind all those that
+  // came to the same port before.
+  uint64_t Accepted() {
+    cachet_admin *a = nullptr;
+    cachet_error err = {};
+    EXPECT_EQ(cachet_admin_open(Uri(Query(client_cert_), "").c_str(), nullptr,
+                                &a, &err),
+              CACHET_OK)
+        << err.message;
+    if (!a)
+      return 0;
+    uint64_t n = 0;
+    auto take = [](void *arg, const char *, const char *name, uint64_t value) {
+      if (strcmp(name, "connections_accepted") == 0)
+        *static_cast<uint64_t *>(arg) = value;
+      return 0;
+    };
+    EXPECT_EQ(cachet_admin_stats(a, take, &n), CACHET_OK);
+    cachet_admin_close(a);
+    return n;
   }
 
   static void ExpectRead(cachet *c, uint64_t addr, size_t len) {
@@ -168,6 +195,34 @@ TEST_F(TlsClientTest, WithACertificateOfAnotherAuthorityItIsRefused) {
   Certificates other;
   ExpectRefused(Uri(Query(other.Make("stranger", ""))), CACHET_E_ACCESS,
                 "refused the certificate: unknown CA");
+}
+
+TEST_F(TlsClientTest, WhoIsRefusedTriesOnce) {
+  Serve();
+  Certificates other;
+  std::string stranger = other.Make("stranger", "");
+  uint64_t before = Accepted();
+  ExpectRefused(Uri("?ca=" + certificates_.ca()), CACHET_E_ACCESS,
+                "it wants a certificate");
+  EXPECT_EQ(Accepted() - before, 2u);
+  ExpectRefused(Uri(Query(stranger)), CACHET_E_ACCESS, "unknown CA");
+  EXPECT_EQ(Accepted() - before, 4u);
+}
+
+TEST_F(TlsClientTest, AReadHearsThatTheCertificateIsNotAcceptedAnyMore) {
+  Serve();
+  Certificates other;
+  cachet_options o = Patience(60000); // or it would be tried for so long
+  Handle c = Open(Uri(), o);
+  ASSERT_TRUE(c);
+  MakeContext(server_cert_, true, other.ca());
+  server_->SetTls(context_.get());
+  shutdown(cachet_fd(c.get()), SHUT_RDWR);
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_ACCESS);
+  EXPECT_NE(std::string(cachet_errmsg(c.get())).find("unknown CA"),
+            std::string::npos)
+      << cachet_errmsg(c.get());
 }
 
 TEST_F(TlsClientTest, WithoutOneItIsServedWhereNoneIsRequired) {

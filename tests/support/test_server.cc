@@ -39,7 +39,8 @@ TestServer::TestServer(
   port_ = listener_port(listeners[1]);
   if (options.tls) {
     listeners.push_back(Listen("tls:127.0.0.1:0"));
-    listener_set_tls(listeners.back(), options.tls);
+    tls_ = listener_ref(listeners.back());
+    SetTls(options.tls);
     tls_port_ = listener_port(listeners.back());
   }
   int on = 1;
@@ -97,6 +98,10 @@ bool TestServer::Remove(const std::string &name) {
   return server_remove_image(server_, name.c_str());
 }
 
+void TestServer::SetTls(tls_context *context) {
+  listener_set_tls(tls_, context);
+}
+
 void TestServer::SetAdmin(rule *admin) { server_set_admin(server_, admin); }
 
 void TestServer::ReviewFound() { server_review_found(server_, share_); }
@@ -116,5 +121,7 @@ TestServer::~TestServer() {
   BeginStop();
   AwaitStop();
   server_free(server_);
+  if (tls_)
+    listener_unref(tls_);
   rmdir(directory_.c_str());
 }

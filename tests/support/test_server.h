@@ -54,6 +54,8 @@ public:
   bool Remove(const std::string &name);
   void ReviewFound();
 
+  // For connections to come to the port for TLS, which there is.
+  void SetTls(tls_context *context);
   void SetAdmin(rule *admin);
   void SetRules(rule *all, const std::vector<image_rule> &list);
   server *get() const { return server_; }
@@ -66,6 +68,7 @@ private:
   std::string directory_, socket_path_;
   bool share_;
   int port_ = 0, tls_port_ = 0;
+  listener *tls_ = nullptr;
   server *server_ = nullptr;
   std::thread thread_;
 };

@@ -253,7 +253,8 @@ struct cachet_options {
  * same file.  All are in PEM, a key without a password.  It needs
  * libcachet-client-tls.so.1, which is loaded here and stays; a program without
  * such a URI loads no OpenSSL.  CACHET_E_ACCESS: the daemon does not accept the
- * certificate, or wants one.  CACHET_E_UNSUPPORTED: that library is not there.
+ * certificate, or wants one; a handle that connects anew is told so by
+ * the calls that wait for it.  CACHET_E_UNSUPPORTED: that library is not there.
  *
  * A URI, of any kind, may open a part of the image: `?offset=N&length=N` (`&`
  * in place of the `?` behind a socket).  Address 0 is then byte `offset`, and
