@@ -97,6 +97,7 @@ static const struct call calls[] = {
     /* Descriptors that there are. */
     {ALL, SCMP_SYS(close)},
     {ALL, SCMP_SYS(fcntl)},
+    {ALL, SCMP_SYS(fstat)}, /* and newfstatat(), with glibc before 2.39 */
     {ALL, SCMP_SYS(lseek)},
     {ALL, SCMP_SYS(poll)},
     {ALL, SCMP_SYS(ppoll)},
@@ -107,7 +108,6 @@ static const struct call calls[] = {
     /* Mirrors: pages are written, and holes are punched. */
     {CACHE, SCMP_SYS(fallocate)},
     {CACHE, SCMP_SYS(fchmod)},
-    {CACHE, SCMP_SYS(fstat)},
     {CACHE, SCMP_SYS(fstatfs)},
     {CACHE, SCMP_SYS(ftruncate)},
     {CACHE, SCMP_SYS(membarrier)},

@@ -240,8 +240,7 @@ TEST_F(StartTest, WhenDescriptorsRunOutItWaitsAndGoesOn) {
   std::vector<WireClient> clients;
   for (int i = 0; i < 20; i++) // the backlog takes them all
     clients.push_back(WireClient::Unix(socket_));
-  while (daemon.log().find("accept-paused") == std::string::npos)
-    usleep(1000);
+  daemon.AwaitLog("accept-paused");
   EXPECT_EQ(clients[0].Start().size, 10000u);
   clients.clear();
   EXPECT_EQ(WireClient::Unix(socket_).Start().size, 10000u);

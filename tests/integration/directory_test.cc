@@ -81,16 +81,11 @@ protected:
   void Reload() {
     size_t before = Count("event=reload");
     daemon_->Kill(SIGHUP);
-    while (Count("event=reload") == before)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    daemon_->AwaitLog("event=reload", before + 1);
   }
 
   size_t Count(const std::string &event) const {
-    std::string log = daemon_->log();
-    size_t n = 0;
-    for (size_t at = 0; (at = log.find(event, at)) != std::string::npos; at++)
-      n++;
-    return n;
+    return daemon_->CountInLog(event);
   }
 
   cachet_status TryOpen(const std::string &name, Handle *out,

@@ -9,10 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "tests/support/daemon_process.h"
@@ -78,10 +76,7 @@ protected:
         << err.message;
     return Admin(a);
   }
-  void AwaitLog(const std::string &text) {
-    while (daemon_->log().find(text) == std::string::npos)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  void AwaitLog(const std::string &text) { daemon_->AwaitLog(text); }
   void ExpectBytes(cachet *c, uint64_t at, size_t len) {
     std::vector<uint8_t> got(len);
     EXPECT_EQ(cachet_read(c, at, got.data(), len), CACHET_OK)

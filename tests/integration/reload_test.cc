@@ -375,8 +375,7 @@ TEST_F(ReloadTest, TheLogsLevelChanges) {
   Configure(Image("one", "a.img") + "[log]\nlevel = debug\n");
   Reload();
   Open("one");
-  while (!Count("event=hello"))
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  daemon_->AwaitLog("event=hello");
 }
 
 TEST_F(ReloadTest, TheFileIsFoundFromAnyDirectoryAndTheCommandLineStays) {

@@ -10,7 +10,6 @@
 #include <fstream>
 #include <iterator>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "tests/support/certificates.h"
@@ -147,13 +146,13 @@ TEST_F(SecretsTest, NoneIsInALogACounterAnErrorOrACommandLine) {
     ExpectNone(path, reply.head + reply.body);
   }
   // A reload that meets each kind of what is no key.
+  size_t n_failed = 0;
   for (const std::string &key : {locked_, dir_ / "image", dir_ / "gone"}) {
-    size_t before = daemon.log().size();
     Configure(key);
     daemon.Kill(SIGHUP);
-    while (daemon.log().find("reload-failed", before) == std::string::npos)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    daemon.AwaitLog("event=reload-failed", ++n_failed);
   }
+  EXPECT_EQ(daemon.CountInLog("event=reload-failed"), n_failed);
   ExpectNone("its command line", ReadFile(proc + "/cmdline"));
   daemon.Kill(SIGTERM);
   EXPECT_EQ(daemon.Wait(), 0);

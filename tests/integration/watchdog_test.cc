@@ -9,10 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "tests/support/daemon_process.h"
@@ -71,12 +69,6 @@ protected:
       ;
   }
 
-  // Behind the first `from` bytes of the log.
-  void AwaitLog(size_t from, const std::string &text) {
-    while (daemon_->log().find(text, from) == std::string::npos)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-
   TempDir dir_;
   int manager_ = -1;
   std::unique_ptr<DaemonProcess> daemon_;
@@ -103,7 +95,8 @@ TEST_F(WatchdogTest, AThreadThatHangsIsNoticedAndNamed) {
     if (!thread.stopped())
       GTEST_SKIP() << "ptrace(2): " << strerror(errno);
     // It may have been late before, on a busy machine.
-    AwaitLog(daemon_->log().size(), std::string("event=stuck thread=") + name);
+    std::string stuck = std::string("event=stuck thread=") + name;
+    daemon_->AwaitLog(stuck, daemon_->CountInLog(stuck) + 1);
     ForgetCalls();
     EXPECT_EQ(Hear(kWatchdogUs / 1000), "") << name;
     thread.Continue();

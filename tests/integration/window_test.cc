@@ -90,10 +90,7 @@ protected:
     ASSERT_EQ(rename((path_ + ".new").c_str(), path_.c_str()), 0);
   }
 
-  void AwaitLog(const std::string &line) {
-    while (daemon_->log().find(line) == std::string::npos)
-      usleep(1000);
-  }
+  void AwaitLog(const std::string &line) { daemon_->AwaitLog(line); }
 
   TempDir dir_;
   std::string path_ = dir_ / "disk.img", socket_ = dir_ / "socket";
