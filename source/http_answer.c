@@ -281,8 +281,9 @@ static int failure_of(const struct http_answer *a, const char **why) {
     *why = "the server answers an error";
     return -EIO;
   }
-  *why = http_answer_is_redirect(a) ? "the server redirects to nowhere"
-                                    : "the server's answer has no meaning";
+  *why = http_answer_is_redirect(a)
+             ? "the server redirects, which is not followed"
+             : "the server's answer has no meaning";
   return -EPROTO;
 }
 

@@ -528,6 +528,9 @@ void http_client_start(struct http_client *client, struct http_get *get) {
   struct timeval t = timeval_of(get->timeout_ms);
   assert(reactor_is_current(client->reactor) && get->len > 0);
   get->client = client;
+  get->status = 0;
+  get->n_window = 0;
+  get->n_redirects = 0;
   TAILQ_INSERT_TAIL(&client->waiting, get, link);
   evtimer_assign(&get->timer, reactor_base(client->reactor), on_window, get);
   if (!client->multi && !make_multi(client))

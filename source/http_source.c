@@ -82,6 +82,7 @@ struct target_get {
   struct http_get get;
   struct shared_target *shared;
   struct reactor_task begin;
+  bool was_asked_again;
   void (*ended)(struct target_get *get);
 };
 
@@ -97,8 +98,13 @@ static int target_add_headers(struct http_get *get,
 static void target_ended(struct http_get *get) {
   struct target_get *of_target = container_of(get, struct target_get, get);
   const struct http_target *target = &of_target->shared->target;
-  if (target->ops.answered)
-    target->ops.answered(target->arg, get);
+  bool again =
+      get->status && target->ops.failed && target->ops.failed(target->arg, get);
+  if (again && !of_target->was_asked_again) {
+    of_target->was_asked_again = true;
+    http_client_start(of_target->shared->client, get);
+    return;
+  }
   of_target->ended(of_target);
 }
 

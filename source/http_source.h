@@ -31,8 +31,9 @@ struct http_target {
   struct http_target_ops {
     /* 0 or a negative errno: adds headers to a request that is about to go. */
     int (*add_headers)(void *arg, struct curl_slist **headers);
-    /* Looks at an answer, and may change `status` of one that failed. */
-    void (*answered)(void *arg, struct http_get *get);
+    /* Looks at a get that failed, and may change its `status` and `why`.  True:
+     * something is different now, and to ask once more is worth it. */
+    bool (*failed)(void *arg, struct http_get *get);
     /* Any thread. */
     void (*free)(void *arg);
   } ops;

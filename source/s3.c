@@ -1,0 +1,232 @@
+#include "source/s3.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "source/http_options.h"
+#include "source/http_source.h"
+#include "source/s3_address.h"
+#include "source/s3_answer.h"
+#include "source/s3_credentials.h"
+#include "source/s3_sign.h"
+#include "source/uri.h"
+
+/* What a request is signed with.  The reactor's thread alone, once it is open.
+ */
+struct s3_signer {
+  struct s3_address address;
+  bool is_anonymous;
+  char *profile, *file; /* NULL: as source/s3_credentials.h has it */
+  struct s3_credentials credentials;
+  int64_t skew_s; /* what the server's clock has more than ours */
+};
+
+static void signer_free(void *arg) {
+  struct s3_signer *s = arg;
+  s3_address_fini(&s->address);
+  s3_credentials_fini(&s->credentials);
+  free(s->profile);
+  free(s->file);
+  free(s);
+}
+
+/* ---- Requests ------------------------------------------------------------ */
+
+static bool add_header(struct curl_slist **headers, const char *name,
+                       const char *value) {
+  char *line;
+  if (asprintf(&line, "%s: %s", name, value) < 0)
+    return false;
+  struct curl_slist *longer = curl_slist_append(*headers, line);
+  free(line);
+  if (longer)
+    *headers = longer;
+  return longer != NULL;
+}
+
+/* What is signed is what S3 wants signed; a range and a condition need not be.
+ */
+static int signer_add_headers(void *arg, struct curl_slist **headers) {
+  const struct s3_signer *s = arg;
+  const struct s3_address *a = &s->address;
+  const struct s3_time now = s3_time_of(time(NULL) + s->skew_s);
+  const struct s3_pair version = {"versionId", a->version};
+  const struct s3_pair signed_headers[] = {
+      {"host", a->host},
+      {"x-amz-content-sha256", S3_EMPTY_PAYLOAD},
+      {"x-amz-date", now.text},
+      {"x-amz-security-token", s->credentials.token}};
+  const size_t n = s->credentials.token ? 4 : 3;
+  const struct s3_request request = {
+      "GET",          a->path, &version,        a->version != NULL,
+      signed_headers, n,       S3_EMPTY_PAYLOAD};
+  const struct s3_key key = {s->credentials.access_key,
+                             s->credentials.secret_key, a->region, "s3"};
+  if (s->is_anonymous)
+    return 0;
+  char *authorization = s3_authorization(&request, &key, &now);
+  bool done =
+      authorization && add_header(headers, "Authorization", authorization);
+  free(authorization);
+  for (size_t i = 0; i < n; i++)
+    done = done &&
+           add_header(headers, signed_headers[i].name, signed_headers[i].value);
+  return done ? 0 : -ENOMEM;
+}
+
+/* ---- Failures ------------------------------------------------------------ */
+
+static bool same(const char *a, const char *b) {
+  return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* Looks whether there are others than those that failed.  It reads a file: a
+ * small one, here, and only then. */
+static bool renew(struct s3_signer *s) {
+  const struct s3_credentials_place place = {s->profile, s->file};
+  struct s3_credentials fresh, old = s->credentials;
+  const char *why;
+  if (s->is_anonymous || s3_credentials_load(&place, &fresh, &why) < 0)
+    return false;
+  bool is_new = !same(fresh.access_key, old.access_key) ||
+                !same(fresh.secret_key, old.secret_key) ||
+                !same(fresh.token, old.token);
+  s->credentials = fresh;
+  s3_credentials_fini(&old);
+  return is_new;
+}
+
+/* Takes the server's time for ours.  False: that is no news. */
+static bool set_clock(struct s3_signer *s, int64_t server_time) {
+  int64_t skew = server_time - time(NULL);
+  int64_t change = skew - s->skew_s;
+  if (server_time < 0 || (change > -60 && change < 60))
+    return false;
+  s->skew_s = skew;
+  return true;
+}
+
+static bool signer_failed(void *arg, struct http_get *get) {
+  struct s3_signer *s = arg;
+  struct s3_verdict verdict = {0};
+  if (get->answer.code >= 300)
+    verdict = s3_answer_judge(get->error_body, get->error_len);
+  if (verdict.status) {
+    get->status = verdict.status;
+    snprintf(get->why, sizeof get->why, "%s", verdict.why);
+  }
+  switch (verdict.remedy) {
+  case S3_SET_CLOCK:
+    return set_clock(s, get->answer.date);
+  case S3_NEW_CREDENTIALS:
+    return renew(s);
+  case S3_NO_REMEDY:
+    break;
+  }
+  return false;
+}
+
+/* ---- Opening ------------------------------------------------------------- */
+
+static int no_memory(struct source_fault *fault) {
+  snprintf(fault->text, sizeof fault->text, "%s", strerror(ENOMEM));
+  return -ENOMEM;
+}
+
+static int copy(const char *from, char **to, struct source_fault *fault) {
+  *to = from ? strdup(from) : NULL;
+  return from && !*to ? no_memory(fault) : 0;
+}
+
+static int take_anonymous(const struct source_uri *uri, bool *out,
+                          struct source_fault *fault) {
+  const char *value = http_options_find(uri, "anonymous");
+  *out = value && strcmp(value, "yes") == 0;
+  if (!value || *out || strcmp(value, "no") == 0)
+    return 0;
+  snprintf(fault->text, sizeof fault->text, "anonymous: it is yes or no");
+  return -EINVAL;
+}
+
+static int take_signer(const struct source_uri *uri, struct s3_signer *s,
+                       struct source_fault *fault) {
+  int failed = s3_address_take(uri, &s->address, fault);
+  if (!failed)
+    failed = take_anonymous(uri, &s->is_anonymous, fault);
+  if (!failed)
+    failed = copy(http_options_find(uri, "profile"), &s->profile, fault);
+  return failed ? failed
+                : copy(http_options_find(uri, "credentials"), &s->file, fault);
+}
+
+static int make_target(const struct source_uri *uri, struct http_target *target,
+                       struct source_fault *fault) {
+  struct s3_signer *s = calloc(1, sizeof *s);
+  if (!s)
+    return no_memory(fault);
+  *target = (struct http_target){
+      .ops = {signer_add_headers, signer_failed, signer_free}, .arg = s};
+  int failed = take_signer(uri, s, fault);
+  if (!failed)
+    failed = http_options_take(uri, target, fault);
+  if (!failed)
+    failed = copy(s->address.url, &target->url, fault);
+  target->shown = failed ? NULL : source_uri_shown(uri->text);
+  if (!failed && !target->shown)
+    failed = no_memory(fault);
+  if (failed)
+    http_target_fini(target);
+  return failed;
+}
+
+static int s3_check(const struct source_uri *uri, struct source_fault *fault) {
+  struct http_target target;
+  int failed = make_target(uri, &target, fault);
+  if (!failed)
+    http_target_fini(&target);
+  return failed;
+}
+
+static int load_credentials(const struct http_target *target,
+                            struct source_fault *fault) {
+  struct s3_signer *s = target->arg;
+  const struct s3_credentials_place place = {s->profile, s->file};
+  const char *why;
+  int failed =
+      s->is_anonymous ? 0 : s3_credentials_load(&place, &s->credentials, &why);
+  if (failed)
+    snprintf(fault->text, sizeof fault->text, "%.100s: %s", target->shown, why);
+  return failed;
+}
+
+static int s3_open(struct reactor *r, const struct source_uri *uri,
+                   const struct timespec *deadline, struct source **out,
+                   struct source_fault *fault) {
+  struct http_target target;
+  int failed = make_target(uri, &target, fault);
+  if (failed)
+    return failed;
+  failed = load_credentials(&target, fault);
+  if (!failed)
+    return http_source_open(r, &target, deadline, out, fault);
+  http_target_fini(&target);
+  return failed;
+}
+
+static const char *const schemes[] = {"s3", NULL};
+static const char *const options[] = {
+    HTTP_OPTION_NAMES, "endpoint",    "region",    "path-style",
+    "profile",         "credentials", "anonymous", NULL};
+
+const struct source_kind s3_source_kind = {
+    .name = "s3",
+    .schemes = schemes,
+    .options = options,
+    .fetch_size = HTTP_FETCH_SIZE,
+    .check = s3_check,
+    .open = s3_open,
+};

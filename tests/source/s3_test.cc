@@ -1,0 +1,373 @@
+// Images in S3, from a server that checks signatures and makes its errors.
+#include "source/s3.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/percent.h"
+#include "cache/source.h"
+#include "source/http_answer.h"
+#include "source/reactor.h"
+#include "source/s3_sign.h"
+#include "tests/support/daemon_process.h"
+#include "tests/support/scripted_http.h"
+
+namespace {
+
+using Request = ScriptedHttp::Request;
+using Peer = ScriptedHttp::Peer;
+
+struct Close {
+  void operator()(source *src) const { src->ops->close(src); }
+};
+using SourcePtr = std::unique_ptr<source, Close>;
+
+struct Free {
+  void operator()(char *p) const { free(p); }
+};
+using Text = std::unique_ptr<char, Free>;
+
+std::string Decode(const std::string &text) {
+  Text decoded(percent_decode(text.data(), text.size()));
+  return decoded ? decoded.get() : "";
+}
+
+// An S3 with one object, "v1" of it.
+class FakeS3 {
+public:
+  FakeS3() : server_([this](const Request &r, Peer &p) { Answer(r, p); }) {}
+
+  std::string endpoint() const { return server_.Url(""); }
+  std::vector<Request> requests() const { return server_.requests(); }
+
+  // From the next request on.
+  void SetKeys(const std::string &access_key, const std::string &secret_key,
+               const std::string &token = "") {
+    std::lock_guard<std::mutex> lock(mutex_);
+    access_key_ = access_key;
+    secret_key_ = secret_key;
+    token_ = token;
+  }
+  void SetClock(int64_t ahead_s) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ahead_s_ = ahead_s;
+  }
+  // An error for each request that is signed rightly; empty: none.
+  void Fail(const std::string &status, const std::string &code = "") {
+    std::lock_guard<std::mutex> lock(mutex_);
+    status_ = status;
+    code_ = code;
+  }
+
+  const std::string bytes = [] {
+    std::string b(100000, '\0');
+    for (size_t i = 0; i < b.size(); i++)
+      b[i] = char(i * 7919 >> 5);
+    return b;
+  }();
+
+private:
+  static void Error(Peer &peer, const std::string &status,
+                    const std::string &code, const std::string &more = "") {
+    const std::string body = "<?xml version=\"1.0\"?>\n<Error><Code>" + code +
+                             "</Code><Message>m</Message></Error>";
+    peer.Send("HTTP/1.1 " + status + " Error\r\n" + more + "Content-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
+  }
+
+  // A date of the server's clock, as HTTP has it.
+  std::string Date() const {
+    char text[64];
+    time_t t = time(nullptr) + ahead_s_;
+    tm fields;
+    gmtime_r(&t, &fields);
+    strftime(text, sizeof text, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &fields);
+    return text;
+  }
+
+  bool TimeIsRight(const Request &r) const {
+    tm fields = {};
+    strptime(r.Field("x-amz-date").c_str(), "%Y%m%dT%H%M%SZ", &fields);
+    return std::abs(timegm(&fields) - (time(nullptr) + ahead_s_)) < 900;
+  }
+
+  // What the request's own headers have to be signed with.
+  std::string Authorization(const Request &r) const {
+    const std::string given = r.Field("authorization");
+    const std::string mark = "SignedHeaders=";
+    size_t at = given.find(mark);
+    if (at == std::string::npos)
+      return "";
+    std::istringstream names(
+        given.substr(at + mark.size(), given.find(',', at) - at - mark.size()));
+    std::vector<std::string> texts;
+    for (std::string name; std::getline(names, name, ';');) {
+      texts.push_back(name);
+      texts.push_back(r.Field(name));
+    }
+    std::vector<s3_pair> headers, query;
+    for (size_t i = 0; i < texts.size(); i += 2)
+      headers.push_back({texts[i].c_str(), texts[i + 1].c_str()});
+    const std::string path = r.target.substr(0, r.target.find('?'));
+    std::string name, value;
+    if (path.size() < r.target.size()) {
+      const std::string pair = r.target.substr(path.size() + 1);
+      name = Decode(pair.substr(0, pair.find('=')));
+      value = Decode(pair.substr(pair.find('=') + 1));
+      query.push_back({name.c_str(), value.c_str()});
+    }
+    const s3_request request = {
+        r.method.c_str(), path.c_str(),   query.data(),    query.size(),
+        headers.data(),   headers.size(), S3_EMPTY_PAYLOAD};
+    const s3_key key = {access_key_.c_str(), secret_key_.c_str(), "us-east-1",
+                        "s3"};
+    s3_time when = {};
+    r.Field("x-amz-date").copy(when.text, sizeof when.text - 1);
+    Text text(s3_authorization(&request, &key, &when));
+    return text.get();
+  }
+
+  void Answer(const Request &r, Peer &peer) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (r.method == "CONNECT") // it is no proxy for tunnels
+      return Error(peer, "405", "MethodNotAllowed");
+    const std::string given = r.Field("authorization");
+    if (given.empty() && !access_key_.empty())
+      return Error(peer, "403", "AccessDenied");
+    if (given.find("Credential=" + access_key_ + "/") == std::string::npos &&
+        !access_key_.empty())
+      return Error(peer, "403", "InvalidAccessKeyId");
+    if (r.Field("x-amz-security-token") != token_)
+      return Error(peer, "400", "ExpiredToken");
+    if (given != (access_key_.empty() ? "" : Authorization(r)))
+      return Error(peer, "403", "SignatureDoesNotMatch");
+    if (!access_key_.empty() && !TimeIsRight(r))
+      return Error(peer, "403", "RequestTimeTooSkewed", Date());
+    if (!status_.empty())
+      return Error(peer, status_, code_, "Location: /elsewhere\r\n");
+    peer.Send("HTTP/1.1 206 OK\r\nETag: \"v1\"\r\nContent-Range: bytes " +
+              std::to_string(r.first) + "-" + std::to_string(r.last) + "/" +
+              std::to_string(bytes.size()) +
+              "\r\nContent-Length: " + std::to_string(r.last - r.first + 1) +
+              "\r\n\r\n" + bytes.substr(r.first, r.last - r.first + 1));
+  }
+
+  std::mutex mutex_; // of all below
+  std::string access_key_ = "AKID", secret_key_ = "secret/+key", token_;
+  std::string status_, code_;
+  int64_t ahead_s_ = 0;
+  ScriptedHttp server_; // the last: its threads use the others
+};
+
+class S3Test : public testing::Test {
+protected:
+  S3Test() {
+    EXPECT_EQ(reactor_new(&reactor_), 0);
+    for (const char *name :
+         {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+          "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_REGION",
+          "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
+      unsetenv(name);
+    WriteKeys("AKID", "secret/+key");
+  }
+  ~S3Test() override { reactor_free(reactor_); }
+
+  void WriteKeys(const std::string &access_key, const std::string &secret_key,
+                 const std::string &token = "") {
+    std::ofstream file(dir_ / "credentials");
+    file << "[default]\naws_access_key_id = " << access_key
+         << "\naws_secret_access_key = " << secret_key << "\n";
+    if (!token.empty())
+      file << "aws_session_token = " << token << "\n";
+  }
+
+  // NULL: it cannot be opened, `fault_` says why.
+  SourcePtr Open(const std::string &text, int expected = 0,
+                 std::vector<source_option> options = {}) {
+    const std::string endpoint = s3_.endpoint(), keys = dir_ / "credentials";
+    options.push_back({"endpoint", endpoint.c_str()});
+    options.push_back({"credentials", keys.c_str()});
+    const source_uri uri = {text.c_str(), options.data(), options.size()};
+    timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += 60;
+    source *src = nullptr;
+    fault_ = {};
+    EXPECT_EQ(s3_source_kind.open(reactor_, &uri, &deadline, &src, &fault_),
+              expected)
+        << fault_.text;
+    return SourcePtr(src);
+  }
+
+  int Read(source *src) {
+    std::string read(1000, 'x');
+    int status = source_read_blocking(src, 4096, &read[0], read.size());
+    EXPECT_TRUE(status || read == s3_.bytes.substr(4096, 1000));
+    return status;
+  }
+
+  int Check(const std::string &text,
+            const std::vector<source_option> &options = {}) {
+    const source_uri uri = {text.c_str(), options.data(), options.size()};
+    return s3_source_kind.check(&uri, &fault_);
+  }
+
+  FakeS3 s3_;
+  TempDir dir_;
+  struct reactor *reactor_ = nullptr;
+  source_fault fault_ = {};
+};
+
+TEST_F(S3Test, RequestsAreSignedAsTheyAreSent) {
+  SourcePtr src = Open("s3://bucket/a%20b+c/../%2e%C3%A4//d");
+  ASSERT_TRUE(src);
+  EXPECT_EQ(src->size, s3_.bytes.size());
+  EXPECT_EQ(Read(src.get()), 0);
+  const Request r = s3_.requests().at(1);
+  EXPECT_EQ(r.target, "/bucket/a%20b%2Bc/../.%C3%A4//d");
+  EXPECT_EQ(r.Field("range"), "bytes=4096-5095");
+  EXPECT_EQ(r.Field("if-match"), "\"v1\"");
+}
+
+TEST_F(S3Test, AVersionIsAskedFor) {
+  SourcePtr src = Open("s3://bucket/key?versionId=a%2Fb");
+  ASSERT_TRUE(src);
+  EXPECT_EQ(s3_.requests().at(0).target, "/bucket/key?versionId=a%2Fb");
+}
+
+TEST_F(S3Test, ABucketMayStandInTheNameOfTheHost) {
+  s3_.SetKeys("", "");
+  const std::string port = s3_.endpoint().substr(s3_.endpoint().rfind(':') + 1);
+  setenv("http_proxy", s3_.endpoint().c_str(), 1);
+  SourcePtr src = Open("s3://my.bucket/key", 0,
+                       {{"path-style", "no"}, {"anonymous", "yes"}});
+  unsetenv("http_proxy");
+  ASSERT_TRUE(src);
+  EXPECT_EQ(s3_.requests().at(0).target,
+            "http://my.bucket.127.0.0.1:" + port + "/key");
+}
+
+TEST_F(S3Test, WithoutAnEndpointItIsAmazons) {
+  s3_.SetKeys("", "");
+  setenv("https_proxy", s3_.endpoint().c_str(), 1);
+  const source_option options[] = {{"region", "eu-west-1"},
+                                   {"anonymous", "yes"}};
+  const source_uri uri = {"s3://bucket/key", options, 2};
+  timespec deadline;
+  clock_gettime(CLOCK_MONOTONIC, &deadline);
+  deadline.tv_sec += 60;
+  source *src = nullptr;
+  EXPECT_LT(s3_source_kind.open(reactor_, &uri, &deadline, &src, &fault_), 0);
+  unsetenv("https_proxy");
+  EXPECT_EQ(s3_.requests().at(0).target,
+            "bucket.s3.eu-west-1.amazonaws.com:443");
+}
+
+TEST_F(S3Test, WhoIsAnonymousSignsNothing) {
+  s3_.SetKeys("", "");
+  SourcePtr src = Open("s3://bucket/key", 0, {{"anonymous", "yes"}});
+  ASSERT_TRUE(src);
+  EXPECT_EQ(Read(src.get()), 0);
+  EXPECT_EQ(s3_.requests().at(1).Field("x-amz-date"), "");
+}
+
+TEST_F(S3Test, ATokenIsSentAndSigned) {
+  s3_.SetKeys("AKID", "secret/+key", "a+token");
+  WriteKeys("AKID", "secret/+key", "a+token");
+  SourcePtr src = Open("s3://bucket/key");
+  ASSERT_TRUE(src);
+  EXPECT_NE(
+      s3_.requests().at(0).Field("authorization").find("x-amz-security-token"),
+      std::string::npos);
+}
+
+TEST_F(S3Test, CredentialsThatExpireAreRenewedFromTheirFile) {
+  s3_.SetKeys("AKID", "secret/+key", "old");
+  WriteKeys("AKID", "secret/+key", "old");
+  SourcePtr src = Open("s3://bucket/key");
+  ASSERT_TRUE(src);
+  s3_.SetKeys("AKID", "secret/+key", "new");
+  EXPECT_EQ(Read(src.get()), -EACCES); // the file has no others
+  WriteKeys("AKID", "secret/+key", "new");
+  EXPECT_EQ(Read(src.get()), 0);
+  s3_.SetKeys("AKID2", "another");
+  WriteKeys("AKID2", "another");
+  EXPECT_EQ(Read(src.get()), 0);
+}
+
+TEST_F(S3Test, AClockThatIsWrongIsSetByTheServers) {
+  s3_.SetClock(3600);
+  SourcePtr src = Open("s3://bucket/key");
+  ASSERT_TRUE(src);
+  EXPECT_EQ(s3_.requests().size(), 2u);
+  EXPECT_EQ(Read(src.get()), 0);
+  EXPECT_EQ(s3_.requests().size(), 3u);
+  s3_.SetClock(-3600);
+  EXPECT_EQ(Read(src.get()), 0);
+  EXPECT_EQ(s3_.requests().size(), 5u);
+}
+
+TEST_F(S3Test, ErrorsAreWhatTheirCodesSay) {
+  SourcePtr src = Open("s3://bucket/key");
+  ASSERT_TRUE(src);
+  const struct {
+    const char *http, *code;
+    int status;
+  } cases[] = {{"503", "SlowDown", -EAGAIN},
+               {"400", "RequestTimeout", -EAGAIN},
+               {"404", "NoSuchKey", -ENOENT},
+               {"404", "NoSuchBucket", -ENOENT},
+               {"403", "AccessDenied", -EACCES},
+               {"500", "InternalError", -EIO},
+               {"412", "PreconditionFailed", -ESTALE},
+               {"301", "PermanentRedirect", -EPROTO},
+               {"403", "SomethingElse", -EACCES},
+               {"400", "", -EIO}};
+  for (const auto &c : cases) {
+    s3_.Fail(c.http, c.code);
+    EXPECT_EQ(Read(src.get()), c.status) << c.code;
+    s3_.Fail("");
+    EXPECT_EQ(Read(src.get()), 0);
+  }
+}
+
+TEST_F(S3Test, WhatCannotBeOpenedSaysWhyWithoutSecrets) {
+  WriteKeys("AKID", "wrong");
+  EXPECT_FALSE(Open("s3://bucket/key?versionId=v", -EACCES));
+  EXPECT_STREQ(fault_.text,
+               "s3://bucket/key: the secret key is wrong (HTTP status 403)");
+  EXPECT_FALSE(Open("s3://bucket/key", -ENOKEY, {{"profile", "absent"}}));
+  EXPECT_NE(strstr(fault_.text, "no credentials"), nullptr) << fault_.text;
+}
+
+TEST_F(S3Test, UrisAndOptionsAreCheckedWithoutAServer) {
+  EXPECT_EQ(Check("s3://b/k"), 0);
+  EXPECT_EQ(Check("S3://b/k?versionId=1"), 0);
+  for (const char *bad :
+       {"s3:b/k", "s3://", "s3://b", "s3://b/", "s3:///k", "s3://b c/k",
+        "s3://.b/k", "s3://b@host/k", "s3://b/k#f", "s3://b/k?x=y",
+        "s3://b/k?versionId=", "s3://b/k?versionId=1&x=2", "s3://b/%zz",
+        "s3://b/%00"})
+    EXPECT_EQ(Check(bad), -EINVAL) << bad;
+  EXPECT_EQ(Check("s3://b/k", {{"endpoint", "https://h:1/"}}), 0);
+  for (const char *bad : {"h", "ftp://h", "http://", "http://h/p", "http://u@h",
+                          "http://h\r\nx: y"})
+    EXPECT_EQ(Check("s3://b/k", {{"endpoint", bad}}), -EINVAL) << bad;
+  EXPECT_EQ(Check("s3://b/k", {{"region", "a/b"}}), -EINVAL);
+  EXPECT_EQ(Check("s3://b/k", {{"path-style", "maybe"}}), -EINVAL);
+  EXPECT_EQ(Check("s3://b/k", {{"anonymous", "1"}}), -EINVAL);
+  EXPECT_EQ(Check("s3://b/k", {{"connections", "0"}}), -EINVAL);
+}
+
+} // namespace
