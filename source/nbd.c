@@ -1,0 +1,488 @@
+#include "source/nbd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include <libnbd.h>
+
+#include "base/clock.h"
+#include "base/container_of.h"
+#include "base/deadline.h"
+#include "cache/source.h"
+#include "source/nbd_dial.h"
+#include "source/nbd_link.h"
+#include "source/nbd_target.h"
+#include "source/reactor.h"
+
+enum {
+  MAX_LINKS = 4,
+  FETCH_SIZE = 128 << 10,
+};
+
+/* What a server says of an export, by which it is known again. */
+struct export {
+  uint64_t size;
+  char *name, *description; /* NULL: it does not say */
+};
+
+/* Who waits in nbd_open(). */
+struct opening {
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  bool ended; /* guarded by lock, as the rest */
+  int status;
+  struct source_fault fault;
+};
+
+struct nbd_source;
+
+struct slot {
+  struct nbd_link link; /* of which nothing is used if it is not up */
+  bool is_up;
+  struct nbd_source *source;
+};
+
+TAILQ_HEAD(attempts, attempt);
+
+/* All but the first three belong to the reactor's thread. */
+struct nbd_source {
+  struct source base;
+  struct nbd_target *target; /* fixed */
+  struct reactor *reactor;   /* fixed */
+  atomic_bool is_stale;      /* set once, by the reactor's thread; relaxed: who
+                                misses it asks again soon */
+
+  struct opening *opening; /* NULL: nobody waits for the first connection */
+  struct export export;    /* as of the first connection; then fixed */
+  struct nbd_dial *dial;   /* NULL: none is under way */
+  int64_t dial_deadline;
+  struct slot slots[MAX_LINKS];
+  unsigned max_links; /* that the server takes, as far as is known */
+
+  struct attempts attempts; /* all that are under way, by age */
+  struct attempts waiting;  /* of them, those without a link, likewise */
+  struct event timer;       /* for the deadline of the first attempt */
+
+  struct reactor_task begin, close;
+};
+
+/* A read, from start() to its end. */
+struct attempt {
+  struct nbd_source *source;
+  struct source_read *asked;
+  struct reactor_task task; /* has it begin */
+  struct nbd_read read;
+  bool is_waiting;
+  int64_t deadline;
+  TAILQ_ENTRY(attempt) by_age, waiting;
+};
+
+static struct nbd_source *nbd_of(struct source *src) {
+  return container_of(src, struct nbd_source, base);
+}
+
+/* ---- Exports ------------------------------------------------------------- */
+
+static void export_fini(struct export *e) {
+  free(e->name);
+  free(e->description);
+}
+
+static void export_init(struct export *e, struct nbd_handle *h, uint64_t size) {
+  *e = (struct export){size, nbd_get_canonical_export_name(h),
+                       nbd_get_export_description(h)};
+}
+
+static bool text_same(const char *a, const char *b) {
+  return !a == !b && (!a || strcmp(a, b) == 0);
+}
+
+static bool export_same(const struct export *a, const struct export *b) {
+  return a->size == b->size && text_same(a->name, b->name) &&
+         text_same(a->description, b->description);
+}
+
+/* ---- The ends of reads --------------------------------------------------- */
+
+/* It may come too early, as nobody sets it anew when a read ends. */
+static void set_timer(struct nbd_source *s) {
+  struct attempt *first = TAILQ_FIRST(&s->attempts);
+  if (!first) {
+    event_del(&s->timer);
+    return;
+  }
+  int left = deadline_left_ms(first->deadline);
+  event_add(&s->timer, &(struct timeval){.tv_sec = left / 1000,
+                                         .tv_usec = left % 1000 * 1000});
+}
+
+/* The last that is done about an attempt; what the source does next is up to
+ * the caller, as the source may be gone when the reactor runs its next task. */
+static void end_attempt(struct attempt *a, int status) {
+  struct nbd_source *s = a->source;
+  TAILQ_REMOVE(&s->attempts, a, by_age);
+  if (a->is_waiting)
+    TAILQ_REMOVE(&s->waiting, a, waiting);
+  struct source_read *asked = a->asked;
+  free(a);
+  asked->status = status;
+  asked->done(asked);
+}
+
+static void on_read(struct nbd_read *r) {
+  struct attempt *a = container_of(r, struct attempt, read);
+  int status = r->status;
+  /* Ended together with one that was late. */
+  if (status == -ETIMEDOUT && !deadline_has_passed(a->deadline))
+    status = -ECONNRESET;
+  end_attempt(a, status);
+}
+
+static void fail_waiting(struct nbd_source *s, int status) {
+  struct attempt *a;
+  while ((a = TAILQ_FIRST(&s->waiting)))
+    end_attempt(a, status);
+}
+
+/* ---- Connections --------------------------------------------------------- */
+
+static unsigned n_links(const struct nbd_source *s) {
+  unsigned n = 0;
+  for (int i = 0; i < MAX_LINKS; i++)
+    n += s->slots[i].is_up;
+  return n;
+}
+
+static struct slot *free_slot(struct nbd_source *s) {
+  for (int i = 0; i < MAX_LINKS; i++)
+    if (!s->slots[i].is_up)
+      return &s->slots[i];
+  return NULL;
+}
+
+/* NULL: there is none. */
+static struct slot *least_busy(struct nbd_source *s) {
+  struct slot *best = NULL;
+  for (int i = 0; i < MAX_LINKS; i++) {
+    struct slot *slot = &s->slots[i];
+    if (slot->is_up && (!best || slot->link.n_reads < best->link.n_reads))
+      best = slot;
+  }
+  return best;
+}
+
+static void end_link(struct slot *slot, int status) {
+  slot->is_up = false;
+  nbd_link_end(&slot->link, status);
+}
+
+static void end_all_links(struct nbd_source *s, int status) {
+  for (int i = 0; i < MAX_LINKS; i++)
+    if (s->slots[i].is_up)
+      end_link(&s->slots[i], status);
+}
+
+static void give_up_dial(struct nbd_source *s) {
+  if (s->dial)
+    nbd_dial_give_up(s->dial);
+  s->dial = NULL;
+}
+
+static void on_lost(struct nbd_link *l) {
+  container_of(l, struct slot, link)->is_up = false;
+}
+
+static void on_dialed(void *arg, const struct nbd_dialed *end);
+
+/* 0 or a negative errno. */
+static int begin_dial(struct nbd_source *s) {
+  int r = nbd_dial_start(s->reactor, s->target, s->dial_deadline, on_dialed, s,
+                         &s->dial);
+  if (r < 0)
+    s->dial = NULL;
+  return r;
+}
+
+static void tell_opener(struct nbd_source *s, int status,
+                        const struct source_fault *fault) {
+  struct opening *o = s->opening;
+  s->opening = NULL;
+  pthread_mutex_lock(&o->lock);
+  o->status = status;
+  o->fault = *fault;
+  o->ended = true;
+  pthread_cond_signal(&o->cond); /* with the lock: then `o` is gone */
+  pthread_mutex_unlock(&o->lock);
+}
+
+/* ---- Reads --------------------------------------------------------------- */
+
+/* Whether one more connection may help, where each has something to do. */
+static bool wants_more_links(struct nbd_source *s, const struct slot *best) {
+  unsigned n = n_links(s);
+  return !s->dial && n < s->max_links && (!best || best->link.n_reads > 0);
+}
+
+/* Gives reads that wait to links, and connects if that is what is missing. */
+static void dispatch(struct nbd_source *s) {
+  struct slot *best = least_busy(s);
+  if (!TAILQ_EMPTY(&s->waiting) && wants_more_links(s, best)) {
+    s->dial_deadline = deadline_after(s->target->timeout_ms);
+    int r = begin_dial(s);
+    if (r < 0 && !best)
+      fail_waiting(s, r);
+  }
+  struct attempt *a;
+  while ((a = TAILQ_FIRST(&s->waiting)) && (best = least_busy(s))) {
+    TAILQ_REMOVE(&s->waiting, a, waiting);
+    a->is_waiting = false;
+    nbd_link_read(&best->link, &a->read);
+  }
+}
+
+static void begin_attempt(struct reactor_task *task) {
+  struct attempt *a = container_of(task, struct attempt, task);
+  struct nbd_source *s = a->source;
+  a->deadline = deadline_after(s->target->timeout_ms);
+  a->is_waiting = true;
+  TAILQ_INSERT_TAIL(&s->attempts, a, by_age);
+  TAILQ_INSERT_TAIL(&s->waiting, a, waiting);
+  if (atomic_load_explicit(&s->is_stale, memory_order_relaxed))
+    end_attempt(a, -ESTALE);
+  else
+    dispatch(s);
+  if (!event_pending(&s->timer, EV_TIMEOUT, NULL))
+    set_timer(s);
+}
+
+/* Ends those that are late: with them their links, or the dial that they wait
+ * for, if that is late as well. */
+static void on_timer(evutil_socket_t fd, short what, void *arg) {
+  struct nbd_source *s = arg;
+  struct attempt *a;
+  (void)fd, (void)what;
+  while ((a = TAILQ_FIRST(&s->attempts)) && deadline_has_passed(a->deadline)) {
+    if (!a->is_waiting) {
+      end_link(container_of(a->read.link, struct slot, link), -ETIMEDOUT);
+      continue;
+    }
+    if (s->dial && deadline_has_passed(s->dial_deadline))
+      give_up_dial(s);
+    end_attempt(a, -ETIMEDOUT);
+  }
+  dispatch(s);
+  set_timer(s);
+}
+
+/* A new connection.  0; or a status, and its handle is closed. */
+static int take_link(struct nbd_source *s, struct nbd_handle *h,
+                     struct source_fault *fault) {
+  struct slot *slot = free_slot(s);
+  struct export now;
+  assert(slot);
+  int r = nbd_link_init(&slot->link, reactor_base(s->reactor), h, on_lost);
+  *fault = slot->link.fault;
+  if (r < 0)
+    return r;
+  slot->is_up = true;
+  slot->source = s;
+  export_init(&now, h, slot->link.size);
+  s->max_links = nbd_can_multi_conn(h) == 1 ? MAX_LINKS : 1;
+  if (s->opening) {
+    s->export = now;
+    s->base.size = now.size;
+    return 0;
+  }
+  if (!export_same(&now, &s->export))
+    r = -ESTALE;
+  export_fini(&now);
+  return r;
+}
+
+static void on_dialed(void *arg, const struct nbd_dialed *end) {
+  struct nbd_source *s = arg;
+  struct source_fault fault = end->fault;
+  s->dial = NULL;
+  int r = end->h ? take_link(s, end->h, &fault) : end->status;
+  if (s->opening) {
+    tell_opener(s, r, &fault);
+    return;
+  }
+  if (r == -ESTALE) {
+    atomic_store_explicit(&s->is_stale, true, memory_order_relaxed);
+    end_all_links(s, -ESTALE);
+  }
+  if (r < 0 && n_links(s) == 0)
+    fail_waiting(s, r);
+  else if (r < 0) /* it does not take one more */
+    s->max_links = n_links(s);
+  dispatch(s);
+  set_timer(s);
+}
+
+/* ---- A source's calls ---------------------------------------------------- */
+
+static enum source_outcome nbd_start(struct source *src,
+                                     struct source_read *r) {
+  struct nbd_source *s = nbd_of(src);
+  struct attempt *a = calloc(1, sizeof *a);
+  if (!a) {
+    r->status = -ENOMEM;
+    return SOURCE_DONE;
+  }
+  a->source = s;
+  a->asked = r;
+  a->task.run = begin_attempt;
+  a->read.offset = r->offset;
+  a->read.buf = r->buf;
+  a->read.len = r->len;
+  a->read.done = on_read;
+  reactor_post(s->reactor, &a->task); /* then all of it may be over */
+  return SOURCE_PENDING;
+}
+
+static void source_free(struct nbd_source *s) {
+  export_fini(&s->export);
+  nbd_target_free(s->target);
+  free(s);
+}
+
+static void close_on_reactor(struct reactor_task *task) {
+  struct nbd_source *s = container_of(task, struct nbd_source, close);
+  assert(TAILQ_EMPTY(&s->attempts));
+  give_up_dial(s);
+  end_all_links(s, -ECANCELED);
+  event_del(&s->timer);
+  source_free(s);
+}
+
+/* Of all connections: nothing that is posted comes behind this. */
+static void nbd_source_close(struct source *src) {
+  struct nbd_source *s = nbd_of(src);
+  reactor_post(s->reactor, &s->close);
+}
+
+/* ---- Opening ------------------------------------------------------------- */
+
+static void begin_opening(struct reactor_task *task) {
+  struct nbd_source *s = container_of(task, struct nbd_source, begin);
+  struct source_fault fault = {"a thread for the connection cannot be made"};
+  event_assign(&s->timer, reactor_base(s->reactor), -1, 0, on_timer, s);
+  int r = begin_dial(s);
+  if (r < 0)
+    tell_opener(s, r, &fault);
+}
+
+static void forget_opener(struct reactor_task *task) {
+  container_of(task, struct nbd_source, begin)->opening = NULL;
+}
+
+/* Waits for the first connection.  0, or a status with `fault` set. */
+static int await_opening(struct nbd_source *s, struct opening *o,
+                         const struct timespec *deadline,
+                         struct source_fault *fault) {
+  pthread_mutex_lock(&o->lock);
+  int r = 0;
+  while (!o->ended && r == 0)
+    r = pthread_cond_clockwait(&o->cond, &o->lock, CLOCK_MONOTONIC, deadline);
+  pthread_mutex_unlock(&o->lock);
+  if (r != 0) { /* the look-up of a name, for one, knows no deadline */
+    s->begin.run = forget_opener;
+    reactor_run(s->reactor, &s->begin);
+  }
+  if (!o->ended) {
+    snprintf(fault->text, sizeof fault->text,
+             "the server was not found, or did not answer, in time");
+    return -ETIMEDOUT;
+  }
+  *fault = o->fault;
+  return o->status;
+}
+
+static const struct source_ops nbd_ops;
+
+/* Takes over `target`, also on failure. */
+static int open_target(struct reactor *reactor, struct nbd_target *target,
+                       const struct timespec *deadline, struct source **out,
+                       struct source_fault *fault) {
+  struct opening o = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                      .cond = PTHREAD_COND_INITIALIZER};
+  struct nbd_source *s = calloc(1, sizeof *s);
+  if (!s) {
+    nbd_target_free(target);
+    return -ENOMEM;
+  }
+  s->base.ops = &nbd_ops;
+  s->target = target;
+  s->reactor = reactor;
+  s->opening = &o;
+  s->dial_deadline =
+      (int64_t)deadline->tv_sec * 1000 + deadline->tv_nsec / 1000000;
+  s->max_links = 1;
+  s->begin.run = begin_opening;
+  s->close.run = close_on_reactor;
+  atomic_init(&s->is_stale, false);
+  TAILQ_INIT(&s->attempts);
+  TAILQ_INIT(&s->waiting);
+  reactor_run(reactor, &s->begin);
+  int r = await_opening(s, &o, deadline, fault);
+  pthread_cond_destroy(&o.cond);
+  pthread_mutex_destroy(&o.lock);
+  if (r < 0)
+    nbd_source_close(&s->base);
+  else
+    *out = &s->base;
+  return r;
+}
+
+static int nbd_reopen(struct source *src, struct source **out) {
+  struct nbd_source *s = nbd_of(src);
+  struct source_fault fault;
+  *out = NULL;
+  if (!atomic_load_explicit(&s->is_stale, memory_order_relaxed))
+    return 0;
+  struct nbd_target *target = nbd_target_copy(s->target);
+  if (!target)
+    return -ENOMEM;
+  struct timespec deadline = clock_after_ms(target->timeout_ms);
+  return open_target(s->reactor, target, &deadline, out, &fault);
+}
+
+static const struct source_ops nbd_ops = {
+    .kind = "nbd",
+    .start = nbd_start,
+    .reopen = nbd_reopen,
+    .close = nbd_source_close,
+};
+
+static int nbd_check(const struct source_uri *uri, struct source_fault *fault) {
+  struct nbd_target *target;
+  int r = nbd_target_new(uri, &target, fault);
+  if (r == 0)
+    nbd_target_free(target);
+  return r;
+}
+
+static int nbd_open(struct reactor *r, const struct source_uri *uri,
+                    const struct timespec *deadline, struct source **out,
+                    struct source_fault *fault) {
+  struct nbd_target *target;
+  int failed = nbd_target_new(uri, &target, fault);
+  return failed < 0 ? failed : open_target(r, target, deadline, out, fault);
+}
+
+const struct source_kind nbd_source_kind = {
+    .name = "nbd",
+    .schemes = nbd_target_schemes,
+    .options = nbd_target_options,
+    .fetch_size = FETCH_SIZE,
+    .check = nbd_check,
+    .open = nbd_open,
+};

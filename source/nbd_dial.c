@@ -1,0 +1,345 @@
+#include "source/nbd_dial.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <libnbd.h>
+
+#include "base/container_of.h"
+#include "base/deadline.h"
+#include "source/reactor.h"
+
+struct nbd_dial {
+  struct nbd_target *target;
+  int64_t deadline;
+  struct reactor *reactor;
+  struct reactor_task ended;
+  void (*done)(void *arg, const struct nbd_dialed *end);
+  void *arg;
+  struct nbd_dialed end; /* the thread's, until `ended` is posted */
+
+  pthread_mutex_t lock;
+  bool is_given_up; /* guarded by lock */
+  int socket;       /* guarded by lock: the connection's, once there is one; a
+                       descriptor of ours.  -1: there is none */
+};
+
+/* ---- What failures mean -------------------------------------------------- */
+
+/* Where libnbd gives no errno it is the text that says what happened. */
+static const struct {
+  const char *text;
+  int status;
+} meanings[] = {
+    {"getaddrinfo:", -EHOSTUNREACH},
+    {"server disconnected unexpectedly", -ECONNRESET},
+    {"non-properly terminated", -ECONNRESET},
+    {"Error in the pull function", -ECONNRESET},
+    {"Error in the push function", -ECONNRESET},
+    {"gnutls_handshake:", -EACCES},
+    {"PSK file", -EACCES},
+    {"URI", -EINVAL},
+};
+
+static int meaning_of(const char *text, int error) {
+  for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
+    if (strstr(text, meanings[i].text))
+      return meanings[i].status;
+  switch (error) {
+  case 0:
+  case EINVAL:
+    return -EPROTO;
+  case ENOTSUP: /* one of the two wants TLS, and the other has none */
+  case EPERM:
+    return -EACCES;
+  case ENOENT: /* the path of a socket */
+    return -ECONNREFUSED;
+  case ESHUTDOWN:
+    return -ECONNRESET;
+  default:
+    return -error;
+  }
+}
+
+/* Without the name of a function of libnbd's; and without the URI and its user,
+ * which it tells where it cannot make anything of them. */
+static void put_words(struct source_fault *fault, const char *text) {
+  const char *colon = strchr(text, ':');
+  if (strncmp(text, "nbd_", 4) == 0 && colon)
+    text = colon + 1 + (colon[1] == ' ');
+  if (strstr(text, "PSK file"))
+    text = "tls-psk-file has no key of the user who asks";
+  if (strstr(text, "URI"))
+    text = "libnbd cannot make anything of the URI";
+  snprintf(fault->text, sizeof fault->text, "%s", text);
+}
+
+int nbd_dial_failure(struct source_fault *fault) {
+  int error = nbd_get_errno();
+  const char *text = nbd_get_error();
+  if (!text)
+    text = "the server closed the connection";
+  put_words(fault, text);
+  return meaning_of(text, error);
+}
+
+static int fail(struct source_fault *fault, int status, const char *why) {
+  snprintf(fault->text, sizeof fault->text, "%s", why);
+  return status;
+}
+
+/* ---- Shaking hands ------------------------------------------------------- */
+
+/* The server's answer to the name of the export. */
+struct answer {
+  bool asked, came;
+  int error;
+};
+
+static int on_answer(void *arg, int *error) {
+  struct answer *a = arg;
+  a->came = true;
+  a->error = *error;
+  return 1;
+}
+
+static int meaning_of_answer(int error, struct source_fault *fault) {
+  switch (error) {
+  case ENOENT:
+    return fail(fault, -ENOENT, "the server has no export of that name");
+  case ENOTSUP:
+  case EPERM:
+  case EACCES:
+    return fail(fault, -EACCES,
+                "the server does not let us have the export; it may want TLS");
+  case ESHUTDOWN:
+    return fail(fault, -ECONNRESET, "the server is shutting down");
+  default:
+    return fail(fault, -EPROTO, "the server refuses the export");
+  }
+}
+
+/* Waits until libnbd can go on, and has it do so. */
+static int go_on(struct nbd_handle *h, int64_t deadline,
+                 struct source_fault *fault) {
+  unsigned direction = nbd_aio_get_direction(h);
+  struct pollfd p = {.fd = nbd_aio_get_fd(h)};
+  if (direction & LIBNBD_AIO_DIRECTION_READ)
+    p.events |= POLLIN;
+  if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+    p.events |= POLLOUT;
+  if (nbd_aio_is_closed(h)) /* by libnbd: it asked for TLS in vain */
+    return fail(fault, -EACCES, "the server has no TLS");
+  if (p.fd < 0 || !p.events)
+    return fail(fault, -ECONNRESET, "the server closed the connection");
+  int n = poll(&p, 1, deadline_left_ms(deadline));
+  if (n == 0 || deadline_has_passed(deadline))
+    return fail(fault, -ETIMEDOUT, "the server did not answer in time");
+  if (n < 0)
+    return 0; /* a signal */
+  /* After an end or an error of the socket's, it is read that tells of it. */
+  bool reads = direction & LIBNBD_AIO_DIRECTION_READ && p.revents & ~POLLOUT;
+  if ((reads ? nbd_aio_notify_read(h) : nbd_aio_notify_write(h)) < 0)
+    return nbd_dial_failure(fault);
+  return 0;
+}
+
+int nbd_dial_shake_hands(struct nbd_handle *h, int64_t deadline,
+                         struct source_fault *fault) {
+  struct answer answer = {false, false, 0};
+  int r = 0;
+  while (r == 0 && !nbd_aio_is_ready(h)) {
+    if (answer.came && answer.error && nbd_aio_is_negotiating(h))
+      return meaning_of_answer(answer.error, fault);
+    if (!nbd_aio_is_negotiating(h)) {
+      r = go_on(h, deadline, fault);
+      continue;
+    }
+    if (answer.asked)
+      return fail(fault, -EPROTO, "the server does not come to an end");
+    answer.asked = true;
+    nbd_completion_callback cb = {.callback = on_answer, .user_data = &answer};
+    if (nbd_aio_opt_go(h, cb) < 0)
+      r = nbd_dial_failure(fault);
+  }
+  return r;
+}
+
+/* ---- The thread ---------------------------------------------------------- */
+
+static struct nbd_handle *make_handle(const struct nbd_target *t, int *status,
+                                      struct source_fault *fault) {
+  struct nbd_handle *h = nbd_create();
+  if (!h) {
+    *status = fail(fault, -ENOMEM, "no memory");
+    return NULL;
+  }
+  *status = nbd_target_apply(t, h);
+  /* A read is good if all of its bytes came; nothing needs to be zero before.
+   */
+  if (*status == 0 &&
+      (nbd_set_opt_mode(h, true) < 0 || nbd_set_full_info(h, true) < 0 ||
+       nbd_set_pread_initialize(h, false) < 0))
+    *status = -EINVAL;
+  if (*status == 0)
+    return h;
+  fail(fault, *status, "libnbd does not take the settings");
+  nbd_close(h);
+  return NULL;
+}
+
+/* Lets nbd_dial_give_up() end what comes next: a server that never stops to
+ * send keeps libnbd from coming back.  False: that was called already. */
+static bool note_socket(struct nbd_dial *d, struct nbd_handle *h) {
+  pthread_mutex_lock(&d->lock);
+  bool is_wanted = !d->is_given_up;
+  if (is_wanted)
+    d->socket = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 3);
+  pthread_mutex_unlock(&d->lock);
+  return is_wanted;
+}
+
+/* A connection whose descriptor is here as well would stay when libnbd closes
+ * its own. */
+static void forget_socket(struct nbd_dial *d) {
+  pthread_mutex_lock(&d->lock);
+  if (d->socket >= 0)
+    close(d->socket);
+  d->socket = -1;
+  pthread_mutex_unlock(&d->lock);
+}
+
+static bool is_connected(struct nbd_handle *h) {
+  struct sockaddr_storage peer;
+  socklen_t len = sizeof peer;
+  int fd = nbd_aio_get_fd(h);
+  return fd >= 0 && getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
+}
+
+static int connect_to(struct nbd_dial *d, struct nbd_handle *h,
+                      struct source_fault *fault) {
+  int r =
+      nbd_aio_connect_uri(h, d->target->uri) < 0 ? nbd_dial_failure(fault) : 0;
+  while (r == 0 && !is_connected(h))
+    r = go_on(h, d->deadline, fault);
+  if (r == 0 && !note_socket(d, h))
+    r = -ECANCELED;
+  return r;
+}
+
+static int dial(struct nbd_dial *d, struct nbd_handle *h,
+                struct source_fault *fault) {
+  int r = nbd_target_check_files(d->target, fault);
+  if (r == 0)
+    r = connect_to(d, h, fault);
+  if (r == 0)
+    r = nbd_dial_shake_hands(h, d->deadline, fault);
+  /* Who ends TLS before the first request does not want our key or certificate;
+   * not everybody says so. */
+  if (r == -ECONNRESET && strstr(fault->text, "gnutls_"))
+    r = -EACCES;
+  if (r == 0)
+    r = nbd_target_check_files(d->target, fault);
+  if (r == 0 && d->target->uses_tls && nbd_get_tls_negotiated(h) != 1)
+    r = fail(fault, -EACCES, "the connection has no TLS");
+  forget_socket(d);
+  return r;
+}
+
+static void dial_free(struct nbd_dial *d) {
+  if (!d)
+    return;
+  nbd_close(d->end.h);
+  nbd_target_free(d->target);
+  pthread_mutex_destroy(&d->lock);
+  free(d);
+}
+
+static void *dial_thread(void *arg) {
+  struct nbd_dial *d = arg;
+  struct nbd_dialed *end = &d->end;
+  pthread_setname_np(pthread_self(), "nbd-dial");
+  end->h = make_handle(d->target, &end->status, &end->fault);
+  if (end->h)
+    end->status = dial(d, end->h, &end->fault);
+  if (end->status < 0) {
+    nbd_close(end->h);
+    end->h = NULL;
+  }
+  pthread_mutex_lock(&d->lock);
+  bool is_wanted = !d->is_given_up;
+  if (is_wanted)
+    reactor_post(d->reactor,
+                 &d->ended); /* with the lock: then it may be gone */
+  pthread_mutex_unlock(&d->lock);
+  if (!is_wanted)
+    dial_free(d);
+  return NULL;
+}
+
+static void dial_ended(struct reactor_task *task) {
+  struct nbd_dial *d = container_of(task, struct nbd_dial, ended);
+  pthread_mutex_lock(&d->lock); /* the thread has done with it */
+  bool is_wanted = !d->is_given_up;
+  pthread_mutex_unlock(&d->lock);
+  struct nbd_dialed end = d->end;
+  if (is_wanted)
+    d->end.h = NULL;
+  void (*done)(void *, const struct nbd_dialed *) = d->done;
+  void *to = d->arg;
+  dial_free(d);
+  if (is_wanted)
+    done(to, &end);
+}
+
+/* ---- Dials --------------------------------------------------------------- */
+
+/* Nobody waits for the thread.  It has no signals, as the reactor's. */
+static int start_thread(struct nbd_dial *d) {
+  pthread_attr_t attr;
+  pthread_t thread;
+  pthread_attr_init(&attr);
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  int failed = pthread_create(&thread, &attr, dial_thread, d);
+  pthread_attr_destroy(&attr);
+  return -failed;
+}
+
+int nbd_dial_start(struct reactor *reactor, const struct nbd_target *target,
+                   int64_t deadline,
+                   void (*done)(void *arg, const struct nbd_dialed *end),
+                   void *arg, struct nbd_dial **out) {
+  struct nbd_dial *d = calloc(1, sizeof *d);
+  if (!d)
+    return -ENOMEM;
+  d->reactor = reactor;
+  d->ended.run = dial_ended;
+  d->deadline = deadline;
+  d->done = done;
+  d->arg = arg;
+  d->socket = -1;
+  pthread_mutex_init(&d->lock, NULL);
+  d->target = nbd_target_copy(target);
+  int r = d->target ? start_thread(d) : -ENOMEM;
+  if (r < 0)
+    dial_free(d);
+  else
+    *out = d;
+  return r;
+}
+
+void nbd_dial_give_up(struct nbd_dial *d) {
+  pthread_mutex_lock(&d->lock);
+  d->is_given_up = true;
+  if (d->socket >= 0)
+    shutdown(d->socket, SHUT_RDWR);
+  pthread_mutex_unlock(&d->lock);
+}

@@ -1,0 +1,246 @@
+#include "source/nbd_link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libnbd.h>
+
+#include "source/nbd_dial.h"
+
+enum {
+  /* The most that a server has to take which says nothing of it. */
+  MAX_PIECE = 32 << 20,
+};
+
+/* ---- Pieces -------------------------------------------------------------- */
+
+static int on_chunk(void *arg, const void *bytes, size_t len, uint64_t offset,
+                    unsigned kind, int *error) {
+  struct nbd_read *r = arg;
+  (void)bytes;
+  if (kind == LIBNBD_READ_ERROR || coverage_add(&r->seen, offset, offset + len))
+    return 0;
+  *error = EPROTO;
+  return -1;
+}
+
+/* Under libnbd's lock: what comes of it waits for settle(). */
+static int on_complete(void *arg, int *error) {
+  struct nbd_read *r = arg;
+  struct nbd_link *l = r->link;
+  r->error = *error;
+  if (!r->error && !coverage_is(&r->seen, r->begin, r->end))
+    r->error = EPROTO;
+  TAILQ_REMOVE(&l->asked, r, entry);
+  TAILQ_INSERT_TAIL(&l->answered, r, entry);
+  return 1;
+}
+
+/* Finds the next piece of a read, in whole blocks.  NULL: no memory. */
+static char *choose_piece(const struct nbd_link *l, struct nbd_read *r) {
+  uint64_t from = r->offset + r->n_done, to = r->offset + r->len;
+  uint64_t block = l->block_size;
+  r->begin = from / block * block;
+  r->end = (to + block - 1) / block * block;
+  if (r->end > l->size) /* not of whole blocks, or so it says */
+    r->end = l->size;
+  if (r->end - r->begin > l->max_size)
+    r->end = r->begin + l->max_size;
+  if (r->begin == from && r->end <= to)
+    return (char *)r->buf + r->n_done;
+  return r->aligned = malloc(r->end - r->begin);
+}
+
+/* Asks for the next piece.  What cannot be asked for is answered at once. */
+static void ask(struct nbd_link *l, struct nbd_read *r) {
+  r->seen = (struct coverage){0};
+  char *to = choose_piece(l, r);
+  nbd_chunk_callback chunk = {.callback = on_chunk, .user_data = r};
+  nbd_completion_callback complete = {.callback = on_complete, .user_data = r};
+  TAILQ_INSERT_TAIL(&l->asked, r, entry);
+  if (to && nbd_aio_pread_structured(l->h, to, r->end - r->begin, r->begin,
+                                     chunk, complete, 0) >= 0)
+    return;
+  r->error = to ? EINVAL : ENOMEM;
+  TAILQ_REMOVE(&l->asked, r, entry);
+  TAILQ_INSERT_TAIL(&l->answered, r, entry);
+}
+
+/* Takes what came of a piece.  Whether it was the last. */
+static bool take_piece(struct nbd_read *r) {
+  uint64_t from = r->offset + r->n_done, to = r->offset + r->len;
+  size_t n = (r->end < to ? r->end : to) - from;
+  if (r->aligned)
+    memcpy((char *)r->buf + r->n_done, (char *)r->aligned + (from - r->begin),
+           n);
+  free(r->aligned);
+  r->aligned = NULL;
+  r->n_done += n;
+  return r->n_done == r->len;
+}
+
+/* ---- Ends ---------------------------------------------------------------- */
+
+/* What the server answered to a read. */
+static int status_of(const struct nbd_link *l, int error) {
+  switch (error) {
+  case 0:
+    return 0;
+  case ENOTCONN: /* none: the connection is gone */
+    return l->status < 0 ? l->status : -ECONNRESET;
+  case ESHUTDOWN:
+    return -ECONNRESET;
+  case EPERM:
+    return -EACCES;
+  case EPROTO:
+    return -EPROTO;
+  default:
+    return -EIO;
+  }
+}
+
+static void end_read(struct nbd_link *l, struct nbd_read *r, int status) {
+  free(r->aligned);
+  r->aligned = NULL;
+  r->status = status;
+  l->n_reads--;
+  r->done(r);
+}
+
+static void hang_up(struct nbd_link *l) {
+  event_del(&l->socket);
+  event_del(&l->settle);
+  nbd_close(l->h);
+  l->h = NULL;
+}
+
+static struct nbd_read *take_first(struct nbd_reads *reads) {
+  struct nbd_read *r = TAILQ_FIRST(reads);
+  if (r)
+    TAILQ_REMOVE(reads, r, entry);
+  return r;
+}
+
+void nbd_link_end(struct nbd_link *l, int status) {
+  struct nbd_read *r;
+  if (!l->h)
+    return;
+  hang_up(l);
+  l->status = status;
+  while ((r = take_first(&l->answered)) || (r = take_first(&l->asked)))
+    end_read(l, r, status);
+}
+
+static void lose(struct nbd_link *l, int status) {
+  nbd_link_end(l, status);
+  l->lost(l);
+}
+
+/* ---- Events -------------------------------------------------------------- */
+
+/* Which way libnbd wants to go may be another after each of its calls. */
+static void watch(struct nbd_link *l) {
+  unsigned direction = nbd_aio_get_direction(l->h);
+  short wanted = EV_PERSIST;
+  if (direction & LIBNBD_AIO_DIRECTION_READ)
+    wanted |= EV_READ;
+  if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+    wanted |= EV_WRITE;
+  if (wanted == l->watched)
+    return;
+  struct event_base *base = event_get_base(&l->socket);
+  event_callback_fn callback = event_get_callback(&l->socket);
+  event_del(&l->socket);
+  event_assign(&l->socket, base, nbd_aio_get_fd(l->h), wanted, callback, l);
+  event_add(&l->socket, NULL);
+  l->watched = wanted;
+}
+
+static bool is_over(struct nbd_link *l) {
+  return nbd_aio_is_dead(l->h) || nbd_aio_is_closed(l->h);
+}
+
+/* After a call of libnbd's, from the base: hands on what came of it. */
+static void settle(struct nbd_link *l) {
+  struct nbd_read *r;
+  while (!is_over(l) && (r = take_first(&l->answered))) {
+    if (r->error)
+      end_read(l, r, status_of(l, r->error));
+    else if (take_piece(r))
+      end_read(l, r, 0);
+    else
+      ask(l, r);
+  }
+  if (is_over(l)) {
+    snprintf(l->fault.text, sizeof l->fault.text,
+             "the server closed the connection");
+    lose(l, -ECONNRESET);
+  } else {
+    watch(l);
+  }
+}
+
+static void on_settle(evutil_socket_t fd, short what, void *arg) {
+  (void)fd, (void)what;
+  settle(arg);
+}
+
+/* Reading comes first: what is read may change what is to be written. */
+static void on_socket(evutil_socket_t fd, short what, void *arg) {
+  struct nbd_link *l = arg;
+  (void)fd;
+  int r = 0;
+  if (!is_over(l)) /* which a read may have found before */
+    r = what & EV_READ ? nbd_aio_notify_read(l->h) : nbd_aio_notify_write(l->h);
+  if (r < 0)
+    lose(l, nbd_dial_failure(&l->fault));
+  else
+    settle(l);
+}
+
+/* ---- Links --------------------------------------------------------------- */
+
+static int take_sizes(struct nbd_link *l) {
+  int64_t size = nbd_get_size(l->h);
+  int64_t block = nbd_get_block_size(l->h, LIBNBD_SIZE_MINIMUM);
+  int64_t max = nbd_get_block_size(l->h, LIBNBD_SIZE_MAXIMUM);
+  if (size < 0) /* or larger than any file may be */
+    return -EPROTO;
+  l->size = (uint64_t)size;
+  l->block_size = block > 0 ? (uint32_t)block : 1;
+  l->max_size = max > 0 && max < MAX_PIECE ? (uint32_t)max : MAX_PIECE;
+  l->max_size -= l->max_size % l->block_size;
+  return 0;
+}
+
+int nbd_link_init(struct nbd_link *l, struct event_base *base,
+                  struct nbd_handle *h, void (*lost)(struct nbd_link *l)) {
+  *l = (struct nbd_link){.lost = lost, .h = h};
+  TAILQ_INIT(&l->asked);
+  TAILQ_INIT(&l->answered);
+  event_assign(&l->socket, base, -1, EV_PERSIST, on_socket, l);
+  event_assign(&l->settle, base, -1, 0, on_settle, l);
+  int r = take_sizes(l);
+  if (r < 0) {
+    snprintf(l->fault.text, sizeof l->fault.text,
+             "the server tells a size that cannot be");
+    hang_up(l);
+  } else {
+    watch(l);
+  }
+  return r;
+}
+
+void nbd_link_read(struct nbd_link *l, struct nbd_read *r) {
+  assert(l->h && r->offset <= l->size && r->len <= l->size - r->offset);
+  r->link = l;
+  l->n_reads++;
+  ask(l, r);
+  if (is_over(l) || !TAILQ_EMPTY(&l->answered))
+    event_active(&l->settle, EV_TIMEOUT, 0);
+  else
+    watch(l);
+}
