@@ -34,6 +34,31 @@ static bool prepare_read(struct fill *fill) {
   return fill->bytes != NULL;
 }
 
+/* Whether an error is told of the source, and so of all pages alike: to ask for
+ * each would be to wait for each. */
+static bool is_of_source(int r) {
+  switch (-r) {
+  case EACCES:
+  case EAGAIN:
+  case ECONNABORTED:
+  case ECONNREFUSED:
+  case ECONNRESET:
+  case EHOSTDOWN:
+  case EHOSTUNREACH:
+  case ENETDOWN:
+  case ENETUNREACH:
+  case ENOENT:
+  case ENOTCONN:
+  case EPIPE:
+  case EPROTO:
+  case ESTALE:
+  case ETIMEDOUT:
+    return true;
+  default:
+    return false;
+  }
+}
+
 /* One bad sector among many pages is an error for its page alone. */
 static void read_one_by_one(struct fill *fill) {
   struct mirror *m = fill->mirror;
@@ -47,6 +72,10 @@ static void read_one_by_one(struct fill *fill) {
     if (fill->status != -ESTALE) /* that one is looked after below */
       fill->status = r;
     fill->bad |= 1ull << i;
+    if (r != -ESTALE && is_of_source(r)) {
+      fill->bad |= fill_all_bad(fill) & ~((1ull << i) - 1);
+      return;
+    }
   }
 }
 
@@ -199,7 +228,7 @@ int fill_read(struct fill *fill) {
                                    fill->read.len)
             : -ENOMEM;
   int r = fill->read.status;
-  if (r < 0 && fill->bytes && fill->count > 1 && r != -ESTALE) {
+  if (r < 0 && fill->bytes && fill->count > 1 && !is_of_source(r)) {
     read_one_by_one(fill);
   } else if (r < 0) {
     fill->status = r;

@@ -11,6 +11,7 @@
 #include "daemon/missing.h"
 #include "daemon/opening.h"
 #include "source/file.h"
+#include "source/retrying.h"
 #include "source/window.h"
 
 enum {
@@ -98,8 +99,10 @@ static int take_source(const struct config_image *image,
   if (r < 0 && (r = take_missing(image, opened, -r, &fault, to)) < 0)
     return r;
   image_sources_warn_of_format(image->name, format);
-  if (opened->remote)
+  if (opened->remote) {
+    to->retrying = retrying_ref(remotes_retrying(opened->remote));
     return 0;
+  }
   if (image->max_age_s)
     file_source_set_max_age(to->source, image->max_age_s);
   else
@@ -128,9 +131,8 @@ static int take_image(const struct config *config,
     log_window(event, image, to->source->size);
   else
     log_event(LEVEL_ERROR, event, LOG_TEXT("reason", "out of memory"));
-  if (to->source)
-    to->source->ops->close(to->source);
-  to->source = NULL;
+  image_sources_close(to, 1);
+  *to = (struct server_image){.source = NULL};
   return -EINVAL;
 }
 
@@ -159,7 +161,9 @@ int image_sources_open(const struct config *config,
 }
 
 void image_sources_close(const struct server_image *images, size_t n) {
-  for (size_t i = 0; i < n; i++)
+  for (size_t i = 0; i < n; i++) {
     if (images[i].source)
       images[i].source->ops->close(images[i].source);
+    retrying_unref(images[i].retrying);
+  }
 }

@@ -10,6 +10,7 @@
 #include "daemon/engine/pending.h"
 #include "daemon/sandbox.h"
 #include "source/reactor.h"
+#include "source/retrying.h"
 
 enum {
   /* For one that was not there before: a thread of the pool waits for it. */
@@ -26,6 +27,7 @@ struct remote {
   struct remotes *all;
   const struct source_kind *kind;
   struct source_uri uri; /* ours */
+  struct retrying *retrying;
 };
 
 /* ---- The reactor --------------------------------------------------------- */
@@ -83,10 +85,12 @@ struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
     return NULL;
   pending_begin(&all->named);
   atomic_init(&r->n_refs, 1);
+  const struct retrying_clock clock = retrying_clock_of(all->reactor);
   r->all = all;
   r->kind = kind;
   r->uri.text = strdup(uri->text);
-  if (r->uri.text && copy_options(&r->uri, uri) == 0)
+  r->retrying = retrying_new(&clock);
+  if (r->uri.text && r->retrying && copy_options(&r->uri, uri) == 0)
     return r;
   remotes_unref(r);
   return NULL;
@@ -102,6 +106,7 @@ void remotes_unref(struct remote *r) {
   }
   free((struct source_option *)r->uri.options);
   free((char *)r->uri.text);
+  retrying_unref(r->retrying);
   free(r);
   pending_end(&all->named);
 }
@@ -113,7 +118,18 @@ struct remote *remotes_ref(struct remote *r) {
 
 int remotes_open(struct remote *r, const struct timespec *deadline,
                  struct source **out, struct source_fault *fault) {
-  return r->kind->open(r->all->reactor, &r->uri, deadline, out, fault);
+  struct source *below;
+  int e = r->kind->open(r->all->reactor, &r->uri, deadline, &below, fault);
+  if (e < 0)
+    return e;
+  e = retrying_source_new(r->retrying, below, out);
+  if (e < 0)
+    below->ops->close(below);
+  return e;
+}
+
+struct retrying *remotes_retrying(const struct remote *r) {
+  return r->retrying;
 }
 
 /* ---- What is opened later ------------------------------------------------ */

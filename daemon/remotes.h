@@ -19,6 +19,7 @@ extern "C" {
 #endif
 
 struct remotes;
+struct retrying;
 
 /* The name of a remote source: kind, URI and options.  It is counted. */
 struct remote;
@@ -33,10 +34,14 @@ struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
 struct remote *remotes_ref(struct remote *r);
 void remotes_unref(struct remote *r); /* NULL is fine */
 
-/* Opens it, and waits until `deadline` (CLOCK_MONOTONIC).  0, or a negative
- * errno with `fault` set. */
+/* Opens it, and waits until `deadline` (CLOCK_MONOTONIC).  What is open tries
+ * again what fails (source/retrying.h).  0, or a negative errno, with words in
+ * `fault` if it is the source's. */
 int remotes_open(struct remote *r, const struct timespec *deadline,
                  struct source **out, struct source_fault *fault);
+
+/* What all sources that are opened by it count in; it is the name's. */
+struct retrying *remotes_retrying(const struct remote *r);
 
 /* A source for what cannot be opened now: it has no bytes.  reopen() gives its
  * successor once it can be opened, and until then says why not.  0 or -ENOMEM.

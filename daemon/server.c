@@ -28,6 +28,7 @@
 #include "daemon/serve/context.h"
 #include "daemon/serve/exposition.h"
 #include "daemon/worker.h"
+#include "source/retrying.h"
 
 enum {
   /* Connections accepted before timers and signals get a turn. */
@@ -444,6 +445,7 @@ static struct image_add image_add_of(struct server *s,
       .missing = from->missing,
       .allow = from->allow,
       .source = from->source,
+      .retrying = from->retrying,
       .page_shift =
           page_shift(from->page_size ? from->page_size : s->context.page_size)};
 }
@@ -470,6 +472,12 @@ static void warm_all(struct server *s) {
   }
 }
 
+/* Of an image that nobody has taken over. */
+static void close_source(const struct server_image *image) {
+  image->source->ops->close(image->source);
+  retrying_unref(image->retrying);
+}
+
 int server_add_image(struct server *s, const struct server_image *image) {
   const struct image_add add = image_add_of(s, image);
   struct served_image *h = images_find(&s->context.images, NULL, image->name);
@@ -491,7 +499,7 @@ int server_replace_image(struct server *s, const struct server_image *image) {
   struct served_image *h = images_find(&s->context.images, NULL, image->name);
   int r = h ? images_replace(h, &change) : -ENOENT;
   if (!h)
-    change.source->ops->close(change.source);
+    close_source(image);
   if (r == 0 && image->warm)
     warm_if_there(h);
   images_unref(h);
@@ -524,7 +532,7 @@ static int server_add_images(struct server *s,
   for (unsigned i = 0; i < config->n_images; i++) {
     const struct server_image *from = &config->images[i];
     if (r < 0) {
-      from->source->ops->close(from->source);
+      close_source(from);
       continue;
     }
     uint64_t size = from->source->size;
@@ -652,7 +660,7 @@ static struct server *server_alloc(const struct server_config *config) {
 
 static void close_sources(const struct server_config *config) {
   for (unsigned i = 0; i < config->n_images; i++)
-    config->images[i].source->ops->close(config->images[i].source);
+    close_source(&config->images[i]);
 }
 
 /* What libevent has to say; by itself it would write to standard error. */

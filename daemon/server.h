@@ -27,6 +27,7 @@ extern "C" {
 struct change_maker;
 struct finder_place;
 struct image_rule;
+struct retrying;
 struct rule;
 struct exposition;
 struct server;
@@ -42,6 +43,8 @@ struct server_image {
                          may read all that have no rule of their own */
   bool warm;          /* it is read into the cache when it is there */
   uint32_t page_size; /* 0: as all */
+  struct retrying *retrying; /* what counts its requests; it is taken over with
+                                `source`.  NULL: nobody counts */
 };
 
 /* Somebody who wants to know that the threads which must not hang do not. */

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <event2/event.h>
-#include <event2/event_struct.h>
 
 #include "base/container_of.h"
 #include "base/fd.h"
@@ -118,6 +117,35 @@ void reactor_run(struct reactor *r, struct reactor_task *task) {
   pthread_cond_destroy(&a.cond);
   pthread_mutex_destroy(&a.lock);
 }
+
+/* ---- Alarms -------------------------------------------------------------- */
+
+static void alarm_rings(evutil_socket_t fd, short what, void *arg) {
+  struct reactor_alarm *alarm = arg;
+  (void)fd;
+  (void)what;
+  alarm->ring(alarm);
+}
+
+static void alarm_set(struct reactor_task *task) {
+  struct reactor_alarm *alarm = container_of(task, struct reactor_alarm, task);
+  const struct timeval after = {
+      .tv_sec = (time_t)(alarm->after_ms / 1000),
+      .tv_usec = (suseconds_t)(alarm->after_ms % 1000 * 1000)};
+  evtimer_assign(&alarm->timer, alarm->reactor->base, alarm_rings, alarm);
+  if (evtimer_add(&alarm->timer, &after) < 0)
+    alarm->ring(alarm); /* no memory: better early than never */
+}
+
+void reactor_after(struct reactor *r, struct reactor_alarm *alarm,
+                   uint64_t ms) {
+  alarm->reactor = r;
+  alarm->after_ms = ms;
+  alarm->task.run = alarm_set;
+  reactor_post(r, &alarm->task);
+}
+
+/* ---- The thread ---------------------------------------------------------- */
 
 struct event_base *reactor_base(struct reactor *r) {
   assert(reactor_is_current(r));

@@ -15,6 +15,9 @@
 #define SOURCE_REACTOR_H
 
 #include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event_struct.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,6 +32,16 @@ struct reactor_task {
   void (*run)(struct reactor_task *task);
   struct reactor_task *next; /* the reactor's, as is `posted` */
   bool posted;
+};
+
+/* Something to do later.  Embedded; zeroed, but for `ring`, before it is set.
+ */
+struct reactor_alarm {
+  void (*ring)(struct reactor_alarm *alarm);
+  struct reactor_task task; /* the reactor's, as is the rest */
+  struct reactor *reactor;
+  struct event timer;
+  uint64_t after_ms;
 };
 
 /* Starts the thread, with all signals blocked.  0 or a negative errno. */
@@ -49,6 +62,11 @@ void reactor_post(struct reactor *r, struct reactor_task *task);
 
 /* Posts it, and waits until it has run.  Not on the reactor's thread. */
 void reactor_run(struct reactor *r, struct reactor_task *task);
+
+/* Has the alarm ring on the reactor's thread, so many milliseconds from now. It
+ * may be freed from the moment at which it rings; before that it is not set
+ * again, and cannot be taken back.  Allocates nothing, and cannot fail. */
+void reactor_after(struct reactor *r, struct reactor_alarm *alarm, uint64_t ms);
 
 /* Whether the calling thread is the reactor's. */
 bool reactor_is_current(const struct reactor *r);

@@ -56,6 +56,7 @@ static void served_image_free(struct served_image *h) {
   pool_lane_free(h->lane);
   rule_unref(h->allow);
   reader_counts_unref(h->readers);
+  retrying_unref(h->retrying);
   free(h->path);
   free(h->name);
   free(h);
@@ -146,10 +147,12 @@ static int served_image_new(struct images *images, const struct image_add *add,
       aligned_alloc(_Alignof(struct served_image), sizeof *h + counters_len);
   if (!h) {
     add->source->ops->close(add->source);
+    retrying_unref(add->retrying);
     return -ENOMEM;
   }
   memset(h, 0, sizeof *h + counters_len);
   h->images = images;
+  h->retrying = add->retrying;
   h->name = strdup(add->name);
   h->path = add->path ? strdup(add->path) : NULL;
   h->lane = pool_lane_new(images->pool, 1, true);
@@ -308,6 +311,7 @@ int images_replace(struct served_image *h, const struct image_add *change) {
   char *path = change->path ? strdup(change->path) : NULL;
   if (change->path && !path) {
     change->source->ops->close(change->source);
+    retrying_unref(change->retrying);
     return -ENOMEM;
   }
   bool shared =
@@ -321,7 +325,9 @@ int images_replace(struct served_image *h, const struct image_add *change) {
   }
   pthread_mutex_lock(&h->images->lock);
   char *unused = r < 0 ? path : h->path;
+  struct retrying *uncounted = r < 0 ? change->retrying : h->retrying;
   if (r == 0) {
+    h->retrying = change->retrying;
     bool is_in = !atomic_load_explicit(&h->removed, memory_order_relaxed);
     h->images->n_found -= is_in && h->origin == IMAGE_FOUND;
     h->images->n_found += is_in && change->origin == IMAGE_FOUND;
@@ -330,7 +336,19 @@ int images_replace(struct served_image *h, const struct image_add *change) {
   }
   pthread_mutex_unlock(&h->images->lock);
   free(unused);
+  retrying_unref(uncounted);
   return r;
+}
+
+bool images_count_source(struct served_image *h, struct retrying_counts *out) {
+  pthread_mutex_lock(&h->images->lock);
+  struct retrying *retrying = h->retrying ? retrying_ref(h->retrying) : NULL;
+  pthread_mutex_unlock(&h->images->lock);
+  if (!retrying)
+    return false;
+  retrying_count(retrying, out);
+  retrying_unref(retrying);
+  return true;
 }
 
 void images_print_path(struct served_image *h, char *to, size_t len) {

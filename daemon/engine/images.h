@@ -32,6 +32,7 @@
 #include "daemon/engine/pool.h"
 #include "daemon/engine/reader_counts.h"
 #include "daemon/engine/restore.h"
+#include "source/retrying.h"
 
 struct image_rule;
 struct images;
@@ -71,8 +72,9 @@ struct served_image {
 
   /* Guarded by images.lock. */
   enum image_origin origin;
-  char *path;         /* for messages while it is missing; or NULL */
-  struct rule *allow; /* who may read it; NULL: those who may read all */
+  char *path;                /* for messages while it is missing; or NULL */
+  struct rule *allow;        /* who may read it; NULL: those who may read all */
+  struct retrying *retrying; /* what counts its source's requests; or NULL */
   const struct image_rule *next_rule; /* during images_set_rules() */
   enum rule_effect change;            /* that is to be followed */
   unsigned n_refs; /* of the table, and those that were handed out */
@@ -163,6 +165,7 @@ struct image_add {
   struct rule *allow;    /* of which it has a reference then; NULL: none of its
                             own */
   struct source *source; /* taken over, also on failure */
+  struct retrying *retrying; /* which counts its requests, likewise; or NULL */
   unsigned page_shift;
 };
 
@@ -175,6 +178,9 @@ int images_add(struct images *images, const struct image_add *add);
  * its name and page size stay.  `change->missing` is 0.  Blocks.  0 or a
  * negative errno: then all is as before. */
 int images_replace(struct served_image *h, const struct image_add *change);
+
+/* What became of the requests to its source.  False: nobody counts them. */
+bool images_count_source(struct served_image *h, struct retrying_counts *out);
 
 /* The image's path, for messages, in `to`. */
 void images_print_path(struct served_image *h, char *to, size_t len);

@@ -56,10 +56,11 @@ static bool print_images(struct exposition *e, struct evbuffer *to,
     h = images_next(&e->context->images, &e->image);
     if (!h)
       return false;
-    metrics_of_image(h, values);
-    evbuffer_add_printf(to, "%s{image=\"", name);
-    print_label(to, h->name);
-    evbuffer_add_printf(to, "\"} %" PRIu64 "\n", values[e->metric]);
+    if (metrics_of_image(h, values) & metrics_table[e->metric].of) {
+      evbuffer_add_printf(to, "%s{image=\"", name);
+      print_label(to, h->name);
+      evbuffer_add_printf(to, "\"} %" PRIu64 "\n", values[e->metric]);
+    }
     images_unref(h);
   }
   return true;
@@ -80,7 +81,7 @@ bool exposition_next(struct exposition *e, struct evbuffer *to) {
   bool is_more = false;
   if (e->image == 0 && metric->of & METRIC_OF_DAEMON)
     print_daemon(e, to);
-  if (metric->of & METRIC_OF_IMAGE) {
+  if (metric->of & (METRIC_OF_IMAGE | METRIC_OF_SOURCE)) {
     char name[METRICS_NAME_LEN];
     metrics_print_name(metric, true, name);
     if (e->image == 0)

@@ -29,6 +29,16 @@ enum {
   POOL_THREADS,
   IMAGES,
   DRAINING,
+  SOURCE_REQUESTS,
+  SOURCE_BYTES,
+  SOURCE_RETRIES,
+  SOURCE_ERRORS,
+  SOURCE_TIMEOUTS,
+  SOURCE_DISCONNECTS,
+  SOURCE_THROTTLED,
+  SOURCE_REFUSED,
+  SOURCE_UNASKED,
+  SOURCE_BREAKER,
   N_METRICS,
 };
 
@@ -102,6 +112,39 @@ const struct metric metrics_table[METRICS_N] = {
         {"draining", METRIC_GAUGE, "0 or 1", METRIC_OF_DAEMON,
          "Whether the daemon takes no new clients, and ends when those "
          "that it has are gone"},
+    [SOURCE_REQUESTS] = {"source_requests", METRIC_COUNTER, "requests",
+                         METRIC_OF_SOURCE,
+                         "Attempts to read the image's remote source"},
+    [SOURCE_BYTES] = {"source_bytes", METRIC_COUNTER, "bytes", METRIC_OF_SOURCE,
+                      "Bytes that came of them"},
+    [SOURCE_RETRIES] = {"source_retries", METRIC_COUNTER, "requests",
+                        METRIC_OF_SOURCE,
+                        "Attempts that were not the first of their read"},
+    [SOURCE_ERRORS] = {"source_errors", METRIC_COUNTER, "requests",
+                       METRIC_OF_SOURCE,
+                       "Attempts that failed, for whatever "
+                       "reason"},
+    [SOURCE_TIMEOUTS] = {"source_timeouts", METRIC_COUNTER, "requests",
+                         METRIC_OF_SOURCE,
+                         "Attempts that nobody answered in time"},
+    [SOURCE_DISCONNECTS] = {"source_disconnects", METRIC_COUNTER, "requests",
+                            METRIC_OF_SOURCE,
+                            "Attempts that had no connection, or lost it"},
+    [SOURCE_THROTTLED] = {"source_throttled", METRIC_COUNTER, "requests",
+                          METRIC_OF_SOURCE,
+                          "Attempts that the source asked to be made later"},
+    [SOURCE_REFUSED] = {"source_refused", METRIC_COUNTER, "requests",
+                        METRIC_OF_SOURCE,
+                        "Attempts to read what may not be read, or is not "
+                        "there"},
+    [SOURCE_UNASKED] = {"source_unasked", METRIC_COUNTER, "reads",
+                        METRIC_OF_SOURCE,
+                        "Reads that failed at once, since the source had not "
+                        "answered for a while"},
+    [SOURCE_BREAKER] = {"source_breaker", METRIC_GAUGE, "0, 1 or 2",
+                        METRIC_OF_SOURCE,
+                        "Whether the source is asked: 0 if it is, 1 if it is "
+                        "not, 2 if one read looks whether it is back"},
 };
 
 /* Prometheus wants base units in names, and no others. */
@@ -135,12 +178,31 @@ static void put_readers(const struct reader_counts *readers,
       atomic_load_explicit(&readers->n_misses, memory_order_relaxed);
 }
 
-void metrics_of_image(const struct served_image *h,
-                      uint64_t values[METRICS_N]) {
+/* False: there are none. */
+static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
+  struct retrying_counts counts;
+  if (!images_count_source(h, &counts))
+    return false;
+  values[SOURCE_REQUESTS] = counts.n_requests;
+  values[SOURCE_BYTES] = counts.n_bytes;
+  values[SOURCE_RETRIES] = counts.n_retries;
+  values[SOURCE_ERRORS] = counts.n_errors;
+  values[SOURCE_TIMEOUTS] = counts.n_timeouts;
+  values[SOURCE_DISCONNECTS] = counts.n_disconnected;
+  values[SOURCE_THROTTLED] = counts.n_throttled;
+  values[SOURCE_REFUSED] = counts.n_refused;
+  values[SOURCE_UNASKED] = counts.n_broken;
+  values[SOURCE_BREAKER] = counts.breaker;
+  return true;
+}
+
+unsigned metrics_of_image(struct served_image *h, uint64_t values[METRICS_N]) {
   for (int i = 0; i < N_COUNTERS; i++)
     values[i] = sum(h->counters, h->images->n_threads, (enum counter)i);
   put_readers(h->readers, values);
   values[EPOCHS] = atomic_load_explicit(&h->n_epochs, memory_order_relaxed);
+  return put_source(h, values) ? METRIC_OF_IMAGE | METRIC_OF_SOURCE
+                               : METRIC_OF_IMAGE;
 }
 
 static uint64_t sum_held(const struct server_context *context) {

@@ -21,7 +21,11 @@ enum metric_kind {
 };
 
 /* Of which a metric has values. */
-enum { METRIC_OF_IMAGE = 1, METRIC_OF_DAEMON = 2 };
+enum {
+  METRIC_OF_IMAGE = 1,
+  METRIC_OF_DAEMON = 2,
+  METRIC_OF_SOURCE = 4, /* of images whose source is remote */
+};
 
 struct metric {
   const char *name; /* in `cachet stats` */
@@ -32,7 +36,7 @@ struct metric {
 };
 
 /* The counters of images come first, each by its `enum counter`. */
-enum { METRICS_N = 26 };
+enum { METRICS_N = 36 };
 extern const struct metric metrics_table[METRICS_N];
 
 /* The longest name for Prometheus, with its NUL. */
@@ -44,9 +48,10 @@ void metrics_print_name(const struct metric *metric, bool of_image,
                         char name[METRICS_NAME_LEN]);
 
 /* Gathers the values, by their place in the table; those that there are none of
- * stay.  The daemon's are of all images together; but how many images there are
- * is as `peer` may know it, see images_count().  Any thread. */
-void metrics_of_image(const struct served_image *h, uint64_t values[METRICS_N]);
+ * stay.  Of an image it returns METRIC_OF_...: which there are.  The daemon's
+ * are of all images together; but how many images there are is as `peer` may
+ * know it, see images_count().  Any thread. */
+unsigned metrics_of_image(struct served_image *h, uint64_t values[METRICS_N]);
 void metrics_of_daemon(struct server_context *context, const struct peer *peer,
                        uint64_t values[METRICS_N]);
 

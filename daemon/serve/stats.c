@@ -36,15 +36,14 @@ static size_t put_all(Cachet__Wire__Stat *list, Cachet__Wire__Stat **pointers,
   return n;
 }
 
-static void collect_image(const struct served_image *h,
-                          struct image_collection *c) {
+static void collect_image(struct served_image *h, struct image_collection *c) {
   Cachet__Wire__ImageStats *stats = &c->stats;
   uint64_t values[METRICS_N];
-  metrics_of_image(h, values);
+  unsigned of = metrics_of_image(h, values);
   cachet__wire__image_stats__init(stats);
   stats->name = strcpy(c->name, h->name);
   stats->stats = c->pointers;
-  stats->n_stats = put_all(c->list, c->pointers, METRIC_OF_IMAGE, values);
+  stats->n_stats = put_all(c->list, c->pointers, of, values);
 }
 
 static void collect_daemon(struct server_context *context,

@@ -659,6 +659,34 @@ TEST_F(CallBackTest, ABadPageIsAnErrorForItAlone) {
   EXPECT_TRUE(IsResident(9));
 }
 
+// Each page would be waited for anew.
+TEST_F(CallBackTest, ASourceThatDoesNotAnswerIsNotAskedPageByPage) {
+  source_.FailReads(ETIMEDOUT);
+  Waiter w;
+  Start(&w, 7, 3);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  fill *fill = arrived_.Await();
+  EXPECT_FALSE(fill_try_end(fill));
+  image_run_fill(fill);
+  EXPECT_EQ(w.f.status, -ETIMEDOUT);
+  EXPECT_EQ(source_.n_reads(), 1);
+  EXPECT_EQ(fetch_first_bad(&w.f), 7u);
+}
+
+TEST_F(CallBackTest, ASourceThatIsGoneHalfwayIsNotAskedForTheOtherPages) {
+  source_.FailAt(7 * kPage, EIO);
+  source_.FailAt(8 * kPage, ETIMEDOUT);
+  Waiter w, good;
+  Start(&w, 6, 4);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  fill *fill = arrived_.Await();
+  image_run_fill(fill);
+  EXPECT_EQ(source_.n_reads(), 4) << "all, and three by themselves";
+  EXPECT_TRUE(IsResident(6));
+  EXPECT_FALSE(IsResident(9));
+  EXPECT_EQ(fetch_first_bad(&w.f), 7u);
+}
+
 TEST_F(CallBackTest, AChangeGivesANewEpochBeforeAnybodyWakes) {
   Waiter w;
   Start(&w, 7);

@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "source/retrying.h"
 #include "tests/support/fake_kind.h"
 
 namespace {
@@ -94,6 +95,20 @@ TEST_F(ImageSourcesTest, APartOfOneIsAnImage) {
   uint8_t byte = 0;
   EXPECT_EQ(source_read_blocking(opened_.source, 0, &byte, 1), 0);
   EXPECT_EQ(byte, FakeSource::ByteAt(4096));
+}
+
+TEST_F(ImageSourcesTest, WhatIsAskedOfOneIsTriedAgainAndCounted) {
+  Add("fake://h/disk");
+  ASSERT_EQ(Open(), 0);
+  kind_.source.FailReads(ETIMEDOUT, 1);
+  uint8_t page[4096];
+  EXPECT_EQ(source_read_blocking(opened_.source, 0, page, sizeof page), 0);
+  ASSERT_NE(opened_.retrying, nullptr);
+  retrying_counts counts;
+  retrying_count(opened_.retrying, &counts);
+  EXPECT_EQ(counts.n_requests, 2u);
+  EXPECT_EQ(counts.n_timeouts, 1u);
+  EXPECT_EQ(counts.n_bytes, sizeof page);
 }
 
 // Its thread still has what it is about to open.

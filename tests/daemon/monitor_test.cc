@@ -12,6 +12,7 @@
 #include "daemon/monitor.h"
 #include "daemon/net/listener.h"
 #include "daemon/serve/metrics.h"
+#include "source/retrying.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/http_client.h"
 #include "tests/support/test_server.h"
@@ -70,7 +71,7 @@ TEST_F(MonitorTest, AllMetricsAreThereInTheFormatOfPrometheus) {
   for (const metric &m : metrics_table) {
     if (m.of & METRIC_OF_DAEMON)
       expected.insert(Name(m, false));
-    if (m.of & METRIC_OF_IMAGE)
+    if (m.of & (METRIC_OF_IMAGE | METRIC_OF_SOURCE))
       expected.insert(Name(m, true));
   }
   std::set<std::string> found;
@@ -80,6 +81,36 @@ TEST_F(MonitorTest, AllMetricsAreThereInTheFormatOfPrometheus) {
     EXPECT_EQ(type.second == "counter", is_total) << type.first;
   }
   EXPECT_EQ(found, expected);
+}
+
+TEST_F(MonitorTest, WhatIsAskedOfRemoteSourcesIsThereForThemAlone) {
+  const retrying_clock clock = {[](void *) { return uint64_t{1}; },
+                                [](void *, reactor_alarm *, uint64_t) {},
+                                nullptr};
+  retrying *counts = retrying_new(&clock);
+  FakeSource far(kSize, FakeReads::kCallBack);
+  source *src;
+  ASSERT_EQ(retrying_source_new(counts, far.Open(), &src), 0);
+  char bytes[100];
+  ASSERT_EQ(source_read_blocking(src, 0, bytes, sizeof bytes), 0);
+  Start({"disk"});
+  server_image image = {};
+  image.name = "far";
+  image.source = src;
+  image.retrying = counts;
+  ASSERT_EQ(server_add_image(server_->get(), &image), 0);
+  std::string text = Get("/metrics").body;
+  EXPECT_NE(text.find("cachetd_image_source_requests_total{image=\"far\"} 1\n"),
+            std::string::npos);
+  EXPECT_NE(text.find("cachetd_image_source_bytes_total{image=\"far\"} 100\n"),
+            std::string::npos);
+  EXPECT_EQ(text.find("cachetd_image_source_requests_total{image=\"disk\"}"),
+            std::string::npos);
+  EXPECT_NE(text.find("cachetd_image_hits_total{image=\"far\"} 0\n"),
+            std::string::npos);
+  monitor_stop(monitor_);
+  monitor_ = nullptr;
+  server_.reset(); // before the source that it reads
 }
 
 TEST_F(MonitorTest, NamesHaveBaseUnits) {

@@ -335,8 +335,8 @@ TEST_F(StrayFdsTest, ThoseOfPeersThatWereNotAcceptedDoNotDelayAStopEither) {
   WireClient client = WireClient::Unix(path);
   ASSERT_EQ(slow_[0].SendAway(client.fd(), Hello()), 0);
   ASSERT_EQ(listener_adopt(fd, 0, &l, err, sizeof err), 0) << err;
-  server_image image = {"disk",  disk_.Open(), true,  0,
-                        nullptr, nullptr,      false, 0};
+  server_image image = {"disk",  disk_.Open(), true, 0,      nullptr,
+                        nullptr, false,        0,    nullptr};
   server_config config = {};
   config.limits = limits_default();
   config.cache_size = 16 << 20;

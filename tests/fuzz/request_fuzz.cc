@@ -57,8 +57,8 @@ public:
     path_ = std::string(dir) + "/s";
     address address;
     listener *listener;
-    server_image image = {"fake",  source_.Open(), true,  0,
-                          nullptr, nullptr,        false, 0};
+    server_image image = {"fake",  source_.Open(), true, 0,      nullptr,
+                          nullptr, false,          0,    nullptr};
     server_config config{};
     if (address_unix(path_.c_str(), &address, err, sizeof err) ||
         listener_open(&address, &listener, err, sizeof err))

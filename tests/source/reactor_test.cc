@@ -6,7 +6,6 @@
 #include <thread>
 #include <vector>
 
-#include <event2/event.h>
 #include <gtest/gtest.h>
 
 namespace {
@@ -28,7 +27,10 @@ protected:
   static void Run(struct reactor_task *task) {
     Note *note = reinterpret_cast<Note *>(task);
     EXPECT_TRUE(reactor_is_current(note->test->reactor_));
-    note->test->ran_.push_back(note->number);
+    {
+      std::lock_guard<std::mutex> guard(note->test->lock_);
+      note->test->ran_.push_back(note->number);
+    }
     if (note->posts_again > 0) {
       note->posts_again--;
       reactor_post(note->test->reactor_, task);
@@ -37,13 +39,18 @@ protected:
 
   // What was posted before has run.
   void AwaitPosts() {
-    Note last = Make(0);
-    reactor_run(reactor_, &last.task);
-    ran_.pop_back();
+    struct reactor_task last = {[](struct reactor_task *) {}, nullptr, false};
+    reactor_run(reactor_, &last);
+  }
+
+  std::vector<int> ran() {
+    std::lock_guard<std::mutex> guard(lock_);
+    return ran_;
   }
 
   struct reactor *reactor_ = nullptr;
-  std::vector<int> ran_; // the reactor's, and ours after AwaitPosts()
+  std::mutex lock_;
+  std::vector<int> ran_; // guarded by lock_
 };
 
 TEST_F(ReactorTest, RunsTasksInTheOrderOfTheirPosts) {
@@ -52,13 +59,13 @@ TEST_F(ReactorTest, RunsTasksInTheOrderOfTheirPosts) {
   reactor_post(reactor_, &a.task);
   reactor_post(reactor_, &c.task);
   AwaitPosts();
-  EXPECT_EQ(ran_, (std::vector<int>{2, 1, 3}));
+  EXPECT_EQ(ran(), (std::vector<int>{2, 1, 3}));
 }
 
 TEST_F(ReactorTest, AWaitEndsWhenTheTaskHasRun) {
   Note a = Make(1);
   reactor_run(reactor_, &a.task);
-  EXPECT_EQ(ran_, (std::vector<int>{1}));
+  EXPECT_EQ(ran(), (std::vector<int>{1}));
   EXPECT_FALSE(reactor_is_current(reactor_));
 }
 
@@ -82,16 +89,16 @@ TEST_F(ReactorTest, ATaskThatIsPostedTwiceRunsOnce) {
     reactor_post(reactor_, &a.task);
   }
   AwaitPosts();
-  EXPECT_EQ(ran_, (std::vector<int>{1, 2}));
+  EXPECT_EQ(ran(), (std::vector<int>{1, 2}));
 }
 
 TEST_F(ReactorTest, ATaskMayPostItselfAgain) {
   Note a = Make(1);
   a.posts_again = 1000; // more than there are in a batch
   reactor_post(reactor_, &a.task);
-  for (size_t n = 0; n < 1001; n = ran_.size())
+  for (size_t n = 0; n < 1001; n = ran().size())
     AwaitPosts();
-  EXPECT_EQ(ran_.size(), 1001u);
+  EXPECT_EQ(ran().size(), 1001u);
 }
 
 TEST_F(ReactorTest, TasksOfManyThreadsEachRunOnce) {
@@ -114,41 +121,54 @@ TEST_F(ReactorTest, TasksOfManyThreadsEachRunOnce) {
     thread.join();
   AwaitPosts();
   std::vector<int> last(kThreads, -1);
-  ASSERT_EQ(ran_.size(), notes.size());
-  for (int number : ran_) {
+  ASSERT_EQ(ran().size(), notes.size());
+  for (int number : ran()) {
     EXPECT_EQ(number % kTasks, last[static_cast<size_t>(number / kTasks)] + 1);
     last[static_cast<size_t>(number / kTasks)] = number % kTasks;
   }
 }
 
-TEST_F(ReactorTest, ATimerOfItsBaseFiresOnItsThread) {
-  struct Timer {
-    struct reactor_task make;
+TEST_F(ReactorTest, AnAlarmRingsOnItsThread) {
+  struct Alarm {
+    struct reactor_alarm alarm;
     struct reactor *reactor;
-    struct event *event;
     std::mutex lock;
-    std::condition_variable fired;
+    std::condition_variable rang;
     bool on_thread;
-  } timer{};
-  timer.reactor = reactor_;
-  timer.make.run = [](struct reactor_task *task) {
-    Timer *t = reinterpret_cast<Timer *>(task);
-    const struct timeval at_once = {0, 1};
-    t->event = event_new(
-        reactor_base(t->reactor), -1, 0,
-        [](evutil_socket_t, short, void *arg) {
-          Timer *fired = static_cast<Timer *>(arg);
-          event_free(fired->event);
-          std::lock_guard<std::mutex> guard(fired->lock);
-          fired->on_thread = reactor_is_current(fired->reactor);
-          fired->fired.notify_one();
-        },
-        t);
-    event_add(t->event, &at_once);
+  } alarm{};
+  alarm.reactor = reactor_;
+  alarm.alarm.ring = [](struct reactor_alarm *rings) {
+    Alarm *a = reinterpret_cast<Alarm *>(rings);
+    std::lock_guard<std::mutex> guard(a->lock);
+    a->on_thread = reactor_is_current(a->reactor);
+    a->rang.notify_one();
   };
-  std::unique_lock<std::mutex> guard(timer.lock);
-  reactor_post(reactor_, &timer.make);
-  timer.fired.wait(guard, [&] { return timer.on_thread; });
+  std::unique_lock<std::mutex> guard(alarm.lock);
+  reactor_after(reactor_, &alarm.alarm, 1);
+  alarm.rang.wait(guard, [&] { return alarm.on_thread; });
+}
+
+TEST_F(ReactorTest, AnAlarmMaySetItselfAgain) {
+  struct Alarm {
+    struct reactor_alarm alarm;
+    struct reactor *reactor;
+    int left;
+    std::mutex lock;
+    std::condition_variable ended;
+  } alarm{};
+  alarm.reactor = reactor_;
+  alarm.left = 3;
+  alarm.alarm.ring = [](struct reactor_alarm *rings) {
+    Alarm *a = reinterpret_cast<Alarm *>(rings);
+    std::lock_guard<std::mutex> guard(a->lock);
+    if (--a->left)
+      reactor_after(a->reactor, rings, 0);
+    else
+      a->ended.notify_one();
+  };
+  std::unique_lock<std::mutex> guard(alarm.lock);
+  reactor_after(reactor_, &alarm.alarm, 0);
+  alarm.ended.wait(guard, [&] { return alarm.left == 0; });
 }
 
 // A program's signals are for its own threads.

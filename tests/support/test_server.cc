@@ -50,7 +50,7 @@ TestServer::TestServer(
   std::vector<server_image> list;
   for (const auto &image : images)
     list.push_back({image.first.c_str(), image.second->Open(), options.share, 0,
-                    nullptr, nullptr, options.warm, 0});
+                    nullptr, nullptr, options.warm, 0, nullptr});
   server_config config = {};
   config.limits = options.limit;
   config.cache_size = options.cache_size;
@@ -82,15 +82,15 @@ TestServer::TestServer(
 }
 
 int TestServer::Add(const std::string &name, FakeSource *image) {
-  server_image add = {name.c_str(), image->Open(), share_, 0,
-                      nullptr,      nullptr,       false,  0};
+  server_image add = {name.c_str(), image->Open(), share_, 0,      nullptr,
+                      nullptr,      false,         0,      nullptr};
   return server_add_image(server_, &add);
 }
 
 int TestServer::Replace(const std::string &name, FakeSource *image,
                         bool share) {
-  server_image change = {name.c_str(), image->Open(), share, 0,
-                         nullptr,      nullptr,       false, 0};
+  server_image change = {name.c_str(), image->Open(), share, 0,      nullptr,
+                         nullptr,      false,         0,     nullptr};
   return server_replace_image(server_, &change);
 }
 

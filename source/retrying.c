@@ -1,0 +1,326 @@
+#include "source/retrying.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/container_of.h"
+
+struct retrying {
+  struct retrying_clock clock;
+  pthread_mutex_t lock; /* a leaf */
+  /* Guarded by lock. */
+  unsigned n_refs;
+  uint32_t dice;
+  struct breaker breaker;
+  struct retrying_counts counts;
+};
+
+struct retrying_source {
+  struct source base;
+  struct source *below; /* ours */
+  struct retrying *shared;
+};
+
+/* A read that is tried.  From the first attempt to the last one thread at a
+ * time has it. */
+struct attempt {
+  struct source_read read; /* of the source below */
+  struct source_read *asked;
+  struct retrying_source *source;
+  struct reactor_alarm alarm; /* for the next one */
+  bool is_probe;
+  unsigned n;          /* attempts so far */
+  uint64_t started_ms; /* the first, */
+  uint64_t begun_ms;   /* and the present one */
+};
+
+/* ---- What is shared ------------------------------------------------------ */
+
+static uint64_t reactor_now_ms(void *arg) {
+  (void)arg;
+  return clock_now_ms();
+}
+
+static void reactor_rings_after(void *arg, struct reactor_alarm *alarm,
+                                uint64_t ms) {
+  reactor_after(arg, alarm, ms);
+}
+
+struct retrying_clock retrying_clock_of(struct reactor *r) {
+  return (struct retrying_clock){
+      .now_ms = reactor_now_ms, .after = reactor_rings_after, .arg = r};
+}
+
+struct retrying *retrying_new(const struct retrying_clock *clock) {
+  struct retrying *r = calloc(1, sizeof *r);
+  if (!r)
+    return NULL;
+  pthread_mutex_init(&r->lock, NULL);
+  r->clock = *clock;
+  r->n_refs = 1;
+  r->dice = (uint32_t)clock_now_ns() | 1; /* other daemons start elsewhere */
+  return r;
+}
+
+struct retrying *retrying_ref(struct retrying *r) {
+  pthread_mutex_lock(&r->lock);
+  r->n_refs++;
+  pthread_mutex_unlock(&r->lock);
+  return r;
+}
+
+void retrying_unref(struct retrying *r) {
+  if (!r)
+    return;
+  pthread_mutex_lock(&r->lock);
+  bool last = --r->n_refs == 0;
+  pthread_mutex_unlock(&r->lock);
+  if (!last)
+    return;
+  pthread_mutex_destroy(&r->lock);
+  free(r);
+}
+
+void retrying_count(struct retrying *r, struct retrying_counts *out) {
+  pthread_mutex_lock(&r->lock);
+  *out = r->counts;
+  out->breaker = r->breaker.state;
+  pthread_mutex_unlock(&r->lock);
+}
+
+static uint64_t now_ms(const struct retrying *r) {
+  return r->clock.now_ms(r->clock.arg);
+}
+
+/* ---- What a status says -------------------------------------------------- */
+
+enum meaning { DONE, NO_ANSWER, NO_CONNECTION, LATER, REFUSED, FAILED, FINAL };
+
+static enum meaning meaning_of(int status) {
+  switch (-status) {
+  case 0:
+    return DONE;
+  case ETIMEDOUT:
+    return NO_ANSWER;
+  case ECONNABORTED:
+  case ECONNREFUSED:
+  case ECONNRESET:
+  case EHOSTDOWN:
+  case EHOSTUNREACH:
+  case ENETDOWN:
+  case ENETUNREACH:
+  case ENOTCONN:
+  case EPIPE:
+    return NO_CONNECTION;
+  case EAGAIN:
+    return LATER;
+  case EACCES:
+  case ENOENT:
+    return REFUSED;
+  case EIO:
+  case EPROTO:
+    return FAILED;
+  default:
+    return FINAL;
+  }
+}
+
+static void count_locked(struct retrying *r, const struct attempt *a,
+                         enum meaning meaning) {
+  struct retrying_counts *c = &r->counts;
+  c->n_requests++;
+  c->n_retries += a->n > 1;
+  c->n_errors += meaning != DONE;
+  c->n_bytes += meaning == DONE ? a->asked->len : 0;
+  c->n_timeouts += meaning == NO_ANSWER;
+  c->n_disconnected += meaning == NO_CONNECTION;
+  c->n_throttled += meaning == LATER;
+  c->n_refused += meaning == REFUSED;
+}
+
+/* Half of the pause at least, and all of it at most, which doubles: by
+ * xorshift, so that those that failed together do not come again together. */
+static uint64_t pause_locked(struct retrying *r, unsigned n_attempts) {
+  uint64_t whole = (uint64_t)RETRYING_PAUSE_MS << (n_attempts - 1);
+  r->dice ^= r->dice << 13;
+  r->dice ^= r->dice >> 17;
+  r->dice ^= r->dice << 5;
+  return whole / 2 + r->dice % (whole / 2 + 1);
+}
+
+/* ---- Attempts ------------------------------------------------------------ */
+
+/* Whether there is to be one more, and after which pause. */
+static bool is_worth_locked(struct retrying *r, const struct attempt *a,
+                            enum meaning meaning, uint64_t now,
+                            uint64_t *pause) {
+  bool may_help = meaning == NO_ANSWER || meaning == NO_CONNECTION ||
+                  meaning == LATER || meaning == FAILED;
+  if (!may_help || a->n == RETRYING_ATTEMPTS ||
+      r->breaker.state != BREAKER_CLOSED)
+    return false;
+  *pause = pause_locked(r, a->n);
+  uint64_t took = now - a->begun_ms;
+  return now - a->started_ms + *pause + took <= RETRYING_TOTAL_MS;
+}
+
+/* An attempt has ended.  True: one more is to be made after `*pause`. */
+static bool attempt_ended(struct attempt *a, uint64_t *pause) {
+  struct retrying *r = a->source->shared;
+  enum meaning meaning = meaning_of(a->read.status);
+  bool answered = meaning != NO_ANSWER && meaning != NO_CONNECTION;
+  uint64_t now = now_ms(r);
+  pthread_mutex_lock(&r->lock);
+  count_locked(r, a, meaning);
+  r->counts.n_opened += breaker_ended(&r->breaker, a->is_probe, answered, now);
+  bool again = is_worth_locked(r, a, meaning, now, pause);
+  pthread_mutex_unlock(&r->lock);
+  return again;
+}
+
+/* Whether the breaker lets it be made. */
+static bool attempt_may(struct attempt *a) {
+  struct retrying *r = a->source->shared;
+  uint64_t now = now_ms(r);
+  pthread_mutex_lock(&r->lock);
+  enum breaker_verdict verdict = breaker_ask(&r->breaker, now);
+  r->counts.n_broken += verdict == BREAKER_REFUSE;
+  pthread_mutex_unlock(&r->lock);
+  a->is_probe = verdict == BREAKER_PROBE;
+  a->begun_ms = now;
+  return verdict != BREAKER_REFUSE;
+}
+
+static void attempt_done(struct source_read *read);
+static void attempt_again(struct reactor_alarm *alarm);
+
+/* Makes an attempt.  True: the read has ended, and `a` is still there. */
+static bool attempt_make(struct attempt *a) {
+  uint64_t pause;
+  if (!attempt_may(a)) {
+    a->read.status = -EHOSTDOWN;
+    return true;
+  }
+  a->n++;
+  a->read.offset = a->asked->offset;
+  a->read.buf = a->asked->buf;
+  a->read.len = a->asked->len;
+  a->read.done = attempt_done;
+  enum source_outcome outcome = source_start(a->source->below, &a->read);
+  if (outcome == SOURCE_PENDING)
+    return false; /* `a` may be gone */
+  assert(outcome == SOURCE_DONE);
+  if (!attempt_ended(a, &pause))
+    return true;
+  a->source->shared->clock.after(a->source->shared->clock.arg, &a->alarm,
+                                 pause);
+  return false;
+}
+
+static void attempt_finish(struct attempt *a) {
+  struct source_read *asked = a->asked;
+  asked->status = a->read.status;
+  free(a);
+  asked->done(asked); /* the source may be gone */
+}
+
+static void attempt_done(struct source_read *read) {
+  struct attempt *a = container_of(read, struct attempt, read);
+  const struct retrying_clock *clock = &a->source->shared->clock;
+  uint64_t pause;
+  if (attempt_ended(a, &pause))
+    clock->after(clock->arg, &a->alarm, pause);
+  else
+    attempt_finish(a);
+}
+
+static void attempt_again(struct reactor_alarm *alarm) {
+  struct attempt *a = container_of(alarm, struct attempt, alarm);
+  if (attempt_make(a))
+    attempt_finish(a);
+}
+
+/* ---- The source ---------------------------------------------------------- */
+
+static struct retrying_source *retrying_of(struct source *src) {
+  return container_of(src, struct retrying_source, base);
+}
+
+static enum source_outcome retrying_start(struct source *src,
+                                          struct source_read *read) {
+  struct attempt *a = calloc(1, sizeof *a);
+  if (!a) {
+    read->status = -ENOMEM;
+    return SOURCE_DONE;
+  }
+  a->asked = read;
+  a->source = retrying_of(src);
+  a->alarm.ring = attempt_again;
+  a->started_ms = now_ms(a->source->shared);
+  if (!attempt_make(a))
+    return SOURCE_PENDING;
+  read->status = a->read.status;
+  free(a);
+  return SOURCE_DONE;
+}
+
+static int retrying_reopen(struct source *src, struct source **out) {
+  struct retrying_source *s = retrying_of(src);
+  struct source *below = NULL;
+  *out = NULL;
+  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  if (!below)
+    return r;
+  r = retrying_source_new(s->shared, below, out);
+  if (r < 0)
+    below->ops->close(below);
+  return r;
+}
+
+static void retrying_identify(struct source *src, struct source_identity *out) {
+  source_identify(retrying_of(src)->below, out);
+}
+
+static bool retrying_resume(struct source *src,
+                            const struct source_identity *id) {
+  return source_resume(retrying_of(src)->below, id);
+}
+
+static void retrying_advise(struct source *src, uint64_t offset, uint64_t len) {
+  struct source *below = retrying_of(src)->below;
+  if (below->ops->advise)
+    below->ops->advise(below, offset, len);
+}
+
+static void retrying_close(struct source *src) {
+  struct retrying_source *s = retrying_of(src);
+  s->below->ops->close(s->below);
+  retrying_unref(s->shared);
+  free(s);
+}
+
+static const struct source_ops retrying_ops = {
+    .kind = "retrying",
+    .start = retrying_start,
+    .reopen = retrying_reopen,
+    .identify = retrying_identify,
+    .resume = retrying_resume,
+    .advise = retrying_advise,
+    .close = retrying_close,
+};
+
+int retrying_source_new(struct retrying *r, struct source *below,
+                        struct source **out) {
+  struct retrying_source *s = calloc(1, sizeof *s);
+  if (!s)
+    return -ENOMEM;
+  s->base.ops = &retrying_ops;
+  s->base.size = below->size;
+  s->below = below;
+  s->shared = retrying_ref(r);
+  *out = &s->base;
+  return 0;
+}

@@ -1,0 +1,82 @@
+/* The retrying source: another one, asked again where that may help.
+ *
+ *   - A read whose attempt failed is tried again, after a pause that doubles
+ * and has jitter, at most RETRYING_ATTEMPTS times in all; and not if there is
+ * no time left, of RETRYING_TOTAL_MS from the first attempt on, for an attempt
+ *     that takes as long as the last one did.
+ *   - A source that does not answer has a breaker (source/breaker.h): under an
+ *     open one reads end at once, with -EHOSTDOWN.
+ *   - What failed for good at once is not tried again: -ESTALE, -EACCES,
+ * -ENOENT and what nobody knows.
+ *   - It counts what was asked for, what came, and what did not.
+ *
+ * It has no limit for an attempt: that is the business of the source below,
+ * which knows what its connection is doing, and must not write to a buffer
+ * after it has given up.
+ *
+ * Breaker and counts are of a struct retrying, which the successors of a source
+ * have from it, and which outlives them. */
+#ifndef SOURCE_RETRYING_H
+#define SOURCE_RETRYING_H
+
+#include <stdint.h>
+
+#include "cache/source.h"
+#include "source/breaker.h"
+#include "source/reactor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct retrying;
+
+enum {
+  RETRYING_ATTEMPTS = 4,
+  RETRYING_TOTAL_MS = 30000,
+  RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
+};
+
+/* What became of what was asked of a source, attempt by attempt. */
+struct retrying_counts {
+  uint64_t n_requests;     /* attempts */
+  uint64_t n_bytes;        /* that came whole */
+  uint64_t n_retries;      /* attempts that were not the first of their read */
+  uint64_t n_errors;       /* attempts that failed; of these are */
+  uint64_t n_timeouts;     /*   without an answer in time, */
+  uint64_t n_disconnected; /*   without a connection, or with a lost one, */
+  uint64_t n_throttled;    /*   told to come later, */
+  uint64_t n_refused;      /*   not allowed, or not there */
+  uint64_t n_broken;       /* reads that an open breaker has ended */
+  uint64_t n_opened;       /* times that the breaker opened */
+  enum breaker_state breaker;
+};
+
+/* A clock and its alarms: a reactor's, or a test's. */
+struct retrying_clock {
+  uint64_t (*now_ms)(void *arg);
+  /* As reactor_after().  The alarm rings on a thread that may call done(). */
+  void (*after)(void *arg, struct reactor_alarm *alarm, uint64_t ms);
+  void *arg;
+};
+
+struct retrying_clock retrying_clock_of(struct reactor *r);
+
+/* NULL: out of memory. */
+struct retrying *retrying_new(const struct retrying_clock *clock);
+struct retrying *retrying_ref(struct retrying *r);
+void retrying_unref(struct retrying *r); /* NULL is fine */
+
+/* A source over `below`, one that calls back, which it owns from here; of `r`
+ * it takes a reference.  0; or -ENOMEM, and `below` is still the caller's. */
+int retrying_source_new(struct retrying *r, struct source *below,
+                        struct source **out);
+
+/* Any thread. */
+void retrying_count(struct retrying *r, struct retrying_counts *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
