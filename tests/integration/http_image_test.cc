@@ -3,22 +3,19 @@
 #include <gtest/gtest.h>
 
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/support/daemon_process.h"
 #include "tests/support/nginx.h"
+#include "tests/support/readers.h"
 
 namespace {
 
@@ -56,69 +53,26 @@ protected:
     return "cachet+unix:///d?socket=" + (dir_ / "socket");
   }
 
-  // Runs readers, each a process with a handle of its own, all at once.
   void RunReaders(const std::function<bool(cachet *c, int reader)> &read) {
-    int gate[2];
-    ASSERT_EQ(pipe(gate), 0);
-    std::vector<pid_t> readers;
-    for (int i = 0; i < kReaders; i++) {
-      pid_t pid = fork();
-      ASSERT_GE(pid, 0);
-      if (pid == 0)
-        RunReader(gate, read, i);
-      readers.push_back(pid);
-    }
-    close(gate[0]);
-    close(gate[1]);
-    for (pid_t pid : readers) {
-      int status = -1;
-      EXPECT_EQ(waitpid(pid, &status, 0), pid);
-      EXPECT_EQ(status, 0);
-    }
+    ::RunReaders(Uri(), kReaders, read);
   }
 
   bool IsRight(cachet *c, uint64_t addr, size_t len) const {
-    std::vector<uint8_t> read(len);
-    if (cachet_read(c, addr, read.data(), len) != CACHET_OK) {
-      fprintf(stderr, "%s\n", cachet_errmsg(c));
-      return false;
-    }
-    return memcmp(read.data(), bytes_.data() + addr, len) == 0;
+    return ReadsRight(c, bytes_, addr, len);
   }
 
   Nginx nginx_;
   TempDir dir_;
   std::vector<uint8_t> bytes_;
   std::unique_ptr<DaemonProcess> daemon_;
-
-private:
-  [[noreturn]] void RunReader(int gate[2],
-                              const std::function<bool(cachet *, int)> &read,
-                              int reader) {
-    char byte;
-    cachet *c;
-    close(gate[1]);
-    if (::read(gate[0], &byte, 1) != 0 || // until all of them are there
-        cachet_open(Uri().c_str(), nullptr, &c, nullptr) != CACHET_OK)
-      _exit(2);
-    bool good = read(c, reader);
-    cachet_close(c);
-    _exit(!good);
-  }
 };
 
 TEST_F(HttpImageTest, RandomReadsThroughAQuarterOfTheImageAreRight) {
   const uint64_t seed = TestSeed();
   Serve(nginx_.Url("/x"), "8M");
   RunReaders([&](cachet *c, int reader) {
-    std::mt19937_64 rng(seed + uint64_t(reader));
-    for (int i = 0; i < 400; i++) {
-      uint64_t addr = rng() % kSize;
-      size_t most = size_t(std::min<uint64_t>(kSize - addr, 40000));
-      if (!IsRight(c, addr, 1 + rng() % most))
-        return false;
-    }
-    return true;
+    return ReadsRandomRangesRight(c, bytes_, seed + uint64_t(reader), 400,
+                                  40000);
   });
 }
 
