@@ -667,6 +667,29 @@ TEST_F(NginxTest, AFileThatIsReplacedIsStaleAndHasASuccessor) {
   fresh->ops->close(fresh);
 }
 
+TEST_F(NginxTest, AServerThatIsStoppedIsGivenUpAndAskedAgainWhenItGoesOn) {
+  Nginx nginx;
+  Fill(nginx);
+  SourcePtr src = Open(nginx.Url("/x"), 0, {{"attempt-timeout", "1"}});
+  ASSERT_TRUE(src);
+  nginx.Pause();
+  EXPECT_EQ(Read(src.get(), 0, 100000), -ETIMEDOUT);
+  nginx.Continue();
+  ExpectBytes(src.get(), 0, 100000);
+}
+
+TEST_F(NginxTest, AServerThatIsKilledServesOnWhenItIsBack) {
+  Nginx nginx;
+  Fill(nginx);
+  SourcePtr src = Open(nginx.Url("/x"));
+  ASSERT_TRUE(src);
+  ExpectBytes(src.get(), 0, 100000);
+  nginx.Kill();
+  nginx.Start();
+  // The connection that was kept is gone, which is found out by itself.
+  ExpectBytes(src.get(), 0, 100000);
+}
+
 TEST_F(NginxTest, AnEmptyFileIsAnEmptyImage) {
   Nginx nginx;
   nginx.Put("x", "");

@@ -54,32 +54,54 @@ std::string Configuration(const std::string &dir, const std::string &root,
 } // namespace
 
 Nginx::Nginx(const Options &options) : has_tls_(!options.certificate.empty()) {
+  listen_fd_ = Listen(&port_);
+  std::ofstream(dir_ / "conf")
+      << Configuration(dir_.path(), root_.path(), port_, options);
+  Start();
+}
+
+Nginx::~Nginx() {
+  Stop();
+  close(listen_fd_);
+}
+
+void Nginx::Start() {
   // It is given its socket, so that one can connect from now on.
-  const int fd = Listen(&port_), place = 200;
+  const int place = 200;
   const std::string conf = dir_ / "conf", errors = dir_ / "errors";
-  std::ofstream(conf) << Configuration(dir_.path(), root_.path(), port_,
-                                       options);
   const std::string sockets = "NGINX=" + std::to_string(place) + ";";
   char *environment[] = {const_cast<char *>(sockets.c_str()), nullptr};
   const char *words[] = {"nginx", "-e",         errors.c_str(),
                          "-c",    conf.c_str(), nullptr};
   posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, fd, place);
-  EXPECT_EQ(posix_spawn(&pid_, "/usr/sbin/nginx", &actions, nullptr,
+  posix_spawn_file_actions_adddup2(&actions, listen_fd_, place);
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  EXPECT_EQ(posix_spawn(&pid_, "/usr/sbin/nginx", &actions, &attributes,
                         const_cast<char **>(words), environment),
             0)
       << "nginx cannot be run: install nginx-light";
   posix_spawn_file_actions_destroy(&actions);
-  close(fd);
+  posix_spawnattr_destroy(&attributes);
 }
 
-Nginx::~Nginx() { Stop(); }
+void Nginx::Pause() { kill(-pid_, SIGSTOP); }
+
+void Nginx::Continue() { kill(-pid_, SIGCONT); }
+
+void Nginx::Kill() {
+  kill(-pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
 
 void Nginx::Stop() {
   if (pid_ <= 0)
     return;
   kill(pid_, SIGTERM);
+  Continue(); // a stopped process ends when it goes on
   waitpid(pid_, nullptr, 0);
   pid_ = -1;
 }

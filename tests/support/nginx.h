@@ -11,6 +11,7 @@
 
 #include "tests/support/daemon_process.h"
 
+// Its processes are a group.
 class Nginx {
 public:
   struct Options {
@@ -29,6 +30,13 @@ public:
   // ago, each another second: nginx tells no versions of one second apart.
   void Put(const std::string &name, const std::string &bytes);
 
+  // While it is stopped, or gone, one can connect all the same, and is answered
+  // when it is there again.
+  void Pause();
+  void Continue();
+  void Kill();
+  void Start();
+
   // A line of the log of requests that are answered in full: protocol, status,
   // bytes of the body, target.
   struct Line {
@@ -45,6 +53,7 @@ private:
   TempDir dir_, root_;
   bool has_tls_;
   int port_ = 0;
+  int listen_fd_;
   pid_t pid_ = -1;
   time_t modified_ = 1000000000;
 };
