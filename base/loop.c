@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 
 enum {
   /* Tasks run before sockets get a turn. */
@@ -63,7 +64,8 @@ static void loop_on_wake(evutil_socket_t fd, short what, void *arg) {
   (void)n; /* nothing to read: a wake-up without need, which does no harm */
   for (int i = 0; i < TASK_BATCH && (task = loop_take(loop)); i++)
     task->run(task);
-  loop->tasks_ran(loop->arg);
+  if (loop->tasks_ran)
+    loop->tasks_ran(loop->arg);
   if (loop_has_tasks(loop))
     loop_wake(loop);
 }
@@ -91,7 +93,7 @@ int loop_init(struct loop *loop, void (*tasks_ran)(void *arg), void *arg) {
   *loop = (struct loop){.tasks_ran = tasks_ran, .arg = arg};
   pthread_mutex_init(&loop->lock, NULL);
   loop->tail = &loop->head;
-  loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  loop->wake_fd = fd_above_std(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   loop->base = make_base();
   if (loop->wake_fd < 0 || !loop->base)
     return -ENOMEM;

@@ -35,7 +35,8 @@ struct loop {
   uint64_t n_events; /* of sockets and the mailbox, not of timers: tells a busy
                         poll whether one came */
 
-  /* After a batch of tasks, which may have made room for other work. */
+  /* After a batch of tasks, which may have made room for other work; or NULL.
+   */
   void (*tasks_ran)(void *arg);
   void *arg;
 

@@ -32,13 +32,13 @@ struct remote {
 
 /* ---- The reactor --------------------------------------------------------- */
 
-static void confine(struct reactor_task *task) {
+static void confine(struct task *task) {
   (void)task;
   sandbox_enter(SANDBOX_REACTOR);
 }
 
 int remotes_new(struct remotes **out) {
-  struct reactor_task task = {.run = confine};
+  struct task task = {.run = confine};
   struct remotes *all = calloc(1, sizeof *all);
   int r = all ? reactor_new(&all->reactor) : -ENOMEM;
   if (r < 0) {

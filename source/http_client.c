@@ -20,7 +20,7 @@ TAILQ_HEAD(http_gets, http_get);
 
 struct http_client {
   struct reactor *reactor;
-  struct reactor_task end;
+  struct task end;
   char *ca;
   unsigned connections;
 
@@ -547,7 +547,7 @@ void http_client_start(struct http_client *client, struct http_get *get) {
 
 /* ---- Making and freeing -------------------------------------------------- */
 
-static void client_end(struct reactor_task *task) {
+static void client_end(struct task *task) {
   struct http_client *client = container_of(task, struct http_client, end);
   assert(TAILQ_EMPTY(&client->waiting) && TAILQ_EMPTY(&client->running));
   if (client->multi) {

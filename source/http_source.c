@@ -81,7 +81,7 @@ static int shared_new(struct reactor *r, const struct http_target *target,
 struct target_get {
   struct http_get get;
   struct shared_target *shared;
-  struct reactor_task begin;
+  struct task begin;
   bool was_asked_again;
   void (*ended)(struct target_get *get);
 };
@@ -108,7 +108,7 @@ static void target_ended(struct http_get *get) {
   of_target->ended(of_target);
 }
 
-static void target_begin(struct reactor_task *task) {
+static void target_begin(struct task *task) {
   struct target_get *get = container_of(task, struct target_get, begin);
   http_client_start(get->shared->client, &get->get);
 }

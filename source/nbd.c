@@ -70,14 +70,14 @@ struct nbd_source {
   struct attempts waiting;  /* of them, those without a link, likewise */
   struct event timer;       /* for the deadline of the first attempt */
 
-  struct reactor_task begin, close;
+  struct task begin, close;
 };
 
 /* A read, from start() to its end. */
 struct attempt {
   struct nbd_source *source;
   struct source_read *asked;
-  struct reactor_task task; /* has it begin */
+  struct task task; /* has it begin */
   struct nbd_read read;
   bool is_waiting;
   int64_t deadline;
@@ -247,7 +247,7 @@ static void dispatch(struct nbd_source *s) {
   }
 }
 
-static void begin_attempt(struct reactor_task *task) {
+static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct nbd_source *s = a->source;
   a->deadline = deadline_after(s->target->timeout_ms);
@@ -354,7 +354,7 @@ static void source_free(struct nbd_source *s) {
   free(s);
 }
 
-static void close_on_reactor(struct reactor_task *task) {
+static void close_on_reactor(struct task *task) {
   struct nbd_source *s = container_of(task, struct nbd_source, close);
   assert(TAILQ_EMPTY(&s->attempts));
   give_up_dial(s);
@@ -371,7 +371,7 @@ static void nbd_source_close(struct source *src) {
 
 /* ---- Opening ------------------------------------------------------------- */
 
-static void begin_opening(struct reactor_task *task) {
+static void begin_opening(struct task *task) {
   struct nbd_source *s = container_of(task, struct nbd_source, begin);
   struct source_fault fault = {"a thread for the connection cannot be made"};
   event_assign(&s->timer, reactor_base(s->reactor), -1, 0, on_timer, s);
@@ -380,7 +380,7 @@ static void begin_opening(struct reactor_task *task) {
     tell_opener(s, r, &fault);
 }
 
-static void forget_opener(struct reactor_task *task) {
+static void forget_opener(struct task *task) {
   container_of(task, struct nbd_source, begin)->opening = NULL;
 }
 

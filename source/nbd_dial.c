@@ -21,7 +21,7 @@ struct nbd_dial {
   struct nbd_target *target;
   int64_t deadline;
   struct reactor *reactor;
-  struct reactor_task ended;
+  struct task ended;
   void (*done)(void *arg, const struct nbd_dialed *end);
   void *arg;
   struct nbd_dialed end; /* the thread's, until `ended` is posted */
@@ -285,7 +285,7 @@ static void *dial_thread(void *arg) {
   return NULL;
 }
 
-static void dial_ended(struct reactor_task *task) {
+static void dial_ended(struct task *task) {
   struct nbd_dial *d = container_of(task, struct nbd_dial, ended);
   pthread_mutex_lock(&d->lock); /* the thread has done with it */
   bool is_wanted = !d->is_given_up;

@@ -4,11 +4,8 @@
  * from there.  So nothing in it waits: not for a lock that is held for long,
  * and not for another thread.
  *
- *   R1  A task runs once for each post that found it unposted, on the reactor's
- *       thread, in the order in which they were posted.
- *   R2  Between post and run a task is the reactor's.  It may be freed from the
- *       moment at which it runs: the poster does not touch it afterwards.
- *   R3  The lock of the posts is a leaf: nothing is called under it.
+ * What it is to do is a task, as of any loop (base/loop.h): T1 to T3 are its
+ * rules, too.
  *
  * Any thread, where nothing else is said. */
 #ifndef SOURCE_REACTOR_H
@@ -19,6 +16,8 @@
 
 #include <event2/event_struct.h>
 
+#include "base/loop.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -26,19 +25,11 @@ extern "C" {
 struct event_base;
 struct reactor;
 
-/* Something for the reactor's thread to do.  Embedded in the object that it is
- * about; zeroed, but for `run`, before the first post. */
-struct reactor_task {
-  void (*run)(struct reactor_task *task);
-  struct reactor_task *next; /* the reactor's, as is `posted` */
-  bool posted;
-};
-
 /* Something to do later.  Embedded; zeroed, but for `ring`, before it is set.
  */
 struct reactor_alarm {
   void (*ring)(struct reactor_alarm *alarm);
-  struct reactor_task task; /* the reactor's, as is the rest */
+  struct task task; /* the reactor's, as is the rest */
   struct reactor *reactor;
   struct event timer;
   uint64_t after_ms;
@@ -58,10 +49,10 @@ struct event_base *reactor_base(struct reactor *r);
 /* Has the task run.  One that is posted already stays where it is.  Allocates
  * nothing, and cannot fail.  The reactor's thread may post as well: the task
  * runs after the present one has returned. */
-void reactor_post(struct reactor *r, struct reactor_task *task);
+void reactor_post(struct reactor *r, struct task *task);
 
 /* Posts it, and waits until it has run.  Not on the reactor's thread. */
-void reactor_run(struct reactor *r, struct reactor_task *task);
+void reactor_run(struct reactor *r, struct task *task);
 
 /* Has the alarm ring on the reactor's thread, so many milliseconds from now. It
  * may be freed from the moment at which it rings; before that it is not set

@@ -16,7 +16,7 @@ protected:
   ~ReactorTest() override { reactor_free(reactor_); }
 
   struct Note {
-    struct reactor_task task;
+    struct task task;
     ReactorTest *test;
     int number;
     int posts_again; // so many times, when it runs
@@ -24,7 +24,7 @@ protected:
 
   Note Make(int number) { return {{Run, nullptr, false}, this, number, 0}; }
 
-  static void Run(struct reactor_task *task) {
+  static void Run(struct task *task) {
     Note *note = reinterpret_cast<Note *>(task);
     EXPECT_TRUE(reactor_is_current(note->test->reactor_));
     {
@@ -39,7 +39,7 @@ protected:
 
   // What was posted before has run.
   void AwaitPosts() {
-    struct reactor_task last = {[](struct reactor_task *) {}, nullptr, false};
+    struct task last = {[](struct task *) {}, nullptr, false};
     reactor_run(reactor_, &last);
   }
 
@@ -72,9 +72,9 @@ TEST_F(ReactorTest, AWaitEndsWhenTheTaskHasRun) {
 // The reactor is kept from running anything while both are posted.
 TEST_F(ReactorTest, ATaskThatIsPostedTwiceRunsOnce) {
   struct Gate {
-    struct reactor_task task;
+    struct task task;
     std::mutex lock;
-  } gate = {{[](struct reactor_task *task) {
+  } gate = {{[](struct task *task) {
                Gate *g = reinterpret_cast<Gate *>(task);
                std::lock_guard<std::mutex> wait(g->lock);
              },
@@ -174,10 +174,10 @@ TEST_F(ReactorTest, AnAlarmMaySetItselfAgain) {
 // A program's signals are for its own threads.
 TEST_F(ReactorTest, ItsThreadTakesNoSignal) {
   struct Look {
-    struct reactor_task task;
+    struct task task;
     sigset_t blocked;
   } look{};
-  look.task.run = [](struct reactor_task *task) {
+  look.task.run = [](struct task *task) {
     pthread_sigmask(SIG_SETMASK, nullptr,
                     &reinterpret_cast<Look *>(task)->blocked);
   };
@@ -189,12 +189,12 @@ TEST_F(ReactorTest, ItsThreadTakesNoSignal) {
 TEST(ReactorEndTest, WhatIsPostedBeforeTheEndStillRuns) {
   struct reactor *reactor;
   struct Count {
-    struct reactor_task task;
+    struct task task;
     bool ran;
   } counts[300] = {};
   ASSERT_EQ(reactor_new(&reactor), 0);
   for (Count &c : counts) {
-    c.task.run = [](struct reactor_task *task) {
+    c.task.run = [](struct task *task) {
       reinterpret_cast<Count *>(task)->ran = true;
     };
     reactor_post(reactor, &c.task);
