@@ -10,6 +10,7 @@ enum {
   MAX_CONNECTIONS = 64,
   DEFAULT_TIMEOUT_S = 10,
   MAX_TIMEOUT_S = 3600,
+  MAX_WATCH_S = 86400,
 };
 
 const char *http_options_find(const struct source_uri *uri, const char *key) {
@@ -58,13 +59,17 @@ static int take_ca(const struct source_uri *uri, struct http_target *target,
 
 int http_options_take(const struct source_uri *uri, struct http_target *target,
                       struct source_fault *fault) {
-  unsigned seconds;
+  unsigned seconds, watch_s;
   int failed = take_number(uri, "connections", DEFAULT_CONNECTIONS,
                            MAX_CONNECTIONS, &target->client.connections, fault);
   if (!failed)
     failed = take_number(uri, "attempt-timeout", DEFAULT_TIMEOUT_S,
                          MAX_TIMEOUT_S, &seconds, fault);
   if (!failed)
-    target->timeout_ms = seconds * 1000;
-  return failed ? failed : take_ca(uri, target, fault);
+    failed = take_number(uri, "watch", 0, MAX_WATCH_S, &watch_s, fault);
+  if (failed)
+    return failed;
+  target->timeout_ms = seconds * 1000;
+  target->watch_ms = watch_s * 1000;
+  return take_ca(uri, target, fault);
 }

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define HTTP_OPTION_NAMES "ca", "connections", "attempt-timeout"
+#define HTTP_OPTION_NAMES "ca", "connections", "attempt-timeout", "watch"
 
 enum { HTTP_FETCH_SIZE = 512 << 10 };
 

@@ -30,6 +30,10 @@ struct http_source {
   struct source source;
   struct shared_target *shared;
   struct http_object object;
+  /* A read found that the object is another one, or gone.  Released by the
+   * reactor with that, acquired by reopen(), which then asks. */
+  atomic_bool is_doubted;
+  uint64_t asked_ms; /* clock_now_ms(); reopen()'s alone, once it is open */
 };
 
 static struct http_source *http_source_of(struct source *src) {
@@ -130,6 +134,7 @@ static void target_start(struct shared_target *shared, struct target_get *get,
 
 struct http_read {
   struct target_get get;
+  struct http_source *source;
   struct source_read *read;
 };
 
@@ -137,6 +142,8 @@ static void read_ended(struct target_get *get) {
   struct http_read *h = container_of(get, struct http_read, get);
   struct source_read *r = h->read;
   r->status = get->get.status;
+  if (r->status == -ESTALE || r->status == -ENOENT)
+    atomic_store_explicit(&h->source->is_doubted, true, memory_order_release);
   free(h);
   r->done(r); /* it may close the source */
 }
@@ -150,6 +157,7 @@ static enum source_outcome http_source_start(struct source *src,
     return SOURCE_DONE;
   }
   h->read = r;
+  h->source = s;
   h->get.ended = read_ended;
   h->get.get.object = &s->object;
   h->get.get.offset = r->offset;
@@ -282,15 +290,32 @@ static int make_source(struct shared_target *shared,
   s->source.size = object->size;
   s->shared = shared_ref(shared);
   s->object = *object;
+  atomic_init(&s->is_doubted, false);
+  s->asked_ms = clock_now_ms();
   *out = &s->source;
   return 0;
+}
+
+/* Each read proves the version: nobody need ask but for a read, or by the
+ * clock.
+ */
+static bool is_time_to_ask(struct http_source *s) {
+  unsigned watch_ms = s->shared->target.watch_ms;
+  bool is_doubted =
+      atomic_exchange_explicit(&s->is_doubted, false, memory_order_acquire);
+  return is_doubted || (watch_ms && clock_now_ms() - s->asked_ms >= watch_ms);
 }
 
 static int http_source_reopen(struct source *src, struct source **out) {
   struct http_source *s = http_source_of(src);
   struct http_object object;
   *out = NULL;
+  if (!is_time_to_ask(s))
+    return 0;
   int failed = ask(s->shared, s->shared->target.timeout_ms, &object, NULL);
+  s->asked_ms = clock_now_ms();
+  if (failed) /* the next call asks again */
+    atomic_store_explicit(&s->is_doubted, true, memory_order_release);
   if (failed || http_object_same(&object, &s->object))
     return failed;
   return make_source(s->shared, &object, out);

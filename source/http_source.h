@@ -25,6 +25,8 @@ struct http_target {
   char *shown; /* the same without secrets, for people */
   bool follows_redirects;
   unsigned timeout_ms; /* of an attempt: C3 of source/http_client.h */
+  unsigned watch_ms;   /* how often reopen() asks; 0: only when a read has found
+                          the object changed, or gone */
   struct http_client_options client;
 
   /* What a kind adds, on the reactor's thread; all may be NULL. */

@@ -447,14 +447,48 @@ TEST_F(HttpTest, AnObjectThatIsReplacedIsStaleAndHasASuccessor) {
   EXPECT_EQ(read, next.bytes);
 }
 
-TEST_F(HttpTest, AnObjectThatIsGoneHasNoSuccessor) {
+TEST_F(HttpTest, NobodyIsAskedWhileReadsProveTheVersion) {
+  ScriptedHttp server(Right());
+  SourcePtr src = Open(server.Url());
+  ASSERT_TRUE(src);
+  ExpectBytes(src.get(), 0, 100);
+  object_.etag = "\"v2\"";
+  source *fresh = nullptr;
+  EXPECT_EQ(src->ops->reopen(src.get(), &fresh), 0);
+  EXPECT_EQ(fresh, nullptr);
+  EXPECT_EQ(server.requests().size(), 2u);
+}
+
+TEST_F(HttpTest, AnObjectThatIsWatchedIsAskedForNowAndThen) {
+  ScriptedHttp server(Right());
+  SourcePtr src = Open(server.Url(), 0, {{"watch", "1"}});
+  ASSERT_TRUE(src);
+  object_.etag = "\"v2\"";
+  source *fresh = nullptr;
+  const auto until =
+      std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!fresh && std::chrono::steady_clock::now() < until) {
+    ASSERT_EQ(src->ops->reopen(src.get(), &fresh), 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(server.requests().size(), 2u);
+  fresh->ops->close(fresh);
+}
+
+TEST_F(HttpTest, AnObjectThatIsGoneHasNoSuccessorUntilItIsBack) {
   ScriptedHttp server(Right());
   SourcePtr src = Open(server.Url());
   ASSERT_TRUE(src);
   server.Handle([](const Request &, Peer &peer) { peer.Send(Status("404")); });
   source *fresh = nullptr;
+  EXPECT_EQ(Read(src.get(), 0, 100), -ENOENT);
   EXPECT_EQ(src->ops->reopen(src.get(), &fresh), -ENOENT);
   EXPECT_EQ(fresh, nullptr);
+  server.Handle(Right());
+  EXPECT_EQ(src->ops->reopen(src.get(), &fresh), 0);
+  EXPECT_EQ(fresh, nullptr);
+  ExpectBytes(src.get(), 0, 100);
 }
 
 TEST_F(HttpTest, AVersionIsIdentifiedByItsURLAndItsETag) {
@@ -510,6 +544,7 @@ TEST_F(HttpTest, UrisAndOptionsAreCheckedWithoutAServer) {
   for (const char *bad : {"0", "65", "-1", "x", "", "1x", "99999999999999"})
     EXPECT_EQ(check("http://h/x", {{"connections", bad}}), -EINVAL) << bad;
   EXPECT_EQ(check("http://h/x", {{"attempt-timeout", "0"}}), -EINVAL);
+  EXPECT_EQ(check("http://h/x", {{"watch", "86401"}}), -EINVAL);
   EXPECT_EQ(check("http://h/x", {{"ca", "relative"}}), -EINVAL);
 }
 
