@@ -175,8 +175,8 @@ int nbd_dial_shake_hands(struct nbd_handle *h, int64_t deadline,
 
 /* ---- The thread ---------------------------------------------------------- */
 
-static struct nbd_handle *make_handle(const struct nbd_target *t, int *status,
-                                      struct source_fault *fault) {
+struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
+                                   struct source_fault *fault) {
   struct nbd_handle *h = nbd_create();
   if (!h) {
     *status = fail(fault, -ENOMEM, "no memory");
@@ -267,7 +267,7 @@ static void *dial_thread(void *arg) {
   struct nbd_dial *d = arg;
   struct nbd_dialed *end = &d->end;
   pthread_setname_np(pthread_self(), "nbd-dial");
-  end->h = make_handle(d->target, &end->status, &end->fault);
+  end->h = nbd_dial_handle(d->target, &end->status, &end->fault);
   if (end->h)
     end->status = dial(d, end->h, &end->fault);
   if (end->status < 0) {

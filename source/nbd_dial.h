@@ -44,6 +44,11 @@ int nbd_dial_start(struct reactor *reactor, const struct nbd_target *target,
 /* Gives it up, before done(). */
 void nbd_dial_give_up(struct nbd_dial *d);
 
+/* A handle for connections to a target, which has not begun to connect.  Any
+ * thread.  NULL, with `status` and `fault` set: there is none. */
+struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
+                                   struct source_fault *fault);
+
 /* Brings a handle that has begun to connect to where it takes requests; waits
  * until `deadline` at most.  Any thread that may wait.  0, or the status with
  * `fault` set; the handle stays the caller's. */

@@ -133,10 +133,6 @@ std::string FakeNbd::Big(uint64_t value, size_t bytes) {
   return s;
 }
 
-std::string FakeNbd::Handshake(const Export &e) {
-  return Greeting() + OptionReply(kOptStructured, kRepAck) + AnswerToGo(e);
-}
-
 std::string FakeNbd::ChunkHeader(uint64_t cookie, uint16_t type, uint32_t len,
                                  bool is_last) {
   return Big(kChunkMagic, 4) + Big(is_last, 2) + Big(type, 2) + Big(cookie, 8) +

@@ -73,8 +73,6 @@ public:
   int n_connections() const { return n_connections_; }
 
   static std::string Big(uint64_t value, size_t bytes);
-  // The server's side of a handshake, up to where it takes requests.
-  static std::string Handshake(const Export &e);
   static std::string ChunkHeader(uint64_t cookie, uint16_t type, uint32_t len,
                                  bool is_last);
 
