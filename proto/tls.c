@@ -3,11 +3,14 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include <openssl/err.h>
@@ -71,8 +74,9 @@ struct tls {
     size_t left; /* bytes of it that are to come */
   } record;      /* that is coming, before the handshake is complete */
   bool is_open;
-  bool is_sending; /* a record that was not taken as a whole is OpenSSL's */
-  bool is_sealing; /* what OpenSSL writes goes into the batch */
+  bool kernel_sends; /* what send() is given goes below as it is */
+  bool is_sending;   /* a record that was not taken as a whole is OpenSSL's */
+  bool is_sealing;   /* what OpenSSL writes goes into the batch */
   struct {
     uint8_t *bytes; /* NULL: there are none */
     size_t start, len;
@@ -546,6 +550,42 @@ void tls_free(struct tls *t) {
   free(t);
 }
 
+/* ---- The kernel's TLS ---------------------------------------------------- */
+
+/* The handshake goes through OpenSSL's own BIO of a socket, which hands the
+ * keys to the kernel, and marks records there that carry no data. */
+void tls_use_kernel(struct tls *t, int fd) {
+  static const char name[] = "tls";
+  static atomic_bool is_missing; /* relaxed: it saves asking again */
+  assert(t->context->accepts && !t->is_open);
+  if (atomic_load_explicit(&is_missing, memory_order_relaxed))
+    return;
+  if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, name, sizeof name) < 0) {
+    if (errno == ENOENT || errno == ENOPROTOOPT)
+      atomic_store_explicit(&is_missing, true, memory_order_relaxed);
+    return;
+  }
+  BIO *bio = BIO_new_socket(fd, BIO_NOCLOSE);
+  if (bio) {
+    SSL_set_options(t->ssl, SSL_OP_ENABLE_KTLS);
+    SSL_set0_wbio(t->ssl, bio); /* which owns it now */
+  }
+  ERR_clear_error();
+}
+
+/* The handshake is complete, and nothing of it is unsent.  What the kernel did
+ * not take on goes through the transport below again. */
+static void leave_to_kernel(struct tls *t) {
+  BIO *below = SSL_get_rbio(t->ssl), *now = SSL_get_wbio(t->ssl);
+  if (now == below)
+    return;
+  t->kernel_sends = BIO_get_ktls_send(now);
+  if (!t->kernel_sends && BIO_up_ref(below) == 1)
+    SSL_set0_wbio(t->ssl, below); /* which owns it as well */
+}
+
+bool tls_kernel_sends(const struct tls *t) { return t->kernel_sends; }
+
 bool tls_is_open(const struct tls *t) { return t->is_open; }
 
 const char *tls_cipher(const struct tls *t) {
@@ -770,6 +810,7 @@ int tls_handshake(struct tls *t) {
   if (r == 0 && SSL_is_init_finished(t->ssl)) {
     t->is_open = true;
     SSL_set_read_ahead(t->ssl, !t->context->accepts); /* S4 */
+    leave_to_kernel(t);
     return 0;
   }
   if (r == -EAGAIN)
@@ -893,9 +934,10 @@ static ssize_t tls_send(void *transport, const struct iovec *iovs,
   struct tls *t = transport;
   struct offer o = {.iovs = iovs, .n_iovs = n_iovs};
   enum stream_wants wants = t->wants;
-  int r, failed, sent = t->is_open ? send_rest(t) : -EAGAIN;
-  (void)fds;
   assert(!n_fds);
+  if (t->kernel_sends)
+    return t->below->send(t->transport, iovs, n_iovs, fds, n_fds);
+  int r, failed, sent = t->is_open ? send_rest(t) : -EAGAIN;
   if (sent < 0)
     return sent;
   offer_take(&o, t->owed);

@@ -70,6 +70,15 @@ void tls_context_unref(struct tls_context *context);
 int tls_new(struct tls_context *context, const struct stream_io *below,
             void *transport, struct tls **out);
 
+/* Has the kernel encrypt what is sent once the handshake is complete, if it has
+ * TLS and takes the cipher; else nothing is different.  `fd` is the TCP socket
+ * that the transport below is over, which does not block.  Before the first
+ * tls_handshake(), of who accepts, in a process that ignores SIGPIPE.
+ *
+ * The keys then stay: a peer that asks for new ones is not answered, as the
+ * kernel can take none before Linux 6.14. */
+void tls_use_kernel(struct tls *t, int fd);
+
 /* Frees it, and sends nothing.  NULL is fine. */
 void tls_free(struct tls *t);
 
@@ -92,6 +101,9 @@ int tls_peer_names(const struct tls *t,
 
 /* The cipher that was agreed on.  The handshake is complete. */
 const char *tls_cipher(const struct tls *t);
+
+/* Whether the kernel encrypts what is sent. */
+bool tls_kernel_sends(const struct tls *t);
 
 /* Whether it has failed because the peer does not speak TLS. */
 bool tls_peer_is_plain(const struct tls *t);

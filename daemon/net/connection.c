@@ -336,7 +336,8 @@ static void connection_end_input(struct connection *c) {
 /* Its handshake is complete. */
 static int connection_learn_tls(struct connection *c) {
   log_event(LEVEL_DEBUG, "tls-open", LOG_NUMBER("conn", c->serial),
-            LOG_TEXT("cipher", tls_cipher(c->tls)));
+            LOG_TEXT("cipher", tls_cipher(c->tls)),
+            LOG_TEXT("sends", tls_kernel_sends(c->tls) ? "kernel" : "openssl"));
   return peer_learn_certificate(&c->peer, c->tls);
 }
 
@@ -582,6 +583,7 @@ static void connection_begin_tls(struct connection *c) {
     return;
   }
   stream_init(&c->stream, &tls_io, c->tls, &limits);
+  tls_use_kernel(c->tls, c->fd);
   if (net_thread_held(c->net) + tls_held(c->tls) > c->net->max_held / 2)
     connection_lost(c, "no memory for another handshake");
   else

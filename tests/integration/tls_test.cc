@@ -102,6 +102,40 @@ TEST_F(TlsTest, TheCommandReadsAnImageThroughIt) {
   EXPECT_THAT(daemon.log(), Not(HasSubstr("PRIVATE")));
 }
 
+// How many connections the kernel has taken the sending of.  -1: it has no TLS.
+static int64_t KernelSends() {
+  std::ifstream in("/proc/net/tls_stat");
+  std::string name;
+  for (int64_t n; in >> name >> n;)
+    if (name == "TlsTxSw" || name == "TlsTxDevice")
+      return n;
+  return -1;
+}
+
+TEST_F(TlsTest, TheKernelEncryptsWhatIsSent) {
+  int64_t before = KernelSends();
+  if (before < 0)
+    GTEST_SKIP() << "the kernel has no TLS, or its module is not loaded";
+  std::string bytes;
+  for (int i = 0; i < 5 << 20; i++)
+    bytes += char('a' + i % 23);
+  std::ofstream(image_) << bytes;
+  std::vector<std::string> args = Arguments();
+  args.insert(args.end(), {"--log-level", "debug"});
+  DaemonProcess daemon(args);
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  for (int i = 0; i < 3; i++) {
+    Output out = Shell(WithTls() + Cat(Uri("&cert=" + client_)));
+    EXPECT_EQ(out.status, 0);
+    EXPECT_TRUE(out.text == bytes);
+  }
+  EXPECT_GE(KernelSends(), before + 3);
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_THAT(daemon.log(), HasSubstr("sends=kernel"));
+  EXPECT_THAT(daemon.log(), Not(HasSubstr("conn-failed")));
+}
+
 TEST_F(TlsTest, WithoutThatPartOfTheLibraryItSaysWhatIsMissing) {
   Output out = Shell(Cat(Uri("&cert=" + client_)));
   EXPECT_EQ(out.status, 1);

@@ -1,20 +1,25 @@
-// TLS over a transport in memory: no socket is made.
+// TLS over a transport in memory, and over TCP where the kernel has a part in it.
 #include "proto/tls.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <malloc.h>
+#include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "proto/socket.h"
 #include "tests/support/certificates.h"
 
 namespace {
@@ -797,6 +802,108 @@ TEST_F(TlsTest, NoSessionIsOfferedForResumption) {
   size_t n = down_.bytes.size();
   Send(server_end_, Counting(1));
   EXPECT_EQ(down_.bytes.size() - n, 1u + 22u) << "one record, and no ticket";
+}
+
+// ---- The kernel's TLS ------------------------------------------------------
+
+// Both ends over TCP, with the server's sending left to the kernel.
+class TlsKernelTest : public TlsTest {
+protected:
+  TlsKernelTest() {
+    signal(SIGPIPE, SIG_IGN);
+    sockaddr_in at = {};
+    socklen_t len = sizeof at;
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    auto *name = reinterpret_cast<sockaddr *>(&at);
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(bind(listening, name, len), 0);
+    EXPECT_EQ(listen(listening, 1), 0);
+    EXPECT_EQ(getsockname(listening, name, &len), 0);
+    client_fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(connect(client_fd_, name, len), 0);
+    server_fd_ =
+        accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    close(listening);
+    context_ = Server(*server_);
+    client_context_ = Client("localhost", certificates_->ca());
+    tls *s = nullptr, *c = nullptr;
+    tls_new(context_.get(), &socket_plain_io, &server_fd_, &s);
+    tls_new(client_context_.get(), &socket_plain_io, &client_fd_, &c);
+    server_end_.reset(s);
+    client_end_.reset(c);
+    tls_use_kernel(s, server_fd_);
+  }
+  ~TlsKernelTest() override {
+    close(server_fd_);
+    close(client_fd_);
+  }
+
+  void ShakeOverTcp() {
+    int s = -EAGAIN, c = -EAGAIN;
+    while (s == -EAGAIN || c == -EAGAIN) {
+      c = tls_handshake(client_end_.get());
+      s = tls_handshake(server_end_.get());
+    }
+    ASSERT_EQ(s, 0) << tls_why(server_end_.get());
+    ASSERT_EQ(c, 0) << tls_why(client_end_.get());
+  }
+
+  // All that comes before the end, or an error.
+  Bytes RecvAll(const Tls &t, size_t len) {
+    Bytes all, got;
+    while (all.size() < len) {
+      ssize_t n = Recv(t, &got);
+      if (n != -EAGAIN && n <= 0)
+        break;
+      all.insert(all.end(), got.begin(), got.end());
+    }
+    return all;
+  }
+
+  int server_fd_ = -1, client_fd_ = -1;
+  Context context_, client_context_;
+};
+
+TEST_F(TlsKernelTest, BytesArriveInBothDirectionsWhoeverEncryptsThem) {
+  ShakeOverTcp();
+  Bytes up = Counting(3000), down = Counting(60000);
+  EXPECT_EQ(Send(client_end_, up), 3000);
+  EXPECT_EQ(RecvAll(server_end_, up.size()), up);
+  EXPECT_EQ(Send(server_end_, down), 60000);
+  EXPECT_EQ(RecvAll(client_end_, down.size()), down);
+}
+
+TEST_F(TlsKernelTest, AnEndIsToldByTheKernel) {
+  ShakeOverTcp();
+  if (!tls_kernel_sends(server_end_.get()))
+    GTEST_SKIP() << "the kernel has no TLS, or its module is not loaded";
+  Bytes down = Counting(100), got;
+  EXPECT_EQ(Send(server_end_, down), 100);
+  tls_io.end(server_end_.get());
+  EXPECT_EQ(RecvAll(client_end_, 100), down);
+  ssize_t n;
+  while ((n = Recv(client_end_, &got)) == -EAGAIN)
+    ;
+  EXPECT_EQ(n, 0) << tls_why(client_end_.get());
+}
+
+TEST_F(TlsKernelTest, AWrongRecordIsAnErrorAndItsAlertArrives) {
+  ShakeOverTcp();
+  Bytes got;
+  ASSERT_EQ(send(client_fd_,
+                 "\x17\3\3\0\x20"
+                 "01234567890123456789012345678901",
+                 37, 0),
+            37);
+  ssize_t n;
+  while ((n = Recv(server_end_, &got)) == -EAGAIN)
+    ;
+  EXPECT_EQ(n, -EPROTO);
+  while ((n = Recv(client_end_, &got)) == -EAGAIN)
+    ;
+  EXPECT_EQ(n, -EPROTO);
+  EXPECT_THAT(tls_why(client_end_.get()), testing::HasSubstr("bad record mac"));
 }
 
 // ---- Memory ----------------------------------------------------------------

@@ -1,5 +1,6 @@
 #include "tests/support/test_server.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -29,6 +30,7 @@ TestServer::TestServer(
     const std::vector<std::pair<std::string, FakeSource *>> &images,
     const Options &options)
     : share_(options.share) {
+  signal(SIGPIPE, SIG_IGN);                      // as the daemon does
   char directory[] = "/tmp/cachetd-test-XXXXXX"; // sun_path is short
   if (!mkdtemp(directory))
     abort();
