@@ -1,0 +1,71 @@
+// What S3's parsers are given, from hostile bytes.  The first byte says what
+// the rest is:
+//
+//   0   the body of an error
+//   1   a file of credentials, which is searched for a key of the profile "p"
+//   2   a URI, which is checked with the rest of its line as the endpoint
+//
+// A verdict is a failure with words; a value is a part of the file, of one
+// line; a URI that is refused is refused with words.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "source/s3.h"
+#include "source/s3_answer.h"
+#include "source/s3_credentials.h"
+
+namespace {
+
+void Require(bool right) {
+  if (!right)
+    abort();
+}
+
+void JudgeBody(const std::string &body) {
+  s3_verdict v = s3_answer_judge(body.data(), body.size());
+  Require(v.status <= 0 && (v.status < 0) == (v.why != nullptr));
+  Require(v.status < 0 || v.remedy == S3_NO_REMEDY);
+}
+
+void FindKey(const std::string &text) {
+  char *value = s3_credentials_find(text.c_str(), "p", "k");
+  if (value)
+    Require(*value && !strchr(value, '\n') &&
+            strstr(text.c_str(), value) != nullptr);
+  free(value);
+}
+
+void CheckUri(const std::string &text) {
+  size_t end = text.find('\n');
+  const std::string uri_text = "s3:" + text.substr(0, end);
+  const std::string endpoint =
+      end == std::string::npos ? "" : text.substr(end + 1);
+  const source_option option = {"endpoint", endpoint.c_str()};
+  const source_uri uri = {uri_text.c_str(), &option, !endpoint.empty()};
+  source_fault fault = {};
+  int status = s3_source_kind.check(&uri, &fault);
+  Require(status <= 0 && (status < 0) == (fault.text[0] != '\0'));
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (!size)
+    return 0;
+  std::string rest(reinterpret_cast<const char *>(data) + 1, size - 1);
+  rest.shrink_to_fit();
+  switch (data[0]) {
+  case 0:
+    JudgeBody(rest);
+    break;
+  case 1:
+    FindKey(rest);
+    break;
+  case 2:
+    CheckUri(rest);
+    break;
+  }
+  return 0;
+}
