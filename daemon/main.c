@@ -45,12 +45,14 @@ enum { LOG_STOP_MS = 500 };
 enum { STOP_MS = 15000 };
 
 /* Descriptors: of an image with its mirrors and its file or device, old and new
- * (the pool's threads open no others); of a worker; of an attachment: a
+ * (the pool's threads open no others); of one whose source is elsewhere, its
+ * connections; of a worker; of an attachment: a
  * process, and a retired epoch's mirror and file; and of one whose own are on
  * their way. */
 enum {
   FDS_OF_DAEMON = 96,
   FDS_PER_IMAGE = 12,
+  FDS_PER_REMOTE = 16,
   FDS_PER_WORKER = 4,
   FDS_PER_ATTACHMENT = 5,
   FDS_SENDING = 4,
@@ -310,17 +312,25 @@ static void announce_ready(const struct config *config,
   sd_notify(0, "READY=1");
 }
 
+static unsigned count_remote(const struct config *config) {
+  unsigned n = 0;
+  for (size_t i = 0; i < config->n_images; i++)
+    n += config->images[i].uri != NULL;
+  return n;
+}
+
 /* Cuts the limits down to the descriptors that we may have: those of the daemon
  * itself come first, so that no number of clients keeps it from opening an
  * image anew.  A reload may add images, for which some are kept, and may share
  * some where none is shared now.  0; -EMFILE: there are too few for it alone.
  */
-static int fit_limits(const struct server_config *server, bool has_metrics,
-                      struct limits *to) {
+static int fit_limits(const struct server_config *server, unsigned n_remote,
+                      bool has_metrics, struct limits *to) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
     return -errno;
   uint64_t own = FDS_OF_DAEMON + FDS_PER_IMAGE * (uint64_t)server->n_images +
+                 FDS_PER_REMOTE * (uint64_t)n_remote +
                  FDS_PER_WORKER * server->n_workers +
                  (has_metrics ? FDS_OF_METRICS : 0);
   if (limit.rlim_cur <= own)
@@ -405,7 +415,8 @@ static int serve(const struct options *options, struct config *config,
       .drain_watch = {.begun = tell_draining},
   };
   struct server *s;
-  if (fit_limits(&server_config, setup->metrics, &server_config.limits) < 0) {
+  if (fit_limits(&server_config, count_remote(config), setup->metrics,
+                 &server_config.limits) < 0) {
     setup_drop(setup);
     return fail_start("the limit of open files (ulimit -n) is too low");
   }

@@ -276,6 +276,30 @@ TEST_F(StartTest, ClientsGetOnlyTheDescriptorsThatItDoesNotNeed) {
   EXPECT_EQ(status, 0);
 }
 
+// Likewise: where there is room for two images, there is none for the
+// connections of one that is elsewhere.
+TEST_F(StartTest, ConnectionsOfSourcesComeBeforeClients) {
+  pid_t child = fork();
+  if (child == 0) {
+    rlimit few = {128, 128};
+    setrlimit(RLIMIT_NOFILE, &few);
+    const std::vector<std::string> args = {
+        "--image",  "a=" + image_,     "--workers", "1",
+        "--listen", "unix:" + socket_, "--image"};
+    auto with = [&args](const std::string &image) {
+      std::vector<std::string> all = args;
+      all.push_back(image);
+      return all;
+    };
+    EXPECT_TRUE(DaemonProcess(with("b=" + image_)).ready());
+    ExpectFailure(with("b=http://127.0.0.1:1/x"), 1, "limit of open files");
+    _exit(HasFailure());
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 // ---- What it inherits -------------------------------------------------------
 
 TEST_F(StartTest, StandardDescriptorsThatAreClosedBecomeDevNull) {
