@@ -2,9 +2,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <libnbd.h>
 
@@ -115,6 +117,8 @@ static void hang_up(struct nbd_link *l) {
   event_del(&l->settle);
   nbd_close(l->h);
   l->h = NULL;
+  if (l->fd >= 0)
+    close(l->fd);
 }
 
 static struct nbd_read *take_first(struct nbd_reads *reads) {
@@ -154,7 +158,7 @@ static void watch(struct nbd_link *l) {
   struct event_base *base = event_get_base(&l->socket);
   event_callback_fn callback = event_get_callback(&l->socket);
   event_del(&l->socket);
-  event_assign(&l->socket, base, nbd_aio_get_fd(l->h), wanted, callback, l);
+  event_assign(&l->socket, base, l->fd, wanted, callback, l);
   event_add(&l->socket, NULL);
   l->watched = wanted;
 }
@@ -223,10 +227,12 @@ int nbd_link_init(struct nbd_link *l, struct event_base *base,
   TAILQ_INIT(&l->answered);
   event_assign(&l->socket, base, -1, EV_PERSIST, on_socket, l);
   event_assign(&l->settle, base, -1, 0, on_settle, l);
-  int r = take_sizes(l);
+  l->fd = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 3);
+  int r = l->fd < 0 ? -errno : take_sizes(l);
   if (r < 0) {
-    snprintf(l->fault.text, sizeof l->fault.text,
-             "the server tells a size that cannot be");
+    snprintf(l->fault.text, sizeof l->fault.text, "%s",
+             r == -EPROTO ? "the server tells a size that cannot be"
+                          : strerror(-r));
     hang_up(l);
   } else {
     watch(l);

@@ -69,6 +69,8 @@ struct nbd_link {
   struct nbd_handle *h; /* NULL: it has ended */
   uint64_t size;
   uint32_t block_size, max_size; /* of a piece: multiples, and at most */
+  int fd; /* the connection's, and ours: libnbd closes its own where a number
+             that is watched might become another's */
   struct event socket, settle;
   short watched;
   struct nbd_reads asked, answered;
