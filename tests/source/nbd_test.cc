@@ -502,6 +502,20 @@ TEST_F(NbdTest, AServerThatSaysNothingIsOpenedNoLongerThanTheDeadline) {
   EXPECT_EQ(Open(Uri()), -ETIMEDOUT) << fault_.text;
 }
 
+// libnbd does not come back from such a one: its connection has to be cut.
+TEST_F(NbdTest, AHandshakeWithoutEndIsGivenUp) {
+  std::atomic<bool> is_cut{false};
+  fake_ = std::make_unique<FakeNbd>(
+      Socket(), [](FakeNbd::Peer *, const FakeNbd::Request &) { return true; });
+  FakeNbd::Export e;
+  e.is_endless = &is_cut;
+  fake_->SetExport(e);
+  open_ms_ = 300;
+  EXPECT_EQ(Open(Uri()), -ETIMEDOUT) << fault_.text;
+  while (!is_cut)
+    poll(nullptr, 0, 1);
+}
+
 TEST_F(NbdTest, ASourceIsClosedWhileItConnects) {
   MakeImage();
   auto server = FileServer();

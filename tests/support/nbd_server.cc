@@ -139,13 +139,14 @@ std::string FakeNbd::ChunkHeader(uint64_t cookie, uint16_t type, uint32_t len,
          Big(len, 4);
 }
 
-void FakeNbd::Peer::Send(const std::string &bytes) {
+bool FakeNbd::Peer::Send(const std::string &bytes) {
   for (size_t done = 0; done < bytes.size();) {
     ssize_t n = send(fd_, &bytes[done], bytes.size() - done, MSG_NOSIGNAL);
     if (n < 0)
-      return;
+      return false;
     done += size_t(n);
   }
+  return true;
 }
 
 void FakeNbd::Peer::Chunk(const Request &r, uint16_t type,
@@ -215,9 +216,15 @@ bool FakeNbd::ShakeHands(Peer *peer) {
         option == kOptAbort)
       return false;
     if (option == kOptGo) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      peer->Send(AnswerToGo(export_));
-      return true;
+      std::unique_lock<std::mutex> lock(mutex_);
+      const Export e = export_;
+      lock.unlock();
+      const std::string info = OptionReply(kOptGo, kRepInfo, Big(9, 2));
+      while (e.is_endless && peer->Send(info))
+        ;
+      if (e.is_endless)
+        *e.is_endless = true;
+      return peer->Send(AnswerToGo(e));
     }
     peer->Send(OptionReply(option, option == kOptStructured ? kRepAck
                                                             : kRepUnsupported));

@@ -43,13 +43,15 @@ public:
     uint64_t size = 1 << 20;
     bool multi_conn = false;
     std::string name; // if not empty, it tells it
+    // Not NULL: it tells of it for ever, and sets this when nobody listens.
+    std::atomic<bool> *is_endless = nullptr;
   };
 
   // A connection, for a handler.
   class Peer {
   public:
     explicit Peer(int fd) : fd_(fd) {}
-    void Send(const std::string &bytes);
+    bool Send(const std::string &bytes); // false: nobody listens
     // A chunk of a structured reply, with `payload`.
     void Chunk(const Request &r, uint16_t type, const std::string &payload,
                bool is_last);
