@@ -6,7 +6,14 @@
 
 #include "cache/fill_table.h"
 #include "cache/internal.h"
+#include "cache/source.h"
 #include "cache/states.h"
+
+enum {
+  BLOCK_PART = 8,          /* of the cache is more than a block, */
+  MAX_WIDENING = 32 << 20, /* and what an image has under way, if some of it was
+                               not asked for */
+};
 
 static void woken(struct waiter *w) {
   struct fetch *f =
@@ -48,16 +55,52 @@ static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
   return true;
 }
 
-/* How many pages from `page` on are in the same state, have no fill, and may
- * be begun together. */
+/* Whether the page is in that state, has no fill, and one may be begun. */
+static bool may_begin_locked(struct page_cache *pc, const struct mirror *m,
+                             uint64_t page, enum page_state state) {
+  return page_state_look(&m->words[page]) == state &&
+         !states_are_swept_locked(m, page) &&
+         !(m->n_uncached && fill_table_joinable_locked(pc, m, page));
+}
+
+/* How many pages from `page` on, which may be begun, may be begun together. */
 static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
                            uint64_t page, uint64_t end, enum page_state state) {
   uint32_t n = 1;
-  while (page + n < end && page_state_look(&m->words[page + n]) == state &&
-         !states_are_swept_locked(m, page + n) &&
-         !(m->n_uncached && fill_table_joinable_locked(pc, m, page + n)))
+  while (page + n < end && may_begin_locked(pc, m, page + n, state))
     n++;
   return n;
+}
+
+/* How many pages are in an aligned block of the source's. */
+static uint64_t block_pages(const struct mirror *m) {
+  uint64_t n = m->source ? m->source->fetch_size >> m->page_shift : 0;
+  return n == 0 ? 1 : n < FETCH_MAX_PAGES ? n : FETCH_MAX_PAGES;
+}
+
+/* Widens a run of ABSENT pages to the blocks that it lies in, as far as nobody
+ * has or reads their other pages.  Those enter the cache like any page, and
+ * leave it first if nobody uses them.  But a block is a small part of the
+ * cache, and what is read without being asked for is limited as well. */
+static void widen_locked(struct page_cache *pc, const struct mirror *m,
+                         uint64_t *first, uint32_t *count) {
+  uint64_t n = block_pages(m);
+  while (n > 1 && n << m->page_shift > pc->budget / BLOCK_PART)
+    n /= 2;
+  if (n == 1 || m->filling + (n << m->page_shift) > MAX_WIDENING)
+    return;
+  uint64_t begin = *first & ~(n - 1);
+  uint64_t end = (*first + *count + n - 1) & ~(n - 1);
+  if (end > m->n_pages)
+    end = m->n_pages;
+  while (*count < FETCH_MAX_PAGES && *first + *count < end &&
+         may_begin_locked(pc, m, *first + *count, PAGE_ABSENT))
+    ++*count;
+  while (*count<FETCH_MAX_PAGES && * first> begin &&
+         may_begin_locked(pc, m, *first - 1, PAGE_ABSENT)) {
+    --*first;
+    ++*count;
+  }
 }
 
 /* Begins a fill for a run of pages that have none.  Returns how many they are;
@@ -66,10 +109,13 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
                                  uint64_t page, enum page_state state,
                                  struct fill **begun) {
   struct mirror *m = f->mirror;
-  uint32_t n = run_locked(pc, m, page, f->first + f->count, state);
-  bool installs = state == PAGE_ABSENT && !m->is_pageless &&
-                  states_charge_locked(m, page, n);
-  struct fill *fill = fill_table_begin_locked(pc, m, page, n, installs);
+  uint32_t n = run_locked(pc, m, page, f->first + f->count, state), count = n;
+  uint64_t first = page;
+  bool installs = state == PAGE_ABSENT && !m->is_pageless;
+  if (installs)
+    widen_locked(pc, m, &first, &count);
+  installs = installs && states_charge_locked(m, first, count);
+  struct fill *fill = fill_table_begin_locked(pc, m, first, count, installs);
   if (!fill)
     return 0;
   link_locked(f, fill);
@@ -139,6 +185,13 @@ static void touch_states(const struct mirror *m, uint64_t first,
   }
 }
 
+static void touch_blocks(const struct mirror *m, uint64_t first,
+                         uint64_t count) {
+  uint64_t n = block_pages(m), begin = first & ~(n - 1);
+  uint64_t end = (first + count + n - 1) & ~(n - 1);
+  touch_states(m, begin, (end < m->n_pages ? end : m->n_pages) - begin);
+}
+
 uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
                      uint32_t count, struct fill *begun[FETCH_MAX_PAGES]) {
   struct page_cache *pc = m->cache;
@@ -150,7 +203,7 @@ uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
   f->waiter.wake = woken;
   f->waiter.n_pending = 1; /* the caller, until fetch_begun() */
   if (count > 0)
-    touch_states(m, first, count);
+    touch_blocks(m, first, count);
   pthread_mutex_lock(&pc->lock);
   if (mirror_is_retired(m))
     f->status = -ESTALE;

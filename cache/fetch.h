@@ -1,8 +1,10 @@
 /* A fetch brings a run of pages in: it starts fills for those that are absent,
- * joins those that are in flight, and is done when none is left.  The bytes
- * that its fills read stay with it, resident or not, until fetch_fini(): a
- * reader that waited needs no second look, and a cache too small to hold the
- * pages costs speed, not progress. */
+ * joins those that are in flight, and is done when none is left.  A fill that
+ * it starts may have more pages than it wants, see `fetch_size` in source.h;
+ * what becomes of those is not its concern.  The bytes that its fills read stay
+ * with it, resident or not, until fetch_fini(): a reader that waited needs no
+ * second look, and a cache too small to hold the pages costs speed, not
+ * progress. */
 #ifndef CACHE_FETCH_H
 #define CACHE_FETCH_H
 
@@ -37,7 +39,7 @@ struct fetch {
   /* Results, from `done` on: 0 or the first error of one of its pages, a
    * negative errno.  -ESTALE: the image has, or should have, a new epoch. */
   int status;
-  uint32_t n_missed; /* pages whose fill this fetch started */
+  uint32_t n_missed; /* of its pages, those whose fill it started */
   uint32_t n_joined; /* pages whose fill was in flight */
 
   /* private */

@@ -419,6 +419,7 @@ static int refresh_locked(struct image *img) {
     r = old->source->ops->reopen(old->source, &src);
   if (src) {
     src->n_refs = 1;
+    src->fetch_size = old->source->fetch_size;
     r = succeed(img, old, src);
     r = r == -ESTALE ? 0 : r; /* the next look finds it again */
     source_unref(src);

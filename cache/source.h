@@ -119,7 +119,12 @@ struct source_ops {
 
 struct source {
   const struct source_ops *ops;
-  uint64_t size;   /* in bytes; fixed */
+  uint64_t size; /* in bytes; fixed */
+  /* What a miss reads at least: the aligned block of so many bytes, a power of
+   * two, that it lies in, as far as none of it is there.  0: what was asked
+   * for, and no more.  Who opened it sets it before it is given to an image;
+   * successors have it from it. */
+  uint32_t fetch_size;
   unsigned n_refs; /* private to cache/: how many mirrors read it */
 };
 

@@ -387,6 +387,11 @@ static int set_image_page_size(struct config_image *image, const char *value,
   return parse_page_size(value, &image->page_size, why);
 }
 
+static int set_fetch_size(struct config_image *image, const char *value,
+                          char *why) {
+  return parse_page_size(value, &image->fetch_size, why);
+}
+
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
   if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
@@ -444,6 +449,7 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_WARM] = {"warm", set_image_warm},
     [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
     [CONFIG_IMAGE_PAGE_SIZE] = {"page-size", set_image_page_size},
+    [CONFIG_IMAGE_FETCH_SIZE] = {"fetch-size", set_fetch_size},
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},
     [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
@@ -692,6 +698,12 @@ bool config_shares(const struct config *config,
 uint32_t config_page_size(const struct config *config,
                           const struct config_image *image) {
   return image->page_size ? image->page_size : config->page_size;
+}
+
+uint32_t config_fetch_size(const struct config_image *image) {
+  if (image->fetch_size || !image->kind)
+    return image->fetch_size;
+  return image->kind->fetch_size;
 }
 
 int config_check_page_size(const struct config *config,

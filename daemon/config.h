@@ -58,6 +58,7 @@ enum {
   CONFIG_IMAGE_WARM,
   CONFIG_IMAGE_MAX_AGE,
   CONFIG_IMAGE_PAGE_SIZE,
+  CONFIG_IMAGE_FETCH_SIZE,
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
   CONFIG_IMAGE_ALLOW,
@@ -87,8 +88,9 @@ struct config_image {
   bool warm;          /* it is read into the cache when it is opened */
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
   uint32_t page_size; /* 0: as all */
-  struct window window;        /* the part of the file that is served */
-  struct rule *allow;          /* who may read it; NULL: not given */
+  uint32_t fetch_size;  /* of a miss, at least; 0: as its kind of source says */
+  struct window window; /* the part of the file that is served */
+  struct rule *allow;   /* who may read it; NULL: not given */
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
   enum config_due due; /* the reloader's */
@@ -252,6 +254,9 @@ bool config_shares(const struct config *config,
 /* What this image is read and kept in. */
 uint32_t config_page_size(const struct config *config,
                           const struct config_image *image);
+
+/* What a miss of this image reads at least, as in `struct source`. */
+uint32_t config_fetch_size(const struct config_image *image);
 
 /* Whether an image may have such pages: a piece of an answer has room for one.
  * 0; -EINVAL with the reason in `why`. */

@@ -125,8 +125,10 @@ static int take_image(const struct config *config,
   int r = opened->opening ? take_source(image, opened, deadline, to) : -ENOMEM;
   if (r == 0)
     r = cut_window(image, to);
-  if (r == 0)
+  if (r == 0) {
+    to->source->fetch_size = config_fetch_size(image);
     return 0;
+  }
   if (r == -ERANGE)
     log_window(event, image, to->source->size);
   else

@@ -319,6 +319,7 @@ int retrying_source_new(struct retrying *r, struct source *below,
     return -ENOMEM;
   s->base.ops = &retrying_ops;
   s->base.size = below->size;
+  s->base.fetch_size = below->fetch_size;
   s->below = below;
   s->shared = retrying_ref(r);
   *out = &s->base;

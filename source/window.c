@@ -113,6 +113,7 @@ int window_source_new_later(struct source *below, const struct window *w,
     return -ENOMEM;
   s->base.ops = &window_ops;
   s->base.size = window_size(w, below->size);
+  s->base.fetch_size = below->fetch_size;
   s->below = below;
   s->window = *w;
   *out = &s->base;

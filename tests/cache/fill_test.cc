@@ -644,6 +644,114 @@ TEST_F(CallBackTest, ReadsOfOneFetchAreUnderWayTogether) {
   EXPECT_TRUE(IsResident(14));
 }
 
+// ---- Blocks: a miss reads more than was asked for --------------------------
+
+class BlockTest : public FillTest {
+protected:
+  void SetUp() override {
+    FillTest::SetUp();
+    mirror_->source->fetch_size = 8 * kPage;
+  }
+
+  // The pages that are resident.
+  std::vector<uint64_t> Resident() {
+    std::vector<uint64_t> pages;
+    for (uint64_t page = 0; page < 100; page++)
+      if (IsResident(page))
+        pages.push_back(page);
+    return pages;
+  }
+};
+
+TEST_F(BlockTest, AMissReadsTheBlockThatItLiesIn) {
+  Waiter w;
+  ASSERT_EQ(Start(&w, 10), FETCH_WAIT);
+  RunAll();
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_EQ(w.f.n_missed, 1u) << "it asked for one";
+  EXPECT_EQ(source_.n_reads(), 1);
+  EXPECT_EQ(Resident(), (std::vector<uint64_t>{8, 9, 10, 11, 12, 13, 14, 15}));
+}
+
+TEST_F(BlockTest, MissesOfABlockAreOneRead) {
+  Waiter first, before, behind;
+  Start(&first, 12);
+  EXPECT_EQ(Start(&before, 8), FETCH_WAIT);
+  EXPECT_EQ(Start(&behind, 13, 3), FETCH_WAIT);
+  EXPECT_EQ(fills_.size(), 1u);
+  RunAll();
+  EXPECT_EQ(before.f.n_joined, 1u);
+  EXPECT_EQ(behind.f.n_joined, 3u);
+  EXPECT_EQ(before.n_done + behind.n_done, 2);
+  EXPECT_EQ(source_.n_reads(), 1);
+  std::vector<uint8_t> page8 = FakeSource::Bytes(8 * kPage, kPage);
+  EXPECT_EQ(memcmp(fetch_bytes(&before.f, 8), page8.data(), kPage), 0);
+}
+
+TEST_F(BlockTest, PagesThatAreThereAndWhatIsBehindThemAreLeftOut) {
+  mirror_->source->fetch_size = 0;
+  for (uint64_t page : {9, 13}) {
+    Waiter w;
+    Start(&w, page);
+    RunAll();
+  }
+  mirror_->source->fetch_size = 8 * kPage;
+  Waiter w;
+  Start(&w, 11);
+  RunAll();
+  EXPECT_EQ(Resident(), (std::vector<uint64_t>{9, 10, 11, 12, 13}));
+}
+
+TEST_F(BlockTest, ARunReadsAllBlocksThatItTouchesAndTheLastOneIsShort) {
+  Waiter w;
+  Start(&w, 94, 3);
+  RunAll();
+  EXPECT_EQ(source_.n_reads(), 1);
+  EXPECT_EQ(Resident(), (std::vector<uint64_t>{88, 89, 90, 91, 92, 93, 94, 95,
+                                               96, 97, 98, 99}));
+}
+
+TEST_F(BlockTest, AFillHasNoMorePagesThanOneMayHave) {
+  Unmake();
+  Make(4 << 20);
+  Waiter w;
+  mirror_->source->fetch_size = 1 << 20;
+  Start(&w, 70);
+  RunAll();
+  EXPECT_EQ(source_.n_reads(), 1);
+  EXPECT_EQ(Resident().size(), 36u) << "of 64 on, to the end";
+}
+
+TEST_F(BlockTest, ABlockIsASmallPartOfTheCache) {
+  Unmake();
+  Make(16 * kPage);
+  mirror_->source->fetch_size = 8 * kPage;
+  Waiter w;
+  Start(&w, 11);
+  RunAll();
+  EXPECT_EQ(source_.n_bytes(), 2 * kPage);
+}
+
+TEST_F(BlockTest, AnErrorOfAPageThatNobodyAskedForIsNobodys) {
+  source_.FailAt(14 * kPage, EIO);
+  Waiter w;
+  Start(&w, 10);
+  RunAll();
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_TRUE(IsResident(10));
+  EXPECT_TRUE(IsResident(15));
+  EXPECT_FALSE(IsResident(14));
+}
+
+TEST_F(BlockTest, ASuccessorHasBlocksToo) {
+  source_.Change(50 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0);
+  mirror *next = image_mirror(image_);
+  EXPECT_NE(next, mirror_);
+  EXPECT_EQ(next->source->fetch_size, 8 * kPage);
+  mirror_unref(next);
+}
+
 TEST_F(CallBackTest, ABadPageIsAnErrorForItAlone) {
   source_.FailAt(8 * kPage, EIO);
   Waiter w, good;

@@ -110,6 +110,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "share = on\n"
                    "max-age = 60\n"
                    "page-size = 128K\n"
+                   "fetch-size = 1M\n"
                    "warm = yes\n"
                    "allow = cert:reader any\n"
                    "[image b]\n"
@@ -150,6 +151,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(image->window.length, 0x200u);
   EXPECT_EQ(image->max_age_s, 60u);
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
+  EXPECT_EQ(config_fetch_size(image), 1u << 20);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
@@ -169,7 +171,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 8) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 9) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -285,7 +287,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:12: a section is a line of its own, [SECTION]",
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
-          "share, warm, max-age, page-size, offset, length, allow",
+          "share, warm, max-age, page-size, fetch-size, offset, length, allow",
           StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -463,6 +465,21 @@ TEST_F(ConfigTest, AURIAndTheOptionsOfItsSourceStandInAnyOrder) {
   ASSERT_EQ(uri.n_options, 2u);
   EXPECT_STREQ(uri.options[0].key, "ca");
   EXPECT_STREQ(uri.options[1].value, "4");
+}
+
+TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {
+  ASSERT_THAT(Read("[image a]\nsource = fake://h/a\n"
+                   "[image b]\nsource = fake://h/b\nfetch-size = 128K\n"
+                   "[image c]\nsource = /c\n"
+                   "[image d]\nsource = /d\nfetch-size = 64K\n"),
+              IsEmpty());
+  ASSERT_EQ(config_.n_images, 4u);
+  EXPECT_EQ(config_fetch_size(&config_.images[0]), 64u << 10);
+  EXPECT_EQ(config_fetch_size(&config_.images[1]), 128u << 10);
+  EXPECT_EQ(config_fetch_size(&config_.images[2]), 0u);
+  EXPECT_EQ(config_fetch_size(&config_.images[3]), 64u << 10);
+  EXPECT_THAT(Read("[image e]\nfetch-size = 12K\n"),
+              ElementsAre(HasSubstr("not a power of two")));
 }
 
 TEST_F(ConfigTest, AFileThatIsReadLaterReplacesAnOptionOfASource) {
