@@ -98,9 +98,8 @@ static void attach_refused_for_good(struct remote *r) {
 /* To the daemon the connection has attached, and gets no notices: without
  * memory of its we need a connection that was never asked for it. */
 static void attach_give_up(struct remote *r) {
-  connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_CONN,
+  connection_break(r->channel, CONNECTION_LOST_CUT, CACHET_E_CONN,
                    "its memory cannot be mapped here");
-  r->story.sys_errno = EAGAIN; /* remote_wait_ready() goes on */
 }
 
 /* A table that came without its descriptors could not even be given back, so

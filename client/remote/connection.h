@@ -37,7 +37,8 @@ enum connection_state {
 
 enum connection_loss {
   CONNECTION_LOST_RETRY,   /* refused, silent, no memory: it may come back */
-  CONNECTION_LOST_CUT,     /* closed or reset: the daemon may have ended */
+  CONNECTION_LOST_CUT,     /* closed or reset, as by a daemon that ends, or
+                              given up here: another one is worth a try */
   CONNECTION_LOST_REFUSED, /* it does not open the image, or refuses our
                               certificate */
   CONNECTION_LOST_BROKEN,  /* it broke the protocol */

@@ -263,7 +263,8 @@ keeps_little() {
   [ "$(systemctl show --property=NFileDescriptorStore --value cachetd.service)" -eq 4 ]
 }
 
-# went_on N: that many daemons went on with what was cached, and none did not.
+# went_on N: at least so many daemons went on with what was cached, and none did
+# not.  One that is killed may take the last lines of its log along.
 went_on() {
   journalctl --sync
   [ "$(events image-warm | wc -l)" -ge "$1" ] && ! events image-cold
@@ -425,7 +426,7 @@ check "the daemon is killed a hundred times while clients read" \
   replaces 100 systemctl kill --signal=KILL cachetd.service
 check "and restarted twenty times" replaces 20 systemctl restart cachetd.service
 check "no client failed, nor read a wrong byte" ends_reading
-check "each daemon went on with what was cached" went_on 120
+check "the daemons went on with what was cached" went_on 100
 check "systemd keeps no more than it has to" eventually keeps_little
 systemctl disable --quiet --now cachetd-tls.socket cachetd.service
 rm -r /etc/cachetd/server.* /etc/cachetd/cachetd.conf.d/tls.conf

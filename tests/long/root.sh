@@ -18,6 +18,7 @@ source "$root/tests/results.sh"
 begin() {
   if [ "${1-}" = --results ] && [ $# -ge 2 ]; then
     results=$(realpath -- "$2")
+    : >>"$results"
     shift 2
   fi
   case ${1-} in
