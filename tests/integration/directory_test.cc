@@ -420,7 +420,7 @@ TEST_F(ChangedTest, WhatIsWrongIsRefusedWithTheReason) {
   ExpectRefused(std::string(65, 'n'), b, CACHET_E_INVAL, "a name takes");
   ExpectRefused("x", "", CACHET_E_INVAL, "it names no source");
   ExpectRefused("x", "b.img", CACHET_E_INVAL, "a path from the root on");
-  ExpectRefused("x", "nbd://h/", CACHET_E_INVAL, "no source for the scheme");
+  ExpectRefused("x", "ftp://h/", CACHET_E_INVAL, "no source for the scheme");
   ExpectRefused("x", b + ",share=maybe", CACHET_E_INVAL, "on or off");
   ExpectRefused("x", b + ",color=red", CACHET_E_INVAL, "unknown image option");
   ExpectRefused("x", b + ",source=/a", CACHET_E_INVAL, "unknown image option");
