@@ -93,14 +93,15 @@ static void widen_locked(struct page_cache *pc, const struct mirror *m,
   uint64_t end = (*first + *count + n - 1) & ~(n - 1);
   if (end > m->n_pages)
     end = m->n_pages;
-  while (*count < FETCH_MAX_PAGES && *first + *count < end &&
-         may_begin_locked(pc, m, *first + *count, PAGE_ABSENT))
-    ++*count;
-  while (*count<FETCH_MAX_PAGES && * first> begin &&
-         may_begin_locked(pc, m, *first - 1, PAGE_ABSENT)) {
-    --*first;
-    ++*count;
-  }
+  uint64_t from = *first, to = *first + *count;
+  while (to - from < FETCH_MAX_PAGES && to < end &&
+         may_begin_locked(pc, m, to, PAGE_ABSENT))
+    to++;
+  while (to - from < FETCH_MAX_PAGES && from > begin &&
+         may_begin_locked(pc, m, from - 1, PAGE_ABSENT))
+    from--;
+  *first = from;
+  *count = (uint32_t)(to - from);
 }
 
 /* Begins a fill for a run of pages that have none.  Returns how many they are;
