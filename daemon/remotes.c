@@ -8,9 +8,11 @@
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "daemon/engine/pending.h"
+#include "daemon/log.h"
 #include "daemon/sandbox.h"
 #include "source/reactor.h"
 #include "source/retrying.h"
+#include "source/uri.h"
 
 enum {
   /* For one that was not there before: a thread of the pool waits for it. */
@@ -78,6 +80,13 @@ static int copy_options(struct source_uri *to, const struct source_uri *from) {
   return 0;
 }
 
+static void source_turned(const char *name, bool answers) {
+  if (answers)
+    log_event(LEVEL_INFO, "source-back", LOG_TEXT("source", name));
+  else
+    log_event(LEVEL_WARN, "source-silent", LOG_TEXT("source", name));
+}
+
 struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
                             const struct source_uri *uri) {
   struct remote *r = calloc(1, sizeof *r);
@@ -89,7 +98,9 @@ struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
   r->all = all;
   r->kind = kind;
   r->uri.text = strdup(uri->text);
-  r->retrying = retrying_new(&clock);
+  char *shown = source_uri_shown(uri->text);
+  r->retrying = shown ? retrying_new(&clock, shown, source_turned) : NULL;
+  free(shown);
   if (r->uri.text && r->retrying && copy_options(&r->uri, uri) == 0)
     return r;
   remotes_unref(r);

@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/container_of.h"
 
 struct retrying {
   struct retrying_clock clock;
+  char *name;
+  void (*turned)(const char *name, bool answers);
   pthread_mutex_t lock; /* a leaf */
   /* Guarded by lock. */
   unsigned n_refs;
@@ -54,10 +57,18 @@ struct retrying_clock retrying_clock_of(struct reactor *r) {
       .now_ms = reactor_now_ms, .after = reactor_rings_after, .arg = r};
 }
 
-struct retrying *retrying_new(const struct retrying_clock *clock) {
+struct retrying *retrying_new(const struct retrying_clock *clock,
+                              const char *name,
+                              void (*turned)(const char *name, bool answers)) {
   struct retrying *r = calloc(1, sizeof *r);
-  if (!r)
+  char *copy = strdup(name);
+  if (!r || !copy) {
+    free(copy);
+    free(r);
     return NULL;
+  }
+  r->name = copy;
+  r->turned = turned;
   pthread_mutex_init(&r->lock, NULL);
   r->clock = *clock;
   r->n_refs = 1;
@@ -81,6 +92,7 @@ void retrying_unref(struct retrying *r) {
   if (!last)
     return;
   pthread_mutex_destroy(&r->lock);
+  free(r->name);
   free(r);
 }
 
@@ -174,10 +186,14 @@ static bool attempt_ended(struct attempt *a, uint64_t *pause) {
   bool answered = meaning != NO_ANSWER && meaning != NO_CONNECTION;
   uint64_t now = now_ms(r);
   pthread_mutex_lock(&r->lock);
+  bool was_closed = r->breaker.state == BREAKER_CLOSED;
   count_locked(r, a, meaning);
   r->counts.n_opened += breaker_ended(&r->breaker, a->is_probe, answered, now);
+  bool is_closed = r->breaker.state == BREAKER_CLOSED;
   bool again = is_worth_locked(r, a, meaning, now, pause);
   pthread_mutex_unlock(&r->lock);
+  if (was_closed != is_closed && r->turned)
+    r->turned(r->name, is_closed);
   return again;
 }
 

@@ -1,14 +1,15 @@
 /* The retrying source: another one, asked again where that may help.
  *
- *   - A read whose attempt failed is tried again, after a pause that doubles
- * and has jitter, at most RETRYING_ATTEMPTS times in all; and not if there is
- * no time left, of RETRYING_TOTAL_MS from the first attempt on, for an attempt
- *     that takes as long as the last one did.
- *   - A source that does not answer has a breaker (source/breaker.h): under an
- *     open one reads end at once, with -EHOSTDOWN.
- *   - What failed for good at once is not tried again: -ESTALE, -EACCES,
- * -ENOENT and what nobody knows.
- *   - It counts what was asked for, what came, and what did not.
+ * A read whose attempt failed is tried again, after a pause that doubles and
+ * has jitter, at most RETRYING_ATTEMPTS times in all.  It is not if there is no
+ * time left, of RETRYING_TOTAL_MS from the first attempt on, for an attempt
+ * that takes as long as the last one did.  Nor is what failed for good:
+ * -ESTALE, -EACCES, -ENOENT and what nobody knows.
+ *
+ * A source that does not answer has a breaker (source/breaker.h): under an open
+ * one reads end at once, with -EHOSTDOWN.
+ *
+ * It counts what was asked for, what came, and what did not.
  *
  * It has no limit for an attempt: that is the business of the source below,
  * which knows what its connection is doing, and must not write to a buffer
@@ -19,6 +20,7 @@
 #ifndef SOURCE_RETRYING_H
 #define SOURCE_RETRYING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cache/source.h"
@@ -62,8 +64,14 @@ struct retrying_clock {
 
 struct retrying_clock retrying_clock_of(struct reactor *r);
 
-/* NULL: out of memory. */
-struct retrying *retrying_new(const struct retrying_clock *clock);
+/* `turned` is told, by a copy of `name`, when the source does not answer any
+ * more, so that the breaker opens, and when it answers again.  It is called by
+ * whose attempt that was, and must not wait.  It may be NULL.
+ *
+ * NULL: out of memory. */
+struct retrying *retrying_new(const struct retrying_clock *clock,
+                              const char *name,
+                              void (*turned)(const char *name, bool answers));
 struct retrying *retrying_ref(struct retrying *r);
 void retrying_unref(struct retrying *r); /* NULL is fine */
 

@@ -87,7 +87,7 @@ TEST_F(MonitorTest, WhatIsAskedOfRemoteSourcesIsThereForThemAlone) {
   const retrying_clock clock = {[](void *) { return uint64_t{1}; },
                                 [](void *, reactor_alarm *, uint64_t) {},
                                 nullptr};
-  retrying *counts = retrying_new(&clock);
+  retrying *counts = retrying_new(&clock, "far", nullptr);
   FakeSource far(kSize, FakeReads::kCallBack);
   source *src;
   ASSERT_EQ(retrying_source_new(counts, far.Open(), &src), 0);

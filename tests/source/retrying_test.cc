@@ -54,9 +54,12 @@ const struct source_ops kBelowOps = {
     /*close=*/[](struct source *src) { BelowOf(src)->n_closed++; },
 };
 
+std::string g_told; // what `turned` was told
+
 class RetryingTest : public testing::Test {
 protected:
   RetryingTest() {
+    g_told = "";
     below_.base.ops = next_below_.base.ops = &kBelowOps;
     below_.base.size = 8192;
     next_below_.base.size = 4096;
@@ -67,7 +70,9 @@ protected:
           test->alarms_.push_back({test->now_ + ms, alarm});
         },
         this};
-    retrying_ = retrying_new(&clock);
+    retrying_ = retrying_new(&clock, "below", [](const char *name, bool is) {
+      g_told += std::string(name) + (is ? " answers;" : " is silent;");
+    });
     EXPECT_EQ(retrying_source_new(retrying_, &below_.base, &source_), 0);
   }
 
@@ -251,6 +256,7 @@ TEST_F(RetryingTest, UnderAnOpenBreakerReadsEndAtOnce) {
   EXPECT_EQ(Counts().n_broken, 1u);
   EXPECT_EQ(Counts().n_opened, 1u);
   EXPECT_EQ(Counts().breaker, BREAKER_OPEN);
+  EXPECT_EQ(g_told, "below is silent;");
 }
 
 TEST_F(RetryingTest, AReadThatWaitsForItsTurnEndsUnderAnOpenBreaker) {
@@ -277,6 +283,7 @@ TEST_F(RetryingTest, AProbeThatIsAnsweredClosesTheBreaker) {
   End(0);
   EXPECT_EQ(probe.read.status, 0);
   EXPECT_EQ(Counts().breaker, BREAKER_CLOSED);
+  EXPECT_EQ(g_told, "below is silent;below answers;");
   EXPECT_EQ(Start(&after), SOURCE_PENDING);
   End(0);
 }
@@ -290,6 +297,7 @@ TEST_F(RetryingTest, AProbeThatFailsIsNotTriedAgain) {
   EXPECT_EQ(probe.n_done, 1);
   EXPECT_EQ(probe.read.status, -ECONNREFUSED);
   EXPECT_EQ(Counts().breaker, BREAKER_OPEN);
+  EXPECT_EQ(g_told, "below is silent;") << "once";
   EXPECT_EQ(Counts().n_disconnected, 1u);
 }
 
@@ -325,7 +333,7 @@ TEST(RetryingThreadsTest, ManyReadersGetWhatTheyAskForThoughSomeAttemptsFail) {
   struct reactor *reactor;
   ASSERT_EQ(reactor_new(&reactor), 0);
   const struct retrying_clock clock = retrying_clock_of(reactor);
-  struct retrying *retrying = retrying_new(&clock);
+  struct retrying *retrying = retrying_new(&clock, "fake", nullptr);
   struct source *source;
   ASSERT_EQ(retrying_source_new(retrying, fake.Open(), &source), 0);
   fake.FailReads(EIO, 3); // fewer than a read may have attempts
