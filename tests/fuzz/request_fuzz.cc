@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -47,14 +48,44 @@ std::vector<uint8_t> Handshake() {
   return frames;
 }
 
+// A server, and another one in its place when it was asked to drain, and has.
 class Server {
 public:
   Server() : source_(300 * 4096 + 17) {
     char dir[] = "/tmp/request_fuzz.XXXXXX";
-    char err[256] = "";
     if (!mkdtemp(dir))
       abort();
     path_ = std::string(dir) + "/s";
+    Make();
+    thread_ = std::thread([this] { Serve(); });
+  }
+
+  ~Server() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      ends_ = true;
+      server_stop(server_);
+    }
+    thread_.join();
+    server_free(server_);
+    rmdir(path_.substr(0, path_.rfind('/')).c_str());
+  }
+
+  // There is none for the moment between two servers.
+  int Connect() const {
+    sockaddr_un addr{};
+    addr.sun_family = AF_UNIX;
+    strcpy(addr.sun_path, path_.c_str());
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    while (connect(fd, reinterpret_cast<sockaddr *>(&addr), sizeof addr))
+      if (errno != ENOENT && errno != ECONNREFUSED)
+        Die("connect");
+    return fd;
+  }
+
+private:
+  void Make() {
+    char err[256] = "";
     address address;
     listener *listener;
     server_image image = {"fake",  source_.Open(), true, 0,      nullptr,
@@ -86,28 +117,20 @@ public:
     };
     server_set_change_maker(server_, &maker);
     listener_unref(listener);
-    thread_ = std::thread([this] { server_serve(server_); });
   }
 
-  ~Server() {
-    server_stop(server_);
-    thread_.join();
-    server_shutdown(server_);
-    server_free(server_);
-    rmdir(path_.substr(0, path_.rfind('/')).c_str());
+  void Serve() {
+    for (;;) {
+      server_serve(server_);
+      server_shutdown(server_);
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (ends_)
+        return;
+      server_free(server_);
+      Make();
+    }
   }
 
-  int Connect() const {
-    sockaddr_un addr{};
-    addr.sun_family = AF_UNIX;
-    strcpy(addr.sun_path, path_.c_str());
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, reinterpret_cast<sockaddr *>(&addr), sizeof addr))
-      Die("connect");
-    return fd;
-  }
-
-private:
   [[noreturn]] static void Die(const char *what) {
     perror(what);
     abort();
@@ -115,7 +138,9 @@ private:
 
   FakeSource source_;
   std::string path_;
+  std::mutex mutex_; // of the two below, once the thread is there
   server *server_ = nullptr;
+  bool ends_ = false;
   std::thread thread_;
 };
 
