@@ -192,6 +192,7 @@ TEST_F(KeptTest, AnImageOfADirectoryIsFoundAgainAndWarm) {
   ASSERT_EQ(mkdir((dir_ / "d").c_str(), 0700), 0);
   std::vector<uint8_t> bytes = WriteRandomFile(dir_ / "d/x", 64 * kPage, 2);
   WriteRandomFile(dir_ / "d/y", 64 * kPage, 3);
+  StampFinely(dir_ / "d/x");
   Restart(SIGKILL, {"--directory", dir_ / "d"});
   cachet *c = nullptr;
   cachet_error err;

@@ -131,6 +131,10 @@ void ServiceManager::Remove(const std::string &name) {
 void ServiceManager::Stop(int signal) {
   daemon_->Kill(signal);
   daemon_->Wait();
+  // As systemd hears what a process had to say before it notices its end.
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!deaf_)
+    Hear();
 }
 
 void ServiceManager::Start(const std::vector<std::string> &args) {
