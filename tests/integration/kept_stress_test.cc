@@ -45,6 +45,7 @@ struct Counts {
     std::atomic<uint32_t> hits[kWindows], misses[kWindows];
     std::atomic<uint64_t> took_ms[kMost]; // misses that took so long
   } shared, tls;
+  std::atomic<int> opened;
   std::atomic<uint64_t> wrong, failures, detached;
   std::atomic<bool> ends;
   Clock::time_point begin;
@@ -117,6 +118,7 @@ protected:
       counts_->failures++;
       return false;
     }
+    counts_->opened++;
     for (uint64_t n = 0; !counts_->ends; n++) {
       uint64_t page = random() % (random() % 100 ? kHot : kPages);
       uint64_t misses = cachet_misses(c);
@@ -187,6 +189,8 @@ TEST_F(KeptStressTest, NoReaderNotices) {
   for (int i = 0; i < kShared + kTls; i++)
     readers.push_back(Fork(seed + uint64_t(i), i >= kShared));
   Start();
+  while (counts_->opened < kShared + kTls && counts_->failures == 0)
+    std::this_thread::sleep_for(milliseconds(1));
   std::mt19937_64 random(seed);
   int kills = TestLength(kKills), stops = TestLength(kStops);
   for (int i = 0; i < kills + stops; i++) {
