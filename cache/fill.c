@@ -40,22 +40,13 @@ static bool is_of_source(int r) {
   switch (-r) {
   case EACCES:
   case EAGAIN:
-  case ECONNABORTED:
-  case ECONNREFUSED:
-  case ECONNRESET:
-  case EHOSTDOWN:
-  case EHOSTUNREACH:
-  case ENETDOWN:
-  case ENETUNREACH:
   case ENOENT:
-  case ENOTCONN:
-  case EPIPE:
   case EPROTO:
   case ESTALE:
   case ETIMEDOUT:
     return true;
   default:
-    return false;
+    return source_is_cut_off(r);
   }
 }
 

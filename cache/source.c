@@ -1,6 +1,7 @@
 #include "cache/source.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 
@@ -49,6 +50,23 @@ int source_read_blocking(struct source *src, uint64_t offset, void *buf,
     return src->ops->read(src, offset, buf, len);
   return start_and_wait(
       src, (struct source_read){.offset = offset, .buf = buf, .len = len});
+}
+
+bool source_is_cut_off(int status) {
+  switch (-status) {
+  case ECONNABORTED:
+  case ECONNREFUSED:
+  case ECONNRESET:
+  case EHOSTDOWN:
+  case EHOSTUNREACH:
+  case ENETDOWN:
+  case ENETUNREACH:
+  case ENOTCONN:
+  case EPIPE:
+    return true;
+  default:
+    return false;
+  }
 }
 
 void source_identify(struct source *src, struct source_identity *out) {

@@ -122,14 +122,18 @@ struct source {
   uint64_t size; /* in bytes; fixed */
   /* What a miss reads at least: the aligned block of so many bytes, a power of
    * two, that it lies in, as far as none of it is there.  0: what was asked
-   * for, and no more.  Who opened it sets it before it is given to an image;
-   * successors have it from it. */
+   * for, and no more.  It is set before the source is given to an image, and
+   * the image hands it on to successors. */
   uint32_t fetch_size;
   unsigned n_refs; /* private to cache/: how many mirrors read it */
 };
 
 /* Starts a read of any source, on a thread that must not wait. */
 enum source_outcome source_start(struct source *src, struct source_read *r);
+
+/* Whether a status says that there is no connection to what has the bytes, or
+ * that it was lost. */
+bool source_is_cut_off(int status);
 
 /* identify() and resume() of any source. */
 void source_identify(struct source *src, struct source_identity *out);

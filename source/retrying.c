@@ -117,16 +117,6 @@ static enum meaning meaning_of(int status) {
     return DONE;
   case ETIMEDOUT:
     return NO_ANSWER;
-  case ECONNABORTED:
-  case ECONNREFUSED:
-  case ECONNRESET:
-  case EHOSTDOWN:
-  case EHOSTUNREACH:
-  case ENETDOWN:
-  case ENETUNREACH:
-  case ENOTCONN:
-  case EPIPE:
-    return NO_CONNECTION;
   case EAGAIN:
     return LATER;
   case EACCES:
@@ -136,7 +126,7 @@ static enum meaning meaning_of(int status) {
   case EPROTO:
     return FAILED;
   default:
-    return FINAL;
+    return source_is_cut_off(status) ? NO_CONNECTION : FINAL;
   }
 }
 
