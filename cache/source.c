@@ -2,10 +2,9 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
-#include <stdbool.h>
 
 #include "base/container_of.h"
+#include "base/latch.h"
 
 enum source_outcome source_start(struct source *src, struct source_read *r) {
   return src->ops->start ? src->ops->start(src, r) : SOURCE_BLOCKS;
@@ -14,33 +13,22 @@ enum source_outcome source_start(struct source *src, struct source_read *r) {
 /* A read that its thread waits for. */
 struct awaited_read {
   struct source_read read;
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool ended; /* guarded by lock */
+  struct latch ended;
 };
 
 static void awaited_done(struct source_read *r) {
-  struct awaited_read *a = container_of(r, struct awaited_read, read);
-  pthread_mutex_lock(&a->lock);
-  a->ended = true;
-  pthread_cond_signal(&a->cond); /* with the lock: then `a` is gone */
-  pthread_mutex_unlock(&a->lock);
+  latch_open(&container_of(r, struct awaited_read, read)->ended);
 }
 
 /* For a source that calls back. */
 static int start_and_wait(struct source *src, struct source_read read) {
-  struct awaited_read a = {.read = read,
-                           .lock = PTHREAD_MUTEX_INITIALIZER,
-                           .cond = PTHREAD_COND_INITIALIZER};
+  struct awaited_read a = {.read = read, .ended = LATCH_INITIALIZER};
   a.read.done = awaited_done;
   enum source_outcome outcome = source_start(src, &a.read);
   assert(outcome == SOURCE_DONE || outcome == SOURCE_PENDING);
-  pthread_mutex_lock(&a.lock);
-  while (outcome == SOURCE_PENDING && !a.ended)
-    pthread_cond_wait(&a.cond, &a.lock);
-  pthread_mutex_unlock(&a.lock);
-  pthread_cond_destroy(&a.cond);
-  pthread_mutex_destroy(&a.lock);
+  if (outcome == SOURCE_DONE)
+    latch_open(&a.ended);
+  latch_wait(&a.ended);
   return a.read.status;
 }
 

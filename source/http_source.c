@@ -1,7 +1,6 @@
 #include "source/http_source.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/latch.h"
 #include "cache/source.h"
 #include "source/reactor.h"
 #include "source/remote.h"
@@ -172,17 +172,11 @@ static enum source_outcome http_source_start(struct source *src,
 /* A question what there is, which a thread waits for. */
 struct http_question {
   struct target_get get;
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool ended; /* guarded by lock */
+  struct latch ended;
 };
 
 static void question_ended(struct target_get *get) {
-  struct http_question *q = container_of(get, struct http_question, get);
-  pthread_mutex_lock(&q->lock);
-  q->ended = true;
-  pthread_cond_signal(&q->cond); /* with the lock: then `q` is gone */
-  pthread_mutex_unlock(&q->lock);
+  latch_open(&container_of(get, struct http_question, get)->ended);
 }
 
 /* Asks once what is there now.  0; or a negative errno with `fault` set, if it
@@ -194,15 +188,11 @@ static int ask_once(struct shared_target *shared, unsigned timeout_ms,
   struct http_question *q = calloc(1, sizeof *q);
   if (!q)
     return -ENOMEM;
-  pthread_mutex_init(&q->lock, NULL);
-  pthread_cond_init(&q->cond, NULL);
+  q->ended = (struct latch)LATCH_INITIALIZER;
   q->get.ended = question_ended;
   q->get.get.len = 1;
   target_start(shared, &q->get, timeout_ms);
-  pthread_mutex_lock(&q->lock);
-  while (!q->ended)
-    pthread_cond_wait(&q->cond, &q->lock);
-  pthread_mutex_unlock(&q->lock);
+  latch_wait(&q->ended);
   const struct http_get *get = &q->get.get;
   int status = get->status;
   *out = get->learned;
@@ -213,8 +203,6 @@ static int ask_once(struct shared_target *shared, unsigned timeout_ms,
   else if (status && fault)
     snprintf(fault->text, sizeof fault->text, "%.100s: %.120s",
              shared->target.shown, get->why);
-  pthread_cond_destroy(&q->cond);
-  pthread_mutex_destroy(&q->lock);
   free(q);
   return status;
 }

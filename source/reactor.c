@@ -9,6 +9,7 @@
 #include <event2/event.h>
 
 #include "base/container_of.h"
+#include "base/latch.h"
 
 struct reactor {
   struct loop loop;
@@ -24,33 +25,21 @@ void reactor_post(struct reactor *r, struct task *task) {
 struct awaited_task {
   struct task task;
   struct task *asked;
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool ended; /* guarded by lock */
+  struct latch ended;
 };
 
 static void awaited_run(struct task *task) {
   struct awaited_task *a = container_of(task, struct awaited_task, task);
   a->asked->run(a->asked);
-  pthread_mutex_lock(&a->lock);
-  a->ended = true;
-  pthread_cond_signal(&a->cond); /* with the lock: then `a` is gone */
-  pthread_mutex_unlock(&a->lock);
+  latch_open(&a->ended);
 }
 
 void reactor_run(struct reactor *r, struct task *task) {
-  struct awaited_task a = {.task = {.run = awaited_run},
-                           .asked = task,
-                           .lock = PTHREAD_MUTEX_INITIALIZER,
-                           .cond = PTHREAD_COND_INITIALIZER};
+  struct awaited_task a = {
+      .task = {.run = awaited_run}, .asked = task, .ended = LATCH_INITIALIZER};
   assert(!reactor_is_current(r));
   reactor_post(r, &a.task);
-  pthread_mutex_lock(&a.lock);
-  while (!a.ended)
-    pthread_cond_wait(&a.cond, &a.lock);
-  pthread_mutex_unlock(&a.lock);
-  pthread_cond_destroy(&a.cond);
-  pthread_mutex_destroy(&a.lock);
+  latch_wait(&a.ended);
 }
 
 /* ---- Alarms -------------------------------------------------------------- */

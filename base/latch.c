@@ -1,0 +1,17 @@
+#include "base/latch.h"
+
+void latch_open(struct latch *l) {
+  pthread_mutex_lock(&l->lock);
+  l->is_open = true;
+  pthread_cond_signal(&l->cond); /* with the lock: then the latch is gone */
+  pthread_mutex_unlock(&l->lock);
+}
+
+void latch_wait(struct latch *l) {
+  pthread_mutex_lock(&l->lock);
+  while (!l->is_open)
+    pthread_cond_wait(&l->cond, &l->lock);
+  pthread_mutex_unlock(&l->lock);
+  pthread_cond_destroy(&l->cond);
+  pthread_mutex_destroy(&l->lock);
+}
