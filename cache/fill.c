@@ -1,6 +1,7 @@
 #include "cache/fill.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/container_of.h"
 #include "cache/budget.h"
@@ -34,6 +35,14 @@ static bool prepare_read(struct fill *fill) {
   return fill->bytes != NULL;
 }
 
+/* The source has said what the bytes are, and not written them. */
+static void write_zeros(uint8_t *bytes, size_t len, int *status) {
+  if (*status != SOURCE_ZEROS)
+    return;
+  memset(bytes, 0, len);
+  *status = 0;
+}
+
 /* Whether an error is told of the source, and so of all pages alike: to ask for
  * each would be to wait for each. */
 static bool is_of_source(int r) {
@@ -55,9 +64,10 @@ static void read_one_by_one(struct fill *fill) {
   struct mirror *m = fill->mirror;
   for (uint32_t i = 0; i < fill->count; i++) {
     uint64_t page = fill->first + i;
-    int r = source_read_blocking(m->source, page << m->page_shift,
-                                 fill->bytes + ((size_t)i << m->page_shift),
-                                 mirror_page_len(m, page));
+    uint8_t *to = fill->bytes + ((size_t)i << m->page_shift);
+    size_t len = mirror_page_len(m, page);
+    int r = source_read_blocking(m->source, page << m->page_shift, to, len);
+    write_zeros(to, len, &r);
     if (r == 0)
       continue;
     if (fill->status != -ESTALE) /* that one is looked after below */
@@ -174,6 +184,7 @@ static uint64_t room_len(const struct fill *fill) {
 bool fill_try_end(struct fill *fill) {
   if (fill->read.status < 0 || fill->reserved < room_len(fill))
     return false;
+  write_zeros(fill->bytes, fill->read.len, &fill->read.status);
   fill_end(fill, 0);
   return true;
 }
@@ -218,6 +229,7 @@ int fill_read(struct fill *fill) {
             ? source_read_blocking(m->source, fill->read.offset, fill->read.buf,
                                    fill->read.len)
             : -ENOMEM;
+  write_zeros(fill->bytes, fill->read.len, &fill->read.status);
   int r = fill->read.status;
   if (r < 0 && fill->bytes && fill->count > 1 && !is_of_source(r)) {
     read_one_by_one(fill);

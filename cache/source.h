@@ -35,7 +35,11 @@
  *       close() must not wait for the thread that calls it.  A successor that
  *       reopen() made lives on: it may use nothing that close() frees.
  *   S5  start() does not wait, and copies no more than SOURCE_MAX_COPY bytes:
- *       its thread serves hits meanwhile. */
+ *       its thread serves hits meanwhile.
+ *   S6  A read that ends with SOURCE_ZEROS has written no byte of the buffer:
+ * it says that all of the range is zeros, of this version like any bytes.  Of
+ *       a range that is zeros in part each byte is written.  Who is asked by
+ *       another source, or by a reader, passes it on or fills the buffer. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
@@ -50,6 +54,9 @@ extern "C" {
 #define SOURCE_MAX_COPY ((size_t)64 << 10)
 
 struct source;
+
+/* A status beside 0 and a negative errno: see S6. */
+enum { SOURCE_ZEROS = 1 };
 
 enum source_outcome {
   SOURCE_DONE,
@@ -70,9 +77,9 @@ struct source_read {
    * the caller's again, and may be gone after the call. */
   void (*done)(struct source_read *r);
 
-  /* The source's, when the read has ended: 0 or a negative errno; -ESTALE if
-   * the content changed since the source was opened, also while it was being
-   * read. */
+  /* The source's, when the read has ended: 0, SOURCE_ZEROS or a negative errno;
+   * -ESTALE if the content changed since the source was opened, also while it
+   * was being read. */
   int status;
 };
 
@@ -92,8 +99,8 @@ struct source_ops {
   /* Starts a read.  May be NULL: BLOCKS.  See source_start(). */
   enum source_outcome (*start)(struct source *src, struct source_read *r);
 
-  /* Reads; blocks.  0 or a negative errno, as `status`.  May be NULL if start()
-   * says nothing but DONE and PENDING.  See source_read_blocking(). */
+  /* Reads; blocks.  What `status` would be.  May be NULL if start() says
+   * nothing but DONE and PENDING.  See source_read_blocking(). */
   int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
   /* Looks whether the image is still the one that was opened.  0 with `*out`
@@ -139,7 +146,7 @@ bool source_is_cut_off(int status);
 void source_identify(struct source *src, struct source_identity *out);
 bool source_resume(struct source *src, const struct source_identity *id);
 
-/* Reads any source, on a thread that may wait.  0 or a negative errno. */
+/* Reads any source, on a thread that may wait.  What `status` would be. */
 int source_read_blocking(struct source *src, uint64_t offset, void *buf,
                          size_t len);
 

@@ -112,9 +112,9 @@ static uint64_t now_ms(const struct retrying *r) {
 enum meaning { DONE, NO_ANSWER, NO_CONNECTION, LATER, REFUSED, FAILED, FINAL };
 
 static enum meaning meaning_of(int status) {
-  switch (-status) {
-  case 0:
+  if (status >= 0)
     return DONE;
+  switch (-status) {
   case ETIMEDOUT:
     return NO_ANSWER;
   case EAGAIN:
@@ -136,7 +136,7 @@ static void count_locked(struct retrying *r, const struct attempt *a,
   c->n_requests++;
   c->n_retries += a->n > 1;
   c->n_errors += meaning != DONE;
-  c->n_bytes += meaning == DONE ? a->asked->len : 0;
+  c->n_bytes += a->read.status == 0 ? a->asked->len : 0; /* not of zeros */
   c->n_timeouts += meaning == NO_ANSWER;
   c->n_disconnected += meaning == NO_CONNECTION;
   c->n_throttled += meaning == LATER;

@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
@@ -203,6 +205,31 @@ TEST_F(FillTest, ResidentPagesNeedNoWait) {
   EXPECT_EQ(Start(&w, 3), FETCH_READY);
   EXPECT_EQ(w.n_done, 0);
   EXPECT_TRUE(fills_.empty());
+}
+
+// The buffers of fills are not zeros by chance.
+static void PoisonMemory() { mallopt(M_PERTURB, 0x5a); }
+
+static bool AreZeros(const uint8_t *bytes, size_t len = kPage) {
+  return bytes && std::all_of(bytes, bytes + len, [](uint8_t b) { return !b; });
+}
+
+TEST_F(FillTest, ZerosThatTheSourceDidNotWriteAreZerosForWhoWaits) {
+  PoisonMemory();
+  source_.SetZeros(2 * kPage, 4 * kPage);
+  Waiter run, started, mixed;
+  Start(&run, 2);
+  RunAll();
+  source_.AnswerTry(1);
+  Start(&started, 3);
+  EXPECT_EQ(StartOldest(), SOURCE_DONE);
+  Start(&mixed, 1, 2);
+  RunAll();
+  EXPECT_EQ(run.f.status, 0);
+  EXPECT_TRUE(AreZeros(fetch_bytes(&run.f, 2)));
+  EXPECT_EQ(started.f.status, 0);
+  EXPECT_TRUE(AreZeros(fetch_bytes(&started.f, 3)));
+  EXPECT_TRUE(Correct(fetch_bytes(&mixed.f, 1), 1));
 }
 
 TEST_F(FillTest, AFailedFillAnswersEveryWaiterAndLeavesNothingResident) {

@@ -160,6 +160,20 @@ protected:
   struct source *source_ = nullptr;
 };
 
+TEST_F(RetryingTest, ZerosArePassedOnAndAreNoBytesOfTheSources) {
+  Read at_once, later;
+  below_.at_once = {SOURCE_ZEROS};
+  ASSERT_EQ(Start(&at_once), SOURCE_DONE);
+  EXPECT_EQ(at_once.read.status, SOURCE_ZEROS);
+  ASSERT_EQ(Start(&later), SOURCE_PENDING);
+  End(SOURCE_ZEROS);
+  EXPECT_EQ(later.n_done, 1);
+  EXPECT_EQ(later.read.status, SOURCE_ZEROS);
+  EXPECT_EQ(Counts().n_requests, 2u);
+  EXPECT_EQ(Counts().n_errors, 0u);
+  EXPECT_EQ(Counts().n_bytes, 0u);
+}
+
 TEST_F(RetryingTest, AReadThatSucceedsIsAskedForOnce) {
   Read read;
   ASSERT_EQ(Start(&read), SOURCE_PENDING);

@@ -97,6 +97,19 @@ TEST_F(WindowTest, OneOfASourceThatCallsBackIsReadByAThreadThatWaits) {
   ExpectBytes(src.get(), 0, kLength);
 }
 
+TEST_F(WindowTest, ZerosArePassedOnAndNotWritten) {
+  SourcePtr src = Open(kWindow);
+  std::vector<uint8_t> bytes(100, 'x');
+  below_.SetZeros(kOffset + 50, kOffset + 150);
+  EXPECT_EQ(source_read_blocking(src.get(), 50, bytes.data(), 100),
+            SOURCE_ZEROS);
+  below_.AnswerTry(1);
+  source_read r = {50, bytes.data(), 100, nullptr, 0};
+  ASSERT_EQ(source_start(src.get(), &r), SOURCE_DONE);
+  EXPECT_EQ(r.status, SOURCE_ZEROS);
+  EXPECT_EQ(bytes, std::vector<uint8_t>(100, 'x'));
+}
+
 TEST_F(WindowTest, ErrorsArePassedOn) {
   SourcePtr src = Open(kWindow);
   uint8_t bytes[100];

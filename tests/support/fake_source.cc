@@ -18,6 +18,7 @@ struct FakeSource::State {
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
   std::map<uint64_t, int> bad, n_tries;
+  uint64_t zeros_from = 0, zeros_to = 0;
   const source_ops *ops = nullptr;  // fixed
   std::vector<std::thread> callers; // those that call back
 };
@@ -59,11 +60,19 @@ struct FakeOps {
     auto bad = s.bad.lower_bound(offset);
     if (bad != s.bad.end() && bad->first < offset + len)
       return -bad->second;
-    s.n_bytes += len;
+    uint64_t from = std::max(offset, s.zeros_from);
+    uint64_t to = std::min(offset + len, s.zeros_to);
+    bool all = from == offset && to == offset + len;
+    s.n_bytes += all ? 0 : len;
     lock.unlock();
-    FakeSource::Fill(buf, offset, len, version);
+    if (!all)
+      FakeSource::Fill(buf, offset, len, version);
+    if (!all && from < to)
+      memset(static_cast<char *>(buf) + (from - offset), 0, to - from);
     lock.lock();
-    return o->version >= s.changed_at ? 0 : -ESTALE;
+    if (o->version < s.changed_at)
+      return -ESTALE;
+    return all ? SOURCE_ZEROS : 0;
   }
 
   static source_outcome Start(source *src, source_read *r) {
@@ -74,7 +83,7 @@ struct FakeOps {
         return SOURCE_RETRY;
     }
     r->status = Read(src, r->offset, r->buf, r->len);
-    return r->status == 0 || r->status == -ESTALE ? SOURCE_DONE : SOURCE_BLOCKS;
+    return r->status >= 0 || r->status == -ESTALE ? SOURCE_DONE : SOURCE_BLOCKS;
   }
 
   // The read may have ended before this returns.
@@ -271,6 +280,14 @@ void FakeSource::FailAt(uint64_t addr, int error) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->bad[addr] = error;
 }
+
+void FakeSource::SetZeros(uint64_t from, uint64_t to) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->zeros_from = from;
+  state_->zeros_to = to;
+}
+
+void FakeSource::SetNoZeros() { SetZeros(0, 0); }
 
 void FakeSource::Change(uint64_t new_size) {
   std::lock_guard<std::mutex> lock(state_->mutex);

@@ -69,6 +69,11 @@ public:
   // Reads that touch the byte at `addr` fail.
   void FailAt(uint64_t addr, int error);
 
+  // The bytes of [from, to) are zeros, in whatever version.  Of a range in
+  // there a read says so, and writes nothing.
+  void SetZeros(uint64_t from, uint64_t to);
+  void SetNoZeros();
+
   // A new version: older sources fail with ESTALE, reopen() finds it.
   void Change(uint64_t new_size);
   void FailReopen(int error);
