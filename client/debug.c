@@ -20,14 +20,16 @@ void debug_init(struct debug *d, const char *image) {
 }
 
 /* Like vsnprintf(), but says how much is there. */
-static size_t print(char *buf, size_t len, const char *format, va_list args) {
+static size_t __attribute__((format(printf, 3, 0)))
+print(char *buf, size_t len, const char *format, va_list args) {
   int n = vsnprintf(buf, len, format, args);
   if (n < 0)
     return 0;
   return (size_t)n < len ? (size_t)n : len - 1;
 }
 
-static size_t print_head(char *buf, size_t len, const char *format, ...) {
+static size_t __attribute__((format(printf, 3, 4)))
+print_head(char *buf, size_t len, const char *format, ...) {
   va_list args;
   va_start(args, format);
   size_t n = print(buf, len, format, args);

@@ -156,7 +156,7 @@ static enum query_key key_of(const struct uri *u, struct piece name) {
   enum query_key key = 0;
   while (key < QUERY_N_KEYS &&
          (!has_key(u->kind, key) || strlen(query_keys[key]) != name.len ||
-          memcmp(query_keys[key], name.at, name.len)))
+          memcmp(query_keys[key], name.at, name.len) != 0))
     key++;
   return key;
 }
@@ -250,7 +250,7 @@ static enum cachet_status parse_file(struct uri *u, const char *text,
 static enum cachet_status parse_unix(struct uri *u, const char *rest,
                                      struct cachet_error *err) {
   u->kind = URI_UNIX;
-  if (strncmp(rest, "///", 3))
+  if (strncmp(rest, "///", 3) != 0)
     return error_set(err, CACHET_E_INVAL, 0,
                      "bad URI: cachet+unix:///IMAGE, not cachet+unix:%.100s",
                      rest);
@@ -268,7 +268,7 @@ static enum cachet_status parse_unix(struct uri *u, const char *rest,
 static enum cachet_status parse_host(struct uri *u, const char *rest,
                                      struct cachet_error *err) {
   const char *scheme = u->kind == URI_TLS ? "cachets" : "cachet";
-  if (strncmp(rest, "//", 2))
+  if (strncmp(rest, "//", 2) != 0)
     return error_set(err, CACHET_E_INVAL, 0,
                      "bad URI: %s://HOST[:PORT]/IMAGE, not %s:%.100s", scheme,
                      scheme, rest);

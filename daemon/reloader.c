@@ -249,7 +249,9 @@ static int keep_page_sizes(const struct config *before, struct config *now) {
 static void keep_fixed(const struct config *before, struct config *now) {
   if (before->n_workers != now->n_workers)
     warn_of("workers");
-  if (memcmp(&before->metrics, &now->metrics, sizeof now->metrics) != 0)
+  if (before->metrics.len != now->metrics.len ||
+      memcmp(&before->metrics.storage, &now->metrics.storage,
+             now->metrics.len) != 0)
     warn_of("metrics");
   if (before->shrinks != now->shrinks)
     warn_of("shrink-on-pressure");

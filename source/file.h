@@ -2,8 +2,8 @@
  *
  * Never mapped: a file that is truncated under us is an error code, not a
  * SIGBUS.  Each read is followed by a look at the version of what is open
- * (source/version.h), so bytes of a file that changed meanwhile are never handed
- * on, as far as a version can tell.
+ * (source/version.h), so bytes of a file that changed meanwhile are never
+ * handed on, as far as a version can tell.
  *
  * What was read before the version had settled is read again: then the first
  * read() or reopen() after it has settled finds the content changed, even if
@@ -55,9 +55,9 @@ const char *file_source_format(struct source *src);
 void file_source_set_max_age(struct source *src, unsigned seconds);
 
 /* From now on nothing that was read while another process could change the file
- * unseen (version_has_writer()) is good for longer than 2 seconds, nor when that
- * is over.  It costs two system calls a look, and SIGURG must not be caught.
- * Otherwise as file_source_set_max_age(). */
+ * unseen (version_has_writer()) is good for longer than 2 seconds, nor when
+ * that is over.  It costs two system calls a look, and SIGURG must not be
+ * caught. Otherwise as file_source_set_max_age(). */
 void file_source_doubt_writers(struct source *src);
 
 #ifdef __cplusplus

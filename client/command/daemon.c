@@ -132,7 +132,7 @@ static void json_open_image(struct json *j, const char *image) {
 static int print_json(void *arg, const char *image, const char *name,
                       uint64_t value) {
   struct json *j = arg;
-  if (image && (!j->image || strcmp(image, j->image)))
+  if (image && (!j->image || strcmp(image, j->image) != 0))
     json_open_image(j, image);
   stdout_print(j->first ? "" : ", ");
   j->first = false;

@@ -17,15 +17,15 @@ enum {
   ACCESS_HIDE_COST = 64 << 10,
 };
 
-/* Whether the peer may change what is served: root and the daemon's user may, on
- * a Unix socket, and whom the rule for it allows.  The group of the socket may
- * not, without a rule: by an image of its choice it would read every file that
- * the daemon's user may, keys among them. */
+/* Whether the peer may change what is served: root and the daemon's user may,
+ * on a Unix socket, and whom the rule for it allows.  The group of the socket
+ * may not, without a rule: by an image of its choice it would read every file
+ * that the daemon's user may, keys among them. */
 bool access_may_administer(struct server_context *context,
                            const struct connection *c);
 
-/* Whether it may invalidate: those may, and where there is no rule, the group of
- * the Unix socket. */
+/* Whether it may invalidate: those may, and where there is no rule, the group
+ * of the Unix socket. */
 bool access_may_invalidate(struct server_context *context,
                            const struct connection *c);
 

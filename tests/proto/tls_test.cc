@@ -1,4 +1,5 @@
-// TLS over a transport in memory, and over TCP where the kernel has a part in it.
+// TLS over a transport in memory, and over TCP where the kernel has a part in
+// it.
 #include "proto/tls.h"
 
 #include <gmock/gmock.h>

@@ -13,8 +13,8 @@
 
 class StoppedThread {
 public:
-  // The process's thread of that name, of which there is one.  The first one has
-  // that of the program, as have others before they take their own.
+  // The process's thread of that name, of which there is one.  The first one
+  // has that of the program, as have others before they take their own.
   StoppedThread(pid_t process, const std::string &name)
       : thread_(Find(process, name)) {
     int status;

@@ -718,9 +718,8 @@ CACHET_API enum cachet_status cachet_admin_stats(
  * CACHET_E_NOIMAGE or CACHET_E_IO: it cannot be opened; CACHET_E_UNSUPPORTED
  * where the daemon takes no changes; and the errors of connections, as for
  * cachet_admin_list().  Since 1.2. */
-CACHET_API enum cachet_status cachet_admin_add(cachet_admin *a,
-                                               const char *name,
-                                               const char *source)
+CACHET_API enum cachet_status
+cachet_admin_add(cachet_admin *a, const char *name, const char *source)
     CACHET_NONNULL(1);
 
 /* Has the daemon serve an image no more, until it reads its configuration
@@ -738,9 +737,9 @@ CACHET_API enum cachet_status cachet_admin_remove(cachet_admin *a,
  * an image: that fails with CACHET_E_BUSY.  Returns when the daemon has taken
  * the request in, which is long before it ends.
  *
- * CACHET_E_ACCESS for callers who may not; CACHET_E_UNSUPPORTED where the daemon
- * is too old; and the errors of connections, as for cachet_admin_list().  Since
- * 1.2. */
+ * CACHET_E_ACCESS for callers who may not; CACHET_E_UNSUPPORTED where the
+ * daemon is too old; and the errors of connections, as for cachet_admin_list().
+ * Since 1.2. */
 CACHET_API enum cachet_status cachet_admin_drain(cachet_admin *a,
                                                  int timeout_ms)
     CACHET_NONNULL(1);
