@@ -108,8 +108,10 @@ static int fail_start(const char *story) {
 static int start_remotes(struct setup *setup) {
   char story[128];
   int r = remotes_new(&setup->remotes);
-  if (r == 0)
+  if (r == 0) {
+    registry_load_by(remotes_load, setup->remotes);
     return 0;
+  }
   snprintf(story, sizeof story, "start the thread of remote sources: %s",
            strerror(-r));
   return fail_start(story);

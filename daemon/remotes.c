@@ -1,12 +1,14 @@
 #include "daemon/remotes.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/latch.h"
 #include "daemon/engine/pending.h"
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
@@ -60,6 +62,42 @@ void remotes_free(struct remotes *all) {
   pending_fini(&all->named);
   reactor_free(all->reactor);
   free(all);
+}
+
+/* ---- Modules ------------------------------------------------------------- */
+
+struct loading {
+  struct task task;
+  void (*load)(void *what);
+  void *what;
+  struct latch ended;
+};
+
+static void *loading_run(void *arg) {
+  struct loading *l = arg;
+  l->load(l->what);
+  latch_open(&l->ended);
+  return NULL;
+}
+
+/* On the reactor's thread: one that it begins has its filter. */
+static void loading_begin(struct task *task) {
+  struct loading *l = container_of(task, struct loading, task);
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, loading_run, l) == 0)
+    pthread_detach(thread);
+  else
+    loading_run(l);
+}
+
+void remotes_load(void *arg, void (*load)(void *what), void *what) {
+  struct remotes *all = arg;
+  struct loading l = {.task = {.run = loading_begin},
+                      .load = load,
+                      .what = what,
+                      .ended = LATCH_INITIALIZER};
+  reactor_post(all->reactor, &l.task);
+  latch_wait(&l.ended);
 }
 
 /* ---- What is opened ------------------------------------------------------ */

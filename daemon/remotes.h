@@ -40,6 +40,11 @@ void remotes_unref(struct remote *r); /* NULL is fine */
 int remotes_open(struct remote *r, const struct timespec *deadline,
                  struct source **out, struct source_fault *fault);
 
+/* For registry_load_by(), with the struct remotes: has a thread call load(what)
+ * that may map code, as the reactor may and those that it begins, and waits for
+ * the end of that.  The reactor goes on meanwhile. */
+void remotes_load(void *all, void (*load)(void *what), void *what);
+
 /* What all sources that are opened by it count in; it is the name's. */
 struct retrying *remotes_retrying(const struct remote *r);
 

@@ -204,7 +204,8 @@ static void allow_if(struct filter *f, unsigned kinds, int number,
 #define ARG_HAS_ALL(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, bits)
 
 /* Memory is not made executable.  But a reload may be the first that looks a
- * user up, and the reactor a host, for which libc loads modules: files, which
+ * user up, and the reactor a host, for which libc loads modules; and threads
+ * that the reactor begins load the modules of sources.  Those are files, which
  * are mapped as they are. */
 static void allow_memory(struct filter *f) {
   const struct scmp_arg_cmp file[] = {

@@ -10,6 +10,7 @@
 
 #include "source/http_options.h"
 #include "source/http_source.h"
+#include "source/kinds.h"
 #include "source/uri.h"
 
 static int refuse(struct source_fault *fault, int status, const char *why) {
@@ -75,14 +76,8 @@ static int http_open(struct reactor *r, const struct source_uri *uri,
   return failed ? failed : http_source_open(r, &target, deadline, out, fault);
 }
 
-static const char *const schemes[] = {"http", "https", NULL};
-static const char *const options[] = {HTTP_OPTION_NAMES, NULL};
-
 const struct source_kind http_source_kind = {
-    .name = "http",
-    .schemes = schemes,
-    .options = options,
-    .fetch_size = HTTP_FETCH_SIZE,
+    HTTP_KIND,
     .check = http_check,
     .open = http_open,
 };

@@ -9,10 +9,6 @@
 extern "C" {
 #endif
 
-#define HTTP_OPTION_NAMES "ca", "connections", "attempt-timeout", "watch"
-
-enum { HTTP_FETCH_SIZE = 512 << 10 };
-
 /* Sets what the options say, and defaults, in a target that is zeroed; others
  * are passed over.  0; -EINVAL or -ENOMEM, with `fault` set. */
 int http_options_take(const struct source_uri *uri, struct http_target *target,

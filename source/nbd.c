@@ -16,6 +16,7 @@
 #include "base/container_of.h"
 #include "base/deadline.h"
 #include "cache/source.h"
+#include "source/kinds.h"
 #include "source/nbd_dial.h"
 #include "source/nbd_link.h"
 #include "source/nbd_target.h"
@@ -23,7 +24,6 @@
 
 enum {
   MAX_LINKS = 4,
-  FETCH_SIZE = 128 << 10,
 };
 
 /* What a server says of an export, by which it is known again. */
@@ -479,10 +479,7 @@ static int nbd_open(struct reactor *r, const struct source_uri *uri,
 }
 
 const struct source_kind nbd_source_kind = {
-    .name = "nbd",
-    .schemes = nbd_target_schemes,
-    .options = nbd_target_options,
-    .fetch_size = FETCH_SIZE,
+    NBD_KIND,
     .check = nbd_check,
     .open = nbd_open,
 };

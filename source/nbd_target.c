@@ -10,17 +10,15 @@
 
 #include <libnbd.h>
 
+#include "source/kinds.h"
+
 enum {
   DEFAULT_TIMEOUT_S = 10,
   MAX_TIMEOUT_S = 3600,
   URI_MAX = 8192, /* a name of an export has up to 4096 bytes */
 };
 
-const char *const nbd_target_schemes[] = {"nbd", "nbds", "nbd+unix",
-                                          "nbds+unix", NULL};
-
-const char *const nbd_target_options[] = {"tls-certificates", "tls-psk-file",
-                                          "attempt-timeout", NULL};
+static const char *const schemes[] = {NBD_SCHEMES, NULL};
 
 static int refuse(struct source_fault *fault, const char *why) {
   snprintf(fault->text, sizeof fault->text, "%s", why);
@@ -65,7 +63,7 @@ static bool split(const char *text, struct uri_parts *out) {
 }
 
 static bool scheme_is_known(struct part scheme) {
-  for (const char *const *s = nbd_target_schemes; *s; s++)
+  for (const char *const *s = schemes; *s; s++)
     if (strlen(*s) == scheme.len && strncmp(*s, scheme.text, scheme.len) == 0)
       return true;
   return false;

@@ -34,10 +34,6 @@ struct nbd_target {
   bool uses_tls;
 };
 
-/* Up to NULL. */
-extern const char *const nbd_target_schemes[];
-extern const char *const nbd_target_options[];
-
 /* 0; -ENOMEM; or -EINVAL with `fault` set.  Opens nothing. */
 int nbd_target_new(const struct source_uri *uri, struct nbd_target **out,
                    struct source_fault *fault);

@@ -9,6 +9,7 @@
 
 #include "source/http_options.h"
 #include "source/http_source.h"
+#include "source/kinds.h"
 #include "source/s3_address.h"
 #include "source/s3_answer.h"
 #include "source/s3_credentials.h"
@@ -217,16 +218,8 @@ static int s3_open(struct reactor *r, const struct source_uri *uri,
   return failed;
 }
 
-static const char *const schemes[] = {"s3", NULL};
-static const char *const options[] = {
-    HTTP_OPTION_NAMES, "endpoint",    "region",    "path-style",
-    "profile",         "credentials", "anonymous", NULL};
-
 const struct source_kind s3_source_kind = {
-    .name = "s3",
-    .schemes = schemes,
-    .options = options,
-    .fetch_size = HTTP_FETCH_SIZE,
+    S3_KIND,
     .check = s3_check,
     .open = s3_open,
 };

@@ -270,6 +270,13 @@ went_on() {
   [ "$(events image-warm | wc -l)" -ge "$1" ] && ! events image-cold
 }
 
+# For a source that is not there.
+loads_module() {
+  ! cachet add far "nbd+unix:///?socket=$work/nowhere" 2>"$work/said" &&
+    grep -q "Connection refused" "$work/said" &&
+    grep -q /usr/lib/cachetd/source-nbd.so "/proc/$(pid)/maps"
+}
+
 first_program() {
   sed -n '/^    #include <cachet/,/^    }$/s/^    //p' README.md >"$work/first.c"
   # As the README has it.
@@ -309,6 +316,7 @@ chown cachetd: /var/lib/cachetd/disk.img
 check "the first client starts the service" reads disk.img \
   /var/lib/cachetd/disk.img
 check "it runs" is cachetd.service active
+check "a module can be loaded in it" loads_module
 check "its threads are confined" eval '! journalctl --quiet --output=cat \
   --unit=cachetd.service --grep=event=no-sandbox'
 useradd reader

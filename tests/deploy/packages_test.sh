@@ -89,7 +89,7 @@ done
 
 check "cachetd holds programs, units and manual pages" holds cachetd \
   /etc/cachetd/cachetd.conf /usr/share/man/man5/cachetd.conf.5.gz \
-  /usr/bin/cachetd /usr/bin/cachet \
+  /usr/bin/cachetd /usr/bin/cachet /usr/lib/cachetd/source-{http,nbd}.so \
   /usr/lib/systemd/system/cachetd.{service,socket} \
   /usr/lib/systemd/system/cachetd-{tcp,tls}.socket \
   /usr/lib/sysusers.d/cachetd.conf /usr/lib/tmpfiles.d/cachetd.conf \
@@ -109,7 +109,7 @@ check "programs are made with the rest" holds libcachet-client-dev \
   /usr/share/man/man3/{libcachet-client,cachet_open,cachet_event_attach}.3.gz
 check "the manual has a page for each function" has_a_page_for_each_function
 check "cachetd depends on what its programs are linked with" \
-  field_has cachetd Depends 'libc6.*libevent-core.*libprotobuf-c1.*libssl3.*libsystemd0'
+  field_has cachetd Depends 'libc6.*libcurl4.*libevent-core.*libnbd0.*libprotobuf-c1.*libssl3.*libsystemd0'
 check "cachetd does not depend on C++" \
   eval '! field_has cachetd Depends "libstdc|libgcc"'
 check "its configuration is the administrator's" eval \

@@ -36,7 +36,8 @@ builds() {
 
 serves() {
   start_daemon "$destination/opt/cachet/bin/cachetd" \
-    --image "$work/disk.img" --listen "unix:$work/sock" &&
+    --image "$work/disk.img" --image far=http://127.0.0.1:1/x \
+    --listen "unix:$work/sock" &&
     "$destination/opt/cachet/bin/cachet" ls --socket "$work/sock" |
     grep -q disk.img && exits_0_on_sigterm
 }
