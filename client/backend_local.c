@@ -16,7 +16,7 @@
 /* How long what a source said of its image is believed without asking. */
 enum { LOOK_INTERVAL_MS = 1000 };
 
-/* Life of a job, and who touches it:
+/* The states of a job, and the threads that touch it:
  *
  *   fetch() runs what it starts itself; if another thread is reading one of
  *   the pages the job is JOINED until that thread calls join_done().

@@ -28,8 +28,8 @@ static void handle_set_notices(cachet *c) {
 /* ---- Looking after the daemon -------------------------------------------- */
 
 enum {
-  /* Hits.  Who hits quickly, and then a few times a second, may take so many
-   * until the handle is back to a look at the clock for each. */
+  /* Hits.  A reader that hits quickly, and then a few times a second, may take
+   * so many until the handle is back to a look at the clock for each. */
   SPAN_MOST = 64,
   SPAN_RUN = 64,
   SPAN_MS = 50, /* what a span should take at most */

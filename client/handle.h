@@ -111,7 +111,7 @@ enum cachet_status handle_new(struct backend *b, const struct window *window,
 /* In the process that made it; no request is left. */
 void handle_free(cachet *c);
 
-/* Sets the story and returns the status. */
+/* Sets the error message and returns the status. */
 #define handle_fail(c, ...) error_set(&(c)->error, __VA_ARGS__)
 
 enum cachet_status handle_fail_forked(cachet *c);

@@ -110,7 +110,7 @@ enum cachet_status image_cache_new_remote(const char *name, uint64_t size,
 }
 
 struct image_cache *image_cache_ref(struct image_cache *s) {
-  /* Relaxed: who has a reference may make another. */
+  /* Relaxed: the caller has a reference, and may make another. */
   __atomic_fetch_add(&s->n_refs, 1, __ATOMIC_RELAXED);
   return s;
 }

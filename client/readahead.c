@@ -28,7 +28,7 @@ static uint64_t end_page(const cachet *c, const struct mirror *m) {
   return first + 1;
 }
 
-/* Asks for the next window of a reader who is at page `at`. */
+/* Asks for the next window of a reader that is at page `at`. */
 static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
   uint64_t from = c->ahead_to, most = readahead_longest(c, m);
   uint64_t len = c->ahead_len ? 2 * c->ahead_len : AHEAD_FIRST;
@@ -51,8 +51,8 @@ static void ask_ahead(cachet *c, struct mirror *m, uint64_t at) {
 }
 
 void readahead_pass_mark(cachet *c) {
-  /* Who only hits does not look at the socket, and the answers to what was
-   * asked for ahead count as under way until they are taken in. */
+  /* A reader that only hits does not look at the socket, and the answers to
+   * what was asked for ahead count as under way until they are taken in. */
   if (c->epoch->shared)
     c->backend->ops->drain(c->backend);
   ask_ahead(c, c->epoch->mirror, c->ahead_mark);

@@ -10,11 +10,11 @@
 extern "C" {
 #endif
 
-/* Pages first .. first+count-1 were missed and asked for.  Who misses just
- * where his last miss, or what was asked for ahead of him, has ended, reads
- * from front to back: a window of pages is asked for ahead.  Nobody waits for
- * them.  When he comes to its first page, the next window is asked for, twice
- * as long; a miss elsewhere ends it. */
+/* Pages first .. first+count-1 were missed and asked for.  A miss at the page
+ * after the previous miss, or after the previous readahead window, marks a
+ * sequential reader: a window of pages is asked for ahead, and no call waits
+ * for it.  When the reader comes to the window's first page, the next window is
+ * asked for, twice as long; a miss elsewhere ends it. */
 void readahead_missed(cachet *c, struct mirror *m, uint64_t first,
                       uint64_t count);
 

@@ -20,7 +20,7 @@ static const struct debug *debug_of(const struct cachet_request *r) {
   return &r->c->backend->debug;
 }
 
-/* The story of a failure stays with its request until somebody asks. */
+/* The error message stays with its request until the caller asks for it. */
 #define call_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
 
 static unsigned shift_of(const struct cachet_request *r) {
@@ -259,7 +259,7 @@ static void call_complete(struct cachet_request *r) {
   backend_changed(r->c->backend);
 }
 
-/* The story is in r->error. */
+/* The error message is in r->error. */
 static void call_end(struct cachet_request *r) {
   if (r->error.code < 0)
     debug_say(debug_of(r), "gives up a request: %s", r->error.message);

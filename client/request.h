@@ -75,7 +75,7 @@ struct cachet_request {
 };
 
 /* Starts the first attempt, of a zeroed request with what is asked for filled
- * in.  What is wrong from the start is wrong now, with the story in `error`,
+ * in.  What is wrong from the start is wrong now, with the message in `error`,
  * and then nothing is left to end. */
 enum cachet_status request_begin(struct cachet_request *r);
 
@@ -102,7 +102,7 @@ void request_expire(struct cachet_request *r, int64_t now);
 /* Runs the callback of a request that is on no list any more, and frees it. */
 void request_deliver(struct cachet_request *r, enum cachet_status status);
 
-/* Runs a blocking request to its end; its status, and the handle's story.
+/* Runs a blocking request to its end; its status, and the handle's error.
  * `skip` bytes of a read, of `epoch`, are in `buf` already, copied since
  * r->mark. */
 enum cachet_status request_run(struct cachet_request *r,

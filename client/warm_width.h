@@ -2,7 +2,7 @@
  *
  * With one at a time the daemon is idle for a round trip after each of them.
  * With many a slow source is asked for more than it can do: no piece gets done
- * sooner, and who else waits for it waits longer.
+ * sooner, and its other readers wait longer.
  *
  *   W1  At least WARM_WIDTH_FIRST and at most WARM_WIDTH_MOST.
  *   W2  One more for each piece that took no more than twice as long as the

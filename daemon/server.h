@@ -88,7 +88,7 @@ struct server_config {
 };
 
 /* Makes a server.  The sources are its own from here, also on failure; of the
- * listeners it takes references.  0, or a negative errno with the story in
+ * listeners it takes references.  0, or a negative errno with the reason in
  * `err`. */
 int server_new(const struct server_config *config, struct server **out,
                char *err, size_t err_len);

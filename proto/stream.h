@@ -151,8 +151,8 @@ static inline bool stream_is_drained(const struct stream *s) {
   return s->drained;
 }
 
-/* What the transport waits for since the last stream_receive(): who waits for
- * its socket alone would wait for ever, or not at all. */
+/* What the transport waits for since the last stream_receive(): a loop that
+ * waits for its socket alone would wait for ever, or not at all. */
 static inline enum stream_wants stream_wants(const struct stream *s) {
   return s->io->wants ? s->io->wants(s->transport) : STREAM_WANTS_NOTHING;
 }

@@ -104,7 +104,7 @@ __attribute__((format(printf, 2, 3))) static void say(char why[TLS_WHY_LEN],
 /* Looks at the start of a record of the handshake, once all of that is here.
  * OpenSSL makes room for a message by the length that it claims, up to 128 KiB
  * for a hello.  So one that is not encrypted has to be whole in its record, as
- * it is from whoever has no such thing in mind.  False: it is not. */
+ * every peer sends it that has no such thing in mind.  False: it is not. */
 static bool check_start(const uint8_t start[9]) {
   size_t record_len = (size_t)start[3] << 8 | start[4];
   size_t message_len =
@@ -619,7 +619,7 @@ const char *tls_why(const struct tls *t) { return t->why; }
 
 /* ---- The names of the peer ----------------------------------------------- */
 
-/* Who is to be called with them. */
+/* The function that is called with them. */
 struct name_taker {
   int (*fn)(void *arg, const char *name, bool is_dns);
   void *arg;
@@ -928,7 +928,7 @@ static int fill_batch(struct tls *t, struct offer *o) {
 
 /* Of a batch that the transport below did not take as a whole the last record's
  * bytes are not taken here: they come again, at the front of what is offered
- * next, so that who sends waits for room. */
+ * next, so that the sender waits for room. */
 static ssize_t tls_send(void *transport, const struct iovec *iovs,
                         size_t n_iovs, const int *fds, unsigned n_fds) {
   struct tls *t = transport;
@@ -949,7 +949,7 @@ static ssize_t tls_send(void *transport, const struct iovec *iovs,
   } while (r == 1 && sent == 0 && o.last_len);
   t->is_sending = r != 1;
   ERR_clear_error();
-  t->wants = wants; /* room to send is waited for by who sends */
+  t->wants = wants; /* the sender waits for room to send */
   if (sent < 0 && sent != -EAGAIN)
     return sent;
   if (sent < 0)

@@ -7,7 +7,7 @@
  *   S3  A stream that ends without the peer's word for it (close_notify) was
  *       cut: that is an error, not the end.
  *   S4  A call handles a bounded number of records that carry no data, so a
- *       peer that sends nothing else takes turns like any other.  Who accepts
+ *       peer that sends nothing else takes turns like any other.  A server
  *       reads none ahead, since OpenSSL handles at once what it has.
  *   S5  tls_held() is as much memory as a connection takes here at most.
  *
@@ -36,23 +36,24 @@ enum { TLS_WHY_LEN = 256, TLS_TIME_LEN = 40 };
 struct tls_files {
   const char *certificate; /* and behind it those that it was signed by */
   const char *key;         /* NULL: it is in `certificate` */
-  const char *ca;          /* whom peers' certificates are signed by; and lists
-                              of those that were revoked (CRL), maybe: then each
-                              authority has to have one */
+  const char *ca;          /* the authorities that sign peers' certificates; and
+                              maybe lists of those that were revoked (CRL): then
+                              each authority has to have one */
 };
 
 struct tls_context; /* what connections have in common; counted */
 struct tls;         /* a connection */
 
-/* The context of who accepts.  With `ca` the certificate that a peer shows is
+/* The context of a server.  With `ca` the certificate that a peer shows is
  * checked; `requires_peer`: it has to show one, and there is a `ca`.  Reads the
  * files, which may take time.  0, or a negative errno with the reason in
  * `why`. */
 int tls_server(const struct tls_files *files, bool requires_peer,
                struct tls_context **out, char why[TLS_WHY_LEN]);
 
-/* The context of who connects to `host`, a name or an address: the peer has to
- * show a certificate for it.  Without `ca` the system's are used.  As above. */
+/* The context of a client that connects to `host`, a name or an address: the
+ * peer has to show a certificate for it.  Without `ca` the system's are used.
+ * As above. */
 int tls_client(const struct tls_files *files, const char *host,
                struct tls_context **out, char why[TLS_WHY_LEN]);
 
@@ -73,7 +74,7 @@ int tls_new(struct tls_context *context, const struct stream_io *below,
 /* Has the kernel encrypt what is sent once the handshake is complete, if it has
  * TLS and takes the cipher; else nothing is different.  `fd` is the TCP socket
  * that the transport below is over, which does not block.  Before the first
- * tls_handshake(), of who accepts, in a process that ignores SIGPIPE.
+ * tls_handshake(), of a server, in a process that ignores SIGPIPE.
  *
  * The keys then stay: a peer that asks for new ones is not answered, as the
  * kernel can take none before Linux 6.14. */

@@ -1,8 +1,8 @@
 /* Reading ahead on a socket: how the connection is kept full, and no more.
  *
- * Who reads from front to back, by many calls or by a long one, is a *stream*.
- * Reads without an owner are sent ahead of it.  A stream is found by its
- * misses: each is where the last one ended, or at what is in store.
+ * A reader that goes from front to back, by many calls or by a long one, is a
+ * *stream*.  Reads without an owner are sent ahead of it.  A stream is found by
+ * its misses: each is where the last one ended, or at what is in store.
  *
  *   A1  What came for a stream waits in `store`, with its Read, until a reader
  *       comes to it; then it is put into the cache, and the Read is his.  So a
@@ -152,7 +152,7 @@ static uint64_t chunk_pages(const struct remote *r, const struct mirror *m) {
   return r->options.flags & CACHET_NO_READAHEAD || n < 2 ? 0 : n;
 }
 
-/* Whether one more Read may be sent.  Some are left to those who wait. */
+/* Whether one more Read may be sent.  Some are left for calls that wait. */
 static bool may_send(const struct remote *r) {
   uint32_t most = connection_limits(r->channel)->max_requests;
   return TAILQ_EMPTY(&r->queue) && r->n_sent < most - most / 8 &&

@@ -150,8 +150,8 @@ static void connection_lose(struct connection *c, enum connection_loss loss,
   c->deadline = -1;
   c->out_broken = false;
   c->has_more = false;
-  /* Who watches the descriptor hears of it while it still is one: its number
-   * may be the next connection's. */
+  /* The event loop that watches the descriptor hears of it while it still is
+   * one: its number may be the next connection's. */
   connection_move(c, CONNECTION_DISCONNECTED);
   if (fd >= 0)
     socket_close(fd);

@@ -26,9 +26,10 @@
  *       joined, or taken out of the store, only if none of its pages was
  *       invalidated since.
  *   R6  Where the daemon shares its memory (`shared_mirror`), pages are read
- * there and only those that are not resident are asked for, in place: the pins
- *       of who asks keep them.  Nothing is installed here, R4 and notices do
- *       not matter: the memory itself says what is no longer so.  While the
+ *       there, and only those that are not resident are asked for, in place:
+ *       the pins of the call that asks keep them.  Nothing is installed here,
+ *       R4 and notices do not matter: the memory itself says what is no longer
+ *       so.  While the
  *       daemon is asked to attach, nothing else is.  Where it refused, for want
  *       of a share, it is asked again, more and more rarely.
  *
@@ -139,7 +140,7 @@ struct remote {
   int retry_ms;     /* how long to wait after the next failure */
   int64_t retry_at;
   int n_cuts; /* connections in a row that ended as CONNECTION_LOST_CUT */
-  struct cachet_error story; /* of the last loss */
+  struct cachet_error error; /* of the last loss */
   bool is_final;             /* it will never work again */
 
   struct pending *incoming; /* whose payload is coming in */
@@ -189,7 +190,7 @@ void pending_free(struct pending *x);
 /* Takes it out of the list that it is in, without an end. */
 void pending_unlink(struct remote *r, struct pending *x);
 
-/* Ends a pending request; the story, if it failed, is in its job. */
+/* Ends a pending request; the error message, if it failed, is in its job. */
 void pending_end(struct remote *r, struct pending *x);
 void pending_fail(struct remote *r, struct pending *x,
                   const struct cachet_error *why);
@@ -239,8 +240,8 @@ struct pending *remote_read_underway(const struct remote *r,
 bool remote_read_brings(const struct pending *x, const struct mirror *m,
                         uint64_t page);
 
-/* Whether none of its pages was invalidated since it was sent: who takes it
- * over may use bytes of any of them. */
+/* Whether none of its pages was invalidated since it was sent: a call that
+ * takes it over may use bytes of any of them. */
 bool remote_read_is_fresh(const struct pending *x);
 
 /* Puts what came into the cache, as far as it is to stay there.  What cannot is

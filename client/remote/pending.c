@@ -108,7 +108,7 @@ void pending_pump(struct remote *r) {
 void pending_queue(struct remote *r, struct pending *x) {
   TAILQ_INSERT_TAIL(&r->queue, x, link);
   if (r->is_final)
-    pending_fail(r, x, &r->story);
+    pending_fail(r, x, &r->error);
   else
     pending_pump(r);
 }

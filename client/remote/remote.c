@@ -75,7 +75,7 @@ static void on_ready(void *arg, const struct connection_image *image) {
  * no room, or it ended, and what listens for it may have another one started.
  */
 static bool remote_opens_again(const struct remote *r) {
-  return r->story.sys_errno == EAGAIN ||
+  return r->error.sys_errno == EAGAIN ||
          (r->n_cuts > 0 && r->n_cuts <= OPEN_MAX_CUTS);
 }
 
@@ -83,7 +83,7 @@ static void on_lost(void *arg, enum connection_loss loss,
                     const struct cachet_error *why) {
   struct remote *r = arg;
   debug_say(&r->base.debug, "has lost the connection: %s", why->message);
-  r->story = *why;
+  r->error = *why;
   r->attach_id = 0;
   if (r->grow_id)
     remote_attach_grow_end(r);
@@ -96,12 +96,12 @@ static void on_lost(void *arg, enum connection_loss loss,
   remote_ahead_drop_all(r);
   pending_unsend_all(r);
   r->n_cuts = loss == CONNECTION_LOST_CUT ? r->n_cuts + 1 : 0;
-  /* Who is told why is not to have connected once more.  A time-out is that of
-   * the opening, which ends by itself. */
+  /* An opening that is told why does not connect once more.  A time-out is that
+   * of the opening, which ends by itself. */
   if (!remote_opens_again(r) && why->code != CACHET_E_TIMEOUT)
     r->is_opening = false;
   if (loss > CONNECTION_LOST_CUT)
-    pending_fail_all(r, &r->story);
+    pending_fail_all(r, &r->error);
 }
 
 static void on_changed(void *arg) {
@@ -160,8 +160,8 @@ static void remote_explain(const struct backend *b, struct cachet_error *out) {
   if (connection_state(r->channel) >= CONNECTION_HELLO)
     error_set(out, CACHET_E_TIMEOUT, 0, "daemon at %.150s: no answer in time",
               place);
-  else if (r->story.code != CACHET_OK)
-    error_set(out, CACHET_E_CONN, 0, "%s", r->story.message);
+  else if (r->error.code != CACHET_OK)
+    error_set(out, CACHET_E_CONN, 0, "%s", r->error.message);
   else
     error_set(out, CACHET_E_CONN, ETIMEDOUT, "daemon at %.150s: connect",
               place);
@@ -311,8 +311,9 @@ static void remote_drop(struct backend *b, struct backend_job *j) {
     pending_unlink(r, x);
     pending_free(x);
   }
-  /* Who lost patience is gone.  A connection that is as good as dead goes with
-   * him: the next request gets a new one, not the same silence. */
+  /* The request whose time is over is gone.  A connection that is as good as
+   * dead goes with it: the next request gets a new one, not the same silence.
+   */
   if (is_silent(r))
     connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
                      "it does not answer");
@@ -458,7 +459,7 @@ static enum cachet_status remote_wait_ready(struct remote *r,
         remote_is_ready(r) ? deadline_earlier(deadline, r->again_at) : deadline;
     if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
         !remote_opens_again(r))
-      why = r->story;
+      why = r->error;
     else if (!backend_wait(&r->base, until) && until == deadline)
       break;
     remote_attach_again(r);

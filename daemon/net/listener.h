@@ -27,7 +27,7 @@ extern "C" {
 struct listener;
 struct tls_context;
 
-/* Binds and listens.  0, or a negative errno with the story in `err`, and the
+/* Binds and listens.  0, or a negative errno with the reason in `err`, and the
  * caller has the one reference.  For a `tls:` address listener_set_tls() is due
  * before it is served. */
 int listener_open(const struct address *address, struct listener **out,

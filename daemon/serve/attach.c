@@ -34,7 +34,7 @@ static int lend_mirror(struct session *s, uint64_t id, uint32_t number,
   return connection_flush_fds(&s->conn, grant.fds) ? 0 : -ETOOMANYREFS;
 }
 
-static const char *attach_story(int r) {
+static const char *attach_reason(int r) {
   if (r == -EDQUOT)
     return "no share of the cache is left";
   return r == -EAGAIN ? "there is no room for a pin table now" : strerror(-r);
@@ -55,7 +55,7 @@ void attach_lend(struct subscription *sub, uint64_t id,
   notices_announce(sub);
   connection_reply_error(
       &s->conn, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
-      "image \"%s\": attach: %s", l->served->name, attach_story(r));
+      "image \"%s\": attach: %s", l->served->name, attach_reason(r));
 }
 
 void attach_grow(struct session *s, uint64_t id,

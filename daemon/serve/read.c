@@ -55,19 +55,19 @@ static enum step request_failed(struct request *r) {
   const char *name = request_reader(r)->served->name;
   const char *act = acts[r->kind];
   int status = status_of_errno(r->status);
-  char at[64] = "", story[128];
+  char at[64] = "", reason[128];
   if (status == WIRE_E_CHANGED)
-    snprintf(story, sizeof story, "it changed again and again");
+    snprintf(reason, sizeof reason, "it changed again and again");
   else
-    snprintf(story, sizeof story, "%s", lost_reason(-r->status));
+    snprintf(reason, sizeof reason, "%s", lost_reason(-r->status));
   if (r->bad.length)
     snprintf(at, sizeof at, " %" PRIu64 " bytes at %" PRIu64, r->bad.length,
              r->bad.offset);
   log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
-                 LOG_TEXT("act", act), LOG_TEXT("reason", story));
+                 LOG_TEXT("act", act), LOG_TEXT("reason", reason));
   request_count(r, COUNTER_ERRORS, 1);
   connection_reply_error(request_conn(r), r->id, status, -r->status,
-                         "image \"%s\": %s%s: %s", name, act, at, story);
+                         "image \"%s\": %s%s: %s", name, act, at, reason);
   return STEP_DONE;
 }
 
