@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "base/version.h"
+#include "source/curl_once.h"
 #include "source/reactor.h"
 
 TAILQ_HEAD(http_gets, http_get);
@@ -564,13 +564,10 @@ void http_client_free(struct http_client *client) {
     reactor_post(client->reactor, &client->end);
 }
 
-static void init_curl(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
-
 int http_client_new(struct reactor *r,
                     const struct http_client_options *options,
                     struct http_client **out) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, init_curl);
+  curl_once();
   struct http_client *client = calloc(1, sizeof *client);
   if (client && options->ca) {
     client->ca = strdup(options->ca);

@@ -53,7 +53,8 @@ struct http_get {
   /* Adds what a request needs beside its range: called for each request, after
    * a redirect as well.  0 or a negative errno.  May be NULL. */
   int (*add_headers)(struct http_get *get, struct curl_slist **headers);
-  bool follows; /* redirects */
+  uint64_t mark; /* the kind's: source/http_source.h */
+  bool follows;  /* redirects */
   unsigned timeout_ms;
   const struct http_object *object; /* NULL: its first byte is asked for, to
                                        learn what there is */

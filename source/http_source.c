@@ -86,6 +86,7 @@ struct target_get {
   struct http_get get;
   struct shared_target *shared;
   struct task begin;
+  struct http_pause pause;
   bool was_asked_again;
   void (*ended)(struct target_get *get);
 };
@@ -95,21 +96,30 @@ static int target_add_headers(struct http_get *get,
   struct shared_target *shared =
       container_of(get, struct target_get, get)->shared;
   const struct http_target *target = &shared->target;
-  return target->ops.add_headers ? target->ops.add_headers(target->arg, headers)
-                                 : 0;
+  return target->ops.add_headers
+             ? target->ops.add_headers(target->arg, get, headers)
+             : 0;
+}
+
+static void target_over(struct http_pause *pause, bool again) {
+  struct target_get *get = container_of(pause, struct target_get, pause);
+  if (again && !get->was_asked_again) {
+    get->was_asked_again = true;
+    http_client_start(get->shared->client, &get->get);
+    return;
+  }
+  get->ended(get);
 }
 
 static void target_ended(struct http_get *get) {
   struct target_get *of_target = container_of(get, struct target_get, get);
   const struct http_target *target = &of_target->shared->target;
-  bool again =
-      get->status && target->ops.failed && target->ops.failed(target->arg, get);
-  if (again && !of_target->was_asked_again) {
-    of_target->was_asked_again = true;
-    http_client_start(of_target->shared->client, get);
-    return;
-  }
-  of_target->ended(of_target);
+  enum http_advice advice = HTTP_GIVE_UP;
+  of_target->pause.over = target_over;
+  if (get->status && target->ops.failed)
+    advice = target->ops.failed(target->arg, get, &of_target->pause);
+  if (advice != HTTP_PAUSE)
+    target_over(&of_target->pause, advice == HTTP_ASK_AGAIN);
 }
 
 static void target_begin(struct task *task) {

@@ -8,7 +8,10 @@
 #define SOURCE_HTTP_SOURCE_H
 
 #include <stdbool.h>
+#include <sys/queue.h>
 #include <time.h>
+
+#include <event2/event_struct.h>
 
 #include "source/http_client.h"
 
@@ -18,6 +21,21 @@ extern "C" {
 
 struct source;
 struct source_fault;
+
+/* A get that failed, and that its kind keeps until it knows more. */
+struct http_pause {
+  /* Ends it, once, on the reactor's thread: whether to ask again. */
+  void (*over)(struct http_pause *pause, bool again);
+  /* The kind's. */
+  LIST_ENTRY(http_pause) link;
+  struct event timer;
+};
+
+enum http_advice {
+  HTTP_GIVE_UP,
+  HTTP_ASK_AGAIN, /* something is different now */
+  HTTP_PAUSE,     /* over() comes later, and soon */
+};
 
 /* Where an object is.  Strings are in memory from malloc(3). */
 struct http_target {
@@ -31,11 +49,13 @@ struct http_target {
 
   /* What a kind adds, on the reactor's thread; all may be NULL. */
   struct http_target_ops {
-    /* 0 or a negative errno: adds headers to a request that is about to go. */
-    int (*add_headers)(void *arg, struct curl_slist **headers);
-    /* Looks at a get that failed, and may change its `status` and `why`.  True:
-     * something is different now, and to ask once more is worth it. */
-    bool (*failed)(void *arg, struct http_get *get);
+    /* 0 or a negative errno: adds headers to a request that is about to go, and
+     * may note something in its `mark`. */
+    int (*add_headers)(void *arg, struct http_get *get,
+                       struct curl_slist **headers);
+    /* Looks at a get that failed, and may change its `status` and `why`. */
+    enum http_advice (*failed)(void *arg, struct http_get *get,
+                               struct http_pause *pause);
     /* Any thread. */
     void (*free)(void *arg);
   } ops;

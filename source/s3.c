@@ -13,6 +13,7 @@
 #include "source/s3_address.h"
 #include "source/s3_answer.h"
 #include "source/s3_credentials.h"
+#include "source/s3_keys.h"
 #include "source/s3_sign.h"
 #include "source/uri.h"
 
@@ -22,14 +23,14 @@ struct s3_signer {
   struct s3_address address;
   bool is_anonymous;
   char *profile, *file; /* NULL: as source/s3_credentials.h has it */
-  struct s3_credentials credentials;
-  int64_t skew_s; /* what the server's clock has more than ours */
+  struct s3_keys *keys; /* NULL: not open yet, or anonymous */
+  int64_t skew_s;       /* what the server's clock has more than ours */
 };
 
 static void signer_free(void *arg) {
   struct s3_signer *s = arg;
   s3_address_fini(&s->address);
-  s3_credentials_fini(&s->credentials);
+  s3_keys_free(s->keys);
   free(s->profile);
   free(s->file);
   free(s);
@@ -51,24 +52,21 @@ static bool add_header(struct curl_slist **headers, const char *name,
 
 /* What is signed is what S3 wants signed; a range and a condition need not be.
  */
-static int signer_add_headers(void *arg, struct curl_slist **headers) {
-  const struct s3_signer *s = arg;
+static int sign(const struct s3_signer *s, int64_t now_s,
+                const struct s3_credentials *c, struct curl_slist **headers) {
   const struct s3_address *a = &s->address;
-  const struct s3_time now = s3_time_of(time(NULL) + s->skew_s);
+  const struct s3_time now = s3_time_of(now_s);
   const struct s3_pair version = {"versionId", a->version};
   const struct s3_pair signed_headers[] = {
       {"host", a->host},
       {"x-amz-content-sha256", S3_EMPTY_PAYLOAD},
       {"x-amz-date", now.text},
-      {"x-amz-security-token", s->credentials.token}};
-  const size_t n = s->credentials.token ? 4 : 3;
+      {"x-amz-security-token", c->token}};
+  const size_t n = c->token ? 4 : 3;
   const struct s3_request request = {
       "GET",          a->path, &version,        a->version != NULL,
       signed_headers, n,       S3_EMPTY_PAYLOAD};
-  const struct s3_key key = {s->credentials.access_key,
-                             s->credentials.secret_key, a->region, "s3"};
-  if (s->is_anonymous)
-    return 0;
+  const struct s3_key key = {c->access_key, c->secret_key, a->region, "s3"};
   char *authorization = s3_authorization(&request, &key, &now);
   bool done =
       authorization && add_header(headers, "Authorization", authorization);
@@ -79,27 +77,16 @@ static int signer_add_headers(void *arg, struct curl_slist **headers) {
   return done ? 0 : -ENOMEM;
 }
 
+static int signer_add_headers(void *arg, struct http_get *get,
+                              struct curl_slist **headers) {
+  const struct s3_signer *s = arg;
+  const int64_t now_s = time(NULL) + s->skew_s;
+  if (s->is_anonymous)
+    return 0;
+  return sign(s, now_s, s3_keys_use(s->keys, now_s, &get->mark), headers);
+}
+
 /* ---- Failures ------------------------------------------------------------ */
-
-static bool same(const char *a, const char *b) {
-  return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-/* Looks whether there are others than those that failed.  It reads a file: a
- * small one, here, and only then. */
-static bool renew(struct s3_signer *s) {
-  const struct s3_credentials_place place = {s->profile, s->file};
-  struct s3_credentials fresh, old = s->credentials;
-  const char *why;
-  if (s->is_anonymous || s3_credentials_load(&place, &fresh, &why) < 0)
-    return false;
-  bool is_new = !same(fresh.access_key, old.access_key) ||
-                !same(fresh.secret_key, old.secret_key) ||
-                !same(fresh.token, old.token);
-  s->credentials = fresh;
-  s3_credentials_fini(&old);
-  return is_new;
-}
 
 /* Takes the server's time for ours.  False: that is no news. */
 static bool set_clock(struct s3_signer *s, int64_t server_time) {
@@ -111,7 +98,8 @@ static bool set_clock(struct s3_signer *s, int64_t server_time) {
   return true;
 }
 
-static bool signer_failed(void *arg, struct http_get *get) {
+static enum http_advice signer_failed(void *arg, struct http_get *get,
+                                      struct http_pause *pause) {
   struct s3_signer *s = arg;
   struct s3_verdict verdict = {0};
   if (get->answer.code >= 300)
@@ -122,13 +110,15 @@ static bool signer_failed(void *arg, struct http_get *get) {
   }
   switch (verdict.remedy) {
   case S3_SET_CLOCK:
-    return set_clock(s, get->answer.date);
+    return set_clock(s, get->answer.date) ? HTTP_ASK_AGAIN : HTTP_GIVE_UP;
   case S3_NEW_CREDENTIALS:
-    return renew(s);
+    return s->keys ? s3_keys_refused(s->keys, time(NULL) + s->skew_s, get->mark,
+                                     pause)
+                   : HTTP_GIVE_UP;
   case S3_NO_REMEDY:
     break;
   }
-  return false;
+  return HTTP_GIVE_UP;
 }
 
 /* ---- Opening ------------------------------------------------------------- */
@@ -192,13 +182,16 @@ static int s3_check(const struct source_uri *uri, struct source_fault *fault) {
   return failed;
 }
 
-static int load_credentials(const struct http_target *target,
-                            struct source_fault *fault) {
+static int load_keys(struct reactor *r, const struct http_target *target,
+                     const struct timespec *deadline,
+                     struct source_fault *fault) {
   struct s3_signer *s = target->arg;
-  const struct s3_credentials_place place = {s->profile, s->file};
+  const struct s3_credentials_place place = {
+      s->profile, s->file, s->address.region, target->client.ca};
   const char *why;
-  int failed =
-      s->is_anonymous ? 0 : s3_credentials_load(&place, &s->credentials, &why);
+  if (s->is_anonymous)
+    return 0;
+  int failed = s3_keys_open(r, &place, time(NULL), deadline, &s->keys, &why);
   if (failed)
     snprintf(fault->text, sizeof fault->text, "%.100s: %s", target->shown, why);
   return failed;
@@ -211,7 +204,7 @@ static int s3_open(struct reactor *r, const struct source_uri *uri,
   int failed = make_target(uri, &target, fault);
   if (failed)
     return failed;
-  failed = load_credentials(&target, fault);
+  failed = load_keys(r, &target, deadline, fault);
   if (!failed)
     return http_source_open(r, &target, deadline, out, fault);
   http_target_fini(&target);

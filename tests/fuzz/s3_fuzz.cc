@@ -4,9 +4,12 @@
 //   0   the body of an error
 //   1   a file of credentials, which is searched for a key of the profile "p"
 //   2   a URI, which is checked with the rest of its line as the endpoint
+//   3   what a metadata service answers, in JSON
+//   4   what STS answers, in XML
 //
 // A verdict is a failure with words; a value is a part of the file, of one
-// line; a URI that is refused is refused with words.
+// line; a URI that is refused is refused with words; keys are such as a header
+// may have.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +18,8 @@
 #include "source/s3.h"
 #include "source/s3_answer.h"
 #include "source/s3_credentials.h"
+#include "source/s3_grant.h"
+#include "source/s3_profiles.h"
 
 namespace {
 
@@ -30,7 +35,7 @@ void JudgeBody(const std::string &body) {
 }
 
 void FindKey(const std::string &text) {
-  char *value = s3_credentials_find(text.c_str(), "p", "k");
+  char *value = s3_profiles_find(text.c_str(), "p", "k");
   if (value)
     Require(*value && !strchr(value, '\n') &&
             strstr(text.c_str(), value) != nullptr);
@@ -49,6 +54,27 @@ void CheckUri(const std::string &text) {
   Require(status <= 0 && (status < 0) == (fault.text[0] != '\0'));
 }
 
+void RequireHeader(const char *value) {
+  Require(value && *value);
+  for (; *value; value++)
+    Require(*value > ' ' && *value < 0x7f);
+}
+
+void TakeGrant(const std::string &text,
+               int (*take)(const char *, size_t, s3_credentials *,
+                           const char **)) {
+  s3_credentials found;
+  const char *why = nullptr;
+  int status = take(text.data(), text.size(), &found, &why);
+  Require(status <= 0 && (status == 0 || why));
+  if (status == 0) {
+    RequireHeader(found.access_key);
+    RequireHeader(found.secret_key);
+    RequireHeader(found.token);
+  }
+  s3_credentials_fini(&found);
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -65,6 +91,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     break;
   case 2:
     CheckUri(rest);
+    break;
+  case 3:
+    TakeGrant(rest, s3_grant_of_json);
+    break;
+  case 4:
+    TakeGrant(rest, s3_grant_of_xml);
     break;
   }
   return 0;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -13,6 +15,7 @@
 #include <mutex>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/percent.h"
@@ -21,6 +24,7 @@
 #include "source/reactor.h"
 #include "source/s3_sign.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/fake_aws.h"
 #include "tests/support/scripted_http.h"
 
 namespace {
@@ -177,7 +181,8 @@ protected:
     for (const char *name :
          {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
           "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_REGION",
-          "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
+          "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_DEFAULT_REGION",
+          "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
       unsetenv(name);
     WriteKeys("AKID", "secret/+key");
   }
@@ -197,7 +202,8 @@ protected:
                  std::vector<source_option> options = {}) {
     const std::string endpoint = s3_.endpoint(), keys = dir_ / "credentials";
     options.push_back({"endpoint", endpoint.c_str()});
-    options.push_back({"credentials", keys.c_str()});
+    if (has_file_)
+      options.push_back({"credentials", keys.c_str()});
     const source_uri uri = {text.c_str(), options.data(), options.size()};
     timespec deadline;
     clock_gettime(CLOCK_MONOTONIC, &deadline);
@@ -217,6 +223,11 @@ protected:
     return status;
   }
 
+  void AwaitRead(source *src) {
+    while (Read(src) == -EACCES)
+      usleep(10000);
+  }
+
   int Check(const std::string &text,
             const std::vector<source_option> &options = {}) {
     const source_uri uri = {text.c_str(), options.data(), options.size()};
@@ -225,6 +236,7 @@ protected:
 
   FakeS3 s3_;
   TempDir dir_;
+  bool has_file_ = true; // of credentials
   struct reactor *reactor_ = nullptr;
   source_fault fault_ = {};
 };
@@ -300,10 +312,42 @@ TEST_F(S3Test, CredentialsThatExpireAreRenewedFromTheirFile) {
   s3_.SetKeys("AKID", "secret/+key", "new");
   EXPECT_EQ(Read(src.get()), -EACCES); // the file has no others
   WriteKeys("AKID", "secret/+key", "new");
-  EXPECT_EQ(Read(src.get()), 0);
+  AwaitRead(src.get()); // until the next second: it was just looked at
   s3_.SetKeys("AKID2", "another");
   WriteKeys("AKID2", "another");
   EXPECT_EQ(Read(src.get()), 0);
+}
+
+// Requests that were signed before are refused one after the other, and each is
+// signed anew.
+TEST_F(S3Test, AllThatWereUnderWayGetTheBytesWithNewCredentials) {
+  s3_.SetKeys("AKID", "secret/+key", "old");
+  WriteKeys("AKID", "secret/+key", "old");
+  SourcePtr src = Open("s3://bucket/key");
+  ASSERT_TRUE(src);
+  s3_.SetKeys("AKID", "secret/+key", "new");
+  WriteKeys("AKID", "secret/+key", "new");
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 20; i++)
+    readers.emplace_back([&] { EXPECT_EQ(Read(src.get()), 0); });
+  for (std::thread &t : readers)
+    t.join();
+}
+
+TEST_F(S3Test, CredentialsOfAnInstanceAreRenewedFromItsMetadata) {
+  FakeAws aws;
+  has_file_ = false;
+  setenv("AWS_SHARED_CREDENTIALS_FILE", "/absent", 1);
+  setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.Url().c_str(), 1);
+  aws.Give("AKID", "secret/+key", "old", "2100-01-01T00:00:00Z");
+  s3_.SetKeys("AKID", "secret/+key", "old");
+  SourcePtr src = Open("s3://bucket/key");
+  ASSERT_TRUE(src);
+  EXPECT_EQ(Read(src.get()), 0);
+  aws.Give("AKID2", "other", "new", "2100-01-01T00:00:00Z");
+  s3_.SetKeys("AKID2", "other", "new");
+  EXPECT_EQ(Read(src.get()), 0);
+  EXPECT_EQ(aws.n_asked(), 2);
 }
 
 TEST_F(S3Test, AClockThatIsWrongIsSetByTheServers) {

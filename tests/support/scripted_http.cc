@@ -122,16 +122,24 @@ void ScriptedHttp::Serve(int fd) {
   close(fd);
 }
 
-// The next head of a connection; requests have no bodies.
+namespace {
+
+bool ReceiveMore(int fd, std::string *pending) {
+  char bytes[4096];
+  ssize_t n = recv(fd, bytes, sizeof bytes, 0);
+  if (n > 0)
+    pending->append(bytes, size_t(n));
+  return n > 0;
+}
+
+} // namespace
+
+// The next request of a connection, with a body if it says how long that is.
 bool ScriptedHttp::Receive(int fd, std::string *pending, Request *out) {
   size_t end;
-  while ((end = pending->find("\r\n\r\n")) == std::string::npos) {
-    char bytes[4096];
-    ssize_t n = recv(fd, bytes, sizeof bytes, 0);
-    if (n <= 0)
+  while ((end = pending->find("\r\n\r\n")) == std::string::npos)
+    if (!ReceiveMore(fd, pending))
       return false;
-    pending->append(bytes, size_t(n));
-  }
   const std::string head = pending->substr(0, end + 2);
   pending->erase(0, end + 4);
   *out = Request();
@@ -149,6 +157,13 @@ bool ScriptedHttp::Receive(int fd, std::string *pending, Request *out) {
       out->fields[name] = line.substr(colon + 2);
     }
   }
+  const size_t n_body =
+      strtoul(out->Field("content-length").c_str(), nullptr, 10);
+  while (pending->size() < n_body)
+    if (!ReceiveMore(fd, pending))
+      return false;
+  out->body = pending->substr(0, n_body);
+  pending->erase(0, n_body);
   unsigned long long first, last;
   if (sscanf(out->Field("range").c_str(), "bytes=%llu-%llu", &first, &last) ==
       2) {

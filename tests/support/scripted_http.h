@@ -18,6 +18,7 @@ public:
   struct Request {
     std::string method, target;
     std::map<std::string, std::string> fields; // names in small letters
+    std::string body;
     // Of a Range of one range of bytes; else 1 and 0.
     uint64_t first = 1, last = 0;
 
