@@ -21,9 +21,9 @@
  * What its author must keep to:
  *
  *   S1  All but close() may be called by any thread, on one source by several
- *       at once: reads beside reads, and reopen() beside both.  The cache
- *       holds none of its locks meanwhile, but perhaps that of the image's
- *       looks (reopen(), close()).
+ *       at once: reads beside reads, and reopen() beside both.  The cache holds
+ *       none of its locks meanwhile, but perhaps that of the image's looks
+ *       (reopen(), close()).
  *   S2  The buffer of a read is the caller's.  Nothing writes it once the read
  *       has ended, whatever its status.
  *   S3  Nothing is cancelled: a read that has begun is waited for.  A read()
@@ -36,10 +36,11 @@
  *       reopen() made lives on: it may use nothing that close() frees.
  *   S5  start() does not wait, and copies no more than SOURCE_MAX_COPY bytes:
  *       its thread serves hits meanwhile.
- *   S6  A read that ends with SOURCE_ZEROS has written no byte of the buffer:
- * it says that all of the range is zeros, of this version like any bytes.  Of
- *       a range that is zeros in part each byte is written.  Who is asked by
- *       another source, or by a reader, passes it on or fills the buffer. */
+ *   S6  A read that ends with SOURCE_ZEROS has written no byte of the
+ *       buffer: it says that all of the range is zeros, of this version like
+ *       any bytes.  Of a range that is zeros in part each byte is written.
+ *       A source over another one, and the cache, pass it on or
+ *       fills the buffer. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 

@@ -3,9 +3,9 @@
  *
  *   H1  There are at most `max_connections`; others wait to be accepted.
  *   H2  A connection brings one request that is answered, whose head and body
- * are bounded, within `request_timeout_ms` from when it was accepted, and takes
- * its answer within `answer_timeout_ms`; then it is closed, whatever it sent
- *       meanwhile.
+ *       are bounded, within `request_timeout_ms` from when it was accepted, and
+ *       takes its answer within `answer_timeout_ms`; then it is closed,
+ *       whatever it sent meanwhile.
  *   H3  An exchange gets one answer, at once or later.
  *
  * Functions of an exchange and of a route: its thread only. */

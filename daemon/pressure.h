@@ -7,9 +7,9 @@
  *
  *   Q1  Each event takes away half of what is between the present size and the
  *       least, in PRESSURE_STEPS steps of PRESSURE_STEP_MS: so memory comes
- * back at once and not all readers miss at once. Q2  After PRESSURE_QUIET_MS
- * without an event a sixteenth of the range comes back each PRESSURE_GROW_MS.
- * An event ends that. */
+ *       back at once and not all readers miss at once.
+ *   Q2  After PRESSURE_QUIET_MS without an event a sixteenth of the range
+ *       comes back each PRESSURE_GROW_MS.  An event ends that. */
 #ifndef DAEMON_PRESSURE_H
 #define DAEMON_PRESSURE_H
 

@@ -4,15 +4,17 @@
  *
  *   C1  A get is the client's from http_client_start() until ended(), which is
  *       called once.  Its buffer is written in between alone, and never past
- * its length. C2  At most `connections` gets are under way; others wait in the
- * order in which they came.  Where a server offers HTTP/2 they share a
- * connection. C3  A get whose bytes are slower than HTTP_MIN_RATE for
- * `timeout_ms`, or do not come, ends with -ETIMEDOUT.  The clock begins at
- * http_client_start() and does not depend on libcurl's. C4  After an answer
- * that says so (Retry-After), no get begins before its time has come; one that
- * would have to wait too long ends with -EAGAIN. C5  At most HTTP_MAX_REDIRECTS
- * are followed, by http and https alone, and not from https to http.  The user
- * and password of a URL go to its own host alone.
+ *       its length.
+ *   C2  At most `connections` gets are under way; others wait in the order in
+ *       which they came.  Where a server offers HTTP/2 they share a connection.
+ *   C3  A get whose bytes are slower than HTTP_MIN_RATE for `timeout_ms`, or do
+ *       not come, ends with -ETIMEDOUT.  The clock begins at
+ *       http_client_start() and does not depend on libcurl's.
+ *   C4  After an answer that says so (Retry-After), no get begins before its
+ *       time has come; one that would have to wait too long ends with -EAGAIN.
+ *   C5  At most HTTP_MAX_REDIRECTS are followed, by http and https alone, and
+ *       not from https to http.  The user and password of a URL go to its own
+ *       host alone.
  *
  * All but http_client_new() and http_client_free() is for the reactor's thread
  * alone. */

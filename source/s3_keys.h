@@ -5,13 +5,15 @@
  *
  *   K1  At most one such thread is under way for each source.
  *   K2  Keys that expire are looked up anew S3_KEYS_AHEAD_S before, and a
- * random part of a minute more; in the second half of their time if they are
- *       given for less than that.  Requests are signed with the old ones until
- *       there are others, also after they expired: the server says what is
- * good. K3  A look-up that fails, or finds the same, changes nothing; the next
- * one is due after S3_KEYS_PAUSE_S, or when the server has refused the keys. K4
- * A get whose keys were refused waits for a look-up, S3_KEYS_PATIENCE_MS at
- * most.  After one that found nothing there is no other within the same second.
+ *       random part of a minute more; in the second half of their time if they
+ *       are given for less than that.  Requests are signed with the old ones
+ *       until there are others, also after they expired: the server says what
+ *       is good.
+ *   K3  A look-up that fails, or finds the same, changes nothing; the next one
+ *       is due after S3_KEYS_PAUSE_S, or when the server has refused the keys.
+ *   K4  A get whose keys were refused waits for a look-up, S3_KEYS_PATIENCE_MS
+ *       at most.  After one that found nothing there is no other within the
+ *       same second.
  *
  * The reactor's thread alone, where nothing else is said. */
 #ifndef SOURCE_S3_KEYS_H

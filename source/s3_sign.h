@@ -5,13 +5,13 @@
  * signed must be what is sent:
  *
  *   G1  `path` is encoded once, by percent_encode(), and goes into the URL as
- * it is: S3 wants it neither encoded twice nor made shorter.  A client that
- *       removes "/../" from a URL spoils the signature.
+ *       it is: S3 wants it neither encoded twice nor made shorter.  A client
+ *       that removes "/../" from a URL spoils the signature.
  *   G2  The query of the URL is s3_query() of the same pairs.
- *   G3  All headers that are given are signed.  "host" is one of them, with the
- *       port if the URL has one that is not its scheme's.  For S3
+ *   G3  All headers that are given are signed.  "host" is one of them, with
+ *       the port if the URL has one that is not its scheme's.  For S3
  *       "x-amz-content-sha256" is one too, with the value of `payload_hash`;
- * and "x-amz-security-token", if the credentials have a token. */
+ *       and "x-amz-security-token", if the credentials have a token. */
 #ifndef SOURCE_S3_SIGN_H
 #define SOURCE_S3_SIGN_H
 

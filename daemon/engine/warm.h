@@ -8,7 +8,7 @@
  *   W1  Nothing is evicted for it: it ends when the cache has room for little
  *       more.
  *   W2  It ends as well at the first page that cannot be read, and when the
- * image has another epoch or is removed.
+ *       image has another epoch or is removed.
  *
  * Any thread. */
 #ifndef DAEMON_ENGINE_WARM_H
