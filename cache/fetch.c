@@ -6,13 +6,18 @@
 
 #include "cache/fill_table.h"
 #include "cache/internal.h"
+#include "cache/scan.h"
 #include "cache/source.h"
 #include "cache/states.h"
 
 enum {
   BLOCK_PART = 8,          /* of the cache is more than a block, */
   MAX_WIDENING = 32 << 20, /* and what an image has under way, if some of it was
-                               not asked for */
+                               not asked for; */
+  MAX_ALL_WIDENING = 64 << 20, /* and what all images have so, or */
+  WIDENING_PART = 4,           /* this part of the cache */
+  AHEAD_PART = 16,             /* is more than what is ahead of a scan, */
+  AHEAD_BLOCKS = 8,            /* which is so many of the longest blocks */
 };
 
 static void woken(struct waiter *w) {
@@ -72,54 +77,94 @@ static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
   return n;
 }
 
-/* How many pages are in an aligned block of the source's. */
-static uint64_t block_pages(const struct mirror *m) {
-  uint64_t n = m->source ? m->source->fetch_size >> m->page_shift : 0;
-  return n == 0 ? 1 : n < FETCH_MAX_PAGES ? n : FETCH_MAX_PAGES;
+/* The blocks of a mirror's source, in pages: powers of two.  A block is a small
+ * part of the cache, and what it is can only be asked for under no lock. */
+struct blocks {
+  uint64_t least, most;
+};
+
+static uint64_t block_pages(const struct mirror *m, uint64_t len) {
+  uint64_t n = 1, least = len >> m->page_shift;
+  uint64_t most = (internal_budget(m->cache) / BLOCK_PART) >> m->page_shift;
+  while (n < least && n < FILL_MAX_PAGES && 2 * n <= most)
+    n *= 2;
+  return n;
 }
 
-/* Widens a run of ABSENT pages to the blocks that it lies in, as far as nobody
- * has or reads their other pages.  Those enter the cache like any page, and
- * leave it first if nobody uses them.  But a block is a small part of the
- * cache, and what is read without being asked for is limited as well. */
+static struct blocks blocks_of(const struct mirror *m) {
+  struct source *src = m->source;
+  if (!src)
+    return (struct blocks){1, 1};
+  return (struct blocks){block_pages(m, src->fetch_size),
+                         block_pages(m, source_worth(src))};
+}
+
+static bool grows(const struct mirror *m) {
+  return m->source && m->source->fetch_size_max > m->source->fetch_size;
+}
+
+/* Whether so much may be read without being asked for, beside what is under
+ * way. */
+static bool may_widen_locked(const struct page_cache *pc,
+                             const struct mirror *m, uint64_t len) {
+  uint64_t all = pc->budget / WIDENING_PART;
+  if (all > MAX_ALL_WIDENING)
+    all = MAX_ALL_WIDENING;
+  return m->filling + len <= MAX_WIDENING && pc->filling + len <= all;
+}
+
+/* Widens a run of ABSENT pages to the blocks of `n` pages that it lies in, as
+ * far as nobody has or reads their other pages.  Those enter the cache like any
+ * page, and leave it first if nobody uses them. */
 static void widen_locked(struct page_cache *pc, const struct mirror *m,
-                         uint64_t *first, uint32_t *count) {
-  uint64_t n = block_pages(m);
-  while (n > 1 && n << m->page_shift > pc->budget / BLOCK_PART)
-    n /= 2;
-  if (n == 1 || m->filling + (n << m->page_shift) > MAX_WIDENING)
+                         uint64_t n, uint64_t *first, uint32_t *count) {
+  if (n == 1 || !may_widen_locked(pc, m, n << m->page_shift))
     return;
   uint64_t begin = *first & ~(n - 1);
   uint64_t end = (*first + *count + n - 1) & ~(n - 1);
   if (end > m->n_pages)
     end = m->n_pages;
   uint64_t from = *first, to = *first + *count;
-  while (to - from < FETCH_MAX_PAGES && to < end &&
+  while (to - from < FILL_MAX_PAGES && to < end &&
          may_begin_locked(pc, m, to, PAGE_ABSENT))
     to++;
-  while (to - from < FETCH_MAX_PAGES && from > begin &&
+  while (to - from < FILL_MAX_PAGES && from > begin &&
          may_begin_locked(pc, m, from - 1, PAGE_ABSENT))
     from--;
   *first = from;
   *count = (uint32_t)(to - from);
 }
 
+/* Where `f` is in the image. */
+struct place {
+  struct blocks blocks;
+  struct scan *scan; /* NULL: the blocks do not grow */
+};
+
+static uint64_t block_at(const struct place *at, uint64_t page) {
+  return at->scan
+             ? scan_block(at->scan, page, at->blocks.least, at->blocks.most)
+             : at->blocks.least;
+}
+
 /* Begins a fill for a run of pages that have none.  Returns how many they are;
  * 0: no memory. */
 static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
-                                 uint64_t page, enum page_state state,
-                                 struct fill **begun) {
+                                 const struct place *at, uint64_t page,
+                                 enum page_state state, struct fill **begun) {
   struct mirror *m = f->mirror;
   uint32_t n = run_locked(pc, m, page, f->first + f->count, state), count = n;
   uint64_t first = page;
   bool installs = state == PAGE_ABSENT && !m->is_pageless;
   if (installs)
-    widen_locked(pc, m, &first, &count);
+    widen_locked(pc, m, block_at(at, page), &first, &count);
   installs = installs && states_charge_locked(m, first, count);
   struct fill *fill = fill_table_begin_locked(pc, m, first, count, installs);
   if (!fill)
     return 0;
   link_locked(f, fill);
+  if (at->scan)
+    scan_begun(at->scan, first + count);
   f->n_missed += n;
   *begun = fill;
   return n;
@@ -146,7 +191,7 @@ static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
 /* Goes through the pages of `f`: joins and begins what they need.  Returns how
  * many fills it began; `begun` has a reference to each. */
 static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
-                            struct fill **begun) {
+                            const struct place *at, struct fill **begun) {
   struct mirror *m = f->mirror;
   uint32_t n_begun = 0;
   bool waits = false;
@@ -160,7 +205,7 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
       if (states_are_swept_locked(m, page)) {
         await_outcome_locked(pc, f, &waits);
       } else {
-        n = begin_run_locked(pc, f, page, state, &begun[n_begun]);
+        n = begin_run_locked(pc, f, at, page, state, &begun[n_begun]);
         if (n == 0) {
           f->status = -ENOMEM;
           break;
@@ -186,16 +231,94 @@ static void touch_states(const struct mirror *m, uint64_t first,
   }
 }
 
-static void touch_blocks(const struct mirror *m, uint64_t first,
+/* Those of the blocks of `n` pages that the pages lie in. */
+static void touch_blocks(const struct mirror *m, uint64_t n, uint64_t first,
                          uint64_t count) {
-  uint64_t n = block_pages(m), begin = first & ~(n - 1);
-  uint64_t end = (first + count + n - 1) & ~(n - 1);
+  uint64_t begin = first & ~(n - 1), end = (first + count + n - 1) & ~(n - 1);
   touch_states(m, begin, (end < m->n_pages ? end : m->n_pages) - begin);
 }
 
-uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
-                     uint32_t count, struct fill *begun[FETCH_MAX_PAGES]) {
+/* ---- Ahead of a scan --------------------------------------------------- */
+
+/* Passes by what is there, or under way, from the end of a scan on. */
+static void pass_by_locked(struct page_cache *pc, const struct mirror *m,
+                           struct scan *st) {
+  for (int i = 0; i < FILL_MAX_PAGES && st->end < m->n_pages &&
+                  !may_begin_locked(pc, m, st->end, PAGE_ABSENT);
+       i++)
+    st->end++;
+}
+
+/* The block that is to be begun ahead of the scan of `f`, in `*first`.
+ * Returns how many pages it has; 0: none is. */
+static uint32_t next_ahead_locked(struct page_cache *pc, const struct fetch *f,
+                                  const struct blocks *blocks,
+                                  uint64_t *first) {
+  struct mirror *m = f->mirror;
+  struct scan *st = scan_find(&m->scans, f->first);
+  if (!st || mirror_is_retired(m))
+    return 0;
+  pass_by_locked(pc, m, st);
+  uint64_t most = (pc->budget / AHEAD_PART) >> m->page_shift;
+  if (most > AHEAD_BLOCKS * blocks->most)
+    most = AHEAD_BLOCKS * blocks->most;
+  uint64_t n = scan_block(st, st->asked, blocks->least, blocks->most);
+  uint64_t end = (st->end & ~(n - 1)) + n;
+  if (end > m->n_pages)
+    end = m->n_pages;
+  *first = st->end;
+  return end > st->end && end - st->asked <= scan_ahead(st, most) &&
+                 may_widen_locked(pc, m, (end - st->end) << m->page_shift)
+             ? (uint32_t)(end - st->end)
+             : 0;
+}
+
+/* As many of those pages as may be begun.  NULL: none. */
+static struct fill *begin_ahead_locked(struct page_cache *pc,
+                                       const struct fetch *f, uint64_t first,
+                                       uint32_t most) {
+  struct mirror *m = f->mirror;
+  struct scan *st = scan_find(&m->scans, f->first);
+  if (!st || mirror_is_retired(m) ||
+      !may_begin_locked(pc, m, first, PAGE_ABSENT))
+    return NULL;
+  uint32_t n = run_locked(pc, m, first, first + most, PAGE_ABSENT);
+  if (!states_charge_locked(m, first, n))
+    return NULL;
+  scan_begun(st, first + n);
+  return fill_table_begin_locked(pc, m, first, n, true);
+}
+
+/* Each under a lock of its own: a block has many pages. */
+static uint32_t begin_ahead(struct fetch *f, const struct blocks *blocks,
+                            struct fill **begun) {
+  struct mirror *m = f->mirror;
   struct page_cache *pc = m->cache;
+  uint32_t n = 0;
+  while (n < FETCH_MAX_AHEAD) {
+    uint64_t first;
+    pthread_mutex_lock(&pc->lock);
+    uint32_t count = next_ahead_locked(pc, f, blocks, &first);
+    pthread_mutex_unlock(&pc->lock);
+    if (count == 0)
+      break;
+    touch_states(m, first, count);
+    pthread_mutex_lock(&pc->lock);
+    struct fill *fill = begin_ahead_locked(pc, f, first, count);
+    pthread_mutex_unlock(&pc->lock);
+    if (!fill)
+      break;
+    begun[n++] = fill;
+  }
+  return n;
+}
+
+/* ---- A fetch ------------------------------------------------------------- */
+
+uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
+                     uint32_t count, struct fill *begun[FETCH_MAX_FILLS]) {
+  struct page_cache *pc = m->cache;
+  struct place at = {.blocks = blocks_of(m)};
   uint32_t n_begun = 0;
   assert(count <= FETCH_MAX_PAGES && first + count <= m->n_pages);
   f->mirror = mirror_ref(m);
@@ -204,13 +327,18 @@ uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
   f->waiter.wake = woken;
   f->waiter.n_pending = 1; /* the caller, until fetch_begun() */
   if (count > 0)
-    touch_blocks(m, first, count);
+    touch_blocks(m, at.blocks.most, first, count);
+  bool may_grow = count > 0 && grows(m) && !m->is_pageless;
   pthread_mutex_lock(&pc->lock);
+  if (may_grow)
+    at.scan = scan_note(&m->scans, first, count);
   if (mirror_is_retired(m))
     f->status = -ESTALE;
   else
-    n_begun = plan_locked(pc, f, begun);
+    n_begun = plan_locked(pc, f, &at, begun);
   pthread_mutex_unlock(&pc->lock);
+  if (may_grow && f->runner)
+    n_begun += begin_ahead(f, &at.blocks, begun + n_begun);
   return n_begun;
 }
 
@@ -226,7 +354,7 @@ struct waiter *fetch_notify_locked(struct fill *fill) {
   struct waiter *list = NULL;
   for (struct fetch_link *l = fill->links; l; l = l->next) {
     struct fetch *f = l->fetch;
-    for (uint32_t i = 0; i < fill->count; i++)
+    for (uint32_t i = 0; fill->n_bad > 0 && i < fill->count; i++)
       if (fill_is_bad(fill, i) && fill->first + i - f->first < f->count &&
           !f->status)
         f->status = fill->status;
@@ -250,7 +378,7 @@ uint64_t fetch_first_bad(const struct fetch *f) {
   uint64_t first = f->first + f->count;
   for (uint32_t i = 0; i < f->n_links; i++) {
     const struct fill *fill = f->links[i].fill;
-    for (uint32_t k = 0; k < fill->count; k++)
+    for (uint32_t k = 0; fill->n_bad > 0 && k < fill->count; k++)
       if (fill_is_bad(fill, k) && fill->first + k >= f->first &&
           fill->first + k < first)
         first = fill->first + k;

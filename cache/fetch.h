@@ -1,6 +1,7 @@
 /* A fetch brings a run of pages in: it starts fills for those that are absent,
  * joins those that are in flight, and is done when none is left.  A fill that
- * it starts may have more pages than it wants, see `fetch_size` in source.h;
+ * it starts may have more pages than it wants, up to FILL_MAX_PAGES, see
+ * `fetch_size` in source.h;
  * what becomes of those is not its concern.  The bytes that its fills read stay
  * with it, resident or not, until fetch_fini(): a reader that waited needs no
  * second look, and a cache too small to hold the pages costs speed, not
@@ -19,6 +20,10 @@ struct fill;
 struct fill_runner;
 
 #define FETCH_MAX_PAGES 64
+
+/* Those that it needs itself, and those that it begins ahead. */
+#define FETCH_MAX_AHEAD 2
+#define FETCH_MAX_FILLS (FETCH_MAX_PAGES + FETCH_MAX_AHEAD)
 
 struct fetch_link {
   struct fetch *fetch;
@@ -60,9 +65,12 @@ enum fetch_outcome {
 /* For image_fetch(), which readers call.  fetch_begin() plans: it joins the
  * fills in flight, and begins those that are missing, which it stores, and
  * returns their number; the caller sees to it that each is run.  Then it calls
- * fetch_begun(): before that `done` does not run. */
+ * fetch_begun(): before that `done` does not run.
+ *
+ * With a runner, a fetch that goes on with a scan (scan.h) of a source whose
+ * blocks grow begins fills ahead of it as well, for which nobody waits. */
 uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
-                     uint32_t count, struct fill *begun[FETCH_MAX_PAGES]);
+                     uint32_t count, struct fill *begun[FETCH_MAX_FILLS]);
 enum fetch_outcome fetch_begun(struct fetch *f);
 
 /* For fill.c: hands the outcome of a fill to the fetches that wait for it;

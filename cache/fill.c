@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/container_of.h"
 #include "cache/budget.h"
 #include "cache/fetch.h"
@@ -12,6 +13,11 @@
 #include "cache/source.h"
 #include "cache/states.h"
 #include "cache/view.h"
+
+enum {
+  /* For all reads of a fill together, where the source keeps to that. */
+  PATIENCE_MS = 30000,
+};
 
 static void read_done(struct source_read *r);
 
@@ -31,6 +37,7 @@ static bool prepare_read(struct fill *fill) {
   fill->read = (struct source_read){.offset = fill->first << m->page_shift,
                                     .buf = fill->bytes,
                                     .len = pages_len(fill, 0, fill->count),
+                                    .deadline_ms = clock_now_ms() + PATIENCE_MS,
                                     .done = read_done};
   return fill->bytes != NULL;
 }
@@ -59,25 +66,32 @@ static bool is_of_source(int r) {
   }
 }
 
-/* One bad sector among many pages is an error for its page alone. */
-static void read_one_by_one(struct fill *fill) {
+static bool read_halves(struct fill *fill, uint32_t i, uint32_t n);
+
+/* Reads `n` of its pages, from page `i` on, which are a part of what could not
+ * be read.  False: neither those nor what comes behind them can be. */
+static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
   struct mirror *m = fill->mirror;
-  for (uint32_t i = 0; i < fill->count; i++) {
-    uint64_t page = fill->first + i;
-    uint8_t *to = fill->bytes + ((size_t)i << m->page_shift);
-    size_t len = mirror_page_len(m, page);
-    int r = source_read_blocking(m->source, page << m->page_shift, to, len);
-    write_zeros(to, len, &r);
-    if (r == 0)
-      continue;
-    if (fill->status != -ESTALE) /* that one is looked after below */
-      fill->status = r;
-    fill->bad |= 1ull << i;
-    if (r != -ESTALE && is_of_source(r)) {
-      fill->bad |= fill_all_bad(fill) & ~((1ull << i) - 1);
-      return;
-    }
-  }
+  uint8_t *to = fill->bytes + ((size_t)i << m->page_shift);
+  size_t len = pages_len(fill, i, n);
+  int r = source_read_until(m->source, (fill->first + i) << m->page_shift, to,
+                            len, fill->read.deadline_ms);
+  write_zeros(to, len, &r);
+  if (r == 0)
+    return true;
+  bool is_all = is_of_source(r);
+  if (n > 1 && !is_all)
+    return read_halves(fill, i, n);
+  if (fill->status != -ESTALE) /* that one is looked after below */
+    fill->status = r;
+  fill_mark_bad(fill, i, is_all ? fill->count - i : n);
+  return !is_all;
+}
+
+/* One bad sector among many pages is an error for its page alone. */
+static bool read_halves(struct fill *fill, uint32_t i, uint32_t n) {
+  uint32_t half = n / 2;
+  return read_part(fill, i, half) && read_part(fill, i + half, n - half);
 }
 
 /* Writes the good pages into their holes, neighbours together. */
@@ -155,9 +169,9 @@ void fill_finish(struct fill *fill) {
   } else if (fill->installs) {
     drop_locked(pc, fill);
   }
-  if (!keep && fill->bad != fill_all_bad(fill))
+  if (!keep && fill_has_good(fill))
     pc->stats.n_uncached_pages += fill->count;
-  pc->stats.n_fill_errors += fill->bad != 0;
+  pc->stats.n_fill_errors += fill->n_bad > 0;
   fill_table_leave_locked(pc, fill);
   struct waiter *woken = fetch_notify_locked(fill);
   struct waiter *outcomes = waiter_take_locked(pc);
@@ -232,17 +246,17 @@ int fill_read(struct fill *fill) {
   write_zeros(fill->bytes, fill->read.len, &fill->read.status);
   int r = fill->read.status;
   if (r < 0 && fill->bytes && fill->count > 1 && !is_of_source(r)) {
-    read_one_by_one(fill);
+    read_halves(fill, 0, fill->count);
   } else if (r < 0) {
     fill->status = r;
-    fill->bad = fill_all_bad(fill);
+    fill_mark_bad(fill, 0, fill->count);
   }
   return fill->status;
 }
 
 void fill_end(struct fill *fill, int status) {
   struct mirror *m = fill->mirror;
-  bool any_good = fill->bad != fill_all_bad(fill);
+  bool any_good = fill_has_good(fill);
   fill->status = status;
   if (fill->reserved > 0 && (!any_good || write_pages(fill) < 0)) {
     if (any_good) /* no memory for it: what was written goes again */
@@ -255,6 +269,6 @@ void fill_end(struct fill *fill, int status) {
 
 void fill_abandon(struct fill *fill, int error) {
   fill->status = error;
-  fill->bad = fill_all_bad(fill);
+  fill_mark_bad(fill, 0, fill->count);
   fill_finish(fill);
 }

@@ -51,10 +51,12 @@ struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
   if (fill->next)
     fill->next->link = &fill->next;
   pc->fills = fill;
-  if (installs)
+  if (installs) {
     m->filling += (uint64_t)count << m->page_shift;
-  else
+    pc->filling += (uint64_t)count << m->page_shift;
+  } else {
     m->n_uncached++;
+  }
   pc->stats.n_fills++;
   return fill;
 }
@@ -70,10 +72,13 @@ void fill_table_leave_locked(struct page_cache *pc, struct fill *fill) {
   *fill->link = fill->next;
   if (fill->next)
     fill->next->link = fill->link;
-  if (fill->installs)
-    fill->mirror->filling -= (uint64_t)fill->count << fill->mirror->page_shift;
-  else
+  uint64_t len = (uint64_t)fill->count << fill->mirror->page_shift;
+  if (fill->installs) {
+    fill->mirror->filling -= len;
+    pc->filling -= len;
+  } else {
     fill->mirror->n_uncached--;
+  }
 }
 
 bool fill_table_unref_locked(struct fill *fill) { return --fill->n_refs == 0; }

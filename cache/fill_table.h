@@ -24,13 +24,19 @@
 #include "cache/mirror.h"
 #include "cache/source.h"
 
+/* A fill may have more pages than the fetch that began it, see `fetch_size` in
+ * source.h: 4 MiB of pages of 4 KiB. */
+#define FILL_MAX_PAGES 1024
+
 struct fetch_link;
 struct fill_runner;
 
+/* A page of a fill. */
 struct fill_node {
   struct fill_node *next;
   struct fill *fill;
   uint64_t page;
+  bool is_bad; /* written by who runs the fill, see there */
 };
 
 struct fill {
@@ -50,7 +56,7 @@ struct fill {
   uint8_t *bytes;
   uint64_t reserved; /* bytes of the budget for its pages */
   int status;
-  uint64_t bad; /* pages that failed: bit i is page first + i */
+  uint32_t n_bad; /* pages that failed */
 
   struct fill *next, **link; /* pc->fills */
   struct fill_node nodes[];  /* pc->by_page */
@@ -83,12 +89,20 @@ void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
 bool fill_table_unref_locked(struct fill *fill);
 void fill_table_free(struct fill *fill);
 
+/* Of page first + i. */
 static inline bool fill_is_bad(const struct fill *fill, uint32_t i) {
-  return fill->bad >> i & 1;
+  return fill->nodes[i].is_bad;
 }
 
-static inline uint64_t fill_all_bad(const struct fill *fill) {
-  return fill->count == 64 ? UINT64_MAX : (1ull << fill->count) - 1;
+/* Pages first + i .. first + i + n - 1, which were not, are bad. */
+static inline void fill_mark_bad(struct fill *fill, uint32_t i, uint32_t n) {
+  for (uint32_t end = i + n; i < end; i++)
+    fill->nodes[i].is_bad = true;
+  fill->n_bad += n;
+}
+
+static inline bool fill_has_good(const struct fill *fill) {
+  return fill->n_bad < fill->count;
 }
 
 #endif

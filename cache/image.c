@@ -420,6 +420,7 @@ static int refresh_locked(struct image *img) {
   if (src) {
     src->n_refs = 1;
     src->fetch_size = old->source->fetch_size;
+    src->fetch_size_max = old->source->fetch_size_max;
     r = succeed(img, old, src);
     r = r == -ESTALE ? 0 : r; /* the next look finds it again */
     source_unref(src);
@@ -540,7 +541,7 @@ static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
 
 enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
                                uint64_t first, uint32_t count) {
-  struct fill *begun[FETCH_MAX_PAGES];
+  struct fill *begun[FETCH_MAX_FILLS];
   if (count > 0 && !f->runner)
     prepare(m, first, count);
   uint32_t n = fetch_begin(f, m, first, count, begun);

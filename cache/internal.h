@@ -53,6 +53,7 @@ struct page_cache {
   struct mirror **mirrors;
   uint32_t n_mirrors; /* slots; a free one is NULL */
   struct fill *fills;
+  uint64_t filling; /* the sum of those of the mirrors */
   struct fill_node *by_page[FILL_BUCKETS];
   struct waiter *await_outcome; /* see waiter.h */
   struct page_cache_stats stats;

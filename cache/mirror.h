@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "cache/invalidation_log.h"
+#include "cache/scan.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -145,6 +146,7 @@ struct mirror {
   uint64_t garbage;                /* of that: blocks that hold nothing */
   uint64_t filling;    /* bytes that fills in flight may have written */
   uint64_t n_uncached; /* fills in flight that install nothing */
+  struct scans scans;  /* of fetches, if its source's blocks grow */
   uint64_t evicting;   /* pages in batches under way */
 };
 

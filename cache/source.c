@@ -32,12 +32,28 @@ static int start_and_wait(struct source *src, struct source_read read) {
   return a.read.status;
 }
 
-int source_read_blocking(struct source *src, uint64_t offset, void *buf,
-                         size_t len) {
+int source_read_until(struct source *src, uint64_t offset, void *buf,
+                      size_t len, uint64_t deadline_ms) {
   if (src->ops->read)
     return src->ops->read(src, offset, buf, len);
-  return start_and_wait(
-      src, (struct source_read){.offset = offset, .buf = buf, .len = len});
+  return start_and_wait(src, (struct source_read){.offset = offset,
+                                                  .buf = buf,
+                                                  .len = len,
+                                                  .deadline_ms = deadline_ms});
+}
+
+int source_read_blocking(struct source *src, uint64_t offset, void *buf,
+                         size_t len) {
+  return source_read_until(src, offset, buf, len, 0);
+}
+
+uint64_t source_worth(struct source *src) {
+  uint64_t worth = src->ops->worth && src->fetch_size_max > src->fetch_size
+                       ? src->ops->worth(src)
+                       : 0;
+  if (worth < src->fetch_size)
+    return src->fetch_size;
+  return worth < src->fetch_size_max ? worth : src->fetch_size_max;
 }
 
 bool source_is_cut_off(int status) {

@@ -78,6 +78,10 @@ struct source_read {
    * the caller's again, and may be gone after the call. */
   void (*done)(struct source_read *r);
 
+  /* The caller's: when the read is over at the latest, as clock_now_ms()
+   * counts; 0: it has no such limit but the source's own. */
+  uint64_t deadline_ms;
+
   /* The source's, when the read has ended: 0, SOURCE_ZEROS or a negative errno;
    * -ESTALE if the content changed since the source was opened, also while it
    * was being read. */
@@ -119,6 +123,11 @@ struct source_ops {
    * first read.  Does not block.  May be NULL: it is not. */
   bool (*resume)(struct source *src, const struct source_identity *id);
 
+  /* How many bytes a read is worth at present: as many as come in the time that
+   * one waits for the first of them.  Does not block.  May be NULL: no more
+   * than `fetch_size`. */
+  uint64_t (*worth)(struct source *src);
+
   /* A hint that the range will be read soon; never blocks.  May be NULL. */
   void (*advise)(struct source *src, uint64_t offset, uint64_t len);
 
@@ -133,6 +142,10 @@ struct source {
    * for, and no more.  It is set before the source is given to an image, and
    * the image hands it on to successors. */
   uint32_t fetch_size;
+  /* For who reads from front to back the block grows to what a read is worth,
+   * and to so many bytes at most, a power of two; and several are under way.
+   * As `fetch_size`; no more than that: it does not grow. */
+  uint32_t fetch_size_max;
   unsigned n_refs; /* private to cache/: how many mirrors read it */
 };
 
@@ -147,9 +160,16 @@ bool source_is_cut_off(int status);
 void source_identify(struct source *src, struct source_identity *out);
 bool source_resume(struct source *src, const struct source_identity *id);
 
+/* worth() of any source; at least `fetch_size`, at most `fetch_size_max`. */
+uint64_t source_worth(struct source *src);
+
 /* Reads any source, on a thread that may wait.  What `status` would be. */
 int source_read_blocking(struct source *src, uint64_t offset, void *buf,
                          size_t len);
+
+/* The same, which is over by a `deadline_ms` if the source calls back. */
+int source_read_until(struct source *src, uint64_t offset, void *buf,
+                      size_t len, uint64_t deadline_ms);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@
 #define DEFAULT_CACHE_SIZE (256ull << 20)
 #define MIN_PAGE_SIZE 4096u
 #define MAX_PAGE_SIZE (2u << 20)
+#define MAX_FETCH_SIZE (4u << 20)
 /* More workers than this gain nothing: they are limited by the memory bus. */
 #define MAX_DEFAULT_WORKERS 8
 #define MAX_MAX_AGE_S 1000000000u
@@ -106,15 +107,21 @@ static int set_shrink(struct config *config, const char *value, char *why) {
   return parse_yes_no(value, &config->shrinks, why);
 }
 
-static int parse_page_size(const char *value, uint32_t *out, char *why) {
+static int parse_power(const char *value, uint32_t most, uint32_t *out,
+                       char *why) {
   uint64_t size;
   int r = parse_size(value, &size, why);
   if (r < 0)
     return r;
-  if (size < MIN_PAGE_SIZE || size > MAX_PAGE_SIZE || (size & (size - 1)))
-    return refuse(why, "\"%.100s\": not a power of two from 4K to 2M", value);
+  if (size < MIN_PAGE_SIZE || size > most || (size & (size - 1)))
+    return refuse(why, "\"%.100s\": not a power of two from 4K to %uM", value,
+                  most >> 20);
   *out = (uint32_t)size;
   return 0;
+}
+
+static int parse_page_size(const char *value, uint32_t *out, char *why) {
+  return parse_power(value, MAX_PAGE_SIZE, out, why);
 }
 
 static int set_page_size(struct config *config, const char *value, char *why) {
@@ -392,6 +399,11 @@ static int set_fetch_size(struct config_image *image, const char *value,
   return parse_page_size(value, &image->fetch_size, why);
 }
 
+static int set_fetch_size_max(struct config_image *image, const char *value,
+                              char *why) {
+  return parse_power(value, MAX_FETCH_SIZE, &image->fetch_size_max, why);
+}
+
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
   if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
@@ -450,6 +462,7 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
     [CONFIG_IMAGE_PAGE_SIZE] = {"page-size", set_image_page_size},
     [CONFIG_IMAGE_FETCH_SIZE] = {"fetch-size", set_fetch_size},
+    [CONFIG_IMAGE_FETCH_SIZE_MAX] = {"fetch-size-max", set_fetch_size_max},
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},
     [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
@@ -704,6 +717,12 @@ uint32_t config_fetch_size(const struct config_image *image) {
   if (image->fetch_size || !image->kind)
     return image->fetch_size;
   return image->kind->fetch_size;
+}
+
+uint32_t config_fetch_size_max(const struct config_image *image) {
+  if (image->fetch_size_max || !image->kind)
+    return image->fetch_size_max;
+  return MAX_FETCH_SIZE;
 }
 
 int config_check_page_size(const struct config *config,

@@ -59,6 +59,7 @@ enum {
   CONFIG_IMAGE_MAX_AGE,
   CONFIG_IMAGE_PAGE_SIZE,
   CONFIG_IMAGE_FETCH_SIZE,
+  CONFIG_IMAGE_FETCH_SIZE_MAX,
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
   CONFIG_IMAGE_ALLOW,
@@ -88,9 +89,10 @@ struct config_image {
   bool warm;          /* it is read into the cache when it is opened */
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
   uint32_t page_size; /* 0: as all */
-  uint32_t fetch_size;  /* of a miss, at least; 0: as its kind of source says */
-  struct window window; /* the part of the file that is served */
-  struct rule *allow;   /* who may read it; NULL: not given */
+  uint32_t fetch_size; /* of a miss, at least; 0: as its kind of source says */
+  uint32_t fetch_size_max;     /* to which that grows; 0: not given */
+  struct window window;        /* the part of the file that is served */
+  struct rule *allow;          /* who may read it; NULL: not given */
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
   enum config_due due; /* the reloader's */
@@ -257,6 +259,7 @@ uint32_t config_page_size(const struct config *config,
 
 /* What a miss of this image reads at least, as in `struct source`. */
 uint32_t config_fetch_size(const struct config_image *image);
+uint32_t config_fetch_size_max(const struct config_image *image);
 
 /* Whether an image may have such pages: a piece of an answer has room for one.
  * 0; -EINVAL with the reason in `why`. */

@@ -34,6 +34,7 @@ const char options_usage[] =
     "                         ,max-age=SECONDS: what is older is read again;\n"
     "                         ,page-size=SIZE: --page-size of this one;\n"
     "                         ,fetch-size=SIZE: what a miss reads at least;\n"
+    "                         ,fetch-size-max=SIZE: to which that grows;\n"
     "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
     "                         ,allow=RULE: who may read it, in place of "
     "--allow\n"

@@ -43,6 +43,11 @@ static int window_reopen(struct source *src, struct source **out) {
   return r;
 }
 
+static uint64_t window_worth(struct source *src) {
+  struct source *below = window_of(src)->below;
+  return below->ops->worth ? below->ops->worth(below) : 0;
+}
+
 static void window_advise(struct source *src, uint64_t offset, uint64_t len) {
   struct window_source *s = window_of(src);
   const struct window asked = {offset, len};
@@ -96,6 +101,7 @@ static const struct source_ops window_ops = {
     .reopen = window_reopen,
     .identify = window_identify,
     .resume = window_resume,
+    .worth = window_worth,
     .advise = window_advise,
     .close = window_close,
 };
@@ -114,6 +120,7 @@ int window_source_new_later(struct source *below, const struct window *w,
   s->base.ops = &window_ops;
   s->base.size = window_size(w, below->size);
   s->base.fetch_size = below->fetch_size;
+  s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
   s->window = *w;
   *out = &s->base;

@@ -19,18 +19,19 @@ class BuffersTest : public testing::Test {
 protected:
   void SetUp() override {
     fill_buffers_init(&b_);
-    ASSERT_NE(b_.region, nullptr);
+    ASSERT_NE(b_.buffers.at, nullptr);
+    ASSERT_NE(b_.blocks.at, nullptr);
   }
   void TearDown() override { fill_buffers_fini(&b_); }
 
   bool IsOwn(const uint8_t *at) const {
-    return at >= b_.region && at < b_.region + FILL_BUFFERS_LEN;
+    return at >= b_.buffers.at && at < b_.buffers.at + FILL_BUFFERS_LEN;
   }
 
   // How much of the region takes memory, in pages.
   size_t CountPages() const {
     std::vector<unsigned char> is(FILL_BUFFERS_LEN / 4096);
-    EXPECT_EQ(mincore(b_.region, FILL_BUFFERS_LEN, is.data()), 0);
+    EXPECT_EQ(mincore(b_.buffers.at, FILL_BUFFERS_LEN, is.data()), 0);
     return size_t(std::count(is.begin(), is.end(), 1));
   }
 
@@ -50,7 +51,7 @@ protected:
 TEST_F(BuffersTest, EachIsSomebodysAloneAndAlignedToWhatADiskWants) {
   std::vector<uint8_t *> all = GetAll();
   EXPECT_EQ(std::set<uint8_t *>(all.begin(), all.end()).size(), kN);
-  EXPECT_EQ(uintptr_t(b_.region) % FILL_BUFFERS_LEN, 0u);
+  EXPECT_EQ(uintptr_t(b_.buffers.at) % FILL_BUFFERS_LEN, 0u);
   for (size_t i = 0; i < kN; i++) {
     EXPECT_TRUE(IsOwn(all[i]));
     EXPECT_EQ(uintptr_t(all[i]) % 4096, 0u);
@@ -74,7 +75,7 @@ TEST_F(BuffersTest, WhenAllAreTakenThereIsOrdinaryMemory) {
 }
 
 TEST_F(BuffersTest, ShortAndVeryLongOnesAreOrdinaryMemory) {
-  for (size_t len : {size_t(4096), FILL_BUFFER_LEN + 4096}) {
+  for (size_t len : {size_t(4096), FILL_BLOCK_LEN + 4096}) {
     uint8_t *at = fill_buffers_get(&b_, len);
     ASSERT_NE(at, nullptr);
     EXPECT_FALSE(IsOwn(at));
@@ -82,6 +83,25 @@ TEST_F(BuffersTest, ShortAndVeryLongOnesAreOrdinaryMemory) {
     fill_buffers_put(&b_, at);
   }
   fill_buffers_put(&b_, nullptr);
+}
+
+TEST_F(BuffersTest, BlocksHaveMemoryOfTheirOwnWhichGoesWithTheirUse) {
+  std::vector<uint8_t *> all;
+  for (size_t i = 0; i < FILL_BLOCKS_LEN / FILL_BLOCK_LEN; i++) {
+    all.push_back(fill_buffers_get(&b_, FILL_BLOCK_LEN - i * 4096));
+    EXPECT_EQ(all[i], b_.blocks.at + i * FILL_BLOCK_LEN);
+  }
+  all[0][0] = 1;
+  uint8_t *more = fill_buffers_get(&b_, FILL_BUFFER_LEN + 1);
+  EXPECT_TRUE(more < b_.blocks.at || more >= b_.blocks.at + FILL_BLOCKS_LEN);
+  EXPECT_FALSE(IsOwn(more));
+  fill_buffers_put(&b_, more);
+  for (uint8_t *at : all)
+    fill_buffers_put(&b_, at);
+  EXPECT_TRUE(fill_buffers_trim(&b_)) << "they were used";
+  EXPECT_FALSE(fill_buffers_trim(&b_));
+  EXPECT_EQ(fill_buffers_get(&b_, FILL_BLOCK_LEN)[0], 0) << "a new page";
+  fill_buffers_put(&b_, b_.blocks.at);
 }
 
 TEST_F(BuffersTest, WithoutARegionAllIsOrdinaryMemory) {
@@ -142,7 +162,7 @@ TEST_F(BuffersTest, NoTwoThreadsHaveTheSameAndNoneIsTakenFromItsOwner) {
   stop = true;
   trimmer.join();
   EXPECT_EQ(n_wrong, 0);
-  EXPECT_EQ(b_.free, (1u << kN) - 1);
+  EXPECT_EQ(b_.buffers.free, (1u << kN) - 1);
 }
 
 } // namespace

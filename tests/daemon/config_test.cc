@@ -111,6 +111,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "max-age = 60\n"
                    "page-size = 128K\n"
                    "fetch-size = 1M\n"
+                   "fetch-size-max = 4M\n"
                    "warm = yes\n"
                    "allow = cert:reader any\n"
                    "[image b]\n"
@@ -152,6 +153,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(image->max_age_s, 60u);
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
   EXPECT_EQ(config_fetch_size(image), 1u << 20);
+  EXPECT_EQ(config_fetch_size_max(image), 4u << 20);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
@@ -171,7 +173,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 9) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 10) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -287,7 +289,8 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:12: a section is a line of its own, [SECTION]",
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
-          "share, warm, max-age, page-size, fetch-size, offset, length, allow",
+          "share, warm, max-age, page-size, fetch-size, fetch-size-max, "
+          "offset, length, allow",
           StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -471,15 +474,20 @@ TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {
   ASSERT_THAT(Read("[image a]\nsource = fake://h/a\n"
                    "[image b]\nsource = fake://h/b\nfetch-size = 128K\n"
                    "[image c]\nsource = /c\n"
-                   "[image d]\nsource = /d\nfetch-size = 64K\n"),
+                   "[image d]\nsource = /d\nfetch-size = 64K\n"
+                   "[image e]\nsource = fake://h/e\nfetch-size-max = 1M\n"),
               IsEmpty());
-  ASSERT_EQ(config_.n_images, 4u);
+  ASSERT_EQ(config_.n_images, 5u);
   EXPECT_EQ(config_fetch_size(&config_.images[0]), 64u << 10);
   EXPECT_EQ(config_fetch_size(&config_.images[1]), 128u << 10);
   EXPECT_EQ(config_fetch_size(&config_.images[2]), 0u);
   EXPECT_EQ(config_fetch_size(&config_.images[3]), 64u << 10);
-  EXPECT_THAT(Read("[image e]\nfetch-size = 12K\n"),
-              ElementsAre(HasSubstr("not a power of two")));
+  EXPECT_EQ(config_fetch_size_max(&config_.images[1]), 4u << 20);
+  EXPECT_EQ(config_fetch_size_max(&config_.images[2]), 0u);
+  EXPECT_EQ(config_fetch_size_max(&config_.images[4]), 1u << 20);
+  EXPECT_THAT(Read("[image f]\nfetch-size = 12K\nfetch-size-max = 8M\n"),
+              ElementsAre(HasSubstr("not a power of two from 4K to 2M"),
+                          HasSubstr("not a power of two from 4K to 4M")));
 }
 
 TEST_F(ConfigTest, AFileThatIsReadLaterReplacesAnOptionOfASource) {

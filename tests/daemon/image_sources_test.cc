@@ -92,10 +92,13 @@ TEST_F(ImageSourcesTest, AMissReadsWhatTheKindOrTheImageSays) {
   config_image *image = Add("fake://h/disk");
   ASSERT_EQ(Open(), 0);
   EXPECT_EQ(opened_.source->fetch_size, 65536u);
+  EXPECT_EQ(opened_.source->fetch_size_max, 4u << 20);
   image_sources_close(&opened_, 1);
   image->fetch_size = 8192;
+  image->fetch_size_max = 16384;
   ASSERT_EQ(Open(), 0);
   EXPECT_EQ(opened_.source->fetch_size, 8192u);
+  EXPECT_EQ(opened_.source->fetch_size_max, 16384u);
 }
 
 TEST_F(ImageSourcesTest, APartOfOneIsAnImage) {

@@ -617,13 +617,16 @@ TEST_F(HttpTest, ADoneMayCloseTheSource) {
   ASSERT_TRUE(src);
   Bytes bytes(1000);
   last.src = src.release();
-  last.read = {10, bytes.data(), bytes.size(),
+  last.read = {10,
+               bytes.data(),
+               bytes.size(),
                [](source_read *r) {
                  Last *l = reinterpret_cast<Last *>(r);
                  int status = r->status;
                  l->src->ops->close(l->src);
                  l->status.set_value(status);
                },
+               0,
                0};
   EXPECT_EQ(source_start(last.src, &last.read), SOURCE_PENDING);
   EXPECT_EQ(last.status.get_future().get(), 0);

@@ -50,6 +50,7 @@ const struct source_ops kBelowOps = {
     },
     /*identify=*/nullptr,
     /*resume=*/nullptr,
+    /*worth=*/nullptr,
     /*advise=*/nullptr,
     /*close=*/[](struct source *src) { BelowOf(src)->n_closed++; },
 };

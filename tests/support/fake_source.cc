@@ -10,7 +10,7 @@
 struct FakeSource::State {
   mutable std::mutex mutex;
   std::condition_variable changed;
-  uint64_t size = 0, version = 1, n_bytes = 0;
+  uint64_t size = 0, version = 1, n_bytes = 0, worth = 0;
   uint64_t changed_at = 1; // the version that sources must be opened on
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
   bool shut = false, look_shut = false;
@@ -124,6 +124,11 @@ struct FakeOps {
            memcmp(id->bytes, &Of(src)->version, id->len) == 0;
   }
 
+  static uint64_t Worth(source *src) {
+    std::lock_guard<std::mutex> lock(Of(src)->state->mutex);
+    return Of(src)->state->worth;
+  }
+
   static void Close(source *src) {
     Opened *o = Of(src);
     {
@@ -145,6 +150,7 @@ static source_ops MakeOps(decltype(source_ops::start) start,
   ops.reopen = FakeOps::Reopen;
   ops.identify = FakeOps::Identify;
   ops.resume = FakeOps::Resume;
+  ops.worth = FakeOps::Worth;
   ops.close = FakeOps::Close;
   return ops;
 }
@@ -155,7 +161,8 @@ static const source_ops kCallBackOps =
     MakeOps(FakeOps::StartOnAThread, nullptr);
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
-  return &(new Opened{{state->ops, state->size, 0, 0}, state, state->version})
+  return &(new Opened{
+               {state->ops, state->size, 0, 0, 0}, state, state->version})
               ->base;
 }
 
@@ -298,6 +305,11 @@ void FakeSource::Change(uint64_t new_size) {
 void FakeSource::Rewrite() {
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->version++;
+}
+
+void FakeSource::SetWorth(uint64_t worth) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->worth = worth;
 }
 
 void FakeSource::FailReopen(int error) {

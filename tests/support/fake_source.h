@@ -74,6 +74,9 @@ public:
   void SetZeros(uint64_t from, uint64_t to);
   void SetNoZeros();
 
+  // What a read is worth from now on.
+  void SetWorth(uint64_t worth);
+
   // A new version: older sources fail with ESTALE, reopen() finds it.
   void Change(uint64_t new_size);
   void FailReopen(int error);
