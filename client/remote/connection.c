@@ -425,6 +425,7 @@ bool connection_read_image(const Cachet__Wire__ImageInfo *in,
       .size = in->size,
       .page_shift = (unsigned)__builtin_ctz(in->page_size),
       .epoch = in->epoch,
+      .invalidations = in->invalidations,
   };
   return true;
 }

@@ -61,6 +61,9 @@ struct connection_image {
   uint64_t size;
   unsigned page_shift;
   uint64_t epoch; /* not 0 */
+  /* How many of its epoch's invalidations are known to whom it is said, and
+   * one.  0: it does not say. */
+  uint64_t invalidations;
 };
 
 /* What a connection calls its owner for.  From none of them may the connection

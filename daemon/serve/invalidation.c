@@ -48,8 +48,14 @@ static void invalidation_run(struct pool_job *job) {
     return;
   }
   r->status = image_invalidate(inv->served->image, first, last - first + 1);
-  for (unsigned i = 0; i < n_services; i++)
-    notices_post(&inv->notices[i].notice);
+  struct mirror *m = image_mirror(inv->served->image);
+  for (unsigned i = 0; i < n_services; i++) {
+    struct notice *notice = &inv->notices[i].notice;
+    notice->epoch = m->epoch;
+    notice->n_of_epoch = mirror_mark(m); /* one comes behind the other */
+    notices_post(notice);
+  }
+  mirror_unref(m);
 }
 
 /* ---- The request ----------------------------------------------------------

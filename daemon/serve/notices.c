@@ -28,7 +28,11 @@ static void tell_stale(struct session *s, struct subscription *sub) {
   if (!s->unsent_notice || sub->stale < s->unsent_notice)
     s->unsent_notice = sub->stale;
   sub->stale = 0;
-  reply_invalidated(&s->conn, sub->number, sub->stale_from, sub->stale_to);
+  const struct reply_invalidation what = {.from = sub->stale_from,
+                                          .to = sub->stale_to,
+                                          .epoch = sub->stale_of.epoch,
+                                          .n_of_epoch = sub->stale_of.n};
+  reply_invalidated(&s->conn, sub->number, &what);
 }
 
 void notices_push(struct session *s) {
@@ -59,6 +63,8 @@ static void tell_invalidated(struct subscription *sub,
   sub->stale_from =
       sub->stale && sub->stale_from < from ? sub->stale_from : from;
   sub->stale_to = sub->stale && sub->stale_to > to ? sub->stale_to : to;
+  sub->stale_of.epoch = notice->epoch;
+  sub->stale_of.n = notice->n_of_epoch;
   if (!sub->stale)
     sub->stale = notice->serial;
   if (connection_may_send(&sub->session->conn))

@@ -29,6 +29,8 @@ struct notice {
   struct notices *notices;          /* the service's */
   const struct served_image *image; /* which lives until it has ended */
   uint64_t from, to;                /* bytes */
+  uint64_t epoch;      /* of which no notice is to be posted yet, */
+  uint64_t n_of_epoch; /* of the first so many invalidations */
 
   /* No session owes it any more.  On the service's thread; the notice may be
    * freed. */

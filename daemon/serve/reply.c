@@ -133,6 +133,7 @@ void reply_opened(struct connection *c, uint64_t id, uint32_t number,
   Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   fill_info(&info, number, h, m);
+  info.invalidations = mirror_mark(m) + 1;
   opened.info = &info;
   msg.id = id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_OPENED;
@@ -209,21 +210,25 @@ void reply_changed(struct connection *c, uint32_t number,
   Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
   fill_info(&info, number, h, m);
+  info.invalidations = 1; /* whatever it is: bytes that are on their way may be
+                             older than the last ones */
   changed.info = &info;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
   msg.changed = &changed;
   put_notice(c, &msg);
 }
 
-void reply_invalidated(struct connection *c, uint32_t number, uint64_t from,
-                       uint64_t to) {
+void reply_invalidated(struct connection *c, uint32_t number,
+                       const struct reply_invalidation *what) {
   Cachet__Wire__Range range = CACHET__WIRE__RANGE__INIT;
   Cachet__Wire__Range *ranges = &range;
   Cachet__Wire__Invalidated invalidated = CACHET__WIRE__INVALIDATED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  range.offset = from;
-  range.length = to - from;
+  range.offset = what->from;
+  range.length = what->to - what->from;
   invalidated.image = number;
+  invalidated.epoch = what->epoch;
+  invalidated.invalidations = what->n_of_epoch + 1;
   invalidated.n_ranges = 1;
   invalidated.ranges = &ranges;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_INVALIDATED;

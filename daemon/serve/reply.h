@@ -67,7 +67,12 @@ void reply_data(struct connection *c, uint64_t id,
  * room without a flush: see piece_make_room(). */
 void reply_changed(struct connection *c, uint32_t number,
                    const struct served_image *h, const struct mirror *m);
-void reply_invalidated(struct connection *c, uint32_t number, uint64_t from,
-                       uint64_t to);
+
+struct reply_invalidation {
+  uint64_t from, to;          /* bytes */
+  uint64_t epoch, n_of_epoch; /* as in struct notice */
+};
+void reply_invalidated(struct connection *c, uint32_t number,
+                       const struct reply_invalidation *what);
 
 #endif

@@ -32,7 +32,10 @@ struct subscription {
    * of the oldest; 0: none. */
   uint64_t stale;
   uint64_t stale_from, stale_to; /* bytes, `to` excluded */
-  uint64_t fetching;             /* bytes being fetched of it, for this one */
+  struct {
+    uint64_t epoch, n; /* as the latest of them says: notices.h */
+  } stale_of;
+  uint64_t fetching; /* bytes being fetched of it, for this one */
   struct request *throttled, *last_throttled; /* a queue, by next_queued */
 };
 

@@ -21,6 +21,7 @@ struct FakeImage {
   std::mutex lock;
   std::vector<uint8_t> bytes;
   uint64_t epoch = 77;
+  uint64_t invalidations = 0; // as ImageInfo and Invalidated say them
   uint32_t page_size = 4096;
   // What Welcome says.
   uint32_t max_ranges = 1024, max_requests = 64, max_message = 65536;
@@ -169,6 +170,7 @@ public:
     info->size = image->bytes.size();
     info->page_size = image->page_size;
     info->epoch = image->epoch;
+    info->invalidations = image->invalidations;
   }
 
   void Opened(uint64_t id) {
@@ -224,6 +226,8 @@ public:
     }
     Cachet__Wire__Invalidated n = CACHET__WIRE__INVALIDATED__INIT;
     n.image = 5;
+    n.epoch = image->epoch;
+    n.invalidations = image->invalidations;
     n.n_ranges = list.size();
     n.ranges = list.data();
     wire_message m = CACHET__WIRE__MESSAGE__INIT;

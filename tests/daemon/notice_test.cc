@@ -52,6 +52,30 @@ TEST_F(NoticeTest, AnInvalidationMakesTheNextReadReadAgain) {
   EXPECT_EQ(disk_.n_reads(), n_reads + 1);
 }
 
+TEST_F(NoticeTest, WhoComesBackSeesByANumberWhetherANoticeWasMissed) {
+  options_.limit.refresh_ms = 10;
+  Serve();
+  WireClient caller = server_->Unix();
+  Frame first = caller.Start();
+  EXPECT_EQ(first.invalidations, 1u); // none, and one
+  for (uint64_t n = 2; n < 4; n++) {
+    caller.SendInvalidate(7, first.image, 0, kPage);
+    Frame notice = caller.Receive();
+    EXPECT_EQ(notice.kind, kInvalidated);
+    EXPECT_EQ(notice.epoch, first.epoch);
+    EXPECT_EQ(notice.invalidations, n);
+    ASSERT_TRUE(caller.ReceiveAnswer().is_done());
+    WireClient later = server_->Unix();
+    Frame opened = later.Start();
+    EXPECT_EQ(opened.epoch, first.epoch);
+    EXPECT_EQ(opened.invalidations, n);
+  }
+  disk_.Change(kSize);
+  Frame changed = caller.Receive();
+  EXPECT_EQ(changed.kind, kChanged);
+  EXPECT_EQ(changed.invalidations, 1u);
+}
+
 TEST_F(NoticeTest, AllWhoOpenedTheImageAreToldBeforeTheCallerIs) {
   options_.n_workers = 4;
   Serve();

@@ -32,6 +32,7 @@ void TakeInfo(const Cachet__Wire__ImageInfo *info, Frame *frame) {
   frame->size = info->size;
   frame->page_size = info->page_size;
   frame->epoch = info->epoch;
+  frame->invalidations = info->invalidations;
   frame->names.push_back(info->name);
   frame->sizes.push_back(info->size);
   frame->unopened.push_back(info->unopened);
@@ -91,6 +92,8 @@ void TakeMessage(const wire_message &msg, Frame *frame) {
     break;
   case CACHET__WIRE__MESSAGE__BODY_INVALIDATED:
     frame->image = msg.invalidated->image;
+    frame->epoch = msg.invalidated->epoch;
+    frame->invalidations = msg.invalidated->invalidations;
     for (size_t i = 0; i < msg.invalidated->n_ranges; i++)
       frame->ranges.emplace_back(msg.invalidated->ranges[i]->offset,
                                  msg.invalidated->ranges[i]->length);

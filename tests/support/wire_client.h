@@ -19,8 +19,9 @@ struct Frame {
   // for far too long.
   int kind = CACHET__WIRE__MESSAGE__BODY__NOT_SET;
   uint64_t id = 0;
-  uint64_t epoch = 0; // Data, Done, and that of `info`
-  uint32_t range = 0; // Data
+  uint64_t epoch = 0;         // Data, Done, Invalidated, and that of `info`
+  uint64_t invalidations = 0; // Opened, Changed, Invalidated
+  uint32_t range = 0;         // Data
   uint64_t offset = 0;
   bool last = false;
   std::vector<uint8_t> payload;
