@@ -32,4 +32,9 @@
       KIND_WORDS("tls-certificates", "tls-psk-file", "attempt-timeout"),       \
   .fetch_size = 128 << 10
 
+#define CACHET_KIND                                                            \
+  .name = "cachet", .schemes = KIND_WORDS("cachet", "cachets", "cachet+unix"), \
+  .options = KIND_WORDS("parents", "ca", "cert", "key", "attempt-timeout"),    \
+  .fetch_size = 128 << 10
+
 #endif

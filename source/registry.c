@@ -30,12 +30,10 @@ static int open_source(struct reactor *r, const struct source_uri *uri,
 static struct registered http = IN_MODULE(HTTP_KIND, "http", "cachetd");
 static struct registered s3 = IN_MODULE(S3_KIND, "http", "cachetd");
 static struct registered nbd = IN_MODULE(NBD_KIND, "nbd", "cachetd");
+static struct registered cachet = IN_MODULE(CACHET_KIND, "cachet", "cachetd");
 
 const struct source_kind *const source_kinds[] = {
-    &http.kind,
-    &s3.kind,
-    &nbd.kind,
-    NULL,
+    &http.kind, &s3.kind, &nbd.kind, &cachet.kind, NULL,
 };
 
 /* ---- Loading ------------------------------------------------------------- */

@@ -24,6 +24,7 @@
 #include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/nbd_server.h"
+#include "tests/support/pending_read.h"
 
 namespace {
 
@@ -32,37 +33,7 @@ using Bytes = std::vector<uint8_t>;
 
 constexpr uint64_t kSize = 1 << 20;
 
-// A read that is under way.
-class Read {
-public:
-  Read(source *src, uint64_t offset, size_t len) : bytes_(len, 0xee) {
-    read_.offset = offset;
-    read_.buf = bytes_.data();
-    read_.len = len;
-    read_.done = [](source_read *r) {
-      Read *self = reinterpret_cast<Read *>(r);
-      std::lock_guard<std::mutex> lock(self->mutex_);
-      self->ended_ = true;
-      self->cond_.notify_all();
-    };
-    EXPECT_EQ(source_start(src, &read_), SOURCE_PENDING);
-  }
-  ~Read() { Wait(); }
-
-  int Wait() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    cond_.wait(lock, [this] { return ended_; });
-    return read_.status;
-  }
-  const Bytes &bytes() const { return bytes_; }
-
-private:
-  source_read read_; // the first, for the cast
-  Bytes bytes_;
-  std::mutex mutex_;
-  std::condition_variable cond_;
-  bool ended_ = false;
-};
+using Read = PendingRead;
 
 // A gate that a server waits at.
 class Gate {

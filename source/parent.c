@@ -1,0 +1,600 @@
+#include "source/parent.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include <event2/event.h>
+
+#include "base/clock.h"
+#include "base/container_of.h"
+#include "base/deadline.h"
+#include "cache/source.h"
+#include "source/kinds.h"
+#include "source/parent_choice.h"
+#include "source/parent_link.h"
+#include "source/parent_target.h"
+#include "source/reactor.h"
+
+enum {
+  /* How long the first parent that is there waits for the others, when an image
+   * is opened: long enough to see that they serve the same. */
+  OPEN_GRACE_MS = 500,
+  /* How long one that was late is not asked; each time twice as long. */
+  LATE_FIRST_MS = 1000,
+  LATE_MOST_MS = 16000,
+};
+
+struct parent_source;
+
+/* The reactor's thread only. */
+struct parent {
+  struct parent_link link;
+  struct parent_source *source;
+  uint64_t seed;
+  bool is_known; /* it was UP; then `known` is what it said last */
+  bool is_other; /* it serves another size: it is not asked */
+  struct connection_image known;
+  struct parent_times times;
+  int64_t late_until; /* not asked before; 0: its last answer was in time */
+  int late_ms;
+};
+
+/* Who waits in parent_open(). */
+struct opening {
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  bool ended; /* guarded by lock, as the rest */
+  int status;
+  struct source_fault fault;
+};
+
+TAILQ_HEAD(attempts, attempt);
+
+/* All but the first five belong to the reactor's thread. */
+struct parent_source {
+  struct source base;
+  struct parent_target *target; /* fixed */
+  struct reactor *reactor;      /* fixed */
+  atomic_bool is_stale; /* set once, by the reactor's thread; relaxed: who
+                           misses it asks again soon */
+  atomic_int down;      /* why no parent is there; 0: one is.  Relaxed */
+
+  struct opening *opening; /* NULL: nobody waits for the first connection */
+  struct event grace;      /* while somebody does */
+  struct attempts waiting; /* those that no parent is asked for */
+  unsigned n_attempts;
+  struct task begin, raise, close;
+
+  unsigned n;
+  struct parent parents[];
+};
+
+/* A read, from start() to its end. */
+struct attempt {
+  struct parent_source *source;
+  struct source_read *asked;
+  struct task task; /* has it begin */
+  struct parent_read read;
+  struct parent *at; /* who is asked; NULL: it waits */
+  uint32_t passed;   /* a bit for each parent that was passed over */
+  int64_t deadline;
+  struct event timer; /* for when `at` is late, and for the deadline */
+  TAILQ_ENTRY(attempt) waiting;
+};
+
+_Static_assert(PARENT_TARGET_MAX <= 32, "a bit for each");
+
+static struct parent_source *parent_of(struct source *src) {
+  return container_of(src, struct parent_source, base);
+}
+
+static bool is_stale(const struct parent_source *s) {
+  return atomic_load_explicit(&s->is_stale, memory_order_relaxed);
+}
+
+static bool is_up(const struct parent *p) {
+  return p->link.state == PARENT_LINK_UP && !p->is_other;
+}
+
+static unsigned n_up(const struct parent_source *s) {
+  unsigned n = 0;
+  for (unsigned i = 0; i < s->n; i++)
+    n += is_up(&s->parents[i]);
+  return n;
+}
+
+/* Whether one may come up. */
+static bool has_hope(const struct parent_source *s) {
+  for (unsigned i = 0; i < s->n; i++)
+    if (s->parents[i].link.state != PARENT_LINK_DOWN && !s->parents[i].is_other)
+      return true;
+  return false;
+}
+
+/* ---- Who is asked -------------------------------------------------------- */
+
+static uint32_t bit_of(const struct parent *p) {
+  return UINT32_C(1) << (p - p->source->parents);
+}
+
+static bool is_late(const struct parent *p) {
+  return p->late_until && !deadline_has_passed(p->late_until);
+}
+
+/* How glad one is to ask it: first who was not passed over, then who is not
+ * late. */
+static int rank_of(const struct parent *p, const struct attempt *a) {
+  return 2 * !(a->passed & bit_of(p)) + !is_late(p);
+}
+
+/* NULL: there is none that takes it now. */
+static struct parent *choose(struct parent_source *s, const struct attempt *a) {
+  struct parent *best = NULL;
+  uint64_t best_score = 0;
+  for (unsigned i = 0; i < s->n; i++) {
+    struct parent *p = &s->parents[i];
+    if (!is_up(p) || !parent_link_has_room(&p->link))
+      continue;
+    uint64_t score = parent_choice_score(p->seed, a->read.offset);
+    int better = best ? rank_of(p, a) - rank_of(best, a) : 1;
+    if (better > 0 || (better == 0 && score > best_score)) {
+      best = p;
+      best_score = score;
+    }
+  }
+  return best;
+}
+
+/* Whether somebody else may be asked in the place of who is. */
+static bool has_next(struct parent_source *s, const struct attempt *a) {
+  for (unsigned i = 0; i < s->n; i++) {
+    const struct parent *p = &s->parents[i];
+    if (p != a->at && is_up(p) && !(a->passed & bit_of(p)) && !is_late(p))
+      return true;
+  }
+  return false;
+}
+
+/* ---- Attempts ------------------------------------------------------------ */
+
+/* For when who is asked is late, if there is somebody else, or else for the
+ * deadline. */
+static void set_timer(struct attempt *a) {
+  struct parent_source *s = a->source;
+  int left = deadline_left_ms(a->deadline);
+  if (a->at && s->n > 1) {
+    int patience = (int)parent_choice_patience(
+        &a->at->times, (uint32_t)s->target->timeout_ms / 4);
+    left = patience < left ? patience : left;
+  }
+  event_add(&a->timer, &(struct timeval){.tv_sec = left / 1000,
+                                         .tv_usec = left % 1000 * 1000});
+}
+
+/* The last that is done about an attempt; what the source does next is up to
+ * the caller, as the source may be gone when the reactor runs its next task. */
+static void end_attempt(struct attempt *a, int status) {
+  struct source_read *asked = a->asked;
+  if (!a->at)
+    TAILQ_REMOVE(&a->source->waiting, a, waiting);
+  event_del(&a->timer);
+  a->source->n_attempts--;
+  asked->status = is_stale(a->source) ? -ESTALE : status;
+  free(a);
+  asked->done(asked);
+}
+
+static void wait_again(struct attempt *a) {
+  a->passed |= bit_of(a->at);
+  a->at = NULL;
+  TAILQ_INSERT_TAIL(&a->source->waiting, a, waiting);
+}
+
+static void become_stale(struct parent_source *s) {
+  atomic_store_explicit(&s->is_stale, true, memory_order_relaxed);
+}
+
+static void on_read(struct parent_read *r) {
+  struct attempt *a = container_of(r, struct attempt, read);
+  int status = r->status;
+  if (status == -ESTALE)
+    become_stale(a->source);
+  /* Ended together with one that was late. */
+  if (status == -ETIMEDOUT && !deadline_has_passed(a->deadline))
+    status = -ECONNRESET;
+  if (status < 0 && !is_stale(a->source) && has_next(a->source, a))
+    wait_again(a);
+  else
+    end_attempt(a, status);
+}
+
+static void fail_waiting(struct parent_source *s, int status) {
+  struct attempt *a;
+  while ((a = TAILQ_FIRST(&s->waiting)))
+    end_attempt(a, status);
+}
+
+static void ask(struct attempt *a, struct parent *p) {
+  TAILQ_REMOVE(&a->source->waiting, a, waiting);
+  a->at = p;
+  a->read = (struct parent_read){.offset = a->asked->offset,
+                                 .buf = a->asked->buf,
+                                 .len = a->asked->len,
+                                 .done = on_read};
+  set_timer(a);
+  parent_link_read(&p->link, &a->read); /* it may have ended */
+}
+
+static void raise_all(struct parent_source *s) {
+  for (unsigned i = 0; i < s->n; i++) {
+    int r = parent_link_raise(&s->parents[i].link);
+    if (r < 0)
+      s->parents[i].link.status = r;
+  }
+}
+
+/* Gives reads that wait to parents; where none can come, they end. */
+static void dispatch(struct parent_source *s) {
+  struct attempt *a;
+  struct parent *p;
+  if (is_stale(s))
+    fail_waiting(s, -ESTALE);
+  while ((a = TAILQ_FIRST(&s->waiting)) && (p = choose(s, a)))
+    ask(a, p);
+  if (!has_hope(s))
+    fail_waiting(s, s->parents[0].link.status);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg);
+
+static void begin_attempt(struct task *task) {
+  struct attempt *a = container_of(task, struct attempt, task);
+  struct parent_source *s = a->source;
+  a->deadline = deadline_after(s->target->timeout_ms);
+  evtimer_assign(&a->timer, reactor_base(s->reactor), on_timer, a);
+  s->n_attempts++;
+  TAILQ_INSERT_TAIL(&s->waiting, a, waiting);
+  set_timer(a);
+  if (n_up(s) == 0 && !is_stale(s))
+    raise_all(s);
+  dispatch(s);
+}
+
+/* Nobody waits for it any longer. */
+static void give_up(struct attempt *a) {
+  struct parent *p = a->at;
+  bool is_silent = p && parent_link_is_silent(&p->link, &a->read);
+  bool is_forgotten = !p || parent_link_forget(&p->link, &a->read);
+  if (is_forgotten)
+    end_attempt(a, -ETIMEDOUT);
+  if (is_silent || !is_forgotten)
+    parent_link_end(&p->link, -ETIMEDOUT);
+}
+
+/* The one that is asked is late: so is who else asks it, for a while. */
+static void pass_over(struct attempt *a) {
+  struct parent *p = a->at;
+  if (parent_link_has_begun(&a->read) || !has_next(a->source, a) ||
+      !parent_link_forget(&p->link, &a->read))
+    return;
+  p->late_ms = p->late_ms ? p->late_ms * 2 : LATE_FIRST_MS;
+  p->late_ms = p->late_ms < LATE_MOST_MS ? p->late_ms : LATE_MOST_MS;
+  p->late_until = deadline_after(p->late_ms);
+  wait_again(a);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg) {
+  struct attempt *a = arg;
+  struct parent_source *s = a->source;
+  (void)fd, (void)what;
+  if (deadline_has_passed(a->deadline)) {
+    give_up(a);
+  } else {
+    int left = deadline_left_ms(a->deadline);
+    event_add(&a->timer, &(struct timeval){.tv_sec = left / 1000,
+                                           .tv_usec = left % 1000 * 1000});
+    if (a->at)
+      pass_over(a);
+  }
+  dispatch(s);
+}
+
+/* ---- Opening ------------------------------------------------------------- */
+
+static void tell_opener(struct parent_source *s, int status,
+                        const struct source_fault *fault) {
+  struct opening *o = s->opening;
+  s->opening = NULL;
+  event_del(&s->grace);
+  pthread_mutex_lock(&o->lock);
+  o->status = status;
+  o->fault = *fault;
+  o->ended = true;
+  pthread_cond_signal(&o->cond); /* with the lock: then `o` is gone */
+  pthread_mutex_unlock(&o->lock);
+}
+
+static void refuse_other(struct parent_source *s) {
+  struct source_fault fault = {"the parents serve images of different sizes"};
+  tell_opener(s, -EPROTO, &fault);
+}
+
+/* Opens it with those that are there; without any, if none can come. */
+static void check_opening(struct parent_source *s, bool waits) {
+  unsigned n_settled = 0, n_other = 0;
+  const struct source_fault none = {""};
+  if (!s->opening)
+    return;
+  for (unsigned i = 0; i < s->n; i++) {
+    const struct parent *p = &s->parents[i];
+    n_settled +=
+        p->link.state == PARENT_LINK_UP || p->link.state == PARENT_LINK_DOWN;
+    n_other += p->is_other;
+  }
+  if (n_settled < s->n && (waits || n_up(s) == 0))
+    return;
+  if (n_other)
+    refuse_other(s);
+  else if (n_up(s))
+    tell_opener(s, 0, &none);
+  else
+    tell_opener(s, s->parents[0].link.status, &s->parents[0].link.fault);
+}
+
+static void on_grace(evutil_socket_t fd, short what, void *arg) {
+  (void)fd, (void)what;
+  check_opening(arg, false);
+}
+
+/* ---- What links tell ----------------------------------------------------- */
+
+static struct parent *parent_of_link(struct parent_link *l) {
+  return container_of(l, struct parent, link);
+}
+
+/* Whether nothing that was read of the parent is in doubt, though the last
+ * connection was lost (P2). */
+static bool is_proven(const struct connection_image *before,
+                      const struct connection_image *now) {
+  return before->epoch == now->epoch && before->size == now->size &&
+         before->invalidations != 0 &&
+         before->invalidations == now->invalidations;
+}
+
+static void take_image(struct parent *p) {
+  struct parent_source *s = p->source;
+  bool was_read = p->is_known && !p->is_other;
+  if (s->opening && n_up(s) <= 1) {
+    s->base.size = p->link.image.size;
+    event_add(&s->grace, &(struct timeval){.tv_usec = OPEN_GRACE_MS * 1000});
+  }
+  if (was_read && !is_proven(&p->known, &p->link.image))
+    become_stale(s);
+  p->is_known = true;
+  p->is_other = p->link.image.size != s->base.size;
+  p->known = p->link.image;
+}
+
+static void on_up(struct parent_link *l) {
+  struct parent *p = parent_of_link(l);
+  p->late_until = 0;
+  take_image(p);
+}
+
+/* What it was told until the end counts, when it comes back. */
+static void on_down(struct parent_link *l) {
+  parent_of_link(l)->known = l->image;
+}
+
+static void on_changed(struct parent_link *l) { take_image(parent_of_link(l)); }
+
+static void on_invalid(struct parent_link *l, uint64_t offset, uint64_t len) {
+  (void)l, (void)offset, (void)len;
+}
+
+static void on_answered(struct parent_link *l, uint64_t took_ms) {
+  struct parent *p = parent_of_link(l);
+  parent_choice_took(&p->times, took_ms);
+  p->late_until = 0;
+  p->late_ms = 0;
+}
+
+static void on_turned(struct parent_link *l) {
+  struct parent_source *s = parent_of_link(l)->source;
+  int down = n_up(s) ? 0 : s->parents[0].link.status;
+  atomic_store_explicit(&s->down, down, memory_order_relaxed);
+  check_opening(s, true);
+  dispatch(s);
+}
+
+static const struct parent_link_calls link_calls = {
+    .up = on_up,
+    .down = on_down,
+    .changed = on_changed,
+    .invalid = on_invalid,
+    .answered = on_answered,
+    .turned = on_turned,
+};
+
+/* ---- A source's calls ---------------------------------------------------- */
+
+static enum source_outcome parent_start(struct source *src,
+                                        struct source_read *r) {
+  struct parent_source *s = parent_of(src);
+  struct attempt *a = calloc(1, sizeof *a);
+  if (!a) {
+    r->status = -ENOMEM;
+    return SOURCE_DONE;
+  }
+  a->source = s;
+  a->asked = r;
+  a->task.run = begin_attempt;
+  a->read.offset = r->offset;
+  reactor_post(s->reactor, &a->task); /* then all of it may be over */
+  return SOURCE_PENDING;
+}
+
+static void close_on_reactor(struct task *task) {
+  struct parent_source *s = container_of(task, struct parent_source, close);
+  assert(s->n_attempts == 0);
+  for (unsigned i = 0; i < s->n; i++)
+    parent_link_fini(&s->parents[i].link);
+  event_del(&s->grace);
+  parent_target_unref(s->target);
+  free(s);
+}
+
+/* Of all connections: nothing that is posted comes behind this. */
+static void parent_close(struct source *src) {
+  struct parent_source *s = parent_of(src);
+  reactor_post(s->reactor, &s->close);
+}
+
+static void begin_opening(struct task *task) {
+  struct parent_source *s = container_of(task, struct parent_source, begin);
+  char place[300];
+  evtimer_assign(&s->grace, reactor_base(s->reactor), on_grace, s);
+  for (unsigned i = 0; i < s->n; i++) {
+    struct parent *p = &s->parents[i];
+    const struct uri *u = &s->target->uris[i];
+    uri_print_place(u, place, sizeof place);
+    p->source = s;
+    p->seed = parent_choice_seed(place, u->image);
+    parent_link_init(&p->link, s->reactor, s->target, i, &link_calls);
+  }
+  raise_all(s);
+  check_opening(s, true); /* there may be no threads */
+}
+
+static void forget_opener(struct task *task) {
+  container_of(task, struct parent_source, begin)->opening = NULL;
+}
+
+/* Waits for the first connections.  0, or a status with `fault` set. */
+static int await_opening(struct parent_source *s, struct opening *o,
+                         const struct timespec *deadline,
+                         struct source_fault *fault) {
+  pthread_mutex_lock(&o->lock);
+  int r = 0;
+  while (!o->ended && r == 0)
+    r = pthread_cond_clockwait(&o->cond, &o->lock, CLOCK_MONOTONIC, deadline);
+  pthread_mutex_unlock(&o->lock);
+  if (r != 0) {
+    s->begin.run = forget_opener;
+    reactor_run(s->reactor, &s->begin);
+  }
+  if (!o->ended) {
+    snprintf(fault->text, sizeof fault->text,
+             "the daemon was not found, or did not answer, in time");
+    return -ETIMEDOUT;
+  }
+  *fault = o->fault;
+  return o->status;
+}
+
+static void raise_those_down(struct task *task) {
+  raise_all(container_of(task, struct parent_source, raise));
+}
+
+static const struct source_ops parent_ops;
+
+/* NULL: no memory. */
+static struct parent_source *source_new(struct reactor *reactor,
+                                        struct parent_target *target) {
+  struct parent_source *s =
+      calloc(1, sizeof *s + target->n * sizeof s->parents[0]);
+  if (!s)
+    return NULL;
+  s->base.ops = &parent_ops;
+  s->target = parent_target_ref(target);
+  s->reactor = reactor;
+  s->n = target->n;
+  s->begin.run = begin_opening;
+  s->raise.run = raise_those_down;
+  s->close.run = close_on_reactor;
+  atomic_init(&s->is_stale, false);
+  atomic_init(&s->down, 0);
+  TAILQ_INIT(&s->waiting);
+  return s;
+}
+
+static int open_target(struct reactor *reactor, struct parent_target *target,
+                       const struct timespec *deadline, struct source **out,
+                       struct source_fault *fault) {
+  struct opening o = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                      .cond = PTHREAD_COND_INITIALIZER};
+  struct parent_source *s = source_new(reactor, target);
+  if (!s) {
+    snprintf(fault->text, sizeof fault->text, "out of memory");
+    return -ENOMEM;
+  }
+  s->opening = &o;
+  reactor_run(reactor, &s->begin);
+  int r = await_opening(s, &o, deadline, fault);
+  pthread_cond_destroy(&o.cond);
+  pthread_mutex_destroy(&o.lock);
+  if (r < 0)
+    parent_close(&s->base);
+  else
+    *out = &s->base;
+  return r;
+}
+
+static int open_successor(struct parent_source *s, struct source **out) {
+  struct source_fault fault;
+  struct timespec deadline = clock_after_ms(s->target->timeout_ms);
+  return open_target(s->reactor, s->target, &deadline, out, &fault);
+}
+
+/* Has those that are down come back, and does not wait for that. */
+static int parent_reopen(struct source *src, struct source **out) {
+  struct parent_source *s = parent_of(src);
+  *out = NULL;
+  if (is_stale(s))
+    return open_successor(s, out);
+  reactor_post(s->reactor, &s->raise);
+  return atomic_load_explicit(&s->down, memory_order_relaxed);
+}
+
+static const struct source_ops parent_ops = {
+    .kind = "cachet",
+    .start = parent_start,
+    .reopen = parent_reopen,
+    .close = parent_close,
+};
+
+/* ---- The kind ------------------------------------------------------------ */
+
+static int parent_check(const struct source_uri *uri,
+                        struct source_fault *fault) {
+  struct parent_target *target;
+  int r = parent_target_new(uri, &target, fault);
+  if (r == 0)
+    parent_target_unref(target);
+  return r;
+}
+
+static int parent_open(struct reactor *r, const struct source_uri *uri,
+                       const struct timespec *deadline, struct source **out,
+                       struct source_fault *fault) {
+  struct parent_target *target;
+  int failed = parent_target_new(uri, &target, fault);
+  if (failed < 0)
+    return failed;
+  failed = open_target(r, target, deadline, out, fault);
+  parent_target_unref(target);
+  return failed;
+}
+
+const struct source_kind parent_source_kind = {
+    CACHET_KIND,
+    .check = parent_check,
+    .open = parent_open,
+};

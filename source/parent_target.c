@@ -1,0 +1,167 @@
+#include "source/parent_target.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cachet/cachet.h>
+
+enum { DEFAULT_TIMEOUT_S = 10, MAX_TIMEOUT_S = 3600 };
+
+static int refuse(struct source_fault *fault, const char *why) {
+  snprintf(fault->text, sizeof fault->text, "%s", why);
+  return -EINVAL;
+}
+
+static int no_memory(struct source_fault *fault) {
+  snprintf(fault->text, sizeof fault->text, "out of memory");
+  return -ENOMEM;
+}
+
+static const char *option_of(const struct source_uri *uri, const char *key) {
+  for (size_t i = 0; i < uri->n_options; i++)
+    if (strcmp(uri->options[i].key, key) == 0)
+      return uri->options[i].value;
+  return NULL;
+}
+
+/* ---- One parent ---------------------------------------------------------- */
+
+static bool is_same(const struct uri *a, const struct uri *b) {
+  char place[2][300];
+  uri_print_place(a, place[0], sizeof place[0]);
+  uri_print_place(b, place[1], sizeof place[1]);
+  return strcmp(place[0], place[1]) == 0 && strcmp(a->image, b->image) == 0;
+}
+
+/* Takes over the text of one, which may be NULL: there was no memory for it. */
+static int add(struct parent_target *t, char *text,
+               struct source_fault *fault) {
+  struct cachet_error why;
+  if (!text)
+    return no_memory(fault);
+  if (t->n == PARENT_TARGET_MAX) {
+    free(text);
+    return refuse(fault, "there are more than 16 parents");
+  }
+  struct uri *u = &t->uris[t->n];
+  enum cachet_status status = uri_parse(text, u, &why);
+  free(text);
+  if (status == CACHET_E_NOMEM)
+    return no_memory(fault);
+  if (status != CACHET_OK)
+    return refuse(fault, why.message);
+  t->n++;
+  if (u->kind == URI_FILE)
+    return refuse(fault, "a parent is a daemon, and not a file");
+  if (!window_is_whole(&u->window))
+    return refuse(fault, "offset and length are options of the image, and do "
+                         "not stand in the URI");
+  for (unsigned i = 0; i + 1 < t->n; i++)
+    if (is_same(u, &t->uris[i]))
+      return refuse(fault, "a parent is given twice");
+  return 0;
+}
+
+/* Those of a list, which spaces or commas separate. */
+static int add_list(struct parent_target *t, const char *list,
+                    struct source_fault *fault) {
+  static const char separators[] = ", \t";
+  int r = 0;
+  list += strspn(list, separators);
+  while (*list && r == 0) {
+    size_t len = strcspn(list, separators);
+    r = add(t, strndup(list, len), fault);
+    list += len;
+    list += strspn(list, separators);
+  }
+  return r;
+}
+
+/* ---- What holds for all of them ------------------------------------------ */
+
+/* A file for TLS, where the URI names none. */
+static int set_file(struct parent_target *t, const struct source_uri *uri,
+                    const char *key, size_t member,
+                    struct source_fault *fault) {
+  const char *value = option_of(uri, key);
+  bool uses_tls = false;
+  if (!value)
+    return 0;
+  if (value[0] != '/')
+    return refuse(fault, "ca, cert and key are paths from the root on");
+  for (unsigned i = 0; i < t->n; i++) {
+    char **file = (char **)((char *)&t->uris[i] + member);
+    if (t->uris[i].kind != URI_TLS)
+      continue;
+    uses_tls = true;
+    if (!*file && !(*file = strdup(value)))
+      return no_memory(fault);
+  }
+  return uses_tls ? 0
+                  : refuse(fault, "options for TLS, but no URI has it: use "
+                                  "cachets");
+}
+
+static int set_files(struct parent_target *t, const struct source_uri *uri,
+                     struct source_fault *fault) {
+  int r = set_file(t, uri, "ca", offsetof(struct uri, ca), fault);
+  if (r == 0)
+    r = set_file(t, uri, "cert", offsetof(struct uri, cert), fault);
+  if (r == 0)
+    r = set_file(t, uri, "key", offsetof(struct uri, key), fault);
+  for (unsigned i = 0; i < t->n && r == 0; i++)
+    if (t->uris[i].key && !t->uris[i].cert)
+      r = refuse(fault, "key is of no use without cert");
+  return r;
+}
+
+static int set_timeout(struct parent_target *t, const struct source_uri *uri,
+                       struct source_fault *fault) {
+  const char *value = option_of(uri, "attempt-timeout");
+  t->timeout_ms = DEFAULT_TIMEOUT_S * 1000;
+  if (!value)
+    return 0;
+  char *end;
+  unsigned long n = strtoul(value, &end, 10);
+  if (value[0] < '0' || value[0] > '9' || *end || n < 1 || n > MAX_TIMEOUT_S)
+    return refuse(fault, "attempt-timeout is not a number of seconds from 1 to "
+                         "3600");
+  t->timeout_ms = (int)n * 1000;
+  return 0;
+}
+
+int parent_target_new(const struct source_uri *uri, struct parent_target **out,
+                      struct source_fault *fault) {
+  const char *parents = option_of(uri, "parents");
+  struct parent_target *t = calloc(1, sizeof *t);
+  if (!t)
+    return no_memory(fault);
+  t->n_refs = 1;
+  int r = add(t, strdup(uri->text), fault);
+  if (r == 0 && parents)
+    r = add_list(t, parents, fault);
+  if (r == 0)
+    r = set_files(t, uri, fault);
+  if (r == 0)
+    r = set_timeout(t, uri, fault);
+  if (r < 0)
+    parent_target_unref(t);
+  else
+    *out = t;
+  return r;
+}
+
+struct parent_target *parent_target_ref(struct parent_target *t) {
+  __atomic_fetch_add(&t->n_refs, 1, __ATOMIC_RELAXED);
+  return t;
+}
+
+void parent_target_unref(struct parent_target *t) {
+  if (!t || __atomic_sub_fetch(&t->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  for (unsigned i = 0; i < t->n; i++)
+    uri_fini(&t->uris[i]);
+  free(t);
+}

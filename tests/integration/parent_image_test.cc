@@ -1,0 +1,163 @@
+// An image that a daemon has from another one.
+#include <cachet/cachet.h>
+#include <gtest/gtest.h>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/support/certificates.h"
+#include "tests/support/daemon_process.h"
+#include "tests/support/readers.h"
+
+namespace {
+
+constexpr uint64_t kSize = (32 << 20) + 4096;
+
+class ParentImageTest : public testing::Test {
+protected:
+  ParentImageTest() {
+    WriteRandomFile(dir_ / "file", 1, 1); // one is always there
+    Put(kSize, 1);
+  }
+  ~ParentImageTest() override {
+    Stop(std::move(child_));
+    Stop(std::move(parent_));
+  }
+
+  static void Stop(std::unique_ptr<DaemonProcess> daemon) {
+    if (!daemon)
+      return;
+    daemon->Kill(SIGTERM);
+    EXPECT_EQ(daemon->Wait(), 0) << daemon->log();
+  }
+
+  void Put(uint64_t size, uint64_t seed) {
+    bytes_ = WriteRandomFile(dir_ / "new", size, seed);
+    StampFinely(dir_ / "new");
+    ASSERT_EQ(rename((dir_ / "new").c_str(), (dir_ / "bytes").c_str()), 0);
+  }
+
+  std::unique_ptr<DaemonProcess>
+  Daemon(const std::string &source, const std::string &cache_size,
+         const std::vector<std::string> &listen) {
+    std::vector<std::string> args = {"--image",      "d=" + source,
+                                     "--image",      "file=" + (dir_ / "file"),
+                                     "--cache-size", cache_size};
+    args.insert(args.end(), listen.begin(), listen.end());
+    auto daemon = std::make_unique<DaemonProcess>(args);
+    EXPECT_TRUE(daemon->ready()) << daemon->log();
+    return daemon;
+  }
+
+  void StartParent(std::vector<std::string> listen = {}) {
+    if (listen.empty())
+      listen = {"--listen", "unix:" + (dir_ / "parent")};
+    parent_ = Daemon(dir_ / "bytes", "16M", listen);
+  }
+  void StartChild(const std::string &source, const std::string &cache_size) {
+    child_ =
+        Daemon(source, cache_size, {"--listen", "unix:" + (dir_ / "child")});
+  }
+  std::string Source() const {
+    return "cachet+unix:///d?socket=" + (dir_ / "parent");
+  }
+  std::string Uri() const {
+    return "cachet+unix:///d?socket=" + (dir_ / "child");
+  }
+
+  cachet *Open() {
+    cachet *c = nullptr;
+    EXPECT_EQ(cachet_open(Uri().c_str(), nullptr, &c, nullptr), CACHET_OK)
+        << child_->log();
+    return c;
+  }
+
+  void ReadAtRandom(int n_readers) {
+    const uint64_t seed = TestSeed();
+    RunReaders(Uri(), n_readers, [&](cachet *c, int reader) {
+      return ReadsRandomRangesRight(c, bytes_, seed + uint64_t(reader), 300,
+                                    40000);
+    });
+  }
+
+  TempDir dir_;
+  std::vector<uint8_t> bytes_;
+  std::unique_ptr<DaemonProcess> parent_, child_;
+};
+
+TEST_F(ParentImageTest, RandomReadsThroughAQuarterOfTheImageAreRight) {
+  StartParent();
+  StartChild(Source(), "8M");
+  ReadAtRandom(8);
+}
+
+TEST_F(ParentImageTest, ItIsReadOverTcp) {
+  const std::string at =
+      "localhost:" + std::to_string(DaemonProcess::FreePort());
+  StartParent({"--listen", "tcp:127.0.0.1" + at.substr(at.find(':'))});
+  StartChild("cachet://" + at + "/d", "8M");
+  ReadAtRandom(2);
+}
+
+// By the name of a host, and with certificates from files: what the threads
+// that make connections do must be what the daemon's sandbox lets them.
+TEST_F(ParentImageTest, ItIsReadThroughTls) {
+  Certificates certificates;
+  const std::string port = std::to_string(DaemonProcess::FreePort());
+  StartParent({"--listen", "tls:127.0.0.1:" + port, "--tls-certificate",
+               certificates.Make("server", "DNS:localhost"), "--tls-client-ca",
+               certificates.ca(), "--allow", "cert:rack"});
+  StartChild("cachets://localhost:" + port + "/d,ca=" + certificates.ca() +
+                 ",cert=" + certificates.Make("client", "DNS:rack"),
+             "8M");
+  ReadAtRandom(2);
+}
+
+TEST_F(ParentImageTest, AParentThatIsDownAtStartIsReadOnceItIsThere) {
+  StartChild(Source(), "8M");
+  EXPECT_EQ(child_->CountInLog("image-missing"), 1u) << child_->log();
+  cachet *c = nullptr;
+  EXPECT_NE(cachet_open(Uri().c_str(), nullptr, &c, nullptr), CACHET_OK);
+  StartParent();
+  child_->AwaitLog("image-back");
+  c = Open();
+  EXPECT_TRUE(ReadsRight(c, bytes_, 12345, 54321));
+  cachet_close(c);
+}
+
+TEST_F(ParentImageTest, WhileTheParentIsGoneHitsGoOn) {
+  StartParent();
+  StartChild(Source(), "64M");
+  cachet *c = Open();
+  EXPECT_TRUE(ReadsRight(c, bytes_, 0, 100000));
+  parent_->Kill(SIGKILL);
+  parent_->Wait();
+  parent_.reset();
+  char byte;
+  EXPECT_LT(cachet_read(c, kSize - 1, &byte, 1), 0);
+  EXPECT_TRUE(ReadsRight(c, bytes_, 0, 100000));
+  child_->AwaitLog("image-lost");
+  StartParent();
+  child_->AwaitLog("image-back");
+  child_->AwaitLog("image-changed"); // it is another process
+  EXPECT_TRUE(ReadsRight(c, bytes_, 0, kSize));
+  cachet_close(c);
+}
+
+TEST_F(ParentImageTest, AChangeAtTheParentIsANewEpochHere) {
+  StartParent();
+  StartChild(Source(), "64M");
+  cachet *c = Open();
+  EXPECT_TRUE(ReadsRight(c, bytes_, 0, 100000));
+  Put(kSize / 2, 2);
+  child_->AwaitLog("image-changed");
+  EXPECT_TRUE(ReadsRight(c, bytes_, 0, kSize / 2));
+  EXPECT_EQ(cachet_size(c), kSize / 2);
+  cachet_close(c);
+}
+
+} // namespace
