@@ -86,6 +86,10 @@ struct source_read {
    * -ESTALE if the content changed since the source was opened, also while it
    * was being read. */
   int status;
+
+  /* The caller's: what came before of this range was wrong, and a source that
+   * has a choice of connections takes another one. */
+  bool anew;
 };
 
 /* What tells a version of a content from every other one on this machine, until

@@ -12,10 +12,14 @@ extern "C" {
 /* Why one cannot be read any more, in words, for the errno that its source
  * gave. */
 static inline const char *lost_reason(int error) {
-  /* See source/window.h. */
-  return error == ERANGE ? "its source ends before the window of it that is "
-                           "served"
-                         : strerror(error);
+  switch (error) {
+  case ERANGE: /* see source/window.h */
+    return "its source ends before the window of it that is served";
+  case EBADMSG: /* see source/verified.h */
+    return "its bytes do not match their hash";
+  default:
+    return strerror(error);
+  }
 }
 
 /* And why one cannot be opened. */

@@ -255,6 +255,7 @@ static int prepare(struct http_get *get, const char *url) {
   bool is_tls = is_https(url);
   bool done =
       curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK &&
+      curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, (long)get->anew) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_RANGE, range) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_HTTPHEADER, get->headers) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_PIPEWAIT, (long)is_tls) == CURLE_OK &&

@@ -57,6 +57,7 @@ struct http_get {
   int (*add_headers)(struct http_get *get, struct curl_slist **headers);
   uint64_t mark; /* the kind's: source/http_source.h */
   bool follows;  /* redirects */
+  bool anew;     /* over a connection of its own */
   unsigned timeout_ms;
   const struct http_object *object; /* NULL: its first byte is asked for, to
                                        learn what there is */

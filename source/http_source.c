@@ -173,6 +173,7 @@ static enum source_outcome http_source_start(struct source *src,
   h->get.get.offset = r->offset;
   h->get.get.buf = r->buf;
   h->get.get.len = r->len;
+  h->get.get.anew = r->anew;
   target_start(s->shared, &h->get, s->shared->target.timeout_ms);
   return SOURCE_PENDING;
 }

@@ -18,6 +18,10 @@
  *   -ESTALE        the content is not the one that was opened
  *   -EPROTO        the server broke the protocol, or lied about what it sent
  *
+ * A source over it that proves its bytes has one more:
+ *
+ *   -EBADMSG       what came is not what was to be read
+ *
  * What is asked again, and when, is decided above it. */
 #ifndef SOURCE_REMOTE_H
 #define SOURCE_REMOTE_H

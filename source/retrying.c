@@ -109,7 +109,16 @@ static uint64_t now_ms(const struct retrying *r) {
 
 /* ---- What a status says -------------------------------------------------- */
 
-enum meaning { DONE, NO_ANSWER, NO_CONNECTION, LATER, REFUSED, FAILED, FINAL };
+enum meaning {
+  DONE,
+  NO_ANSWER,
+  NO_CONNECTION,
+  LATER,
+  REFUSED,
+  FAILED,
+  WRONG,
+  FINAL
+};
 
 static enum meaning meaning_of(int status) {
   if (status >= 0)
@@ -125,6 +134,8 @@ static enum meaning meaning_of(int status) {
   case EIO:
   case EPROTO:
     return FAILED;
+  case EBADMSG:
+    return WRONG;
   default:
     return source_is_cut_off(status) ? NO_CONNECTION : FINAL;
   }
@@ -141,6 +152,7 @@ static void count_locked(struct retrying *r, const struct attempt *a,
   c->n_disconnected += meaning == NO_CONNECTION;
   c->n_throttled += meaning == LATER;
   c->n_refused += meaning == REFUSED;
+  c->n_mismatches += meaning == WRONG;
 }
 
 /* Half of the pause at least, and all of it at most, which doubles: by
@@ -160,11 +172,11 @@ static bool is_worth_locked(struct retrying *r, const struct attempt *a,
                             enum meaning meaning, uint64_t now,
                             uint64_t *pause) {
   bool may_help = meaning == NO_ANSWER || meaning == NO_CONNECTION ||
-                  meaning == LATER || meaning == FAILED;
+                  meaning == LATER || meaning == FAILED || meaning == WRONG;
   if (!may_help || a->n == RETRYING_ATTEMPTS ||
       r->breaker.state != BREAKER_CLOSED)
     return false;
-  *pause = pause_locked(r, a->n);
+  *pause = meaning == WRONG ? 0 : pause_locked(r, a->n);
   uint64_t took = now - a->begun_ms;
   return now - a->started_ms + *pause + took <= RETRYING_TOTAL_MS;
 }
@@ -214,6 +226,7 @@ static bool attempt_make(struct attempt *a) {
   a->read.offset = a->asked->offset;
   a->read.buf = a->asked->buf;
   a->read.len = a->asked->len;
+  a->read.anew = a->read.status == -EBADMSG; /* of the attempt before */
   a->read.done = attempt_done;
   enum source_outcome outcome = source_start(a->source->below, &a->read);
   if (outcome == SOURCE_PENDING)

@@ -4,7 +4,9 @@
  * has jitter, at most RETRYING_ATTEMPTS times in all.  It is not if there is no
  * time left, of RETRYING_TOTAL_MS from the first attempt on, for an attempt
  * that takes as long as the last one did.  Nor is what failed for good:
- * -ESTALE, -EACCES, -ENOENT and what nobody knows.
+ * -ESTALE, -EACCES, -ENOENT and what nobody knows.  What does not match its
+ * hash (source/verified.h) is tried again without a pause, by another
+ * connection.
  *
  * A source that does not answer has a breaker (source/breaker.h): under an open
  * one reads end at once, with -EHOSTDOWN.
@@ -48,7 +50,8 @@ struct retrying_counts {
   uint64_t n_timeouts;     /*   without an answer in time, */
   uint64_t n_disconnected; /*   without a connection, or with a lost one, */
   uint64_t n_throttled;    /*   told to come later, */
-  uint64_t n_refused;      /*   not allowed, or not there */
+  uint64_t n_refused;      /*   not allowed, or not there, */
+  uint64_t n_mismatches;   /*   with bytes that do not match their hash */
   uint64_t n_broken;       /* reads that an open breaker has ended */
   uint64_t n_opened;       /* times that the breaker opened */
   enum breaker_state breaker;

@@ -50,6 +50,7 @@ struct verity {
   size_t salt_len;
   bool salt_is_last; /* hash type 0 */
   uint32_t data_block, hash_block;
+  uint8_t of_zeros[VERITY_MAX_ROOT]; /* the hash of a data block of zeros */
   uint64_t n_data_blocks;
   unsigned per_block_shift;    /* hashes in a hash block: a power of 2 */
   unsigned n_levels;           /* 0: the root is the hash of the only block */
@@ -166,28 +167,6 @@ static int lay_out(struct verity *v, uint64_t offset, char *why) {
   return 0;
 }
 
-int verity_new(const uint8_t superblock[VERITY_SUPERBLOCK_LEN], uint64_t offset,
-               const uint8_t *root, size_t root_len, struct verity **out,
-               char why[VERITY_WHY_LEN]) {
-  assert(root_len > 0 && root_len <= VERITY_MAX_ROOT);
-  struct verity *v = calloc(1, sizeof *v);
-  if (!v)
-    return -ENOMEM;
-  pthread_mutex_init(&v->lock, NULL);
-  memcpy(v->root, root, root_len);
-  v->hash_len = root_len;
-  int r = take_numbers(v, superblock, why);
-  if (r == 0)
-    r = take_algorithm(v, superblock, why);
-  if (r == 0)
-    r = lay_out(v, offset, why);
-  if (r < 0)
-    verity_free(v);
-  else
-    *out = v;
-  return r;
-}
-
 void verity_free(struct verity *v) {
   if (!v)
     return;
@@ -230,6 +209,41 @@ static enum verity_outcome compare(const struct verity *v, EVP_MD_CTX *context,
     return VERITY_FAILS;
   return memcmp(hash, expected, v->hash_len) == 0 ? VERITY_MATCHES
                                                   : VERITY_DIFFERS;
+}
+
+/* ---- Making one ---------------------------------------------------------- */
+
+/* Once, so that zeros which nobody read cost no hashing. */
+static int hash_zeros(struct verity *v) {
+  static const uint8_t zeros[VERITY_MAX_BLOCK];
+  EVP_MD_CTX *context = EVP_MD_CTX_new();
+  bool is = context && hash_of(v, context, zeros, v->data_block, v->of_zeros);
+  EVP_MD_CTX_free(context);
+  return is ? 0 : -ENOMEM;
+}
+
+int verity_new(const uint8_t superblock[VERITY_SUPERBLOCK_LEN], uint64_t offset,
+               const uint8_t *root, size_t root_len, struct verity **out,
+               char why[VERITY_WHY_LEN]) {
+  assert(root_len > 0 && root_len <= VERITY_MAX_ROOT);
+  struct verity *v = calloc(1, sizeof *v);
+  if (!v)
+    return -ENOMEM;
+  pthread_mutex_init(&v->lock, NULL);
+  memcpy(v->root, root, root_len);
+  v->hash_len = root_len;
+  int r = take_numbers(v, superblock, why);
+  if (r == 0)
+    r = take_algorithm(v, superblock, why);
+  if (r == 0)
+    r = lay_out(v, offset, why);
+  if (r == 0)
+    r = hash_zeros(v);
+  if (r < 0)
+    verity_free(v);
+  else
+    *out = v;
+  return r;
 }
 
 /* ---- The part of the tree that is known ---------------------------------- */
@@ -400,7 +414,6 @@ void verity_check_end(struct verity_check *check) { free(check->hashes); }
 
 static enum verity_outcome check_block(struct verity_check *check,
                                        EVP_MD_CTX *context) {
-  static const uint8_t zeros[VERITY_MAX_BLOCK];
   const struct verity *v = check->verity;
   const uint8_t *expected = v->root;
   if (v->n_levels > 0) {
@@ -411,8 +424,10 @@ static enum verity_outcome check_block(struct verity_check *check,
     uint64_t place = check->next & ((UINT64_C(1) << v->per_block_shift) - 1);
     expected = check->hashes + (size_t)place * v->hash_len;
   }
-  return compare(v, context, check->data ? check->data : zeros, v->data_block,
-                 expected);
+  if (check->data)
+    return compare(v, context, check->data, v->data_block, expected);
+  return memcmp(v->of_zeros, expected, v->hash_len) == 0 ? VERITY_MATCHES
+                                                         : VERITY_DIFFERS;
 }
 
 enum verity_outcome verity_check_step(struct verity_check *check) {

@@ -37,6 +37,7 @@ enum {
   SOURCE_DISCONNECTS,
   SOURCE_THROTTLED,
   SOURCE_REFUSED,
+  SOURCE_MISMATCHES,
   SOURCE_UNASKED,
   SOURCE_BREAKER,
   N_METRICS,
@@ -137,6 +138,10 @@ const struct metric metrics_table[METRICS_N] = {
                         METRIC_OF_SOURCE,
                         "Attempts to read what may not be read, or is not "
                         "there"},
+    [SOURCE_MISMATCHES] = {"source_mismatches", METRIC_COUNTER, "requests",
+                           METRIC_OF_SOURCE,
+                           "Attempts that brought bytes which do not match "
+                           "their hash"},
     [SOURCE_UNASKED] = {"source_unasked", METRIC_COUNTER, "reads",
                         METRIC_OF_SOURCE,
                         "Reads that failed at once, since the source had not "
@@ -191,6 +196,7 @@ static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
   values[SOURCE_DISCONNECTS] = counts.n_disconnected;
   values[SOURCE_THROTTLED] = counts.n_throttled;
   values[SOURCE_REFUSED] = counts.n_refused;
+  values[SOURCE_MISMATCHES] = counts.n_mismatches;
   values[SOURCE_UNASKED] = counts.n_broken;
   values[SOURCE_BREAKER] = counts.breaker;
   return true;

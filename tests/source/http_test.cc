@@ -379,6 +379,29 @@ TEST_F(HttpTest, AFailureOfOneReadIsNoneOfAnother) {
     t.join();
 }
 
+TEST_F(HttpTest, AReadThatIsToBeAnewHasAConnectionOfItsOwn) {
+  ScriptedHttp server(Right());
+  SourcePtr src = Open(server.Url());
+  ASSERT_TRUE(src);
+  ExpectBytes(src.get(), 0, 100);
+  const size_t before = server.n_connections();
+  struct Anew {
+    source_read read = {};
+    std::promise<int> ended;
+    uint8_t bytes[100];
+  } anew;
+  anew.read.buf = anew.bytes;
+  anew.read.len = sizeof anew.bytes;
+  anew.read.anew = true;
+  anew.read.done = [](source_read *r) {
+    reinterpret_cast<Anew *>(r)->ended.set_value(r->status);
+  };
+  ASSERT_EQ(source_start(src.get(), &anew.read), SOURCE_PENDING);
+  EXPECT_EQ(anew.ended.get_future().get(), 0);
+  EXPECT_TRUE(memcmp(anew.bytes, object_.bytes.data(), 100) == 0);
+  EXPECT_EQ(server.n_connections(), before + 1);
+}
+
 // ---- Redirects --------------------------------------------------------------
 
 std::string RedirectTo(const std::string &where) {
@@ -627,7 +650,8 @@ TEST_F(HttpTest, ADoneMayCloseTheSource) {
                  l->status.set_value(status);
                },
                0,
-               0};
+               0,
+               false};
   EXPECT_EQ(source_start(last.src, &last.read), SOURCE_PENDING);
   EXPECT_EQ(last.status.get_future().get(), 0);
   EXPECT_TRUE(memcmp(bytes.data(), object_.bytes.data() + 10, 1000) == 0);

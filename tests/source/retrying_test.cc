@@ -234,6 +234,37 @@ TEST_F(RetryingTest, ItGivesUpAfterANumberOfAttempts) {
   EXPECT_EQ(below_.n_starts, RETRYING_ATTEMPTS);
 }
 
+TEST_F(RetryingTest, WhatDoesNotMatchIsTriedAgainAtOnceByAnotherConnection) {
+  Read read;
+  ASSERT_EQ(Start(&read), SOURCE_PENDING);
+  EXPECT_FALSE(below_.pending[0]->anew);
+  for (int i = 1; i < RETRYING_ATTEMPTS; i++) {
+    End(-EBADMSG);
+    EXPECT_EQ(read.n_done, 0);
+    EXPECT_EQ(Ring(), 0u);
+    EXPECT_TRUE(below_.pending[0]->anew);
+  }
+  End(-EBADMSG);
+  EXPECT_EQ(read.n_done, 1);
+  EXPECT_EQ(read.read.status, -EBADMSG);
+  EXPECT_EQ(Counts().n_mismatches, unsigned(RETRYING_ATTEMPTS));
+  EXPECT_EQ(Counts().n_errors, unsigned(RETRYING_ATTEMPTS));
+  EXPECT_EQ(Counts().n_bytes, 0u);
+}
+
+TEST_F(RetryingTest, AnotherFailureNeedsNoOtherConnection) {
+  Read read;
+  ASSERT_EQ(Start(&read), SOURCE_PENDING);
+  for (int status : {-EBADMSG, -EIO}) {
+    End(status);
+    Ring();
+    EXPECT_EQ(below_.pending[0]->anew, status == -EBADMSG);
+  }
+  End(0);
+  EXPECT_EQ(read.n_done, 1);
+  EXPECT_EQ(read.read.status, 0);
+}
+
 TEST_F(RetryingTest, WhatCannotHelpIsNotTriedAgain) {
   for (int status : {-ESTALE, -EACCES, -ENOENT, -ENOMEM, -EINVAL}) {
     Read read;

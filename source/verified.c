@@ -1,0 +1,647 @@
+#include "source/verified.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "base/container_of.h"
+
+/* What the tree lies in. */
+struct tree {
+  struct source *source;
+  unsigned n_refs; /* guarded by the lock of its struct shared */
+};
+
+/* What versions of one image share. */
+struct shared {
+  char *name;
+  void (*corrupt)(const char *name, uint64_t offset, uint64_t len);
+  struct verity *verity;
+  uint8_t id[32];       /* of the root */
+  bool tree_is_inside;  /* the image */
+  pthread_mutex_t lock; /* a leaf */
+  /* Guarded by lock. */
+  unsigned n_refs;
+  struct tree *tree; /* NULL if it is inside */
+  LIST_HEAD(, load) loads;
+};
+
+struct verified_source {
+  struct source base;
+  struct source *below; /* ours */
+  struct shared *shared;
+};
+
+/* A read of a source that calls back.  One thread at a time has it. */
+struct verified_read {
+  struct source_read read; /* of the source below */
+  struct source_read *asked;
+  struct verified_source *source;
+  uint8_t *wide; /* NULL: what was asked for is whole blocks */
+  struct verity_check check;
+  bool is_checking;
+  int status;
+  STAILQ_ENTRY(verified_read) waiting; /* for a load */
+};
+
+/* A part of the tree that is being read, once for all that wait for it. */
+struct load {
+  struct source_read read;
+  struct shared *shared; /* a reference */
+  struct tree *tree; /* a reference; NULL: it is in the image of the first that
+                        waits */
+  LIST_ENTRY(load) link;
+  STAILQ_HEAD(waiting_reads, verified_read) waiting; /* guarded by the lock */
+};
+
+static struct verified_source *verified_of(struct source *src) {
+  return container_of(src, struct verified_source, base);
+}
+
+/* ---- What is shared ------------------------------------------------------ */
+
+static int tree_new(struct source *source, struct tree **out) {
+  struct tree *tree = malloc(sizeof *tree);
+  if (!tree)
+    return -ENOMEM;
+  *tree = (struct tree){.source = source, .n_refs = 1};
+  *out = tree;
+  return 0;
+}
+
+/* A reference to the present one; NULL: it is in the image itself. */
+static struct tree *tree_ref(struct shared *shared) {
+  pthread_mutex_lock(&shared->lock);
+  struct tree *tree = shared->tree;
+  if (tree)
+    tree->n_refs++;
+  pthread_mutex_unlock(&shared->lock);
+  return tree;
+}
+
+static void tree_unref(struct shared *shared, struct tree *tree) {
+  if (!tree)
+    return;
+  pthread_mutex_lock(&shared->lock);
+  bool last = --tree->n_refs == 0;
+  pthread_mutex_unlock(&shared->lock);
+  if (!last)
+    return;
+  tree->source->ops->close(tree->source);
+  free(tree);
+}
+
+static struct shared *shared_ref(struct shared *shared) {
+  pthread_mutex_lock(&shared->lock);
+  shared->n_refs++;
+  pthread_mutex_unlock(&shared->lock);
+  return shared;
+}
+
+static void shared_unref(struct shared *shared) {
+  if (!shared)
+    return;
+  pthread_mutex_lock(&shared->lock);
+  bool last = --shared->n_refs == 0;
+  pthread_mutex_unlock(&shared->lock);
+  if (!last)
+    return;
+  assert(LIST_EMPTY(&shared->loads));
+  tree_unref(shared, shared->tree);
+  verity_free(shared->verity);
+  pthread_mutex_destroy(&shared->lock);
+  free(shared->name);
+  free(shared);
+}
+
+/* Takes `options->tree` over, also on failure. */
+static int shared_new(const struct verified_options *options,
+                      struct shared **out) {
+  struct shared *shared = calloc(1, sizeof *shared);
+  char *name = strdup(options->name);
+  struct tree *tree = NULL;
+  if (!shared || !name ||
+      (options->tree && tree_new(options->tree, &tree) < 0)) {
+    if (options->tree)
+      options->tree->ops->close(options->tree);
+    free(shared);
+    free(name);
+    return -ENOMEM;
+  }
+  pthread_mutex_init(&shared->lock, NULL);
+  shared->n_refs = 1;
+  shared->name = name;
+  shared->corrupt = options->corrupt;
+  shared->tree = tree;
+  shared->tree_is_inside = !tree;
+  LIST_INIT(&shared->loads);
+  memcpy(shared->id, options->root, sizeof shared->id);
+  *out = shared;
+  return 0;
+}
+
+/* ---- Blocks -------------------------------------------------------------- */
+
+/* Whole blocks that hold a range: what is to be read for it. */
+struct blocks {
+  uint64_t offset;
+  size_t len;
+};
+
+static struct blocks blocks_of(const struct verified_source *s, uint64_t offset,
+                               size_t len) {
+  uint64_t mask = verity_block_size(s->shared->verity) - 1;
+  uint64_t begin = offset & ~mask, end = (offset + len + mask) & ~mask;
+  return (struct blocks){begin, (size_t)(end - begin)};
+}
+
+static void tell_of_corruption(const struct verified_source *s,
+                               const struct verity_check *check) {
+  uint32_t block = verity_block_size(s->shared->verity);
+  if (s->shared->corrupt)
+    s->shared->corrupt(s->shared->name, check->bad * block, block);
+}
+
+/* What came of a check that is over. */
+static int status_of(const struct verified_source *s,
+                     const struct verity_check *check,
+                     enum verity_outcome outcome) {
+  if (outcome == VERITY_DIFFERS)
+    tell_of_corruption(s, check);
+  return outcome == VERITY_MATCHES   ? 0
+         : outcome == VERITY_DIFFERS ? -EBADMSG
+                                     : -ENOMEM;
+}
+
+/* ---- Over a source that blocks ------------------------------------------- */
+
+static int load_blocking(struct verified_source *s,
+                         const struct verity_check *check) {
+  struct tree *tree = tree_ref(s->shared);
+  uint8_t *bytes = calloc(1, check->want.len); /* it may be zeros */
+  int r = bytes
+              ? source_read_blocking(tree ? tree->source : s->below,
+                                     check->want.offset, bytes, check->want.len)
+              : -ENOMEM;
+  tree_unref(s->shared, tree);
+  if (r < 0)
+    free(bytes);
+  else
+    verity_give(s->shared->verity, check->want.offset, bytes);
+  return r;
+}
+
+static int check_blocking(struct verified_source *s, uint64_t offset,
+                          const void *data, size_t len) {
+  struct verity_check check;
+  enum verity_outcome outcome;
+  int r = 0;
+  verity_check_begin(&check, s->shared->verity, offset, data, len);
+  while (r >= 0 && (outcome = verity_check_step(&check)) == VERITY_WANTS)
+    r = load_blocking(s, &check);
+  if (r >= 0)
+    r = status_of(s, &check, outcome);
+  verity_check_end(&check);
+  return r;
+}
+
+static int read_and_check(struct verified_source *s, struct blocks blocks,
+                          void *buf) {
+  int r = source_read_blocking(s->below, blocks.offset, buf, blocks.len);
+  if (r < 0)
+    return r;
+  int checked = check_blocking(s, blocks.offset, r == SOURCE_ZEROS ? NULL : buf,
+                               blocks.len);
+  return checked < 0 ? checked : r;
+}
+
+/* Twice, as long as it does not match: a disk, or a file that is just being put
+ * in its place, may do better the second time. */
+static int read_blocks(struct verified_source *s, struct blocks blocks,
+                       void *buf) {
+  int r = read_and_check(s, blocks, buf);
+  if (r == -EBADMSG)
+    r = read_and_check(s, blocks, buf);
+  return r;
+}
+
+static int blocking_read(struct source *src, uint64_t offset, void *buf,
+                         size_t len) {
+  struct verified_source *s = verified_of(src);
+  struct blocks blocks = blocks_of(s, offset, len);
+  if (blocks.len == len)
+    return read_blocks(s, blocks, buf);
+  uint8_t *wide = malloc(blocks.len);
+  int r = wide ? read_blocks(s, blocks, wide) : -ENOMEM;
+  if (r == 0)
+    memcpy(buf, wide + (offset - blocks.offset), len);
+  free(wide);
+  return r;
+}
+
+/* ---- Over a source that calls back --------------------------------------- */
+
+/* The caller hands on `status`, and calls done() if it has to be called. */
+static void read_free(struct verified_read *v) {
+  if (v->is_checking)
+    verity_check_end(&v->check);
+  free(v->wide);
+  free(v);
+}
+
+static void read_finish(struct verified_read *v) {
+  struct source_read *asked = v->asked;
+  asked->status = v->status;
+  read_free(v);
+  asked->done(asked); /* the source may be gone */
+}
+
+static bool read_go_on(struct verified_read *v);
+
+static void load_free(struct load *load) {
+  tree_unref(load->shared, load->tree);
+  shared_unref(load->shared);
+  free(load->read.buf);
+  free(load);
+}
+
+/* Gives what came, or keeps the reads that wait from waiting on. */
+static void load_ended(struct load *load, struct waiting_reads *waiting) {
+  struct shared *shared = load->shared;
+  int status = load->read.status;
+  struct verified_read *v;
+  if (status >= 0) {
+    verity_give(shared->verity, load->read.offset, load->read.buf);
+    load->read.buf = NULL;
+  }
+  STAILQ_INIT(waiting);
+  pthread_mutex_lock(&shared->lock);
+  LIST_REMOVE(load, link);
+  STAILQ_CONCAT(waiting, &load->waiting);
+  pthread_mutex_unlock(&shared->lock);
+  load_free(load);
+  STAILQ_FOREACH(v, waiting, waiting)
+  v->status = status < 0 ? status : 0;
+}
+
+/* Whoever is ended may close the source; those that go on keep it open. */
+static void waiting_go_on(struct waiting_reads *waiting) {
+  struct verified_read *v;
+  while ((v = STAILQ_FIRST(waiting))) {
+    STAILQ_REMOVE_HEAD(waiting, waiting);
+    if (v->status < 0 || read_go_on(v))
+      read_finish(v);
+  }
+}
+
+static void load_done(struct source_read *read) {
+  struct waiting_reads waiting;
+  load_ended(container_of(read, struct load, read), &waiting);
+  waiting_go_on(&waiting);
+}
+
+static struct load *find_load_locked(struct shared *shared, uint64_t offset) {
+  struct load *load;
+  LIST_FOREACH(load, &shared->loads, link)
+    if (load->read.offset == offset)
+      return load;
+  return NULL;
+}
+
+static struct load *load_new(struct shared *shared,
+                             const struct verity_check *check,
+                             const struct source_read *asked) {
+  struct load *load = calloc(1, sizeof *load);
+  uint8_t *bytes = calloc(1, check->want.len); /* it may be zeros */
+  if (!load || !bytes) {
+    free(load);
+    free(bytes);
+    return NULL;
+  }
+  load->read = (struct source_read){.offset = check->want.offset,
+                                    .buf = bytes,
+                                    .len = check->want.len,
+                                    .deadline_ms = asked->deadline_ms,
+                                    .anew = asked->anew,
+                                    .done = load_done};
+  load->shared = shared_ref(shared);
+  load->tree = tree_ref(shared);
+  STAILQ_INIT(&load->waiting);
+  return load;
+}
+
+/* Has the read wait for a load: one that is under way, or a new one, which is
+ * to be started. */
+static struct load *wait_for_load(struct verified_read *v, struct load *fresh) {
+  struct shared *shared = fresh->shared;
+  pthread_mutex_lock(&shared->lock);
+  struct load *load = find_load_locked(shared, fresh->read.offset);
+  bool is_under_way = load != NULL;
+  if (!is_under_way) {
+    load = fresh;
+    LIST_INSERT_HEAD(&shared->loads, load, link);
+  }
+  STAILQ_INSERT_TAIL(&load->waiting, v, waiting);
+  pthread_mutex_unlock(&shared->lock);
+  return is_under_way ? NULL : load;
+}
+
+/* Goes on with the check.  True: the read has ended, and is still there. */
+static bool read_go_on(struct verified_read *v) {
+  enum verity_outcome outcome;
+  while ((outcome = verity_check_step(&v->check)) == VERITY_WANTS) {
+    struct load *fresh = load_new(v->source->shared, &v->check, v->asked);
+    if (!fresh) {
+      v->status = -ENOMEM;
+      return true;
+    }
+    struct source *from = fresh->tree ? fresh->tree->source : v->source->below;
+    if (!wait_for_load(v, fresh)) { /* `v` may be gone */
+      load_free(fresh);
+      return false;
+    }
+    enum source_outcome started = source_start(from, &fresh->read);
+    if (started == SOURCE_PENDING)
+      return false; /* likewise */
+    assert(started == SOURCE_DONE);
+    struct waiting_reads waiting;
+    load_ended(fresh, &waiting);
+    STAILQ_REMOVE(&waiting, v, verified_read, waiting);
+    waiting_go_on(&waiting);
+    if (v->status < 0)
+      return true;
+  }
+  v->status = status_of(v->source, &v->check, outcome);
+  if (v->status == 0)
+    v->status = v->read.status;
+  if (v->status == 0 && v->wide)
+    memcpy(v->asked->buf, v->wide + (v->asked->offset - v->read.offset),
+           v->asked->len);
+  return true;
+}
+
+/* The source below has answered.  True: the read has ended. */
+static bool read_answered(struct verified_read *v) {
+  v->status = v->read.status;
+  if (v->status < 0)
+    return true;
+  verity_check_begin(&v->check, v->source->shared->verity, v->read.offset,
+                     v->status == SOURCE_ZEROS ? NULL : v->read.buf,
+                     v->read.len);
+  v->is_checking = true;
+  return read_go_on(v);
+}
+
+static void below_done(struct source_read *read) {
+  struct verified_read *v = container_of(read, struct verified_read, read);
+  if (read_answered(v))
+    read_finish(v);
+}
+
+static struct verified_read *read_new(struct verified_source *s,
+                                      struct source_read *asked) {
+  struct blocks blocks = blocks_of(s, asked->offset, asked->len);
+  struct verified_read *v = calloc(1, sizeof *v);
+  if (!v)
+    return NULL;
+  if (blocks.len != asked->len && !(v->wide = malloc(blocks.len))) {
+    free(v);
+    return NULL;
+  }
+  v->asked = asked;
+  v->source = s;
+  v->read = (struct source_read){.offset = blocks.offset,
+                                 .buf = v->wide ? v->wide : asked->buf,
+                                 .len = blocks.len,
+                                 .deadline_ms = asked->deadline_ms,
+                                 .anew = asked->anew,
+                                 .done = below_done};
+  return v;
+}
+
+static enum source_outcome calling_start(struct source *src,
+                                         struct source_read *asked) {
+  struct verified_read *v = read_new(verified_of(src), asked);
+  if (!v) {
+    asked->status = -ENOMEM;
+    return SOURCE_DONE;
+  }
+  enum source_outcome outcome = source_start(v->source->below, &v->read);
+  if (outcome == SOURCE_PENDING)
+    return SOURCE_PENDING; /* `v` may be gone */
+  assert(outcome == SOURCE_DONE);
+  if (!read_answered(v))
+    return SOURCE_PENDING;
+  asked->status = v->status;
+  read_free(v);
+  return SOURCE_DONE;
+}
+
+/* ---- Versions ------------------------------------------------------------ */
+
+static int make_source(struct source *below, struct shared *shared,
+                       struct source **out);
+
+/* Whether an image of such a size may be the one that the tree is of. */
+static bool size_is_right(const struct shared *shared, uint64_t size) {
+  return shared->tree_is_inside ? size >= verity_tree_end(shared->verity)
+                                : size == verity_data_size(shared->verity);
+}
+
+/* Where the tree lies may have changed too: what it says now is proven like
+ * what it said before. */
+static void renew_tree(struct shared *shared) {
+  struct tree *old = tree_ref(shared), *fresh = NULL;
+  struct source *source = NULL;
+  if (old && old->source->ops->reopen)
+    old->source->ops->reopen(old->source, &source);
+  if (source && (source->size < verity_tree_end(shared->verity) ||
+                 tree_new(source, &fresh) < 0))
+    source->ops->close(source);
+  if (fresh) {
+    pthread_mutex_lock(&shared->lock);
+    shared->tree = fresh;
+    pthread_mutex_unlock(&shared->lock);
+    tree_unref(shared, old); /* what shared had */
+  }
+  tree_unref(shared, old);
+}
+
+static int verified_reopen(struct source *src, struct source **out) {
+  struct verified_source *s = verified_of(src);
+  struct source *below = NULL;
+  *out = NULL;
+  renew_tree(s->shared);
+  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  if (!below)
+    return r;
+  r = size_is_right(s->shared, below->size) ? make_source(below, s->shared, out)
+                                            : -EBADMSG;
+  if (r < 0)
+    below->ops->close(below);
+  return r;
+}
+
+/* What is known of the version, and of the root: what was read without it, or
+ * with another, is not to be kept. */
+static void verified_identify(struct source *src, struct source_identity *out) {
+  struct verified_source *s = verified_of(src);
+  source_identify(s->below, out);
+  if (out->len == 0)
+    return;
+  if (out->len > SOURCE_IDENTITY_MAX - sizeof s->shared->id) {
+    *out = (struct source_identity){0};
+    return;
+  }
+  memcpy(out->bytes + out->len, s->shared->id, sizeof s->shared->id);
+  out->len += sizeof s->shared->id;
+}
+
+static bool verified_resume(struct source *src,
+                            const struct source_identity *id) {
+  struct verified_source *s = verified_of(src);
+  struct source_identity below = *id;
+  if (below.len < sizeof s->shared->id)
+    return false;
+  below.len -= sizeof s->shared->id;
+  return memcmp(below.bytes + below.len, s->shared->id, sizeof s->shared->id) ==
+             0 &&
+         source_resume(s->below, &below);
+}
+
+static uint64_t verified_worth(struct source *src) {
+  struct source *below = verified_of(src)->below;
+  return below->ops->worth ? below->ops->worth(below) : 0;
+}
+
+static void verified_advise(struct source *src, uint64_t offset, uint64_t len) {
+  struct verified_source *s = verified_of(src);
+  if (s->below->ops->advise)
+    s->below->ops->advise(s->below, offset, len);
+}
+
+static void verified_close(struct source *src) {
+  struct verified_source *s = verified_of(src);
+  s->below->ops->close(s->below);
+  shared_unref(s->shared);
+  free(s);
+}
+
+static const struct source_ops blocking_ops = {
+    .kind = "verified",
+    .read = blocking_read,
+    .reopen = verified_reopen,
+    .identify = verified_identify,
+    .resume = verified_resume,
+    .worth = verified_worth,
+    .advise = verified_advise,
+    .close = verified_close,
+};
+
+static const struct source_ops calling_ops = {
+    .kind = "verified",
+    .start = calling_start,
+    .reopen = verified_reopen,
+    .identify = verified_identify,
+    .resume = verified_resume,
+    .worth = verified_worth,
+    .advise = verified_advise,
+    .close = verified_close,
+};
+
+static int make_source(struct source *below, struct shared *shared,
+                       struct source **out) {
+  struct verified_source *s = calloc(1, sizeof *s);
+  if (!s)
+    return -ENOMEM;
+  s->base.ops = below->ops->read ? &blocking_ops : &calling_ops;
+  s->base.size = verity_data_size(shared->verity);
+  s->base.fetch_size = below->fetch_size;
+  s->base.fetch_size_max = below->fetch_size_max;
+  s->below = below;
+  s->shared = shared_ref(shared);
+  *out = &s->base;
+  return 0;
+}
+
+/* ---- Opening ------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static int
+refuse(struct source_fault *fault, int status, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(fault->text, sizeof fault->text, format, args);
+  va_end(args);
+  return status;
+}
+
+/* Reads the superblock, and makes of it what proves. */
+static int open_verity(struct shared *shared,
+                       const struct verified_options *options,
+                       struct source *below, struct source_fault *fault) {
+  struct source *from = shared->tree ? shared->tree->source : below;
+  uint8_t superblock[VERITY_SUPERBLOCK_LEN] = {0}; /* it may be zeros */
+  char why[VERITY_WHY_LEN];
+  if (options->tree_offset > from->size ||
+      from->size - options->tree_offset < sizeof superblock)
+    return refuse(fault, -EBADMSG,
+                  "its hash tree: there are %" PRIu64 " bytes, and none at "
+                  "%" PRIu64,
+                  from->size, options->tree_offset);
+  int r = source_read_blocking(from, options->tree_offset, superblock,
+                               sizeof superblock);
+  if (r < 0)
+    return refuse(fault, r, "its hash tree cannot be read: %s", strerror(-r));
+  r = verity_new(superblock, options->tree_offset, options->root,
+                 options->root_len, &shared->verity, why);
+  if (r == -EINVAL)
+    return refuse(fault, -EBADMSG, "its hash tree: %s", why);
+  return r;
+}
+
+/* Whether the tree is one for that image, and all there. */
+static int check_sizes(const struct shared *shared,
+                       const struct verified_options *options,
+                       const struct source *below, struct source_fault *fault) {
+  uint64_t data = verity_data_size(shared->verity);
+  uint64_t end = verity_tree_end(shared->verity);
+  const struct source *from = shared->tree ? shared->tree->source : below;
+  if (from->size < end)
+    return refuse(fault, -EBADMSG,
+                  "its hash tree ends at %" PRIu64 ", and should at %" PRIu64,
+                  from->size, end);
+  if (shared->tree_is_inside && data > options->tree_offset)
+    return refuse(fault, -EBADMSG,
+                  "its hash tree at %" PRIu64 " is of %" PRIu64 " bytes",
+                  options->tree_offset, data);
+  if (!size_is_right(shared, below->size))
+    return refuse(fault, -EBADMSG,
+                  "it has %" PRIu64 " bytes, and its hash tree is of %" PRIu64
+                  "; fill it up with zeros to whole blocks of %" PRIu32
+                  ", and make the tree of that",
+                  below->size, data, verity_block_size(shared->verity));
+  return 0;
+}
+
+int verified_source_open(const struct verified_options *options,
+                         struct source *below, struct source **out,
+                         struct source_fault *fault) {
+  struct shared *shared = NULL;
+  refuse(fault, 0, "its hash tree: out of memory");
+  int r = shared_new(options, &shared);
+  if (r == 0)
+    r = open_verity(shared, options, below, fault);
+  if (r == 0)
+    r = check_sizes(shared, options, below, fault);
+  if (r == 0)
+    r = make_source(below, shared, out);
+  shared_unref(shared);
+  return r;
+}
