@@ -352,27 +352,35 @@ static int parse_source(const struct config_image *image, const char *source,
   return 0;
 }
 
-static int set_source(struct config_image *image, const char *value,
-                      char *why) {
+/* Takes a path or a URI, in place of the one before. */
+static int take_source(struct config_image *image, unsigned setting,
+                       const char *value, char **to_path, char **to_uri,
+                       const struct source_kind **to_kind, char *why) {
   char *path = NULL, *uri = NULL;
   const struct source_kind *kind;
   int r = parse_source(image, value, &path, &kind, why);
   if (r == 0 && !*path)
     r = refuse(why, "\"%.100s\": it names no source", value);
   if (r == 0 && !kind)
-    r = check_path(path, value, &image->origins[CONFIG_IMAGE_SOURCE], why);
+    r = check_path(path, value, &image->origins[setting], why);
   if (r == 0 && kind && !(uri = strdup(value)))
     r = -ENOMEM;
   if (r < 0) {
     free(path);
     return r;
   }
-  free(image->path);
-  free(image->uri);
-  image->path = path;
-  image->uri = uri;
-  image->kind = kind;
+  free(*to_path);
+  free(*to_uri);
+  *to_path = path;
+  *to_uri = uri;
+  *to_kind = kind;
   return 0;
+}
+
+static int set_source(struct config_image *image, const char *value,
+                      char *why) {
+  return take_source(image, CONFIG_IMAGE_SOURCE, value, &image->path,
+                     &image->uri, &image->kind, why);
 }
 
 static int set_image_share(struct config_image *image, const char *value,
@@ -455,6 +463,57 @@ static int set_image_allow(struct config_image *image, const char *value,
   return 0;
 }
 
+static int hex_value(char c) {
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
+}
+
+/* Of so many digits, two for each byte. */
+static bool parse_hex(const char *value, uint8_t *out, size_t n_digits) {
+  for (size_t i = 0; i < n_digits; i += 2) {
+    int high = hex_value(value[i]);
+    int low = high < 0 ? -1 : hex_value(value[i + 1]);
+    if (low < 0)
+      return false;
+    out[i / 2] = (uint8_t)(high << 4 | low);
+  }
+  return true;
+}
+
+static int set_verity_root(struct config_image *image, const char *value,
+                           char *why) {
+  uint8_t root[CONFIG_MAX_ROOT] = {0};
+  size_t len = strlen(value);
+  if ((len != 64 && len != 128) || !parse_hex(value, root, len))
+    return refuse(why,
+                  "\"%.140s\": not a hash in hex, of 64 digits, or of 128 for "
+                  "SHA-512",
+                  value);
+  memcpy(image->verity.root, root, sizeof root);
+  image->verity.root_len = len / 2;
+  return 0;
+}
+
+static int set_verity_tree(struct config_image *image, const char *value,
+                           char *why) {
+  struct config_verity *v = &image->verity;
+  return take_source(image, CONFIG_IMAGE_VERITY_TREE, value, &v->tree_path,
+                     &v->tree_uri, &v->tree_kind, why);
+}
+
+static int set_verity_offset(struct config_image *image, const char *value,
+                             char *why) {
+  uint64_t offset = 0; /* gcc does not see that it is set where r is 0 */
+  int r = parse_file_size(value, &offset, why);
+  if (r == 0 && offset % 512)
+    return refuse(why, "\"%.100s\": not a multiple of 512", value);
+  if (r == 0)
+    image->verity.tree_offset = offset;
+  return r;
+}
+
 const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_SOURCE] = {"source", set_source},
     [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
@@ -466,6 +525,9 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},
     [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
+    [CONFIG_IMAGE_VERITY_ROOT] = {"verity-root", set_verity_root},
+    [CONFIG_IMAGE_VERITY_TREE] = {"verity-tree", set_verity_tree},
+    [CONFIG_IMAGE_VERITY_OFFSET] = {"verity-offset", set_verity_offset},
 };
 
 /* ---- What an image has for its source alone ------------------------------ */
@@ -555,11 +617,85 @@ static int check_options(const struct config_image *image,
   return 0;
 }
 
+const char *config_relative_path(const struct config_image *image) {
+  const struct config_verity *v = &image->verity;
+  if (!image->uri && image->path[0] != '/')
+    return image->path;
+  return v->tree_path && !v->tree_uri && v->tree_path[0] != '/' ? v->tree_path
+                                                                : NULL;
+}
+
+bool config_tree_is_inside(const struct config_image *image) {
+  return !image->verity.tree_path &&
+         image->origins[CONFIG_IMAGE_VERITY_OFFSET].line;
+}
+
+char *config_image_tree(const struct config_image *image,
+                        const struct source_kind **kind) {
+  const struct config_verity *v = &image->verity;
+  const char *beside = image->uri ? image->uri : image->path;
+  size_t len = strcspn(beside, image->uri ? "?#" : "");
+  char *made;
+  if (v->tree_path) {
+    *kind = v->tree_kind;
+    return strdup(v->tree_uri ? v->tree_uri : v->tree_path);
+  }
+  *kind = image->kind;
+  if (asprintf(&made, "%.*s.verity%s", (int)len, beside, beside + len) < 0)
+    return NULL;
+  return made;
+}
+
+static int check_tree(const struct config_image *image, char *why) {
+  struct source_fault fault = {.text = ""};
+  const struct source_kind *kind;
+  char *tree = config_image_tree(image, &kind);
+  if (!tree)
+    return refuse(why, "verity-tree: out of memory");
+  struct source_uri uri = {.text = tree};
+  if (kind == image->kind) {
+    uri = config_image_uri(image);
+    uri.text = tree;
+  }
+  int r = 0;
+  if (image->kind && !kind)
+    r = refuse(why, "verity-tree: that of an image at a URI is at a URI, too");
+  else if (kind && kind->check(&uri, &fault) < 0)
+    r = refuse(why, "verity-tree: %s", fault.text);
+  free(tree);
+  return r;
+}
+
+static int check_verity(const struct config_image *image,
+                        struct config_origin *origin, char *why) {
+  static const unsigned needs_root[] = {CONFIG_IMAGE_VERITY_TREE,
+                                        CONFIG_IMAGE_VERITY_OFFSET};
+  const struct config_origin *origins = image->origins;
+  for (size_t i = 0; i < sizeof needs_root / sizeof needs_root[0]; i++)
+    if (origins[needs_root[i]].line &&
+        !origins[CONFIG_IMAGE_VERITY_ROOT].line) {
+      *origin = origins[needs_root[i]];
+      return refuse(why, "%s: it needs verity-root, the root hash",
+                    config_image_settings[needs_root[i]].key);
+    }
+  if (!image->verity.root_len)
+    return 0;
+  *origin = origins[CONFIG_IMAGE_MAX_AGE];
+  if (image->max_age_s)
+    return refuse(why, "max-age: an image with a verity-root cannot change");
+  *origin = origins[CONFIG_IMAGE_VERITY_TREE].line
+                ? origins[CONFIG_IMAGE_VERITY_TREE]
+                : origins[CONFIG_IMAGE_VERITY_ROOT];
+  return config_tree_is_inside(image) ? 0 : check_tree(image, why);
+}
+
 int config_image_check_source(const struct config_image *image,
                               struct config_origin *origin,
                               char why[CONFIG_WHY_LEN]) {
   struct source_fault fault = {.text = ""};
   int r = check_options(image, origin, why);
+  if (r == 0)
+    r = check_verity(image, origin, why);
   if (r < 0 || !image->kind)
     return r;
   if (image->max_age_s) {
@@ -632,8 +768,11 @@ void config_image_init(struct config_image *image,
 void config_image_fini(struct config_image *image) {
   free(image->path);
   free(image->uri);
+  free(image->verity.tree_path);
+  free(image->verity.tree_uri);
   free_options(image->options);
   image->path = image->uri = NULL;
+  image->verity = (struct config_verity){.root_len = 0};
   image->options = NULL;
   clear_rule(&image->allow);
 }
@@ -641,6 +780,7 @@ void config_image_fini(struct config_image *image) {
 void config_image_move(struct config_image *to, struct config_image *from) {
   *to = *from;
   from->path = from->uri = NULL;
+  from->verity = (struct config_verity){.root_len = 0};
   from->options = NULL;
   from->allow = NULL;
 }

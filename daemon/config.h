@@ -63,6 +63,9 @@ enum {
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
   CONFIG_IMAGE_ALLOW,
+  CONFIG_IMAGE_VERITY_ROOT,
+  CONFIG_IMAGE_VERITY_TREE,
+  CONFIG_IMAGE_VERITY_OFFSET,
   CONFIG_N_IMAGE_SETTINGS,
 };
 
@@ -75,6 +78,19 @@ struct config_source_options {
   struct source_option all[CONFIG_MAX_SOURCE_OPTIONS]; /* ours */
   struct config_origin origins[CONFIG_MAX_SOURCE_OPTIONS];
   size_t n;
+};
+
+#define CONFIG_MAX_ROOT 64 /* bytes of a root hash: those of SHA-512 */
+
+/* What an image's bytes are proven by. */
+struct config_verity {
+  uint8_t root[CONFIG_MAX_ROOT];
+  size_t root_len; /* 0: it is not verified */
+  /* Where its hash tree is, if that was given: as of the image. */
+  char *tree_path, *tree_uri;
+  const struct source_kind *tree_kind;
+  uint64_t tree_offset; /* where the tree begins there; without `tree_path`, and
+                           if it was given, in the image itself */
 };
 
 struct config_image {
@@ -90,9 +106,10 @@ struct config_image {
   unsigned max_age_s; /* what was read longer ago is read again; 0: not given */
   uint32_t page_size; /* 0: as all */
   uint32_t fetch_size; /* of a miss, at least; 0: as its kind of source says */
-  uint32_t fetch_size_max;     /* to which that grows; 0: not given */
-  struct window window;        /* the part of the file that is served */
-  struct rule *allow;          /* who may read it; NULL: not given */
+  uint32_t fetch_size_max; /* to which that grows; 0: not given */
+  struct window window;    /* the part of the file that is served */
+  struct rule *allow;      /* who may read it; NULL: not given */
+  struct config_verity verity;
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
   enum config_due due; /* the reloader's */
@@ -210,6 +227,20 @@ int config_image_check_source(const struct config_image *image,
 
 /* What its source is made of; `uri` is the image's.  It is one by a URI. */
 struct source_uri config_image_uri(const struct config_image *image);
+
+/* A path that it names, and that depends on the working directory; NULL: there
+ * is none. */
+const char *config_relative_path(const struct config_image *image);
+
+/* Where the hash tree of an image is that is verified, and not in the image
+ * itself: a path, or a URI of `*kind`, in memory from malloc(3).  Where none
+ * was given it is beside the image, with ".verity" behind its name.  NULL:
+ * there is no memory. */
+char *config_image_tree(const struct config_image *image,
+                        const struct source_kind **kind);
+
+/* Whether the tree is in the image itself. */
+bool config_tree_is_inside(const struct config_image *image);
 
 /* An image without a name or a source, which may be of one of the kinds. */
 void config_image_init(struct config_image *image,

@@ -56,17 +56,60 @@ static int cut_window(const struct config_image *image,
 /* How a source is opened. */
 struct opened {
   struct opening *opening;
-  struct remote *remote; /* NULL: it is a file */
+  struct remote *remote; /* NULL: it is a file that is not verified */
 };
+
+/* The name of the tree, which has the image's options if it is of its kind.
+ * NULL: there is no memory. */
+static struct remote *name_tree(const struct config_image *image,
+                                struct remotes *remotes) {
+  const struct source_kind *kind;
+  char *tree = config_image_tree(image, &kind);
+  if (!tree)
+    return NULL;
+  struct source_uri uri = {.text = tree};
+  if (kind == image->kind) {
+    uri = config_image_uri(image);
+    uri.text = tree;
+  }
+  struct remote *name = remotes_name(remotes, kind, &uri);
+  free(tree);
+  return name;
+}
+
+static int verify(const struct config_image *image, struct remotes *remotes,
+                  struct remote *name) {
+  const struct config_verity *v = &image->verity;
+  bool is_inside = config_tree_is_inside(image);
+  struct remote *tree = is_inside ? NULL : name_tree(image, remotes);
+  if (!tree && !is_inside)
+    return -ENOMEM;
+  int r = remotes_verify(name, image->name, v->root, v->root_len, tree,
+                         v->tree_offset);
+  remotes_unref(tree);
+  return r;
+}
+
+/* NULL: there is no memory. */
+static struct remote *name_image(const struct config_image *image,
+                                 struct remotes *remotes) {
+  struct source_uri uri = config_image_uri(image);
+  if (!image->uri)
+    uri.text = image->path;
+  struct remote *name = remotes_name(remotes, image->kind, &uri);
+  if (!name || !image->verity.root_len || verify(image, remotes, name) == 0)
+    return name;
+  remotes_unref(name);
+  return NULL;
+}
 
 /* NULL in `opening`: there is no memory. */
 static struct opened open_one(const struct config_image *image,
                               struct remotes *remotes,
                               const struct timespec *deadline) {
-  if (!image->uri)
+  if (!image->uri && !image->verity.root_len)
     return (struct opened){.opening = opening_begin(image->path)};
-  const struct source_uri uri = config_image_uri(image);
-  struct opened o = {.remote = remotes_name(remotes, image->kind, &uri)};
+  struct opened o = {.remote = name_image(image, remotes)};
   if (o.remote)
     o.opening = opening_begin_remote(o.remote, deadline);
   return o;
@@ -100,7 +143,8 @@ static int take_source(const struct config_image *image,
     return r;
   image_sources_warn_of_format(image->name, format);
   if (opened->remote) {
-    to->retrying = retrying_ref(remotes_retrying(opened->remote));
+    struct retrying *retrying = remotes_retrying(opened->remote);
+    to->retrying = retrying ? retrying_ref(retrying) : NULL;
     return 0;
   }
   if (image->max_age_s)

@@ -314,10 +314,13 @@ static void announce_ready(const struct config *config,
   sd_notify(0, "READY=1");
 }
 
+/* A hash tree is a source of its own. */
 static unsigned count_remote(const struct config *config) {
   unsigned n = 0;
-  for (size_t i = 0; i < config->n_images; i++)
-    n += config->images[i].uri != NULL;
+  for (size_t i = 0; i < config->n_images; i++) {
+    const struct config_image *image = &config->images[i];
+    n += (image->uri != NULL) + (image->verity.root_len > 0);
+  }
   return n;
 }
 

@@ -36,6 +36,10 @@ const char options_usage[] =
     "                         ,fetch-size=SIZE: what a miss reads at least;\n"
     "                         ,fetch-size-max=SIZE: to which that grows;\n"
     "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
+    "                         ,verity-root=HEX: only what matches its hash "
+    "tree,\n"
+    "                         at ,verity-tree=SOURCE (SOURCE.verity), or at\n"
+    "                         ,verity-offset=SIZE in it;\n"
     "                         ,allow=RULE: who may read it, in place of "
     "--allow\n"
     "  --directory DIRECTORY  serve each file in it by its name, once "
@@ -350,9 +354,10 @@ int options_parse_image(struct config_image *image,
   image->origin = origin;
   int r = parse_image_copy(image, copy, origin, why);
   free(copy);
-  if (r == 0 && !image->uri && image->path[0] != '/') {
+  if (r == 0 && config_relative_path(image)) {
     snprintf(why, CONFIG_WHY_LEN,
-             "\"%.100s\": a path from the root on is needed", source);
+             "\"%.100s\": a path from the root on is needed",
+             config_relative_path(image));
     r = -EINVAL;
   }
   return r == 0 ? config_image_check_source(image, &wrong, why) : r;

@@ -59,11 +59,26 @@ static bool is_same_uri(const struct config_image *a,
   return same;
 }
 
+static bool is_same_text(const char *a, const char *b) {
+  return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool is_same_verity(const struct config_image *a,
+                           const struct config_image *b) {
+  const struct config_verity *x = &a->verity, *y = &b->verity;
+  return x->root_len == y->root_len &&
+         memcmp(x->root, y->root, x->root_len) == 0 &&
+         is_same_text(x->tree_path, y->tree_path) &&
+         is_same_text(x->tree_uri, y->tree_uri) &&
+         x->tree_offset == y->tree_offset &&
+         config_tree_is_inside(a) == config_tree_is_inside(b);
+}
+
 /* Whether an image is served as it was.  What it is called is the same. */
 static bool is_same(const struct config *before, const struct config_image *a,
                     const struct config *now, const struct config_image *b) {
   return strcmp(a->path, b->path) == 0 && is_same_uri(a, b) &&
-         config_fetch_size(a) == config_fetch_size(b) &&
+         is_same_verity(a, b) && config_fetch_size(a) == config_fetch_size(b) &&
          config_fetch_size_max(a) == config_fetch_size_max(b) &&
          a->max_age_s == b->max_age_s && a->window.offset == b->window.offset &&
          a->window.length == b->window.length &&
@@ -108,14 +123,15 @@ static void plan_fini(struct plan *plan) {
 
 /* The working directory is left, and so a relative path names another file. */
 static bool paths_are_whole(const struct plan *plan) {
-  for (size_t i = 0; i < plan->n_fresh; i++)
-    if (!plan->fresh[i]->uri && plan->fresh[i]->path[0] != '/') {
-      log_event(LEVEL_ERROR, EVENT_FAILED,
-                LOG_TEXT("image", plan->fresh[i]->name),
-                LOG_TEXT("path", plan->fresh[i]->path),
-                LOG_TEXT("reason", "a reload needs the path from the root on"));
-      return false;
-    }
+  for (size_t i = 0; i < plan->n_fresh; i++) {
+    const char *path = config_relative_path(plan->fresh[i]);
+    if (!path)
+      continue;
+    log_event(LEVEL_ERROR, EVENT_FAILED,
+              LOG_TEXT("image", plan->fresh[i]->name), LOG_TEXT("path", path),
+              LOG_TEXT("reason", "a reload needs the path from the root on"));
+    return false;
+  }
   return true;
 }
 

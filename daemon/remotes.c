@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +13,11 @@
 #include "daemon/engine/pending.h"
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
+#include "source/file.h"
 #include "source/reactor.h"
 #include "source/retrying.h"
 #include "source/uri.h"
+#include "source/verified.h"
 
 enum {
   /* For one that was not there before: a thread of the pool waits for it. */
@@ -29,9 +32,12 @@ struct remotes {
 struct remote {
   atomic_uint n_refs; /* acq_rel: the last one sees what the others did */
   struct remotes *all;
-  const struct source_kind *kind;
-  struct source_uri uri; /* ours */
+  const struct source_kind *kind; /* NULL: a file, at the URI's text */
+  struct source_uri uri;          /* ours */
   struct retrying *retrying;
+  struct verified_options verified; /* without a root: it is not */
+  char *image;                      /* its name, where it is verified */
+  struct remote *tree;              /* NULL: there is none, or it is inside */
 };
 
 /* ---- The reactor --------------------------------------------------------- */
@@ -135,11 +141,11 @@ struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
   const struct retrying_clock clock = retrying_clock_of(all->reactor);
   r->all = all;
   r->kind = kind;
-  r->uri.text = strdup(uri->text);
-  char *shown = source_uri_shown(uri->text);
+  r->uri.text = kind ? strdup(uri->text) : file_source_absolute(uri->text);
+  char *shown = kind ? source_uri_shown(uri->text) : NULL;
   r->retrying = shown ? retrying_new(&clock, shown, source_turned) : NULL;
   free(shown);
-  if (r->uri.text && r->retrying && copy_options(&r->uri, uri) == 0)
+  if (r->uri.text && (r->retrying || !kind) && copy_options(&r->uri, uri) == 0)
     return r;
   remotes_unref(r);
   return NULL;
@@ -156,6 +162,8 @@ void remotes_unref(struct remote *r) {
   free((struct source_option *)r->uri.options);
   free((char *)r->uri.text);
   retrying_unref(r->retrying);
+  remotes_unref(r->tree);
+  free(r->image);
   free(r);
   pending_end(&all->named);
 }
@@ -165,12 +173,75 @@ struct remote *remotes_ref(struct remote *r) {
   return r;
 }
 
+static void tell_of_corruption(const char *image, uint64_t offset,
+                               uint64_t len) {
+  log_peer_event(LEVEL_WARN, "image-corrupt", LOG_TEXT("image", image),
+                 LOG_NUMBER("offset", offset), LOG_NUMBER("length", len));
+}
+
+int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
+                   size_t root_len, struct remote *tree, uint64_t tree_offset) {
+  r->image = strdup(image);
+  if (!r->image)
+    return -ENOMEM;
+  r->verified = (struct verified_options){.name = r->image,
+                                          .root_len = root_len,
+                                          .tree_offset = tree_offset,
+                                          .corrupt = tell_of_corruption};
+  memcpy(r->verified.root, root, root_len);
+  r->tree = tree ? remotes_ref(tree) : NULL;
+  return 0;
+}
+
+/* As its kind does, or as a file. */
+static int open_plainly(struct remote *r, const struct timespec *deadline,
+                        struct source **out, struct source_fault *fault) {
+  /* Of a tree more is kept by the kernel than by us. */
+  enum file_reading how = r->image ? FILE_DONTCACHE : FILE_CACHED;
+  *fault = (struct source_fault){.text = ""};
+  return r->kind ? r->kind->open(r->all->reactor, &r->uri, deadline, out, fault)
+                 : file_source_open(r->uri.text, how, out);
+}
+
+/* Says that it is the tree which cannot be opened. */
+static void tell_of_tree(int error, struct source_fault *fault) {
+  const struct source_fault of_tree = *fault;
+  snprintf(fault->text, sizeof fault->text, "its hash tree: %.200s",
+           *of_tree.text ? of_tree.text : strerror(-error));
+}
+
+/* Verified, if it is to be. */
+static int open_once(struct remote *r, const struct timespec *deadline,
+                     struct source **out, struct source_fault *fault) {
+  struct verified_options options = r->verified;
+  struct source *below;
+  int e = open_plainly(r, deadline, &below, fault);
+  if (e < 0)
+    return e;
+  if (!options.root_len) {
+    *out = below;
+    return 0;
+  }
+  if (r->tree &&
+      (e = remotes_open(r->tree, deadline, &options.tree, fault)) < 0)
+    tell_of_tree(e, fault);
+  else
+    e = verified_source_open(&options, below, out, fault);
+  if (e < 0)
+    below->ops->close(below);
+  return e;
+}
+
 int remotes_open(struct remote *r, const struct timespec *deadline,
                  struct source **out, struct source_fault *fault) {
   struct source *below;
-  int e = r->kind->open(r->all->reactor, &r->uri, deadline, &below, fault);
+  int e = open_once(r, deadline, &below, fault);
   if (e < 0)
     return e;
+  if (!r->retrying) {
+    *out = below;
+    return 0;
+  }
   e = retrying_source_new(r->retrying, below, out);
   if (e < 0)
     below->ops->close(below);

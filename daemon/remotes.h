@@ -1,5 +1,6 @@
 /* Remote sources, as the daemon opens them: the thread that they share, and
- * whoever opens one at the moment.
+ * whoever opens one at the moment.  Files that are verified are opened by them,
+ * too, as their hash trees may be remote.
  *
  * What is opened lives by the reactor.  So remotes_free() comes when all of it
  * is closed, but for what is being opened still: who gave that up left a name
@@ -21,22 +22,29 @@ extern "C" {
 struct remotes;
 struct retrying;
 
-/* The name of a remote source: kind, URI and options.  It is counted. */
+/* The name of a source: kind, URI and options; or a path.  It is counted. */
 struct remote;
 
 /* Starts the reactor's thread.  0 or a negative errno. */
 int remotes_new(struct remotes **out);
 void remotes_free(struct remotes *all); /* NULL is fine */
 
-/* Copies what it is given.  NULL: out of memory. */
+/* Copies what it is given; without a kind the URI's text is a path.  NULL: out
+ * of memory. */
 struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
                             const struct source_uri *uri);
+
+/* Has what is opened by the name be verified, as the image of that name.  The
+ * tree, of which it takes a reference, is remote if the image is; NULL: it is
+ * in the image.  Before it is opened.  0 or -ENOMEM. */
+int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
+                   size_t root_len, struct remote *tree, uint64_t tree_offset);
 struct remote *remotes_ref(struct remote *r);
 void remotes_unref(struct remote *r); /* NULL is fine */
 
-/* Opens it, and waits until `deadline` (CLOCK_MONOTONIC).  What is open tries
- * again what fails (source/retrying.h).  0, or a negative errno, with words in
- * `fault` if it is the source's. */
+/* Opens it, and waits until `deadline` (CLOCK_MONOTONIC).  What is open and
+ * remote tries again what fails (source/retrying.h).  0, or a negative errno,
+ * with words in `fault` if it is the source's. */
 int remotes_open(struct remote *r, const struct timespec *deadline,
                  struct source **out, struct source_fault *fault);
 
@@ -45,7 +53,8 @@ int remotes_open(struct remote *r, const struct timespec *deadline,
  * the end of that.  The reactor goes on meanwhile. */
 void remotes_load(void *all, void (*load)(void *what), void *what);
 
-/* What all sources that are opened by it count in; it is the name's. */
+/* What all sources that are opened by it count in; it is the name's.  NULL: it
+ * is a file. */
 struct retrying *remotes_retrying(const struct remote *r);
 
 /* A source for what cannot be opened now: it has no bytes.  reopen() gives its

@@ -502,10 +502,7 @@ static const struct source_ops file_ops = {
     .close = file_close,
 };
 
-/* The path from the root on, in memory from malloc(3): the process may change
- * its directory.  Links stay what they are, since they may be changed to say
- * what the image is.  A directory that has no path leaves it as it is. */
-static char *absolute(const char *path) {
+char *file_source_absolute(const char *path) {
   char *dir = path[0] == '/' ? NULL : getcwd(NULL, 0), *whole = NULL;
   if (!dir || dir[0] != '/')
     whole = strdup(path);
@@ -520,7 +517,7 @@ int file_source_open(const char *path, enum file_reading how,
   int fd = open_readable(&(struct where){.path = path});
   if (fd < 0)
     return fd;
-  struct where at = {.path = absolute(path)};
+  struct where at = {.path = file_source_absolute(path)};
   if (!at.path) {
     close(fd);
     return -ENOMEM;
@@ -576,7 +573,7 @@ static const struct source_ops absent_ops = {
 
 int file_source_open_later(const char *path, enum file_reading how,
                            struct source **out) {
-  char *whole = absolute(path);
+  char *whole = file_source_absolute(path);
   struct where at = {.path = whole};
   struct file_source *f = whole ? alloc(&at, -1, how) : NULL;
   free(whole);

@@ -26,6 +26,12 @@ enum file_reading {
   FILE_DONTCACHE,
 };
 
+/* The path from the root on, in memory from malloc(3): the process may change
+ * its directory.  Links stay what they are, since they may be changed to say
+ * what the image is.  A directory that has no path leaves it as it is.  NULL:
+ * no memory. */
+char *file_source_absolute(const char *path);
+
 /* Opens `path`.  0, or a negative errno: -EISDIR for a directory, -ENODEV for
  * something that is neither a file nor a block device. */
 int file_source_open(const char *path, enum file_reading how,

@@ -108,14 +108,19 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "offset = 1M\n"
                    "length = 0x200\n"
                    "share = on\n"
-                   "max-age = 60\n"
                    "page-size = 128K\n"
                    "fetch-size = 1M\n"
                    "fetch-size-max = 4M\n"
                    "warm = yes\n"
                    "allow = cert:reader any\n"
+                   "verity-root = " +
+                   std::string(64, 'a') +
+                   "\n"
+                   "verity-tree = /srv/tree\n"
+                   "verity-offset = 1M\n"
                    "[image b]\n"
-                   "source = /srv/b\n"),
+                   "source = /srv/b\n"
+                   "max-age = 60\n"),
               IsEmpty());
   EXPECT_THAT(Check(), IsEmpty());
   EXPECT_EQ(config_.cache_size, 3ull << 30);
@@ -150,13 +155,17 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_STREQ(image->path, "/srv/a b");
   EXPECT_EQ(image->window.offset, 1u << 20);
   EXPECT_EQ(image->window.length, 0x200u);
-  EXPECT_EQ(image->max_age_s, 60u);
+  EXPECT_EQ(image->verity.root_len, 32u);
+  EXPECT_EQ(image->verity.root[31], 0xaa);
+  EXPECT_STREQ(image->verity.tree_path, "/srv/tree");
+  EXPECT_EQ(image->verity.tree_offset, 1u << 20);
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
   EXPECT_EQ(config_fetch_size(image), 1u << 20);
   EXPECT_EQ(config_fetch_size_max(image), 4u << 20);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
+  EXPECT_EQ(config_find_image(&config_, "b")->max_age_s, 60u);
   EXPECT_FALSE(config_find_image(&config_, "b")->allow);
   EXPECT_FALSE(config_shares(&config_, config_find_image(&config_, "b")));
 }
@@ -173,7 +182,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 10) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 13) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -290,7 +299,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
           "share, warm, max-age, page-size, fetch-size, fetch-size-max, "
-          "offset, length, allow",
+          "offset, length, allow, verity-root, verity-tree, verity-offset",
           StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -515,6 +524,88 @@ TEST_F(ConfigTest, WhatItsKindRefusesIsSaidOfItsLine) {
               ElementsAre("f:2: source: a fake has a host",
                           "f:4: ca: it is no option of a file",
                           "f:8: max-age: it is for files, and not for fake"));
+}
+
+// ---- Verified images
+// ---------------------------------------------------------
+
+const std::string kRoot(64, '5');
+
+TEST_F(ConfigTest, ARootIsAHashInHex) {
+  for (const std::string &bad :
+       {std::string(63, 'a'), std::string(65, 'a'), std::string(96, 'a'),
+        std::string(63, 'a') + "g", std::string("x"), std::string(" ")})
+    EXPECT_EQ(Read("[image a]\nsource = /a\nverity-root = " + bad + "\n",
+                   "f" + std::to_string(bad.size()) + bad[bad.size() - 1])
+                  .size(),
+              1u)
+        << bad;
+  EXPECT_THAT(Read("[image b]\nsource = /b\nverity-root = 0aF" +
+                   std::string(125, '0') + "\n"),
+              IsEmpty());
+  const config_image *image = config_find_image(&config_, "b");
+  EXPECT_EQ(image->verity.root_len, 64u);
+  EXPECT_EQ(image->verity.root[0], 0x0a);
+  EXPECT_EQ(image->verity.root[1], 0xf0);
+}
+
+TEST_F(ConfigTest, WhatATreeNeedsIsSaidOfItsLine) {
+  EXPECT_THAT(Read("[image a]\nsource = /a\nverity-tree = /t\n"
+                   "[image b]\nsource = /b\nverity-offset = 4096\n"
+                   "[image c]\nsource = /c\nverity-root = " +
+                   kRoot +
+                   "\nmax-age = 5\n"
+                   "[image d]\nsource = fake://h/d\nverity-root = " +
+                   kRoot +
+                   "\nverity-tree = /t\n"
+                   "[image e]\nsource = /e\nverity-root = " +
+                   kRoot + "\nverity-tree = fake:e\n"),
+              IsEmpty());
+  EXPECT_THAT(Read("[image f]\nverity-offset = 4095\n", "g"),
+              ElementsAre("g:2: verity-offset: \"4095\": not a multiple of "
+                          "512"));
+  EXPECT_THAT(Read("[image g]\nverity-tree = t\n", "h"),
+              ElementsAre(HasSubstr("h:2: verity-tree: \"t\": a path in")));
+  config_remove_image(&config_, "f");
+  config_remove_image(&config_, "g");
+  EXPECT_THAT(
+      Check(),
+      ElementsAre("f:3: verity-tree: it needs verity-root, the root hash",
+                  "f:6: verity-offset: it needs verity-root, the root hash",
+                  "f:10: max-age: an image with a verity-root cannot change",
+                  "f:14: verity-tree: that of an image at a URI is at a URI, "
+                  "too",
+                  "f:18: verity-tree: a fake has a host"));
+}
+
+std::string TreeOf(config_image *image, const source_kind **kind) {
+  char *tree = config_image_tree(image, kind);
+  std::string text = tree;
+  free(tree);
+  return text;
+}
+
+TEST_F(ConfigTest, ATreeIsBesideItsImageUnlessItIsSaidWhere) {
+  const std::string root = "verity-root = " + kRoot + "\n";
+  EXPECT_THAT(
+      Read("[image a]\nsource = /srv/a?b\n" + root +
+           "[image b]\nsource = fake://h/b?key=1\n" + root +
+           "[image c]\nsource = /c\nverity-tree = fakes://h/t\n" + root +
+           "[image d]\nsource = /d\nverity-offset = 512\n" + root +
+           "[image e]\nsource = /e\nverity-tree = /t\nverity-offset = 512\n" +
+           root),
+      IsEmpty());
+  EXPECT_THAT(Check(), IsEmpty());
+  const source_kind *kind;
+  EXPECT_EQ(TreeOf(config_find_image(&config_, "a"), &kind), "/srv/a?b.verity");
+  EXPECT_EQ(kind, nullptr);
+  EXPECT_EQ(TreeOf(config_find_image(&config_, "b"), &kind),
+            "fake://h/b.verity?key=1");
+  EXPECT_EQ(kind, fake_kinds[0]);
+  EXPECT_EQ(TreeOf(config_find_image(&config_, "c"), &kind), "fakes://h/t");
+  EXPECT_EQ(kind, fake_kinds[0]);
+  EXPECT_TRUE(config_tree_is_inside(config_find_image(&config_, "d")));
+  EXPECT_FALSE(config_tree_is_inside(config_find_image(&config_, "e")));
 }
 
 // ---- Files, and the command line over them ---------------------------------
