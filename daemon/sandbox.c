@@ -173,6 +173,7 @@ static const struct call calls[] = {
     {R | S, SCMP_SYS(timerfd_settime)},
     {R | S, SCMP_SYS(uname)},
     {S, SCMP_SYS(socketpair)},
+    {S, SCMP_SYS(epoll_create)}, /* librados */
 };
 
 /* ---- Calls that depend on what they are given ---------------------------- */
@@ -226,6 +227,12 @@ static void allow_open(struct filter *f) {
       O_ACCMODE | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY);
   allow_if(f, W | P | S, SCMP_SYS(openat), ARG_HAS_NONE(2, writes | O_CREAT));
   allow_if(f, M | R, SCMP_SYS(openat), ARG_HAS_NONE(2, writes));
+  /* librados names threads of its own, for which libc writes to a file of
+   * /proc; it does without. */
+  if (f->kind & S)
+    note(f, seccomp_rule_add(
+                f->ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 1,
+                SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, writes | O_CREAT, O_RDWR)));
   /* Of others than those that look for files: what is known of a descriptor. */
   allow_if(f, W | E | C | H, SCMP_SYS(newfstatat), ARG_IS(3, AT_EMPTY_PATH));
   allow_if(f, W | E | C | H, SCMP_SYS(statx), ARG_HAS_ALL(2, AT_EMPTY_PATH));

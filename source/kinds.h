@@ -37,4 +37,9 @@
   .options = KIND_WORDS("parents", "ca", "cert", "key", "attempt-timeout"),    \
   .fetch_size = 128 << 10
 
+#define RBD_KIND                                                               \
+  .name = "rbd", .schemes = KIND_WORDS("rbd"),                                 \
+  .options = KIND_WORDS("conf", "id", "keyring", "attempt-timeout"),           \
+  .fetch_size = 128 << 10
+
 #endif

@@ -32,8 +32,10 @@ static struct registered s3 = IN_MODULE(S3_KIND, "http", "cachetd");
 static struct registered nbd = IN_MODULE(NBD_KIND, "nbd", "cachetd");
 static struct registered cachet = IN_MODULE(CACHET_KIND, "cachet", "cachetd");
 
+static struct registered rbd = IN_MODULE(RBD_KIND, "rbd", "cachetd-rbd");
+
 const struct source_kind *const source_kinds[] = {
-    &http.kind, &s3.kind, &nbd.kind, &cachet.kind, NULL,
+    &http.kind, &s3.kind, &nbd.kind, &cachet.kind, &rbd.kind, NULL,
 };
 
 /* ---- Loading ------------------------------------------------------------- */

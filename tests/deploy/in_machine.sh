@@ -492,7 +492,7 @@ userdel --remove reader 2>/dev/null
 userdel --remove visitor 2>/dev/null
 check "dpkg installs once more" quietly dpkg --install ./*.deb
 check "dpkg purges at once" \
-  quietly dpkg --purge cachetd libcachet-client-dev libcachet-client1
+  quietly dpkg --purge cachetd cachetd-rbd libcachet-client-dev libcachet-client1
 rm -rf /root/.cache
 check "without images, nothing is left" diff "$work/before" <(footprint)
 [ "$failures" -eq 0 ] || journal

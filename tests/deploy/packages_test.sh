@@ -77,7 +77,7 @@ lintian_finds_nothing() {
   }
 }
 
-for name in cachetd libcachet-client1 libcachet-client-dev; do
+for name in cachetd cachetd-rbd libcachet-client1 libcachet-client-dev; do
   dpkg-deb --fsys-tarfile "$(package $name)" | tar -t | sed -n 's|^\./|/|p' \
     >"$work/$name.files"
   check "$name has the version of the header" field_has $name Version "^$version-1$"
@@ -110,6 +110,13 @@ check "programs are made with the rest" holds libcachet-client-dev \
 check "the manual has a page for each function" has_a_page_for_each_function
 check "cachetd depends on what its programs are linked with" \
   field_has cachetd Depends 'libc6.*libcurl4.*libevent-core.*libnbd0.*libprotobuf-c1.*libssl3.*libsystemd0'
+check "cachetd does not depend on Ceph" \
+  eval '! field_has cachetd Depends "librbd|librados|cachetd-rbd"'
+check "what reads images of Ceph is a package of its own" \
+  holds cachetd-rbd /usr/lib/cachetd/source-rbd.so
+check "it depends on librbd, and on this very daemon" eval \
+  'field_has cachetd-rbd Depends "librados2.*librbd1" &&
+   field_has cachetd-rbd Depends "cachetd \(= $version-1\)"'
 check "cachetd does not depend on C++" \
   eval '! field_has cachetd Depends "libstdc|libgcc"'
 check "its configuration is the administrator's" eval \

@@ -70,7 +70,9 @@ std::string CephCluster::endpoint() const {
 
 bool CephCluster::Run(const std::string &program,
                       const std::string &arguments) const {
-  const std::string command =
-      program + " -c '" + conf() + "' " + arguments + " >/dev/null </dev/null";
+  const std::string said = dir_ / "run.out";
+  const std::string command = program + " -c '" + conf() + "' " + arguments +
+                              " >" + said + " 2>&1 </dev/null || { cat " +
+                              said + " >&2; false; }";
   return system(command.c_str()) == 0;
 }

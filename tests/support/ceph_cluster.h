@@ -23,7 +23,7 @@ public:
   // A place for files, which goes with the cluster.
   std::string File(const std::string &name) const { return dir_ / name; }
 
-  // "kill osd", "start mon": as the script says.
+  // "end osd", "start mon": as the script says.
   void Do(const std::string &command);
 
   // Runs a program of Ceph's for this cluster, by a shell; true: it succeeded.

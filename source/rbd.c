@@ -1,0 +1,462 @@
+#include "source/rbd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include <event2/event.h>
+
+#include "base/clock.h"
+#include "base/container_of.h"
+#include "base/deadline.h"
+#include "cache/source.h"
+#include "source/ceph_image.h"
+#include "source/kinds.h"
+#include "source/rbd_target.h"
+#include "source/reactor.h"
+
+TAILQ_HEAD(attempts, attempt);
+
+struct rbd_source {
+  struct source base;
+  struct reactor *reactor; /* fixed, as the two below */
+  struct rbd_target *target;
+  struct ceph_image *image;
+  struct attempts attempts; /* by age; the reactor's thread, as is the timer */
+  struct event timer;       /* for the deadline of the first attempt */
+  struct task begin, close;
+};
+
+/* Who has an attempt in hand. */
+enum progress {
+  WITH_LIBRBD,
+  CAME,     /* librbd has ended it; it is posted to the reactor */
+  GIVEN_UP, /* it is librbd's alone, which frees it */
+};
+
+/* A read, from start() to its end, and beyond if that was its deadline. */
+struct attempt {
+  struct rbd_source *source; /* not touched once it is given up */
+  struct source_read *asked; /* likewise */
+  struct task task;          /* has it begin, and end */
+  struct ceph_read read;
+  atomic_int progress; /* acq_rel: the second of both sees what the first did */
+  int64_t deadline;
+  TAILQ_ENTRY(attempt) by_age;
+  uint8_t bytes[];
+};
+
+static struct rbd_source *rbd_of(struct source *src) {
+  return container_of(src, struct rbd_source, base);
+}
+
+/* ---- Threads that wait for the cluster ----------------------------------- */
+
+/* How many there are.  What librados has for the whole process must not be taken
+ * down beneath them when the process ends. */
+static struct {
+  pthread_mutex_t lock; /* a leaf */
+  pthread_cond_t none;
+  unsigned n; /* guarded by lock */
+} waiters = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+
+static void waiters_add(int n) {
+  pthread_mutex_lock(&waiters.lock);
+  waiters.n += (unsigned)n;
+  if (waiters.n == 0)
+    pthread_cond_broadcast(&waiters.none);
+  pthread_mutex_unlock(&waiters.lock);
+}
+
+static void await_waiters(void) {
+  pthread_mutex_lock(&waiters.lock);
+  while (waiters.n > 0)
+    pthread_cond_wait(&waiters.none, &waiters.lock);
+  pthread_mutex_unlock(&waiters.lock);
+}
+
+static void await_waiters_at_exit(void) { atexit(await_waiters); }
+
+/* What is registered last is called first.  librados registers its own when it
+ * is loaded, and when a connection is made for the first time. */
+static void register_waiters(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, await_waiters_at_exit);
+}
+
+/* Something to wait for, on a thread of its own.  Who began it may give it up;
+ * then the thread has it alone. */
+struct visit {
+  struct task task;
+  void (*run)(struct visit *v);
+  struct rbd_target *target; /* to open */
+  struct ceph_image *image;  /* what was opened; or is looked at, and closed */
+  bool is_other;
+  int status;
+  struct source_fault fault;
+
+  pthread_mutex_t lock; /* a leaf */
+  pthread_cond_t cond;
+  bool has_ended, is_given_up; /* guarded by lock */
+};
+
+static void visit_free(struct visit *v) {
+  rbd_target_free(v->target);
+  ceph_image_unref(v->image); /* it may wait */
+  pthread_cond_destroy(&v->cond);
+  pthread_mutex_destroy(&v->lock);
+  free(v);
+}
+
+static struct visit *visit_new(void (*run)(struct visit *v)) {
+  struct visit *v = calloc(1, sizeof *v);
+  if (!v)
+    return NULL;
+  v->run = run;
+  pthread_mutex_init(&v->lock, NULL);
+  pthread_cond_init(&v->cond, NULL);
+  return v;
+}
+
+static void *visit_thread(void *arg) {
+  struct visit *v = arg;
+  v->run(v);
+  pthread_mutex_lock(&v->lock);
+  bool is_given_up = v->is_given_up;
+  v->has_ended = true;
+  pthread_cond_signal(&v->cond); /* with the lock: then `v` is gone */
+  pthread_mutex_unlock(&v->lock);
+  if (is_given_up)
+    visit_free(v);
+  waiters_add(-1);
+  return NULL;
+}
+
+/* On the reactor's thread, of which the new one has the signals that are
+ * blocked, and the system calls that are allowed.  False: there is none. */
+static bool visit_begin(struct visit *v) {
+  pthread_t thread;
+  waiters_add(1);
+  if (pthread_create(&thread, NULL, visit_thread, v) != 0) {
+    waiters_add(-1);
+    return false;
+  }
+  pthread_detach(thread);
+  return true;
+}
+
+static void visit_on_reactor(struct task *task) {
+  struct visit *v = container_of(task, struct visit, task);
+  if (visit_begin(v))
+    return;
+  pthread_mutex_lock(&v->lock);
+  v->status = -EAGAIN;
+  v->has_ended = true;
+  pthread_cond_signal(&v->cond);
+  pthread_mutex_unlock(&v->lock);
+}
+
+/* False: it is given up, and gone. */
+static bool visit_await(struct reactor *r, struct visit *v,
+                        const struct timespec *deadline) {
+  v->task.run = visit_on_reactor;
+  reactor_run(r, &v->task);
+  pthread_mutex_lock(&v->lock);
+  int late = 0;
+  while (!v->has_ended && late == 0)
+    late =
+        pthread_cond_clockwait(&v->cond, &v->lock, CLOCK_MONOTONIC, deadline);
+  bool has_ended = v->has_ended;
+  v->is_given_up = !has_ended;
+  pthread_mutex_unlock(&v->lock);
+  return has_ended;
+}
+
+/* ---- The ends of reads --------------------------------------------------- */
+
+/* It may come too early, as nobody sets it anew when a read ends. */
+static void set_timer(struct rbd_source *s) {
+  struct attempt *first = TAILQ_FIRST(&s->attempts);
+  if (!first) {
+    event_del(&s->timer);
+    return;
+  }
+  int left = deadline_left_ms(first->deadline);
+  event_add(&s->timer, &(struct timeval){.tv_sec = left / 1000,
+                                         .tv_usec = left % 1000 * 1000});
+}
+
+/* The source may be gone when the reactor runs its next task. */
+static void end_attempt(struct attempt *a, int status) {
+  struct source_read *asked = a->asked;
+  TAILQ_REMOVE(&a->source->attempts, a, by_age);
+  free(a);
+  asked->status = status;
+  asked->done(asked);
+}
+
+/* What was read before a change is told of may be of after it. */
+static void take_attempt(struct task *task) {
+  struct attempt *a = container_of(task, struct attempt, task);
+  int status = a->read.status;
+  if (status == 0 && ceph_image_is_doubted(a->source->image))
+    status = -ESTALE;
+  if (status == 0)
+    memcpy(a->asked->buf, a->bytes, a->read.len);
+  end_attempt(a, status);
+}
+
+/* By a thread of librbd's. */
+static void on_read(struct ceph_read *r) {
+  struct attempt *a = container_of(r, struct attempt, read);
+  a->task.run = take_attempt;
+  if (atomic_exchange_explicit(&a->progress, CAME, memory_order_acq_rel) ==
+      GIVEN_UP)
+    free(a);
+  else
+    reactor_post(a->source->reactor, &a->task);
+}
+
+static void give_up(struct attempt *a) {
+  struct source_read *asked = a->asked;
+  struct rbd_source *s = a->source;
+  if (atomic_load_explicit(&a->progress, memory_order_acquire) == CAME)
+    return; /* its task is on its way */
+  TAILQ_REMOVE(&s->attempts, a, by_age);
+  if (atomic_exchange_explicit(&a->progress, GIVEN_UP, memory_order_acq_rel) ==
+      CAME)
+    TAILQ_INSERT_HEAD(&s->attempts, a, by_age);
+  else {
+    asked->status = -ETIMEDOUT;
+    asked->done(asked);
+  }
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg) {
+  struct rbd_source *s = arg;
+  struct attempt *a, *next;
+  (void)fd, (void)what;
+  for (a = TAILQ_FIRST(&s->attempts); a && deadline_has_passed(a->deadline);
+       a = next) {
+    next = TAILQ_NEXT(a, by_age);
+    give_up(a);
+  }
+  set_timer(s);
+}
+
+/* ---- A source's calls ---------------------------------------------------- */
+
+static void begin_attempt(struct task *task) {
+  struct attempt *a = container_of(task, struct attempt, task);
+  struct rbd_source *s = a->source;
+  a->deadline = deadline_after((int)s->target->timeout_ms);
+  TAILQ_INSERT_TAIL(&s->attempts, a, by_age);
+  int r = ceph_image_is_doubted(s->image) ? -ESTALE
+                                          : ceph_image_read(s->image, &a->read);
+  if (r < 0)
+    end_attempt(a, r);
+  if (!event_pending(&s->timer, EV_TIMEOUT, NULL))
+    set_timer(s);
+}
+
+static enum source_outcome start(struct source *src, struct source_read *r) {
+  struct rbd_source *s = rbd_of(src);
+  if (ceph_image_is_zeros(s->image, r->offset, r->len)) {
+    r->status = SOURCE_ZEROS;
+    return SOURCE_DONE;
+  }
+  struct attempt *a = malloc(sizeof *a + r->len);
+  if (!a) {
+    r->status = -ENOMEM;
+    return SOURCE_DONE;
+  }
+  a->source = s;
+  a->asked = r;
+  a->task = (struct task){.run = begin_attempt};
+  a->read = (struct ceph_read){
+      .offset = r->offset, .buf = a->bytes, .len = r->len, .done = on_read};
+  atomic_init(&a->progress, WITH_LIBRBD);
+  reactor_post(s->reactor, &a->task); /* then all of it may be over */
+  return SOURCE_PENDING;
+}
+
+static void identify(struct source *src, struct source_identity *out) {
+  const char *text = ceph_image_identity(rbd_of(src)->image);
+  *out = (struct source_identity){.len = (uint32_t)strlen(text)};
+  memcpy(out->bytes, text, out->len);
+}
+
+static bool resume(struct source *src, const struct source_identity *id) {
+  const char *text = ceph_image_identity(rbd_of(src)->image);
+  size_t len = strlen(text);
+  return len > 0 && id->len == len && memcmp(id->bytes, text, len) == 0;
+}
+
+/* ---- Closing ------------------------------------------------------------- */
+
+static void close_image(struct visit *v) { (void)v; /* visit_free() does */ }
+
+/* On the reactor's thread, which must not wait; unless there is no thread
+ * for it. */
+static void close_on_reactor(struct task *task) {
+  struct rbd_source *s = container_of(task, struct rbd_source, close);
+  assert(TAILQ_EMPTY(&s->attempts));
+  event_del(&s->timer);
+  struct visit *v = visit_new(close_image);
+  if (v) {
+    v->image = s->image;
+    v->is_given_up = true;
+    if (!visit_begin(v))
+      visit_free(v);
+  } else {
+    ceph_image_unref(s->image);
+  }
+  rbd_target_free(s->target);
+  free(s);
+}
+
+static void close_source(struct source *src) {
+  struct rbd_source *s = rbd_of(src);
+  reactor_post(s->reactor, &s->close);
+}
+
+/* ---- Opening, and looking ------------------------------------------------ */
+
+static void open_image(struct visit *v) {
+  v->status = ceph_image_open(v->target, &v->image, &v->fault);
+  register_waiters();
+}
+
+static void look_at_image(struct visit *v) {
+  v->status = ceph_image_look(v->image, &v->is_other);
+}
+
+static int say(struct source_fault *fault, int status, const char *why) {
+  snprintf(fault->text, sizeof fault->text, "%s", why);
+  return status;
+}
+
+static void set_up_timer(struct task *task) {
+  struct rbd_source *s = container_of(task, struct rbd_source, begin);
+  event_assign(&s->timer, reactor_base(s->reactor), -1, 0, on_timer, s);
+}
+
+static const struct source_ops rbd_ops;
+
+/* Takes over the target and the image, also on failure. */
+static int make_source(struct reactor *r, struct rbd_target *target,
+                       struct ceph_image *image, struct source **out) {
+  struct rbd_source *s = calloc(1, sizeof *s);
+  if (!s) {
+    rbd_target_free(target);
+    ceph_image_unref(image);
+    return -ENOMEM;
+  }
+  s->base.ops = &rbd_ops;
+  s->base.size = ceph_image_size(image);
+  s->reactor = r;
+  s->target = target;
+  s->image = image;
+  s->begin.run = set_up_timer;
+  s->close.run = close_on_reactor;
+  TAILQ_INIT(&s->attempts);
+  reactor_run(r, &s->begin);
+  *out = &s->base;
+  return 0;
+}
+
+/* Takes over the target, also on failure. */
+static int open_target(struct reactor *r, struct rbd_target *target,
+                       const struct timespec *deadline, struct source **out,
+                       struct source_fault *fault) {
+  struct visit *v = visit_new(open_image);
+  if (!v) {
+    rbd_target_free(target);
+    return say(fault, -ENOMEM, strerror(ENOMEM));
+  }
+  v->target = target;
+  if (!visit_await(r, v, deadline))
+    return say(fault, -ETIMEDOUT, "the cluster did not answer in time");
+  int status = v->status;
+  *fault = v->fault;
+  if (status == 0) {
+    status = make_source(r, v->target, v->image, out);
+    v->target = NULL;
+    v->image = NULL;
+  }
+  visit_free(v);
+  if (status < 0 && !fault->text[0])
+    say(fault, status, strerror(-status));
+  return status;
+}
+
+/* Looks at what is open. */
+static int ask(struct rbd_source *s, bool *is_other) {
+  struct timespec deadline = clock_after_ms(s->target->timeout_ms);
+  struct visit *v = visit_new(look_at_image);
+  if (!v)
+    return -ENOMEM;
+  v->image = ceph_image_ref(s->image);
+  if (!visit_await(s->reactor, v, &deadline))
+    return -ETIMEDOUT;
+  int status = v->status;
+  *is_other = v->is_other;
+  visit_free(v); /* not the last one */
+  return status;
+}
+
+static int reopen(struct source *src, struct source **out) {
+  struct rbd_source *s = rbd_of(src);
+  struct source_fault fault = {""};
+  bool is_other = false;
+  *out = NULL;
+  if (!ceph_image_wants_look(s->image))
+    return 0;
+  int r = ask(s, &is_other);
+  if (r < 0 || !is_other)
+    return r;
+  struct rbd_target *target = rbd_target_copy(s->target);
+  if (!target)
+    return -ENOMEM;
+  struct timespec deadline = clock_after_ms(target->timeout_ms);
+  return open_target(s->reactor, target, &deadline, out, &fault);
+}
+
+static const struct source_ops rbd_ops = {
+    .kind = "rbd",
+    .start = start,
+    .reopen = reopen,
+    .identify = identify,
+    .resume = resume,
+    .close = close_source,
+};
+
+/* ---- The kind ------------------------------------------------------------ */
+
+static int check(const struct source_uri *uri, struct source_fault *fault) {
+  struct rbd_target *target;
+  int r = rbd_target_new(uri, &target, fault);
+  if (r == 0)
+    rbd_target_free(target);
+  return r;
+}
+
+static int open_uri(struct reactor *r, const struct source_uri *uri,
+                    const struct timespec *deadline, struct source **out,
+                    struct source_fault *fault) {
+  struct rbd_target *target;
+  int failed = rbd_target_new(uri, &target, fault);
+  return failed < 0 ? failed : open_target(r, target, deadline, out, fault);
+}
+
+const struct source_kind rbd_source_kind = {
+    RBD_KIND,
+    .check = check,
+    .open = open_uri,
+};
