@@ -73,16 +73,6 @@ protected:
   std::unique_ptr<DaemonProcess> daemon_;
 };
 
-TEST_F(NbdImageTest, RandomReadsThroughAQuarterOfTheImageAreRight) {
-  const uint64_t seed = TestSeed();
-  StartServer();
-  Serve(Source(), "8M");
-  RunReaders(Uri(), 8, [&](cachet *c, int reader) {
-    return ReadsRandomRangesRight(c, bytes_, seed + uint64_t(reader), 400,
-                                  40000);
-  });
-}
-
 TEST_F(NbdImageTest, AServerThatIsDownAtStartIsServedOnceItIsThere) {
   Serve(Source(), "8M");
   EXPECT_EQ(daemon_->CountInLog("image-missing"), 1u) << daemon_->log();

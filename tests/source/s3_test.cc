@@ -5,174 +5,30 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <fstream>
 #include <memory>
-#include <mutex>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "base/percent.h"
 #include "cache/source.h"
-#include "source/http_answer.h"
 #include "source/reactor.h"
-#include "source/s3_sign.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/fake_aws.h"
-#include "tests/support/scripted_http.h"
+#include "tests/support/fake_s3.h"
 
 namespace {
 
 using Request = ScriptedHttp::Request;
-using Peer = ScriptedHttp::Peer;
 
 struct Close {
   void operator()(source *src) const { src->ops->close(src); }
 };
 using SourcePtr = std::unique_ptr<source, Close>;
-
-struct Free {
-  void operator()(char *p) const { free(p); }
-};
-using Text = std::unique_ptr<char, Free>;
-
-std::string Decode(const std::string &text) {
-  Text decoded(percent_decode(text.data(), text.size()));
-  return decoded ? decoded.get() : "";
-}
-
-// An S3 with one object, "v1" of it.
-class FakeS3 {
-public:
-  FakeS3() : server_([this](const Request &r, Peer &p) { Answer(r, p); }) {}
-
-  std::string endpoint() const { return server_.Url(""); }
-  std::vector<Request> requests() const { return server_.requests(); }
-
-  // From the next request on.
-  void SetKeys(const std::string &access_key, const std::string &secret_key,
-               const std::string &token = "") {
-    std::lock_guard<std::mutex> lock(mutex_);
-    access_key_ = access_key;
-    secret_key_ = secret_key;
-    token_ = token;
-  }
-  void SetClock(int64_t ahead_s) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    ahead_s_ = ahead_s;
-  }
-  // An error for each request that is signed rightly; empty: none.
-  void Fail(const std::string &status, const std::string &code = "") {
-    std::lock_guard<std::mutex> lock(mutex_);
-    status_ = status;
-    code_ = code;
-  }
-
-  const std::string bytes = [] {
-    std::string b(100000, '\0');
-    for (size_t i = 0; i < b.size(); i++)
-      b[i] = char(i * 7919 >> 5);
-    return b;
-  }();
-
-private:
-  static void Error(Peer &peer, const std::string &status,
-                    const std::string &code, const std::string &more = "") {
-    const std::string body = "<?xml version=\"1.0\"?>\n<Error><Code>" + code +
-                             "</Code><Message>m</Message></Error>";
-    peer.Send("HTTP/1.1 " + status + " Error\r\n" + more + "Content-Length: " +
-              std::to_string(body.size()) + "\r\n\r\n" + body);
-  }
-
-  // A date of the server's clock, as HTTP has it.
-  std::string Date() const {
-    char text[64];
-    time_t t = time(nullptr) + ahead_s_;
-    tm fields;
-    gmtime_r(&t, &fields);
-    strftime(text, sizeof text, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &fields);
-    return text;
-  }
-
-  bool TimeIsRight(const Request &r) const {
-    tm fields = {};
-    strptime(r.Field("x-amz-date").c_str(), "%Y%m%dT%H%M%SZ", &fields);
-    return std::abs(timegm(&fields) - (time(nullptr) + ahead_s_)) < 900;
-  }
-
-  // What the request's own headers have to be signed with.
-  std::string Authorization(const Request &r) const {
-    const std::string given = r.Field("authorization");
-    const std::string mark = "SignedHeaders=";
-    size_t at = given.find(mark);
-    if (at == std::string::npos)
-      return "";
-    std::istringstream names(
-        given.substr(at + mark.size(), given.find(',', at) - at - mark.size()));
-    std::vector<std::string> texts;
-    for (std::string name; std::getline(names, name, ';');) {
-      texts.push_back(name);
-      texts.push_back(r.Field(name));
-    }
-    std::vector<s3_pair> headers, query;
-    for (size_t i = 0; i < texts.size(); i += 2)
-      headers.push_back({texts[i].c_str(), texts[i + 1].c_str()});
-    const std::string path = r.target.substr(0, r.target.find('?'));
-    std::string name, value;
-    if (path.size() < r.target.size()) {
-      const std::string pair = r.target.substr(path.size() + 1);
-      name = Decode(pair.substr(0, pair.find('=')));
-      value = Decode(pair.substr(pair.find('=') + 1));
-      query.push_back({name.c_str(), value.c_str()});
-    }
-    const s3_request request = {
-        r.method.c_str(), path.c_str(),   query.data(),    query.size(),
-        headers.data(),   headers.size(), S3_EMPTY_PAYLOAD};
-    const s3_key key = {access_key_.c_str(), secret_key_.c_str(), "us-east-1",
-                        "s3"};
-    s3_time when = {};
-    r.Field("x-amz-date").copy(when.text, sizeof when.text - 1);
-    Text text(s3_authorization(&request, &key, &when));
-    return text.get();
-  }
-
-  void Answer(const Request &r, Peer &peer) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (r.method == "CONNECT") // it is no proxy for tunnels
-      return Error(peer, "405", "MethodNotAllowed");
-    const std::string given = r.Field("authorization");
-    if (given.empty() && !access_key_.empty())
-      return Error(peer, "403", "AccessDenied");
-    if (given.find("Credential=" + access_key_ + "/") == std::string::npos &&
-        !access_key_.empty())
-      return Error(peer, "403", "InvalidAccessKeyId");
-    if (r.Field("x-amz-security-token") != token_)
-      return Error(peer, "400", "ExpiredToken");
-    if (given != (access_key_.empty() ? "" : Authorization(r)))
-      return Error(peer, "403", "SignatureDoesNotMatch");
-    if (!access_key_.empty() && !TimeIsRight(r))
-      return Error(peer, "403", "RequestTimeTooSkewed", Date());
-    if (!status_.empty())
-      return Error(peer, status_, code_, "Location: /elsewhere\r\n");
-    peer.Send("HTTP/1.1 206 OK\r\nETag: \"v1\"\r\nContent-Range: bytes " +
-              std::to_string(r.first) + "-" + std::to_string(r.last) + "/" +
-              std::to_string(bytes.size()) +
-              "\r\nContent-Length: " + std::to_string(r.last - r.first + 1) +
-              "\r\n\r\n" + bytes.substr(r.first, r.last - r.first + 1));
-  }
-
-  std::mutex mutex_; // of all below
-  std::string access_key_ = "AKID", secret_key_ = "secret/+key", token_;
-  std::string status_, code_;
-  int64_t ahead_s_ = 0;
-  ScriptedHttp server_; // the last: its threads use the others
-};
 
 class S3Test : public testing::Test {
 protected:
@@ -234,7 +90,12 @@ protected:
     return s3_source_kind.check(&uri, &fault_);
   }
 
-  FakeS3 s3_;
+  FakeS3 s3_{[] {
+    std::string b(100000, '\0');
+    for (size_t i = 0; i < b.size(); i++)
+      b[i] = char(i * 7919 >> 5);
+    return b;
+  }()};
   TempDir dir_;
   bool has_file_ = true; // of credentials
   struct reactor *reactor_ = nullptr;

@@ -111,7 +111,7 @@ std::string Nginx::Url(const std::string &path) const {
          "://127.0.0.1:" + std::to_string(port_) + path;
 }
 
-void Nginx::Put(const std::string &name, const std::string &bytes) {
+void Nginx::Put(const std::string &name, std::string_view bytes) {
   const std::string fresh = root_ / "fresh";
   std::ofstream(fresh) << bytes;
   const timespec stamp = {modified_++, 0}, stamps[] = {stamp, stamp};

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <ctime>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/support/daemon_process.h"
@@ -28,7 +29,7 @@ public:
 
   // Puts a file there at once, also in the place of one.  It was modified long
   // ago, each another second: nginx tells no versions of one second apart.
-  void Put(const std::string &name, const std::string &bytes);
+  void Put(const std::string &name, std::string_view bytes);
 
   // While it is stopped, or gone, one can connect all the same, and is answered
   // when it is there again.
