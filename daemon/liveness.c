@@ -7,11 +7,13 @@
 
 void liveness_init(struct liveness *l, int wake_fd,
                    struct worker *const *workers, unsigned n_workers,
-                   struct page_cache *cache) {
+                   struct page_cache *cache,
+                   const struct liveness_thread *other) {
   *l = (struct liveness){.wake_fd = wake_fd,
                          .workers = workers,
                          .n_workers = n_workers,
-                         .cache = cache};
+                         .cache = cache,
+                         .other = *other};
   pthread_mutex_init(&l->lock, NULL);
 }
 
@@ -35,6 +37,8 @@ uint64_t liveness_ask(struct liveness *l) {
   for (unsigned i = 0; i < l->n_workers; i++)
     worker_ask(l->workers[i], question);
   page_cache_ask(l->cache, question);
+  if (l->other.name)
+    l->other.ask(l->other.arg, question);
   pthread_mutex_unlock(&l->lock);
   return question;
 }
@@ -48,15 +52,22 @@ static const char *silent_one(struct liveness *l, uint64_t question,
     return answered < question ? "main" : NULL;
   }
   i--;
-  if (i >= l->n_workers)
-    return page_cache_silent(l->cache, i - l->n_workers, question);
-  struct worker *w = l->workers[i];
-  return worker_has_answered(w, question) ? NULL : w->name;
+  if (i < l->n_workers) {
+    struct worker *w = l->workers[i];
+    return worker_has_answered(w, question) ? NULL : w->name;
+  }
+  i -= l->n_workers;
+  if (i < PAGE_CACHE_N_THREADS)
+    return page_cache_silent(l->cache, i, question);
+  const struct liveness_thread *other = &l->other;
+  return !other->name || other->has_answered(other->arg, question)
+             ? NULL
+             : other->name;
 }
 
 const char *liveness_silent(struct liveness *l, uint64_t question,
                             unsigned *next) {
-  unsigned n = 1 + l->n_workers + PAGE_CACHE_N_THREADS;
+  unsigned n = 1 + l->n_workers + PAGE_CACHE_N_THREADS + 1;
   const char *name = NULL;
   while (!name && *next < n)
     name = silent_one(l, question, (*next)++);

@@ -1,6 +1,6 @@
 /* Liveness: whether the loops that must not hang turn: the main loop, the
- * workers, the evictor and the reclaimer.  None of them waits for a source, so
- * one that gives no sign of life when it is asked is at fault.
+ * workers, the evictor, the reclaimer and the reactor.  None of them waits for
+ * a source, so one that gives no sign of life when it is asked is at fault.
  *
  * A question goes to all of them; each answers when it turns.  So nobody wakes
  * an idle daemon unless somebody wants to know.
@@ -13,6 +13,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "daemon/liveness_thread.h"
+
 struct page_cache;
 struct worker;
 
@@ -21,6 +23,7 @@ struct liveness {
   struct worker *const *workers;
   unsigned n_workers;
   struct page_cache *cache;
+  struct liveness_thread other;
 
   _Atomic uint64_t main_asked, main_answered; /* relaxed */
 
@@ -33,7 +36,8 @@ struct liveness {
  * loop is woken by an eventfd, and then calls liveness_main_turned(). */
 void liveness_init(struct liveness *l, int wake_fd,
                    struct worker *const *workers, unsigned n_workers,
-                   struct page_cache *cache);
+                   struct page_cache *cache,
+                   const struct liveness_thread *other);
 void liveness_fini(struct liveness *l);
 
 /* The main loop turns: its thread only. */

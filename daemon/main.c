@@ -418,6 +418,7 @@ static int serve(const struct options *options, struct config *config,
       .restore = &left,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
       .drain_watch = {.begun = tell_draining},
+      .reactor = remotes_thread(setup->remotes),
   };
   struct server *s;
   if (fit_limits(&server_config, count_remote(config), setup->metrics,

@@ -106,6 +106,23 @@ void remotes_load(void *arg, void (*load)(void *what), void *what) {
   latch_wait(&l.ended);
 }
 
+static void ask_reactor(void *arg, uint64_t question) {
+  struct remotes *all = arg;
+  reactor_ask(all->reactor, question);
+}
+
+static bool reactor_answered(void *arg, uint64_t question) {
+  const struct remotes *all = arg;
+  return reactor_has_answered(all->reactor, question);
+}
+
+struct liveness_thread remotes_thread(struct remotes *all) {
+  return (struct liveness_thread){.name = "reactor",
+                                  .ask = ask_reactor,
+                                  .has_answered = reactor_answered,
+                                  .arg = all};
+}
+
 /* ---- What is opened ------------------------------------------------------ */
 
 static int copy_options(struct source_uri *to, const struct source_uri *from) {

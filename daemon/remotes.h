@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "cache/source.h"
+#include "daemon/liveness_thread.h"
 #include "source/remote.h"
 
 #ifdef __cplusplus
@@ -28,6 +29,9 @@ struct remote;
 /* Starts the reactor's thread.  0 or a negative errno. */
 int remotes_new(struct remotes **out);
 void remotes_free(struct remotes *all); /* NULL is fine */
+
+/* The reactor's thread, as one that must not hang. */
+struct liveness_thread remotes_thread(struct remotes *all);
 
 /* Copies what it is given; without a kind the URI's text is a path.  NULL: out
  * of memory. */

@@ -689,7 +689,7 @@ int server_new(const struct server_config *config, struct server **out,
     if (r == 0)
       r = server_init_loop(s, config);
     liveness_init(&s->liveness, s->wake_fd, s->workers, s->context.n_services,
-                  s->context.images.cache);
+                  s->context.images.cache, &config->reactor);
     snprintf(err, err_len, "make workers and loops: %s", strerror(-r));
   }
   if (r < 0) {

@@ -18,6 +18,7 @@
 
 #include "cache/source.h"
 #include "daemon/limits.h"
+#include "daemon/liveness_thread.h"
 #include "daemon/net/listener.h"
 
 #ifdef __cplusplus
@@ -85,6 +86,7 @@ struct server_config {
                                         who keeps what this one leaves; NULL:
                                         nothing, and nobody */
   struct server_drain_watch drain_watch;
+  struct liveness_thread reactor; /* which is to be watched, too */
 };
 
 /* Makes a server.  The sources are its own from here, also on failure; of the

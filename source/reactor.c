@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include <event2/event.h>
@@ -15,6 +16,9 @@ struct reactor {
   struct loop loop;
   pthread_t thread; /* set before the first post, which it is seen by */
   struct task end;  /* leaves the loop */
+
+  struct task pulse;
+  _Atomic uint64_t asked, answered; /* relaxed */
 };
 
 void reactor_post(struct reactor *r, struct task *task) {
@@ -69,6 +73,24 @@ void reactor_after(struct reactor *r, struct reactor_alarm *alarm,
   reactor_post(r, &alarm->task);
 }
 
+/* ---- Signs of life ------------------------------------------------------- */
+
+static void pulse_run(struct task *task) {
+  struct reactor *r = container_of(task, struct reactor, pulse);
+  uint64_t asked = atomic_load_explicit(&r->asked, memory_order_relaxed);
+  atomic_store_explicit(&r->answered, asked, memory_order_relaxed);
+}
+
+void reactor_ask(struct reactor *r, uint64_t question) {
+  /* The mailbox's lock has the task see it. */
+  atomic_store_explicit(&r->asked, question, memory_order_relaxed);
+  reactor_post(r, &r->pulse);
+}
+
+bool reactor_has_answered(const struct reactor *r, uint64_t question) {
+  return atomic_load_explicit(&r->answered, memory_order_relaxed) >= question;
+}
+
 /* ---- The thread ---------------------------------------------------------- */
 
 struct event_base *reactor_base(struct reactor *r) {
@@ -113,6 +135,7 @@ int reactor_new(struct reactor **out) {
   if (!r)
     return -ENOMEM;
   r->end.run = reactor_end;
+  r->pulse.run = pulse_run;
   int failed = loop_init(&r->loop, NULL, NULL);
   if (failed == 0)
     failed = start_thread(r);

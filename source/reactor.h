@@ -62,6 +62,11 @@ void reactor_after(struct reactor *r, struct reactor_alarm *alarm, uint64_t ms);
 /* Whether the calling thread is the reactor's. */
 bool reactor_is_current(const struct reactor *r);
 
+/* Asks the thread for a sign of life; and whether it has given one since that
+ * question, or since one with a higher number. */
+void reactor_ask(struct reactor *r, uint64_t question);
+bool reactor_has_answered(const struct reactor *r, uint64_t question);
+
 #ifdef __cplusplus
 }
 #endif

@@ -436,7 +436,7 @@ RULES = Rules(
             modules("daemon/serve", "change find invalidation service"),
             modules("daemon/serve", "session"),
             modules("daemon", "worker"),
-            modules("daemon", "admit http_server liveness"),
+            modules("daemon", "admit http_server liveness liveness_thread"),
             modules("daemon", "server"),
             modules("daemon", "monitor"),
             modules("daemon", "config_errors inherited memory_limit opening "

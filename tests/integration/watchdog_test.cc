@@ -89,7 +89,8 @@ TEST_F(WatchdogTest, WhoDoesNotHearsNothing) {
 
 TEST_F(WatchdogTest, AThreadThatHangsIsNoticedAndNamed) {
   Start(true);
-  for (const char *name : {"worker-0", "worker-1", "evictor", "reclaimer"}) {
+  for (const char *name :
+       {"worker-0", "worker-1", "evictor", "reclaimer", "reactor"}) {
     AwaitCall();
     StoppedThread thread(daemon_->pid(), name);
     if (!thread.stopped())

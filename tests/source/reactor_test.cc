@@ -37,6 +37,16 @@ protected:
     }
   }
 
+  // While its lock is held the reactor runs nothing that is posted after it.
+  struct Gate {
+    struct task task = {[](struct task *t) {
+                          Gate *gate = reinterpret_cast<Gate *>(t);
+                          std::lock_guard<std::mutex> wait(gate->lock);
+                        },
+                        nullptr, false};
+    std::mutex lock;
+  };
+
   // What was posted before has run.
   void AwaitPosts() {
     struct task last = {[](struct task *) {}, nullptr, false};
@@ -71,15 +81,7 @@ TEST_F(ReactorTest, AWaitEndsWhenTheTaskHasRun) {
 
 // The reactor is kept from running anything while both are posted.
 TEST_F(ReactorTest, ATaskThatIsPostedTwiceRunsOnce) {
-  struct Gate {
-    struct task task;
-    std::mutex lock;
-  } gate = {{[](struct task *task) {
-               Gate *g = reinterpret_cast<Gate *>(task);
-               std::lock_guard<std::mutex> wait(g->lock);
-             },
-             nullptr, false},
-            {}};
+  Gate gate;
   Note a = Make(1), b = Make(2);
   {
     std::lock_guard<std::mutex> shut(gate.lock);
@@ -90,6 +92,19 @@ TEST_F(ReactorTest, ATaskThatIsPostedTwiceRunsOnce) {
   }
   AwaitPosts();
   EXPECT_EQ(ran(), (std::vector<int>{1, 2}));
+}
+
+TEST_F(ReactorTest, GivesASignOfLifeWhenItTurns) {
+  Gate gate;
+  {
+    std::lock_guard<std::mutex> shut(gate.lock);
+    reactor_post(reactor_, &gate.task);
+    reactor_ask(reactor_, 7);
+    EXPECT_FALSE(reactor_has_answered(reactor_, 7));
+  }
+  AwaitPosts();
+  EXPECT_TRUE(reactor_has_answered(reactor_, 7));
+  EXPECT_FALSE(reactor_has_answered(reactor_, 8));
 }
 
 TEST_F(ReactorTest, ATaskMayPostItselfAgain) {
