@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -15,6 +16,8 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/image_servers.h"
+#include "tests/support/nginx.h"
 
 namespace {
 
@@ -244,6 +247,68 @@ TEST_F(ReloadTest, OptionsOfAnImageChangeWithIt) {
   ExpectPage(one.get(), 30, cut);
   EXPECT_EQ(cachet_size(one.get()), kSize - kPage);
   EXPECT_FALSE(cachet_is_shared(one.get()));
+}
+
+TEST_F(ReloadTest, ImagesFromAfarComeGoAndChangeAndTheOthersStayAsTheyWere) {
+  Nginx nginx;
+  nginx.Put("a", {reinterpret_cast<char *>(a_.data()), a_.size()});
+  nginx.Put("b", {reinterpret_cast<char *>(b_.data()), b_.size()});
+  auto far = [&](const std::string &name, const std::string &file,
+                 const std::string &more = "") {
+    return "[image " + name + "]\nsource = " + nginx.Url(file + "?" + name) +
+           "\n" + more;
+  };
+  Configure(far("stays", "/a", "watch = 1000\n") + far("goes", "/a") +
+            far("moves", "/a") + far("tuned", "/a", "connections = 3\n"));
+  Start();
+  Handle stays = Open("stays"), goes = Open("goes"), moves = Open("moves"),
+         tuned = Open("tuned");
+  for (cachet *c : {stays.get(), goes.get(), moves.get(), tuned.get()})
+    ExpectPage(c, 3, a_);
+  const uint64_t epoch = cachet_epoch(stays.get()),
+                 before = cachet_epoch(tuned.get());
+  Configure(far("stays", "/a", "watch = 1000\n") + far("comes", "/b") +
+            far("moves", "/b") + far("tuned", "/a", "connections = 2\n"));
+  Reload();
+  EXPECT_EQ(Count("added=1 replaced=2 removed=1"), 1u) << daemon_->log();
+  EXPECT_TRUE(cachet_is_cached(stays.get(), 3 * kPage));
+  ExpectPage(stays.get(), 3, a_);
+  EXPECT_EQ(cachet_epoch(stays.get()), epoch);
+  moves = Open("moves"); // who opens it now has its new epoch at once
+  tuned = Open("tuned");
+  ExpectPage(moves.get(), 3, b_);
+  ExpectPage(tuned.get(), 3, a_);
+  EXPECT_NE(cachet_epoch(tuned.get()), before);
+  ExpectPage(Open("comes").get(), 3, b_);
+  Handle none;
+  EXPECT_EQ(TryOpen("goes", &none), CACHET_E_NOIMAGE);
+  size_t n_of_stays = 0;
+  for (const Nginx::Line &line : nginx.StopAndReadLog())
+    n_of_stays += line.target == "/a?stays";
+  EXPECT_EQ(n_of_stays, 2u) << "it is opened and read once";
+}
+
+TEST_F(ReloadTest, OtherCredentialsOfAnImageAreAnotherSource) {
+  std::unique_ptr<ImageServer> s3;
+  for (const ImageServerKind &kind : kImageServerKinds)
+    if (std::string(kind.name) == "s3")
+      s3 = kind.start(a_);
+  std::string image = "[image far]\nsource = " + s3->source() + "\n";
+  std::replace(image.begin(), image.end(), ',', '\n'); // options are lines here
+  Configure(image);
+  Start();
+  Handle far = Open("far");
+  ExpectPage(far.get(), 3, a_);
+  const uint64_t before = cachet_epoch(far.get());
+  Configure(image + "profile = default\n");
+  Reload();
+  far = Open("far");
+  ExpectPage(far.get(), 3, a_);
+  EXPECT_NE(cachet_epoch(far.get()), before);
+  Configure(image + "profile = absent\n");
+  daemon_->Kill(SIGHUP);
+  daemon_->AwaitLog("there are no credentials");
+  EXPECT_TRUE(cachet_is_cached(far.get(), 3 * kPage)) << daemon_->log();
 }
 
 TEST_F(ReloadTest, TheFirstThatIsSharedIsShared) {

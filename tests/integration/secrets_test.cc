@@ -1,12 +1,13 @@
 // Secrets that are planted in what a daemon and its clients are given, and
 // looked for in all that either lets out: keys, a password, the bytes of an
-// image.
+// image; and what images from afar are asked for with.
 #include <gtest/gtest.h>
 
 #include <signal.h>
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -14,7 +15,10 @@
 
 #include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/fake_aws.h"
+#include "tests/support/fake_s3.h"
 #include "tests/support/http_client.h"
+#include "tests/support/scripted_http.h"
 
 namespace {
 
@@ -157,6 +161,118 @@ TEST_F(SecretsTest, NoneIsInALogACounterAnErrorOrACommandLine) {
   daemon.Kill(SIGTERM);
   EXPECT_EQ(daemon.Wait(), 0);
   EXPECT_NE(daemon.log().find("level=debug"), std::string::npos);
+  ExpectNone("the log", daemon.log());
+}
+
+// Who has the bytes of images from afar is asked with a user's password, a
+// signature in a query, and keys for S3, which an instance of EC2 gives; and
+// sends back in its errors what it was asked with.
+class RemoteSecretsTest : public SecretsTest {
+protected:
+  RemoteSecretsTest()
+      : web_([](const ScriptedHttp::Request &r, ScriptedHttp::Peer &p) {
+          Answer(r, p);
+        }),
+        s3_("bytes of an object") {
+    aws_.Give("AKID", kSecretKey, kToken, "2100-01-01T00:00:00Z");
+    s3_.SetKeys("AKID", kSecretKey, kToken);
+    std::ofstream(dir_ / "keys") << "[default]\naws_access_key_id = AKID\n"
+                                    "aws_secret_access_key = "
+                                 << kOtherKey << "\n";
+    secrets_ = {
+        kUser,  kPassword, kSignature, kSecretKey,
+        kToken, kOtherKey, "c2VjcmV0" /* base64 of what a user's name begins with */};
+  }
+
+  static void Answer(const ScriptedHttp::Request &r, ScriptedHttp::Peer &peer) {
+    if (r.target.find("/x") == 0 || (r.target.find("/bad") == 0 && r.last == 0))
+      return void(peer.Send(
+          "HTTP/1.1 206 OK\r\nETag: \"1\"\r\nContent-Range: "
+          "bytes " +
+          std::to_string(r.first) + "-" + std::to_string(r.last) +
+          "/5000\r\nContent-Length: " + std::to_string(r.last - r.first + 1) +
+          "\r\n\r\n" + std::string(r.last - r.first + 1, 'x')));
+    const std::string body = r.target + " " + r.Field("authorization");
+    peer.Send("HTTP/1.1 403 " + body + "\r\nX-Error: " + body +
+              "\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n\r\n" + body);
+  }
+
+  void ConfigureRemotes(const std::string &more) {
+    const std::string web = std::string("http://") + kUser + ":" + kPassword +
+                            "@127.0.0.1:" + std::to_string(web_.port()),
+                      query = std::string("?signature=") + kSignature,
+                      s3 = "s3://bucket/key\nendpoint = " + s3_.endpoint();
+    std::ofstream(dir_ / "conf")
+        << "[images]\nallow = any\n[image web]\nsource = " << web << "/x"
+        << query << "\n[image bad]\nsource = " << web << "/bad" << query
+        << "\n[image gone]\nsource = " << web << "/gone" << query
+        << "\n[image object]\nsource = " << s3
+        << "\n[image locked]\nsource = " << s3
+        << "\ncredentials = " << (dir_ / "keys")
+        << "\n[listen]\naddress = unix:" << (dir_ / "s")
+        << "\n[metrics]\naddress = unix:" << (dir_ / "m")
+        << "\n[log]\nlevel = debug\n"
+        << (more.empty() ? "" : "[image more]\nsource = " + web + more);
+  }
+
+  std::string Local(const std::string &image) const {
+    return "'cachet+unix:///" + image + "?socket=" + (dir_ / "s") + "'";
+  }
+
+  static constexpr char kUser[] = "secret-user-of-a-server";
+  static constexpr char kSignature[] = "signature-of-a-query";
+  static constexpr char kSecretKey[] = "secret/key+of-an-instance";
+  static constexpr char kToken[] = "token-of-a-session-of-an-instance";
+  static constexpr char kOtherKey[] = "secret-key-of-a-file";
+
+  ScriptedHttp web_;
+  FakeAws aws_;
+  FakeS3 s3_;
+};
+
+TEST_F(RemoteSecretsTest, NoneIsInWhatADaemonSaysOfImagesFromAfar) {
+  ConfigureRemotes("");
+  DaemonProcess daemon({"--config", dir_ / "conf"}, [this] {
+    for (const char *name :
+         {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+          "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_DISABLED"})
+      unsetenv(name);
+    setenv("AWS_SHARED_CREDENTIALS_FILE", "/absent", 1);
+    setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws_.Url().c_str(), 1);
+  });
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_EQ(Cachet("cat " + Local("object"), "2>/dev/null"), s3_.bytes)
+      << daemon.log();
+  EXPECT_EQ(Cachet("cat " + Local("web"), "2>/dev/null").size(), 5000u);
+  EXPECT_EQ(web_.requests().at(0).Field("authorization").find("Basic c2VjcmV0"),
+            0u)
+      << "the password is sent, and not shown";
+  for (const char *image : {"web", "object", "bad", "gone", "locked"}) {
+    const std::string said = Cachet("cat " + Local(image));
+    EXPECT_NE(said, "") << image;
+    ExpectNone(image, said);
+  }
+  const std::string counters =
+      Cachet("stats --json --socket " + (dir_ / "s"), "2>&1");
+  EXPECT_NE(counters.find("source_requests"), std::string::npos) << counters;
+  ExpectNone("the counters", counters);
+  const HttpReply metrics = HttpClient(dir_ / "m").Get("/metrics");
+  EXPECT_NE(metrics.body.find("source_requests"), std::string::npos);
+  ExpectNone("the metrics", metrics.head + metrics.body);
+  size_t n_failed = 0;
+  for (const std::string &more :
+       {std::string("/y\nwatch = often\n"), std::string("/y\ncolor = red\n"),
+        std::string("\\bad host/\n")}) {
+    ConfigureRemotes(more);
+    daemon.Kill(SIGHUP);
+    daemon.AwaitLog("event=reload-failed", ++n_failed);
+  }
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_EQ(daemon.CountInLog("event=reload-failed"), n_failed);
+  EXPECT_EQ(daemon.CountInLog("event=image-missing image=gone"), 1u);
+  EXPECT_EQ(daemon.CountInLog("event=image-missing image=locked"), 1u);
   ExpectNone("the log", daemon.log());
 }
 
