@@ -82,6 +82,11 @@ struct source_read {
    * counts; 0: it has no such limit but the source's own. */
   uint64_t deadline_ms;
 
+  /* The source's, if it knows, as clock_now_ns() counts: when it sent the read
+   * to where the bytes are, and when the first of them came.  The caller zeroes
+   * both. */
+  uint64_t sent_ns, first_ns;
+
   /* The source's, when the read has ended: 0, SOURCE_ZEROS or a negative errno;
    * -ESTALE if the content changed since the source was opened, also while it
    * was being read. */

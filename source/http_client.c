@@ -172,8 +172,11 @@ static void take_good(struct http_get *get, const char *bytes, size_t n) {
   uint64_t at = get->n_received, end = get->skip + get->len;
   uint64_t from = at < get->skip ? get->skip : at;
   uint64_t to = at + n < end ? at + n : end;
-  if (from < to)
-    memcpy(get->buf + (from - get->skip), bytes + (from - at), to - from);
+  if (from >= to)
+    return;
+  if (!get->first_ns)
+    get->first_ns = clock_now_ns();
+  memcpy(get->buf + (from - get->skip), bytes + (from - at), to - from);
 }
 
 static void take_vain(struct http_get *get, const char *bytes, size_t n) {
@@ -454,6 +457,7 @@ static int launch(struct http_get *get) {
   TAILQ_REMOVE(&client->waiting, get, link);
   TAILQ_INSERT_TAIL(&client->running, get, link);
   client->n_running++;
+  get->sent_ns = clock_now_ns();
   return 0;
 }
 
@@ -488,14 +492,24 @@ static void client_pump(struct http_client *client) {
   }
 }
 
+/* C3: until when a get is looked at next. */
+static uint64_t window_ms(const struct http_get *get) {
+  uint64_t now = clock_now_ms(), end = get->deadline_ms;
+  if (!end || end >= now + get->timeout_ms)
+    return get->timeout_ms;
+  return end > now ? end - now : 0;
+}
+
 /* C3 */
 static void on_window(evutil_socket_t fd, short what, void *arg) {
   struct http_get *get = arg;
   struct http_client *client = get->client;
-  struct timeval t = timeval_of(get->timeout_ms);
+  uint64_t next_ms = window_ms(get);
+  struct timeval t = timeval_of(next_ms);
   (void)fd;
   (void)what;
-  if (get->n_window >= (uint64_t)get->timeout_ms * HTTP_MIN_RATE / 1000) {
+  if (next_ms > 0 &&
+      get->n_window >= (uint64_t)get->timeout_ms * HTTP_MIN_RATE / 1000) {
     get->n_window = 0;
     evtimer_add(&get->timer, &t);
     return;
@@ -526,17 +540,19 @@ static bool make_multi(struct http_client *client) {
 }
 
 void http_client_start(struct http_client *client, struct http_get *get) {
-  struct timeval t = timeval_of(get->timeout_ms);
+  uint64_t first_ms = window_ms(get);
+  struct timeval t = timeval_of(first_ms);
   assert(reactor_is_current(client->reactor) && get->len > 0);
   get->client = client;
   get->status = 0;
   get->n_window = 0;
+  get->sent_ns = get->first_ns = 0;
   get->n_redirects = 0;
   TAILQ_INSERT_TAIL(&client->waiting, get, link);
   evtimer_assign(&get->timer, reactor_base(client->reactor), on_window, get);
   if (!client->multi && !make_multi(client))
     fail(get, -ENOMEM, strerror(ENOMEM));
-  else if (held_ms(client) >= get->timeout_ms)
+  else if (held_ms(client) >= first_ms && first_ms > 0)
     fail(get, -EAGAIN, "the server asks to be asked later");
   else if (evtimer_add(&get->timer, &t) < 0)
     fail(get, -ENOMEM, strerror(ENOMEM));

@@ -8,8 +8,8 @@
  *   C2  At most `connections` gets are under way; others wait in the order in
  *       which they came.  Where a server offers HTTP/2 they share a connection.
  *   C3  A get whose bytes are slower than HTTP_MIN_RATE for `timeout_ms`, or do
- *       not come, ends with -ETIMEDOUT.  The clock begins at
- *       http_client_start() and does not depend on libcurl's.
+ *       not come, ends with -ETIMEDOUT, as does one at its deadline.  The
+ *       clock begins at http_client_start() and does not depend on libcurl's.
  *   C4  After an answer that says so (Retry-After), no get begins before its
  *       time has come; one that would have to wait too long ends with -EAGAIN.
  *   C5  At most HTTP_MAX_REDIRECTS are followed, by http and https alone, and
@@ -59,6 +59,7 @@ struct http_get {
   bool follows;  /* redirects */
   bool anew;     /* over a connection of its own */
   unsigned timeout_ms;
+  uint64_t deadline_ms;             /* clock_now_ms(); 0: none */
   const struct http_object *object; /* NULL: its first byte is asked for, to
                                        learn what there is */
   uint64_t offset;
@@ -71,6 +72,8 @@ struct http_get {
    */
   int status;
   char why[CURL_ERROR_SIZE];
+  uint64_t sent_ns, first_ns; /* clock_now_ns(): its first request was given to
+                                 libcurl, the first byte of `buf` came; or 0 */
   struct http_object learned;
   struct http_answer answer;
   size_t error_len;

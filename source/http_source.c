@@ -152,6 +152,8 @@ static void read_ended(struct target_get *get) {
   struct http_read *h = container_of(get, struct http_read, get);
   struct source_read *r = h->read;
   r->status = get->get.status;
+  r->sent_ns = get->get.sent_ns;
+  r->first_ns = get->get.first_ns;
   if (r->status == -ESTALE || r->status == -ENOENT)
     atomic_store_explicit(&h->source->is_doubted, true, memory_order_release);
   free(h);
@@ -174,6 +176,7 @@ static enum source_outcome http_source_start(struct source *src,
   h->get.get.buf = r->buf;
   h->get.get.len = r->len;
   h->get.get.anew = r->anew;
+  h->get.get.deadline_ms = r->deadline_ms;
   target_start(s->shared, &h->get, s->shared->target.timeout_ms);
   return SOURCE_PENDING;
 }

@@ -66,8 +66,8 @@ struct nbd_source {
   struct slot slots[MAX_LINKS];
   unsigned max_links; /* that the server takes, as far as is known */
 
-  struct attempts attempts; /* all that are under way, by age */
-  struct attempts waiting;  /* of them, those without a link, likewise */
+  struct attempts attempts; /* all that are under way, by deadline */
+  struct attempts waiting;  /* of them, those without a link, by age */
   struct event timer;       /* for the deadline of the first attempt */
 
   struct task begin, close;
@@ -81,7 +81,7 @@ struct attempt {
   struct nbd_read read;
   bool is_waiting;
   int64_t deadline;
-  TAILQ_ENTRY(attempt) by_age, waiting;
+  TAILQ_ENTRY(attempt) by_deadline, waiting;
 };
 
 static struct nbd_source *nbd_of(struct source *src) {
@@ -127,7 +127,7 @@ static void set_timer(struct nbd_source *s) {
  * the caller, as the source may be gone when the reactor runs its next task. */
 static void end_attempt(struct attempt *a, int status) {
   struct nbd_source *s = a->source;
-  TAILQ_REMOVE(&s->attempts, a, by_age);
+  TAILQ_REMOVE(&s->attempts, a, by_deadline);
   if (a->is_waiting)
     TAILQ_REMOVE(&s->waiting, a, waiting);
   struct source_read *asked = a->asked;
@@ -243,22 +243,36 @@ static void dispatch(struct nbd_source *s) {
   while ((a = TAILQ_FIRST(&s->waiting)) && (best = least_busy(s))) {
     TAILQ_REMOVE(&s->waiting, a, waiting);
     a->is_waiting = false;
+    a->asked->sent_ns = clock_now_ns();
     nbd_link_read(&best->link, &a->read);
   }
+}
+
+static void insert_by_deadline(struct nbd_source *s, struct attempt *a) {
+  struct attempt *before = TAILQ_LAST(&s->attempts, attempts);
+  while (before && before->deadline > a->deadline)
+    before = TAILQ_PREV(before, attempts, by_deadline);
+  if (before)
+    TAILQ_INSERT_AFTER(&s->attempts, before, a, by_deadline);
+  else
+    TAILQ_INSERT_HEAD(&s->attempts, a, by_deadline);
 }
 
 static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct nbd_source *s = a->source;
   a->deadline = deadline_after(s->target->timeout_ms);
+  if (a->asked->deadline_ms)
+    a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
   a->is_waiting = true;
-  TAILQ_INSERT_TAIL(&s->attempts, a, by_age);
+  insert_by_deadline(s, a);
   TAILQ_INSERT_TAIL(&s->waiting, a, waiting);
+  bool is_first = TAILQ_FIRST(&s->attempts) == a;
   if (atomic_load_explicit(&s->is_stale, memory_order_relaxed))
     end_attempt(a, -ESTALE);
   else
     dispatch(s);
-  if (!event_pending(&s->timer, EV_TIMEOUT, NULL))
+  if (is_first || !event_pending(&s->timer, EV_TIMEOUT, NULL))
     set_timer(s);
 }
 

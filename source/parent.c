@@ -258,6 +258,8 @@ static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct parent_source *s = a->source;
   a->deadline = deadline_after(s->target->timeout_ms);
+  if (a->asked->deadline_ms)
+    a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
   evtimer_assign(&a->timer, reactor_base(s->reactor), on_timer, a);
   s->n_attempts++;
   TAILQ_INSERT_TAIL(&s->waiting, a, waiting);

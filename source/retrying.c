@@ -5,9 +5,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "source/latency.h"
+#include "source/pace.h"
 
 struct retrying {
   struct retrying_clock clock;
@@ -19,6 +22,11 @@ struct retrying {
   uint32_t dice;
   struct breaker breaker;
   struct retrying_counts counts;
+  struct latency first, last;
+  struct pace pace;
+  unsigned n_running; /* attempts under way, */
+  uint64_t running;   /* and their bytes */
+  STAILQ_HEAD(, attempt) waiting;
 };
 
 struct retrying_source {
@@ -34,17 +42,18 @@ struct attempt {
   struct source_read *asked;
   struct retrying_source *source;
   struct reactor_alarm alarm; /* for the next one */
+  STAILQ_ENTRY(attempt) link; /* while it waits */
   bool is_probe;
-  unsigned n;          /* attempts so far */
-  uint64_t started_ms; /* the first, */
-  uint64_t begun_ms;   /* and the present one */
+  unsigned n;           /* attempts so far */
+  uint64_t deadline_ms; /* of the read */
+  uint64_t begun_ns;    /* the present one */
 };
 
 /* ---- What is shared ------------------------------------------------------ */
 
-static uint64_t reactor_now_ms(void *arg) {
+static uint64_t reactor_now_ns(void *arg) {
   (void)arg;
-  return clock_now_ms();
+  return clock_now_ns();
 }
 
 static void reactor_rings_after(void *arg, struct reactor_alarm *alarm,
@@ -54,7 +63,7 @@ static void reactor_rings_after(void *arg, struct reactor_alarm *alarm,
 
 struct retrying_clock retrying_clock_of(struct reactor *r) {
   return (struct retrying_clock){
-      .now_ms = reactor_now_ms, .after = reactor_rings_after, .arg = r};
+      .now_ns = reactor_now_ns, .after = reactor_rings_after, .arg = r};
 }
 
 struct retrying *retrying_new(const struct retrying_clock *clock,
@@ -73,6 +82,7 @@ struct retrying *retrying_new(const struct retrying_clock *clock,
   r->clock = *clock;
   r->n_refs = 1;
   r->dice = (uint32_t)clock_now_ns() | 1; /* other daemons start elsewhere */
+  STAILQ_INIT(&r->waiting);
   return r;
 }
 
@@ -96,16 +106,25 @@ void retrying_unref(struct retrying *r) {
   free(r);
 }
 
+static struct retrying_percentiles percentiles_of(const struct latency *l) {
+  return (struct retrying_percentiles){latency_us(l, 50), latency_us(l, 99)};
+}
+
 void retrying_count(struct retrying *r, struct retrying_counts *out) {
   pthread_mutex_lock(&r->lock);
   *out = r->counts;
   out->breaker = r->breaker.state;
+  out->first = percentiles_of(&r->first);
+  out->last = percentiles_of(&r->last);
   pthread_mutex_unlock(&r->lock);
 }
 
-static uint64_t now_ms(const struct retrying *r) {
-  return r->clock.now_ms(r->clock.arg);
+static uint64_t now_ns(const struct retrying *r) {
+  return r->clock.now_ns(r->clock.arg);
 }
+
+/* As clock_now_ms() does. */
+static uint64_t to_ms(uint64_t ns) { return ns / 1000000 + 1; }
 
 /* ---- What a status says -------------------------------------------------- */
 
@@ -155,6 +174,19 @@ static void count_locked(struct retrying *r, const struct attempt *a,
   c->n_mismatches += meaning == WRONG;
 }
 
+/* How long an attempt took that brought all its bytes. */
+static void time_locked(struct retrying *r, const struct attempt *a,
+                        uint64_t now) {
+  const struct source_read *read = &a->read;
+  uint64_t sent = read->sent_ns ? read->sent_ns : a->begun_ns;
+  latency_add(&r->last, now - a->begun_ns);
+  pace_add(&r->pace, read->len, now - sent);
+  if (!read->first_ns)
+    return;
+  latency_add(&r->first, read->first_ns - a->begun_ns);
+  pace_add(&r->pace, 0, read->first_ns - sent);
+}
+
 /* Half of the pause at least, and all of it at most, which doubles: by
  * xorshift, so that those that failed together do not come again together. */
 static uint64_t pause_locked(struct retrying *r, unsigned n_attempts) {
@@ -177,20 +209,26 @@ static bool is_worth_locked(struct retrying *r, const struct attempt *a,
       r->breaker.state != BREAKER_CLOSED)
     return false;
   *pause = meaning == WRONG ? 0 : pause_locked(r, a->n);
-  uint64_t took = now - a->begun_ms;
-  return now - a->started_ms + *pause + took <= RETRYING_TOTAL_MS;
+  uint64_t took_ms = (now - a->begun_ns) / 1000000;
+  return to_ms(now) + *pause + took_ms <= a->deadline_ms;
 }
 
-/* An attempt has ended.  True: one more is to be made after `*pause`. */
+/* An attempt has ended.  True: one more is to be made after `*pause`.  Then
+ * pump() is due. */
 static bool attempt_ended(struct attempt *a, uint64_t *pause) {
   struct retrying *r = a->source->shared;
   enum meaning meaning = meaning_of(a->read.status);
   bool answered = meaning != NO_ANSWER && meaning != NO_CONNECTION;
-  uint64_t now = now_ms(r);
+  uint64_t now = now_ns(r);
   pthread_mutex_lock(&r->lock);
+  r->n_running--;
+  r->running -= a->asked->len;
   bool was_closed = r->breaker.state == BREAKER_CLOSED;
   count_locked(r, a, meaning);
-  r->counts.n_opened += breaker_ended(&r->breaker, a->is_probe, answered, now);
+  if (meaning == DONE && a->read.status == 0)
+    time_locked(r, a, now);
+  r->counts.n_opened +=
+      breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
   bool is_closed = r->breaker.state == BREAKER_CLOSED;
   bool again = is_worth_locked(r, a, meaning, now, pause);
   pthread_mutex_unlock(&r->lock);
@@ -199,44 +237,85 @@ static bool attempt_ended(struct attempt *a, uint64_t *pause) {
   return again;
 }
 
-/* Whether the breaker lets it be made. */
+/* Whether one more may be under way. */
+static bool has_room_locked(const struct retrying *r, const struct attempt *a) {
+  return r->n_running == 0 ||
+         (r->n_running < RETRYING_MAX_REQUESTS &&
+          r->running + a->asked->len <= RETRYING_MAX_BYTES);
+}
+
+static void take_room_locked(struct retrying *r, const struct attempt *a) {
+  r->n_running++;
+  r->running += a->asked->len;
+}
+
+static void give_room(struct retrying *r, const struct attempt *a) {
+  pthread_mutex_lock(&r->lock);
+  r->n_running--;
+  r->running -= a->asked->len;
+  pthread_mutex_unlock(&r->lock);
+}
+
+/* Whether it may be made, now that it has room: there is time, and the breaker
+ * lets it. */
 static bool attempt_may(struct attempt *a) {
   struct retrying *r = a->source->shared;
-  uint64_t now = now_ms(r);
+  uint64_t now = now_ns(r);
+  a->begun_ns = now;
+  if (to_ms(now) >= a->deadline_ms) {
+    a->read.status = -ETIMEDOUT;
+    return false;
+  }
   pthread_mutex_lock(&r->lock);
-  enum breaker_verdict verdict = breaker_ask(&r->breaker, now);
+  enum breaker_verdict verdict = breaker_ask(&r->breaker, to_ms(now));
   r->counts.n_broken += verdict == BREAKER_REFUSE;
   pthread_mutex_unlock(&r->lock);
   a->is_probe = verdict == BREAKER_PROBE;
-  a->begun_ms = now;
+  a->read.status = -EHOSTDOWN;
   return verdict != BREAKER_REFUSE;
 }
 
 static void attempt_done(struct source_read *read);
 static void attempt_again(struct reactor_alarm *alarm);
 
-/* Makes an attempt.  True: the read has ended, and `a` is still there. */
-static bool attempt_make(struct attempt *a) {
+/* Makes an attempt that has room.  True: the read has ended, `a` is still there,
+ * and so may be others that wait for the room. */
+static bool attempt_run(struct attempt *a) {
+  struct retrying *r = a->source->shared;
+  bool is_anew = a->read.status == -EBADMSG; /* of the attempt before */
   uint64_t pause;
   if (!attempt_may(a)) {
-    a->read.status = -EHOSTDOWN;
+    give_room(r, a);
     return true;
   }
   a->n++;
-  a->read.offset = a->asked->offset;
-  a->read.buf = a->asked->buf;
-  a->read.len = a->asked->len;
-  a->read.anew = a->read.status == -EBADMSG; /* of the attempt before */
-  a->read.done = attempt_done;
+  a->read = (struct source_read){.offset = a->asked->offset,
+                                 .buf = a->asked->buf,
+                                 .len = a->asked->len,
+                                 .done = attempt_done,
+                                 .deadline_ms = a->deadline_ms,
+                                 .anew = is_anew};
   enum source_outcome outcome = source_start(a->source->below, &a->read);
   if (outcome == SOURCE_PENDING)
     return false; /* `a` may be gone */
   assert(outcome == SOURCE_DONE);
   if (!attempt_ended(a, &pause))
     return true;
-  a->source->shared->clock.after(a->source->shared->clock.arg, &a->alarm,
-                                 pause);
+  r->clock.after(r->clock.arg, &a->alarm, pause);
   return false;
+}
+
+/* Makes an attempt, or has it wait for its turn.  As attempt_run(). */
+static bool attempt_make(struct attempt *a) {
+  struct retrying *r = a->source->shared;
+  pthread_mutex_lock(&r->lock);
+  bool runs = STAILQ_EMPTY(&r->waiting) && has_room_locked(r, a);
+  if (runs)
+    take_room_locked(r, a);
+  else
+    STAILQ_INSERT_TAIL(&r->waiting, a, link);
+  pthread_mutex_unlock(&r->lock);
+  return runs && attempt_run(a);
 }
 
 static void attempt_finish(struct attempt *a) {
@@ -246,20 +325,47 @@ static void attempt_finish(struct attempt *a) {
   asked->done(asked); /* the source may be gone */
 }
 
+/* The first that waits, if there is room for it. */
+static struct attempt *next_waiting(struct retrying *r) {
+  pthread_mutex_lock(&r->lock);
+  struct attempt *a = STAILQ_FIRST(&r->waiting);
+  if (a && has_room_locked(r, a)) {
+    STAILQ_REMOVE_HEAD(&r->waiting, link);
+    take_room_locked(r, a);
+  } else {
+    a = NULL;
+  }
+  pthread_mutex_unlock(&r->lock);
+  return a;
+}
+
+/* Room has become free.  The caller has a reference. */
+static void pump(struct retrying *r) {
+  struct attempt *a;
+  while ((a = next_waiting(r)))
+    if (attempt_run(a))
+      attempt_finish(a);
+}
+
 static void attempt_done(struct source_read *read) {
   struct attempt *a = container_of(read, struct attempt, read);
-  const struct retrying_clock *clock = &a->source->shared->clock;
+  struct retrying *r = retrying_ref(a->source->shared);
   uint64_t pause;
   if (attempt_ended(a, &pause))
-    clock->after(clock->arg, &a->alarm, pause);
+    r->clock.after(r->clock.arg, &a->alarm, pause);
   else
     attempt_finish(a);
+  pump(r);
+  retrying_unref(r);
 }
 
 static void attempt_again(struct reactor_alarm *alarm) {
   struct attempt *a = container_of(alarm, struct attempt, alarm);
+  struct retrying *r = retrying_ref(a->source->shared);
   if (attempt_make(a))
     attempt_finish(a);
+  pump(r);
+  retrying_unref(r);
 }
 
 /* ---- The source ---------------------------------------------------------- */
@@ -270,6 +376,7 @@ static struct retrying_source *retrying_of(struct source *src) {
 
 static enum source_outcome retrying_start(struct source *src,
                                           struct source_read *read) {
+  struct retrying *r = retrying_of(src)->shared;
   struct attempt *a = calloc(1, sizeof *a);
   if (!a) {
     read->status = -ENOMEM;
@@ -278,12 +385,16 @@ static enum source_outcome retrying_start(struct source *src,
   a->asked = read;
   a->source = retrying_of(src);
   a->alarm.ring = attempt_again;
-  a->started_ms = now_ms(a->source->shared);
-  if (!attempt_make(a))
-    return SOURCE_PENDING;
-  read->status = a->read.status;
-  free(a);
-  return SOURCE_DONE;
+  a->deadline_ms = to_ms(now_ns(r)) + RETRYING_TOTAL_MS;
+  if (read->deadline_ms && read->deadline_ms < a->deadline_ms)
+    a->deadline_ms = read->deadline_ms;
+  bool has_ended = attempt_make(a);
+  if (has_ended) {
+    read->status = a->read.status;
+    free(a);
+  }
+  pump(r);
+  return has_ended ? SOURCE_DONE : SOURCE_PENDING;
 }
 
 static int retrying_reopen(struct source *src, struct source **out) {
@@ -308,6 +419,14 @@ static bool retrying_resume(struct source *src,
   return source_resume(retrying_of(src)->below, id);
 }
 
+static uint64_t retrying_worth(struct source *src) {
+  struct retrying *r = retrying_of(src)->shared;
+  pthread_mutex_lock(&r->lock);
+  uint64_t worth = pace_worth(&r->pace);
+  pthread_mutex_unlock(&r->lock);
+  return worth;
+}
+
 static void retrying_advise(struct source *src, uint64_t offset, uint64_t len) {
   struct source *below = retrying_of(src)->below;
   if (below->ops->advise)
@@ -327,6 +446,7 @@ static const struct source_ops retrying_ops = {
     .reopen = retrying_reopen,
     .identify = retrying_identify,
     .resume = retrying_resume,
+    .worth = retrying_worth,
     .advise = retrying_advise,
     .close = retrying_close,
 };

@@ -2,20 +2,27 @@
  *
  * A read whose attempt failed is tried again, after a pause that doubles and
  * has jitter, at most RETRYING_ATTEMPTS times in all.  It is not if there is no
- * time left, of RETRYING_TOTAL_MS from the first attempt on, for an attempt
- * that takes as long as the last one did.  Nor is what failed for good:
- * -ESTALE, -EACCES, -ENOENT and what nobody knows.  What does not match its
- * hash (source/verified.h) is tried again without a pause, by another
- * connection.
+ * time left, of RETRYING_TOTAL_MS from the first attempt on or to the read's own
+ * deadline, for an attempt that takes as long as the last one did.  Nor is what
+ * failed for good: -ESTALE, -EACCES, -ENOENT and what nobody knows.  What does
+ * not match its hash (source/verified.h) is tried again without a pause, by
+ * another connection.
  *
  * A source that does not answer has a breaker (source/breaker.h): under an open
  * one reads end at once, with -EHOSTDOWN.
  *
- * It counts what was asked for, what came, and what did not.
+ * No more than RETRYING_MAX_REQUESTS attempts are under way at once, nor, but
+ * for one alone, more than RETRYING_MAX_BYTES.  Others wait in the order in
+ * which they came; their time goes on meanwhile, and one whose time is over when
+ * its turn comes ends with -ETIMEDOUT.  Those before it end by their own.
  *
- * It has no limit for an attempt: that is the business of the source below,
- * which knows what its connection is doing, and must not write to a buffer
- * after it has given up.
+ * It counts what was asked for, what came, what did not, and how long the first
+ * and the last byte took; and it knows from that what a read is worth
+ * (source/pace.h).
+ *
+ * It does not end an attempt: that is the business of the source below, which
+ * knows what its connection is doing, and must not write to a buffer after it
+ * has given up.  It tells it the read's deadline.
  *
  * Breaker and counts are of a struct retrying, which the successors of a source
  * have from it, and which outlives them. */
@@ -39,6 +46,8 @@ enum {
   RETRYING_ATTEMPTS = 4,
   RETRYING_TOTAL_MS = 30000,
   RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
+  RETRYING_MAX_REQUESTS = 64,
+  RETRYING_MAX_BYTES = 64 << 20,
 };
 
 /* What became of what was asked of a source, attempt by attempt. */
@@ -55,11 +64,16 @@ struct retrying_counts {
   uint64_t n_broken;       /* reads that an open breaker has ended */
   uint64_t n_opened;       /* times that the breaker opened */
   enum breaker_state breaker;
+  /* How long the attempts of late took that succeeded, in microseconds: 50 and
+   * 99 percent of them.  0: there were none, or nobody knows. */
+  struct retrying_percentiles {
+    uint64_t p50, p99;
+  } first, last;
 };
 
 /* A clock and its alarms: a reactor's, or a test's. */
 struct retrying_clock {
-  uint64_t (*now_ms)(void *arg);
+  uint64_t (*now_ns)(void *arg);
   /* As reactor_after().  The alarm rings on a thread that may call done(). */
   void (*after)(void *arg, struct reactor_alarm *alarm, uint64_t ms);
   void *arg;

@@ -390,6 +390,8 @@ static bool read_go_on(struct verified_read *v) {
 /* The source below has answered.  True: the read has ended. */
 static bool read_answered(struct verified_read *v) {
   v->status = v->read.status;
+  v->asked->sent_ns = v->read.sent_ns;
+  v->asked->first_ns = v->read.first_ns;
   if (v->status < 0)
     return true;
   verity_check_begin(&v->check, v->source->shared->verity, v->read.offset,

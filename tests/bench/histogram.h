@@ -1,14 +1,13 @@
-/* histogram: percentiles of latencies, to within 1.6 %, whatever their range.
- *
- * Bucket b < 64 holds the value b; from there on each power of two is cut into
- * 64 buckets. */
+/* histogram: percentiles of latencies, to within 1.6 %, whatever their range. */
 #ifndef TESTS_BENCH_HISTOGRAM_H
 #define TESTS_BENCH_HISTOGRAM_H
 
 #include <stdint.h>
 #include <string.h>
 
-enum { HISTOGRAM_CUT = 6, HISTOGRAM_LEN = 64 << HISTOGRAM_CUT };
+#include "base/buckets.h"
+
+enum { HISTOGRAM_CUT = 6, HISTOGRAM_LEN = BUCKETS_LEN(64, HISTOGRAM_CUT) };
 
 struct histogram {
   uint64_t n;
@@ -20,12 +19,7 @@ static inline void histogram_clear(struct histogram *h) {
 }
 
 static inline void histogram_add(struct histogram *h, uint64_t value) {
-  unsigned shift = 0;
-  if (value >> HISTOGRAM_CUT)
-    shift = 63 - (unsigned)__builtin_clzll(value) - HISTOGRAM_CUT;
-  /* With a shift, the value's highest bit is the 64 that the next row begins
-   * at. */
-  h->counts[((uint64_t)shift << HISTOGRAM_CUT) + (value >> shift)]++;
+  h->counts[buckets_find(value, HISTOGRAM_CUT)]++;
   h->n++;
 }
 
@@ -34,10 +28,7 @@ static inline uint64_t histogram_value(const struct histogram *h, double part) {
   uint64_t want = (uint64_t)(part * (double)h->n), seen = 0, bucket = 0;
   while (bucket + 1 < HISTOGRAM_LEN && (seen += h->counts[bucket]) <= want)
     bucket++;
-  uint64_t row = bucket >> HISTOGRAM_CUT;
-  if (row < 2)
-    return bucket;
-  return (bucket - ((row - 1) << HISTOGRAM_CUT)) << (row - 1);
+  return buckets_least(bucket, HISTOGRAM_CUT);
 }
 
 #endif

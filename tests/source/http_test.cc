@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "cache/source.h"
 #include "source/reactor.h"
 #include "tests/support/certificates.h"
@@ -323,6 +324,20 @@ TEST_F(HttpTest, AnAnswerThatIsNotHttpIsALie) {
 TEST_F(HttpTest, AServerThatSaysNothingIsGivenUp) {
   EXPECT_EQ(StatusOf([](const Request &, Peer &peer) { peer.AwaitClose(); },
                      {{"attempt-timeout", "1"}}),
+            -ETIMEDOUT);
+}
+
+TEST_F(HttpTest, AReadIsOverByItsDeadlineHoweverLongAnAttemptMayTake) {
+  ScriptedHttp server(Right());
+  SourcePtr src = Open(server.Url(), 0, {{"attempt-timeout", "3600"}});
+  ASSERT_TRUE(src);
+  server.Handle([](const Request &, Peer &peer) { peer.AwaitClose(); });
+  Bytes bytes(8192);
+  EXPECT_EQ(source_read_until(src.get(), 0, bytes.data(), bytes.size(),
+                              clock_now_ms() + 100),
+            -ETIMEDOUT);
+  EXPECT_EQ(source_read_until(src.get(), 0, bytes.data(), bytes.size(),
+                              clock_now_ms()),
             -ETIMEDOUT);
 }
 
@@ -649,6 +664,8 @@ TEST_F(HttpTest, ADoneMayCloseTheSource) {
                  l->src->ops->close(l->src);
                  l->status.set_value(status);
                },
+               0,
+               0,
                0,
                0,
                false};

@@ -430,6 +430,19 @@ TEST_F(NbdTest, AServerThatIsStoppedTakesNoLongerThanAnAttempt) {
   ExpectReads(content, 0, kSize);
 }
 
+TEST_F(NbdTest, AReadIsOverByItsDeadlineHoweverLongAnAttemptMayTake) {
+  Bytes content = MakeImage();
+  auto server = FileServer();
+  ASSERT_EQ(Open(Uri(), {{"attempt-timeout", "3600"}}), 0) << fault_.text;
+  server->Stop();
+  Bytes bytes(4096);
+  EXPECT_EQ(source_read_until(src_, 0, bytes.data(), bytes.size(),
+                              clock_now_ms() + 100),
+            -ETIMEDOUT);
+  server->Continue();
+  ExpectReads(content, 0, kSize);
+}
+
 TEST_F(NbdTest, ALateReadEndsItsConnectionAndTheOthersThereAreLost) {
   std::atomic<bool> answers{false};
   Gate gate;

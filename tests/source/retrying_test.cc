@@ -65,7 +65,9 @@ protected:
     below_.base.size = 8192;
     next_below_.base.size = 4096;
     const struct retrying_clock clock = {
-        [](void *arg) { return static_cast<RetryingTest *>(arg)->now_; },
+        [](void *arg) {
+          return static_cast<RetryingTest *>(arg)->now_ * 1000000;
+        },
         [](void *arg, struct reactor_alarm *alarm, uint64_t ms) {
           RetryingTest *test = static_cast<RetryingTest *>(arg);
           test->alarms_.push_back({test->now_ + ms, alarm});
@@ -95,7 +97,8 @@ protected:
     read->read = {};
     read->read.offset = 1024;
     read->read.buf = read->buf;
-    read->read.len = sizeof read->buf;
+    read->read.len = len_;
+    read->read.deadline_ms = deadline_ms_;
     read->read.status = 1;
     read->read.done = [](struct source_read *r) {
       reinterpret_cast<Read *>(r)->n_done++;
@@ -154,7 +157,8 @@ protected:
     struct reactor_alarm *alarm;
   };
 
-  uint64_t now_ = 1000;
+  uint64_t now_ = 1000, deadline_ms_ = 0;
+  size_t len_ = sizeof Read::buf;
   std::vector<Due> alarms_;
   Below below_ = {}, next_below_ = {};
   struct retrying *retrying_ = nullptr;
@@ -290,6 +294,90 @@ TEST_F(RetryingTest, NoAttemptIsMadeThatHasNoTimeLeft) {
   EXPECT_EQ(read.read.status, -ETIMEDOUT);
   EXPECT_LE(now_ - begin, uint64_t{RETRYING_TOTAL_MS});
   EXPECT_EQ(Counts().n_timeouts, 2u);
+}
+
+TEST_F(RetryingTest, TheSourceIsToldTheDeadlineAndHowFarItIsOff) {
+  Read read, hurried;
+  ASSERT_EQ(Start(&read), SOURCE_PENDING);
+  EXPECT_EQ(below_.pending[0]->deadline_ms, now_ + 1 + RETRYING_TOTAL_MS);
+  deadline_ms_ = now_ + 500;
+  ASSERT_EQ(Start(&hurried), SOURCE_PENDING);
+  EXPECT_EQ(below_.pending[1]->deadline_ms, now_ + 500);
+  End(0);
+  End(-EIO, 300);
+  EXPECT_EQ(hurried.n_done, 1) << "another 300 ms would be too late";
+  EXPECT_EQ(hurried.read.status, -EIO);
+}
+
+TEST_F(RetryingTest, ReadsBeyondTheLimitWaitInTheOrderInWhichTheyCame) {
+  std::vector<Read> reads(RETRYING_MAX_REQUESTS + 2);
+  for (Read &read : reads)
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+  EXPECT_EQ(below_.pending.size(), size_t{RETRYING_MAX_REQUESTS});
+  End(0);
+  EXPECT_EQ(below_.pending.size(), size_t{RETRYING_MAX_REQUESTS});
+  EXPECT_EQ(below_.pending.back()->buf, reads[RETRYING_MAX_REQUESTS].buf);
+  while (!below_.pending.empty())
+    End(0);
+  for (const Read &read : reads)
+    EXPECT_EQ(read.n_done, 1);
+}
+
+TEST_F(RetryingTest, ManyBytesAreUnderWayForOneReadAlone) {
+  Read first, second, third;
+  len_ = size_t{RETRYING_MAX_BYTES} + 1;
+  ASSERT_EQ(Start(&first), SOURCE_PENDING);
+  len_ = 1;
+  ASSERT_EQ(Start(&second), SOURCE_PENDING);
+  ASSERT_EQ(Start(&third), SOURCE_PENDING);
+  EXPECT_EQ(below_.pending.size(), 1u);
+  End(0);
+  EXPECT_EQ(below_.pending.size(), 2u);
+  End(0);
+  End(0);
+  EXPECT_EQ(third.n_done, 1);
+}
+
+TEST_F(RetryingTest, AReadWhoseTimeIsOverWhileItWaitsIsNotAskedFor) {
+  Read first, second;
+  len_ = RETRYING_MAX_BYTES;
+  ASSERT_EQ(Start(&first), SOURCE_PENDING);
+  ASSERT_EQ(Start(&second), SOURCE_PENDING);
+  End(0, RETRYING_TOTAL_MS);
+  EXPECT_EQ(second.n_done, 1);
+  EXPECT_EQ(second.read.status, -ETIMEDOUT);
+  EXPECT_EQ(below_.n_starts, 1);
+  EXPECT_EQ(Counts().n_timeouts, 0u) << "nobody was asked";
+}
+
+TEST_F(RetryingTest, WhatWaitsEndsUnderAnOpenBreaker) {
+  std::vector<Read> reads(RETRYING_MAX_REQUESTS + 1);
+  for (Read &read : reads)
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+  for (int i = 0; i < BREAKER_AFTER; i++)
+    End(-ETIMEDOUT);
+  EXPECT_EQ(reads.back().n_done, 0) << "it was let through at first";
+  Read late;
+  EXPECT_EQ(Start(&late), SOURCE_DONE);
+  EXPECT_EQ(late.read.status, -EHOSTDOWN);
+  while (!below_.pending.empty())
+    End(0);
+  while (!alarms_.empty())
+    Ring();
+}
+
+TEST_F(RetryingTest, ItKnowsHowLongTheFirstAndTheLastByteTook) {
+  for (int i = 0; i < 10; i++) {
+    Read read;
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+    below_.pending[0]->sent_ns = now_ * 1000000;
+    below_.pending[0]->first_ns = (now_ + 20) * 1000000;
+    End(0, 25);
+  }
+  EXPECT_NEAR(double(Counts().first.p50), 20000, 20000 / 8);
+  EXPECT_NEAR(double(Counts().last.p99), 25000, 25000 / 8);
+  EXPECT_NEAR(double(source_->ops->worth(source_)), 4 * 512, 2)
+      << "512 bytes come in 5 ms, and one waits for 20";
 }
 
 TEST_F(RetryingTest, UnderAnOpenBreakerReadsEndAtOnce) {

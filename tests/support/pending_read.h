@@ -35,7 +35,7 @@ public:
   const std::vector<uint8_t> &bytes() const { return bytes_; }
 
 private:
-  source_read read_; // the first, for the cast
+  source_read read_{}; // the first, for the cast
   std::vector<uint8_t> bytes_;
   std::mutex mutex_;
   std::condition_variable cond_;
