@@ -40,6 +40,12 @@ enum {
   SOURCE_MISMATCHES,
   SOURCE_UNASKED,
   SOURCE_BREAKER,
+  SOURCE_FIRST_P50,
+  SOURCE_FIRST_P99,
+  SOURCE_LAST_P50,
+  SOURCE_LAST_P99,
+  SOURCE_ASKED,
+  SOURCE_PART,
   N_METRICS,
 };
 
@@ -150,6 +156,27 @@ const struct metric metrics_table[METRICS_N] = {
                         METRIC_OF_SOURCE,
                         "Whether the source is asked: 0 if it is, 1 if it is "
                         "not, 2 if one read looks whether it is back"},
+    [SOURCE_FIRST_P50] = {"source_first_byte_p50_us", METRIC_GAUGE,
+                          "microseconds", METRIC_OF_SOURCE,
+                          "Half of the attempts of late had their first byte "
+                          "after so long; 0 if the source does not tell"},
+    [SOURCE_FIRST_P99] = {"source_first_byte_p99_us", METRIC_GAUGE,
+                          "microseconds", METRIC_OF_SOURCE,
+                          "The same of 99 in 100 attempts"},
+    [SOURCE_LAST_P50] = {"source_last_byte_p50_us", METRIC_GAUGE,
+                         "microseconds", METRIC_OF_SOURCE,
+                         "Half of the attempts of late had their last byte "
+                         "after so long"},
+    [SOURCE_LAST_P99] = {"source_last_byte_p99_us", METRIC_GAUGE,
+                         "microseconds", METRIC_OF_SOURCE,
+                         "The same of 99 in 100 attempts"},
+    [SOURCE_ASKED] = {"source_asked", METRIC_COUNTER, "bytes", METRIC_OF_SOURCE,
+                      "Bytes that readers of the image had: sent over sockets, "
+                      "or looked up in the cache's memory, as they say"},
+    [SOURCE_PART] = {"source_fetched_part", METRIC_GAUGE, "percent",
+                     METRIC_OF_SOURCE,
+                     "Bytes that came of the source, for each 100 that readers "
+                     "had"},
 };
 
 /* Prometheus wants base units in names, and no others. */
@@ -183,8 +210,14 @@ static void put_readers(const struct reader_counts *readers,
       atomic_load_explicit(&readers->n_misses, memory_order_relaxed);
 }
 
-/* False: there are none. */
+static uint64_t percent(uint64_t part, uint64_t whole) {
+  return whole ? (uint64_t)(100.0 * (double)part / (double)whole + 0.5) : 0;
+}
+
+/* What stands beside the image's other counts, which are there.  False: there
+ * are none. */
 static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
+  uint64_t pages = values[SHARED_HITS] + values[SHARED_MISSES];
   struct retrying_counts counts;
   if (!images_count_source(h, &counts))
     return false;
@@ -199,6 +232,13 @@ static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
   values[SOURCE_MISMATCHES] = counts.n_mismatches;
   values[SOURCE_UNASKED] = counts.n_broken;
   values[SOURCE_BREAKER] = counts.breaker;
+  values[SOURCE_FIRST_P50] = counts.first.p50;
+  values[SOURCE_FIRST_P99] = counts.first.p99;
+  values[SOURCE_LAST_P50] = counts.last.p50;
+  values[SOURCE_LAST_P99] = counts.last.p99;
+  values[SOURCE_ASKED] =
+      values[COUNTER_BYTES] + (pages << image_page_shift(h->image));
+  values[SOURCE_PART] = percent(counts.n_bytes, values[SOURCE_ASKED]);
   return true;
 }
 

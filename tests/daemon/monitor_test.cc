@@ -104,6 +104,9 @@ TEST_F(MonitorTest, WhatIsAskedOfRemoteSourcesIsThereForThemAlone) {
             std::string::npos);
   EXPECT_NE(text.find("cachetd_image_source_bytes_total{image=\"far\"} 100\n"),
             std::string::npos);
+  EXPECT_NE(
+      text.find("cachetd_image_source_asked_bytes_total{image=\"far\"} 0\n"),
+      std::string::npos);
   EXPECT_EQ(text.find("cachetd_image_source_requests_total{image=\"disk\"}"),
             std::string::npos);
   EXPECT_NE(text.find("cachetd_image_hits_total{image=\"far\"} 0\n"),

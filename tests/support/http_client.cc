@@ -113,9 +113,9 @@ HttpReply HttpClient::Get(const std::string &path) {
 }
 
 MetricsText::MetricsText(const std::string &text) {
-  static const std::regex help("# HELP ([a-z_]+) (.+)"),
-      type("# TYPE ([a-z_]+) (counter|gauge)"),
-      value("([a-z_]+)(\\{image=\"((?:[^\"\\\\\n]|\\\\[\"\\\\n])*)\"\\})? "
+  static const std::regex help("# HELP ([a-z_0-9]+) (.+)"),
+      type("# TYPE ([a-z_0-9]+) (counter|gauge)"),
+      value("([a-z_0-9]+)(\\{image=\"((?:[^\"\\\\\n]|\\\\[\"\\\\n])*)\"\\})? "
             "([0-9]+)");
   std::istringstream lines(text);
   std::set<std::string> ended;
