@@ -61,7 +61,7 @@ struct far {
 /* ---- Relays -------------------------------------------------------------- */
 
 static pid_t start_relay(uint16_t to_port, uint16_t *port) {
-  struct relay *r = relay_new(to_port, DELAY_MS);
+  struct relay *r = relay_new(to_port, DELAY_MS * 1000);
   if (!r)
     rig_fail("a relay: no port, or no memory");
   *port = relay_port(r);

@@ -383,7 +383,7 @@ INSTANTIATE_TEST_SUITE_P(Ways, FarPackets, testing::Values(kPlain, kTls),
 class Relay {
 public:
   explicit Relay(int to_port, unsigned delay_ms)
-      : relay_(relay_new(static_cast<uint16_t>(to_port), delay_ms)),
+      : relay_(relay_new(static_cast<uint16_t>(to_port), delay_ms * 1000)),
         thread_([this] { relay_run(relay_); }) {}
   ~Relay() {
     relay_stop(relay_);

@@ -224,7 +224,7 @@ static struct relay *relay_give_up(struct relay *r) {
   return NULL;
 }
 
-struct relay *relay_new(uint16_t to_port, unsigned delay_ms) {
+struct relay *relay_new(uint16_t to_port, unsigned delay_us) {
   struct sockaddr_in at = loopback(0);
   socklen_t len = sizeof at;
   struct relay *r = calloc(1, sizeof *r);
@@ -234,7 +234,7 @@ struct relay *relay_new(uint16_t to_port, unsigned delay_ms) {
   for (unsigned i = 0; i < MAX_PAIRS; i++)
     r->pairs[i].client = r->pairs[i].server = -1;
   r->to_port = to_port;
-  r->delay_ns = delay_ms * UINT64_C(1000000);
+  r->delay_ns = delay_us * UINT64_C(1000);
   r->stopper = eventfd(0, EFD_CLOEXEC);
   r->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (r->stopper < 0 || r->listener < 0 ||

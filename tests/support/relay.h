@@ -1,7 +1,7 @@
 /* A relay: a TCP connection that takes its time.
  *
  * It listens on a loopback port and passes on, in both directions, what comes:
- * each byte so many milliseconds after it came, and as many bytes as come.  So
+ * each byte so many microseconds after it came, and as many bytes as come.  So
  * who connects through it is as far from the server as the delay says, with all
  * the bandwidth that there is.
  *
@@ -27,7 +27,7 @@ struct relay;
 
 /* A relay to a port of this host.  It takes connections from here on, and
  * passes bytes on while relay_run() runs.  NULL: errno says why. */
-struct relay *relay_new(uint16_t to_port, unsigned delay_ms);
+struct relay *relay_new(uint16_t to_port, unsigned delay_us);
 
 /* Its own port. */
 uint16_t relay_port(const struct relay *r);

@@ -1,0 +1,400 @@
+/* remote: one image of a server of HTTP, read by many processes at once.
+ *
+ *   remote [--rounds N] [--size SIZE] [--delay MS] [--processes N]
+ *          [--json FILE]
+ *
+ * Makes a file of SIZE bytes (256M), which an nginx on loopback serves.  1, 8
+ * and 32 processes each read all of it from front to back, as programs of their
+ * own whose output goes nowhere:
+ *
+ *   cachetd  `cachet cat` of an image whose source is that URL, from a daemon
+ *            whose cache has room for it
+ *   nbdkit   nbdcopy to nowhere from nbdkit's curl plugin under its cache
+ *            filter, with cache-on-read=true
+ *   curl     curl, each for itself
+ *
+ * Cold: the daemon or nbdkit is fresh.  Warm: once more.  Each is done with 0,
+ * 1 and 20 ms added to each request, by a relay before nginx that keeps each
+ * byte for half of that in both directions.  All take turns, round by round.
+ * --delay and --processes leave all others out.
+ *
+ * What was fetched is what nginx's log says.  Memory is PSS (proc(5)), the most
+ * that all processes had together while they read warm, by a round of its own;
+ * what nbdkit keeps is a file, whose pages are the kernel's and count nowhere.
+ *
+ * Targets are reported and judge nothing: exit status 0 unless something
+ * failed, then 1; 2 for a bad command line. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/bench/report.h"
+#include "tests/bench/rig.h"
+#include "tests/bench/servers.h"
+#include "tests/support/relay.h"
+
+enum { MAX_READERS = 32, N_DELAYS = 3, URL_LEN = 64, ARG_LEN = 160 };
+
+static const char cold_metric[] = "cold, MB/s of all together";
+static const char warm_metric[] = "warm, MB/s of all together";
+static const char fetched_metric[] = "fetched cold, images";
+static const char memory_metric[] = "memory beyond one image, MiB";
+
+static const char *const sections[N_DELAYS] = {"0 ms added", "1 ms added",
+                                               "20 ms added"};
+static const unsigned delays_ms[N_DELAYS] = {0, 1, 20};
+
+static const unsigned counts[] = {1, 8, MAX_READERS};
+static const char *const rows[] = {"1 process", "8 processes", "32 processes"};
+enum { N_COUNTS = sizeof counts / sizeof *counts };
+
+static const char of_cachetd[] = "cachetd", of_nbdkit[] = "nbdkit",
+                  of_curl[] = "curl";
+
+struct bench {
+  struct rig *rig;
+  struct report *report;
+  struct rig_server *nginx;
+  pid_t relays[N_DELAYS];
+  char log[RIG_PATH_LEN], urls[N_DELAYS][URL_LEN];
+  char curl[RIG_PATH_LEN], nbdkit[RIG_PATH_LEN], nbdcopy[RIG_PATH_LEN];
+};
+
+/* ---- The store ----------------------------------------------------------- */
+
+static void write_conf(const struct bench *b, const char *path, uint16_t port) {
+  static const char *const temps[] = {"client_body", "proxy", "fastcgi",
+                                      "uwsgi", "scgi"};
+  FILE *conf = fopen(path, "we");
+  if (!conf)
+    rig_fail("%s: %s", path, strerror(errno));
+  fprintf(conf,
+          "daemon off; master_process off; pid %s/nginx.pid;\n"
+          "events { worker_connections 1024; }\n"
+          "http { log_format bytes '$body_bytes_sent'; access_log %s bytes;\n"
+          "  sendfile on; tcp_nodelay on; keepalive_requests 1000000000;\n"
+          "  root %s;\n",
+          b->rig->dir, b->log, b->rig->dir);
+  for (size_t i = 0; i < sizeof temps / sizeof *temps; i++)
+    fprintf(conf, "  %s_temp_path %s;\n", temps[i], b->rig->dir);
+  fprintf(conf, "  server { listen 127.0.0.1:%u; } }\n", port);
+  fclose(conf);
+}
+
+static uint16_t start_relay(struct bench *b, uint16_t to_port, unsigned i) {
+  struct relay *r = relay_new(to_port, delays_ms[i] * 1000 / 2);
+  if (!r)
+    rig_fail("a relay: no port, or no memory");
+  uint16_t port = relay_port(r);
+  b->relays[i] = rig_fork(SIGKILL);
+  if (b->relays[i] == 0)
+    relay_run(r);
+  relay_free(r);
+  return port;
+}
+
+/* Runs a program until it succeeds: what it asks may still have to come up. */
+static void await(const char *const args[]) {
+  for (int tries = 0; !rig_run(args, NULL, 0); tries++) {
+    if (tries == 500)
+      rig_fail("%s fails", args[0]);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+  }
+}
+
+static void start_nginx(struct bench *b) {
+  char program[RIG_PATH_LEN], conf[RIG_PATH_LEN];
+  if (!servers_find("nginx", program) || !servers_find("curl", b->curl) ||
+      !servers_find("nbdkit", b->nbdkit) ||
+      !servers_find("nbdcopy", b->nbdcopy))
+    rig_fail("nginx, curl, nbdkit and nbdcopy have to be installed");
+  uint16_t port = servers_free_port();
+  rig_path(b->rig, "nginx.conf", conf);
+  rig_path(b->rig, "access.log", b->log);
+  write_conf(b, conf, port);
+  b->nginx = rig_server_new(b->rig, "nginx");
+  const char *const args[] = {"nginx", "-e", "stderr", "-c", conf, NULL};
+  rig_server_start(b->nginx, program, args, false);
+  for (unsigned i = 0; i < N_DELAYS; i++)
+    snprintf(b->urls[i], URL_LEN, "http://127.0.0.1:%u/image",
+             delays_ms[i] ? start_relay(b, port, i) : port);
+  const char *const head[] = {b->curl, "-sfI", b->urls[0], NULL};
+  await(head);
+}
+
+/* Bytes of bodies that nginx has sent so far. */
+static uint64_t count_sent(const struct bench *b) {
+  uint64_t total = 0, one;
+  FILE *log = fopen(b->log, "re");
+  if (!log)
+    rig_fail("%s: %s", b->log, strerror(errno));
+  while (fscanf(log, "%" SCNu64, &one) == 1)
+    total += one;
+  fclose(log);
+  return total;
+}
+
+/* ---- Ways to the image --------------------------------------------------- */
+
+/* What a reader runs, and the server that it asks; NULL: the store itself. */
+struct way {
+  const char *column;
+  struct rig_server *server;
+  const char *args[8];
+  char program[PATH_MAX], uri[ARG_LEN];
+};
+
+static void start_cachetd(struct bench *b, const char *url, struct way *w) {
+  char image[ARG_LEN], listen[ARG_LEN], cache[32];
+  w->column = of_cachetd;
+  w->server = rig_server_new(b->rig, "daemon");
+  snprintf(image, sizeof image, "image=%s", url);
+  snprintf(listen, sizeof listen, "unix:%s", w->server->socket);
+  snprintf(cache, sizeof cache, "%" PRIu64, b->rig->size + RIG_SPARE_CACHE);
+  const char *const args[] = {"cachetd",     "--config",     "/dev/null",
+                              "--image",     image,          "--listen",
+                              listen,        "--cache-size", cache,
+                              "--log-level", "error",        NULL};
+  rig_server_start(w->server, "daemon/cachetd", args, false);
+  rig_find_program("client/cachet", w->program);
+  snprintf(w->uri, sizeof w->uri, "cachet+unix:///image?socket=%s",
+           w->server->socket);
+  const char *const cat[] = {w->program, "cat", w->uri, NULL};
+  memcpy(w->args, cat, sizeof cat);
+  cachet_close(rig_open(w->server->socket, 0));
+}
+
+static void start_nbdkit(struct bench *b, const char *url, struct way *w) {
+  char source[ARG_LEN];
+  w->column = of_nbdkit;
+  w->server = rig_server_new(b->rig, "nbdkit");
+  snprintf(source, sizeof source, "url=%s", url);
+  const char *const args[] = {"nbdkit",
+                              "-f",
+                              "-U",
+                              w->server->socket,
+                              "--filter=cache",
+                              "curl",
+                              source,
+                              "cache-on-read=true",
+                              NULL};
+  rig_server_start(w->server, b->nbdkit, args, false);
+  for (int tries = 0; access(w->server->socket, F_OK) < 0; tries++) {
+    if (tries == 500)
+      rig_fail("nbdkit does not come up");
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+  }
+  snprintf(w->uri, sizeof w->uri, "nbd+unix:///?socket=%s", w->server->socket);
+  const char *const copy[] = {b->nbdcopy, w->uri, "null:", NULL};
+  memcpy(w->args, copy, sizeof copy);
+}
+
+static void start_curl(struct bench *b, const char *url, struct way *w) {
+  w->column = of_curl;
+  snprintf(w->uri, sizeof w->uri, "%s", url);
+  const char *const get[] = {b->curl, "-sf", "-o", "/dev/null", w->uri, NULL};
+  memcpy(w->args, get, sizeof get);
+}
+
+static void (*const starts[])(struct bench *b, const char *url,
+                              struct way *w) = {start_cachetd, start_nbdkit,
+                                                start_curl};
+enum { N_WAYS = sizeof starts / sizeof *starts };
+
+/* ---- Readers ------------------------------------------------------------- */
+
+__attribute__((noreturn)) static void become_reader(const struct way *w) {
+  int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (null >= 0 && dup2(null, STDOUT_FILENO) >= 0)
+    execv(w->args[0], (char *const *)w->args);
+  perror(w->args[0]);
+  _exit(127);
+}
+
+/* 0: it has just ended. */
+static uint64_t pss_kib(pid_t pid) {
+  char path[64], line[128];
+  uint64_t kib = 0;
+  snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
+  FILE *file = fopen(path, "re");
+  while (file && !kib && fgets(line, sizeof line, file))
+    sscanf(line, "Pss: %" SCNu64, &kib);
+  if (file)
+    fclose(file);
+  return kib;
+}
+
+static uint64_t sum_memory_kib(const struct way *w, const pid_t *pids,
+                               unsigned n) {
+  uint64_t total = w->server ? pss_kib(w->server->pid) : 0;
+  for (unsigned i = 0; i < n; i++)
+    total += pss_kib(pids[i]);
+  return total;
+}
+
+/* Runs `n` readers to their ends; how long that took.  `memory_kib` is the most
+ * that they had, or NULL. */
+static double read_all(const struct way *w, unsigned n, uint64_t *memory_kib) {
+  pid_t pids[MAX_READERS];
+  double start = rig_now_ns(CLOCK_MONOTONIC);
+  for (unsigned i = 0; i < n; i++) {
+    pids[i] = rig_fork(SIGKILL);
+    if (pids[i] == 0)
+      become_reader(w);
+  }
+  for (unsigned i = 0; i < n; i++) {
+    int status;
+    while (memory_kib && waitpid(pids[i], &status, WNOHANG) == 0) {
+      uint64_t now = sum_memory_kib(w, pids + i, n - i);
+      *memory_kib = now > *memory_kib ? now : *memory_kib;
+    }
+    if (!memory_kib && waitpid(pids[i], &status, 0) != pids[i])
+      rig_fail("wait: %s", strerror(errno));
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+      rig_fail("%s: a reader failed", w->column);
+  }
+  return rig_now_ns(CLOCK_MONOTONIC) - start;
+}
+
+static void add(struct bench *b, unsigned delay, unsigned count,
+                const char *metric, const struct way *w, double value) {
+  const struct report_key key = {sections[delay], metric, rows[count],
+                                 w->column};
+  report_add(b->report, key, value);
+}
+
+static double megabytes_a_second(const struct bench *b, unsigned n, double ns) {
+  return (double)b->rig->size * n / ns * 1e3;
+}
+
+static void measure(struct bench *b, unsigned delay, unsigned count,
+                    unsigned way, bool memory) {
+  struct way w = {.server = NULL};
+  unsigned n = counts[count];
+  double image = (double)b->rig->size;
+  starts[way](b, b->urls[delay], &w);
+  uint64_t before = count_sent(b);
+  double ns = read_all(&w, n, NULL);
+  add(b, delay, count, cold_metric, &w, megabytes_a_second(b, n, ns));
+  add(b, delay, count, fetched_metric, &w,
+      (double)(count_sent(b) - before) / image);
+  if (w.server) {
+    ns = read_all(&w, n, NULL);
+    add(b, delay, count, warm_metric, &w, megabytes_a_second(b, n, ns));
+  }
+  if (memory) {
+    uint64_t kib = 0;
+    read_all(&w, n, &kib);
+    double own = way == 0 ? image / 1024 : 0;
+    add(b, delay, count, memory_metric, &w, ((double)kib - own) / 1024);
+  }
+  if (w.server)
+    rig_server_stop(w.server);
+}
+
+static void measure_all(struct bench *b, unsigned delay, unsigned count,
+                        bool memory) {
+  for (unsigned way = 0; way < N_WAYS; way++)
+    measure(b, delay, count, way, memory);
+}
+
+/* ---- Judging ------------------------------------------------------------- */
+
+static void judge(struct bench *b, unsigned delay, unsigned count) {
+  struct report_key key = {sections[delay], cold_metric, rows[count],
+                           of_cachetd};
+  report_target(b->report, REPORT_AT_LEAST, 1.5,
+                report_ratio_to(b->report, key, of_nbdkit),
+                "%s, %s: cold, by nbdkit's", sections[delay], rows[count]);
+  key.metric = warm_metric;
+  report_target(b->report, REPORT_AT_LEAST, 10,
+                report_ratio_to(b->report, key, of_nbdkit),
+                "%s, %s: warm, by nbdkit's", sections[delay], rows[count]);
+  key.metric = fetched_metric;
+  report_target(b->report, REPORT_AT_MOST, 1.02, report_median(b->report, key),
+                "%s, %s: fetched, in images", sections[delay], rows[count]);
+  if (delays_ms[delay] < 20 || counts[count] > 1)
+    return;
+  key.metric = cold_metric;
+  report_target(b->report, REPORT_AT_LEAST, 0.8,
+                report_ratio_to(b->report, key, of_curl),
+                "%s, %s: cold, by one curl's", sections[delay], rows[count]);
+}
+
+/* ---- The command line ---------------------------------------------------- */
+
+enum { ALL = 1000 };
+
+struct options {
+  uint64_t size, n_rounds;
+  uint64_t delay_ms, n_processes; /* ALL, or those alone */
+  const char *json;               /* or NULL */
+};
+
+static bool parse(int argc, char **argv, struct options *out) {
+  *out = (struct options){
+      .size = 256 << 20, .n_rounds = 3, .delay_ms = ALL, .n_processes = ALL};
+  for (int i = 1; i < argc; i += 2) {
+    const char *value = i + 1 < argc ? argv[i + 1] : "";
+    bool ok = false;
+    if (strcmp(argv[i], "--rounds") == 0)
+      ok = rig_parse_number(value, 1, REPORT_MAX_ROUNDS, &out->n_rounds);
+    else if (strcmp(argv[i], "--size") == 0)
+      ok = rig_parse_number(value, 1 << 20, 1ull << 34, &out->size);
+    else if (strcmp(argv[i], "--delay") == 0)
+      ok = rig_parse_number(value, 0, ALL, &out->delay_ms);
+    else if (strcmp(argv[i], "--processes") == 0)
+      ok = rig_parse_number(value, 1, ALL, &out->n_processes);
+    else if (strcmp(argv[i], "--json") == 0)
+      ok = *(out->json = value) != 0;
+    if (!ok)
+      return false;
+  }
+  return true;
+}
+
+static bool is_wanted(uint64_t wanted, unsigned one) {
+  return wanted == ALL || wanted == one;
+}
+
+int main(int argc, char **argv) {
+  struct options options;
+  if (!parse(argc, argv, &options)) {
+    fputs("usage: remote [--rounds N] [--size SIZE] [--delay MS] "
+          "[--processes N]\n"
+          "              [--json FILE]\n",
+          stderr);
+    return 2;
+  }
+  struct bench b = {.rig = rig_make(options.size, RIG_CHUNK),
+                    .report = report_new()};
+  /* Where nbdkit's cache lies. */
+  setenv("TMPDIR", b.rig->dir, 1);
+  start_nginx(&b);
+  for (unsigned round = 0; round < options.n_rounds; round++)
+    for (unsigned i = 0; i < N_DELAYS; i++)
+      for (unsigned k = 0; k < N_COUNTS; k++)
+        if (is_wanted(options.delay_ms, delays_ms[i]) &&
+            is_wanted(options.n_processes, counts[k]))
+          measure_all(&b, i, k, round == 0);
+  for (unsigned i = 0; i < N_DELAYS; i++)
+    for (unsigned k = 0; k < N_COUNTS; k++)
+      if (is_wanted(options.delay_ms, delays_ms[i]) &&
+          is_wanted(options.n_processes, counts[k]))
+        judge(&b, i, k);
+  report_print(b.report);
+  if (options.json)
+    report_write_json(b.report, options.json);
+  report_free(b.report);
+  for (unsigned i = 0; i < N_DELAYS; i++)
+    if (b.relays[i] > 0)
+      kill(b.relays[i], SIGKILL);
+  rig_server_stop(b.nginx);
+  return 0;
+}
