@@ -8,7 +8,7 @@
 #include "client/command/stdout.h"
 
 /* Of what is warmed, so that progress can be shown. */
-#define WARM_PIECE_LEN (256u << 20)
+#define WARM_PIECE_LEN (64u << 20)
 
 /* The end of a verb whose `a` is closed with it. */
 static int end(cachet_admin *a, enum cachet_status status) {
