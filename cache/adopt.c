@@ -8,6 +8,7 @@
 #include "cache/mirror_table.h"
 #include "cache/page_state.h"
 #include "cache/rounds.h"
+#include "cache/states.h"
 
 void adopt_begin(struct page_cache *pc, struct mirror *m) {
   m->cache = pc;
@@ -33,6 +34,7 @@ static struct census take_census(const struct mirror *m) {
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
     switch (page_state_look(&m->words[page])) {
     case PAGE_ABSENT:
+    case PAGE_ZERO:
       break;
     case PAGE_RESIDENT:
       census.resident++;
@@ -103,23 +105,16 @@ static bool clean_all(struct mirror *m) {
   return true;
 }
 
-static void charge_block_locked(struct mirror *m, struct state_block *b) {
-  if (b->is_charged || m->is_solid)
-    return;
-  b->is_charged = true;
-  budget_charge_meta_locked(m, STATE_BLOCK_LEN);
-}
-
 /* Puts all that is there into the account and the policy. */
 static void enter_pages_locked(struct mirror *m) {
   struct page_cache *pc = m->cache;
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++) {
     enum page_state state = page_state_look(&m->words[page]);
-    struct state_block *b = &m->blocks[page / STATES_PER_BLOCK];
     if (state == PAGE_ABSENT)
       continue;
-    charge_block_locked(m, b);
-    b->n_live++;
+    states_adopt_locked(m, page, state);
+    if (state == PAGE_ZERO)
+      continue;
     m->charged_pages += mirror_page_size(m);
     pc->used += mirror_page_size(m);
     if (state == PAGE_RESIDENT)
@@ -152,9 +147,13 @@ int adopt_go_on(struct mirror *m) {
 /* ---- Ending -------------------------------------------------------------- */
 
 static void leave_resident(struct mirror *m) {
-  for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
-    if (page_state_look(&m->words[page]) == PAGE_RESIDENT)
+  for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++) {
+    enum page_state state = page_state_look(&m->words[page]);
+    if (state == PAGE_RESIDENT)
       page_state_move(&m->words[page], PAGE_RESIDENT, PAGE_EVICTING);
+    else if (state == PAGE_ZERO)
+      page_state_move(&m->words[page], PAGE_ZERO, PAGE_ABSENT);
+  }
 }
 
 int adopt_end(struct mirror *m) {

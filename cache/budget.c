@@ -6,8 +6,8 @@
  *       reserved for fills, and a page for each table of another process.
  *   B2  A state block (see mirror.h) is charged before a state in it leaves
  *       ABSENT, and until the block is swept.
- *   B3  `garbage` is what those blocks take whose states are all ABSENT: it is
- *       in `used`, and a sweep frees it.
+ *   B3  `garbage` is what those blocks take whose states are all ABSENT or
+ * ZERO: it is in `used`, and a sweep frees it.
  *
  * Memory that a reader of another process makes by looking at holes is in no
  * account: reclaim.c compares what the kernel has allocated.  So is, for a
@@ -170,4 +170,5 @@ void budget_add_mirror_locked(struct mirror *m) {
 void budget_remove_mirror_locked(struct mirror *m) {
   budget_remove_garbage_locked(m, m->garbage);
   m->cache->used -= m->charged_pages + m->charged_meta;
+  m->cache->stats.n_zero_pages -= m->n_zero;
 }

@@ -319,7 +319,7 @@ size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order) {
 #define LOOK_BLOCKS 4096
 
 /* Step 1 for a range: the RESIDENT pages from `*next` on, as many as fit, of
- * one block of states. */
+ * one block of states.  Those that are ZERO go at once. */
 static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
                               uint64_t end) {
   uint64_t page = states_next_live_locked(m, *next, LOOK_BLOCKS);
@@ -327,7 +327,10 @@ static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
   if (stop > end)
     stop = end;
   for (; page < stop && b->n < EVICT_MAX_BATCH; page++) {
-    if (page_state_look(&m->words[page]) != PAGE_RESIDENT)
+    enum page_state state = page_state_look(&m->words[page]);
+    if (state == PAGE_ZERO)
+      states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
+    if (state != PAGE_RESIDENT)
       continue;
     states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
     s3fifo_remove(&m->cache->policy, s3fifo_key(m->id, page));

@@ -201,7 +201,8 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
     uint32_t n = 1;
     if (state == PAGE_FILLING || state == PAGE_EVICTING) {
       wait_for_owner_locked(pc, f, page, state, &waits);
-    } else if (state != PAGE_RESIDENT && !join_uncached_locked(pc, f, page)) {
+    } else if (state != PAGE_RESIDENT && state != PAGE_ZERO &&
+               !join_uncached_locked(pc, f, page)) {
       if (states_are_swept_locked(m, page)) {
         await_outcome_locked(pc, f, &waits);
       } else {

@@ -42,12 +42,15 @@ static bool prepare_read(struct fill *fill) {
   return fill->bytes != NULL;
 }
 
-/* The source has said what the bytes are, and not written them. */
-static void write_zeros(uint8_t *bytes, size_t len, int *status) {
-  if (*status != SOURCE_ZEROS)
-    return;
-  memset(bytes, 0, len);
-  *status = 0;
+/* What the source says of `n` pages from page `i` on: it may not have written
+ * them, and who waits for them gets bytes.  0 or a negative errno. */
+static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
+  if (status != SOURCE_ZEROS)
+    return status;
+  memset(fill->bytes + ((size_t)i << fill->mirror->page_shift), 0,
+         pages_len(fill, i, n));
+  fill_mark_zero(fill, i, n);
+  return 0;
 }
 
 /* Whether an error is told of the source, and so of all pages alike: to ask for
@@ -72,11 +75,10 @@ static bool read_halves(struct fill *fill, uint32_t i, uint32_t n);
  * be read.  False: neither those nor what comes behind them can be. */
 static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
   struct mirror *m = fill->mirror;
-  uint8_t *to = fill->bytes + ((size_t)i << m->page_shift);
-  size_t len = pages_len(fill, i, n);
-  int r = source_read_until(m->source, (fill->first + i) << m->page_shift, to,
-                            len, fill->read.deadline_ms);
-  write_zeros(to, len, &r);
+  int r = source_read_until(m->source, (fill->first + i) << m->page_shift,
+                            fill->bytes + ((size_t)i << m->page_shift),
+                            pages_len(fill, i, n), fill->read.deadline_ms);
+  r = take_pages(fill, i, n, r);
   if (r == 0)
     return true;
   bool is_all = is_of_source(r);
@@ -94,12 +96,14 @@ static bool read_halves(struct fill *fill, uint32_t i, uint32_t n) {
   return read_part(fill, i, half) && read_part(fill, i + half, n - half);
 }
 
-/* Writes the good pages into their holes, neighbours together. */
+/* Writes the good pages into their holes, neighbours together, but for those
+ * that are zeros as they are. */
 static int write_pages(struct fill *fill) {
   struct mirror *m = fill->mirror;
   for (uint32_t i = 0; i < fill->count;) {
     uint32_t n = 0;
-    while (i + n < fill->count && !fill_is_bad(fill, i + n))
+    while (i + n < fill->count && !fill_is_bad(fill, i + n) &&
+           !fill_is_zero(fill, i + n))
       n++;
     if (n > 0) {
       int r = mirror_write(m, fill->first + i,
@@ -113,8 +117,8 @@ static int write_pages(struct fill *fill) {
   return 0;
 }
 
-/* The good pages become RESIDENT, the bad ones ABSENT.  Returns how many are
- * good. */
+/* The good pages become RESIDENT or ZERO, the bad ones ABSENT.  Returns how
+ * many are RESIDENT. */
 static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
   struct mirror *m = fill->mirror;
   uint32_t n = 0;
@@ -123,6 +127,10 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
     if (fill_is_bad(fill, i)) { /* nothing was written there */
       states_move_locked(m, page, PAGE_FILLING, PAGE_EVICTING);
       states_move_locked(m, page, PAGE_EVICTING, PAGE_ABSENT);
+      continue;
+    }
+    if (fill_is_zero(fill, i)) {
+      states_move_locked(m, page, PAGE_FILLING, PAGE_ZERO);
       continue;
     }
     /* Whatever it was in an earlier life. */
@@ -161,8 +169,9 @@ void fill_finish(struct fill *fill) {
   struct page_cache *pc = m->cache;
   uint64_t reserved = fill->reserved;
   pthread_mutex_lock(&pc->lock);
-  bool keep = reserved > 0 && !fill->stale && !mirror_is_retired(m) &&
-              s3fifo_has_room(&pc->policy, fill->count);
+  bool has_room = reserved > 0 && s3fifo_has_room(&pc->policy, fill->count);
+  bool keep = fill->installs && !fill->stale && !mirror_is_retired(m) &&
+              (has_room || fill_is_all_zero(fill));
   if (keep) {
     uint64_t n = install_locked(pc, fill);
     pc->used -= reserved - (n << m->page_shift);
@@ -196,9 +205,9 @@ static uint64_t room_len(const struct fill *fill) {
 }
 
 bool fill_try_end(struct fill *fill) {
-  if (fill->read.status < 0 || fill->reserved < room_len(fill))
+  int r = take_pages(fill, 0, fill->count, fill->read.status);
+  if (r < 0 || (fill->reserved < room_len(fill) && !fill_is_all_zero(fill)))
     return false;
-  write_zeros(fill->bytes, fill->read.len, &fill->read.status);
   fill_end(fill, 0);
   return true;
 }
@@ -243,8 +252,7 @@ int fill_read(struct fill *fill) {
             ? source_read_blocking(m->source, fill->read.offset, fill->read.buf,
                                    fill->read.len)
             : -ENOMEM;
-  write_zeros(fill->bytes, fill->read.len, &fill->read.status);
-  int r = fill->read.status;
+  int r = take_pages(fill, 0, fill->count, fill->read.status);
   if (r < 0 && fill->bytes && fill->count > 1 && !is_of_source(r)) {
     read_halves(fill, 0, fill->count);
   } else if (r < 0) {

@@ -36,7 +36,7 @@ struct fill_node {
   struct fill_node *next;
   struct fill *fill;
   uint64_t page;
-  bool is_bad; /* written by who runs the fill, see there */
+  bool is_bad, is_zero; /* written by who runs the fill, see there */
 };
 
 struct fill {
@@ -56,7 +56,8 @@ struct fill {
   uint8_t *bytes;
   uint64_t reserved; /* bytes of the budget for its pages */
   int status;
-  uint32_t n_bad; /* pages that failed */
+  uint32_t n_bad;  /* pages that failed */
+  uint32_t n_zero; /* pages that are zeros, as the source says */
 
   struct fill *next, **link; /* pc->fills */
   struct fill_node nodes[];  /* pc->by_page */
@@ -99,6 +100,22 @@ static inline void fill_mark_bad(struct fill *fill, uint32_t i, uint32_t n) {
   for (uint32_t end = i + n; i < end; i++)
     fill->nodes[i].is_bad = true;
   fill->n_bad += n;
+}
+
+static inline bool fill_is_zero(const struct fill *fill, uint32_t i) {
+  return fill->nodes[i].is_zero;
+}
+
+/* The same pages, which were not, are zeros. */
+static inline void fill_mark_zero(struct fill *fill, uint32_t i, uint32_t n) {
+  for (uint32_t end = i + n; i < end; i++)
+    fill->nodes[i].is_zero = true;
+  fill->n_zero += n;
+}
+
+/* Whether nothing is to be stored of it. */
+static inline bool fill_is_all_zero(const struct fill *fill) {
+  return fill->n_zero == fill->count;
 }
 
 static inline bool fill_has_good(const struct fill *fill) {

@@ -543,9 +543,8 @@ int mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
 
 int mirror_punch_states(struct mirror *m, uint64_t first, uint64_t end) {
   off_t len = (off_t)round_up(end - first, 4096);
-  int r = punch(m->words_fd, (off_t)(WORDS_OFFSET + first), len);
-  int r2 = punch(m->touched_fd, (off_t)first, len);
-  return r < 0 ? r : r2;
+  int r = punch(m->touched_fd, (off_t)first, len);
+  return r < 0 ? r : punch(m->words_fd, (off_t)(WORDS_OFFSET + first), len);
 }
 
 bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end) {

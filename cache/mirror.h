@@ -68,6 +68,7 @@ struct mirror_header {
 struct state_block {
   uint16_t n_live : 15; /* states that are not ABSENT */
   bool is_charged : 1;
+  uint16_t n_zero; /* of those, the ones that are ZERO */
 };
 
 #define STATES_PER_BLOCK 4096
@@ -144,6 +145,7 @@ struct mirror {
   uint64_t charged_pages;          /* bytes of the budget: its pages */
   uint64_t charged_meta;           /* of the budget: header, states, accessed */
   uint64_t garbage;                /* of that: blocks that hold nothing */
+  uint64_t n_zero;                 /* states that are ZERO */
   uint64_t filling;    /* bytes that fills in flight may have written */
   uint64_t n_uncached; /* fills in flight that install nothing */
   struct scans scans;  /* of fetches, if its source's blocks grow */
@@ -284,8 +286,8 @@ uint64_t mirror_meta_len(const struct mirror *m);
 bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end);
 
 /* Makes the states of pages `first` to `end` - 1, and their accessed bytes, a
- * hole again: whole blocks, in which all are ABSENT and stay it.  0 or a
- * negative errno. */
+ * hole again: whole blocks, in which all are ABSENT and stay it, or ZERO.  0;
+ * or a negative errno, and the states are what they were. */
 int mirror_punch_states(struct mirror *m, uint64_t first, uint64_t end);
 
 /* The first page from `page` on, which begins a block, whose state or accessed

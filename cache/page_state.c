@@ -7,13 +7,15 @@ static bool allowed(enum page_state from, enum page_state to) {
   case PAGE_ABSENT:
     return to == PAGE_FILLING || to == PAGE_EVICTING;
   case PAGE_FILLING:
-    return to == PAGE_RESIDENT || to == PAGE_EVICTING;
+    return to == PAGE_RESIDENT || to == PAGE_EVICTING || to == PAGE_ZERO;
   case PAGE_RESIDENT:
     return to == PAGE_EVICTING;
   case PAGE_EVICTING:
     return to == PAGE_ABSENT || to == PAGE_RESIDENT || to == PAGE_STALE;
   case PAGE_STALE:
     return to == PAGE_EVICTING;
+  case PAGE_ZERO:
+    return to == PAGE_ABSENT;
   }
   return false;
 }

@@ -9,6 +9,12 @@
  *                                      and nobody else gets them
  *     ABSENT -> EVICTING -> ABSENT     the reclaimer: whoever punches owns the
  *                                      state
+ *     FILLING -> ZERO -> ABSENT        the source says that it is zeros: its
+ *                                      page stays a hole, which nobody reads
+ *
+ * Nobody owns a ZERO word, and no pin holds it: who finds it has the bytes, and
+ * looks at no memory for them.  So it may become ABSENT at any time, by the
+ * lock, or with the memory of its whole block (states.c).
  *
  * This is the only place where a word changes, always by compare-and-swap.
  * Who moved a word to FILLING or EVICTING owns it, and moves it on.  In a
@@ -33,6 +39,7 @@ enum page_state {
   PAGE_RESIDENT = 2,
   PAGE_EVICTING = 3,
   PAGE_STALE = 4,
+  PAGE_ZERO = 5,
 };
 
 /* What a word says.  Acquire: who sees RESIDENT sees the page's bytes; pairs

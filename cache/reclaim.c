@@ -2,9 +2,9 @@
  *
  *   - Pages of another process's making: one that maps a mirror can make its
  *     holes take memory by reading them.  What the kernel has allocated is
- *     compared with the account, and pages that are ABSENT and hold data are
- *     punched, by runs; their states say EVICTING meanwhile, so that no fill
- *     writes under the punch.
+ *     compared with the account, and pages that are ABSENT or ZERO and hold
+ *     data are punched, by runs; their states say EVICTING meanwhile, so that
+ *     no fill writes under the punch.
  *   - States that hold nothing: blocks in which all are ABSENT are swept.
  *   - Stale pages: their pins end without anybody's telling.
  *   - Retired mirrors: all that is not pinned is punched, in as few calls as
@@ -42,8 +42,9 @@
 
 /* ---- Absent pages that hold data ----------------------------------------- */
 
-/* Takes the ABSENT states of pages first .. first+n-1, which are of one block
- * that is charged; `taken` says which. */
+/* Takes the states of pages first .. first+n-1, which are of one block that is
+ * charged, as far as they say that nobody may look: ABSENT, or ZERO, which is
+ * forgotten; `taken` says which. */
 static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
                             bool *taken) {
   struct page_cache *pc = m->cache;
@@ -51,8 +52,10 @@ static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
   pthread_mutex_lock(&pc->lock);
   bool is_live = states_next_live_locked(m, first, 1) == first;
   for (unsigned i = 0; i < n; i++) {
-    taken[i] = is_live &&
-               page_state_look(&m->words[first + i]) == PAGE_ABSENT &&
+    const uint8_t *word = &m->words[first + i];
+    if (is_live && page_state_look(word) == PAGE_ZERO)
+      states_move_locked(m, first + i, PAGE_ZERO, PAGE_ABSENT);
+    taken[i] = is_live && page_state_look(word) == PAGE_ABSENT &&
                states_move_locked(m, first + i, PAGE_ABSENT, PAGE_EVICTING);
     n_taken += taken[i];
   }
@@ -123,11 +126,15 @@ static uint64_t retire_slice(struct mirror *m, uint64_t page) {
   uint64_t end = (page / RETIRE_SLICE + 1) * RETIRE_SLICE;
   if (end > m->n_pages)
     end = m->n_pages;
-  for (; page < end; page++)
-    if (page_state_look(&m->words[page]) == PAGE_RESIDENT) {
-      states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
-      s3fifo_remove(&pc->policy, s3fifo_key(m->id, page));
-    }
+  for (; page < end; page++) {
+    enum page_state state = page_state_look(&m->words[page]);
+    if (state == PAGE_ZERO)
+      states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
+    if (state != PAGE_RESIDENT)
+      continue;
+    states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
+    s3fifo_remove(&pc->policy, s3fifo_key(m->id, page));
+  }
   pthread_mutex_unlock(&pc->lock);
   return page;
 }

@@ -36,11 +36,10 @@
  *       reopen() made lives on: it may use nothing that close() frees.
  *   S5  start() does not wait, and copies no more than SOURCE_MAX_COPY bytes:
  *       its thread serves hits meanwhile.
- *   S6  A read that ends with SOURCE_ZEROS has written no byte of the
- *       buffer: it says that all of the range is zeros, of this version like
- *       any bytes.  Of a range that is zeros in part each byte is written.
- *       A source over another one, and the cache, pass it on or
- *       fills the buffer. */
+ *   S6  A read that ends with SOURCE_ZEROS says that all of the range is zeros,
+ *       of this version like any bytes, whatever is in the buffer then.  Of a
+ *       range that is zeros in part each byte is written.  A source over
+ *       another one passes the status on, or fills the buffer. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 

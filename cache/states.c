@@ -38,19 +38,44 @@ bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count) {
   return need;
 }
 
+static bool is_garbage(const struct state_block *b) {
+  return b->n_live == b->n_zero;
+}
+
+/* Counts a state that was `from` and is `to`, in a block that is charged. */
+static void count_locked(struct mirror *m, struct state_block *b,
+                         enum page_state from, enum page_state to) {
+  bool was_garbage = is_garbage(b);
+  int more_zero = (to == PAGE_ZERO) - (from == PAGE_ZERO);
+  b->n_live += (to != PAGE_ABSENT) - (from != PAGE_ABSENT);
+  b->n_zero += more_zero;
+  m->n_zero += (uint64_t)more_zero;
+  m->cache->stats.n_zero_pages += (uint64_t)more_zero;
+  if (was_garbage && !is_garbage(b))
+    budget_remove_garbage_locked(m, STATE_BLOCK_LEN);
+  if (!was_garbage && is_garbage(b))
+    budget_add_garbage_locked(m);
+}
+
 bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
                         enum page_state to) {
   struct state_block *b = block_of(m, page);
   if (!page_state_move(&m->words[page], from, to))
     return false;
-  if (from == PAGE_ABSENT) {
-    assert(b->is_charged || m->is_solid); /* B2 */
-    if (b->n_live++ == 0)
-      budget_remove_garbage_locked(m, STATE_BLOCK_LEN);
-  }
-  if (to == PAGE_ABSENT && --b->n_live == 0)
-    budget_add_garbage_locked(m);
+  assert(from != PAGE_ABSENT || b->is_charged || m->is_solid); /* B2 */
+  count_locked(m, b, from, to);
   return true;
+}
+
+void states_adopt_locked(struct mirror *m, uint64_t page,
+                         enum page_state state) {
+  struct state_block *b = block_of(m, page);
+  if (!b->is_charged && !m->is_solid) {
+    b->is_charged = true;
+    budget_charge_meta_locked(m, STATE_BLOCK_LEN);
+    budget_add_garbage_locked(m);
+  }
+  count_locked(m, b, PAGE_ABSENT, state);
 }
 
 uint64_t states_next_live_locked(const struct mirror *m, uint64_t page,
@@ -73,9 +98,15 @@ struct state_block *states_drop_locked(struct mirror *m) {
   struct state_block *blocks = m->blocks;
   budget_remove_garbage_locked(m, m->garbage);
   budget_uncharge_meta_locked(m, m->charged_meta - MIRROR_HEADER_LEN);
+  states_forget_zeros_locked(m, m->n_zero);
   m->blocks = NULL;
   m->n_blocks = 0;
   return blocks;
+}
+
+void states_forget_zeros_locked(struct mirror *m, uint64_t n) {
+  m->n_zero -= n;
+  m->cache->stats.n_zero_pages -= n;
 }
 
 /* ---- Sweeping ------------------------------------------------------------ */
@@ -86,14 +117,14 @@ struct state_block *states_drop_locked(struct mirror *m) {
 /* Blocks to look at before the next step. */
 #define SWEEP_LOOKS 64
 
-/* Takes all blocks from the one of `page` on that hold only ABSENT states for
- * being swept: from here on none of them leaves ABSENT.  False: that one does
- * not, or a sweep is under way. */
+/* Takes all blocks from the one of `page` on that hold only ABSENT and ZERO
+ * states for being swept: from here on none of them leaves ABSENT.  False: that
+ * one does not, or a sweep is under way. */
 static bool sweep_begin(struct mirror *m, uint64_t page) {
   pthread_mutex_lock(&m->cache->lock);
   uint64_t first = page / STATES_PER_BLOCK, end = first;
   while (end < m->n_blocks && end - first < SWEEP_MOST &&
-         m->blocks[end].n_live == 0)
+         is_garbage(&m->blocks[end]))
     end++;
   bool any = end > first && m->swept_end == 0;
   if (any) {
@@ -109,9 +140,11 @@ static void sweep_end(struct mirror *m, bool is_punched) {
   pthread_mutex_lock(&pc->lock);
   uint64_t end = m->swept_end / STATES_PER_BLOCK;
   for (uint64_t i = m->swept_first / STATES_PER_BLOCK; i < end; i++) {
-    if (!m->blocks[i].is_charged || !is_punched)
+    struct state_block *b = &m->blocks[i];
+    if (!b->is_charged || !is_punched)
       continue;
-    m->blocks[i].is_charged = false;
+    states_forget_zeros_locked(m, b->n_zero);
+    *b = (struct state_block){0};
     budget_uncharge_meta_locked(m, STATE_BLOCK_LEN);
     budget_remove_garbage_locked(m, STATE_BLOCK_LEN);
   }

@@ -1,10 +1,21 @@
 /* The page states of a mirror, by block: their account (B2 and B3 of budget.c),
- * and the sweep that gives back those that hold nothing. */
+ * and the sweep that gives back those that hold nothing.
+ *
+ * A ZERO state costs no more than its byte.  A block that has no others but
+ * ABSENT ones holds nothing that could not be asked for again: it is garbage
+ * like an empty one, and its states are ABSENT once it is swept. */
 #ifndef CACHE_STATES_H
 #define CACHE_STATES_H
 
 #include "cache/mirror.h"
 #include "cache/page_state.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* So many ZERO states are gone, with the memory that they were in. */
+void states_forget_zeros_locked(struct mirror *m, uint64_t n);
 
 /* Takes all states of a retired mirror out of the account; the caller gives
  * their memory back, and frees what this returns. */
@@ -19,7 +30,11 @@ bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count);
 bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
                         enum page_state to);
 
-/* Whether a state must stay ABSENT because it is being swept. */
+/* A state that another process has left is counted, and its block charged. */
+void states_adopt_locked(struct mirror *m, uint64_t page,
+                         enum page_state state);
+
+/* Whether a state must stay ABSENT, or ZERO, because it is being swept. */
 static inline bool states_are_swept_locked(const struct mirror *m,
                                            uint64_t page) {
   return page >= m->swept_first && page < m->swept_end;
@@ -39,5 +54,9 @@ uint64_t states_sweep_at(struct mirror *m, uint64_t page, enum sweep_what what);
 /* One step of sweeping: gives some blocks that hold nothing back.  False: it
  * has been through all of them, or another thread is at it. */
 bool states_sweep(struct mirror *m);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

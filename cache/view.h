@@ -41,6 +41,18 @@ static inline bool view_is_resident(const struct view *v, uint64_t page) {
   return page_state_look(&v->words[page]) == PAGE_RESIDENT;
 }
 
+/* Whether a page is zeros, of which the mirror has no memory: the answer is all
+ * that there is to read, and no pin holds it. */
+static inline bool view_is_zero(const struct view *v, uint64_t page) {
+  return page_state_look(&v->words[page]) == PAGE_ZERO;
+}
+
+/* Whether a page can be had without its source. */
+static inline bool view_is_known(const struct view *v, uint64_t page) {
+  enum page_state state = page_state_look(&v->words[page]);
+  return state == PAGE_RESIDENT || state == PAGE_ZERO;
+}
+
 /* What a page's accessed byte says.  A page that was brought in is not "used"
  * because the reader that it was brought in for, or was read ahead for, then
  * reads it: else every page of a scan would count as used, and the policy could

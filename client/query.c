@@ -45,7 +45,7 @@ bool cachet_is_cached(const cachet *c, uint64_t addr) {
   uint64_t page = (c->window.offset + addr) >> m->page_shift;
   if (*c->alive == 0 || addr >= c->size || !handle_is_trusted(c))
     return false;
-  return view_is_resident(&c->epoch->view, page) ||
+  return view_is_known(&c->epoch->view, page) ||
          (b->ops->has && !c->epoch->shared && b->ops->has(b, m, page));
 }
 

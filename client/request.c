@@ -332,24 +332,32 @@ static bool call_may_look(const struct cachet_request *r) {
   return handle_is_trusted(r->c) && !epoch_is_given_up(r->epoch);
 }
 
-/* One page's bytes from the mirror, or from the job; NULL: not here. */
-static const uint8_t *call_page(struct cachet_request *r, uint64_t page,
-                                bool may_look, bool *pinned) {
+/* One page, as it was found. */
+struct found {
+  bool is_here;
+  bool is_pinned;       /* by the slot of the whole */
+  const uint8_t *bytes; /* NULL: it is zeros */
+};
+
+/* Looks for a page in the mirror, and then in the job. */
+static struct found call_page(struct cachet_request *r, uint64_t page,
+                              bool may_look) {
   const struct view *v = &r->epoch->view;
-  *pinned = false;
   if (may_look) {
     if (r->slot != NO_SLOT && view_is_resident(v, page)) {
-      *pinned = true;
       view_touch(v, page);
-      return view_page(v, shift_of(r), page);
+      return (struct found){true, true, view_page(v, shift_of(r), page)};
     }
     if (r->slot == NO_SLOT && view_pin_page(v, PIN_SLOT_CURSOR, page))
-      return view_page(v, shift_of(r), page);
+      return (struct found){true, false, view_page(v, shift_of(r), page)};
+    if (view_is_zero(v, page))
+      return (struct found){.is_here = true};
   }
   struct backend_job *j = r->job;
-  if (j && page >= j->first && page - j->first < j->count)
-    return ops_of(r)->bytes(j, page);
-  return NULL;
+  if (!j || page < j->first || page - j->first >= j->count)
+    return (struct found){0};
+  const uint8_t *bytes = ops_of(r)->bytes(j, page);
+  return (struct found){.is_here = bytes != NULL, .bytes = bytes};
 }
 
 /* How many of the caller's pages from byte `at` up to `end` are in neither hits
@@ -374,18 +382,20 @@ static enum cachet_status call_walk(struct cachet_request *r) {
   handle_drop_cursor(r->c); /* its slot is used for copying */
   while (r->pos < r->total) {
     uint64_t at = r->start + r->pos, page = at >> shift_of(r);
-    bool pinned;
-    const uint8_t *bytes = call_page(r, page, may_look, &pinned);
-    if (!bytes)
+    struct found found = call_page(r, page, may_look);
+    if (!found.is_here)
       break;
     uint64_t n = mask + 1 - (at & mask);
     if (n > r->total - r->pos)
       n = r->total - r->pos;
     handle_count_hits(r->c, call_uncounted(r, at, at + n));
-    if (!r->copy && !pinned && (status = call_make_copy(r)) != CACHET_OK)
+    if (!r->copy && !found.is_pinned &&
+        (status = call_make_copy(r)) != CACHET_OK)
       break;
-    if (r->copy)
-      memcpy(r->copy + r->pos, bytes + (at & mask), n);
+    if (r->copy && found.bytes)
+      memcpy(r->copy + r->pos, found.bytes + (at & mask), n);
+    else if (r->copy)
+      memset(r->copy + r->pos, 0, n);
     r->pos += n;
   }
   view_unpin(&r->epoch->view, PIN_SLOT_CURSOR);
@@ -401,7 +411,7 @@ static void call_count(struct cachet_request *r, uint64_t first,
     if (end > r->start + r->total)
       end = r->start + r->total;
     uint64_t n = call_uncounted(r, at, end);
-    if (call_may_look(r) && view_is_resident(&r->epoch->view, page))
+    if (call_may_look(r) && view_is_known(&r->epoch->view, page))
       handle_count_hits(r->c, n);
     else
       r->c->n_misses += n;

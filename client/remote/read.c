@@ -59,7 +59,8 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
   bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
   for (; x->job.count < count; x->job.count++) {
     uint64_t page = first + x->job.count;
-    if (trusted && page_state_look(&m->words[page]) == PAGE_RESIDENT)
+    enum page_state state = page_state_look(&m->words[page]);
+    if (trusted && (state == PAGE_RESIDENT || state == PAGE_ZERO))
       continue;
     if (!read_add(r, x, page))
       break;

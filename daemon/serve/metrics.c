@@ -15,6 +15,7 @@ enum {
   FILL_ERRORS,
   FILLED_PAGES,
   UNCACHED_PAGES,
+  ZERO_PAGES,
   EVICTED_PAGES,
   EVICTION_BATCHES,
   EPOCHS,
@@ -82,6 +83,8 @@ const struct metric metrics_table[METRICS_N] = {
                         METRIC_OF_DAEMON,
                         "Pages that were read, and for which the cache had no "
                         "room"},
+    [ZERO_PAGES] = {"zero_pages", METRIC_GAUGE, "pages", METRIC_OF_DAEMON,
+                    "Pages that are known to be zeros, and take no room"},
     [EVICTED_PAGES] = {"evicted_pages", METRIC_COUNTER, "pages",
                        METRIC_OF_DAEMON,
                        "Pages that were dropped to make room"},
@@ -270,6 +273,7 @@ void metrics_of_daemon(struct server_context *context, const struct peer *peer,
   values[FILL_ERRORS] = pc.n_fill_errors;
   values[FILLED_PAGES] = pc.n_filled_pages;
   values[UNCACHED_PAGES] = pc.n_uncached_pages;
+  values[ZERO_PAGES] = pc.n_zero_pages;
   values[EVICTED_PAGES] = pc.n_evicted_pages;
   values[EVICTION_BATCHES] = pc.n_batches;
   values[EPOCHS] = pc.n_epochs;

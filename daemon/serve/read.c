@@ -124,11 +124,32 @@ static void segments_add(struct segments *s, const struct piece *p,
       (struct iovec){(void *)(bytes + (from - start)), end - from};
 }
 
+/* What pages that are ZERO send: as much as a piece may have. */
+static const uint8_t *zeros(void) {
+  static uint8_t bytes[1 << PAGE_SHIFT_MAX]; /* nobody writes it: no memory */
+  return bytes;
+}
+
+/* How many of the leading pages of a piece are zeros. */
+static unsigned leading_zeros(const struct image_reader *l,
+                              const struct piece *p) {
+  unsigned n = 0;
+  while (n < p->count && view_is_zero(&l->view, p->first + n))
+    n++;
+  return n;
+}
+
 /* Finds a piece's leading pages that are resident, pins them, and cuts the
- * piece down to them. */
+ * piece down to them; or those that are zeros. */
 static void piece_gather_resident(struct request *r, struct image_reader *l,
                                   struct piece *p, struct segments *s) {
   unsigned n = image_reader_pin(l, p->first, p->count);
+  if (n == 0 && (n = leading_zeros(l, p)) > 0) {
+    piece_cut(p, n);
+    request_count_hits(r, p->first, n);
+    segments_add(s, p, p->first, n, zeros());
+    return;
+  }
   piece_cut(p, n);
   if (n == 0)
     return;
@@ -136,6 +157,15 @@ static void piece_gather_resident(struct request *r, struct image_reader *l,
   request_count_hits(r, p->first, n);
   segments_add(s, p, p->first, n,
                view_page(&l->view, l->mirror->page_shift, p->first));
+}
+
+/* One page that is pinned from here on, or zeros; NULL: it is not here. */
+static const uint8_t *piece_page(struct request *r, struct image_reader *l,
+                                 uint64_t page) {
+  if (!image_reader_pin(l, page, 1))
+    return view_is_zero(&l->view, page) ? zeros() : NULL;
+  send_batch_pinned(&r->service->net.out, l);
+  return view_page(&l->view, l->mirror->page_shift, page);
 }
 
 /* The same after a fetch: a page is in the fetch's hands, or was resident when
@@ -147,12 +177,11 @@ static void piece_gather_fetched(struct request *r, struct image_reader *l,
     uint64_t page = p->first + n;
     const uint8_t *bytes = fetch_bytes(&r->fetch->fetch, page);
     if (!bytes) {
-      if (!image_reader_pin(l, page, 1))
+      bytes = piece_page(r, l, page);
+      if (!bytes)
         break;
-      send_batch_pinned(&r->service->net.out, l);
       request_count(r, COUNTER_HITS,
                     n > 0 || !read_plan_is_within_page(&r->plan, p));
-      bytes = view_page(&l->view, l->mirror->page_shift, page);
     }
     segments_add(s, p, page, 1, bytes);
   }
@@ -211,7 +240,8 @@ static enum step request_read_piece(struct request *r, struct image_reader *l,
   return last ? STEP_DONE : STEP_ON;
 }
 
-/* The leading pages of a piece that are resident (`is`), or not. */
+/* The leading pages of a piece that are resident (`is`), or not.  One of zeros
+ * is not: it is no pin's, and so nothing final can be said of it. */
 static unsigned leading_pages(const struct image_reader *l,
                               const struct piece *p, bool is) {
   unsigned n = 0;
@@ -232,7 +262,8 @@ static enum step request_place_piece(struct request *r, struct image_reader *l,
   }
   unsigned n = leading_pages(l, p, true);
   if (n == 0) {
-    if (!r->fetch || !fetch_bytes(&r->fetch->fetch, p->first))
+    bool fetched = r->fetch && fetch_bytes(&r->fetch->fetch, p->first);
+    if (!fetched && !view_is_zero(&l->view, p->first))
       return request_miss(r, p);
     n = leading_pages(l, p, false);
     piece_cut(p, n ? n : 1);
@@ -274,7 +305,7 @@ static enum step request_warm_piece(struct request *r, struct image_reader *l,
   unsigned n = 0;
   while (n < p->count &&
          ((fetched && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
-          view_is_resident(&l->view, p->first + n)))
+          view_is_known(&l->view, p->first + n)))
     n++;
   if (n == 0)
     return request_miss(r, p);

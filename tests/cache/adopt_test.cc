@@ -208,6 +208,28 @@ protected:
   std::vector<pin_page *> pages_;
 };
 
+// The one in a block of states with a page, and one in a block without.
+TEST_F(AdoptTest, WhatWasZerosIsSoAndTakesNothing) {
+  source_.SetZeros(100 * kPage, kPages * kPage);
+  Load(0);
+  Load(100, 4);
+  Load(9000, 4);
+  uint64_t used = Used(before_);
+  int n_reads = source_.n_reads();
+  GoOn(Begin());
+  EXPECT_EQ(Used(cache_), used);
+  page_cache_stats stats;
+  page_cache_get_stats(cache_, &stats);
+  EXPECT_EQ(stats.n_zero_pages, 8u);
+  EXPECT_EQ(State(100), PAGE_ZERO);
+  EXPECT_EQ(State(9003), PAGE_ZERO);
+  EXPECT_EQ(Fetch(m_, 9000, 4), 0);
+  EXPECT_EQ(source_.n_reads(), n_reads);
+  ASSERT_EQ(image_invalidate(image_, 0, kPages), 0);
+  EXPECT_EQ(State(100), PAGE_ABSENT);
+  EXPECT_EQ(State(9003), PAGE_ABSENT);
+}
+
 TEST_F(AdoptTest, WhatWasResidentIsAHitAndInTheAccount) {
   Load(0, 16);
   Load(9990, 10); // in another block of states
