@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include "base/format.h"
 #include "source/beneath.h"
 #include "source/version.h"
+#include "source/zero_map.h"
 
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x80 /* Linux 6.14 */
@@ -51,6 +53,9 @@ struct file_source {
   int direct_fd;         /* the same file, with O_DIRECT; or -1 */
   atomic_uint n_direct;  /* relaxed: how many long reads to make directly
                             before the kernel is asked again what it has */
+  atomic_bool has_holes; /* relaxed: it goes to false once, for good */
+  pthread_mutex_t holes_lock;
+  struct zero_map holes; /* guarded by holes_lock: what the file system said */
   size_t directory_len;  /* it is only looked for beneath this part of the
                             path; 0: wherever the path leads */
   char path[];           /* relative if it is not known from the root on */
@@ -175,6 +180,70 @@ static size_t read_long(struct file_source *f, uint64_t offset, char *buf,
   return n > 0 ? (size_t)n : 0;
 }
 
+/* ---- Holes --------------------------------------------------------------- */
+
+/* A file that has all of its bytes allocated has no holes, or so few that it is
+ * not worth a question.  Nor has a device. */
+static bool may_have_holes(int fd) {
+  struct stat st;
+  return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+         (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size;
+}
+
+static bool has_holes(const struct file_source *f) {
+  return atomic_load_explicit(&f->has_holes, memory_order_relaxed);
+}
+
+static enum zero_answer look_for_hole(struct file_source *f, uint64_t begin,
+                                      uint64_t end, uint64_t *at) {
+  pthread_mutex_lock(&f->holes_lock);
+  enum zero_answer answer = zero_map_look(&f->holes, begin, end, at);
+  pthread_mutex_unlock(&f->holes_lock);
+  return answer;
+}
+
+/* Asks the file system what begins at `at`: a hole, which ends where data
+ * begins or with the file, or data.  One that knows no holes says data, up to
+ * the end.  The offset of `fd` moves; nobody uses it.  False: it cannot tell,
+ * or there is no memory. */
+static bool ask_at(struct file_source *f, uint64_t at) {
+  off_t end = lseek(f->fd, (off_t)at, SEEK_DATA);
+  bool is_zero = end < 0 ? errno == ENXIO : (uint64_t)end > at;
+  if (end < 0 && is_zero)
+    end = (off_t)f->base.size;
+  else if (end >= 0 && !is_zero)
+    end = lseek(f->fd, (off_t)at, SEEK_HOLE);
+  if (end < 0 || (uint64_t)end <= at) {
+    atomic_store_explicit(&f->has_holes, false, memory_order_relaxed);
+    return false;
+  }
+  pthread_mutex_lock(&f->holes_lock);
+  bool is_noted = zero_map_add(&f->holes, at, (uint64_t)end, is_zero);
+  pthread_mutex_unlock(&f->holes_lock);
+  return is_noted;
+}
+
+/* Whether a range is a hole.  May wait for the file system. */
+static bool is_hole(struct file_source *f, uint64_t offset, size_t len) {
+  enum zero_answer answer;
+  uint64_t at;
+  if (!has_holes(f))
+    return false;
+  do
+    answer = look_for_hole(f, offset, offset + len, &at);
+  while (answer == ZERO_UNKNOWN && ask_at(f, at));
+  return answer == ZERO_ALL;
+}
+
+/* That it is a hole holds for the version that it was asked of, as what is read
+ * does. */
+static int end_hole(const struct file_source *f) {
+  int r = check_version(f, 0);
+  return r < 0 ? r : SOURCE_ZEROS;
+}
+
+/* ---- Reads --------------------------------------------------------------- */
+
 static bool is_for_direct(const struct file_source *f, uint64_t offset,
                           const void *buf, size_t len) {
   return f->direct_fd >= 0 && len >= DIRECT_MIN_LEN &&
@@ -185,6 +254,8 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
                      size_t len) {
   struct file_source *f = file_of(src);
   note_read(f);
+  if (is_hole(f, offset, len))
+    return end_hole(f);
   size_t n =
       is_for_direct(f, offset, buf, len) ? read_long(f, offset, buf, len) : 0;
   int r = read_all(f, offset + n, (char *)buf + n, len - n);
@@ -195,13 +266,22 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
 
 /* What the kernel has in memory; a file system that cannot tell says so.  What
  * it has not it begins to read: so the disk has all that is missed at once, and
- * the next start(), or a read(), finds it. */
+ * the next start(), or a read(), finds it.  Whether a range is a hole is asked
+ * by read(), and known from then on. */
 static enum source_outcome file_start(struct source *src,
                                       struct source_read *r) {
   struct file_source *f = file_of(src);
-  if (r->len > SOURCE_MAX_COPY)
+  uint64_t at;
+  enum zero_answer hole =
+      has_holes(f) ? look_for_hole(f, r->offset, r->offset + r->len, &at)
+                   : ZERO_NOT;
+  if (hole == ZERO_UNKNOWN || (hole == ZERO_NOT && r->len > SOURCE_MAX_COPY))
     return SOURCE_BLOCKS;
   note_read(f);
+  if (hole == ZERO_ALL) {
+    r->status = end_hole(f);
+    return SOURCE_DONE;
+  }
   ssize_t n = read_some(f, r->offset, r->buf, r->len, RWF_NOWAIT);
   if (n < 0 && errno != EAGAIN)
     return SOURCE_BLOCKS; /* read() tells what is wrong */
@@ -226,6 +306,8 @@ static void file_close(struct source *src) {
     close(f->writes_fd);
   if (f->fd >= 0)
     close(f->fd);
+  zero_map_fini(&f->holes);
+  pthread_mutex_destroy(&f->holes_lock);
   free(f);
 }
 
@@ -330,6 +412,8 @@ static struct file_source *alloc(const struct where *at, int fd,
   atomic_init(&f->read_at, 0);
   atomic_init(&f->has_writer, false);
   atomic_init(&f->lost_writer, false);
+  atomic_init(&f->has_holes, false);
+  pthread_mutex_init(&f->holes_lock, NULL);
   return f;
 }
 
@@ -354,6 +438,7 @@ static int make(const struct where *at, int fd, enum file_reading how,
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
   }
   f->base.size = f->version.size;
+  atomic_init(&f->has_holes, may_have_holes(fd));
   *out = &f->base;
   return 0;
 }

@@ -21,9 +21,11 @@
 #include "source/nbd_link.h"
 #include "source/nbd_target.h"
 #include "source/reactor.h"
+#include "source/zero_map.h"
 
 enum {
   MAX_LINKS = 4,
+  MAX_LOST_QUESTIONS = 3,
 };
 
 /* What a server says of an export, by which it is known again. */
@@ -51,20 +53,23 @@ struct slot {
 
 TAILQ_HEAD(attempts, attempt);
 
-/* All but the first three belong to the reactor's thread. */
+/* All but what says so belongs to the reactor's thread. */
 struct nbd_source {
   struct source base;
   struct nbd_target *target; /* fixed */
   struct reactor *reactor;   /* fixed */
   atomic_bool is_stale;      /* set once, by the reactor's thread; relaxed: who
                                 misses it asks again soon */
+  pthread_mutex_t zeros_lock;
+  struct zero_map zeros; /* guarded by zeros_lock: what the server said */
 
   struct opening *opening; /* NULL: nobody waits for the first connection */
   struct export export;    /* as of the first connection; then fixed */
   struct nbd_dial *dial;   /* NULL: none is under way */
   int64_t dial_deadline;
   struct slot slots[MAX_LINKS];
-  unsigned max_links; /* that the server takes, as far as is known */
+  unsigned max_links;        /* that the server takes, as far as is known */
+  unsigned n_lost_questions; /* with their connections */
 
   struct attempts attempts; /* all that are under way, by deadline */
   struct attempts waiting;  /* of them, those without a link, by age */
@@ -195,9 +200,23 @@ static void give_up_dial(struct nbd_source *s) {
   s->dial = NULL;
 }
 
+/* A question which ranges are zeros is one that a server may never have been
+ * asked, and some break over it: then it is left. */
 static void on_lost(struct nbd_link *l) {
-  container_of(l, struct slot, link)->is_up = false;
+  struct slot *slot = container_of(l, struct slot, link);
+  slot->is_up = false;
+  slot->source->n_lost_questions += l->question.is_lost;
 }
+
+static void on_told(struct nbd_link *l, uint64_t begin, uint64_t end,
+                    bool is_zero) {
+  struct nbd_source *s = container_of(l, struct slot, link)->source;
+  pthread_mutex_lock(&s->zeros_lock);
+  zero_map_add(&s->zeros, begin, end, is_zero);
+  pthread_mutex_unlock(&s->zeros_lock);
+}
+
+static const struct nbd_link_calls link_calls = {on_lost, on_told};
 
 static void on_dialed(void *arg, const struct nbd_dialed *end);
 
@@ -230,6 +249,38 @@ static bool wants_more_links(struct nbd_source *s, const struct slot *best) {
   return !s->dial && n < s->max_links && (!best || best->link.n_reads > 0);
 }
 
+/* ---- Zeros --------------------------------------------------------------- */
+
+static enum zero_answer look_for_zeros(struct nbd_source *s,
+                                       const struct source_read *r,
+                                       uint64_t *at) {
+  pthread_mutex_lock(&s->zeros_lock);
+  enum zero_answer answer =
+      zero_map_look(&s->zeros, r->offset, r->offset + r->len, at);
+  pthread_mutex_unlock(&s->zeros_lock);
+  return answer;
+}
+
+/* A server that comes back may have another content, of which nobody has read
+ * anything. */
+static void forget_zeros(struct nbd_source *s) {
+  pthread_mutex_lock(&s->zeros_lock);
+  zero_map_fini(&s->zeros);
+  pthread_mutex_unlock(&s->zeros_lock);
+}
+
+/* Asks which ranges are zeros from where a read, which is under way, comes to
+ * something unknown: it does not wait for that, but those that follow. */
+static void ask_for_zeros(struct nbd_source *s, struct nbd_link *l,
+                          const struct source_read *r) {
+  uint64_t at;
+  if (s->n_lost_questions < MAX_LOST_QUESTIONS && nbd_link_may_ask(l) &&
+      look_for_zeros(s, r, &at) == ZERO_UNKNOWN)
+    nbd_link_ask(l, at);
+}
+
+/* ---- Dispatching --------------------------------------------------------- */
+
 /* Gives reads that wait to links, and connects if that is what is missing. */
 static void dispatch(struct nbd_source *s) {
   struct slot *best = least_busy(s);
@@ -245,6 +296,7 @@ static void dispatch(struct nbd_source *s) {
     a->is_waiting = false;
     a->asked->sent_ns = clock_now_ns();
     nbd_link_read(&best->link, &a->read);
+    ask_for_zeros(s, &best->link, a->asked);
   }
 }
 
@@ -301,12 +353,14 @@ static int take_link(struct nbd_source *s, struct nbd_handle *h,
   struct slot *slot = free_slot(s);
   struct export now;
   assert(slot);
-  int r = nbd_link_init(&slot->link, reactor_base(s->reactor), h, on_lost);
+  if (n_links(s) == 0)
+    forget_zeros(s);
+  slot->source = s;
+  int r = nbd_link_init(&slot->link, reactor_base(s->reactor), h, &link_calls);
   *fault = slot->link.fault;
   if (r < 0)
     return r;
   slot->is_up = true;
-  slot->source = s;
   export_init(&now, h, slot->link.size);
   s->max_links = nbd_can_multi_conn(h) == 1 ? MAX_LINKS : 1;
   if (s->opening) {
@@ -346,6 +400,12 @@ static void on_dialed(void *arg, const struct nbd_dialed *end) {
 static enum source_outcome nbd_start(struct source *src,
                                      struct source_read *r) {
   struct nbd_source *s = nbd_of(src);
+  uint64_t at;
+  if (!atomic_load_explicit(&s->is_stale, memory_order_relaxed) &&
+      look_for_zeros(s, r, &at) == ZERO_ALL) {
+    r->status = SOURCE_ZEROS;
+    return SOURCE_DONE;
+  }
   struct attempt *a = calloc(1, sizeof *a);
   if (!a) {
     r->status = -ENOMEM;
@@ -364,6 +424,8 @@ static enum source_outcome nbd_start(struct source *src,
 
 static void source_free(struct nbd_source *s) {
   export_fini(&s->export);
+  zero_map_fini(&s->zeros);
+  pthread_mutex_destroy(&s->zeros_lock);
   nbd_target_free(s->target);
   free(s);
 }
@@ -443,6 +505,7 @@ static int open_target(struct reactor *reactor, struct nbd_target *target,
   s->begin.run = begin_opening;
   s->close.run = close_on_reactor;
   atomic_init(&s->is_stale, false);
+  pthread_mutex_init(&s->zeros_lock, NULL);
   TAILQ_INIT(&s->attempts);
   TAILQ_INIT(&s->waiting);
   reactor_run(reactor, &s->begin);

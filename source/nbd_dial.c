@@ -187,7 +187,8 @@ struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
    */
   if (*status == 0 &&
       (nbd_set_opt_mode(h, true) < 0 || nbd_set_full_info(h, true) < 0 ||
-       nbd_set_pread_initialize(h, false) < 0))
+       nbd_set_pread_initialize(h, false) < 0 ||
+       nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0))
     *status = -EINVAL;
   if (*status == 0)
     return h;

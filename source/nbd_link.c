@@ -10,11 +10,15 @@
 
 #include <libnbd.h>
 
+#include "cache/source.h"
 #include "source/nbd_dial.h"
 
 enum {
   /* The most that a server has to take which says nothing of it. */
   MAX_PIECE = 32 << 20,
+  MAX_QUESTION = 1 << 30,
+  MIN_ANSWER = 1 << 20, /* one that says enough, if it is not all */
+  PATIENCE = 64,
 };
 
 /* ---- Pieces -------------------------------------------------------------- */
@@ -23,6 +27,7 @@ static int on_chunk(void *arg, const void *bytes, size_t len, uint64_t offset,
                     unsigned kind, int *error) {
   struct nbd_read *r = arg;
   (void)bytes;
+  r->has_data |= kind == LIBNBD_READ_DATA;
   if (kind == LIBNBD_READ_ERROR || coverage_add(&r->seen, offset, offset + len))
     return 0;
   *error = EPROTO;
@@ -84,6 +89,46 @@ static bool take_piece(struct nbd_read *r) {
   return r->n_done == r->len;
 }
 
+/* ---- Questions ----------------------------------------------------------- */
+
+/* Extents, each a length and flags.  After an answer that cannot be no other is
+ * asked for. */
+static int on_extents(void *arg, const char *context, uint64_t offset,
+                      uint32_t *entries, size_t n, int *error) {
+  struct nbd_link *l = arg;
+  struct nbd_question *q = &l->question;
+  (void)error;
+  if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0)
+    return 0;
+  bool is_right = offset == q->at && n % 2 == 0;
+  for (size_t i = 0; is_right && i < n; i += 2) {
+    uint64_t end = q->at + entries[i];
+    is_right = entries[i] > 0 && end <= l->size;
+    if (is_right)
+      l->calls->told(l, q->at, end, entries[i + 1] & LIBNBD_STATE_ZERO);
+    q->at = end;
+  }
+  l->has_answers &= is_right;
+  return 0;
+}
+
+/* An error is one of the question alone.  But a server is not asked for ever
+ * that says little. */
+static int on_answered(void *arg, int *error) {
+  struct nbd_link *l = arg;
+  struct nbd_question *q = &l->question;
+  bool says_enough = q->at >= q->end || q->at - q->begin >= MIN_ANSWER;
+  if ((*error || !says_enough) && --l->patience == 0)
+    l->has_answers = false;
+  q->is_lost = *error == ENOTCONN;
+  q->is_asked = false;
+  return 1;
+}
+
+bool nbd_link_may_ask(const struct nbd_link *l) {
+  return l->has_answers && !l->question.is_asked;
+}
+
 /* ---- Ends ---------------------------------------------------------------- */
 
 /* What the server answered to a read. */
@@ -140,7 +185,7 @@ void nbd_link_end(struct nbd_link *l, int status) {
 
 static void lose(struct nbd_link *l, int status) {
   nbd_link_end(l, status);
-  l->lost(l);
+  l->calls->lost(l);
 }
 
 /* ---- Events -------------------------------------------------------------- */
@@ -174,7 +219,7 @@ static void settle(struct nbd_link *l) {
     if (r->error)
       end_read(l, r, status_of(l, r->error));
     else if (take_piece(r))
-      end_read(l, r, 0);
+      end_read(l, r, r->has_data ? 0 : SOURCE_ZEROS);
     else
       ask(l, r);
   }
@@ -221,8 +266,9 @@ static int take_sizes(struct nbd_link *l) {
 }
 
 int nbd_link_init(struct nbd_link *l, struct event_base *base,
-                  struct nbd_handle *h, void (*lost)(struct nbd_link *l)) {
-  *l = (struct nbd_link){.lost = lost, .h = h};
+                  struct nbd_handle *h, const struct nbd_link_calls *calls) {
+  *l = (struct nbd_link){.calls = calls, .h = h, .patience = PATIENCE};
+  l->has_answers = nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
   TAILQ_INIT(&l->asked);
   TAILQ_INIT(&l->answered);
   event_assign(&l->socket, base, -1, EV_PERSIST, on_socket, l);
@@ -240,13 +286,33 @@ int nbd_link_init(struct nbd_link *l, struct event_base *base,
   return r;
 }
 
+/* After a command: what came of it at once waits for the base. */
+static void go_on(struct nbd_link *l) {
+  if (is_over(l) || !TAILQ_EMPTY(&l->answered))
+    event_active(&l->settle, EV_TIMEOUT, 0);
+  else
+    watch(l);
+}
+
 void nbd_link_read(struct nbd_link *l, struct nbd_read *r) {
   assert(l->h && r->offset <= l->size && r->len <= l->size - r->offset);
   r->link = l;
   l->n_reads++;
   ask(l, r);
-  if (is_over(l) || !TAILQ_EMPTY(&l->answered))
-    event_active(&l->settle, EV_TIMEOUT, 0);
-  else
-    watch(l);
+  go_on(l);
+}
+
+void nbd_link_ask(struct nbd_link *l, uint64_t offset) {
+  struct nbd_question *q = &l->question;
+  assert(l->h && offset < l->size);
+  uint64_t begin = offset / l->block_size * l->block_size, end = l->size;
+  if (end - begin > MAX_QUESTION)
+    end = begin + MAX_QUESTION;
+  *q = (struct nbd_question){
+      .is_asked = true, .begin = begin, .end = end, .at = begin};
+  nbd_extent_callback extents = {.callback = on_extents, .user_data = l};
+  nbd_completion_callback answered = {.callback = on_answered, .user_data = l};
+  if (nbd_aio_block_status(l->h, end - begin, begin, extents, answered, 0) < 0)
+    q->is_asked = l->has_answers = false;
+  go_on(l);
 }

@@ -19,6 +19,7 @@
 #include <libnbd.h>
 
 #include "base/deadline.h"
+#include "cache/source.h"
 #include "source/nbd_dial.h"
 #include "source/nbd_link.h"
 
@@ -42,6 +43,16 @@ using Reads = std::vector<std::unique_ptr<Read>>;
 struct Link {
   nbd_link link; // likewise
   bool is_lost;
+  uint64_t told_to; // the end of what it was told
+};
+
+const nbd_link_calls kCalls = {
+    [](nbd_link *l) { reinterpret_cast<Link *>(l)->is_lost = true; },
+    [](nbd_link *l, uint64_t begin, uint64_t end, bool) {
+      auto *link = reinterpret_cast<Link *>(l);
+      Require(begin < end && end <= l->size && begin >= link->told_to);
+      link->told_to = end;
+    },
 };
 
 // A socket from which exactly these bytes come.
@@ -101,15 +112,15 @@ Reads Run(uint8_t layout, const uint8_t *data, size_t size, uint8_t memory) {
     return reads;
   static event_base *base = event_base_new();
   Link link = {};
-  if (nbd_link_init(&link.link, base, h, [](nbd_link *l) {
-        reinterpret_cast<Link *>(l)->is_lost = true;
-      }) < 0)
+  if (nbd_link_init(&link.link, base, h, &kCalls) < 0)
     return reads;
   Begin(&link.link, layout, memory, &reads);
+  if (nbd_link_may_ask(&link.link) && link.link.size > 0)
+    nbd_link_ask(&link.link, 0);
   while (!link.is_lost)
     event_base_loop(base, EVLOOP_ONCE);
   for (const auto &r : reads)
-    Require(r->n_done == 1 && r->read.status <= 0);
+    Require(r->n_done == 1 && r->read.status <= SOURCE_ZEROS);
   return reads;
 }
 

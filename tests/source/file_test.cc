@@ -8,6 +8,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -23,6 +24,18 @@
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x80
 #endif
+
+// Questions for holes, which fail if they are to.
+static int g_seeks, g_seek_error;
+
+extern "C" off_t lseek(int fd, off_t offset, int whence) noexcept {
+  g_seeks++;
+  if (g_seek_error) {
+    errno = g_seek_error;
+    return -1;
+  }
+  return syscall(SYS_lseek, fd, offset, whence);
+}
 
 namespace {
 
@@ -464,6 +477,131 @@ TEST_P(FileTest, AStartFindsThatTheFileChanged) {
   else
     EXPECT_EQ(outcome, SOURCE_BLOCKS);
 }
+
+// ---- Holes ------------------------------------------------------------------
+
+// Of 1 MiB, the fourth 64 KiB are data.
+class HoleTest : public FileTest {
+protected:
+  static constexpr size_t kPart = 64 << 10, kSize = 16 * kPart;
+
+  void SetUp() override {
+    FileTest::SetUp();
+    ASSERT_EQ(truncate(path_.c_str(), 0), 0);
+    ASSERT_EQ(truncate(path_.c_str(), kSize), 0);
+    WriteAt(3 * kPart, std::string(kPart, 'd'));
+    g_seeks = 0;
+    g_seek_error = 0;
+  }
+  void TearDown() override {
+    g_seek_error = 0;
+    FileTest::TearDown();
+  }
+
+  void WriteAt(size_t offset, const std::string &bytes) {
+    int fd = open(path_.c_str(), O_WRONLY);
+    ASSERT_GE(fd, 0);
+    ASSERT_EQ(pwrite(fd, bytes.data(), bytes.size(), off_t(offset)),
+              ssize_t(bytes.size()));
+    close(fd);
+    Tick(path_);
+  }
+
+  source_outcome Start(const SourcePtr &src, uint64_t offset, size_t len,
+                       int *status) {
+    std::string buf(len, '?');
+    source_read read{};
+    read.offset = offset;
+    read.buf = &buf[0];
+    read.len = len;
+    source_outcome outcome = source_start(src.get(), &read);
+    *status = read.status;
+    EXPECT_TRUE(read.status != SOURCE_ZEROS || buf == std::string(len, '?'));
+    return outcome;
+  }
+};
+
+TEST_P(HoleTest, IsZerosThatNobodyWrites) {
+  auto src = Open();
+  EXPECT_EQ(Read(src, 0, 3 * kPart, &bytes_), SOURCE_ZEROS);
+  EXPECT_EQ(bytes_, std::string(3 * kPart, '?'));
+  EXPECT_EQ(Read(src, 4 * kPart, 12 * kPart, &bytes_), SOURCE_ZEROS);
+  EXPECT_EQ(Read(src, 3 * kPart, kPart, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(kPart, 'd'));
+  EXPECT_EQ(Read(src, 2 * kPart, 3 * kPart, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(kPart, '\0') + std::string(kPart, 'd') +
+                        std::string(kPart, '\0'));
+}
+
+TEST_P(HoleTest, IsAskedForOnce) {
+  auto src = Open();
+  EXPECT_EQ(Read(src, kPart, 4096, &bytes_), SOURCE_ZEROS);
+  int n = g_seeks;
+  EXPECT_GT(n, 0);
+  EXPECT_EQ(Read(src, 2 * kPart, kPart, &bytes_), SOURCE_ZEROS);
+  EXPECT_EQ(Read(src, kPart + 1, 1, &bytes_), SOURCE_ZEROS);
+  EXPECT_EQ(g_seeks, n);
+}
+
+// A question may wait for the file system.
+TEST_P(HoleTest, IsKnownToAStartOnceAReadHasAsked) {
+  auto src = Open();
+  int status;
+  EXPECT_EQ(Start(src, kPart, 4096, &status), SOURCE_BLOCKS);
+  EXPECT_EQ(g_seeks, 0);
+  EXPECT_EQ(Read(src, kPart, 4096, &bytes_), SOURCE_ZEROS);
+  EXPECT_EQ(Start(src, kPart, 4096, &status), SOURCE_DONE);
+  EXPECT_EQ(status, SOURCE_ZEROS);
+  ASSERT_GT(2 * kPart, SOURCE_MAX_COPY);
+  EXPECT_EQ(Start(src, kPart, 2 * kPart, &status), SOURCE_DONE);
+  EXPECT_EQ(status, SOURCE_ZEROS) << "there is nothing to copy";
+}
+
+TEST_P(HoleTest, ThatIsWrittenIsAChange) {
+  auto src = Open();
+  int status;
+  EXPECT_EQ(Read(src, 0, 4096, &bytes_), SOURCE_ZEROS);
+  WriteAt(4096, "x");
+  EXPECT_EQ(Read(src, 0, 4096, &bytes_), -ESTALE);
+  EXPECT_EQ(Start(src, 0, 4096, &status), SOURCE_DONE);
+  EXPECT_EQ(status, -ESTALE);
+  auto fresh = Reopen(src);
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_EQ(Read(fresh, 4096, 1, &bytes_), 0);
+  EXPECT_EQ(bytes_, "x");
+}
+
+TEST_P(HoleTest, OfAFileThatIsCutIsStale) {
+  auto src = Open();
+  EXPECT_EQ(Read(src, 8 * kPart, 4096, &bytes_), SOURCE_ZEROS);
+  ASSERT_EQ(truncate(path_.c_str(), 6 * kPart), 0);
+  EXPECT_EQ(Read(src, 8 * kPart, 4096, &bytes_), -ESTALE);
+  EXPECT_EQ(Read(src, 7 * kPart, 4096, &bytes_), -ESTALE);
+}
+
+TEST_P(HoleTest, IsReadWhereTheFileSystemCannotTell) {
+  auto src = Open();
+  g_seek_error = EINVAL;
+  EXPECT_EQ(Read(src, kPart, 4096, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(4096, '\0'));
+  EXPECT_EQ(g_seeks, 1);
+  EXPECT_EQ(Read(src, 2 * kPart, 4096, &bytes_), 0);
+  EXPECT_EQ(g_seeks, 1) << "it is not asked again";
+}
+
+TEST_P(HoleTest, OfNoFileThatIsFull) {
+  Write(std::string(kSize, 'f'));
+  auto src = Open();
+  EXPECT_EQ(Read(src, 0, kSize, &bytes_), 0);
+  EXPECT_EQ(g_seeks, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(How, HoleTest,
+                         testing::Values(FILE_CACHED, FILE_DONTCACHE),
+                         [](const testing::TestParamInfo<file_reading> &how) {
+                           return how.param == FILE_DONTCACHE ? "Direct"
+                                                              : "Cached";
+                         });
 
 // ---- Beneath a directory ----------------------------------------------------
 

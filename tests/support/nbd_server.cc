@@ -17,8 +17,10 @@
 namespace {
 
 constexpr uint64_t kOptMagic = 0x49484156454F5054, kRepMagic = 0x3e889045565a9;
-constexpr uint32_t kOptAbort = 2, kOptGo = 7, kOptStructured = 8;
-constexpr uint32_t kRepAck = 1, kRepInfo = 3, kRepUnsupported = 0x80000001;
+constexpr uint32_t kOptAbort = 2, kOptGo = 7, kOptStructured = 8,
+                   kOptSetMeta = 10;
+constexpr uint32_t kRepAck = 1, kRepInfo = 3, kRepMeta = 4,
+                   kRepUnsupported = 0x80000001;
 constexpr uint32_t kRequestMagic = 0x25609513, kChunkMagic = 0x668e33ef;
 
 void Check(bool ok, const char *what) {
@@ -160,14 +162,23 @@ void FakeNbd::Peer::Data(const Request &r, uint64_t offset,
   Chunk(r, 1, Big(offset, 8) + bytes, is_last);
 }
 
+void FakeNbd::Peer::Extents(const Request &r,
+                            const std::vector<uint32_t> &extents,
+                            uint32_t context) {
+  std::string payload = Big(context, 4);
+  for (uint32_t n : extents)
+    payload += Big(n, 4);
+  Chunk(r, 5, payload, true);
+}
+
 void FakeNbd::Peer::Done(const Request &r) { Chunk(r, 0, "", true); }
 
 bool FakeNbd::Peer::Recv(void *to, size_t len) {
   return len == 0 || recv(fd_, to, len, MSG_WAITALL) == ssize_t(len);
 }
 
-FakeNbd::FakeNbd(const std::string &path, Handler handler)
-    : handler_(std::move(handler)) {
+FakeNbd::FakeNbd(const std::string &path, Handler handler, Handler status)
+    : handler_(std::move(handler)), status_(std::move(status)) {
   sockaddr_un a = UnixAddress(path);
   listen_fd_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   Check(bind(listen_fd_, reinterpret_cast<sockaddr *>(&a), sizeof a) == 0 &&
@@ -193,6 +204,12 @@ void FakeNbd::SetExport(const Export &e) {
   export_ = e;
 }
 
+void FakeNbd::HangUp() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (int fd : fds_)
+    shutdown(fd, SHUT_RDWR);
+}
+
 void FakeNbd::Accept() {
   for (;;) {
     int fd = accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC);
@@ -215,16 +232,22 @@ bool FakeNbd::ShakeHands(Peer *peer) {
     if (FromBig(head, 8) != kOptMagic || !peer->Recv(&data[0], data.size()) ||
         option == kOptAbort)
       return false;
+    std::unique_lock<std::mutex> lock(mutex_);
+    const Export e = export_;
+    lock.unlock();
     if (option == kOptGo) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      const Export e = export_;
-      lock.unlock();
       const std::string info = OptionReply(kOptGo, kRepInfo, Big(9, 2));
       while (e.is_endless && peer->Send(info))
         ;
       if (e.is_endless)
         *e.is_endless = true;
       return peer->Send(AnswerToGo(e));
+    }
+    if (option == kOptSetMeta && e.has_status) {
+      peer->Send(
+          OptionReply(option, kRepMeta, Big(kContext, 4) + "base:allocation") +
+          OptionReply(option, kRepAck));
+      continue;
     }
     peer->Send(OptionReply(option, option == kOptStructured ? kRepAck
                                                             : kRepUnsupported));
@@ -237,11 +260,14 @@ void FakeNbd::Serve(int fd) {
   uint8_t head[28];
   if (ShakeHands(&peer)) {
     n_connections_++;
-    while (peer.Recv(head, sizeof head) && FromBig(head, 4) == kRequestMagic &&
-           FromBig(head + 6, 2) == 0) {
+    while (peer.Recv(head, sizeof head) && FromBig(head, 4) == kRequestMagic) {
+      uint64_t type = FromBig(head + 6, 2);
       Request r = {FromBig(head + 8, 8), FromBig(head + 16, 8),
                    uint32_t(FromBig(head + 24, 4))};
-      if (!handler_(&peer, r))
+      const Handler *handler = type == 0   ? &handler_
+                               : type == 7 ? &status_
+                                           : nullptr;
+      if (!handler || !*handler || !(*handler)(&peer, r))
         break;
     }
   }

@@ -42,7 +42,8 @@ public:
   struct Export {
     uint64_t size = 1 << 20;
     bool multi_conn = false;
-    std::string name; // if not empty, it tells it
+    std::string name;        // if not empty, it tells it
+    bool has_status = false; // it can be asked which ranges are zeros
     // Not NULL: it tells of it for ever, and sets this when nobody listens.
     std::atomic<bool> *is_endless = nullptr;
   };
@@ -55,6 +56,9 @@ public:
     // A chunk of a structured reply, with `payload`.
     void Chunk(const Request &r, uint16_t type, const std::string &payload,
                bool is_last);
+    // An answer which ranges are zeros: lengths and flags.
+    void Extents(const Request &r, const std::vector<uint32_t> &extents,
+                 uint32_t context = kContext);
     // Bytes of the export from `offset` on, as a chunk.
     void Data(const Request &r, uint64_t offset, const std::string &bytes,
               bool is_last);
@@ -67,11 +71,14 @@ public:
 
   // Called for each read, on the connection's thread.  False: hang up.
   using Handler = std::function<bool(Peer *, const Request &)>;
+  static constexpr uint32_t kContext = 5; // its number of base:allocation
 
-  FakeNbd(const std::string &path, Handler handler);
+  // `status` is called for each question which ranges are zeros.
+  FakeNbd(const std::string &path, Handler handler, Handler status = nullptr);
   ~FakeNbd();
 
   void SetExport(const Export &e);
+  void HangUp(); // on all who are connected
   int n_connections() const { return n_connections_; }
 
   static std::string Big(uint64_t value, size_t bytes);
@@ -83,7 +90,7 @@ private:
   void Serve(int fd);
   bool ShakeHands(Peer *peer);
 
-  const Handler handler_;
+  const Handler handler_, status_;
   std::mutex mutex_; // of the three below
   Export export_;
   std::vector<std::thread> threads_;

@@ -1,0 +1,100 @@
+#include "source/zero_map.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void zero_map_fini(struct zero_map *m) {
+  free(m->runs);
+  *m = (struct zero_map){0};
+}
+
+/* The first run that ends behind `at`. */
+static size_t find(const struct zero_map *m, uint64_t at) {
+  size_t lo = 0, hi = m->n;
+  while (lo < hi) {
+    size_t mid = (lo + hi) / 2;
+    if (m->runs[mid].end <= at)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+enum zero_answer zero_map_look(const struct zero_map *m, uint64_t begin,
+                               uint64_t end, uint64_t *at) {
+  bool is_known = true;
+  for (size_t i = find(m, begin); begin < end; i++) {
+    const struct zero_run *run = i < m->n ? &m->runs[i] : NULL;
+    if (is_known && (!run || run->begin > begin)) {
+      is_known = false;
+      *at = begin;
+    }
+    if (!run || run->begin >= end)
+      break;
+    if (!run->is_zero)
+      return ZERO_NOT;
+    begin = run->end;
+  }
+  return is_known ? ZERO_ALL : ZERO_UNKNOWN;
+}
+
+static bool make_room(struct zero_map *m) {
+  if (m->n < m->max)
+    return true;
+  size_t max = m->max ? 2 * m->max : 16;
+  struct zero_run *runs = realloc(m->runs, max * sizeof *runs);
+  if (!runs)
+    return false;
+  m->runs = runs;
+  m->max = max;
+  return true;
+}
+
+static void remove_run(struct zero_map *m, size_t i) {
+  m->n--;
+  memmove(&m->runs[i], &m->runs[i + 1], (m->n - i) * sizeof m->runs[0]);
+}
+
+/* Adds a run of which nothing is known, before number `i`. */
+static bool insert(struct zero_map *m, size_t i, struct zero_run run) {
+  bool joins_before = i > 0 && m->runs[i - 1].end == run.begin &&
+                      m->runs[i - 1].is_zero == run.is_zero;
+  bool joins_behind = i < m->n && m->runs[i].begin == run.end &&
+                      m->runs[i].is_zero == run.is_zero;
+  if (joins_before && joins_behind) {
+    m->runs[i - 1].end = m->runs[i].end;
+    remove_run(m, i);
+  } else if (joins_before) {
+    m->runs[i - 1].end = run.end;
+  } else if (joins_behind) {
+    m->runs[i].begin = run.begin;
+  } else {
+    if (m->n == ZERO_MAP_MAX)
+      m->n = i = 0;
+    if (!make_room(m))
+      return false;
+    memmove(&m->runs[i + 1], &m->runs[i], (m->n - i) * sizeof m->runs[0]);
+    m->runs[i] = run;
+    m->n++;
+  }
+  return true;
+}
+
+bool zero_map_add(struct zero_map *m, uint64_t begin, uint64_t end,
+                  bool is_zero) {
+  while (begin < end) {
+    size_t i = find(m, begin);
+    uint64_t next = i < m->n ? m->runs[i].begin : end;
+    if (next > begin) {
+      if (next > end)
+        next = end;
+      if (!insert(m, i, (struct zero_run){begin, next, is_zero}))
+        return false;
+      begin = next;
+    } else {
+      begin = m->runs[i].end;
+    }
+  }
+  return true;
+}

@@ -1,0 +1,123 @@
+#include "source/zero_map.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+namespace {
+
+class ZeroMapTest : public testing::Test {
+protected:
+  ~ZeroMapTest() override { zero_map_fini(&map_); }
+
+  void Add(uint64_t begin, uint64_t end, bool is_zero) {
+    EXPECT_TRUE(zero_map_add(&map_, begin, end, is_zero));
+  }
+
+  zero_answer Look(uint64_t begin, uint64_t end, uint64_t *at = nullptr) {
+    uint64_t unused;
+    return zero_map_look(&map_, begin, end, at ? at : &unused);
+  }
+
+  zero_map map_{};
+};
+
+TEST_F(ZeroMapTest, KnowsWhatItWasTold) {
+  uint64_t at = 0;
+  EXPECT_EQ(Look(0, 10, &at), ZERO_UNKNOWN);
+  EXPECT_EQ(at, 0u);
+  Add(10, 20, true);
+  Add(20, 30, false);
+  Add(40, 50, true);
+  EXPECT_EQ(Look(10, 20), ZERO_ALL);
+  EXPECT_EQ(Look(12, 13), ZERO_ALL);
+  EXPECT_EQ(Look(19, 21), ZERO_NOT);
+  EXPECT_EQ(Look(29, 41), ZERO_NOT);
+  EXPECT_EQ(Look(5, 25), ZERO_NOT) << "whatever is in the gap";
+  EXPECT_EQ(Look(30, 45, &at), ZERO_UNKNOWN);
+  EXPECT_EQ(at, 30u);
+  EXPECT_EQ(Look(45, 60, &at), ZERO_UNKNOWN);
+  EXPECT_EQ(at, 50u);
+  EXPECT_EQ(Look(50, 51), ZERO_UNKNOWN);
+}
+
+TEST_F(ZeroMapTest, NeighboursOfOneKindAreOneRun) {
+  Add(10, 20, true);
+  Add(30, 40, true);
+  Add(20, 30, true);
+  EXPECT_EQ(map_.n, 1u);
+  Add(5, 10, true);
+  Add(40, 41, true);
+  EXPECT_EQ(map_.n, 1u);
+  Add(41, 50, false);
+  EXPECT_EQ(map_.n, 2u);
+  EXPECT_EQ(Look(5, 41), ZERO_ALL);
+}
+
+TEST_F(ZeroMapTest, WhatIsSaidFirstIsKept) {
+  Add(10, 20, true);
+  Add(30, 40, false);
+  Add(0, 50, false);
+  EXPECT_EQ(Look(10, 20), ZERO_ALL);
+  EXPECT_EQ(Look(0, 10), ZERO_NOT);
+  EXPECT_EQ(Look(20, 50), ZERO_NOT);
+  Add(0, UINT64_MAX, true);
+  EXPECT_EQ(Look(0, 10), ZERO_NOT);
+  EXPECT_EQ(Look(50, UINT64_MAX), ZERO_ALL);
+}
+
+TEST_F(ZeroMapTest, ForgetsAllWhenThereAreTooMany) {
+  for (uint64_t i = 0; i < ZERO_MAP_MAX; i++)
+    Add(2 * i, 2 * i + 1, true);
+  EXPECT_EQ(map_.n, size_t(ZERO_MAP_MAX));
+  Add(1, 2, true);
+  EXPECT_EQ(map_.n, size_t(ZERO_MAP_MAX) - 1) << "which joins two";
+  Add(3, 4, false);
+  Add(5, 6, false);
+  EXPECT_EQ(map_.n, 1u);
+  EXPECT_EQ(Look(5, 6), ZERO_NOT);
+  EXPECT_EQ(Look(0, 1), ZERO_UNKNOWN);
+}
+
+// Against a byte for each byte.
+TEST_F(ZeroMapTest, IsWhatAPlainArrayWouldBe) {
+  enum { kUnknown, kZero, kData, kSize = 200 };
+  std::vector<int> plain(kSize, kUnknown);
+  std::mt19937 dice(1);
+  for (int i = 0; i < 2000; i++) {
+    uint64_t begin = dice() % kSize, end = begin + dice() % (kSize - begin + 1);
+    end = std::min(end, begin + dice() % 9);
+    bool is_zero = dice() % 2;
+    if (i % 100 == 0) {
+      plain.assign(kSize, kUnknown);
+      zero_map_fini(&map_);
+    }
+    Add(begin, end, is_zero);
+    for (uint64_t at = begin; at < end; at++)
+      if (plain[at] == kUnknown)
+        plain[at] = is_zero ? kZero : kData;
+    for (size_t r = 0; r + 1 < map_.n; r++) { // Z1
+      ASSERT_LT(map_.runs[r].begin, map_.runs[r].end);
+      ASSERT_LE(map_.runs[r].end, map_.runs[r + 1].begin);
+      ASSERT_TRUE(map_.runs[r].end < map_.runs[r + 1].begin ||
+                  map_.runs[r].is_zero != map_.runs[r + 1].is_zero);
+    }
+    begin = dice() % (kSize - 1);
+    end = begin + 1 + dice() % std::min<uint64_t>(20, kSize - begin - 1);
+    zero_answer expected = ZERO_ALL;
+    uint64_t at = 0, unknown = kSize;
+    for (uint64_t b = end; b-- > begin;)
+      if (plain[b] == kUnknown)
+        unknown = b;
+    for (uint64_t b = begin; b < end; b++)
+      if (plain[b] == kData)
+        expected = ZERO_NOT;
+    if (expected == ZERO_ALL && unknown < kSize)
+      expected = ZERO_UNKNOWN;
+    ASSERT_EQ(Look(begin, end, &at), expected);
+    ASSERT_TRUE(expected != ZERO_UNKNOWN || at == unknown) << at;
+  }
+}
+
+} // namespace
