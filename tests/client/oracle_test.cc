@@ -1,5 +1,8 @@
 // Everything that reads, against the bytes of the image: over image, page and
 // cache sizes, parts of an image, and ways in.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "tests/client/handle.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/length.h"
@@ -18,9 +21,27 @@ struct Shape {
   Way way = kFile;
   uint64_t offset = 0, length = UINT64_MAX; // of the window
   int n_rounds = 800;
+  uint64_t zeros_from = 0, zeros_to = 0; // of the whole; the source knows them
 
   bool IsWindow() const { return offset || length != UINT64_MAX; }
 };
+
+std::vector<uint8_t> All(const Shape &s) {
+  std::vector<uint8_t> all = FakeSource::Bytes(0, s.size);
+  std::fill(all.begin() + std::ptrdiff_t(s.zeros_from),
+            all.begin() + std::ptrdiff_t(s.zeros_to), uint8_t{0});
+  return all;
+}
+
+// Makes a hole of bytes of a file, which are zeros.
+void PunchZeros(const std::string &path, const Shape &s) {
+  int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      off_t(s.zeros_from), off_t(s.zeros_to - s.zeros_from)),
+            0);
+  close(fd);
+}
 
 std::vector<uint8_t> Window(const std::vector<uint8_t> &all, const Shape &s) {
   auto from = all.begin() + std::ptrdiff_t(s.offset);
@@ -30,9 +51,10 @@ std::vector<uint8_t> Window(const std::vector<uint8_t> &all, const Shape &s) {
 class OracleTest : public testing::TestWithParam<Shape> {
 protected:
   OracleTest()
-      : all_(FakeSource::Bytes(0, GetParam().size)), source_(all_.size()),
-        made_(all_), bytes_(Window(all_, GetParam())) {
+      : all_(All(GetParam())), source_(all_.size()), made_(all_),
+        bytes_(Window(all_, GetParam())) {
     const Shape &shape = GetParam();
+    source_.SetZeros(shape.zeros_from, shape.zeros_to);
     cachet_options o = Options();
     o.page_size = shape.page_size;
     o.cache_size = shape.cache_size;
@@ -49,6 +71,8 @@ protected:
     std::string uri, query;
     if (shape.way == kFile) {
       uri = dir_.Write("image", all_);
+      if (shape.zeros_to)
+        PunchZeros(uri, shape);
       if (!shape.IsWindow())
         return uri;
       uri = "file:" + uri;
@@ -417,6 +441,26 @@ std::vector<Shape> Windows() {
   return shapes;
 }
 
+// Zeros that the source knows of, whose edges are within pages, of which some are
+// data; and all of an image.
+std::vector<Shape> Sparse() {
+  std::vector<Shape> shapes;
+  const size_t size = (2 << 20) + 13;
+  for (Way way : {kFile, kSocket, kShared, kTls})
+    for (uint64_t pages : {3u, 40u}) {
+      const uint64_t cache = pages * 4096;
+      shapes.push_back(
+          {size, 4096, cache, way, 0, UINT64_MAX, 200, 70001, size - 70001});
+      shapes.push_back({size, 4096, cache, way, 70003, size - 100013, 100,
+                        100001, size - 70001});
+      shapes.push_back({size, 4096, cache, way, 0, UINT64_MAX, 100, 0, size});
+    }
+  for (uint32_t page : {512u, 16384u})
+    shapes.push_back(
+        {size, page, 163840, kFile, 0, UINT64_MAX, 200, 70001, size - 70001});
+  return shapes;
+}
+
 std::string ShapeName(const testing::TestParamInfo<Shape> &info) {
   static const char *const ways[] = {"File", "Made", "Socket", "Shared", "Tls"};
   const Shape &s = info.param;
@@ -427,12 +471,17 @@ std::string ShapeName(const testing::TestParamInfo<Shape> &info) {
     name +=
         "From" + std::to_string(s.offset) + "To" +
         (s.length == UINT64_MAX ? "End" : std::to_string(s.offset + s.length));
+  if (s.zeros_to)
+    name += "ZerosFrom" + std::to_string(s.zeros_from);
   return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, OracleTest, testing::ValuesIn(Shapes()),
                          ShapeName);
 INSTANTIATE_TEST_SUITE_P(Windows, OracleTest, testing::ValuesIn(Windows()),
+                         ShapeName);
+
+INSTANTIATE_TEST_SUITE_P(Sparse, OracleTest, testing::ValuesIn(Sparse()),
                          ShapeName);
 
 } // namespace
