@@ -18,6 +18,7 @@
 #define MIN_PAGE_SIZE 4096u
 #define MAX_PAGE_SIZE (2u << 20)
 #define MAX_FETCH_SIZE (4u << 20)
+#define MAX_MAX_REQUESTS 1024u
 /* More workers than this gain nothing: they are limited by the memory bus. */
 #define MAX_DEFAULT_WORKERS 8
 #define MAX_MAX_AGE_S 1000000000u
@@ -412,6 +413,14 @@ static int set_fetch_size_max(struct config_image *image, const char *value,
   return parse_power(value, MAX_FETCH_SIZE, &image->fetch_size_max, why);
 }
 
+static int set_max_requests(struct config_image *image, const char *value,
+                            char *why) {
+  if (!parse_count(value, MAX_MAX_REQUESTS, &image->max_requests))
+    return refuse(why, "\"%.100s\": not a number from 1 to %u", value,
+                  MAX_MAX_REQUESTS);
+  return 0;
+}
+
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
   if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
@@ -522,6 +531,7 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_PAGE_SIZE] = {"page-size", set_image_page_size},
     [CONFIG_IMAGE_FETCH_SIZE] = {"fetch-size", set_fetch_size},
     [CONFIG_IMAGE_FETCH_SIZE_MAX] = {"fetch-size-max", set_fetch_size_max},
+    [CONFIG_IMAGE_MAX_REQUESTS] = {"max-requests", set_max_requests},
     [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
     [CONFIG_IMAGE_LENGTH] = {"length", set_length},
     [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},

@@ -60,6 +60,7 @@ enum {
   CONFIG_IMAGE_PAGE_SIZE,
   CONFIG_IMAGE_FETCH_SIZE,
   CONFIG_IMAGE_FETCH_SIZE_MAX,
+  CONFIG_IMAGE_MAX_REQUESTS,
   CONFIG_IMAGE_OFFSET,
   CONFIG_IMAGE_LENGTH,
   CONFIG_IMAGE_ALLOW,
@@ -107,6 +108,7 @@ struct config_image {
   uint32_t page_size; /* 0: as all */
   uint32_t fetch_size; /* of a miss, at least; 0: as its kind of source says */
   uint32_t fetch_size_max; /* to which that grows; 0: not given */
+  unsigned max_requests;   /* under way at its source; 0: not given */
   struct window window;    /* the part of the file that is served */
   struct rule *allow;      /* who may read it; NULL: not given */
   struct config_verity verity;

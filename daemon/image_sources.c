@@ -97,6 +97,8 @@ static struct remote *name_image(const struct config_image *image,
   if (!image->uri)
     uri.text = image->path;
   struct remote *name = remotes_name(remotes, image->kind, &uri);
+  if (name && image->max_requests)
+    retrying_set_max_requests(remotes_retrying(name), image->max_requests);
   if (!name || !image->verity.root_len || verify(image, remotes, name) == 0)
     return name;
   remotes_unref(name);

@@ -35,6 +35,7 @@ const char options_usage[] =
     "                         ,page-size=SIZE: --page-size of this one;\n"
     "                         ,fetch-size=SIZE: what a miss reads at least;\n"
     "                         ,fetch-size-max=SIZE: to which that grows;\n"
+    "                         ,max-requests=N: of its source at once;\n"
     "                         ,offset=SIZE and ,length=SIZE: a part of it;\n"
     "                         ,verity-root=HEX: only what matches its hash "
     "tree,\n"

@@ -80,7 +80,8 @@ static bool is_same(const struct config *before, const struct config_image *a,
   return strcmp(a->path, b->path) == 0 && is_same_uri(a, b) &&
          is_same_verity(a, b) && config_fetch_size(a) == config_fetch_size(b) &&
          config_fetch_size_max(a) == config_fetch_size_max(b) &&
-         a->max_age_s == b->max_age_s && a->window.offset == b->window.offset &&
+         a->max_requests == b->max_requests && a->max_age_s == b->max_age_s &&
+         a->window.offset == b->window.offset &&
          a->window.length == b->window.length &&
          config_shares(before, a) == config_shares(now, b);
 }

@@ -28,7 +28,7 @@ struct rbd_source {
   struct reactor *reactor; /* fixed, as the two below */
   struct rbd_target *target;
   struct ceph_image *image;
-  struct attempts attempts; /* by age; the reactor's thread, as is the timer */
+  struct attempts attempts; /* by deadline; the reactor's thread, as is the timer */
   struct event timer;       /* for the deadline of the first attempt */
   struct task begin, close;
 };
@@ -48,7 +48,7 @@ struct attempt {
   struct ceph_read read;
   atomic_int progress; /* acq_rel: the second of both sees what the first did */
   int64_t deadline;
-  TAILQ_ENTRY(attempt) by_age;
+  TAILQ_ENTRY(attempt) by_deadline;
   uint8_t bytes[];
 };
 
@@ -195,7 +195,7 @@ static void set_timer(struct rbd_source *s) {
 /* The source may be gone when the reactor runs its next task. */
 static void end_attempt(struct attempt *a, int status) {
   struct source_read *asked = a->asked;
-  TAILQ_REMOVE(&a->source->attempts, a, by_age);
+  TAILQ_REMOVE(&a->source->attempts, a, by_deadline);
   free(a);
   asked->status = status;
   asked->done(asked);
@@ -228,10 +228,10 @@ static void give_up(struct attempt *a) {
   struct rbd_source *s = a->source;
   if (atomic_load_explicit(&a->progress, memory_order_acquire) == CAME)
     return; /* its task is on its way */
-  TAILQ_REMOVE(&s->attempts, a, by_age);
+  TAILQ_REMOVE(&s->attempts, a, by_deadline);
   if (atomic_exchange_explicit(&a->progress, GIVEN_UP, memory_order_acq_rel) ==
       CAME)
-    TAILQ_INSERT_HEAD(&s->attempts, a, by_age);
+    TAILQ_INSERT_HEAD(&s->attempts, a, by_deadline);
   else {
     asked->status = -ETIMEDOUT;
     asked->done(asked);
@@ -244,7 +244,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   for (a = TAILQ_FIRST(&s->attempts); a && deadline_has_passed(a->deadline);
        a = next) {
-    next = TAILQ_NEXT(a, by_age);
+    next = TAILQ_NEXT(a, by_deadline);
     give_up(a);
   }
   set_timer(s);
@@ -252,16 +252,29 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- A source's calls ---------------------------------------------------- */
 
+static void insert_by_deadline(struct rbd_source *s, struct attempt *a) {
+  struct attempt *before = TAILQ_LAST(&s->attempts, attempts);
+  while (before && before->deadline > a->deadline)
+    before = TAILQ_PREV(before, attempts, by_deadline);
+  if (before)
+    TAILQ_INSERT_AFTER(&s->attempts, before, a, by_deadline);
+  else
+    TAILQ_INSERT_HEAD(&s->attempts, a, by_deadline);
+}
+
 static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct rbd_source *s = a->source;
   a->deadline = deadline_after((int)s->target->timeout_ms);
-  TAILQ_INSERT_TAIL(&s->attempts, a, by_age);
+  if (a->asked->deadline_ms)
+    a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
+  insert_by_deadline(s, a);
+  bool is_first = TAILQ_FIRST(&s->attempts) == a;
   int r = ceph_image_is_doubted(s->image) ? -ESTALE
                                           : ceph_image_read(s->image, &a->read);
   if (r < 0)
     end_attempt(a, r);
-  if (!event_pending(&s->timer, EV_TIMEOUT, NULL))
+  if (is_first || !event_pending(&s->timer, EV_TIMEOUT, NULL))
     set_timer(s);
 }
 

@@ -24,6 +24,7 @@ struct retrying {
   struct retrying_counts counts;
   struct latency first, last;
   struct pace pace;
+  unsigned max_requests;
   unsigned n_running; /* attempts under way, */
   uint64_t running;   /* and their bytes */
   STAILQ_HEAD(, attempt) waiting;
@@ -82,8 +83,15 @@ struct retrying *retrying_new(const struct retrying_clock *clock,
   r->clock = *clock;
   r->n_refs = 1;
   r->dice = (uint32_t)clock_now_ns() | 1; /* other daemons start elsewhere */
+  r->max_requests = RETRYING_MAX_REQUESTS;
   STAILQ_INIT(&r->waiting);
   return r;
+}
+
+void retrying_set_max_requests(struct retrying *r, unsigned n) {
+  pthread_mutex_lock(&r->lock);
+  r->max_requests = n;
+  pthread_mutex_unlock(&r->lock);
 }
 
 struct retrying *retrying_ref(struct retrying *r) {
@@ -240,7 +248,7 @@ static bool attempt_ended(struct attempt *a, uint64_t *pause) {
 /* Whether one more may be under way. */
 static bool has_room_locked(const struct retrying *r, const struct attempt *a) {
   return r->n_running == 0 ||
-         (r->n_running < RETRYING_MAX_REQUESTS &&
+         (r->n_running < r->max_requests &&
           r->running + a->asked->len <= RETRYING_MAX_BYTES);
 }
 

@@ -11,10 +11,10 @@
  * A source that does not answer has a breaker (source/breaker.h): under an open
  * one reads end at once, with -EHOSTDOWN.
  *
- * No more than RETRYING_MAX_REQUESTS attempts are under way at once, nor, but
- * for one alone, more than RETRYING_MAX_BYTES.  Others wait in the order in
- * which they came; their time goes on meanwhile, and one whose time is over when
- * its turn comes ends with -ETIMEDOUT.  Those before it end by their own.
+ * No more than a number of attempts are under way at once, nor, but for one
+ * alone, more than RETRYING_MAX_BYTES.  Others wait in the order in which they
+ * came; their time goes on meanwhile, and one whose time is over when its turn
+ * comes ends with -ETIMEDOUT.  Those before it end by their own.
  *
  * It counts what was asked for, what came, what did not, and how long the first
  * and the last byte took; and it knows from that what a read is worth
@@ -46,7 +46,7 @@ enum {
   RETRYING_ATTEMPTS = 4,
   RETRYING_TOTAL_MS = 30000,
   RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
-  RETRYING_MAX_REQUESTS = 64,
+  RETRYING_MAX_REQUESTS = 64, /* unless another number is set */
   RETRYING_MAX_BYTES = 64 << 20,
 };
 
@@ -90,6 +90,10 @@ struct retrying *retrying_new(const struct retrying_clock *clock,
                               const char *name,
                               void (*turned)(const char *name, bool answers));
 struct retrying *retrying_ref(struct retrying *r);
+
+/* How many attempts may be under way, from now on. */
+void retrying_set_max_requests(struct retrying *r, unsigned n);
+
 void retrying_unref(struct retrying *r); /* NULL is fine */
 
 /* A source over `below`, one that calls back, which it owns from here; of `r`

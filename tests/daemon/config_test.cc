@@ -111,6 +111,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "page-size = 128K\n"
                    "fetch-size = 1M\n"
                    "fetch-size-max = 4M\n"
+                   "max-requests = 9\n"
                    "warm = yes\n"
                    "allow = cert:reader any\n"
                    "verity-root = " +
@@ -162,6 +163,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
   EXPECT_EQ(config_fetch_size(image), 1u << 20);
   EXPECT_EQ(config_fetch_size_max(image), 4u << 20);
+  EXPECT_EQ(image->max_requests, 9u);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
@@ -182,7 +184,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 13) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 14) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -299,7 +301,8 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
           "share, warm, max-age, page-size, fetch-size, fetch-size-max, "
-          "offset, length, allow, verity-root, verity-tree, verity-offset",
+          "max-requests, offset, length, allow, verity-root, verity-tree, "
+          "verity-offset",
           StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -494,9 +497,11 @@ TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {
   EXPECT_EQ(config_fetch_size_max(&config_.images[1]), 4u << 20);
   EXPECT_EQ(config_fetch_size_max(&config_.images[2]), 0u);
   EXPECT_EQ(config_fetch_size_max(&config_.images[4]), 1u << 20);
-  EXPECT_THAT(Read("[image f]\nfetch-size = 12K\nfetch-size-max = 8M\n"),
+  EXPECT_THAT(Read("[image f]\nfetch-size = 12K\nfetch-size-max = 8M\n"
+                   "max-requests = 0\n"),
               ElementsAre(HasSubstr("not a power of two from 4K to 2M"),
-                          HasSubstr("not a power of two from 4K to 4M")));
+                          HasSubstr("not a power of two from 4K to 4M"),
+                          HasSubstr("not a number from 1 to 1024")));
 }
 
 TEST_F(ConfigTest, AFileThatIsReadLaterReplacesAnOptionOfASource) {

@@ -323,6 +323,18 @@ TEST_F(RetryingTest, ReadsBeyondTheLimitWaitInTheOrderInWhichTheyCame) {
     EXPECT_EQ(read.n_done, 1);
 }
 
+TEST_F(RetryingTest, AnotherNumberMayBeUnderWay) {
+  Read first, second;
+  retrying_set_max_requests(retrying_, 1);
+  ASSERT_EQ(Start(&first), SOURCE_PENDING);
+  ASSERT_EQ(Start(&second), SOURCE_PENDING);
+  EXPECT_EQ(below_.pending.size(), 1u);
+  End(0);
+  EXPECT_EQ(below_.pending.size(), 1u);
+  End(0);
+  EXPECT_EQ(second.n_done, 1);
+}
+
 TEST_F(RetryingTest, ManyBytesAreUnderWayForOneReadAlone) {
   Read first, second, third;
   len_ = size_t{RETRYING_MAX_BYTES} + 1;
