@@ -350,6 +350,26 @@ TEST_F(RbdTest, WhatIsGivenUpIsClosedAllTheSame) {
   cluster_->Do("continue osd");
 }
 
+// Nobody knows when librbd gives back what it was to write to.
+TEST_F(RbdTest, OfWhatDoesNotComeNoMoreThanABoundIsHeld) {
+  MakeImage();
+  ASSERT_EQ(Open(Snapshot(), {{"attempt-timeout", "1"}}), 0) << fault_.text;
+  cluster_->Do("pause osd");
+  {
+    constexpr int kBound = (64 << 20) / (1 << 20);
+    std::vector<std::unique_ptr<Read>> reads;
+    for (uint64_t i = 0; i < kBound + 8; i++)
+      reads.push_back(std::make_unique<Read>(src_, i % 16 << 20, 1 << 20));
+    for (size_t i = 0; i < reads.size(); i++)
+      EXPECT_EQ(reads[i]->Wait(), i < kBound ? -ETIMEDOUT : -EAGAIN) << i;
+  }
+  cluster_->Do("continue osd");
+  int r;
+  while ((r = StatusOf(0, 4096)) == -ETIMEDOUT || r == -EAGAIN)
+    ; // until it has caught up
+  EXPECT_EQ(r, 0);
+}
+
 TEST_F(RbdTest, AnOsdThatEndsIsReadAgainWhenItIsBack) {
   Bytes content = MakeImage();
   ASSERT_EQ(Open(Snapshot(), {{"attempt-timeout", "1"}}), 0) << fault_.text;
@@ -416,6 +436,21 @@ TEST_F(RbdTest, ASnapshotThatIsRemovedIsNotReadAsZeros) {
   ASSERT_TRUE(Rbd("snap create rbd/" + name_ + "@s"));
   ExpectSuccessor();
   EXPECT_EQ(StatusOf(0, 4096), 0);
+}
+
+TEST_F(RbdTest, ASnapshotThatMayNotBeWatchedIsLookedAtNowAndThen) {
+  MakeImage();
+  const Options reader = {{"id", "reader"},
+                          {"keyring", MakeUser("reader", "profile "
+                                                         "rbd-read-only")}};
+  ASSERT_EQ(Open(Snapshot(), reader), 0) << fault_.text;
+  ASSERT_TRUE(Rbd("snap rm rbd/" + name_ + "@s"));
+  bool has_changed;
+  int r;
+  while ((r = Reopen(&has_changed)) == 0)
+    usleep(10000); // until ten seconds are over
+  EXPECT_EQ(r, -ENOENT);
+  EXPECT_EQ(StatusOf(0, 4096), -ESTALE);
 }
 
 TEST_F(RbdTest, AnImageThatIsOpenIsNotRemoved) {
