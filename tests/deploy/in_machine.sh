@@ -270,10 +270,10 @@ went_on() {
   [ "$(events image-warm | wc -l)" -ge "$1" ] && ! events image-cold
 }
 
-# For a source that is not there.
+# It says what is wrong with a URI.
 loads_module() {
-  ! cachet add far "nbd+unix:///?socket=$work/nowhere" 2>"$work/said" &&
-    grep -q "Connection refused" "$work/said" &&
+  ! cachet add far nbds://far/disk.img 2>"$work/said" &&
+    grep -q tls-certificates "$work/said" &&
     grep -q /usr/lib/cachetd/source-nbd.so "/proc/$(pid)/maps"
 }
 
