@@ -1,11 +1,14 @@
 /* Opening and closing: what a URI or a source of the caller's becomes. */
 #include <assert.h>
+#include <errno.h>
 
+#include "base/clock.h"
 #include "client/backend_local.h"
 #include "client/callback_source.h"
 #include "client/handle.h"
 #include "client/remote/remote.h"
 #include "client/request.h"
+#include "client/sources_library.h"
 #include "client/uri.h"
 #include "source/file.h"
 
@@ -39,6 +42,45 @@ static enum cachet_status open_file(const struct uri *u,
   return open_source(u->path, src, &u->window, options, out, err);
 }
 
+/* None is a day. */
+static struct timespec deadline_of(const struct options *options) {
+  return clock_after_ms(
+      options->connect_timeout_ms < 0 ? 86400000 : options->connect_timeout_ms);
+}
+
+/* The source has its own words, if it was that. */
+static enum cachet_status fail_open(const struct uri *u, int r,
+                                    const struct source_fault *fault,
+                                    struct cachet_error *err) {
+  enum cachet_status status = r == -ENOSYS      ? CACHET_E_UNSUPPORTED
+                              : r == -ETIMEDOUT ? CACHET_E_TIMEOUT
+                                                : error_from_errno(-r);
+  if (!*fault->text)
+    return error_set(err, status, -r, "image \"%.180s\": open", u->path);
+  error_set(err, status, 0, "image \"%.180s\": open: %s", u->path, fault->text);
+  if (err)
+    err->sys_errno = -r;
+  return status;
+}
+
+static enum cachet_status open_remote_source(const struct uri *u,
+                                             const struct options *options,
+                                             cachet **out,
+                                             struct cachet_error *err) {
+  const struct source_uri uri = {
+      .text = u->source, .options = u->options, .n_options = u->n_options};
+  const struct timespec deadline = deadline_of(options);
+  struct source *src;
+  struct source_fault fault = {.text = ""};
+  const struct sources_calls *calls = sources_library_find(&fault);
+  int r = calls ? calls->open(&uri, &deadline, &src, &fault) : -ENOSYS;
+  if (r < 0)
+    return fail_open(u, r, &fault, err);
+  if (u->fetch_size)
+    src->fetch_size = u->fetch_size;
+  return open_source(u->path, src, &u->window, options, out, err);
+}
+
 static enum cachet_status open_remote(const struct uri *u,
                                       const struct options *options,
                                       cachet **out, struct cachet_error *err) {
@@ -55,9 +97,10 @@ static enum cachet_status open_uri(const struct uri *u,
                                    const struct options *options, cachet **out,
                                    struct cachet_error *err) {
   cachet *c;
-  enum cachet_status status = u->kind == URI_FILE
-                                  ? open_file(u, options, &c, err)
-                                  : open_remote(u, options, &c, err);
+  enum cachet_status status =
+      u->kind == URI_FILE     ? open_file(u, options, &c, err)
+      : u->kind == URI_SOURCE ? open_remote_source(u, options, &c, err)
+                              : open_remote(u, options, &c, err);
   if (status != CACHET_OK)
     return status;
   uint64_t size = c->epoch->mirror->size;

@@ -1,5 +1,6 @@
 #include "client/uri.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +14,8 @@
 #include "base/percent.h"
 #include "base/size.h"
 #include "client/error.h"
+#include "source/kinds.h"
+#include "source/uri.h"
 
 #define SYSTEM_SOCKET "/run/cachetd/cachetd.sock"
 
@@ -300,6 +303,128 @@ static enum cachet_status parse_tls(struct uri *u, const char *rest,
   return status;
 }
 
+/* ---- Remote sources ------------------------------------------------------ */
+
+static enum cachet_status no_memory(struct cachet_error *err) {
+  return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
+}
+
+static bool has_option(const struct uri *u, struct piece name) {
+  for (size_t i = 0; i < u->n_options; i++)
+    if (strlen(u->options[i].key) == name.len &&
+        memcmp(u->options[i].key, name.at, name.len) == 0)
+      return true;
+  return false;
+}
+
+static enum cachet_status add_option(struct uri *u, struct piece name,
+                                     struct piece value,
+                                     struct cachet_error *err) {
+  struct source_option *grown =
+      realloc(u->options, (u->n_options + 1) * sizeof *grown);
+  if (!grown)
+    return no_memory(err);
+  u->options = grown;
+  struct source_option *added = &grown[u->n_options];
+  char *decoded;
+  enum cachet_status status = decode(value, &decoded, err);
+  if (status != CACHET_OK)
+    return status;
+  *added = (struct source_option){.key = strndup(name.at, name.len),
+                                  .value = decoded};
+  u->n_options++;
+  return added->key ? CACHET_OK : no_memory(err);
+}
+
+/* One or more KEY=VALUE, joined by `&`, each key once. */
+static enum cachet_status parse_options(struct uri *u, const char *text,
+                                        struct cachet_error *err) {
+  for (;;) {
+    const char *end = strchrnul(text, '&');
+    const char *equals = memchr(text, '=', (size_t)(end - text));
+    struct piece name = piece_of(text, equals ? equals : text);
+    if (!name.len)
+      return error_set(err, CACHET_E_INVAL, 0,
+                       "bad URI: an option behind the # is KEY=VALUE");
+    if (has_option(u, name))
+      return error_set(err, CACHET_E_INVAL, 0, "bad URI: %.*s twice",
+                       (int)(name.len < 60 ? name.len : 60), name.at);
+    if (u->n_options == URI_MAX_OPTIONS)
+      return error_set(err, CACHET_E_INVAL, 0, "bad URI: more than %d options",
+                       URI_MAX_OPTIONS);
+    enum cachet_status status =
+        add_option(u, name, piece_of(equals + 1, end), err);
+    if (status != CACHET_OK || !*end)
+      return status;
+    text = end + 1;
+  }
+}
+
+static enum cachet_status take_fetch_size(struct uri *u, const char *value,
+                                          struct cachet_error *err) {
+  uint64_t size;
+  enum cachet_status status = parse_number("fetch-size", value, &size, err);
+  if (status != CACHET_OK)
+    return status;
+  if ((size & (size - 1)) || size < 4096 || size > 2 << 20)
+    return error_set(err, CACHET_E_INVAL, 0,
+                     "bad URI: fetch-size \"%.60s\": not a power of two from "
+                     "4K to 2M",
+                     value);
+  u->fetch_size = (uint32_t)size;
+  return CACHET_OK;
+}
+
+static void free_option(struct source_option *o) {
+  free((char *)o->key);
+  free((char *)o->value);
+}
+
+/* Takes out those that are not for the source. */
+static enum cachet_status take_own_options(struct uri *u,
+                                           struct cachet_error *err) {
+  enum cachet_status status = CACHET_OK;
+  for (size_t i = 0; i < u->n_options && status == CACHET_OK;) {
+    struct source_option *o = &u->options[i];
+    if (strcmp(o->key, "offset") == 0) {
+      status = parse_number(o->key, o->value, &u->window.offset, err);
+    } else if (strcmp(o->key, "length") == 0) {
+      status = parse_number(o->key, o->value, &u->window.length, err);
+    } else if (strcmp(o->key, "fetch-size") == 0) {
+      status = take_fetch_size(u, o->value, err);
+    } else {
+      i++;
+      continue;
+    }
+    free_option(o);
+    *o = u->options[--u->n_options];
+  }
+  return status;
+}
+
+static enum cachet_status parse_source(struct uri *u, const char *text,
+                                       struct cachet_error *err) {
+  const char *hash = strchrnul(text, '#');
+  u->kind = URI_SOURCE;
+  u->source = strndup(text, (size_t)(hash - text));
+  u->path = source_uri_shown(text);
+  if (!u->source || !u->path)
+    return no_memory(err);
+  enum cachet_status status =
+      *hash ? parse_options(u, hash + 1, err) : CACHET_OK;
+  return status == CACHET_OK ? take_own_options(u, err) : status;
+}
+
+static bool is_remote_scheme(const char *text, size_t len) {
+  static const char *const schemes[] = {REMOTE_SCHEMES};
+  for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
+    if (strlen(schemes[i]) == len && !strncasecmp(schemes[i], text, len))
+      return true;
+  return false;
+}
+
+/* -------------------------------------------------------------------------- */
+
 static enum cachet_status parse(struct uri *u, const char *text,
                                 struct cachet_error *err) {
   static const struct {
@@ -324,6 +449,8 @@ static enum cachet_status parse(struct uri *u, const char *text,
     if (strlen(schemes[i].name) == len &&
         !strncasecmp(schemes[i].name, text, len))
       return schemes[i].parse(u, text + len + 1, err);
+  if (is_remote_scheme(text, len))
+    return parse_source(u, text, err);
   return error_set(err, CACHET_E_INVAL, 0,
                    "unknown scheme \"%.*s:\" (a path is written \"./%.100s\")",
                    (int)(len < 60 ? len : 60), text, text);
@@ -350,6 +477,7 @@ static bool copy_text(const char *text, char **to) {
 }
 
 enum cachet_status uri_copy(const struct uri *u, struct uri *out) {
+  assert(uri_is_of_daemon(u));
   struct uri copy = {.kind = u->kind, .port = u->port, .window = u->window};
   bool copied =
       copy_text(u->path, &copy.path) && copy_text(u->host, &copy.host) &&
@@ -370,6 +498,10 @@ void uri_fini(struct uri *u) {
   free(u->ca);
   free(u->cert);
   free(u->key);
+  free(u->source);
+  for (size_t i = 0; i < u->n_options; i++)
+    free_option(&u->options[i]);
+  free(u->options);
   *u = (struct uri){0};
 }
 

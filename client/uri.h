@@ -5,11 +5,13 @@
 #ifndef CLIENT_URI_H
 #define CLIENT_URI_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <cachet/cachet.h>
 
 #include "base/window.h"
+#include "source/remote.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,12 +20,15 @@ extern "C" {
 #define URI_DEFAULT_PORT 10819
 #define URI_DEFAULT_TLS_PORT 10820
 #define URI_IMAGE_MAX_LEN 255
+#define URI_MAX_OPTIONS 32
 
 enum uri_kind {
-  URI_FILE, /* `path` */
-  URI_UNIX, /* `path` is the socket, `image` the name there */
-  URI_TCP,  /* `host`, `port`, `image` */
-  URI_TLS,  /* the same, and `ca`, `cert`, `key` */
+  URI_FILE,   /* `path` */
+  URI_UNIX,   /* `path` is the socket, `image` the name there */
+  URI_TCP,    /* `host`, `port`, `image` */
+  URI_TLS,    /* the same, and `ca`, `cert`, `key` */
+  URI_SOURCE, /* `source` is a remote one, with its `options`; `path` is what is
+                 shown of it */
 };
 
 struct uri {
@@ -33,6 +38,10 @@ struct uri {
   char *image;           /* "": the daemon's only one */
   char *ca, *cert, *key; /* files; NULL: none is named */
   uint16_t port;
+  char *source; /* may hold secrets */
+  struct source_option *options;
+  size_t n_options;
+  uint32_t fetch_size; /* 0: as its kind of source says */
   struct window window;
 };
 
@@ -40,6 +49,11 @@ struct uri {
 enum cachet_status uri_parse(const char *text, struct uri *out,
                              struct cachet_error *err);
 
+static inline bool uri_is_of_daemon(const struct uri *u) {
+  return u->kind == URI_UNIX || u->kind == URI_TCP || u->kind == URI_TLS;
+}
+
+/* Of a daemon's image. */
 enum cachet_status uri_copy(const struct uri *u, struct uri *out);
 
 /* A zeroed one is left alone. */

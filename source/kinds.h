@@ -14,12 +14,14 @@
 #define HTTP_OPTION_NAMES "ca", "connections", "attempt-timeout", "watch"
 #define HTTP_FETCH_SIZE (512 << 10)
 
+#define HTTP_SCHEMES "http", "https"
 #define HTTP_KIND                                                              \
-  .name = "http", .schemes = KIND_WORDS("http", "https"),                      \
+  .name = "http", .schemes = KIND_WORDS(HTTP_SCHEMES),                         \
   .options = KIND_WORDS(HTTP_OPTION_NAMES), .fetch_size = HTTP_FETCH_SIZE
 
+#define S3_SCHEMES "s3"
 #define S3_KIND                                                                \
-  .name = "s3", .schemes = KIND_WORDS("s3"),                                   \
+  .name = "s3", .schemes = KIND_WORDS(S3_SCHEMES),                             \
   .options = KIND_WORDS(HTTP_OPTION_NAMES, "endpoint", "region", "path-style", \
                         "profile", "credentials", "anonymous"),                \
   .fetch_size = HTTP_FETCH_SIZE
@@ -37,9 +39,13 @@
   .options = KIND_WORDS("parents", "ca", "cert", "key", "attempt-timeout"),    \
   .fetch_size = 128 << 10
 
+#define RBD_SCHEMES "rbd"
 #define RBD_KIND                                                               \
-  .name = "rbd", .schemes = KIND_WORDS("rbd"),                                 \
+  .name = "rbd", .schemes = KIND_WORDS(RBD_SCHEMES),                           \
   .options = KIND_WORDS("conf", "id", "keyring", "attempt-timeout"),           \
   .fetch_size = 128 << 10
+
+/* Of all that the library opens in its process. */
+#define REMOTE_SCHEMES HTTP_SCHEMES, S3_SCHEMES, NBD_SCHEMES, RBD_SCHEMES
 
 #endif

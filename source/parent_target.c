@@ -53,7 +53,7 @@ static int add(struct parent_target *t, char *text,
   if (status != CACHET_OK)
     return refuse(fault, why.message);
   t->n++;
-  if (u->kind == URI_FILE)
+  if (!uri_is_of_daemon(u))
     return refuse(fault, "a parent is a daemon, and not a file");
   if (!window_is_whole(&u->window))
     return refuse(fault, "offset and length are options of the image, and do "

@@ -61,6 +61,8 @@ void registry_load_by(void (*run)(void *arg, void (*load)(void *what),
   loader.arg = arg;
 }
 
+void registry_forked(void) { pthread_mutex_init(&lock, NULL); }
+
 struct loading {
   struct registered *kind;
   struct source_fault *fault;

@@ -15,12 +15,16 @@ extern "C" {
 /* Up to NULL. */
 extern const struct source_kind *const source_kinds[];
 
-/* Who loads modules, where not every thread may map code: `run` has one that
- * may call load(what), and waits for the end of that.  Until this is said, the
- * calling thread does it.  While nobody checks or opens. */
+/* Says which thread loads modules, where not every one may map code: `run` has
+ * one that may call load(what), and waits for the end of that.  Until this is
+ * said, the calling thread does it.  While nobody checks or opens. */
 void registry_load_by(void (*run)(void *arg, void (*load)(void *what),
                                   void *what),
                       void *arg);
+
+/* In a child process, whose only thread this is: another one, which is not
+ * here, may have been loading when it forked. */
+void registry_forked(void);
 
 #ifdef __cplusplus
 }

@@ -29,8 +29,8 @@ struct cachet_admin {
 
 static enum cachet_status check_uri(const char *text, const struct uri *u,
                                     struct cachet_error *err) {
-  if (u->kind == URI_FILE)
-    return error_set(err, CACHET_E_INVAL, 0, "%.180s: not a daemon's", text);
+  if (!uri_is_of_daemon(u))
+    return error_set(err, CACHET_E_INVAL, 0, "%.180s: not a daemon's", u->path);
   if (*u->image)
     return error_set(err, CACHET_E_INVAL, 0, "%.180s: an image, not a daemon",
                      text);

@@ -192,7 +192,9 @@ TEST(Admin, AnArgumentThatCanNeverBeRightIsRefused) {
   EXPECT_NE(strstr(err.message, "an image, not a daemon"), nullptr)
       << err.message;
   EXPECT_EQ(open(""), CACHET_E_INVAL);
-  EXPECT_EQ(open("nbd://h/"), CACHET_E_INVAL);
+  EXPECT_EQ(open("foo://h/"), CACHET_E_INVAL);
+  EXPECT_EQ(open("https://u:secret@h/"), CACHET_E_INVAL);
+  EXPECT_STREQ(err.message, "https://h/: not a daemon's");
   EXPECT_EQ(open(UriOf(d), {}), CACHET_E_INVAL); // no struct_size
   EXPECT_EQ(cachet_admin_open(UriOf(d).c_str(), nullptr, nullptr, &err),
             CACHET_E_INVAL);

@@ -100,7 +100,7 @@ expect 1 'image "./none": open: No such file or directory' info ./none
 expect 1 'Is a directory' info ./
 expect 1 'reach past the end' get ./ints u16le 7
 expect 1 'past the end' cat ./ints --offset 9
-expect 1 'unknown scheme "nbd:"' info nbd://x/y
+expect 1 'unknown scheme "foo:"' info foo://x/y
 expect 1 'connect: No such file or directory' ls --socket "$tmp/none"
 expect 1 'connect: No such file or directory' info disk
 expect 1 'longer than 107' ls --socket "/$(printf 'x%.0s' {1..200})"

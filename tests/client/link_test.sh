@@ -71,6 +71,14 @@ $cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/tls.c" \
   -lprotobuf-c -lssl -lcrypto -lpthread -o "$tmp/with"
 "$tmp/with" | grep "/nowhere/ca: No such file"
 
+# So is what reads remote sources, which is not here, and no program wants it
+# before.
+sed 's,cachets://[^"]*,http://127.0.0.1:1/x,' "$tmp/tls.c" >"$tmp/remote.c"
+$cc "${flags[@]}" $(pkg-config --cflags libcachet-client) "$tmp/remote.c" \
+  $(pkg-config --static --libs libcachet-client) -o "$tmp/remote"
+"$tmp/remote" | grep "libcachet-client-sources.so.1"
+! readelf -d "$tmp/remote" | grep "NEEDED.*\(event\|curl\|nbd\)"
+
 # A compiler that warns finds two mistakes by the header.
 warns_of() { # WARNING STATEMENT
   printf '#include <cachet/cachet.h>\nvoid f(cachet *c, struct cachet_slice *s);\nvoid f(cachet *c, struct cachet_slice *s) { %s }\n' "$2" >"$tmp/mistake.c"

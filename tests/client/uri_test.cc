@@ -11,7 +11,8 @@ namespace {
 struct Parsed {
   cachet_status status;
   uri_kind kind = URI_FILE;
-  std::string path, host, image, message;
+  std::string path, host, image, source, options, message;
+  unsigned fetch_size = 0;
   int port = 0;
   struct window window = {};
 };
@@ -26,6 +27,11 @@ Parsed Parse(const std::string &text) {
     p.path = u.path ? u.path : "";
     p.host = u.host ? u.host : "";
     p.image = u.image ? u.image : "";
+    p.source = u.source ? u.source : "";
+    p.fetch_size = u.fetch_size;
+    for (size_t i = 0; i < u.n_options; i++)
+      p.options +=
+          std::string(u.options[i].key) + "=" + u.options[i].value + ";";
     p.port = u.port;
     p.window = u.window;
     uri_fini(&u);
@@ -144,6 +150,34 @@ TEST(UriTest, EveryUriMayNameAWindow) {
   EXPECT_EQ(p.window.length, UINT64_MAX);
 }
 
+TEST(UriTest, ARemoteSourceHasItsUriAndItsOptionsBehindTheHash) {
+  Parsed p =
+      Parse("https://u:pw@h/a%20b?offset=1&k=v#offset=4K&ca=a%20b&length="
+            "1M&fetch-size=64K&connections=2");
+  EXPECT_EQ(p.status, CACHET_OK) << p.message;
+  EXPECT_EQ(p.kind, URI_SOURCE);
+  EXPECT_EQ(p.source, "https://u:pw@h/a%20b?offset=1&k=v");
+  EXPECT_EQ(p.path, "https://h/a%20b");
+  EXPECT_EQ(p.window.offset, 4096u);
+  EXPECT_EQ(p.window.length, 1u << 20);
+  EXPECT_EQ(p.fetch_size, 65536u);
+  EXPECT_NE(p.options.find("ca=a b;"), std::string::npos) << p.options;
+  EXPECT_NE(p.options.find("connections=2;"), std::string::npos) << p.options;
+  EXPECT_EQ(p.options.find("offset"), std::string::npos) << p.options;
+}
+
+TEST(UriTest, SchemesOfRemoteSourcesAreKnown) {
+  for (const char *text :
+       {"http://h/x", "HTTPS://h/x", "s3://b/k", "nbd://h", "nbds://h",
+        "nbd+unix:///?socket=s", "nbds+unix:///?socket=s", "rbd:pool/image"}) {
+    Parsed p = Parse(text);
+    EXPECT_EQ(p.status, CACHET_OK) << text;
+    EXPECT_EQ(p.kind, URI_SOURCE) << text;
+    EXPECT_EQ(p.source, text);
+    EXPECT_EQ(p.options, "");
+  }
+}
+
 TEST(UriTest, WhatIsWrongIsInvalid) {
   std::string longest(200, 'x');
   for (const std::string &text : std::vector<std::string>{
@@ -170,7 +204,7 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "file:a#b",
            "file:a,b",
            "file://host/x",
-           "nbd://x/y",
+           "foo://x/y",
            "a:b",
            "cachet+unix:x",
            "cachet+unix://host/x",
@@ -207,6 +241,17 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "cachet+unix:///x?cert=a",
            "file:x?key=k",
            "cachet://h/" + longest + longest,
+           "http://h/x#",
+           "http://h/x#ca",
+           "http://h/x#=a",
+           "http://h/x#ca=a&",
+           "http://h/x#ca=a&ca=b",
+           "http://h/x#offset=1&offset=2",
+           "http://h/x#offset=x",
+           "http://h/x#ca=%zz",
+           "http://h/x#fetch-size=5000",
+           "http://h/x#fetch-size=4M",
+           "http://h/x#fetch-size=2K",
        }) {
     Parsed p = Parse(text);
     EXPECT_EQ(p.status, CACHET_E_INVAL) << text;
@@ -215,7 +260,7 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
 }
 
 TEST(UriTest, AnUnknownSchemeIsNamed) {
-  EXPECT_NE(Parse("nbd://x/y").message.find("\"nbd:\""), std::string::npos);
+  EXPECT_NE(Parse("foo://x/y").message.find("\"foo:\""), std::string::npos);
 }
 
 TEST(UriTest, ASocketPathThatIsTooLongSaysHowLongItMayBe) {

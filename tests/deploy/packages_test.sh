@@ -2,13 +2,13 @@
 # What the Debian packages hold and say of themselves.
 #
 #   packages_test.sh CHECKS DIRECTORY DIRECTORY-MADE-AGAIN VERSION-FILE \
-#     SYMBOL-MAP SYMBOL-MAP-OF-TLS
+#     SYMBOL-MAP SYMBOL-MAP-OF-TLS SYMBOL-MAP-OF-SOURCES
 source "$1"
 debs=$2
 again=$3
 version=$(<"$4")
 map=$5
-tls_map=$6
+part_maps=("$6" "$7")
 major=${version%%.*}
 multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 
@@ -49,7 +49,7 @@ is_tidy() {
 exports_what_the_maps_say() {
   dpkg-deb --info "$(package libcachet-client1)" symbols |
     sed -n 's/^ \(cachet_[^@]*\)@.*/\1/p' | sort >"$work/symbols"
-  sed -n 's/^    \(cachet_[a-z0-9_]*\);$/\1/p' "$map" "$tls_map" | sort |
+  sed -n 's/^    \(cachet_[a-z0-9_]*\);$/\1/p' "$map" "${part_maps[@]}" | sort |
     diff - "$work/symbols"
 }
 
@@ -100,6 +100,8 @@ check "cachetd holds programs, units and manual pages" holds cachetd \
 check "the library holds itself, by its soname" holds libcachet-client1 \
   "/usr/lib/$multiarch/libcachet-client.so.$major" \
   "/usr/lib/$multiarch/libcachet-client.so.$version" \
+  "/usr/lib/$multiarch/libcachet-client-sources.so.$major" \
+  "/usr/lib/$multiarch/libcachet-client-sources.so.$version" \
   "/usr/lib/$multiarch/libcachet-client-tls.so.$major" \
   "/usr/lib/$multiarch/libcachet-client-tls.so.$version"
 check "programs are made with the rest" holds libcachet-client-dev \

@@ -392,7 +392,7 @@ RULES = Rules(
         ],
         "client": [
             modules("client", "debug error shared_view warm_width"),
-            modules("client", "options uri"),
+            modules("client", "options sources_library uri"),
             modules("client", "backend image_cache"),
             modules("client", "backend_local callback_source remote/"),
             modules("client", "epoch"),
@@ -402,7 +402,7 @@ RULES = Rules(
             modules("client", "request"),
             modules("client", "event_loop load open query read symbols version "
                               "walk warm"),
-            modules("client", "libevent tls"),
+            modules("client", "libevent sources tls"),
             modules("client/command", "address progress stdout"),
             modules("client/command", "command"),
             modules("client/command", "daemon data"),

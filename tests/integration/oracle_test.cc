@@ -12,6 +12,8 @@
 #include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/length.h"
+#include "tests/support/nbd_server.h"
+#include "tests/support/nginx.h"
 #include "tests/support/oracle.h"
 
 namespace {
@@ -19,6 +21,7 @@ namespace {
 const uint64_t kSizes[] = {0, 1, 511, 4096, 4097, (64 << 20) + 13};
 const size_t kPageSizes[] = {4096, 16384, 65536};
 constexpr int kInProcessOps = 42000; // times 18 combinations
+constexpr int kRemoteOps = 500;      // times 15, by HTTP and NBD
 constexpr int kSharedOps = 12000;    // times 18
 constexpr int kSocketOps = 8000;     // times 54
 
@@ -115,6 +118,29 @@ TEST_F(OracleTest, InProcess) {
     for (const auto &image : images_)
       Check("file:" + image.path, image, page_size, IN_PROCESS,
             TestLength(kInProcessOps));
+}
+
+TEST_F(OracleTest, InProcessByHttp) {
+  Nginx nginx;
+  for (const auto &image : images_)
+    nginx.Put(image.name, std::string(image.bytes.begin(), image.bytes.end()));
+  for (size_t page_size : kPageSizes)
+    for (const auto &image : images_)
+      if (!image.bytes.empty())
+        Check(nginx.Url("/" + image.name), image, page_size, IN_PROCESS,
+              TestLength(kRemoteOps));
+}
+
+TEST_F(OracleTest, InProcessByNbd) {
+  for (const auto &image : images_) {
+    const std::string socket = *dir_ / ("nbd-" + image.name);
+    NbdServer nbdkit({"nbdkit", "-f", "-U", socket, "-r", "file", image.path},
+                     socket);
+    for (size_t page_size : kPageSizes)
+      if (!image.bytes.empty())
+        Check("nbd+unix:///?socket=" + socket, image, page_size, IN_PROCESS,
+              TestLength(kRemoteOps));
+  }
 }
 
 TEST_F(OracleTest, ByADaemonWithPagesOf4096) { CheckDaemon(4096); }

@@ -2,9 +2,10 @@
  *
  * An image is a named, read-only array of bytes.  A handle (`cachet *`) reads
  * one image through a bounded cache of its pages: the cache of this process
- * (a file, a block device, or a function of yours), or a daemon's.  On a Unix
- * socket it reads the daemon's memory itself, if the daemon shares it.  The
- * calls are Cachet's, the OCaml library's: load, next, map, get, iter, seq.
+ * (a file, a block device, what a server has, or a function of yours), or a
+ * daemon's.  On a Unix socket it reads the daemon's memory itself, if the
+ * daemon shares it.  The calls are Cachet's, the OCaml library's: load, next,
+ * map, get, iter, seq.
  *
  * A whole life: open, load the first page, look, release; then page by page
  * over the image; close.
@@ -50,9 +51,11 @@
  * Threads.  A handle belongs to one thread at a time: no two calls on the same
  * handle may run at once, from whatever thread.  For another thread take
  * another handle, by cachet_copy().  Handles share what they cache, and that
- * is synchronised inside.  The library starts no thread, installs no signal
- * handler and keeps no global state but a table of the daemons' memory that is
- * mapped, which is locked inside, and a number for debugging.
+ * is synchronised inside.  The library installs no signal handler and keeps no
+ * global state but a table of the daemons' memory that is mapped, which is
+ * locked inside, and a number for debugging.  It starts no thread, unless an
+ * image is opened from another server than a daemon: then one, with all
+ * signals blocked, which stays, and others of the libraries that it needs.
  *
  * Fork.  A handle does not survive fork() in the child: there each call that
  * can fail returns CACHET_E_FORKED, and only cachet_close() is of use.  The
@@ -246,6 +249,10 @@ struct cachet_options {
  *   cachet://HOST[:PORT]/IMAGE        an image of a daemon over TCP (10819)
  *   cachets://HOST[:PORT]/IMAGE?ca=FILE&cert=FILE&key=FILE
  *                                     the same through TLS 1.3 (10820)
+ *   https://HOST/PATH, http:, s3://BUCKET/KEY, nbd://HOST/EXPORT, nbds:,
+ *   nbd+unix:, nbds+unix:, rbd:POOL/IMAGE
+ *                                     what a server has, read and cached in
+ *                                     this process
  *
  * TLS, since 1.2: the daemon has to show a certificate for HOST that one in
  * `ca` has signed; without `ca`, one that the system knows.  `cert` is what
@@ -256,13 +263,26 @@ struct cachet_options {
  * certificate, or wants one; a handle that connects anew is told so by
  * the calls that wait for it.  CACHET_E_UNSUPPORTED: that library is not there.
  *
+ * By HTTP, S3, NBD and RBD, since 1.2: options are KEY=VALUE behind a #, joined
+ * by & and percent-encoded: those that cachetd(8) has for such an image, and
+ * `fetch-size`, what a miss reads at least.  What stands before the # is the
+ * server's, all of it.  A miss reads an aligned block, 512 KiB by HTTP and S3
+ * and 128 KiB by NBD and RBD, as far as the cache has room for several; it is
+ * tried again where that may help, for 30 seconds at most, whatever
+ * request_timeout_ms says, on the calling thread, also in cachet_dispatch().
+ * This needs libcachet-client-sources.so.1 and a module of the package cachetd,
+ * or cachetd-rbd, which are loaded here and stay; a program without such a URI
+ * loads no libcurl, libnbd, librbd or libevent.  CACHET_E_UNSUPPORTED: one of
+ * them is not there.  Messages have neither the user of a URI nor what stands
+ * behind its ?.
+ *
  * A URI, of any kind, may open a part of the image: `?offset=N&length=N` (`&`
- * in place of the `?` behind a socket).  Address 0 is then byte `offset`, and
- * the size is `length`, or up to the end; a part that reaches past the end is
- * CACHET_E_BOUNDS.  N is decimal or 0x, with K, M, G or T behind it.  Pages
- * stay those of the whole image, so that nothing is cached twice: the first
- * page of a part that begins within one is short.  Where the image gets shorter
- * later on, so does the part.  Since 1.2.
+ * in place of the `?` behind a socket, and `#` by HTTP, S3, NBD and RBD).
+ * Address 0 is then byte `offset`, and the size is `length`, or up to the end;
+ * a part that reaches past the end is CACHET_E_BOUNDS.  N is decimal or 0x,
+ * with K, M, G or T behind it.  Pages stay those of the whole image, so that
+ * nothing is cached twice: the first page of a part that begins within one is
+ * short.  Where the image gets shorter later on, so does the part.  Since 1.2.
  *
  * What has no `scheme:` is a path.  URIs are percent-decoded, paths are not; in
  * file: a ? is written %3F, a # %23 and a comma %2C.  A socket's path may begin
