@@ -1,0 +1,216 @@
+// Images from servers that fail under load: a read has the right bytes or is an
+// error, and hits go on.
+#include <cachet/cachet.h>
+#include <gtest/gtest.h>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/daemon_process.h"
+#include "tests/support/nbd_server.h"
+#include "tests/support/nginx.h"
+#include "tests/support/readers.h"
+#include "tests/support/scripted_http.h"
+
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+using Request = ScriptedHttp::Request;
+using Peer = ScriptedHttp::Peer;
+
+constexpr uint64_t kSize = 16 << 20;
+constexpr int kReaders = 8, kReads = 100;
+constexpr size_t kHot = 64 << 10; // bytes at the front, which are read early
+
+class RemoteFaultTest : public testing::Test {
+protected:
+  RemoteFaultTest()
+      : bytes_(WriteRandomFile(dir_ / "bytes", kSize, 1)),
+        others_(WriteRandomFile(dir_ / "others", kHot, 2)) {}
+
+  ~RemoteFaultTest() override {
+    if (daemon_) {
+      daemon_->Kill(SIGTERM);
+      EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+    }
+  }
+
+  void Serve(const std::string &source, const std::string &cache_size) {
+    daemon_ = std::make_unique<DaemonProcess>(std::vector<std::string>{
+        "--image", "d=" + source, "--image", "other=" + (dir_ / "others"),
+        "--cache-size", cache_size, "--listen", "unix:" + (dir_ / "socket")});
+    ASSERT_TRUE(daemon_->ready()) << daemon_->log();
+  }
+
+  std::string Uri(const std::string &image) const {
+    return "cachet+unix:///" + image + "?socket=" + (dir_ / "socket");
+  }
+  cachet *Open(const std::string &image) const {
+    cachet *c = nullptr;
+    EXPECT_EQ(cachet_open(Uri(image).c_str(), nullptr, &c, nullptr), CACHET_OK);
+    return c;
+  }
+
+  // Random ranges: false, if one is read and has other bytes.
+  bool ReadsNothingWrong(cachet *c, uint64_t seed) const {
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < kReads; i++) {
+      const uint64_t addr = random() % (kSize - 40000);
+      Bytes read(1 + random() % 40000);
+      if (cachet_read(c, addr, read.data(), read.size()) == CACHET_OK &&
+          memcmp(read.data(), &bytes_[addr], read.size()) != 0)
+        return false;
+    }
+    return true;
+  }
+
+  // Of a server that is well again.
+  void ExpectWhole() const {
+    cachet *c = Open("d");
+    for (uint64_t addr = 0; addr < kSize; addr += kHot) {
+      Bytes read(kHot);
+      while (cachet_read(c, addr, read.data(), kHot) != CACHET_OK)
+        usleep(10000); // until the daemon asks again
+      ASSERT_EQ(memcmp(read.data(), &bytes_[addr], kHot), 0) << addr;
+    }
+    cachet_close(c);
+  }
+
+  TempDir dir_;
+  const Bytes bytes_, others_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
+// Answers one request of five with a fault, as long as it is bad.
+class FlakyHttp {
+public:
+  FlakyHttp(const Bytes &bytes, uint64_t seed)
+      : bytes_(bytes), random_(seed),
+        server_([this](const Request &r, Peer &p) { Answer(r, p); }) {}
+
+  std::string Url() const { return server_.Url(); }
+
+  std::atomic<bool> is_bad{false};
+
+private:
+  enum Fault { kError, kLater, kReset, kShort, kClose, kOtherRange, kNone };
+
+  Fault Roll() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return is_bad && random_() % 5 == 0 ? Fault(random_() % kNone) : kNone;
+  }
+
+  std::string Head(const Request &r, uint64_t first) const {
+    return "HTTP/1.1 206 OK\r\nETag: \"1\"\r\nContent-Range: bytes " +
+           std::to_string(first) + "-" +
+           std::to_string(first + r.last - r.first) + "/" +
+           std::to_string(kSize) +
+           "\r\nContent-Length: " + std::to_string(r.last - r.first + 1) +
+           "\r\n\r\n";
+  }
+
+  void Answer(const Request &r, Peer &peer) {
+    const std::string body(bytes_.begin() + long(r.first),
+                           bytes_.begin() + long(r.last) + 1);
+    switch (Roll()) {
+    case kError:
+      peer.Send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+      break;
+    case kLater:
+      peer.Send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+      break;
+    case kReset:
+      peer.Send(Head(r, r.first) + body.substr(0, body.size() / 2));
+      peer.Reset();
+      break;
+    case kShort:
+      peer.Send(Head(r, r.first) + body.substr(0, body.size() - 1));
+      peer.Close();
+      break;
+    case kClose:
+      peer.Close();
+      break;
+    case kOtherRange:
+      peer.Send(Head(r, r.first ? 0 : 1) + body);
+      break;
+    case kNone:
+      peer.Send(Head(r, r.first) + body);
+      break;
+    }
+  }
+
+  const Bytes &bytes_;
+  std::mutex mutex_;
+  std::mt19937_64 random_;
+  ScriptedHttp server_; // the last: its threads use the others
+};
+
+TEST_F(RemoteFaultTest, OfAnHttpServerThatFailsAtRandomNoByteIsWrong) {
+  const uint64_t seed = TestSeed();
+  FlakyHttp server(bytes_, seed);
+  Serve(server.Url(), "4M");
+  server.is_bad = true;
+  std::vector<std::thread> readers;
+  for (int i = 0; i < kReaders; i++)
+    readers.emplace_back([&, i] {
+      cachet *c = Open("d");
+      EXPECT_TRUE(ReadsNothingWrong(c, seed + uint64_t(i)));
+      cachet_close(c);
+    });
+  for (std::thread &t : readers)
+    t.join();
+  server.is_bad = false;
+  ExpectWhole();
+}
+
+TEST_F(RemoteFaultTest, OfAnNbdServerThatFailsAtRandomNoByteIsWrong) {
+  const uint64_t seed = TestSeed();
+  const std::string socket = dir_ / "nbd", failing = dir_ / "failing";
+  std::ofstream(failing).close(); // while it is there a fifth of reads fail
+  NbdServer server({"nbdkit", "-f", "-r", "-U", socket, "--filter=error",
+                    "file", dir_ / "bytes", "error-pread=EIO",
+                    "error-pread-rate=20%", "error-pread-file=" + failing},
+                   socket);
+  Serve("nbd+unix:///?socket=" + socket, "4M");
+  RunReaders(Uri("d"), 4 * kReaders, [&](cachet *c, int reader) {
+    return ReadsNothingWrong(c, seed + uint64_t(reader));
+  });
+  unlink(failing.c_str());
+  ExpectWhole();
+}
+
+TEST_F(RemoteFaultTest, WhileAServerIsStoppedHitsGoOnAndAMissWaits) {
+  Nginx nginx;
+  nginx.Put("x", {reinterpret_cast<const char *>(bytes_.data()), kSize});
+  Serve(nginx.Url("/x"), "32M");
+  cachet *c = Open("d"), *other = Open("other"), *missing = Open("d");
+  EXPECT_TRUE(ReadsRight(c, bytes_, 0, kHot));
+  EXPECT_TRUE(ReadsRight(other, others_, 0, kHot));
+  nginx.Pause();
+  std::atomic<bool> is_there{false};
+  std::thread miss([&] {
+    EXPECT_TRUE(ReadsRight(missing, bytes_, kSize - kHot, kHot));
+    is_there = true;
+  });
+  for (int i = 0; i < 300; i++) {
+    EXPECT_TRUE(ReadsRight(c, bytes_, 0, kHot));
+    EXPECT_TRUE(ReadsRight(other, others_, 0, kHot));
+  }
+  EXPECT_FALSE(is_there);
+  nginx.Continue();
+  miss.join();
+  for (cachet *each : {c, other, missing})
+    cachet_close(each);
+}
+
+} // namespace
