@@ -215,40 +215,52 @@ void options_fini(struct options *options) {
 
 /* ---- --image ------------------------------------------------------------- */
 
-/* What may follow SOURCE, as a list. */
-static int refuse_image_option(const char *option, char *why) {
+static int add_to_list(char *why, int len, const char *key) {
+  return len < CONFIG_WHY_LEN
+             ? len + snprintf(why + len, CONFIG_WHY_LEN - (size_t)len,
+                              " %s=", key)
+             : len;
+}
+
+/* What may follow such a source, as a list. */
+static int refuse_image_option(const struct config_image *image,
+                               const char *source, const char *option,
+                               char *why) {
+  const struct source_kind *kind = source_uri_kind(image->kinds, source);
   int len = snprintf(why, CONFIG_WHY_LEN,
                      "unknown image option \"%.64s\"; there are", option);
+  for (const char *const *o = kind ? kind->options : NULL; o && *o; o++)
+    len = add_to_list(why, len, *o);
   for (int i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++)
-    if (i != CONFIG_IMAGE_SOURCE && len < CONFIG_WHY_LEN)
-      len += snprintf(why + len, CONFIG_WHY_LEN - (size_t)len,
-                      " %s=", config_image_settings[i].key);
-  if (len < CONFIG_WHY_LEN)
+    if (i != CONFIG_IMAGE_SOURCE)
+      len = add_to_list(why, len, config_image_settings[i].key);
+  if (!kind && len < CONFIG_WHY_LEN)
     snprintf(why + len, CONFIG_WHY_LEN - (size_t)len,
              "; a comma in a path is written file: with %%2C");
   return -EINVAL;
 }
 
 /* One for the source alone. */
-static int set_source_option(struct config_image *image, char *option,
-                             size_t key_len, struct config_origin origin,
-                             char *why) {
+static int set_source_option(struct config_image *image, const char *source,
+                             char *option, size_t key_len,
+                             struct config_origin origin, char *why) {
   char value_why[CONFIG_WHY_LEN];
   if (option[key_len] != '=')
-    return refuse_image_option(option, why);
+    return refuse_image_option(image, source, option, why);
   option[key_len] = '\0';
   int r = config_image_set_option(image, option, option + key_len + 1, origin,
                                   value_why);
   if (r == -ENOENT)
-    return refuse_image_option(option, why);
+    return refuse_image_option(image, source, option, why);
   if (r == -EINVAL)
     snprintf(why, CONFIG_WHY_LEN, "%.32s: %.320s", option, value_why);
   return r;
 }
 
-/* KEY=VALUE, which is the caller's to spoil. */
-static int set_image_option(struct config_image *image, char *option,
-                            struct config_origin origin, char *why) {
+/* KEY=VALUE, which is the caller's to spoil, of an image from `source`. */
+static int set_image_option(struct config_image *image, const char *source,
+                            char *option, struct config_origin origin,
+                            char *why) {
   char value_why[CONFIG_WHY_LEN];
   size_t key_len = strcspn(option, "=");
   for (unsigned i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++) {
@@ -265,7 +277,7 @@ static int set_image_option(struct config_image *image, char *option,
       snprintf(why, CONFIG_WHY_LEN, "%.32s: %.320s", key, value_why);
     return r;
   }
-  return set_source_option(image, option, key_len, origin, why);
+  return set_source_option(image, source, option, key_len, origin, why);
 }
 
 /* [NAME=]SOURCE, in `copy`, which is the caller's to spoil.  `image` is the
@@ -280,7 +292,7 @@ static int parse_image_copy(struct config_image *image, char *copy,
   if (options)
     *options++ = '\0';
   for (char *o; r == 0 && options && (o = strsep(&options, ","));)
-    r = set_image_option(image, o, origin, why);
+    r = set_image_option(image, source, o, origin, why);
   if (r == 0)
     r = config_image_set(image, CONFIG_IMAGE_SOURCE, source, origin, why);
   if (r < 0)

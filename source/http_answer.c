@@ -408,6 +408,16 @@ static bool is_of_object(const struct http_answer *a,
   return strcmp(a->last_modified, o->last_modified) == 0;
 }
 
+int http_answer_confirm(const struct http_answer *a,
+                        const struct http_object *o, const char **why) {
+  int failed = failure_of_head(a, why);
+  if (failed)
+    return failed;
+  if (a->code != 200 || a->length != o->size)
+    return lie(why, "the server does not say how long the object is");
+  return is_of_object(a, o) ? 0 : stale(why);
+}
+
 static int check_partial(const struct http_answer *a,
                          const struct http_object *o, uint64_t offset,
                          uint64_t len, const char **why) {

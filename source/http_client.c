@@ -157,12 +157,14 @@ static void judge_head(struct http_get *get) {
   get->head_is_judged = true;
   if (get->follows && http_answer_is_redirect(&get->answer))
     return;
-  if (get->object)
+  if (get->is_head)
+    failed = http_answer_confirm(&get->answer, get->object, &why);
+  else if (get->object)
     failed = http_answer_check(&get->answer, get->object, get->offset, get->len,
                                &get->skip, &get->n_body, &why);
   else
     failed = http_answer_learn(&get->answer, &get->learned, &why);
-  get->body_is_good = !failed && get->object;
+  get->body_is_good = !failed && get->object && !get->is_head;
   if (failed)
     fail(get, failed, why);
   note_wait(get);
@@ -261,7 +263,9 @@ static int prepare(struct http_get *get, const char *url) {
   bool done =
       curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, (long)get->anew) == CURLE_OK &&
-      curl_easy_setopt(e, CURLOPT_RANGE, range) == CURLE_OK &&
+      curl_easy_setopt(e, CURLOPT_RANGE, get->is_head ? NULL : range) ==
+          CURLE_OK &&
+      curl_easy_setopt(e, CURLOPT_NOBODY, (long)get->is_head) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_HTTPHEADER, get->headers) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_PIPEWAIT, (long)is_tls) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_HTTP_VERSION,

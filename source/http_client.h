@@ -1,6 +1,6 @@
 /* A client of HTTP, over libcurl's multi interface and the reactor's event
  * base: GETs of ranges of one object, each with a proof that it is that
- * object's (source/http_answer.h).
+ * object's (source/http_answer.h), and HEADs.
  *
  *   C1  A get is the client's from http_client_start() until ended(), which is
  *       called once.  Its buffer is written in between alone, and never past
@@ -57,6 +57,7 @@ struct http_get {
   int (*add_headers)(struct http_get *get, struct curl_slist **headers);
   uint64_t mark; /* the kind's: source/http_source.h */
   bool follows;  /* redirects */
+  bool is_head;  /* a HEAD: whether `object` is still there, as it was */
   bool anew;     /* over a connection of its own */
   unsigned timeout_ms;
   uint64_t deadline_ms;             /* clock_now_ms(); 0: none */

@@ -193,6 +193,29 @@ static void question_ended(struct target_get *get) {
   latch_open(&container_of(get, struct http_question, get)->ended);
 }
 
+static void question_ask(struct http_question *q, struct shared_target *shared,
+                         unsigned timeout_ms) {
+  q->ended = (struct latch)LATCH_INITIALIZER;
+  q->get.ended = question_ended;
+  q->get.get.len = 1;
+  target_start(shared, &q->get, timeout_ms);
+  latch_wait(&q->ended);
+}
+
+/* Whether a HEAD proves that the object is still there as it was, which costs
+ * its server less than a GET.  Not all of them tell the version by it. */
+static bool head_proves(struct http_source *s) {
+  struct http_question *q = calloc(1, sizeof *q);
+  if (!q)
+    return false;
+  q->get.get.is_head = true;
+  q->get.get.object = &s->object;
+  question_ask(q, s->shared, s->shared->target.timeout_ms);
+  bool proves = q->get.get.status == 0;
+  free(q);
+  return proves;
+}
+
 /* Asks once what is there now.  0; or a negative errno with `fault` set, if it
  * is not NULL: `*settles` says whether it is for an object that was modified
  * this moment. */
@@ -202,11 +225,7 @@ static int ask_once(struct shared_target *shared, unsigned timeout_ms,
   struct http_question *q = calloc(1, sizeof *q);
   if (!q)
     return -ENOMEM;
-  q->ended = (struct latch)LATCH_INITIALIZER;
-  q->get.ended = question_ended;
-  q->get.get.len = 1;
-  target_start(shared, &q->get, timeout_ms);
-  latch_wait(&q->ended);
+  question_ask(q, shared, timeout_ms);
   const struct http_get *get = &q->get.get;
   int status = get->status;
   *out = get->learned;
@@ -298,21 +317,29 @@ static int make_source(struct shared_target *shared,
   return 0;
 }
 
-/* Each read proves the version: nobody need ask but for a read, or by the
- * clock.
- */
-static bool is_time_to_ask(struct http_source *s) {
+static bool is_time_to_ask(const struct http_source *s) {
   unsigned watch_ms = s->shared->target.watch_ms;
-  bool is_doubted =
-      atomic_exchange_explicit(&s->is_doubted, false, memory_order_acquire);
-  return is_doubted || (watch_ms && clock_now_ms() - s->asked_ms >= watch_ms);
+  return watch_ms && clock_now_ms() - s->asked_ms >= watch_ms;
+}
+
+/* Each read proves the version: nobody need ask but for a read, or by the
+ * clock. */
+static bool is_as_it_was(struct http_source *s) {
+  if (atomic_exchange_explicit(&s->is_doubted, false, memory_order_acquire))
+    return false;
+  if (!is_time_to_ask(s))
+    return true;
+  bool proves = head_proves(s);
+  if (proves)
+    s->asked_ms = clock_now_ms();
+  return proves;
 }
 
 static int http_source_reopen(struct source *src, struct source **out) {
   struct http_source *s = http_source_of(src);
   struct http_object object;
   *out = NULL;
-  if (!is_time_to_ask(s))
+  if (is_as_it_was(s))
     return 0;
   int failed = ask(s->shared, s->shared->target.timeout_ms, &object, NULL);
   s->asked_ms = clock_now_ms();

@@ -52,7 +52,7 @@ static bool add_header(struct curl_slist **headers, const char *name,
 
 /* What is signed is what S3 wants signed; a range and a condition need not be.
  */
-static int sign(const struct s3_signer *s, int64_t now_s,
+static int sign(const struct s3_signer *s, const char *method, int64_t now_s,
                 const struct s3_credentials *c, struct curl_slist **headers) {
   const struct s3_address *a = &s->address;
   const struct s3_time now = s3_time_of(now_s);
@@ -64,7 +64,7 @@ static int sign(const struct s3_signer *s, int64_t now_s,
       {"x-amz-security-token", c->token}};
   const size_t n = c->token ? 4 : 3;
   const struct s3_request request = {
-      "GET",          a->path, &version,        a->version != NULL,
+      method,         a->path, &version,        a->version != NULL,
       signed_headers, n,       S3_EMPTY_PAYLOAD};
   const struct s3_key key = {c->access_key, c->secret_key, a->region, "s3"};
   char *authorization = s3_authorization(&request, &key, &now);
@@ -83,7 +83,8 @@ static int signer_add_headers(void *arg, struct http_get *get,
   const int64_t now_s = time(NULL) + s->skew_s;
   if (s->is_anonymous)
     return 0;
-  return sign(s, now_s, s3_keys_use(s->keys, now_s, &get->mark), headers);
+  return sign(s, get->is_head ? "HEAD" : "GET", now_s,
+              s3_keys_use(s->keys, now_s, &get->mark), headers);
 }
 
 /* ---- Failures ------------------------------------------------------------ */

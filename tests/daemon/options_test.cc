@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/fake_kind.h"
+
 namespace {
 
 using testing::HasSubstr;
@@ -86,6 +88,22 @@ TEST_F(OptionsTest, AnImageMayHaveAMaximumAge) {
   EXPECT_EQ(config_.images[1].max_age_s, 0u) << "not given";
   EXPECT_EQ(config_.images[2].max_age_s, 1u);
   EXPECT_FALSE(config_shares(&config_, &config_.images[2]));
+}
+
+TEST_F(OptionsTest, WhatIsNoOptionIsToldOfThoseThatTheSourceHas) {
+  char why[CONFIG_WHY_LEN];
+  config_image image;
+  EXPECT_EQ(
+      options_parse_image(&image, fake_kinds, "n", "fake://h/a,color=red", why),
+      -EINVAL);
+  EXPECT_THAT(why, testing::HasSubstr("\"color\"; there are ca= depth= "));
+  EXPECT_THAT(why, testing::Not(testing::HasSubstr("a comma in a path")));
+  config_image_fini(&image);
+  EXPECT_EQ(options_parse_image(&image, fake_kinds, "n", "/a,color=red", why),
+            -EINVAL);
+  config_image_fini(&image);
+  EXPECT_THAT(why, testing::Not(testing::HasSubstr("depth=")));
+  EXPECT_THAT(why, testing::HasSubstr("a comma in a path"));
 }
 
 TEST_F(OptionsTest, AnImageMayBeAPartOfItsFile) {

@@ -338,6 +338,34 @@ TEST(HttpAnswerTest, AnEmptyObjectHasNoFirstByte) {
   EXPECT_EQ(LearnStatus({"HTTP/1.1 416 No"}, &o), -EPROTO);
 }
 
+TEST(HttpAnswerTest, AHeadProvesTheSameObjectOrNothing) {
+  auto confirm = [](const Lines &lines, const http_object &o) {
+    http_answer a = AnswerOf(lines);
+    const char *why = nullptr;
+    int status = http_answer_confirm(&a, &o, &why);
+    EXPECT_EQ(status == 0, why == nullptr);
+    return status;
+  };
+  const http_object tagged = ObjectOf(kSize, "\"a\""),
+                    dated = ObjectOf(kSize, "", kDate);
+  const std::string length = "Content-Length: 1000000",
+                    date = std::string("Last-Modified: ") + kDate;
+  EXPECT_EQ(confirm({"HTTP/1.1 200 OK", "ETag: \"a\"", length}, tagged), 0);
+  EXPECT_EQ(confirm({"HTTP/1.1 200 OK", date, length}, dated), 0);
+  for (const Lines &other : {Lines{"HTTP/1.1 200 OK", "ETag: \"b\"", length},
+                             Lines{"HTTP/1.1 200 OK", "ETag: W/\"a\"", length},
+                             Lines{"HTTP/1.1 200 OK", date, length},
+                             Lines{"HTTP/1.1 412 No", "ETag: \"a\"", length}})
+    EXPECT_EQ(confirm(other, tagged), -ESTALE);
+  for (const Lines &nothing :
+       {Lines{"HTTP/1.1 200 OK", "ETag: \"a\""},
+        Lines{"HTTP/1.1 200 OK", "ETag: \"a\"", "Content-Length: 1"},
+        Lines{"HTTP/1.1 206 OK", "ETag: \"a\"", length},
+        Lines{"HTTP/1.1 301 OK", "ETag: \"a\"", length}})
+    EXPECT_EQ(confirm(nothing, tagged), -EPROTO);
+  EXPECT_EQ(confirm({"HTTP/1.1 405 No"}, tagged), -EIO);
+}
+
 TEST(HttpAnswerTest, AnOpeningFailsAsAReadDoes) {
   http_object o;
   EXPECT_EQ(LearnStatus({"HTTP/1.1 404 No"}, &o), -ENOENT);

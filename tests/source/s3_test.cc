@@ -113,6 +113,19 @@ TEST_F(S3Test, RequestsAreSignedAsTheyAreSent) {
   EXPECT_EQ(r.Field("if-match"), "\"v1\"");
 }
 
+TEST_F(S3Test, AHeadIsSignedToo) {
+  SourcePtr src = Open("s3://bucket/key", 0, {{"watch", "1"}});
+  ASSERT_TRUE(src);
+  source *fresh = nullptr;
+  while (s3_.requests().size() < 3) {
+    ASSERT_EQ(src->ops->reopen(src.get(), &fresh), 0);
+    usleep(10000); // it is asked for once a second
+  }
+  EXPECT_EQ(fresh, nullptr);
+  EXPECT_EQ(s3_.requests().at(1).method, "HEAD");
+  EXPECT_EQ(s3_.requests().at(2).method, "HEAD") << "the first one was right";
+}
+
 TEST_F(S3Test, AVersionIsAskedFor) {
   SourcePtr src = Open("s3://bucket/key?versionId=a%2Fb");
   ASSERT_TRUE(src);

@@ -125,6 +125,10 @@ void FakeS3::Answer(const Request &r, Peer &peer) {
     return Error(peer, "403", "RequestTimeTooSkewed", Date());
   if (!status_.empty())
     return Error(peer, status_, code_, "Location: /elsewhere\r\n");
+  if (r.method == "HEAD")
+    return void(
+        peer.Send("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: " +
+                  std::to_string(bytes.size()) + "\r\n\r\n"));
   peer.Send("HTTP/1.1 206 OK\r\nETag: \"v1\"\r\nContent-Range: bytes " +
             std::to_string(r.first) + "-" + std::to_string(r.last) + "/" +
             std::to_string(bytes.size()) +
