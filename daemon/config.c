@@ -505,6 +505,17 @@ static int set_verity_root(struct config_image *image, const char *value,
   return 0;
 }
 
+static int set_sha256(struct config_image *image, const char *value,
+                      char *why) {
+  uint8_t hash[CONFIG_SHA256_LEN] = {0};
+  if (strlen(value) != 2 * sizeof hash ||
+      !parse_hex(value, hash, 2 * sizeof hash))
+    return refuse(why, "\"%.100s\": not a hash in hex, of 64 digits", value);
+  memcpy(image->verity.sha256, hash, sizeof hash);
+  image->verity.is_whole = true;
+  return 0;
+}
+
 static int set_verity_tree(struct config_image *image, const char *value,
                            char *why) {
   struct config_verity *v = &image->verity;
@@ -538,6 +549,7 @@ const struct config_image_setting config_image_settings[] = {
     [CONFIG_IMAGE_VERITY_ROOT] = {"verity-root", set_verity_root},
     [CONFIG_IMAGE_VERITY_TREE] = {"verity-tree", set_verity_tree},
     [CONFIG_IMAGE_VERITY_OFFSET] = {"verity-offset", set_verity_offset},
+    [CONFIG_IMAGE_SHA256] = {"sha256", set_sha256},
 };
 
 /* ---- What an image has for its source alone ------------------------------ */
@@ -635,6 +647,10 @@ const char *config_relative_path(const struct config_image *image) {
                                                                 : NULL;
 }
 
+bool config_image_is_verified(const struct config_image *image) {
+  return image->verity.root_len || image->verity.is_whole;
+}
+
 bool config_tree_is_inside(const struct config_image *image) {
   return !image->verity.tree_path &&
          image->origins[CONFIG_IMAGE_VERITY_OFFSET].line;
@@ -688,11 +704,15 @@ static int check_verity(const struct config_image *image,
       return refuse(why, "%s: it needs verity-root, the root hash",
                     config_image_settings[needs_root[i]].key);
     }
+  *origin = origins[CONFIG_IMAGE_MAX_AGE];
+  if (config_image_is_verified(image) && image->max_age_s)
+    return refuse(why, "max-age: an image that is verified cannot change");
+  *origin = origins[CONFIG_IMAGE_SHA256];
+  if (image->verity.root_len && image->verity.is_whole)
+    return refuse(why, "sha256: beside verity-root it is not needed; remove "
+                       "one");
   if (!image->verity.root_len)
     return 0;
-  *origin = origins[CONFIG_IMAGE_MAX_AGE];
-  if (image->max_age_s)
-    return refuse(why, "max-age: an image with a verity-root cannot change");
   *origin = origins[CONFIG_IMAGE_VERITY_TREE].line
                 ? origins[CONFIG_IMAGE_VERITY_TREE]
                 : origins[CONFIG_IMAGE_VERITY_ROOT];

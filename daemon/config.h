@@ -67,6 +67,7 @@ enum {
   CONFIG_IMAGE_VERITY_ROOT,
   CONFIG_IMAGE_VERITY_TREE,
   CONFIG_IMAGE_VERITY_OFFSET,
+  CONFIG_IMAGE_SHA256,
   CONFIG_N_IMAGE_SETTINGS,
 };
 
@@ -82,6 +83,7 @@ struct config_source_options {
 };
 
 #define CONFIG_MAX_ROOT 64 /* bytes of a root hash: those of SHA-512 */
+#define CONFIG_SHA256_LEN 32
 
 /* What an image's bytes are proven by. */
 struct config_verity {
@@ -90,6 +92,8 @@ struct config_verity {
   /* Where its hash tree is, if that was given: as of the image. */
   char *tree_path, *tree_uri;
   const struct source_kind *tree_kind;
+  bool is_whole; /* it is `sha256` of the whole image that proves them */
+  uint8_t sha256[CONFIG_SHA256_LEN];
   uint64_t tree_offset; /* where the tree begins there; without `tree_path`, and
                            if it was given, in the image itself */
 };
@@ -240,6 +244,8 @@ const char *config_relative_path(const struct config_image *image);
  * there is no memory. */
 char *config_image_tree(const struct config_image *image,
                         const struct source_kind **kind);
+
+bool config_image_is_verified(const struct config_image *image);
 
 /* Whether the tree is in the image itself. */
 bool config_tree_is_inside(const struct config_image *image);

@@ -80,6 +80,8 @@ static struct remote *name_tree(const struct config_image *image,
 static int verify(const struct config_image *image, struct remotes *remotes,
                   struct remote *name) {
   const struct config_verity *v = &image->verity;
+  if (v->is_whole)
+    return remotes_verify_whole(name, image->name, v->sha256);
   bool is_inside = config_tree_is_inside(image);
   struct remote *tree = is_inside ? NULL : name_tree(image, remotes);
   if (!tree && !is_inside)
@@ -97,22 +99,24 @@ static struct remote *name_image(const struct config_image *image,
   if (!image->uri)
     uri.text = image->path;
   struct remote *name = remotes_name(remotes, image->kind, &uri);
-  if (name && image->max_requests)
-    retrying_set_max_requests(remotes_retrying(name), image->max_requests);
-  if (!name || !image->verity.root_len || verify(image, remotes, name) == 0)
+  struct retrying *retrying = name ? remotes_retrying(name) : NULL;
+  if (retrying && image->max_requests)
+    retrying_set_max_requests(retrying, image->max_requests);
+  if (!name || !config_image_is_verified(image) ||
+      verify(image, remotes, name) == 0)
     return name;
   remotes_unref(name);
   return NULL;
 }
 
-/* NULL in `opening`: there is no memory. */
+/* NULL in `opening`: there is no memory, or it is opened later. */
 static struct opened open_one(const struct config_image *image,
                               struct remotes *remotes,
                               const struct timespec *deadline) {
-  if (!image->uri && !image->verity.root_len)
+  if (!image->uri && !config_image_is_verified(image))
     return (struct opened){.opening = opening_begin(image->path)};
   struct opened o = {.remote = name_image(image, remotes)};
-  if (o.remote)
+  if (o.remote && !image->verity.is_whole)
     o.opening = opening_begin_remote(o.remote, deadline);
   return o;
 }
@@ -130,6 +134,19 @@ static int take_missing(const struct config_image *image,
   return opened->remote
              ? remotes_open_later(opened->remote, &to->source)
              : file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
+}
+
+/* One that is read as a whole first, which takes its time. */
+static int take_whole(const struct config_image *image,
+                      const struct opened *opened, struct server_image *to) {
+  struct retrying *retrying = remotes_retrying(opened->remote);
+  to->missing = EINPROGRESS;
+  to->retrying = retrying ? retrying_ref(retrying) : NULL;
+  log_event(LEVEL_INFO, "image-checking", LOG_TEXT("image", image->name),
+            LOG_TEXT("path", image->path),
+            LOG_TEXT("meaning", "it is read as a whole, and served when its "
+                                "SHA-256 is right"));
+  return remotes_open_later(opened->remote, &to->source);
 }
 
 /* Takes what was opened.  One that cannot be opened now is served once it can.
@@ -168,7 +185,11 @@ static int take_image(const struct config *config,
                               .warm = image->warm,
                               .page_size = config_page_size(config, image),
                               .path = image->path};
-  int r = opened->opening ? take_source(image, opened, deadline, to) : -ENOMEM;
+  int r = -ENOMEM;
+  if (opened->opening)
+    r = take_source(image, opened, deadline, to);
+  else if (opened->remote && image->verity.is_whole)
+    r = take_whole(image, opened, to);
   if (r == 0)
     r = cut_window(image, to);
   if (r == 0) {

@@ -134,7 +134,8 @@ static int open_images(const struct config *config, struct setup *setup) {
     return EXIT_FAILED;
   setup->n_images = (unsigned)config->n_images;
   for (unsigned i = 0; i < setup->n_images; i++)
-    setup->n_missing += setup->images[i].missing != 0;
+    setup->n_missing += setup->images[i].missing != 0 &&
+                        setup->images[i].missing != EINPROGRESS;
   return 0;
 }
 

@@ -15,6 +15,8 @@ static inline const char *lost_reason(int error) {
   switch (error) {
   case ERANGE: /* see source/window.h */
     return "its source ends before the window of it that is served";
+  case EINPROGRESS: /* see source/hashing.h */
+    return "it is being read, to compare its hash";
   case EBADMSG: /* see source/verified.h */
     return "its bytes do not match their hash";
   default:

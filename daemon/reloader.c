@@ -70,7 +70,8 @@ static bool is_same_verity(const struct config_image *a,
          memcmp(x->root, y->root, x->root_len) == 0 &&
          is_same_text(x->tree_path, y->tree_path) &&
          is_same_text(x->tree_uri, y->tree_uri) &&
-         x->tree_offset == y->tree_offset &&
+         x->tree_offset == y->tree_offset && x->is_whole == y->is_whole &&
+         memcmp(x->sha256, y->sha256, sizeof x->sha256) == 0 &&
          config_tree_is_inside(a) == config_tree_is_inside(b);
 }
 
@@ -392,7 +393,7 @@ static int open_and_add(struct reloader *r, const struct config_image *image,
     snprintf(why, CHANGE_WHY_LEN, "it cannot be served; the log says why");
     return -EINVAL;
   }
-  int e = -opened.missing;
+  int e = opened.missing == EINPROGRESS ? 0 : -opened.missing;
   if (e == 0)
     e = server_add_image(r->server, &opened);
   else

@@ -1,5 +1,6 @@
 #include "daemon/remotes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
 #include "source/file.h"
+#include "source/hashing.h"
 #include "source/reactor.h"
 #include "source/retrying.h"
 #include "source/uri.h"
@@ -36,8 +38,9 @@ struct remote {
   struct source_uri uri;          /* ours */
   struct retrying *retrying;
   struct verified_options verified; /* without a root: it is not */
-  char *image;                      /* its name, where it is verified */
-  struct remote *tree;              /* NULL: there is none, or it is inside */
+  bool is_whole; /* the root is the hash of all of it, and there is no tree */
+  char *image;   /* its name, where it is verified */
+  struct remote *tree; /* NULL: there is none, or it is inside */
 };
 
 /* ---- The reactor --------------------------------------------------------- */
@@ -210,6 +213,12 @@ int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
   return 0;
 }
 
+int remotes_verify_whole(struct remote *r, const char *image,
+                         const uint8_t sha256[32]) {
+  r->is_whole = true;
+  return remotes_verify(r, image, sha256, DIGESTS_LEN, NULL, 0);
+}
+
 /* As its kind does, or as a file. */
 static int open_plainly(struct remote *r, const struct timespec *deadline,
                         struct source **out, struct source_fault *fault) {
@@ -249,20 +258,25 @@ static int open_once(struct remote *r, const struct timespec *deadline,
   return e;
 }
 
-int remotes_open(struct remote *r, const struct timespec *deadline,
-                 struct source **out, struct source_fault *fault) {
-  struct source *below;
-  int e = open_once(r, deadline, &below, fault);
-  if (e < 0)
-    return e;
+/* Takes `below` over, also on failure. */
+static int try_again(struct remote *r, struct source *below,
+                     struct source **out) {
   if (!r->retrying) {
     *out = below;
     return 0;
   }
-  e = retrying_source_new(r->retrying, below, out);
+  int e = retrying_source_new(r->retrying, below, out);
   if (e < 0)
     below->ops->close(below);
   return e;
+}
+
+int remotes_open(struct remote *r, const struct timespec *deadline,
+                 struct source **out, struct source_fault *fault) {
+  struct source *below;
+  assert(!r->is_whole);
+  int e = open_once(r, deadline, &below, fault);
+  return e < 0 ? e : try_again(r, below, out);
 }
 
 struct retrying *remotes_retrying(const struct remote *r) {
@@ -274,6 +288,9 @@ struct retrying *remotes_retrying(const struct remote *r) {
 struct later_source {
   struct source base;
   struct remote *remote;
+  struct hashing *hashing; /* of one that is compared as a whole; or NULL */
+  bool differs;            /* what `hashing` is of, which the log says */
+  int told;                /* why it could not be opened, which the log says */
 };
 
 static enum source_outcome later_start(struct source *src,
@@ -283,16 +300,109 @@ static enum source_outcome later_start(struct source *src,
   return SOURCE_DONE;
 }
 
+static void hashing_ended(void *arg) { remotes_unref(arg); }
+
+/* Takes `below` over, also on failure. */
+static int begin_hashing(struct later_source *s, struct source *below) {
+  /* A file needs nothing of us, and nobody waits for one that hangs. */
+  struct remote *r = s->remote->kind ? remotes_ref(s->remote) : NULL;
+  int e = hashing_begin(below, s->remote->verified.root, hashing_ended, r,
+                        &s->hashing);
+  s->differs = false;
+  if (e == 0)
+    return -EINPROGRESS;
+  below->ops->close(below);
+  remotes_unref(r);
+  return e;
+}
+
+/* Once for each reason. */
+static void tell_of_missing(struct later_source *s, int error,
+                            const struct source_fault *fault) {
+  if (s->told != error)
+    log_event(
+        LEVEL_ERROR, "image-missing", LOG_TEXT("image", s->remote->image),
+        LOG_TEXT("reason", *fault->text ? fault->text : strerror(-error)));
+  s->told = error;
+}
+
+static int open_and_hash(struct later_source *s) {
+  struct source_fault fault;
+  struct timespec deadline = clock_after_ms(OPEN_LATER_MS);
+  struct source *below;
+  int e = open_plainly(s->remote, &deadline, &below, &fault);
+  if (e == 0)
+    e = begin_hashing(s, below);
+  if (e < 0 && e != -EINPROGRESS)
+    tell_of_missing(s, e, &fault);
+  return e;
+}
+
+/* Its content is not the one that is wanted, until its source has another. */
+static int hash_successor(struct later_source *s) {
+  struct source *below = hashing_source(s->hashing), *next = NULL;
+  if (!s->differs)
+    log_event(LEVEL_WARN, "image-corrupt", LOG_TEXT("image", s->remote->image),
+              LOG_NUMBER("offset", 0), LOG_NUMBER("length", below->size));
+  s->differs = true;
+  int e = below->ops->reopen ? below->ops->reopen(below, &next) : 0;
+  if (!next)
+    return e < 0 ? e : -EBADMSG;
+  hashing_end(s->hashing);
+  s->hashing = NULL;
+  return begin_hashing(s, next);
+}
+
+static int take_hashed(struct later_source *s, struct source **out) {
+  struct remote *r = s->remote;
+  struct source *below, *verified;
+  struct digests *digests;
+  hashing_take(s->hashing, &below, &digests);
+  int e = verified_source_by_digests(&r->verified, digests, below, &verified);
+  if (e < 0) {
+    digests_free(digests);
+    below->ops->close(below);
+  } else {
+    e = try_again(r, verified, out);
+  }
+  hashing_end(s->hashing);
+  s->hashing = NULL;
+  return e;
+}
+
+static int reopen_whole(struct later_source *s, struct source **out) {
+  if (!s->hashing)
+    return open_and_hash(s);
+  switch (hashing_state(s->hashing)) {
+  case HASHING_READS:
+    return -EINPROGRESS;
+  case HASHING_MATCHES:
+    return take_hashed(s, out);
+  case HASHING_DIFFERS:
+    return hash_successor(s);
+  default:
+    break;
+  }
+  int e = hashing_status(s->hashing);
+  tell_of_missing(s, e, &(struct source_fault){.text = ""});
+  hashing_end(s->hashing);
+  s->hashing = NULL;
+  return e;
+}
+
 static int later_reopen(struct source *src, struct source **out) {
   struct later_source *s = container_of(src, struct later_source, base);
   struct source_fault fault;
   struct timespec deadline = clock_after_ms(OPEN_LATER_MS);
   *out = NULL;
+  if (s->remote->is_whole)
+    return reopen_whole(s, out);
   return remotes_open(s->remote, &deadline, out, &fault);
 }
 
 static void later_close(struct source *src) {
   struct later_source *s = container_of(src, struct later_source, base);
+  hashing_end(s->hashing);
   remotes_unref(s->remote);
   free(s);
 }

@@ -46,6 +46,11 @@ int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
 struct remote *remotes_ref(struct remote *r);
 void remotes_unref(struct remote *r); /* NULL is fine */
 
+/* Has what is opened by the name be served only once all of it was read, and has
+ * that hash.  It is opened by remotes_open_later() alone.  0 or -ENOMEM. */
+int remotes_verify_whole(struct remote *r, const char *image,
+                         const uint8_t sha256[32]);
+
 /* Opens it, and waits until `deadline` (CLOCK_MONOTONIC).  What is open and
  * remote tries again what fails (source/retrying.h).  0, or a negative errno,
  * with words in `fault` if it is the source's. */
@@ -62,7 +67,8 @@ void remotes_load(void *all, void (*load)(void *what), void *what);
 struct retrying *remotes_retrying(const struct remote *r);
 
 /* A source for what cannot be opened now: it has no bytes.  reopen() gives its
- * successor once it can be opened, and until then says why not.  0 or -ENOMEM.
+ * successor once it can be opened, and until then says why not; -EINPROGRESS
+ * while it is read to compare its hash.  0 or -ENOMEM.
  */
 int remotes_open_later(struct remote *r, struct source **out);
 

@@ -23,10 +23,12 @@ struct tree {
 struct shared {
   char *name;
   void (*corrupt)(const char *name, uint64_t offset, uint64_t len);
-  struct verity *verity;
-  uint8_t id[32];       /* of the root */
-  bool tree_is_inside;  /* the image */
-  pthread_mutex_t lock; /* a leaf */
+  struct verity *verity;   /* one of */
+  struct digests *digests; /* the two */
+  uint64_t size;           /* of an image, where there is no tree */
+  uint8_t id[32];          /* of the root */
+  bool tree_is_inside;     /* the image */
+  pthread_mutex_t lock;    /* a leaf */
   /* Guarded by lock. */
   unsigned n_refs;
   struct tree *tree; /* NULL if it is inside */
@@ -116,6 +118,7 @@ static void shared_unref(struct shared *shared) {
   assert(LIST_EMPTY(&shared->loads));
   tree_unref(shared, shared->tree);
   verity_free(shared->verity);
+  digests_free(shared->digests);
   pthread_mutex_destroy(&shared->lock);
   free(shared->name);
   free(shared);
@@ -149,7 +152,17 @@ static int shared_new(const struct verified_options *options,
 
 /* ---- Blocks -------------------------------------------------------------- */
 
-/* Whole blocks that hold a range: what is to be read for it. */
+static uint64_t data_size(const struct shared *shared) {
+  return shared->verity ? verity_data_size(shared->verity) : shared->size;
+}
+
+static uint32_t block_size(const struct shared *shared) {
+  return shared->verity ? verity_block_size(shared->verity)
+                        : digests_block_size(shared->digests);
+}
+
+/* Whole blocks that hold a range: what is to be read for it.  The last one of
+ * the image may be shorter. */
 struct blocks {
   uint64_t offset;
   size_t len;
@@ -157,16 +170,26 @@ struct blocks {
 
 static struct blocks blocks_of(const struct verified_source *s, uint64_t offset,
                                size_t len) {
-  uint64_t mask = verity_block_size(s->shared->verity) - 1;
+  uint64_t mask = block_size(s->shared) - 1;
   uint64_t begin = offset & ~mask, end = (offset + len + mask) & ~mask;
+  if (end > s->base.size)
+    end = s->base.size;
   return (struct blocks){begin, (size_t)(end - begin)};
 }
 
 static void tell_of_corruption(const struct verified_source *s,
-                               const struct verity_check *check) {
-  uint32_t block = verity_block_size(s->shared->verity);
+                               uint64_t offset) {
   if (s->shared->corrupt)
-    s->shared->corrupt(s->shared->name, check->bad * block, block);
+    s->shared->corrupt(s->shared->name, offset, block_size(s->shared));
+}
+
+static int check_digests(const struct verified_source *s, uint64_t offset,
+                         const void *data, size_t len) {
+  uint64_t bad;
+  int r = digests_check(s->shared->digests, offset, data, len, &bad);
+  if (r == -EBADMSG)
+    tell_of_corruption(s, bad);
+  return r;
 }
 
 /* What came of a check that is over. */
@@ -174,7 +197,7 @@ static int status_of(const struct verified_source *s,
                      const struct verity_check *check,
                      enum verity_outcome outcome) {
   if (outcome == VERITY_DIFFERS)
-    tell_of_corruption(s, check);
+    tell_of_corruption(s, check->bad * block_size(s->shared));
   return outcome == VERITY_MATCHES   ? 0
          : outcome == VERITY_DIFFERS ? -EBADMSG
                                      : -ENOMEM;
@@ -203,6 +226,8 @@ static int check_blocking(struct verified_source *s, uint64_t offset,
   struct verity_check check;
   enum verity_outcome outcome;
   int r = 0;
+  if (s->shared->digests)
+    return check_digests(s, offset, data, len);
   verity_check_begin(&check, s->shared->verity, offset, data, len);
   while (r >= 0 && (outcome = verity_check_step(&check)) == VERITY_WANTS)
     r = load_blocking(s, &check);
@@ -248,8 +273,11 @@ static int blocking_read(struct source *src, uint64_t offset, void *buf,
 
 /* ---- Over a source that calls back --------------------------------------- */
 
-/* The caller hands on `status`, and calls done() if it has to be called. */
-static void read_free(struct verified_read *v) {
+/* Hands on what came of it; the caller calls done() if it has to be called. */
+static void read_end(struct verified_read *v) {
+  v->asked->status = v->status;
+  v->asked->sent_ns = v->read.sent_ns;
+  v->asked->first_ns = v->read.first_ns;
   if (v->is_checking)
     verity_check_end(&v->check);
   free(v->wide);
@@ -258,8 +286,7 @@ static void read_free(struct verified_read *v) {
 
 static void read_finish(struct verified_read *v) {
   struct source_read *asked = v->asked;
-  asked->status = v->status;
-  read_free(v);
+  read_end(v);
   asked->done(asked); /* the source may be gone */
 }
 
@@ -353,6 +380,13 @@ static struct load *wait_for_load(struct verified_read *v, struct load *fresh) {
   return is_under_way ? NULL : load;
 }
 
+static void read_matched(struct verified_read *v) {
+  v->status = v->read.status;
+  if (v->status == 0 && v->wide)
+    memcpy(v->asked->buf, v->wide + (v->asked->offset - v->read.offset),
+           v->asked->len);
+}
+
 /* Goes on with the check.  True: the read has ended, and is still there. */
 static bool read_go_on(struct verified_read *v) {
   enum verity_outcome outcome;
@@ -380,22 +414,26 @@ static bool read_go_on(struct verified_read *v) {
   }
   v->status = status_of(v->source, &v->check, outcome);
   if (v->status == 0)
-    v->status = v->read.status;
-  if (v->status == 0 && v->wide)
-    memcpy(v->asked->buf, v->wide + (v->asked->offset - v->read.offset),
-           v->asked->len);
+    read_matched(v);
   return true;
 }
 
 /* The source below has answered.  True: the read has ended. */
 static bool read_answered(struct verified_read *v) {
+  const struct verified_source *s = v->source;
+  const void *data = v->read.status == SOURCE_ZEROS ? NULL : v->read.buf;
   v->status = v->read.status;
   v->asked->sent_ns = v->read.sent_ns;
   v->asked->first_ns = v->read.first_ns;
   if (v->status < 0)
     return true;
-  verity_check_begin(&v->check, v->source->shared->verity, v->read.offset,
-                     v->status == SOURCE_ZEROS ? NULL : v->read.buf,
+  if (s->shared->digests) {
+    v->status = check_digests(s, v->read.offset, data, v->read.len);
+    if (v->status == 0)
+      read_matched(v);
+    return true;
+  }
+  verity_check_begin(&v->check, s->shared->verity, v->read.offset, data,
                      v->read.len);
   v->is_checking = true;
   return read_go_on(v);
@@ -441,8 +479,7 @@ static enum source_outcome calling_start(struct source *src,
   assert(outcome == SOURCE_DONE);
   if (!read_answered(v))
     return SOURCE_PENDING;
-  asked->status = v->status;
-  read_free(v);
+  read_end(v);
   return SOURCE_DONE;
 }
 
@@ -453,8 +490,9 @@ static int make_source(struct source *below, struct shared *shared,
 
 /* Whether an image of such a size may be the one that the tree is of. */
 static bool size_is_right(const struct shared *shared, uint64_t size) {
-  return shared->tree_is_inside ? size >= verity_tree_end(shared->verity)
-                                : size == verity_data_size(shared->verity);
+  return shared->verity && shared->tree_is_inside
+             ? size >= verity_tree_end(shared->verity)
+             : size == data_size(shared);
 }
 
 /* Where the tree lies may have changed too: what it says now is proven like
@@ -564,7 +602,7 @@ static int make_source(struct source *below, struct shared *shared,
   if (!s)
     return -ENOMEM;
   s->base.ops = below->ops->read ? &blocking_ops : &calling_ops;
-  s->base.size = verity_data_size(shared->verity);
+  s->base.size = data_size(shared);
   s->base.fetch_size = below->fetch_size;
   s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
@@ -644,6 +682,22 @@ int verified_source_open(const struct verified_options *options,
     r = check_sizes(shared, options, below, fault);
   if (r == 0)
     r = make_source(below, shared, out);
+  shared_unref(shared);
+  return r;
+}
+
+int verified_source_by_digests(const struct verified_options *options,
+                               struct digests *digests, struct source *below,
+                               struct source **out) {
+  struct shared *shared;
+  int r = shared_new(options, &shared);
+  if (r < 0)
+    return r;
+  shared->digests = digests;
+  shared->size = below->size;
+  r = make_source(below, shared, out);
+  if (r < 0)
+    shared->digests = NULL; /* it is the caller's still */
   shared_unref(shared);
   return r;
 }

@@ -1,5 +1,6 @@
 /* The verified source: another one, of which no byte is handed on that was not
- * proven by a hash tree (source/verity.h).
+ * proven: by a hash tree (source/verity.h), or by the hashes of its blocks, which
+ * were read once already (source/digests.h).
  *
  * A read is widened to whole blocks of data.  When they have come, they are
  * hashed, and compared with the tree, of which what is needed is read as well.
@@ -10,7 +11,7 @@
  * calls back, and makes one attempt, as that does: it belongs below what tries
  * again (source/retrying.h).  It hashes on the thread that called it back.
  *
- * A successor is proven by the same tree.  So a content that changed does not
+ * A successor is proven by the same hashes.  So a content that changed does not
  * match, whatever its source says. */
 #ifndef SOURCE_VERIFIED_H
 #define SOURCE_VERIFIED_H
@@ -20,6 +21,7 @@
 #include <time.h>
 
 #include "cache/source.h"
+#include "source/digests.h"
 #include "source/remote.h"
 #include "source/verity.h"
 
@@ -50,6 +52,13 @@ struct verified_options {
 int verified_source_open(const struct verified_options *options,
                          struct source *below, struct source **out,
                          struct source_fault *fault);
+
+/* A source over `below`, whose blocks have those hashes, and which has `root` as a
+ * whole.  The options say no tree.  0, and then
+ * `below` and `digests` are its own; or -ENOMEM. */
+int verified_source_by_digests(const struct verified_options *options,
+                               struct digests *digests, struct source *below,
+                               struct source **out);
 
 #ifdef __cplusplus
 }

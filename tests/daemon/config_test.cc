@@ -121,7 +121,11 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "verity-offset = 1M\n"
                    "[image b]\n"
                    "source = /srv/b\n"
-                   "max-age = 60\n"),
+                   "max-age = 60\n"
+                   "[image c]\n"
+                   "source = /srv/c\n"
+                   "sha256 = " +
+                   std::string(64, 'b') + "\n"),
               IsEmpty());
   EXPECT_THAT(Check(), IsEmpty());
   EXPECT_EQ(config_.cache_size, 3ull << 30);
@@ -150,7 +154,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_TRUE(Allows(config_.admin, 0, 0));
   EXPECT_FALSE(Allows(config_.admin, 1, 2));
   EXPECT_STREQ(config_.metrics.un.sun_path, "/run/m.sock");
-  ASSERT_EQ(config_.n_images, 2u);
+  ASSERT_EQ(config_.n_images, 3u);
   const config_image *image = config_find_image(&config_, "vm7");
   ASSERT_TRUE(image);
   EXPECT_STREQ(image->path, "/srv/a b");
@@ -168,6 +172,8 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
   EXPECT_EQ(config_find_image(&config_, "b")->max_age_s, 60u);
+  EXPECT_TRUE(config_find_image(&config_, "c")->verity.is_whole);
+  EXPECT_EQ(config_find_image(&config_, "c")->verity.sha256[31], 0xbb);
   EXPECT_FALSE(config_find_image(&config_, "b")->allow);
   EXPECT_FALSE(config_shares(&config_, config_find_image(&config_, "b")));
 }
@@ -184,7 +190,7 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
 
 TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
   EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 14) << "EverySettingHasAKey is behind";
+  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 15) << "EverySettingHasAKey is behind";
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
 }
@@ -302,7 +308,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
           "share, warm, max-age, page-size, fetch-size, fetch-size-max, "
           "max-requests, offset, length, allow, verity-root, verity-tree, "
-          "verity-offset",
+          "verity-offset, sha256",
           StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -577,10 +583,26 @@ TEST_F(ConfigTest, WhatATreeNeedsIsSaidOfItsLine) {
       Check(),
       ElementsAre("f:3: verity-tree: it needs verity-root, the root hash",
                   "f:6: verity-offset: it needs verity-root, the root hash",
-                  "f:10: max-age: an image with a verity-root cannot change",
+                  "f:10: max-age: an image that is verified cannot change",
                   "f:14: verity-tree: that of an image at a URI is at a URI, "
                   "too",
                   "f:18: verity-tree: a fake has a host"));
+}
+
+TEST_F(ConfigTest, AHashOfTheWholeStandsAlone) {
+  EXPECT_THAT(Read("[image a]\nsource = /a\nsha256 = " + kRoot +
+                   "0\n"
+                   "[image b]\nsource = /b\nsha256 = " +
+                   kRoot + "\nverity-root = " + kRoot +
+                   "\n"
+                   "[image c]\nsource = /c\nsha256 = " +
+                   kRoot + "\nmax-age = 5\n"),
+              ElementsAre(HasSubstr("f:3: sha256: \"5555")));
+  EXPECT_THAT(Check(),
+              ElementsAre("f:6: sha256: beside verity-root it is not needed; "
+                          "remove one",
+                          "f:11: max-age: an image that is verified cannot "
+                          "change"));
 }
 
 std::string TreeOf(config_image *image, const source_kind **kind) {

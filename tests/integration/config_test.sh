@@ -134,7 +134,7 @@ END
 printf '[log]\nlevel = loud\n' >"$conf.d/20-log.conf"
 check "--check-config says all that is wrong, with file and line" says_wrong \
   "$conf:2: size: \"1X\": not a size; it takes digits and K, M, G or T" \
-  "$conf:5: unknown key \"bogus\" in [image NAME]; there are source, share, warm, max-age, page-size, fetch-size, fetch-size-max, max-requests, offset, length, allow, verity-root, verity-tree, verity-offset" \
+  "$conf:5: unknown key \"bogus\" in [image NAME]; there are source, share, warm, max-age, page-size, fetch-size, fetch-size-max, max-requests, offset, length, allow, verity-root, verity-tree, verity-offset, sha256" \
   "$conf.d/20-log.conf:2: level: \"loud\": not error, warn, info or debug"
 check "a start says the same, with status 2" \
   fails_with 2 "^cachetd: $conf:5: unknown key" "$cachetd" --config "$conf"

@@ -2,6 +2,7 @@
 // HTTP from a server that lies.
 #include <cachet/cachet.h>
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -89,6 +90,19 @@ protected:
     return Handle(c);
   }
 
+  std::string Sha256() const {
+    uint8_t hash[32];
+    EVP_Digest(bytes_.data(), bytes_.size(), hash, nullptr, EVP_sha256(),
+               nullptr);
+    std::string hex;
+    char digits[3];
+    for (uint8_t byte : hash) {
+      snprintf(digits, sizeof digits, "%02x", byte);
+      hex += digits;
+    }
+    return hex;
+  }
+
   bool IsRight(cachet *c, uint64_t addr, size_t len) const {
     return ReadsRight(c, bytes_, addr, len);
   }
@@ -163,7 +177,8 @@ TEST_F(VerifiedImageTest, ATreeMayBeElsewhereAndInTheImageItself) {
 }
 
 TEST_F(VerifiedImageTest, APartOfAnImageIsVerified) {
-  ServeImage(data_ + ",offset=1000,length=9000,verity-root=" + root_);
+  ServeImage(data_ +
+             ",offset=1000,length=9000,max-requests=2,verity-root=" + root_);
   Handle c = Open();
   Bytes part(9000);
   ASSERT_EQ(cachet_read(c.get(), 0, part.data(), part.size()), CACHET_OK);
@@ -218,6 +233,47 @@ TEST_F(VerifiedImageTest, AReloadChangesTheRoot) {
   c = Open();
   for (uint64_t page : {0, 1, 1000})
     EXPECT_EQ(StatusOf(c.get(), page * kPage), CACHET_E_IO);
+}
+
+// ---- Whole files -----------------------------------------------------------
+
+TEST_F(VerifiedImageTest, AFileIsServedOnceItsHashIsRight) {
+  ServeImage(data_ + ",sha256=" + Sha256());
+  EXPECT_EQ(daemon_->CountInLog("event=image-checking image=d"), 1u);
+  daemon_->AwaitLog("event=image-back image=d");
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, 10 * kPage));
+  Flip(data_, 77 * kPage + 5);
+  EXPECT_EQ(StatusOf(c.get(), 77 * kPage), CACHET_E_IO);
+  EXPECT_TRUE(IsRight(c.get(), 78 * kPage, 20 * kPage));
+  Flip(data_, 77 * kPage + 5);
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
+TEST_F(VerifiedImageTest, AFileWithAnotherHashIsNotServedUntilItIsReplaced) {
+  const std::string right = Sha256();
+  Flip(data_, 77 * kPage + 5);
+  Serve({"--image", "d=" + data_ + ",sha256=" + right, "--image",
+         "other=" + data_});
+  daemon_->AwaitLog("event=image-corrupt image=d");
+  cachet *none = nullptr;
+  EXPECT_EQ(cachet_open(Uri().c_str(), nullptr, &none, nullptr), CACHET_E_IO);
+  EXPECT_EQ(daemon_->CountInLog("image-back"), 0u);
+  Flip(data_, 77 * kPage + 5);
+  daemon_->AwaitLog("event=image-back image=d");
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
+TEST_F(VerifiedImageTest, AFileThatIsNotThereIsHashedOnceItIs) {
+  const std::string right = Sha256();
+  ASSERT_EQ(rename(data_.c_str(), (dir_ / "elsewhere").c_str()), 0);
+  ServeImage(data_ + ",sha256=" + right);
+  daemon_->AwaitLog("event=image-missing image=d");
+  ASSERT_EQ(rename((dir_ / "elsewhere").c_str(), data_.c_str()), 0);
+  daemon_->AwaitLog("event=image-back image=d");
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
 }
 
 // ---- HTTP ------------------------------------------------------------------
@@ -341,6 +397,31 @@ TEST_F(VerifiedHttpTest, ATreeThatLiesIsAnErrorUntilItDoesNot) {
   EXPECT_EQ(StatusOf(c.get(), 128 * kPage), CACHET_E_IO);
   liar_->Repent();
   EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
+TEST_F(VerifiedHttpTest, AnObjectIsServedOnceItsHashIsRight) {
+  liar_ = std::make_unique<Liar>(bytes_, Bytes());
+  ServeImage(liar_->Url() + ",sha256=" + Sha256());
+  daemon_->AwaitLog("event=image-back image=d");
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, 10 * kPage));
+  // What was right when it was hashed is compared each time.
+  liar_->Lie("/d", 1000 * kPage + 7, 1);
+  EXPECT_TRUE(IsRight(c.get(), 1000 * kPage, 1));
+  EXPECT_EQ(Metric("source_mismatches_total"), 1);
+  liar_->Lie("/d", 600 * kPage + 7, -1);
+  EXPECT_EQ(StatusOf(c.get(), 600 * kPage), CACHET_E_IO);
+  liar_->Repent();
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
+TEST_F(VerifiedHttpTest, AnObjectWithAnotherHashIsNotServed) {
+  liar_ = std::make_unique<Liar>(bytes_, Bytes());
+  liar_->Lie("/d", 1000 * kPage + 7, 1);
+  ServeImage(liar_->Url() + ",sha256=" + Sha256());
+  daemon_->AwaitLog("event=image-corrupt image=d");
+  cachet *none = nullptr;
+  EXPECT_EQ(cachet_open(Uri().c_str(), nullptr, &none, nullptr), CACHET_E_IO);
 }
 
 // The server has an older image, with the tree that was right for it.

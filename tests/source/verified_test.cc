@@ -242,11 +242,13 @@ protected:
   }
 
   // Answers the oldest read.
-  static void Answer(Memory *m) {
+  void Answer(Memory *m) {
     ASSERT_FALSE(m->pending.empty());
     source_read *r = m->pending.front();
     m->pending.pop_front();
     r->status = m->Read(r->offset, r->buf, r->len);
+    r->sent_ns = m == &image_ ? 7 : 1;
+    r->first_ns = m == &image_ ? 8 : 2;
     r->done(r);
   }
 
@@ -449,6 +451,69 @@ TEST_P(VerifiedTest, WhatWasReadUnderAnotherRootIsNotResumed) {
   EXPECT_FALSE(source_resume(source_, &other));
 }
 
+// ---- By the hashes of the blocks themselves --------------------------------
+
+class ByDigestsTest : public VerifiedTest {
+protected:
+  // Of the image as it is; the end of which is no whole block.
+  void OpenByDigests() {
+    Bytes data = TheImage().data;
+    data.resize(kSize - 100);
+    Set(&image_, data, GetParam());
+    digests *d = nullptr;
+    ASSERT_EQ(digests_new(data.size(), &d), 0);
+    ASSERT_TRUE(digests_add(d, data.data(), data.size()));
+    options_.tree = nullptr;
+    ASSERT_EQ(verified_source_by_digests(&options_, d, &image_.base, &source_),
+              0);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, ByDigestsTest, testing::Bool(), [](const auto &how) {
+  return how.param ? "Calling" : "Blocking";
+});
+
+TEST_P(ByDigestsTest, ReadsWhatMatchesUpToTheEnd) {
+  OpenByDigests();
+  EXPECT_EQ(source_->size, kSize - 100);
+  ExpectRight(0, kBlock);
+  ExpectRight(5 * kBlock + 7, 300 * kBlock);
+  ExpectRight(kSize - 105, 5);
+  ExpectRight(0, kSize - 100);
+}
+
+TEST_P(ByDigestsTest, ABlockThatNeverMatchesIsNotDelivered) {
+  OpenByDigests();
+  image_.always = {77 * kBlock + 9, kSize - 101};
+  Bytes bytes;
+  EXPECT_EQ(ReadAll(64 * kBlock, 64 * kBlock, &bytes), -EBADMSG);
+  ExpectRight(64 * kBlock, 13 * kBlock);
+  EXPECT_EQ(ReadAll(77 * kBlock + 100, 1, &bytes), -EBADMSG);
+  EXPECT_EQ(bytes[0], 0xee);
+  EXPECT_EQ(ReadAll(kSize - 110, 1, &bytes), -EBADMSG);
+  ASSERT_FALSE(g_corruptions.empty());
+  EXPECT_EQ(g_corruptions[0].offset, 77 * kBlock);
+}
+
+TEST_P(ByDigestsTest, ARangeOfZerosIsProvenToo) {
+  OpenByDigests();
+  image_.zeros_from = 600 * kBlock;
+  image_.zeros_to = 702 * kBlock;
+  Bytes bytes;
+  EXPECT_EQ(ReadAll(610 * kBlock, 50 * kBlock, &bytes), SOURCE_ZEROS);
+  EXPECT_EQ(ReadAll(690 * kBlock, 12 * kBlock, &bytes), -EBADMSG);
+}
+
+TEST_P(ByDigestsTest, ASuccessorHasTheSameSize) {
+  OpenByDigests();
+  Set(&next_, Bytes(kSize), GetParam());
+  image_.next = &next_;
+  struct source *fresh = nullptr;
+  EXPECT_EQ(source_->ops->reopen(source_, &fresh), -EBADMSG);
+  EXPECT_EQ(next_.n_closed, 1);
+  opened_next_ = true;
+}
+
 // ---- Opening ---------------------------------------------------------------
 
 TEST_P(VerifiedTest, WhatIsNoTreeOfThatImageIsRefused) {
@@ -514,6 +579,23 @@ TEST_F(BlockingTest, ManyThreadsReadAtOnce) {
 // ---- Over one that calls back ----------------------------------------------
 
 using CallingTest = VerifiedTest;
+
+TEST_F(CallingTest, WhatIsAskedOfTheReadIsAskedBelowAndItsTimesAreHandedOn) {
+  OpenCalling();
+  Read read;
+  read.read.deadline_ms = 12345;
+  read.read.anew = true;
+  ASSERT_EQ(Start(&read, 5, kBlock), SOURCE_PENDING);
+  EXPECT_EQ(image_.pending[0]->deadline_ms, 12345u);
+  EXPECT_TRUE(image_.pending[0]->anew);
+  Answer(&image_);
+  EXPECT_EQ(tree_.pending[0]->deadline_ms, 12345u);
+  EXPECT_TRUE(tree_.pending[0]->anew);
+  AnswerAll();
+  EXPECT_EQ(read.read.status, 0);
+  EXPECT_EQ(read.read.sent_ns, 7u);
+  EXPECT_EQ(read.read.first_ns, 8u);
+}
 
 TEST_F(CallingTest, OneReadOfTheTreeServesAllThatWaitForIt) {
   OpenCalling();
