@@ -96,6 +96,31 @@ static bool read_halves(struct fill *fill, uint32_t i, uint32_t n) {
   return read_part(fill, i, half) && read_part(fill, i + half, n - half);
 }
 
+static bool are_zeros(const uint8_t *bytes, size_t len) {
+  return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
+}
+
+static bool has_zeros(struct mirror *m) {
+  pthread_mutex_lock(&m->cache->lock);
+  bool has = m->n_zero > 0;
+  pthread_mutex_unlock(&m->cache->lock);
+  return has;
+}
+
+/* Of an image that has zeros, as its source says, a run that was read may be
+ * zeros in part: a look finds them, which costs data no more than its first
+ * byte. */
+static void find_zeros(struct fill *fill) {
+  struct mirror *m = fill->mirror;
+  if (fill->count == 1 || fill_is_all_zero(fill) || !has_zeros(m))
+    return;
+  for (uint32_t i = 0; i < fill->count; i++)
+    if (!fill_is_bad(fill, i) && !fill_is_zero(fill, i) &&
+        are_zeros(fill->bytes + ((size_t)i << m->page_shift),
+                  mirror_page_len(m, fill->first + i)))
+      fill_mark_zero(fill, i, 1);
+}
+
 /* Writes the good pages into their holes, neighbours together, but for those
  * that are zeros as they are. */
 static int write_pages(struct fill *fill) {
@@ -266,6 +291,8 @@ void fill_end(struct fill *fill, int status) {
   struct mirror *m = fill->mirror;
   bool any_good = fill_has_good(fill);
   fill->status = status;
+  if (fill->reserved > 0 && any_good)
+    find_zeros(fill);
   if (fill->reserved > 0 && (!any_good || write_pages(fill) < 0)) {
     if (any_good) /* no memory for it: what was written goes again */
       mirror_punch(m, fill->first, fill->count);
