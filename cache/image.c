@@ -13,6 +13,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/container_of.h"
 #include "cache/adopt.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
@@ -32,6 +33,7 @@ struct image {
   unsigned page_shift;
   unsigned n_refs; /* atomic: the owner, and each mirror */
   struct image_ops ops;
+  struct source_listener listener; /* to all of its sources */
 
   /* Serialises looks at the source; taken before the cache's lock. */
   pthread_mutex_t refresh_lock;
@@ -42,7 +44,7 @@ struct image {
 
   /* Guarded by the cache's lock. */
   uint64_t next_epoch;
-  unsigned n_changing;    /* calls of `changed` that are under way */
+  unsigned n_changing;    /* calls of `ops` that are under way */
   pthread_cond_t settled; /* there is none any more */
 };
 
@@ -58,8 +60,10 @@ static int64_t now_ms(void) {
 /* ---- Mirrors of an image ------------------------------------------------- */
 
 static void source_unref(struct source *src) {
-  if (src && __atomic_sub_fetch(&src->n_refs, 1, __ATOMIC_ACQ_REL) == 0)
-    src->ops->close(src);
+  if (!src || __atomic_sub_fetch(&src->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+    return;
+  source_listen(src, NULL);
+  src->ops->close(src);
 }
 
 static void image_unref(struct image *img) {
@@ -102,6 +106,8 @@ static void bind_mirror(struct image *img, struct source *src,
   if (src)
     __atomic_fetch_add(&src->n_refs, 1, __ATOMIC_RELAXED);
   m->source = src;
+  if (src)
+    source_listen(src, &img->listener);
 }
 
 /* Undoes that: it could not be put into the table. */
@@ -156,15 +162,47 @@ static int make_mirror_in_room(struct image *img, struct source *src,
   return r;
 }
 
-/* Says that there is a new mirror, as replace_mirror() has counted. */
-static void tell_changed(struct image *img) {
+/* A call of the owner's, which was counted, is over. */
+static void call_ended(struct image *img) {
   struct page_cache *pc = img->cache;
-  if (img->ops.changed)
-    img->ops.changed(img->ops.arg, img);
   pthread_mutex_lock(&pc->lock);
   if (--img->n_changing == 0)
     pthread_cond_signal(&img->settled);
   pthread_mutex_unlock(&pc->lock);
+}
+
+/* Says that there is a new mirror, as replace_mirror() has counted. */
+static void tell_changed(struct image *img) {
+  if (img->ops.changed)
+    img->ops.changed(img->ops.arg, img);
+  call_ended(img);
+}
+
+/* Counts a call of the owner's.  False: the image has none any more, or no
+ * mirror yet; then there is nothing that anybody has read. */
+static bool call_begins(struct image *img) {
+  pthread_mutex_lock(&img->cache->lock);
+  bool is_owned = img->mirror != NULL;
+  img->n_changing += is_owned;
+  pthread_mutex_unlock(&img->cache->lock);
+  return is_owned;
+}
+
+static void on_source_changed(struct source_listener *l) {
+  struct image *img = container_of(l, struct image, listener);
+  if (!img->ops.source_changed || !call_begins(img))
+    return;
+  img->ops.source_changed(img->ops.arg);
+  call_ended(img);
+}
+
+static void on_source_invalid(struct source_listener *l, uint64_t offset,
+                              uint64_t len) {
+  struct image *img = container_of(l, struct image, listener);
+  if (!img->ops.source_invalid || !call_begins(img))
+    return;
+  img->ops.source_invalid(img->ops.arg, offset, len);
+  call_ended(img);
 }
 
 /* Puts `m` in the place of `old`, which is retired.  NULL: there is no memory
@@ -237,6 +275,8 @@ static int make_image(struct page_cache *pc, const char *name,
   img->cache = pc;
   img->page_shift = page_shift;
   img->n_refs = 1;
+  img->listener = (struct source_listener){.changed = on_source_changed,
+                                           .invalid = on_source_invalid};
   img->looked_ms = now_ms();
   pthread_mutex_init(&img->refresh_lock, NULL);
   pthread_cond_init(&img->settled, NULL);

@@ -28,6 +28,12 @@ struct image_ops {
    * with other processes.  Else a limit of this process (RLIMIT_AS,
    * RLIMIT_FSIZE) costs speed, not the image. */
   bool needs_pages;
+
+  /* The source says that a look is due, image_refresh(); or that bytes of the
+   * range are not good any more, see image_invalidate().  Called on a thread of
+   * the source's, which must not wait in there.  May be NULL. */
+  void (*source_changed)(void *arg);
+  void (*source_invalid)(void *arg, uint64_t offset, uint64_t len);
 };
 
 /* Makes an image over `src`, which it owns from here (also on failure).

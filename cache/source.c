@@ -73,6 +73,11 @@ bool source_is_cut_off(int status) {
   }
 }
 
+void source_listen(struct source *src, struct source_listener *l) {
+  if (src->ops->listen)
+    src->ops->listen(src, l);
+}
+
 void source_identify(struct source *src, struct source_identity *out) {
   *out = (struct source_identity){0};
   if (src->ops->identify)

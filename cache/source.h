@@ -39,7 +39,10 @@
  *   S6  A read that ends with SOURCE_ZEROS says that all of the range is zeros,
  *       of this version like any bytes, whatever is in the buffer then.  Of a
  *       range that is zeros in part each byte is written.  A source over
- *       another one passes the status on, or fills the buffer. */
+ *       another one passes the status on, or fills the buffer.
+ *   S7  A source that hears of changes tells its listener, from a thread of its
+ *       own.  No read that ends later brings bytes of a range that it has told
+ *       of, from before that. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
@@ -54,6 +57,16 @@ extern "C" {
 #define SOURCE_MAX_COPY ((size_t)64 << 10)
 
 struct source;
+
+/* A listener is told what a source hears by itself.  Its calls must not wait:
+ * the source makes them on its own thread, under a lock of its own. */
+struct source_listener {
+  /* A look, reopen(), would find that the image changed. */
+  void (*changed)(struct source_listener *l);
+  /* Bytes of the range that were read before may be of another content, though
+   * the source is the same; the range is within the size. */
+  void (*invalid)(struct source_listener *l, uint64_t offset, uint64_t len);
+};
 
 /* A status beside 0 and a negative errno: see S6. */
 enum { SOURCE_ZEROS = 1 };
@@ -139,6 +152,11 @@ struct source_ops {
   /* A hint that the range will be read soon; never blocks.  May be NULL. */
   void (*advise)(struct source *src, uint64_t offset, uint64_t len);
 
+  /* Sets the listener: before the first read; and NULL before close(), which
+   * waits for the end of a call that is under way.  May be NULL: the source
+   * hears nothing by itself. */
+  void (*listen)(struct source *src, struct source_listener *l);
+
   void (*close)(struct source *src);
 };
 
@@ -163,6 +181,9 @@ enum source_outcome source_start(struct source *src, struct source_read *r);
 /* Whether a status says that there is no connection to what has the bytes, or
  * that it was lost. */
 bool source_is_cut_off(int status);
+
+/* listen() of any source. */
+void source_listen(struct source *src, struct source_listener *l);
 
 /* identify() and resume() of any source. */
 void source_identify(struct source *src, struct source_identity *out);

@@ -27,6 +27,7 @@
 #include "daemon/rule.h"
 #include "daemon/serve/context.h"
 #include "daemon/serve/exposition.h"
+#include "daemon/serve/invalidation.h"
 #include "daemon/worker.h"
 #include "source/retrying.h"
 
@@ -592,6 +593,16 @@ static int server_init_workers(struct server *s, unsigned n) {
   return 0;
 }
 
+static void heed_change(void *arg, struct served_image *h) {
+  struct server_context *context = arg;
+  looks_at(&context->looks, h);
+}
+
+static void heed_doubt(void *arg, struct served_image *h, uint64_t from,
+                       uint64_t to) {
+  invalidation_by_source(arg, h, from, to);
+}
+
 /* What can fail before the sources are taken over. */
 static int server_init(struct server *s, const struct server_config *config) {
   struct pool_options pool = {.n_shared = config->limits.n_fill_threads,
@@ -601,6 +612,8 @@ static int server_init(struct server *s, const struct server_config *config) {
     return -ENOMEM;
   int r = images_init(&s->context.images, config->cache_size, config->n_workers,
                       &pool);
+  s->context.images.heed = (struct images_heed){
+      .look = heed_change, .drop = heed_doubt, .arg = &s->context};
   if (r == 0)
     images_set_rules(&s->context.images, config->allow, NULL, 0);
   s->context.images.most_found = config->limits.max_found_images;

@@ -57,7 +57,7 @@ struct opening {
 
 TAILQ_HEAD(attempts, attempt);
 
-/* All but the first five belong to the reactor's thread. */
+/* All but what is set apart belong to the reactor's thread. */
 struct parent_source {
   struct source base;
   struct parent_target *target; /* fixed */
@@ -65,7 +65,10 @@ struct parent_source {
   atomic_bool is_stale; /* set once, by the reactor's thread; relaxed: who
                            misses it asks again soon */
   atomic_int down;      /* why no parent is there; 0: one is.  Relaxed */
+  pthread_mutex_t news; /* the listener's locks may be taken under it */
+  struct source_listener *listener; /* guarded by news; NULL: nobody */
 
+  /* The reactor's thread only. */
   struct opening *opening; /* NULL: nobody waits for the first connection */
   struct event grace;      /* while somebody does */
   struct attempts waiting; /* those that no parent is asked for */
@@ -198,7 +201,21 @@ static void wait_again(struct attempt *a) {
 }
 
 static void become_stale(struct parent_source *s) {
+  if (is_stale(s))
+    return;
   atomic_store_explicit(&s->is_stale, true, memory_order_relaxed);
+  pthread_mutex_lock(&s->news);
+  if (s->listener)
+    s->listener->changed(s->listener);
+  pthread_mutex_unlock(&s->news);
+}
+
+static void tell_invalid(struct parent_source *s, uint64_t offset,
+                         uint64_t len) {
+  pthread_mutex_lock(&s->news);
+  if (s->listener)
+    s->listener->invalid(s->listener, offset, len);
+  pthread_mutex_unlock(&s->news);
 }
 
 static void on_read(struct parent_read *r) {
@@ -398,7 +415,9 @@ static void on_down(struct parent_link *l) {
 static void on_changed(struct parent_link *l) { take_image(parent_of_link(l)); }
 
 static void on_invalid(struct parent_link *l, uint64_t offset, uint64_t len) {
-  (void)l, (void)offset, (void)len;
+  struct parent *p = parent_of_link(l);
+  if (!p->is_other)
+    tell_invalid(p->source, offset, len);
 }
 
 static void on_answered(struct parent_link *l, uint64_t took_ms) {
@@ -450,6 +469,7 @@ static void close_on_reactor(struct task *task) {
     parent_link_fini(&s->parents[i].link);
   event_del(&s->grace);
   parent_target_unref(s->target);
+  pthread_mutex_destroy(&s->news);
   free(s);
 }
 
@@ -523,6 +543,7 @@ static struct parent_source *source_new(struct reactor *reactor,
   s->close.run = close_on_reactor;
   atomic_init(&s->is_stale, false);
   atomic_init(&s->down, 0);
+  pthread_mutex_init(&s->news, NULL);
   TAILQ_INIT(&s->waiting);
   return s;
 }
@@ -555,20 +576,33 @@ static int open_successor(struct parent_source *s, struct source **out) {
   return open_target(s->reactor, s->target, &deadline, out, &fault);
 }
 
-/* Has those that are down come back, and does not wait for that. */
+/* Has those that are down come back, and does not wait for that.  Without a
+ * successor nothing of what is known to be stale is read on. */
 static int parent_reopen(struct source *src, struct source **out) {
   struct parent_source *s = parent_of(src);
   *out = NULL;
-  if (is_stale(s))
-    return open_successor(s, out);
+  if (is_stale(s)) {
+    int r = open_successor(s, out);
+    if (r < 0)
+      tell_invalid(s, 0, s->base.size);
+    return r;
+  }
   reactor_post(s->reactor, &s->raise);
   return atomic_load_explicit(&s->down, memory_order_relaxed);
+}
+
+static void parent_listen(struct source *src, struct source_listener *l) {
+  struct parent_source *s = parent_of(src);
+  pthread_mutex_lock(&s->news);
+  s->listener = l;
+  pthread_mutex_unlock(&s->news);
 }
 
 static const struct source_ops parent_ops = {
     .kind = "cachet",
     .start = parent_start,
     .reopen = parent_reopen,
+    .listen = parent_listen,
     .close = parent_close,
 };
 

@@ -441,6 +441,10 @@ static void retrying_advise(struct source *src, uint64_t offset, uint64_t len) {
     below->ops->advise(below, offset, len);
 }
 
+static void retrying_listen(struct source *src, struct source_listener *l) {
+  source_listen(retrying_of(src)->below, l);
+}
+
 static void retrying_close(struct source *src) {
   struct retrying_source *s = retrying_of(src);
   s->below->ops->close(s->below);
@@ -456,6 +460,7 @@ static const struct source_ops retrying_ops = {
     .resume = retrying_resume,
     .worth = retrying_worth,
     .advise = retrying_advise,
+    .listen = retrying_listen,
     .close = retrying_close,
 };
 

@@ -567,6 +567,10 @@ static void verified_advise(struct source *src, uint64_t offset, uint64_t len) {
     s->below->ops->advise(s->below, offset, len);
 }
 
+static void verified_listen(struct source *src, struct source_listener *l) {
+  source_listen(verified_of(src)->below, l);
+}
+
 static void verified_close(struct source *src) {
   struct verified_source *s = verified_of(src);
   s->below->ops->close(s->below);
@@ -582,6 +586,7 @@ static const struct source_ops blocking_ops = {
     .resume = verified_resume,
     .worth = verified_worth,
     .advise = verified_advise,
+    .listen = verified_listen,
     .close = verified_close,
 };
 
@@ -593,6 +598,7 @@ static const struct source_ops calling_ops = {
     .resume = verified_resume,
     .worth = verified_worth,
     .advise = verified_advise,
+    .listen = verified_listen,
     .close = verified_close,
 };
 

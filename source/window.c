@@ -4,11 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/container_of.h"
+
 struct window_source {
   struct source base;
   struct source *below; /* ours */
   struct window window; /* of `below`; as it was asked for, so that without a
                            length it follows the size of a successor */
+  struct source_listener listener; /* to `below`, for */
+  struct source_listener *above;   /* ours, or NULL: fixed while `below` has
+                                      that one */
 };
 
 static const struct source_ops window_ops;
@@ -88,6 +93,30 @@ static bool window_resume(struct source *src,
          source_resume(s->below, &below);
 }
 
+static void on_changed(struct source_listener *l) {
+  struct window_source *s = container_of(l, struct window_source, listener);
+  s->above->changed(s->above);
+}
+
+/* What of it lies in the window, if any does. */
+static void on_invalid(struct source_listener *l, uint64_t offset,
+                       uint64_t len) {
+  struct window_source *s = container_of(l, struct window_source, listener);
+  uint64_t begin = s->window.offset, end = begin + s->base.size;
+  uint64_t from = offset > begin ? offset : begin;
+  uint64_t to = offset + len < end ? offset + len : end;
+  if (from < to)
+    s->above->invalid(s->above, from - begin, to - from);
+}
+
+static void window_listen(struct source *src, struct source_listener *l) {
+  struct window_source *s = window_of(src);
+  source_listen(s->below, NULL); /* then nobody looks at `above` */
+  s->above = l;
+  if (l)
+    source_listen(s->below, &s->listener);
+}
+
 static void window_close(struct source *src) {
   struct window_source *s = window_of(src);
   s->below->ops->close(s->below);
@@ -103,6 +132,7 @@ static const struct source_ops window_ops = {
     .resume = window_resume,
     .worth = window_worth,
     .advise = window_advise,
+    .listen = window_listen,
     .close = window_close,
 };
 
@@ -123,6 +153,8 @@ int window_source_new_later(struct source *below, const struct window *w,
   s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
   s->window = *w;
+  s->listener =
+      (struct source_listener){.changed = on_changed, .invalid = on_invalid};
   *out = &s->base;
   return 0;
 }

@@ -119,10 +119,84 @@ static void on_changed(void *arg, struct image *img) {
   pthread_mutex_unlock(&h->images->lock);
 }
 
+/* ---- What sources tell --------------------------------------------------- */
+
+static void look_run(struct pool_job *job) {
+  struct served_image *h = container_of(job, struct served_image, look);
+  struct images *images = h->images;
+  pthread_mutex_lock(&images->lock);
+  h->look_is_queued = false;
+  pthread_mutex_unlock(&images->lock);
+  images->heed.look(images->heed.arg, h);
+  images_unref(h);
+}
+
+static void look_abandon(struct pool_job *job) {
+  images_unref(container_of(job, struct served_image, look));
+}
+
+static void drop_run(struct pool_job *job) {
+  struct served_image *h = container_of(job, struct served_image, drop);
+  struct images *images = h->images;
+  pthread_mutex_lock(&images->lock);
+  uint64_t from = h->doubted_from, to = h->doubted_to;
+  h->drop_is_queued = false;
+  pthread_mutex_unlock(&images->lock);
+  images->heed.drop(images->heed.arg, h, from, to);
+  images_unref(h);
+}
+
+static void drop_abandon(struct pool_job *job) {
+  images_unref(container_of(job, struct served_image, drop));
+}
+
+/* Queues one that is not queued yet, of an image that somebody uses. */
+static void queue_locked(struct served_image *h, struct pool_lane *lane,
+                         struct pool_job *job, bool *is_queued) {
+  if (*is_queued || h->n_refs == 0 || h->images->stopped)
+    return;
+  *is_queued = true;
+  h->n_refs++;
+  pool_submit(lane, job);
+}
+
+static void on_source_changed(void *arg) {
+  struct served_image *h = arg;
+  struct images *images = h->images;
+  if (!images->heed.look)
+    return;
+  pthread_mutex_lock(&images->lock);
+  queue_locked(h, images->look_lane, &h->look, &h->look_is_queued);
+  pthread_mutex_unlock(&images->lock);
+}
+
+/* Ranges that come before the job has run are dropped as one: so a source that
+ * tells of very many keeps one thread busy, and takes no memory. */
+static void on_source_invalid(void *arg, uint64_t offset, uint64_t len) {
+  struct served_image *h = arg;
+  struct images *images = h->images;
+  uint64_t to = offset + len;
+  if (!images->heed.drop)
+    return;
+  pthread_mutex_lock(&images->lock);
+  bool joins = h->drop_is_queued;
+  h->doubted_from =
+      joins && h->doubted_from < offset ? h->doubted_from : offset;
+  h->doubted_to = joins && h->doubted_to > to ? h->doubted_to : to;
+  queue_locked(h, images->invalidation_lane, &h->drop, &h->drop_is_queued);
+  pthread_mutex_unlock(&images->lock);
+}
+
+/* ---- Making one ---------------------------------------------------------- */
+
 /* Makes the image itself, over what the process before has left if it can. */
 static int make_image(struct served_image *h, const struct image_add *add) {
   struct images *images = h->images;
-  struct image_ops ops = {.changed = on_changed, .arg = h, .needs_pages = true};
+  struct image_ops ops = {.changed = on_changed,
+                          .source_changed = on_source_changed,
+                          .source_invalid = on_source_invalid,
+                          .arg = h,
+                          .needs_pages = true};
   struct mirror *left =
       add->missing
           ? NULL
@@ -164,6 +238,8 @@ static int served_image_new(struct images *images, const struct image_add *add,
   h->origin = add->origin;
   h->lost = add->missing != 0;
   h->n_refs = 1;
+  h->look = (struct pool_job){.run = look_run, .abandon = look_abandon};
+  h->drop = (struct pool_job){.run = drop_run, .abandon = drop_abandon};
   h->end.run = end_run;
   atomic_init(&h->missing, add->missing);
   atomic_init(&h->terms, terms_of(h, add->share));

@@ -80,9 +80,12 @@ struct served_image {
   unsigned n_refs; /* of the table, and those that were handed out */
   LIST_HEAD(, image_listener) listeners;
   LIST_ENTRY(served_image) in_bucket;
+  bool look_is_queued, drop_is_queued; /* jobs, which have a reference each */
+  uint64_t doubted_from, doubted_to;   /* bytes that `drop` is to drop */
 
-  bool looking; /* is being looked at; under the lock of looks.h */
-  bool lost;    /* the last look failed; the job that looks */
+  bool looking;    /* is being looked at; under the lock of looks.h */
+  bool look_again; /* and is to be once more; likewise */
+  bool lost;       /* the last look failed; the job that looks */
 
   atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
                         ask again */
@@ -98,6 +101,7 @@ struct served_image {
                              is there.  Relaxed: it orders
                              nothing, and may be seen late */
   _Atomic uint64_t n_epochs;  /* relaxed: a statistic */
+  struct pool_job look, drop; /* heed what its source has told */
   struct pool_job end;        /* frees it */
   struct counters counters[]; /* images.n_threads */
 };
@@ -110,7 +114,17 @@ enum {
 
 LIST_HEAD(served_image_list, served_image);
 
+/* What is done about what sources tell by themselves (struct source_listener),
+ * by jobs of the pool. */
+struct images_heed {
+  void (*look)(void *arg, struct served_image *h);
+  /* Drops bytes [from, to), as far as there are so many, and tells clients. */
+  void (*drop)(void *arg, struct served_image *h, uint64_t from, uint64_t to);
+  void *arg;
+};
+
 struct images {
+  struct images_heed heed; /* set before there is an image; or zeros */
   struct page_cache *cache;
   struct keeper keeper;    /* of its mirrors */
   struct restore *restore; /* until images_restored(); or NULL */

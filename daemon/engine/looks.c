@@ -35,14 +35,38 @@ static void served_image_look(struct served_image *h) {
     warm_begin(h);
 }
 
+/* It was looked at.  True: it is to be once more. */
+static bool look_ended_locked(struct served_image *h) {
+  bool again = h->look_again;
+  h->look_again = false;
+  h->looking = again;
+  return again;
+}
+
+void looks_at(struct looks *looks, struct served_image *h) {
+  pthread_mutex_lock(&looks->lock);
+  bool is_ours = !h->looking;
+  h->looking = true;
+  h->look_again = !is_ours;
+  pthread_mutex_unlock(&looks->lock);
+  while (is_ours) {
+    served_image_look(h);
+    pthread_mutex_lock(&looks->lock);
+    is_ours = look_ended_locked(h);
+    pthread_mutex_unlock(&looks->lock);
+  }
+}
+
 /* The next image of the round, which is the caller's to look at; `done` is the
- * one that it looked at before, if any.  NULL: the round is over. */
+ * one that it looked at before, if any, and may be the next.  NULL: the round is over. */
 static struct served_image *looks_next(struct looks *looks,
                                        struct served_image *done) {
   struct served_image *next = NULL;
   pthread_mutex_lock(&looks->lock);
-  if (done)
-    done->looking = false;
+  if (done && look_ended_locked(done)) {
+    pthread_mutex_unlock(&looks->lock);
+    return done;
+  }
   while (looks->is_under_way) {
     next = images_next(looks->images, &looks->next);
     looks->is_under_way = next != NULL;

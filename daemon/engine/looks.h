@@ -6,6 +6,8 @@
  * many each time, which go on behind the images that are being looked at.  So
  * an image whose look takes long, or hangs, delays no other by much.
  *
+ * An image whose source says that it changed is looked at beside the rounds.
+ *
  *   L1  An image is looked at by one job at a time: a round passes over those
  *       whose look of an earlier round has not ended.
  *   L2  There are never more jobs than images that live; the pool has a thread
@@ -17,6 +19,7 @@
 #include <stdbool.h>
 
 struct images;
+struct served_image;
 
 struct looks {
   struct images *images;
@@ -33,6 +36,10 @@ void looks_fini(struct looks *looks);
 /* The time has come: begins a round, or has the last one go on.  Not after
  * looks_stop(). */
 void looks_tick(struct looks *looks);
+
+/* Looks at the image now, unless somebody does: then that one does once more.
+ * On the pool. */
+void looks_at(struct looks *looks, struct served_image *h);
 
 /* Ends the round behind the images that are being looked at. */
 void looks_stop(struct looks *looks);

@@ -13,16 +13,18 @@ struct invalidation {
   struct request_job job; /* its request is not touched between the pool's job
                              and the last notice */
   struct pool_job work;
-  struct service *service; /* the request's */
+  struct service *service; /* the request's; NULL: there is none, and the image
+                              is referenced */
   struct served_image *served;
   uint64_t from, to;     /* bytes */
   atomic_bool abandoned; /* relaxed: seen late it costs work, no more */
   atomic_uint n_left;    /* notices that have not ended; acq_rel: the last one
                             sees what the others did */
+  unsigned n_notices;    /* one for each service */
   struct invalidation_notice {
     struct notice notice; /* the first member */
     struct invalidation *invalidation;
-  } notices[]; /* one for each service */
+  } notices[];
 };
 
 /* The last one posts the request back; from there the invalidation may be freed
@@ -30,32 +32,50 @@ struct invalidation {
 static void notice_ended(struct notice *notice) {
   struct invalidation *inv =
       ((struct invalidation_notice *)notice)->invalidation;
-  if (atomic_fetch_sub_explicit(&inv->n_left, 1, memory_order_acq_rel) == 1)
+  if (atomic_fetch_sub_explicit(&inv->n_left, 1, memory_order_acq_rel) > 1)
+    return;
+  if (inv->service) {
     request_post(inv->job.request);
+    return;
+  }
+  images_unref(inv->served);
+  free(inv);
 }
 
-/* On the pool.  The notices go out even if it failed: part of it may be done,
- * and to drop too much is harmless. */
-static void invalidation_run(struct pool_job *job) {
-  struct invalidation *inv = container_of(job, struct invalidation, work);
-  struct request *r = inv->job.request;
-  unsigned n_services = r->service->context->n_services;
+/* The notices go out even if it fails: part of it may be done, and to drop too
+ * much is harmless. */
+static int drop_pages(struct invalidation *inv) {
   unsigned shift = image_page_shift(inv->served->image);
   uint64_t first = inv->from >> shift;
   uint64_t last = (inv->to - 1) >> shift;
+  int status = image_invalidate(inv->served->image, first, last - first + 1);
+  struct mirror *m = image_mirror(inv->served->image);
+  for (unsigned i = 0; i < inv->n_notices; i++) {
+    struct notice *notice = &inv->notices[i].notice;
+    notice->epoch = m->epoch;
+    notice->n_of_epoch = mirror_mark(m); /* one comes behind the other */
+  }
+  mirror_unref(m);
+  return status;
+}
+
+/* From the last one on the invalidation may be gone. */
+static void post_notices(struct invalidation *inv) {
+  unsigned n_notices = inv->n_notices;
+  for (unsigned i = 0; i < n_notices; i++)
+    notices_post(&inv->notices[i].notice);
+}
+
+/* On the pool. */
+static void invalidation_run(struct pool_job *job) {
+  struct invalidation *inv = container_of(job, struct invalidation, work);
+  struct request *r = inv->job.request;
   if (atomic_load_explicit(&inv->abandoned, memory_order_relaxed)) {
     request_post(r);
     return;
   }
-  r->status = image_invalidate(inv->served->image, first, last - first + 1);
-  struct mirror *m = image_mirror(inv->served->image);
-  for (unsigned i = 0; i < n_services; i++) {
-    struct notice *notice = &inv->notices[i].notice;
-    notice->epoch = m->epoch;
-    notice->n_of_epoch = mirror_mark(m); /* one comes behind the other */
-    notices_post(notice);
-  }
-  mirror_unref(m);
+  r->status = drop_pages(inv);
+  post_notices(inv);
 }
 
 /* ---- The request ----------------------------------------------------------
@@ -83,25 +103,21 @@ static void invalidation_free(struct request_job *job) {
 }
 
 /* Of bytes [from, to) of the image.  `from` < `to`.  NULL: no memory. */
-static struct invalidation *invalidation_new(struct service *service,
+static struct invalidation *invalidation_new(struct server_context *context,
                                              struct served_image *served,
                                              uint64_t from, uint64_t to) {
-  struct server_context *context = service->context;
+  unsigned n = context->n_services;
   struct invalidation *inv =
-      calloc(1, sizeof *inv + context->n_services * sizeof inv->notices[0]);
+      calloc(1, sizeof *inv + n * sizeof inv->notices[0]);
   if (!inv)
     return NULL;
-  inv->job = (struct request_job){.start = invalidation_start,
-                                  .abandon = invalidation_abandon,
-                                  .free = invalidation_free};
-  inv->work.run = invalidation_run;
-  inv->service = service;
   inv->served = served;
   inv->from = from;
   inv->to = to;
+  inv->n_notices = n;
   atomic_init(&inv->abandoned, false);
-  atomic_init(&inv->n_left, context->n_services);
-  for (unsigned i = 0; i < context->n_services; i++) {
+  atomic_init(&inv->n_left, n);
+  for (unsigned i = 0; i < n; i++) {
     inv->notices[i].invalidation = inv;
     inv->notices[i].notice =
         (struct notice){.notices = &context->services[i]->notices,
@@ -110,22 +126,37 @@ static struct invalidation *invalidation_new(struct service *service,
                         .to = to,
                         .ended = notice_ended};
   }
+  return inv;
+}
+
+/* The same, as a request's job. */
+static struct invalidation *invalidation_of_request(struct service *service,
+                                                    struct served_image *served,
+                                                    uint64_t from,
+                                                    uint64_t to) {
+  struct invalidation *inv =
+      invalidation_new(service->context, served, from, to);
+  if (!inv)
+    return NULL;
+  inv->job = (struct request_job){.start = invalidation_start,
+                                  .abandon = invalidation_abandon,
+                                  .free = invalidation_free};
+  inv->work.run = invalidation_run;
+  inv->service = service;
   service->n_invalidations++;
   return inv;
 }
 
 /* Cuts a range at the image's end.  False: nothing is left. */
-static bool cut_range(const struct served_image *served,
-                      const Cachet__Wire__Range *range, uint64_t *from,
-                      uint64_t *to) {
+static bool cut_range(const struct served_image *served, uint64_t offset,
+                      uint64_t len, uint64_t *from, uint64_t *to) {
   struct mirror *m = image_mirror(served->image);
   uint64_t size = m->size;
   mirror_unref(m);
-  if (range->offset >= size || range->length == 0)
+  if (offset >= size || len == 0)
     return false;
-  *from = range->offset;
-  *to = range->length > size - range->offset ? size
-                                             : range->offset + range->length;
+  *from = offset;
+  *to = len > size - offset ? size : offset + len;
   return true;
 }
 
@@ -159,10 +190,29 @@ void invalidation_begin(struct session *s, uint64_t id,
   }
   struct served_image *served = sub->image->reader.served;
   struct invalidation *inv = NULL;
-  if (!cut_range(served, range, &from, &to)) /* nothing to do, and done */
+  if (!cut_range(served, range->offset, range->length, &from, &to)) /* done */
     request_begin(s, id, REQUEST_INVALIDATE, invalidate->image, 0, 0, NULL);
-  else if ((inv = invalidation_new(s->service, served, from, to)))
+  else if ((inv = invalidation_of_request(s->service, served, from, to)))
     request_begin_job(s, id, REQUEST_INVALIDATE, sub, &inv->job);
   else
     request_refuse(s, id, sub, WIRE_E_NOMEM, "invalidate: out of memory");
+}
+
+/* ---- A source's word ----------------------------------------------------- */
+
+/* Without memory for notices the image has a new epoch: that is told by itself.
+ */
+void invalidation_by_source(struct server_context *context,
+                            struct served_image *served, uint64_t from,
+                            uint64_t to) {
+  if (!cut_range(served, from, to - from, &from, &to))
+    return;
+  struct invalidation *inv = invalidation_new(context, served, from, to);
+  if (!inv) {
+    image_renew(served->image);
+    return;
+  }
+  images_ref(served);
+  drop_pages(inv);
+  post_notices(inv);
 }

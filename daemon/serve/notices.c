@@ -181,6 +181,14 @@ void notices_post(struct notice *notice) {
   loop_post(notice->notices->net->loop, &notice->task);
 }
 
+void notices_fini(struct notices *notices) {
+  struct notice *next;
+  for (struct notice *n = notices->head; n; n = next) {
+    next = n->next;
+    n->ended(n);
+  }
+}
+
 void notices_init(struct notices *notices, struct net_thread *net) {
   *notices = (struct notices){.net = net, .recheck = {.run = recheck_run}};
   notices->tail = &notices->head;

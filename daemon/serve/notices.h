@@ -53,6 +53,9 @@ struct notices {
 /* `net` need not be ready yet, but for its loop. */
 void notices_init(struct notices *notices, struct net_thread *net);
 
+/* Ends those that are left, with the thread. */
+void notices_fini(struct notices *notices);
+
 /* Hands a notice to the service's sessions; its members down to `ended` are
  * set, and the others are zero.  Any thread. */
 void notices_post(struct notice *notice);

@@ -60,6 +60,7 @@ int service_init(struct service *service, uint64_t max_held) {
 }
 
 void service_fini(struct service *service) {
+  notices_fini(&service->notices);
   service_images_fini(&service->images);
   attachments_fini(&service->attachments);
   net_thread_fini(&service->net);

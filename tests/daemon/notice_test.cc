@@ -261,6 +261,61 @@ TEST_F(NoticeTest, ARuleMayLetInvalidateOverTcp) {
   EXPECT_TRUE(client.ReceiveAnswer().is_done());
 }
 
+// ---- What a source tells ----------------------------------------------------
+
+TEST_F(NoticeTest, WhatASourceSaysIsInvalidIsDroppedAndToldToAll) {
+  options_.n_workers = 4;
+  Serve();
+  std::vector<WireClient> clients;
+  Frame opened;
+  for (int i = 0; i < 8; i++) {
+    clients.push_back(i % 2 ? server_->Unix() : server_->Tcp());
+    opened = clients.back().Start();
+  }
+  clients[0].Read(opened.image, 0, 10 * kPage);
+  int n_reads = disk_.n_reads();
+  disk_.TellInvalid(2 * kPage + 5, 10);
+  for (WireClient &client : clients) {
+    Frame notice = client.Receive();
+    EXPECT_EQ(notice.kind, kInvalidated);
+    EXPECT_EQ(notice.ranges, (Ranges{{2 * kPage + 5, 10}}));
+    EXPECT_EQ(notice.epoch, opened.epoch);
+    EXPECT_EQ(notice.invalidations, 2u);
+  }
+  EXPECT_EQ(clients[0].Read(opened.image, 0, 10 * kPage).bytes,
+            FakeSource::Bytes(0, 10 * kPage));
+  EXPECT_EQ(disk_.n_reads(), n_reads + 1);
+  disk_.TellInvalid(kSize - 1, 1);
+  EXPECT_EQ(clients[0].Receive().ranges, (Ranges{{kSize - 1, 1}}));
+}
+
+TEST_F(NoticeTest, WhenASourceSaysThatItChangedItIsLookedAtAtOnce) {
+  options_.limit.refresh_ms = 1000000;
+  Serve();
+  WireClient client = server_->Unix();
+  Frame opened = client.Start();
+  disk_.Change(kSize / 2);
+  disk_.TellChanged();
+  Frame notice = client.Receive();
+  EXPECT_EQ(notice.kind, kChanged);
+  EXPECT_EQ(notice.size, kSize / 2);
+}
+
+// It comes while the image is being looked at, which finds nothing yet.
+TEST_F(NoticeTest, ALookThatIsUnderWayIsFollowedByAnother) {
+  options_.limit.refresh_ms = 10;
+  disk_.ShutLookGate();
+  Serve();
+  WireClient client = server_->Unix();
+  client.Start();
+  disk_.AwaitLookAtGate();
+  int n_looks = disk_.n_looks();
+  disk_.TellChanged();
+  disk_.OpenLookGate();
+  while (disk_.n_looks() == n_looks)
+    usleep(1000);
+}
+
 // ---- Epochs -----------------------------------------------------------------
 
 class EpochTest : public NoticeTest {

@@ -160,4 +160,36 @@ TEST_F(ParentImageTest, AChangeAtTheParentIsANewEpochHere) {
   cachet_close(c);
 }
 
+// A handle's own cache, the child's, and whoever has mapped that.
+TEST_F(ParentImageTest, AnInvalidationAtTheParentReachesClientsOfTheChild) {
+  StartParent();
+  const std::string port = std::to_string(DaemonProcess::FreePort());
+  child_ = Daemon(Source(), "64M",
+                  {"--listen", "unix:" + (dir_ / "child"), "--listen",
+                   "tcp:127.0.0.1:" + port});
+  cachet *near = Open(), *far = nullptr, *master = nullptr;
+  ASSERT_EQ(cachet_open(("cachet://127.0.0.1:" + port + "/d").c_str(), nullptr,
+                        &far, nullptr),
+            CACHET_OK);
+  ASSERT_EQ(cachet_open(Source().c_str(), nullptr, &master, nullptr),
+            CACHET_OK);
+  for (cachet *c : {near, far})
+    EXPECT_TRUE(ReadsRight(c, bytes_, 0, 1 << 20));
+  ASSERT_TRUE(cachet_is_cached(far, 5000));
+  ASSERT_TRUE(cachet_is_cached(near, 5000));
+  ASSERT_EQ(cachet_invalidate(master, 5000, 1), CACHET_OK)
+      << cachet_errmsg(master);
+  for (cachet *c : {near, far}) {
+    while (cachet_is_cached(c, 5000)) {
+      cachet_dispatch(c);
+      usleep(1000);
+    }
+    EXPECT_TRUE(cachet_is_cached(c, 100000));
+    EXPECT_TRUE(ReadsRight(c, bytes_, 0, 1 << 20));
+  }
+  EXPECT_EQ(child_->CountInLog("image-changed"), 0u);
+  for (cachet *c : {near, far, master})
+    cachet_close(c);
+}
+
 } // namespace

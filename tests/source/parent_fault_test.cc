@@ -194,4 +194,158 @@ TEST(ParentFaultTest, AParentThatHangsUpLosesItsReadsAndNoMore) {
   s.ExpectReads(d.image.bytes, 0, 4096);
 }
 
+// ---- Notices -----------------------------------------------------------------
+
+TEST(ParentFaultTest, WhatIsInvalidatedIsToldInWholePagesOfTheParents) {
+  FakeDaemon d({[](Peer &p) {
+    Request r;
+    p.Handshake();
+    p.Receive(&r);
+    p.Answer(r);
+    p.Invalidated(5000, 10);
+    p.Invalidated({{0, 4096}, {kSize - 1, 100}});
+    p.Invalidated(kSize, 1);         // behind the end, and so nothing
+    p.Invalidated(4095, UINT64_MAX); // to the end
+    p.Serve();
+  }});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  s.Listen();
+  s.ExpectReads(d.image.bytes, 0, 4096);
+  EXPECT_EQ(s.AwaitNews(), "4096+4096");
+  EXPECT_EQ(s.AwaitNews(), "0+4096");
+  EXPECT_EQ(s.AwaitNews(), std::to_string(kSize - 4096) + "+4096");
+  EXPECT_EQ(s.AwaitNews(), "0+" + std::to_string(kSize));
+}
+
+// Its bytes may be older than the notice, though they come behind it.
+TEST(ParentFaultTest, AReadThatANoticeOvertakesIsAskedForAgain) {
+  FakeDaemon d({[](Peer &p) {
+    Request concerned, other;
+    p.Handshake();
+    p.Receive(&concerned);
+    p.Receive(&other);
+    p.Cork();
+    p.Invalidated(0, 1);
+    p.Answer(other);
+    p.Answer(concerned);
+    p.Uncork();
+    p.Receive(&concerned); // once more
+    for (uint8_t &byte : p.image->bytes)
+      byte ^= 1;
+    p.Answer(concerned);
+    p.Serve();
+  }});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  s.Listen();
+  const std::vector<uint8_t> old = d.image.bytes;
+  PendingRead concerned(s.get(), 0, 8192);
+  s.ExpectReads(old, 8192, 4096);
+  ASSERT_EQ(concerned.Wait(), 0);
+  EXPECT_EQ(memcmp(concerned.bytes().data(), d.image.bytes.data(), 8192), 0);
+  EXPECT_EQ(s.AwaitNews(), "0+4096");
+}
+
+TEST(ParentFaultTest, ANewEpochEndsWhatIsUnderWayAndIsTold) {
+  Gate changed;
+  FakeDaemon d({[&](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  p.Receive(&r);
+                  p.image->epoch++;
+                  p.Changed();
+                  p.Serve();
+                },
+                ServeAll()});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  s.Listen();
+  EXPECT_EQ(s.Status(0, 4096), -ESTALE);
+  EXPECT_EQ(s.AwaitNews(), "changed");
+  EXPECT_EQ(s.Status(0, 4096), -ESTALE);
+  bool has_changed;
+  EXPECT_EQ(s.Reopen(&has_changed), 0);
+  EXPECT_TRUE(has_changed);
+  s.ExpectReads(d.image.bytes, 0, kSize);
+}
+
+// What was cached of a version that is over must not be served for want of the
+// next one.
+TEST(ParentFaultTest, WithoutASuccessorNothingOfAStaleSourceIsGood) {
+  FakeDaemon d({[](Peer &p) {
+    Request r;
+    p.Handshake();
+    p.Receive(&r);
+    p.image->epoch++;
+    p.Changed();
+  }});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  s.Listen();
+  EXPECT_EQ(s.Status(0, 4096), -ESTALE);
+  EXPECT_EQ(s.AwaitNews(), "changed");
+  d.Stop();
+  bool has_changed;
+  EXPECT_LT(s.Reopen(&has_changed), 0);
+  EXPECT_EQ(s.AwaitNews(), "0+" + std::to_string(kSize));
+}
+
+// ---- Lost connections --------------------------------------------------------
+
+struct Return {
+  const char *name;
+  uint64_t before, notice, after; // numbers of invalidations; notice 0: none
+  uint64_t epochs;                // how many have passed
+  bool is_proven;
+};
+
+class ParentReturnTest : public testing::TestWithParam<Return> {};
+
+TEST_P(ParentReturnTest, WhatWasReadIsGoodIfNothingWasMissed) {
+  const Return &t = GetParam();
+  FakeDaemon d({[&](Peer &p) {
+                  Request r;
+                  p.image->invalidations = t.before;
+                  p.Handshake();
+                  p.Receive(&r);
+                  if (t.notice) {
+                    p.image->invalidations = t.notice;
+                    p.Invalidated(8192, 1);
+                  }
+                  p.Answer(r);
+                  p.image->invalidations = t.after;
+                  p.image->epoch += t.epochs;
+                },
+                ServeAll()});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  s.Listen();
+  s.ExpectReads(d.image.bytes, 0, 4096);
+  int status;
+  while ((status = s.Status(0, 4096)) == -ECONNRESET)
+    ;
+  EXPECT_EQ(status, t.is_proven ? 0 : -ESTALE);
+  if (t.notice) {
+    EXPECT_EQ(s.AwaitNews(), "8192+4096");
+  }
+  if (!t.is_proven) {
+    EXPECT_EQ(s.AwaitNews(), "changed");
+  }
+}
+
+std::string ReturnName(const testing::TestParamInfo<Return> &info) {
+  return info.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ParentReturnTest,
+    testing::Values(Return{"NothingWasInvalidated", 1, 0, 1, 0, true},
+                    Return{"ItWasToldOfAll", 1, 4, 4, 0, true},
+                    Return{"OneWasMissed", 1, 0, 2, 0, false},
+                    Return{"TheLastWasMissed", 1, 2, 3, 0, false},
+                    Return{"ItDoesNotSay", 0, 0, 0, 0, false},
+                    Return{"AnotherEpoch", 1, 0, 1, 1, false}),
+    ReturnName);
+
 } // namespace

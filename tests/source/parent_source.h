@@ -6,7 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,8 +43,10 @@ public:
   }
 
   void Close() {
-    if (src_)
+    if (src_) {
+      source_listen(src_, nullptr);
       src_->ops->close(src_);
+    }
     src_ = nullptr;
   }
 
@@ -71,11 +76,45 @@ public:
   }
 
   source *get() const { return src_; }
+
+  // What it tells by itself, from Listen() on.
+  void Listen() {
+    listener_.owner = this;
+    listener_.self.changed = [](source_listener *l) { Of(l)->Tell("changed"); };
+    listener_.self.invalid = [](source_listener *l, uint64_t offset,
+                                uint64_t len) {
+      Of(l)->Tell(std::to_string(offset) + "+" + std::to_string(len));
+    };
+    source_listen(src_, &listener_.self);
+  }
+  // The next thing that it tells.
+  std::string AwaitNews() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    told_.wait(lock, [this] { return !news_.empty(); });
+    std::string first = news_.front();
+    news_.pop_front();
+    return first;
+  }
+
   std::string fault() const { return fault_.text; }
 
   long open_ms = 60000;
 
 private:
+  struct Listener {
+    source_listener self; // the first, for the cast
+    ParentSource *owner;
+  };
+
+  static ParentSource *Of(source_listener *l) {
+    return reinterpret_cast<Listener *>(l)->owner;
+  }
+  void Tell(const std::string &what) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    news_.push_back(what);
+    told_.notify_all();
+  }
+
   template <typename F>
   int WithUri(const std::string &uri, const Options &options, F call) {
     std::vector<source_option> list;
@@ -91,6 +130,10 @@ private:
   reactor *reactor_ = nullptr;
   source *src_ = nullptr;
   source_fault fault_ = {};
+  Listener listener_ = {};
+  std::mutex mutex_;
+  std::condition_variable told_;
+  std::deque<std::string> news_;
 };
 
 #endif

@@ -52,6 +52,7 @@ const struct source_ops kBelowOps = {
     /*resume=*/nullptr,
     /*worth=*/nullptr,
     /*advise=*/nullptr,
+    /*listen=*/nullptr,
     /*close=*/[](struct source *src) { BelowOf(src)->n_closed++; },
 };
 

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "tests/support/fake_source.h"
@@ -242,6 +243,44 @@ TEST(WindowHintTest, WhatTheSourceBelowCannotDoItCannotEither) {
   EXPECT_EQ(src->ops->reopen(src, &fresh), 0);
   EXPECT_EQ(fresh, nullptr);
   src->ops->advise(src, 0, 1);
+}
+
+// What a listener was told.
+struct Listener {
+  Listener() {
+    self.changed = [](source_listener *l) { Of(l)->n_changed++; };
+    self.invalid = [](source_listener *l, uint64_t offset, uint64_t len) {
+      Of(l)->ranges.emplace_back(offset, len);
+    };
+  }
+  static Listener *Of(source_listener *l) {
+    return reinterpret_cast<Listener *>(l);
+  }
+
+  source_listener self; // the first, for the cast
+  int n_changed = 0;
+  std::vector<std::pair<uint64_t, uint64_t>> ranges;
+};
+
+TEST_F(WindowTest, WhatTheSourceTellsIsToldOfWhatLiesInIt) {
+  SourcePtr src = Open(kWindow);
+  Listener listener;
+  source_listen(src.get(), &listener.self);
+  below_.TellChanged();
+  EXPECT_EQ(listener.n_changed, 1);
+  below_.TellInvalid(0, kOffset);
+  below_.TellInvalid(kOffset + kLength, 10);
+  EXPECT_TRUE(listener.ranges.empty());
+  below_.TellInvalid(0, kSize);
+  below_.TellInvalid(0, kOffset + 7);
+  below_.TellInvalid(kOffset + 5, 10);
+  below_.TellInvalid(kOffset + kLength - 3, 10);
+  EXPECT_EQ(listener.ranges,
+            (std::vector<std::pair<uint64_t, uint64_t>>{
+                {0, kLength}, {0, 7}, {5, 10}, {kLength - 3, 3}}));
+  source_listen(src.get(), nullptr);
+  below_.TellInvalid(0, kSize);
+  EXPECT_EQ(listener.ranges.size(), 4u);
 }
 
 } // namespace

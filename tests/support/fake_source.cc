@@ -19,6 +19,9 @@ struct FakeSource::State {
   int fail_error = 0, fail_left = 0, reopen_error = 0;
   std::map<uint64_t, int> bad, n_tries;
   uint64_t zeros_from = 0, zeros_to = 0;
+  std::mutex news; // of the two below; listeners are called under it
+  source *listened = nullptr;
+  source_listener *listener = nullptr;
   const source_ops *ops = nullptr;  // fixed
   std::vector<std::thread> callers; // those that call back
 };
@@ -40,6 +43,16 @@ struct FakeOps {
     std::shared_ptr<FakeSource::State> state;
     uint64_t version;
   };
+
+  // Only the one that is listened to last can take its listener away.
+  static void Listen(source *src, source_listener *l) {
+    FakeSource::State &s = *Of(src)->state;
+    std::unique_lock<std::mutex> lock(s.news);
+    if (!l && s.listened != src)
+      return;
+    s.listened = src;
+    s.listener = l;
+  }
 
   static Opened *Of(source *src) { return reinterpret_cast<Opened *>(src); }
 
@@ -151,6 +164,7 @@ static source_ops MakeOps(decltype(source_ops::start) start,
   ops.identify = FakeOps::Identify;
   ops.resume = FakeOps::Resume;
   ops.worth = FakeOps::Worth;
+  ops.listen = FakeOps::Listen;
   ops.close = FakeOps::Close;
   return ops;
 }
@@ -164,6 +178,18 @@ source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
   return &(new Opened{
                {state->ops, state->size, 0, 0, 0}, state, state->version})
               ->base;
+}
+
+void FakeSource::TellChanged() {
+  std::unique_lock<std::mutex> lock(state_->news);
+  if (state_->listener)
+    state_->listener->changed(state_->listener);
+}
+
+void FakeSource::TellInvalid(uint64_t offset, uint64_t len) {
+  std::unique_lock<std::mutex> lock(state_->news);
+  if (state_->listener)
+    state_->listener->invalid(state_->listener, offset, len);
 }
 
 const char *FakeReadsName(FakeReads reads) {

@@ -85,6 +85,11 @@ public:
   void Rewrite();
   uint64_t version() const;
 
+  // What a source hears by itself: to the listener of the one that was given a
+  // listener last.
+  void TellChanged();
+  void TellInvalid(uint64_t offset, uint64_t len);
+
 private:
   struct State;
   friend struct FakeOps;
