@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/nginx.h"
 #include "tests/support/service_manager.h"
 
 namespace {
@@ -65,12 +66,13 @@ protected:
     Start(more);
   }
 
-  Handle Open(unsigned flags = 0) {
+  Handle Open(unsigned flags = 0) { return Open("i", flags); }
+  Handle Open(const std::string &image, unsigned flags = 0) {
     cachet_options options = CACHET_OPTIONS_INIT;
     options.flags = flags;
     cachet *c = nullptr;
     cachet_error err;
-    EXPECT_EQ(cachet_open(manager_.uri("i").c_str(), &options, &c, &err),
+    EXPECT_EQ(cachet_open(manager_.uri(image).c_str(), &options, &c, &err),
               CACHET_OK)
         << err.message;
     return Handle(c);
@@ -136,6 +138,35 @@ TEST_F(KeptTest, WhatWasCachedIsCachedAfterwards) {
     ExpectRead(c.get(), 0, 300);
     EXPECT_EQ(cachet_misses(c.get()), 0u);
   }
+}
+
+// The version that a server names identifies it; pages of another one are not
+// taken for its own.
+TEST_F(KeptTest, AnImageByHttpIsWarmUntilItsObjectIsAnother) {
+  Nginx nginx;
+  auto put = [&] {
+    nginx.Put("x", {reinterpret_cast<char *>(bytes_.data()), bytes_.size()});
+  };
+  const std::vector<std::string> far = {"--image", "far=" + nginx.Url("/x")};
+  put();
+  Restart(SIGTERM, far);
+  ExpectRead(Open("far").get(), 0, kPages);
+  Restart(SIGKILL, far);
+  EXPECT_THAT(log(), HasSubstr("event=image-warm image=far"));
+  {
+    Handle c = Open("far");
+    ExpectRead(c.get(), 0, kPages);
+    EXPECT_EQ(cachet_misses(c.get()), 0u);
+  }
+  bytes_ = WriteRandomFile(dir_ / "new", kPages * kPage, 2);
+  put();
+  Restart(SIGKILL, far);
+  EXPECT_THAT(log(), Not(HasSubstr("event=image-warm image=far")));
+  ExpectRead(Open("far").get(), 0, kPages);
+  uint64_t n_fetched = 0;
+  for (const Nginx::Line &line : nginx.StopAndReadLog())
+    n_fetched += line.n_body;
+  EXPECT_LT(n_fetched, 2 * kPages * kPage + 100) << "each version is read once";
 }
 
 TEST_F(KeptTest, AHandleGoesOnAndItsEpochToo) {

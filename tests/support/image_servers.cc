@@ -207,6 +207,25 @@ private:
   std::string endpoint_;
 };
 
+// ---- Another daemon ---------------------------------------------------------
+
+class Parent : public ImageServer {
+public:
+  explicit Parent(const Bytes &bytes) {
+    Write(dir_ / "x", bytes);
+    daemon_ = std::make_unique<DaemonProcess>(std::vector<std::string>{
+        "--image", dir_ / "x", "--listen", "unix:" + (dir_ / "socket")});
+    EXPECT_TRUE(daemon_->ready()) << daemon_->log();
+  }
+  std::string source() const override {
+    return "cachet+unix:///x?socket=" + (dir_ / "socket");
+  }
+
+private:
+  TempDir dir_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
 template <typename Server, auto... how>
 std::unique_ptr<ImageServer> Start(const Bytes &bytes) {
   return std::make_unique<Server>(bytes, how...);
@@ -214,7 +233,7 @@ std::unique_ptr<ImageServer> Start(const Bytes &bytes) {
 
 } // namespace
 
-const ImageServerKind kImageServerKinds[9] = {
+const ImageServerKind kImageServerKinds[10] = {
     {"nginx", Start<NginxServer, false>},
     {"nginx_by_http2", Start<NginxServer, true>},
     {"apache", Start<Apache, Apache::kPlain>},
@@ -224,6 +243,7 @@ const ImageServerKind kImageServerKinds[9] = {
     {"nbdkit", Start<Nbd, false>},
     {"qcow2", Start<Nbd, true>},
     {"s3", Start<S3>},
+    {"parent", Start<Parent>},
 };
 
 std::ostream &operator<<(std::ostream &out, const ImageServerKind &kind) {

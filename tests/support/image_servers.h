@@ -1,5 +1,5 @@
 // Servers of one image each, of every kind that a daemon can read from: those
-// of packages, and the tests' own S3.
+// of packages, the tests' own S3, and another daemon.
 #ifndef TESTS_SUPPORT_IMAGE_SERVERS_H
 #define TESTS_SUPPORT_IMAGE_SERVERS_H
 
@@ -23,7 +23,7 @@ struct ImageServerKind {
   std::unique_ptr<ImageServer> (*start)(const std::vector<uint8_t> &bytes);
 };
 
-extern const ImageServerKind kImageServerKinds[9];
+extern const ImageServerKind kImageServerKinds[10];
 
 std::ostream &operator<<(std::ostream &out, const ImageServerKind &kind);
 
