@@ -5,12 +5,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/nginx.h"
 #include "tests/support/readers.h"
 
 namespace {
@@ -190,6 +193,50 @@ TEST_F(ParentImageTest, AnInvalidationAtTheParentReachesClientsOfTheChild) {
   EXPECT_EQ(child_->CountInLog("image-changed"), 0u);
   for (cachet *c : {near, far, master})
     cachet_close(c);
+}
+
+// ---- A boot storm --------------------------------------------------------------
+
+constexpr int kHosts = 8, kReadersOfAHost = 3;
+constexpr uint64_t kStormSize = (16 << 20) + 777, kStep = 64 << 10;
+
+// All hosts, each with a daemon of its own, read one image at the same time,
+// each reader from another place on.
+TEST_F(ParentImageTest, HostsBehindOneParentFetchEachByteOnceFromTheStore) {
+  Nginx store;
+  bytes_ = WriteRandomFile(dir_ / "bytes", kStormSize, 7);
+  store.Put("d", {reinterpret_cast<char *>(bytes_.data()), bytes_.size()});
+  parent_ =
+      Daemon(store.Url("/d"), "64M", {"--listen", "unix:" + (dir_ / "parent")});
+  std::vector<std::unique_ptr<DaemonProcess>> hosts;
+  std::vector<std::string> uris;
+  for (int i = 0; i < kHosts; i++) {
+    const std::string socket = dir_ / ("host" + std::to_string(i));
+    hosts.push_back(Daemon(Source(), "64M", {"--listen", "unix:" + socket}));
+    uris.push_back("cachet+unix:///d?socket=" + socket);
+  }
+  const uint64_t n_steps = (kStormSize + kStep - 1) / kStep;
+  RunReaders(uris[0], kHosts * kReadersOfAHost, [&](cachet *, int reader) {
+    cachet *c = nullptr;
+    bool right = cachet_open(uris[size_t(reader % kHosts)].c_str(), nullptr, &c,
+                             nullptr) == CACHET_OK;
+    for (uint64_t i = 0; i < n_steps && right; i++) {
+      uint64_t addr = (i + uint64_t(reader) * 11) % n_steps * kStep;
+      right = ReadsRight(c, bytes_, addr,
+                         size_t(std::min(kStep, kStormSize - addr)));
+    }
+    cachet_close(c);
+    return right;
+  });
+  uint64_t n_fetched = 0;
+  for (const Nginx::Line &line : store.StopAndReadLog())
+    n_fetched += line.n_body;
+  printf("%d hosts fetched %.4f of the image\n", kHosts,
+         double(n_fetched) / double(kStormSize));
+  EXPECT_GE(n_fetched, kStormSize);
+  EXPECT_LE(n_fetched, kStormSize + kStormSize / 50);
+  for (auto &host : hosts)
+    Stop(std::move(host));
 }
 
 } // namespace

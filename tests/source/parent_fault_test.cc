@@ -2,6 +2,10 @@
 #include "tests/client/lies.h"
 #include "tests/source/parent_source.h"
 
+#include <atomic>
+#include <mutex>
+#include <set>
+
 namespace {
 
 constexpr size_t kSize = 64 << 10;
@@ -347,5 +351,172 @@ INSTANTIATE_TEST_SUITE_P(
                     Return{"ItDoesNotSay", 0, 0, 0, 0, false},
                     Return{"AnotherEpoch", 1, 0, 1, 1, false}),
     ReturnName);
+
+// ---- Several parents ---------------------------------------------------------
+
+constexpr size_t kBlock = 1 << 20, kBlocks = 24;
+
+// One that notes which blocks it was asked for.
+class Noting {
+public:
+  explicit Noting(size_t size = kBlock * kBlocks)
+      : daemon({[this](Peer &p) { Serve(p); }}, size) {
+    daemon.image.invalidations = 1;
+  }
+  ~Noting() { answers.Open(); }
+
+  std::set<uint64_t> Take() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return std::move(blocks_);
+  }
+
+  std::atomic<bool> is_silent{false}, fails{false};
+  Gate answers; // of one that is silent
+  FakeDaemon daemon;
+
+private:
+  void Serve(Peer &p) {
+    Request r;
+    if (!p.Handshake())
+      return;
+    while (p.Receive(&r)) {
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        blocks_.insert(r.ranges[0].first / kBlock);
+      }
+      if (is_silent)
+        answers.Await();
+      if (fails)
+        p.Error(r.id, CACHET_E_IO, "no");
+      else
+        p.Answer(r);
+    }
+  }
+
+  std::mutex mutex_;
+  std::set<uint64_t> blocks_;
+};
+
+class ParentsTest : public testing::Test {
+protected:
+  int Open(const ParentSource::Options &more = {}) {
+    ParentSource::Options options = {{"parents", b_.daemon.Uri()}};
+    options.insert(options.end(), more.begin(), more.end());
+    return s_.Open(a_.daemon.Uri(), options);
+  }
+  void ReadEachBlock() {
+    for (size_t i = 0; i < kBlocks; i++)
+      s_.ExpectReads(a_.daemon.image.bytes, i * kBlock + 5, 4096);
+  }
+
+  Noting a_, b_;
+  ParentSource s_;
+};
+
+TEST_F(ParentsTest, EachBlockIsReadFromOneOfThem) {
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  ReadEachBlock();
+  std::set<uint64_t> of_a = a_.Take(), of_b = b_.Take();
+  EXPECT_EQ(of_a.size() + of_b.size(), kBlocks);
+  EXPECT_FALSE(of_a.empty() || of_b.empty());
+  ReadEachBlock();
+  EXPECT_EQ(a_.Take(), of_a);
+  // Whoever names them in another order asks the same ones.
+  ParentSource other;
+  ASSERT_EQ(other.Open(b_.daemon.Uri(), {{"parents", a_.daemon.Uri()}}), 0);
+  b_.Take();
+  for (size_t i = 0; i < kBlocks; i++)
+    EXPECT_EQ(other.Status(i * kBlock, 100), 0);
+  EXPECT_EQ(a_.Take(), of_a);
+  EXPECT_EQ(b_.Take(), of_b);
+}
+
+TEST_F(ParentsTest, OneThatIsGoneIsPassedOver) {
+  ASSERT_EQ(Open(), 0);
+  ReadEachBlock();
+  a_.daemon.Stop();
+  b_.Take();
+  ReadEachBlock();
+  EXPECT_EQ(b_.Take().size(), kBlocks);
+  bool has_changed;
+  EXPECT_EQ(s_.Reopen(&has_changed), 0); // the other one is there
+  EXPECT_FALSE(has_changed);
+}
+
+TEST_F(ParentsTest, OneThatIsDownAtStartIsAskedWhenItIsThere) {
+  a_.daemon.Stop();
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  ReadEachBlock();
+  EXPECT_EQ(b_.Take().size(), kBlocks);
+  a_.daemon.Listen();
+  bool has_changed;
+  while (a_.Take().empty()) {
+    EXPECT_EQ(s_.Reopen(&has_changed), 0);
+    ReadEachBlock();
+  }
+}
+
+TEST_F(ParentsTest, OneThatFailsIsPassedOver) {
+  ASSERT_EQ(Open(), 0);
+  a_.fails = true;
+  ReadEachBlock();
+  EXPECT_EQ(b_.Take().size(), kBlocks);
+  b_.fails = true;
+  EXPECT_EQ(s_.Status(0, 4096), -EIO);
+}
+
+// Far below the time of an attempt.
+TEST_F(ParentsTest, OneThatIsLateIsPassedOverUntilItAnswers) {
+  ASSERT_EQ(Open({{"attempt-timeout", "3600"}}), 0);
+  a_.is_silent = true;
+  ReadEachBlock();
+  EXPECT_EQ(b_.Take().size(), kBlocks);
+  a_.is_silent = false;
+  a_.answers.Open();
+  a_.Take();
+  while (a_.Take().empty())
+    ReadEachBlock();
+}
+
+TEST_F(ParentsTest, ANewEpochOfAnyOfThemEndsTheSource) {
+  FakeDaemon changes({[](Peer &p) {
+                        p.Handshake();
+                        p.image->epoch++;
+                        p.Changed();
+                        p.Serve();
+                      },
+                      ServeAll()},
+                     kBlock * kBlocks);
+  ASSERT_EQ(s_.Open(a_.daemon.Uri(), {{"parents", changes.Uri()}}), 0);
+  while (s_.Status(0, 4096) == 0)
+    ;
+  EXPECT_EQ(s_.Status(0, 4096), -ESTALE);
+  bool has_changed;
+  EXPECT_EQ(s_.Reopen(&has_changed), 0);
+  EXPECT_TRUE(has_changed);
+  ReadEachBlock();
+}
+
+TEST_F(ParentsTest, ParentsOfDifferentSizesAreNotOpened) {
+  Noting other(kBlock);
+  EXPECT_EQ(s_.Open(a_.daemon.Uri(), {{"parents", other.daemon.Uri()}}),
+            -EPROTO);
+  EXPECT_NE(s_.fault().find("sizes"), std::string::npos) << s_.fault();
+}
+
+// It may have been replaced while it was away: the others go on without it.
+TEST_F(ParentsTest, OneThatComesWithAnotherSizeIsNotAsked) {
+  Noting other(kBlock);
+  other.daemon.Stop();
+  ASSERT_EQ(s_.Open(a_.daemon.Uri(), {{"parents", other.daemon.Uri()}}), 0);
+  other.daemon.Listen();
+  bool has_changed;
+  while (other.daemon.n_connections == 0) {
+    EXPECT_EQ(s_.Reopen(&has_changed), 0);
+    usleep(1000);
+  }
+  ReadEachBlock();
+  EXPECT_TRUE(other.Take().empty());
+}
 
 } // namespace
