@@ -426,7 +426,7 @@ check "the service answers there through TLS" reads \
   /var/lib/cachetd/disk.img
 check "a new certificate can be made" makes_certificate
 systemctl reload cachetd.service
-check "a reload has it shown" reads \
+check "a reload has it shown" eventually reads \
   "cachets://127.0.0.1:10820/disk.img?ca=/etc/cachetd/server.pem" \
   /var/lib/cachetd/disk.img
 begin_reading

@@ -113,10 +113,13 @@ protected:
   }
 
   // It ends at once, for that reason.
-  void ExpectRefused(const std::string &why) {
-    StartInstalled({"--image", "d=" + nginx_.Url("/x")});
+  void ExpectRefused(const std::string &uri, const std::string &why) {
+    StartInstalled({"--image", "d=" + uri});
     EXPECT_EQ(daemon_->Wait(), 2);
-    EXPECT_THAT(daemon_->log(), HasSubstr("image \"d\": source: http: " + why));
+    EXPECT_THAT(daemon_->log(), HasSubstr("image \"d\": source: " + why));
+  }
+  void ExpectRefused(const std::string &why) {
+    ExpectRefused(nginx_.Url("/x"), "http: " + why);
   }
 
   TempDir dir_;
@@ -170,6 +173,8 @@ TEST_F(ModulesTest, AReloadLoadsTheModuleOfANewImage) {
 TEST_F(ModulesTest, OneThatIsNotInstalledIsNamedWithItsPackage) {
   Install();
   ExpectRefused("it is not installed; install the package cachetd");
+  ExpectRefused("rbd:pool/image",
+                "rbd: it is not installed; install the package cachetd-rbd");
 }
 
 TEST_F(ModulesTest, OneThatIsInstalledMeanwhileIsFound) {
