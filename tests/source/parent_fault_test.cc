@@ -24,6 +24,13 @@ Script FallSilentAt(int n) {
   };
 }
 
+// What later connections are told.
+void SetImage(Peer &p, uint64_t epoch, uint64_t invalidations) {
+  std::lock_guard<std::mutex> hold(p.image->lock);
+  p.image->epoch = epoch;
+  p.image->invalidations = invalidations;
+}
+
 // ---- Lies
 // --------------------------------------------------------------------
 
@@ -257,7 +264,7 @@ TEST(ParentFaultTest, ANewEpochEndsWhatIsUnderWayAndIsTold) {
                   Request r;
                   p.Handshake();
                   p.Receive(&r);
-                  p.image->epoch++;
+                  SetImage(p, p.image->epoch + 1, p.image->invalidations);
                   p.Changed();
                   p.Serve();
                 },
@@ -281,7 +288,7 @@ TEST(ParentFaultTest, WithoutASuccessorNothingOfAStaleSourceIsGood) {
     Request r;
     p.Handshake();
     p.Receive(&r);
-    p.image->epoch++;
+    SetImage(p, p.image->epoch + 1, p.image->invalidations);
     p.Changed();
   }});
   ParentSource s;
@@ -310,16 +317,15 @@ TEST_P(ParentReturnTest, WhatWasReadIsGoodIfNothingWasMissed) {
   const Return &t = GetParam();
   FakeDaemon d({[&](Peer &p) {
                   Request r;
-                  p.image->invalidations = t.before;
+                  SetImage(p, p.image->epoch, t.before);
                   p.Handshake();
                   p.Receive(&r);
                   if (t.notice) {
-                    p.image->invalidations = t.notice;
+                    SetImage(p, p.image->epoch, t.notice);
                     p.Invalidated(8192, 1);
                   }
                   p.Answer(r);
-                  p.image->invalidations = t.after;
-                  p.image->epoch += t.epochs;
+                  SetImage(p, p.image->epoch + t.epochs, t.after);
                 },
                 ServeAll()});
   ParentSource s;
@@ -481,7 +487,7 @@ TEST_F(ParentsTest, OneThatIsLateIsPassedOverUntilItAnswers) {
 TEST_F(ParentsTest, ANewEpochOfAnyOfThemEndsTheSource) {
   FakeDaemon changes({[](Peer &p) {
                         p.Handshake();
-                        p.image->epoch++;
+                        SetImage(p, p.image->epoch + 1, p.image->invalidations);
                         p.Changed();
                         p.Serve();
                       },
