@@ -114,7 +114,7 @@ static enum http_advice signer_failed(void *arg, struct http_get *get,
     return set_clock(s, get->answer.date) ? HTTP_ASK_AGAIN : HTTP_GIVE_UP;
   case S3_NEW_CREDENTIALS:
     return s->keys ? s3_keys_refused(s->keys, time(NULL) + s->skew_s, get->mark,
-                                     pause)
+                                     get->deadline_ms, pause)
                    : HTTP_GIVE_UP;
   case S3_NO_REMEDY:
     break;

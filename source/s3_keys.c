@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/clock.h"
 #include "base/container_of.h"
 #include "base/deadline.h"
 #include "base/latch.h"
@@ -228,14 +229,28 @@ const struct s3_credentials *s3_keys_use(struct s3_keys *k, int64_t now_s,
   return &k->credentials;
 }
 
+/* K4; 0: there is no time. */
+static int patience_ms(uint64_t deadline_ms) {
+  uint64_t now = clock_now_ms();
+  if (deadline_ms && deadline_ms <= now)
+    return 0;
+  return !deadline_ms || deadline_ms - now > S3_KEYS_PATIENCE_MS
+             ? S3_KEYS_PATIENCE_MS
+             : (int)(deadline_ms - now);
+}
+
 enum http_advice s3_keys_refused(struct s3_keys *k, int64_t now_s,
-                                 uint64_t mark, struct http_pause *pause) {
+                                 uint64_t mark, uint64_t deadline_ms,
+                                 struct http_pause *pause) {
+  int ms = patience_ms(deadline_ms);
   if (mark != k->mark)
     return HTTP_ASK_AGAIN; /* they are others by now */
   if (k->look_up ? deadline_has_passed(k->look_up->deadline)
                  : now_s == k->fruitless_s || !begin(k, now_s))
     return HTTP_GIVE_UP;
-  await(k, pause, S3_KEYS_PATIENCE_MS);
+  if (ms == 0)
+    return HTTP_GIVE_UP;
+  await(k, pause, ms);
   return HTTP_PAUSE;
 }
 

@@ -12,7 +12,7 @@
  *   K3  A look-up that fails, or finds the same, changes nothing; the next one
  *       is due after S3_KEYS_PAUSE_S, or when the server has refused the keys.
  *   K4  A get whose keys were refused waits for a look-up, S3_KEYS_PATIENCE_MS
- *       at most.  After one that found nothing there is no other within the
+ *       and until its deadline at most.  After one that found nothing there is no other within the
  *       same second.
  *
  * The reactor's thread alone, where nothing else is said. */
@@ -55,9 +55,11 @@ void s3_keys_free(struct s3_keys *k);
 const struct s3_credentials *s3_keys_use(struct s3_keys *k, int64_t now_s,
                                          uint64_t *mark);
 
-/* The server refused what a get was signed with. */
+/* The server refused what a get was signed with.  The pause ends by
+ * `deadline_ms` (clock_now_ms()), if that is not 0. */
 enum http_advice s3_keys_refused(struct s3_keys *k, int64_t now_s,
-                                 uint64_t mark, struct http_pause *pause);
+                                 uint64_t mark, uint64_t deadline_ms,
+                                 struct http_pause *pause);
 
 #ifdef __cplusplus
 }

@@ -13,6 +13,7 @@
 #include <future>
 #include <string>
 
+#include "base/clock.h"
 #include "source/reactor.h"
 #include "source/s3_credentials.h"
 #include "tests/support/fake_aws.h"
@@ -95,13 +96,15 @@ protected:
   }
 
   // What comes of a get whose keys are refused; true: ask again.
-  bool Refuse(int64_t now, uint64_t mark) {
+  bool Refuse(int64_t now, uint64_t mark, uint64_t deadline_ms = 0) {
     Refused get;
     get.pause.over = [](http_pause *pause, bool again) {
       reinterpret_cast<Refused *>(pause)->over.set_value(again);
     };
     http_advice advice;
-    OnReactor([&] { advice = s3_keys_refused(keys_, now, mark, &get.pause); });
+    OnReactor([&] {
+      advice = s3_keys_refused(keys_, now, mark, deadline_ms, &get.pause);
+    });
     return advice == HTTP_PAUSE ? get.over.get_future().get()
                                 : advice == HTTP_ASK_AGAIN;
   }
@@ -156,6 +159,17 @@ TEST_F(S3KeysTest, AGetThatIsRefusedWaitsForOthers) {
   EXPECT_NE(later, mark);
   EXPECT_TRUE(Refuse(kNow, mark)) << "there are others already";
   EXPECT_EQ(aws_.n_asked(), 2);
+}
+
+TEST_F(S3KeysTest, AGetThatIsRefusedWaitsNoLongerThanUntilItsDeadline) {
+  Give("first", kNow + kHour);
+  ASSERT_EQ(Open(), 0) << why_;
+  uint64_t mark;
+  Use(kNow, &mark);
+  aws_.Hold();
+  EXPECT_FALSE(Refuse(kNow, mark, clock_now_ms() + 50));
+  EXPECT_FALSE(Refuse(kNow, mark, clock_now_ms()));
+  aws_.Go();
 }
 
 TEST_F(S3KeysTest, WhereThereAreNoOthersNobodyAsksAgainAtOnce) {
