@@ -229,7 +229,14 @@ static uint64_t room_len(const struct fill *fill) {
   return fill->installs ? (uint64_t)fill->count << fill->mirror->page_shift : 0;
 }
 
+/* To write so much would keep a thread that has others to serve. */
+static bool is_long(const struct fill *fill) {
+  return room_len(fill) > FILL_BUFFER_LEN && fill->read.status != SOURCE_ZEROS;
+}
+
 bool fill_try_end(struct fill *fill) {
+  if (is_long(fill))
+    return false;
   int r = take_pages(fill, 0, fill->count, fill->read.status);
   if (r < 0 || (fill->reserved < room_len(fill) && !fill_is_all_zero(fill)))
     return false;
@@ -274,8 +281,8 @@ int fill_read(struct fill *fill) {
   if (!fill->was_read)
     fill->read.status =
         prepare_read(fill)
-            ? source_read_blocking(m->source, fill->read.offset, fill->read.buf,
-                                   fill->read.len)
+            ? source_read_until(m->source, fill->read.offset, fill->read.buf,
+                                fill->read.len, fill->read.deadline_ms)
             : -ENOMEM;
   int r = take_pages(fill, 0, fill->count, fill->read.status);
   if (r < 0 && fill->bytes && fill->count > 1 && !is_of_source(r)) {

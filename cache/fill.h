@@ -43,7 +43,8 @@ struct fill_runner {
 enum source_outcome fill_start(struct fill *fill, struct fill_runner *runner);
 
 /* Ends a fill whose read has ended, if that needs no wait.  False: nothing was
- * done, since it failed or has no room yet. */
+ * done, since it failed, has no room yet, or has more bytes to be written than
+ * a thread has time for that must not wait. */
 bool fill_try_end(struct fill *fill);
 
 /* Ends a fill that will not be run, with an error for who waits. */

@@ -19,8 +19,9 @@
  * --delay and --processes leave all others out.
  *
  * What was fetched is what nginx's log says.  Memory is PSS (proc(5)), the most
- * that all processes had together while they read warm, by a round of its own;
- * what nbdkit keeps is a file, whose pages are the kernel's and count nowhere.
+ * that all processes had together while they read warm, by a round of its own,
+ * without the cache: cachetd's is shared memory, and nbdkit's a file, whose
+ * pages are the kernel's.
  *
  * Targets are reported and judge nothing: exit status 0 unless something
  * failed, then 1; 2 for a bad command line. */
@@ -44,7 +45,7 @@ enum { MAX_READERS = 32, N_DELAYS = 3, URL_LEN = 64, ARG_LEN = 160 };
 static const char cold_metric[] = "cold, MB/s of all together";
 static const char warm_metric[] = "warm, MB/s of all together";
 static const char fetched_metric[] = "fetched cold, images";
-static const char memory_metric[] = "memory beyond one image, MiB";
+static const char memory_metric[] = "memory beside the cache, MiB";
 
 static const char *const sections[N_DELAYS] = {"0 ms added", "1 ms added",
                                                "20 ms added"};
@@ -217,24 +218,25 @@ __attribute__((noreturn)) static void become_reader(const struct way *w) {
   _exit(127);
 }
 
-/* 0: it has just ended. */
-static uint64_t pss_kib(pid_t pid) {
+/* But for the cache itself, which is shared memory.  0: it has just ended. */
+static uint64_t own_kib(pid_t pid) {
   char path[64], line[128];
-  uint64_t kib = 0;
+  uint64_t all = 0, shared = 0;
   snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
   FILE *file = fopen(path, "re");
-  while (file && !kib && fgets(line, sizeof line, file))
-    sscanf(line, "Pss: %" SCNu64, &kib);
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "Pss: %" SCNu64, &all) != 1)
+      sscanf(line, "Pss_Shmem: %" SCNu64, &shared);
   if (file)
     fclose(file);
-  return kib;
+  return all - shared;
 }
 
 static uint64_t sum_memory_kib(const struct way *w, const pid_t *pids,
                                unsigned n) {
-  uint64_t total = w->server ? pss_kib(w->server->pid) : 0;
+  uint64_t total = w->server ? own_kib(w->server->pid) : 0;
   for (unsigned i = 0; i < n; i++)
-    total += pss_kib(pids[i]);
+    total += own_kib(pids[i]);
   return total;
 }
 
@@ -291,8 +293,7 @@ static void measure(struct bench *b, unsigned delay, unsigned count,
   if (memory) {
     uint64_t kib = 0;
     read_all(&w, n, &kib);
-    double own = way == 0 ? image / 1024 : 0;
-    add(b, delay, count, memory_metric, &w, ((double)kib - own) / 1024);
+    add(b, delay, count, memory_metric, &w, (double)kib / 1024);
   }
   if (w.server)
     rig_server_stop(w.server);

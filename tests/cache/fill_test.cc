@@ -779,6 +779,22 @@ TEST_F(BlockTest, ASuccessorHasBlocksToo) {
   mirror_unref(next);
 }
 
+TEST_F(CallBackTest, ALongOneIsWrittenByAThreadThatMayTakeItsTime) {
+  Unmake();
+  Make(8 << 20);
+  mirror_->source->fetch_size = 512 << 10;
+  Waiter w;
+  Start(&w, 7);
+  EXPECT_EQ(StartOldest(), SOURCE_PENDING);
+  fill *fill = arrived_.Await();
+  EXPECT_FALSE(fill_try_end(fill));
+  EXPECT_EQ(w.n_done, 0);
+  image_run_fill(fill);
+  EXPECT_EQ(w.f.status, 0);
+  EXPECT_TRUE(IsResident(99));
+  EXPECT_EQ(source_.n_reads(), 1);
+}
+
 TEST_F(CallBackTest, ABadPageIsAnErrorForItAlone) {
   source_.FailAt(8 * kPage, EIO);
   Waiter w, good;

@@ -1,4 +1,5 @@
 // A source behind daemons that lie, are silent, or go away.
+#include "base/clock.h"
 #include "tests/client/lies.h"
 #include "tests/source/parent_source.h"
 
@@ -137,6 +138,18 @@ TEST(ParentFaultTest, AParentThatSaysNothingIsGivenUpAndAskedAnew) {
   EXPECT_EQ(s.Status(4096, 4096), -ETIMEDOUT);
   s.ExpectReads(d.image.bytes, 4096, 4096);
   EXPECT_EQ(d.n_connections, 2);
+}
+
+TEST(ParentFaultTest, AReadIsOverByItsDeadlineHoweverLongAnAttemptMayTake) {
+  FakeDaemon d({FallSilentAt(1), ServeAll()});
+  d.image.invalidations = 1;
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d), {{"attempt-timeout", "3600"}}), 0);
+  s.ExpectReads(d.image.bytes, 0, 4096);
+  std::vector<uint8_t> bytes(4096);
+  EXPECT_EQ(source_read_until(s.get(), 4096, bytes.data(), bytes.size(),
+                              clock_now_ms() + 100),
+            -ETIMEDOUT);
 }
 
 // What is late is forgotten, and its bytes go nowhere when they come.
