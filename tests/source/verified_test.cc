@@ -18,6 +18,28 @@
 #include "tests/support/daemon_process.h"
 #include "tests/support/verity_tree.h"
 
+// Of the sources' allocations the one that takes it to 0 fails; below 1, none.
+static int g_allocations_left;
+
+// The linker puts these in the place of malloc(3) and calloc(3) in what is
+// linked into the test.
+extern "C" {
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+
+void *__wrap_malloc(size_t size) {
+  return g_allocations_left > 0 && --g_allocations_left == 0
+             ? nullptr
+             : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+  return g_allocations_left > 0 && --g_allocations_left == 0
+             ? nullptr
+             : __real_calloc(n, size);
+}
+}
+
 namespace {
 
 using Bytes = std::vector<uint8_t>;
@@ -449,6 +471,54 @@ TEST_P(VerifiedTest, WhatWasReadUnderAnotherRootIsNotResumed) {
   // Nor what nobody verified.
   source_identify(&image_.base, &other);
   EXPECT_FALSE(source_resume(source_, &other));
+}
+
+// ---- What fails in turn ----------------------------------------------------
+
+// Each allocation of the sources', and then the next one, until none fails.
+TEST_P(VerifiedTest, AnAllocationThatFailsIsAnErrorAndTheNextReadIsRight) {
+  bool failed = true;
+  int n = 1;
+  for (; failed; n++) {
+    Set(&image_, TheImage().data, GetParam());
+    Set(&tree_, TheImage().tree, GetParam());
+    image_.n_closed = tree_.n_closed = 0;
+    tree_.at_once = 1;
+    g_allocations_left = n;
+    int r = Open();
+    Bytes bytes;
+    if (r == 0)
+      r = ReadAll(5 * kBlock + 7, 300 * kBlock, &bytes);
+    failed = g_allocations_left == 0;
+    g_allocations_left = 0;
+    EXPECT_EQ(r, failed ? -ENOMEM : 0) << n;
+    if (source_)
+      ExpectRight(5 * kBlock + 7, 300 * kBlock);
+    else
+      EXPECT_EQ(tree_.n_closed, 1);
+    CloseSource();
+  }
+  EXPECT_GE(n, 8);
+}
+
+TEST_P(VerifiedTest, EachReadThatFailsIsAnErrorAndTheNextReadIsRight) {
+  OpenEither();
+  for (Memory *m : {&image_, &tree_}) {
+    bool failed = true;
+    for (size_t n = 0; failed; n++) {
+      CloseSource();
+      image_.n_closed = tree_.n_closed = 0;
+      OpenEither();
+      m->statuses.assign(n, 0);
+      m->statuses.push_back(-ECONNRESET);
+      Bytes bytes;
+      const int r = ReadAll(0, kSize, &bytes);
+      failed = m->statuses.empty();
+      m->statuses.clear();
+      EXPECT_EQ(r, failed ? -ECONNRESET : 0) << n;
+      ExpectRight(0, kSize);
+    }
+  }
 }
 
 // ---- By the hashes of the blocks themselves --------------------------------
