@@ -195,6 +195,19 @@ TEST_F(ParentImageTest, AnInvalidationAtTheParentReachesClientsOfTheChild) {
     cachet_close(c);
 }
 
+TEST_F(ParentImageTest, ADaemonThatIsItsOwnParentHangsNoClient) {
+  StartChild(Uri(), "8M");
+  cachet *c = nullptr;
+  EXPECT_NE(cachet_open(Uri().c_str(), nullptr, &c, nullptr), CACHET_OK);
+  ASSERT_EQ(
+      cachet_open(("cachet+unix:///file?socket=" + (dir_ / "child")).c_str(),
+                  nullptr, &c, nullptr),
+      CACHET_OK);
+  char byte;
+  EXPECT_EQ(cachet_read(c, 0, &byte, 1), CACHET_OK);
+  cachet_close(c);
+}
+
 // ---- A boot storm --------------------------------------------------------------
 
 constexpr int kHosts = 8, kReadersOfAHost = 3;
