@@ -19,9 +19,9 @@
 
 namespace {
 
-constexpr uint64_t kSize = 256 << 20;
+constexpr uint64_t kSize = 64 << 20;
 constexpr size_t kData = 64 << 10; // at each of these
-constexpr uint64_t kAt[] = {0, (100 << 20) + 4096, kSize - kData};
+constexpr uint64_t kAt[] = {0, (30 << 20) + 4096, kSize - kData};
 
 enum Kind { kFile, kNbdkit, kQcow2 };
 
@@ -97,7 +97,7 @@ TEST_P(SparseImageTest, TakesTheMemoryOfItsData) {
   for (uint64_t at : kAt)
     for (size_t i = 0; i < kData; i += 4096)
       EXPECT_TRUE(cachet_is_cached(c, at + i)) << at + i;
-  EXPECT_TRUE(cachet_is_cached(c, 50 << 20)) << "known to be zeros";
+  EXPECT_TRUE(cachet_is_cached(c, 20 << 20)) << "known to be zeros";
   cachet_close(c);
 }
 
