@@ -11,7 +11,8 @@
 
 static const char over_section[] =
     "Misses: random 4 KiB over four times the cache, source warm, 8x8";
-static const char cost_section[] = "Cost of a miss, sparse image, full cache";
+static const char cost_section[] =
+    "Cost of a miss, unwritten image, full cache";
 static const char cost_metric[] = "server CPU, us a miss";
 static const char rate_metric[] = "thousand misses/s";
 
@@ -103,9 +104,10 @@ static void measure_over(struct bench *b) {
 
 /* ---- With more clients, with more pages ---------------------------------- */
 
-/* No disk is read: the image is a hole.  It is dropped from the kernel's memory
+/* No disk is read: nothing was written to the image's place on it.  But it is
+ * no hole, which the daemon would not read at all.  It is dropped from the kernel's memory
  * before each run, so that none has more of it there than another. */
-#define SPARSE_LEN (UINT64_C(16) << 30)
+#define UNWRITTEN_LEN (UINT64_C(8) << 30)
 
 static const struct fullness {
   const char *name;
@@ -127,7 +129,7 @@ enum { N_CROWDS = sizeof crowds / sizeof *crowds };
 static struct rig_server *start_full(struct rig *rig, const char *path,
                                      uint64_t n_pages, struct load_target *t) {
   /* Two bytes for each page of the image are known of them. */
-  uint64_t cache = n_pages * RIG_PAGE + 2 * (SPARSE_LEN / RIG_PAGE);
+  uint64_t cache = n_pages * RIG_PAGE + 2 * (UNWRITTEN_LEN / RIG_PAGE);
   struct rig_server *server = servers_start_daemon(rig, path, cache, t);
   struct protocol_conn conn = load_connect(t);
   uint64_t step = 32 << 20;
@@ -162,14 +164,14 @@ static void measure_costs(struct bench *b) {
   struct full full[N_FULLNESSES];
   /* A million pages take 4 GiB, and their time. */
   int n = b->is_quick ? N_FULLNESSES - 1 : N_FULLNESSES;
-  rig_path(b->servers.rig, "sparse", path);
-  int fd = rig_make_sparse(path, SPARSE_LEN);
+  rig_path(b->servers.rig, "unwritten", path);
+  int fd = rig_make_unwritten(path, UNWRITTEN_LEN);
   for (int i = 0; i < n; i++) {
     struct full *f = &full[i];
     f->server =
         start_full(b->servers.rig, path, fullnesses[i].n_pages, &f->target);
     f->tally.conn = load_connect(&f->target);
-    load_random_init(&f->random, SPARSE_LEN, RIG_PAGE, RIG_PAGE);
+    load_random_init(&f->random, UNWRITTEN_LEN, RIG_PAGE, RIG_PAGE);
   }
   for (unsigned round = 0; round < b->n_rounds; round++)
     for (int crowd = 0; crowd < N_CROWDS; crowd++)

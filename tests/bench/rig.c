@@ -122,6 +122,13 @@ int rig_make_sparse(const char *path, uint64_t size) {
   return open_to_read(path, fd);
 }
 
+int rig_make_unwritten(const char *path, uint64_t size) {
+  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0 || fallocate(fd, 0, 0, (off_t)size) < 0)
+    rig_fail("%s: allocate: %s", path, strerror(errno));
+  return open_to_read(path, fd);
+}
+
 struct rig *rig_make(uint64_t size, size_t piece) {
   struct rig *rig = &the_rig;
   make_dir(rig);

@@ -66,6 +66,10 @@ int rig_make_file(const char *path, uint64_t size, size_t piece);
 /* One that is a hole. */
 int rig_make_sparse(const char *path, uint64_t size);
 
+/* One that has its place on the disk, and was not written: the kernel reads it
+ * without the disk, and for the daemon it is no hole. */
+int rig_make_unwritten(const char *path, uint64_t size);
+
 /* Maps the file, every page of it, read-only and shared. */
 const uint8_t *rig_map(const struct rig *rig);
 
