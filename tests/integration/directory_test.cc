@@ -275,9 +275,11 @@ TEST_F(DirectoryTest, AReloadTakesAwayWhatIsNotConfiguredAndNothingElse) {
     Read(stays.get(), 0, 1);
   EXPECT_EQ(Read(stays.get(), 0, 100), Part(a_, 0, 100));
   EXPECT_FALSE(cachet_is_shared(stays.get())) << "as the directory says now";
+  epoch = cachet_epoch(stays.get());
   Configure(first + "[image a.img]\nsource = " + (dir_ / "outside") + "\n");
   Reload();
-  epoch = cachet_epoch(stays.get());
+  while (cachet_epoch(stays.get()) == epoch) // until the notice has come
+    Read(stays.get(), 0, 1);
   EXPECT_NE(Read(stays.get(), 0, 100), Part(a_, 0, 100)) << "it is named now";
 }
 
