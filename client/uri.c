@@ -140,6 +140,8 @@ static enum cachet_status set_key(struct uri *u, enum query_key key,
   default:
     break;
   }
+  if (!value)
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
   enum cachet_status status = parse_number(
       query_keys[key], value,
       key == QUERY_OFFSET ? &u->window.offset : &u->window.length, err);
@@ -402,6 +404,40 @@ static enum cachet_status take_own_options(struct uri *u,
   return status;
 }
 
+/* Moves the window out of a query: the rest is the server's.  `query` is behind
+ * the `?`, at the end of a URI. */
+static enum cachet_status take_window(struct uri *u, char *query,
+                                      struct cachet_error *err) {
+  enum cachet_status status = CACHET_OK;
+  bool is_set[QUERY_N_KEYS] = {false};
+  char *to = query;
+  for (char *word, *rest = query; (word = strsep(&rest, "&"));) {
+    char *equals = strchrnul(word, '=');
+    enum query_key key = key_of(u, piece_of(word, equals));
+    if (key == QUERY_N_KEYS || !*equals) {
+      size_t len = strlen(word);
+      if (to > query)
+        *to++ = '&';
+      memmove(to, word, len);
+      to += len;
+    } else if (is_set[key]) {
+      return error_set(err, CACHET_E_INVAL, 0, "bad URI: %s twice",
+                       query_keys[key]);
+    } else {
+      is_set[key] = true;
+      status = set_key(u, key, strdup(equals + 1), err);
+      if (status != CACHET_OK)
+        return status;
+    }
+  }
+  *to = '\0';
+  if (to == query)
+    query[-1] = '\0';
+  return status;
+}
+
+/* A URI with a `#` has the window behind that: then the whole query is the
+ * server's. */
 static enum cachet_status parse_source(struct uri *u, const char *text,
                                        struct cachet_error *err) {
   const char *hash = strchrnul(text, '#');
@@ -410,8 +446,12 @@ static enum cachet_status parse_source(struct uri *u, const char *text,
   u->path = source_uri_shown(text);
   if (!u->source || !u->path)
     return no_memory(err);
-  enum cachet_status status =
-      *hash ? parse_options(u, hash + 1, err) : CACHET_OK;
+  char *query = strchr(u->source, '?');
+  enum cachet_status status = CACHET_OK;
+  if (*hash)
+    status = parse_options(u, hash + 1, err);
+  else if (query)
+    status = take_window(u, query + 1, err);
   return status == CACHET_OK ? take_own_options(u, err) : status;
 }
 

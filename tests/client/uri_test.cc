@@ -166,6 +166,31 @@ TEST(UriTest, ARemoteSourceHasItsUriAndItsOptionsBehindTheHash) {
   EXPECT_EQ(p.options.find("offset"), std::string::npos) << p.options;
 }
 
+TEST(UriTest, TheQueryOfARemoteSourceMayHaveTheWindow) {
+  struct Case {
+    const char *text, *source;
+    uint64_t offset, length;
+  };
+  for (const Case &c : std::vector<Case>{
+           {"https://h/x?offset=4K&length=1M", "https://h/x", 4096, 1u << 20},
+           {"https://h/x?v=7&offset=4K&w", "https://h/x?v=7&w", 4096,
+            UINT64_MAX},
+           {"https://h/x?length=1&v=7", "https://h/x?v=7", 0, 1},
+           {"https://h/x?offsets=1&offset", "https://h/x?offsets=1&offset", 0,
+            UINT64_MAX},
+           {"nbd+unix:///e?socket=s&offset=1", "nbd+unix:///e?socket=s", 1,
+            UINT64_MAX},
+           {"https://h/x?offset=1#connections=2", "https://h/x?offset=1", 0,
+            UINT64_MAX},
+       }) {
+    Parsed p = Parse(c.text);
+    EXPECT_EQ(p.status, CACHET_OK) << c.text << ": " << p.message;
+    EXPECT_EQ(p.source, c.source);
+    EXPECT_EQ(p.window.offset, c.offset) << c.text;
+    EXPECT_EQ(p.window.length, c.length) << c.text;
+  }
+}
+
 TEST(UriTest, SchemesOfRemoteSourcesAreKnown) {
   for (const char *text :
        {"http://h/x", "HTTPS://h/x", "s3://b/k", "nbd://h", "nbds://h",
@@ -241,6 +266,8 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "cachet+unix:///x?cert=a",
            "file:x?key=k",
            "cachet://h/" + longest + longest,
+           "http://h/x?offset=x",
+           "http://h/x?offset=1&offset=2",
            "http://h/x#",
            "http://h/x#ca",
            "http://h/x#=a",

@@ -277,7 +277,8 @@ struct cachet_options {
  * behind its ?.
  *
  * A URI, of any kind, may open a part of the image: `?offset=N&length=N` (`&`
- * in place of the `?` behind a socket, and `#` by HTTP, S3, NBD and RBD).
+ * in place of the `?` where a query stands already).  By HTTP, S3, NBD and RBD
+ * a `#` may stand in its place: then all of the query is the server's.
  * Address 0 is then byte `offset`, and the size is `length`, or up to the end;
  * a part that reaches past the end is CACHET_E_BOUNDS.  N is decimal or 0x,
  * with K, M, G or T behind it.  Pages stay those of the whole image, so that
