@@ -77,10 +77,10 @@ const char *adopt_check(const struct mirror *m) {
 /* ---- Going on ------------------------------------------------------------ */
 
 /* FILLING and EVICTING become STALE.  Of a page that was EVICTING either the
- * batch had not come to punch it, and a reader may rely on it, who found it
- * RESIDENT under a pin that stands; or it was being punched, and nobody does.
+ * batch had not come to punch it, and a reader may rely on it, which found it
+ * RESIDENT under a pin that stands; or it was being punched, and none does.
  * The memory does not tell: a client that reads a hole makes a page of zeros.
- * STALE is right for both, and for half of a fill: who has the page pinned
+ * STALE is right for both, and for half of a fill: a reader that has it pinned
  * keeps what is there, nobody else gets it, and the next look at stale pages
  * punches it once it is not pinned.
  *

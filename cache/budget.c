@@ -18,7 +18,7 @@
  * smaller one `used` is over it until the evictor has taken pages away, all of
  * them that are not pinned if need be; the reclaimer's rounds look whether pins
  * that were in its way have ended.  Until then nothing is reserved: what a miss
- * reads goes to those who asked and is not kept. */
+ * reads goes to its readers and is not kept. */
 #include "cache/budget.h"
 
 #include <assert.h>

@@ -41,7 +41,7 @@ void *evictor_main(void *arg) {
     pc->thread_began(true);
   pthread_mutex_lock(&pc->lock);
   while (!pc->stop) {
-    pc->pulse.evictor = pc->pulse.asked; /* who asks from here on wakes it */
+    pc->pulse.evictor = pc->pulse.asked; /* a request from here on wakes it */
     pthread_cond_wait(&pc->wanted, &pc->lock);
     make_room_locked(pc);
     if (budget_is_over_locked(pc))

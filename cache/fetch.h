@@ -37,7 +37,7 @@ struct fetch {
    * caller's again. */
   void (*done)(struct fetch *f);
 
-  /* Set by the caller: who runs the fills that this fetch begins, see fill.h.
+  /* Set by the caller: it runs the fills that this fetch begins, see fill.h.
    * NULL: image_fetch() does, before it returns. */
   struct fill_runner *runner;
 

@@ -26,7 +26,7 @@ extern "C" {
 
 struct fill;
 
-/* Who runs the fills of a fetch on threads that must not wait.  It outlives
+/* Runs the fills of a fetch on threads that must not wait.  It outlives
  * them. */
 struct fill_runner {
   /* Runs a fill, or sees to it that it is run.  Called under no lock, on the
@@ -47,15 +47,15 @@ enum source_outcome fill_start(struct fill *fill, struct fill_runner *runner);
  * a thread has time for that must not wait. */
 bool fill_try_end(struct fill *fill);
 
-/* Ends a fill that will not be run, with an error for who waits. */
+/* Ends a fill that will not be run, with an error for the fetches that wait. */
 void fill_abandon(struct fill *fill, int error);
 
 /* ---- For image.c --------------------------------------------------------- */
 
 /* Reserves room for a fill and reads the source, unless that has been done;
  * either may wait.  0, or the negative errno of one of its pages.  Then
- * fill_end() installs the pages that could be read, and wakes who waits; those
- * learn `status` of the others. */
+ * fill_end() installs the pages that could be read, and wakes the
+ * fetches that wait; those learn `status` of the others. */
 int fill_read(struct fill *fill);
 void fill_end(struct fill *fill, int status);
 

@@ -7,8 +7,8 @@
  * that are far have buffers of another length (see `fetch_size_max` in
  * source.h).
  *
- *   U1  Bit i of `free` is set, or somebody has buffer i, or it is being given
- *       back to the kernel: whoever clears the bit has it. */
+ *   U1  Bit i of `free` is set, or a fill has buffer i, or it is being given
+ *       back to the kernel: the thread that clears the bit has it. */
 #ifndef CACHE_FILL_BUFFERS_H
 #define CACHE_FILL_BUFFERS_H
 

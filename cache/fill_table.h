@@ -16,8 +16,8 @@
  *     (none) --fetch_begin--> in flight --fill_finish--> installed --> (none)
  *                                 `--failed, stale, no room--> dropped
  *
- * An invalidation does not cancel a fill: who waits already asked before it,
- * and gets what is read.  Who comes later waits for it to be dropped. */
+ * An invalidation does not cancel a fill: a fetch that waits already asked
+ * before it, and gets what is read.  A later one waits for it to be dropped. */
 #ifndef CACHE_FILL_TABLE_H
 #define CACHE_FILL_TABLE_H
 
@@ -43,13 +43,13 @@ struct fill {
   struct mirror *mirror; /* referenced */
   uint64_t first;
   uint32_t count;
-  unsigned n_refs; /* the lock: its links, and who runs it */
+  unsigned n_refs; /* the lock: its links, and its runner */
 
   struct fetch_link *links; /* the lock: the fetches that wait */
   bool installs;            /* fixed: it owns its pages' states */
   bool stale;               /* the lock: invalidated since it began */
 
-  /* Written by who runs it, before it ends; then fixed. */
+  /* Written by its runner, before it ends; then fixed. */
   struct fill_runner *runner; /* told when `read` ends that was PENDING */
   struct source_read read;    /* of all its pages, into `bytes` */
   bool was_read;              /* `read` has ended */
@@ -71,7 +71,7 @@ struct fill *fill_table_find_locked(struct page_cache *pc,
 struct fill *fill_table_joinable_locked(struct page_cache *pc,
                                         const struct mirror *m, uint64_t page);
 
-/* Makes a fill, with a reference for who runs it.  If it installs it owns the
+/* Makes a fill, with a reference for its runner.  If it installs it owns the
  * pages, which are ABSENT and whose states are charged.  NULL: no memory. */
 struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
                                      uint64_t first, uint32_t count,

@@ -51,8 +51,8 @@ int image_new_over(struct page_cache *pc, const char *name, struct source *src,
 
 /* Takes in a mirror of a process before that is over: it goes when no table of
  * it is left, and what its tables do not pin goes at once.  Takes `m` over.
- * `name` is for messages.  0 or a negative errno: its memory is left to those
- * who have mapped it. */
+ * `name` is for messages.  0 or a negative errno: its memory is left to the
+ * processes that have mapped it. */
 int image_new_past(struct page_cache *pc, const char *name, struct mirror *m);
 
 /* An image whose bytes the caller brings, by image_install(); its epoch and
@@ -103,10 +103,10 @@ void image_renew(struct image *img);
 int image_set_epoch(struct image *img, uint64_t size, uint64_t epoch);
 
 /* Drops `count` pages from `first` on, cut at the end.  A fill in flight goes
- * to those who wait for it already and is dropped then.  A page that is pinned
- * keeps its bytes for its pins, and is read without a place in the cache until
- * they have ended.  A fetch that starts after the return sees bytes read after
- * the call.  0 or a negative errno. */
+ * to the fetches that wait for it already and is dropped then.  A page that is
+ * pinned keeps its bytes for its pins, and is read without a place in the cache
+ * until they have ended.  A fetch that starts after the return sees bytes read
+ * after the call.  0 or a negative errno. */
 int image_invalidate(struct image *img, uint64_t first, uint64_t count);
 
 /* Starts to bring in pages first .. first+count-1 of `m`, a mirror of an image
@@ -118,7 +118,7 @@ enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
                                uint64_t first, uint32_t count);
 
 /* Runs a fill to its end, see fill.h: reads the source, installs the pages,
- * wakes who waits.  Blocks on the source.  If that finds its content changed,
+ * wakes the fetches.  Blocks on the source.  If that finds its content changed,
  * the image has its new epoch before anybody wakes. */
 void image_run_fill(struct fill *fill);
 

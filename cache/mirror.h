@@ -78,7 +78,7 @@ struct page_run {
   uint64_t first, count;
 };
 
-/* Somebody who keeps the memory of a cache's mirrors for a process to come.  He
+/* The keeper of a cache's mirrors' memory for a process to come.  It
  * is told of each mirror of an image: when it was made, before anybody else
  * knows of it; when its source was looked at and is still the image's; and
  * before its memory goes.  Any thread, under no lock of the cache's; neither

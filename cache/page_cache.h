@@ -52,7 +52,7 @@ const char *page_cache_silent(struct page_cache *pc, unsigned i,
 void page_cache_set_keeper(struct page_cache *pc, struct mirror_keeper *keeper);
 
 /* What is freed from here on is left as it is, for that process and for those
- * who have it mapped: no mirror is retired, no page punched, and the keeper is
+ * that have it mapped: no mirror is retired, no page punched, and the keeper is
  * not told.  The cache's threads have been stopped, and no other thread uses
  * it. */
 void page_cache_leave(struct page_cache *pc);

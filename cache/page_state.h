@@ -5,9 +5,9 @@
  *                                      wrote
  *     EVICTING -> RESIDENT             it was pinned
  *     EVICTING -> STALE -> EVICTING    it was pinned, but invalidated: its
- *                                      bytes stay for those who have it pinned,
- *                                      and nobody else gets them
- *     ABSENT -> EVICTING -> ABSENT     the reclaimer: whoever punches owns the
+ *                                      bytes stay for readers that have it
+ *                                      pinned, and no other gets them
+ *     ABSENT -> EVICTING -> ABSENT     the reclaimer: what punches owns the
  *                                      state
  *     FILLING -> ZERO -> ABSENT        the source says that it is zeros: its
  *                                      page stays a hole, which nobody reads
@@ -17,9 +17,9 @@
  * lock, or with the memory of its whole block (states.c).
  *
  * This is the only place where a word changes, always by compare-and-swap.
- * Who moved a word to FILLING or EVICTING owns it, and moves it on.  In a
- * retired mirror EVICTING and STALE are final, until the memory of all states
- * is given back at once and they read as ABSENT.
+ * The thread that moved a word to FILLING or EVICTING owns it, and moves it on.
+ * In a retired mirror EVICTING and STALE are final, until the memory of all
+ * states is given back at once and they read as ABSENT.
  *
  * Bytes and __atomic builtins, not _Atomic: the array lies in memory that
  * other processes map, and C++ tests include this. */
@@ -42,8 +42,8 @@ enum page_state {
   PAGE_ZERO = 5,
 };
 
-/* What a word says.  Acquire: who sees RESIDENT sees the page's bytes; pairs
- * with page_state_move()'s release. */
+/* What a word says.  Acquire: a thread that sees RESIDENT sees the page's
+ * bytes; pairs with page_state_move()'s release. */
 static inline enum page_state page_state_look(const uint8_t *word) {
   return (enum page_state)__atomic_load_n(word, __ATOMIC_ACQUIRE);
 }

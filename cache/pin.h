@@ -107,7 +107,7 @@ static inline uint32_t pin_capacity(const struct pin_table *t, unsigned slot) {
 }
 
 /* The first slot from `slot` on that may hold a pin.  Most tables are small,
- * and whoever goes through all of them looks at what counts alone. */
+ * and a scan of all of them looks at what counts alone. */
 static inline unsigned pin_skip(const struct pin_table *t, unsigned slot) {
   bool is_idle = slot >= t->page_slots && slot < PIN_SLOT_RANGE;
   return is_idle ? (unsigned)PIN_SLOT_RANGE : slot;

@@ -15,7 +15,7 @@
 static bool await_round_locked(struct page_cache *pc,
                                const struct timespec *next) {
   int r = 0;
-  pc->pulse.reclaimer = pc->pulse.asked; /* who asks from here on wakes it */
+  pc->pulse.reclaimer = pc->pulse.asked; /* a request from here on wakes it */
   while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT) {
     r = pc->reclaim.is_ticking
             ? pthread_cond_timedwait(&pc->reclaim.wake, &pc->lock, next)

@@ -109,7 +109,7 @@ enum cachet_status request_run(struct cachet_request *r,
                                const struct epoch *epoch, uint64_t skip);
 
 /* Bounds before the first byte, in the image's present epoch; sets the handle's
- * story. */
+ * message. */
 enum cachet_status request_check_bounds(cachet *c, uint64_t addr, uint64_t len);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 /* How large the cache is to be, beside what the daemon itself needs, in the
  * memory that it may use.  At a control group's limit there is no error: the
- * kernel kills whoever writes to the next page.  So a cache that does not fit
- * is refused. */
+ * kernel kills the process that writes to the next page.  So a cache that does
+ * not fit is refused. */
 #ifndef DAEMON_CACHE_SIZE_H
 #define DAEMON_CACHE_SIZE_H
 

@@ -229,7 +229,7 @@ static int set_tls_require_client(struct config *config, const char *value,
   return parse_yes_no(value, &config->tls.requires_client, why);
 }
 
-/* Adds to a list of who may do something. */
+/* Adds to a list of peers. */
 static int extend_rule(struct rule **rule, const char *value, char *why) {
   struct rule *longer;
   int r = rule_parse(*rule, value, &longer, why, CONFIG_WHY_LEN);
@@ -260,7 +260,7 @@ static void clear_admin_allow(struct config *config) {
   clear_rule(&config->admin);
 }
 
-/* Who reaches it learns the names of all images, and nobody encrypts it. */
+/* A peer of it learns the names of all images, and nothing encrypts it. */
 static int set_metrics(struct config *config, const char *value, char *why) {
   char advice[CONFIG_WHY_LEN];
   struct address a;

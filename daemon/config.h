@@ -1,8 +1,7 @@
-/* What the daemon is to do, as one struct, whoever says it: configuration files
- * (config_file.c) and the command line (options.c) set the same values by the
- * same functions.
+/* What the daemon is to do, as one struct: configuration files (config_file.c)
+ * and the command line (options.c) set the same values by the same functions.
  *
- *   C1  Who is read later wins: what a file says of a setting replaces what
+ *   C1  What is read later wins: what a file says of a setting replaces what
  *       files before it said, and the command line replaces that.  Of a list
  *       all of it is replaced.
  *   C2  Each value that was given has an origin: the file and the line, or the
@@ -114,7 +113,7 @@ struct config_image {
   uint32_t fetch_size_max; /* to which that grows; 0: not given */
   unsigned max_requests;   /* under way at its source; 0: not given */
   struct window window;    /* the part of the file that is served */
-  struct rule *allow;      /* who may read it; NULL: not given */
+  struct rule *allow;      /* its readers; NULL: not given */
   struct config_verity verity;
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
@@ -166,8 +165,8 @@ struct config {
   bool insecure;            /* addresses may be what address_check() refuses */
   unsigned drain_timeout_s; /* before the daemon stops; 0: it does not drain */
   struct config_tls tls;
-  struct rule *allow;     /* who may read images that do not say; or NULL */
-  struct rule *admin;     /* who may change things; or NULL */
+  struct rule *allow;     /* readers of images that do not say; or NULL */
+  struct rule *admin;     /* of changes; or NULL */
   struct address metrics; /* for HTTP; its `len` is 0: nowhere */
   uint64_t cache_size;
   uint64_t min_size;      /* 0: a quarter of cache_size */

@@ -1,5 +1,5 @@
 /* What is wrong with a configuration: a list of messages, each with the place
- * that it is about in front, so that whoever reads a configuration can go on
+ * that it is about in front, so that a parser can go on
  * after the first mistake.
  *
  * A configuration of nothing but mistakes does not fill the memory: the list

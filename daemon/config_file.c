@@ -355,7 +355,7 @@ static void read_file(struct config *config, const char *path,
                       struct config_errors *errors) {
   char *text = malloc(CONFIG_FILE_MAX + 1);
   size_t len = 0;
-  /* Not to wait for who writes into a FIFO, nor for a terminal. */
+  /* Not to wait for the writer of a FIFO, nor for a terminal. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   const char *why = fd < 0 ? strerror(errno) : check_kind(fd);
   if (!text)

@@ -139,7 +139,7 @@ static void on_close(struct evhttp_connection *conn, void *arg) {
   x->is_open = false;
   bool is_ours = x->request && !evhttp_request_get_connection(x->request);
   if (is_ours && !x->parts.next && !x->server->ends)
-    return; /* who answers it later finds out */
+    return; /* a later answer finds out */
   if (is_ours)
     evhttp_request_free(x->request);
   exchange_free(x);

@@ -32,14 +32,14 @@ void image_sources_warn_of_format(const char *name, const char *format) {
 static void log_window(const char *event, const struct config_image *image,
                        uint64_t size) {
   const struct window *w = &image->window;
-  char length[40] = "", story[512];
+  char length[40] = "", reason[512];
   if (w->length != WINDOW_TO_END)
     snprintf(length, sizeof length, ",length=%" PRIu64, w->length);
-  snprintf(story, sizeof story,
+  snprintf(reason, sizeof reason,
            "image \"%s\": the window offset=%" PRIu64 "%s reaches past the end "
            "of %.256s, which has %" PRIu64 " bytes; choose a smaller one",
            image->name, w->offset, length, image->path, size);
-  log_event(LEVEL_ERROR, event, LOG_TEXT("reason", story));
+  log_event(LEVEL_ERROR, event, LOG_TEXT("reason", reason));
 }
 
 /* Puts the part of `to->source` that is to be served in its place.  0, or a

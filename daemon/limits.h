@@ -48,7 +48,7 @@ struct limits {
   int handshake_timeout_ms; /* from accept to Hello */
   int partial_timeout_ms;   /* from the first byte of a message to its last */
   int notice_timeout_ms;    /* an Invalidated that is not taken: it holds up
-                               who invalidated */
+                               the client that invalidated */
   int unread_timeout_ms;    /* an answer that makes no progress */
   int linger_ms;            /* after the last Error, for the peer to read it */
   int stop_timeout_ms;      /* for what is in flight at an orderly stop */

@@ -126,7 +126,7 @@ int listeners_open(const struct listeners *before, const struct config *config,
   int r = keep_inherited(before, config, now, err, err_len);
   if (r == 0 && needs_certificates(now, config))
     r = certificates_open(config, &now->tls, err, err_len);
-  if (r == 0) /* the last that can fail: who connects now is not disappointed */
+  if (r == 0) /* the last that can fail: a client that connects now is served */
     r = open_named(before, config, now, err, err_len);
   if (r < 0)
     listeners_fini(now);

@@ -4,8 +4,8 @@
  * at any moment, and under memory.high it takes them first: cached pages of
  * images, without swap, it cannot.  A thread that has to read its code again is
  * charged for that, and made to wait for up to two seconds a time, maybe with
- * the cache's lock held.  So who is to shrink the cache under pressure must not
- * need it. */
+ * the cache's lock held.  So the thread that shrinks the cache under pressure
+ * must not need it. */
 #ifndef DAEMON_LOCKED_CODE_H
 #define DAEMON_LOCKED_CODE_H
 

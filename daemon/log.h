@@ -48,7 +48,8 @@ int log_level_parse(const char *name);
 void log_set_level(enum log_level level);
 
 /* Makes the log's thread, which calls `began` first; NULL: it does not.  Before
- * that, a line is written by who logs it.  0, or a negative errno. */
+ * that, a line is written by the thread that logs it.  0, or a negative errno.
+ */
 int log_start(void (*began)(void));
 
 /* Ends the thread when all lines are written, and waits for that at most

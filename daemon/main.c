@@ -100,21 +100,21 @@ static void setup_drop(struct setup *setup) {
   listener_unref(setup->metrics);
 }
 
-static int fail_start(const char *story) {
-  log_event(LEVEL_ERROR, "start-failed", LOG_TEXT("reason", story));
+static int fail_start(const char *reason) {
+  log_event(LEVEL_ERROR, "start-failed", LOG_TEXT("reason", reason));
   return EXIT_FAILED;
 }
 
 static int start_remotes(struct setup *setup) {
-  char story[128];
+  char reason[128];
   int r = remotes_new(&setup->remotes);
   if (r == 0) {
     registry_load_by(remotes_load, setup->remotes);
     return 0;
   }
-  snprintf(story, sizeof story, "start the thread of remote sources: %s",
+  snprintf(reason, sizeof reason, "start the thread of remote sources: %s",
            strerror(-r));
-  return fail_start(story);
+  return fail_start(reason);
 }
 
 static int open_images(const struct config *config, struct setup *setup) {
@@ -150,9 +150,10 @@ static int open_directories(const struct config *config, struct setup *setup) {
   return fail_start(r == -ENOSYS ? DIRECTORIES_NEED : "out of memory");
 }
 
-/* Where none is there something is wrong with the command, and who gave it is
- * to see that.  But if a service manager listens for us it would start us again
- * and again, and in the end close its sockets: so we wait for the images. */
+/* Where none is there something is wrong with the command, and the
+ * administrator is to see that.  But if a service manager listens for us it
+ * would start us again and again, and in the end close its sockets: so we wait
+ * for the images. */
 static int check_images(const struct config *config,
                         const struct setup *setup) {
   if (setup->n_images > 0 && setup->n_missing == setup->n_images &&
@@ -163,27 +164,28 @@ static int check_images(const struct config *config,
 
 /* What systemd opened for us; the rest of what is inherited is for later. */
 static int adopt_listeners(const struct config *config, struct setup *setup) {
-  char story[512];
+  char reason[512];
   int r = inherited_find(&setup->inherited);
   if (r < 0)
-    snprintf(story, sizeof story, "inherited sockets: %s", strerror(-r));
+    snprintf(reason, sizeof reason, "inherited sockets: %s", strerror(-r));
   else
-    r = listeners_adopt(&setup->listeners, config, &setup->inherited, story,
-                        sizeof story);
-  return r < 0 ? fail_start(story) : 0;
+    r = listeners_adopt(&setup->listeners, config, &setup->inherited, reason,
+                        sizeof reason);
+  return r < 0 ? fail_start(reason) : 0;
 }
 
 /* Beside those that were adopted. */
 static int open_listeners(const struct config *config, struct setup *setup) {
-  char story[512];
+  char reason[512];
   struct listeners all;
-  int r = listeners_open(&setup->listeners, config, &all, story, sizeof story);
+  int r =
+      listeners_open(&setup->listeners, config, &all, reason, sizeof reason);
   if (r == -EDESTADDRREQ) {
-    fprintf(stderr, "cachetd: %s\n", story);
+    fprintf(stderr, "cachetd: %s\n", reason);
     return EXIT_USAGE;
   }
   if (r < 0)
-    return fail_start(story);
+    return fail_start(reason);
   listeners_commit(&all);
   listeners_fini(&setup->listeners);
   setup->listeners = all;
@@ -191,10 +193,10 @@ static int open_listeners(const struct config *config, struct setup *setup) {
 }
 
 static int open_metrics(const struct config *config, struct setup *setup) {
-  char story[512];
-  if (config->metrics.len &&
-      listener_open(&config->metrics, &setup->metrics, story, sizeof story) < 0)
-    return fail_start(story);
+  char reason[512];
+  if (config->metrics.len && listener_open(&config->metrics, &setup->metrics,
+                                           reason, sizeof reason) < 0)
+    return fail_start(reason);
   return 0;
 }
 
@@ -396,7 +398,7 @@ static void tell_draining(void *arg, int timeout_ms, unsigned n_clients) {
 
 static int serve(const struct options *options, struct config *config,
                  struct setup *setup) {
-  char story[512];
+  char reason[512];
   unsigned n_workers = config_workers(config);
   const struct restore_fds left = {.address = getenv("NOTIFY_SOCKET"),
                                    .fds = setup->inherited.fds,
@@ -427,9 +429,9 @@ static int serve(const struct options *options, struct config *config,
     setup_drop(setup);
     return fail_start("the limit of open files (ulimit -n) is too low");
   }
-  if (server_new(&server_config, &s, story, sizeof story) < 0) {
+  if (server_new(&server_config, &s, reason, sizeof reason) < 0) {
     listener_unref(setup->metrics);
-    return fail_start(story);
+    return fail_start(reason);
   }
   server_set_drain_timeout(s, (int)config->drain_timeout_s * 1000);
   catch_signals(s);
@@ -437,8 +439,8 @@ static int serve(const struct options *options, struct config *config,
   int status = EXIT_SUCCESS;
   int r = server_start(s);
   if (r < 0) {
-    snprintf(story, sizeof story, "start threads: %s", strerror(-r));
-    status = fail_start(story);
+    snprintf(reason, sizeof reason, "start threads: %s", strerror(-r));
+    status = fail_start(reason);
     listener_unref(setup->metrics);
   } else {
     struct pressure *pressure = shrink_on_pressure(config, s);
@@ -522,15 +524,15 @@ static int open_and_serve(struct options *options, struct config *config) {
 static void confine_log(void) { sandbox_enter(SANDBOX_LOG); }
 
 static int run(struct options *options, struct config *config) {
-  char story[128];
+  char reason[128];
   log_set_level(config->log_level);
   process_init();
   barrier_register(); /* milliseconds once there is a second thread */
   sandbox_enable();
   int r = log_start(confine_log);
   if (r < 0) {
-    snprintf(story, sizeof story, "start the log's thread: %s", strerror(-r));
-    return fail_start(story);
+    snprintf(reason, sizeof reason, "start the log's thread: %s", strerror(-r));
+    return fail_start(reason);
   }
   int status = open_and_serve(options, config);
   log_stop(LOG_STOP_MS);

@@ -38,7 +38,7 @@ struct monitor {
   struct http_server *http;
   struct evbuffer *text;
 
-  /* One question is under way at a time, and who asks meanwhile waits for its
+  /* One question is under way at a time, and a request meanwhile waits for its
    * outcome.  One that was not answered in time stays. */
   uint64_t question; /* 0: none is */
   uint64_t asked_ms;

@@ -11,7 +11,7 @@
 #include "source/file.h"
 
 struct opening {
-  atomic_int n_refs;   /* the thread, and who began it; acq_rel: the last one
+  atomic_int n_refs;   /* the thread, and its maker; acq_rel: the last one
                           sees what the other did */
   sem_t done;          /* posted once what follows is there, */
   atomic_bool is_done; /* and set before (release, acquire): the semaphore

@@ -55,7 +55,7 @@ const char options_usage[] =
     "                         for how long SIGTERM waits for clients (0)\n"
     "  --tls-certificate FILE what the daemon shows, in PEM\n"
     "  --tls-key FILE         its key, if that is not in the same file\n"
-    "  --tls-client-ca FILE   who signs the certificates of clients\n"
+    "  --tls-client-ca FILE   the authorities of clients' certificates\n"
     "  --tls-require-client-certificate yes|no\n"
     "                         whether each client has to show one (yes)\n"
     "  --allow RULE           who may read images: any, uid:N, user:NAME,\n"
@@ -174,7 +174,7 @@ int options_parse(struct options *options, int argc, char *const argv[],
     fail(err, "out of memory");
     return -ENOMEM;
   }
-  optind = 0; /* glibc: begin anew, for whoever calls twice */
+  optind = 0; /* glibc: begin anew, for a caller that calls twice */
   for (;;) {
     int at = optind ? optind : 1;
     int option = getopt_long(argc, argv, "+:", known, NULL);

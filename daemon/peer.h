@@ -1,4 +1,4 @@
-/* Peers: what is known of who is at the other end of a connection.
+/* Peers: what is known of the process at the other end of a connection.
  *
  *   P1  It is learned once, when the connection begins, and fixed from there.
  *   P2  All of it was vouched for: by the kernel, or by a certificate that was
@@ -32,7 +32,7 @@ struct peer_name {
   bool any_case; /* a host's name, which is the same in either case */
 };
 
-/* Zeroed, it is a peer on another machine of whom nothing is known. */
+/* Zeroed, it is a peer on another machine of which nothing is known. */
 struct peer {
   bool is_here;  /* what it sends and gets does not leave the machine */
   bool has_ids;  /* the next three are known */
@@ -43,8 +43,9 @@ struct peer {
   size_t n_names;
 };
 
-/* Learns who is at the other end of a Unix socket, as of when it connected.  0
- * or -ENOMEM; peer_fini() is due in either case, as after the next. */
+/* Learns of the process at the other end of a Unix socket, as of when it
+ * connected.  0 or -ENOMEM; peer_fini() is due in either case, as after the
+ * next. */
 int peer_learn_process(struct peer *peer, int fd);
 
 /* Learns the names of the certificate that was shown over TLS, if one was.

@@ -27,7 +27,7 @@ struct reloader {
   struct server *server;
   pthread_t thread;
   sem_t asked;
-  sem_t turn; /* whoever changes what is served has it: a reload waits for it, a
+  sem_t turn; /* for a change of what is served: a reload waits for it, a
                  change that a peer asks for is refused */
   atomic_bool ends;
 };
@@ -163,7 +163,7 @@ static void remove_gone(struct reloader *r, struct plan *plan,
 }
 
 /* Before anything else is done: what has another source, too, is not to be read
- * from it by who may not. */
+ * from it by peers that may not. */
 static int set_rules(struct reloader *r, const struct config *now) {
   struct image_rule *list = calloc(now->n_images + 1, sizeof *list);
   if (!list)

@@ -28,7 +28,7 @@
 struct reloader;
 
 /* For a server that was started.  `config` is what it runs by, and `listeners`
- * are what it accepts from; the reloader replaces them, and who made them ends
+ * are what it accepts from; the reloader replaces them, and their maker ends
  * them, after reloader_free().  NULL: there is
  * no memory, or no thread. */
 struct reloader *reloader_new(const struct options *options,

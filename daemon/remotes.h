@@ -1,10 +1,10 @@
 /* Remote sources, as the daemon opens them: the thread that they share, and
- * whoever opens one at the moment.  Files that are verified are opened by them,
+ * those that are being opened.  Files that are verified are opened by them,
  * too, as their hash trees may be remote.
  *
  * What is opened lives by the reactor.  So remotes_free() comes when all of it
- * is closed, but for what is being opened still: who gave that up left a name
- * of it to the thread that closes it, and remotes_free() waits for all names.
+ * is closed, but for what is being opened still: a caller that gave that up left a
+ * name of it to the thread that closes it, and remotes_free() waits for all names.
  *
  * Any thread. */
 #ifndef DAEMON_REMOTES_H

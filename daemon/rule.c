@@ -51,7 +51,7 @@ static int refuse(const struct word *word, const char *reason) {
 /* An id of nobody in particular would be true of strangers. */
 static int take_id(const struct word *word, uint32_t id, struct term *to) {
   if (id == PEER_OVERFLOW_ID)
-    return refuse(word, "the kernel shows this number for whom it cannot name, "
+    return refuse(word, "the kernel shows this number for ids it cannot map, "
                         "so it is nobody's");
   to->id = id;
   return 0;
@@ -331,7 +331,7 @@ bool rule_allows(const struct rule *rule, const struct peer *peer) {
   return allows;
 }
 
-/* Without a rule all on this machine may: who has an id is on it. */
+/* Without a rule all on this machine may: a peer with an id is on it. */
 static bool is_covered(const struct rule *wide, const struct term *term) {
   if (wide)
     return has_term(wide, term);

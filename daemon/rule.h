@@ -1,4 +1,4 @@
-/* Rules: who may do something, as `allow` says it in cachetd.conf(5): a list of
+/* Rules: which peers may do something, as `allow` in cachetd.conf(5): a list of
  *
  *     any  uid:N  user:NAME  gid:N  group:NAME  cert:NAME
  *
@@ -49,7 +49,7 @@ bool rule_allows(const struct rule *rule, const struct peer *peer);
  * most likely not; also in a process to come. */
 uint64_t rule_number(const struct rule *rule);
 
-/* Whether `wide` allows all whom `narrow` allows, as far as their words show:
+/* Whether `wide` allows all that `narrow` allows, as far as their words show:
  * a group is not compared with the users in it. */
 bool rule_covers(const struct rule *wide, const struct rule *narrow);
 

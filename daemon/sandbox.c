@@ -145,9 +145,9 @@ static const struct call calls[] = {
     {M | W | R | H | S, SCMP_SYS(sendto)},
     {M | W | R | H | S, SCMP_SYS(setsockopt)},
     {M | W | R | H | S, SCMP_SYS(shutdown)},
-    {W, SCMP_SYS(pidfd_open)}, /* who shares memory, to see the end of it */
+    {W, SCMP_SYS(pidfd_open)}, /* to see the end of a client that shares */
     {M | H, SCMP_SYS(accept4)},
-    /* Who one is oneself, which the service manager is told, too. */
+    /* The own process, which the service manager is told of, too. */
     {M | R | S, SCMP_SYS(connect)},
     {M | R | S, SCMP_SYS(getegid)},
     {M | W | R | S, SCMP_SYS(geteuid)},

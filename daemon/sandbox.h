@@ -1,10 +1,10 @@
 /* The sandbox: a filter of system calls for each kind of thread (seccomp(2)),
  * as the wall behind the confinement of the service.
  *
- * Whoever takes a thread over finds the calls there that this thread makes, and
- * no others: no program is run, no process made or traced, no file opened for
- * writing, no memory made executable.  A call that is forbidden kills the
- * process at once, and the kernel's log says which it was.
+ * An attacker that takes a thread over finds the calls there that this thread
+ * makes, and no others: no program is run, no process made or traced, no file
+ * opened for writing, no memory made executable.  A call that is forbidden
+ * kills the process at once, and the kernel's log says which it was.
  *
  *   X1  A thread enters it when it begins, the main thread when it is ready to
  *       serve.  Nothing leaves it.

@@ -261,8 +261,8 @@ static int endpoint_add(struct server *s, struct listener *l) {
   return 0;
 }
 
-/* Takes an endpoint out, for the caller to close, after who has connected to it
- * was let in. */
+/* Takes an endpoint out, for the caller to close, after the clients that have
+ * connected to it were let in. */
 static void endpoint_take(struct endpoint *endpoint, struct endpoints *to) {
   for (int i = 0; i < LAST_BATCHES && accept_batch(endpoint); i++)
     ;
@@ -790,7 +790,7 @@ static void server_await_drained(struct server *s) {
   pthread_mutex_unlock(&s->drain_lock);
 }
 
-/* Whoever waits for a change is told that there will be none. */
+/* Sessions that wait for a change are told that there will be none. */
 static void server_end_changes(struct server *s) {
   pthread_mutex_lock(&s->change_lock);
   s->is_over = true;

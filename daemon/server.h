@@ -40,15 +40,15 @@ struct server_image {
   int missing;        /* why it cannot be opened now, an errno: `source` has no
                          bytes until it is reopened; 0: it is there */
   const char *path;   /* copied; for messages, if it is missing; or NULL */
-  struct rule *allow; /* who may read it, of which it has a reference; NULL: who
-                         may read all that have no rule of their own */
+  struct rule *allow; /* its readers, of which it has a reference; NULL: those
+                         of all that have no rule of their own */
   bool warm;          /* it is read into the cache when it is there */
   uint32_t page_size; /* 0: as all */
   struct retrying *retrying; /* what counts its requests; it is taken over with
                                 `source`.  NULL: nobody counts */
 };
 
-/* Somebody who wants to know that the threads which must not hang do not. */
+/* A listener that hears whether the threads which must not hang do not. */
 struct server_watchdog {
   int interval_ms;          /* between two calls; 0: nobody */
   void (*alive)(void *arg); /* on the thread of server_serve() */
@@ -57,7 +57,7 @@ struct server_watchdog {
 
 struct restore_fds;
 
-/* Somebody who wants to know that it drains: for `timeout_ms`, or, negative,
+/* A listener that hears that it drains: for `timeout_ms`, or, negative,
  * without an end, and of how many clients.  On the thread of server_serve(). */
 struct server_drain_watch {
   void (*begun)(void *arg, int timeout_ms, unsigned n_clients); /* or NULL */
@@ -77,14 +77,14 @@ struct server_config {
   bool shares_found;                /* and whether one of them may be shared */
   struct listener *const *listeners;
   unsigned n_listeners;
-  struct rule *allow; /* who may read images that have no rule of their own, of
+  struct rule *allow; /* of reading images that have no rule of their own, of
                          which it has a reference; or NULL: see rule.h */
-  struct rule *admin; /* who may change things, of which it takes a reference;
+  struct rule *admin; /* of changes, of which it takes a reference;
                          or NULL: see access.h */
   struct server_watchdog watchdog;
   const struct restore_fds *restore; /* what the process before has left, and
-                                        who keeps what this one leaves; NULL:
-                                        nothing, and nobody */
+                                        what keeps that which this one leaves;
+                                        NULL: neither */
   struct server_drain_watch drain_watch;
   struct liveness_thread reactor; /* which is to be watched, too */
 };
@@ -107,24 +107,24 @@ void server_serve(struct server *s);
  * one of that name.  Any thread. */
 int server_add_image(struct server *s, const struct server_image *image);
 
-/* Gives an image another source, share and path, but no other rule: who has
- * opened it finds a new epoch.  The source is taken over, also on failure;
- * `image->missing` is 0. Blocks.  0 or a negative errno, and then all is as
- * before; -ENOENT: there is none of that name.  Any thread. */
+/* Gives an image another source, share and path, but no other rule: a session
+ * that has opened it finds a new epoch.  The source is taken over, also on
+ * failure; `image->missing` is 0. Blocks.  0 or a negative errno, and then all
+ * is as before; -ENOENT: there is none of that name.  Any thread. */
 int server_replace_image(struct server *s, const struct server_image *image);
 
-/* Removes an image: nobody opens it any more, and those who have opened it can
- * read no more than what is under way.  False: there is none of that name.  Any
- * thread. */
+/* Removes an image: nobody opens it any more, and sessions that have opened it
+ * can read no more than what is under way.  False: there is none of that name.
+ * Any thread. */
 bool server_remove_image(struct server *s, const char *name);
 
-/* Has other rules say who may read: see images_set_rules() in images.h.  Who
+/* Sets other rules of reading: see images_set_rules() in images.h.  A peer that
  * may read an image no more is cut off from it, and the others find a new
  * epoch. Blocks, but on no source.  Any thread. */
 void server_set_rules(struct server *s, struct rule *all,
                       const struct image_rule *list, size_t n);
 
-/* Has another rule, or none (NULL), say who may change things.  Any thread. */
+/* Sets another rule of changes, or none (NULL).  Any thread. */
 void server_set_admin(struct server *s, struct rule *rule);
 
 /* What `place` finds, or how, is not what it was: images of it that are open
@@ -142,9 +142,9 @@ void server_set_change_maker(struct server *s,
 int server_set_cache_size(struct server *s, uint64_t size);
 
 /* Accepts what connects to these from now on, and to no others.  Those that it
- * had and has no more are closed; whoever had connected to one by then stays.
- * It takes references, and waits for the main loop.  One thread at a time, but
- * not that of server_serve().
+ * had and has no more are closed; a client that had connected to one by then
+ * stays. It takes references, and waits for the main loop.  One thread at a
+ * time, but not that of server_serve().
  *
  * 0; or a negative errno, and then all is as before.  -ECANCELED: the server
  * stops. */

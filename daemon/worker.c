@@ -91,7 +91,7 @@ static bool worker_look_around(struct worker *w) {
     bool came = fill_dispatch_try(&w->dispatch);
     if (came || w->loop.n_events != seen || event_base_got_break(w->loop.base))
       return true;
-    sched_yield(); /* who would send one may have no other processor */
+    sched_yield(); /* a sender may have no other processor */
   } while (!fill_dispatch_is_empty(&w->dispatch) || clock_now_ns() < end);
   return false;
 }

@@ -345,7 +345,7 @@ static int open_again(int fd, int flags) {
 
 /* Sees when the version will have settled.  A tick of the kernel's clock is
  * waited for, lest what is read first be read twice; a second is not, nor
- * somebody who writes all the time. */
+ * a process that writes all the time. */
 static int settle(struct file_source *f) {
   enum { MAX_WAIT_NS = 20000000, MAX_VERSIONS = 2, MAX_WAITS = 20 };
   bool foreign = version_is_foreign(f->fd);

@@ -28,8 +28,9 @@ struct rbd_source {
   struct reactor *reactor; /* fixed, as the two below */
   struct rbd_target *target;
   struct ceph_image *image;
-  struct attempts attempts; /* by deadline; the reactor's thread, as is the timer */
-  struct event timer;       /* for the deadline of the first attempt */
+  struct attempts
+      attempts;       /* by deadline; the reactor's thread, as is the timer */
+  struct event timer; /* for the deadline of the first attempt */
   struct task begin, close;
 };
 

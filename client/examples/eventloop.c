@@ -61,8 +61,8 @@ static bool is_idle(const struct reader *r) {
 }
 
 static void fail(struct reader *r, enum cachet_status status) {
-  const char *story = cachet_errmsg(r->c);
-  fprintf(stderr, "eventloop: %s\n", *story ? story : cachet_strerror(status));
+  const char *why = cachet_errmsg(r->c);
+  fprintf(stderr, "eventloop: %s\n", *why ? why : cachet_strerror(status));
   r->n_failed++;
   r->stopping = true;
 }

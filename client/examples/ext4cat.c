@@ -254,14 +254,14 @@ fail(const char *path, const char *format, ...) {
 }
 
 /* Ends the program if `err` is an error.  The first failure is also the last,
- * so a story that the handle has to tell is about this one. */
+ * so an error message that the handle has to tell is about this one. */
 static void check(const struct volume *vol, errcode_t err, const char *path) {
   if (!err)
     return;
-  const char *story = cachet_errmsg(vol->c);
+  const char *why = cachet_errmsg(vol->c);
   if (err == ESTALE)
     fail(path, "the image changed while it was being read");
-  fail(path, "%s%s%s", error_message(err), *story ? ": " : "", story);
+  fail(path, "%s%s%s", error_message(err), *why ? ": " : "", why);
 }
 
 /* Returns what path_pop() takes to undo it. */

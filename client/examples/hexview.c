@@ -25,8 +25,8 @@
 static void check(cachet *c, enum cachet_status status) {
   if (status == CACHET_OK)
     return;
-  const char *story = cachet_errmsg(c);
-  fprintf(stderr, "hexview: %s\n", *story ? story : cachet_strerror(status));
+  const char *why = cachet_errmsg(c);
+  fprintf(stderr, "hexview: %s\n", *why ? why : cachet_strerror(status));
   exit(1);
 }
 

@@ -89,7 +89,7 @@ struct restoring {
   pthread_mutex_t lock;
   pthread_cond_t opened;
   unsigned n;
-  unsigned n_refs;   /* of the thread, and of who waits; guarded by lock, */
+  unsigned n_refs;   /* of the thread, and of waiters; guarded by lock, */
   unsigned n_opened; /* as is how many of these the thread is done with */
   struct {
     char name[IMAGE_NAME_MAX + 1];
@@ -198,8 +198,8 @@ void finder_restore(struct finder *finder) {
  */
 
 /* The image, with a reference for the caller.  One that was configured is not
- * taken at first: who asks did not find it in the table, and so one that is
- * there and not for them takes as long as one that is nowhere. */
+ * taken at first: the caller did not find it in the table, and so one that is
+ * there and not for its peer takes as long as one that is nowhere. */
 static int look(struct finder *finder, const char *name,
                 struct served_image **out) {
   enum { MAX_TRIES = 8 };
@@ -217,7 +217,7 @@ static int look(struct finder *finder, const char *name,
   return -EAGAIN; /* it comes and goes */
 }
 
-/* Nobody joins any more; then those who did are told. */
+/* Nobody joins any more; then those that did are told. */
 static void look_end(struct finder_look *l, int result,
                      struct served_image *h) {
   struct finder *finder = l->finder;

@@ -3,11 +3,11 @@
  * Where they are is behind a table of functions, the finder's place
  * (finder_place.h), which may hang.
  *
- *   F1  One look for a name is under way at a time; who asks for it meanwhile
- *       gets what that one finds.
+ *   F1  One look for a name is under way at a time; a call that asks for it
+ *       meanwhile gets what that one finds.
  *   F2  A look has a thread of its own, as long as there are no more of them
  *       than FINDER_THREADS: until then one that hangs delays no other.
- *   F3  Who asked is told exactly once, also at the stop.
+ *   F3  Each wait ends exactly once, also at the stop.
  *
  * Any thread, but for what makes and ends it. */
 #ifndef DAEMON_ENGINE_FINDER_H
@@ -27,7 +27,7 @@ enum {
   FINDER_MAX_LOOKS = 4096, /* under way, or waiting for a thread */
 };
 
-/* Somebody who asked.  Its members but `done` are the finder's until that is
+/* A wait for a name.  Its members but `done` are the finder's until that is
  * called; then, where `result` is 0, an images_unref() is due. */
 struct finder_wait {
   void (*done)(struct finder_wait *wait); /* on a thread of the pool */
@@ -57,8 +57,8 @@ void finder_fini(struct finder *finder);
 /* Whether it is worth asking.  Does not wait. */
 bool finder_has_place(const struct finder *finder);
 
-/* Puts the image of that name into the table, if there is one.  It is not asked
- * who may read it.  `result` of
+/* Puts the image of that name into the table, if there is one.  Its rule is
+ * not asked.  `result` of
  * `wait`, whose `done` is set, is 0; -ENOENT: there is none; -ENFILE: too many
  * are in use; -EAGAIN: too many are looked for; or why not. */
 void finder_find(struct finder *finder, const char *name,

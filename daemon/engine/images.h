@@ -9,9 +9,10 @@
  *       that is found while there are `most_found`.
  *   G4  A call that is given a peer finds what that peer may read and nothing
  *       else.  Nowhere else is the rule of an image asked.
- *   G5  A rule that somebody loses by holds before the image has the epoch
- *       that is for the others.  So who asks images_may_read() once he has the
- *       image's present mirror is not let into it by the rule of before.
+ *   G5  A rule that some peer loses by holds before the image has the epoch
+ *       that is for the others.  So a caller that asks images_may_read() once
+ *       it has the image's present mirror is not let into it by the rule of
+ *       before.
  *
  * Any thread, but for what makes and ends them. */
 #ifndef DAEMON_ENGINE_IMAGES_H
@@ -39,7 +40,7 @@ struct images;
 struct peer;
 struct rule;
 
-/* Somebody who is told, by a task, that an image has a new epoch, that it
+/* A listener is told, by a task, that an image has a new epoch, that it
  * was removed, or that some may not read it any more. */
 struct image_listener {
   struct loop *loop;
@@ -57,7 +58,7 @@ enum image_origin {
 enum rule_effect {
   RULE_KEPT,
   RULE_WIDENED,  /* nobody loses by it */
-  RULE_NARROWED, /* there is somebody who may read it no more */
+  RULE_NARROWED, /* some peer may read it no more */
 };
 
 /* An image that is served.  Fixed, but for what says otherwise. */
@@ -73,7 +74,7 @@ struct served_image {
   /* Guarded by images.lock. */
   enum image_origin origin;
   char *path;                /* for messages while it is missing; or NULL */
-  struct rule *allow;        /* who may read it; NULL: those who may read all */
+  struct rule *allow;        /* its readers; NULL: those of all images */
   struct retrying *retrying; /* what counts its source's requests; or NULL */
   const struct image_rule *next_rule; /* during images_set_rules() */
   enum rule_effect change;            /* that is to be followed */
@@ -89,15 +90,15 @@ struct served_image {
 
   atomic_bool share; /* local clients may attach; relaxed: with a new epoch they
                         ask again */
-  _Atomic uint64_t terms; /* a number for who may read it, and how: another
+  _Atomic uint64_t terms;     /* a number for its rule and its sharing: another
                              number after a restart means that it must not go on
                              with its mirror.  Relaxed: written before the
                              mirror that they are of is made */
-  atomic_uint n_narrowed; /* how often somebody came to be one who may read it
-                             no more.  Release, after the rule; acquire,
+  atomic_uint n_narrowed;     /* how often a rule took the image from some peer.
+                             Release, after the rule; acquire,
                              images_n_narrowed() */
-  atomic_bool removed;    /* relaxed: listeners are told */
-  atomic_int missing;     /* an errno: it could not be opened so far; 0: it
+  atomic_bool removed;        /* relaxed: listeners are told */
+  atomic_int missing;         /* an errno: it could not be opened so far; 0: it
                              is there.  Relaxed: it orders
                              nothing, and may be seen late */
   _Atomic uint64_t n_epochs;  /* relaxed: a statistic */
@@ -151,7 +152,7 @@ struct images {
   unsigned next_victim;       /* the index where G3 looks next */
   unsigned n_alive;           /* those, and others that have not ended */
   struct served_image_list buckets[IMAGES_BUCKETS]; /* the table, by name */
-  struct rule *allow; /* who may read all that have no rule of their own */
+  struct rule *allow; /* of all that have no rule of their own */
   bool stopped;
 };
 
@@ -242,9 +243,9 @@ static inline unsigned images_n_narrowed(const struct served_image *h) {
   return atomic_load_explicit(&h->n_narrowed, memory_order_acquire);
 }
 
-/* Has other rules say who may read: all that have none of their own, and those
+/* Sets other rules of reading: of all that have none of their own, and of those
  * of the list, each of which may be there or not.  All change at once.  Images
- * that somebody may read no more have a new epoch afterwards. */
+ * that some peer may read no more have a new epoch afterwards. */
 void images_set_rules(struct images *images, struct rule *all,
                       const struct image_rule *list, size_t n);
 

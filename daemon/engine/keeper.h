@@ -63,12 +63,12 @@ bool keeper_leave(struct keeper *keeper);
 /* Tells the manager what it could not be told before.  Once a second. */
 void keeper_retry(struct keeper *keeper);
 
-/* Notes who may read the image whose mirror this is; before that no process
+/* Notes the rule of the image whose mirror this is; before that no process
  * goes on with it. */
 void keeper_set_terms(struct keeper *keeper, const struct mirror *m,
                       uint64_t terms);
 
-/* Who a table is given to. */
+/* The process that a table is given to. */
 struct keeper_client {
   uint64_t number; /* what he calls it */
   uid_t uid;

@@ -47,7 +47,7 @@ struct ledger_mirror {
   uint32_t page_shift;
   uint64_t checksum;
   uint64_t size, epoch;
-  uint64_t terms;               /* who may read it; see images.c */
+  uint64_t terms;               /* its rule; see images.c */
   char image[LEDGER_IMAGE_LEN]; /* its name */
   struct source_identity identity;
 };
@@ -88,7 +88,7 @@ struct ledger_mirror *ledger_get_mirror(const struct ledger *ledger,
                                         uint32_t i);
 struct ledger_table *ledger_get_table(const struct ledger *ledger, uint32_t i);
 
-/* Release: what was written before is seen by whoever sees the state. */
+/* Release: what was written before is seen by a thread that sees the state. */
 static inline void ledger_set_state(uint32_t *state, enum ledger_state to) {
   __atomic_store_n(state, (uint32_t)to, __ATOMIC_RELEASE);
 }

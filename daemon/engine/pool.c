@@ -11,9 +11,9 @@
  * is no condition variable because glibc's loses wake-ups where several threads
  * wait, up to 2.40 (sourceware.org/bugzilla, 25847).
  *
- * Threads are made by one of the pool's own, the maker, for whoever needs one
- * and waits for that: a thread has the sandbox of the one that made it, too,
- * and those who submit may do less than those who run jobs (sandbox.h).
+ * Threads are made by one of the pool's own, the maker, for a thread that needs
+ * one and waits for that: a thread has the sandbox of the one that made it,
+ * too, and those that submit may do less than those that run jobs (sandbox.h).
  *
  * A thread that ends joins the one that ended before it, and pool_stop() joins
  * the last, and the maker. */
@@ -473,7 +473,7 @@ void pool_stop(struct pool *pool) {
   while (pool->idle)
     pool_wake_locked(pool, pool->idle);
   pthread_mutex_unlock(&pool->lock);
-  /* Before the join too: whoever waits for a queued fill need not wait for
+  /* Before the join too: a fetch that waits for a queued fill need not wait for
    * the running ones. */
   pool_abandon_all(pool);
   if (any) {

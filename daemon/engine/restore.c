@@ -177,8 +177,8 @@ static bool is_there(const struct old_mirror *old) {
   return old->fds.pages >= 0 || old->fds.words >= 0 || old->fds.touched >= 0;
 }
 
-/* The last word on a mirror that is not to be touched.  Who has it mapped goes
- * on to another one. */
+/* The last word on a mirror that is not to be touched.  Clients that have it
+ * mapped go on to another one. */
 static void leave_mirror(struct restore *r, uint32_t i, const char *why) {
   struct old_mirror *old = &r->mirrors[i];
   struct ledger_mirror *record = ledger_get_mirror(&r->keeper->ledger, i);
@@ -189,7 +189,7 @@ static void leave_mirror(struct restore *r, uint32_t i, const char *why) {
   log_event(LEVEL_WARN, "image-cold",
             LOG_TEXT("image", has_name ? record->image : "?"),
             LOG_TEXT("reason", why),
-            LOG_TEXT("meaning", "its memory is left to those who have it "
+            LOG_TEXT("meaning", "its memory is left to clients that have it "
                                 "mapped"));
   keeper_drop_mirror(r->keeper, i);
 }
@@ -349,7 +349,7 @@ static const char *why_not(struct restore *r, const struct mirror *m,
   if (m->page_shift != page_shift)
     return "the page size is another one";
   if (record->terms != terms)
-    return "who may read it has changed";
+    return "its access rule has changed";
   const char *why = adopt_check(m);
   if (!why && (m->size != src->size || !source_resume(src, &record->identity)))
     why = "its source has changed, or may have";

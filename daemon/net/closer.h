@@ -3,7 +3,7 @@
  *
  *   E1  Nothing waits for it but the process's end, and that only
  *       CLOSER_STOP_MS.
- *   E2  What waits to be closed is bounded by those who hand it over: a
+ *   E2  What waits to be closed is bounded by the callers that hand it over: a
  *       connection counts against its user's limit until it is closed, and
  *       there are CLOSER_SPARE places for sockets that are no connections.
  *   E3  A close(2) that still runs when the closer is freed leaves its thread

@@ -360,7 +360,7 @@ static bool connection_learn_peer(struct connection *c) {
 }
 
 /* Acts on the messages that were received.  The clock of a half message starts
- * with its first byte, but does not run while it is us who do not read. */
+ * with its first byte, but does not run while it is us that do not read. */
 static void connection_take_messages(struct connection *c) {
   bool any = false;
   bool knows = connection_learn_peer(c);

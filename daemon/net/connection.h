@@ -17,7 +17,7 @@
  *       there is nothing to send.  What TLS takes is counted as the rest is.
  *       A handshake begins while half of that may be held, so that any number
  *       of them does not crowd the thread.
- *   C5  Who the peer is is known before the first message is looked at.
+ *   C5  The peer is known before the first message is looked at.
  *   C6  CLOSED is noticed by connection_settle(), which ends every turn and
  *       frees the connection; until then all may still be called.
  *
@@ -87,7 +87,7 @@ struct connection {
   struct listener *listener;      /* a reference */
   struct connection *prev, *next; /* the thread's list */
   uint64_t serial;                /* for the log */
-  uint64_t user;                  /* whom it counts for */
+  uint64_t user;                  /* that it counts for */
   int fd;
   bool may_bring_fds; /* see stray_fds.h */
   enum connection_state state;

@@ -35,7 +35,7 @@ struct net_thread {
   struct loop *loop;
   const struct limits *limits;
   struct closer *closer; /* all threads' */
-  struct users *users;   /* all threads': whom the connections count for */
+  struct users *users;   /* all threads': that connections count for */
   struct connection *conns;
   bool stopping; /* takes no new requests */
 

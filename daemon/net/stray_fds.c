@@ -9,10 +9,10 @@
 #define SO_PASSPIDFD 76
 #endif
 
-/* What is left for MSG_CTRUNC to say is that there are descriptors: whoever
- * made the listening socket may have asked for credentials.  And without
- * SO_OOBINLINE an urgent byte would be dropped unseen, with all that came with
- * it. */
+/* What is left for MSG_CTRUNC to say is that there are descriptors: the
+ * process that made the listening socket may have asked for credentials.  And
+ * without SO_OOBINLINE an urgent byte would be dropped unseen, with all that
+ * came with it. */
 bool stray_fds_may_come(int fd) {
   static const int unwanted[] = {SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD};
   int on = 1, off = 0;

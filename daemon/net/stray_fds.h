@@ -1,7 +1,7 @@
 /* Descriptors that a peer sends along and that nobody asked for (SCM_RIGHTS).
  *
  * They lie in the receive queue of a Unix socket with the byte that they came
- * with.  Whoever takes that byte, or closes the socket, drops them; and the
+ * with.  A call that takes that byte, or closes the socket, drops them; and the
  * kernel closes a descriptor that is dropped for good in that same call.  That
  * may take as long as the peer likes: a TCP socket with unsent bytes and
  * SO_LINGER, a file of a network file system.  So no thread that serves may do

@@ -18,9 +18,9 @@ enum {
 };
 
 /* Whether the peer may change what is served: root and the daemon's user may,
- * on a Unix socket, and whom the rule for it allows.  The group of the socket
- * may not, without a rule: by an image of its choice it would read every file
- * that the daemon's user may, keys among them. */
+ * on a Unix socket, and those that the rule for it allows.  The group of the
+ * socket may not, without a rule: by an image of its choice it would read every
+ * file that the daemon's user may, keys among them. */
 bool access_may_administer(struct server_context *context,
                            const struct connection *c);
 
@@ -35,8 +35,9 @@ bool access_may_invalidate(struct server_context *context,
 void access_hide_lookup(uint64_t began);
 
 /* Whether the peer may know how the daemon as a whole does, with images that it
- * may not read: who may read those that have no rule of their own, and who may
- * change things.  It does not depend on what images there are. */
+ * may not read: those may that may read images without a rule of their own, and
+ * those that may change things.  It does not depend on what images there are.
+ */
 bool access_may_see_daemon(struct server_context *context,
                            const struct connection *c);
 

@@ -48,7 +48,8 @@ LIST_HEAD(attachment_list, attachment);
 
 enum { ATTACHMENT_N_FDS = 4 /* CONNECTION_N_FDS */, ATTACHMENT_BUCKETS = 256 };
 
-/* Which attachments there are, and who holds them, at all services together. */
+/* Which attachments there are, and which users hold them, at all services
+ * together. */
 struct attachment_census {
   struct keeper *keeper; /* of their tables, for the next process; fixed */
   pthread_mutex_t lock;

@@ -117,8 +117,8 @@ static void begin(struct session *s, uint64_t id, const char *name,
   const char *act = source ? "add" : "remove";
   if (!access_may_administer(context, &s->conn)) {
     connection_reply_error(&s->conn, id, WIRE_E_ACCESS, 0,
-                           "%s: only for root, the daemon's user and whom "
-                           "[admin] allows",
+                           "%s: only for root, the daemon's user and peers "
+                           "that [admin] allows",
                            act);
     return;
   }

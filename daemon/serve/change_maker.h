@@ -1,4 +1,4 @@
-/* Who makes the changes that a peer asks for. */
+/* Makes the changes that a peer asks for. */
 #ifndef DAEMON_SERVE_CHANGE_MAKER_H
 #define DAEMON_SERVE_CHANGE_MAKER_H
 

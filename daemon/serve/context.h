@@ -35,9 +35,9 @@ struct server_context {
   unsigned n_services;
   struct closer *closer;
   pthread_mutex_t rule_lock; /* a leaf */
-  struct rule *admin;        /* who may change things; guarded by rule_lock */
+  struct rule *admin;        /* of changes; guarded by rule_lock */
   struct drain drain;
-  struct users users;          /* for whom the connections are */
+  struct users users;          /* that connections count for */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
 };
 

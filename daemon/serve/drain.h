@@ -17,8 +17,8 @@
 #include <stdbool.h>
 
 struct drain {
-  /* Sequentially consistent: who sets `is_on` and who leaves each write one and
-   * then read the other, so one of them sees both. */
+  /* Sequentially consistent: the thread that sets `is_on` and one that leaves
+   * each write one and then read the other, so one of them sees both. */
   atomic_bool is_on;
   atomic_uint n_clients;
 

@@ -1,5 +1,5 @@
-/* What a service fetches of one image, and who waits to fetch more: see
- * fetch_quota.h. */
+/* What a service fetches of one image, and the requests that wait to fetch
+ * more: see fetch_quota.h. */
 #ifndef DAEMON_SERVE_IMAGE_QUOTA_H
 #define DAEMON_SERVE_IMAGE_QUOTA_H
 

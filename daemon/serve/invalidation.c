@@ -179,8 +179,8 @@ void invalidation_begin(struct session *s, uint64_t id,
   }
   if (!access_may_invalidate(s->service->context, &s->conn)) {
     request_refuse(s, id, sub, WIRE_E_ACCESS,
-                   "invalidate: only for root, the daemon's user and whom "
-                   "[admin] allows, else the Unix socket's group");
+                   "invalidate: only for root, the daemon's user and peers "
+                   "that [admin] allows, else the Unix socket's group");
     return;
   }
   if (!may_begin(s->service)) {

@@ -7,7 +7,7 @@
  *   P3  `left` is the number of bytes that no piece was advanced over yet.
  *
  * It knows neither images nor connections: what is at hand is for the caller to
- * find out, who may cut a piece before it advances over it. */
+ * find out, which may cut a piece before it advances over it. */
 #ifndef DAEMON_SERVE_READ_PLAN_H
 #define DAEMON_SERVE_READ_PLAN_H
 

@@ -7,7 +7,7 @@
 #include "daemon/serve/session.h"
 #include "daemon/serve/subscription.h"
 
-/* Has no reader keep the mirror of a past epoch, and tells who opened it. */
+/* Has no reader keep the mirror of a past epoch, and tells its sessions. */
 static void tell_of_epoch(struct service_image *si) {
   if (!image_reader_is_current(&si->reader))
     image_reader_close(&si->reader);

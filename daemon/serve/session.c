@@ -150,8 +150,8 @@ static void session_drain(struct session *s, uint64_t id, int timeout_ms) {
   struct server_context *context = s->service->context;
   if (!access_may_administer(context, &s->conn)) {
     connection_reply_error(&s->conn, id, WIRE_E_ACCESS, 0,
-                           "drain: only for root, the daemon's user and whom "
-                           "[admin] allows");
+                           "drain: only for root, the daemon's user and peers "
+                           "that [admin] allows");
     return;
   }
   log_peer_event(LEVEL_INFO, "drain-asked", LOG_NUMBER("conn", s->conn.serial));

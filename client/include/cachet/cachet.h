@@ -735,7 +735,7 @@ CACHET_API enum cachet_status cachet_admin_stats(
  *
  * CACHET_E_INVAL: one of them is NULL, or not as it should be, or there is an
  * image of that name, or the call was made in a callback; CACHET_E_ACCESS for
- * callers who may not; CACHET_E_BUSY while the daemon reads its configuration;
+ * callers that may not; CACHET_E_BUSY while the daemon reads its configuration;
  * CACHET_E_NOIMAGE or CACHET_E_IO: it cannot be opened; CACHET_E_UNSUPPORTED
  * where the daemon takes no changes; and the errors of connections, as for
  * cachet_admin_list().  Since 1.2. */
@@ -758,7 +758,7 @@ CACHET_API enum cachet_status cachet_admin_remove(cachet_admin *a,
  * an image: that fails with CACHET_E_BUSY.  Returns when the daemon has taken
  * the request in, which is long before it ends.
  *
- * CACHET_E_ACCESS for callers who may not; CACHET_E_UNSUPPORTED where the
+ * CACHET_E_ACCESS for callers that may not; CACHET_E_UNSUPPORTED where the
  * daemon is too old; and the errors of connections, as for cachet_admin_list().
  * Since 1.2. */
 CACHET_API enum cachet_status cachet_admin_drain(cachet_admin *a,
@@ -797,8 +797,8 @@ CACHET_API int cachet_timeout_ms(const cachet *c) CACHET_NONNULL(1);
  * failures.  Not from a callback. */
 CACHET_API enum cachet_status cachet_dispatch(cachet *c) CACHET_NONNULL(1);
 
-/* For whoever connects a handle to an event loop (one at a time): `fn` runs on
- * the handle's thread whenever what the three calls above return may have
+/* For code that connects a handle to an event loop (one at a time): `fn` runs
+ * on the handle's thread whenever what the three calls above return may have
  * changed.  From it, call only those three.  NULL ends it.
  * cachet_watch_arg() returns the `arg` given last, NULL if none. */
 typedef void (*cachet_watch_cb)(void *arg);
