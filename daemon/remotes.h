@@ -3,8 +3,9 @@
  * too, as their hash trees may be remote.
  *
  * What is opened lives by the reactor.  So remotes_free() comes when all of it
- * is closed, but for what is being opened still: a caller that gave that up left a
- * name of it to the thread that closes it, and remotes_free() waits for all names.
+ * is closed, but for what is being opened still: a caller that gave that up
+ * left a name of it to the thread that closes it, and remotes_free() waits for
+ * all names.
  *
  * Any thread. */
 #ifndef DAEMON_REMOTES_H
