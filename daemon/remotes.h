@@ -47,8 +47,8 @@ int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
 struct remote *remotes_ref(struct remote *r);
 void remotes_unref(struct remote *r); /* NULL is fine */
 
-/* Has what is opened by the name be served only once all of it was read, and has
- * that hash.  It is opened by remotes_open_later() alone.  0 or -ENOMEM. */
+/* Has what is opened by the name be served only once all of it was read, and
+ * has that hash.  It is opened by remotes_open_later() alone.  0 or -ENOMEM. */
 int remotes_verify_whole(struct remote *r, const char *image,
                          const uint8_t sha256[32]);
 

@@ -34,13 +34,14 @@ uint32_t digests_block_size(const struct digests *d);
  * last ones of the content end with a part of one.  False: no memory. */
 bool digests_add(struct digests *d, const void *bytes, size_t len);
 
-/* The hash of all that was added, which is the whole content.  False: no memory.
+/* The hash of all that was added, which is the whole content.  False: no
+ * memory.
  */
 bool digests_end(struct digests *d, uint8_t out[DIGESTS_LEN]);
 
-/* Compares some blocks, from byte `offset` on, with what was added.  `data` NULL:
- * all of them are zeros.  0; -EBADMSG, and `*bad` is where the block begins that
- * differs; or -ENOMEM.  Any thread, once all was added. */
+/* Compares some blocks, from byte `offset` on, with what was added.  `data`
+ * NULL: all of them are zeros.  0; -EBADMSG, and `*bad` is where the block
+ * begins that differs; or -ENOMEM.  Any thread, once all was added. */
 int digests_check(const struct digests *d, uint64_t offset, const void *data,
                   size_t len, uint64_t *bad);
 

@@ -39,8 +39,8 @@ struct source *hashing_source(const struct hashing *h); /* it keeps it */
 void hashing_take(struct hashing *h, struct source **below,
                   struct digests **digests);
 
-/* Gives it up, or ends what is over.  Does not wait: a read that is under way is
- * ended by its thread.  NULL is fine. */
+/* Gives it up, or ends what is over.  Does not wait: a read that is under way
+ * is ended by its thread.  NULL is fine. */
 void hashing_end(struct hashing *h);
 
 #ifdef __cplusplus

@@ -97,8 +97,9 @@ int http_answer_check(const struct http_answer *a, const struct http_object *o,
                       uint64_t offset, uint64_t len, uint64_t *skip,
                       uint64_t *n_body, const char **why);
 
-/* Whether the answer to a HEAD proves that the object is the one that was opened:
- * 0, or a negative errno with `*why` as above.  Then it may still be. */
+/* Whether the answer to a HEAD proves that the object is the one that was
+ * opened: 0, or a negative errno with `*why` as above.  Then it may still be.
+ */
 int http_answer_confirm(const struct http_answer *a,
                         const struct http_object *o, const char **why);
 

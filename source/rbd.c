@@ -59,8 +59,8 @@ static struct rbd_source *rbd_of(struct source *src) {
 
 /* ---- Threads that wait for the cluster ----------------------------------- */
 
-/* How many there are.  What librados has for the whole process must not be taken
- * down beneath them when the process ends. */
+/* How many there are.  What librados has for the whole process must not be
+ * taken down beneath them when the process ends. */
 static struct {
   pthread_mutex_t lock; /* a leaf */
   pthread_cond_t none;

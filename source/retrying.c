@@ -286,8 +286,8 @@ static bool attempt_may(struct attempt *a) {
 static void attempt_done(struct source_read *read);
 static void attempt_again(struct reactor_alarm *alarm);
 
-/* Makes an attempt that has room.  True: the read has ended, `a` is still there,
- * and so may be others that wait for the room. */
+/* Makes an attempt that has room.  True: the read has ended, `a` is still
+ * there, and so may be others that wait for the room. */
 static bool attempt_run(struct attempt *a) {
   struct retrying *r = a->source->shared;
   bool is_anew = a->read.status == -EBADMSG; /* of the attempt before */

@@ -2,11 +2,11 @@
  *
  * A read whose attempt failed is tried again, after a pause that doubles and
  * has jitter, at most RETRYING_ATTEMPTS times in all.  It is not if there is no
- * time left, of RETRYING_TOTAL_MS from the first attempt on or to the read's own
- * deadline, for an attempt that takes as long as the last one did.  Nor is what
- * failed for good: -ESTALE, -EACCES, -ENOENT and what nobody knows.  What does
- * not match its hash (source/verified.h) is tried again without a pause, by
- * another connection.
+ * time left, of RETRYING_TOTAL_MS from the first attempt on or to the read's
+ * own deadline, for an attempt that takes as long as the last one did.  Nor is
+ * what failed for good: -ESTALE, -EACCES, -ENOENT and what nobody knows.  What
+ * does not match its hash (source/verified.h) is tried again without a pause,
+ * by another connection.
  *
  * A source that does not answer has a breaker (source/breaker.h): under an open
  * one reads end at once, with -EHOSTDOWN.

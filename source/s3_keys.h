@@ -12,8 +12,8 @@
  *   K3  A look-up that fails, or finds the same, changes nothing; the next one
  *       is due after S3_KEYS_PAUSE_S, or when the server has refused the keys.
  *   K4  A get whose keys were refused waits for a look-up, S3_KEYS_PATIENCE_MS
- *       and until its deadline at most.  After one that found nothing there is no other within the
- *       same second.
+ *       and until its deadline at most.  After one that found nothing there is
+ *       no other within the same second.
  *
  * The reactor's thread alone, where nothing else is said. */
 #ifndef SOURCE_S3_KEYS_H

@@ -1,6 +1,6 @@
 /* The verified source: another one, of which no byte is handed on that was not
- * proven: by a hash tree (source/verity.h), or by the hashes of its blocks, which
- * were read once already (source/digests.h).
+ * proven: by a hash tree (source/verity.h), or by the hashes of its blocks,
+ * which were read once already (source/digests.h).
  *
  * A read is widened to whole blocks of data.  When they have come, they are
  * hashed, and compared with the tree, of which what is needed is read as well.
@@ -53,9 +53,9 @@ int verified_source_open(const struct verified_options *options,
                          struct source *below, struct source **out,
                          struct source_fault *fault);
 
-/* A source over `below`, whose blocks have those hashes, and which has `root` as a
- * whole.  The options say no tree.  0, and then
- * `below` and `digests` are its own; or -ENOMEM. */
+/* A source over `below`, whose blocks have those hashes, and which has `root`
+ * as a whole.  The options say no tree.  0, and then `below` and `digests` are
+ * its own; or -ENOMEM. */
 int verified_source_by_digests(const struct verified_options *options,
                                struct digests *digests, struct source *below,
                                struct source **out);

@@ -58,7 +58,8 @@ void looks_at(struct looks *looks, struct served_image *h) {
 }
 
 /* The next image of the round, which is the caller's to look at; `done` is the
- * one that it looked at before, if any, and may be the next.  NULL: the round is over. */
+ * one that it looked at before, if any, and may be the next.  NULL: the round
+ * is over. */
 static struct served_image *looks_next(struct looks *looks,
                                        struct served_image *done) {
   struct served_image *next = NULL;

@@ -105,8 +105,9 @@ static void measure_over(struct bench *b) {
 /* ---- With more clients, with more pages ---------------------------------- */
 
 /* No disk is read: nothing was written to the image's place on it.  But it is
- * no hole, which the daemon would not read at all.  It is dropped from the kernel's memory
- * before each run, so that none has more of it there than another. */
+ * no hole, which the daemon would not read at all.  It is dropped from the
+ * kernel's memory before each run, so that none has more of it there than
+ * another. */
 #define UNWRITTEN_LEN (UINT64_C(8) << 30)
 
 static const struct fullness {

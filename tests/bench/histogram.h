@@ -1,4 +1,5 @@
-/* histogram: percentiles of latencies, to within 1.6 %, whatever their range. */
+/* histogram: percentiles of latencies, to within 1.6 %, whatever their range.
+ */
 #ifndef TESTS_BENCH_HISTOGRAM_H
 #define TESTS_BENCH_HISTOGRAM_H
 
