@@ -13,9 +13,11 @@
  *            filter, with cache-on-read=true
  *   curl     curl, each for itself
  *
- * Cold: the daemon or nbdkit is fresh.  Warm: once more.  Each is done with 0,
- * 1 and 20 ms added to each request, by a relay before nginx that keeps each
- * byte for half of that in both directions.  All take turns, round by round.
+ * Cold: the daemon or nbdkit is fresh.  Warm: once more.  Then as many processes
+ * that stay have a handle of the library's, or one of libnbd's, read all of it
+ * by that, and read pages at random for half a second.  Each is done with 0, 1
+ * and 20 ms added to each request, by a relay before nginx that keeps each byte
+ * for half of that in both directions.  All take turns, round by round.
  * --delay and --processes leave all others out.
  *
  * What was fetched is what nginx's log says.  Memory is PSS (proc(5)), the most
@@ -35,15 +37,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libnbd.h>
+
 #include "tests/bench/report.h"
 #include "tests/bench/rig.h"
 #include "tests/bench/servers.h"
+#include "tests/bench/store.h"
 #include "tests/support/relay.h"
 
 enum { MAX_READERS = 32, N_DELAYS = 3, URL_LEN = 64, ARG_LEN = 160 };
 
+#define STAY_NS 5e8 /* half a second */
+
 static const char cold_metric[] = "cold, MB/s of all together";
 static const char warm_metric[] = "warm, MB/s of all together";
+static const char stay_metric[] = "warm, pages at random, MB/s of all together";
 static const char fetched_metric[] = "fetched cold, images";
 static const char memory_metric[] = "memory beside the cache, MiB";
 
@@ -61,32 +69,13 @@ static const char of_cachetd[] = "cachetd", of_nbdkit[] = "nbdkit",
 struct bench {
   struct rig *rig;
   struct report *report;
-  struct rig_server *nginx;
+  struct store store;
   pid_t relays[N_DELAYS];
-  char log[RIG_PATH_LEN], urls[N_DELAYS][URL_LEN];
+  char urls[N_DELAYS][URL_LEN];
   char curl[RIG_PATH_LEN], nbdkit[RIG_PATH_LEN], nbdcopy[RIG_PATH_LEN];
 };
 
 /* ---- The store ----------------------------------------------------------- */
-
-static void write_conf(const struct bench *b, const char *path, uint16_t port) {
-  static const char *const temps[] = {"client_body", "proxy", "fastcgi",
-                                      "uwsgi", "scgi"};
-  FILE *conf = fopen(path, "we");
-  if (!conf)
-    rig_fail("%s: %s", path, strerror(errno));
-  fprintf(conf,
-          "daemon off; master_process off; pid %s/nginx.pid;\n"
-          "events { worker_connections 1024; }\n"
-          "http { log_format bytes '$body_bytes_sent'; access_log %s bytes;\n"
-          "  sendfile on; tcp_nodelay on; keepalive_requests 1000000000;\n"
-          "  root %s;\n",
-          b->rig->dir, b->log, b->rig->dir);
-  for (size_t i = 0; i < sizeof temps / sizeof *temps; i++)
-    fprintf(conf, "  %s_temp_path %s;\n", temps[i], b->rig->dir);
-  fprintf(conf, "  server { listen 127.0.0.1:%u; } }\n", port);
-  fclose(conf);
-}
 
 static uint16_t start_relay(struct bench *b, uint16_t to_port, unsigned i) {
   struct relay *r = relay_new(to_port, delays_ms[i] * 1000 / 2);
@@ -100,53 +89,55 @@ static uint16_t start_relay(struct bench *b, uint16_t to_port, unsigned i) {
   return port;
 }
 
-/* Runs a program until it succeeds: what it asks may still have to come up. */
-static void await(const char *const args[]) {
-  for (int tries = 0; !rig_run(args, NULL, 0); tries++) {
-    if (tries == 500)
-      rig_fail("%s fails", args[0]);
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-  }
-}
-
-static void start_nginx(struct bench *b) {
-  char program[RIG_PATH_LEN], conf[RIG_PATH_LEN];
-  if (!servers_find("nginx", program) || !servers_find("curl", b->curl) ||
-      !servers_find("nbdkit", b->nbdkit) ||
+static void start_store(struct bench *b) {
+  if (!servers_find("curl", b->curl) || !servers_find("nbdkit", b->nbdkit) ||
       !servers_find("nbdcopy", b->nbdcopy))
-    rig_fail("nginx, curl, nbdkit and nbdcopy have to be installed");
-  uint16_t port = servers_free_port();
-  rig_path(b->rig, "nginx.conf", conf);
-  rig_path(b->rig, "access.log", b->log);
-  write_conf(b, conf, port);
-  b->nginx = rig_server_new(b->rig, "nginx");
-  const char *const args[] = {"nginx", "-e", "stderr", "-c", conf, NULL};
-  rig_server_start(b->nginx, program, args, false);
+    rig_fail("curl, nbdkit and nbdcopy have to be installed");
+  store_start(&b->store, b->rig);
   for (unsigned i = 0; i < N_DELAYS; i++)
     snprintf(b->urls[i], URL_LEN, "http://127.0.0.1:%u/image",
-             delays_ms[i] ? start_relay(b, port, i) : port);
-  const char *const head[] = {b->curl, "-sfI", b->urls[0], NULL};
-  await(head);
+             delays_ms[i] ? start_relay(b, b->store.port, i) : b->store.port);
 }
 
-/* Bytes of bodies that nginx has sent so far. */
-static uint64_t count_sent(const struct bench *b) {
-  uint64_t total = 0, one;
-  FILE *log = fopen(b->log, "re");
-  if (!log)
-    rig_fail("%s: %s", b->log, strerror(errno));
-  while (fscanf(log, "%" SCNu64, &one) == 1)
-    total += one;
-  fclose(log);
-  return total;
+/* ---- Processes that stay ------------------------------------------------- */
+
+/* A process with a handle. */
+struct stayer {
+  cachet *c; /* or */
+  struct nbd_handle *nbd;
+  uint8_t page[RIG_PAGE];
+};
+
+static void open_cachetd(struct stayer *s, const struct rig_server *server) {
+  s->c = rig_open(server->socket, 0);
+}
+
+static void read_cachetd(struct stayer *s, uint64_t offset) {
+  rig_check(s->c, cachet_read(s->c, offset, s->page, RIG_PAGE));
+}
+
+static void open_nbdkit(struct stayer *s, const struct rig_server *server) {
+  s->nbd = nbd_create();
+  if (!s->nbd || nbd_connect_unix(s->nbd, server->socket) < 0)
+    rig_fail("%s", nbd_get_error());
+}
+
+static void read_nbdkit(struct stayer *s, uint64_t offset) {
+  if (nbd_pread(s->nbd, s->page, RIG_PAGE, offset, 0) < 0)
+    rig_fail("%s", nbd_get_error());
 }
 
 /* ---- Ways to the image --------------------------------------------------- */
+
+struct stayer;
 
 /* What a reader runs, and the server that it asks; NULL: the store itself. */
 struct way {
   const char *column;
   struct rig_server *server;
+  /* For processes that stay: opens, and reads.  NULL: there are none. */
+  void (*open)(struct stayer *s, const struct rig_server *server);
+  void (*read)(struct stayer *s, uint64_t offset);
   const char *args[8];
   char program[PATH_MAX], uri[ARG_LEN];
 };
@@ -154,6 +145,8 @@ struct way {
 static void start_cachetd(struct bench *b, const char *url, struct way *w) {
   char image[ARG_LEN], listen[ARG_LEN], cache[32];
   w->column = of_cachetd;
+  w->open = open_cachetd;
+  w->read = read_cachetd;
   w->server = rig_server_new(b->rig, "daemon");
   snprintf(image, sizeof image, "image=%s", url);
   snprintf(listen, sizeof listen, "unix:%s", w->server->socket);
@@ -174,6 +167,8 @@ static void start_cachetd(struct bench *b, const char *url, struct way *w) {
 static void start_nbdkit(struct bench *b, const char *url, struct way *w) {
   char source[ARG_LEN];
   w->column = of_nbdkit;
+  w->open = open_nbdkit;
+  w->read = read_nbdkit;
   w->server = rig_server_new(b->rig, "nbdkit");
   snprintf(source, sizeof source, "url=%s", url);
   const char *const args[] = {"nbdkit",
@@ -264,6 +259,60 @@ static double read_all(const struct way *w, unsigned n, uint64_t *memory_kib) {
   return rig_now_ns(CLOCK_MONOTONIC) - start;
 }
 
+/* Says by `ready` that it has read all of it once, waits for the end of `start`,
+ * and says by `ready` again how many pages it then read. */
+__attribute__((noreturn)) static void become_stayer(const struct bench *b,
+                                                    const struct way *w,
+                                                    uint64_t seed, int ready,
+                                                    int start) {
+  struct stayer s = {.c = NULL};
+  uint64_t n_pages = b->rig->size / RIG_PAGE, n = 0;
+  w->open(&s, w->server);
+  for (uint64_t page = 0; page < n_pages; page++)
+    w->read(&s, page * RIG_PAGE);
+  bool ok = write(ready, &n, sizeof n) == sizeof n && read(start, &n, 1) == 0;
+  double end = rig_now_ns(CLOCK_MONOTONIC) + STAY_NS;
+  for (n = 0; ok && (n % 64 > 0 || rig_now_ns(CLOCK_MONOTONIC) < end); n++)
+    w->read(&s, rig_random(&seed) % n_pages * RIG_PAGE);
+  _exit(ok && write(ready, &n, sizeof n) == sizeof n ? 0 : 1);
+}
+
+/* A number of each of them, and the sum. */
+static uint64_t hear(int fd, unsigned n) {
+  uint64_t sum = 0, one;
+  for (unsigned i = 0; i < n; i++) {
+    if (read(fd, &one, sizeof one) != sizeof one)
+      rig_fail("a process that stays has failed");
+    sum += one;
+  }
+  return sum;
+}
+
+/* Has `n` of them read; how many pages they read in STAY_NS. */
+static uint64_t stay(const struct bench *b, const struct way *w, unsigned n) {
+  int ready[2], start[2];
+  pid_t pids[MAX_READERS];
+  if (pipe(ready) < 0 || pipe(start) < 0)
+    rig_fail("pipe: %s", strerror(errno));
+  for (unsigned i = 0; i < n; i++) {
+    pids[i] = rig_fork(SIGKILL);
+    if (pids[i] > 0)
+      continue;
+    close(ready[0]);
+    close(start[1]);
+    become_stayer(b, w, i + 1, ready[1], start[0]);
+  }
+  close(ready[1]);
+  close(start[0]);
+  hear(ready[0], n);
+  close(start[1]);
+  uint64_t n_pages = hear(ready[0], n);
+  close(ready[0]);
+  for (unsigned i = 0; i < n; i++)
+    waitpid(pids[i], NULL, 0);
+  return n_pages;
+}
+
 static void add(struct bench *b, unsigned delay, unsigned count,
                 const char *metric, const struct way *w, double value) {
   const struct report_key key = {sections[delay], metric, rows[count],
@@ -281,14 +330,16 @@ static void measure(struct bench *b, unsigned delay, unsigned count,
   unsigned n = counts[count];
   double image = (double)b->rig->size;
   starts[way](b, b->urls[delay], &w);
-  uint64_t before = count_sent(b);
+  uint64_t before = store_sent(&b->store);
   double ns = read_all(&w, n, NULL);
   add(b, delay, count, cold_metric, &w, megabytes_a_second(b, n, ns));
   add(b, delay, count, fetched_metric, &w,
-      (double)(count_sent(b) - before) / image);
+      (double)(store_sent(&b->store) - before) / image);
   if (w.server) {
     ns = read_all(&w, n, NULL);
     add(b, delay, count, warm_metric, &w, megabytes_a_second(b, n, ns));
+    double bytes = (double)stay(b, &w, n) * RIG_PAGE;
+    add(b, delay, count, stay_metric, &w, bytes / STAY_NS * 1e3);
   }
   if (memory) {
     uint64_t kib = 0;
@@ -317,6 +368,11 @@ static void judge(struct bench *b, unsigned delay, unsigned count) {
   report_target(b->report, REPORT_AT_LEAST, 10,
                 report_ratio_to(b->report, key, of_nbdkit),
                 "%s, %s: warm, by nbdkit's", sections[delay], rows[count]);
+  key.metric = stay_metric;
+  report_target(b->report, REPORT_AT_LEAST, 10,
+                report_ratio_to(b->report, key, of_nbdkit),
+                "%s, %s: warm, at random, by nbdkit's", sections[delay],
+                rows[count]);
   key.metric = fetched_metric;
   report_target(b->report, REPORT_AT_MOST, 1.02, report_median(b->report, key),
                 "%s, %s: fetched, in images", sections[delay], rows[count]);
@@ -377,7 +433,7 @@ int main(int argc, char **argv) {
                     .report = report_new()};
   /* Where nbdkit's cache lies. */
   setenv("TMPDIR", b.rig->dir, 1);
-  start_nginx(&b);
+  start_store(&b);
   for (unsigned round = 0; round < options.n_rounds; round++)
     for (unsigned i = 0; i < N_DELAYS; i++)
       for (unsigned k = 0; k < N_COUNTS; k++)
@@ -396,6 +452,6 @@ int main(int argc, char **argv) {
   for (unsigned i = 0; i < N_DELAYS; i++)
     if (b.relays[i] > 0)
       kill(b.relays[i], SIGKILL);
-  rig_server_stop(b.nginx);
+  rig_server_stop(b.store.nginx);
   return 0;
 }
