@@ -43,7 +43,7 @@ static bool prepare_read(struct fill *fill) {
 }
 
 /* What the source says of `n` pages from page `i` on: it may not have written
- * them, and who waits for them gets bytes.  0 or a negative errno. */
+ * them, and the fetches that wait get bytes.  0 or a negative errno. */
 static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   if (status != SOURCE_ZEROS)
     return status;

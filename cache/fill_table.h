@@ -36,7 +36,7 @@ struct fill_node {
   struct fill_node *next;
   struct fill *fill;
   uint64_t page;
-  bool is_bad, is_zero; /* written by who runs the fill, see there */
+  bool is_bad, is_zero; /* written by its runner, see there */
 };
 
 struct fill {

@@ -12,8 +12,8 @@
  *     FILLING -> ZERO -> ABSENT        the source says that it is zeros: its
  *                                      page stays a hole, which nobody reads
  *
- * Nobody owns a ZERO word, and no pin holds it: who finds it has the bytes, and
- * looks at no memory for them.  So it may become ABSENT at any time, by the
+ * Nobody owns a ZERO word, and no pin holds it: a reader of it has the bytes,
+ * and looks at no memory for them.  So it may become ABSENT at any time, by the
  * lock, or with the memory of its whole block (states.c).
  *
  * This is the only place where a word changes, always by compare-and-swap.

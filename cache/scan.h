@@ -1,9 +1,9 @@
-/* Scans: readers who go from front to back, as their misses show them.
+/* Scans: readers that go from front to back, as their misses show them.
  *
  * A scan begins with a fetch of pages that no scan comes to.  A fetch goes on
  * with one if it begins between what was asked for of it last and the end of
  * what was begun for it: for a miss behind a block that was read, that is the
- * very next page.  So a reader who jumps about goes on with one by chance
+ * very next page.  So a reader that jumps about goes on with one by chance
  * alone; and processes that read the same side by side are one scan.
  *
  *   T1  start <= asked and start < end.  What was asked for lies between the

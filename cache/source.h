@@ -168,7 +168,7 @@ struct source {
    * for, and no more.  It is set before the source is given to an image, and
    * the image hands it on to successors. */
   uint32_t fetch_size;
-  /* For who reads from front to back the block grows to what a read is worth,
+  /* For a sequential reader the block grows to what a read is worth,
    * and to so many bytes at most, a power of two; and several are under way.
    * As `fetch_size`; no more than that: it does not grow. */
   uint32_t fetch_size_max;

@@ -1,6 +1,6 @@
 #include "source/breaker.h"
 
-enum breaker_verdict breaker_ask(struct breaker *b, uint64_t now_ms) {
+enum breaker_permit breaker_ask(struct breaker *b, uint64_t now_ms) {
   if (b->state == BREAKER_CLOSED)
     return BREAKER_PASS;
   if (b->state == BREAKER_HALF_OPEN || now_ms < b->until_ms)

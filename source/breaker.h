@@ -34,7 +34,7 @@ struct breaker {
   uint64_t until_ms;     /* OPEN: when a probe may be made */
 };
 
-enum breaker_verdict {
+enum breaker_permit {
   BREAKER_PASS,
   BREAKER_PROBE, /* as PASS; breaker_ended() has to be told that it is one */
   BREAKER_REFUSE,
@@ -42,7 +42,7 @@ enum breaker_verdict {
 
 /* Whether an attempt may be made.  Each that may has one breaker_ended().
  * Zeroed the breaker is closed. */
-enum breaker_verdict breaker_ask(struct breaker *b, uint64_t now_ms);
+enum breaker_permit breaker_ask(struct breaker *b, uint64_t now_ms);
 
 /* An attempt has ended.  True: the breaker has opened by it. */
 bool breaker_ended(struct breaker *b, bool was_probe, bool answered,

@@ -47,13 +47,13 @@ struct ceph_image {
   uint8_t *objects; /* a bit for each that there is; NULL: nobody knows */
 
   bool is_watched;            /* fixed once it is open */
-  uint64_t watch;             /* who looks, alone, once it is open */
+  uint64_t watch;             /* the look's, alone, once it is open */
   _Atomic uint64_t looked_ms; /* clock_now_ms(); relaxed: a time */
   atomic_flag is_looking;     /* acquire, release */
   atomic_bool has_lost_watch;
   atomic_bool is_cut_off; /* the cluster does not let this connection go on */
   /* Changes that were told, and those of them that a look has seen.  Release
-   * by who is told and who looks, acquire by who reads. */
+   * by the notice and the look, acquire by readers. */
   atomic_uint n_news, n_seen;
 };
 
@@ -232,7 +232,7 @@ static bool is_header_update(const uint8_t *message, size_t len) {
                       !message[8] && !message[9]);
 }
 
-/* By a thread of librados's.  Without an answer those who tell would wait. */
+/* By a thread of librados's.  Without an answer the notifier would wait. */
 static void on_notice(void *arg, uint64_t notice, uint64_t watch,
                       uint64_t notifier, void *message, size_t len) {
   struct ceph_image *i = arg;

@@ -2,9 +2,9 @@
  * needs: what librados and librbd are asked for.
  *
  * librbd tells nobody who only reads that an image was removed, or a snapshot:
- * what is not there any more reads as zeros.  So whoever may do that watches
- * the image's header.  Ceph refuses to remove an image that is watched, and
- * says when its header changes.
+ * what is not there any more reads as zeros.  So a client that may do that
+ * watches the image's header.  Ceph refuses to remove an image that is watched,
+ * and says when its header changes.
  *
  *   H1  An image without a snapshot is watched, or not opened.
  *   H2  From each change of the header on, and from the moment at which nobody

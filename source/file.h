@@ -20,9 +20,9 @@ extern "C" {
 enum file_reading {
   FILE_CACHED, /* the kernel keeps what was read */
   /* It drops it again, but for what it had before (RWF_DONTCACHE, Linux 6.14),
-   * and does not read ahead: for who does both himself.  Of reads of 64 KiB and
-   * more to memory that is aligned to 4096 most are past its memory (O_DIRECT,
-   * where the file system can). */
+   * and does not read ahead: for a caller that does both itself.  Of reads of
+   * 64 KiB and more to memory that is aligned to 4096 most are past its memory
+   * (O_DIRECT, where the file system can). */
   FILE_DONTCACHE,
 };
 

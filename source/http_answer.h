@@ -1,8 +1,8 @@
-/* What the answers of an HTTP server mean to somebody who reads ranges of one
+/* What the answers of an HTTP server mean to a client that reads ranges of one
  * object: may its bytes be used, and if not, what kind of failure is it.
  *
  * Nothing here does I/O.  A transport hands in the lines of a head as they
- * come; every byte of them is the server's, who may be an attacker.
+ * come; every byte of them is the server's, which may be an attacker.
  *
  *   A1  The bytes of a body are good only if the answer proves that they are
  *       the range that was asked for, of the object that was opened: 206, a

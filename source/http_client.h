@@ -48,8 +48,8 @@ struct http_client_options {
   unsigned connections; /* at least 1 */
 };
 
-/* One GET.  The first part is the asker's, who zeroes the rest at first; a get
- * that has ended may be started again. */
+/* One GET.  The first part is the caller's, which zeroes the rest at first; a
+ * get that has ended may be started again. */
 struct http_get {
   const char *url;
   /* Adds what a request needs beside its range: called for each request, after

@@ -20,8 +20,8 @@ struct shared_target {
   struct http_target target;
   struct reactor *reactor;
   struct http_client *client;
-  /* Sources that have it.  Relaxed when one is added, by who has it; acquire
-   * and release when one leaves it, so that who frees it sees all that others
+  /* Sources that have it.  Relaxed when one is added, by its owner; acquire
+   * and release when one leaves it, so that the last one sees all that others
    * did with it. */
   _Atomic unsigned n_refs;
 };

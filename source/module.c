@@ -25,7 +25,7 @@ refuse(struct source_fault *fault, const char *format, ...) {
 }
 
 /* The directory of the program, which may have been replaced meanwhile.  One
- * that has more rights than who runs it may lie where that one has put a link
+ * that has more rights than its user may lie where that one has put a link
  * to it. */
 static int find_program(char directory[PATH_MAX]) {
   ssize_t n = readlink("/proc/self/exe", directory, PATH_MAX - 1);

@@ -34,7 +34,7 @@ struct export {
   char *name, *description; /* NULL: it does not say */
 };
 
-/* Who waits in nbd_open(). */
+/* What waits in nbd_open(). */
 struct opening {
   pthread_mutex_t lock;
   pthread_cond_t cond;

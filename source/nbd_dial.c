@@ -76,7 +76,7 @@ static void put_words(struct source_fault *fault, const char *text) {
   if (strncmp(text, "nbd_", 4) == 0 && colon)
     text = colon + 1 + (colon[1] == ' ');
   if (strstr(text, "PSK file"))
-    text = "tls-psk-file has no key of the user who asks";
+    text = "tls-psk-file has no key of the user in the URI";
   if (strstr(text, "URI"))
     text = "libnbd cannot make anything of the URI";
   snprintf(fault->text, sizeof fault->text, "%s", text);
@@ -243,8 +243,8 @@ static int dial(struct nbd_dial *d, struct nbd_handle *h,
     r = connect_to(d, h, fault);
   if (r == 0)
     r = nbd_dial_shake_hands(h, d->deadline, fault);
-  /* Who ends TLS before the first request does not want our key or certificate;
-   * not everybody says so. */
+  /* A server that ends TLS before the first request does not want our key or
+   * certificate; not everybody says so. */
   if (r == -ECONNRESET && strstr(fault->text, "gnutls_"))
     r = -EACCES;
   if (r == 0)

@@ -7,9 +7,9 @@
  *
  *   D1  done() comes once, on the reactor's thread, unless the dial is given up
  *       before; then it never does.
- *   D2  Who gives a dial up waits for nothing.  Its thread then ends at the
- *       latest with its deadline, or with the look-up of a name if that takes
- *       longer, and touches neither the dialer nor the reactor.
+ *   D2  A caller that gives a dial up waits for nothing.  Its thread then ends
+ *       at the latest with its deadline, or with the look-up of a name if that
+ *       takes longer, and touches neither the dialer nor the reactor.
  *
  * The reactor's thread only, where nothing else is said. */
 #ifndef SOURCE_NBD_DIAL_H

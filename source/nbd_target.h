@@ -8,7 +8,7 @@
  *
  * A URI names no file but the socket: what TLS needs comes by options.
  *
- *   T1  With TLS there is something that proves who the server is: a key that
+ *   T1  With TLS there is something that proves the server: a key that
  *       both have (PSK), or a certificate authority beside the name of a host.
  *       libnbd without either believes anybody; it also does so at a Unix
  *       socket, where it has no name to compare, and where the directory has no

@@ -46,7 +46,7 @@ struct parent {
   int late_ms;
 };
 
-/* Who waits in parent_open(). */
+/* What waits in parent_open(). */
 struct opening {
   pthread_mutex_t lock;
   pthread_cond_t cond;
@@ -85,7 +85,7 @@ struct attempt {
   struct source_read *asked;
   struct task task; /* has it begin */
   struct parent_read read;
-  struct parent *at; /* who is asked; NULL: it waits */
+  struct parent *at; /* the one that is asked; NULL: it waits */
   uint32_t passed;   /* a bit for each parent that was passed over */
   int64_t deadline;
   struct event timer; /* for when `at` is late, and for the deadline */
@@ -121,7 +121,7 @@ static bool has_hope(const struct parent_source *s) {
   return false;
 }
 
-/* ---- Who is asked -------------------------------------------------------- */
+/* ---- The choice of a parent --------------------------------------------- */
 
 static uint32_t bit_of(const struct parent *p) {
   return UINT32_C(1) << (p - p->source->parents);
@@ -155,7 +155,7 @@ static struct parent *choose(struct parent_source *s, const struct attempt *a) {
   return best;
 }
 
-/* Whether somebody else may be asked in the place of who is. */
+/* Whether another one may be asked in its place. */
 static bool has_next(struct parent_source *s, const struct attempt *a) {
   for (unsigned i = 0; i < s->n; i++) {
     const struct parent *p = &s->parents[i];

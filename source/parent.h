@@ -7,7 +7,8 @@
  *
  *   P1  Blocks are spread over the parents (source/parent_choice.h).  One that
  *       is down, that failed the read, or is late, is passed over for the next
- *       in the order of the block; who is late is asked again after a while.
+ *       in the order of the block; one that is late is asked again after a
+ *       while.
  *   P2  The source ends, with -ESTALE, when one of its parents has another
  *       epoch.  It does so too when a connection was lost and the next one
  *       cannot prove, by the number of the epoch's invalidations, that nothing

@@ -6,8 +6,9 @@
  *
  *   D1  done() comes once, on the reactor's thread, unless the dial is given up
  *       before; then it never does.
- *   D2  Who gives a dial up waits for nothing.  Its thread then ends with the
- *       look-up of the name, and touches neither the dialer nor the reactor.
+ *   D2  A caller that gives a dial up waits for nothing.  Its thread then ends
+ *       with the look-up of the name, and touches neither the dialer nor the
+ *       reactor.
  *
  * The reactor's thread only. */
 #ifndef SOURCE_PARENT_DIAL_H

@@ -34,7 +34,7 @@ struct rbd_source {
   struct task begin, close;
 };
 
-/* Who has an attempt in hand. */
+/* The thread that has an attempt in hand. */
 enum progress {
   WITH_LIBRBD,
   CAME,     /* librbd has ended it; it is posted to the reactor */
@@ -91,8 +91,8 @@ static void register_waiters(void) {
   pthread_once(&once, await_waiters_at_exit);
 }
 
-/* Something to wait for, on a thread of its own.  Who began it may give it up;
- * then the thread has it alone. */
+/* Something to wait for, on a thread of its own.  The caller that began it may
+ * give it up; then the thread has it alone. */
 struct visit {
   struct task task;
   void (*run)(struct visit *v);

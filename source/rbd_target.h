@@ -1,4 +1,4 @@
-/* Which image of a Ceph cluster a source is of, and who asks for it.
+/* Which image of a Ceph cluster a source is of, and the user that asks for it.
  *
  *   rbd:POOL/IMAGE[@SNAPSHOT]
  *   rbd:POOL/NAMESPACE/IMAGE[@SNAPSHOT]

@@ -275,12 +275,12 @@ static bool attempt_may(struct attempt *a) {
     return false;
   }
   pthread_mutex_lock(&r->lock);
-  enum breaker_verdict verdict = breaker_ask(&r->breaker, to_ms(now));
-  r->counts.n_broken += verdict == BREAKER_REFUSE;
+  enum breaker_permit permit = breaker_ask(&r->breaker, to_ms(now));
+  r->counts.n_broken += permit == BREAKER_REFUSE;
   pthread_mutex_unlock(&r->lock);
-  a->is_probe = verdict == BREAKER_PROBE;
+  a->is_probe = permit == BREAKER_PROBE;
   a->read.status = -EHOSTDOWN;
-  return verdict != BREAKER_REFUSE;
+  return permit != BREAKER_REFUSE;
 }
 
 static void attempt_done(struct source_read *read);

@@ -102,14 +102,14 @@ static bool set_clock(struct s3_signer *s, int64_t server_time) {
 static enum http_advice signer_failed(void *arg, struct http_get *get,
                                       struct http_pause *pause) {
   struct s3_signer *s = arg;
-  struct s3_verdict verdict = {0};
+  struct s3_meaning meaning = {0};
   if (get->answer.code >= 300)
-    verdict = s3_answer_judge(get->error_body, get->error_len);
-  if (verdict.status) {
-    get->status = verdict.status;
-    snprintf(get->why, sizeof get->why, "%s", verdict.why);
+    meaning = s3_answer_judge(get->error_body, get->error_len);
+  if (meaning.status) {
+    get->status = meaning.status;
+    snprintf(get->why, sizeof get->why, "%s", meaning.why);
   }
-  switch (verdict.remedy) {
+  switch (meaning.remedy) {
   case S3_SET_CLOCK:
     return set_clock(s, get->answer.date) ? HTTP_ASK_AGAIN : HTTP_GIVE_UP;
   case S3_NEW_CREDENTIALS:

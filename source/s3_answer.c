@@ -8,7 +8,7 @@
 
 static const struct code {
   const char *name;
-  struct s3_verdict verdict;
+  struct s3_meaning meaning;
 } codes[] = {
     {"AccessDenied", {-EACCES, "access is denied", S3_NO_REMEDY}},
     {"AuthorizationHeaderMalformed",
@@ -42,7 +42,7 @@ static const struct code {
      {-EACCES, "the credentials have expired", S3_NEW_CREDENTIALS}},
 };
 
-struct s3_verdict s3_answer_judge(const char *body, size_t len) {
+struct s3_meaning s3_answer_judge(const char *body, size_t len) {
   const char *begin = memmem(body, len, BEGIN, strlen(BEGIN));
   if (begin) {
     begin += strlen(BEGIN);
@@ -52,7 +52,7 @@ struct s3_verdict s3_answer_judge(const char *body, size_t len) {
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
       if (code_len == strlen(codes[i].name) &&
           memcmp(begin, codes[i].name, code_len) == 0)
-        return codes[i].verdict;
+        return codes[i].meaning;
   }
-  return (struct s3_verdict){0};
+  return (struct s3_meaning){0};
 }

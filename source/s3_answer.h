@@ -15,14 +15,14 @@ enum s3_remedy {
   S3_NEW_CREDENTIALS, /* these are no good any more */
 };
 
-struct s3_verdict {
+struct s3_meaning {
   int status;      /* negative; 0: what the status of HTTP says */
   const char *why; /* for people; NULL likewise */
   enum s3_remedy remedy;
 };
 
 /* The body may be cut short, and need not be XML. */
-struct s3_verdict s3_answer_judge(const char *body, size_t len);
+struct s3_meaning s3_answer_judge(const char *body, size_t len);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* Who asks S3: keys, from where the usual tools have them.
+/* Credentials for S3: keys, from where the usual tools have them.
  *
  * They are looked for as those tools do.  A profile or a file that is named is
  * where they are, and nowhere else.  Without one it is the first of these that

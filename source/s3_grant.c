@@ -21,7 +21,7 @@ int64_t s3_grant_time(const char *text) {
   return strcmp(end, "Z") == 0 ? timegm(&t) : 0;
 }
 
-/* Takes them over.  Who gives keys for a while has a token with them. */
+/* Takes them over.  Keys for a while have a token with them. */
 static int take(struct s3_credentials *c, char *expiration, const char **why) {
   *why = "the service of credentials answers something else";
   c->expires_s = expiration ? s3_grant_time(expiration) : 0;

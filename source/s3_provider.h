@@ -1,4 +1,4 @@
-/* Who gives keys for a while: asks STS, the agent of a container, or the
+/* Providers of keys for a while: asks STS, the agent of a container, or the
  * metadata service of an instance of EC2.
  *
  * These calls wait, until `deadline` (base/deadline.h) at most: they are for a

@@ -62,7 +62,7 @@ struct s3_time s3_time_of(int64_t t);
 char *s3_query(const struct s3_pair *pairs, size_t n);
 
 /* What is hashed and signed of the request, by itself: for tests, and for
- * somebody who compares it with what a server says it expected. */
+ * a person that compares it with what a server says it expected. */
 char *s3_canonical_request(const struct s3_request *r);
 
 /* The value of the header Authorization. */

@@ -318,7 +318,7 @@ static void load_ended(struct load *load, struct waiting_reads *waiting) {
   v->status = status < 0 ? status : 0;
 }
 
-/* Whoever is ended may close the source; those that go on keep it open. */
+/* A read that is ended may close the source; those that go on keep it open. */
 static void waiting_go_on(struct waiting_reads *waiting) {
   struct verified_read *v;
   while ((v = STAILQ_FIRST(waiting))) {

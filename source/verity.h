@@ -7,8 +7,8 @@
  * hash block, which is compared with its hash in the one above.
  *
  * Nothing here does I/O.  A check says which part of the tree it wants next,
- * is given it, and goes on.  So one check serves those who may wait and those
- * who may not.
+ * is given it, and goes on.  So one check serves threads that may wait and
+ * those that may not.
  *
  *   V1  No byte of data is called right before the way from it up to the root
  *       has been proven.

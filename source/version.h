@@ -63,7 +63,7 @@ bool version_is_foreign(int fd);
 /* Whether another process may change the file unseen: it has it open for
  * writing, and a store through a mapping need not move a stamp now.  That is so
  * until the kernel has written back the pages that were stored into before, and
- * on tmpfs always.  Only the file's owner, and who has CAP_LEASE, can tell;
+ * on tmpfs always.  Only the file's owner, and a holder of CAP_LEASE, can tell;
  * false if we cannot, as of a network file system.
  *
  * A process that opens the file for writing during the call waits for its end,

@@ -26,7 +26,7 @@ void invalidation_begin(struct session *s, uint64_t id,
                         const Cachet__Wire__Invalidate *invalidate);
 
 /* The image's source says that bytes [from, to) are not good any more: drops
- * them, as far as there are so many, and tells all who opened the image.  On
+ * them, as far as there are so many, and tells all that opened the image.  On
  * the pool, in the lane of invalidations. */
 void invalidation_by_source(struct server_context *context,
                             struct served_image *served, uint64_t from,

@@ -29,7 +29,7 @@ void Require(bool right) {
 }
 
 void JudgeBody(const std::string &body) {
-  s3_verdict v = s3_answer_judge(body.data(), body.size());
+  s3_meaning v = s3_answer_judge(body.data(), body.size());
   Require(v.status <= 0 && (v.status < 0) == (v.why != nullptr));
   Require(v.status < 0 || v.remedy == S3_NO_REMEDY);
 }

@@ -11,9 +11,9 @@ protected:
   // Attempts that nobody answers, one after the other.
   void Fail(int n) {
     for (int i = 0; i < n; i++) {
-      breaker_verdict verdict = breaker_ask(&b_, now_);
-      EXPECT_NE(verdict, BREAKER_REFUSE);
-      breaker_ended(&b_, verdict == BREAKER_PROBE, false, now_);
+      breaker_permit permit = breaker_ask(&b_, now_);
+      EXPECT_NE(permit, BREAKER_REFUSE);
+      breaker_ended(&b_, permit == BREAKER_PROBE, false, now_);
     }
   }
 
