@@ -419,12 +419,12 @@ TEST_F(ColdTest, AnotherPageSize) {
 
 TEST_F(ColdTest, MemoryThatIsNotSharedAnyMore) {
   Restart(SIGKILL, {"--share", "off"});
-  ExpectCold("who may read it has changed");
+  ExpectCold("its access rule has changed");
 }
 
 TEST_F(ColdTest, AnotherRuleOfWhoMayReadIt) {
   Restart(SIGKILL, {"--allow", "uid:" + std::to_string(getuid())});
-  ExpectCold("who may read it has changed");
+  ExpectCold("its access rule has changed");
 }
 
 TEST_F(ColdTest, AHeaderThatWasOverwritten) {

@@ -149,7 +149,13 @@ std::string DaemonProcess::log() const {
   return log_;
 }
 
-void DaemonProcess::Kill(int signal) { kill(pid_, signal); }
+void DaemonProcess::Kill(int signal) {
+  kill(pid_, signal);
+  // Until its threads have stopped it goes on answering.
+  siginfo_t info;
+  if (signal == SIGSTOP)
+    waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED);
+}
 
 int DaemonProcess::Wait() {
   if (status_ < 0) {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -60,6 +61,16 @@ Nginx::Nginx(const Options &options) : has_tls_(!options.certificate.empty()) {
   Start();
 }
 
+static void AwaitStop(const std::string &pid) {
+  for (;;) {
+    std::ifstream stat("/proc/" + pid + "/stat");
+    std::string line;
+    if (!std::getline(stat, line) || line[line.rfind(')') + 2] == 'T')
+      return;
+    poll(nullptr, 0, 1); // nothing tells of another one's child
+  }
+}
+
 Nginx::~Nginx() {
   Stop();
   close(listen_fd_);
@@ -87,7 +98,15 @@ void Nginx::Start() {
   posix_spawnattr_destroy(&attributes);
 }
 
-void Nginx::Pause() { kill(-pid_, SIGSTOP); }
+// Until they have stopped they go on answering.
+void Nginx::Pause() {
+  const std::string self = std::to_string(pid_);
+  std::ifstream children("/proc/" + self + "/task/" + self + "/children");
+  kill(-pid_, SIGSTOP);
+  AwaitStop(self);
+  for (std::string child; children >> child;)
+    AwaitStop(child);
+}
 
 void Nginx::Continue() { kill(-pid_, SIGCONT); }
 
