@@ -13,11 +13,12 @@
  *            filter, with cache-on-read=true
  *   curl     curl, each for itself
  *
- * Cold: the daemon or nbdkit is fresh.  Warm: once more.  Then as many processes
- * that stay have a handle of the library's, or one of libnbd's, read all of it
- * by that, and read pages at random for half a second.  Each is done with 0, 1
- * and 20 ms added to each request, by a relay before nginx that keeps each byte
- * for half of that in both directions.  All take turns, round by round.
+ * Cold: the daemon or nbdkit is fresh.  Warm: once more.  Then as many
+ * processes that stay have a handle of the library's, or one of libnbd's, read
+ * all of it by that, and read pages at random for half a second.  Each is done
+ * with 0, 1 and 20 ms added to each request, by a relay before nginx that keeps
+ * each byte for half of that in both directions.  All take turns, round by
+ * round.
  * --delay and --processes leave all others out.
  *
  * What was fetched is what nginx's log says.  Memory is PSS (proc(5)), the most
@@ -259,8 +260,8 @@ static double read_all(const struct way *w, unsigned n, uint64_t *memory_kib) {
   return rig_now_ns(CLOCK_MONOTONIC) - start;
 }
 
-/* Says by `ready` that it has read all of it once, waits for the end of `start`,
- * and says by `ready` again how many pages it then read. */
+/* Says by `ready` that it has read all of it once, waits for the end of
+ * `start`, and says by `ready` again how many pages it then read. */
 __attribute__((noreturn)) static void become_stayer(const struct bench *b,
                                                     const struct way *w,
                                                     uint64_t seed, int ready,
