@@ -47,7 +47,7 @@ struct ceph_image {
   uint8_t *objects; /* a bit for each that there is; NULL: nobody knows */
 
   bool is_watched;            /* fixed once it is open */
-  uint64_t watch;             /* the look's, alone, once it is open */
+  uint64_t watch;             /* the look's, alone, once it is open; 0: none */
   _Atomic uint64_t looked_ms; /* clock_now_ms(); relaxed: a time */
   atomic_flag is_looking;     /* acquire, release */
   atomic_bool has_lost_watch;
@@ -253,12 +253,22 @@ static void on_watch_lost(void *arg, uint64_t watch, int error) {
 
 static int watch(struct ceph_image *i) {
   atomic_store_explicit(&i->has_lost_watch, false, memory_order_relaxed);
-  return rados_watch3(i->pool, i->header, &i->watch, on_notice, on_watch_lost,
-                      0, i);
+  int r = rados_watch3(i->pool, i->header, &i->watch, on_notice, on_watch_lost,
+                       0, i);
+  if (r < 0)
+    i->watch = 0;
+  return r;
+}
+
+/* librados takes a watch for a pointer of its own: there has to be one. */
+static void unwatch(struct ceph_image *i) {
+  if (i->watch)
+    rados_unwatch2(i->pool, i->watch);
+  i->watch = 0;
 }
 
 static int watch_again(struct ceph_image *i) {
-  rados_unwatch2(i->pool, i->watch);
+  unwatch(i);
   int r = watch(i);
   if (r < 0)
     atomic_store_explicit(&i->has_lost_watch, true, memory_order_relaxed);
@@ -362,7 +372,7 @@ void ceph_image_unref(struct ceph_image *i) {
   if (!i || atomic_fetch_sub_explicit(&i->n_users, 1, memory_order_acq_rel) > 1)
     return;
   if (i->is_watched) {
-    rados_unwatch2(i->pool, i->watch);
+    unwatch(i);
     rados_watch_flush(i->cluster); /* none calls back from here on */
   }
   if (i->image)

@@ -1,7 +1,9 @@
 // Images of a Ceph cluster, read through librbd.
 #include "source/rbd.h"
 
+#include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <rados/librados.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,6 +21,28 @@
 #include "source/reactor.h"
 #include "tests/support/ceph_cluster.h"
 #include "tests/support/daemon_process.h"
+
+// The last watch, and how to have the next ones fail.
+static struct {
+  rados_watcherrcb_t on_lost;
+  void *arg;
+  uint64_t cookie;
+  bool fails;
+} last_watch;
+
+extern "C" int rados_watch3(rados_ioctx_t io, const char *object,
+                            uint64_t *cookie, rados_watchcb2_t on_notice,
+                            rados_watcherrcb_t on_lost, uint32_t timeout,
+                            void *arg) {
+  static const auto real = reinterpret_cast<decltype(&rados_watch3)>(
+      dlsym(RTLD_NEXT, "rados_watch3"));
+  int r = real(io, last_watch.fails ? "absent" : object, cookie, on_notice,
+               on_lost, timeout, arg);
+  last_watch.on_lost = on_lost;
+  last_watch.arg = arg;
+  last_watch.cookie = *cookie;
+  return r;
+}
 
 namespace {
 
@@ -451,6 +475,26 @@ TEST_F(RbdTest, ASnapshotThatMayNotBeWatchedIsLookedAtNowAndThen) {
     usleep(10000); // until ten seconds are over
   EXPECT_EQ(r, -ENOENT);
   EXPECT_EQ(StatusOf(0, 4096), -ESTALE);
+}
+
+TEST_F(RbdTest, AWatchThatFailsIsTriedAgainOrClosedWithout) {
+  Bytes content = MakeImage();
+  ASSERT_EQ(Open(Snapshot()), 0) << fault_.text;
+  bool has_changed;
+  last_watch.on_lost(last_watch.arg, last_watch.cookie, -ENOTCONN);
+  last_watch.fails = true;
+  for (int i = 0; i < 2; i++)
+    EXPECT_EQ(Reopen(&has_changed), -ENOENT);
+  EXPECT_EQ(StatusOf(0, 4096), -ESTALE);
+  last_watch.fails = false;
+  EXPECT_EQ(Reopen(&has_changed), 0);
+  EXPECT_FALSE(has_changed);
+  ExpectReads(content, 0, kSize);
+  last_watch.on_lost(last_watch.arg, last_watch.cookie, -ENOTCONN);
+  last_watch.fails = true;
+  EXPECT_EQ(Reopen(&has_changed), -ENOENT);
+  last_watch.fails = false;
+  Close();
 }
 
 TEST_F(RbdTest, AnImageThatIsOpenIsNotRemoved) {
