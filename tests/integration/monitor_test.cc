@@ -76,7 +76,10 @@ TEST_F(MonitorTest, AMainLoopThatHangsIsNotAlive) {
 TEST_F(MonitorTest, IsReadyWhenEachImageWasThereOnce) {
   std::string later = dir_ / "later.img";
   Start({"--image", "vm7=" + later});
-  HttpReply reply = Get("/readyz");
+  HttpReply reply;
+  do // it says that it is ready before it accepts
+    reply = Get("/readyz");
+  while (reply.body.find("accepts no connections") != std::string::npos);
   EXPECT_EQ(reply.status, 503);
   EXPECT_EQ(reply.body,
             "image vm7 was not opened so far: No such file or directory\n");
