@@ -26,6 +26,7 @@
 enum {
   MAX_LINKS = 4,
   MAX_LOST_QUESTIONS = 3,
+  CUT_SHORT = -EINTR, /* a status of the links', for on_read() alone */
 };
 
 /* What a server says of an export, by which it is known again. */
@@ -85,7 +86,8 @@ struct attempt {
   struct task task; /* has it begin */
   struct nbd_read read;
   bool is_waiting;
-  int64_t deadline;
+  int64_t deadline; /* the read's, or `late` */
+  int64_t late;     /* when it has taken as long as an attempt may */
   TAILQ_ENTRY(attempt) by_deadline, waiting;
 };
 
@@ -141,11 +143,30 @@ static void end_attempt(struct attempt *a, int status) {
   asked->done(asked);
 }
 
+static void on_read(struct nbd_read *r);
+
+static void wait_for_link(struct attempt *a) {
+  const struct source_read *asked = a->asked;
+  a->read = (struct nbd_read){.offset = asked->offset,
+                              .buf = asked->buf,
+                              .len = asked->len,
+                              .done = on_read};
+  a->is_waiting = true;
+  TAILQ_INSERT_TAIL(&a->source->waiting, a, waiting);
+}
+
 static void on_read(struct nbd_read *r) {
   struct attempt *a = container_of(r, struct attempt, read);
   int status = r->status;
+  bool is_late = deadline_has_passed(a->deadline);
+  if (status == CUT_SHORT && !is_late) {
+    wait_for_link(a);
+    return;
+  }
+  if (status == CUT_SHORT)
+    status = -ETIMEDOUT;
   /* Ended together with one that was late. */
-  if (status == -ETIMEDOUT && !deadline_has_passed(a->deadline))
+  if (status == -ETIMEDOUT && !is_late)
     status = -ECONNRESET;
   end_attempt(a, status);
 }
@@ -313,12 +334,11 @@ static void insert_by_deadline(struct nbd_source *s, struct attempt *a) {
 static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct nbd_source *s = a->source;
-  a->deadline = deadline_after(s->target->timeout_ms);
+  a->deadline = a->late = deadline_after(s->target->timeout_ms);
   if (a->asked->deadline_ms)
     a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
-  a->is_waiting = true;
   insert_by_deadline(s, a);
-  TAILQ_INSERT_TAIL(&s->waiting, a, waiting);
+  wait_for_link(a);
   bool is_first = TAILQ_FIRST(&s->attempts) == a;
   if (atomic_load_explicit(&s->is_stale, memory_order_relaxed))
     end_attempt(a, -ESTALE);
@@ -329,14 +349,17 @@ static void begin_attempt(struct task *task) {
 }
 
 /* Ends those that are late: with them their links, or the dial that they wait
- * for, if that is late as well. */
+ * for, if that is late as well.  A link that ends for a read which had less
+ * time than an attempt may take says nothing of the server: the other reads
+ * there wait for another link. */
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
   struct nbd_source *s = arg;
   struct attempt *a;
   (void)fd, (void)what;
   while ((a = TAILQ_FIRST(&s->attempts)) && deadline_has_passed(a->deadline)) {
     if (!a->is_waiting) {
-      end_link(container_of(a->read.link, struct slot, link), -ETIMEDOUT);
+      int status = deadline_has_passed(a->late) ? -ETIMEDOUT : CUT_SHORT;
+      end_link(container_of(a->read.link, struct slot, link), status);
       continue;
     }
     if (s->dial && deadline_has_passed(s->dial_deadline))
@@ -414,10 +437,6 @@ static enum source_outcome nbd_start(struct source *src,
   a->source = s;
   a->asked = r;
   a->task.run = begin_attempt;
-  a->read.offset = r->offset;
-  a->read.buf = r->buf;
-  a->read.len = r->len;
-  a->read.done = on_read;
   reactor_post(s->reactor, &a->task); /* then all of it may be over */
   return SOURCE_PENDING;
 }

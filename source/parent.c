@@ -85,9 +85,11 @@ struct attempt {
   struct source_read *asked;
   struct task task; /* has it begin */
   struct parent_read read;
-  struct parent *at; /* the one that is asked; NULL: it waits */
-  uint32_t passed;   /* a bit for each parent that was passed over */
-  int64_t deadline;
+  struct parent *at;  /* the one that is asked; NULL: it waits */
+  uint32_t passed;    /* a bit for each parent that was passed over */
+  int64_t deadline;   /* the read's, or `late` */
+  int64_t late;       /* when it has taken as long as an attempt may */
+  int64_t asked_at;   /* when `at` was asked */
   struct event timer; /* for when `at` is late, and for the deadline */
   TAILQ_ENTRY(attempt) waiting;
 };
@@ -241,6 +243,7 @@ static void fail_waiting(struct parent_source *s, int status) {
 static void ask(struct attempt *a, struct parent *p) {
   TAILQ_REMOVE(&a->source->waiting, a, waiting);
   a->at = p;
+  a->asked_at = deadline_now();
   a->read = (struct parent_read){.offset = a->asked->offset,
                                  .buf = a->asked->buf,
                                  .len = a->asked->len,
@@ -274,7 +277,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg);
 static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct parent_source *s = a->source;
-  a->deadline = deadline_after(s->target->timeout_ms);
+  a->deadline = a->late = deadline_after(s->target->timeout_ms);
   if (a->asked->deadline_ms)
     a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
   evtimer_assign(&a->timer, reactor_base(s->reactor), on_timer, a);
@@ -286,14 +289,23 @@ static void begin_attempt(struct task *task) {
   dispatch(s);
 }
 
+/* Whether who is asked had the time that an attempt may take, or what is left
+ * of it for one of several, and has said nothing. */
+static bool is_silent(const struct attempt *a) {
+  int64_t fair_ms = a->source->target->timeout_ms / 4;
+  return a->at && deadline_has_passed(a->late) &&
+         deadline_now() - a->asked_at >= fair_ms &&
+         parent_link_is_silent(&a->at->link, &a->read);
+}
+
 /* Nobody waits for it any longer. */
 static void give_up(struct attempt *a) {
   struct parent *p = a->at;
-  bool is_silent = p && parent_link_is_silent(&p->link, &a->read);
+  bool has_to_end = is_silent(a);
   bool is_forgotten = !p || parent_link_forget(&p->link, &a->read);
   if (is_forgotten)
     end_attempt(a, -ETIMEDOUT);
-  if (is_silent || !is_forgotten)
+  if (has_to_end || !is_forgotten)
     parent_link_end(&p->link, -ETIMEDOUT);
 }
 

@@ -221,6 +221,14 @@ static bool is_worth_locked(struct retrying *r, const struct attempt *a,
   return to_ms(now) + *pause + took_ms <= a->deadline_ms;
 }
 
+/* Whether the read's own deadline ended it, before one could know whether
+ * anybody is there.  Of a probe the breaker has to know how it ended. */
+static bool is_cut_short(const struct attempt *a, enum meaning meaning,
+                         uint64_t now) {
+  return meaning == NO_ANSWER && !a->is_probe && to_ms(now) >= a->deadline_ms &&
+         now - a->begun_ns < (uint64_t)RETRYING_FAIR_MS * 1000000;
+}
+
 /* An attempt has ended.  True: one more is to be made after `*pause`.  Then
  * pump() is due. */
 static bool attempt_ended(struct attempt *a, uint64_t *pause) {
@@ -235,8 +243,9 @@ static bool attempt_ended(struct attempt *a, uint64_t *pause) {
   count_locked(r, a, meaning);
   if (meaning == DONE && a->read.status == 0)
     time_locked(r, a, now);
-  r->counts.n_opened +=
-      breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
+  if (!is_cut_short(a, meaning, now))
+    r->counts.n_opened +=
+        breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
   bool is_closed = r->breaker.state == BREAKER_CLOSED;
   bool again = is_worth_locked(r, a, meaning, now, pause);
   pthread_mutex_unlock(&r->lock);
@@ -264,13 +273,13 @@ static void give_room(struct retrying *r, const struct attempt *a) {
   pthread_mutex_unlock(&r->lock);
 }
 
-/* Whether it may be made, now that it has room: there is time, and the breaker
- * lets it. */
+/* Whether it may be made, now that it has room: there is time enough, and the
+ * breaker lets it. */
 static bool attempt_may(struct attempt *a) {
   struct retrying *r = a->source->shared;
   uint64_t now = now_ns(r);
   a->begun_ns = now;
-  if (to_ms(now) >= a->deadline_ms) {
+  if (to_ms(now) + RETRYING_LEAST_MS > a->deadline_ms) {
     a->read.status = -ETIMEDOUT;
     return false;
   }

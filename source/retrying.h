@@ -9,12 +9,15 @@
  * by another connection.
  *
  * A source that does not answer has a breaker (source/breaker.h): under an open
- * one reads end at once, with -EHOSTDOWN.
+ * one reads end at once, with -EHOSTDOWN.  It does not count an attempt that
+ * the deadline of its read ended in less than RETRYING_FAIR_MS.
  *
  * No more than a number of attempts are under way at once, nor, but for one
  * alone, more than RETRYING_MAX_BYTES.  Others wait in the order in which they
- * came; their time goes on meanwhile, and one whose time is over when its turn
- * comes ends with -ETIMEDOUT.  Those before it end by their own.
+ * came; their time goes on meanwhile, and one that has less than
+ * RETRYING_LEAST_MS left when its turn comes ends with -ETIMEDOUT, as nobody
+ * could tell what its attempt says of the source.  Those before it end by their
+ * own.
  *
  * It counts what was asked for, what came, what did not, and how long the first
  * and the last byte took; and it knows from that what a read is worth
@@ -46,6 +49,8 @@ enum {
   RETRYING_ATTEMPTS = 4,
   RETRYING_TOTAL_MS = 30000,
   RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
+  RETRYING_LEAST_MS = 100, /* that an attempt has */
+  RETRYING_FAIR_MS = 5000, /* in which who is there would have answered */
   RETRYING_MAX_REQUESTS = 64, /* unless another number is set */
   RETRYING_MAX_BYTES = 64 << 20,
 };

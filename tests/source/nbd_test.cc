@@ -474,6 +474,31 @@ TEST_F(NbdTest, ALateReadEndsItsConnectionAndTheOthersThereAreLost) {
   EXPECT_EQ(late.bytes(), before);
 }
 
+TEST_F(NbdTest, AReadThatHadLittleTimeEndsNoOther) {
+  std::atomic<bool> answers{false};
+  Gate gate;
+  Fake(
+      [&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
+        if (answers)
+          peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
+        else
+          gate.Pass();
+        return true;
+      },
+      {{"attempt-timeout", "60"}});
+  Read other(src_, 4096, 4096);
+  gate.AwaitWaiting(1);
+  answers = true; // on the next connection
+  std::vector<uint8_t> bytes(4096);
+  EXPECT_EQ(source_read_until(src_, 0, bytes.data(), bytes.size(),
+                              clock_now_ms() + 200),
+            -ETIMEDOUT);
+  EXPECT_EQ(other.Wait(), 0);
+  const std::string content = BytesAt(4096, 4096);
+  EXPECT_EQ(other.bytes(), Bytes(content.begin(), content.end()));
+  gate.Open();
+}
+
 TEST_F(NbdTest, NoServerIsNoConnection) {
   EXPECT_EQ(Open(Uri()), -ECONNREFUSED) << fault_.text;
   int port = DaemonProcess::FreePort();

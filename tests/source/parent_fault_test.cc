@@ -176,6 +176,30 @@ TEST(ParentFaultTest, OneReadThatIsLateEndsNoOther) {
   EXPECT_EQ(d.n_connections, 1);
 }
 
+TEST(ParentFaultTest, AReadThatHadLittleTimeEndsNoOther) {
+  Gate late;
+  FakeDaemon d({[&](Peer &p) {
+    Request first, r;
+    p.Handshake();
+    p.Receive(&first);
+    p.Receive(&r);
+    late.Await();
+    p.Answer(first);
+    p.Answer(r);
+    p.Serve();
+  }});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d), {{"attempt-timeout", "60"}}), 0);
+  PendingRead other(s.get(), 0, 4096);
+  std::vector<uint8_t> bytes(4096);
+  EXPECT_EQ(source_read_until(s.get(), 8192, bytes.data(), bytes.size(),
+                              clock_now_ms() + 100),
+            -ETIMEDOUT);
+  late.Open();
+  EXPECT_EQ(other.Wait(), 0);
+  EXPECT_EQ(d.n_connections, 1);
+}
+
 TEST(ParentFaultTest, AParentThatStopsInThePayloadIsGivenUp) {
   FakeDaemon d({[](Peer &p) {
                   Request r;

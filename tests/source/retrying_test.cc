@@ -363,6 +363,36 @@ TEST_F(RetryingTest, AReadWhoseTimeIsOverWhileItWaitsIsNotAskedFor) {
   EXPECT_EQ(Counts().n_timeouts, 0u) << "nobody was asked";
 }
 
+TEST_F(RetryingTest, AReadWithHardlyAnyTimeLeftIsNotAskedFor) {
+  Read first, second;
+  len_ = RETRYING_MAX_BYTES;
+  ASSERT_EQ(Start(&first), SOURCE_PENDING);
+  ASSERT_EQ(Start(&second), SOURCE_PENDING);
+  End(0, RETRYING_TOTAL_MS - RETRYING_LEAST_MS / 2);
+  EXPECT_EQ(second.n_done, 1);
+  EXPECT_EQ(second.read.status, -ETIMEDOUT);
+  EXPECT_EQ(below_.n_starts, 1);
+}
+
+TEST_F(RetryingTest, AnAttemptThatItsReadCutShortSaysNothingOfTheSource) {
+  for (int i = 0; i < 2 * BREAKER_AFTER; i++) {
+    Read read;
+    deadline_ms_ = now_ + 500;
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+    End(-ETIMEDOUT, 500);
+    EXPECT_EQ(read.read.status, -ETIMEDOUT);
+  }
+  EXPECT_EQ(Counts().breaker, BREAKER_CLOSED);
+  EXPECT_EQ(Counts().n_timeouts, 2u * BREAKER_AFTER);
+  for (int i = 0; i < BREAKER_AFTER; i++) {
+    Read read;
+    deadline_ms_ = now_ + RETRYING_FAIR_MS;
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+    End(-ETIMEDOUT, RETRYING_FAIR_MS);
+  }
+  EXPECT_EQ(Counts().breaker, BREAKER_OPEN) << "they had time enough";
+}
+
 TEST_F(RetryingTest, WhatWaitsEndsWhenTheBreakerOpens) {
   std::vector<Read> reads(RETRYING_MAX_REQUESTS + 20);
   for (Read &read : reads)
