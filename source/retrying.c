@@ -299,7 +299,8 @@ static void attempt_again(struct reactor_alarm *alarm);
  * there, and so may be others that wait for the room. */
 static bool attempt_run(struct attempt *a) {
   struct retrying *r = a->source->shared;
-  bool is_anew = a->read.status == -EBADMSG; /* of the attempt before */
+  /* What the attempt before brought did not match. */
+  bool is_anew = a->asked->anew || a->read.status == -EBADMSG;
   uint64_t pause;
   if (!attempt_may(a)) {
     give_room(r, a);

@@ -100,6 +100,7 @@ protected:
     read->read.buf = read->buf;
     read->read.len = len_;
     read->read.deadline_ms = deadline_ms_;
+    read->read.anew = anew_;
     read->read.status = 1;
     read->read.done = [](struct source_read *r) {
       reinterpret_cast<Read *>(r)->n_done++;
@@ -160,6 +161,7 @@ protected:
 
   uint64_t now_ = 1000, deadline_ms_ = 0;
   size_t len_ = sizeof Read::buf;
+  bool anew_ = false;
   std::vector<Due> alarms_;
   Below below_ = {}, next_below_ = {};
   struct retrying *retrying_ = nullptr;
@@ -255,6 +257,18 @@ TEST_F(RetryingTest, WhatDoesNotMatchIsTriedAgainAtOnceByAnotherConnection) {
   EXPECT_EQ(Counts().n_mismatches, unsigned(RETRYING_ATTEMPTS));
   EXPECT_EQ(Counts().n_errors, unsigned(RETRYING_ATTEMPTS));
   EXPECT_EQ(Counts().n_bytes, 0u);
+}
+
+TEST_F(RetryingTest, WhoAsksForAnotherConnectionHasItInEachAttempt) {
+  Read read;
+  anew_ = true;
+  ASSERT_EQ(Start(&read), SOURCE_PENDING);
+  EXPECT_TRUE(below_.pending[0]->anew);
+  End(-EIO);
+  Ring();
+  EXPECT_TRUE(below_.pending[0]->anew);
+  End(0);
+  EXPECT_EQ(read.n_done, 1);
 }
 
 TEST_F(RetryingTest, AnotherFailureNeedsNoOtherConnection) {
