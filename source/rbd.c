@@ -82,6 +82,15 @@ static void await_waiters(void) {
   pthread_mutex_unlock(&waiters.lock);
 }
 
+/* A child process has none of these threads. */
+static void forget_waiters(void) {
+  pthread_mutex_init(&waiters.lock, NULL);
+  pthread_cond_init(&waiters.none, NULL);
+  waiters.n = 0;
+}
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_waiters); }
+
 static void await_waiters_at_exit(void) { atexit(await_waiters); }
 
 /* What is registered last is called first.  librados registers its own when it
@@ -142,7 +151,9 @@ static void *visit_thread(void *arg) {
 /* On the reactor's thread, of which the new one has the signals that are
  * blocked, and the system calls that are allowed.  False: there is none. */
 static bool visit_begin(struct visit *v) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_t thread;
+  pthread_once(&once, watch_forks);
   waiters_add(1);
   if (pthread_create(&thread, NULL, visit_thread, v) != 0) {
     waiters_add(-1);
