@@ -59,8 +59,8 @@ static struct rbd_source *rbd_of(struct source *src) {
 
 /* ---- Threads that wait for the cluster ----------------------------------- */
 
-/* How many there are.  What librados has for the whole process must not be
- * taken down beneath them when the process ends. */
+/* How many there are, or will be.  What librados has for the whole process must
+ * not be taken down beneath them when the process ends. */
 static struct {
   pthread_mutex_t lock; /* a leaf */
   pthread_cond_t none;
@@ -94,10 +94,10 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_waiters); }
 static void await_waiters_at_exit(void) { atexit(await_waiters); }
 
 /* What is registered last is called first.  librados registers its own when it
- * is loaded, and when a connection is made for the first time. */
-static void register_waiters(void) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, await_waiters_at_exit);
+ * is loaded, and when a connection is made for the first time: so this is done
+ * before that and after it. */
+static void register_waiters(pthread_once_t *once) {
+  pthread_once(once, await_waiters_at_exit);
 }
 
 /* Something to wait for, on a thread of its own.  The caller that began it may
@@ -344,18 +344,23 @@ static void close_on_reactor(struct task *task) {
   }
   rbd_target_free(s->target);
   free(s);
+  waiters_add(-1);
 }
 
+/* The process may end before the reactor comes to it. */
 static void close_source(struct source *src) {
   struct rbd_source *s = rbd_of(src);
+  waiters_add(1);
   reactor_post(s->reactor, &s->close);
 }
 
 /* ---- Opening, and looking ------------------------------------------------ */
 
 static void open_image(struct visit *v) {
+  static pthread_once_t before = PTHREAD_ONCE_INIT, after = PTHREAD_ONCE_INIT;
+  register_waiters(&before);
   v->status = ceph_image_open(v->target, &v->image, &v->fault);
-  register_waiters();
+  register_waiters(&after);
 }
 
 static void look_at_image(struct visit *v) {

@@ -94,7 +94,8 @@ source *Open() {
 
 // The last that a process does: whoever is still there would have the cluster
 // taken away.
-void Judge() { _exit(n_came == n_left ? 0 : 1); }
+int n_to_leave;
+void Judge() { _exit(n_left == n_to_leave ? 0 : 1); }
 
 void Go() { waits = false; }
 
@@ -104,6 +105,41 @@ void Begin() {
   atexit(Judge);
   if (reactor_new(&the_reactor) < 0)
     abort();
+}
+
+void End() {
+  atexit(Go);
+  exit(2); // Judge() says another one
+}
+
+TEST(RbdExitTest, TheFirstOpenIsWaitedFor) {
+  EXPECT_EXIT(
+      {
+        Begin();
+        waits = true;
+        std::thread(Open).detach();
+        AwaitVisits(1);
+        n_to_leave = 1;
+        End();
+      },
+      testing::ExitedWithCode(0), "");
+}
+
+TEST(RbdExitTest, ACloseIsWaitedForThatTheReactorHasNotBegun) {
+  EXPECT_EXIT(
+      {
+        Begin();
+        source *src = Open();
+        waits = true;
+        task busy = {};
+        busy.run = [](task *) { Visit(); };
+        reactor_post(the_reactor, &busy);
+        AwaitVisits(2);
+        src->ops->close(src);
+        n_to_leave = 3;
+        End();
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 TEST(RbdExitTest, AChildDoesNotWaitForWhatItsParentOpens) {
@@ -117,13 +153,11 @@ TEST(RbdExitTest, AChildDoesNotWaitForWhatItsParentOpens) {
         pid_t child = fork();
         if (child == 0) {
           alarm(kLimitS);
-          n_left = int(n_came); // of threads that it does not have
+          n_to_leave = 1; // it does not have the other thread
           exit(2);
         }
         int status = -1;
         waitpid(child, &status, 0);
-        Go();
-        AwaitVisits(2);
         _exit(status == 0 ? 0 : 1);
       },
       testing::ExitedWithCode(0), "");
