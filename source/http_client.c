@@ -6,14 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
 #include <time.h>
 
 #include <event2/event.h>
 
 #include "base/clock.h"
 #include "base/container_of.h"
-#include "base/fd.h"
 #include "base/version.h"
 #include "source/curl_once.h"
 #include "source/reactor.h"
@@ -284,15 +282,6 @@ static bool set_up_tls(struct http_get *get) {
                   curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, ca) == CURLE_OK));
 }
 
-/* In a program that has closed its standard files, or executes another one. */
-static curl_socket_t open_socket(void *arg, curlsocktype purpose,
-                                 struct curl_sockaddr *a) {
-  (void)arg;
-  (void)purpose;
-  return fd_above_std(
-      socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol));
-}
-
 static bool set_up_callbacks(struct http_get *get) {
   CURL *e = get->easy;
   return curl_easy_setopt(e, CURLOPT_PRIVATE, (char *)get) == CURLE_OK &&
@@ -300,7 +289,7 @@ static bool set_up_callbacks(struct http_get *get) {
          curl_easy_setopt(e, CURLOPT_HEADERDATA, get) == CURLE_OK &&
          curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
          curl_easy_setopt(e, CURLOPT_WRITEDATA, get) == CURLE_OK &&
-         curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket) ==
+         curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, curl_open_socket) ==
              CURLE_OK &&
          curl_easy_setopt(e, CURLOPT_ERRORBUFFER, get->curl_error) == CURLE_OK;
 }

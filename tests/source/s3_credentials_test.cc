@@ -2,8 +2,13 @@
 // give some for a while.
 #include "source/s3_credentials.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
@@ -15,6 +20,15 @@
 #include "source/s3_profiles.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/fake_aws.h"
+
+// Sockets of this process, and those that a program inherits which it executes.
+static std::atomic<int> n_connected, n_inherited;
+
+extern "C" int connect(int fd, const sockaddr *address, socklen_t len) {
+  n_connected++;
+  n_inherited += !(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+  return int(syscall(SYS_connect, fd, address, len));
+}
 
 namespace {
 
@@ -199,6 +213,14 @@ TEST_F(S3ServicesTest, AWebIdentityHasThoseOfItsRole) {
   EXPECT_EQ(Load(), -EACCES);
   setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/absent", 1);
   EXPECT_EQ(Load(), -ENOENT);
+}
+
+TEST_F(S3ServicesTest, NoProgramInheritsTheirSockets) {
+  UseInstance();
+  n_connected = n_inherited = 0;
+  ExpectGiven();
+  EXPECT_GT(n_connected, 0);
+  EXPECT_EQ(n_inherited, 0);
 }
 
 // As the usual tools look for them.
