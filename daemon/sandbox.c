@@ -204,10 +204,11 @@ static void allow_if(struct filter *f, unsigned kinds, int number,
 #define ARG_HAS_NONE(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, 0)
 #define ARG_HAS_ALL(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, bits)
 
-/* Memory is not made executable.  But a reload may be the first that looks a
- * user up, and the reactor a host, for which libc loads modules; and threads
- * that the reactor begins load the modules of sources.  Those are files, which
- * are mapped as they are. */
+/* A thread's own memory is not made executable.  But a reload may be the first
+ * that looks a user up, and the reactor a host, for which libc loads modules;
+ * and threads that the reactor begins load the modules of sources.  Those are
+ * files, which are mapped as they are.  No filter sees which file it is: these
+ * threads could as well map a mirror, to which they may write. */
 static void allow_memory(struct filter *f) {
   const struct scmp_arg_cmp file[] = {
       SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC),
@@ -236,7 +237,8 @@ static void allow_open(struct filter *f) {
   /* Of others than those that look for files: what is known of a descriptor. */
   allow_if(f, W | E | C | H, SCMP_SYS(newfstatat), ARG_IS(3, AT_EMPTY_PATH));
   allow_if(f, W | E | C | H, SCMP_SYS(statx), ARG_HAS_ALL(2, AT_EMPTY_PATH));
-  allow_if(f, CACHE, SCMP_SYS(memfd_create), ARG_HAS_NONE(1, MFD_EXEC));
+  /* What the reactor finds too long, or of another version, the pool ends. */
+  allow_if(f, CACHE & ~S, SCMP_SYS(memfd_create), ARG_HAS_NONE(1, MFD_EXEC));
 }
 
 /* The service manager is told by a socket of one's own, as are services that

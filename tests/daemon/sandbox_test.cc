@@ -76,6 +76,16 @@ void ExpectLives(const Kind &kind, const std::string &what,
   EXPECT_EQ(WEXITSTATUS(status), kLived) << kind.name << ": " << what;
 }
 
+void ExpectDies(const Kind &kind, const std::string &what,
+                const std::function<void()> &act) {
+  int status = Try(kind.kind, [&] {
+    act();
+    return true;
+  });
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+      << kind.name << ": " << what << ": status " << status;
+}
+
 class SandboxTest : public testing::TestWithParam<Kind> {
 protected:
   static void SetUpTestSuite() {
@@ -90,12 +100,7 @@ protected:
     return false;
   }
   void Dies(const std::string &what, const std::function<void()> &act) {
-    int status = Try(GetParam().kind, [&] {
-      act();
-      return true;
-    });
-    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-        << GetParam().name << ": " << what << ": status " << status;
+    ExpectDies(GetParam(), what, act);
   }
   void Lives(const std::string &what, const std::function<bool()> &act) {
     ExpectLives(GetParam(), what, act);
@@ -276,6 +281,15 @@ TEST(SandboxKindsTest, WorkersAskSocketsHowMuchTheyHold) {
       return true;
     });
   close(fd);
+}
+
+TEST(SandboxKindsTest, TheReactorMakesNoMemoryThatItCouldMapAsCode) {
+  const Kind reactor = {SANDBOX_REACTOR, "reactor"};
+  ExpectDies(reactor, "a mirror", [] { memfd_create("x", MFD_CLOEXEC); });
+  ExpectDies(reactor, "an executable mapping", [] {
+    mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+         0);
+  });
 }
 
 TEST(SandboxKindsTest, TheReloaderListensAndLooksUsersUp) {
