@@ -24,6 +24,11 @@
 enum {
   /* For one that was not there before: a thread of the pool waits for it. */
   OPEN_LATER_MS = 5000,
+  /* Pauses before one is looked at again that is read as a whole: each is twice
+   * as long as the one before, until its bytes are others, or are all read. */
+  PAUSE_FIRST_MS = 1000,
+  LOOK_PAUSE_MOST_MS = 60 * 1000,
+  HASH_PAUSE_MOST_MS = 5 * 60 * 1000,
 };
 
 struct remotes {
@@ -290,7 +295,10 @@ struct later_source {
   struct remote *remote;
   struct hashing *hashing; /* of one that is compared as a whole; or NULL */
   bool differs;            /* what `hashing` is of, which the log says */
-  int told;                /* why it could not be opened, which the log says */
+  int failed;              /* why `hashing` failed; 0: it has not */
+  uint64_t pause_ms;       /* until again_ms (clock_now_ms()); 0: none yet */
+  uint64_t again_ms;
+  int told; /* why it could not be opened, which the log says */
 };
 
 static enum source_outcome later_start(struct source *src,
@@ -298,6 +306,16 @@ static enum source_outcome later_start(struct source *src,
   (void)src;
   read->status = -ENXIO; /* it has no bytes to ask for */
   return SOURCE_DONE;
+}
+
+static void put_off(struct later_source *s, uint64_t most_ms) {
+  s->pause_ms = s->pause_ms ? s->pause_ms * 2 : PAUSE_FIRST_MS;
+  s->pause_ms = s->pause_ms < most_ms ? s->pause_ms : most_ms;
+  s->again_ms = clock_now_ms() + s->pause_ms;
+}
+
+static bool is_put_off(const struct later_source *s) {
+  return s->pause_ms && clock_now_ms() < s->again_ms;
 }
 
 static void hashing_ended(void *arg) { remotes_unref(arg); }
@@ -338,13 +356,27 @@ static int open_and_hash(struct later_source *s) {
   return e;
 }
 
+/* Reads a byte now and then: without one some sources never look whether there
+ * is another content.  A file does, by itself. */
+static void look_at(struct later_source *s, struct source *below) {
+  uint8_t byte;
+  if (!s->remote->kind || below->size == 0 || is_put_off(s))
+    return;
+  source_read_until(below, 0, &byte, 1, clock_now_ms() + OPEN_LATER_MS);
+  put_off(s, LOOK_PAUSE_MOST_MS);
+}
+
 /* Its content is not the one that is wanted, until its source has another. */
 static int hash_successor(struct later_source *s) {
   struct source *below = hashing_source(s->hashing), *next = NULL;
-  if (!s->differs)
+  if (!s->differs) {
     log_event(LEVEL_WARN, "image-corrupt", LOG_TEXT("image", s->remote->image),
               LOG_NUMBER("offset", 0), LOG_NUMBER("length", below->size));
+    s->pause_ms = 0;
+    s->failed = 0;
+  }
   s->differs = true;
+  look_at(s, below);
   int e = below->ops->reopen ? below->ops->reopen(below, &next) : 0;
   if (!next)
     return e < 0 ? e : -EBADMSG;
@@ -372,7 +404,7 @@ static int take_hashed(struct later_source *s, struct source **out) {
 
 static int reopen_whole(struct later_source *s, struct source **out) {
   if (!s->hashing)
-    return open_and_hash(s);
+    return s->failed && is_put_off(s) ? s->failed : open_and_hash(s);
   switch (hashing_state(s->hashing)) {
   case HASHING_READS:
     return -EINPROGRESS;
@@ -387,6 +419,8 @@ static int reopen_whole(struct later_source *s, struct source **out) {
   tell_of_missing(s, e, &(struct source_fault){.text = ""});
   hashing_end(s->hashing);
   s->hashing = NULL;
+  s->failed = e;
+  put_off(s, HASH_PAUSE_MOST_MS);
   return e;
 }
 

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -21,6 +23,7 @@
 
 #include "tests/support/daemon_process.h"
 #include "tests/support/http_client.h"
+#include "tests/support/nginx.h"
 #include "tests/support/readers.h"
 #include "tests/support/scripted_http.h"
 #include "tests/support/verity_tree.h"
@@ -422,6 +425,54 @@ TEST_F(VerifiedHttpTest, AnObjectWithAnotherHashIsNotServed) {
   daemon_->AwaitLog("event=image-corrupt image=d");
   cachet *none = nullptr;
   EXPECT_EQ(cachet_open(Uri().c_str(), nullptr, &none, nullptr), CACHET_E_IO);
+}
+
+TEST_F(VerifiedHttpTest, AnObjectWithAnotherHashIsServedOnceItIsReplaced) {
+  const auto text = [this] {
+    return std::string(bytes_.begin(), bytes_.end());
+  };
+  Nginx nginx;
+  const std::string right = Sha256();
+  bytes_[77 * kPage + 5] ^= 1;
+  nginx.Put("d", text());
+  ServeImage(nginx.Url("/d") + ",sha256=" + right);
+  daemon_->AwaitLog("event=image-corrupt image=d");
+  bytes_[77 * kPage + 5] ^= 1;
+  nginx.Put("d", text());
+  daemon_->AwaitLog("event=image-back image=d");
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
+TEST_F(VerifiedHttpTest, AnObjectThatCannotBeReadToItsEndIsReadEverMoreRarely) {
+  constexpr int kRounds = 4;
+  std::mutex mutex;
+  std::condition_variable begun;
+  int n_begun = 0;
+  ScriptedHttp server([&](const ScriptedHttp::Request &r,
+                          ScriptedHttp::Peer &peer) {
+    if (r.first > 0) { // it has changed
+      peer.Send("HTTP/1.1 412 No\r\nContent-Length: 0\r\n\r\n");
+      return;
+    }
+    if (r.last > 0) {
+      std::lock_guard<std::mutex> lock(mutex);
+      n_begun++;
+      begun.notify_all();
+    }
+    const std::string body(bytes_.begin(), bytes_.begin() + long(r.last) + 1);
+    peer.Send("HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\n"
+              "Content-Range: bytes 0-" +
+              std::to_string(r.last) + "/" + std::to_string(kSize) +
+              "\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n\r\n" + body);
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  ServeImage(server.Url("/d") + ",sha256=" + Sha256());
+  std::unique_lock<std::mutex> lock(mutex);
+  begun.wait(lock, [&] { return n_begun >= kRounds; });
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::seconds(7))
+      << "pauses of 1, 2 and 4 seconds";
 }
 
 // The server has an older image, with the tree that was right for it.
