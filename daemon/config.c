@@ -672,23 +672,74 @@ char *config_image_tree(const struct config_image *image,
   return made;
 }
 
+/* The URIs of a list, which spaces or commas separate, with ".verity" behind
+ * their paths.  NULL: there is no memory. */
+static char *trees_beside(const char *list) {
+  static const char separators[] = ", \t";
+  char *made = NULL;
+  size_t made_len;
+  FILE *out = open_memstream(&made, &made_len);
+  if (!out)
+    return NULL;
+  for (list += strspn(list, separators); *list;
+       list += strspn(list, separators)) {
+    size_t len = strcspn(list, separators), path = strcspn(list, "?#, \t");
+    fprintf(out, "%.*s.verity%.*s ", (int)path, list, (int)(len - path),
+            list + path);
+    list += len;
+  }
+  bool is_whole = !ferror(out);
+  if (fclose(out) == 0 && is_whole)
+    return made;
+  free(made);
+  return NULL;
+}
+
+int config_tree_init(struct config_tree *tree,
+                     const struct config_image *image) {
+  *tree = (struct config_tree){.kind = NULL};
+  tree->text = config_image_tree(image, &tree->kind);
+  if (!tree->text)
+    return -ENOMEM;
+  tree->uri.text = tree->text;
+  const struct source_uri of_image = config_image_uri(image);
+  if (tree->kind != image->kind || !of_image.n_options)
+    return 0;
+  tree->options = calloc(of_image.n_options, sizeof tree->options[0]);
+  if (!tree->options)
+    return -ENOMEM;
+  for (size_t i = 0; i < of_image.n_options; i++) {
+    struct source_option *o = &tree->options[tree->uri.n_options];
+    *o = of_image.options[i];
+    if (strcmp(o->key, "parents") == 0) {
+      if (image->verity.tree_path)
+        continue;
+      if (!(o->value = tree->parents = trees_beside(o->value)))
+        return -ENOMEM;
+    }
+    tree->uri.n_options++;
+  }
+  tree->uri.options = tree->options;
+  return 0;
+}
+
+void config_tree_fini(struct config_tree *tree) {
+  free(tree->text);
+  free(tree->parents);
+  free(tree->options);
+}
+
 static int check_tree(const struct config_image *image, char *why) {
   struct source_fault fault = {.text = ""};
-  const struct source_kind *kind;
-  char *tree = config_image_tree(image, &kind);
-  if (!tree)
-    return refuse(why, "verity-tree: out of memory");
-  struct source_uri uri = {.text = tree};
-  if (kind == image->kind) {
-    uri = config_image_uri(image);
-    uri.text = tree;
-  }
-  int r = 0;
-  if (image->kind && !kind)
+  struct config_tree tree;
+  int r = config_tree_init(&tree, image);
+  if (r < 0)
+    r = refuse(why, "verity-tree: out of memory");
+  else if (image->kind && !tree.kind)
     r = refuse(why, "verity-tree: that of an image at a URI is at a URI, too");
-  else if (kind && kind->check(&uri, &fault) < 0)
+  else if (tree.kind && tree.kind->check(&tree.uri, &fault) < 0)
     r = refuse(why, "verity-tree: %s", fault.text);
-  free(tree);
+  config_tree_fini(&tree);
   return r;
 }
 

@@ -244,6 +244,22 @@ const char *config_relative_path(const struct config_image *image);
 char *config_image_tree(const struct config_image *image,
                         const struct source_kind **kind);
 
+/* What the tree is made of: it has the image's options if it is of its kind.
+ * Further parents have it beside their images, or not at all if the
+ * configuration says where it is. */
+struct config_tree {
+  const struct source_kind *kind; /* NULL: it is a file */
+  struct source_uri uri;
+  /* What `uri` points to. */
+  char *text, *parents;
+  struct source_option *options;
+};
+
+/* 0 or -ENOMEM; config_tree_fini() is due in any case. */
+int config_tree_init(struct config_tree *tree,
+                     const struct config_image *image);
+void config_tree_fini(struct config_tree *tree);
+
 bool config_image_is_verified(const struct config_image *image);
 
 /* Whether the tree is in the image itself. */

@@ -59,21 +59,14 @@ struct opened {
   struct remote *remote; /* NULL: it is a file that is not verified */
 };
 
-/* The name of the tree, which has the image's options if it is of its kind.
- * NULL: there is no memory. */
+/* The name of the tree.  NULL: there is no memory. */
 static struct remote *name_tree(const struct config_image *image,
                                 struct remotes *remotes) {
-  const struct source_kind *kind;
-  char *tree = config_image_tree(image, &kind);
-  if (!tree)
-    return NULL;
-  struct source_uri uri = {.text = tree};
-  if (kind == image->kind) {
-    uri = config_image_uri(image);
-    uri.text = tree;
-  }
-  struct remote *name = remotes_name(remotes, kind, &uri);
-  free(tree);
+  struct config_tree tree;
+  int r = config_tree_init(&tree, image);
+  struct remote *name =
+      r == 0 ? remotes_name(remotes, tree.kind, &tree.uri) : NULL;
+  config_tree_fini(&tree);
   return name;
 }
 

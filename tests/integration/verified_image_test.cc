@@ -238,6 +238,26 @@ TEST_F(VerifiedImageTest, AReloadChangesTheRoot) {
     EXPECT_EQ(StatusOf(c.get(), page * kPage), CACHET_E_IO);
 }
 
+TEST_F(VerifiedImageTest, FurtherParentsHaveTheTreeBesideTheirImages) {
+  const std::string conf = dir_ / "conf";
+  std::vector<std::unique_ptr<DaemonProcess>> parents;
+  std::vector<std::string> uris;
+  for (const char *name : {"first", "second"}) {
+    parents.push_back(std::make_unique<DaemonProcess>(std::vector<std::string>{
+        "--listen", "unix:" + (dir_ / name), "--image", "d=" + data_, "--image",
+        "d.verity=" + tree_}));
+    ASSERT_TRUE(parents.back()->ready()) << parents.back()->log();
+    uris.push_back("cachet+unix:///d?socket=" + (dir_ / name));
+  }
+  std::ofstream(conf) << "[image d]\nsource = " << uris[0]
+                      << "\nparents = " << uris[1]
+                      << "\nverity-root = " << root_ << "\n";
+  Serve({"--config", conf});
+  EXPECT_EQ(daemon_->CountInLog("image-missing"), 0u) << daemon_->log();
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
 // ---- Whole files -----------------------------------------------------------
 
 TEST_F(VerifiedImageTest, AFileIsServedOnceItsHashIsRight) {
