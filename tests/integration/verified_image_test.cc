@@ -188,6 +188,27 @@ TEST_F(VerifiedImageTest, APartOfAnImageIsVerified) {
   EXPECT_TRUE(memcmp(part.data(), &bytes_[1000], part.size()) == 0);
 }
 
+// A superblock of fewer blocks, over the tree that has the root.
+TEST_F(VerifiedImageTest, AnImageThatIsCutShortIsRefusedByItsLength) {
+  constexpr uint64_t kCut = 1400 * kPage;
+  const uint64_t n_blocks = kCut / kPage;
+  const int fd = open(tree_.c_str(), O_RDWR);
+  ASSERT_EQ(pwrite(fd, &n_blocks, sizeof n_blocks, 72), 8);
+  close(fd);
+  ASSERT_EQ(truncate(data_.c_str(), kCut), 0);
+  const std::string image = "d=" + data_ + ",verity-root=" + root_;
+  {
+    DaemonProcess refused({"--listen", "unix:" + (dir_ / "socket"), "--image",
+                           image + ",length=" + std::to_string(kSize)});
+    EXPECT_FALSE(refused.ready());
+    EXPECT_NE(refused.Wait(), 0);
+    EXPECT_EQ(refused.CountInLog("reaches past the end"), 1u) << refused.log();
+  }
+  Serve({"--image", image});
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, kCut)) << "the root does not prove the size";
+}
+
 TEST_F(VerifiedImageTest, AnImageWhoseTreeIsMissingIsServedOnceItIsThere) {
   ASSERT_EQ(rename(tree_.c_str(), (dir_ / "elsewhere").c_str()), 0);
   Serve({"--image", "d=" + data_ + ",verity-root=" + root_, "--image",
