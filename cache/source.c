@@ -73,6 +73,10 @@ bool source_is_cut_off(int status) {
   }
 }
 
+bool source_knows_zeros(struct source *src, uint64_t offset, uint64_t len) {
+  return src->ops->knows_zeros && src->ops->knows_zeros(src, offset, len);
+}
+
 void source_listen(struct source *src, struct source_listener *l) {
   if (src->ops->listen)
     src->ops->listen(src, l);

@@ -129,6 +129,10 @@ struct source_ops {
    * nothing but DONE and PENDING.  See source_read_blocking(). */
   int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
+  /* Whether the range is known to be zeros: a start() ends with SOURCE_ZEROS at
+   * once, and asks nobody.  Does not block.  May be NULL: nothing is known. */
+  bool (*knows_zeros)(struct source *src, uint64_t offset, uint64_t len);
+
   /* Looks whether the image is still the one that was opened.  0 with `*out`
    * NULL if it is; 0 with a newly opened source if not; a negative errno if
    * that cannot be told.  Blocks.  Not twice at once for one image.  May be
@@ -182,7 +186,8 @@ enum source_outcome source_start(struct source *src, struct source_read *r);
  * that it was lost. */
 bool source_is_cut_off(int status);
 
-/* listen() of any source. */
+/* knows_zeros() and listen() of any source. */
+bool source_knows_zeros(struct source *src, uint64_t offset, uint64_t len);
 void source_listen(struct source *src, struct source_listener *l);
 
 /* identify() and resume() of any source. */

@@ -28,3 +28,8 @@ bool breaker_ended(struct breaker *b, bool was_probe, bool answered,
     return false;
   return breaker_open(b, BREAKER_FIRST_MS, now_ms);
 }
+
+void breaker_left(struct breaker *b, bool was_probe) {
+  if (was_probe && b->state == BREAKER_HALF_OPEN)
+    b->state = BREAKER_OPEN; /* its time is over */
+}

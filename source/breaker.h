@@ -4,7 +4,8 @@
  *     CLOSED --BREAKER_AFTER attempts in a row unanswered--> OPEN
  *     OPEN ----its time is over, an attempt asks-----------> HALF_OPEN
  *     HALF_OPEN --the probe is answered--------------------> CLOSED
- *         `-------it is not--------------------------------> OPEN, for longer
+ *         |-------it is not--------------------------------> OPEN, for longer
+ *         `-------it asks nobody---------------------------> OPEN, time over
  *
  * An answer is one whatever it says: an error that a server sends shows that it
  * is there.  Not thread-safe. */
@@ -40,13 +41,18 @@ enum breaker_permit {
   BREAKER_REFUSE,
 };
 
-/* Whether an attempt may be made.  Each that may has one breaker_ended().
+/* Whether an attempt may be made.  Each that may has one breaker_ended(), or
+ * one breaker_left().
  * Zeroed the breaker is closed. */
 enum breaker_permit breaker_ask(struct breaker *b, uint64_t now_ms);
 
 /* An attempt has ended.  True: the breaker has opened by it. */
 bool breaker_ended(struct breaker *b, bool was_probe, bool answered,
                    uint64_t now_ms);
+
+/* An attempt has ended that asked nobody: it says nothing of the source, and
+ * the next one may be the probe that it was to be. */
+void breaker_left(struct breaker *b, bool was_probe);
 
 #ifdef __cplusplus
 }

@@ -272,12 +272,10 @@ static bool wants_more_links(struct nbd_source *s, const struct slot *best) {
 
 /* ---- Zeros --------------------------------------------------------------- */
 
-static enum zero_answer look_for_zeros(struct nbd_source *s,
-                                       const struct source_read *r,
-                                       uint64_t *at) {
+static enum zero_answer look_for_zeros(struct nbd_source *s, uint64_t offset,
+                                       uint64_t len, uint64_t *at) {
   pthread_mutex_lock(&s->zeros_lock);
-  enum zero_answer answer =
-      zero_map_look(&s->zeros, r->offset, r->offset + r->len, at);
+  enum zero_answer answer = zero_map_look(&s->zeros, offset, offset + len, at);
   pthread_mutex_unlock(&s->zeros_lock);
   return answer;
 }
@@ -296,7 +294,7 @@ static void ask_for_zeros(struct nbd_source *s, struct nbd_link *l,
                           const struct source_read *r) {
   uint64_t at;
   if (s->n_lost_questions < MAX_LOST_QUESTIONS && nbd_link_may_ask(l) &&
-      look_for_zeros(s, r, &at) == ZERO_UNKNOWN)
+      look_for_zeros(s, r->offset, r->len, &at) == ZERO_UNKNOWN)
     nbd_link_ask(l, at);
 }
 
@@ -420,12 +418,17 @@ static void on_dialed(void *arg, const struct nbd_dialed *end) {
 
 /* ---- A source's calls ---------------------------------------------------- */
 
+static bool nbd_knows_zeros(struct source *src, uint64_t offset, uint64_t len) {
+  struct nbd_source *s = nbd_of(src);
+  uint64_t at;
+  return !atomic_load_explicit(&s->is_stale, memory_order_relaxed) &&
+         look_for_zeros(s, offset, len, &at) == ZERO_ALL;
+}
+
 static enum source_outcome nbd_start(struct source *src,
                                      struct source_read *r) {
   struct nbd_source *s = nbd_of(src);
-  uint64_t at;
-  if (!atomic_load_explicit(&s->is_stale, memory_order_relaxed) &&
-      look_for_zeros(s, r, &at) == ZERO_ALL) {
+  if (nbd_knows_zeros(src, r->offset, r->len)) {
     r->status = SOURCE_ZEROS;
     return SOURCE_DONE;
   }
@@ -554,6 +557,7 @@ static int nbd_reopen(struct source *src, struct source **out) {
 static const struct source_ops nbd_ops = {
     .kind = "nbd",
     .start = nbd_start,
+    .knows_zeros = nbd_knows_zeros,
     .reopen = nbd_reopen,
     .close = nbd_source_close,
 };

@@ -290,9 +290,13 @@ static void begin_attempt(struct task *task) {
     set_timer(s);
 }
 
+static bool knows_zeros(struct source *src, uint64_t offset, uint64_t len) {
+  return ceph_image_is_zeros(rbd_of(src)->image, offset, len);
+}
+
 static enum source_outcome start(struct source *src, struct source_read *r) {
   struct rbd_source *s = rbd_of(src);
-  if (ceph_image_is_zeros(s->image, r->offset, r->len)) {
+  if (knows_zeros(src, r->offset, r->len)) {
     r->status = SOURCE_ZEROS;
     return SOURCE_DONE;
   }
@@ -461,6 +465,7 @@ static int reopen(struct source *src, struct source **out) {
 static const struct source_ops rbd_ops = {
     .kind = "rbd",
     .start = start,
+    .knows_zeros = knows_zeros,
     .reopen = reopen,
     .identify = identify,
     .resume = resume,

@@ -229,12 +229,27 @@ static bool is_cut_short(const struct attempt *a, enum meaning meaning,
          now - a->begun_ns < (uint64_t)RETRYING_FAIR_MS * 1000000;
 }
 
-/* An attempt has ended.  True: one more is to be made after `*pause`.  Then
- * pump() is due. */
-static bool attempt_ended(struct attempt *a, uint64_t *pause) {
+/* What an attempt tells the breaker.  A source that says at once that a range
+ * is zeros has asked nobody. */
+static void tell_breaker_locked(struct retrying *r, const struct attempt *a,
+                                enum meaning meaning, bool at_once,
+                                uint64_t now) {
+  if (at_once && a->read.status == SOURCE_ZEROS) {
+    breaker_left(&r->breaker, a->is_probe);
+    return;
+  }
+  if (is_cut_short(a, meaning, now))
+    return;
+  bool answered = meaning != NO_ANSWER && meaning != NO_CONNECTION;
+  r->counts.n_opened +=
+      breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
+}
+
+/* An attempt has ended; `at_once`: as soon as it began.  True: one more is to
+ * be made after `*pause`.  Then pump() is due. */
+static bool attempt_ended(struct attempt *a, bool at_once, uint64_t *pause) {
   struct retrying *r = a->source->shared;
   enum meaning meaning = meaning_of(a->read.status);
-  bool answered = meaning != NO_ANSWER && meaning != NO_CONNECTION;
   uint64_t now = now_ns(r);
   pthread_mutex_lock(&r->lock);
   r->n_running--;
@@ -243,9 +258,7 @@ static bool attempt_ended(struct attempt *a, uint64_t *pause) {
   count_locked(r, a, meaning);
   if (meaning == DONE && a->read.status == 0)
     time_locked(r, a, now);
-  if (!is_cut_short(a, meaning, now))
-    r->counts.n_opened +=
-        breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
+  tell_breaker_locked(r, a, meaning, at_once, now);
   bool is_closed = r->breaker.state == BREAKER_CLOSED;
   bool again = is_worth_locked(r, a, meaning, now, pause);
   pthread_mutex_unlock(&r->lock);
@@ -317,7 +330,7 @@ static bool attempt_run(struct attempt *a) {
   if (outcome == SOURCE_PENDING)
     return false; /* `a` may be gone */
   assert(outcome == SOURCE_DONE);
-  if (!attempt_ended(a, &pause))
+  if (!attempt_ended(a, true, &pause))
     return true;
   r->clock.after(r->clock.arg, &a->alarm, pause);
   return false;
@@ -369,7 +382,7 @@ static void attempt_done(struct source_read *read) {
   struct attempt *a = container_of(read, struct attempt, read);
   struct retrying *r = retrying_ref(a->source->shared);
   uint64_t pause;
-  if (attempt_ended(a, &pause))
+  if (attempt_ended(a, false, &pause))
     r->clock.after(r->clock.arg, &a->alarm, pause);
   else
     attempt_finish(a);
@@ -394,14 +407,19 @@ static struct retrying_source *retrying_of(struct source *src) {
 
 static enum source_outcome retrying_start(struct source *src,
                                           struct source_read *read) {
-  struct retrying *r = retrying_of(src)->shared;
+  struct retrying_source *s = retrying_of(src);
+  struct retrying *r = s->shared;
+  if (source_knows_zeros(s->below, read->offset, read->len)) {
+    read->status = SOURCE_ZEROS;
+    return SOURCE_DONE;
+  }
   struct attempt *a = calloc(1, sizeof *a);
   if (!a) {
     read->status = -ENOMEM;
     return SOURCE_DONE;
   }
   a->asked = read;
-  a->source = retrying_of(src);
+  a->source = s;
   a->alarm.ring = attempt_again;
   a->deadline_ms = to_ms(now_ns(r)) + RETRYING_TOTAL_MS;
   if (read->deadline_ms && read->deadline_ms < a->deadline_ms)

@@ -12,6 +12,9 @@
  * one reads end at once, with -EHOSTDOWN.  It does not count an attempt that
  * the deadline of its read ended in less than RETRYING_FAIR_MS.
  *
+ * A read of what the source below knows to be zeros ends at once, whatever the
+ * breaker says and however many others are under way.  It is no attempt.
+ *
  * No more than a number of attempts are under way at once, nor, but for one
  * alone, more than RETRYING_MAX_BYTES.  Others wait in the order in which they
  * came; their time goes on meanwhile, and one that has less than

@@ -257,6 +257,7 @@ TEST_F(RbdTest, ObjectsThatAreNotThereAreZerosOfWhichNobodyIsAsked) {
   ASSERT_TRUE(Rbd("snap create " + image + "@s"));
   ASSERT_EQ(Open(Snapshot()), 0) << fault_.text;
   Read zeros(src_, kObject, 1 << 20), last(src_, (64 << 20) - 1, 1);
+  EXPECT_TRUE(source_knows_zeros(src_, kObject, 1 << 20));
   EXPECT_FALSE(zeros.was_asked());
   EXPECT_EQ(zeros.Wait(), SOURCE_ZEROS);
   EXPECT_EQ(last.Wait(), SOURCE_ZEROS);

@@ -793,8 +793,12 @@ protected:
   // Whether a read ends at once, with zeros; else it is read.
   bool IsKnown(uint64_t offset, size_t len) {
     Bytes buf(len, 0xee);
-    if (Start(offset, &buf) == SOURCE_DONE)
+    bool was_known = source_knows_zeros(src_, offset, len);
+    if (Start(offset, &buf) == SOURCE_DONE) {
+      EXPECT_TRUE(source_knows_zeros(src_, offset, len));
       return true;
+    }
+    EXPECT_FALSE(was_known);
     std::string expected = BytesAt(offset, len);
     EXPECT_EQ(memcmp(buf.data(), expected.data(), len), 0);
     return false;

@@ -22,6 +22,7 @@ struct Below {
   std::deque<int> at_once; // the statuses of the next starts, which are DONE
   int n_starts;
   int n_closed;
+  bool knows_zeros;    // of all of it
   struct source *next; // what reopen() gives
   int reopens;         // and says
 };
@@ -43,6 +44,10 @@ const struct source_ops kBelowOps = {
       return SOURCE_DONE;
     },
     /*read=*/nullptr,
+    /*knows_zeros=*/
+    [](struct source *src, uint64_t, uint64_t) {
+      return BelowOf(src)->knows_zeros;
+    },
     /*reopen=*/
     [](struct source *src, struct source **out) {
       *out = BelowOf(src)->next;
@@ -480,6 +485,67 @@ TEST_F(RetryingTest, AProbeThatIsAnsweredClosesTheBreaker) {
   EXPECT_EQ(g_told, "below is silent;below answers;");
   EXPECT_EQ(Start(&after), SOURCE_PENDING);
   End(0);
+}
+
+TEST_F(RetryingTest, KnownZerosPassAnOpenBreakerAndAreNoSignOfLife) {
+  Break();
+  now_ += BREAKER_FIRST_MS;
+  below_.knows_zeros = true;
+  int before = below_.n_starts;
+  Read zeros, probe;
+  EXPECT_EQ(Start(&zeros), SOURCE_DONE);
+  EXPECT_EQ(zeros.read.status, SOURCE_ZEROS);
+  EXPECT_EQ(below_.n_starts, before);
+  EXPECT_EQ(Counts().breaker, BREAKER_OPEN);
+  below_.knows_zeros = false;
+  ASSERT_EQ(Start(&probe), SOURCE_PENDING);
+  below_.knows_zeros = true;
+  EXPECT_EQ(Start(&zeros), SOURCE_DONE);
+  EXPECT_EQ(zeros.read.status, SOURCE_ZEROS) << "beside the probe";
+  EXPECT_EQ(Counts().breaker, BREAKER_HALF_OPEN);
+  End(-ETIMEDOUT);
+  EXPECT_EQ(Counts().breaker, BREAKER_OPEN);
+  EXPECT_EQ(g_told, "below is silent;");
+}
+
+TEST_F(RetryingTest, KnownZerosDoNotWaitForTheirTurn) {
+  Read first, second, zeros;
+  retrying_set_max_requests(retrying_, 1);
+  ASSERT_EQ(Start(&first), SOURCE_PENDING);
+  ASSERT_EQ(Start(&second), SOURCE_PENDING);
+  below_.knows_zeros = true;
+  EXPECT_EQ(Start(&zeros), SOURCE_DONE);
+  EXPECT_EQ(zeros.read.status, SOURCE_ZEROS);
+  End(0);
+  End(0);
+}
+
+// A source that first has to compare them does not know them before.
+TEST_F(RetryingTest, AProbeThatEndsAtOnceWithZerosLeavesTheBreakerOpen) {
+  Break();
+  now_ += BREAKER_FIRST_MS;
+  below_.at_once = {SOURCE_ZEROS};
+  Read zeros, probe;
+  EXPECT_EQ(Start(&zeros), SOURCE_DONE);
+  EXPECT_EQ(zeros.read.status, SOURCE_ZEROS);
+  EXPECT_EQ(Counts().breaker, BREAKER_OPEN);
+  EXPECT_EQ(g_told, "below is silent;");
+  ASSERT_EQ(Start(&probe), SOURCE_PENDING) << "the next one is the probe";
+  End(SOURCE_ZEROS);
+  EXPECT_EQ(Counts().breaker, BREAKER_CLOSED) << "somebody said that";
+}
+
+TEST_F(RetryingTest, ZerosAtOnceAreNoAnswerBetweenAttemptsWithoutOne) {
+  for (int i = 0; i < BREAKER_AFTER; i++) {
+    Read zeros, read;
+    below_.at_once = {SOURCE_ZEROS};
+    EXPECT_EQ(Start(&zeros), SOURCE_DONE);
+    deadline_ms_ = now_ + RETRYING_FAIR_MS; // no second attempt
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+    End(-ETIMEDOUT, RETRYING_FAIR_MS);
+    deadline_ms_ = 0;
+  }
+  EXPECT_EQ(Counts().breaker, BREAKER_OPEN);
 }
 
 TEST_F(RetryingTest, AProbeThatFailsIsNotTriedAgain) {
