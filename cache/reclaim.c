@@ -59,6 +59,7 @@ static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
                states_move_locked(m, first + i, PAGE_ABSENT, PAGE_EVICTING);
     n_taken += taken[i];
   }
+  m->evicting += n_taken;
   pthread_mutex_unlock(&pc->lock);
   return n_taken;
 }
@@ -79,9 +80,12 @@ static void give_back(struct mirror *m, uint64_t first, unsigned n,
                       const bool *taken) {
   struct page_cache *pc = m->cache;
   pthread_mutex_lock(&pc->lock);
-  for (unsigned i = 0; i < n; i++)
-    if (taken[i])
-      states_move_locked(m, first + i, PAGE_EVICTING, PAGE_ABSENT);
+  for (unsigned i = 0; i < n; i++) {
+    if (!taken[i])
+      continue;
+    states_move_locked(m, first + i, PAGE_EVICTING, PAGE_ABSENT);
+    m->evicting--;
+  }
   struct waiter *woken = waiter_take_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   waiter_wake(woken);
@@ -264,13 +268,15 @@ static bool has_states(const struct mirror *m) {
          mirror_meta_bytes(m) > MIRROR_HEADER_LEN;
 }
 
-/* Gives the states' memory back, once nobody in this process moves any of them
- * or looks at them; a reader of another process may, and makes some again. */
+/* Gives the states' memory back, once nobody in this process moves any of them,
+ * sweeps them or looks at them; until then a later round tries again.  A reader
+ * of another process may look, and makes some again. */
 static void drop_states(struct mirror *m) {
   struct page_cache *pc = m->cache;
   struct state_block *blocks = NULL;
   pthread_mutex_lock(&pc->lock);
-  bool may = m->evicting == 0 && m->filling == 0 && m->n_views == 0;
+  bool may = m->evicting == 0 && m->filling == 0 && m->swept_end == 0 &&
+             m->n_views == 0;
   if (may && m->blocks)
     blocks = states_drop_locked(m);
   pthread_mutex_unlock(&pc->lock);

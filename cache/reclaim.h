@@ -4,6 +4,10 @@
 
 #include "cache/mirror.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* One round.  `is_tick`: the clock has come to it.  Whether another has to come
  * by itself. */
 bool reclaim_round(struct page_cache *pc, bool is_tick);
@@ -28,5 +32,9 @@ void reclaim_dead(struct mirror *m);
 
 /* Does what waits for the reclaimer, whose thread has ended. */
 void reclaim_finish(struct page_cache *pc);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -2,10 +2,13 @@
 // retired mirrors, mirrors without references.
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -14,10 +17,25 @@
 
 #include "cache/image.h"
 #include "cache/page_cache.h"
+#include "cache/reclaim.h"
 #include "cache/shared_pins.h"
+#include "cache/states.h"
 #include "cache/view.h"
 #include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
+
+// What happens, once, while somebody punches.
+static std::atomic<const std::function<void()> *> g_amid_punch;
+
+// In place of libc's.
+extern "C" int fallocate(int fd, int mode, off_t at, off_t len) {
+  if (mode & FALLOC_FL_PUNCH_HOLE) {
+    auto *amid = g_amid_punch.exchange(nullptr);
+    if (amid)
+      (*amid)();
+  }
+  return int(syscall(SYS_fallocate, fd, mode, at, len));
+}
 
 namespace {
 
@@ -190,6 +208,51 @@ TEST_F(ReclaimTest, StatesOfManyImagesDoNotEatTheCache) {
   mirror_unref(m);
   for (auto *img : images)
     image_free(img);
+}
+
+// Here another thread would do it.
+TEST_F(ReclaimTest, StatesThatAreBeingSweptStayUntilThatIsOver) {
+  Make(1024 * kPage, false, 4 * kBlock * kPage);
+  mirror *m = image_mirror(image_);
+  ASSERT_EQ(Fetch(m, 0), 0);
+  ASSERT_EQ(image_invalidate(image_, 0, UINT64_MAX), 0);
+  const std::function<void()> retire = [&] {
+    source_->Change(4 * kBlock * kPage);
+    ASSERT_EQ(image_refresh(image_, 0), 0);
+    EXPECT_TRUE(mirror_is_retired(m));
+    EXPECT_GT(m->n_blocks, 0u);
+  };
+  g_amid_punch = &retire;
+  EXPECT_TRUE(states_sweep(m));
+  EXPECT_EQ(g_amid_punch, nullptr);
+  reclaim_round(cache_, false);
+  EXPECT_EQ(mirror_meta_bytes(m), uint64_t{MIRROR_HEADER_LEN});
+  mirror_unref(m);
+}
+
+TEST_F(ReclaimTest, StatesOfPagesThatAreBeingPunchedStayUntilThatIsOver) {
+  Make(1024 * kPage, false, 4 * kBlock * kPage);
+  mirror *m = image_mirror(image_), *mapped = nullptr;
+  ASSERT_EQ(Fetch(m, 0), 0);
+  mirror_fds fds;
+  ASSERT_EQ(mirror_lend(m, &fds), 0);
+  ASSERT_EQ(mirror_borrow(&fds, m->size, 12, m->epoch, &mapped), 0);
+  const volatile uint8_t *hole = mapped->base + kPage;
+  EXPECT_EQ(*hole, 0) << "which takes memory now";
+  ASSERT_EQ(mirror_page_bytes(m), 2 * kPage);
+  const std::function<void()> retire = [&] {
+    source_->Change(4 * kBlock * kPage);
+    ASSERT_EQ(image_refresh(image_, 0), 0);
+    EXPECT_TRUE(mirror_is_retired(m));
+    EXPECT_GT(m->n_blocks, 0u);
+  };
+  g_amid_punch = &retire;
+  reclaim_round(cache_, false);
+  EXPECT_EQ(g_amid_punch, nullptr);
+  reclaim_round(cache_, false);
+  EXPECT_EQ(m->n_blocks, 0u);
+  mirror_free(mapped);
+  mirror_unref(m);
 }
 
 TEST_F(ReclaimTest, ANewEpochIsToldBeforeTheOldOneIsTakenDown) {
