@@ -896,12 +896,15 @@ int config_add_image(struct config *config, struct config_image *image,
   assert(!config_find_image(config, image->name));
   if (config->n_images == CONFIG_MAX_IMAGES)
     return refuse(why, "more than %d images", CONFIG_MAX_IMAGES);
-  struct config_image *grown =
-      realloc(config->images, (config->n_images + 1) * sizeof *config->images);
-  if (!grown)
-    return -ENOMEM;
-  config->images = grown;
-  config_image_move(&grown[config->n_images++], image);
+  size_t n = config->n_images;
+  if ((n & (n - 1)) == 0) { /* there is room up to the next power of two */
+    struct config_image *grown =
+        realloc(config->images, (n ? 2 * n : 1) * sizeof *grown);
+    if (!grown)
+      return -ENOMEM;
+    config->images = grown;
+  }
+  config_image_move(&config->images[config->n_images++], image);
   return 0;
 }
 
