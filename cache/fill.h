@@ -26,8 +26,8 @@ extern "C" {
 
 struct fill;
 
-/* Runs the fills of a fetch on threads that must not wait.  It outlives
- * them. */
+/* Runs the fills of a fetch on threads that must not wait.  It outlives them;
+ * and those that are begun ahead may outlive the fetch. */
 struct fill_runner {
   /* Runs a fill, or sees to it that it is run.  Called under no lock, on the
    * thread that called image_fetch(). */

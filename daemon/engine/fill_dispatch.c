@@ -18,24 +18,34 @@ enum {
 struct fill_job {
   struct pool_job job;
   struct fill *fill;
-  struct fill_dispatch_image *image;
+  struct fill_dispatch_image *image; /* referenced */
   uint64_t since_ns;
   struct fill_job *next;
 };
 
-/* ---- By the pool --------------------------------------------------------- */
-
-static struct fill *job_end(struct pool_job *job) {
-  struct fill_job *f = container_of(job, struct fill_job, job);
-  struct fill *fill = f->fill;
-  free(f);
-  return fill;
+static struct fill_dispatch_image *
+image_ref(struct fill_dispatch_image *image) {
+  atomic_fetch_add_explicit(&image->n_refs, 1, memory_order_relaxed);
+  return image;
 }
 
-static void job_run(struct pool_job *job) { image_run_fill(job_end(job)); }
+/* ---- By the pool --------------------------------------------------------- */
+
+static void job_free(struct fill_job *f) {
+  fill_dispatch_image_unref(f->image);
+  free(f);
+}
+
+static void job_run(struct pool_job *job) {
+  struct fill_job *f = container_of(job, struct fill_job, job);
+  image_run_fill(f->fill);
+  job_free(f);
+}
 
 static void job_abandon(struct pool_job *job) {
-  fill_abandon(job_end(job), -ECANCELED);
+  struct fill_job *f = container_of(job, struct fill_job, job);
+  fill_abandon(f->fill, -ECANCELED);
+  job_free(f);
 }
 
 /* Of a fill that cannot end on this thread.  NULL: there is no memory, and the
@@ -49,7 +59,7 @@ static struct fill_job *job_new(struct fill_dispatch_image *image,
   }
   *f = (struct fill_job){.job = {.run = job_run, .abandon = job_abandon},
                          .fill = fill,
-                         .image = image};
+                         .image = image_ref(image)};
   return f;
 }
 
@@ -59,13 +69,21 @@ static void hand_over(struct fill_job *f) {
 
 /* ---- Pending ------------------------------------------------------------- */
 
+/* To let go of the image may need the pool, which a stop leaves there until
+ * nothing is pending. */
+static void end_pending(struct fill_dispatch_image *image) {
+  struct pending *pending = &image->served->images->pending;
+  fill_dispatch_image_unref(image);
+  pending_end(pending);
+}
+
 static enum source_outcome start(struct fill_dispatch_image *image,
                                  struct fill *fill) {
-  struct pending *pending = &image->served->images->pending;
-  pending_begin(pending);
+  pending_begin(&image->served->images->pending);
+  image_ref(image);
   enum source_outcome outcome = fill_start(fill, &image->runner);
   if (outcome != SOURCE_PENDING)
-    pending_end(pending);
+    end_pending(image);
   return outcome;
 }
 
@@ -73,13 +91,12 @@ static enum source_outcome start(struct fill_dispatch_image *image,
 static void arrived(struct fill_runner *runner, struct fill *fill) {
   struct fill_dispatch_image *image =
       container_of(runner, struct fill_dispatch_image, runner);
-  struct pending *pending = &image->served->images->pending;
   if (!fill_try_end(fill)) {
     struct fill_job *f = job_new(image, fill);
     if (f)
       hand_over(f);
   }
-  pending_end(pending);
+  end_pending(image);
 }
 
 /* ---- Begun --------------------------------------------------------------- */
@@ -132,7 +149,7 @@ bool fill_dispatch_try(struct fill_dispatch *d) {
     busy_poll_ended(&image->spin, gone);
     any |= gone;
     if (gone)
-      free(f);
+      job_free(f);
     else
       hand_over(f);
   }
@@ -157,12 +174,23 @@ static void run(struct fill_runner *runner, struct fill *fill) {
     hand_over(f);
 }
 
-void fill_dispatch_image_init(struct fill_dispatch_image *image,
-                              struct fill_dispatch *d,
-                              const struct served_image *served) {
-  *image = (struct fill_dispatch_image){
-      .runner = {.run = run, .arrived = arrived},
-      .dispatch = d,
-      .served = served,
-  };
+struct fill_dispatch_image *
+fill_dispatch_image_new(struct fill_dispatch *d, struct served_image *served) {
+  struct fill_dispatch_image *image = calloc(1, sizeof *image);
+  if (!image)
+    return NULL;
+  image->runner = (struct fill_runner){.run = run, .arrived = arrived};
+  atomic_init(&image->n_refs, 1);
+  image->dispatch = d;
+  image->served = served;
+  images_ref(served);
+  return image;
+}
+
+void fill_dispatch_image_unref(struct fill_dispatch_image *image) {
+  if (!image ||
+      atomic_fetch_sub_explicit(&image->n_refs, 1, memory_order_acq_rel) > 1)
+    return;
+  images_unref(image->served);
+  free(image);
 }

@@ -13,10 +13,15 @@
  *       gives a fill to the pool: so it is awake that much longer at most.
  *   J3  A source that is too slow for that is tried less and less often: see
  *       busy_poll.h.
+ *   J4  Each fill keeps what its image is to the thread, and the image, until
+ *       it has ended: nobody may wait for it any more, and the thread may have
+ *       let go of the image.
  *
- * The thread of a fill_dispatch only. */
+ * The thread of a fill_dispatch only, but for what says otherwise. */
 #ifndef DAEMON_ENGINE_FILL_DISPATCH_H
 #define DAEMON_ENGINE_FILL_DISPATCH_H
+
+#include <stdatomic.h>
 
 #include "cache/fill.h"
 #include "daemon/engine/busy_poll.h"
@@ -35,17 +40,21 @@ struct fill_dispatch {
 /* Runs the fills of a thread's fetches of one image. */
 struct fill_dispatch_image {
   struct fill_runner runner; /* for struct fetch */
+  atomic_uint n_refs; /* J4; acq_rel: the last one sees what the others did */
   struct fill_dispatch *dispatch;
-  const struct served_image *served;
+  struct served_image *served; /* referenced */
   struct busy_poll spin;
   uint64_t failed_round; /* the last in which a try failed */
 };
 
 void fill_dispatch_init(struct fill_dispatch *d);
 
-void fill_dispatch_image_init(struct fill_dispatch_image *image,
-                              struct fill_dispatch *d,
-                              const struct served_image *served);
+/* With a reference for the reader; fills have theirs.  NULL: no memory. */
+struct fill_dispatch_image *
+fill_dispatch_image_new(struct fill_dispatch *d, struct served_image *served);
+
+/* Gives a reference back.  NULL is fine.  Any thread. */
+void fill_dispatch_image_unref(struct fill_dispatch_image *image);
 
 static inline bool fill_dispatch_is_empty(const struct fill_dispatch *d) {
   return !d->head;

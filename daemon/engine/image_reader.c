@@ -1,14 +1,21 @@
 #include "daemon/engine/image_reader.h"
 
 #include <assert.h>
+#include <errno.h>
 
 _Static_assert((unsigned)PIN_N_PAGE_SLOTS >= (unsigned)FETCH_MAX_PAGES,
                "an empty table must have room for the pages of a piece");
 
-void image_reader_init(struct image_reader *l, struct served_image *served,
-                       struct fill_dispatch *dispatch) {
+int image_reader_init(struct image_reader *l, struct served_image *served,
+                      struct fill_dispatch *dispatch) {
   *l = (struct image_reader){.served = served};
-  fill_dispatch_image_init(&l->fills, dispatch, served);
+  l->fills = fill_dispatch_image_new(dispatch, served);
+  return l->fills ? 0 : -ENOMEM;
+}
+
+void image_reader_fini(struct image_reader *l) {
+  assert(!l->mirror);
+  fill_dispatch_image_unref(l->fills);
 }
 
 int image_reader_open(struct image_reader *l) {

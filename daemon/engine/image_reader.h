@@ -22,7 +22,7 @@ struct image_reader {
   unsigned n_pages, n_ranges; /* pin slots in use, of either kind */
   struct image_reader
       *next_pinned; /* the output's list of those that hold pins */
-  struct fill_dispatch_image fills; /* runs those of its misses */
+  struct fill_dispatch_image *fills; /* runs those of its misses */
 };
 
 /* Whether the image reader looks at the image's present epoch. */
@@ -30,9 +30,12 @@ static inline bool image_reader_is_current(const struct image_reader *l) {
   return l->mirror && image_is_current(l->served->image, l->mirror);
 }
 
-/* One that is not open yet; it uses its thread's dispatch. */
-void image_reader_init(struct image_reader *l, struct served_image *served,
-                       struct fill_dispatch *dispatch);
+/* One that is not open yet; it uses its thread's dispatch.  0 or -ENOMEM. */
+int image_reader_init(struct image_reader *l, struct served_image *served,
+                      struct fill_dispatch *dispatch);
+
+/* Of one that is closed.  Fills that it has begun may go on. */
+void image_reader_fini(struct image_reader *l);
 
 /* Looks at the present epoch, whatever it looked at before.  It holds no pins.
  * 0 or a negative errno. */

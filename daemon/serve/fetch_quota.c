@@ -172,7 +172,7 @@ bool fetch_quota_start(struct request *r) {
     return false;
   }
   f->fetch.done = fetch_done;
-  f->fetch.runner = &l->fills.runner;
+  f->fetch.runner = &l->fills->runner;
   f->request = r;
   f->mirror = l->mirror;
   f->len = len;

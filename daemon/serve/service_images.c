@@ -16,6 +16,7 @@ static void service_image_free(struct service_image *si) {
   struct served_image *h = si->reader.served;
   assert(si->n_uses == 0 && LIST_EMPTY(&si->subscribers));
   LIST_REMOVE(si, link);
+  image_reader_fini(&si->reader);
   free(si);
   images_unref(h);
 }
@@ -47,9 +48,12 @@ struct service_image *service_images_get(struct service_images *set,
   struct service_image *si = service_images_find(set, h);
   if (si || !(si = calloc(1, sizeof *si)))
     return si;
+  if (image_reader_init(&si->reader, h, set->dispatch) < 0) {
+    free(si);
+    return NULL;
+  }
   si->set = set;
   si->counters = &h->counters[set->number];
-  image_reader_init(&si->reader, h, set->dispatch);
   images_ref(h);
   LIST_INSERT_HEAD(&set->all, si, link);
   set->list[h->index] = si;

@@ -3,6 +3,7 @@
  *
  *   M1  It is there while a session has a subscription to the image, or a
  *       request for it waits; and then for as long as it takes to run its task.
+ *       Fills that nobody waits for, ahead of a reader, may end later.
  *   M2  It keeps the image alive.
  *
  * The service's thread only. */

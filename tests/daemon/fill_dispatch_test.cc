@@ -206,6 +206,73 @@ TEST_P(AnySourceTest, AStopLosesNoReadThatFails) {
   server_->AwaitStop();
 }
 
+// Of blocks that grow.
+class AheadTest : public AnySourceTest {
+protected:
+  // Reads from front to back until a block is read ahead, the third of `most`
+  // pages, which does not come, and leaves: nobody has the image open then, and
+  // it has had the time to go.
+  void ReadAndLeave(uint64_t most) {
+    options_.n_workers = 1;
+    disk_.SetFetchSizes(8 * kPage, uint32_t(most * kPage));
+    disk_.SetWorth(most * kPage);
+    disk_.ShutGate(3 * most * kPage);
+    Serve();
+    other_ = std::make_unique<WireClient>(server_->Unix());
+    other_->SendHello();
+    other_->Receive();
+    for (uint64_t page = 0; page <= 2 * most; page++)
+      ExpectRead(page);
+    disk_.AwaitReadsAtGate(1);
+    client_.reset();
+    for (int left = 10; left > 0;)
+      left -= other_->Stats()["connections"] == 1;
+  }
+
+  std::unique_ptr<WireClient> other_;
+};
+
+TEST_P(AheadTest, WhatIsReadAheadOfAReaderWhoLeavesIsThereForTheNext) {
+  for (uint64_t most : {64, 128}) { // as long as one writes at once, and longer
+    ReadAndLeave(most);
+    disk_.OpenGate();
+    client_ = std::make_unique<WireClient>(server_->Unix());
+    image_ = client_->Start().image;
+    uint64_t n_misses = other_->Stats()["misses"];
+    ExpectRead(3 * most);
+    EXPECT_EQ(other_->Stats()["misses"], n_misses);
+    client_.reset();
+    other_.reset();
+    server_.reset(); // its reads come to an end before the gate is shut
+  }
+}
+
+TEST_P(AheadTest, AnImageThatIsRemovedEndsWithTheLastOfIt) {
+  ReadAndLeave(64);
+  ASSERT_TRUE(server_->Remove("disk"));
+  EXPECT_EQ(other_->Stats()["connections"], 1u);
+  EXPECT_EQ(disk_.n_closed(), 0);
+  disk_.OpenGate();
+  while (disk_.n_closed() == 0)
+    usleep(1000);
+}
+
+TEST_P(AheadTest, AStopWaitsForWhatIsReadAheadOfNobody) {
+  ReadAndLeave(64);
+  server_->BeginStop();
+  EXPECT_TRUE(other_->AwaitClose());
+  EXPECT_EQ(disk_.n_closed(), 0);
+  disk_.OpenGate();
+  server_->AwaitStop();
+}
+
+INSTANTIATE_TEST_SUITE_P(Reads, AheadTest,
+                         testing::Values(FakeReads::kEither, FakeReads::kBlock,
+                                         FakeReads::kCallBack),
+                         [](const auto &test) {
+                           return std::string(FakeReadsName(test.param));
+                         });
+
 INSTANTIATE_TEST_SUITE_P(Reads, AnySourceTest,
                          testing::Values(FakeReads::kEither, FakeReads::kBlock,
                                          FakeReads::kCallBack),

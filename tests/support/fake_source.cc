@@ -13,7 +13,9 @@ struct FakeSource::State {
   uint64_t size = 0, version = 1, n_bytes = 0, worth = 0;
   uint64_t changed_at = 1; // the version that sources must be opened on
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
-  bool shut = false, look_shut = false;
+  uint64_t shut_from = UINT64_MAX; // reads that wait; UINT64_MAX: none
+  bool look_shut = false;
+  uint32_t fetch_size = 0, fetch_size_max = 0;
   int n_looks = 0, n_looks_at_gate = 0;
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
@@ -64,7 +66,7 @@ struct FakeOps {
     s.n_reads++;
     s.n_at_gate++;
     s.changed.notify_all();
-    s.changed.wait(lock, [&] { return !s.shut; });
+    s.changed.wait(lock, [&] { return offset < s.shut_from; });
     s.n_at_gate--;
     if (s.fail_left) {
       s.fail_left -= s.fail_left > 0;
@@ -213,7 +215,10 @@ FakeSource::~FakeSource() {
 
 source *FakeSource::Open() {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  return FakeOps::Make(state_);
+  source *src = FakeOps::Make(state_);
+  src->fetch_size = state_->fetch_size;
+  src->fetch_size_max = state_->fetch_size_max;
+  return src;
 }
 
 uint8_t FakeSource::ByteAt(uint64_t addr, uint64_t version) {
@@ -240,14 +245,14 @@ std::vector<uint8_t> FakeSource::Bytes(uint64_t addr, size_t len,
   return bytes;
 }
 
-void FakeSource::ShutGate() {
+void FakeSource::ShutGate(uint64_t from) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->shut = true;
+  state_->shut_from = from;
 }
 
 void FakeSource::OpenGate() {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->shut = false;
+  state_->shut_from = UINT64_MAX;
   state_->changed.notify_all();
 }
 
@@ -336,6 +341,12 @@ void FakeSource::Rewrite() {
 void FakeSource::SetWorth(uint64_t worth) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->worth = worth;
+}
+
+void FakeSource::SetFetchSizes(uint32_t size, uint32_t max) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->fetch_size = size;
+  state_->fetch_size_max = max;
 }
 
 void FakeSource::FailReopen(int error) {

@@ -41,8 +41,8 @@ public:
   static std::vector<uint8_t> Bytes(uint64_t addr, size_t len,
                                     uint64_t version = 1);
 
-  // Reads begin, and wait until the gate is open.
-  void ShutGate();
+  // Reads begin, and wait until the gate is open: those from `from` on.
+  void ShutGate(uint64_t from = 0);
   void OpenGate();
   // Waits until `n` reads stand at the gate.
   void AwaitReadsAtGate(int n);
@@ -76,6 +76,9 @@ public:
 
   // What a read is worth from now on.
   void SetWorth(uint64_t worth);
+
+  // The `fetch_size` and `fetch_size_max` of sources that Open() makes.
+  void SetFetchSizes(uint32_t size, uint32_t max);
 
   // A new version: older sources fail with ESTALE, reopen() finds it.
   void Change(uint64_t new_size);
