@@ -158,7 +158,11 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
   bool installs = state == PAGE_ABSENT && !m->is_pageless;
   if (installs)
     widen_locked(pc, m, block_at(at, page), &first, &count);
-  installs = installs && states_charge_locked(m, first, count);
+  if (installs && !states_charge_locked(m, first, count)) {
+    first = page; /* what cannot stay is not worth a block */
+    count = n;
+    installs = states_charge_locked(m, first, count);
+  }
   struct fill *fill = fill_table_begin_locked(pc, m, first, count, installs);
   if (!fill)
     return 0;
@@ -351,14 +355,23 @@ enum fetch_outcome fetch_begun(struct fetch *f) {
   return ready ? FETCH_READY : FETCH_WAIT;
 }
 
+/* The first bad page of a fill that is one of `f`; the page behind the last of
+ * `f` if none is. */
+static uint64_t first_bad_of(const struct fetch *f, const struct fill *fill) {
+  uint64_t end = f->first + f->count, to = fill->first + fill->count;
+  uint64_t page = f->first > fill->first ? f->first : fill->first;
+  for (; fill->n_bad > 0 && page < end && page < to; page++)
+    if (fill_is_bad(fill, (uint32_t)(page - fill->first)))
+      return page;
+  return end;
+}
+
 struct waiter *fetch_notify_locked(struct fill *fill) {
   struct waiter *list = NULL;
   for (struct fetch_link *l = fill->links; l; l = l->next) {
     struct fetch *f = l->fetch;
-    for (uint32_t i = 0; fill->n_bad > 0 && i < fill->count; i++)
-      if (fill_is_bad(fill, i) && fill->first + i - f->first < f->count &&
-          !f->status)
-        f->status = fill->status;
+    if (!f->status && first_bad_of(f, fill) < f->first + f->count)
+      f->status = fill->status;
     waiter_end_locked(&f->waiter, &list);
   }
   fill->links = NULL;
@@ -378,11 +391,9 @@ const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {
 uint64_t fetch_first_bad(const struct fetch *f) {
   uint64_t first = f->first + f->count;
   for (uint32_t i = 0; i < f->n_links; i++) {
-    const struct fill *fill = f->links[i].fill;
-    for (uint32_t k = 0; fill->n_bad > 0 && k < fill->count; k++)
-      if (fill_is_bad(fill, k) && fill->first + k >= f->first &&
-          fill->first + k < first)
-        first = fill->first + k;
+    uint64_t bad = first_bad_of(f, f->links[i].fill);
+    if (bad < first)
+      first = bad;
   }
   return first;
 }

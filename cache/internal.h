@@ -29,7 +29,8 @@
 #include "cache/s3fifo.h"
 #include "cache/stats.h"
 
-#define FILL_BUCKETS 1024
+/* All images together may have twice as many pages filling. */
+#define FILL_BUCKETS 8192
 #define SHARED_PINS_BUCKETS 64
 
 struct page_cache {

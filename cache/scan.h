@@ -27,12 +27,12 @@ extern "C" {
 
 struct scan {
   uint64_t start, asked, end;
-  uint32_t used_at; /* 0: there is none */
+  uint64_t used_at; /* 0: there is none */
 };
 
 struct scans {
   struct scan all[SCAN_N];
-  uint32_t clock;
+  uint64_t clock;
 };
 
 /* Which scan a fetch from page `first` on goes on with; NULL: none. */

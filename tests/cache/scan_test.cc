@@ -44,6 +44,12 @@ TEST_F(ScanTest, TheOneThatWasUsedLastGoesLast) {
   EXPECT_NE(scan_find(&s_, 2000001), nullptr);
 }
 
+TEST_F(ScanTest, OneIsThereHoweverManyFetchesThereWere) {
+  s_.clock = UINT32_MAX;
+  scan_note(&s_, 10, 1);
+  EXPECT_NE(scan_find(&s_, 11), nullptr);
+}
+
 TEST_F(ScanTest, ABlockIsNoLongerThanTheWayToIt) {
   scan *st = scan_note(&s_, 100, 1);
   EXPECT_EQ(scan_block(st, 100, 8, 64), 8u);
