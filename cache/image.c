@@ -550,6 +550,9 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   if (first < m->n_pages && count > 0) {
     if (count > m->n_pages - first)
       count = m->n_pages - first;
+    /* First: a fill that is not marked must find nothing that is older. */
+    if (m->source)
+      source_forget(m->source);
     pthread_mutex_lock(&pc->lock);
     invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
                               count);

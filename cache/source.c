@@ -82,6 +82,11 @@ void source_listen(struct source *src, struct source_listener *l) {
     src->ops->listen(src, l);
 }
 
+void source_forget(struct source *src) {
+  if (src->ops->forget)
+    src->ops->forget(src);
+}
+
 void source_identify(struct source *src, struct source_identity *out) {
   *out = (struct source_identity){0};
   if (src->ops->identify)

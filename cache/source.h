@@ -42,7 +42,10 @@
  *       another one passes the status on, or fills the buffer.
  *   S7  A source that hears of changes tells its listener, from a thread of its
  *       own.  No read that ends later brings bytes of a range that it has told
- *       of, from before that. */
+ *       of, from before that.
+ *   S8  What a source remembers of the content, such as which ranges are zeros,
+ *       it may answer reads from until forget().  A read that begins after that
+ *       has returned finds nothing in it that was asked for before the call. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
@@ -156,6 +159,11 @@ struct source_ops {
   /* A hint that the range will be read soon; never blocks.  May be NULL. */
   void (*advise)(struct source *src, uint64_t offset, uint64_t len);
 
+  /* Forgets what it knows of the content: see S8.  It is cheap, as it may come
+   * often.  Does not block.  May be NULL: it remembers nothing, or nothing that
+   * can change. */
+  void (*forget)(struct source *src);
+
   /* Sets the listener: before the first read; and NULL before close(), which
    * waits for the end of a call that is under way.  May be NULL: the source
    * hears nothing by itself. */
@@ -189,6 +197,9 @@ bool source_is_cut_off(int status);
 /* knows_zeros() and listen() of any source. */
 bool source_knows_zeros(struct source *src, uint64_t offset, uint64_t len);
 void source_listen(struct source *src, struct source_listener *l);
+
+/* forget() of any source. */
+void source_forget(struct source *src);
 
 /* identify() and resume() of any source. */
 void source_identify(struct source *src, struct source_identity *out);

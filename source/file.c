@@ -55,7 +55,8 @@ struct file_source {
                             before the kernel is asked again what it has */
   atomic_bool has_holes; /* relaxed: it goes to false once, for good */
   pthread_mutex_t holes_lock;
-  struct zero_map holes; /* guarded by holes_lock: what the file system said */
+  struct zero_map holes; /* guarded by holes_lock: what the file system said, */
+  uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */
   size_t directory_len;  /* it is only looked for beneath this part of the
                             path; 0: wherever the path leads */
   char path[];           /* relative if it is not known from the root on */
@@ -194,19 +195,27 @@ static bool has_holes(const struct file_source *f) {
   return atomic_load_explicit(&f->has_holes, memory_order_relaxed);
 }
 
+/* A question to ask where something is not known yet. */
+struct hole_question {
+  uint64_t at;
+  uint64_t n_forgotten;
+};
+
 static enum zero_answer look_for_hole(struct file_source *f, uint64_t begin,
-                                      uint64_t end, uint64_t *at) {
+                                      uint64_t end, struct hole_question *q) {
   pthread_mutex_lock(&f->holes_lock);
-  enum zero_answer answer = zero_map_look(&f->holes, begin, end, at);
+  enum zero_answer answer = zero_map_look(&f->holes, begin, end, &q->at);
+  q->n_forgotten = f->n_forgotten;
   pthread_mutex_unlock(&f->holes_lock);
   return answer;
 }
 
-/* Asks the file system what begins at `at`: a hole, which ends where data
+/* Asks the file system what begins at `q->at`: a hole, which ends where data
  * begins or with the file, or data.  One that knows no holes says data, up to
  * the end.  The offset of `fd` moves; nobody uses it.  False: it cannot tell,
- * or there is no memory. */
-static bool ask_at(struct file_source *f, uint64_t at) {
+ * what it said is to be forgotten already, or there is no memory. */
+static bool ask_at(struct file_source *f, const struct hole_question *q) {
+  uint64_t at = q->at;
   off_t end = lseek(f->fd, (off_t)at, SEEK_DATA);
   bool is_zero = end < 0 ? errno == ENXIO : (uint64_t)end > at;
   if (end < 0 && is_zero)
@@ -218,7 +227,8 @@ static bool ask_at(struct file_source *f, uint64_t at) {
     return false;
   }
   pthread_mutex_lock(&f->holes_lock);
-  bool is_noted = zero_map_add(&f->holes, at, (uint64_t)end, is_zero);
+  bool is_noted = f->n_forgotten == q->n_forgotten &&
+                  zero_map_add(&f->holes, at, (uint64_t)end, is_zero);
   pthread_mutex_unlock(&f->holes_lock);
   return is_noted;
 }
@@ -226,12 +236,12 @@ static bool ask_at(struct file_source *f, uint64_t at) {
 /* Whether a range is a hole.  May wait for the file system. */
 static bool is_hole(struct file_source *f, uint64_t offset, size_t len) {
   enum zero_answer answer;
-  uint64_t at;
+  struct hole_question q;
   if (!has_holes(f))
     return false;
   do
-    answer = look_for_hole(f, offset, offset + len, &at);
-  while (answer == ZERO_UNKNOWN && ask_at(f, at));
+    answer = look_for_hole(f, offset, offset + len, &q);
+  while (answer == ZERO_UNKNOWN && ask_at(f, &q));
   return answer == ZERO_ALL;
 }
 
@@ -271,9 +281,9 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
 static enum source_outcome file_start(struct source *src,
                                       struct source_read *r) {
   struct file_source *f = file_of(src);
-  uint64_t at;
+  struct hole_question q;
   enum zero_answer hole =
-      has_holes(f) ? look_for_hole(f, r->offset, r->offset + r->len, &at)
+      has_holes(f) ? look_for_hole(f, r->offset, r->offset + r->len, &q)
                    : ZERO_NOT;
   if (hole == ZERO_UNKNOWN || (hole == ZERO_NOT && r->len > SOURCE_MAX_COPY))
     return SOURCE_BLOCKS;
@@ -294,6 +304,14 @@ static enum source_outcome file_start(struct source *src,
 static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
   posix_fadvise(file_of(src)->fd, (off_t)offset, (off_t)len,
                 POSIX_FADV_WILLNEED);
+}
+
+static void file_forget(struct source *src) {
+  struct file_source *f = file_of(src);
+  pthread_mutex_lock(&f->holes_lock);
+  zero_map_fini(&f->holes);
+  f->n_forgotten++;
+  pthread_mutex_unlock(&f->holes_lock);
 }
 
 /* ---- Opening ------------------------------------------------------------- */
@@ -584,6 +602,7 @@ static const struct source_ops file_ops = {
     .identify = file_identify,
     .resume = file_resume,
     .advise = file_advise,
+    .forget = file_forget,
     .close = file_close,
 };
 

@@ -49,6 +49,7 @@ struct nbd_source;
 struct slot {
   struct nbd_link link; /* of which nothing is used if it is not up */
   bool is_up;
+  uint64_t asked_after; /* `n_forgotten` as of its last question */
   struct nbd_source *source;
 };
 
@@ -62,7 +63,8 @@ struct nbd_source {
   atomic_bool is_stale;      /* set once, by the reactor's thread; relaxed: who
                                 misses it asks again soon */
   pthread_mutex_t zeros_lock;
-  struct zero_map zeros; /* guarded by zeros_lock: what the server said */
+  struct zero_map zeros; /* guarded by zeros_lock: what the server said, */
+  uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */
 
   struct opening *opening; /* NULL: nobody waits for the first connection */
   struct export export;    /* as of the first connection; then fixed */
@@ -231,9 +233,11 @@ static void on_lost(struct nbd_link *l) {
 
 static void on_told(struct nbd_link *l, uint64_t begin, uint64_t end,
                     bool is_zero) {
-  struct nbd_source *s = container_of(l, struct slot, link)->source;
+  const struct slot *slot = container_of(l, struct slot, link);
+  struct nbd_source *s = slot->source;
   pthread_mutex_lock(&s->zeros_lock);
-  zero_map_add(&s->zeros, begin, end, is_zero);
+  if (slot->asked_after == s->n_forgotten)
+    zero_map_add(&s->zeros, begin, end, is_zero);
   pthread_mutex_unlock(&s->zeros_lock);
 }
 
@@ -272,30 +276,37 @@ static bool wants_more_links(struct nbd_source *s, const struct slot *best) {
 
 /* ---- Zeros --------------------------------------------------------------- */
 
+/* If UNKNOWN, `*at` is the first byte of which nothing is known, after it was
+ * forgotten `*n_forgotten` times. */
 static enum zero_answer look_for_zeros(struct nbd_source *s, uint64_t offset,
-                                       uint64_t len, uint64_t *at) {
+                                       uint64_t len, uint64_t *at,
+                                       uint64_t *n_forgotten) {
   pthread_mutex_lock(&s->zeros_lock);
   enum zero_answer answer = zero_map_look(&s->zeros, offset, offset + len, at);
+  *n_forgotten = s->n_forgotten;
   pthread_mutex_unlock(&s->zeros_lock);
   return answer;
 }
 
-/* A server that comes back may have another content, of which nobody has read
- * anything. */
+/* An answer that is under way is passed by as well. */
 static void forget_zeros(struct nbd_source *s) {
   pthread_mutex_lock(&s->zeros_lock);
   zero_map_fini(&s->zeros);
+  s->n_forgotten++;
   pthread_mutex_unlock(&s->zeros_lock);
 }
 
 /* Asks which ranges are zeros from where a read, which is under way, comes to
  * something unknown: it does not wait for that, but those that follow. */
-static void ask_for_zeros(struct nbd_source *s, struct nbd_link *l,
+static void ask_for_zeros(struct nbd_source *s, struct slot *slot,
                           const struct source_read *r) {
-  uint64_t at;
-  if (s->n_lost_questions < MAX_LOST_QUESTIONS && nbd_link_may_ask(l) &&
-      look_for_zeros(s, r->offset, r->len, &at) == ZERO_UNKNOWN)
-    nbd_link_ask(l, at);
+  uint64_t at, n_forgotten;
+  if (s->n_lost_questions >= MAX_LOST_QUESTIONS ||
+      !nbd_link_may_ask(&slot->link) ||
+      look_for_zeros(s, r->offset, r->len, &at, &n_forgotten) != ZERO_UNKNOWN)
+    return;
+  slot->asked_after = n_forgotten;
+  nbd_link_ask(&slot->link, at);
 }
 
 /* ---- Dispatching --------------------------------------------------------- */
@@ -315,7 +326,7 @@ static void dispatch(struct nbd_source *s) {
     a->is_waiting = false;
     a->asked->sent_ns = clock_now_ns();
     nbd_link_read(&best->link, &a->read);
-    ask_for_zeros(s, &best->link, a->asked);
+    ask_for_zeros(s, best, a->asked);
   }
 }
 
@@ -374,7 +385,7 @@ static int take_link(struct nbd_source *s, struct nbd_handle *h,
   struct slot *slot = free_slot(s);
   struct export now;
   assert(slot);
-  if (n_links(s) == 0)
+  if (n_links(s) == 0) /* it may have another content by now */
     forget_zeros(s);
   slot->source = s;
   int r = nbd_link_init(&slot->link, reactor_base(s->reactor), h, &link_calls);
@@ -420,9 +431,9 @@ static void on_dialed(void *arg, const struct nbd_dialed *end) {
 
 static bool nbd_knows_zeros(struct source *src, uint64_t offset, uint64_t len) {
   struct nbd_source *s = nbd_of(src);
-  uint64_t at;
+  uint64_t at, n_forgotten;
   return !atomic_load_explicit(&s->is_stale, memory_order_relaxed) &&
-         look_for_zeros(s, offset, len, &at) == ZERO_ALL;
+         look_for_zeros(s, offset, len, &at, &n_forgotten) == ZERO_ALL;
 }
 
 static enum source_outcome nbd_start(struct source *src,
@@ -443,6 +454,8 @@ static enum source_outcome nbd_start(struct source *src,
   reactor_post(s->reactor, &a->task); /* then all of it may be over */
   return SOURCE_PENDING;
 }
+
+static void nbd_forget(struct source *src) { forget_zeros(nbd_of(src)); }
 
 static void source_free(struct nbd_source *s) {
   export_fini(&s->export);
@@ -559,6 +572,7 @@ static const struct source_ops nbd_ops = {
     .start = nbd_start,
     .knows_zeros = nbd_knows_zeros,
     .reopen = nbd_reopen,
+    .forget = nbd_forget,
     .close = nbd_source_close,
 };
 

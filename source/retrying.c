@@ -469,6 +469,10 @@ static void retrying_advise(struct source *src, uint64_t offset, uint64_t len) {
     below->ops->advise(below, offset, len);
 }
 
+static void retrying_forget(struct source *src) {
+  source_forget(retrying_of(src)->below);
+}
+
 static void retrying_listen(struct source *src, struct source_listener *l) {
   source_listen(retrying_of(src)->below, l);
 }
@@ -488,6 +492,7 @@ static const struct source_ops retrying_ops = {
     .resume = retrying_resume,
     .worth = retrying_worth,
     .advise = retrying_advise,
+    .forget = retrying_forget,
     .listen = retrying_listen,
     .close = retrying_close,
 };

@@ -567,6 +567,10 @@ static void verified_advise(struct source *src, uint64_t offset, uint64_t len) {
     s->below->ops->advise(s->below, offset, len);
 }
 
+static void verified_forget(struct source *src) {
+  source_forget(verified_of(src)->below);
+}
+
 static void verified_listen(struct source *src, struct source_listener *l) {
   source_listen(verified_of(src)->below, l);
 }
@@ -586,6 +590,7 @@ static const struct source_ops blocking_ops = {
     .resume = verified_resume,
     .worth = verified_worth,
     .advise = verified_advise,
+    .forget = verified_forget,
     .listen = verified_listen,
     .close = verified_close,
 };
@@ -598,6 +603,7 @@ static const struct source_ops calling_ops = {
     .resume = verified_resume,
     .worth = verified_worth,
     .advise = verified_advise,
+    .forget = verified_forget,
     .listen = verified_listen,
     .close = verified_close,
 };

@@ -62,6 +62,10 @@ static void window_advise(struct source *src, uint64_t offset, uint64_t len) {
     s->below->ops->advise(s->below, s->window.offset + offset, cut);
 }
 
+static void window_forget(struct source *src) {
+  source_forget(window_of(src)->below);
+}
+
 /* The window's goes behind that of the source below. */
 struct window_identity {
   uint64_t offset, size;
@@ -132,6 +136,7 @@ static const struct source_ops window_ops = {
     .resume = window_resume,
     .worth = window_worth,
     .advise = window_advise,
+    .forget = window_forget,
     .listen = window_listen,
     .close = window_close,
 };

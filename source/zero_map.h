@@ -6,7 +6,8 @@
  *   Z2  There are at most ZERO_MAP_MAX.  One more, and all are forgotten.
  *
  * What is said of a range first is kept: it is of one content, which does not
- * change.  Not thread-safe. */
+ * change.  Where it may have changed all the same its owner forgets all.  Not
+ * thread-safe. */
 #ifndef SOURCE_ZERO_MAP_H
 #define SOURCE_ZERO_MAP_H
 

@@ -157,6 +157,24 @@ TEST_F(ZeroTest, AnInvalidationForgetsThem) {
   EXPECT_EQ(State(203), PAGE_RESIDENT);
 }
 
+// Also what it is asked for while it is told to: nothing marks a page yet that
+// comes in then.
+TEST_F(ZeroTest, AnInvalidationHasTheSourceForgetThem) {
+  Make(1 << 20);
+  ASSERT_EQ(Fetch(mirror_, 200, 8), 0);
+  source_.RememberZeros([&] {
+    ASSERT_EQ(Fetch(mirror_, 300), 0);
+    EXPECT_EQ(State(300), PAGE_ZERO) << "it has not forgotten yet";
+  });
+  source_.SetZeros(0, 0);
+  ASSERT_EQ(image_invalidate(image_, 203, 200), 0);
+  EXPECT_EQ(source_.n_forgotten(), 1);
+  for (uint64_t page : {203, 300}) {
+    ASSERT_EQ(Fetch(mirror_, page), 0);
+    EXPECT_EQ(State(page), PAGE_RESIDENT) << page;
+  }
+}
+
 // Of a block that holds nothing else, too, and though somebody pins them.
 TEST_F(ZeroTest, AnInvalidationForgetsThemInABlockOfTheirOwn) {
   Make(1 << 20);

@@ -885,6 +885,37 @@ TEST_F(NbdZeroTest, AServerThatComesBackIsAskedAnew) {
   EXPECT_FALSE(IsKnown(0, 4096));
 }
 
+TEST_F(NbdZeroTest, WhatItIsToForgetItAsksForAnew) {
+  std::atomic<bool> is_first{true};
+  FakeSparse([&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
+    peer->Extents(r, {kSize, is_first.exchange(false) ? 2u : 0u});
+    return true;
+  });
+  AwaitKnown(0, 4096);
+  source_forget(src_);
+  while (n_questions_ < 2)
+    ASSERT_FALSE(IsKnown(0, 4096));
+  EXPECT_FALSE(IsKnown(0, 4096));
+}
+
+TEST_F(NbdZeroTest, AnAnswerThatItIsToForgetBeforeItComesIsPassedBy) {
+  Gate gate;
+  FakeSparse([&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
+    bool is_first = n_questions_ == 1;
+    if (is_first)
+      gate.Pass();
+    peer->Extents(r, {kSize, is_first ? 2u : 0u});
+    return true;
+  });
+  EXPECT_FALSE(IsKnown(0, 4096));
+  gate.AwaitWaiting(1);
+  source_forget(src_);
+  gate.Open();
+  while (n_questions_ < 2)
+    ASSERT_FALSE(IsKnown(0, 4096));
+  EXPECT_FALSE(IsKnown(0, 4096));
+}
+
 TEST_F(NbdZeroTest, AServerThatSaysLittleIsNotAskedForEver) {
   FakeSparse([](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
     peer->Extents(r, {512, 0});

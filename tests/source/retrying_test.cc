@@ -22,7 +22,8 @@ struct Below {
   std::deque<int> at_once; // the statuses of the next starts, which are DONE
   int n_starts;
   int n_closed;
-  bool knows_zeros;    // of all of it
+  bool knows_zeros; // of all of it
+  int n_forgotten;
   struct source *next; // what reopen() gives
   int reopens;         // and says
 };
@@ -57,6 +58,7 @@ const struct source_ops kBelowOps = {
     /*resume=*/nullptr,
     /*worth=*/nullptr,
     /*advise=*/nullptr,
+    /*forget=*/[](struct source *src) { BelowOf(src)->n_forgotten++; },
     /*listen=*/nullptr,
     /*close=*/[](struct source *src) { BelowOf(src)->n_closed++; },
 };
@@ -172,6 +174,11 @@ protected:
   struct retrying *retrying_ = nullptr;
   struct source *source_ = nullptr;
 };
+
+TEST_F(RetryingTest, WhatItIsToForgetTheSourceBelowForgets) {
+  source_forget(source_);
+  EXPECT_EQ(below_.n_forgotten, 1);
+}
 
 TEST_F(RetryingTest, ZerosArePassedOnAndAreNoBytesOfTheSources) {
   Read at_once, later;

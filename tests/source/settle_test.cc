@@ -149,6 +149,21 @@ TEST_F(SettleTest, AWriteInTheSameSecondIsSeenOnceTheSecondIsOver) {
   ExpectIsBelieved(fresh);
 }
 
+// Where the version does not move, as here, somebody has to say so.
+TEST_F(SettleTest, AHoleThatIsWrittenIsReadOnceItIsForgotten) {
+  constexpr uint64_t kHole = 512 << 10;
+  ASSERT_EQ(ftruncate(fd_, 1 << 20), 0);
+  world.passed_ms = 5000;
+  auto src = Open();
+  char c = '?';
+  ASSERT_EQ(src->ops->read(src.get(), kHole, &c, 1), SOURCE_ZEROS);
+  ASSERT_EQ(pwrite(fd_, "b", 1, kHole), 1);
+  ASSERT_EQ(src->ops->read(src.get(), kHole, &c, 1), SOURCE_ZEROS);
+  source_forget(src.get());
+  EXPECT_EQ(src->ops->read(src.get(), kHole, &c, 1), 0);
+  EXPECT_EQ(c, 'b');
+}
+
 TEST_F(SettleTest, AReadAfterTheSecondDoesNotStandBesideOneWithinIt) {
   auto src = Open();
   EXPECT_EQ(Content(src), 'a');

@@ -59,7 +59,7 @@ struct Memory {
   std::deque<int> statuses;      // of the next reads, if they fail
   uint64_t zeros_from = 0, zeros_to = 0; // a hole
   Memory *next = nullptr;                // what reopen() finds
-  std::atomic<int> n_reads{0}, n_closed{0};
+  std::atomic<int> n_reads{0}, n_closed{0}, n_forgotten{0};
 
   void Flip(uint64_t at, char *buf, uint64_t offset, size_t len) {
     if (at >= offset && at - offset < len)
@@ -136,6 +136,7 @@ source_ops MakeOps(decltype(source_ops::start) start,
   ops.reopen = MemoryReopen;
   ops.identify = MemoryIdentify;
   ops.resume = MemoryResume;
+  ops.forget = [](struct source *src) { MemoryOf(src)->n_forgotten++; };
   ops.close = MemoryClose;
   return ops;
 }
@@ -323,6 +324,12 @@ protected:
 INSTANTIATE_TEST_SUITE_P(, VerifiedTest, testing::Bool(), [](const auto &how) {
   return how.param ? "Calling" : "Blocking";
 });
+
+TEST_P(VerifiedTest, WhatItIsToForgetTheSourceBelowForgets) {
+  OpenEither();
+  source_forget(source_);
+  EXPECT_EQ(image_.n_forgotten, 1);
+}
 
 TEST_P(VerifiedTest, ReadsWhatMatches) {
   OpenEither();

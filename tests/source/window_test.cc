@@ -121,6 +121,12 @@ TEST_F(WindowTest, ErrorsArePassedOn) {
   Reopen(src.get(), -ENOENT);
 }
 
+TEST_F(WindowTest, WhatItIsToForgetTheSourceBelowForgets) {
+  SourcePtr src = Open(kWindow);
+  source_forget(src.get());
+  EXPECT_EQ(below_.n_forgotten(), 1);
+}
+
 TEST_F(WindowTest, OneThatDidNotChangeHasNoSuccessor) {
   SourcePtr src = Open(kWindow);
   EXPECT_EQ(Reopen(src.get()), nullptr);
@@ -243,6 +249,7 @@ TEST(WindowHintTest, WhatTheSourceBelowCannotDoItCannotEither) {
   EXPECT_EQ(src->ops->reopen(src, &fresh), 0);
   EXPECT_EQ(fresh, nullptr);
   src->ops->advise(src, 0, 1);
+  source_forget(src);
 }
 
 // What a listener was told.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <thread>
+#include <utility>
 
 struct FakeSource::State {
   mutable std::mutex mutex;
@@ -20,7 +21,11 @@ struct FakeSource::State {
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
   std::map<uint64_t, int> bad, n_tries;
-  uint64_t zeros_from = 0, zeros_to = 0;
+  uint64_t zeros_from = 0, zeros_to = 0; // as it believes,
+  uint64_t next_from = 0, next_to = 0;   // and as they are
+  bool remembers = false;
+  int n_forgotten = 0;
+  std::function<void()> on_forget;
   std::mutex news; // of the two below; listeners are called under it
   source *listened = nullptr;
   source_listener *listener = nullptr;
@@ -144,6 +149,16 @@ struct FakeOps {
     return Of(src)->state->worth;
   }
 
+  static void Forget(source *src) {
+    FakeSource::State &s = *Of(src)->state;
+    if (s.on_forget)
+      s.on_forget();
+    std::lock_guard<std::mutex> lock(s.mutex);
+    s.n_forgotten++;
+    s.zeros_from = s.next_from;
+    s.zeros_to = s.next_to;
+  }
+
   static void Close(source *src) {
     Opened *o = Of(src);
     {
@@ -166,6 +181,7 @@ static source_ops MakeOps(decltype(source_ops::start) start,
   ops.identify = FakeOps::Identify;
   ops.resume = FakeOps::Resume;
   ops.worth = FakeOps::Worth;
+  ops.forget = FakeOps::Forget;
   ops.listen = FakeOps::Listen;
   ops.close = FakeOps::Close;
   return ops;
@@ -321,8 +337,23 @@ void FakeSource::FailAt(uint64_t addr, int error) {
 
 void FakeSource::SetZeros(uint64_t from, uint64_t to) {
   std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->next_from = from;
+  state_->next_to = to;
+  if (state_->remembers)
+    return;
   state_->zeros_from = from;
   state_->zeros_to = to;
+}
+
+void FakeSource::RememberZeros(std::function<void()> on_forget) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->remembers = true;
+  state_->on_forget = std::move(on_forget);
+}
+
+int FakeSource::n_forgotten() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->n_forgotten;
 }
 
 void FakeSource::SetNoZeros() { SetZeros(0, 0); }

@@ -8,6 +8,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -73,6 +74,10 @@ public:
   // there a read says so, and writes nothing.
   void SetZeros(uint64_t from, uint64_t to);
   void SetNoZeros();
+  // From now on it believes what it was told of zeros until it is to forget
+  // that, forget(); and calls this before it does.
+  void RememberZeros(std::function<void()> on_forget = nullptr);
+  int n_forgotten() const;
 
   // What a read is worth from now on.
   void SetWorth(uint64_t worth);
