@@ -378,12 +378,20 @@ struct waiter *fetch_notify_locked(struct fill *fill) {
   return list;
 }
 
+const uint8_t *fetch_zeros(void) {
+  /* Not const: then they would be in the file. */
+  static uint8_t bytes[1 << PAGE_SHIFT_MAX];
+  return bytes;
+}
+
 const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {
   for (uint32_t i = 0; i < f->n_links; i++) {
     const struct fill *fill = f->links[i].fill;
     uint64_t at = page - fill->first;
     if (at < fill->count && !fill_is_bad(fill, (uint32_t)at))
-      return fill->bytes + (at << f->mirror->page_shift);
+      return fill_is_zero(fill, (uint32_t)at)
+                 ? fetch_zeros() /* the buffer may not be written */
+                 : fill->bytes + (at << f->mirror->page_shift);
   }
   return NULL;
 }

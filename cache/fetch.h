@@ -78,8 +78,13 @@ enum fetch_outcome fetch_begun(struct fetch *f);
 struct waiter *fetch_notify_locked(struct fill *fill);
 
 /* After it is done: the bytes of a page that it waited for, NULL for a page
- * that was resident, that failed, or that has to be looked up again. */
+ * that was resident, that failed, or that has to be looked up again.  Of one
+ * that is zeros they are fetch_zeros(). */
 const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page);
+
+/* As many zeros as the largest page has.  Nobody writes them, so they take no
+ * memory. */
+const uint8_t *fetch_zeros(void);
 
 /* After it is done: the first page that could not be read; the page behind its
  * last if there is none. */

@@ -42,13 +42,12 @@ static bool prepare_read(struct fill *fill) {
   return fill->bytes != NULL;
 }
 
-/* What the source says of `n` pages from page `i` on: it may not have written
- * them, and the fetches that wait get bytes.  0 or a negative errno. */
+/* What the source says of `n` pages from page `i` on.  Those that it says are
+ * zeros it may not have written: the fetches that wait get fetch_zeros(), and
+ * nobody clears the buffer, which takes long.  0 or a negative errno. */
 static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   if (status != SOURCE_ZEROS)
     return status;
-  memset(fill->bytes + ((size_t)i << fill->mirror->page_shift), 0,
-         pages_len(fill, i, n));
   fill_mark_zero(fill, i, n);
   return 0;
 }

@@ -124,12 +124,6 @@ static void segments_add(struct segments *s, const struct piece *p,
       (struct iovec){(void *)(bytes + (from - start)), end - from};
 }
 
-/* What pages that are ZERO send: as much as a piece may have. */
-static const uint8_t *zeros(void) {
-  static uint8_t bytes[1 << PAGE_SHIFT_MAX]; /* nobody writes it: no memory */
-  return bytes;
-}
-
 /* How many of the leading pages of a piece are zeros. */
 static unsigned leading_zeros(const struct image_reader *l,
                               const struct piece *p) {
@@ -147,7 +141,7 @@ static void piece_gather_resident(struct request *r, struct image_reader *l,
   if (n == 0 && (n = leading_zeros(l, p)) > 0) {
     piece_cut(p, n);
     request_count_hits(r, p->first, n);
-    segments_add(s, p, p->first, n, zeros());
+    segments_add(s, p, p->first, n, fetch_zeros());
     return;
   }
   piece_cut(p, n);
@@ -163,7 +157,7 @@ static void piece_gather_resident(struct request *r, struct image_reader *l,
 static const uint8_t *piece_page(struct request *r, struct image_reader *l,
                                  uint64_t page) {
   if (!image_reader_pin(l, page, 1))
-    return view_is_zero(&l->view, page) ? zeros() : NULL;
+    return view_is_zero(&l->view, page) ? fetch_zeros() : NULL;
   send_batch_pinned(&r->service->net.out, l);
   return view_page(&l->view, l->mirror->page_shift, page);
 }

@@ -229,6 +229,8 @@ TEST_F(FillTest, ZerosThatTheSourceDidNotWriteAreZerosForWhoWaits) {
   EXPECT_TRUE(AreZeros(fetch_bytes(&run.f, 2)));
   EXPECT_EQ(started.f.status, 0);
   EXPECT_TRUE(AreZeros(fetch_bytes(&started.f, 3)));
+  EXPECT_EQ(fetch_bytes(&started.f, 3), fetch_bytes(&run.f, 2))
+      << "nobody clears a buffer";
   EXPECT_TRUE(Correct(fetch_bytes(&mixed.f, 1), 1));
 }
 
