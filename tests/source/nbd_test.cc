@@ -78,6 +78,7 @@ class NbdTest : public testing::Test {
 protected:
   NbdTest() { EXPECT_EQ(reactor_new(&reactor_), 0); }
   ~NbdTest() override {
+    gate_.Open(); // also if an assertion has failed
     Close();
     reactor_free(reactor_);
   }
@@ -161,6 +162,9 @@ protected:
   }
 
   TempDir dir_;
+  // The server's threads use these until it ends.
+  Gate gate_;
+  std::atomic<bool> answers_{false};
   std::unique_ptr<FakeNbd> fake_;
   reactor *reactor_ = nullptr;
   source *src_ = nullptr;
@@ -326,39 +330,37 @@ TEST_F(NbdTest, ConnectsByTcp) {
 }
 
 TEST_F(NbdTest, ReadsThatMeetAreSpreadOverFourConnections) {
-  Gate gate;
   FakeNbd::Export e;
   e.multi_conn = true;
   Fake(
       [&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
-        gate.Pass(); // a connection's thread: so each has one read at once
+        gate_.Pass(); // a connection's thread: so each has one read at once
         peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
         return true;
       },
       {{"attempt-timeout", "60"}}, e);
   std::vector<std::unique_ptr<Read>> reads;
-  while (gate.n_waiting() < 4) { // each finds every link with something to do
+  while (gate_.n_waiting() < 4) { // each finds every link with something to do
     reads.push_back(std::make_unique<Read>(src_, reads.size() * 100, 100));
     poll(nullptr, 0, 1);
   }
-  gate.Open();
+  gate_.Open();
   for (auto &r : reads)
     EXPECT_EQ(r->Wait(), 0);
   EXPECT_EQ(fake_->n_connections(), 4);
 }
 
 TEST_F(NbdTest, AServerThatDoesNotPromiseItHasOneConnection) {
-  Gate gate;
   Fake([&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
-    gate.Pass();
+    gate_.Pass();
     peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
     return true;
   });
   std::vector<std::unique_ptr<Read>> reads;
   for (int i = 0; i < 16; i++)
     reads.push_back(std::make_unique<Read>(src_, i * 100, 100));
-  gate.AwaitWaiting(1);
-  gate.Open();
+  gate_.AwaitWaiting(1);
+  gate_.Open();
   for (auto &r : reads)
     EXPECT_EQ(r->Wait(), 0);
   EXPECT_EQ(fake_->n_connections(), 1);
@@ -436,7 +438,7 @@ TEST_F(NbdTest, AServerThatIsStoppedTakesNoLongerThanAnAttempt) {
 
 TEST_F(NbdTest, AReadIsOverByItsDeadlineHoweverLongAnAttemptMayTake) {
   Bytes content = MakeImage();
-  auto server = FileServer();
+  auto server = Nbdkit({"-t", "1", "file", dir_ / "image"}); // as above
   ASSERT_EQ(Open(Uri(), {{"attempt-timeout", "3600"}}), 0) << fault_.text;
   server->Stop();
   Bytes bytes(4096);
@@ -448,19 +450,17 @@ TEST_F(NbdTest, AReadIsOverByItsDeadlineHoweverLongAnAttemptMayTake) {
 }
 
 TEST_F(NbdTest, ALateReadEndsItsConnectionAndTheOthersThereAreLost) {
-  std::atomic<bool> answers{false};
-  Gate gate;
   Fake(
       [&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
-        if (answers)
+        if (answers_)
           peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
         else
-          gate.Pass();
+          gate_.Pass();
         return true;
       },
       {{"attempt-timeout", "3"}});
   Read late(src_, 0, 4096);
-  gate.AwaitWaiting(1);
+  gate_.AwaitWaiting(1);
   for (int64_t now = deadline_now(); deadline_now() - now < 100;)
     poll(nullptr, 0, 10); // a later deadline
   Read other(src_, 4096, 4096);
@@ -468,27 +468,25 @@ TEST_F(NbdTest, ALateReadEndsItsConnectionAndTheOthersThereAreLost) {
   EXPECT_EQ(other.Wait(), -ECONNRESET);
   // What the server says now comes to nobody.
   Bytes before = late.bytes();
-  answers = true;
-  gate.Open();
+  answers_ = true;
+  gate_.Open();
   EXPECT_EQ(StatusOf(0, 4096), 0);
   EXPECT_EQ(late.bytes(), before);
 }
 
 TEST_F(NbdTest, AReadThatHadLittleTimeEndsNoOther) {
-  std::atomic<bool> answers{false};
-  Gate gate;
   Fake(
       [&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
-        if (answers)
+        if (answers_)
           peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
         else
-          gate.Pass();
+          gate_.Pass();
         return true;
       },
       {{"attempt-timeout", "60"}});
   Read other(src_, 4096, 4096);
-  gate.AwaitWaiting(1);
-  answers = true; // on the next connection
+  gate_.AwaitWaiting(1);
+  answers_ = true; // on the next connection
   std::vector<uint8_t> bytes(4096);
   EXPECT_EQ(source_read_until(src_, 0, bytes.data(), bytes.size(),
                               clock_now_ms() + 200),
@@ -496,7 +494,7 @@ TEST_F(NbdTest, AReadThatHadLittleTimeEndsNoOther) {
   EXPECT_EQ(other.Wait(), 0);
   const std::string content = BytesAt(4096, 4096);
   EXPECT_EQ(other.bytes(), Bytes(content.begin(), content.end()));
-  gate.Open();
+  gate_.Open();
 }
 
 TEST_F(NbdTest, NoServerIsNoConnection) {
@@ -899,18 +897,17 @@ TEST_F(NbdZeroTest, WhatItIsToForgetItAsksForAnew) {
 }
 
 TEST_F(NbdZeroTest, AnAnswerThatItIsToForgetBeforeItComesIsPassedBy) {
-  Gate gate;
   FakeSparse([&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
     bool is_first = n_questions_ == 1;
     if (is_first)
-      gate.Pass();
+      gate_.Pass();
     peer->Extents(r, {kSize, is_first ? 2u : 0u});
     return true;
   });
   EXPECT_FALSE(IsKnown(0, 4096));
-  gate.AwaitWaiting(1);
+  gate_.AwaitWaiting(1);
   source_forget(src_);
-  gate.Open();
+  gate_.Open();
   while (n_questions_ < 2)
     ASSERT_FALSE(IsKnown(0, 4096));
   EXPECT_FALSE(IsKnown(0, 4096));
