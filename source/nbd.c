@@ -206,8 +206,12 @@ static struct slot *least_busy(struct nbd_source *s) {
   return best;
 }
 
+/* A question which ranges are zeros is one that a server may never have been
+ * asked, and some break over it, or never answer: then it is left. */
 static void end_link(struct slot *slot, int status) {
   slot->is_up = false;
+  if (status == -ETIMEDOUT)
+    slot->source->n_lost_questions += slot->link.question.is_asked;
   nbd_link_end(&slot->link, status);
 }
 
@@ -223,8 +227,7 @@ static void give_up_dial(struct nbd_source *s) {
   s->dial = NULL;
 }
 
-/* A question which ranges are zeros is one that a server may never have been
- * asked, and some break over it: then it is left. */
+/* The same question, with the connection. */
 static void on_lost(struct nbd_link *l) {
   struct slot *slot = container_of(l, struct slot, link);
   slot->is_up = false;

@@ -115,6 +115,8 @@ static void on_invalid(struct source_listener *l, uint64_t offset,
 
 static void window_listen(struct source *src, struct source_listener *l) {
   struct window_source *s = window_of(src);
+  if (l == s->above)
+    return;                      /* no news is to be missed meanwhile */
   source_listen(s->below, NULL); /* then nobody looks at `above` */
   s->above = l;
   if (l)
