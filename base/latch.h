@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,6 +25,13 @@ void latch_open(struct latch *l);
 
 /* Waits until it is open, and destroys it. */
 void latch_wait(struct latch *l);
+
+/* Waits until it is open, or until `deadline` (CLOCK_MONOTONIC): false, and it
+ * may be opened still.  latch_fini() is due. */
+bool latch_wait_until(struct latch *l, const struct timespec *deadline);
+
+/* Destroys it, which nobody opens any more.  Returns whether it is open. */
+bool latch_fini(struct latch *l);
 
 #ifdef __cplusplus
 }

@@ -125,7 +125,7 @@ static int configure(rados_t cluster, const struct rbd_target *t) {
       "client_mount_timeout", "rados_mon_op_timeout", "rados_osd_op_timeout"};
   char seconds[16];
   int r = 0;
-  snprintf(seconds, sizeof seconds, "%u", t->timeout_ms / 1000);
+  snprintf(seconds, sizeof seconds, "%d", t->timeout_ms / 1000);
   for (size_t i = 0; r == 0 && i < sizeof timeouts / sizeof *timeouts; i++)
     r = rados_conf_set(cluster, timeouts[i], seconds);
   for (size_t i = 0; r == 0 && i < sizeof settings / sizeof *settings; i++)

@@ -40,11 +40,6 @@ struct http_socket {
 
 static void client_pump(struct http_client *client);
 
-static struct timeval timeval_of(uint64_t ms) {
-  return (struct timeval){.tv_sec = (time_t)(ms / 1000),
-                          .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
-}
-
 /* ---- The end of a get ---------------------------------------------------- */
 
 static void fail(struct http_get *get, int status, const char *why) {
@@ -441,10 +436,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
 
 static int on_set_timer(CURLM *multi, long timeout_ms, void *arg) {
   struct http_client *client = arg;
-  struct timeval t = timeval_of(timeout_ms < 0 ? 0 : (uint64_t)timeout_ms);
   (void)multi;
-  return timeout_ms < 0 ? evtimer_del(&client->timer)
-                        : evtimer_add(&client->timer, &t);
+  return timeout_ms < 0
+             ? evtimer_del(&client->timer)
+             : reactor_set_timer(&client->timer, (uint64_t)timeout_ms);
 }
 
 /* ---- Which gets are under way -------------------------------------------- */
@@ -484,8 +479,7 @@ static void client_pump(struct http_client *client) {
   struct http_get *get;
   uint64_t held = held_ms(client);
   if (held > 0 && !TAILQ_EMPTY(&client->waiting)) {
-    struct timeval t = timeval_of(held);
-    evtimer_add(&client->resume, &t);
+    reactor_set_timer(&client->resume, held);
     return;
   }
   while (client->n_running < client->connections &&
@@ -511,13 +505,12 @@ static void on_window(evutil_socket_t fd, short what, void *arg) {
   struct http_get *get = arg;
   struct http_client *client = get->client;
   uint64_t next_ms = window_ms(get);
-  struct timeval t = timeval_of(next_ms);
   (void)fd;
   (void)what;
   if (next_ms > 0 &&
       get->n_window >= (uint64_t)get->timeout_ms * HTTP_MIN_RATE / 1000) {
     get->n_window = 0;
-    evtimer_add(&get->timer, &t);
+    reactor_set_timer(&get->timer, next_ms);
     return;
   }
   if (!get->easy && held_ms(client) > 0)
@@ -547,7 +540,6 @@ static bool make_multi(struct http_client *client) {
 
 void http_client_start(struct http_client *client, struct http_get *get) {
   uint64_t first_ms = window_ms(get);
-  struct timeval t = timeval_of(first_ms);
   assert(reactor_is_current(client->reactor) && get->len > 0);
   get->client = client;
   get->status = 0;
@@ -560,7 +552,7 @@ void http_client_start(struct http_client *client, struct http_get *get) {
     fail(get, -ENOMEM, strerror(ENOMEM));
   else if (held_ms(client) >= first_ms && first_ms > 0)
     fail(get, -EAGAIN, "the server asks to be asked later");
-  else if (evtimer_add(&get->timer, &t) < 0)
+  else if (reactor_set_timer(&get->timer, first_ms) < 0)
     fail(get, -ENOMEM, strerror(ENOMEM));
   if (get->status)
     end_get(get);

@@ -5,26 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "source/common_options.h"
+
 enum {
   DEFAULT_CONNECTIONS = 8,
   MAX_CONNECTIONS = 64,
-  DEFAULT_TIMEOUT_S = 10,
-  MAX_TIMEOUT_S = 3600,
   MAX_WATCH_S = 86400,
 };
-
-const char *http_options_find(const struct source_uri *uri, const char *key) {
-  const char *value = NULL;
-  for (size_t i = 0; i < uri->n_options; i++)
-    if (strcmp(uri->options[i].key, key) == 0)
-      value = uri->options[i].value;
-  return value;
-}
 
 static int take_number(const struct source_uri *uri, const char *key,
                        unsigned fallback, unsigned most, unsigned *out,
                        struct source_fault *fault) {
-  const char *value = http_options_find(uri, key);
+  const char *value = common_options_find(uri, key);
   *out = fallback;
   if (!value)
     return 0;
@@ -42,7 +34,7 @@ static int take_number(const struct source_uri *uri, const char *key,
 
 static int take_ca(const struct source_uri *uri, struct http_target *target,
                    struct source_fault *fault) {
-  const char *ca = http_options_find(uri, "ca");
+  const char *ca = common_options_find(uri, "ca");
   if (!ca)
     return 0;
   if (ca[0] != '/') {
@@ -63,8 +55,8 @@ int http_options_take(const struct source_uri *uri, struct http_target *target,
   int failed = take_number(uri, "connections", DEFAULT_CONNECTIONS,
                            MAX_CONNECTIONS, &target->client.connections, fault);
   if (!failed)
-    failed = take_number(uri, "attempt-timeout", DEFAULT_TIMEOUT_S,
-                         MAX_TIMEOUT_S, &seconds, fault);
+    failed = take_number(uri, "attempt-timeout", COMMON_TIMEOUT_S,
+                         COMMON_MAX_TIMEOUT_S, &seconds, fault);
   if (!failed)
     failed = take_number(uri, "watch", 0, MAX_WATCH_S, &watch_s, fault);
   if (failed)

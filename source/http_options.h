@@ -14,9 +14,6 @@ extern "C" {
 int http_options_take(const struct source_uri *uri, struct http_target *target,
                       struct source_fault *fault);
 
-/* The last value of an option, or NULL. */
-const char *http_options_find(const struct source_uri *uri, const char *key);
-
 #ifdef __cplusplus
 }
 #endif

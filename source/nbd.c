@@ -20,7 +20,9 @@
 #include "source/nbd_dial.h"
 #include "source/nbd_link.h"
 #include "source/nbd_target.h"
+#include "source/opener.h"
 #include "source/reactor.h"
+#include "source/timeouts.h"
 #include "source/zero_map.h"
 
 enum {
@@ -33,15 +35,6 @@ enum {
 struct export {
   uint64_t size;
   char *name, *description; /* NULL: it does not say */
-};
-
-/* What waits in nbd_open(). */
-struct opening {
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool ended; /* guarded by lock, as the rest */
-  int status;
-  struct source_fault fault;
 };
 
 struct nbd_source;
@@ -66,17 +59,16 @@ struct nbd_source {
   struct zero_map zeros; /* guarded by zeros_lock: what the server said, */
   uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */
 
-  struct opening *opening; /* NULL: nobody waits for the first connection */
-  struct export export;    /* as of the first connection; then fixed */
-  struct nbd_dial *dial;   /* NULL: none is under way */
+  struct opener *opener; /* NULL: nobody waits for the first connection */
+  struct export export;  /* as of the first connection; then fixed */
+  struct nbd_dial *dial; /* NULL: none is under way */
   int64_t dial_deadline;
   struct slot slots[MAX_LINKS];
   unsigned max_links;        /* that the server takes, as far as is known */
   unsigned n_lost_questions; /* with their connections */
 
-  struct attempts attempts; /* all that are under way, by deadline */
+  struct timeouts attempts; /* all that are under way */
   struct attempts waiting;  /* of them, those without a link, by age */
-  struct event timer;       /* for the deadline of the first attempt */
 
   struct task begin, close;
 };
@@ -88,9 +80,9 @@ struct attempt {
   struct task task; /* has it begin */
   struct nbd_read read;
   bool is_waiting;
-  int64_t deadline; /* the read's, or `late` */
-  int64_t late;     /* when it has taken as long as an attempt may */
-  TAILQ_ENTRY(attempt) by_deadline, waiting;
+  struct timeout due; /* the read's deadline, or `late` */
+  int64_t late;       /* when it has taken as long as an attempt may */
+  TAILQ_ENTRY(attempt) waiting;
 };
 
 static struct nbd_source *nbd_of(struct source *src) {
@@ -120,23 +112,11 @@ static bool export_same(const struct export *a, const struct export *b) {
 
 /* ---- The ends of reads --------------------------------------------------- */
 
-/* It may come too early, as nobody sets it anew when a read ends. */
-static void set_timer(struct nbd_source *s) {
-  struct attempt *first = TAILQ_FIRST(&s->attempts);
-  if (!first) {
-    event_del(&s->timer);
-    return;
-  }
-  int left = deadline_left_ms(first->deadline);
-  event_add(&s->timer, &(struct timeval){.tv_sec = left / 1000,
-                                         .tv_usec = left % 1000 * 1000});
-}
-
 /* The last that is done about an attempt; what the source does next is up to
  * the caller, as the source may be gone when the reactor runs its next task. */
 static void end_attempt(struct attempt *a, int status) {
   struct nbd_source *s = a->source;
-  TAILQ_REMOVE(&s->attempts, a, by_deadline);
+  timeouts_remove(&s->attempts, &a->due);
   if (a->is_waiting)
     TAILQ_REMOVE(&s->waiting, a, waiting);
   struct source_read *asked = a->asked;
@@ -160,7 +140,7 @@ static void wait_for_link(struct attempt *a) {
 static void on_read(struct nbd_read *r) {
   struct attempt *a = container_of(r, struct attempt, read);
   int status = r->status;
-  bool is_late = deadline_has_passed(a->deadline);
+  bool is_late = deadline_has_passed(a->due.deadline);
   if (status == CUT_SHORT && !is_late) {
     wait_for_link(a);
     return;
@@ -257,18 +237,6 @@ static int begin_dial(struct nbd_source *s) {
   return r;
 }
 
-static void tell_opener(struct nbd_source *s, int status,
-                        const struct source_fault *fault) {
-  struct opening *o = s->opening;
-  s->opening = NULL;
-  pthread_mutex_lock(&o->lock);
-  o->status = status;
-  o->fault = *fault;
-  o->ended = true;
-  pthread_cond_signal(&o->cond); /* with the lock: then `o` is gone */
-  pthread_mutex_unlock(&o->lock);
-}
-
 /* ---- Reads --------------------------------------------------------------- */
 
 /* Whether one more connection may help, where each has something to do. */
@@ -333,31 +301,19 @@ static void dispatch(struct nbd_source *s) {
   }
 }
 
-static void insert_by_deadline(struct nbd_source *s, struct attempt *a) {
-  struct attempt *before = TAILQ_LAST(&s->attempts, attempts);
-  while (before && before->deadline > a->deadline)
-    before = TAILQ_PREV(before, attempts, by_deadline);
-  if (before)
-    TAILQ_INSERT_AFTER(&s->attempts, before, a, by_deadline);
-  else
-    TAILQ_INSERT_HEAD(&s->attempts, a, by_deadline);
-}
-
 static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct nbd_source *s = a->source;
-  a->deadline = a->late = deadline_after(s->target->timeout_ms);
+  a->due.deadline = a->late = deadline_after(s->target->timeout_ms);
   if (a->asked->deadline_ms)
-    a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
-  insert_by_deadline(s, a);
+    a->due.deadline =
+        deadline_earlier(a->due.deadline, (int64_t)a->asked->deadline_ms);
+  timeouts_add(&s->attempts, &a->due);
   wait_for_link(a);
-  bool is_first = TAILQ_FIRST(&s->attempts) == a;
   if (atomic_load_explicit(&s->is_stale, memory_order_relaxed))
     end_attempt(a, -ESTALE);
   else
     dispatch(s);
-  if (is_first || !event_pending(&s->timer, EV_TIMEOUT, NULL))
-    set_timer(s);
 }
 
 /* Ends those that are late: with them their links, or the dial that they wait
@@ -366,9 +322,10 @@ static void begin_attempt(struct task *task) {
  * there wait for another link. */
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
   struct nbd_source *s = arg;
-  struct attempt *a;
+  struct timeout *due;
   (void)fd, (void)what;
-  while ((a = TAILQ_FIRST(&s->attempts)) && deadline_has_passed(a->deadline)) {
+  while ((due = timeouts_next_due(&s->attempts, NULL))) {
+    struct attempt *a = container_of(due, struct attempt, due);
     if (!a->is_waiting) {
       int status = deadline_has_passed(a->late) ? -ETIMEDOUT : CUT_SHORT;
       end_link(container_of(a->read.link, struct slot, link), status);
@@ -379,7 +336,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     end_attempt(a, -ETIMEDOUT);
   }
   dispatch(s);
-  set_timer(s);
+  timeouts_set_timer(&s->attempts);
 }
 
 /* A new connection.  0; or a status, and its handle is closed. */
@@ -398,7 +355,7 @@ static int take_link(struct nbd_source *s, struct nbd_handle *h,
   slot->is_up = true;
   export_init(&now, h, slot->link.size);
   s->max_links = nbd_can_multi_conn(h) == 1 ? MAX_LINKS : 1;
-  if (s->opening) {
+  if (s->opener) {
     s->export = now;
     s->base.size = now.size;
     return 0;
@@ -414,8 +371,8 @@ static void on_dialed(void *arg, const struct nbd_dialed *end) {
   struct source_fault fault = end->fault;
   s->dial = NULL;
   int r = end->h ? take_link(s, end->h, &fault) : end->status;
-  if (s->opening) {
-    tell_opener(s, r, &fault);
+  if (s->opener) {
+    opener_tell(&s->opener, r, &fault);
     return;
   }
   if (r == -ESTALE) {
@@ -427,7 +384,7 @@ static void on_dialed(void *arg, const struct nbd_dialed *end) {
   else if (r < 0) /* it does not take one more */
     s->max_links = n_links(s);
   dispatch(s);
-  set_timer(s);
+  timeouts_set_timer(&s->attempts);
 }
 
 /* ---- A source's calls ---------------------------------------------------- */
@@ -470,10 +427,9 @@ static void source_free(struct nbd_source *s) {
 
 static void close_on_reactor(struct task *task) {
   struct nbd_source *s = container_of(task, struct nbd_source, close);
-  assert(TAILQ_EMPTY(&s->attempts));
   give_up_dial(s);
   end_all_links(s, -ECANCELED);
-  event_del(&s->timer);
+  timeouts_fini(&s->attempts);
   source_free(s);
 }
 
@@ -488,36 +444,10 @@ static void nbd_source_close(struct source *src) {
 static void begin_opening(struct task *task) {
   struct nbd_source *s = container_of(task, struct nbd_source, begin);
   struct source_fault fault = {"a thread for the connection cannot be made"};
-  event_assign(&s->timer, reactor_base(s->reactor), -1, 0, on_timer, s);
+  timeouts_init(&s->attempts, reactor_base(s->reactor), on_timer, s);
   int r = begin_dial(s);
   if (r < 0)
-    tell_opener(s, r, &fault);
-}
-
-static void forget_opener(struct task *task) {
-  container_of(task, struct nbd_source, begin)->opening = NULL;
-}
-
-/* Waits for the first connection.  0, or a status with `fault` set. */
-static int await_opening(struct nbd_source *s, struct opening *o,
-                         const struct timespec *deadline,
-                         struct source_fault *fault) {
-  pthread_mutex_lock(&o->lock);
-  int r = 0;
-  while (!o->ended && r == 0)
-    r = pthread_cond_clockwait(&o->cond, &o->lock, CLOCK_MONOTONIC, deadline);
-  pthread_mutex_unlock(&o->lock);
-  if (r != 0) { /* the look-up of a name, for one, knows no deadline */
-    s->begin.run = forget_opener;
-    reactor_run(s->reactor, &s->begin);
-  }
-  if (!o->ended) {
-    snprintf(fault->text, sizeof fault->text,
-             "the server was not found, or did not answer, in time");
-    return -ETIMEDOUT;
-  }
-  *fault = o->fault;
-  return o->status;
+    opener_tell(&s->opener, r, &fault);
 }
 
 static const struct source_ops nbd_ops;
@@ -526,8 +456,7 @@ static const struct source_ops nbd_ops;
 static int open_target(struct reactor *reactor, struct nbd_target *target,
                        const struct timespec *deadline, struct source **out,
                        struct source_fault *fault) {
-  struct opening o = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                      .cond = PTHREAD_COND_INITIALIZER};
+  struct opener o;
   struct nbd_source *s = calloc(1, sizeof *s);
   if (!s) {
     nbd_target_free(target);
@@ -536,7 +465,7 @@ static int open_target(struct reactor *reactor, struct nbd_target *target,
   s->base.ops = &nbd_ops;
   s->target = target;
   s->reactor = reactor;
-  s->opening = &o;
+  opener_init(&o, &s->opener);
   s->dial_deadline =
       (int64_t)deadline->tv_sec * 1000 + deadline->tv_nsec / 1000000;
   s->max_links = 1;
@@ -544,12 +473,11 @@ static int open_target(struct reactor *reactor, struct nbd_target *target,
   s->close.run = close_on_reactor;
   atomic_init(&s->is_stale, false);
   pthread_mutex_init(&s->zeros_lock, NULL);
-  TAILQ_INIT(&s->attempts);
   TAILQ_INIT(&s->waiting);
   reactor_run(reactor, &s->begin);
-  int r = await_opening(s, &o, deadline, fault);
-  pthread_cond_destroy(&o.cond);
-  pthread_mutex_destroy(&o.lock);
+  int r = opener_await(&o, reactor, deadline,
+                       "the server was not found, or did not answer, in time",
+                       fault);
   if (r < 0)
     nbd_source_close(&s->base);
   else

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,21 +14,17 @@
 
 #include "base/container_of.h"
 #include "base/deadline.h"
-#include "source/reactor.h"
+#include "source/offload.h"
 
 struct nbd_dial {
   struct nbd_target *target;
   int64_t deadline;
-  struct reactor *reactor;
-  struct task ended;
   void (*done)(void *arg, const struct nbd_dialed *end);
   void *arg;
-  struct nbd_dialed end; /* the thread's, until `ended` is posted */
-
-  pthread_mutex_t lock;
-  bool is_given_up; /* guarded by lock */
-  int socket;       /* guarded by lock: the connection's, once there is one; a
-                       descriptor of ours.  -1: there is none */
+  struct nbd_dialed end; /* the thread's, until it has ended */
+  struct offload work;
+  int socket; /* guarded by its lock: the connection's, once there is one; a
+                 descriptor of ours.  -1: there is none */
 };
 
 /* ---- What failures mean -------------------------------------------------- */
@@ -200,22 +195,22 @@ struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
 /* Lets nbd_dial_give_up() end what comes next: a server that never stops to
  * send keeps libnbd from coming back.  False: that was called already. */
 static bool note_socket(struct nbd_dial *d, struct nbd_handle *h) {
-  pthread_mutex_lock(&d->lock);
-  bool is_wanted = !d->is_given_up;
+  pthread_mutex_lock(&d->work.lock);
+  bool is_wanted = !d->work.is_given_up;
   if (is_wanted)
     d->socket = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 3);
-  pthread_mutex_unlock(&d->lock);
+  pthread_mutex_unlock(&d->work.lock);
   return is_wanted;
 }
 
 /* A connection whose descriptor is here as well would stay when libnbd closes
  * its own. */
 static void forget_socket(struct nbd_dial *d) {
-  pthread_mutex_lock(&d->lock);
+  pthread_mutex_lock(&d->work.lock);
   if (d->socket >= 0)
     close(d->socket);
   d->socket = -1;
-  pthread_mutex_unlock(&d->lock);
+  pthread_mutex_unlock(&d->work.lock);
 }
 
 static bool is_connected(struct nbd_handle *h) {
@@ -255,19 +250,20 @@ static int dial(struct nbd_dial *d, struct nbd_handle *h,
   return r;
 }
 
-static void dial_free(struct nbd_dial *d) {
-  if (!d)
-    return;
+static struct nbd_dial *dial_of(struct offload *o) {
+  return container_of(o, struct nbd_dial, work);
+}
+
+static void dial_free(struct offload *o) {
+  struct nbd_dial *d = dial_of(o);
   nbd_close(d->end.h);
   nbd_target_free(d->target);
-  pthread_mutex_destroy(&d->lock);
   free(d);
 }
 
-static void *dial_thread(void *arg) {
-  struct nbd_dial *d = arg;
+static void dial_run(struct offload *o) {
+  struct nbd_dial *d = dial_of(o);
   struct nbd_dialed *end = &d->end;
-  pthread_setname_np(pthread_self(), "nbd-dial");
   end->h = nbd_dial_handle(d->target, &end->status, &end->fault);
   if (end->h)
     end->status = dial(d, end->h, &end->fault);
@@ -275,44 +271,22 @@ static void *dial_thread(void *arg) {
     nbd_close(end->h);
     end->h = NULL;
   }
-  pthread_mutex_lock(&d->lock);
-  bool is_wanted = !d->is_given_up;
-  if (is_wanted)
-    reactor_post(d->reactor,
-                 &d->ended); /* with the lock: then it may be gone */
-  pthread_mutex_unlock(&d->lock);
-  if (!is_wanted)
-    dial_free(d);
-  return NULL;
 }
 
-static void dial_ended(struct task *task) {
-  struct nbd_dial *d = container_of(task, struct nbd_dial, ended);
-  pthread_mutex_lock(&d->lock); /* the thread has done with it */
-  bool is_wanted = !d->is_given_up;
-  pthread_mutex_unlock(&d->lock);
+static void dial_cut(struct offload *o) {
+  int fd = dial_of(o)->socket;
+  if (fd >= 0)
+    shutdown(fd, SHUT_RDWR);
+}
+
+static void dial_ended(struct offload *o) {
+  struct nbd_dial *d = dial_of(o);
   struct nbd_dialed end = d->end;
-  if (is_wanted)
-    d->end.h = NULL;
-  void (*done)(void *, const struct nbd_dialed *) = d->done;
-  void *to = d->arg;
-  dial_free(d);
-  if (is_wanted)
-    done(to, &end);
+  d->end.h = NULL;
+  d->done(d->arg, &end);
 }
 
 /* ---- Dials --------------------------------------------------------------- */
-
-/* Nobody waits for the thread.  It has no signals, as the reactor's. */
-static int start_thread(struct nbd_dial *d) {
-  pthread_attr_t attr;
-  pthread_t thread;
-  pthread_attr_init(&attr);
-  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-  int failed = pthread_create(&thread, &attr, dial_thread, d);
-  pthread_attr_destroy(&attr);
-  return -failed;
-}
 
 int nbd_dial_start(struct reactor *reactor, const struct nbd_target *target,
                    int64_t deadline,
@@ -321,26 +295,22 @@ int nbd_dial_start(struct reactor *reactor, const struct nbd_target *target,
   struct nbd_dial *d = calloc(1, sizeof *d);
   if (!d)
     return -ENOMEM;
-  d->reactor = reactor;
-  d->ended.run = dial_ended;
+  d->work = (struct offload){.name = "nbd-dial",
+                             .run = dial_run,
+                             .cut = dial_cut,
+                             .ended = dial_ended,
+                             .free_it = dial_free};
   d->deadline = deadline;
   d->done = done;
   d->arg = arg;
   d->socket = -1;
-  pthread_mutex_init(&d->lock, NULL);
   d->target = nbd_target_copy(target);
-  int r = d->target ? start_thread(d) : -ENOMEM;
+  int r = d->target ? offload_begin(&d->work, reactor) : -ENOMEM;
   if (r < 0)
-    dial_free(d);
+    dial_free(&d->work);
   else
     *out = d;
   return r;
 }
 
-void nbd_dial_give_up(struct nbd_dial *d) {
-  pthread_mutex_lock(&d->lock);
-  d->is_given_up = true;
-  if (d->socket >= 0)
-    shutdown(d->socket, SHUT_RDWR);
-  pthread_mutex_unlock(&d->lock);
-}
+void nbd_dial_give_up(struct nbd_dial *d) { offload_give_up(&d->work); }

@@ -10,11 +10,10 @@
 
 #include <libnbd.h>
 
+#include "source/common_options.h"
 #include "source/kinds.h"
 
 enum {
-  DEFAULT_TIMEOUT_S = 10,
-  MAX_TIMEOUT_S = 3600,
   URI_MAX = 8192, /* a name of an export has up to 4096 bytes */
 };
 
@@ -150,18 +149,6 @@ static int set_text(char **to, const char *value, struct source_fault *fault) {
   return *to ? 0 : -ENOMEM;
 }
 
-static int set_timeout(int *to_ms, const char *value,
-                       struct source_fault *fault) {
-  char *end;
-  unsigned long s =
-      isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 0;
-  if (s < 1 || s > MAX_TIMEOUT_S || *end)
-    return refuse(fault,
-                  "attempt-timeout is not a number of seconds from 1 to 3600");
-  *to_ms = (int)s * 1000;
-  return 0;
-}
-
 static int set_option(struct nbd_target *t, const struct source_option *o,
                       struct source_fault *fault) {
   if (strcmp(o->key, "tls-certificates") == 0)
@@ -169,7 +156,7 @@ static int set_option(struct nbd_target *t, const struct source_option *o,
   if (strcmp(o->key, "tls-psk-file") == 0)
     return set_text(&t->psk_file, o->value, fault);
   if (strcmp(o->key, "attempt-timeout") == 0)
-    return set_timeout(&t->timeout_ms, o->value, fault);
+    return common_options_take_timeout(o->value, &t->timeout_ms, fault);
   return refuse(fault, "an option is not one of NBD's");
 }
 
@@ -187,7 +174,7 @@ void nbd_target_free(struct nbd_target *t) {
 static int fill_in(struct nbd_target *t, const struct source_uri *uri,
                    struct source_fault *fault) {
   int r = 0;
-  t->timeout_ms = DEFAULT_TIMEOUT_S * 1000;
+  t->timeout_ms = COMMON_TIMEOUT_S * 1000;
   t->uri = strdup(uri->text);
   if (!t->uri)
     return -ENOMEM;

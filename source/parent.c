@@ -17,6 +17,7 @@
 #include "base/deadline.h"
 #include "cache/source.h"
 #include "source/kinds.h"
+#include "source/opener.h"
 #include "source/parent_choice.h"
 #include "source/parent_link.h"
 #include "source/parent_target.h"
@@ -46,15 +47,6 @@ struct parent {
   int late_ms;
 };
 
-/* What waits in parent_open(). */
-struct opening {
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool ended; /* guarded by lock, as the rest */
-  int status;
-  struct source_fault fault;
-};
-
 TAILQ_HEAD(attempts, attempt);
 
 /* All but what is set apart belong to the reactor's thread. */
@@ -69,7 +61,7 @@ struct parent_source {
   struct source_listener *listener; /* guarded by news; NULL: nobody */
 
   /* The reactor's thread only. */
-  struct opening *opening; /* NULL: nobody waits for the first connection */
+  struct opener *opener;   /* NULL: nobody waits for the first connection */
   struct event grace;      /* while somebody does */
   struct attempts waiting; /* those that no parent is asked for */
   unsigned n_attempts;
@@ -179,8 +171,7 @@ static void set_timer(struct attempt *a) {
         &a->at->times, (uint32_t)s->target->timeout_ms / 4);
     left = patience < left ? patience : left;
   }
-  event_add(&a->timer, &(struct timeval){.tv_sec = left / 1000,
-                                         .tv_usec = left % 1000 * 1000});
+  reactor_set_timer(&a->timer, (uint64_t)left);
 }
 
 /* The last that is done about an attempt; what the source does next is up to
@@ -328,9 +319,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   if (deadline_has_passed(a->deadline)) {
     give_up(a);
   } else {
-    int left = deadline_left_ms(a->deadline);
-    event_add(&a->timer, &(struct timeval){.tv_sec = left / 1000,
-                                           .tv_usec = left % 1000 * 1000});
+    reactor_set_timer(&a->timer, (uint64_t)deadline_left_ms(a->deadline));
     if (a->at)
       pass_over(a);
   }
@@ -341,15 +330,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
 
 static void tell_opener(struct parent_source *s, int status,
                         const struct source_fault *fault) {
-  struct opening *o = s->opening;
-  s->opening = NULL;
   event_del(&s->grace);
-  pthread_mutex_lock(&o->lock);
-  o->status = status;
-  o->fault = *fault;
-  o->ended = true;
-  pthread_cond_signal(&o->cond); /* with the lock: then `o` is gone */
-  pthread_mutex_unlock(&o->lock);
+  opener_tell(&s->opener, status, fault);
 }
 
 static void refuse_other(struct parent_source *s) {
@@ -361,7 +343,7 @@ static void refuse_other(struct parent_source *s) {
 static void check_opening(struct parent_source *s, bool waits) {
   unsigned n_settled = 0, n_other = 0;
   const struct source_fault none = {""};
-  if (!s->opening)
+  if (!s->opener)
     return;
   for (unsigned i = 0; i < s->n; i++) {
     const struct parent *p = &s->parents[i];
@@ -402,9 +384,9 @@ static bool is_proven(const struct connection_image *before,
 static void take_image(struct parent *p) {
   struct parent_source *s = p->source;
   bool was_read = p->is_known && !p->is_other;
-  if (s->opening && n_up(s) <= 1) {
+  if (s->opener && n_up(s) <= 1) {
     s->base.size = p->link.image.size;
-    event_add(&s->grace, &(struct timeval){.tv_usec = OPEN_GRACE_MS * 1000});
+    reactor_set_timer(&s->grace, OPEN_GRACE_MS);
   }
   if (was_read && !is_proven(&p->known, &p->link.image))
     become_stale(s);
@@ -507,32 +489,6 @@ static void begin_opening(struct task *task) {
   check_opening(s, true); /* there may be no threads */
 }
 
-static void forget_opener(struct task *task) {
-  container_of(task, struct parent_source, begin)->opening = NULL;
-}
-
-/* Waits for the first connections.  0, or a status with `fault` set. */
-static int await_opening(struct parent_source *s, struct opening *o,
-                         const struct timespec *deadline,
-                         struct source_fault *fault) {
-  pthread_mutex_lock(&o->lock);
-  int r = 0;
-  while (!o->ended && r == 0)
-    r = pthread_cond_clockwait(&o->cond, &o->lock, CLOCK_MONOTONIC, deadline);
-  pthread_mutex_unlock(&o->lock);
-  if (r != 0) {
-    s->begin.run = forget_opener;
-    reactor_run(s->reactor, &s->begin);
-  }
-  if (!o->ended) {
-    snprintf(fault->text, sizeof fault->text,
-             "the daemon was not found, or did not answer, in time");
-    return -ETIMEDOUT;
-  }
-  *fault = o->fault;
-  return o->status;
-}
-
 static void raise_those_down(struct task *task) {
   raise_all(container_of(task, struct parent_source, raise));
 }
@@ -563,18 +519,17 @@ static struct parent_source *source_new(struct reactor *reactor,
 static int open_target(struct reactor *reactor, struct parent_target *target,
                        const struct timespec *deadline, struct source **out,
                        struct source_fault *fault) {
-  struct opening o = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                      .cond = PTHREAD_COND_INITIALIZER};
+  struct opener o;
   struct parent_source *s = source_new(reactor, target);
   if (!s) {
     snprintf(fault->text, sizeof fault->text, "out of memory");
     return -ENOMEM;
   }
-  s->opening = &o;
+  opener_init(&o, &s->opener);
   reactor_run(reactor, &s->begin);
-  int r = await_opening(s, &o, deadline, fault);
-  pthread_cond_destroy(&o.cond);
-  pthread_mutex_destroy(&o.lock);
+  int r = opener_await(&o, reactor, deadline,
+                       "the daemon was not found, or did not answer, in time",
+                       fault);
   if (r < 0)
     parent_close(&s->base);
   else

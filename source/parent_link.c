@@ -106,13 +106,10 @@ static void watch(struct parent_link *l) {
   int64_t deadline = is_down ? -1 : connection_deadline(c);
   if (!is_down && connection_has_more(c))
     deadline = deadline_now();
-  if (deadline < 0) {
+  if (deadline < 0)
     event_del(&l->timer);
-    return;
-  }
-  int left = deadline_left_ms(deadline);
-  event_add(&l->timer, &(struct timeval){.tv_sec = left / 1000,
-                                         .tv_usec = left % 1000 * 1000});
+  else
+    reactor_set_timer(&l->timer, (uint64_t)deadline_left_ms(deadline));
 }
 
 /* ---- Asking -------------------------------------------------------------- */

@@ -7,7 +7,7 @@
 
 #include <cachet/cachet.h>
 
-enum { DEFAULT_TIMEOUT_S = 10, MAX_TIMEOUT_S = 3600 };
+#include "source/common_options.h"
 
 static int refuse(struct source_fault *fault, const char *why) {
   snprintf(fault->text, sizeof fault->text, "%s", why);
@@ -17,13 +17,6 @@ static int refuse(struct source_fault *fault, const char *why) {
 static int no_memory(struct source_fault *fault) {
   snprintf(fault->text, sizeof fault->text, "out of memory");
   return -ENOMEM;
-}
-
-static const char *option_of(const struct source_uri *uri, const char *key) {
-  for (size_t i = 0; i < uri->n_options; i++)
-    if (strcmp(uri->options[i].key, key) == 0)
-      return uri->options[i].value;
-  return NULL;
 }
 
 /* ---- One parent ---------------------------------------------------------- */
@@ -85,7 +78,7 @@ static int add_list(struct parent_target *t, const char *list,
 static int set_file(struct parent_target *t, const struct source_uri *uri,
                     const char *key, size_t member,
                     struct source_fault *fault) {
-  const char *value = option_of(uri, key);
+  const char *value = common_options_find(uri, key);
   bool uses_tls = false;
   if (!value)
     return 0;
@@ -117,24 +110,10 @@ static int set_files(struct parent_target *t, const struct source_uri *uri,
   return r;
 }
 
-static int set_timeout(struct parent_target *t, const struct source_uri *uri,
-                       struct source_fault *fault) {
-  const char *value = option_of(uri, "attempt-timeout");
-  t->timeout_ms = DEFAULT_TIMEOUT_S * 1000;
-  if (!value)
-    return 0;
-  char *end;
-  unsigned long n = strtoul(value, &end, 10);
-  if (value[0] < '0' || value[0] > '9' || *end || n < 1 || n > MAX_TIMEOUT_S)
-    return refuse(fault, "attempt-timeout is not a number of seconds from 1 to "
-                         "3600");
-  t->timeout_ms = (int)n * 1000;
-  return 0;
-}
-
 int parent_target_new(const struct source_uri *uri, struct parent_target **out,
                       struct source_fault *fault) {
-  const char *parents = option_of(uri, "parents");
+  const char *parents = common_options_find(uri, "parents");
+  const char *timeout = common_options_find(uri, "attempt-timeout");
   struct parent_target *t = calloc(1, sizeof *t);
   if (!t)
     return no_memory(fault);
@@ -144,8 +123,9 @@ int parent_target_new(const struct source_uri *uri, struct parent_target **out,
     r = add_list(t, parents, fault);
   if (r == 0)
     r = set_files(t, uri, fault);
-  if (r == 0)
-    r = set_timeout(t, uri, fault);
+  t->timeout_ms = COMMON_TIMEOUT_S * 1000;
+  if (r == 0 && timeout)
+    r = common_options_take_timeout(timeout, &t->timeout_ms, fault);
   if (r < 0)
     parent_target_unref(t);
   else

@@ -1,6 +1,5 @@
 #include "source/rbd.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -8,9 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
-
-#include <event2/event.h>
 
 #include "base/clock.h"
 #include "base/container_of.h"
@@ -20,17 +16,14 @@
 #include "source/kinds.h"
 #include "source/rbd_target.h"
 #include "source/reactor.h"
-
-TAILQ_HEAD(attempts, attempt);
+#include "source/timeouts.h"
 
 struct rbd_source {
   struct source base;
   struct reactor *reactor; /* fixed, as the two below */
   struct rbd_target *target;
   struct ceph_image *image;
-  struct attempts
-      attempts;       /* by deadline; the reactor's thread, as is the timer */
-  struct event timer; /* for the deadline of the first attempt */
+  struct timeouts attempts; /* the reactor's thread */
   struct task begin, close;
 };
 
@@ -48,8 +41,7 @@ struct attempt {
   struct task task;          /* has it begin, and end */
   struct ceph_read read;
   atomic_int progress; /* acq_rel: the second of both sees what the first did */
-  int64_t deadline;
-  TAILQ_ENTRY(attempt) by_deadline;
+  struct timeout due;
   uint8_t bytes[];
 };
 
@@ -192,22 +184,10 @@ static bool visit_await(struct reactor *r, struct visit *v,
 
 /* ---- The ends of reads --------------------------------------------------- */
 
-/* It may come too early, as nobody sets it anew when a read ends. */
-static void set_timer(struct rbd_source *s) {
-  struct attempt *first = TAILQ_FIRST(&s->attempts);
-  if (!first) {
-    event_del(&s->timer);
-    return;
-  }
-  int left = deadline_left_ms(first->deadline);
-  event_add(&s->timer, &(struct timeval){.tv_sec = left / 1000,
-                                         .tv_usec = left % 1000 * 1000});
-}
-
 /* The source may be gone when the reactor runs its next task. */
 static void end_attempt(struct attempt *a, int status) {
   struct source_read *asked = a->asked;
-  TAILQ_REMOVE(&a->source->attempts, a, by_deadline);
+  timeouts_remove(&a->source->attempts, &a->due);
   free(a);
   asked->status = status;
   asked->done(asked);
@@ -240,10 +220,10 @@ static void give_up(struct attempt *a) {
   struct rbd_source *s = a->source;
   if (atomic_load_explicit(&a->progress, memory_order_acquire) == CAME)
     return; /* its task is on its way */
-  TAILQ_REMOVE(&s->attempts, a, by_deadline);
+  timeouts_remove(&s->attempts, &a->due);
   if (atomic_exchange_explicit(&a->progress, GIVEN_UP, memory_order_acq_rel) ==
       CAME)
-    TAILQ_INSERT_HEAD(&s->attempts, a, by_deadline);
+    timeouts_add(&s->attempts, &a->due);
   else {
     asked->status = -ETIMEDOUT;
     asked->done(asked);
@@ -252,42 +232,29 @@ static void give_up(struct attempt *a) {
 
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
   struct rbd_source *s = arg;
-  struct attempt *a, *next;
+  struct timeout *due, *next;
   (void)fd, (void)what;
-  for (a = TAILQ_FIRST(&s->attempts); a && deadline_has_passed(a->deadline);
-       a = next) {
-    next = TAILQ_NEXT(a, by_deadline);
-    give_up(a);
+  for (due = timeouts_next_due(&s->attempts, NULL); due; due = next) {
+    next = timeouts_next_due(&s->attempts, due);
+    give_up(container_of(due, struct attempt, due));
   }
-  set_timer(s);
+  timeouts_set_timer(&s->attempts);
 }
 
 /* ---- A source's calls ---------------------------------------------------- */
 
-static void insert_by_deadline(struct rbd_source *s, struct attempt *a) {
-  struct attempt *before = TAILQ_LAST(&s->attempts, attempts);
-  while (before && before->deadline > a->deadline)
-    before = TAILQ_PREV(before, attempts, by_deadline);
-  if (before)
-    TAILQ_INSERT_AFTER(&s->attempts, before, a, by_deadline);
-  else
-    TAILQ_INSERT_HEAD(&s->attempts, a, by_deadline);
-}
-
 static void begin_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   struct rbd_source *s = a->source;
-  a->deadline = deadline_after((int)s->target->timeout_ms);
+  a->due.deadline = deadline_after(s->target->timeout_ms);
   if (a->asked->deadline_ms)
-    a->deadline = deadline_earlier(a->deadline, (int64_t)a->asked->deadline_ms);
-  insert_by_deadline(s, a);
-  bool is_first = TAILQ_FIRST(&s->attempts) == a;
+    a->due.deadline =
+        deadline_earlier(a->due.deadline, (int64_t)a->asked->deadline_ms);
+  timeouts_add(&s->attempts, &a->due);
   int r = ceph_image_is_doubted(s->image) ? -ESTALE
                                           : ceph_image_read(s->image, &a->read);
   if (r < 0)
     end_attempt(a, r);
-  if (is_first || !event_pending(&s->timer, EV_TIMEOUT, NULL))
-    set_timer(s);
 }
 
 static bool knows_zeros(struct source *src, uint64_t offset, uint64_t len) {
@@ -335,8 +302,7 @@ static void close_image(struct visit *v) { (void)v; /* visit_free() does */ }
  * for it. */
 static void close_on_reactor(struct task *task) {
   struct rbd_source *s = container_of(task, struct rbd_source, close);
-  assert(TAILQ_EMPTY(&s->attempts));
-  event_del(&s->timer);
+  timeouts_fini(&s->attempts);
   struct visit *v = visit_new(close_image);
   if (v) {
     v->image = s->image;
@@ -378,7 +344,7 @@ static int say(struct source_fault *fault, int status, const char *why) {
 
 static void set_up_timer(struct task *task) {
   struct rbd_source *s = container_of(task, struct rbd_source, begin);
-  event_assign(&s->timer, reactor_base(s->reactor), -1, 0, on_timer, s);
+  timeouts_init(&s->attempts, reactor_base(s->reactor), on_timer, s);
 }
 
 static const struct source_ops rbd_ops;
@@ -399,7 +365,6 @@ static int make_source(struct reactor *r, struct rbd_target *target,
   s->image = image;
   s->begin.run = set_up_timer;
   s->close.run = close_on_reactor;
-  TAILQ_INIT(&s->attempts);
   reactor_run(r, &s->begin);
   *out = &s->base;
   return 0;

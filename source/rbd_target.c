@@ -9,10 +9,9 @@
 #include <strings.h>
 
 #include "base/percent.h"
+#include "source/common_options.h"
 
 enum {
-  DEFAULT_TIMEOUT_S = 10,
-  MAX_TIMEOUT_S = 3600,
   MAX_NAME = 256, /* bytes: Ceph's own limit is less */
 };
 
@@ -120,18 +119,6 @@ static int take_path(const char *value, char **to, struct source_fault *fault) {
                                        "root on");
 }
 
-static int take_timeout(const char *value, unsigned *to_ms,
-                        struct source_fault *fault) {
-  char *end;
-  unsigned long s =
-      isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 0;
-  if (s < 1 || s > MAX_TIMEOUT_S || *end)
-    return refuse(fault,
-                  "attempt-timeout is not a number of seconds from 1 to 3600");
-  *to_ms = (unsigned)s * 1000;
-  return 0;
-}
-
 static int take_option(struct rbd_target *t, const struct source_option *o,
                        struct source_fault *fault) {
   if (strcmp(o->key, "conf") == 0)
@@ -141,7 +128,7 @@ static int take_option(struct rbd_target *t, const struct source_option *o,
   if (strcmp(o->key, "id") == 0)
     return take_text(o->value, &t->id, fault);
   if (strcmp(o->key, "attempt-timeout") == 0)
-    return take_timeout(o->value, &t->timeout_ms, fault);
+    return common_options_take_timeout(o->value, &t->timeout_ms, fault);
   return refuse(fault, "an option is not one of RBD's");
 }
 
@@ -150,7 +137,7 @@ static int take_options(struct rbd_target *t, const struct source_uri *uri,
   int r = take_text(DEFAULT_CONF, &t->conf, fault);
   if (r == 0)
     r = take_text(DEFAULT_ID, &t->id, fault);
-  t->timeout_ms = DEFAULT_TIMEOUT_S * 1000;
+  t->timeout_ms = COMMON_TIMEOUT_S * 1000;
   for (size_t i = 0; r == 0 && i < uri->n_options; i++)
     r = take_option(t, &uri->options[i], fault);
   return r;

@@ -20,8 +20,8 @@ struct rbd_target {
   char *name_space; /* "": the pool's own */
   char *snapshot;   /* NULL: the image as it is */
   char *conf, *id;
-  char *keyring;       /* NULL: as `conf` says */
-  unsigned timeout_ms; /* of one attempt: to open, and of each read */
+  char *keyring;  /* NULL: as `conf` says */
+  int timeout_ms; /* of one attempt: to open, and of each read */
 };
 
 /* 0; or -ENOMEM or -EINVAL with `fault` set.  Opens nothing. */

@@ -57,11 +57,8 @@ static void alarm_rings(evutil_socket_t fd, short what, void *arg) {
 
 static void alarm_set(struct task *task) {
   struct reactor_alarm *alarm = container_of(task, struct reactor_alarm, task);
-  const struct timeval after = {
-      .tv_sec = (time_t)(alarm->after_ms / 1000),
-      .tv_usec = (suseconds_t)(alarm->after_ms % 1000 * 1000)};
   evtimer_assign(&alarm->timer, alarm->reactor->loop.base, alarm_rings, alarm);
-  if (evtimer_add(&alarm->timer, &after) < 0)
+  if (reactor_set_timer(&alarm->timer, alarm->after_ms) < 0)
     alarm->ring(alarm); /* no memory: better early than never */
 }
 
@@ -71,6 +68,12 @@ void reactor_after(struct reactor *r, struct reactor_alarm *alarm,
   alarm->after_ms = ms;
   alarm->task.run = alarm_set;
   reactor_post(r, &alarm->task);
+}
+
+int reactor_set_timer(struct event *timer, uint64_t ms) {
+  const struct timeval after = {.tv_sec = (time_t)(ms / 1000),
+                                .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+  return evtimer_add(timer, &after);
 }
 
 /* ---- Signs of life ------------------------------------------------------- */

@@ -59,6 +59,10 @@ void reactor_run(struct reactor *r, struct task *task);
  * again, and cannot be taken back.  Allocates nothing, and cannot fail. */
 void reactor_after(struct reactor *r, struct reactor_alarm *alarm, uint64_t ms);
 
+/* Sets a timer of the reactor's, also one that is set already.  0; -1: there is
+ * no memory.  The reactor's thread only. */
+int reactor_set_timer(struct event *timer, uint64_t ms);
+
 /* Whether the calling thread is the reactor's. */
 bool reactor_is_current(const struct reactor *r);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "source/common_options.h"
 #include "source/http_options.h"
 #include "source/http_source.h"
 #include "source/kinds.h"
@@ -136,7 +137,7 @@ static int copy(const char *from, char **to, struct source_fault *fault) {
 
 static int take_anonymous(const struct source_uri *uri, bool *out,
                           struct source_fault *fault) {
-  const char *value = http_options_find(uri, "anonymous");
+  const char *value = common_options_find(uri, "anonymous");
   *out = value && strcmp(value, "yes") == 0;
   if (!value || *out || strcmp(value, "no") == 0)
     return 0;
@@ -150,9 +151,10 @@ static int take_signer(const struct source_uri *uri, struct s3_signer *s,
   if (!failed)
     failed = take_anonymous(uri, &s->is_anonymous, fault);
   if (!failed)
-    failed = copy(http_options_find(uri, "profile"), &s->profile, fault);
-  return failed ? failed
-                : copy(http_options_find(uri, "credentials"), &s->file, fault);
+    failed = copy(common_options_find(uri, "profile"), &s->profile, fault);
+  return failed
+             ? failed
+             : copy(common_options_find(uri, "credentials"), &s->file, fault);
 }
 
 static int make_target(const struct source_uri *uri, struct http_target *target,

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "base/percent.h"
-#include "source/http_options.h"
+#include "source/common_options.h"
 #include "source/s3_sign.h"
 
 #define VERSION_ID "versionId"
@@ -92,7 +92,7 @@ static int take_name(const char *uri, struct object_name *out,
 /* An option, or the first of two variables. */
 static const char *choose(const struct source_uri *uri, const char *option,
                           const char *first, const char *second) {
-  const char *value = http_options_find(uri, option);
+  const char *value = common_options_find(uri, option);
   if (!value)
     value = secure_getenv(first);
   if (!value || !*value)
@@ -154,7 +154,7 @@ static int amazons_endpoint(struct s3_address *out,
 static int take_style(const struct source_uri *uri, bool is_amazon,
                       const char *bucket, bool *in_path,
                       struct source_fault *fault) {
-  const char *style = http_options_find(uri, "path-style");
+  const char *style = common_options_find(uri, "path-style");
   *in_path = !is_amazon || strchr(bucket, '.');
   if (!style)
     return 0;

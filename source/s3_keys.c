@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "base/container_of.h"
 #include "base/deadline.h"
 #include "base/latch.h"
+#include "source/offload.h"
 #include "source/reactor.h"
 #include "source/s3_credentials.h"
 
@@ -23,17 +23,13 @@ enum {
 struct look_up {
   struct s3_credentials_place place; /* ours */
   struct s3_keys *keys;              /* the reactor's thread alone */
-  struct reactor *reactor;
   int64_t begun_s, deadline;
-  struct task ended;
+  struct offload work;
 
-  /* The thread's, until `ended` is posted. */
+  /* The thread's, until it has ended. */
   struct s3_credentials found;
   int status;
   const char *why;
-
-  pthread_mutex_t lock;
-  bool is_given_up; /* guarded by lock */
 };
 
 struct s3_keys {
@@ -108,10 +104,9 @@ static void on_late(evutil_socket_t fd, short what, void *arg) {
 }
 
 static void await(struct s3_keys *k, struct http_pause *pause, int ms) {
-  const struct timeval t = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
   LIST_INSERT_HEAD(&k->waiting, pause, link);
   evtimer_assign(&pause->timer, reactor_base(k->reactor), on_late, pause);
-  if (evtimer_add(&pause->timer, &t) < 0)
+  if (reactor_set_timer(&pause->timer, (uint64_t)ms) < 0)
     event_active(&pause->timer, EV_TIMEOUT, 0); /* no memory */
 }
 
@@ -126,26 +121,20 @@ static void release(struct s3_keys *k, bool again) {
 
 /* ---- The look-up --------------------------------------------------------- */
 
-static void look_up_free(struct look_up *l) {
+static struct look_up *look_up_of(struct offload *o) {
+  return container_of(o, struct look_up, work);
+}
+
+static void look_up_free(struct offload *o) {
+  struct look_up *l = look_up_of(o);
   s3_credentials_fini(&l->found);
   place_fini(&l->place);
-  pthread_mutex_destroy(&l->lock);
   free(l);
 }
 
-static void *look_up_thread(void *arg) {
-  struct look_up *l = arg;
-  pthread_setname_np(pthread_self(), "s3-keys");
+static void look_up_run(struct offload *o) {
+  struct look_up *l = look_up_of(o);
   l->status = s3_credentials_load(&l->place, l->deadline, &l->found, &l->why);
-  pthread_mutex_lock(&l->lock);
-  bool is_wanted = !l->is_given_up;
-  if (is_wanted)
-    reactor_post(l->reactor,
-                 &l->ended); /* with the lock: then it may be gone */
-  pthread_mutex_unlock(&l->lock);
-  if (!is_wanted)
-    look_up_free(l);
-  return NULL;
 }
 
 /* Takes them, if they are others. */
@@ -160,15 +149,8 @@ static bool take(struct s3_keys *k, struct look_up *l) {
   return is_new;
 }
 
-static void look_up_ended(struct task *task) {
-  struct look_up *l = container_of(task, struct look_up, ended);
-  pthread_mutex_lock(&l->lock); /* the thread has done with it */
-  bool is_wanted = !l->is_given_up;
-  pthread_mutex_unlock(&l->lock);
-  if (!is_wanted) {
-    look_up_free(l);
-    return;
-  }
+static void look_up_ended(struct offload *o) {
+  struct look_up *l = look_up_of(o);
   struct s3_keys *k = l->keys;
   bool is_new = take(k, l);
   k->look_up = NULL;
@@ -177,20 +159,7 @@ static void look_up_ended(struct task *task) {
   if (!is_new)
     k->fruitless_s = l->begun_s;
   plan(k, l->begun_s, !is_new);
-  look_up_free(l);
   release(k, is_new);
-}
-
-/* Nobody waits for the thread.  It has no signals, as the reactor's, which
- * makes it. */
-static bool start_thread(struct look_up *l) {
-  pthread_attr_t attr;
-  pthread_t thread;
-  pthread_attr_init(&attr);
-  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-  int failed = pthread_create(&thread, &attr, look_up_thread, l);
-  pthread_attr_destroy(&attr);
-  return failed == 0;
 }
 
 /* False: there is no memory, or no thread. */
@@ -200,23 +169,19 @@ static bool begin(struct s3_keys *k, int64_t now_s) {
   if (!l)
     return false;
   l->keys = k;
-  l->reactor = k->reactor;
   l->begun_s = now_s;
   l->deadline = deadline_after(S3_KEYS_PATIENCE_MS);
-  l->ended.run = look_up_ended;
-  pthread_mutex_init(&l->lock, NULL);
-  if (!place_copy(&k->place, &l->place) || !start_thread(l)) {
-    look_up_free(l);
+  l->work = (struct offload){.name = "s3-keys",
+                             .run = look_up_run,
+                             .ended = look_up_ended,
+                             .free_it = look_up_free};
+  if (!place_copy(&k->place, &l->place) ||
+      offload_begin(&l->work, k->reactor) < 0) {
+    look_up_free(&l->work);
     return false;
   }
   k->look_up = l;
   return true;
-}
-
-static void give_up(struct look_up *l) {
-  pthread_mutex_lock(&l->lock);
-  l->is_given_up = true;
-  pthread_mutex_unlock(&l->lock);
 }
 
 /* ---- Use ----------------------------------------------------------------- */
@@ -301,7 +266,7 @@ static void keys_end(struct task *task) {
   struct s3_keys *k = container_of(task, struct s3_keys, end);
   assert(LIST_EMPTY(&k->waiting));
   if (k->look_up)
-    give_up(k->look_up);
+    offload_give_up(&k->look_up->work);
   keys_free(k);
 }
 
