@@ -67,19 +67,6 @@ protected:
     return c;
   }
 
-  // Every call, at random, with these flags of the handle.
-  void CheckCalls(uint32_t flags, int n_ops) {
-    cachet_options options{};
-    options.struct_size = sizeof options;
-    options.flags = flags;
-    cachet *c = nullptr;
-    ASSERT_EQ(cachet_open(Uri().c_str(), &options, &c, nullptr), CACHET_OK)
-        << daemon_->log();
-    Oracle(c, bytes_, cachet_page_size(c), true, flags == 0, TestSeed())
-        .Run(n_ops);
-    cachet_close(c);
-  }
-
   std::string Uri() const {
     return "cachet+unix:///d?socket=" + (dir_ / "socket");
   }
@@ -104,8 +91,9 @@ TEST_F(RbdImageTest, RandomReadsThroughAQuarterOfTheImageAreRight) {
 
 TEST_F(RbdImageTest, EveryCallAgreesWithTheImage) {
   Serve("@s", "16M");
-  CheckCalls(0, TestLength(3000));
-  CheckCalls(CACHET_NO_SHARED_MEMORY, TestLength(2000));
+  CheckCalls(Uri(), bytes_, 0, TestSeed(), TestLength(3000));
+  CheckCalls(Uri(), bytes_, CACHET_NO_SHARED_MEMORY, TestSeed(),
+             TestLength(2000));
 }
 
 TEST_F(RbdImageTest, AClusterThatIsDownAtStartIsServedOnceItIsThere) {

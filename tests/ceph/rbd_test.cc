@@ -21,6 +21,7 @@
 #include "source/reactor.h"
 #include "tests/support/ceph_cluster.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/open_source.h"
 
 // The last watch, and how to have the next ones fail.
 static struct {
@@ -46,62 +47,28 @@ extern "C" int rados_watch3(rados_ioctx_t io, const char *object,
 
 namespace {
 
-using Bytes = std::vector<uint8_t>;
-using Options = std::vector<std::pair<std::string, std::string>>;
+using Bytes = OpenSource::Bytes;
+using Options = OpenSource::Options;
 
 constexpr uint64_t kObject = 4 << 20; // of an image, unless it is told
 constexpr uint64_t kSize = 5 * kObject + 4096;
 
-// A read that is under way.
-class Read {
+// What is known to be zeros is over at once.
+class Read : public PendingRead {
 public:
-  Read(source *src, uint64_t offset, size_t len) : bytes_(len, 0xee) {
-    read_.offset = offset;
-    read_.buf = bytes_.data();
-    read_.len = len;
-    read_.done = [](source_read *r) {
-      Read *self = reinterpret_cast<Read *>(r);
-      std::lock_guard<std::mutex> lock(self->mutex_);
-      self->ended_ = true;
-      self->cond_.notify_all();
-    };
-    // Perhaps it has ended by then, by another thread.
-    was_asked_ = source_start(src, &read_) == SOURCE_PENDING;
-    if (!was_asked_)
-      ended_ = true;
-  }
-  ~Read() { Wait(); }
-
-  int Wait() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    cond_.wait(lock, [this] { return ended_; });
-    return read_.status;
-  }
-  bool was_asked() const { return was_asked_; } // somebody else
-  Bytes &bytes() { return bytes_; }
-
-private:
-  source_read read_ = {}; // the first, for the cast
-  Bytes bytes_;
-  std::mutex mutex_;
-  std::condition_variable cond_;
-  bool ended_ = false, was_asked_ = false;
+  Read(source *src, uint64_t offset, size_t len)
+      : PendingRead(src, offset, len, Start::kAny) {}
 };
 
-class RbdTest : public testing::Test {
+class RbdTest : public testing::Test, protected OpenSource {
 protected:
   static void SetUpTestSuite() {
     cluster_ = new CephCluster(CephCluster::Gateway::kNone);
   }
   static void TearDownTestSuite() { delete cluster_; }
 
-  RbdTest() {
+  RbdTest() : OpenSource(rbd_source_kind) {
     name_ = testing::UnitTest::GetInstance()->current_test_info()->name();
-    EXPECT_EQ(reactor_new(&reactor_), 0);
-  }
-  ~RbdTest() override {
-    Close();
-    reactor_free(reactor_);
   }
 
   static bool Rbd(const std::string &arguments) {
@@ -128,40 +95,7 @@ protected:
 
   int Open(const std::string &uri, Options options = {}, long ms = 60000) {
     options.insert(options.begin(), {"conf", cluster_->conf()});
-    std::vector<source_option> list;
-    for (const auto &o : options)
-      list.push_back({o.first.c_str(), o.second.c_str()});
-    const source_uri u = {uri.c_str(), list.data(), list.size()};
-    const timespec deadline = clock_after_ms(ms);
-    fault_ = {};
-    int r = rbd_source_kind.open(reactor_, &u, &deadline, &src_, &fault_);
-    EXPECT_EQ(r < 0, fault_.text[0] != '\0') << r << fault_.text;
-    return r;
-  }
-
-  void Close() {
-    if (src_)
-      src_->ops->close(src_);
-    src_ = nullptr;
-  }
-
-  // The successor takes the source's place.
-  int Reopen(bool *has_changed) {
-    source *fresh = nullptr;
-    int r = src_->ops->reopen(src_, &fresh);
-    *has_changed = fresh != nullptr;
-    if (fresh) {
-      Close();
-      src_ = fresh;
-    }
-    return r;
-  }
-
-  void ExpectReads(const Bytes &content, uint64_t offset, size_t len) {
-    Read r(src_, offset, len);
-    ASSERT_EQ(r.Wait(), 0);
-    ASSERT_EQ(memcmp(r.bytes().data(), &content[offset], len), 0)
-        << offset << " " << len;
+    return OpenSource::Open(uri, options, ms);
   }
 
   int StatusOf(uint64_t offset, size_t len) {
@@ -188,9 +122,6 @@ protected:
   static CephCluster *cluster_;
   TempDir dir_;
   std::string name_;
-  reactor *reactor_ = nullptr;
-  source *src_ = nullptr;
-  source_fault fault_ = {};
 };
 
 CephCluster *RbdTest::cluster_;

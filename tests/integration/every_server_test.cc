@@ -43,18 +43,6 @@ protected:
     return "cachet+unix:///d?socket=" + (dir_ / "socket");
   }
 
-  void CheckAll(uint32_t flags, int n_ops) {
-    cachet_options options{};
-    options.struct_size = sizeof options;
-    options.flags = flags;
-    cachet *c = nullptr;
-    ASSERT_EQ(cachet_open(Uri().c_str(), &options, &c, nullptr), CACHET_OK)
-        << daemon_->log();
-    Oracle(c, bytes_, cachet_page_size(c), true, flags == 0, TestSeed())
-        .Run(n_ops);
-    cachet_close(c);
-  }
-
   TempDir dir_;
   const std::vector<uint8_t> bytes_;
   std::unique_ptr<ImageServer> server_;
@@ -63,8 +51,9 @@ protected:
 
 TEST_P(EveryServerTest, EveryCallAgreesWithTheFile) {
   Serve("32M");
-  CheckAll(0, TestLength(3000));
-  CheckAll(CACHET_NO_SHARED_MEMORY, TestLength(2000));
+  CheckCalls(Uri(), bytes_, 0, TestSeed(), TestLength(3000));
+  CheckCalls(Uri(), bytes_, CACHET_NO_SHARED_MEMORY, TestSeed(),
+             TestLength(2000));
 }
 
 TEST_P(EveryServerTest, ManyProcessesReadRightThroughAQuarterOfTheImage) {

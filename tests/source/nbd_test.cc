@@ -26,12 +26,13 @@
 #include "tests/support/certificates.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/nbd_server.h"
+#include "tests/support/open_source.h"
 #include "tests/support/pending_read.h"
 
 namespace {
 
-using Options = std::vector<std::pair<std::string, std::string>>;
-using Bytes = std::vector<uint8_t>;
+using Bytes = OpenSource::Bytes;
+using Options = OpenSource::Options;
 
 constexpr uint64_t kSize = 1 << 20;
 
@@ -74,55 +75,18 @@ std::string BytesAt(uint64_t offset, size_t len) {
   return s;
 }
 
-class NbdTest : public testing::Test {
+class NbdTest : public testing::Test, protected OpenSource {
 protected:
-  NbdTest() { EXPECT_EQ(reactor_new(&reactor_), 0); }
+  NbdTest() : OpenSource(nbd_source_kind) {}
   ~NbdTest() override {
     gate_.Open(); // also if an assertion has failed
-    Close();
-    reactor_free(reactor_);
+    Close();      // before the server ends
   }
 
   int Open(const std::string &uri, const Options &options = {}) {
-    std::vector<source_option> list;
-    for (const auto &o : options)
-      list.push_back({o.first.c_str(), o.second.c_str()});
-    source_uri u = {uri.c_str(), list.data(), list.size()};
-    timespec deadline = clock_after_ms(open_ms_);
-    fault_ = {};
-    int r = nbd_source_kind.open(reactor_, &u, &deadline, &src_, &fault_);
-    EXPECT_EQ(r < 0, fault_.text[0] != '\0') << r << fault_.text;
+    int r = OpenSource::Open(uri, options, open_ms_);
     EXPECT_EQ(strstr(fault_.text, "alice"), nullptr) << fault_.text;
     return r;
-  }
-
-  void Close() {
-    if (src_)
-      src_->ops->close(src_);
-    src_ = nullptr;
-  }
-
-  // The successor takes the source's place.
-  int Reopen(bool *has_changed) {
-    source *fresh = nullptr;
-    int r = src_->ops->reopen(src_, &fresh);
-    *has_changed = fresh != nullptr;
-    if (fresh) {
-      Close();
-      src_ = fresh;
-    }
-    return r;
-  }
-
-  void ExpectReads(const Bytes &content, uint64_t offset, size_t len) {
-    Read r(src_, offset, len);
-    ASSERT_EQ(r.Wait(), 0);
-    ASSERT_EQ(memcmp(r.bytes().data(), &content[offset], len), 0)
-        << offset << " " << len;
-  }
-
-  int StatusOf(uint64_t offset, size_t len) {
-    return Read(src_, offset, len).Wait();
   }
 
   std::string Socket() const { return dir_ / "s"; }
@@ -166,9 +130,6 @@ protected:
   Gate gate_;
   std::atomic<bool> answers_{false};
   std::unique_ptr<FakeNbd> fake_;
-  reactor *reactor_ = nullptr;
-  source *src_ = nullptr;
-  source_fault fault_ = {};
   long open_ms_ = 60000;
 };
 

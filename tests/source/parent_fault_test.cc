@@ -49,7 +49,7 @@ TEST_P(ParentLieTest, FailsTheReadWithoutAByteOfItAndTheNextOneWorks) {
   d.image.invalidations = 1;
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0) << s.fault();
-  EXPECT_EQ(s.Status(0, 8192), -EPROTO);
+  EXPECT_EQ(s.StatusOf(0, 8192), -EPROTO);
   s.ExpectReads(d.image.bytes, 0, kSize);
   EXPECT_EQ(d.n_connections, 2);
 }
@@ -68,7 +68,7 @@ TEST(ParentFaultTest, BytesOfAnotherEpochAreALie) {
   }});
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0);
-  EXPECT_EQ(s.Status(0, 4096), -EPROTO);
+  EXPECT_EQ(s.StatusOf(0, 4096), -EPROTO);
 }
 
 TEST(ParentFaultTest, EachErrorIsAKindOfFailure) {
@@ -92,7 +92,7 @@ TEST(ParentFaultTest, EachErrorIsAKindOfFailure) {
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0);
   for (const auto &kind : kinds)
-    EXPECT_EQ(s.Status(0, 4096), kind.second) << kind.first;
+    EXPECT_EQ(s.StatusOf(0, 4096), kind.second) << kind.first;
   s.ExpectReads(d.image.bytes, 0, kSize);
   EXPECT_EQ(d.n_connections, 1);
 }
@@ -111,7 +111,7 @@ TEST(ParentFaultTest, WhoMayNotReadItAnyMoreConnectsAnew) {
     d.image.invalidations = 1;
     ParentSource s;
     ASSERT_EQ(s.Open(BareUri(d)), 0);
-    EXPECT_EQ(s.Status(0, 4096),
+    EXPECT_EQ(s.StatusOf(0, 4096),
               status == CACHET_E_NOIMAGE ? -ENOENT : -EACCES);
     s.ExpectReads(d.image.bytes, 0, kSize);
     EXPECT_EQ(d.n_connections, 2);
@@ -135,7 +135,7 @@ TEST(ParentFaultTest, AParentThatSaysNothingIsGivenUpAndAskedAnew) {
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d), {{"attempt-timeout", "1"}}), 0);
   s.ExpectReads(d.image.bytes, 0, 4096);
-  EXPECT_EQ(s.Status(4096, 4096), -ETIMEDOUT);
+  EXPECT_EQ(s.StatusOf(4096, 4096), -ETIMEDOUT);
   s.ExpectReads(d.image.bytes, 4096, 4096);
   EXPECT_EQ(d.n_connections, 2);
 }
@@ -215,7 +215,7 @@ TEST(ParentFaultTest, AParentThatStopsInThePayloadIsGivenUp) {
   d.image.invalidations = 1;
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d), {{"attempt-timeout", "1"}}), 0);
-  EXPECT_EQ(s.Status(0, 8192), -ETIMEDOUT);
+  EXPECT_EQ(s.StatusOf(0, 8192), -ETIMEDOUT);
   s.ExpectReads(d.image.bytes, 0, kSize);
   EXPECT_EQ(d.n_connections, 2);
 }
@@ -238,7 +238,7 @@ TEST(ParentFaultTest, AParentThatHangsUpLosesItsReadsAndNoMore) {
   d.image.invalidations = 1;
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0);
-  EXPECT_EQ(s.Status(0, 4096), -ECONNRESET);
+  EXPECT_EQ(s.StatusOf(0, 4096), -ECONNRESET);
   s.ExpectReads(d.image.bytes, 0, 4096);
 }
 
@@ -309,9 +309,9 @@ TEST(ParentFaultTest, ANewEpochEndsWhatIsUnderWayAndIsTold) {
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0);
   s.Listen();
-  EXPECT_EQ(s.Status(0, 4096), -ESTALE);
+  EXPECT_EQ(s.StatusOf(0, 4096), -ESTALE);
   EXPECT_EQ(s.AwaitNews(), "changed");
-  EXPECT_EQ(s.Status(0, 4096), -ESTALE);
+  EXPECT_EQ(s.StatusOf(0, 4096), -ESTALE);
   bool has_changed;
   EXPECT_EQ(s.Reopen(&has_changed), 0);
   EXPECT_TRUE(has_changed);
@@ -331,7 +331,7 @@ TEST(ParentFaultTest, WithoutASuccessorNothingOfAStaleSourceIsGood) {
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0);
   s.Listen();
-  EXPECT_EQ(s.Status(0, 4096), -ESTALE);
+  EXPECT_EQ(s.StatusOf(0, 4096), -ESTALE);
   EXPECT_EQ(s.AwaitNews(), "changed");
   d.Stop();
   bool has_changed;
@@ -370,7 +370,7 @@ TEST_P(ParentReturnTest, WhatWasReadIsGoodIfNothingWasMissed) {
   s.Listen();
   s.ExpectReads(d.image.bytes, 0, 4096);
   int status;
-  while ((status = s.Status(0, 4096)) == -ECONNRESET)
+  while ((status = s.StatusOf(0, 4096)) == -ECONNRESET)
     ;
   EXPECT_EQ(status, t.is_proven ? 0 : -ESTALE);
   if (t.notice) {
@@ -469,7 +469,7 @@ TEST_F(ParentsTest, EachBlockIsReadFromOneOfThem) {
   ASSERT_EQ(other.Open(b_.daemon.Uri(), {{"parents", a_.daemon.Uri()}}), 0);
   b_.Take();
   for (size_t i = 0; i < kBlocks; i++)
-    EXPECT_EQ(other.Status(i * kBlock, 100), 0);
+    EXPECT_EQ(other.StatusOf(i * kBlock, 100), 0);
   EXPECT_EQ(a_.Take(), of_a);
   EXPECT_EQ(b_.Take(), of_b);
 }
@@ -505,7 +505,7 @@ TEST_F(ParentsTest, OneThatFailsIsPassedOver) {
   ReadEachBlock();
   EXPECT_EQ(b_.Take().size(), kBlocks);
   b_.fails = true;
-  EXPECT_EQ(s_.Status(0, 4096), -EIO);
+  EXPECT_EQ(s_.StatusOf(0, 4096), -EIO);
 }
 
 // Far below the time of an attempt.
@@ -531,9 +531,9 @@ TEST_F(ParentsTest, ANewEpochOfAnyOfThemEndsTheSource) {
                       ServeAll()},
                      kBlock * kBlocks);
   ASSERT_EQ(s_.Open(a_.daemon.Uri(), {{"parents", changes.Uri()}}), 0);
-  while (s_.Status(0, 4096) == 0)
+  while (s_.StatusOf(0, 4096) == 0)
     ;
-  EXPECT_EQ(s_.Status(0, 4096), -ESTALE);
+  EXPECT_EQ(s_.StatusOf(0, 4096), -ESTALE);
   bool has_changed;
   EXPECT_EQ(s_.Reopen(&has_changed), 0);
   EXPECT_TRUE(has_changed);

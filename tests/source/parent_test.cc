@@ -223,12 +223,12 @@ TEST_F(ParentTest, AParentThatIsKilledIsReadAgainWhenItIsBack) {
   ASSERT_EQ(s_.Open(Uri()), 0);
   parent->Kill(SIGKILL);
   parent->Wait();
-  int status = s_.Status(0, 4096);
+  int status = s_.StatusOf(0, 4096);
   EXPECT_TRUE(status == -ECONNRESET || status == -ECONNREFUSED) << status;
   bool has_changed;
   EXPECT_LT(s_.Reopen(&has_changed), 0);
   parent = Daemon();
-  while ((status = s_.Status(0, 4096)) == -ECONNREFUSED)
+  while ((status = s_.StatusOf(0, 4096)) == -ECONNREFUSED)
     usleep(1000);
   EXPECT_EQ(status, -ESTALE); // another process has other epochs
   ASSERT_EQ(s_.Reopen(&has_changed), 0);
@@ -240,10 +240,10 @@ TEST_F(ParentTest, AParentThatIsStoppedTakesNoLongerThanAnAttempt) {
   auto parent = Daemon();
   ASSERT_EQ(s_.Open(Uri(), {{"attempt-timeout", "1"}}), 0);
   parent->Kill(SIGSTOP);
-  EXPECT_EQ(s_.Status(0, 4096), -ETIMEDOUT);
-  EXPECT_EQ(s_.Status(0, 4096), -ETIMEDOUT);
+  EXPECT_EQ(s_.StatusOf(0, 4096), -ETIMEDOUT);
+  EXPECT_EQ(s_.StatusOf(0, 4096), -ETIMEDOUT);
   parent->Kill(SIGCONT);
-  while (s_.Status(0, 4096) == -ETIMEDOUT)
+  while (s_.StatusOf(0, 4096) == -ETIMEDOUT)
     ;
   s_.ExpectReads(bytes_, 0, kSize); // and nothing has to be doubted
 }

@@ -342,4 +342,20 @@ private:
   std::set<uint64_t> stale_; // pages held when something was invalidated
 };
 
+// Checks so many operations on an image of a daemon's, of which this process may
+// invalidate, by a handle with these flags.
+inline void CheckCalls(const std::string &uri,
+                       const std::vector<uint8_t> &bytes, uint32_t flags,
+                       uint64_t seed, int n_ops) {
+  cachet_options options{};
+  options.struct_size = sizeof options;
+  options.flags = flags;
+  cachet *c = nullptr;
+  cachet_error err;
+  ASSERT_EQ(cachet_open(uri.c_str(), &options, &c, &err), CACHET_OK)
+      << err.message;
+  Oracle(c, bytes, cachet_page_size(c), true, flags == 0, seed).Run(n_ops);
+  cachet_close(c);
+}
+
 #endif
