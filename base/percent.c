@@ -5,22 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int hex_digit(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  if (c >= 'a' && c <= 'f')
-    return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F')
-    return c - 'A' + 10;
-  return -1;
-}
+#include "base/hex.h"
 
 /* The byte that the three characters at `text` stand for; 0: they are fewer, or
  * no escape. */
 static char escaped(const char *text, size_t len) {
-  int high = len > 2 ? hex_digit(text[1]) : -1;
-  int low = high < 0 ? -1 : hex_digit(text[2]);
-  return low < 0 ? '\0' : (char)(high * 16 + low);
+  int byte = len > 2 ? hex_byte(text + 1) : -1;
+  return byte < 0 ? '\0' : (char)byte;
 }
 
 char *percent_decode(const char *text, size_t len) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file_uri.h"
+#include "base/hex.h"
 #include "base/size.h"
 #include "daemon/limits.h"
 #include "source/uri.h"
@@ -472,30 +473,11 @@ static int set_image_allow(struct config_image *image, const char *value,
   return 0;
 }
 
-static int hex_value(char c) {
-  return c >= '0' && c <= '9'   ? c - '0'
-         : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                : -1;
-}
-
-/* Of so many digits, two for each byte. */
-static bool parse_hex(const char *value, uint8_t *out, size_t n_digits) {
-  for (size_t i = 0; i < n_digits; i += 2) {
-    int high = hex_value(value[i]);
-    int low = high < 0 ? -1 : hex_value(value[i + 1]);
-    if (low < 0)
-      return false;
-    out[i / 2] = (uint8_t)(high << 4 | low);
-  }
-  return true;
-}
-
 static int set_verity_root(struct config_image *image, const char *value,
                            char *why) {
   uint8_t root[CONFIG_MAX_ROOT] = {0};
   size_t len = strlen(value);
-  if ((len != 64 && len != 128) || !parse_hex(value, root, len))
+  if ((len != 64 && len != 128) || !hex_parse(value, root, len / 2))
     return refuse(why,
                   "\"%.140s\": not a hash in hex, of 64 digits, or of 128 for "
                   "SHA-512",
@@ -508,8 +490,7 @@ static int set_verity_root(struct config_image *image, const char *value,
 static int set_sha256(struct config_image *image, const char *value,
                       char *why) {
   uint8_t hash[CONFIG_SHA256_LEN] = {0};
-  if (strlen(value) != 2 * sizeof hash ||
-      !parse_hex(value, hash, 2 * sizeof hash))
+  if (strlen(value) != 2 * sizeof hash || !hex_parse(value, hash, sizeof hash))
     return refuse(why, "\"%.100s\": not a hash in hex, of 64 digits", value);
   memcpy(image->verity.sha256, hash, sizeof hash);
   image->verity.is_whole = true;
