@@ -327,14 +327,8 @@ static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
   if (stop > end)
     stop = end;
   for (; page < stop && b->n < EVICT_MAX_BATCH; page++) {
-    enum page_state state = page_state_look(&m->words[page]);
-    if (state == PAGE_ZERO)
-      states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
-    if (state != PAGE_RESIDENT)
-      continue;
-    states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
-    s3fifo_remove(&m->cache->policy, s3fifo_key(m->id, page));
-    batch_add_locked(b, m, page);
+    if (states_take_locked(m, page))
+      batch_add_locked(b, m, page);
   }
   *next = page;
 }

@@ -99,19 +99,12 @@ static bool are_zeros(const uint8_t *bytes, size_t len) {
   return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
-static bool has_zeros(struct mirror *m) {
-  pthread_mutex_lock(&m->cache->lock);
-  bool has = m->n_zero > 0;
-  pthread_mutex_unlock(&m->cache->lock);
-  return has;
-}
-
 /* Of an image that has zeros, as its source says, a run that was read may be
  * zeros in part: a look finds them, which costs data no more than its first
  * byte. */
 static void find_zeros(struct fill *fill) {
   struct mirror *m = fill->mirror;
-  if (fill->count == 1 || fill_is_all_zero(fill) || !has_zeros(m))
+  if (fill->count == 1 || fill_is_all_zero(fill) || !fill->is_sparse)
     return;
   for (uint32_t i = 0; i < fill->count; i++)
     if (!fill_is_bad(fill, i) && !fill_is_zero(fill, i) &&

@@ -37,6 +37,7 @@ struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
   fill->count = count;
   fill->n_refs = 1;
   fill->installs = installs;
+  fill->is_sparse = m->n_zero > 0;
   for (uint32_t i = 0; i < count; i++) {
     bool moved = !installs ||
                  states_move_locked(m, first + i, PAGE_ABSENT, PAGE_FILLING);

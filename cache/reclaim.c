@@ -130,15 +130,8 @@ static uint64_t retire_slice(struct mirror *m, uint64_t page) {
   uint64_t end = (page / RETIRE_SLICE + 1) * RETIRE_SLICE;
   if (end > m->n_pages)
     end = m->n_pages;
-  for (; page < end; page++) {
-    enum page_state state = page_state_look(&m->words[page]);
-    if (state == PAGE_ZERO)
-      states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
-    if (state != PAGE_RESIDENT)
-      continue;
-    states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
-    s3fifo_remove(&pc->policy, s3fifo_key(m->id, page));
-  }
+  for (; page < end; page++)
+    states_take_locked(m, page);
   pthread_mutex_unlock(&pc->lock);
   return page;
 }

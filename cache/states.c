@@ -67,6 +67,17 @@ bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
   return true;
 }
 
+bool states_take_locked(struct mirror *m, uint64_t page) {
+  enum page_state state = page_state_look(&m->words[page]);
+  if (state == PAGE_ZERO)
+    states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
+  if (state != PAGE_RESIDENT)
+    return false;
+  states_move_locked(m, page, PAGE_RESIDENT, PAGE_EVICTING);
+  s3fifo_remove(&m->cache->policy, s3fifo_key(m->id, page));
+  return true;
+}
+
 void states_adopt_locked(struct mirror *m, uint64_t page,
                          enum page_state state) {
   struct state_block *b = block_of(m, page);

@@ -30,6 +30,11 @@ bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count);
 bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
                         enum page_state to);
 
+/* Takes a page out of the cache: RESIDENT becomes EVICTING, and leaves the
+ * policy; ZERO, of which there is nothing to give back, becomes ABSENT.  True:
+ * it is EVICTING now. */
+bool states_take_locked(struct mirror *m, uint64_t page);
+
 /* A state that another process has left is counted, and its block charged. */
 void states_adopt_locked(struct mirror *m, uint64_t page,
                          enum page_state state);
