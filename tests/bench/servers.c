@@ -126,9 +126,9 @@ static void compose_qemu_nbd(struct command *c, const struct rig *rig,
   command_add(c, "%s", rig->file);
 }
 
-static void compose_nginx(struct command *c, const struct rig *rig,
-                          const char *socket, uint16_t port) {
-  char path[RIG_PATH_LEN];
+void servers_write_nginx(const struct rig *rig, const char *log,
+                         const char *socket, uint16_t port,
+                         char path[RIG_PATH_LEN]) {
   const char *const temps[] = {"client_body", "proxy", "fastcgi", "uwsgi",
                                "scgi"};
   rig_path(rig, "nginx.conf", path);
@@ -138,14 +138,28 @@ static void compose_nginx(struct command *c, const struct rig *rig,
   fprintf(conf,
           "daemon off; master_process off; pid %s/nginx.pid;\n"
           "events { worker_connections 1024; }\n"
-          "http { access_log off; sendfile on; tcp_nodelay on;\n"
+          "http { sendfile on; tcp_nodelay on;\n"
           "  keepalive_requests 1000000000; root %s;\n",
           rig->dir, rig->dir);
+  if (log)
+    fprintf(conf,
+            "  log_format bytes '$body_bytes_sent'; access_log %s bytes;\n",
+            log);
+  else
+    fprintf(conf, "  access_log off;\n");
   for (size_t i = 0; i < sizeof temps / sizeof *temps; i++)
     fprintf(conf, "  %s_temp_path %s;\n", temps[i], rig->dir);
-  fprintf(conf, "  server { listen unix:%s; listen 127.0.0.1:%u; } }\n", socket,
-          port);
+  fprintf(conf, "  server { listen 127.0.0.1:%u;", port);
+  if (socket)
+    fprintf(conf, " listen unix:%s;", socket);
+  fprintf(conf, " } }\n");
   fclose(conf);
+}
+
+static void compose_nginx(struct command *c, const struct rig *rig,
+                          const char *socket, uint16_t port) {
+  char path[RIG_PATH_LEN];
+  servers_write_nginx(rig, NULL, socket, port, path);
   command_add_words(c, "-e stderr -c");
   command_add(c, "%s", path);
 }

@@ -56,6 +56,13 @@ bool servers_find(const char *name, char path[RIG_PATH_LEN]);
 /* Waits until a server that was just started answers.  False: it does not. */
 bool servers_wait(const struct load_target *t, char *err, size_t err_len);
 
+/* Writes a configuration of nginx's, which serves the rig's files at a port of
+ * this host and, unless it is NULL, at a Unix socket; `log` gets the bytes of
+ * each body, a line each, or is NULL.  `path` is where it is. */
+void servers_write_nginx(const struct rig *rig, const char *log,
+                         const char *socket, uint16_t port,
+                         char path[RIG_PATH_LEN]);
+
 /* A port of this host that nobody uses. */
 uint16_t servers_free_port(void);
 

@@ -8,26 +8,6 @@
 
 #include "tests/bench/servers.h"
 
-static void write_conf(const struct store *store, const struct rig *rig,
-                       const char *path) {
-  static const char *const temps[] = {"client_body", "proxy", "fastcgi",
-                                      "uwsgi", "scgi"};
-  FILE *conf = fopen(path, "we");
-  if (!conf)
-    rig_fail("%s: %s", path, strerror(errno));
-  fprintf(conf,
-          "daemon off; master_process off; pid %s/nginx.pid;\n"
-          "events { worker_connections 1024; }\n"
-          "http { log_format bytes '$body_bytes_sent'; access_log %s bytes;\n"
-          "  sendfile on; tcp_nodelay on; keepalive_requests 1000000000;\n"
-          "  root %s;\n",
-          rig->dir, store->log, rig->dir);
-  for (size_t i = 0; i < sizeof temps / sizeof *temps; i++)
-    fprintf(conf, "  %s_temp_path %s;\n", temps[i], rig->dir);
-  fprintf(conf, "  server { listen 127.0.0.1:%u; } }\n", store->port);
-  fclose(conf);
-}
-
 /* Runs a program until it succeeds: what it asks may still have to come up. */
 static void await(const char *const args[]) {
   for (int tries = 0; !rig_run(args, NULL, 0); tries++) {
@@ -42,9 +22,8 @@ void store_start(struct store *store, struct rig *rig) {
   if (!servers_find("nginx", program) || !servers_find("curl", curl))
     rig_fail("nginx and curl have to be installed");
   store->port = servers_free_port();
-  rig_path(rig, "nginx.conf", conf);
   rig_path(rig, "access.log", store->log);
-  write_conf(store, rig, conf);
+  servers_write_nginx(rig, store->log, NULL, store->port, conf);
   store->nginx = rig_server_new(rig, "nginx");
   const char *const args[] = {"nginx", "-e", "stderr", "-c", conf, NULL};
   rig_server_start(store->nginx, program, args, false);
