@@ -132,9 +132,8 @@ static int take_missing(const struct config_image *image,
 /* One that is read as a whole first, which takes its time. */
 static int take_whole(const struct config_image *image,
                       const struct opened *opened, struct server_image *to) {
-  struct retrying *retrying = remotes_retrying(opened->remote);
   to->missing = EINPROGRESS;
-  to->retrying = retrying ? retrying_ref(retrying) : NULL;
+  to->retrying = retrying_ref(remotes_retrying(opened->remote));
   log_event(LEVEL_INFO, "image-checking", LOG_TEXT("image", image->name),
             LOG_TEXT("path", image->path),
             LOG_TEXT("meaning", "it is read as a whole, and served when its "
@@ -155,8 +154,7 @@ static int take_source(const struct config_image *image,
     return r;
   image_sources_warn_of_format(image->name, format);
   if (opened->remote) {
-    struct retrying *retrying = remotes_retrying(opened->remote);
-    to->retrying = retrying ? retrying_ref(retrying) : NULL;
+    to->retrying = retrying_ref(remotes_retrying(opened->remote));
     return 0;
   }
   if (image->max_age_s)

@@ -1,8 +1,8 @@
 /* An image of a Ceph cluster, open to be read, with the connection that it
  * needs: what librados and librbd are asked for.
  *
- * librbd tells nobody who only reads that an image was removed, or a snapshot:
- * what is not there any more reads as zeros.  So a client that may do that
+ * librbd does not tell a reader that an image was removed, or a snapshot: what
+ * is not there any more reads as zeros.  So a client that may do that
  * watches the image's header.  Ceph refuses to remove an image that is watched,
  * and says when its header changes.
  *

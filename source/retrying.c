@@ -95,6 +95,8 @@ void retrying_set_max_requests(struct retrying *r, unsigned n) {
 }
 
 struct retrying *retrying_ref(struct retrying *r) {
+  if (!r)
+    return NULL;
   pthread_mutex_lock(&r->lock);
   r->n_refs++;
   pthread_mutex_unlock(&r->lock);

@@ -97,7 +97,7 @@ struct retrying_clock retrying_clock_of(struct reactor *r);
 struct retrying *retrying_new(const struct retrying_clock *clock,
                               const char *name,
                               void (*turned)(const char *name, bool answers));
-struct retrying *retrying_ref(struct retrying *r);
+struct retrying *retrying_ref(struct retrying *r); /* NULL is fine */
 
 /* How many attempts may be under way, from now on. */
 void retrying_set_max_requests(struct retrying *r, unsigned n);
