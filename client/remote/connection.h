@@ -61,8 +61,8 @@ struct connection_image {
   uint64_t size;
   unsigned page_shift;
   uint64_t epoch; /* not 0 */
-  /* How many of its epoch's invalidations are known to whom it is said, and
-   * one.  0: it does not say. */
+  /* How many invalidations of its epoch this client was told of, and one.  0:
+   * the daemon does not say. */
   uint64_t invalidations;
 };
 
