@@ -24,8 +24,8 @@ struct opener {
 /* Puts it into the source, before the reactor knows of that source. */
 void opener_init(struct opener *o, struct opener **at);
 
-/* Tells the opener that the source has: it has none from here on.  The reactor's
- * thread. */
+/* Tells the opener that the source has: it has none from here on.  The
+ * reactor's thread. */
 void opener_tell(struct opener **at, int status,
                  const struct source_fault *fault);
 

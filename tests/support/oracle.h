@@ -342,8 +342,8 @@ private:
   std::set<uint64_t> stale_; // pages held when something was invalidated
 };
 
-// Checks so many operations on an image of a daemon's, of which this process may
-// invalidate, by a handle with these flags.
+// Checks so many operations on an image of a daemon's, by a handle with these
+// flags.  This process may invalidate it.
 inline void CheckCalls(const std::string &uri,
                        const std::vector<uint8_t> &bytes, uint32_t flags,
                        uint64_t seed, int n_ops) {
