@@ -7,8 +7,6 @@
  * its descriptors are the parent's, too. */
 #include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,22 +48,13 @@ static int find_reactor(struct reactor **out) {
 
 /* ---- Opening ------------------------------------------------------------- */
 
-__attribute__((format(printf, 3, 4))) static int
-refuse(struct source_fault *fault, int status, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(fault->text, sizeof fault->text, format, args);
-  va_end(args);
-  return status;
-}
-
 static int check_options(const struct source_kind *kind,
                          const struct source_uri *uri,
                          struct source_fault *fault) {
   for (size_t i = 0; i < uri->n_options; i++)
     if (!source_uri_has_option(kind, uri->options[i].key))
-      return refuse(fault, -EINVAL, "%.64s: it is no option of %s",
-                    uri->options[i].key, kind->name);
+      return remote_fault(fault, -EINVAL, "%.64s: it is no option of %s",
+                          uri->options[i].key, kind->name);
   return 0;
 }
 
@@ -90,14 +79,14 @@ static int open_source(const struct source_uri *uri,
   struct source *below;
   const struct source_kind *kind = source_uri_kind(source_kinds, uri->text);
   if (!kind)
-    return refuse(fault, -EINVAL, "there is no source for its scheme");
+    return remote_fault(fault, -EINVAL, "there is no source for its scheme");
   int failed = check_options(kind, uri, fault);
   if (failed)
     return failed;
   failed = find_reactor(&r);
   if (failed)
-    return refuse(fault, failed, "begin the thread of remote sources: %s",
-                  strerror(-failed));
+    return remote_fault(fault, failed, "begin the thread of remote sources: %s",
+                        strerror(-failed));
   failed = kind->open(r, uri, deadline, &below, fault);
   if (!failed)
     failed = retry(r, uri->text, below, out);

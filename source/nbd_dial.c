@@ -86,11 +86,6 @@ int nbd_dial_failure(struct source_fault *fault) {
   return meaning_of(text, error);
 }
 
-static int fail(struct source_fault *fault, int status, const char *why) {
-  snprintf(fault->text, sizeof fault->text, "%s", why);
-  return status;
-}
-
 /* ---- Shaking hands ------------------------------------------------------- */
 
 /* The server's answer to the name of the export. */
@@ -109,16 +104,18 @@ static int on_answer(void *arg, int *error) {
 static int meaning_of_answer(int error, struct source_fault *fault) {
   switch (error) {
   case ENOENT:
-    return fail(fault, -ENOENT, "the server has no export of that name");
+    return remote_fault(fault, -ENOENT,
+                        "the server has no export of that name");
   case ENOTSUP:
   case EPERM:
   case EACCES:
-    return fail(fault, -EACCES,
-                "the server does not let us have the export; it may want TLS");
+    return remote_fault(
+        fault, -EACCES,
+        "the server does not let us have the export; it may want TLS");
   case ESHUTDOWN:
-    return fail(fault, -ECONNRESET, "the server is shutting down");
+    return remote_fault(fault, -ECONNRESET, "the server is shutting down");
   default:
-    return fail(fault, -EPROTO, "the server refuses the export");
+    return remote_fault(fault, -EPROTO, "the server refuses the export");
   }
 }
 
@@ -132,12 +129,12 @@ static int go_on(struct nbd_handle *h, int64_t deadline,
   if (direction & LIBNBD_AIO_DIRECTION_WRITE)
     p.events |= POLLOUT;
   if (nbd_aio_is_closed(h)) /* by libnbd: it asked for TLS in vain */
-    return fail(fault, -EACCES, "the server has no TLS");
+    return remote_fault(fault, -EACCES, "the server has no TLS");
   if (p.fd < 0 || !p.events)
-    return fail(fault, -ECONNRESET, "the server closed the connection");
+    return remote_fault(fault, -ECONNRESET, "the server closed the connection");
   int n = poll(&p, 1, deadline_left_ms(deadline));
   if (n == 0 || deadline_has_passed(deadline))
-    return fail(fault, -ETIMEDOUT, "the server did not answer in time");
+    return remote_fault(fault, -ETIMEDOUT, "the server did not answer in time");
   if (n < 0)
     return 0; /* a signal */
   /* After an end or an error of the socket's, it is read that tells of it. */
@@ -159,7 +156,7 @@ int nbd_dial_shake_hands(struct nbd_handle *h, int64_t deadline,
       continue;
     }
     if (answer.asked)
-      return fail(fault, -EPROTO, "the server does not come to an end");
+      return remote_fault(fault, -EPROTO, "the server does not come to an end");
     answer.asked = true;
     nbd_completion_callback cb = {.callback = on_answer, .user_data = &answer};
     if (nbd_aio_opt_go(h, cb) < 0)
@@ -174,7 +171,7 @@ struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
                                    struct source_fault *fault) {
   struct nbd_handle *h = nbd_create();
   if (!h) {
-    *status = fail(fault, -ENOMEM, "no memory");
+    *status = remote_fault(fault, -ENOMEM, "no memory");
     return NULL;
   }
   *status = nbd_target_apply(t, h);
@@ -187,7 +184,7 @@ struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
     *status = -EINVAL;
   if (*status == 0)
     return h;
-  fail(fault, *status, "libnbd does not take the settings");
+  remote_fault(fault, *status, "libnbd does not take the settings");
   nbd_close(h);
   return NULL;
 }
@@ -245,7 +242,7 @@ static int dial(struct nbd_dial *d, struct nbd_handle *h,
   if (r == 0)
     r = nbd_target_check_files(d->target, fault);
   if (r == 0 && d->target->uses_tls && nbd_get_tls_negotiated(h) != 1)
-    r = fail(fault, -EACCES, "the connection has no TLS");
+    r = remote_fault(fault, -EACCES, "the connection has no TLS");
   forget_socket(d);
   return r;
 }

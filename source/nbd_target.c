@@ -19,11 +19,6 @@ enum {
 
 static const char *const schemes[] = {NBD_SCHEMES, NULL};
 
-static int refuse(struct source_fault *fault, const char *why) {
-  snprintf(fault->text, sizeof fault->text, "%s", why);
-  return -EINVAL;
-}
-
 /* ---- The URI ------------------------------------------------------------- */
 
 /* A part of the text of a URI. */
@@ -87,13 +82,15 @@ static int check_query(const struct uri_parts *u, bool is_unix,
   const char *const socket = "socket=";
   size_t len = strlen(socket);
   if (!is_unix && u->has_query)
-    return refuse(fault, "the URI has a query, and one for TCP has none: what "
-                         "TLS needs is given by options");
+    return remote_fault(fault, -EINVAL,
+                        "the URI has a query, and one for TCP has none: what "
+                        "TLS needs is given by options");
   if (is_unix &&
       (u->query.len <= len || part_has(u->query, '&') ||
        part_has(u->query, ';') || strncmp(u->query.text, socket, len) != 0))
-    return refuse(fault, "the query of the URI is not socket=PATH, and nothing "
-                         "else: what TLS needs is given by options");
+    return remote_fault(fault, -EINVAL,
+                        "the query of the URI is not socket=PATH, and nothing "
+                        "else: what TLS needs is given by options");
   return 0;
 }
 
@@ -102,38 +99,45 @@ static int check_tls(const struct nbd_target *t, const struct uri_parts *u,
                      bool is_unix, struct source_fault *fault) {
   if (!t->uses_tls)
     return t->certificates || t->psk_file
-               ? refuse(fault, "options for TLS, but the scheme of the URI is "
-                               "one without: use nbds")
+               ? remote_fault(fault, -EINVAL,
+                              "options for TLS, but the scheme of the URI is "
+                              "one without: use nbds")
                : 0;
   if (t->certificates && t->psk_file)
-    return refuse(fault, "both tls-certificates and tls-psk-file: a server is "
-                         "known by one of them");
+    return remote_fault(fault, -EINVAL,
+                        "both tls-certificates and tls-psk-file: a server is "
+                        "known by one of them");
   if (t->psk_file)
     return part_has(u->authority, '@')
                ? 0
-               : refuse(fault, "the URI does not say which user of the "
-                               "tls-psk-file asks: nbds://USER@HOST");
+               : remote_fault(fault, -EINVAL,
+                              "the URI does not say which user of the "
+                              "tls-psk-file asks: nbds://USER@HOST");
   if (is_unix)
-    return refuse(fault, "TLS at a Unix socket needs tls-psk-file: there is no "
-                         "name that a certificate could be compared with");
+    return remote_fault(fault, -EINVAL,
+                        "TLS at a Unix socket needs tls-psk-file: there is no "
+                        "name that a certificate could be compared with");
   return t->certificates
              ? 0
-             : refuse(fault, "TLS needs tls-certificates, a directory with a "
-                             "ca-cert.pem, or tls-psk-file");
+             : remote_fault(fault, -EINVAL,
+                            "TLS needs tls-certificates, a directory with a "
+                            "ca-cert.pem, or tls-psk-file");
 }
 
 static int check_uri(struct nbd_target *t, struct source_fault *fault) {
   struct uri_parts u;
   if (!is_plain_text(t->uri) || !split(t->uri, &u))
-    return refuse(fault, "this is no URI: it has no ://, a fragment, or bytes "
-                         "that would have to be encoded");
+    return remote_fault(fault, -EINVAL,
+                        "this is no URI: it has no ://, a fragment, or bytes "
+                        "that would have to be encoded");
   if (!scheme_is_known(u.scheme))
-    return refuse(fault, "the scheme is none of NBD's that are known here");
+    return remote_fault(fault, -EINVAL,
+                        "the scheme is none of NBD's that are known here");
   bool is_unix = ends_with_unix(u.scheme);
   t->uses_tls = u.scheme.text[3] == 's';
   if (!is_unix &&
       (u.authority.len == 0 || u.authority.text[u.authority.len - 1] == '@'))
-    return refuse(fault, "the URI has no host");
+    return remote_fault(fault, -EINVAL, "the URI has no host");
   int r = check_query(&u, is_unix, fault);
   return r < 0 ? r : check_tls(t, &u, is_unix, fault);
 }
@@ -142,9 +146,9 @@ static int check_uri(struct nbd_target *t, struct source_fault *fault) {
 
 static int set_text(char **to, const char *value, struct source_fault *fault) {
   if (!*value)
-    return refuse(fault, "an option has no value");
+    return remote_fault(fault, -EINVAL, "an option has no value");
   if (*to)
-    return refuse(fault, "an option is given twice");
+    return remote_fault(fault, -EINVAL, "an option is given twice");
   *to = strdup(value);
   return *to ? 0 : -ENOMEM;
 }
@@ -157,7 +161,7 @@ static int set_option(struct nbd_target *t, const struct source_option *o,
     return set_text(&t->psk_file, o->value, fault);
   if (strcmp(o->key, "attempt-timeout") == 0)
     return common_options_take_timeout(o->value, &t->timeout_ms, fault);
-  return refuse(fault, "an option is not one of NBD's");
+  return remote_fault(fault, -EINVAL, "an option is not one of NBD's");
 }
 
 /* ---- Targets ------------------------------------------------------------- */

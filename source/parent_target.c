@@ -1,7 +1,6 @@
 #include "source/parent_target.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,14 +8,8 @@
 
 #include "source/common_options.h"
 
-static int refuse(struct source_fault *fault, const char *why) {
-  snprintf(fault->text, sizeof fault->text, "%s", why);
-  return -EINVAL;
-}
-
 static int no_memory(struct source_fault *fault) {
-  snprintf(fault->text, sizeof fault->text, "out of memory");
-  return -ENOMEM;
+  return remote_fault(fault, -ENOMEM, "out of memory");
 }
 
 /* ---- One parent ---------------------------------------------------------- */
@@ -36,7 +29,7 @@ static int add(struct parent_target *t, char *text,
     return no_memory(fault);
   if (t->n == PARENT_TARGET_MAX) {
     free(text);
-    return refuse(fault, "there are more than 16 parents");
+    return remote_fault(fault, -EINVAL, "there are more than 16 parents");
   }
   struct uri *u = &t->uris[t->n];
   enum cachet_status status = uri_parse(text, u, &why);
@@ -44,16 +37,17 @@ static int add(struct parent_target *t, char *text,
   if (status == CACHET_E_NOMEM)
     return no_memory(fault);
   if (status != CACHET_OK)
-    return refuse(fault, why.message);
+    return remote_fault(fault, -EINVAL, "%s", why.message);
   t->n++;
   if (!uri_is_of_daemon(u))
-    return refuse(fault, "a parent is a daemon, and not a file");
+    return remote_fault(fault, -EINVAL, "a parent is a daemon, and not a file");
   if (!window_is_whole(&u->window))
-    return refuse(fault, "offset and length are options of the image, and do "
-                         "not stand in the URI");
+    return remote_fault(fault, -EINVAL,
+                        "offset and length are options of the image, and do "
+                        "not stand in the URI");
   for (unsigned i = 0; i + 1 < t->n; i++)
     if (is_same(u, &t->uris[i]))
-      return refuse(fault, "a parent is given twice");
+      return remote_fault(fault, -EINVAL, "a parent is given twice");
   return 0;
 }
 
@@ -83,7 +77,8 @@ static int set_file(struct parent_target *t, const struct source_uri *uri,
   if (!value)
     return 0;
   if (value[0] != '/')
-    return refuse(fault, "ca, cert and key are paths from the root on");
+    return remote_fault(fault, -EINVAL,
+                        "ca, cert and key are paths from the root on");
   for (unsigned i = 0; i < t->n; i++) {
     char **file = (char **)((char *)&t->uris[i] + member);
     if (t->uris[i].kind != URI_TLS)
@@ -93,8 +88,9 @@ static int set_file(struct parent_target *t, const struct source_uri *uri,
       return no_memory(fault);
   }
   return uses_tls ? 0
-                  : refuse(fault, "options for TLS, but no URI has it: use "
-                                  "cachets");
+                  : remote_fault(fault, -EINVAL,
+                                 "options for TLS, but no URI has it: use "
+                                 "cachets");
 }
 
 static int set_files(struct parent_target *t, const struct source_uri *uri,
@@ -106,7 +102,7 @@ static int set_files(struct parent_target *t, const struct source_uri *uri,
     r = set_file(t, uri, "key", offsetof(struct uri, key), fault);
   for (unsigned i = 0; i < t->n && r == 0; i++)
     if (t->uris[i].key && !t->uris[i].cert)
-      r = refuse(fault, "key is of no use without cert");
+      r = remote_fault(fault, -EINVAL, "key is of no use without cert");
   return r;
 }
 

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -337,11 +336,6 @@ static void look_at_image(struct visit *v) {
   v->status = ceph_image_look(v->image, &v->is_other);
 }
 
-static int say(struct source_fault *fault, int status, const char *why) {
-  snprintf(fault->text, sizeof fault->text, "%s", why);
-  return status;
-}
-
 static void set_up_timer(struct task *task) {
   struct rbd_source *s = container_of(task, struct rbd_source, begin);
   timeouts_init(&s->attempts, reactor_base(s->reactor), on_timer, s);
@@ -377,11 +371,12 @@ static int open_target(struct reactor *r, struct rbd_target *target,
   struct visit *v = visit_new(open_image);
   if (!v) {
     rbd_target_free(target);
-    return say(fault, -ENOMEM, strerror(ENOMEM));
+    return remote_fault(fault, -ENOMEM, "%s", strerror(ENOMEM));
   }
   v->target = target;
   if (!visit_await(r, v, deadline))
-    return say(fault, -ETIMEDOUT, "the cluster did not answer in time");
+    return remote_fault(fault, -ETIMEDOUT,
+                        "the cluster did not answer in time");
   int status = v->status;
   *fault = v->fault;
   if (status == 0) {
@@ -391,7 +386,7 @@ static int open_target(struct reactor *r, struct rbd_target *target,
   }
   visit_free(v);
   if (status < 0 && !fault->text[0])
-    say(fault, status, strerror(-status));
+    remote_fault(fault, status, "%s", strerror(-status));
   return status;
 }
 

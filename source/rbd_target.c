@@ -3,7 +3,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -18,16 +17,6 @@ enum {
 #define SCHEME "rbd:"
 #define DEFAULT_CONF "/etc/ceph/ceph.conf"
 #define DEFAULT_ID "admin"
-
-static int refuse(struct source_fault *fault, const char *why) {
-  snprintf(fault->text, sizeof fault->text, "%s", why);
-  return -EINVAL;
-}
-
-static int no_memory(struct source_fault *fault) {
-  snprintf(fault->text, sizeof fault->text, "%s", strerror(ENOMEM));
-  return -ENOMEM;
-}
 
 /* ---- The URI ------------------------------------------------------------- */
 
@@ -53,13 +42,15 @@ static int set_name(char **to, struct part p, struct source_fault *fault) {
   char *name = percent_decode(p.text, p.len);
   if (!name)
     return errno == EINVAL
-               ? refuse(fault, "the URI has a % without two hex digits")
-               : no_memory(fault);
+               ? remote_fault(fault, -EINVAL,
+                              "the URI has a %% without two hex digits")
+               : remote_no_memory(fault);
   size_t len = strlen(name);
   *to = name; /* also of one that is refused, for rbd_target_free() */
   if (len == 0 || len > MAX_NAME)
-    return refuse(fault, "a name in the URI is empty or too long: it is "
-                         "rbd:POOL/IMAGE[@SNAPSHOT]");
+    return remote_fault(fault, -EINVAL,
+                        "a name in the URI is empty or too long: it is "
+                        "rbd:POOL/IMAGE[@SNAPSHOT]");
   return 0;
 }
 
@@ -69,7 +60,7 @@ static int set_names(struct rbd_target *t, const struct part *parts,
   if (r == 0 && n_parts == 3)
     r = set_name(&t->name_space, parts[1], fault);
   else if (r == 0 && !(t->name_space = strdup("")))
-    r = no_memory(fault);
+    r = remote_no_memory(fault);
   return r < 0 ? r : set_name(&t->image, parts[n_parts - 1], fault);
 }
 
@@ -78,25 +69,28 @@ static int take_uri(struct rbd_target *t, const char *text,
   struct part parts[3];
   unsigned n = 0;
   if (strncasecmp(text, SCHEME, strlen(SCHEME)) != 0)
-    return refuse(fault, "the scheme is not rbd");
+    return remote_fault(fault, -EINVAL, "the scheme is not rbd");
   text += strlen(SCHEME);
   if (!is_plain_text(text))
-    return refuse(fault, "the URI has a colon, a query, a fragment, or bytes "
-                         "that have to be encoded: who asks, and what is set, "
-                         "is given by options");
+    return remote_fault(fault, -EINVAL,
+                        "the URI has a colon, a query, a fragment, or bytes "
+                        "that have to be encoded: who asks, and what is set, "
+                        "is given by options");
   do {
     text += n > 0;
     parts[n++] = cut(&text, "/@");
   } while (*text == '/' && n < 3);
   if (n < 2 || *text == '/')
-    return refuse(fault, "the URI is not rbd:POOL/IMAGE[@SNAPSHOT], nor with a "
-                         "namespace between the two");
+    return remote_fault(fault, -EINVAL,
+                        "the URI is not rbd:POOL/IMAGE[@SNAPSHOT], nor with a "
+                        "namespace between the two");
   int r = set_names(t, parts, n, fault);
   if (r < 0 || !*text)
     return r;
   text++; /* the @ */
   struct part snapshot = cut(&text, "/@");
-  return *text ? refuse(fault, "the URI goes on behind the snapshot")
+  return *text ? remote_fault(fault, -EINVAL,
+                              "the URI goes on behind the snapshot")
                : set_name(&t->snapshot, snapshot, fault);
 }
 
@@ -104,10 +98,10 @@ static int take_uri(struct rbd_target *t, const char *text,
 
 static int take_text(const char *value, char **to, struct source_fault *fault) {
   if (!*value)
-    return refuse(fault, "an option has no value");
+    return remote_fault(fault, -EINVAL, "an option has no value");
   char *copy = strdup(value);
   if (!copy)
-    return no_memory(fault);
+    return remote_no_memory(fault);
   free(*to); /* the last one wins */
   *to = copy;
   return 0;
@@ -115,8 +109,9 @@ static int take_text(const char *value, char **to, struct source_fault *fault) {
 
 static int take_path(const char *value, char **to, struct source_fault *fault) {
   return *value == '/' ? take_text(value, to, fault)
-                       : refuse(fault, "conf and keyring are paths from the "
-                                       "root on");
+                       : remote_fault(fault, -EINVAL,
+                                      "conf and keyring are paths from the "
+                                      "root on");
 }
 
 static int take_option(struct rbd_target *t, const struct source_option *o,
@@ -129,7 +124,7 @@ static int take_option(struct rbd_target *t, const struct source_option *o,
     return take_text(o->value, &t->id, fault);
   if (strcmp(o->key, "attempt-timeout") == 0)
     return common_options_take_timeout(o->value, &t->timeout_ms, fault);
-  return refuse(fault, "an option is not one of RBD's");
+  return remote_fault(fault, -EINVAL, "an option is not one of RBD's");
 }
 
 static int take_options(struct rbd_target *t, const struct source_uri *uri,
@@ -162,7 +157,7 @@ int rbd_target_new(const struct source_uri *uri, struct rbd_target **out,
                    struct source_fault *fault) {
   struct rbd_target *t = calloc(1, sizeof *t);
   if (!t)
-    return no_memory(fault);
+    return remote_no_memory(fault);
   int r = take_uri(t, uri->text, fault);
   if (r == 0)
     r = take_options(t, uri, fault);

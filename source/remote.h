@@ -55,6 +55,11 @@ struct source_fault {
   char text[256];
 };
 
+/* Sets what was wrong.  Returns `status`. */
+int remote_fault(struct source_fault *fault, int status, const char *format,
+                 ...) __attribute__((format(printf, 3, 4)));
+int remote_no_memory(struct source_fault *fault); /* -ENOMEM */
+
 struct source_kind {
   const char *name;           /* "http": for statistics and messages */
   const char *const *schemes; /* in small letters, up to NULL */

@@ -125,14 +125,9 @@ static enum http_advice signer_failed(void *arg, struct http_get *get,
 
 /* ---- Opening ------------------------------------------------------------- */
 
-static int no_memory(struct source_fault *fault) {
-  snprintf(fault->text, sizeof fault->text, "%s", strerror(ENOMEM));
-  return -ENOMEM;
-}
-
 static int copy(const char *from, char **to, struct source_fault *fault) {
   *to = from ? strdup(from) : NULL;
-  return from && !*to ? no_memory(fault) : 0;
+  return from && !*to ? remote_no_memory(fault) : 0;
 }
 
 static int take_anonymous(const struct source_uri *uri, bool *out,
@@ -161,7 +156,7 @@ static int make_target(const struct source_uri *uri, struct http_target *target,
                        struct source_fault *fault) {
   struct s3_signer *s = calloc(1, sizeof *s);
   if (!s)
-    return no_memory(fault);
+    return remote_no_memory(fault);
   *target = (struct http_target){
       .ops = {signer_add_headers, signer_failed, signer_free}, .arg = s};
   int failed = take_signer(uri, s, fault);
@@ -171,7 +166,7 @@ static int make_target(const struct source_uri *uri, struct http_target *target,
     failed = copy(s->address.url, &target->url, fault);
   target->shown = failed ? NULL : source_uri_shown(uri->text);
   if (!failed && !target->shown)
-    failed = no_memory(fault);
+    failed = remote_no_memory(fault);
   if (failed)
     http_target_fini(target);
   return failed;

@@ -19,16 +19,6 @@ struct object_name {
   char *version;      /* likewise; NULL */
 };
 
-static int refuse(struct source_fault *fault, const char *why) {
-  snprintf(fault->text, sizeof fault->text, "%s", why);
-  return -EINVAL;
-}
-
-static int no_memory(struct source_fault *fault) {
-  snprintf(fault->text, sizeof fault->text, "%s", strerror(ENOMEM));
-  return -ENOMEM;
-}
-
 /* ---- The URI ------------------------------------------------------------- */
 
 static void name_fini(struct object_name *n) {
@@ -50,15 +40,17 @@ static int take_version(const char *query, struct object_name *out,
                         struct source_fault *fault) {
   const char name[] = VERSION_ID "=";
   if (strncmp(query, name, sizeof name - 1) != 0 || strchr(query, '&'))
-    return refuse(fault,
-                  "an s3: URI takes ?" VERSION_ID "=VERSION, and no other");
+    return remote_fault(fault, -EINVAL,
+                        "an s3: URI takes ?" VERSION_ID
+                        "=VERSION, and no other");
   query += sizeof name - 1;
   out->version = percent_decode(query, strlen(query));
   if (!out->version)
-    return errno == ENOMEM
-               ? no_memory(fault)
-               : refuse(fault, "a % needs two hex digits behind it");
-  return *out->version ? 0 : refuse(fault, VERSION_ID " is empty");
+    return errno == ENOMEM ? remote_no_memory(fault)
+                           : remote_fault(fault, -EINVAL,
+                                          "a %% needs two hex digits behind it");
+  return *out->version ? 0
+                       : remote_fault(fault, -EINVAL, VERSION_ID " is empty");
 }
 
 static int take_name(const char *uri, struct object_name *out,
@@ -66,24 +58,25 @@ static int take_name(const char *uri, struct object_name *out,
   const char *bucket = uri + strlen("s3:");
   *out = (struct object_name){0};
   if (strncmp(bucket, "//", 2) != 0)
-    return refuse(fault, "an s3: URI is s3://BUCKET/KEY");
+    return remote_fault(fault, -EINVAL, "an s3: URI is s3://BUCKET/KEY");
   bucket += 2;
   size_t bucket_len = strcspn(bucket, "/?#");
   const char *key = bucket + bucket_len;
   if (*key != '/' || strchr(key, '#'))
-    return refuse(fault, "an s3: URI is s3://BUCKET/KEY; # is written %23");
+    return remote_fault(fault, -EINVAL,
+                        "an s3: URI is s3://BUCKET/KEY; # is written %%23");
   key++;
   size_t key_len = strcspn(key, "?");
   out->bucket = strndup(bucket, bucket_len);
   out->key = percent_decode(key, key_len);
   if (!out->bucket || (!out->key && errno == ENOMEM))
-    return no_memory(fault);
+    return remote_no_memory(fault);
   if (!out->key)
-    return refuse(fault, "a % needs two hex digits behind it");
+    return remote_fault(fault, -EINVAL, "a %% needs two hex digits behind it");
   if (!*out->key)
-    return refuse(fault, "the object's key is empty");
+    return remote_fault(fault, -EINVAL, "the object's key is empty");
   if (!is_bucket(out->bucket))
-    return refuse(fault, "the bucket's name is none");
+    return remote_fault(fault, -EINVAL, "the bucket's name is none");
   return key[key_len] ? take_version(key + key_len + 1, out, fault) : 0;
 }
 
@@ -124,17 +117,19 @@ static int take_endpoint(const char *endpoint, struct s3_address *out,
                          struct source_fault *fault) {
   bool is_tls = strncasecmp(endpoint, "https://", 8) == 0;
   if (!is_tls && strncasecmp(endpoint, "http://", 7) != 0)
-    return refuse(fault, "endpoint: it is http://HOST[:PORT] or https:");
+    return remote_fault(fault, -EINVAL,
+                        "endpoint: it is http://HOST[:PORT] or https:");
   const char *host = endpoint + (is_tls ? 8 : 7);
   size_t len = strcspn(host, "/");
   if (host[len] && host[len + 1])
-    return refuse(fault, "endpoint: it has no path");
+    return remote_fault(fault, -EINVAL, "endpoint: it has no path");
   out->scheme = strdup(is_tls ? "https" : "http");
   out->host = strndup(host, len);
   if (!out->scheme || !out->host)
-    return no_memory(fault);
+    return remote_no_memory(fault);
   if (!is_host_and_port(out->host))
-    return refuse(fault, "endpoint: it is http://HOST[:PORT] or https:");
+    return remote_fault(fault, -EINVAL,
+                        "endpoint: it is http://HOST[:PORT] or https:");
   drop_default_port(out);
   return 0;
 }
@@ -145,7 +140,7 @@ static int amazons_endpoint(struct s3_address *out,
   if (!out->scheme ||
       asprintf(&out->host, "s3.%s.amazonaws.com", out->region) < 0) {
     out->host = NULL;
-    return no_memory(fault);
+    return remote_no_memory(fault);
   }
   return 0;
 }
@@ -161,7 +156,7 @@ static int take_style(const struct source_uri *uri, bool is_amazon,
   *in_path = strcmp(style, "yes") == 0;
   return *in_path || strcmp(style, "no") == 0
              ? 0
-             : refuse(fault, "path-style: it is yes or no");
+             : remote_fault(fault, -EINVAL, "path-style: it is yes or no");
 }
 
 /* ---- The address --------------------------------------------------------- */
@@ -206,9 +201,9 @@ static int take_address(const struct source_uri *uri, struct object_name *name,
   bool in_path;
   out->region = strdup(region ? region : "us-east-1");
   if (!out->region)
-    return no_memory(fault);
+    return remote_no_memory(fault);
   if (!is_host_name(out->region))
-    return refuse(fault, "region: it is no name of a region");
+    return remote_fault(fault, -EINVAL, "region: it is no name of a region");
   int failed = endpoint ? take_endpoint(endpoint, out, fault)
                         : amazons_endpoint(out, fault);
   if (!failed)
@@ -216,7 +211,7 @@ static int take_address(const struct source_uri *uri, struct object_name *name,
   if (failed)
     return failed;
   if (!place(out, name, in_path) || !write_url(out, name))
-    return no_memory(fault);
+    return remote_no_memory(fault);
   out->version = name->version;
   name->version = NULL;
   return 0;

@@ -4,9 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -625,15 +623,6 @@ static int make_source(struct source *below, struct shared *shared,
 
 /* ---- Opening ------------------------------------------------------------- */
 
-__attribute__((format(printf, 3, 4))) static int
-refuse(struct source_fault *fault, int status, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(fault->text, sizeof fault->text, format, args);
-  va_end(args);
-  return status;
-}
-
 /* Reads the superblock, and makes of it what proves. */
 static int open_verity(struct shared *shared,
                        const struct verified_options *options,
@@ -643,18 +632,20 @@ static int open_verity(struct shared *shared,
   char why[VERITY_WHY_LEN];
   if (options->tree_offset > from->size ||
       from->size - options->tree_offset < sizeof superblock)
-    return refuse(fault, -EBADMSG,
-                  "its hash tree: there are %" PRIu64 " bytes, and none at "
-                  "%" PRIu64,
-                  from->size, options->tree_offset);
+    return remote_fault(fault, -EBADMSG,
+                        "its hash tree: there are %" PRIu64
+                        " bytes, and none at "
+                        "%" PRIu64,
+                        from->size, options->tree_offset);
   int r = source_read_blocking(from, options->tree_offset, superblock,
                                sizeof superblock);
   if (r < 0)
-    return refuse(fault, r, "its hash tree cannot be read: %s", strerror(-r));
+    return remote_fault(fault, r, "its hash tree cannot be read: %s",
+                        strerror(-r));
   r = verity_new(superblock, options->tree_offset, options->root,
                  options->root_len, &shared->verity, why);
   if (r == -EINVAL)
-    return refuse(fault, -EBADMSG, "its hash tree: %s", why);
+    return remote_fault(fault, -EBADMSG, "its hash tree: %s", why);
   return r;
 }
 
@@ -666,19 +657,21 @@ static int check_sizes(const struct shared *shared,
   uint64_t end = verity_tree_end(shared->verity);
   const struct source *from = shared->tree ? shared->tree->source : below;
   if (from->size < end)
-    return refuse(fault, -EBADMSG,
-                  "its hash tree ends at %" PRIu64 ", and should at %" PRIu64,
-                  from->size, end);
+    return remote_fault(fault, -EBADMSG,
+                        "its hash tree ends at %" PRIu64
+                        ", and should at %" PRIu64,
+                        from->size, end);
   if (shared->tree_is_inside && data > options->tree_offset)
-    return refuse(fault, -EBADMSG,
-                  "its hash tree at %" PRIu64 " is of %" PRIu64 " bytes",
-                  options->tree_offset, data);
+    return remote_fault(fault, -EBADMSG,
+                        "its hash tree at %" PRIu64 " is of %" PRIu64 " bytes",
+                        options->tree_offset, data);
   if (!size_is_right(shared, below->size))
-    return refuse(fault, -EBADMSG,
-                  "it has %" PRIu64 " bytes, and its hash tree is of %" PRIu64
-                  "; fill it up with zeros to whole blocks of %" PRIu32
-                  ", and make the tree of that",
-                  below->size, data, verity_block_size(shared->verity));
+    return remote_fault(fault, -EBADMSG,
+                        "it has %" PRIu64
+                        " bytes, and its hash tree is of %" PRIu64
+                        "; fill it up with zeros to whole blocks of %" PRIu32
+                        ", and make the tree of that",
+                        below->size, data, verity_block_size(shared->verity));
   return 0;
 }
 
@@ -686,7 +679,7 @@ int verified_source_open(const struct verified_options *options,
                          struct source *below, struct source **out,
                          struct source_fault *fault) {
   struct shared *shared = NULL;
-  refuse(fault, 0, "its hash tree: out of memory");
+  remote_fault(fault, 0, "its hash tree: out of memory");
   int r = shared_new(options, &shared);
   if (r == 0)
     r = open_verity(shared, options, below, fault);

@@ -1,0 +1,19 @@
+#include "source/remote.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int remote_fault(struct source_fault *fault, int status, const char *format,
+                 ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(fault->text, sizeof fault->text, format, args);
+  va_end(args);
+  return status;
+}
+
+int remote_no_memory(struct source_fault *fault) {
+  return remote_fault(fault, -ENOMEM, "%s", strerror(ENOMEM));
+}
