@@ -46,9 +46,10 @@ static int take_version(const char *query, struct object_name *out,
   query += sizeof name - 1;
   out->version = percent_decode(query, strlen(query));
   if (!out->version)
-    return errno == ENOMEM ? remote_no_memory(fault)
-                           : remote_fault(fault, -EINVAL,
-                                          "a %% needs two hex digits behind it");
+    return errno == ENOMEM
+               ? remote_no_memory(fault)
+               : remote_fault(fault, -EINVAL,
+                              "a %% needs two hex digits behind it");
   return *out->version ? 0
                        : remote_fault(fault, -EINVAL, VERSION_ID " is empty");
 }
