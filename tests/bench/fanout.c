@@ -28,6 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/bench/card.h"
 #include "tests/bench/rig.h"
 
 enum { MAX_READERS = 32, KIB_A_PROCESS = 1024 };
@@ -263,6 +264,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   struct rig *rig = rig_make(options.size, options.piece);
+  card_print(rig);
   struct rig_server *daemon =
       rig_start_daemon(rig, "daemon", rig->size + RIG_SPARE_CACHE);
   printf("%" PRIu64 " rounds of %" PRIu64 " pages, a file of %" PRIu64

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/bench/card.h"
 #include "tests/bench/histogram.h"
 #include "tests/bench/load.h"
 #include "tests/bench/report.h"
@@ -198,6 +199,7 @@ int main(int argc, char **argv) {
   struct bench b = {.rig = rig_make(IMAGE_LEN, RIG_CHUNK),
                     .report = report_new(),
                     .seconds = (double)seconds};
+  card_add(b.report, b.rig);
   for (uint64_t round = 0; round < n_rounds; round++)
     measure(&b);
   judge(&b);

@@ -35,6 +35,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/bench/card.h"
 #include "tests/bench/gate.h"
 #include "tests/bench/miss.h"
 #include "tests/bench/rig.h"
@@ -484,6 +485,7 @@ int main(int argc, char **argv) {
   if (!parse(argc, argv, &options))
     return usage();
   b.rig = rig_make(options.size, options.piece);
+  card_print(b.rig);
   b.n_ops = options.n_ops;
   b.map = rig_map(b.rig);
   make_order(&b);

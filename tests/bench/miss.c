@@ -15,21 +15,17 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { N_ROUNDS = 61, N_OPS = 300, MESSAGE_LEN = 64 };
+#include "tests/bench/echo.h"
+
+enum { N_ROUNDS = 61, N_OPS = 300 };
 
 #define MOST_TIMES 1.5
-
-/* About what a Read that names one page, and its answer, take. */
-typedef uint8_t message[MESSAGE_LEN];
 
 struct miss {
   struct rig *rig;
@@ -37,8 +33,7 @@ struct miss {
   int memfd;            /* as large as the file, and mapped */
   const uint8_t *map;
   uint64_t n_written, n_touched; /* of the pages of the memfd */
-  pid_t echo;
-  int echo_fd;
+  struct echo echo;
   uint64_t random;
 };
 
@@ -53,57 +48,9 @@ static void stay_on_this_processor(void) {
     rig_fail("stay on one processor: %s", strerror(errno));
 }
 
-/* ---- The other end of the round trip ------------------------------------- */
-
-static bool transfer(int fd, message m, ssize_t (*fn)(int, void *, size_t)) {
-  for (size_t done = 0; done < MESSAGE_LEN;) {
-    ssize_t n = fn(fd, m + done, MESSAGE_LEN - done);
-    if (n <= 0)
-      return false;
-    done += (size_t)n;
-  }
-  return true;
-}
-
-static ssize_t write_some(int fd, void *bytes, size_t len) {
-  return write(fd, bytes, len);
-}
-
-/* In a process of its own, with nothing open but its end. */
-__attribute__((noreturn)) static void echo(int fd) {
-  message m;
-  if (dup2(fd, STDIN_FILENO) < 0 || close_range(STDERR_FILENO + 1, ~0u, 0) < 0)
-    _exit(1);
-  while (transfer(STDIN_FILENO, m, read) &&
-         transfer(STDIN_FILENO, m, write_some))
-    ;
-  _exit(0);
-}
-
-static void start_echo(struct miss *b) {
-  int fds[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-    rig_fail("socketpair: %s", strerror(errno));
-  b->echo = rig_fork(SIGTERM);
-  if (b->echo == 0)
-    echo(fds[1]);
-  close(fds[1]);
-  b->echo_fd = fds[0];
-}
-
-static void stop_echo(struct miss *b) {
-  close(b->echo_fd);
-  waitpid(b->echo, NULL, 0);
-}
-
 /* ---- The rows ------------------------------------------------------------ */
 
-static void round_trip(struct miss *b) {
-  message m = {0};
-  if (!transfer(b->echo_fd, m, write_some) || !transfer(b->echo_fd, m, read))
-    rig_fail("the other end of the round trip ended");
-  sink = m[0];
-}
+static void round_trip(struct miss *b) { echo_round_trip(&b->echo); }
 
 static uint64_t random_page(struct miss *b) {
   return rig_random(&b->random) % (b->rig->size / RIG_PAGE) * RIG_PAGE;
@@ -194,7 +141,7 @@ static void make_memfd(struct miss *b) {
 
 static void open_all(struct miss *b) {
   make_memfd(b);
-  start_echo(b);
+  echo_start(&b->echo);
   b->empty = open_shared(b->rig, "empty", 2 * b->rig->size);
   b->full = open_shared(b->rig, "full", b->rig->size / 8);
   rig_warm(b->rig, b->full);
@@ -203,7 +150,7 @@ static void open_all(struct miss *b) {
 static void close_all(struct miss *b) {
   cachet_close(b->empty);
   cachet_close(b->full);
-  stop_echo(b);
+  echo_stop(&b->echo);
 }
 
 /* The times of all rows: of row r in round i, at [r][i]. */

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "tests/bench/card.h"
 #include "tests/bench/cells.h"
 #include "tests/bench/plot.h"
 
@@ -120,6 +121,7 @@ int main(int argc, char **argv) {
   b.report = report_new();
   raise_file_limit();
   struct rig *rig = rig_make(256 << 20, RIG_CHUNK);
+  card_add(b.report, rig);
   setenv("TMPDIR", rig->dir, 1); /* where nbdkit keeps its filter's cache */
   servers_start(&b.servers, rig);
   note_missing(&b);

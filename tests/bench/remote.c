@@ -40,6 +40,7 @@
 
 #include <libnbd.h>
 
+#include "tests/bench/card.h"
 #include "tests/bench/report.h"
 #include "tests/bench/rig.h"
 #include "tests/bench/servers.h"
@@ -434,6 +435,7 @@ int main(int argc, char **argv) {
                     .report = report_new()};
   /* Where nbdkit's cache lies. */
   setenv("TMPDIR", b.rig->dir, 1);
+  card_add(b.report, b.rig);
   start_store(&b);
   for (unsigned round = 0; round < options.n_rounds; round++)
     for (unsigned i = 0; i < N_DELAYS; i++)
