@@ -28,18 +28,19 @@ static const char usage[] =
     "       cachet remove NAME\n"
     "       cachet drain [--timeout N]\n"
     "\n"
-    "  --socket PATH  the daemon's Unix socket, or unix:PATH;\n"
-    "                 else $CACHET_SOCKET,\n"
-    "                 $XDG_RUNTIME_DIR/cachetd.sock, "
-    "/run/cachetd/cachetd.sock\n"
+    "  --socket PATH  the daemon's Unix socket, or unix:PATH; default:\n"
+    "                 $CACHET_SOCKET, $XDG_RUNTIME_DIR/cachetd.sock, or\n"
+    "                 /run/cachetd/cachetd.sock\n"
     "  --uri URI      the daemon: cachet[s]://HOST[:PORT]/ or\n"
     "                 cachet+unix:///?socket=PATH\n"
-    "  --help         this text\n"
-    "  --version      which version this is\n"
+    "  --help         print this text\n"
+    "  --version      print the version\n"
     "\n"
-    "IMAGE is a name on the daemon; with a / in it a path, with a : a URI.\n"
-    "TYPE is u8, i8, or u16le ... i64be, i64ne.  Numbers take 0x, and K, M, G\n"
-    "and T, powers of 1024.  SOURCE is a path of the daemon's from / on.\n";
+    "IMAGE is the name of an image of the daemon; with a / in it, a path of a\n"
+    "file; with a : in it, a URI.  TYPE is u8, i8, or u16le ... i64be, i64ne.\n"
+    "SOURCE is an absolute path on the daemon's host, or a URI.  Numbers are\n"
+    "decimal, or hexadecimal after 0x, and take K, M, G and T, powers of "
+    "1024.\n";
 
 static int usage_fail(const char *what, const char *which) {
   fprintf(stderr, "cachet: %s%s%s (see cachet --help)\n", what,
