@@ -13,6 +13,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "base/container_of.h"
 #include "cache/adopt.h"
 #include "cache/budget.h"
@@ -74,6 +75,10 @@ static void image_unref(struct image *img) {
   free(img->name);
   free(img);
 }
+
+CLEANUP_FUNCTION(struct image *, image_unref)
+CLEANUP_FUNCTION(struct source *, source_unref)
+CLEANUP_FUNCTION(struct mirror *, mirror_unref)
 
 /* A mirror without references goes: its account, its memory, its source. */
 static void end_mirror(struct mirror *m) {
@@ -269,7 +274,7 @@ static int make_image(struct page_cache *pc, const char *name,
                       unsigned page_shift, struct image **out) {
   if (page_shift < PAGE_SHIFT_MIN || page_shift > PAGE_SHIFT_MAX)
     return -EINVAL;
-  struct image *img = calloc(1, sizeof *img);
+  CLEANUP(image_unrefp) struct image *img = calloc(1, sizeof *img);
   if (!img)
     return -ENOMEM;
   img->cache = pc;
@@ -281,11 +286,9 @@ static int make_image(struct page_cache *pc, const char *name,
   pthread_mutex_init(&img->refresh_lock, NULL);
   pthread_cond_init(&img->settled, NULL);
   img->name = strdup(name);
-  if (!img->name) {
-    image_unref(img);
+  if (!img->name)
     return -ENOMEM;
-  }
-  *out = img;
+  *out = STEAL(img);
   return 0;
 }
 
@@ -326,23 +329,20 @@ static int begin_afresh(struct image *img, struct source *src) {
 int image_new_over(struct page_cache *pc, const char *name, struct source *src,
                    unsigned page_shift, const struct image_ops *ops,
                    struct mirror *m, struct image **out) {
-  struct image *img = NULL;
+  /* The source goes before the image that listens to it. */
+  CLEANUP(image_unrefp) struct image *img = NULL;
+  CLEANUP(source_unrefp) struct source *ours = src;
+  CLEANUP(mirror_unrefp) struct mirror *left = m;
   src->n_refs = 1; /* ours, until a mirror holds it */
   int r = make_image(pc, name, page_shift, &img);
-  if (r == 0) {
-    img->ops = *ops;
-    if (!m || go_on_with(img, src, m) < 0)
-      r = begin_afresh(img, src);
-  } else {
-    mirror_unref(m);
-  }
-  source_unref(src);
-  if (r < 0) {
-    if (img)
-      image_unref(img);
+  if (r < 0)
     return r;
-  }
-  *out = img;
+  img->ops = *ops;
+  if (!left || go_on_with(img, src, STEAL(left)) < 0)
+    r = begin_afresh(img, src);
+  if (r < 0)
+    return r;
+  *out = STEAL(img);
   return 0;
 }
 
@@ -353,29 +353,21 @@ int image_new(struct page_cache *pc, const char *name, struct source *src,
 }
 
 int image_new_past(struct page_cache *pc, const char *name, struct mirror *m) {
-  struct image *img;
+  CLEANUP(image_unrefp) struct image *img = NULL; /* the mirror has one, too */
+  CLEANUP(mirror_unrefp) struct mirror *left = m;
   int r = make_image(pc, name, m->page_shift, &img);
-  if (r < 0) {
-    mirror_unref(m);
-    return r;
-  }
-  r = end_adopted(img, m);
-  image_unref(img); /* the mirror has one */
-  return r;
+  return r < 0 ? r : end_adopted(img, STEAL(left));
 }
 
 int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
                      unsigned page_shift, uint64_t epoch, struct image **out) {
-  struct image *img = NULL;
+  CLEANUP(image_unrefp) struct image *img = NULL;
   int r = make_image(pc, name, page_shift, &img);
   if (r == 0)
     r = make_mirror(img, NULL, size, epoch, &img->mirror);
-  if (r < 0) {
-    if (img)
-      image_unref(img);
+  if (r < 0)
     return r;
-  }
-  *out = img;
+  *out = STEAL(img);
   return 0;
 }
 

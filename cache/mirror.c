@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fd.h"
 
 #ifndef MFD_NOEXEC_SEAL
@@ -46,6 +47,8 @@ void mirror_print_limit(uint64_t size, char *text, size_t len) {
     snprintf(text + n, len - (size_t)n, "an image may have %llu (64 TiB)",
              (unsigned long long)MIRROR_MAX_SIZE);
 }
+
+CLEANUP_FUNCTION(struct mirror *, mirror_free)
 
 /* ---- What the machine is set to ------------------------------------------ */
 
@@ -227,22 +230,19 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
 
 static int mirror_make(uint64_t size, unsigned page_shift, uint64_t epoch,
                        bool membarrier, bool is_pageless, struct mirror **out) {
-  struct mirror *m;
+  CLEANUP(mirror_freep) struct mirror *m = NULL;
   int r = mirror_alloc(size, page_shift, epoch, &m);
   if (r < 0)
     return r;
   m->is_pageless = is_pageless;
   m->is_solid = !is_pageless && mirror_is_overcommit_strict();
-  if (is_pageless)
-    r = make_no_states(m);
-  else if ((r = make_pages(m)) == 0)
+  r = is_pageless ? make_no_states(m) : make_pages(m);
+  if (r == 0 && !is_pageless)
     r = make_states(m);
-  if (r < 0) {
-    mirror_free(m);
+  if (r < 0)
     return r;
-  }
   write_header(m, membarrier);
-  *out = m;
+  *out = STEAL(m);
   return 0;
 }
 
@@ -353,16 +353,14 @@ static int map_all(struct mirror *m, const struct mirror_fds *fds) {
 
 int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
                   uint64_t epoch, struct mirror **out) {
-  struct mirror *m = NULL;
+  CLEANUP(mirror_freep) struct mirror *m = NULL;
   int r = mirror_alloc(size, page_shift, epoch, &m);
   if (r == 0)
     r = map_all(m, fds);
   mirror_fds_close(fds);
-  if (r < 0) {
-    mirror_free(m);
+  if (r < 0)
     return r;
-  }
-  *out = m;
+  *out = STEAL(m);
   return 0;
 }
 
@@ -407,7 +405,7 @@ static int adopt_memory(struct mirror *m) {
 }
 
 int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
-  struct mirror *m = NULL;
+  CLEANUP(mirror_freep) struct mirror *m = NULL;
   bool fits = remains->page_shift >= PAGE_SHIFT_MIN &&
               remains->page_shift <= PAGE_SHIFT_MAX;
   int r = fits ? mirror_alloc(remains->size, remains->page_shift,
@@ -424,11 +422,9 @@ int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
   m->is_solid = mirror_is_overcommit_strict();
   m->was_lent = true; /* perhaps */
   r = adopt_memory(m);
-  if (r < 0) {
-    mirror_free(m);
+  if (r < 0)
     return r;
-  }
-  *out = m;
+  *out = STEAL(m);
   return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "cache/barrier.h"
 #include "cache/budget.h"
 #include "cache/evictor.h"
@@ -33,15 +34,13 @@ static int start_threads(struct page_cache *pc) {
   return 0;
 }
 
+CLEANUP_FUNCTION(struct page_cache *, page_cache_free)
+
 int page_cache_new(const struct page_cache_options *options,
                    struct page_cache **out) {
-  struct page_cache *pc = calloc(1, sizeof *pc);
+  CLEANUP(page_cache_freep) struct page_cache *pc = calloc(1, sizeof *pc);
   if (!pc)
     return -ENOMEM;
-  if (s3fifo_init(&pc->policy, 0) < 0) {
-    free(pc);
-    return -ENOMEM;
-  }
   pc->membarrier = barrier_register();
   pc->thread_began = options->thread_began;
   pthread_mutex_init(&pc->lock, NULL);
@@ -52,14 +51,14 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->reclaim.wake, &attr);
   pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
-  int r = budget_set(pc, options->budget);
+  int r = s3fifo_init(&pc->policy, 0);
+  if (r == 0)
+    r = budget_set(pc, options->budget);
   if (r == 0 && options->evictor)
     r = start_threads(pc);
-  if (r < 0) {
-    page_cache_free(pc);
+  if (r < 0)
     return r;
-  }
-  *out = pc;
+  *out = STEAL(pc);
   return 0;
 }
 

@@ -53,6 +53,7 @@ void s3fifo_fini(struct s3fifo *p) {
     munmap(p->entries, entries_len(p));
   if (p->index)
     munmap(p->index, index_len(p));
+  *p = (struct s3fifo){0};
 }
 
 int s3fifo_grow(struct s3fifo *p, uint64_t max_pages) {

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "cache/budget.h"
 #include "cache/internal.h"
 #include "cache/view.h"
@@ -31,7 +32,8 @@ struct shared_pins_user {
 struct shared_pins {
   struct pin_table table;
   struct pin_page *page;
-  int fd; /* -1: taken */
+  int fd;          /* -1: taken */
+  bool is_charged; /* its page is in the account */
 
   /* under the cache lock */
   struct shared_pins_user *user; /* NULL: it has no share yet */
@@ -246,25 +248,29 @@ static int make_page(struct shared_pins *l) {
   return 0;
 }
 
-int shared_pins_new(struct mirror *m, struct shared_pins **out) {
+CLEANUP_FUNCTION(struct shared_pins *, shared_pins_free)
+
+/* NULL: no memory. */
+static struct shared_pins *alloc(struct mirror *m) {
   struct shared_pins *l = calloc(1, sizeof *l);
   if (!l)
-    return -ENOMEM;
+    return NULL;
   l->fd = -1;
-  l->table.mirror = m;
+  l->table.mirror = mirror_ref(m);
+  return l;
+}
+
+int shared_pins_new(struct mirror *m, struct shared_pins **out) {
+  CLEANUP(shared_pins_freep) struct shared_pins *l = alloc(m);
+  if (!l)
+    return -ENOMEM;
   /* It evicts nothing: its caller has others to serve. */
-  int r = budget_reserve_table(m->cache, PIN_PAGE_LEN) ? 0 : -EAGAIN;
-  if (r == 0 && (r = make_page(l)) < 0)
-    budget_release(m->cache, PIN_PAGE_LEN);
-  if (r < 0) {
-    if (l->fd >= 0)
-      close(l->fd);
-    free(l);
+  l->is_charged = budget_reserve_table(m->cache, PIN_PAGE_LEN);
+  int r = l->is_charged ? make_page(l) : -EAGAIN;
+  if (r < 0)
     return r;
-  }
-  mirror_ref(m);
   view_list_table(&l->table); /* before anybody else has the descriptor */
-  *out = l;
+  *out = STEAL(l);
   return 0;
 }
 
@@ -338,6 +344,7 @@ static int adopt_share(struct shared_pins *l,
   l->user = user_get_locked(pc, remains->user);
   if (l->user) {
     pc->used += PIN_PAGE_LEN; /* whether there is room or not */
+    l->is_charged = true;
     set_len_locked(pc, l, size_len(l, remains->size));
     if (remains->is_replaced)
       cut_to_share_locked(pc, l, remains->share);
@@ -348,25 +355,18 @@ static int adopt_share(struct shared_pins *l,
 
 int shared_pins_adopt(struct mirror *m, struct shared_pins_remains *remains,
                       struct shared_pins **out) {
-  struct shared_pins *l = calloc(1, sizeof *l);
+  CLEANUP(shared_pins_freep) struct shared_pins *l = alloc(m);
   if (!l) {
     close(remains->fd);
     return -ENOMEM;
   }
-  l->fd = -1;
-  l->table.mirror = m;
   int r = adopt_page(l, remains);
   if (r == 0)
     r = adopt_share(l, remains);
-  if (r < 0) {
-    if (l->page)
-      munmap(l->page, PIN_PAGE_LEN);
-    free(l);
+  if (r < 0)
     return r;
-  }
-  mirror_ref(m);
   view_list_table(&l->table);
-  *out = l;
+  *out = STEAL(l);
   return 0;
 }
 
@@ -386,11 +386,14 @@ void shared_pins_free(struct shared_pins *l) {
   if (!l)
     return;
   struct mirror *m = l->table.mirror;
-  view_unlist_table(&l->table);
-  munmap(l->page, PIN_PAGE_LEN);
+  if (l->table.link)
+    view_unlist_table(&l->table);
+  if (l->page)
+    munmap(l->page, PIN_PAGE_LEN);
   if (l->fd >= 0)
     close(l->fd);
-  budget_release(m->cache, PIN_PAGE_LEN);
+  if (l->is_charged)
+    budget_release(m->cache, PIN_PAGE_LEN);
   give_share_back(l);
   free(l);
   mirror_unref(m);

@@ -87,9 +87,7 @@ static bool map_for_view(struct mirror *m) {
 
 int view_open(struct view *v, struct mirror *m) {
   struct local_table *local = aligned_alloc(64, sizeof *local);
-  if (!local)
-    return -ENOMEM;
-  if (!map_for_view(m)) {
+  if (!local || !map_for_view(m)) {
     free(local);
     return -ENOMEM;
   }

@@ -4,34 +4,36 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "client/error.h"
 #include "client/image_cache.h"
 
+CLEANUP_FUNCTION(struct epoch *, epoch_unref)
+
+/* 0 or a negative errno. */
+static int open_view(struct epoch *e, const struct backend *b) {
+  if (!b->shared) {
+    e->mirror = image_mirror(b->image_cache->image);
+    return view_open(&e->view, e->mirror);
+  }
+  e->shared = b->shared;
+  shared_view_ref(e->shared);
+  e->mirror = mirror_ref(e->shared->mirror);
+  e->view = e->shared->view;
+  return 0;
+}
+
 enum cachet_status epoch_new(struct backend *b, struct epoch **out,
                              struct cachet_error *err) {
-  struct epoch *e = calloc(1, sizeof *e);
-  int r = e ? 0 : -ENOMEM;
-  if (r == 0) {
-    e->n_refs = 1;
-    e->shared = b->shared;
-  }
-  if (r == 0 && e->shared) {
-    shared_view_ref(e->shared);
-    e->mirror = mirror_ref(e->shared->mirror);
-    e->view = e->shared->view;
-  } else if (r == 0) {
-    e->mirror = image_mirror(b->image_cache->image);
-    r = view_open(&e->view, e->mirror);
-  }
-  if (r == 0) {
-    *out = e;
-    return CACHET_OK;
-  }
+  CLEANUP(epoch_unrefp) struct epoch *e = calloc(1, sizeof *e);
   if (e)
-    mirror_unref(e->mirror);
-  free(e);
-  return error_set(err, error_from_errno(-r), -r,
-                   "image \"%.100s\": open a view", b->image_cache->name);
+    e->n_refs = 1;
+  int r = e ? open_view(e, b) : -ENOMEM;
+  if (r < 0)
+    return error_set(err, error_from_errno(-r), -r,
+                     "image \"%.100s\": open a view", b->image_cache->name);
+  *out = STEAL(e);
+  return CACHET_OK;
 }
 
 void epoch_unref(struct epoch *e) {

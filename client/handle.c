@@ -4,6 +4,7 @@
 
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "base/deadline.h"
 
 const uint8_t handle_gate_shut = 0;
@@ -125,28 +126,28 @@ enum cachet_status handle_end_epoch(cachet *c, struct cachet_error *err) {
                    c->image_cache->name);
 }
 
+CLEANUP_FUNCTION(struct epoch *, epoch_unref)
+
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   if (handle_is_present(c, c->epoch))
     return c->keeps_epoch && handle_is_behind(c) ? handle_end_epoch(c, err)
                                                  : CACHET_OK;
-  struct epoch *e;
+  CLEANUP(epoch_unrefp) struct epoch *e = NULL;
   enum cachet_status status = epoch_new(c->backend, &e, err);
   if (status != CACHET_OK)
     return status;
   /* Another mirror need not be another epoch: the connection may be new. */
-  if (c->keeps_epoch && e->mirror->epoch != c->epoch->mirror->epoch) {
-    epoch_unref(e);
+  if (c->keeps_epoch && e->mirror->epoch != c->epoch->mirror->epoch)
     return handle_end_epoch(c, err);
-  }
   handle_tell_counts(c);
   handle_drop_cursor(c);
   slice_move(&c->slices, c->epoch, e);
   epoch_unref(c->epoch);
-  handle_read_through(c, e);
+  handle_read_through(c, STEAL(e));
   handle_set_notices(c);
   handle_begin_looking(c);
   debug_say(&c->backend->debug, "moves on to epoch %#llx",
-            (unsigned long long)e->mirror->epoch);
+            (unsigned long long)c->epoch->mirror->epoch);
   return CACHET_OK;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "client/error.h"
 
 static size_t alive_len(void) { return (size_t)sysconf(_SC_PAGESIZE); }
@@ -36,9 +37,11 @@ static void image_cache_free(struct image_cache *s) {
   free(s);
 }
 
+CLEANUP_FUNCTION(struct image_cache *, image_cache_free)
+
 static int image_cache_make(const char *name, const struct options *options,
                             struct image_cache **out) {
-  struct image_cache *s = calloc(1, sizeof *s);
+  CLEANUP(image_cache_freep) struct image_cache *s = calloc(1, sizeof *s);
   if (!s)
     return -ENOMEM;
   pthread_mutex_init(&s->lock, NULL);
@@ -49,11 +52,9 @@ static int image_cache_make(const char *name, const struct options *options,
     s->name = strdup(name);
     r = s->name ? page_cache_new(&cache, &s->cache) : -ENOMEM;
   }
-  if (r < 0) {
-    image_cache_free(s);
+  if (r < 0)
     return r;
-  }
-  *out = s;
+  *out = STEAL(s);
   return 0;
 }
 
@@ -73,20 +74,17 @@ enum cachet_status image_cache_new_local(const char *name, struct source *src,
                                          const struct options *options,
                                          struct image_cache **out,
                                          struct cachet_error *err) {
-  struct image_cache *s = NULL;
+  CLEANUP(image_cache_freep) struct image_cache *s = NULL;
+  struct image_ops ops = {0};
   uint64_t size = src->size;
   int r = image_cache_make(name, options, &s);
-  if (r < 0) {
+  if (r < 0)
     src->ops->close(src);
+  else
+    r = image_new(s->cache, name, src, options->page_shift, &ops, &s->image);
+  if (r < 0)
     return cannot_cache(err, name, size, r);
-  }
-  struct image_ops ops = {0};
-  r = image_new(s->cache, name, src, options->page_shift, &ops, &s->image);
-  if (r < 0) {
-    image_cache_free(s);
-    return cannot_cache(err, name, size, r);
-  }
-  *out = s;
+  *out = STEAL(s);
   return CACHET_OK;
 }
 
@@ -95,17 +93,14 @@ enum cachet_status image_cache_new_remote(const char *name, uint64_t size,
                                           const struct options *options,
                                           struct image_cache **out,
                                           struct cachet_error *err) {
-  struct image_cache *s = NULL;
+  CLEANUP(image_cache_freep) struct image_cache *s = NULL;
   int r = image_cache_make(name, options, &s);
+  if (r == 0)
+    r = image_new_remote(s->cache, name, size, page_shift, epoch, &s->image);
   if (r < 0)
     return cannot_cache(err, name, size, r);
-  r = image_new_remote(s->cache, name, size, page_shift, epoch, &s->image);
-  if (r < 0) {
-    image_cache_free(s);
-    return cannot_cache(err, name, size, r);
-  }
   s->epoch = epoch;
-  *out = s;
+  *out = STEAL(s);
   return CACHET_OK;
 }
 

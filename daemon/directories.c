@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
 #include "source/beneath.h"
@@ -46,19 +47,20 @@ static void list_unref(struct directory_list *list) {
   free(list);
 }
 
+CLEANUP_FUNCTION(struct directory_list *, list_unref)
+
 static struct directory_list *list_new(char *const *paths, size_t n,
                                        bool share) {
+  CLEANUP(list_unrefp)
   struct directory_list *list = calloc(1, sizeof *list);
   if (!list)
     return NULL;
   atomic_init(&list->n_refs, 1);
   list->share = share;
   for (; list->n < n; list->n++)
-    if (!(list->paths[list->n] = strdup(paths[list->n]))) {
-      list_unref(list);
+    if (!(list->paths[list->n] = strdup(paths[list->n])))
       return NULL;
-    }
-  return list;
+  return STEAL(list);
 }
 
 /* The same with one more that is hidden. */
@@ -112,12 +114,10 @@ static bool put_list(struct directories *d, struct directory_list *fresh) {
 
 /* 0; or a negative errno: the kernel cannot keep to it. */
 static int check_directory(const char *path) {
-  int fd = beneath_open_directory(path);
+  CLEANUP(cleanup_close) int fd = beneath_open_directory(path);
   int r = fd < 0 ? fd : beneath_open(fd, ".", O_PATH);
   if (r >= 0)
     close(r);
-  if (fd >= 0)
-    close(fd);
   if (r < 0 && r != -ENOSYS)
     log_event(LEVEL_WARN, "directory-missing", LOG_TEXT("path", path),
               LOG_TEXT("reason", strerror(-r)));
@@ -126,16 +126,15 @@ static int check_directory(const char *path) {
 
 int directories_set(struct directories *d, const struct config *config,
                     bool *differs) {
+  CLEANUP(list_unrefp)
   struct directory_list *fresh =
       list_new(config->directories, config->n_directories, config->share);
   int r = fresh ? 0 : -ENOMEM;
   for (unsigned i = 0; r == 0 && i < fresh->n; i++)
     r = check_directory(fresh->paths[i]);
-  if (r < 0) {
-    list_unref(fresh);
+  if (r < 0)
     return r;
-  }
-  *differs = put_list(d, fresh);
+  *differs = put_list(d, STEAL(fresh));
   return 0;
 }
 
@@ -358,10 +357,8 @@ static bool list_has(const struct directory_list *list, const char *name) {
   bool has = false;
   for (unsigned i = 0; i < list->n && !has; i++) {
     uint64_t size;
-    int fd = beneath_open_directory(list->paths[i]);
+    CLEANUP(cleanup_close) int fd = beneath_open_directory(list->paths[i]);
     has = fd >= 0 && peek(fd, name, &size);
-    if (fd >= 0)
-      close(fd);
   }
   return has;
 }
@@ -369,41 +366,37 @@ static bool list_has(const struct directory_list *list, const char *name) {
 int directories_hide(struct directories *d, const char *name) {
   if (!config_name_is_valid(name, strlen(name)))
     return -ENOENT;
-  struct directory_list *list = get_list(d);
-  struct directory_list *fresh = NULL;
-  int r = 0;
+  CLEANUP(list_unrefp) struct directory_list *list = get_list(d);
   if (is_hidden(list, name) || !list_has(list, name))
-    r = -ENOENT;
-  else if (list->n_hidden == MAX_HIDDEN)
-    r = -ENOSPC;
-  else if (!(fresh = list_hiding(list, name)))
-    r = -ENOMEM;
-  if (r == 0)
-    put_list(d, fresh);
-  list_unref(list);
-  return r;
+    return -ENOENT;
+  if (list->n_hidden == MAX_HIDDEN)
+    return -ENOSPC;
+  struct directory_list *fresh = list_hiding(list, name);
+  if (!fresh)
+    return -ENOMEM;
+  put_list(d, fresh);
+  return 0;
 }
 
 /* ---- Life -----------------------------------------------------------------
  */
 
+CLEANUP_FUNCTION(struct directories *, directories_free)
+
 struct directories *directories_new(void) {
-  struct directories *d = calloc(1, sizeof *d);
-  struct directory_list *none = calloc(1, sizeof *none);
-  if (!d || !none) {
-    free(d);
-    free(none);
+  CLEANUP(directories_freep) struct directories *d = calloc(1, sizeof *d);
+  if (!d)
     return NULL;
-  }
-  atomic_init(&none->n_refs, 1);
   pthread_mutex_init(&d->lock, NULL);
-  d->list = none;
+  d->list = list_new(NULL, 0, false);
+  if (!d->list)
+    return NULL;
   d->place = (struct finder_place){.is_any = is_any,
                                    .open = open_image,
                                    .is_current = is_current,
                                    .list = list_images,
                                    .arg = d};
-  return d;
+  return STEAL(d);
 }
 
 void directories_free(struct directories *d) {

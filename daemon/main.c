@@ -10,6 +10,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/std_fds.h"
 #include "base/version.h"
 #include "cache/barrier.h"
@@ -118,18 +119,16 @@ static int start_remotes(struct setup *setup) {
 }
 
 static int open_images(const struct config *config, struct setup *setup) {
+  CLEANUP(cleanup_free)
   const struct config_image **all =
       calloc(config->n_images, sizeof(const struct config_image *));
   setup->images = calloc(config->n_images, sizeof *setup->images);
-  if (!all || !setup->images) {
-    free(all);
+  if (!all || !setup->images)
     return fail_start("out of memory");
-  }
   for (size_t i = 0; i < config->n_images; i++)
     all[i] = &config->images[i];
   int r = image_sources_open(config, all, config->n_images, setup->remotes,
                              "start-failed", setup->images);
-  free(all);
   if (r < 0)
     return EXIT_FAILED;
   setup->n_images = (unsigned)config->n_images;

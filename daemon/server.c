@@ -15,6 +15,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "cache/mirror.h"
@@ -682,34 +683,44 @@ static void on_libevent_log(int severity, const char *message) {
     log_peer_event(LEVEL_WARN, "libevent", LOG_TEXT("message", message));
 }
 
+/* What comes after the images, whose tables are restored here: a worker serves
+ * each. */
+static int server_init_threads(struct server *s,
+                               const struct server_config *config) {
+  int r = server_init_workers(s, config->n_workers);
+  if (r == 0)
+    server_restore_tables(s);
+  if (r == 0)
+    r = server_init_loop(s, config);
+  liveness_init(&s->liveness, s->wake_fd, s->workers, s->context.n_services,
+                s->context.images.cache, &config->reactor);
+  return r;
+}
+
+CLEANUP_FUNCTION(struct server *, server_free)
+
 int server_new(const struct server_config *config, struct server **out,
                char *err, size_t err_len) {
   event_set_log_callback(on_libevent_log);
   assert(config->n_workers > 0);
-  struct server *s = server_alloc(config);
+  CLEANUP(server_freep) struct server *s = server_alloc(config);
   int r = s ? server_init(s, config) : -ENOMEM;
-  snprintf(err, err_len, "make the page cache: %s", strerror(-r));
-  if (r < 0)
-    close_sources(config);
-  else
-    r = server_add_images(s, config, err, err_len);
-  if (r == 0) {
-    finder_restore(&s->context.finder);
-    images_restored(&s->context.images);
-    r = server_init_workers(s, config->n_workers);
-    if (r == 0)
-      server_restore_tables(s);
-    if (r == 0)
-      r = server_init_loop(s, config);
-    liveness_init(&s->liveness, s->wake_fd, s->workers, s->context.n_services,
-                  s->context.images.cache, &config->reactor);
-    snprintf(err, err_len, "make workers and loops: %s", strerror(-r));
-  }
   if (r < 0) {
-    server_free(s);
+    snprintf(err, err_len, "make the page cache: %s", strerror(-r));
+    close_sources(config);
     return r;
   }
-  *out = s;
+  r = server_add_images(s, config, err, err_len);
+  if (r < 0)
+    return r;
+  finder_restore(&s->context.finder);
+  images_restored(&s->context.images);
+  r = server_init_threads(s, config);
+  if (r < 0) {
+    snprintf(err, err_len, "make workers and loops: %s", strerror(-r));
+    return r;
+  }
+  *out = STEAL(s);
   return 0;
 }
 

@@ -9,6 +9,7 @@
 
 #include <curl/curl.h>
 
+#include "base/cleanup.h"
 #include "base/deadline.h"
 #include "base/version.h"
 #include "source/curl_once.h"
@@ -79,6 +80,8 @@ static void exchange_free(struct exchange *x) {
   forget_headers(x);
   s3_wipe((char *)x, sizeof *x);
 }
+
+CLEANUP_FUNCTION(struct exchange *, exchange_free)
 
 static bool add_header(struct exchange *x, const char *name,
                        const char *value) {
@@ -270,28 +273,23 @@ static bool add_word(struct exchange *x) {
 
 int s3_provider_container(int64_t deadline, struct s3_credentials *out,
                           const char **why) {
-  char *url = agent_url();
+  CLEANUP(cleanup_free) char *url = agent_url();
   if (!url)
     return -ENOKEY;
   *why = "the container's service of credentials is on another machine";
-  if (!may_be_asked(url)) {
-    free(url);
+  if (!may_be_asked(url))
+    return -EACCES;
+  CLEANUP(exchange_freep) struct exchange *x = exchange_new();
+  if (!x)
+    return no_memory(why);
+  if (!add_word(x)) {
+    *why = "the file of the container's token cannot be read";
     return -EACCES;
   }
-  struct exchange *x = exchange_new();
-  int r = x ? 0 : no_memory(why);
-  if (r == 0 && !add_word(x)) {
-    *why = "the file of the container's token cannot be read";
-    r = -EACCES;
-  }
-  if (r == 0) {
-    curl_easy_setopt(x->e, CURLOPT_NOPROXY, "*");
-    r = ask(x, NULL, url, NULL, deadline, why);
-  }
+  curl_easy_setopt(x->e, CURLOPT_NOPROXY, "*");
+  int r = ask(x, NULL, url, NULL, deadline, why);
   if (r == 0)
     r = s3_grant_of_json(x->body, x->len, out, why);
-  exchange_free(x);
-  free(url);
   return r == -ENOKEY ? -EACCES : r; /* as STS */
 }
 
@@ -351,10 +349,9 @@ static int ask_instance(struct exchange *x, const char *endpoint,
     r = ask_of_role(x, endpoint, "", deadline, why);
   if (r < 0)
     return r;
-  char *role = take_word(x, OF_NAMES);
+  CLEANUP(cleanup_free) char *role = take_word(x, OF_NAMES);
   *why = "the metadata service answers something else";
   r = role ? ask_of_role(x, endpoint, role, deadline, why) : -EPROTO;
-  free(role);
   return r < 0 ? r : s3_grant_of_json(x->body, x->len, out, why);
 }
 
@@ -364,18 +361,15 @@ int s3_provider_instance(int64_t deadline, struct s3_credentials *out,
              *disabled = s3_variable("AWS_EC2_METADATA_DISABLED");
   if (disabled && strcasecmp(disabled, "true") == 0)
     return -ENOKEY;
-  char *endpoint = strdup(given ? given : INSTANCE);
-  struct exchange *x = exchange_new();
-  int r = no_memory(why);
-  if (endpoint && x) {
-    size_t len = strlen(endpoint);
-    if (len && endpoint[len - 1] == '/')
-      endpoint[len - 1] = '\0';
-    curl_easy_setopt(x->e, CURLOPT_NOPROXY, "*");
-    r = ask_instance(x, endpoint, deadline, out, why);
-  }
-  exchange_free(x);
-  free(endpoint);
+  CLEANUP(cleanup_free) char *endpoint = strdup(given ? given : INSTANCE);
+  CLEANUP(exchange_freep) struct exchange *x = exchange_new();
+  if (!endpoint || !x)
+    return no_memory(why);
+  size_t len = strlen(endpoint);
+  if (len && endpoint[len - 1] == '/')
+    endpoint[len - 1] = '\0';
+  curl_easy_setopt(x->e, CURLOPT_NOPROXY, "*");
+  int r = ask_instance(x, endpoint, deadline, out, why);
   /* Most machines are none of Amazon's. */
   return !given && (r == -ECONNREFUSED || r == -ETIMEDOUT) ? -ENOKEY : r;
 }
