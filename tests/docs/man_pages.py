@@ -20,8 +20,8 @@ IGNORED = ("operating system explicitly specified", "referenced manual not found
 SECTIONS = ["NAME", "LIBRARY", "SYNOPSIS", "DESCRIPTION", "RETURN VALUES",
             "SEE ALSO", "HISTORY"]
 # Pages of Debian's that ours refer to.
-FOREIGN = {"assert(3)", "dlopen(3)", "event(3)", "fork(2)", "getaddrinfo(3)",
-           "malloc(3)", "poll(2)"}
+FOREIGN = {"assert(3)", "dlopen(3)", "event(3)", "fork(2)", "free(3)",
+           "getaddrinfo(3)", "malloc(3)", "poll(2)"}
 
 
 # ---- The headers -------------------------------------------------------------

@@ -1,5 +1,6 @@
-/* Driving a cachet handle from a libevent loop.  Link libcachet-client-libevent
- * (and libevent) beside libcachet-client. */
+/* Runs the asynchronous calls of a cachet handle in a libevent loop.  A program
+ * that uses this links libcachet-client-libevent, libcachet-client and
+ * libevent. */
 #ifndef CACHET_LIBEVENT_H
 #define CACHET_LIBEVENT_H
 
@@ -11,15 +12,17 @@ struct event_base;
 extern "C" {
 #endif
 
-/* Lets `base` call cachet_dispatch() whenever the handle needs it, also after
- * it reconnected.  One base a handle.  The handle, the base and the loop
- * belong to one thread.  CACHET_E_NOMEM when libevent has no memory,
- * CACHET_E_INVAL if the handle is attached already.  Loads nothing. */
+/* Makes `base` call cachet_dispatch() whenever the handle needs it, also after
+ * the handle has connected again.  A handle has at most one base.  The handle,
+ * the base and its loop must be used by one thread.  Does not wait, and loads
+ * no page.  CACHET_E_NOMEM: libevent has no memory.  CACHET_E_INVAL: the handle
+ * is attached already. */
 CACHET_API enum cachet_status cachet_event_attach(cachet *c,
                                                   struct event_base *base);
 
-/* Ends that, before cachet_close() or event_base_free(); outstanding requests
- * stay outstanding.  A handle that is not attached is left alone. */
+/* Detaches the handle from its base.  Must be called before cachet_close() and
+ * event_base_free().  Requests that have not completed stay outstanding.  Does
+ * nothing if the handle is not attached.  Returns CACHET_OK. */
 CACHET_API enum cachet_status cachet_event_detach(cachet *c);
 
 #ifdef __cplusplus
