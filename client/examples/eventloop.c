@@ -3,13 +3,13 @@
  *
  *   eventloop URI [COUNT]
  *
- * Reads COUNT pages, all by default, beginning again at the front after the
- * last, and prints a checksum that does not depend on the order in which the
- * loads complete.  All pages are of one version of the image, or it fails.
- * Interrupted, it cancels what is in flight and reports what it has.
+ * Reads COUNT pages, by default all.  After the last page of the image it
+ * continues with the first.  It prints a checksum that does not depend on the
+ * order in which the loads complete.  If the image changes, it fails.  On
+ * SIGINT it cancels the loads in flight and reports the result so far.
  *
- * One thread.  cachet_event_attach() is all the loop needs: the library says
- * what to watch and when its time-outs are due, and each callback runs from
+ * The program has one thread.  After cachet_event_attach() the loop watches
+ * the descriptor and the time-outs of the library, and each callback runs in
  * the loop. */
 #include <errno.h>
 #include <event2/event.h>
@@ -41,8 +41,8 @@ struct reader {
   struct lane lanes[N_LANES];
 };
 
-/* FNV-1a over the page's address and its bytes, so that pages that changed
- * places change the sum. */
+/* FNV-1a over the page's address and its bytes, so that the sum also changes if
+ * pages are exchanged. */
 static uint64_t page_checksum(const struct cachet_slice *s) {
   uint64_t h = 0xcbf29ce484222325;
   for (int i = 0; i < 8; i++)
@@ -70,8 +70,8 @@ static void fail(struct reader *r, enum cachet_status status) {
 static void lane_done(void *arg, enum cachet_status status,
                       struct cachet_slice *slice);
 
-/* Starts a lane's next load.  Its callback never runs from inside this call,
- * however soon the page is there. */
+/* Starts the next load of a lane.  The callback never runs inside this call,
+ * even if the page is cached. */
 static void lane_start(struct lane *lane) {
   struct reader *r = lane->reader;
   if (!r->stopping && r->n_started < r->n_wanted) {
@@ -88,10 +88,9 @@ static void lane_start(struct lane *lane) {
     event_base_loopbreak(r->base);
 }
 
-/* A load is complete.  The request is gone when this returns.  A slice, which
- * comes with CACHET_OK alone, is ours now: it may be kept (copy the struct)
- * for as long as needed, and is owed one cachet_release().  Here that is at
- * once. */
+/* A load has completed.  The library frees the request when this returns.  On
+ * CACHET_OK the slice belongs to this program: it may copy the struct and keep
+ * it, and must call cachet_release(), which it does here at once. */
 static void lane_done(void *arg, enum cachet_status status,
                       struct cachet_slice *slice) {
   struct lane *lane = arg;
@@ -104,13 +103,13 @@ static void lane_done(void *arg, enum cachet_status status,
   } else if (status == CACHET_E_CANCELED) {
     r->n_canceled++;
   } else {
-    fail(r, status); /* CACHET_E_CHANGED, too: a sum over two versions means
-                        nothing */
+    fail(r, status); /* also CACHET_E_CHANGED: a sum over two versions has no
+                        meaning */
   }
   lane_start(lane);
 }
 
-/* SIGINT: cancelled loads still complete, by their callbacks. */
+/* SIGINT: the callbacks of cancelled loads still run. */
 static void interrupt(evutil_socket_t sig, short events, void *arg) {
   (void)sig, (void)events;
   struct reader *r = arg;

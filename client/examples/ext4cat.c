@@ -6,20 +6,19 @@
  *   ext4cat [--offset BYTES] URI dump PATH DIR
  *
  * `ls` prints a line for each file: type and permissions, size, path.  `cat`
- * prints a file.  `dump` copies PATH, and what is below it, into DIR as
- * debugfs's rdump does: the content of the root directory itself, anything
- * else under its own name.  Regular files, directories and symbolic links keep
- * their bytes and permissions; owners and times are not kept, and devices,
- * sockets and pipes are left out, with a note.
+ * prints a file.  `dump` copies PATH and everything below it into DIR, as
+ * debugfs's rdump does: the entries of the root directory, or any other file
+ * under its own name.  It copies the bytes and permissions of regular files,
+ * directories and symbolic links.  It does not copy owners and times.  It
+ * skips devices, sockets and pipes, with a message.
  *
- * The first half is an io_manager, which is all that libext2fs wants to know
- * about where blocks come from; the second is an ordinary user of libext2fs.
+ * The first half of the program is an io_manager, through which libext2fs
+ * reads blocks.  The second half uses libext2fs as any program does.
  *
- * The file system is somebody else's and may be made to do harm: names with a
- * slash, directories that contain themselves, links that lead out of DIR.
- * Whatever is created is created anew and never through a link, and the first
- * thing that cannot be done ends the program.  Exit status: 0, 1 for a
- * failure, 2 for a bad command line. */
+ * The program does not trust the file system, which may have names with a
+ * slash, directories that contain themselves, or links that lead out of DIR.
+ * It only creates new files, and never through a link.  The first failure ends
+ * the program.  Exit status: 0, 1 for a failure, 2 for a bad command line. */
 #include <assert.h>
 #include <errno.h>
 #include <et/com_err.h>
@@ -49,11 +48,11 @@ struct volume {
   ext2_filsys fs;
 };
 
-/* ext2fs_open() hands its io_manager a name and nothing else, and cuts the
- * name at a `?`; a handle cannot pass through that.  So volume_open() puts the
- * volume here just before it calls ext2fs_open(), and channel_open(), which
- * runs inside that call, takes it.  From then on it is the channel's private
- * data. */
+/* ext2fs_open() passes only a name to its io_manager, and cuts the name at a
+ * `?`, so a handle cannot pass through it.  Therefore volume_open() stores the
+ * volume here just before it calls ext2fs_open(). channel_open() runs inside
+ * that call and takes the volume from here.  From then on the volume is the
+ * channel's private data. */
 static struct volume *opening;
 
 static errcode_t error_of(enum cachet_status status) {
@@ -101,7 +100,7 @@ static errcode_t channel_open(const char *name, int flags, io_channel *out) {
   return 0;
 }
 
-/* The handle is the volume's, and stays. */
+/* The handle belongs to the volume and stays open. */
 static errcode_t channel_close(io_channel channel) {
   if (--channel->refcount > 0)
     return 0;
@@ -117,8 +116,9 @@ static errcode_t channel_set_blksize(io_channel channel, int block_size) {
   return 0;
 }
 
-/* Turns blocks of the file system into bytes of the image; block numbers come
- * from the file system and may be anything.  A negative `count` is in bytes. */
+/* Converts blocks of the file system into bytes of the image.  The block
+ * numbers come from the file system and may have any value.  A negative `count`
+ * is in bytes. */
 static errcode_t channel_range(io_channel channel, unsigned long long block,
                                long long count, uint64_t *addr, uint64_t *len) {
   const struct volume *vol = channel->private_data;
@@ -130,8 +130,9 @@ static errcode_t channel_range(io_channel channel, unsigned long long block,
   return 0;
 }
 
-/* Blocks of two versions of a file system make no sense together: the handle
- * keeps to one, by CACHET_ONE_EPOCH, and fails once there is another. */
+/* Blocks of two versions of a file system must not be combined.
+ * CACHET_ONE_EPOCH makes the handle read one version only, and fail when there
+ * is another. */
 static errcode_t channel_read_blk64(io_channel channel,
                                     unsigned long long block, int count,
                                     void *data) {
@@ -190,8 +191,8 @@ static errcode_t channel_get_stats(io_channel channel, io_stats *stats) {
   return 0;
 }
 
-/* What is not here (options, discard, zeroout) libext2fs answers for itself,
- * with an error. */
+/* libext2fs returns an error itself for the operations that are missing here
+ * (options, discard, zeroout). */
 static struct struct_io_manager cachet_io_manager = {
     .magic = EXT2_ET_MAGIC_IO_MANAGER,
     .name = "cachet I/O manager",
@@ -214,7 +215,7 @@ static errcode_t volume_open(struct volume *vol, cachet *c, uint64_t offset) {
   opening = vol;
   errcode_t err = ext2fs_open("cachet", EXT2_FLAG_64BITS, 0, 0,
                               &cachet_io_manager, &vol->fs);
-  opening = NULL; /* also where ext2fs_open() failed before it used it */
+  opening = NULL; /* also if ext2fs_open() failed early */
   return err;
 }
 
@@ -222,14 +223,14 @@ static void volume_close(struct volume *vol) { ext2fs_close_free(&vol->fs); }
 
 /* ---- What fails, and where ----------------------------------------------- */
 
-/* A path that grows and shrinks with the walk.  Its limit is also what bounds
+/* A path that follows the walk through the directories.  Its limit also limits
  * the depth of the walk. */
 struct path {
   char text[PATH_MAX];
   size_t len;
 };
 
-/* Prints a name so that it cannot do anything to a terminal. */
+/* Prints a name without characters that could control a terminal. */
 static void print_name(FILE *out, const char *name) {
   for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
     if (*p < ' ' || *p == 0x7f || *p == '\\')
@@ -253,8 +254,8 @@ fail(const char *path, const char *format, ...) {
   exit(1);
 }
 
-/* Ends the program if `err` is an error.  The first failure is also the last,
- * so an error message that the handle has to tell is about this one. */
+/* Ends the program if `err` is an error.  The first failure is also the last
+ * one, so the error message of the handle belongs to this failure. */
 static void check(const struct volume *vol, errcode_t err, const char *path) {
   if (!err)
     return;
@@ -264,7 +265,7 @@ static void check(const struct volume *vol, errcode_t err, const char *path) {
   fail(path, "%s%s%s", error_message(err), *why ? ": " : "", why);
 }
 
-/* Returns what path_pop() takes to undo it. */
+/* Returns the argument for the path_pop() that undoes it. */
 static size_t path_push(struct path *path, const char *name) {
   size_t mark = path->len, name_len = strlen(name);
   bool slash = path->len > 0 && path->text[path->len - 1] != '/';
@@ -319,9 +320,9 @@ static void listing_fini(struct listing *list) {
   free(list->entries);
 }
 
-/* Each name of a directory.  The first two are its own and its parent's; a
- * name that means either, or that is no name at all, is an attack or damage
- * anywhere else. */
+/* Adds an entry of a directory to the listing.  The first two entries name the
+ * directory itself and its parent.  Any other entry with such a name, or with
+ * a name that is not a file name, indicates damage or an attack. */
 static int visit_dirent(ext2_ino_t dir, int position,
                         struct ext2_dir_entry *dirent, int offset,
                         int block_size, char *block, void *arg) {
@@ -345,7 +346,7 @@ static int compare_entries(const void *a, const void *b) {
   return strcmp(x->name, y->name);
 }
 
-/* The entries of a directory, by name.  The caller owes a listing_fini(). */
+/* The entries of a directory, by name.  The caller must call listing_fini(). */
 static void read_dir(const struct volume *vol, ext2_ino_t ino,
                      const struct path *path, struct listing *list) {
   *list = (struct listing){0};
@@ -379,9 +380,9 @@ static bool is_zero(const char *bytes, size_t len) {
   return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
 }
 
-/* Copies a file's bytes to `fd`.  `sparse`: `fd` is a new regular file, and
- * runs of zeros become holes.  libext2fs deals with extents, holes, inline
- * data. */
+/* Copies the bytes of a file to `fd`.  With `sparse`, `fd` is a new regular
+ * file, and runs of zeros become holes. libext2fs handles extents, holes and
+ * inline data. */
 static void copy_file(const struct volume *vol, ext2_ino_t ino,
                       const char *path, int fd, bool sparse) {
   ext2_file_t file;
@@ -407,7 +408,7 @@ static void copy_file(const struct volume *vol, ext2_ino_t ino,
   check(vol, ext2fs_file_close(file), path);
 }
 
-/* The target of a symbolic link.  A short one lies in the inode. */
+/* The target of a symbolic link.  A short target is stored in the inode. */
 static void read_link(const struct volume *vol, ext2_ino_t ino,
                       struct ext2_inode *inode, const char *path,
                       char target[PATH_MAX]) {
@@ -504,9 +505,9 @@ static void dump_link(const struct volume *vol, ext2_ino_t ino,
 static void dump_dir(const struct volume *vol, ext2_ino_t ino,
                      struct path *path, const struct level *up);
 
-/* Copies one file, of whatever kind, to `path`, which must not exist.  The
- * directories on the way there were made by us (or are the user's DIR), so no
- * link of the file system's is ever followed. */
+/* Copies one file of any type to `path`, which must not exist.  The program
+ * created all directories on that path (or they belong to the user's DIR), so
+ * it never follows a link of the file system. */
 static void dump_entry(const struct volume *vol, ext2_ino_t ino,
                        struct path *path, const struct level *up) {
   struct ext2_inode inode;

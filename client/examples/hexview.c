@@ -1,17 +1,17 @@
-/* hexview: what is on a disk image, by the typed getters.
+/* hexview: prints data structures of a disk image, with the typed getters.
  *
  *   hexview URI
  *
  * Prints the GPT's header and partitions, and the ext2/3/4 superblock of each
- * Linux partition; an image without a GPT is taken for one file system.  Each
- * field is one call that names its type and its address: the library fetches
- * the page, checks the bounds and turns the bytes round.
+ * Linux partition.  It treats an image without a GPT as one file system.  It
+ * reads each field with one call that names the field's type and address: the
+ * library loads the page, checks the bounds and swaps the bytes.
  *
- * Everything on the image is somebody else's: an address made from it may be
- * anywhere, and is then CACHET_E_BOUNDS, not a crash.  An image that is
- * replaced meanwhile is CACHET_E_CHANGED, by CACHET_ONE_EPOCH: addresses made
- * from the old one would mean nothing in the new one.  Any failure ends the
- * program, with status 1. */
+ * The program does not trust the image.  An address from the image may be past
+ * its end; then the call fails with CACHET_E_BOUNDS.  If the image is replaced
+ * during the run, calls fail with CACHET_E_CHANGED because of
+ * CACHET_ONE_EPOCH: addresses from the old version have no meaning in the new
+ * one.  Any failure ends the program with status 1. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 #include <cachet/cachet.h>
 
 #define EXT_SUPERBLOCK 1024   /* where it is in a file system */
-#define GPT_MAX_ENTRIES 1024u /* more are not looked at; 128 is usual */
+#define GPT_MAX_ENTRIES 1024u /* the program ignores more; 128 is usual */
 
 static void check(cachet *c, enum cachet_status status) {
   if (status == CACHET_OK)
@@ -48,8 +48,8 @@ static uint64_t u64(cachet *c, uint64_t addr) {
   return value;
 }
 
-/* The address of a sector.  Where that is no 64-bit number it is past the end
- * of any image, and the getters say so. */
+/* The address of a sector.  If it does not fit into 64 bits, the result is past
+ * the end of any image, and the getters fail. */
 static uint64_t sector_addr(uint64_t lba, uint32_t sector) {
   uint64_t addr;
   return __builtin_mul_overflow(lba, sector, &addr) ? UINT64_MAX - 4096 : addr;
@@ -70,7 +70,7 @@ static int printable(int byte) {
   return byte >= ' ' && byte < 0x7f ? byte : '?';
 }
 
-/* Text of at most `len` bytes, up to its NUL. */
+/* Text of at most `len` bytes, up to a NUL. */
 static void print_text(cachet *c, uint64_t addr, size_t len) {
   char *text = NULL;
   check(c, cachet_get_string(c, addr, len, &text));
@@ -79,7 +79,7 @@ static void print_text(cachet *c, uint64_t addr, size_t len) {
   free(text);
 }
 
-/* UTF-16, of which only ASCII is shown. */
+/* UTF-16, of which it prints only ASCII. */
 static void print_utf16(cachet *c, uint64_t addr, size_t n_units) {
   for (size_t i = 0; i < n_units; i++) {
     uint16_t unit = u16(c, addr + 2 * i);
@@ -89,7 +89,8 @@ static void print_utf16(cachet *c, uint64_t addr, size_t n_units) {
   }
 }
 
-/* Bytes `first` to `first + n - 1` of a UUID, in the order they are stored. */
+/* Bytes `first` to `first + n - 1` of a UUID, in the order in which they are
+ * stored. */
 static void print_uuid_bytes(cachet *c, uint64_t addr, int first, int n) {
   for (int i = first; i < first + n; i++) {
     uint8_t byte = 0;
@@ -105,7 +106,7 @@ static void print_guid(cachet *c, uint64_t addr) {
   print_uuid_bytes(c, addr, 8, 8);
 }
 
-/* ext4 stores a UUID as it is written. */
+/* ext4 stores a UUID in the order in which it is written. */
 static void print_uuid(cachet *c, uint64_t addr) {
   print_uuid_bytes(c, addr, 0, 4);
   putchar('-');
@@ -114,7 +115,7 @@ static void print_uuid(cachet *c, uint64_t addr) {
   print_uuid_bytes(c, addr, 6, 10);
 }
 
-/* Hex dump, by one slice that may cross pages. */
+/* A hexadecimal dump of one slice, which may cross pages. */
 static void dump(cachet *c, uint64_t addr, uint64_t len) {
   struct cachet_slice s;
   enum cachet_status status = cachet_map(c, addr, len, &s);
