@@ -57,11 +57,12 @@ const struct metric metrics_table[METRICS_N] = {
     [COUNTER_HITS] = {"hits", METRIC_COUNTER, "pages", OF_BOTH,
                       "Pages that were in the cache when a request asked the "
                       "daemon for them"},
-    [COUNTER_MISSES] = {"misses", METRIC_COUNTER, "pages", OF_BOTH,
-                        "Pages whose read from the source a request began"},
-    [COUNTER_JOINS] = {"joins", METRIC_COUNTER, "pages", OF_BOTH,
-                       "Pages that were being read already when a request "
-                       "asked for them"},
+    [COUNTER_MISSES] =
+        {"misses", METRIC_COUNTER, "pages", OF_BOTH,
+         "Pages that were absent, and whose read a request started"},
+    [COUNTER_JOINS] =
+        {"joins", METRIC_COUNTER, "pages", OF_BOTH,
+         "Pages that were being read already when a request asked for them"},
     [COUNTER_REQUESTS] = {"requests", METRIC_COUNTER, "requests", OF_BOTH,
                           "Requests to read, warm or invalidate"},
     [COUNTER_ERRORS] = {"errors", METRIC_COUNTER, "requests", OF_BOTH,
@@ -69,30 +70,30 @@ const struct metric metrics_table[METRICS_N] = {
     [COUNTER_BYTES] = {"bytes_sent", METRIC_COUNTER, "bytes", OF_BOTH,
                        "Bytes of pages that were sent over sockets"},
     [SHARED_HITS] = {"shared_hits", METRIC_COUNTER, "pages", OF_BOTH,
-                     "Pages that clients found in the cache's memory "
-                     "themselves, as they say"},
+                     "Pages that clients found in the cache's memory, as the "
+                     "clients report"},
     [SHARED_MISSES] = {"shared_misses", METRIC_COUNTER, "pages", OF_BOTH,
-                       "Pages that they did not find there, as they say"},
+                       "Pages that clients did not find in the cache's memory, "
+                       "as the clients report"},
     [FILLS] = {"fills", METRIC_COUNTER, "reads", METRIC_OF_DAEMON,
-               "Reads of sources, each of one run of pages"},
+               "Reads of sources, each for one run of pages"},
     [FILL_ERRORS] = {"fill_errors", METRIC_COUNTER, "reads", METRIC_OF_DAEMON,
                      "Reads of sources that failed"},
     [FILLED_PAGES] = {"filled_pages", METRIC_COUNTER, "pages", METRIC_OF_DAEMON,
                       "Pages that were read and put into the cache"},
-    [UNCACHED_PAGES] = {"uncached_pages", METRIC_COUNTER, "pages",
-                        METRIC_OF_DAEMON,
-                        "Pages that were read, and for which the cache had no "
-                        "room"},
+    [UNCACHED_PAGES] =
+        {"uncached_pages", METRIC_COUNTER, "pages", METRIC_OF_DAEMON,
+         "Pages that were read but not cached, because the cache had no room"},
     [ZERO_PAGES] = {"zero_pages", METRIC_GAUGE, "pages", METRIC_OF_DAEMON,
-                    "Pages that are known to be zeros, and take no room"},
+                    "Pages that are known to be zeros, and take no memory"},
     [EVICTED_PAGES] = {"evicted_pages", METRIC_COUNTER, "pages",
                        METRIC_OF_DAEMON,
-                       "Pages that were dropped to make room"},
+                       "Pages that were evicted to make room"},
     [EVICTION_BATCHES] = {"eviction_batches", METRIC_COUNTER, "batches",
                           METRIC_OF_DAEMON,
-                          "Batches in which pages were dropped"},
+                          "Batches in which pages were evicted"},
     [EPOCHS] = {"epochs", METRIC_COUNTER, "epochs", OF_BOTH,
-                "Times that an image was found to be another than before"},
+                "Times that an image got a new epoch"},
     [CACHE_USED] = {"cache_used", METRIC_GAUGE, "bytes", METRIC_OF_DAEMON,
                     "Memory in the cache's account"},
     [CACHE_SIZE] = {"cache_size", METRIC_GAUGE, "bytes", METRIC_OF_DAEMON,
@@ -112,74 +113,69 @@ const struct metric metrics_table[METRICS_N] = {
                  "Connections that have an image open"},
     [ATTACHMENTS] = {"attachments", METRIC_GAUGE, "attachments",
                      METRIC_OF_DAEMON,
-                     "Clients' pin tables, by which they read the cache's "
-                     "memory themselves"},
+                     "Pin tables of clients that read the cache's memory"},
     [POOL_THREADS] = {"pool_threads", METRIC_GAUGE, "threads", METRIC_OF_DAEMON,
                       "Threads of the pool that reads sources"},
     [IMAGES] = {"images", METRIC_GAUGE, "images", METRIC_OF_DAEMON,
                 "Images that are served"},
-    [DRAINING] =
-        {"draining", METRIC_GAUGE, "0 or 1", METRIC_OF_DAEMON,
-         "Whether the daemon takes no new clients, and ends when those "
-         "that it has are gone"},
+    [DRAINING] = {"draining", METRIC_GAUGE, "0 or 1", METRIC_OF_DAEMON,
+                  "1 while the daemon takes no new clients, and stops when its "
+                  "last client leaves"},
     [SOURCE_REQUESTS] = {"source_requests", METRIC_COUNTER, "requests",
                          METRIC_OF_SOURCE,
-                         "Attempts to read the image's remote source"},
+                         "Attempts to read from the image's remote source"},
     [SOURCE_BYTES] = {"source_bytes", METRIC_COUNTER, "bytes", METRIC_OF_SOURCE,
-                      "Bytes that came of them"},
+                      "Bytes that these attempts brought"},
     [SOURCE_RETRIES] = {"source_retries", METRIC_COUNTER, "requests",
                         METRIC_OF_SOURCE,
-                        "Attempts that were not the first of their read"},
+                        "Attempts that repeated an earlier one"},
     [SOURCE_ERRORS] = {"source_errors", METRIC_COUNTER, "requests",
                        METRIC_OF_SOURCE,
-                       "Attempts that failed, for whatever "
-                       "reason"},
+                       "Attempts that failed, for any reason"},
     [SOURCE_TIMEOUTS] = {"source_timeouts", METRIC_COUNTER, "requests",
                          METRIC_OF_SOURCE,
-                         "Attempts that nobody answered in time"},
+                         "Attempts that the source did not answer in time"},
     [SOURCE_DISCONNECTS] = {"source_disconnects", METRIC_COUNTER, "requests",
                             METRIC_OF_SOURCE,
                             "Attempts that had no connection, or lost it"},
     [SOURCE_THROTTLED] = {"source_throttled", METRIC_COUNTER, "requests",
                           METRIC_OF_SOURCE,
-                          "Attempts that the source asked to be made later"},
-    [SOURCE_REFUSED] = {"source_refused", METRIC_COUNTER, "requests",
-                        METRIC_OF_SOURCE,
-                        "Attempts to read what may not be read, or is not "
-                        "there"},
+                          "Attempts that the source asked to repeat later"},
+    [SOURCE_REFUSED] =
+        {"source_refused", METRIC_COUNTER, "requests", METRIC_OF_SOURCE,
+         "Attempts to read an object that is forbidden or does not exist"},
     [SOURCE_MISMATCHES] = {"source_mismatches", METRIC_COUNTER, "requests",
                            METRIC_OF_SOURCE,
-                           "Attempts that brought bytes which do not match "
-                           "their hash"},
+                           "Attempts whose bytes did not match their hash"},
     [SOURCE_UNASKED] = {"source_unasked", METRIC_COUNTER, "reads",
                         METRIC_OF_SOURCE,
-                        "Reads that failed at once, since the source had not "
+                        "Reads that failed at once, because the source had not "
                         "answered for a while"},
     [SOURCE_BREAKER] = {"source_breaker", METRIC_GAUGE, "0, 1 or 2",
                         METRIC_OF_SOURCE,
-                        "Whether the source is asked: 0 if it is, 1 if it is "
-                        "not, 2 if one read looks whether it is back"},
+                        "State of the breaker: 0 if the source is asked, 1 if "
+                        "it is not, 2 if one read tests whether it is back"},
     [SOURCE_FIRST_P50] = {"source_first_byte_p50_us", METRIC_GAUGE,
                           "microseconds", METRIC_OF_SOURCE,
-                          "Half of the attempts of late had their first byte "
-                          "after so long; 0 if the source does not tell"},
-    [SOURCE_FIRST_P99] = {"source_first_byte_p99_us", METRIC_GAUGE,
-                          "microseconds", METRIC_OF_SOURCE,
-                          "The same of 99 in 100 attempts"},
+                          "Median time to the first byte of recent attempts; 0 "
+                          "if the source does not report it"},
+    [SOURCE_FIRST_P99] =
+        {"source_first_byte_p99_us", METRIC_GAUGE, "microseconds",
+         METRIC_OF_SOURCE,
+         "99th percentile of the time to the first byte of recent attempts"},
     [SOURCE_LAST_P50] = {"source_last_byte_p50_us", METRIC_GAUGE,
                          "microseconds", METRIC_OF_SOURCE,
-                         "Half of the attempts of late had their last byte "
-                         "after so long"},
-    [SOURCE_LAST_P99] = {"source_last_byte_p99_us", METRIC_GAUGE,
-                         "microseconds", METRIC_OF_SOURCE,
-                         "The same of 99 in 100 attempts"},
+                         "Median time to the last byte of recent attempts"},
+    [SOURCE_LAST_P99] =
+        {"source_last_byte_p99_us", METRIC_GAUGE, "microseconds",
+         METRIC_OF_SOURCE,
+         "99th percentile of the time to the last byte of recent attempts"},
     [SOURCE_ASKED] = {"source_asked", METRIC_COUNTER, "bytes", METRIC_OF_SOURCE,
-                      "Bytes that readers of the image had: sent over sockets, "
-                      "or looked up in the cache's memory, as they say"},
-    [SOURCE_PART] = {"source_fetched_part", METRIC_GAUGE, "percent",
-                     METRIC_OF_SOURCE,
-                     "Bytes that came of the source, for each 100 that readers "
-                     "had"},
+                      "Bytes that readers of the image got: sent over sockets, "
+                      "or found in the cache's memory, as clients report"},
+    [SOURCE_PART] =
+        {"source_fetched_part", METRIC_GAUGE, "percent", METRIC_OF_SOURCE,
+         "Bytes from the source for each 100 bytes that readers got"},
 };
 
 /* Prometheus wants base units in names, and no others. */
