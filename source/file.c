@@ -37,6 +37,7 @@ struct file_source {
   struct version version;
   int64_t settles_at; /* when `version` is settled; 0: it was from the start.
                          What is read before may be of another content. */
+  int64_t rests_at;   /* when it is at rest; 0: it was from the start */
   int64_t max_age_ns; /* how long what was read is good; 0: for ever */
   bool doubts_writers;
   atomic_bool has_writer;  /* version_has_writer(), as of the last look.
@@ -56,6 +57,7 @@ struct file_source {
   atomic_bool has_holes; /* relaxed: it goes to false once, for good */
   pthread_mutex_t holes_lock;
   struct zero_map holes; /* guarded by holes_lock: what the file system said, */
+  int64_t holes_since;   /* likewise: from then on, */
   uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */
   size_t directory_len;  /* it is only looked for beneath this part of the
                             path; 0: wherever the path leads */
@@ -183,6 +185,13 @@ static size_t read_long(struct file_source *f, uint64_t offset, char *buf,
 
 /* ---- Holes --------------------------------------------------------------- */
 
+/* A write(2) moves the stamps when it begins.  What it then fills of a hole is
+ * there for a read, which is no worse than its moment; but a hole that is
+ * remembered would stay.  So none is before the version is at rest, as a write
+ * may well be under way; and for one that takes longer than that, none is for
+ * longer than this. */
+#define MAX_HOLES_AGE_NS INT64_C(2000000000)
+
 /* A file that has all of its bytes allocated has no holes, or so few that it is
  * not worth a question.  Nor has a device. */
 static bool may_have_holes(int fd) {
@@ -201,28 +210,48 @@ struct hole_question {
   uint64_t n_forgotten;
 };
 
+static void forget_holes_locked(struct file_source *f) {
+  zero_map_fini(&f->holes);
+  f->n_forgotten++;
+}
+
 static enum zero_answer look_for_hole(struct file_source *f, uint64_t begin,
                                       uint64_t end, struct hole_question *q) {
+  int64_t now = now_ns(CLOCK_BOOTTIME);
   pthread_mutex_lock(&f->holes_lock);
+  if (now - f->holes_since >= MAX_HOLES_AGE_NS) {
+    forget_holes_locked(f);
+    f->holes_since = now;
+  }
   enum zero_answer answer = zero_map_look(&f->holes, begin, end, &q->at);
   q->n_forgotten = f->n_forgotten;
   pthread_mutex_unlock(&f->holes_lock);
   return answer;
 }
 
+/* Where data begins, from an offset on; with the file's end, if nowhere.  The
+ * offset of `fd` moves; nobody uses it.  Negative: the file system cannot tell,
+ * and is not asked again. */
+static off_t find_data(struct file_source *f, uint64_t from) {
+  off_t at = lseek(f->fd, (off_t)from, SEEK_DATA);
+  if (at < 0 && errno == ENXIO)
+    at = (off_t)f->base.size;
+  if (at < 0)
+    atomic_store_explicit(&f->has_holes, false, memory_order_relaxed);
+  return at;
+}
+
 /* Asks the file system what begins at `q->at`: a hole, which ends where data
  * begins or with the file, or data.  One that knows no holes says data, up to
- * the end.  The offset of `fd` moves; nobody uses it.  False: it cannot tell,
- * what it said is to be forgotten already, or there is no memory. */
+ * the end.  False: it cannot tell, what it said is to be forgotten already, or
+ * there is no memory. */
 static bool ask_at(struct file_source *f, const struct hole_question *q) {
   uint64_t at = q->at;
-  off_t end = lseek(f->fd, (off_t)at, SEEK_DATA);
-  bool is_zero = end < 0 ? errno == ENXIO : (uint64_t)end > at;
-  if (end < 0 && is_zero)
-    end = (off_t)f->base.size;
-  else if (end >= 0 && !is_zero)
+  off_t end = find_data(f, at);
+  bool is_zero = end > (off_t)at;
+  if (end >= 0 && !is_zero)
     end = lseek(f->fd, (off_t)at, SEEK_HOLE);
-  if (end < 0 || (uint64_t)end <= at) {
+  if (end <= (off_t)at) {
     atomic_store_explicit(&f->has_holes, false, memory_order_relaxed);
     return false;
   }
@@ -233,12 +262,18 @@ static bool ask_at(struct file_source *f, const struct hole_question *q) {
   return is_noted;
 }
 
+static bool is_at_rest(const struct file_source *f) {
+  return !f->rests_at || now_ns(CLOCK_BOOTTIME) >= f->rests_at;
+}
+
 /* Whether a range is a hole.  May wait for the file system. */
 static bool is_hole(struct file_source *f, uint64_t offset, size_t len) {
   enum zero_answer answer;
   struct hole_question q;
   if (!has_holes(f))
     return false;
+  if (!is_at_rest(f))
+    return find_data(f, offset) >= (off_t)(offset + len);
   do
     answer = look_for_hole(f, offset, offset + len, &q);
   while (answer == ZERO_UNKNOWN && ask_at(f, &q));
@@ -282,9 +317,10 @@ static enum source_outcome file_start(struct source *src,
                                       struct source_read *r) {
   struct file_source *f = file_of(src);
   struct hole_question q;
-  enum zero_answer hole =
-      has_holes(f) ? look_for_hole(f, r->offset, r->offset + r->len, &q)
-                   : ZERO_NOT;
+  enum zero_answer hole = ZERO_NOT;
+  if (has_holes(f))
+    hole = is_at_rest(f) ? look_for_hole(f, r->offset, r->offset + r->len, &q)
+                         : ZERO_UNKNOWN;
   if (hole == ZERO_UNKNOWN || (hole == ZERO_NOT && r->len > SOURCE_MAX_COPY))
     return SOURCE_BLOCKS;
   note_read(f);
@@ -309,8 +345,7 @@ static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
 static void file_forget(struct source *src) {
   struct file_source *f = file_of(src);
   pthread_mutex_lock(&f->holes_lock);
-  zero_map_fini(&f->holes);
-  f->n_forgotten++;
+  forget_holes_locked(f);
   pthread_mutex_unlock(&f->holes_lock);
 }
 
@@ -400,6 +435,13 @@ static void look_for_writers(struct file_source *f) {
     atomic_store_explicit(&f->lost_writer, true, memory_order_relaxed);
 }
 
+static int64_t find_rest(const struct file_source *f) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  int64_t ns = version_unrested_ns(&f->version, version_is_foreign(f->fd), now);
+  return ns ? now_ns(CLOCK_BOOTTIME) + ns : 0;
+}
+
 /* Finds out about the version. */
 static int identify(struct file_source *f, const struct file_source *before) {
   f->writes_fd = version_open_writes(f->fd);
@@ -410,6 +452,8 @@ static int identify(struct file_source *f, const struct file_source *before) {
   /* That version is known for longer than its stamps can tell. */
   if (r == 0 && !(before && version_same(&f->version, &before->version)))
     r = settle(f);
+  if (r == 0)
+    f->rests_at = find_rest(f);
   return r;
 }
 

@@ -277,15 +277,28 @@ static int64_t age_ns(struct timespec stamp, struct timespec now) {
   return s * NS_PER_S + (now.tv_nsec - stamp.tv_nsec);
 }
 
-int64_t version_unsettled_ns(const struct version *v, bool foreign,
-                             struct timespec now, int64_t tick_ns) {
-  /* Unlike the mtime, the ctime is nobody's to choose. */
-  struct timespec stamp = v->ino ? v->ctime : v->mtime;
-  int64_t age = age_ns(stamp, now);
+/* Unlike the mtime, the ctime is nobody's to choose. */
+static struct timespec stamp_of(const struct version *v) {
+  return v->ino ? v->ctime : v->mtime;
+}
+
+static int64_t age_of(const struct version *v, bool foreign,
+                      struct timespec now) {
+  int64_t age = age_ns(stamp_of(v), now);
   /* Of another machine's clock no more is assumed than that it agrees with ours
    * within a minute. */
-  if (foreign && age < 60 * NS_PER_S)
-    age = 0;
-  return stamp_is_fine(stamp) && !foreign ? fine_unsettled_ns(age, tick_ns)
-                                          : coarse_unsettled_ns(age);
+  return foreign && age < 60 * NS_PER_S ? 0 : age;
+}
+
+int64_t version_unsettled_ns(const struct version *v, bool foreign,
+                             struct timespec now, int64_t tick_ns) {
+  int64_t age = age_of(v, foreign, now);
+  return stamp_is_fine(stamp_of(v)) && !foreign
+             ? fine_unsettled_ns(age, tick_ns)
+             : coarse_unsettled_ns(age);
+}
+
+int64_t version_unrested_ns(const struct version *v, bool foreign,
+                            struct timespec now) {
+  return coarse_unsettled_ns(age_of(v, foreign, now));
 }

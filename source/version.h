@@ -5,7 +5,8 @@
  * moves in steps (a tick of the kernel, a second or two on some file systems),
  * and a write in the same step as the one before leaves them as they are.  So a
  * version is *settled* once that clock has moved past its stamp: from then on
- * no write(2) can begin and leave it unchanged.
+ * no write(2) can begin and leave it unchanged.  One that is under way then,
+ * and stays so, can: its stamps are of its start.
  *
  * No version tells of stores through a mapping that was written through before
  * (until the kernel has written the page back), nor of a write to a device that
@@ -75,6 +76,11 @@ bool version_has_writer(int fd);
  * `tick_ns` is that clock's step. */
 int64_t version_unsettled_ns(const struct version *v, bool foreign,
                              struct timespec now, int64_t tick_ns);
+
+/* The same until it is at rest: until its stamps are two seconds old, which is
+ * longer than all but a few writes take. */
+int64_t version_unrested_ns(const struct version *v, bool foreign,
+                            struct timespec now);
 
 #ifdef __cplusplus
 }

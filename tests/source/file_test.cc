@@ -506,19 +506,6 @@ protected:
     close(fd);
     Tick(path_);
   }
-
-  source_outcome Start(const SourcePtr &src, uint64_t offset, size_t len,
-                       int *status) {
-    std::string buf(len, '?');
-    source_read read{};
-    read.offset = offset;
-    read.buf = &buf[0];
-    read.len = len;
-    source_outcome outcome = source_start(src.get(), &read);
-    *status = read.status;
-    EXPECT_TRUE(read.status != SOURCE_ZEROS || buf == std::string(len, '?'));
-    return outcome;
-  }
 };
 
 TEST_P(HoleTest, IsZerosThatNobodyWrites) {
@@ -533,38 +520,11 @@ TEST_P(HoleTest, IsZerosThatNobodyWrites) {
                         std::string(kPart, '\0'));
 }
 
-TEST_P(HoleTest, IsAskedForOnce) {
-  auto src = Open();
-  EXPECT_EQ(Read(src, kPart, 4096, &bytes_), SOURCE_ZEROS);
-  int n = g_seeks;
-  EXPECT_GT(n, 0);
-  EXPECT_EQ(Read(src, 2 * kPart, kPart, &bytes_), SOURCE_ZEROS);
-  EXPECT_EQ(Read(src, kPart + 1, 1, &bytes_), SOURCE_ZEROS);
-  EXPECT_EQ(g_seeks, n);
-}
-
-// A question may wait for the file system.
-TEST_P(HoleTest, IsKnownToAStartOnceAReadHasAsked) {
-  auto src = Open();
-  int status;
-  EXPECT_EQ(Start(src, kPart, 4096, &status), SOURCE_BLOCKS);
-  EXPECT_EQ(g_seeks, 0);
-  EXPECT_EQ(Read(src, kPart, 4096, &bytes_), SOURCE_ZEROS);
-  EXPECT_EQ(Start(src, kPart, 4096, &status), SOURCE_DONE);
-  EXPECT_EQ(status, SOURCE_ZEROS);
-  ASSERT_GT(2 * kPart, SOURCE_MAX_COPY);
-  EXPECT_EQ(Start(src, kPart, 2 * kPart, &status), SOURCE_DONE);
-  EXPECT_EQ(status, SOURCE_ZEROS) << "there is nothing to copy";
-}
-
 TEST_P(HoleTest, ThatIsWrittenIsAChange) {
   auto src = Open();
-  int status;
   EXPECT_EQ(Read(src, 0, 4096, &bytes_), SOURCE_ZEROS);
   WriteAt(4096, "x");
   EXPECT_EQ(Read(src, 0, 4096, &bytes_), -ESTALE);
-  EXPECT_EQ(Start(src, 0, 4096, &status), SOURCE_DONE);
-  EXPECT_EQ(status, -ESTALE);
   auto fresh = Reopen(src);
   ASSERT_NE(fresh, nullptr);
   EXPECT_EQ(Read(fresh, 4096, 1, &bytes_), 0);

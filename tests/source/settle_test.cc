@@ -26,6 +26,7 @@ struct {
   bool faked;
   timespec stamp;
   int64_t passed_ms;
+  int n_seeks; // questions for holes
 } world;
 
 void Fake(struct stat *st) {
@@ -59,6 +60,11 @@ extern "C" int clock_gettime(clockid_t clock, timespec *t) noexcept {
   return 0;
 }
 
+extern "C" off_t lseek(int fd, off_t offset, int whence) noexcept {
+  world.n_seeks++;
+  return syscall(SYS_lseek, fd, offset, whence);
+}
+
 namespace {
 
 struct Close {
@@ -75,7 +81,7 @@ protected:
     fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     ASSERT_GE(fd_, 0);
     Write('a');
-    world = {true, {kNow, 0}, 0};
+    world = {true, {kNow, 0}, 0, 0};
   }
   void TearDown() override {
     world = {};
@@ -147,21 +153,6 @@ TEST_F(SettleTest, AWriteInTheSameSecondIsSeenOnceTheSecondIsOver) {
   ASSERT_NE(fresh, nullptr) << "what was read is to be read again";
   EXPECT_EQ(Content(fresh), 'b');
   ExpectIsBelieved(fresh);
-}
-
-// Where the version does not move, as here, somebody has to say so.
-TEST_F(SettleTest, AHoleThatIsWrittenIsReadOnceItIsForgotten) {
-  constexpr uint64_t kHole = 512 << 10;
-  ASSERT_EQ(ftruncate(fd_, 1 << 20), 0);
-  world.passed_ms = 5000;
-  auto src = Open();
-  char c = '?';
-  ASSERT_EQ(src->ops->read(src.get(), kHole, &c, 1), SOURCE_ZEROS);
-  ASSERT_EQ(pwrite(fd_, "b", 1, kHole), 1);
-  ASSERT_EQ(src->ops->read(src.get(), kHole, &c, 1), SOURCE_ZEROS);
-  source_forget(src.get());
-  EXPECT_EQ(src->ops->read(src.get(), kHole, &c, 1), 0);
-  EXPECT_EQ(c, 'b');
 }
 
 TEST_F(SettleTest, AReadAfterTheSecondDoesNotStandBesideOneWithinIt) {
@@ -240,6 +231,134 @@ TEST_F(SettleTest, ATickIsWaitedForAndNothingIsReadTwice) {
     EXPECT_EQ(Content(fresh), '!');
   }
 }
+
+// ---- Holes ------------------------------------------------------------------
+
+// All but the file's first page is a hole, and the file at rest.
+class HoleTest : public SettleTest {
+protected:
+  static constexpr uint64_t kHole = 512 << 10, kSize = 1 << 20;
+
+  void SetUp() override {
+    SettleTest::SetUp();
+    ASSERT_EQ(ftruncate(fd_, kSize), 0);
+    world.stamp = {kNow, 1}; // a file system that keeps them whole
+    world.passed_ms = 5000;
+  }
+
+  // As of a write(2) that began when the stamps were made.
+  void WriteOn(uint64_t offset) {
+    ASSERT_EQ(pwrite(fd_, "b", 1, off_t(offset)), 1);
+  }
+
+  static bool IsHole(const SourcePtr &src, uint64_t offset) {
+    char c = '?';
+    int r = src->ops->read(src.get(), offset, &c, 1);
+    EXPECT_TRUE(r == SOURCE_ZEROS || (r == 0 && (c == 'b' || c == '\0'))) << r;
+    return r == SOURCE_ZEROS;
+  }
+
+  static source_outcome Start(const SourcePtr &src, uint64_t offset, size_t len,
+                              int *status) {
+    std::string buf(len, '?');
+    source_read read{};
+    read.offset = offset;
+    read.buf = buf.data();
+    read.len = len;
+    source_outcome outcome = source_start(src.get(), &read);
+    *status = read.status;
+    EXPECT_TRUE(read.status != SOURCE_ZEROS || buf == std::string(len, '?'));
+    return outcome;
+  }
+};
+
+TEST_F(HoleTest, IsAskedForOnce) {
+  auto src = Open();
+  world.n_seeks = 0;
+  EXPECT_TRUE(IsHole(src, kHole));
+  int n = world.n_seeks;
+  EXPECT_GT(n, 0);
+  EXPECT_TRUE(IsHole(src, kHole + 4096));
+  EXPECT_TRUE(IsHole(src, kSize - 1));
+  EXPECT_EQ(world.n_seeks, n);
+}
+
+// A question may wait for the file system.
+TEST_F(HoleTest, IsKnownToAStartOnceAReadHasAsked) {
+  constexpr size_t kLong = 2 * SOURCE_MAX_COPY;
+  auto src = Open();
+  int status;
+  world.n_seeks = 0;
+  EXPECT_EQ(Start(src, kHole, 4096, &status), SOURCE_BLOCKS);
+  EXPECT_EQ(world.n_seeks, 0);
+  EXPECT_TRUE(IsHole(src, kHole));
+  EXPECT_EQ(Start(src, kHole, 4096, &status), SOURCE_DONE);
+  EXPECT_EQ(status, SOURCE_ZEROS);
+  EXPECT_EQ(Start(src, kHole, kLong, &status), SOURCE_DONE);
+  EXPECT_EQ(status, SOURCE_ZEROS) << "there is nothing to copy";
+}
+
+// Where the version does not move, as here, somebody has to say so.
+TEST_F(HoleTest, ThatIsWrittenIsReadOnceItIsForgotten) {
+  auto src = Open();
+  EXPECT_TRUE(IsHole(src, kHole));
+  WriteOn(kHole);
+  EXPECT_TRUE(IsHole(src, kHole));
+  source_forget(src.get());
+  EXPECT_FALSE(IsHole(src, kHole));
+}
+
+TEST_F(HoleTest, OfAVersionThatIsOverIsStaleForAStart) {
+  auto src = Open();
+  int status;
+  EXPECT_TRUE(IsHole(src, kHole));
+  world.stamp.tv_nsec++;
+  EXPECT_EQ(Start(src, kHole, 4096, &status), SOURCE_DONE);
+  EXPECT_EQ(status, -ESTALE);
+}
+
+TEST_F(HoleTest, OfAFileThatMayBeWrittenNowIsNotRemembered) {
+  world.passed_ms = 1900;
+  auto src = Open();
+  int status;
+  EXPECT_TRUE(IsHole(src, kHole)) << "it is one now";
+  EXPECT_EQ(Start(src, kHole, 1, &status), SOURCE_BLOCKS);
+  WriteOn(kHole);
+  EXPECT_FALSE(IsHole(src, kHole));
+  EXPECT_FALSE(IsHole(src, 1));
+  world.passed_ms = 2100;
+  EXPECT_TRUE(IsHole(src, kSize - 1));
+  EXPECT_EQ(Start(src, kSize - 1, 1, &status), SOURCE_DONE);
+  EXPECT_EQ(status, SOURCE_ZEROS) << "from now on";
+}
+
+TEST_F(HoleTest, IsAskedForAgainAfterTwoSeconds) {
+  auto src = Open();
+  EXPECT_TRUE(IsHole(src, kHole));
+  WriteOn(kHole); // by a write that takes for ever
+  world.passed_ms += 2100;
+  int status;
+  EXPECT_EQ(Start(src, kHole, 1, &status), SOURCE_BLOCKS);
+  EXPECT_FALSE(IsHole(src, kHole));
+}
+
+TEST_F(HoleTest, OfASuccessorIsRememberedOnceThatIsAtRest) {
+  auto first = Open();
+  file_source_set_max_age(first.get(), 1);
+  EXPECT_TRUE(IsHole(first, kHole));
+  world.stamp = {kNow + 4, 900000001};
+  auto src = Reopen(first);
+  ASSERT_NE(src, nullptr);
+  EXPECT_TRUE(IsHole(src, kHole));
+  world.passed_ms += 1500;
+  auto next = Reopen(src); // of the same version, which is not older for that
+  ASSERT_NE(next, nullptr);
+  EXPECT_TRUE(IsHole(next, kHole));
+  WriteOn(kHole);
+  EXPECT_FALSE(IsHole(next, kHole));
+}
+
+// ---- Writers ----------------------------------------------------------------
 
 // On tmpfs, where no store is ever seen.
 class WriterTest : public SettleTest {
