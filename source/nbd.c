@@ -267,6 +267,20 @@ static void forget_zeros(struct nbd_source *s) {
   pthread_mutex_unlock(&s->zeros_lock);
 }
 
+/* Whether one of the connections has been asked of a byte, for an answer that
+ * would count. */
+static bool is_asked(const struct nbd_source *s, uint64_t at,
+                     uint64_t n_forgotten) {
+  for (int i = 0; i < MAX_LINKS; i++) {
+    const struct slot *slot = &s->slots[i];
+    const struct nbd_question *q = &slot->link.question;
+    if (slot->is_up && slot->asked_after == n_forgotten && q->is_asked &&
+        q->begin <= at && at < q->end)
+      return true;
+  }
+  return false;
+}
+
 /* Asks which ranges are zeros from where a read, which is under way, comes to
  * something unknown: it does not wait for that, but those that follow. */
 static void ask_for_zeros(struct nbd_source *s, struct slot *slot,
@@ -274,7 +288,8 @@ static void ask_for_zeros(struct nbd_source *s, struct slot *slot,
   uint64_t at, n_forgotten;
   if (s->n_lost_questions >= MAX_LOST_QUESTIONS ||
       !nbd_link_may_ask(&slot->link) ||
-      look_for_zeros(s, r->offset, r->len, &at, &n_forgotten) != ZERO_UNKNOWN)
+      look_for_zeros(s, r->offset, r->len, &at, &n_forgotten) != ZERO_UNKNOWN ||
+      is_asked(s, at, n_forgotten))
     return;
   slot->asked_after = n_forgotten;
   nbd_link_ask(&slot->link, at);

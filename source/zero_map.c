@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MIN_GRAIN 8192 /* a page, or so little that it is not worth a run */
+
 void zero_map_fini(struct zero_map *m) {
   free(m->runs);
   *m = (struct zero_map){0};
@@ -70,8 +72,6 @@ static bool insert(struct zero_map *m, size_t i, struct zero_run run) {
   } else if (joins_behind) {
     m->runs[i].begin = run.begin;
   } else {
-    if (m->n == ZERO_MAP_MAX)
-      m->n = i = 0;
     if (!make_room(m))
       return false;
     memmove(&m->runs[i + 1], &m->runs[i], (m->n - i) * sizeof m->runs[0]);
@@ -81,9 +81,41 @@ static bool insert(struct zero_map *m, size_t i, struct zero_run run) {
   return true;
 }
 
+/* Whether a run is a part of the one before it, with what lies between. */
+static bool is_one(const struct zero_run *before, const struct zero_run *run,
+                   uint64_t grain) {
+  uint64_t gap = run->begin - before->end;
+  return before->is_zero == run->is_zero &&
+         (gap == 0 || (gap < grain && !run->is_zero));
+}
+
+static void merge_short(struct zero_map *m) {
+  size_t n = 0;
+  for (size_t i = 0; i < m->n; i++) {
+    struct zero_run run = m->runs[i];
+    run.is_zero &= run.end - run.begin >= m->grain;
+    if (n > 0 && is_one(&m->runs[n - 1], &run, m->grain))
+      m->runs[n - 1].end = run.end;
+    else
+      m->runs[n++] = run;
+  }
+  m->n = n;
+}
+
+/* In the end all is one run. */
+static void coarsen(struct zero_map *m) {
+  if (!m->grain)
+    m->grain = MIN_GRAIN;
+  merge_short(m);
+  for (; m->n > ZERO_MAP_MAX / 2; merge_short(m))
+    m->grain *= 2;
+}
+
 bool zero_map_add(struct zero_map *m, uint64_t begin, uint64_t end,
                   bool is_zero) {
   while (begin < end) {
+    if (m->n == ZERO_MAP_MAX)
+      coarsen(m);
     size_t i = find(m, begin);
     uint64_t next = i < m->n ? m->runs[i].begin : end;
     if (next > begin) {

@@ -3,7 +3,9 @@
  *
  *   Z1  Runs ascend, are not empty, and do not overlap; neighbours of one kind
  *       are one run.
- *   Z2  There are at most ZERO_MAP_MAX.  One more, and all are forgotten.
+ *   Z2  There are at most ZERO_MAP_MAX.  Where there would be more, the shortest
+ *       runs count as data, with what is unknown between them, until half as
+ *       many are left: such ranges are read, and nobody is asked of them again.
  *
  * What is said of a range first is kept: it is of one content, which does not
  * change.  Where it may have changed all the same its owner forgets all.  Not
@@ -31,6 +33,7 @@ struct zero_run {
 struct zero_map {
   struct zero_run *runs;
   size_t n, max;
+  uint64_t grain; /* shorter runs were made data; 0: none was */
 };
 
 void zero_map_fini(struct zero_map *m);

@@ -706,7 +706,8 @@ protected:
 
   ~NbdZeroTest() override { Close(); } // before what the server uses goes
 
-  void FakeSparse(FakeNbd::Handler status) {
+  void FakeSparse(FakeNbd::Handler status, FakeNbd::Export e = {},
+                  const Options &options = {}) {
     fake_ = std::make_unique<FakeNbd>(
         Socket(),
         [this](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
@@ -718,10 +719,9 @@ protected:
           n_questions_++;
           return status(peer, r);
         });
-    FakeNbd::Export e;
     e.has_status = true;
     fake_->SetExport(e);
-    ASSERT_EQ(Open(Uri()), 0) << fault_.text;
+    ASSERT_EQ(Open(Uri(), options), 0) << fault_.text;
   }
 
   // Reads, and says how it began.  What is known ends at once.
@@ -882,6 +882,49 @@ TEST_F(NbdZeroTest, AServerThatSaysLittleIsNotAskedForEver) {
   for (uint64_t at = 0; at < kSize; at += 4096)
     EXPECT_FALSE(IsKnown(at, 512));
   EXPECT_LE(n_questions_, 64);
+}
+
+// Far more extents than are remembered, in an export that is read twice.
+TEST_F(NbdZeroTest, AServerOfManyTinyExtentsIsAskedOncePerRange) {
+  constexpr uint32_t kPage = 4096, kLarge = 128 << 20, kHole = 8 << 20;
+  FakeNbd::Export e;
+  e.size = kLarge;
+  FakeSparse(
+      [](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
+        std::vector<uint32_t> extents;
+        for (uint32_t at = 0; at < kLarge - kHole; at += 2 * kPage)
+          extents.insert(extents.end(), {kPage, 2, kPage, 0});
+        extents.insert(extents.end(), {kHole, 2});
+        EXPECT_EQ(r.offset, 0u);
+        peer->Extents(r, extents);
+        return true;
+      },
+      e);
+  EXPECT_FALSE(IsKnown(0, kPage));
+  AwaitKnown(kLarge - kPage, kPage);
+  int n = n_reads_;
+  for (int round = 0; round < 2; round++)
+    for (uint64_t at = 0; at < kLarge; at += 128 << 10)
+      ASSERT_EQ(IsKnown(at, 128 << 10), at >= kLarge - kHole) << at;
+  EXPECT_EQ(n_reads_, n + 2 * (kLarge - kHole) / (128 << 10));
+  EXPECT_EQ(n_questions_, 1);
+}
+
+TEST_F(NbdZeroTest, ConnectionsDoNotAskTheSame) {
+  FakeNbd::Export e;
+  e.multi_conn = true;
+  FakeSparse([](FakeNbd::Peer *, const FakeNbd::Request &) { return true; }, e);
+  std::vector<std::unique_ptr<Read>> reads;
+  while (fake_->n_connections() < 4) {
+    reads.push_back(std::make_unique<Read>(src_, 4096, 4096));
+    reads.push_back(std::make_unique<Read>(src_, 4096, 4096));
+    poll(nullptr, 0, 1);
+  }
+  for (int i = 0; i < 100; i++)
+    reads.push_back(std::make_unique<Read>(src_, 4096, 4096));
+  for (auto &r : reads)
+    EXPECT_EQ(r->Wait(), 0);
+  EXPECT_EQ(n_questions_, 1);
 }
 
 // An answer without any extent ends the connection, for libnbd.

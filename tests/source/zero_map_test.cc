@@ -67,17 +67,46 @@ TEST_F(ZeroMapTest, WhatIsSaidFirstIsKept) {
   EXPECT_EQ(Look(50, UINT64_MAX), ZERO_ALL);
 }
 
-TEST_F(ZeroMapTest, ForgetsAllWhenThereAreTooMany) {
-  for (uint64_t i = 0; i < ZERO_MAP_MAX; i++)
-    Add(2 * i, 2 * i + 1, true);
-  EXPECT_EQ(map_.n, size_t(ZERO_MAP_MAX));
-  Add(1, 2, true);
-  EXPECT_EQ(map_.n, size_t(ZERO_MAP_MAX) - 1) << "which joins two";
-  Add(3, 4, false);
-  Add(5, 6, false);
-  EXPECT_EQ(map_.n, 1u);
-  EXPECT_EQ(Look(5, 6), ZERO_NOT);
-  EXPECT_EQ(Look(0, 1), ZERO_UNKNOWN);
+// Pages of zeros and of data in turn, and every thousandth run a long one.
+TEST_F(ZeroMapTest, OfTooManyRunsTheLongestZerosAreKeptAndTheRestIsData) {
+  constexpr uint64_t kPage = 4096, kLong = 64 << 20;
+  std::vector<uint64_t> longs;
+  uint64_t at = 0, unused;
+  for (int i = 0; i < 100 * ZERO_MAP_MAX; i++) {
+    bool is_long = i % 1000 == 0;
+    uint64_t len = is_long ? kLong : kPage;
+    if (is_long)
+      longs.push_back(at);
+    Add(at, at + len, i % 2 == 0);
+    ASSERT_LE(map_.n, size_t(ZERO_MAP_MAX));
+    ASSERT_NE(Look(0, at + len, &unused), ZERO_UNKNOWN) << i;
+    at += len;
+  }
+  for (uint64_t begin : longs) {
+    ASSERT_EQ(Look(begin, begin + kLong), ZERO_ALL) << begin;
+    ASSERT_EQ(Look(begin, begin + kLong + 1), ZERO_NOT) << begin;
+  }
+  EXPECT_EQ(Look(at, at + 1), ZERO_UNKNOWN);
+}
+
+// As where readers of a large image come to it here and there.
+TEST_F(ZeroMapTest, OfTooManyRunsWithGapsNoneIsTakenForZeros) {
+  constexpr uint64_t kPage = 4096;
+  for (uint64_t i = 0; i < 4 * ZERO_MAP_MAX; i++) {
+    uint64_t begin = 100 * i * kPage;
+    Add(begin, begin + 50 * kPage, true);
+    ASSERT_LE(map_.n, size_t(ZERO_MAP_MAX));
+    ASSERT_NE(Look(begin, begin + kPage), ZERO_UNKNOWN);
+    ASSERT_NE(Look(begin + 50 * kPage, begin + 51 * kPage), ZERO_ALL);
+  }
+}
+
+TEST_F(ZeroMapTest, RunsOfAnyLengthComeToAnEnd) {
+  constexpr uint64_t kStep = uint64_t(1) << 49; // up to 2^63
+  for (uint64_t i = 0; i <= ZERO_MAP_MAX; i++)
+    Add(i * kStep, i * kStep + kStep / 2, true);
+  EXPECT_LE(map_.n, size_t(ZERO_MAP_MAX));
+  EXPECT_NE(Look(0, 1), ZERO_UNKNOWN);
 }
 
 // Against a byte for each byte.
