@@ -3,9 +3,9 @@
  *
  *   Z1  Runs ascend, are not empty, and do not overlap; neighbours of one kind
  *       are one run.
- *   Z2  There are at most ZERO_MAP_MAX.  Where there would be more, the shortest
- *       runs count as data, with what is unknown between them, until half as
- *       many are left: such ranges are read, and nobody is asked of them again.
+ *   Z2  There are at most ZERO_MAP_MAX.  Where there would be more, those that
+ *       are short count as data, with what is unknown between them, until half
+ *       as many are left: data is read, and nobody is asked of it again.
  *
  * What is said of a range first is kept: it is of one content, which does not
  * change.  Where it may have changed all the same its owner forgets all.  Not

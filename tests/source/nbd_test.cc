@@ -939,6 +939,25 @@ TEST_F(NbdZeroTest, AServerThatBreaksOverQuestionsIsReadWithoutThem) {
   EXPECT_EQ(StatusOf(4096, 4096), 0);
 }
 
+// Its answer, and all that is behind it on that connection, never comes.
+TEST_F(NbdZeroTest, AServerThatHangsOverQuestionsIsReadWithoutThem) {
+  FakeSparse(
+      [this](FakeNbd::Peer *, const FakeNbd::Request &) {
+        gate_.Pass();
+        return true;
+      },
+      {}, {{"attempt-timeout", "1"}});
+  int n_late = 0;
+  for (int n_good = 0; n_good < 20;) {
+    int status = StatusOf(4096, 4096);
+    ASSERT_TRUE(status == 0 || status == -ETIMEDOUT) << status;
+    n_good += status == 0;
+    n_late += status < 0;
+    ASSERT_LE(n_late, 3);
+  }
+  EXPECT_EQ(n_questions_, 3);
+}
+
 struct ExtentLie {
   const char *name;
   std::vector<uint32_t> extents; // to the whole export
