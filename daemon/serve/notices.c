@@ -83,17 +83,23 @@ static uint64_t oldest_owed(const struct session *s) {
   return oldest;
 }
 
-void notices_turn_ended(struct session *s) {
-  uint64_t oldest = oldest_owed(s);
-  if (s->oldest_owed && oldest != s->oldest_owed)
-    notices_recheck(&s->service->notices);
+/* Sets what the session owes, and so whether it is listed (N4). */
+static void set_owed(struct session *s, uint64_t oldest) {
+  struct notices *notices = &s->service->notices;
+  if (oldest == s->oldest_owed)
+    return;
+  if (s->oldest_owed)
+    notices_recheck(notices);
+  else
+    LIST_INSERT_HEAD(&notices->owing, s, owing);
+  if (!oldest)
+    LIST_REMOVE(s, owing);
   s->oldest_owed = oldest;
 }
 
-void notices_session_closed(struct session *s) {
-  if (s->oldest_owed)
-    notices_recheck(&s->service->notices);
-}
+void notices_turn_ended(struct session *s) { set_owed(s, oldest_owed(s)); }
+
+void notices_session_closed(struct session *s) { set_owed(s, 0); }
 
 /* ---- Of all sessions ----------------------------------------------------- */
 
@@ -108,11 +114,10 @@ void notices_check(struct notices *notices) {
   uint64_t oldest = UINT64_MAX;
   if (!notices->head)
     return;
-  for (struct connection *c = notices->net->conns; c; c = c->next) {
-    const struct session *s = session_of(c);
-    if (s->oldest_owed && s->oldest_owed < oldest)
+  const struct session *s;
+  LIST_FOREACH(s, &notices->owing, owing)
+    if (s->oldest_owed < oldest)
       oldest = s->oldest_owed;
-  }
   while (notices->head && notices->head->serial < oldest) {
     struct notice *notice = notices->head;
     notices->head = notice->next;
@@ -142,14 +147,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   for (const struct notice *n = notices->head; n && n->deadline_ms <= now;
        n = n->next)
     expired = n->serial;
-  for (struct connection *c = notices->net->conns, *next; c; c = next) {
-    const struct session *s = session_of(c);
-    next = c->next;
-    if (!s->oldest_owed || s->oldest_owed > expired)
+  for (struct session *s = LIST_FIRST(&notices->owing), *next; s; s = next) {
+    next = LIST_NEXT(s, owing);
+    if (s->oldest_owed > expired)
       continue;
-    log_peer_event(LEVEL_WARN, "conn-closed", LOG_NUMBER("conn", c->serial),
+    log_peer_event(LEVEL_WARN, "conn-closed",
+                   LOG_NUMBER("conn", s->conn.serial),
                    LOG_TEXT("reason", "it does not take its notices"));
-    connection_drop(c);
+    connection_drop(&s->conn);
   }
   notices_check(notices);
 }
@@ -192,5 +197,6 @@ void notices_fini(struct notices *notices) {
 void notices_init(struct notices *notices, struct net_thread *net) {
   *notices = (struct notices){.net = net, .recheck = {.run = recheck_run}};
   notices->tail = &notices->head;
+  LIST_INIT(&notices->owing);
   event_assign(&notices->timer, net->loop->base, -1, 0, on_timer, notices);
 }

@@ -8,12 +8,15 @@
  *       itself, and a connection that was told of its end needs none.
  *   N3  A connection that does not take one in time is closed.  So a notice
  *       ends after notice_timeout_ms at the latest.
+ *   N4  The sessions that owe a notice, as of their last turn, are a list.  So
+ *       a notice costs nothing for a session that did not open its image.
  *
  * Their service's thread only, but for notices_post(). */
 #ifndef DAEMON_SERVE_NOTICES_H
 #define DAEMON_SERVE_NOTICES_H
 
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "base/loop.h"
 #include "daemon/engine/image_reader.h"
@@ -45,6 +48,7 @@ struct notice {
 struct notices {
   struct net_thread *net;
   struct notice *head, **tail; /* undelivered, oldest first */
+  LIST_HEAD(, session) owing;  /* N4 */
   uint64_t n;                  /* serial numbers */
   struct event timer;          /* when the first has waited long enough */
   struct task recheck;         /* some may have been delivered */

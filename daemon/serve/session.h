@@ -28,7 +28,8 @@ struct session {
   struct subscription_list subscriptions; /* by of_session */
   uint32_t n_opened;      /* how many it ever had: the number of the last */
   uint64_t unsent_notice; /* the oldest that is among the unsent bytes; 0 */
-  uint64_t oldest_owed;   /* the oldest that it is owed, as of its last turn */
+  uint64_t oldest_owed;   /* the oldest that it owes, as of its last turn; 0 */
+  LIST_ENTRY(session) owing; /* of those that owe one: notices.h */
 
   struct attachment *sending; /* whose descriptors are on their way; or NULL */
   struct attachment_list attachments; /* that it asked for */
