@@ -29,7 +29,7 @@ int image_reader_open(struct image_reader *l) {
 }
 
 void image_reader_close(struct image_reader *l) {
-  assert(l->n_pages == 0 && l->n_ranges == 0);
+  assert(!image_reader_has_pins(l));
   if (l->mirror)
     view_close(&l->view);
   l->mirror = NULL;

@@ -54,6 +54,10 @@ bool image_reader_has_room(const struct image_reader *l, unsigned count);
 unsigned image_reader_pin(struct image_reader *l, uint64_t first,
                           unsigned count);
 
+static inline bool image_reader_has_pins(const struct image_reader *l) {
+  return l->n_pages || l->n_ranges;
+}
+
 /* Ends all its pins. */
 void image_reader_unpin(struct image_reader *l);
 

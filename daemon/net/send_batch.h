@@ -24,8 +24,8 @@
 enum {
   SEND_BATCH_SCRATCH_LEN = 2 * (FRAME_HEADER_LEN + FRAME_MAX_MESSAGE),
   SEND_BATCH_IOVS = 512, /* within IOV_MAX */
-  /* A Data and the notice that may go before it: a few numbers and a name of
-   * 64 bytes each.  Asserted where they are packed. */
+  /* The longest Data or notice: a few numbers and a name of 64 bytes.  Asserted
+   * where notices are packed. */
   SEND_BATCH_SMALL_LEN = 256,
 };
 

@@ -11,7 +11,7 @@
 
 void notices_announce(struct subscription *sub) {
   const struct image_reader *l = &sub->image->reader;
-  if (sub->attached || sub->epoch == l->mirror->epoch)
+  if (subscription_knows(sub, l->mirror->epoch))
     return;
   sub->epoch = l->mirror->epoch;
   reply_changed(&sub->session->conn, sub->number, l->served, l->mirror);

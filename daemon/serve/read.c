@@ -7,10 +7,8 @@
 
 #include "daemon/log.h"
 #include "daemon/missing.h"
-#include "daemon/serve/attach.h"
 #include "daemon/serve/fetch_quota.h"
-#include "daemon/serve/notices.h"
-#include "daemon/serve/reply.h"
+#include "daemon/serve/subscription.h"
 #include "proto/status.h"
 
 /* What looking at a page is worth, in bytes sent. */
@@ -36,15 +34,18 @@ static int status_of_errno(int r) {
   }
 }
 
-enum step read_refuse(struct request *r, int status, const char *what) {
-  request_count(r, COUNTER_ERRORS, 1);
-  connection_reply_error(request_conn(r), r->id, status, 0, "image \"%s\": %s",
-                         request_reader(r)->served->name, what);
+static enum step step_refuse(const struct request *r, struct read_answer *a,
+                             int status, const char *what) {
+  a->kind = READ_REFUSED;
+  a->status = status;
+  a->sys_errno = 0;
+  snprintf(a->text, sizeof a->text, "image \"%s\": %s",
+           request_reader(r)->served->name, what);
   return STEP_DONE;
 }
 
 /* Ends it because of r->status. */
-static enum step request_failed(struct request *r) {
+static enum step step_fail(const struct request *r, struct read_answer *a) {
   static const char *const acts[] = {
       [REQUEST_READ] = "read",
       [REQUEST_READ_IN_PLACE] = "read",
@@ -54,9 +55,11 @@ static enum step request_failed(struct request *r) {
   };
   const char *name = request_reader(r)->served->name;
   const char *act = acts[r->kind];
-  int status = status_of_errno(r->status);
   char at[64] = "", reason[128];
-  if (status == WIRE_E_CHANGED)
+  a->kind = READ_REFUSED;
+  a->status = status_of_errno(r->status);
+  a->sys_errno = -r->status;
+  if (a->status == WIRE_E_CHANGED)
     snprintf(reason, sizeof reason, "it changed again and again");
   else
     snprintf(reason, sizeof reason, "%s", lost_reason(-r->status));
@@ -65,23 +68,9 @@ static enum step request_failed(struct request *r) {
              r->bad.offset);
   log_peer_event(LEVEL_WARN, "request-failed", LOG_TEXT("image", name),
                  LOG_TEXT("act", act), LOG_TEXT("reason", reason));
-  request_count(r, COUNTER_ERRORS, 1);
-  connection_reply_error(request_conn(r), r->id, status, -r->status,
-                         "image \"%s\": %s%s: %s", name, act, at, reason);
+  snprintf(a->text, sizeof a->text, "image \"%s\": %s%s: %s", name, act, at,
+           reason);
   return STEP_DONE;
-}
-
-/* A piece: with `len` bytes of payload to follow, or `resident` ones that the
- * peer has. */
-static void request_put_data(struct request *r, uint64_t epoch, uint64_t offset,
-                             size_t len, uint64_t resident, bool last) {
-  struct reply_data piece = {.epoch = epoch,
-                             .range = r->plan.range,
-                             .offset = offset,
-                             .len = len,
-                             .resident = resident,
-                             .last = last};
-  reply_data(request_conn(r), r->id, &piece);
 }
 
 /* ---- Pieces -------------------------------------------------------------- */
@@ -94,33 +83,57 @@ static unsigned piece_most(const struct request *r, unsigned page_shift) {
   return most ? (unsigned)most : 1;
 }
 
-static enum step request_miss(struct request *r, const struct piece *p) {
-  fetch_quota_drop(r);
+static enum step step_miss(struct request *r, const struct piece *p) {
   r->missing = p->first;
   r->n_missing = p->count;
   return STEP_MISS;
 }
 
+/* Whether a Data with a payload of so many segments still goes with what is in
+ * the batch.  It does if that is empty. */
+static bool batch_takes(const struct request *r, unsigned n_segments) {
+  const struct send_batch *batch = &r->service->net.out;
+  return send_batch_has_room(batch, SEND_BATCH_SMALL_LEN, n_segments) &&
+         batch->payload_len < r->service->context->limits.batch_len;
+}
+
 /* Pages that are resident, unless they were counted before: as fetched, and
  * then the connection was blocked; or when another part of one was sent. */
-static void request_count_hits(struct request *r, uint64_t first, unsigned n) {
+static void count_hits(struct request *r, uint64_t first, unsigned n) {
   request_count(r, COUNTER_HITS, read_plan_count(&r->plan, first, n));
 }
 
-/* The payload of a piece: where its pages lie. */
-struct segments {
-  struct iovec list[FETCH_MAX_PAGES]; /* the first `n` are set */
-  unsigned n;
-};
+/* Whether a fetch has nothing for what comes behind a piece. */
+static bool fetch_ends_with(const struct request *r, const struct piece *p) {
+  return p->end >= (r->missing + r->n_missing) << p->page_shift ||
+         read_plan_range_ends_with(&r->plan, p);
+}
 
-static void segments_add(struct segments *s, const struct piece *p,
-                         uint64_t page, unsigned count, const uint8_t *bytes) {
+/* A piece of the answer: as payload, or as bytes that the peer has. */
+static enum step step_put_data(struct request *r, struct read_answer *a,
+                               const struct piece *p, bool is_payload) {
+  uint64_t len = p->end - p->offset;
+  bool last = read_plan_ends_with(&r->plan, p);
+  a->kind = READ_DATA;
+  a->data = (struct reply_data){.epoch = request_reader(r)->mirror->epoch,
+                                .range = r->plan.range,
+                                .offset = p->offset,
+                                .len = is_payload ? len : 0,
+                                .resident = is_payload ? 0 : len,
+                                .last = last};
+  a->ends_fetch = r->fetch && fetch_ends_with(r, p);
+  read_plan_advance(&r->plan, p);
+  return last ? STEP_DONE : STEP_MORE;
+}
+
+static void add_segment(struct read_answer *a, const struct piece *p,
+                        uint64_t page, unsigned count, const uint8_t *bytes) {
   uint64_t start = page << p->page_shift;
   uint64_t end = (page + count) << p->page_shift;
   uint64_t from = start < p->offset ? p->offset : start;
   if (end > p->end)
     end = p->end;
-  s->list[s->n++] =
+  a->segments[a->n_segments++] =
       (struct iovec){(void *)(bytes + (from - start)), end - from};
 }
 
@@ -135,103 +148,59 @@ static unsigned leading_zeros(const struct image_reader *l,
 
 /* Finds a piece's leading pages that are resident, pins them, and cuts the
  * piece down to them; or those that are zeros. */
-static void piece_gather_resident(struct request *r, struct image_reader *l,
-                                  struct piece *p, struct segments *s) {
+static void gather_resident(struct request *r, struct read_answer *a,
+                            struct piece *p) {
+  struct image_reader *l = request_reader(r);
   unsigned n = image_reader_pin(l, p->first, p->count);
-  if (n == 0 && (n = leading_zeros(l, p)) > 0) {
-    piece_cut(p, n);
-    request_count_hits(r, p->first, n);
-    segments_add(s, p, p->first, n, fetch_zeros());
-    return;
-  }
+  bool is_zero = n == 0 && (n = leading_zeros(l, p)) > 0;
   piece_cut(p, n);
   if (n == 0)
     return;
-  send_batch_pinned(&r->service->net.out, l);
-  request_count_hits(r, p->first, n);
-  segments_add(s, p, p->first, n,
-               view_page(&l->view, l->mirror->page_shift, p->first));
+  count_hits(r, p->first, n);
+  add_segment(a, p, p->first, n,
+              is_zero ? fetch_zeros()
+                      : view_page(&l->view, l->mirror->page_shift, p->first));
 }
 
 /* One page that is pinned from here on, or zeros; NULL: it is not here. */
-static const uint8_t *piece_page(struct request *r, struct image_reader *l,
-                                 uint64_t page) {
-  if (!image_reader_pin(l, page, 1))
-    return view_is_zero(&l->view, page) ? fetch_zeros() : NULL;
-  send_batch_pinned(&r->service->net.out, l);
-  return view_page(&l->view, l->mirror->page_shift, page);
+static const uint8_t *find_page(struct image_reader *l, uint64_t page) {
+  if (image_reader_pin(l, page, 1))
+    return view_page(&l->view, l->mirror->page_shift, page);
+  return view_is_zero(&l->view, page) ? fetch_zeros() : NULL;
 }
 
 /* The same after a fetch: a page is in the fetch's hands, or was resident when
  * it began.  One of the latter may be gone by now: the piece ends there. */
-static void piece_gather_fetched(struct request *r, struct image_reader *l,
-                                 struct piece *p, struct segments *s) {
+static void gather_fetched(struct request *r, struct read_answer *a,
+                           struct piece *p) {
   unsigned n = 0;
   for (; n < p->count; n++) {
     uint64_t page = p->first + n;
     const uint8_t *bytes = fetch_bytes(&r->fetch->fetch, page);
     if (!bytes) {
-      bytes = piece_page(r, l, page);
+      bytes = find_page(request_reader(r), page);
       if (!bytes)
         break;
       request_count(r, COUNTER_HITS,
                     n > 0 || !read_plan_is_within_page(&r->plan, p));
     }
-    segments_add(s, p, page, 1, bytes);
+    add_segment(a, p, page, 1, bytes);
   }
   piece_cut(p, n);
 }
 
-/* Makes room in the output for a piece.  False if that blocked the
- * connection. */
-static bool piece_make_room(struct request *r, const struct image_reader *l,
-                            const struct piece *p) {
-  const struct send_batch *out = &r->service->net.out;
-  if (!r->fetch &&
-      send_batch_has_room(out, 2 * SEND_BATCH_SMALL_LEN, p->count) &&
-      image_reader_has_room(l, p->count) &&
-      out->payload_len < r->service->context->limits.batch_len)
-    return true;
-  connection_flush(request_conn(r));
-  return connection_may_send(request_conn(r));
-}
-
-/* Whether a fetch has nothing for what comes behind a piece. */
-static bool fetch_ends_at(const struct request *r, const struct piece *p) {
-  return p->end >= (r->missing + r->n_missing) << p->page_shift ||
-         read_plan_range_ends_with(&r->plan, p);
-}
-
-static enum step request_read_piece(struct request *r, struct image_reader *l,
-                                    struct piece *p) {
+static enum step step_read(struct request *r, size_t most,
+                           struct read_answer *a, struct piece *p) {
   struct piece whole = *p;
-  struct segments s;
-  s.n = 0;
-  if (!piece_make_room(r, l, p))
-    return STEP_BLOCKED;
-  piece_shorten(p, connection_frame_room(request_conn(r), p->end - p->offset));
+  if (!batch_takes(r, p->count) ||
+      !image_reader_has_room(request_reader(r), p->count))
+    return STEP_FULL;
+  piece_shorten(p, most);
   if (r->fetch)
-    piece_gather_fetched(r, l, p, &s);
+    gather_fetched(r, a, p);
   else
-    piece_gather_resident(r, l, p, &s);
-  if (p->count == 0)
-    return request_miss(r, &whole);
-  size_t len = p->end - p->offset;
-  bool last = read_plan_ends_with(&r->plan, p);
-  notices_announce(r->subscription);
-  request_put_data(r, l->mirror->epoch, p->offset, len, 0, last);
-  for (unsigned i = 0; i < s.n; i++)
-    send_batch_payload(&r->service->net.out, s.list[i].iov_base,
-                       s.list[i].iov_len);
-  request_count(r, COUNTER_BYTES, len);
-  read_plan_advance(&r->plan, p);
-  if (r->fetch) {
-    /* The last moment at which the fetch's bytes are there. */
-    connection_flush(request_conn(r));
-    if (fetch_ends_at(r, p))
-      fetch_quota_drop(r);
-  }
-  return last ? STEP_DONE : STEP_ON;
+    gather_resident(r, a, p);
+  return p->count ? step_put_data(r, a, p, true) : step_miss(r, &whole);
 }
 
 /* The leading pages of a piece that are resident (`is`), or not.  One of zeros
@@ -248,88 +217,64 @@ static unsigned leading_pages(const struct image_reader *l,
  * stays, and it is told so.  What could not stay goes to it as bytes: the first
  * page, even if another fill just brought it in, and those behind it.  So does
  * the rest of a page of which a part went as bytes. */
-static enum step request_place_piece(struct request *r, struct image_reader *l,
-                                     struct piece *p) {
+static enum step step_read_in_place(struct request *r, size_t most,
+                                    struct read_answer *a, struct piece *p) {
+  struct image_reader *l = request_reader(r);
   if (read_plan_is_within_page(&r->plan, p)) {
     piece_cut(p, 1);
-    return request_read_piece(r, l, p);
+    return step_read(r, most, a, p);
   }
   unsigned n = leading_pages(l, p, true);
   if (n == 0) {
     bool fetched = r->fetch && fetch_bytes(&r->fetch->fetch, p->first);
     if (!fetched && !view_is_zero(&l->view, p->first))
-      return request_miss(r, p);
+      return step_miss(r, p);
     n = leading_pages(l, p, false);
     piece_cut(p, n ? n : 1);
-    return request_read_piece(r, l, p);
+    return step_read(r, most, a, p);
   }
-  connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
-  if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0)) {
-    connection_flush(request_conn(r));
-    if (!connection_may_send(request_conn(r)))
-      return STEP_BLOCKED;
-  }
+  if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0))
+    return STEP_FULL;
   piece_cut(p, n);
-  uint64_t len = p->end - p->offset;
-  bool last = read_plan_ends_with(&r->plan, p);
-  request_put_data(r, l->mirror->epoch, p->offset, 0, len, last);
+  a->cost = (uint64_t)PAGE_COST * n;
   if (!r->fetch)
-    request_count_hits(r, p->first, n);
-  read_plan_advance(&r->plan, p);
-  if (r->fetch && p->first + n >= r->missing + r->n_missing)
-    fetch_quota_drop(r);
-  return last ? STEP_DONE : STEP_ON;
-}
-
-/* The output is empty, as descriptors go with a frame's first byte. */
-static enum step request_attach(struct request *r) {
-  connection_flush(request_conn(r));
-  if (!connection_may_send(request_conn(r)))
-    return STEP_BLOCKED;
-  attach_lend(r->subscription, r->id, &r->wish);
-  connection_flush(request_conn(r));
-  return STEP_DONE;
+    count_hits(r, p->first, n);
+  return step_put_data(r, a, p, false);
 }
 
 /* Warming needs no bytes: a page that was fetched is done, also if it could not
  * stay for want of room. */
-static enum step request_warm_piece(struct request *r, struct image_reader *l,
-                                    struct piece *p) {
-  bool fetched = r->fetch != NULL;
+static enum step step_warm(struct request *r, struct read_answer *a,
+                           struct piece *p) {
+  const struct image_reader *l = request_reader(r);
   unsigned n = 0;
   while (n < p->count &&
-         ((fetched && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
+         ((r->fetch && fetch_bytes(&r->fetch->fetch, p->first + n)) ||
           view_is_known(&l->view, p->first + n)))
     n++;
   if (n == 0)
-    return request_miss(r, p);
-  if (!fetched)
-    request_count_hits(r, p->first, n);
-  fetch_quota_drop(r);
-  connection_spend(request_conn(r), (uint64_t)PAGE_COST * n);
+    return step_miss(r, p);
+  if (!r->fetch)
+    count_hits(r, p->first, n);
+  a->cost = (uint64_t)PAGE_COST * n;
+  a->ends_fetch = r->fetch;
   piece_cut(p, n);
   read_plan_advance(&r->plan, p);
-  return STEP_ON;
+  return STEP_MORE;
 }
 
 /* ---- Steps --------------------------------------------------------------- */
 
-/* Has the image reader look at the present epoch, and drops a fetch of a past
- * one. False: blocked, or r->status set. */
-static bool request_focus(struct request *r, struct image_reader *l) {
-  if (!image_reader_is_current(l)) {
-    connection_flush(request_conn(r)); /* its pins must be gone */
-    if (!connection_may_send(request_conn(r)))
-      return false;
-    r->status = image_reader_open(l);
-  }
-  if (r->status == 0 && r->fetch && r->fetch->mirror != l->mirror)
-    fetch_quota_restart(r);
-  return r->status == 0;
+/* Whether the peer knows the reader's epoch, and the fetch is of it.  A lease
+ * tells its epoch itself. */
+static bool is_known_epoch(const struct request *r, const struct mirror *m) {
+  return (!r->fetch || r->fetch->mirror == m) &&
+         (r->kind == REQUEST_ATTACH ||
+          subscription_knows(r->subscription, m->epoch));
 }
 
 /* Checks the ranges against the image: once for each epoch that is met. */
-static bool request_is_within(struct request *r, const struct mirror *m) {
+static bool is_within(struct request *r, const struct mirror *m) {
   if (r->checked_epoch == m->epoch)
     return true;
   if (!read_plan_is_within(&r->plan, m->size))
@@ -338,65 +283,70 @@ static bool request_is_within(struct request *r, const struct mirror *m) {
   return true;
 }
 
-static enum step request_finish(struct request *r, struct image_reader *l) {
-  if (r->kind != REQUEST_READ && r->kind != REQUEST_READ_IN_PLACE) {
-    reply_done(request_conn(r), r->id, l->mirror->epoch);
-    return STEP_DONE;
-  }
-  /* A Read of nothing: any other ended with its last piece. */
-  const struct read_plan *plan = &r->plan;
-  r->plan.range = 0;
-  if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0))
-    connection_flush(request_conn(r));
-  request_put_data(r, l->mirror->epoch,
-                   plan->n_ranges ? plan->ranges[0].offset : 0, 0, 0, true);
+/* Descriptors go with a frame's first byte, so with nothing before it. */
+static enum step step_attach(const struct request *r, struct read_answer *a) {
+  if (r->service->net.out.len)
+    return STEP_FULL;
+  a->kind = READ_LEASE;
   return STEP_DONE;
 }
 
-/* One piece. */
-static enum step request_step(struct request *r) {
-  struct piece p;
-  if (!connection_has_room(request_conn(r)))
-    return STEP_BLOCKED;
-  if (r->kind == REQUEST_OF_NO_IMAGE) {
-    r->job->answer(r->job);
+static enum step step_finish(struct request *r, struct read_answer *a) {
+  a->data = (struct reply_data){.epoch = request_reader(r)->mirror->epoch,
+                                .last = true};
+  if (r->kind != REQUEST_READ && r->kind != REQUEST_READ_IN_PLACE) {
+    a->kind = READ_FINISHED;
     return STEP_DONE;
   }
-  struct image_reader *l = request_reader(r);
-  if (r->status)
-    return request_failed(r);
-  if (r->subscription->ended)
-    return read_refuse(r, WIRE_E_NOIMAGE, "it is no longer served");
-  if (!request_focus(r, l))
-    return r->status ? request_failed(r) : STEP_BLOCKED;
-  /* Now that it has the present mirror: see G5 in images.h. */
-  if (!subscription_is_allowed(r->subscription))
-    return read_refuse(r, WIRE_E_NOIMAGE, "it is no longer served");
-  if (r->epoch && r->epoch != l->mirror->epoch) {
-    notices_announce(r->subscription);
-    return read_refuse(r, WIRE_E_CHANGED, "it has another epoch");
-  }
-  if (!request_is_within(r, l->mirror)) {
-    notices_announce(r->subscription);
-    return read_refuse(r, WIRE_E_BOUNDS, "the range reaches past its end");
-  }
-  if (r->kind == REQUEST_ATTACH)
-    return request_attach(r);
-  unsigned shift = l->mirror->page_shift;
-  if (!read_plan_next(&r->plan, shift, piece_most(r, shift), &p)) {
-    notices_announce(r->subscription);
-    return request_finish(r, l);
-  }
-  if (r->kind == REQUEST_READ_IN_PLACE)
-    return request_place_piece(r, l, &p);
-  return r->kind == REQUEST_WARM ? request_warm_piece(r, l, &p)
-                                 : request_read_piece(r, l, &p);
+  /* A Read of nothing: any other ended with its last piece. */
+  if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0))
+    return STEP_FULL;
+  a->kind = READ_DATA;
+  a->data.offset = r->plan.n_ranges ? r->plan.ranges[0].offset : 0;
+  return STEP_DONE;
 }
 
-enum step read_steps(struct request *r) {
-  enum step step;
-  do
-    step = request_step(r);
-  while (step == STEP_ON);
-  return step;
+/* A step that has the present mirror before it. */
+static enum step step_on(struct request *r, size_t most,
+                         struct read_answer *a) {
+  const struct mirror *m = request_reader(r)->mirror;
+  struct piece p;
+  if (r->epoch && r->epoch != m->epoch)
+    return step_refuse(r, a, WIRE_E_CHANGED, "it has another epoch");
+  if (!is_within(r, m))
+    return step_refuse(r, a, WIRE_E_BOUNDS, "the range reaches past its end");
+  if (r->kind == REQUEST_ATTACH)
+    return step_attach(r, a);
+  unsigned shift = m->page_shift;
+  if (!read_plan_next(&r->plan, shift, piece_most(r, shift), &p))
+    return step_finish(r, a);
+  if (r->kind == REQUEST_READ_IN_PLACE)
+    return step_read_in_place(r, most, a, &p);
+  return r->kind == REQUEST_WARM ? step_warm(r, a, &p)
+                                 : step_read(r, most, a, &p);
+}
+
+enum step read_step(struct request *r, size_t most, struct read_answer *a) {
+  struct image_reader *l = request_reader(r);
+  a->kind = READ_NOTHING;
+  a->cost = 0;
+  a->ends_fetch = false;
+  a->n_segments = 0;
+  if (r->status)
+    return step_fail(r, a);
+  if (r->subscription->ended)
+    return step_refuse(r, a, WIRE_E_NOIMAGE, "it is no longer served");
+  if (!image_reader_is_current(l)) {
+    if (image_reader_has_pins(l))
+      return STEP_FULL;
+    r->status = image_reader_open(l);
+    if (r->status)
+      return step_fail(r, a);
+  }
+  /* Now that it has the present mirror: see G5 in images.h. */
+  if (!subscription_is_allowed(r->subscription))
+    return step_refuse(r, a, WIRE_E_NOIMAGE, "it is no longer served");
+  if (!is_known_epoch(r, l->mirror))
+    return STEP_NEW_EPOCH;
+  return step_on(r, most, a);
 }

@@ -2,10 +2,21 @@
 
 #include <assert.h>
 
+/* Goes on to the next range that is not done. */
+static void plan_skip_done(struct read_plan *plan) {
+  while (plan->range < plan->n_ranges &&
+         plan->range_done == plan->ranges[plan->range].length) {
+    plan->range++;
+    plan->range_done = 0;
+    plan->counted = 0;
+  }
+}
+
 struct read_plan read_plan_of(const struct range *ranges, unsigned n_ranges) {
   struct read_plan plan = {.ranges = ranges, .n_ranges = n_ranges};
   for (unsigned i = 0; i < n_ranges; i++)
     plan.left += ranges[i].length;
+  plan_skip_done(&plan);
   return plan;
 }
 
@@ -19,15 +30,9 @@ bool read_plan_is_within(const struct read_plan *plan, uint64_t size) {
   return true;
 }
 
-bool read_plan_next(struct read_plan *plan, unsigned page_shift, unsigned most,
-                    struct piece *p) {
+bool read_plan_next(const struct read_plan *plan, unsigned page_shift,
+                    unsigned most, struct piece *p) {
   assert(most > 0);
-  while (plan->range < plan->n_ranges &&
-         plan->range_done == plan->ranges[plan->range].length) {
-    plan->range++;
-    plan->range_done = 0;
-    plan->counted = 0;
-  }
   if (plan->range == plan->n_ranges)
     return false;
   const struct range *range = &plan->ranges[plan->range];
@@ -43,9 +48,16 @@ bool read_plan_next(struct read_plan *plan, unsigned page_shift, unsigned most,
 }
 
 void read_plan_advance(struct read_plan *plan, const struct piece *p) {
-  assert(p->count > 0 && p->end - p->offset <= plan->left);
+  assert(p->count > 0 && p->end - p->offset <= read_plan_range_left(plan));
   plan->range_done += p->end - p->offset;
   plan->left -= p->end - p->offset;
+  plan_skip_done(plan);
+}
+
+uint64_t read_plan_range_left(const struct read_plan *plan) {
+  return plan->range < plan->n_ranges
+             ? plan->ranges[plan->range].length - plan->range_done
+             : 0;
 }
 
 bool read_plan_ends_with(const struct read_plan *plan, const struct piece *p) {
@@ -54,8 +66,7 @@ bool read_plan_ends_with(const struct read_plan *plan, const struct piece *p) {
 
 bool read_plan_range_ends_with(const struct read_plan *plan,
                                const struct piece *p) {
-  const struct range *range = &plan->ranges[plan->range];
-  return p->end == range->offset + range->length;
+  return p->end - p->offset == read_plan_range_left(plan);
 }
 
 bool read_plan_is_within_page(const struct read_plan *plan,

@@ -5,6 +5,8 @@
  *   P2  A piece lies in one range.  It is whole pages, but for the ends of the
  *       range, and for those that were shortened.
  *   P3  `left` is the number of bytes that no piece was advanced over yet.
+ *   P4  The present range is the first that is not done, so never an empty one.
+ *       `range` is n_ranges when all are done.
  *
  * It knows neither images nor connections: what is at hand is for the caller to
  * find out, which may cut a piece before it advances over it. */
@@ -52,11 +54,14 @@ bool read_plan_is_within(const struct read_plan *plan, uint64_t size);
 
 /* The next piece, of `most` pages at most.  What is left lies in an image.
  * False: there is none. */
-bool read_plan_next(struct read_plan *plan, unsigned page_shift, unsigned most,
-                    struct piece *p);
+bool read_plan_next(const struct read_plan *plan, unsigned page_shift,
+                    unsigned most, struct piece *p);
 
 /* The piece is done. */
 void read_plan_advance(struct read_plan *plan, const struct piece *p);
+
+/* The bytes of the present range that are left; 0: there is none. */
+uint64_t read_plan_range_left(const struct read_plan *plan);
 
 /* Whether nothing is left behind a piece, or nothing of its range. */
 bool read_plan_ends_with(const struct read_plan *plan, const struct piece *p);

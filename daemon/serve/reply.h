@@ -63,8 +63,7 @@ struct reply_data {
 void reply_data(struct connection *c, uint64_t id,
                 const struct reply_data *piece);
 
-/* Notices.  A piece of data may be pinned in the output already, so there is
- * room without a flush: see piece_make_room(). */
+/* Notices. */
 void reply_changed(struct connection *c, uint32_t number,
                    const struct served_image *h, const struct mirror *m);
 

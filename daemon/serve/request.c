@@ -2,10 +2,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/serve/attach.h"
 #include "daemon/serve/fetch_quota.h"
+#include "daemon/serve/notices.h"
 #include "daemon/serve/read.h"
 #include "daemon/serve/reply.h"
 #include "daemon/serve/subscription.h"
@@ -118,12 +121,102 @@ static struct request *request_keep(const struct request *probe) {
   return r;
 }
 
+/* ---- Work ---------------------------------------------------------------- */
+
+static void request_send_error(const struct request *r, int status,
+                               int sys_errno, const char *text) {
+  request_count(r, COUNTER_ERRORS, 1);
+  connection_reply_error(request_conn(r), r->id, status, sys_errno, "%s", text);
+}
+
+/* There is room for it. */
+static void request_send_data(const struct request *r,
+                              const struct read_answer *a) {
+  struct send_batch *batch = &r->service->net.out;
+  reply_data(request_conn(r), r->id, &a->data);
+  for (unsigned i = 0; i < a->n_segments; i++)
+    send_batch_payload(batch, a->segments[i].iov_base, a->segments[i].iov_len);
+  if (image_reader_has_pins(request_reader(r)))
+    send_batch_pinned(batch, request_reader(r));
+  request_count(r, COUNTER_BYTES, a->data.len);
+  if (r->fetch && a->n_segments)
+    connection_flush(request_conn(r)); /* while the fetch's bytes are there */
+}
+
+static void request_send(struct request *r, const struct read_answer *a) {
+  struct connection *c = request_conn(r);
+  switch (a->kind) {
+  case READ_NOTHING:
+    break;
+  case READ_DATA:
+    request_send_data(r, a);
+    break;
+  case READ_FINISHED:
+    reply_done(c, r->id, a->data.epoch);
+    break;
+  case READ_LEASE:
+    attach_lend(r->subscription, r->id, &r->wish);
+    connection_flush(c);
+    break;
+  case READ_REFUSED:
+    request_send_error(r, a->status, a->sys_errno, a->text);
+    break;
+  }
+  if (a->cost)
+    connection_spend(c, a->cost);
+  if (a->ends_fetch)
+    fetch_quota_drop(r);
+}
+
+/* Before the first answer of an epoch. */
+static void request_enter_epoch(struct request *r) {
+  if (r->fetch && r->fetch->mirror != request_reader(r)->mirror)
+    fetch_quota_restart(r);
+  notices_announce(r->subscription);
+}
+
+/* How many bytes of what is left the next frame may have. */
+static size_t request_frame_room(const struct request *r) {
+  bool has_bytes = r->kind == REQUEST_READ || r->kind == REQUEST_READ_IN_PLACE;
+  return has_bytes ? connection_frame_room(request_conn(r),
+                                           read_plan_range_left(&r->plan))
+                   : 0;
+}
+
+/* Works on a request as long as that can be done without waiting, and sends
+ * what comes of it.  Returns STEP_DONE; STEP_MISS; or STEP_FULL if its
+ * connection is blocked, or at its end. */
+static enum step request_work(struct request *r) {
+  struct connection *c = request_conn(r);
+  struct read_answer answer;
+  enum step step = STEP_MORE;
+  while (step != STEP_DONE && step != STEP_MISS) {
+    if (!connection_has_room(c))
+      return STEP_FULL;
+    if (r->kind == REQUEST_OF_NO_IMAGE) {
+      r->job->answer(r->job);
+      return STEP_DONE;
+    }
+    step = read_step(r, request_frame_room(r), &answer);
+    if (step == STEP_MORE || step == STEP_DONE)
+      request_send(r, &answer);
+    else if (step == STEP_NEW_EPOCH)
+      request_enter_epoch(r);
+    else if (step == STEP_FULL) {
+      assert(r->service->net.out.len > 0); /* it will find room */
+      connection_flush(c);
+    }
+  }
+  return step;
+}
+
 /* Puts a request where its last step says it belongs. */
 static void request_place(struct request *r, enum step step) {
   while (step == STEP_MISS) {
+    fetch_quota_drop(r);
     if (fetch_quota_start(r))
       return;
-    step = read_steps(r);
+    step = request_work(r);
   }
   if (step == STEP_DONE) {
     request_free(r);
@@ -154,7 +247,7 @@ struct request *request_next(struct session *s) {
 
 void request_go_on(struct request *r) {
   r->state = REQUEST_ACTIVE;
-  request_place(r, read_steps(r));
+  request_place(r, request_work(r));
 }
 
 void request_admit_throttled(struct service *service) {
@@ -250,7 +343,7 @@ struct subscription *request_find_subscription(struct session *s, uint64_t id,
 /* Works on a request on the stack, which goes on as one that waits if it does
  * not end at once. */
 static void request_launch(struct request *probe) {
-  enum step step = read_steps(probe);
+  enum step step = request_work(probe);
   if (step == STEP_DONE)
     return;
   struct request *r = request_keep(probe);
@@ -312,5 +405,8 @@ void request_begin_job(struct session *s, uint64_t id, enum request_kind kind,
 void request_refuse(struct session *s, uint64_t id, struct subscription *sub,
                     int status, const char *what) {
   struct request probe = request_of(s, id, REQUEST_INVALIDATE, sub);
-  read_refuse(&probe, status, what);
+  char text[256];
+  snprintf(text, sizeof text, "image \"%s\": %s",
+           sub->image->reader.served->name, what);
+  request_send_error(&probe, status, 0, text);
 }

@@ -19,8 +19,9 @@
  *   R4  A piece is of the image reader's mirror, which was the image's present
  *       one when the piece was begun.
  *
- * request.c begins them, has them wait and frees them (R1); read.c works on
- * one (R4); fetch_quota.c holds its fetch (R2, with request.c).
+ * request.c begins them, has them wait and frees them (R1), and works on them
+ * by the steps of read.c (R4); fetch_quota.c holds its fetch (R2, with
+ * request.c).
  *
  * The service's thread only. */
 #ifndef DAEMON_SERVE_REQUEST_H

@@ -53,6 +53,12 @@ struct subscription *subscription_add(struct session *s,
  * not be so any more.  Of one that has ended it says nothing. */
 bool subscription_is_allowed(struct subscription *sub);
 
+/* Whether the peer needs no Changed to know the image's epoch. */
+static inline bool subscription_knows(const struct subscription *sub,
+                                      uint64_t epoch) {
+  return sub->attached || sub->epoch == epoch;
+}
+
 /* The peer goes on by the socket, and needs notices again, from the start. */
 void subscription_detach(struct subscription *sub);
 

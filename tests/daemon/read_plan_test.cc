@@ -132,6 +132,26 @@ TEST(ReadPlanTest, EachPageOfARangeIsCountedOnce) {
   EXPECT_EQ(read_plan_count(&plan.plan, 0, 1), 1u);
 }
 
+TEST(ReadPlanTest, EmptyRangesArePassedOver) {
+  Plan plan({{5, 0}, {0, 2 * kPage}, {9, 0}, {kPage, 3}, {1, 0}});
+  piece p;
+  EXPECT_EQ(plan.plan.range, 1u);
+  EXPECT_EQ(read_plan_range_left(&plan.plan), 2 * kPage);
+  ASSERT_TRUE(plan.Next(&p, 1));
+  read_plan_advance(&plan.plan, &p);
+  EXPECT_EQ(plan.plan.range, 1u);
+  EXPECT_EQ(read_plan_range_left(&plan.plan), kPage);
+  ASSERT_TRUE(plan.Next(&p));
+  read_plan_advance(&plan.plan, &p);
+  EXPECT_EQ(plan.plan.range, 3u);
+  EXPECT_EQ(read_plan_range_left(&plan.plan), 3u);
+  ASSERT_TRUE(plan.Next(&p));
+  EXPECT_TRUE(read_plan_range_ends_with(&plan.plan, &p));
+  read_plan_advance(&plan.plan, &p);
+  EXPECT_EQ(plan.plan.range, 5u);
+  EXPECT_EQ(read_plan_range_left(&plan.plan), 0u);
+}
+
 TEST(ReadPlanTest, NothingIsLeftOfNoRanges) {
   Plan plan({}), empty({{5, 0}});
   piece p;
