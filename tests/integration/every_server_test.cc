@@ -54,6 +54,7 @@ TEST_P(EveryServerTest, EveryCallAgreesWithTheFile) {
   CheckCalls(Uri(), bytes_, 0, TestSeed(), TestLength(3000));
   CheckCalls(Uri(), bytes_, CACHET_NO_SHARED_MEMORY, TestSeed(),
              TestLength(2000));
+  server_->CheckProtocol();
 }
 
 TEST_P(EveryServerTest, ManyProcessesReadRightThroughAQuarterOfTheImage) {

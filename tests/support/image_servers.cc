@@ -65,7 +65,8 @@ public:
   enum Protocol { kPlain, kTls, kHttp2 };
 
   Apache(const Bytes &bytes, Protocol protocol)
-      : port_(std::to_string(DaemonProcess::FreePort())) {
+      : protocol_(protocol == kHttp2 ? "HTTP/2.0" : "HTTP/1.1"),
+        port_(std::to_string(DaemonProcess::FreePort())) {
     const std::string conf = dir_ / "conf";
     Write(dir_ / "x", bytes);
     std::ofstream file(conf);
@@ -74,8 +75,9 @@ public:
            << module << ".so\n";
     file << "ServerName localhost\nListen 127.0.0.1:" << port_
          << "\nDocumentRoot " << dir_.path() << "\nPidFile " << (dir_ / "pid")
-         << "\nErrorLog " << (dir_ / "errors") << "\nDefaultRuntimeDir "
-         << dir_.path() << "\nMutex posixsem\nMaxKeepAliveRequests 0\n";
+         << "\nErrorLog " << (dir_ / "errors") << "\nCustomLog "
+         << (dir_ / "requests") << " %H\nDefaultRuntimeDir " << dir_.path()
+         << "\nMutex posixsem\nMaxKeepAliveRequests 0\n";
     if (protocol != kPlain) {
       std::ofstream(dir_ / "pem")
           << std::ifstream(certificates_.Make("server", "IP:127.0.0.1"))
@@ -96,9 +98,18 @@ public:
   }
   std::string source() const override { return source_; }
 
+  void CheckProtocol() const override {
+    std::ifstream log(dir_ / "requests");
+    int n = 0;
+    for (std::string line; std::getline(log, line); n++)
+      EXPECT_EQ(line, protocol_) << n;
+    EXPECT_GT(n, 0);
+  }
+
 private:
   TempDir dir_;
   Certificates certificates_;
+  const std::string protocol_;
   std::string port_, source_;
   std::unique_ptr<NbdServer> server_;
 };

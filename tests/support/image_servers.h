@@ -15,6 +15,9 @@ public:
   virtual ~ImageServer() = default;
   // What stands behind "NAME=" in an --image.
   virtual std::string source() const = 0;
+  // Fails if a request came by another protocol than the server is here for.
+  // Only some servers keep a log of that.
+  virtual void CheckProtocol() const {}
 };
 
 struct ImageServerKind {
