@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/length.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/nginx.h"
 #include "tests/support/readers.h"
@@ -189,28 +191,76 @@ TEST_F(RemoteFaultTest, OfAnNbdServerThatFailsAtRandomNoByteIsWrong) {
   ExpectWhole();
 }
 
-TEST_F(RemoteFaultTest, WhileAServerIsStoppedHitsGoOnAndAMissWaits) {
-  Nginx nginx;
-  nginx.Put("x", {reinterpret_cast<const char *>(bytes_.data()), kSize});
-  Serve(nginx.Url("/x"), "32M");
-  cachet *c = Open("d"), *other = Open("other"), *missing = Open("d");
-  EXPECT_TRUE(ReadsRight(c, bytes_, 0, kHot));
-  EXPECT_TRUE(ReadsRight(other, others_, 0, kHot));
-  nginx.Pause();
-  std::atomic<bool> is_there{false};
-  std::thread miss([&] {
-    EXPECT_TRUE(ReadsRight(missing, bytes_, kSize - kHot, kHot));
-    is_there = true;
-  });
-  for (int i = 0; i < 300; i++) {
-    EXPECT_TRUE(ReadsRight(c, bytes_, 0, kHot));
-    EXPECT_TRUE(ReadsRight(other, others_, 0, kHot));
+// A server that is stopped while there is a miss.
+class StoppedServerTest : public RemoteFaultTest {
+protected:
+  ~StoppedServerTest() override {
+    nginx_.Continue();
+    if (miss_.joinable())
+      miss_.join();
+    for (cachet *each : {c_, other_, missing_})
+      cachet_close(each);
   }
-  EXPECT_FALSE(is_there);
-  nginx.Continue();
-  miss.join();
-  for (cachet *each : {c, other, missing})
-    cachet_close(each);
+
+  void Stop() {
+    nginx_.Put("x", {reinterpret_cast<const char *>(bytes_.data()), kSize});
+    ASSERT_NO_FATAL_FAILURE(Serve(nginx_.Url("/x"), "32M"));
+    c_ = Open("d");
+    other_ = Open("other");
+    missing_ = Open("d");
+    ReadHits();
+    nginx_.Pause();
+    miss_ = std::thread([this] {
+      Bytes read(kHot);
+      is_read_ =
+          cachet_read(missing_, kSize - kHot, read.data(), kHot) == CACHET_OK;
+      is_right_ = memcmp(read.data(), &bytes_[kSize - kHot], kHot) == 0;
+      ended_ = true;
+    });
+  }
+
+  void ReadHits() {
+    EXPECT_TRUE(ReadsRight(c_, bytes_, 0, kHot));
+    EXPECT_TRUE(ReadsRight(other_, others_, 0, kHot));
+  }
+
+  void AwaitMiss() {
+    while (!ended_)
+      usleep(1000);
+  }
+
+  Nginx nginx_;
+  cachet *c_ = nullptr, *other_ = nullptr, *missing_ = nullptr;
+  std::atomic<bool> ended_{false};
+  bool is_read_ = false, is_right_ = false; // once it has ended
+  std::thread miss_;
+};
+
+TEST_F(StoppedServerTest, HitsGoOnAndAMissWaits) {
+  ASSERT_NO_FATAL_FAILURE(Stop());
+  for (int i = 0; i < 300; i++)
+    ReadHits();
+  EXPECT_FALSE(ended_);
+  nginx_.Continue();
+  AwaitMiss();
+  EXPECT_TRUE(is_read_ && is_right_);
+}
+
+// As long as all attempts of a read may take.
+TEST_F(StoppedServerTest, For30SecondsNoByteIsWrongAndItIsReadAgain) {
+  using std::chrono::steady_clock;
+  if (TestLength(1) == 1)
+    GTEST_SKIP() << "30 s: tests/run --long does this";
+  ASSERT_NO_FATAL_FAILURE(Stop());
+  const auto until = steady_clock::now() + std::chrono::seconds(30);
+  while (steady_clock::now() < until) {
+    ReadHits();
+    usleep(1000);
+  }
+  nginx_.Continue();
+  AwaitMiss();
+  EXPECT_TRUE(!is_read_ || is_right_);
+  ExpectWhole();
 }
 
 } // namespace
