@@ -17,7 +17,8 @@ number, what it says, and the tests that hold it.
 
     promises.py --results FILE SECTION DOCUMENT...
         Whether each of them has passed, or been skipped with a reason, by a file
-        of results (tests/results.sh).  Prints results.
+        of results (tests/results.sh).  Prints results.  Those in tests/ceph are
+        of the section "ceph" alone, and all others of any other section.
 """
 import collections
 import functools
@@ -25,8 +26,8 @@ import os
 import re
 import sys
 
-FOLDERS = ("base cache client daemon deploy docs fuzz house integration model "
-           "proto source")
+FOLDERS = ("base cache ceph client daemon deploy docs fuzz house integration "
+           "model proto source")
 NAME = r'"[^"]+"|[A-Z]\w*(?:\.\w+)?'
 REFERENCE = re.compile(
     r"`((?:%s)/(?:\w+_test|\w+_replay|\w+\.sh))`(?::\s+((?:%s)(?:,\s+(?:%s))*))?" %
@@ -161,13 +162,17 @@ def outcome(results, reference):
     return None
 
 
+def is_of_section(reference, section):
+    return reference.target.startswith("ceph/") == (section == "ceph")
+
+
 def check_results(path, section, documents):
     with open(path, encoding="utf-8", errors="replace") as f:
         rows = [line.rstrip("\n").split("\t") for line in f]
     results = [r for r in rows if len(r) == 4 and r[1] == section]
     for document in documents:
         wrong = [(p, r, outcome(results, r)) for p in read_promises(document)
-                 for r in p.references]
+                 for r in p.references if is_of_section(r, section)]
         wrong = [(p, r, why) for p, r, why in wrong if why]
         name = os.path.basename(document)
         for p, r, why in wrong:

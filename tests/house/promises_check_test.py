@@ -39,12 +39,12 @@ def in_sources(rows):
                          list(promises.check_numbers(found)))
 
 
-def in_results(rows, results):
+def in_results(rows, results, section="unit"):
     """What is printed of it, beside results."""
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(said):
         text = "".join("\t".join(r) + "\n" for r in results)
-        promises.check_results(write(root, "results", text), "unit",
+        promises.check_results(write(root, "results", text), section,
                                [write(root, "SPECIFICATION.md", rows)])
     return said.getvalue()
 
@@ -112,6 +112,15 @@ class ResultsTest(unittest.TestCase):
         name = "//tests/cache:low_test All/LowTest.IsSo/"
         self.assertIn("has failed", self.of(
             CASE, ("pass", "unit", name + "0", ""), ("fail", "unit", name + "1", "")))
+
+    def test_what_needs_ceph_is_of_that_section_alone(self):
+        rows = ROW % ("1.1", CASE + "; `ceph/rbd_test`: IsSo")
+        cached = ("pass", "unit", "//tests/cache:low_test LowTest.IsSo", "")
+        self.assertNotIn("fail", in_results(rows, [cached]))
+        self.assertIn("ceph/rbd_test IsSo did not run",
+                      in_results(rows, [cached], "ceph"))
+        self.assertNotIn("fail", in_results(rows, [
+            ("pass", "ceph", "//tests/ceph:rbd_test RbdTest.IsSo", "")], "ceph"))
 
     def test_what_was_skipped_needs_a_reason(self):
         name = "//tests/cache:low_test LowTest.IsSo"
