@@ -85,10 +85,10 @@ read_log() {
     }'
 }
 
-# Records the results of one test target: its label, its verdict by Bazel, and
+# Records the results of one test target: its label, its outcome by Bazel, and
 # the logs of its shards.
 collect_target() {
-  local label=$1 verdict=$2 log before after
+  local label=$1 outcome=$2 log before after
   shift 2
   before=$(wc -l <"$results")
   for log in "$@"; do
@@ -100,7 +100,7 @@ collect_target() {
     fi
   done
   after=$(tail -n "+$((before + 1))" "$results")
-  case $verdict in
+  case $outcome in
   PASSED | FLAKY)
     # A program that prints no cases is one itself.  (Here-strings, since
     # grep -q would end a pipe early.)
@@ -110,7 +110,7 @@ collect_target() {
     ;;
   *)
     if ! grep -q $'^fail\t' <<<"$after"; then
-      record fail "$label" "$verdict"
+      record fail "$label" "$outcome"
     fi
     ;;
   esac

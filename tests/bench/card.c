@@ -1,5 +1,6 @@
-/* Each cost is the mean of a few hundred operations in a row, and the card shows
- * the median of the rounds.  Nothing else of the benchmark runs meanwhile. */
+/* Each cost is the mean of a few hundred operations in a row, and the card
+ * shows the median of the rounds.  Nothing else of the benchmark runs
+ * meanwhile. */
 #include "tests/bench/card.h"
 
 #include <errno.h>

@@ -80,8 +80,8 @@ static void gate_close(struct source *src) { (void)src; }
 static const struct source_ops gate_ops = {
     .kind = "gate", .read = gate_read, .close = gate_close};
 
-static int fail(const char *object, const char *story) {
-  fprintf(stderr, "gate: %s: %s\n", object, story);
+static int fail(const char *object, const char *message) {
+  fprintf(stderr, "gate: %s: %s\n", object, message);
   return 1;
 }
 

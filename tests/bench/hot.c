@@ -397,7 +397,7 @@ static double run_row(struct bench *b, const struct row *row) {
   return (rig_now_ns(clock) - start) / (double)n;
 }
 
-static const char *verdict(double value, double most) {
+static const char *judge(double value, double most) {
   return value <= most ? "reached" : "MISSED";
 }
 
@@ -411,8 +411,7 @@ static void print_row(const double *ns, enum row_id id, size_t n_rounds,
   printf("%-34s %9.1f %9.1f %9.1f", row->name, middle, scratch[0],
          scratch[n_rounds - 1]);
   if (row->most_ns > 0)
-    printf("  at most %.1f ns: %s", row->most_ns,
-           verdict(middle, row->most_ns));
+    printf("  at most %.1f ns: %s", row->most_ns, judge(middle, row->most_ns));
   for (int i = 0; i < 2 && row->yardsticks[i].row != id; i++) {
     const struct yardstick *y = &row->yardsticks[i];
     const double *theirs = ns + y->row * n_rounds;
@@ -421,7 +420,7 @@ static void print_row(const double *ns, enum row_id id, size_t n_rounds,
     double ratio = rig_median(scratch, n_rounds);
     printf("%s  %.2f x %s", i ? ";" : "", ratio, rows[y->row].name);
     if (y->most > 0)
-      printf(", at most %.2f: %s", y->most, verdict(ratio, y->most));
+      printf(", at most %.2f: %s", y->most, judge(ratio, y->most));
   }
   printf("\n");
 }

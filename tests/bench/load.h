@@ -70,7 +70,7 @@ void load_random_init(struct load_random *r, uint64_t size, uint32_t len,
                       uint32_t step);
 void load_pick_random(void *arg, struct load_read *out);
 
-/* Connects, begins, blocks.  False and a story in `err`: nobody answers. */
+/* Connects, begins, blocks.  False and a message in `err`: nobody answers. */
 bool load_try_connect(const struct load_target *target,
                       struct protocol_conn *out, char *err, size_t err_len);
 

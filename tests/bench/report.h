@@ -1,8 +1,8 @@
 /* report: what was measured, as Markdown, as JSON and as plots.
  *
  * A sample belongs to a section, a metric of it, a row (what was asked for) and
- * a column (of whom); the nth sample of one cell is its nth round.  Tables show
- * medians; ratios are medians of the ratios of each round.
+ * a column (of which system); the nth sample of one cell is its nth round.
+ * Tables show medians; ratios are medians of the ratios of each round.
  *
  * Names are kept as pointers: they outlive the report. */
 #ifndef TESTS_BENCH_REPORT_H

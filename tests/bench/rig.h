@@ -1,9 +1,9 @@
 /* rig: what the benchmarks stand on: a file of random bytes, daemons over it,
  * clients of those, a clock.
  *
- * A rig fails by ending the program with status 1 and a story; whatever it made
- * and started goes with the program then, as it does at a regular end.  One rig
- * a program; the thread of main() only. */
+ * A rig fails by ending the program with status 1 and a message.  What it made
+ * and started goes with the program then, as at a regular end.  One rig a
+ * program; the thread of main() only. */
 #ifndef TESTS_BENCH_RIG_H
 #define TESTS_BENCH_RIG_H
 

@@ -606,7 +606,7 @@ TEST_F(AdoptTest, WhatIsNoTableIsRefused) {
   mirror_unref(m);
 }
 
-// ---- Who keeps it
+// ---- The keeper of it
 // ------------------------------------------------------------
 
 struct Keeper : mirror_keeper {

@@ -41,7 +41,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 
-// Somebody who waits for pages.
+// A waiter for pages.
 struct Waiter {
   fetch f{};
   int n_done = 0;

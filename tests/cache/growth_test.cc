@@ -1,4 +1,4 @@
-// Blocks that grow for who reads from front to back, and what is read ahead of
+// Blocks that grow for a sequential reader, and what is read ahead of
 // him.
 #include <gtest/gtest.h>
 
@@ -74,7 +74,7 @@ protected:
 
   bool IsResident(uint64_t page) { return view_is_resident(&view_, page); }
 
-  // As a reader who asks for a page that he misses, and for no other.
+  // As a reader asks for a page that it misses, and for no other.
   void Read(uint64_t page) {
     if (IsResident(page))
       return;

@@ -239,7 +239,7 @@ private:
       __atomic_store_n(At(page, i), kHole, __ATOMIC_RELAXED);
   }
 
-  // The janitor.
+  // The reclaimer.
   void Clean(uint64_t page) {
     if (!protocol_.janitor_owns_word) {
       if (page_state_look(&words_[page]) == PAGE_ABSENT)

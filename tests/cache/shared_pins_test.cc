@@ -65,7 +65,7 @@ protected:
     return size.page_slots + uint64_t(size.range_capacity) * PIN_N_RANGE_SLOTS;
   }
 
-  // How many pages a user gets who takes all that he can.
+  // How many pages a user gets that takes as many as it can.
   uint64_t TakeAll(uint32_t user, shared_pins_size most) {
     uint64_t pages = 0;
     while (shared_pins *l = Give(user, most))

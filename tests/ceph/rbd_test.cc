@@ -259,12 +259,12 @@ TEST_F(RbdTest, NoMonitorIsAnErrorInTime) {
   Bytes content = MakeImage();
   ASSERT_EQ(Open(Snapshot()), 0) << fault_.text;
   cluster_->Do("end mon");
-  ExpectReads(content, 0, kSize); // who is connected needs none
+  ExpectReads(content, 0, kSize); // a connected client needs none
   Close();
   EXPECT_EQ(Open(Snapshot(), {{"attempt-timeout", "1"}}), -ETIMEDOUT);
   EXPECT_STREQ(fault_.text,
                "connecting as client.admin: nobody answered in time");
-  // Whoever waits no longer than that is not kept.
+  // A thread that waits no longer than that is not kept.
   const int64_t begin = deadline_now();
   EXPECT_EQ(Open(Snapshot(), {}, 200), -ETIMEDOUT);
   EXPECT_LT(deadline_now() - begin, 9000);

@@ -11,7 +11,7 @@ namespace {
 constexpr uint64_t kSecond = 1000000000, kMs = 1000000;
 constexpr uint64_t kChunk = 256 << 10;
 
-// A reader who asks for as much as the window lets him, over a link of which
+// A reader that asks for as much as the window lets it, over a link of which
 // the bytes wait for each other.
 class Link {
 public:

@@ -631,14 +631,14 @@ TEST(AsyncTest, ACallbackSeesTheStoryOfItsRequest) {
   MadeSource source(Content(10 * kPage));
   Handle c = source.Make();
   source.fail_with = EIO;
-  std::string story;
+  std::string message;
   Outcome out;
-  out.then = [&](Outcome &) { story = cachet_errmsg(c.get()); };
+  out.then = [&](Outcome &) { message = cachet_errmsg(c.get()); };
   cachet_load_async(c.get(), 2 * kPage, 0, Outcome::Loaded, &out, nullptr);
   cachet_dispatch(c.get());
   EXPECT_EQ(out.status, CACHET_E_IO);
-  EXPECT_EQ(story, "image \"made\": read 4096 bytes at 8192: "
-                   "Input/output error");
+  EXPECT_EQ(message, "image \"made\": read 4096 bytes at 8192: "
+                     "Input/output error");
 }
 
 TEST(AsyncTest, TheWatchHearsOfARequest) {

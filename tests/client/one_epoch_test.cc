@@ -389,7 +389,7 @@ TEST(OneEpochTest, ACopyKeepsToTheSameEpoch) {
   Handle copy = Copy(c.get());
   ExpectAll(copy.get(), CACHET_OK);
   ASSERT_EQ(cachet_invalidate(c.get(), 0, 1), CACHET_OK);
-  // The image cache is at the new epoch, whoever of the two heard of it.
+  // The image cache is at the new epoch, whichever of the two heard of it.
   ExpectAll(copy.get(), CACHET_E_CHANGED);
   cachet *none = nullptr;
   cachet_error err = {};

@@ -26,7 +26,7 @@ protected:
             certificates_.Make("server", "IP:127.0.0.1,DNS:localhost")),
         client_cert_(certificates_.Make("client", "DNS:reader")) {}
 
-  // What the server shows, and whom it believes.
+  // What the server shows, and which CA it believes.
   void MakeContext(const std::string &certificate, bool requires_client,
                    const std::string &ca) {
     tls_files files = {certificate.c_str(), nullptr, ca.c_str()};
@@ -240,7 +240,7 @@ TEST_F(TlsClientTest, FilesThatCannotBeReadAreNamed) {
                 "/nowhere/c.pem: No such file");
 }
 
-// ---- Who speaks what -------------------------------------------------------
+// ---- Versions ---------------------------------------------------------------
 
 TEST_F(TlsClientTest, ADaemonThatSpeaksPlainlyIsRefused) {
   Serve();

@@ -1,4 +1,4 @@
-// Who may read what: by whom, of which image, with each call; what becomes of
+// Access: which peer may read which image, with each call; what becomes of
 // it when a rule changes; and that an image which may not be read is not there.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -187,9 +187,9 @@ protected:
   }
 
   WireClient Connect(House *house, const std::string &name) {
-    for (const Somebody &who : everybody_)
-      if (who.name == name)
-        return who.connect(house->server());
+    for (const Somebody &somebody : everybody_)
+      if (somebody.name == name)
+        return somebody.connect(house->server());
     abort();
   }
 
@@ -333,22 +333,22 @@ protected:
 TEST_P(TableTest, WhatSomebodyMayNotReadIsNotThereForThem) {
   const std::string all = GetParam();
   House house(kImages, all, certificates_);
-  for (const Somebody &who : everybody_) {
-    SCOPED_TRACE(who.name + " where all is \"" + all + "\"");
+  for (const Somebody &somebody : everybody_) {
+    SCOPED_TRACE(somebody.name + " where all is \"" + all + "\"");
     Rules own;
     std::vector<std::string> names;
     for (const auto &image : kImages)
-      if (who.May(image.second, all)) {
+      if (somebody.May(image.second, all)) {
         own.push_back(image);
         names.push_back(image.first);
       }
-    WireClient client = who.connect(house.server());
+    WireClient client = somebody.connect(house.server());
     std::vector<std::string> said = Script(&client, kImages).said;
-    client = who.connect(house.server());
+    client = somebody.connect(house.server());
     EXPECT_EQ(ReadAndList(&client), names);
     own.emplace_back("unseen", "uid:99"); // there is one in any daemon
     House own_house(own, all, certificates_);
-    client = who.connect(own_house.server());
+    client = somebody.connect(own_house.server());
     EXPECT_EQ(said, Script(&client, kImages).said);
   }
 }

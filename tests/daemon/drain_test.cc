@@ -1,4 +1,4 @@
-// Draining: who is served, who is not, and when it ends.
+// Draining: which clients are served, which are not, and when it ends.
 #include <gtest/gtest.h>
 
 #include <memory>

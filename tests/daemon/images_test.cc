@@ -144,7 +144,7 @@ TEST_F(ImagesTest, AnInvalidationOfWhatWasRemovedEnds) {
   cachet_close(c);
 }
 
-// The mirror of what was removed is at its end for those who read it
+// The mirror of what was removed is at its end for its readers
 // themselves.
 TEST_F(ImagesTest, WhoSharesItsMemoryIsCutOff) {
   Serve();

@@ -222,7 +222,7 @@ TEST_F(LogThreadTest, AReaderThatIsGoneIsNoReasonToEndOrToWait) {
 }
 
 TEST_F(LogThreadTest, ANonBlockingStandardErrorLosesNothing) {
-  fcntl(2, F_SETFL, fcntl(2, F_GETFL) | O_NONBLOCK); // by whoever shares it
+  fcntl(2, F_SETFL, fcntl(2, F_GETFL) | O_NONBLOCK); // by another owner
   std::string lines;
   std::thread reader([&] { lines = ReadUpTo("n=999\n"); });
   for (int i = 0; i < 1000; i++)

@@ -48,7 +48,7 @@ struct TestJob {
   }
 };
 
-// Where threads stand until it opens; counts who came.
+// Where threads stand until it opens; counts those that came.
 class Gate {
 public:
   void Pass() {

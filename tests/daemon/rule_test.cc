@@ -1,4 +1,4 @@
-// Rules: what they take, whom they allow, and which of two is the wider.
+// Rules: what they take, which peers they allow, and which of two is the wider.
 #include "daemon/rule.h"
 
 #include <grp.h>
@@ -213,7 +213,7 @@ TEST(RuleTest, ItsNumberIsOfItsWordsInWhateverOrder) {
   EXPECT_EQ(all.size(), 11u);
 }
 
-// ---- Who is at the other end ------------------------------------------------
+// ---- The peer ---------------------------------------------------------------
 
 // What a process that becomes this user, with these groups, is to a server.
 template <typename Check>

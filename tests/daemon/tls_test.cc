@@ -1,4 +1,4 @@
-// The server over TLS, for those who keep to it and those who do not.
+// The server over TLS, for peers that keep to it and peers that do not.
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
 #include <poll.h>

@@ -320,14 +320,14 @@ check "a module can be loaded in it" loads_module
 check "its threads are confined" eval '! journalctl --quiet --output=cat \
   --unit=cachetd.service --grep=event=no-sandbox'
 useradd reader
-check "who is not in the group is refused" \
+check "a user outside the group is refused" \
   eval '! as_reader cachet ls 2>/dev/null'
 usermod --append --groups cachetd reader
-check "who is in the group reads" \
+check "a member of the group reads" \
   quietly as_reader cachet info disk.img
 check "and reads in the memory of the daemon" \
   eval 'as_reader cachet info disk.img | grep -i shared | grep -q yes'
-check "who is in the group may invalidate" as_reader cachet invalidate disk.img
+check "a member of the group may invalidate" as_reader cachet invalidate disk.img
 before=$(pid)
 printf '[image second]\nsource = /var/lib/cachetd/disk.img\n' \
   >>/etc/cachetd/cachetd.conf
@@ -339,7 +339,7 @@ check "so it does with the static library" first_program_static
 check "the manual has a page for a function" \
   [ -e "$(man --where cachet_open 2>/dev/null || echo /usr/share/man/man3/cachet_open.3.gz)" ]
 
-# ---- Who may read what -------------------------------------------------------
+# ---- Access -----------------------------------------------------------------
 
 useradd --groups cachetd visitor
 mkdir /srv/readers
@@ -352,12 +352,12 @@ restart
 check "eight clients of two users read what each may" both_read
 check "the one sees none that it may not" sees reader for-both of-reader
 check "nor does the other" sees visitor for-both of-visitor
-check "nor does root, whom no rule names" \
+check "nor does root, which no rule names" \
   eval '! cachet cat of-reader >/dev/null 2>&1'
 allows visitor
 check "a reload takes other rules" systemctl reload cachetd.service
 check "it ends what they forbid" eventually sees reader for-both
-check "and lets in whom they allow" sees visitor for-both of-reader of-visitor
+check "and lets in the users that they allow" sees visitor for-both of-reader of-visitor
 rm -r /srv/readers
 
 # ---- What is closed, and what opens it ---------------------------------------

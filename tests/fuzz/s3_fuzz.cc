@@ -7,9 +7,9 @@
 //   3   what a metadata service answers, in JSON
 //   4   what STS answers, in XML
 //
-// A verdict is a failure with words; a value is a part of the file, of one
-// line; a URI that is refused is refused with words; keys are such as a header
-// may have.
+// An error comes with a message.  A value is a part of the file, of one line.  A
+// URI that is refused is refused with a message.  Keys are such as a header may
+// have.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

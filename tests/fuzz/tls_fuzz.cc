@@ -1,5 +1,5 @@
 // TLS over hostile bytes, and over a transport that does whatever one may do.
-// The first byte says who is there:
+// The first byte says which side is fuzzed:
 //
 //   0   a server, to which the rest comes
 //   1   a client, to which the rest comes

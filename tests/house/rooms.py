@@ -33,7 +33,7 @@ class Rules:
     sees        what a tree, or a folder, includes beside itself; "cachet" is
                 the public header
     prefixed    folders whose modules may put the folder's name before theirs
-    known_uses  (who, whom): why it is wrong
+    known_uses  (user, used): why it is wrong
     known_names function: why it is wrong
     """
 
@@ -173,11 +173,11 @@ class File:
                 self.mentions.append((line, m[0]))
 
 
-# ---- Who uses whom ----------------------------------------------------------
+# ---- Uses ------------------------------------------------------------------
 
 
 class Tree:
-    """The modules, and who uses whom."""
+    """The modules, and which uses which."""
 
     def __init__(self, root, trees):
         self.files = []
@@ -196,7 +196,7 @@ class Tree:
             for _, name, is_static in f.defined:
                 if not is_static or f.path.endswith(".h"):
                     self.owners[name] = f.module
-        self.uses = collections.OrderedDict()  # (who, whom): the first reason
+        self.uses = collections.OrderedDict()  # (user, used): the first reason
         for f in self.files:
             self.find_uses(f, trees)
 
@@ -211,9 +211,9 @@ class Tree:
                 self.add_use(f.module, self.owners[name],
                              "%s:%d calls %s()" % (f.path, line, name))
 
-    def add_use(self, who, whom, reason):
-        if who != whom:
-            self.uses.setdefault((who, whom), reason)
+    def add_use(self, user, used, reason):
+        if user != used:
+            self.uses.setdefault((user, used), reason)
 
 
 def is_ours(folder):
@@ -228,8 +228,8 @@ def tree_of(module):
 def circles(modules, uses):
     """The sets of modules that use each other, by Tarjan."""
     follows = collections.defaultdict(list)
-    for who, whom in uses:
-        follows[who].append(whom)
+    for user, used in uses:
+        follows[user].append(used)
     index, low, stack, found = {}, {}, [], []
 
     def visit(m):
@@ -256,15 +256,15 @@ def circles(modules, uses):
 
 
 def check_circles(tree, rules, name):
-    """Yields each circle within one tree, and who uses whom in it."""
+    """Yields each circle within one tree, and which uses which in it."""
     uses = {u: r for u, r in tree.uses.items()
             if tree_of(u[0]) == tree_of(u[1]) == name and
             u not in rules.known_uses}
     for circle in circles(tree.modules, uses):
         yield "a circle of " + ", ".join(circle)
-        for (who, whom), reason in uses.items():
-            if who in circle and whom in circle:
-                yield "    %s -> %s: %s" % (who, whom, reason)
+        for (user, used), reason in uses.items():
+            if user in circle and used in circle:
+                yield "    %s -> %s: %s" % (user, used, reason)
 
 
 def check_floors(tree, rules, name):
@@ -276,12 +276,12 @@ def check_floors(tree, rules, name):
             if not any(m == entry or entry.endswith("/") and
                        m.startswith(entry) for m in tree.modules):
                 yield "%s has a floor, and is not there" % entry
-    for (who, whom), reason in tree.uses.items():
-        if tree_of(who) != name or (who, whom) in rules.known_uses:
+    for (user, used), reason in tree.uses.items():
+        if tree_of(user) != name or (user, used) in rules.known_uses:
             continue
-        if whom not in tree.modules:
+        if used not in tree.modules:
             yield "%s, which is not there, or not in this test's data" % reason
-        elif tree_of(whom) == name and rules.is_higher(whom, who):
+        elif tree_of(used) == name and rules.is_higher(used, user):
             yield "%s, which is on a higher floor" % reason
 
 

@@ -42,8 +42,8 @@ constexpr size_t kAwake = 2;
 struct Awake {
   uint64_t n = 0;
   size_t n_threads = 0;
-  double seconds = 0; // a busy machine makes more of them
-  std::string story;  // thread=times
+  double seconds = 0;  // a busy machine makes more of them
+  std::string wakeups; // thread=times
 
   // A look takes one sleep of each of the two threads.
   double limit() const { return 2 * (seconds + 1); }
@@ -58,7 +58,7 @@ Awake Watch(pid_t pid) {
     uint64_t woke = n - before[thread];
     awake.n += woke;
     awake.n_threads += woke > 0;
-    awake.story += " " + thread + "=" + std::to_string(woke);
+    awake.wakeups += " " + thread + "=" + std::to_string(woke);
   }
   std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   awake.seconds = took.count();
@@ -90,8 +90,8 @@ TEST(IdleTest, ADaemonOfManyImagesWakesForALookASecondAtAllOfThem) {
     if (awake.n_threads <= kAwake && double(awake.n) <= awake.limit())
       break;
   }
-  EXPECT_LE(awake.n_threads, kAwake) << awake.story;
-  EXPECT_LE(double(awake.n), awake.limit()) << awake.story;
+  EXPECT_LE(awake.n_threads, kAwake) << awake.wakeups;
+  EXPECT_LE(double(awake.n), awake.limit()) << awake.wakeups;
 }
 
 } // namespace

@@ -1,4 +1,4 @@
-// A daemon that is killed and stopped again and again, under readers who check
+// A daemon that is killed and stopped again and again, under readers that check
 // each byte: eight in shared memory and two over TLS.
 //
 // What it prints at the end is measured, and depends on the machine: how soon

@@ -1,5 +1,5 @@
 // The sockets of a daemon and its certificates, as SIGHUP changes them under
-// those who are connected.
+// connected clients.
 #include <gtest/gtest.h>
 
 #include <arpa/inet.h>

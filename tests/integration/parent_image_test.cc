@@ -163,7 +163,7 @@ TEST_F(ParentImageTest, AChangeAtTheParentIsANewEpochHere) {
   cachet_close(c);
 }
 
-// A handle's own cache, the child's, and whoever has mapped that.
+// A handle's own cache, the child's, and processes that have mapped that.
 TEST_F(ParentImageTest, AnInvalidationAtTheParentReachesClientsOfTheChild) {
   StartParent();
   const std::string port = std::to_string(DaemonProcess::FreePort());

@@ -274,7 +274,7 @@ TEST_F(ReloadTest, ImagesFromAfarComeGoAndChangeAndTheOthersStayAsTheyWere) {
   EXPECT_TRUE(cachet_is_cached(stays.get(), 3 * kPage));
   ExpectPage(stays.get(), 3, a_);
   EXPECT_EQ(cachet_epoch(stays.get()), epoch);
-  moves = Open("moves"); // who opens it now has its new epoch at once
+  moves = Open("moves"); // opened now, it has its new epoch at once
   tuned = Open("tuned");
   ExpectPage(moves.get(), 3, b_);
   ExpectPage(tuned.get(), 3, a_);

@@ -116,7 +116,8 @@ protected:
   std::unique_ptr<DaemonProcess> daemon_;
 };
 
-// Who hits often looks at the clock seldom; who hits seldom, each time.
+// A reader that hits often asks for the time seldom; one that hits seldom, at
+// each hit.
 TEST_P(RestartTest, AnOldHandleThatOnlyHitsSeesTheNewContent) {
   const struct {
     int n_before;

@@ -164,9 +164,9 @@ TEST_F(SecretsTest, NoneIsInALogACounterAnErrorOrACommandLine) {
   ExpectNone("the log", daemon.log());
 }
 
-// Who has the bytes of images from afar is asked with a user's password, a
-// signature in a query, and keys for S3, which an instance of EC2 gives; and
-// sends back in its errors what it was asked with.
+// The servers of remote images are asked with a user's password, a signature in
+// a query, and keys for S3, which an instance of EC2 gives.  They send back in
+// their errors what they were asked with.
 class RemoteSecretsTest : public SecretsTest {
 protected:
   RemoteSecretsTest()

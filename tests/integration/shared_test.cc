@@ -336,7 +336,7 @@ TEST_F(SharedTest, FiveHundredClientsAreKilledAtRandomMoments) {
   for (int killed = 0; killed < TestLength(500); killed++) {
     usleep(useconds_t(random() % 8000));
     size_t victim = random() % readers_.size();
-    // Whoever ended by himself had found something wrong.
+    // A child that ended by itself had found something wrong.
     ASSERT_EQ(waitpid(readers_[victim], nullptr, WNOHANG), 0);
     kill(readers_[victim], SIGKILL);
     Wait(readers_[victim]);

@@ -14,7 +14,7 @@ source "$root/tests/results.sh"
 
 # Takes the options of a script, and leaves other arguments in $rest.  With
 # --results FILE the script adds its results to that file, and leaves the report
-# to who reads it.
+# to its caller.
 begin() {
   if [ "${1-}" = --results ] && [ $# -ge 2 ]; then
     results=$(realpath -- "$2")

@@ -152,7 +152,7 @@ TEST(NbdUriTest, WhatNobodyCouldTrustOrReadIsRefusedBeforeItIsOpened) {
       {"nbds://host/x", {{ca, "/d"}}, true},
       {"nbds://alice@host/x", {{psk, "/f"}}, true},
       {"nbds+unix://alice@/x?socket=/s", {{psk, "/f"}}, true},
-      // Nobody proves who the server is.
+      // Nothing proves which server it is.
       {"nbds://host/x", {}, false},
       {"nbds+unix:///x?socket=/s", {{ca, "/d"}}, false},
       {"nbds://host/x", {{psk, "/f"}}, false},

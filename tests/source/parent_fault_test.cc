@@ -97,7 +97,7 @@ TEST(ParentFaultTest, EachErrorIsAKindOfFailure) {
   EXPECT_EQ(d.n_connections, 1);
 }
 
-// A daemon says nothing more about an image to whom it took it from.
+// A daemon says nothing more about an image to a client that lost it.
 TEST(ParentFaultTest, WhoMayNotReadItAnyMoreConnectsAnew) {
   for (int status : {CACHET_E_NOIMAGE, CACHET_E_ACCESS}) {
     FakeDaemon d({[&](Peer &p) {
@@ -464,7 +464,7 @@ TEST_F(ParentsTest, EachBlockIsReadFromOneOfThem) {
   EXPECT_FALSE(of_a.empty() || of_b.empty());
   ReadEachBlock();
   EXPECT_EQ(a_.Take(), of_a);
-  // Whoever names them in another order asks the same ones.
+  // A child that names them in another order asks the same ones.
   ParentSource other;
   ASSERT_EQ(other.Open(b_.daemon.Uri(), {{"parents", a_.daemon.Uri()}}), 0);
   b_.Take();

@@ -23,10 +23,10 @@ struct ceph_image {
 
 namespace {
 
-std::atomic<bool> waits;         // who opens or closes, until Go()
+std::atomic<bool> waits;         // a thread that opens or closes, until Go()
 std::atomic<int> n_came, n_left; // calls of those two
 
-// Who is let go takes a while: time enough for a process to end beneath it.
+// A thread that is let go takes a while: time enough for a process to end beneath it.
 void Visit() {
   n_came++;
   while (waits)
@@ -92,7 +92,7 @@ source *Open() {
   return src;
 }
 
-// The last that a process does: whoever is still there would have the cluster
+// The last that a process does: a thread that is still there would have the cluster
 // taken away.
 int n_to_leave;
 void Judge() { _exit(n_left == n_to_leave ? 0 : 1); }

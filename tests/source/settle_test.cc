@@ -406,7 +406,7 @@ TEST_F(WriterTest, AndOnceMoreWhenItIsGone) {
   EXPECT_EQ(Content(src), 'a');
   Write('b');
   CloseWriter();
-  // Whoever looked may not have had the memory for another version.
+  // The thread that looked may not have had the memory for another version.
   EXPECT_NE(Reopen(src), nullptr);
   auto fresh = Reopen(src);
   ASSERT_NE(fresh, nullptr);

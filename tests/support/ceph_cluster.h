@@ -16,7 +16,7 @@ public:
   explicit CephCluster(Gateway gateway);
   ~CephCluster(); // ends all of it
 
-  // The file that tells where the cluster is, and who may ask it.
+  // The file that tells where the cluster is, and which clients may ask it.
   std::string conf() const { return dir_ / "ceph.conf"; }
   // Where the gateway listens: http://...
   std::string endpoint() const;

@@ -13,7 +13,7 @@ public:
 
   // Makes one, whose name has `name` in it.
   explicit ControlGroup(const std::string &name, Version version = kAny);
-  // Takes it away; whoever was in it has ended.
+  // Takes it away; its processes have ended.
   ~ControlGroup();
   ControlGroup(const ControlGroup &) = delete;
   ControlGroup &operator=(const ControlGroup &) = delete;

@@ -38,7 +38,7 @@ uint64_t TestSeed();
 
 // It makes no thread, so that a test may fork readers beside it: what a thread
 // holds at that moment, the allocator's lock for one, the child holds for ever.
-// Nobody reads the log but who asks for it; the pipe has room for 1 MiB.
+// The log is read when a test asks for it; the pipe has room for 1 MiB.
 class DaemonProcess {
 public:
   // Starts bazel-bin/daemon/cachetd with `args`, and without the configuration

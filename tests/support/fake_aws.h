@@ -1,5 +1,5 @@
-// Who gives keys for a while, on loopback: the metadata service of EC2, the
-// agent of containers and STS, all at one address.
+// Servers that give keys for a while, on loopback: the metadata service of EC2,
+// the agent of containers and STS, all at one address.
 #ifndef TESTS_SUPPORT_FAKE_AWS_H
 #define TESTS_SUPPORT_FAKE_AWS_H
 

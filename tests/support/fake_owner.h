@@ -19,7 +19,7 @@ struct owner_calls {
 
 struct fake_owner;
 
-/* One thread's connections: the caller's, who runs fake_owner_turn(). */
+/* One thread's connections: the caller's, which runs fake_owner_turn(). */
 struct fake_owner *fake_owner_new(const char *listen_path);
 void fake_owner_free(struct fake_owner *o);
 

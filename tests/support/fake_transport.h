@@ -34,7 +34,7 @@ public:
     open_.insert(next_fd_);
     return next_fd_++;
   }
-  // What has been handed over is closed by who has it.
+  // What has been handed over is closed by its receiver.
   void Close(int fd) {
     if (!open_.erase(fd))
       abort(); // it was closed before

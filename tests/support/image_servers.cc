@@ -30,7 +30,7 @@ void Write(const std::string &path, const Bytes &bytes) {
   EXPECT_EQ(utimensat(AT_FDCWD, path.c_str(), stamps, 0), 0);
 }
 
-// A program that will not run as root runs as nobody, who may write into `dir`.
+// A program that will not run as root runs as nobody, and may write into `dir`.
 std::vector<std::string> AsNobody(const std::string &dir,
                                   std::vector<std::string> command) {
   if (geteuid() != 0)

@@ -51,7 +51,7 @@ public:
     close(fd_);
     fd_ = -1;
   }
-  // Our own reference is gone; who has the other closes it.
+  // Our own reference is gone; the owner of the other closes it.
   void GiveAway() {
     close(fd_);
     fd_ = -1;

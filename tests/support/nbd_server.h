@@ -78,7 +78,7 @@ public:
   ~FakeNbd();
 
   void SetExport(const Export &e);
-  void HangUp(); // on all who are connected
+  void HangUp(); // on all clients
   int n_connections() const { return n_connections_; }
 
   static std::string Big(uint64_t value, size_t bytes);

@@ -34,7 +34,7 @@ int Listen(int *port) {
 std::string Configuration(const std::string &dir, const std::string &root,
                           int port, const Nginx::Options &options) {
   const std::string tls = options.certificate.empty() ? "" : " ssl http2";
-  // As root it would give its directories to somebody whom a sandbox does not
+  // As root it would give its directories to a user that a sandbox does not
   // know.
   std::string text = geteuid() == 0 ? "user root;\n" : "";
   text += "daemon off; pid " + dir +

@@ -2,8 +2,8 @@
  *
  * It listens on a loopback port and passes on, in both directions, what comes:
  * each byte so many microseconds after it came, and as many bytes as come.  So
- * who connects through it is as far from the server as the delay says, with all
- * the bandwidth that there is.
+ * a client of it is as far from the server as the delay says, with all the
+ * bandwidth that there is.
  *
  *   L1  What has come is in the lane of its direction, in order, each chunk
  *       with the time at which it is due.

@@ -28,13 +28,13 @@ public:
     bool pass_rights = false;
     // Where more images are found, which are as `share` says.
     const finder_place *place = nullptr;
-    // Who makes what peers want changed.
+    // Makes what peers want changed.
     const change_maker *maker = nullptr;
     // A port for TLS as well, with these certificates.
     tls_context *tls = nullptr;
-    rule *allow = nullptr; // who may read what has no rule of its own
+    rule *allow = nullptr; // of images without a rule of their own
     bool warm = false;     // all images
-    rule *admin = nullptr; // who may change things
+    rule *admin = nullptr; // of peers that may change things
   };
 
   // Serves `images`, which outlive it.
