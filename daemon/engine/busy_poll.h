@@ -1,27 +1,27 @@
 /* Busy polling: whether to poll for a little while before a sleep, for events
  * and for bytes that the disk was asked for.
  *
- * To wake a halted processor takes about 50 us, more than most requests.  A
- * poll that finds the next request saves that; one that finds nothing doubles
- * the number of sleeps that go without, up to BUSY_POLL_MAX_SKIPS.  An idle
- * thread then loses less than a microsecond a sleep. */
+ * Waking a halted processor takes about 50 us, more than most requests.  A poll
+ * that finds the next request saves that time.  A poll that finds nothing
+ * doubles the number of sleeps without a poll, up to BUSY_POLL_MAX_SKIPS: so an
+ * idle thread loses less than a microsecond for each sleep. */
 #ifndef DAEMON_ENGINE_BUSY_POLL_H
 #define DAEMON_ENGINE_BUSY_POLL_H
 
 #include <stdbool.h>
 
 enum {
-  BUSY_POLL_US = 50, /* about a wake-up: what is gained at most */
+  BUSY_POLL_US = 50, /* about a wake-up: the most that a poll saves */
   BUSY_POLL_MAX_SKIPS = 64,
 };
 
 /* All zeroes at first. */
 struct busy_poll {
-  unsigned n_skips; /* sleeps to go without after the next failure, by half */
-  unsigned left;    /* of those that are under way */
+  unsigned n_skips; /* sleeps without a poll after the last failure */
+  unsigned left;    /* of these, the ones that are still to come */
 };
 
-/* Before a sleep: whether to look first. */
+/* Before a sleep: whether to poll first. */
 static inline bool busy_poll_is_due(struct busy_poll *s) {
   if (s->left == 0)
     return true;
@@ -29,7 +29,7 @@ static inline bool busy_poll_is_due(struct busy_poll *s) {
   return false;
 }
 
-/* It was looked; `found` when something came. */
+/* After a poll; `found`: it found something. */
 static inline void busy_poll_ended(struct busy_poll *s, bool found) {
   if (found)
     s->n_skips = 0;

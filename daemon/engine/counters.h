@@ -1,5 +1,5 @@
-/* Counters of an image: each thread has its own, and nobody else writes them;
- * they are summed when somebody asks. */
+/* Counters of an image.  Each thread has its own, and writes no others; a
+ * reader sums them up. */
 #ifndef DAEMON_ENGINE_COUNTERS_H
 #define DAEMON_ENGINE_COUNTERS_H
 
@@ -18,13 +18,13 @@ enum counter {
   N_COUNTERS,
 };
 
-/* One image's, of one thread.  Written by that alone, so a plain add between
- * two relaxed accesses loses nothing. */
+/* The counters of one image and one thread.  Only this thread writes them, so a
+ * plain add between two relaxed accesses loses no count. */
 struct counters {
   _Alignas(64) _Atomic uint64_t values[N_COUNTERS]; /* a cache line */
 };
 
-/* Those of `n` threads, each 0, for free(3).  NULL: out of memory. */
+/* Counters of `n` threads, all 0, for free(3).  NULL: out of memory. */
 static inline struct counters *counters_new(unsigned n) {
   struct counters *c = aligned_alloc(_Alignof(struct counters), n * sizeof *c);
   return c ? memset(c, 0, n * sizeof *c) : NULL;

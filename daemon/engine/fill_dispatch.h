@@ -1,23 +1,23 @@
 /* How a fill of a worker's fetch gets its bytes.  One of:
  *
- *   at once      the source had them;
+ *   at once      the source has them;
  *   pending      the source reads them, and calls back;
- *   begun        the source is about to have them (a file: the kernel reads),
- *                and the thread that asked tries again until it has: two
- *                changes of threads are saved;
+ *   begun        the source will have them soon (the kernel reads the file).
+ *                The thread tries again until it has: that saves two thread
+ *                switches;
  *   by the pool  a pool thread performs a blocking read.
  *
- *   J1  A fill is in one place: with its source, on a thread's list of those
- *       begun, or in the pool.
- *   J2  A thread that has some begun does not sleep, and after BEGUN_MAX_US it
- *       gives a fill to the pool: so it is awake that much longer at most.
- *   J3  A source that is too slow for that is tried less and less often: see
- *       busy_poll.h.
- *   J4  Each fill keeps what its image is to the thread, and the image, until
- *       it has ended: nobody may wait for it any more, and the thread may have
- *       let go of the image.
+ *   J1  A fill is in one place: with its source, on a thread's list of begun
+ *       fills, or in the pool.
+ *   J2  A thread with begun fills does not sleep.  It gives a fill to the pool
+ *       after BEGUN_MAX_US, so it stays awake no longer than that.
+ *   J3  The thread tries a slow source less and less often, see busy_poll.h.
+ *   J4  Each fill references its fill_dispatch_image, and so the image, until
+ *       it has ended.  By then no fetch may wait for it, and the thread may
+ *       have closed the image.
  *
- * The thread of a fill_dispatch only, but for what says otherwise. */
+ * Only the thread of a fill_dispatch may call these functions, unless they say
+ * otherwise. */
 #ifndef DAEMON_ENGINE_FILL_DISPATCH_H
 #define DAEMON_ENGINE_FILL_DISPATCH_H
 
@@ -29,8 +29,8 @@
 struct fill_job;
 struct served_image;
 
-/* A thread's fills that are begun.  The images have turns: one that is slow
- * delays no other's. */
+/* A thread's begun fills.  The images take turns, so a slow image does not
+ * delay the fills of others. */
 struct fill_dispatch {
   struct fill_job *head, **tail; /* oldest first */
   unsigned n;
@@ -44,12 +44,13 @@ struct fill_dispatch_image {
   struct fill_dispatch *dispatch;
   struct served_image *served; /* referenced */
   struct busy_poll spin;
-  uint64_t failed_round; /* the last in which a try failed */
+  uint64_t failed_round; /* the last round in which a try failed */
 };
 
 void fill_dispatch_init(struct fill_dispatch *d);
 
-/* With a reference for the reader; fills have theirs.  NULL: no memory. */
+/* With a reference for the image reader; each fill takes its own.  NULL: out of
+ * memory. */
 struct fill_dispatch_image *
 fill_dispatch_image_new(struct fill_dispatch *d, struct served_image *served);
 
@@ -60,10 +61,10 @@ static inline bool fill_dispatch_is_empty(const struct fill_dispatch *d) {
   return !d->head;
 }
 
-/* Tries those that may be there.  True: some were. */
+/* Tries the begun fills again.  True: some of them ended. */
 bool fill_dispatch_try(struct fill_dispatch *d);
 
-/* Gives all to the pool. */
+/* Gives all begun fills to the pool. */
 void fill_dispatch_hand_over(struct fill_dispatch *d);
 
 #endif

@@ -1,15 +1,15 @@
-/* Finding images that are not in the table (images.h), by their names.
+/* The finder: opens images that are not in the table (images.h), by name.
  *
- * Where they are is behind a table of functions, the finder's place
- * (finder_place.h), which may hang.
+ * It calls the place of these images, such as directories, through a table of
+ * functions (finder_place.h), which may hang.
  *
- *   F1  One look for a name is under way at a time; a call that asks for it
- *       meanwhile gets what that one finds.
- *   F2  A look has a thread of its own, as long as there are no more of them
- *       than FINDER_THREADS: until then one that hangs delays no other.
- *   F3  Each wait ends exactly once, also at the stop.
+ *   F1  At most one lookup of a name is under way.  A call that asks for the
+ *       name meanwhile gets the result of that lookup.
+ *   F2  Each lookup has a thread of its own, up to FINDER_THREADS of them: so a
+ *       lookup that hangs delays no other.
+ *   F3  Each wait ends exactly once, even at the stop.
  *
- * Any thread, but for what makes and ends it. */
+ * Any thread, except for finder_init() and finder_fini(). */
 #ifndef DAEMON_ENGINE_FINDER_H
 #define DAEMON_ENGINE_FINDER_H
 
@@ -27,8 +27,8 @@ enum {
   FINDER_MAX_LOOKS = 4096, /* under way, or waiting for a thread */
 };
 
-/* A wait for a name.  Its members but `done` are the finder's until that is
- * called; then, where `result` is 0, an images_unref() is due. */
+/* A wait for a name.  All members except `done` are the finder's until it calls
+ * `done`.  If `result` is 0 then, the caller owes an images_unref(). */
 struct finder_wait {
   void (*done)(struct finder_wait *wait); /* on a thread of the pool */
   int result;                             /* 0 or a negative errno */
@@ -47,7 +47,7 @@ struct finder {
   unsigned n_looks;               /* as is how many they are */
 };
 
-/* For images that are there, with their pool; `place` may be NULL.  0 or
+/* For images that exist, with their pool; `place` may be NULL.  0 or
  * -ENOMEM.  The second is due, before images_fini(), if the struct is zero or
  * the first was called. */
 int finder_init(struct finder *finder, struct images *images,

@@ -1,6 +1,7 @@
-/* Where images are found by their names, as the finder sees it (finder.h).
+/* The place of images that are opened by name, as the finder (finder.h) calls
+ * it.
  *
- * Its functions are called on several threads at once. */
+ * Several threads may call its functions at the same time. */
 #ifndef DAEMON_ENGINE_FINDER_PLACE_H
 #define DAEMON_ENGINE_FINDER_PLACE_H
 
@@ -29,18 +30,19 @@ struct found_image {
 };
 
 struct finder_place {
-  /* Whether there is anything to look in.  Does not wait. */
+  /* Whether there is a place to look in.  Does not wait. */
   bool (*is_any)(void *arg);
 
   /* Opens the image of that name, which is one of found_name's length at most.
    * 0; -ENOENT: there is none; or why it cannot be opened, a negative errno. */
   int (*open)(void *arg, const char *name, struct found_image *out);
 
-  /* Whether what was opened is still served like that.  Does not wait. */
+  /* Whether an image that was opened is still served this way.  Does not wait.
+   */
   bool (*is_current)(void *arg, const char *path, bool share);
 
-  /* The next images in the order of their names, those behind `after`: `most`
-   * of them, or all.  How many, or a negative errno. */
+  /* The next images after the name `after`, in the order of their names, at
+   * most `most`.  Returns how many, or a negative errno. */
   int (*list)(void *arg, const char *after, struct found_name *names,
               unsigned most);
 

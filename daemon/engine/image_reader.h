@@ -1,9 +1,9 @@
 /* An image reader: one thread's view of one image.
  *
- * It follows the image from epoch to epoch: it is opened on the present mirror
- * when it is needed and reopened when that one was retired.  Its pins protect
- * bytes from the moment they are found resident until the kernel has them (or
- * they are copied), never longer: see send_batch.h.
+ * It follows the image from epoch to epoch: the thread opens it on the present
+ * mirror when it needs it, and again when that mirror was retired.  Its pins
+ * protect bytes from the moment when they are found resident until the kernel
+ * has them, or they are copied, and never longer: see send_batch.h.
  *
  * That thread only. */
 #ifndef DAEMON_ENGINE_IMAGE_READER_H
@@ -30,27 +30,29 @@ static inline bool image_reader_is_current(const struct image_reader *l) {
   return l->mirror && image_is_current(l->served->image, l->mirror);
 }
 
-/* One that is not open yet; it uses its thread's dispatch.  0 or -ENOMEM. */
+/* Makes a reader that is not open; it uses its thread's dispatch.  0 or
+ * -ENOMEM. */
 int image_reader_init(struct image_reader *l, struct served_image *served,
                       struct fill_dispatch *dispatch);
 
-/* Of one that is closed.  Fills that it has begun may go on. */
+/* The reader is closed.  Fills that it has started may go on. */
 void image_reader_fini(struct image_reader *l);
 
-/* Looks at the present epoch, whatever it looked at before.  It holds no pins.
- * 0 or a negative errno. */
+/* Opens the view on the present epoch, whatever it was on before.  The reader
+ * holds no pins.  0 or a negative errno. */
 int image_reader_open(struct image_reader *l);
 
-/* Looks at nothing, and so keeps no mirror alive.  It holds no pins. */
+/* Closes the view, so that it keeps no mirror alive.  The reader holds no pins.
+ */
 void image_reader_close(struct image_reader *l);
 
-/* Whether `count` pages (at most FETCH_MAX_PAGES) can be pinned now, by
- * whatever calls of image_reader_pin(); after image_reader_unpin() they always
- * can. */
+/* Whether `count` pages (at most FETCH_MAX_PAGES) can be pinned now, in any
+ * number of calls of image_reader_pin().  After image_reader_unpin() it is
+ * always true. */
 bool image_reader_has_room(const struct image_reader *l, unsigned count);
 
-/* Pins the leading pages of first .. first+count-1 that are resident, notes
- * that they were used, and returns how many they are. */
+/* Pins the leading resident pages of first .. first+count-1, marks their
+ * accessed bytes, and returns their number. */
 unsigned image_reader_pin(struct image_reader *l, uint64_t first,
                           unsigned count);
 

@@ -1,18 +1,20 @@
-/* The keeper: has the service manager keep the memory of mirrors and pin tables
- * for the next process of the service (fd_store.h), and writes down what that
- * has to know of it (ledger.h).  What becomes of it there is restore.h's.
+/* The keeper: stores the memory of mirrors and pin tables with the service
+ * manager (fd_store.h), for the next process of the service, and records what
+ * that process must know of it (ledger.h).  restore.h is the other side.
  *
- *   K1  A mirror is kept from when it was made until its memory goes.  While
- *       the manager has too much to read it waits (keeper_retry()).
- *   K2  A table of a mirror that is kept is so as well, from before its client
- *       has it until nobody honours its pins any more.  While the manager has
- *       too much to read none is given.
- *   K3  After keeper_leave() nothing is added or removed: the process ends, and
- *       what it has is the next one's.
- *   K4  A manager that reads nothing for KEEPER_PATIENCE_MS is none: nothing is
- *       kept any more, and what is there is not to be believed.
+ *   K1  The manager keeps a mirror from its creation until its memory is freed.
+ *       While the manager has no room for messages, the mirror waits
+ *       (keeper_retry()).
+ *   K2  The manager also keeps each pin table of a kept mirror, from before the
+ *       client gets the table until the daemon honours its pins no more.  While
+ *       the manager has no room for messages, no client gets a table.
+ *   K3  After keeper_leave() the keeper adds and removes nothing: the process
+ *       ends, and the next one takes what is kept.
+ *   K4  If the manager reads nothing for KEEPER_PATIENCE_MS, the keeper stops:
+ *       nothing is kept any more, and the next process must not trust what the
+ *       manager has.
  *
- * Nothing here waits.  Any thread, but for what makes and ends it. */
+ * No call waits.  Any thread, except for the calls that make and end it. */
 #ifndef DAEMON_ENGINE_KEEPER_H
 #define DAEMON_ENGINE_KEEPER_H
 
@@ -38,8 +40,8 @@ struct keeper {
   pthread_mutex_t lock; /* the cache's may be taken under it */
   /* Guarded by lock. */
   bool is_on;
-  uint64_t deaf_since; /* when the manager had too much to read first, on the
-                          clock of clock_now_ms(); 0: it has read since */
+  uint64_t deaf_since; /* since when the manager has had no room for a message,
+                          as clock_now_ms() counts; 0: it has room */
   struct ledger ledger;
   uint32_t next_mirror, next_table; /* where to look for a free record */
   bool has_unsaid; /* there may be records that are WAITING, or ENDED */
@@ -50,9 +52,9 @@ struct keeper {
  * keeper_fini() is due. */
 void keeper_init(struct keeper *keeper);
 
-/* The store is open: it keeps what it can from here on, and goes on with
- * `ledger`, which it takes over, also on failure.  `is_stored`: the manager has
- * that.  0 or a negative errno. */
+/* The store is open: from here on the keeper keeps what it can.  It continues
+ * with `ledger`, which it takes over, also on failure.  `is_stored`: the
+ * manager has the ledger.  0 or a negative errno. */
 int keeper_begin(struct keeper *keeper, struct ledger *ledger, bool is_stored);
 
 void keeper_fini(struct keeper *keeper);
@@ -60,39 +62,40 @@ void keeper_fini(struct keeper *keeper);
 /* K3.  False: it keeps nothing. */
 bool keeper_leave(struct keeper *keeper);
 
-/* Tells the manager what it could not be told before.  Once a second. */
+/* Sends the messages for which the manager had no room.  Once a second. */
 void keeper_retry(struct keeper *keeper);
 
-/* Notes the rule of the image whose mirror this is; before that no process
- * goes on with it. */
+/* Records the terms of the mirror's image.  Before that, no process continues
+ * with the mirror. */
 void keeper_set_terms(struct keeper *keeper, const struct mirror *m,
                       uint64_t terms);
 
 /* The process that a table is given to. */
 struct keeper_client {
-  uint64_t number; /* what he calls it */
+  uint64_t number; /* the client's number for the table */
   uid_t uid;
   pid_t pid;
   int pidfd;
 };
 
-/* Keeps a table of `m`.  `*table` is its record, plus 1; 0: it need not be
- * kept.  0; or -EAGAIN: the manager cannot take it now. */
+/* Keeps a table of `m`.  `*table` is the number of its record, plus 1; 0: the
+ * table need not be kept.  0; or -EAGAIN: the manager has no room for it
+ * now. */
 int keeper_add_table(struct keeper *keeper, const struct mirror *m,
                      const struct keeper_client *client,
                      const struct shared_pins *lease, int fd, uint32_t *table);
 
-/* The client may have it from here on. */
+/* From here on the client may have the table. */
 void keeper_lend_table(struct keeper *keeper, uint32_t table);
 
-/* Its lease is not what it was. */
+/* The lease of the table has changed. */
 void keeper_change_table(struct keeper *keeper, uint32_t table,
                          const struct shared_pins *lease);
 
-/* Its pins count no more; 0 is fine. */
+/* The pins of the table count no more; 0 is fine. */
 void keeper_remove_table(struct keeper *keeper, uint32_t table);
 
-/* For restore.c: has the manager remove what is under the record. */
+/* For restore.c: makes the manager remove the descriptors of a record. */
 void keeper_drop_mirror(struct keeper *keeper, uint32_t i);
 void keeper_drop_table(struct keeper *keeper, uint32_t i);
 

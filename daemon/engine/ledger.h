@@ -1,18 +1,20 @@
-/* The ledger: what the next process of the service has to know of the memory
- * that it is given, and may not read from where clients write.
+/* The ledger: what the next process of the service must know of the kept
+ * memory, and must not read from memory that clients can write.
  *
- * A memfd of its own, which no client ever has.  Records of fixed size: one for
- * each mirror, and one for each pin table that a client was given.  A record is
- * the one of the descriptors that are stored under its name, "m5" or "t5".
+ * It is a memfd that no client ever gets.  It has records of fixed size: one
+ * for each mirror, and one for each pin table that a client has.  A record
+ * belongs to the descriptors that are stored under its name, such as "m5" or
+ * "t5".
  *
- *   R1  A record is whole before its state says more than FREE, and its number
+ *   R1  A record is complete before its state is other than FREE.  Its number
  *       is not used again before the manager was told to remove its
  *       descriptors.
- *   R2  A table is LENT from before its client is sent the descriptors until
- *       nobody honours its pins any more.  So one that is LENT and has no
- *       descriptor in the store is one whose pins cannot be honoured.
+ *   R2  A table is LENT from before the daemon sends its descriptors to the
+ *       client until the daemon honours its pins no more.  So the pins of a
+ *       table that is LENT, and has no descriptor in the store, cannot be
+ *       honoured.
  *
- * The names are short, and there are not too many: those of all descriptors go
+ * Names are short, and their number is bounded: the names of all descriptors go
  * into one string of the next process's environment, of 128 KiB at most. */
 #ifndef DAEMON_ENGINE_LEDGER_H
 #define DAEMON_ENGINE_LEDGER_H
@@ -36,10 +38,10 @@ enum {
 
 enum ledger_state {
   LEDGER_FREE,
-  LEDGER_WAITING, /* a mirror: the manager is to be given its descriptors */
+  LEDGER_WAITING, /* a mirror: its descriptors are not sent to the manager */
   LEDGER_STORED,
   LEDGER_LENT,  /* a table: R2 */
-  LEDGER_ENDED, /* the manager has to be told to remove them */
+  LEDGER_ENDED, /* the manager is not told yet to remove them */
 };
 
 struct ledger_mirror {
@@ -57,7 +59,7 @@ struct ledger_table {
   uint32_t mirror; /* the number of its record */
   uint64_t checksum;
   uint64_t epoch;  /* of the mirror */
-  uint64_t number; /* what the client calls it */
+  uint64_t number; /* the client's number for the table */
   uint32_t uid, pid;
   /* Atomic, and in no checksum: they change while it is LENT. */
   uint64_t size; /* page slots, and from bit 32 on the capacity of a range */
@@ -75,13 +77,13 @@ struct ledger {
 /* A ledger without records.  0 or a negative errno. */
 int ledger_new(struct ledger *ledger);
 
-/* That of the process before.  Takes the descriptor over, also on failure.
- * -EPROTO: it is none, or one of another layout. */
+/* The ledger of the previous process.  Takes the descriptor over, also on
+ * failure.  -EPROTO: it is no ledger, or has another layout. */
 int ledger_adopt(struct ledger *ledger, int fd);
 
 void ledger_fini(struct ledger *ledger);
 
-/* The next process believes nothing that is in it. */
+/* Makes the next process distrust all of it. */
 void ledger_spoil(struct ledger *ledger);
 
 struct ledger_mirror *ledger_get_mirror(const struct ledger *ledger,
@@ -97,23 +99,23 @@ static inline enum ledger_state ledger_state(const uint32_t *state) {
   return (enum ledger_state)__atomic_load_n(state, __ATOMIC_ACQUIRE);
 }
 
-/* The checksum of a record as it is; and whether that is the one in it. */
+/* Sets the checksum of a record; and whether its checksum is right. */
 void ledger_seal_mirror(struct ledger_mirror *record);
 bool ledger_mirror_is_whole(const struct ledger_mirror *record);
 void ledger_seal_table(struct ledger_table *record);
 bool ledger_table_is_whole(const struct ledger_table *record);
 
-/* Notes what remains of a lease, and says it again. */
+/* Stores what remains of a lease in a record, and gets it from there. */
 void ledger_put_lease(struct ledger_table *record,
                       const struct shared_pins_remains *lease);
 void ledger_take_lease(const struct ledger_table *record,
                        struct shared_pins_remains *lease);
 
-/* The names that descriptors are stored under. */
+/* The names under which descriptors are stored. */
 void ledger_name_mirror(uint32_t i, char name[LEDGER_NAME_LEN]);
 void ledger_name_table(uint32_t i, char name[LEDGER_NAME_LEN]);
 
-/* What a name says: of which record it is.  False: of none. */
+/* The number of the record that a name is of.  False: it is of none. */
 bool ledger_parse_name(const char *name, char kind, uint32_t most, uint32_t *i);
 
 #ifdef __cplusplus

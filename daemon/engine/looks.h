@@ -1,17 +1,18 @@
-/* Looks: whether images changed, all of them once in a while.
+/* Looks: periodic checks whether images have changed.
  *
- * A round goes through the images in turn.  A timer begins it, and one job of
- * the pool walks it: so an idle daemon wakes for all its images together.  A
- * round that is not over when the timer comes again gets more jobs, twice as
- * many each time, which go on behind the images that are being looked at.  So
- * an image whose look takes long, or hangs, delays no other by much.
+ * A round checks all images, one after the other.  A timer starts a round, and
+ * one job of the pool runs it: so an idle daemon wakes once for all its images.
+ * If a round has not ended when the timer fires again, it gets more jobs, twice
+ * as many each time.  They continue behind the images that are being checked.
+ * So an image whose check takes long, or hangs, hardly delays the others.
  *
- * An image whose source says that it changed is looked at beside the rounds.
+ * If the source of an image reports a change, the image is checked at once,
+ * independently of the rounds.
  *
- *   L1  An image is looked at by one job at a time: a round passes over those
- *       whose look of an earlier round has not ended.
- *   L2  There are never more jobs than images that live; the pool has a thread
- *       for each in a lane of their own. */
+ *   L1  One job at a time checks an image: a round skips images whose check by
+ *       an earlier round has not ended.
+ *   L2  There are never more jobs than images that live.  The pool has a lane
+ *       for them, with a thread for each. */
 #ifndef DAEMON_ENGINE_LOOKS_H
 #define DAEMON_ENGINE_LOOKS_H
 
@@ -33,15 +34,15 @@ struct looks {
 void looks_init(struct looks *looks, struct images *images);
 void looks_fini(struct looks *looks);
 
-/* The time has come: begins a round, or has the last one go on.  Not after
- * looks_stop(). */
+/* The timer has fired: starts a round, or gives the last one more jobs.  Not
+ * after looks_stop(). */
 void looks_tick(struct looks *looks);
 
-/* Looks at the image now, unless somebody does: then that one does once more.
- * On the pool. */
+/* Checks the image now.  If another job is checking it, that job does so once
+ * more.  On the pool. */
 void looks_at(struct looks *looks, struct served_image *h);
 
-/* Ends the round behind the images that are being looked at. */
+/* Ends the round after the images that are being checked. */
 void looks_stop(struct looks *looks);
 
 #endif

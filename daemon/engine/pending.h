@@ -1,5 +1,5 @@
-/* Reads of sources that are PENDING, counted so that a stop waits for them:
- * nothing cancels one, and it writes to memory of the page cache.
+/* The number of PENDING reads of sources, so that a stop waits for them: they
+ * cannot be cancelled, and write to memory of the page cache.
  *
  * Any thread. */
 #ifndef DAEMON_ENGINE_PENDING_H
@@ -16,11 +16,11 @@ struct pending {
 void pending_init(struct pending *p);
 void pending_fini(struct pending *p);
 
-/* One may be from here on, until pending_end(). */
+/* From here on one read may be PENDING, until pending_end(). */
 void pending_begin(struct pending *p);
 void pending_end(struct pending *p);
 
-/* Waits until there is none.  None begins any more. */
+/* Waits until no read is PENDING.  No further read begins. */
 void pending_await_none(struct pending *p);
 
 #endif

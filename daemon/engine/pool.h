@@ -1,19 +1,20 @@
 /* The pool: threads that may block on sources.
  *
- * Work comes in lanes, such as one for each image.  A lane has threads of its
- * own, which no other lane can take, and may use shared threads beside them:
- * so however many lanes hang, each of the others goes on.  A lane takes a
- * shared thread only while it has fewer of them than are free: one that hangs
- * gets half of them, two get a third each, and some are always left.
+ * Jobs belong to lanes, for example one lane for each image.  A lane has
+ * threads of its own, which no other lane can take, and may use shared threads
+ * too.  So however many lanes hang, each of the others continues.  A lane takes
+ * a shared thread only while it has fewer shared threads than are free.  So one
+ * lane that hangs gets half of them, two get a third each, and some are always
+ * left.
  *
- * Threads are made when there is a job for them, and end when there has been
- * none for a while; the first one stays.  There are never more than all lanes
- * own and share together.
+ * The pool makes a thread when a job needs one, and ends a thread that has had
+ * no job for a while; the first thread stays.  There are never more threads
+ * than all lanes own, and share, together.
  *
- * Where the system gives no more threads (a limit of processes, or memory) a
- * job waits for a thread that is there, and each further submit tries again to
- * make one.  So no job is lost, but while that lasts a lane that hangs can
- * delay others.
+ * If the system refuses to make a thread (a limit of processes, or memory), the
+ * job waits for an existing thread, and each further submit tries again to make
+ * one.  So no job is lost.  But while that lasts, a lane that hangs can delay
+ * others.
  *
  *   P1  A job is run exactly once, or abandoned exactly once, never both.
  *   P2  After pool_stop() no job is queued or running.
@@ -33,11 +34,11 @@ extern "C" {
 struct pool;
 struct pool_lane;
 
-/* Embedded by what is to be done.  After `run` or `abandon` began it is no
- * longer the pool's: either may free it. */
+/* Embedded in the caller's struct.  Once `run` or `abandon` has begun, the pool
+ * does not use it any more: both may free it. */
 struct pool_job {
   void (*run)(struct pool_job *job);
-  void (*abandon)(struct pool_job *job); /* NULL: run it at the stop, too */
+  void (*abandon)(struct pool_job *job); /* NULL: pool_stop() runs it */
   struct pool_job *next;                 /* private */
 };
 
@@ -49,31 +50,32 @@ struct pool_options {
 /* NULL: out of memory. */
 struct pool *pool_new(const struct pool_options *options);
 
-/* A lane with so many threads of its own, which may use shared ones if it
- * `shares`.  NULL: out of memory.  Any thread. */
+/* A lane with `n_own` threads of its own.  `shares`: it may use shared threads.
+ * NULL: out of memory.  Any thread. */
 struct pool_lane *pool_lane_new(struct pool *pool, unsigned n_own, bool shares);
 
-/* From here on it has so many of its own.  Any thread. */
+/* Changes how many threads of its own a lane has.  Any thread. */
 void pool_lane_set_own(struct pool_lane *lane, unsigned n_own);
 
-/* Nothing is submitted to the lane any more; what was is run.  NULL is fine.
- * Any thread, also one that runs a job of the lane; before pool_free(). */
+/* The caller submits nothing to the lane any more; the pool still runs jobs
+ * that were submitted.  NULL is fine.  Any thread, including one that runs a
+ * job of the lane; before pool_free(). */
 void pool_lane_free(struct pool_lane *lane);
 
-/* Makes the first thread, and the one that makes the others.  0 or a negative
- * errno. */
+/* Makes the first thread, and the thread that makes the others.  0 or a
+ * negative errno. */
 int pool_start(struct pool *pool);
 
-/* May have a thread made, and waits for that; for no job. */
+/* May wait until a thread is made; never waits for a job. */
 void pool_submit(struct pool_lane *lane, struct pool_job *job);
 
 /* How many threads there are.  Any thread. */
 unsigned pool_n_threads(struct pool *pool);
 
-/* Abandons what is queued, waits for what is running, ends the threads. */
+/* Abandons queued jobs, waits for running jobs, ends the threads. */
 void pool_stop(struct pool *pool);
 
-/* After pool_stop(), or without a start.  NULL is fine. */
+/* After pool_stop(), or if the pool was not started.  NULL is fine. */
 void pool_free(struct pool *pool);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
-/* What readers of an image's memory count themselves, of all of them together.
+/* The sum of the counts of all clients that read an image's memory.
  *
- * It lives as long as the image and any of the tables that are counted into it:
- * a table may outlive its image. */
+ * It lives as long as the image and each pin table whose counts it sums: a
+ * table may outlive its image. */
 #ifndef DAEMON_ENGINE_READER_COUNTS_H
 #define DAEMON_ENGINE_READER_COUNTS_H
 

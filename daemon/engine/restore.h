@@ -1,22 +1,22 @@
-/* Restoring: a new process of the service goes on with what the one before has
- * left with the service manager.
+/* Restoring: a new process of the service continues with the memory that the
+ * previous one has left with the service manager.
  *
- *     restore_begin    what was handed over, and the ledger in it, are taken
- *     restore_adopt    its mirrors and tables are adopted by the cache
- *     restore_take     for each image: the mirror that it goes on with
- *     restore_finish   the mirrors that no image has taken are over
- *     restore_next_table   each table, for the attachment that it is
+ *     restore_begin        takes the descriptors, and the ledger among them
+ *     restore_adopt        the cache adopts the mirrors and tables
+ *     restore_take         for each image: the mirror with which it continues
+ *     restore_finish       retires the mirrors that no image has taken
+ *     restore_next_table   each table, for its attachment
  *
- * All that was handed over is checked like a stranger's.  What does not fit is
- * cold, and a line of the log says why:
+ * The process checks all descriptors and records as if a stranger had sent
+ * them.  A mirror that fails a check is not used, and the log says why:
  *
- *   - A mirror of which the content or the terms are others, or in which
- *     something was under way that cannot be told: it is over.  Its memory is
- *     given back, but for what is pinned.
- *   - A mirror that is not what the ledger says, or of which a table is missing
- *     that a client may rely on: it is left alone, since nobody knows what is
- *     pinned there.  Clients that have it mapped are told to look for another
- *     one, and its memory goes with their mappings.
+ *   - If its content or its terms have changed, or an operation was under way
+ *     whose state is unknown, the mirror is retired: its memory is freed,
+ *     except pinned pages.
+ *   - If it is not what the ledger says, or a table is missing that a client
+ *     may rely on, the mirror is left alone, because its pins are unknown.  Its
+ *     header tells clients to attach again, and its memory is freed with their
+ *     mappings.
  *
  * One thread, before any other uses the cache. */
 #ifndef DAEMON_ENGINE_RESTORE_H
@@ -33,8 +33,8 @@
 extern "C" {
 #endif
 
-/* Descriptors that the process was handed, with their names: not those of
- * sockets to listen at.  They are taken over. */
+/* The descriptors that the manager passed, with their names, without listening
+ * sockets.  They are taken over. */
 struct restore_fds {
   const char *address; /* $NOTIFY_SOCKET; NULL: there is no manager */
   int *fds;
@@ -44,21 +44,21 @@ struct restore_fds {
 
 struct restore;
 
-/* Begins; `keeper` keeps from here on what it can.  Never fails: there may be
- * nothing to restore, and the log says why. */
+/* Begins; from here on `keeper` keeps what it can.  It never fails: if there is
+ * nothing to restore, the log says why. */
 struct restore *restore_begin(struct keeper *keeper,
                               const struct restore_fds *from);
 
 void restore_adopt(struct restore *restore, struct page_cache *pc);
 
-/* The mirror that an image goes on with, for image_new_over(); NULL: it begins
- * cold.  `src` is what it is read from now. */
+/* The mirror with which an image continues, for image_new_over(); NULL: the
+ * image starts empty.  `src` is its source now. */
 struct mirror *restore_take(struct restore *restore, const char *image,
                             struct source *src, unsigned page_shift,
                             uint64_t terms);
 
-/* The name of an image that might go on with a mirror and has not taken it, the
- * `*i`th of all or a later one; moves `*i` behind it.  NULL: there is none. */
+/* The name of an image whose mirror was not taken yet: of the `*i`th record or
+ * a later one, after which it moves `*i`.  NULL: there is none. */
 const char *restore_next_name(const struct restore *restore, uint32_t *i);
 
 void restore_finish(struct restore *restore);
@@ -73,7 +73,7 @@ struct restored_table {
 /* False: there is none left. */
 bool restore_next_table(struct restore *restore, struct restored_table *out);
 
-/* What was not taken is left as it is.  NULL is fine. */
+/* Leaves what was not taken as it is.  NULL is fine. */
 void restore_free(struct restore *restore);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
-/* A tally: a counter that somebody else writes, and may write anything into.
+/* A tally: reads a counter that a client writes, with any value.
  *
- *   Y1  What is taken of it only grows.
- *   Y2  It is no more than TALLY_PER_US for each microsecond since the tally
+ *   Y1  The sum that is taken from it never decreases.
+ *   Y2  That sum is at most TALLY_PER_US for each microsecond since the tally
  *       began, whatever the counter says. */
 #ifndef DAEMON_ENGINE_TALLY_H
 #define DAEMON_ENGINE_TALLY_H
@@ -12,7 +12,7 @@
 enum { TALLY_PER_US = 1000 };
 
 struct tally {
-  uint64_t seen;     /* what the counter said last */
+  uint64_t seen;     /* the last value of the counter */
   uint64_t begun_us; /* on one clock */
   uint64_t taken;    /* so far */
 };
@@ -22,8 +22,8 @@ static inline struct tally tally_begin(uint64_t counter, uint64_t now_us) {
   return (struct tally){.seen = counter, .begun_us = now_us, .taken = 0};
 }
 
-/* How much more there is since the last look.  A counter that went back counts
- * from there on. */
+/* How much the counter has grown since the last call.  If it went back, it
+ * counts from there on. */
 static inline uint64_t tally_take(struct tally *t, uint64_t counter,
                                   uint64_t now_us) {
   uint64_t more = counter > t->seen ? counter - t->seen : 0;
