@@ -1,10 +1,11 @@
-/* The evictor's side of the pin protocol's fences: membarrier(2).
+/* membarrier(2): the fence that the evictor executes for all readers.
  *
  * barrier_run() makes every running thread of every registered process execute
- * a full memory barrier.  So a reader needs none between storing its pin and
- * looking at the word: whatever it stored before is seen after barrier_run()
- * by its caller, or else the reader looks at the word after it, and sees what
- * the caller stored before.  Registration survives fork, not exec. */
+ * a full memory barrier.  So a reader needs no fence between storing its pin
+ * and loading the page state.  If the reader stored the pin before its barrier,
+ * the caller sees the pin after barrier_run().  Otherwise the reader loads the
+ * state after its barrier, and sees what the caller stored before
+ * barrier_run().  Registration survives fork, not exec. */
 #ifndef CACHE_BARRIER_H
 #define CACHE_BARRIER_H
 
@@ -14,12 +15,14 @@
 extern "C" {
 #endif
 
-/* Registers this process, once.  False where the kernel or a seccomp filter
- * says no: then readers fence themselves, and barrier_run() is a fence. */
+/* Registers this process, once.  Returns false if the kernel or a seccomp
+ * filter refuses.  Then readers execute fences of their own, and barrier_run()
+ * is an ordinary fence. */
 bool barrier_register(void);
 
-/* False if the kernel would not (no memory, or a filter that came later): then
- * nothing is known of other threads. */
+/* Returns false if the kernel refused (no memory, or a filter that was
+ * installed later).  Then the caller knows nothing about the pins of other
+ * threads. */
 bool barrier_run(void);
 
 #ifdef __cplusplus

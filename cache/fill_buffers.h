@@ -1,14 +1,15 @@
-/* The buffers of long fills, all out of huge pages.
+/* The buffers of long fills, in huge pages.
  *
- * A disk is asked to read into them directly (source/file.c).  Such a request
- * lists the pages of memory it goes to: neighbours are one entry, and a request
- * of one entry costs a virtual disk half of what one of 64 does.  Memory from
- * malloc(3) would also be faulted in anew for each fill.  Blocks of sources
- * that are far have buffers of another length (see `fetch_size_max` in
- * source.h).
+ * A disk reads directly into these buffers (source/file.c).  Such a request has
+ * a list of the memory pages that it writes to, in which adjacent pages are one
+ * entry.  A request with one entry costs a virtual disk half of what a request
+ * with 64 entries costs.  Memory from malloc(3) would also have to be faulted
+ * in for each fill.  Blocks of remote sources have buffers of another length
+ * (see `fetch_size_max` in source.h).
  *
- *   U1  Bit i of `free` is set, or a fill has buffer i, or it is being given
- *       back to the kernel: the thread that clears the bit has it. */
+ *   U1  Bit i of `free` is set, or a fill has buffer i, or a thread is
+ *       returning buffer i to the kernel: the thread that cleared the bit owns
+ *       it. */
 #ifndef CACHE_FILL_BUFFERS_H
 #define CACHE_FILL_BUFFERS_H
 
@@ -21,11 +22,11 @@ extern "C" {
 #endif
 
 #define FILL_BUFFER_LEN ((size_t)256 << 10)
-#define FILL_BUFFERS_LEN ((size_t)2 << 20) /* a huge page, here and there */
+#define FILL_BUFFERS_LEN ((size_t)2 << 20) /* a huge page of 4 KiB pages */
 #define FILL_BLOCK_LEN ((size_t)4 << 20)
 #define FILL_BLOCKS_LEN ((size_t)32 << 20)
 
-/* All zeroes: none, and everything is from malloc(3). */
+/* Zeroed: there are no buffers, and all memory is from malloc(3). */
 struct fill_buffers {
   struct fill_region {
     uint8_t *at;   /* NULL: there is none */
@@ -34,18 +35,19 @@ struct fill_buffers {
   } buffers, blocks;
 };
 
-/* Takes address space; memory comes with use.  There may be none. */
+/* Reserves address space.  The kernel allocates memory when a buffer is used.
+ * If there is no address space, there are no buffers. */
 void fill_buffers_init(struct fill_buffers *b);
 void fill_buffers_fini(struct fill_buffers *b);
 
-/* `len` bytes; NULL: no memory.  Any thread. */
+/* Returns `len` bytes, or NULL if there is no memory.  Any thread. */
 uint8_t *fill_buffers_get(struct fill_buffers *b, size_t len);
 void fill_buffers_put(struct fill_buffers *b,
                       uint8_t *bytes); /* NULL is fine */
 
-/* Once in a while: gives the memory back if nobody has used it since the last
- * time, and nobody has a buffer.  True: it was used, so it is to be called
- * again. */
+/* To be called from time to time: returns the memory to the kernel if no buffer
+ * is in use and none was used since the last call.  Returns true if one was
+ * used; then it must be called again later. */
 bool fill_buffers_trim(struct fill_buffers *b);
 
 #ifdef __cplusplus

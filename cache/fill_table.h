@@ -3,21 +3,23 @@
  * A fill exists from the first miss on a run of pages until its outcome has
  * been handed to every waiter.  True whenever the cache's lock is free:
  *
- *   F1  At most one fill per page and mirror is in `fills` and `by_page` that
- *       is not stale.
- *   F2  A fill in there that installs owns its pages' states: they say FILLING.
- *       One that does not is for pages that cannot be resident now: they are
- *       STALE, or there is no room for their states.  Its bytes go to the
- *       fetches that wait.
+ *   F1  For each page and mirror, `fills` and `by_page` have at most one fill
+ *       that is not stale.
+ *   F2  A fill there that installs owns its pages' states, which are FILLING.
+ *       A fill that does not install is for pages that cannot be resident now:
+ *       they are STALE, or there is no room for their states.  Its bytes go to
+ *       the fetches that wait.
  *   F3  A fetch link is on exactly one fill's list until that fill is done.
- *   F4  A fill's bytes are fixed once it is done, and live until the last
- *       fetch that links it: nobody depends on the pages staying resident.
+ *   F4  The bytes of a fill do not change after it is done, and live as long as
+ *       the last fetch that links it.  So no fetch depends on its pages staying
+ *       resident.
  *
  *     (none) --fetch_begin--> in flight --fill_finish--> installed --> (none)
  *                                 `--failed, stale, no room--> dropped
  *
- * An invalidation does not cancel a fill: a fetch that waits already asked
- * before it, and gets what is read.  A later one waits for it to be dropped. */
+ * An invalidation does not cancel a fill.  A fetch that already waits began
+ * before the invalidation, and gets the bytes.  A later fetch waits until the
+ * fill has been dropped. */
 #ifndef CACHE_FILL_TABLE_H
 #define CACHE_FILL_TABLE_H
 
@@ -36,7 +38,7 @@ struct fill_node {
   struct fill_node *next;
   struct fill *fill;
   uint64_t page;
-  bool is_bad, is_zero; /* written by its runner, see there */
+  bool is_bad, is_zero; /* written by the fill's runner, see below */
 };
 
 struct fill {
@@ -64,30 +66,31 @@ struct fill {
   struct fill_node nodes[];  /* pc->by_page */
 };
 
-/* The fill that reads a page, stale or not; NULL: none. */
+/* The fill that reads a page, stale or not; NULL: there is none. */
 struct fill *fill_table_find_locked(struct page_cache *pc,
                                     const struct mirror *m, uint64_t page);
 
-/* The same, if a fetch of the page may wait for it. */
+/* The same, but only if a fetch of the page may wait for it. */
 struct fill *fill_table_joinable_locked(struct page_cache *pc,
                                         const struct mirror *m, uint64_t page);
 
-/* Makes a fill, with a reference for its runner.  If it installs it owns the
- * pages, which are ABSENT and whose states are charged.  NULL: no memory. */
+/* Makes a fill, with a reference for its runner.  If it installs, it owns the
+ * pages, which must be ABSENT and whose states must be charged.  NULL: no
+ * memory. */
 struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
                                      uint64_t first, uint32_t count,
                                      bool installs);
 
-/* It is done: nobody finds it any more. */
+/* Removes a fill that is done from the table. */
 void fill_table_leave_locked(struct page_cache *pc, struct fill *fill);
 
-/* Marks fills in flight that overlap the range: they go to the fetches that
- * wait already, and are dropped then. */
+/* Marks the fills in flight that overlap the range as stale: they serve the
+ * fetches that already wait, and are then dropped. */
 void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
                                   uint64_t first, uint64_t count);
 
-/* Gives a reference back; true if it was the last: then fill_table_free(),
- * without the lock. */
+/* Releases a reference.  Returns true if it was the last one; then the caller
+ * calls fill_table_free(), without the lock. */
 bool fill_table_unref_locked(struct fill *fill);
 void fill_table_free(struct fill *fill);
 
@@ -96,7 +99,7 @@ static inline bool fill_is_bad(const struct fill *fill, uint32_t i) {
   return fill->nodes[i].is_bad;
 }
 
-/* Pages first + i .. first + i + n - 1, which were not, are bad. */
+/* Marks pages first + i to first + i + n - 1, which were not marked, as bad. */
 static inline void fill_mark_bad(struct fill *fill, uint32_t i, uint32_t n) {
   for (uint32_t end = i + n; i < end; i++)
     fill->nodes[i].is_bad = true;
@@ -107,14 +110,14 @@ static inline bool fill_is_zero(const struct fill *fill, uint32_t i) {
   return fill->nodes[i].is_zero;
 }
 
-/* The same pages, which were not, are zeros. */
+/* Marks pages as fill_mark_bad() does, as zeros. */
 static inline void fill_mark_zero(struct fill *fill, uint32_t i, uint32_t n) {
   for (uint32_t end = i + n; i < end; i++)
     fill->nodes[i].is_zero = true;
   fill->n_zero += n;
 }
 
-/* Whether nothing is to be stored of it. */
+/* Whether all pages of the fill are zeros, so that nothing is to be written. */
 static inline bool fill_is_all_zero(const struct fill *fill) {
   return fill->n_zero == fill->count;
 }

@@ -2,22 +2,21 @@
  *
  * One lock, page_cache.lock, guards everything that misses, evictions and
  * epochs change.  Hits do not take it.  Under it no callback runs, and no
- * system call but fstat and
- * lseek, and one mremap when the budget grows.  No thread holds it for longer
- * than it takes to go through a batch of pages, a block of states, or the pin
- * tables of a mirror. It is a leaf but for image.refresh_lock, which is taken
- * before it.
+ * system call except fstat and lseek, and one mremap when the budget grows.  A
+ * thread holds it at most for the time to process a batch of pages, a block of
+ * states, or the pin tables of a mirror.  No other lock is taken under it.
+ * image.refresh_lock is taken before it.
  *
  * True whenever the lock is free:
  *
- *   C1  A page that is RESIDENT is in the policy's SMALL or MAIN queue, and a
- *       page that is there is RESIDENT.
- *   C2  A state is FILLING if and only if a fill of its mirror owns it, and
- *       then that fill is in `fills`.
+ *   C1  A page is RESIDENT if and only if it is in the policy's SMALL or MAIN
+ *       queue.
+ *   C2  A state is FILLING if and only if a fill of its mirror owns it; that
+ *       fill is in `fills`.
  *   C3  A state is STALE if and only if its page is in the mirror's `stale`
- *       runs, or the reclaimer is looking at it.
- *   C4  A fetch that waits has as many links and outcomes outstanding as its
- *       waiter's `n_pending` says.
+ *       runs, or the reclaimer is checking it.
+ *   C4  A fetch that waits has as many links and outcomes outstanding as the
+ *       `n_pending` of its waiter.
  *
  * The budget's invariants are in budget.c. */
 #ifndef CACHE_INTERNAL_H
@@ -29,18 +28,18 @@
 #include "cache/s3fifo.h"
 #include "cache/stats.h"
 
-/* All images together may have twice as many pages filling. */
+/* All images together may have twice as many pages in fills. */
 #define FILL_BUCKETS 8192
 #define SHARED_PINS_BUCKETS 64
 
 struct page_cache {
-  /* Written under the lock; read under it, or by internal_budget() where it
-   * does not matter whether a change is seen. */
+  /* Written under the lock.  Read under it, or by internal_budget() if a change
+   * need not be seen at once. */
   uint64_t budget;
   uint64_t limit; /* of `used`: a little less */
   bool membarrier;
   struct mirror_keeper *keeper; /* NULL: nobody */
-  bool is_left; /* see page_cache_leave(); set when no other thread is there */
+  bool is_left; /* see page_cache_leave(); set while no other thread runs */
   void (*thread_began)(bool is_evictor); /* or NULL */
   struct fill_buffers buffers; /* with threads, which trim them; else none */
   pthread_mutex_t lock;
@@ -48,7 +47,7 @@ struct page_cache {
   /* guarded by lock */
   struct s3fifo policy;
   uint64_t used, garbage; /* bytes, see budget.c */
-  uint64_t n_kept; /* pinned pages that the evictor met in a row, see there */
+  uint64_t n_kept;        /* consecutive pinned pages, see evictor.c */
   uint64_t leased; /* bytes that other processes may pin, see shared_pins.c */
   struct shared_pins_user *shared_pins_users[SHARED_PINS_BUCKETS];
   struct mirror **mirrors;
@@ -62,19 +61,19 @@ struct page_cache {
   /* The evictor and the reclaimer, if any; guarded by lock. */
   bool has_threads, stop;
   pthread_t evictor, reclaimer;
-  pthread_cond_t wanted; /* the evictor's: room is */
+  pthread_cond_t wanted; /* wakes the evictor: room is wanted */
   struct {
     pthread_cond_t wake;  /* there is work */
-    pthread_cond_t ended; /* a round has */
+    pthread_cond_t ended; /* a round has ended */
     uint64_t n_rounds;
     bool is_due;     /* a round is to begin now */
-    bool is_ticking; /* rounds come by themselves */
-    bool is_active;  /* something was reserved since the last of those */
+    bool is_ticking; /* rounds begin every 100 ms */
+    bool is_active;  /* something was reserved since the last such round */
     struct mirror *dead;
   } reclaim;
   struct {
-    uint64_t asked, evictor, reclaimer; /* the last question that was asked;
-                                           that each answered */
+    uint64_t asked, evictor, reclaimer; /* the last question, and the last one
+                                           that each has answered */
   } pulse;
 };
 

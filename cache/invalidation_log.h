@@ -1,27 +1,28 @@
 /* The log of a mirror's invalidations, from which a reader that copies several
  * pages learns whether one of them was invalidated meanwhile.
  *
- * It lies in the page of the mirror's header, where every reader sees it; those
- * of other processes get no message about invalidations and have nothing else.
+ * It is in the page of the mirror's header, which every reader maps.  Readers
+ * in other processes get no message about invalidations, and use only the log.
  *
  *   N1  An invalidation is in the log before the first of its pages leaves
- *       RESIDENT, and is not over before the last one has.
- *   N2  `n_over` is the number of the oldest one that is under way, or
- *       `n_begun` if none is.  So what began before `n_over` is over.
+ *       RESIDENT, and has not ended before the last one has left it.
+ *   N2  `n_over` is the number of the oldest invalidation in progress, or
+ *       `n_begun` if there is none.  So every invalidation with a lower number
+ *       has ended.
  *
  *     reader                            the invalidating thread
  *     1 mark = n_over (acquire)         1 ranges[n_begun] = its pages
  *     2 copy pages                      2 n_begun + 1 (release)
  *     3 n_begun == mark (acquire):      3 RESIDENT -> EVICTING, page by page
- *       nothing was invalidated;        4 n_over moves on (release)
- *       else look at the ranges
+ *       nothing was invalidated;        4 n_over advances (release)
+ *       else compare the ranges
  *
- * A reader that copied a page from before step 3 and another from after it
- * finds n_begun moved: the look at the second page's state, or the answer that
- * brought its bytes, came after step 2.
+ * If a reader copied one page from before step 3 and another from after it, it
+ * finds that n_begun has changed: it loaded the state of the second page, or
+ * received its bytes, after step 2.
  *
- * Only the latest INVALIDATION_LOG_LEN ranges are kept.  A reader that was
- * overtaken by more takes its pages for invalidated. */
+ * The log keeps the latest INVALIDATION_LOG_LEN ranges.  A reader that finds
+ * more new ones assumes that its pages were invalidated. */
 #ifndef CACHE_INVALIDATION_LOG_H
 #define CACHE_INVALIDATION_LOG_H
 
@@ -43,13 +44,13 @@ struct invalidation_log {
   } ranges[INVALIDATION_LOG_LEN]; /* invalidation i is at i % the length */
 };
 
-/* An invalidation under way; in its thread's stack frame. */
+/* An invalidation in progress; in the stack frame of its thread. */
 struct invalidation_entry {
   uint64_t number;
   struct invalidation_entry *newer;
 };
 
-/* Those under way, oldest first.  All zeroes: none. */
+/* The invalidations in progress, oldest first.  Zeroed: none. */
 struct invalidation_list {
   struct invalidation_entry *oldest, *newest;
 };
@@ -63,18 +64,19 @@ void invalidation_end_locked(struct invalidation_log *log,
                              struct invalidation_list *list,
                              struct invalidation_entry *inv);
 
-/* To be taken before the first look at a page. */
+/* To be called before the first page state is loaded. */
 static inline uint64_t
 invalidation_log_mark(const struct invalidation_log *log) {
   return __atomic_load_n(&log->n_over, __ATOMIC_ACQUIRE);
 }
 
 /* Whether one of the pages was being invalidated at any time since `mark` was
- * taken.  It may also say so when more were than the log keeps. */
+ * taken.  It may also return true if there were more invalidations than the log
+ * keeps. */
 bool invalidation_log_overlaps(const struct invalidation_log *log,
                                uint64_t mark, uint64_t first, uint64_t count);
 
-/* The same; quick where nothing was invalidated at all. */
+/* The same; fast if nothing was invalidated. */
 static inline bool invalidation_log_hit(const struct invalidation_log *log,
                                         uint64_t mark, uint64_t first,
                                         uint64_t count) {

@@ -1,14 +1,13 @@
-/* The page cache: one budget and one eviction policy for all images in it (see
- * image.h).  The daemon has one; so has each image opened without a daemon; so
- * has a client that can only talk over a socket.
+/* The page cache: one budget and one eviction policy for all its images (see
+ * image.h).  The daemon has one page cache.  In the client library, each image
+ * that is cached in the process has one.
  *
- * It knows no socket, no event loop, no file: bytes come in by a struct source
- * (image_run_fill()) or from the caller (image_install()).
+ * A page cache uses no socket, event loop or file.  Bytes come from a struct
+ * source (image_run_fill()) or from the caller (image_install()).
  *
- * Threads: every call on a cache or an image may be made from any thread,
- * unless said otherwise.  Hits (view.h) take no lock; misses take one lock,
- * page_cache.lock, briefly, and no system call but fstat and lseek runs under
- * it. */
+ * Any thread may make any call on a cache or an image, unless a comment says
+ * otherwise.  Hits (view.h) take no lock.  Misses take page_cache.lock for a
+ * short time; internal.h says which system calls run under it. */
 #ifndef CACHE_PAGE_CACHE_H
 #define CACHE_PAGE_CACHE_H
 
@@ -26,54 +25,56 @@ struct page_cache;
 struct page_cache_options {
   uint64_t budget; /* bytes: pages, page states, accessed bytes */
   bool evictor;    /* run a thread that evicts ahead of need, and one that
-                      reclaims what is in no account or of no use any more */
-  /* Each calls it first, and says which of the two it is.  NULL: nobody. */
+                      reclaims memory that is not accounted for or unused */
+  /* Each of the two threads calls it first.  May be NULL. */
   void (*thread_began)(bool is_evictor);
 };
 
 int page_cache_new(const struct page_cache_options *options,
                    struct page_cache **out);
-/* Ends the threads of `evictor`, if there are any; nothing is evicted any more
- * unless somebody asks for room. */
+/* Ends the two threads, if there are any.  Afterwards only callers that need
+ * room evict. */
 void page_cache_stop_threads(struct page_cache *pc);
 
-/* Asks the cache's threads for a sign of life.  Questions have numbers, which
- * only grow. */
+/* Asks the cache's threads for a sign of life.  `question` is a number greater
+ * than all earlier ones. */
 void page_cache_ask(struct page_cache *pc, uint64_t question);
 
-/* The name of its thread `i`, below PAGE_CACHE_N_THREADS, if that has not
- * answered the question; NULL: it has, or there are no threads. */
+/* Returns the name of thread `i`, less than PAGE_CACHE_N_THREADS, if that
+ * thread has not answered the question.  Returns NULL if it has, or if there
+ * are no threads. */
 enum { PAGE_CACHE_N_THREADS = 2 };
 const char *page_cache_silent(struct page_cache *pc, unsigned i,
                               uint64_t question);
 
-/* Has somebody keep its mirrors for a process to come, see mirror.h.  Before it
- * has an image. */
+/* Sets the keeper of the cache's mirrors for the next process, see mirror.h.
+ * To be called before the cache has an image. */
 void page_cache_set_keeper(struct page_cache *pc, struct mirror_keeper *keeper);
 
-/* What is freed from here on is left as it is, for that process and for those
- * that have it mapped: no mirror is retired, no page punched, and the keeper is
- * not told.  The cache's threads have been stopped, and no other thread uses
- * it. */
+/* From now on, whatever is freed stays in memory for the next process and for
+ * the processes that have it mapped: no mirror is retired, no page is punched,
+ * and the keeper is not notified.  The cache's threads must have ended, and no
+ * other thread may use the cache. */
 void page_cache_leave(struct page_cache *pc);
 
-/* All images must be gone. */
+/* Frees the cache.  All its images must have been freed. */
 void page_cache_free(struct page_cache *pc);
 
-/* Sets the budget.  A larger one may be used at once.  To a smaller one the
- * evictor takes the cache down, but for what is pinned; what comes in meanwhile
- * is not kept.  Without threads the misses that follow do that.  Returns before
- * it is done: page_cache_get_stats() tells.
+/* Sets the budget.  A larger budget can be used at once.  For a smaller one,
+ * the evictor evicts pages that are not pinned; meanwhile, pages that are read
+ * are not kept.  Without threads the following misses evict.  The call returns
+ * before this is done; page_cache_get_stats() shows the progress.
  *
- * Shares that other processes were given (shared_pins.h) stay as they are;
- * while they are more than half of the budget no more are given.
+ * The shares of other processes (shared_pins.h) do not change.  While they are
+ * more than half of the budget, no more are given.
  *
- * 0; -ENOMEM, and the budget is what it was. */
+ * 0; or -ENOMEM, and the budget is unchanged. */
 int page_cache_set_budget(struct page_cache *pc, uint64_t budget);
 
 void page_cache_get_stats(struct page_cache *pc, struct page_cache_stats *out);
 
-/* Bytes allocated by all the memfds of the cache's images, as fstat says. */
+/* The bytes that the memfds of all images have allocated, according to fstat.
+ */
 uint64_t page_cache_allocated(struct page_cache *pc);
 
 #ifdef __cplusplus

@@ -1,24 +1,25 @@
-/* Pins: a reader publishes which pages it looks at; the evictor looks.
+/* Pins: a reader publishes which pages it reads, and the evictor checks.
  *
  *     reader                                evictor (a batch of victims)
  *     1 store pin (release) + fence         1 RESIDENT -> EVICTING, each by CAS
- *     2 load word (acquire)                 2 membarrier
+ *     2 load state (acquire)                2 membarrier
  *     3 RESIDENT: use the bytes             3 read every pin (acquire)
  *       else: ask for a fill                4 pinned: back to RESIDENT
  *     4 store 0 (release)                     else: punch, then ABSENT
  *
  * Either the evictor's step 3 sees the pin, or the reader's step 2 sees
- * EVICTING: between 1 and 2 each side has a full fence.  The evictor's
- * membarrier supplies the reader's, so that a hit pays for a compiler fence
- * only; where membarrier is not to be had the reader pays (see barrier.h).
+ * EVICTING, because each side has a full fence between its steps 1 and 2.  The
+ * evictor's membarrier executes the reader's fence, so a hit needs only a
+ * compiler fence.  Without membarrier the reader executes a fence itself (see
+ * barrier.h).
  *
  * A table belongs to one reader (a handle, a worker) and one mirror.  Slot i
- * may name at most pin_capacity(i) pages; a word beyond that is void.  The
- * evictor judges each slot alone and never adds slots up.
+ * may name at most pin_capacity(i) pages; a pin of more pages is void.  The
+ * evictor checks each slot by itself and never adds slots up.
  *
- * A table may grow: more of its page slots count, and a range slot may name
- * more pages.  The reader is told of it afterwards, so the evictor, which loads
- * a slot before its capacity, finds room for each pin that relies on it. */
+ * A table may grow: more of its page slots become valid, and a range slot may
+ * name more pages.  The reader learns of this afterwards.  The evictor loads a
+ * slot before its capacity, so it finds the capacity that the pin relies on. */
 #ifndef CACHE_PIN_H
 #define CACHE_PIN_H
 
@@ -40,8 +41,9 @@ enum {
   PIN_N_SLOTS = PIN_SLOT_RANGE + PIN_N_RANGE_SLOTS,
 };
 
-/* {first page, count} in one word, so that it is stored and read at once; 0 is
- * none.  40 bits of page number: a mirror must fit the address space. */
+/* A pin, {first page, count}, in 64 bits, so that one access stores or loads
+ * it. 0 is no pin. 40 bits of page number suffice, because a mirror must fit
+ * the address space. */
 #define PIN_COUNT_BITS 24
 #define PIN_MAX_COUNT ((1u << PIN_COUNT_BITS) - 1)
 #define PIN_MAX_PAGE ((1ull << (64 - PIN_COUNT_BITS)) - 1)
@@ -58,21 +60,21 @@ static inline uint32_t pin_count(uint64_t word) {
 
 struct mirror;
 
-/* What a reader counts since it got the table: pages that it found resident,
- * and others.  It stores them now and then, and when it will not look again;
- * one that does not know them leaves 0.  Nothing but statistics relies on them.
- * Relaxed, as is the daemon's look. */
+/* What a reader has counted since it got the table: pages that it found
+ * resident, and others.  It stores the numbers from time to time, and before it
+ * ends.  A reader that does not count leaves 0.  Only statistics use them.  All
+ * accesses are relaxed. */
 struct pin_counts {
   uint64_t n_hits, n_misses;
 };
 
-/* What lies in the memory of a table that another process writes: one page, a
- * memfd of its own. */
+/* A table that another process writes: one page of memory, in a memfd of its
+ * own. */
 struct pin_page {
   uint32_t layout; /* MIRROR_LAYOUT */
   uint32_t n_slots;
   uint32_t range_capacity;
-  uint32_t done; /* the reader writes 1: it will never look again */
+  uint32_t done; /* the reader stores 1: it reads no more pages */
   uint32_t page_slots;
   uint32_t reserved;
   struct pin_counts counts;
@@ -84,44 +86,44 @@ struct pin_page {
 
 struct pin_table {
   uint64_t *slots; /* PIN_N_SLOTS; written by the reader only */
-  /* How many of the slots for one page count, the first ones, and how many
-   * pages a range slot may name.  Of a lease they are written under the cache
-   * lock, and only grow. */
+  /* How many of the single-page slots are valid, counted from the first, and
+   * how many pages a range slot may name.  For a lease the cache lock guards
+   * them, and they only grow. */
   uint32_t page_slots;
   uint32_t range_capacity;
-  /* The capacity of each slot, in the place of those two, of a lease that was
-   * replaced; NULL: it was not.  Under the cache lock. */
+  /* For a lease that was replaced: the capacity of each slot, in place of those
+   * two.  Otherwise NULL.  Under the cache lock. */
   const uint32_t *cut;
   struct mirror *mirror;          /* fixed; the table holds a reference */
   struct pin_table *next, **link; /* the mirror's list, under the cache lock */
 };
 
-/* All that a table has. */
+/* The number of page slots in a table. */
 #define PIN_MAX_PAGE_SLOTS ((uint32_t)PIN_SLOT_RANGE)
 
-/* Its reader may ask at any time, others under the cache lock. */
+/* The reader may call it at any time, other threads under the cache lock. */
 static inline uint32_t pin_capacity(const struct pin_table *t, unsigned slot) {
   if (t->cut)
     return t->cut[slot];
   return slot < PIN_SLOT_RANGE ? slot < t->page_slots : t->range_capacity;
 }
 
-/* The first slot from `slot` on that may hold a pin.  Most tables are small,
- * and a scan of all of them looks at what counts alone. */
+/* Returns the first slot from `slot` on that may hold a pin.  Most tables are
+ * small, so a scan skips most slots. */
 static inline unsigned pin_skip(const struct pin_table *t, unsigned slot) {
   bool is_idle = slot >= t->page_slots && slot < PIN_SLOT_RANGE;
   return is_idle ? (unsigned)PIN_SLOT_RANGE : slot;
 }
 
-/* The reader counts more.  Its thread only. */
+/* Adds to the counts.  Only the thread of the reader may call it. */
 static inline void pin_count_more(struct pin_counts *c, uint64_t n_hits,
                                   uint64_t n_misses) {
   __atomic_store_n(&c->n_hits, c->n_hits + n_hits, __ATOMIC_RELAXED);
   __atomic_store_n(&c->n_misses, c->n_misses + n_misses, __ATOMIC_RELAXED);
 }
 
-/* Withdraws a pin.  Release: our reads of the pages happen before the evictor
- * that sees no pin (acquire, pin_scan()) punches them. */
+/* Withdraws a pin.  Release: the reader's reads of the pages happen before an
+ * evictor that sees no pin (acquire, scan_pins_locked()) punches them. */
 static inline void pin_clear(uint64_t *slot) {
   __atomic_store_n(slot, 0, __ATOMIC_RELEASE);
 }

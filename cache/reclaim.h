@@ -8,29 +8,29 @@
 extern "C" {
 #endif
 
-/* One round.  `is_tick`: the clock has come to it.  Whether another has to come
- * by itself. */
+/* Runs one round.  `is_tick`: the round is a periodic one.  Returns whether
+ * another periodic round is needed. */
 bool reclaim_round(struct page_cache *pc, bool is_tick);
 
-/* Frees states that hold nothing, or waits a moment until that is done.  False:
- * nothing came of it. */
+/* Frees states that hold nothing, or waits a moment until another thread has
+ * done so.  False: nothing was freed. */
 bool reclaim_garbage(struct page_cache *pc);
 
-/* A mirror was just retired: its pages go.  Here and now where there is no
- * thread for it. */
+/* Removes the pages of a mirror that was just retired: in the reclaimer's
+ * thread, or in this one if there is none. */
 void reclaim_retired(struct mirror *m);
 
-/* Moves all states of a retired mirror from RESIDENT to EVICTING, for good. */
+/* Moves all RESIDENT states of a retired mirror to EVICTING, permanently. */
 void reclaim_retire_states(struct mirror *m);
 
-/* The first half of that: no state of a retired mirror is RESIDENT afterwards.
- * Any thread may do it, beside another one. */
+/* Does the first half of that: afterwards no state of the retired mirror is
+ * RESIDENT.  Any thread may call it, also while another one does. */
 void reclaim_leave_resident(struct mirror *m);
 
-/* The last reference of a mirror is gone. */
+/* Takes over a mirror whose last reference is gone. */
 void reclaim_dead(struct mirror *m);
 
-/* Does what waits for the reclaimer, whose thread has ended. */
+/* Completes the reclaimer's work, after its thread has ended. */
 void reclaim_finish(struct page_cache *pc);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* Room: reserving bytes of the budget that something else has to leave for. */
+/* Room: reserving bytes of the budget, if necessary by evicting. */
 #ifndef CACHE_ROOM_H
 #define CACHE_ROOM_H
 
@@ -7,9 +7,10 @@
 
 struct page_cache;
 
-/* Reserves `len` bytes of the budget, evicting pages of that size, or sweeping
- * states that hold nothing, as needed.  budget_release() gives them back.
- * False if that is not to be had now.  May wait a moment for the reclaimer. */
+/* Reserves `len` bytes of the budget.  If necessary, evicts pages of that size
+ * or sweeps states that hold nothing. budget_release() releases the bytes.
+ * Returns false if there is no room now.  May wait a moment for the reclaimer.
+ */
 bool room_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len);
 
 #endif

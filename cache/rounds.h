@@ -1,7 +1,8 @@
-/* Rounds of the reclaimer: what asks for one, and how a thread waits for one.
- * reclaim.c says when they come, and what is done in them.
+/* Rounds of the reclaimer: how threads ask for a round, and how they wait for
+ * one. reclaim.c says when rounds begin and what they do.
  *
- * Any thread.  Without threads in the cache there are none. */
+ * Any thread may call these functions.  Without threads in the cache there are
+ * no rounds. */
 #ifndef CACHE_ROUNDS_H
 #define CACHE_ROUNDS_H
 
@@ -9,17 +10,17 @@
 
 struct page_cache;
 
-/* Has a round begin. */
+/* Starts a round. */
 void rounds_wake_locked(struct page_cache *pc);
 
-/* Something happens in the cache: rounds come by themselves again. */
+/* Records activity in the cache, so that periodic rounds continue. */
 void rounds_note_activity_locked(struct page_cache *pc);
 void rounds_note_activity(struct page_cache *pc);
 
 /* Waits a moment for a whole round.  False: there was none. */
 bool rounds_await(struct page_cache *pc);
 
-/* Waits a moment until there is less garbage.  False: there is not. */
+/* Waits a moment until there is less garbage.  False: there is not less. */
 bool rounds_await_garbage(struct page_cache *pc);
 
 #endif

@@ -1,17 +1,17 @@
-/* S3-FIFO: which page to let go.  Pure bookkeeping: no lock, no clock, no I/O;
- * the caller serialises.
+/* S3-FIFO: which page to evict.  Only bookkeeping: no lock, no clock, no I/O.
+ * The caller serialises the calls.
  *
- * Three queues of page keys.  A new page enters SMALL, a tenth of all; one
- * that was used there moves to MAIN when its turn comes, any other leaves and
- * is remembered as a GHOST; a page that returns while its ghost lives enters
- * MAIN.  In MAIN a page that was used goes round once more.  "Used" is one
- * bit, kept by the caller (the touched byte), so a hit costs no bookkeeping.
- * (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023,
- * with one bit of frequency.)
+ * There are three queues of page keys.  A new page enters SMALL, which has a
+ * tenth of all pages.  When its turn comes, a page that was used there moves to
+ * MAIN.  Any other page is evicted and remembered as a GHOST.  A page that is
+ * filled again while its ghost exists enters MAIN.  In MAIN, a page that was
+ * used goes round once more.  "Used" is one bit, which the caller keeps (the
+ * accessed byte), so a hit costs no bookkeeping.  (Yang et al., "FIFO queues
+ * are all you need for cache eviction", SOSP 2023, with one bit of frequency.)
  *
  *   P1  A key is in at most one queue, and in the index if it is in one.
  *   P2  When a page becomes a ghost there are at most as many ghosts as pages.
- *   P3  There is an entry to spare for every victim that may be restored. */
+ *   P3  There is a free entry for every victim that may be restored. */
 #ifndef CACHE_S3FIFO_H
 #define CACHE_S3FIFO_H
 
@@ -23,15 +23,16 @@
 extern "C" {
 #endif
 
-/* Victims are taken by aligned groups of this many neighbours where they are
- * unused too: a punch costs 17 to 37 us for one page and 2.8 us a page for a
- * run of 16. */
+/* Victims are taken in aligned groups of this many neighbours, as far as the
+ * neighbours are unused too.  A punch of one page costs 17 to 37 us, and a
+ * punch of 16 pages 2.8 us per page. */
 #define S3FIFO_GROUP 16
 
-/* Pages that one batch passes by because they were used. */
+/* The number of used pages that one batch skips. */
 #define S3FIFO_SECOND_CHANCES 64
 
-/* A mirror's id and a page of it, so that neighbours have neighbouring keys. */
+/* A key has the id of a mirror and a page of it, so that neighbours have
+ * adjacent keys. */
 #define S3FIFO_PAGE_BITS 40
 static inline uint64_t s3fifo_key(uint32_t mirror, uint64_t page) {
   return (uint64_t)mirror << S3FIFO_PAGE_BITS | page;
@@ -67,53 +68,55 @@ struct s3fifo {
   uint32_t len[S3FIFO_N_QUEUES];
 };
 
-/* For up to `max_pages` pages, victims that are neither restored nor gone
- * included; more than 2^28 are not kept account of.  Takes address space for
- * all of them and memory for those that come, so nothing has to grow while the
- * caller holds his lock.  0 or -ENOMEM. */
+/* Initialises the policy for up to `max_pages` pages, including victims that
+ * are neither restored nor gone.  At most 2^28 pages are supported.  It
+ * reserves address space for all of them, and the kernel allocates memory as
+ * pages come, so no array has to grow while the caller holds its lock. 0 or
+ * -ENOMEM. */
 int s3fifo_init(struct s3fifo *p, uint64_t max_pages);
 void s3fifo_fini(struct s3fifo *p);
 
-/* Makes room for up to `max_pages` pages where there was room for fewer.  The
- * arrays move as they are, by their page tables: that is quick for any number
- * of pages.  There is no call for the reverse: the queues get shorter as pages
- * leave, and entries that are free are used again.  0 or -ENOMEM. */
+/* Makes room for more pages.  The kernel moves the arrays by their page tables,
+ * which is fast for any number of pages.  There is no call to shrink: the
+ * queues become shorter as pages leave, and free entries are reused. 0 or
+ * -ENOMEM. */
 int s3fifo_grow(struct s3fifo *p, uint64_t max_pages);
 
 /* Whether `n` s3fifo_insert()s may follow. */
 bool s3fifo_has_room(const struct s3fifo *p, uint32_t n);
 
-/* A page came in that is in no queue but perhaps a ghost. */
+/* Adds a page that was filled.  It must not be in a queue, except as a ghost.
+ */
 void s3fifo_insert(struct s3fifo *p, uint64_t key);
 
-/* A page is there that another process has brought in: it goes into MAIN, since
- * it has outlived others. */
+/* Adds a page that an earlier process has filled, to MAIN, because it has
+ * outlived others. */
 void s3fifo_adopt(struct s3fifo *p, uint64_t key);
 
-/* A page went, not for space: no ghost.  A key that is not there is ignored. */
+/* Removes a page that was not evicted for space, so it leaves no ghost.
+ * Ignores an unknown key. */
 void s3fifo_remove(struct s3fifo *p, uint64_t key);
 
-/* A victim turned out to be in use: it goes back, into MAIN. */
+/* Returns a victim that is in use, to MAIN. */
 void s3fifo_restore(struct s3fifo *p, uint64_t key);
 
-/* A victim is gone. */
+/* Completes the eviction of a victim. */
 void s3fifo_gone(struct s3fifo *p);
 
-/* Takes `want` victims or a few more, at most `max`, out of their queues and
- * stores their keys; fewer when there are no more.  For each the caller owes
- * a s3fifo_restore() or a s3fifo_gone().  `used` reads the used bit
- * of a page and clears it.  `*chances` is how many pages that were used it may
- * still pass by; then it takes them regardless: a client may set all bits all
- * the time.  It counts down, so that a batch of several calls has one number of
- * them. */
+/* Removes `want` or a few more victims, at most `max`, from their queues and
+ * stores their keys; fewer if there are no more.  For each of them the caller
+ * must call s3fifo_restore() or s3fifo_gone().  `used` reads the used bit of a
+ * page and clears it.  `*chances` is the number of used pages that it may still
+ * skip; then it takes pages regardless, because a client may set all bits all
+ * the time.  It counts down, so that several calls for one batch share it. */
 size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
                    unsigned *chances,
                    bool (*used)(void *arg, uint64_t key, bool clear),
                    void *arg);
 
-/* Takes one victim, used or not: as long as each is restored, all pages come
- * in turn.  s3fifo_pick() would leave those in SMALL alone while those in MAIN
- * are restored.  0: there is none. */
+/* Removes one victim, used or not.  If the caller restores each, all pages come
+ * in turn; s3fifo_pick() would not reach the pages in SMALL while those in MAIN
+ * are restored. 0: there is none. */
 size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key);
 
 /* How many pages are in SMALL and MAIN. */

@@ -1,16 +1,16 @@
-/* Scans: readers that go from front to back, as their misses show them.
+/* Scans: sequential readers, recognised by their misses.
  *
- * A scan begins with a fetch of pages that no scan comes to.  A fetch goes on
- * with one if it begins between what was asked for of it last and the end of
- * what was begun for it: for a miss behind a block that was read, that is the
- * very next page.  So a reader that jumps about goes on with one by chance
- * alone; and processes that read the same side by side are one scan.
+ * A fetch continues a scan if it begins between the end of the pages that were
+ * last requested in that scan and the end of the pages that were begun for it.
+ * After a miss that read a block, this is the page after the block.  Any other
+ * fetch begins a scan.  So a random reader continues a scan only by chance.
+ * Several processes that read the same pages at the same time are one scan.
  *
- *   T1  start <= asked and start < end.  What was asked for lies between the
- *       first two, what was begun ends at the third.
- *   T2  The scan that was used last goes last.
+ *   T1  start <= asked and start < end.  Requested pages are between `start`
+ *       and `asked`; pages that were begun end at `end`.
+ *   T2  The scan that was used last is replaced last.
  *
- * Pure bookkeeping, in pages: the caller serialises. */
+ * Only bookkeeping, in pages.  The caller serialises the calls. */
 #ifndef CACHE_SCAN_H
 #define CACHE_SCAN_H
 
@@ -20,8 +20,8 @@
 extern "C" {
 #endif
 
-/* Of one image; and how far behind the first reader of a scan the others may
- * be. */
+/* The number of scans of one image; and how far the other readers of a scan may
+ * be behind its first one, in pages. */
 #define SCAN_N 8
 #define SCAN_BEHIND 1024
 
@@ -35,26 +35,27 @@ struct scans {
   uint64_t clock;
 };
 
-/* Which scan a fetch from page `first` on goes on with; NULL: none. */
+/* The scan that a fetch from page `first` on continues; NULL: none. */
 struct scan *scan_find(struct scans *s, uint64_t first);
 
-/* Notes a fetch of pages first .. first+count-1, in the scan that it goes on
- * with or begins, which it returns. */
+/* Records a fetch of pages first to first + count - 1 in the scan that it
+ * continues or begins, and returns that scan. */
 struct scan *scan_note(struct scans *s, uint64_t first, uint64_t count);
 
-/* Pages up to `end` are there, or under way. */
+/* Records that pages up to `end` are cached or being read. */
 static inline void scan_begun(struct scan *st, uint64_t end) {
   if (end > st->end)
     st->end = end;
 }
 
-/* How long a block is to be that page `at` of the scan is in: a power of two
- * from `least` to `most`, both such, and no longer than the way to that page.
- * So of what is read no more than half is read in vain. */
+/* The length of the block that contains page `at` of the scan: a power of two
+ * from `least` to `most`, which are powers of two, and at most the distance
+ * from the scan's start to that page.  So at most half of what is read is read
+ * in vain. */
 uint64_t scan_block(const struct scan *st, uint64_t at, uint64_t least,
                     uint64_t most);
 
-/* How far ahead of what was asked for there may be something under way, at most
+/* How far ahead of the requested pages reads may be in progress, at most
  * `most`. */
 static inline uint64_t scan_ahead(const struct scan *st, uint64_t most) {
   uint64_t way = st->asked - st->start;

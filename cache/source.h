@@ -1,51 +1,53 @@
-/* Where an image's bytes come from, as the page cache sees it.
+/* Sources: where the page cache reads an image's bytes from.
  *
- * A source is one version of an image's content, opened.  It never changes
- * its size, and a read that finds that the content is no longer the one that
- * was opened fails with -ESTALE; then (and once in a while) the cache asks
- * `reopen` for its successor.  An implementation embeds struct source.
+ * A source is one version of an image's content, opened.  Its size does not
+ * change.  A read that finds that the content has changed since the source was
+ * opened fails with -ESTALE.  Then, and from time to time, the cache asks
+ * `reopen` for the successor.  An implementation embeds struct source.
  *
- * A read has one life, whatever the source is:
+ * Every read takes one of these ways:
  *
- *     start() --DONE-------------------------> ended, `status` says how
- *        |----PENDING---> the source calls --> ended, `status` says how
+ *     start() --DONE-------------------------> ended, with `status`
+ *        |----PENDING---> the source calls --> ended, with `status`
  *        |                done(), once
- *        |----RETRY-----> not begun; the bytes are about to be there, so a
- *        |                start() soon may be DONE
- *        `----BLOCKS----> not begun; read() it, on a thread that may wait
+ *        |----RETRY-----> not begun; the bytes are expected soon, so another
+ *        |                start() may be DONE
+ *        `----BLOCKS----> not begun; call read() on a thread that may wait
  *
- * A source that can only block has read() alone, and one that calls back has
- * start() alone.  One that has both, such as a file, is started by a thread
- * that must not wait and read by one that may.
+ * A source that can only block has only read().  A source that calls back has
+ * only start().  A source may have both, such as a file: a thread that must not
+ * wait calls start(), and one that may wait calls read().
  *
- * What its author must keep to:
+ * An implementation must keep these rules:
  *
- *   S1  All but close() may be called by any thread, on one source by several
- *       at once: reads beside reads, and reopen() beside both.  The cache holds
- *       none of its locks meanwhile, but perhaps that of the image's looks
- *       (reopen(), close()).
- *   S2  The buffer of a read is the caller's.  Nothing writes it once the read
- *       has ended, whatever its status.
- *   S3  Nothing is cancelled: a read that has begun is waited for.  A read()
- *       keeps its thread until it returns, and a PENDING read keeps its buffer
- *       until done().  One that may hang needs a time limit of its own.
- *   S4  close() comes once, on any thread, when no other call on the source is
- *       under way, no read is PENDING, and no call will follow.  A done() may
- *       bring it about: after that call the source touches itself no more, and
- *       close() must not wait for the thread that calls it.  A successor that
- *       reopen() made lives on: it may use nothing that close() frees.
- *   S5  start() does not wait, and copies no more than SOURCE_MAX_COPY bytes:
- *       its thread serves hits meanwhile.
- *   S6  A read that ends with SOURCE_ZEROS says that all of the range is zeros,
- *       of this version like any bytes, whatever is in the buffer then.  Of a
- *       range that is zeros in part each byte is written.  A source over
- *       another one passes the status on, or fills the buffer.
- *   S7  A source that hears of changes tells its listener, from a thread of its
- *       own.  No read that ends later brings bytes of a range that it has told
- *       of, from before that.
- *   S8  What a source remembers of the content, such as which ranges are zeros,
- *       it may answer reads from until forget().  A read that begins after that
- *       has returned finds nothing in it that was asked for before the call. */
+ *   S1  Any thread may make any call except close(), and several threads may
+ *       call the same source at once: reads beside reads, and reopen() beside
+ *       both.  The cache then holds none of its locks, except perhaps the
+ *       refresh_lock of the image (reopen(), close()).
+ *   S2  The buffer of a read belongs to the caller.  Nothing writes it after
+ *       the read has ended, whatever the status is.
+ *   S3  The cache cancels nothing: it waits for every read that has begun.  A
+ *       read() keeps its thread until it returns, and a PENDING read keeps its
+ *       buffer until done().  A read that may hang needs its own time limit.
+ *   S4  The cache calls close() once, on any thread, when no other call on the
+ *       source is in progress, no read is PENDING, and no call will follow.  A
+ *       done() may lead to it.  So the source must not use itself after that
+ *       call, and close() must not wait for the thread that makes it.  A
+ *       successor from reopen() lives on: it must not use anything that close()
+ *       frees.
+ *   S5  start() does not wait, and copies at most SOURCE_MAX_COPY bytes,
+ *       because its thread also serves hits.
+ *   S6  SOURCE_ZEROS as the status of a read says that the whole range is zeros
+ *       in this version, whatever the buffer contains.  If only a part is
+ *       zeros, the source writes every byte.  A source over another one passes
+ *       the status on, or fills the buffer.
+ *   S7  A source that learns of changes notifies its listener, from a thread of
+ *       its own.  After it has reported a range, no read that ends later
+ *       returns older bytes of that range.
+ *   S8  A source may remember something about the content, such as which ranges
+ *       are zeros, and answer reads from that until forget().  A read that
+ *       begins after forget() has returned uses nothing that was learned before
+ *       the call. */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
@@ -61,17 +63,17 @@ extern "C" {
 
 struct source;
 
-/* A listener is told what a source hears by itself.  Its calls must not wait:
- * the source makes them on its own thread, under a lock of its own. */
+/* A listener gets the notifications of a source.  Its calls must not wait: the
+ * source makes them on its own thread, under a lock of its own. */
 struct source_listener {
-  /* A look, reopen(), would find that the image changed. */
+  /* The image has changed, so a call of reopen() would find a successor. */
   void (*changed)(struct source_listener *l);
   /* Bytes of the range that were read before may be of another content, though
    * the source is the same; the range is within the size. */
   void (*invalid)(struct source_listener *l, uint64_t offset, uint64_t len);
 };
 
-/* A status beside 0 and a negative errno: see S6. */
+/* A status in addition to 0 and negative errnos: see S6. */
 enum { SOURCE_ZEROS = 1 };
 
 enum source_outcome {
@@ -81,34 +83,34 @@ enum source_outcome {
   SOURCE_BLOCKS,
 };
 
-/* One read: all of `len` bytes at `offset`, which are within the size.  The
+/* One read: of all `len` bytes at `offset`, which are within the size.  The
  * caller sets both, and `buf`, before each start(), which may change them. */
 struct source_read {
   uint64_t offset;
   void *buf;
   size_t len;
 
-  /* Called once if start() returned PENDING, perhaps before it has returned,
-   * by a thread of the source's, which must not wait in there.  The struct is
-   * the caller's again, and may be gone after the call. */
+  /* Called once if start() returned PENDING, perhaps before start() has
+   * returned, on a thread of the source, which must not wait.  The struct then
+   * belongs to the caller, and may have been freed when the call returns. */
   void (*done)(struct source_read *r);
 
-  /* The caller's: when the read is over at the latest, as clock_now_ms()
-   * counts; 0: it has no such limit but the source's own. */
+  /* Set by the caller: the time at which the read must have ended, as
+   * clock_now_ms() counts. 0: only the source's own limit applies. */
   uint64_t deadline_ms;
 
-  /* The source's, if it knows, as clock_now_ns() counts: when it sent the read
-   * to where the bytes are, and when the first of them came.  The caller zeroes
-   * both. */
+  /* Set by the source, if it knows, as clock_now_ns() counts: when it sent the
+   * request for the bytes, and when the first of them arrived.  The caller sets
+   * both to 0. */
   uint64_t sent_ns, first_ns;
 
-  /* The source's, when the read has ended: 0, SOURCE_ZEROS or a negative errno;
-   * -ESTALE if the content changed since the source was opened, also while it
-   * was being read. */
+  /* Set by the source when the read has ended: 0, SOURCE_ZEROS or a negative
+   * errno. -ESTALE if the content has changed since the source was opened, also
+   * during the read. */
   int status;
 
-  /* The caller's: what came before of this range was wrong, and a source that
-   * has a choice of connections takes another one. */
+  /* Set by the caller: an earlier answer for this range was wrong.  A source
+   * that has several connections uses another one. */
   bool anew;
 };
 
@@ -125,48 +127,48 @@ struct source_identity {
 struct source_ops {
   const char *kind; /* "file": for messages */
 
-  /* Starts a read.  May be NULL: BLOCKS.  See source_start(). */
+  /* Starts a read.  NULL: BLOCKS.  See source_start(). */
   enum source_outcome (*start)(struct source *src, struct source_read *r);
 
-  /* Reads; blocks.  What `status` would be.  May be NULL if start() says
-   * nothing but DONE and PENDING.  See source_read_blocking(). */
+  /* Reads, and may block.  Returns what would be `status`.  May be NULL if
+   * start() only returns DONE and PENDING.  See source_read_blocking(). */
   int (*read)(struct source *src, uint64_t offset, void *buf, size_t len);
 
-  /* Whether the range is known to be zeros: a start() ends with SOURCE_ZEROS at
-   * once, and asks nobody.  Does not block.  May be NULL: nothing is known. */
+  /* Whether the range is known to be zeros: then start() ends at once with
+   * SOURCE_ZEROS, and asks nobody.  Does not block.  NULL: nothing is known. */
   bool (*knows_zeros)(struct source *src, uint64_t offset, uint64_t len);
 
-  /* Looks whether the image is still the one that was opened.  0 with `*out`
-   * NULL if it is; 0 with a newly opened source if not; a negative errno if
-   * that cannot be told.  Blocks.  Not twice at once for one image.  May be
-   * NULL. */
+  /* Checks whether the image is still the one that was opened.  Returns 0 and
+   * sets `*out` to NULL if it is; 0 and `*out` is a newly opened source if it
+   * is not; a negative errno if it cannot tell.  May block.  Never called twice
+   * at once for one image.  May be NULL. */
   int (*reopen)(struct source *src, struct source **out);
 
-  /* Says what identifies the source.  That may change from one look to the
-   * next.  Does not block.  May be NULL: nothing does. */
+  /* Stores what identifies the source, which may differ after the next check.
+   * Does not block.  NULL: nothing identifies it. */
   void (*identify)(struct source *src, struct source_identity *out);
 
-  /* Whether what was read of a source of that identity, by another process, is
-   * what this one would read; then it counts as read by this one.  Before the
-   * first read.  Does not block.  May be NULL: it is not. */
+  /* Whether another process that read a source with that identity has read what
+   * this one would read; then those bytes count as read by this one.  Called
+   * before the first read.  Does not block.  NULL: no. */
   bool (*resume)(struct source *src, const struct source_identity *id);
 
-  /* How many bytes a read is worth at present: as many as come in the time that
-   * one waits for the first of them.  Does not block.  May be NULL: no more
-   * than `fetch_size`. */
+  /* How many bytes a read should have at present: as many as arrive in the time
+   * that one waits for the first of them.  Does not block.  NULL: at most
+   * `fetch_size`. */
   uint64_t (*worth)(struct source *src);
 
-  /* A hint that the range will be read soon; never blocks.  May be NULL. */
+  /* A hint that the range will be read soon.  Does not block.  May be NULL. */
   void (*advise)(struct source *src, uint64_t offset, uint64_t len);
 
-  /* Forgets what it knows of the content: see S8.  It is cheap, as it may come
-   * often.  Does not block.  May be NULL: it remembers nothing, or nothing that
-   * can change. */
+  /* Forgets what it knows about the content: see S8.  It must be cheap, because
+   * it may be called often.  Does not block.  NULL: the source remembers
+   * nothing that can change. */
   void (*forget)(struct source *src);
 
-  /* Sets the listener: before the first read; and NULL before close(), which
-   * waits for the end of a call that is under way.  May be NULL: the source
-   * hears nothing by itself. */
+  /* Sets the listener, before the first read; and sets NULL before close(),
+   * which waits until a notification in progress has ended.  NULL: the source
+   * sends no notifications. */
   void (*listen)(struct source *src, struct source_listener *l);
 
   void (*close)(struct source *src);
@@ -175,14 +177,15 @@ struct source_ops {
 struct source {
   const struct source_ops *ops;
   uint64_t size; /* in bytes; fixed */
-  /* What a miss reads at least: the aligned block of so many bytes, a power of
-   * two, that it lies in, as far as none of it is there.  0: what was asked
-   * for, and no more.  It is set before the source is given to an image, and
-   * the image hands it on to successors. */
+  /* The least that a miss reads: the aligned block of this many bytes, a power
+   * of two, that contains it, without the pages that are cached. 0: only what
+   * was requested.  Set before the source is given to an image; the image
+   * passes it on to successors. */
   uint32_t fetch_size;
-  /* For a sequential reader the block grows to what a read is worth,
-   * and to so many bytes at most, a power of two; and several are under way.
-   * As `fetch_size`; no more than that: it does not grow. */
+  /* For a sequential reader, the block grows to the length that worth()
+   * returns, at most to this many bytes, a power of two, and several blocks are
+   * read at once.  Set as `fetch_size` is.  If it is not greater than that, the
+   * block does not grow. */
   uint32_t fetch_size_max;
   unsigned n_refs; /* private to cache/: how many mirrors read it */
 };
@@ -190,8 +193,8 @@ struct source {
 /* Starts a read of any source, on a thread that must not wait. */
 enum source_outcome source_start(struct source *src, struct source_read *r);
 
-/* Whether a status says that there is no connection to what has the bytes, or
- * that it was lost. */
+/* Whether a status means that there is no connection to the store of the bytes,
+ * or that it was lost. */
 bool source_is_cut_off(int status);
 
 /* knows_zeros() and listen() of any source. */
@@ -205,14 +208,16 @@ void source_forget(struct source *src);
 void source_identify(struct source *src, struct source_identity *out);
 bool source_resume(struct source *src, const struct source_identity *id);
 
-/* worth() of any source; at least `fetch_size`, at most `fetch_size_max`. */
+/* worth() of any source: at least `fetch_size`, at most `fetch_size_max`. */
 uint64_t source_worth(struct source *src);
 
-/* Reads any source, on a thread that may wait.  What `status` would be. */
+/* Reads any source, on a thread that may wait.  Returns what would be `status`.
+ */
 int source_read_blocking(struct source *src, uint64_t offset, void *buf,
                          size_t len);
 
-/* The same, which is over by a `deadline_ms` if the source calls back. */
+/* Does the same, and ends at `deadline_ms` at the latest if the source calls
+ * back. */
 int source_read_until(struct source *src, uint64_t offset, void *buf,
                       size_t len, uint64_t deadline_ms);
 

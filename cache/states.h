@@ -1,9 +1,10 @@
 /* The page states of a mirror, by block: their account (B2 and B3 of budget.c),
- * and the sweep that gives back those that hold nothing.
+ * and the sweep that frees blocks that hold nothing.
  *
- * A ZERO state costs no more than its byte.  A block that has no others but
- * ABSENT ones holds nothing that could not be asked for again: it is garbage
- * like an empty one, and its states are ABSENT once it is swept. */
+ * A ZERO state costs only its byte.  A block whose states are all ABSENT or
+ * ZERO holds nothing that the source could not be asked for again.  So it is
+ * garbage like a block of ABSENT states, and after a sweep its states are
+ * ABSENT. */
 #ifndef CACHE_STATES_H
 #define CACHE_STATES_H
 
@@ -14,50 +15,51 @@
 extern "C" {
 #endif
 
-/* So many ZERO states are gone, with the memory that they were in. */
+/* Subtracts `n` ZERO states whose memory is gone. */
 void states_forget_zeros_locked(struct mirror *m, uint64_t n);
 
-/* Takes all states of a retired mirror out of the account; the caller gives
- * their memory back, and frees what this returns. */
+/* Removes all states of a retired mirror from the account.  The caller returns
+ * their memory to the kernel, and frees the result. */
 struct state_block *states_drop_locked(struct mirror *m);
 
-/* Charges the states of these pages, if they are not yet.  False: there is no
- * room for them, so they must stay ABSENT. */
+/* Charges the states of these pages, unless they are charged.  False: there is
+ * no room, so they must stay ABSENT. */
 bool states_charge_locked(struct mirror *m, uint64_t first, uint64_t count);
 bool states_need_charge(struct mirror *m, uint64_t first, uint64_t count);
 
-/* page_state_move() of a state that is charged. */
+/* Does page_state_move() for a state that is charged, and counts it. */
 bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
                         enum page_state to);
 
-/* Takes a page out of the cache: RESIDENT becomes EVICTING, and leaves the
- * policy; ZERO, of which there is nothing to give back, becomes ABSENT.  True:
- * it is EVICTING now. */
+/* Removes a page from the cache: RESIDENT becomes EVICTING and leaves the
+ * policy; ZERO, which has no memory, becomes ABSENT.  Returns whether the state
+ * is EVICTING now. */
 bool states_take_locked(struct mirror *m, uint64_t page);
 
-/* A state that another process has left is counted, and its block charged. */
+/* Counts a state of an earlier process, and charges its block. */
 void states_adopt_locked(struct mirror *m, uint64_t page,
                          enum page_state state);
 
-/* Whether a state must stay ABSENT, or ZERO, because it is being swept. */
+/* Whether a state must stay ABSENT or ZERO because it is being swept. */
 static inline bool states_are_swept_locked(const struct mirror *m,
                                            uint64_t page) {
   return page >= m->swept_first && page < m->swept_end;
 }
 
-/* The first page from `page` on, or after it, whose block holds a state that
- * is not ABSENT: it looks at `most` blocks. */
+/* The first page from `page` on whose block has a state that is not ABSENT; or
+ * a later page, after `most` blocks without one. */
 uint64_t states_next_live_locked(const struct mirror *m, uint64_t page,
                                  uint64_t most);
 
-/* Gives the states of the block of `page`, and of those that follow, back if
- * they hold nothing, or the pages as well, which are ABSENT.  The page at which
- * it ended; 0: that block holds something. */
+/* Frees the states of the block of `page` and of following blocks, if they hold
+ * nothing; on request also the memory of their pages, which are ABSENT.
+ * Returns the page at which it stopped, or 0 if the block of `page` holds
+ * something. */
 enum sweep_what { SWEEP_STATES, SWEEP_STATES_AND_PAGES };
 uint64_t states_sweep_at(struct mirror *m, uint64_t page, enum sweep_what what);
 
-/* One step of sweeping: gives some blocks that hold nothing back.  False: it
- * has been through all of them, or another thread is at it. */
+/* Sweeps some blocks that hold nothing.  False: it has been through all blocks,
+ * or another thread is sweeping. */
 bool states_sweep(struct mirror *m);
 
 #ifdef __cplusplus

@@ -1,7 +1,8 @@
-/* A view: the reader's half of the page cache.  The hot path lives here.
+/* A view: the reader's half of the page cache, with the code of a hit.
  *
- * A view is one reader's access to one mirror: addresses, and a pin table of
- * its own.  One thread at a time.  No lock, no system call, no allocation. */
+ * A view gives one reader access to one mirror: it has addresses, and a pin
+ * table of its own.  One thread at a time uses it.  A hit takes no lock, makes
+ * no system call and allocates nothing. */
 #ifndef CACHE_VIEW_H
 #define CACHE_VIEW_H
 
@@ -19,11 +20,11 @@ struct view {
   uint8_t *touched;
   uint64_t *slots; /* the table's */
   struct pin_table *table;
-  bool fence; /* the evictor does not use membarrier: fence ourselves */
+  bool fence; /* the reader executes its own fences: no membarrier */
 };
 
-/* Publishes a pin; it ends the one that the slot held.  From here the pages
- * that are found RESIDENT stay put until the pin is cleared or overwritten. */
+/* Publishes a pin, which replaces the pin in the slot.  From now on, pages that
+ * are found RESIDENT do not change until the pin is cleared or overwritten. */
 static inline void view_pin(const struct view *v, unsigned slot, uint64_t first,
                             uint32_t count) {
   __atomic_store_n(&v->slots[slot], pin_word(first, count), __ATOMIC_RELEASE);
@@ -41,29 +42,29 @@ static inline bool view_is_resident(const struct view *v, uint64_t page) {
   return page_state_look(&v->words[page]) == PAGE_RESIDENT;
 }
 
-/* Whether a page is zeros, of which the mirror has no memory: the answer is all
- * that there is to read, and no pin holds it. */
+/* Whether a page is zeros.  The mirror has no memory for such a page, and no
+ * pin protects it: the state is all that there is to read. */
 static inline bool view_is_zero(const struct view *v, uint64_t page) {
   return page_state_look(&v->words[page]) == PAGE_ZERO;
 }
 
-/* Whether a page can be had without its source. */
+/* Whether a page can be read without its source. */
 static inline bool view_is_known(const struct view *v, uint64_t page) {
   enum page_state state = page_state_look(&v->words[page]);
   return state == PAGE_RESIDENT || state == PAGE_ZERO;
 }
 
-/* What a page's accessed byte says.  A page that was brought in is not "used"
- * because the reader that it was brought in for, or was read ahead for, then
- * reads it: else every page of a scan would count as used, and the policy could
- * not tell it from the hot set. */
+/* The values of an accessed byte.  When a page was filled for a reader, or
+ * ahead of it, the reader's first use of the page does not count.  Otherwise
+ * every page of a scan would count as used, and the policy could not
+ * distinguish a scan from the hot set. */
 enum {
-  ACCESSED_NOT = 0,   /* since the evictor looked last */
-  ACCESSED = 1,       /* the one bit of frequency, which the evictor clears */
-  ACCESSED_FRESH = 2, /* since it came in; the next use makes this NOT */
+  ACCESSED_NOT = 0,   /* not used since the evictor last checked */
+  ACCESSED = 1,       /* used; the evictor clears it */
+  ACCESSED_FRESH = 2, /* not used since the fill; the next use makes it NOT */
 };
 
-/* Notes that a page was used.  Relaxed: a lost use costs a miss at worst. */
+/* Records a use of a page.  Relaxed: a lost use costs at most a miss. */
 static inline void view_touch(const struct view *v, uint64_t page) {
   uint8_t was = __atomic_load_n(&v->touched[page], __ATOMIC_RELAXED);
   if (was != ACCESSED)
@@ -72,9 +73,9 @@ static inline void view_touch(const struct view *v, uint64_t page) {
                      __ATOMIC_RELAXED);
 }
 
-/* Pins one page and looks: true if it is resident, and then it is pinned, and
- * touched.  False: the pin stands all the same (a fill that is asked for now
- * is protected by it) but protects nothing yet. */
+/* Pins one page and loads its state.  If the page is resident, records a use
+ * and returns true.  If it returns false, the pin stands but protects nothing
+ * yet; it will protect the page after a fill that is requested now. */
 static inline bool view_pin_page(const struct view *v, unsigned slot,
                                  uint64_t page) {
   view_pin(v, slot, page, 1);
@@ -84,28 +85,30 @@ static inline bool view_pin_page(const struct view *v, unsigned slot,
   return true;
 }
 
-/* The one place that turns a page into an address. */
+/* The address of a page.  No other function computes it. */
 static inline const uint8_t *view_page(const struct view *v, unsigned shift,
                                        uint64_t page) {
   return v->base + (page << shift);
 }
 
-/* Opens a view of `m`, which it references, with a pin table of its own that
- * the evictor sees from here on.  0 or -ENOMEM. */
+/* Opens a view of `m` and references it.  The view has a pin table of its own,
+ * whose pins the evictor honours from now on. 0 or -ENOMEM. */
 int view_open(struct view *v, struct mirror *m);
 
-/* Ends a view; all its pins must be 0.  A zeroed view is left alone. */
+/* Closes a view.  All its pins must be 0.  Does nothing with a zeroed view. */
 void view_close(struct view *v);
 
-/* A view through a table that lies elsewhere.  The caller keeps `m` and `t`. */
+/* A view that uses a table from elsewhere.  The caller keeps `m` and `t` alive.
+ */
 struct view view_of(const struct mirror *m, struct pin_table *t);
 
-/* For a table: the evictor sees its pins from view_list_table() until
- * view_unlist_table().  Its mirror is of a cache. */
+/* The evictor honours the pins of a table from view_list_table() until
+ * view_unlist_table().  The mirror of the table belongs to a cache. */
 void view_list_table(struct pin_table *t);
 void view_unlist_table(struct pin_table *t);
 
-/* Unmaps the pages of a retired mirror that nothing in this process reads. */
+/* Unmaps the pages of a retired mirror if nothing in this process reads them.
+ */
 void view_unmap_unread(struct mirror *m);
 
 #ifdef __cplusplus

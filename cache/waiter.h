@@ -1,12 +1,12 @@
-/* Waiting for pages: what all kinds of waits have in common.
+/* Waiting for pages: the common part of all kinds of waits.
  *
- * A waiter counts what it waits for, and is woken when the last of that is
- * over.  All but waiter_wake() is called under the cache's lock; `wake` is not,
- * so those whose last wait is over are collected in a list first.
+ * A waiter counts its waits, and is woken when the last of them has ended.  All
+ * functions except waiter_wake() are called under the cache's lock.  `wake` is
+ * not, so the waiters to wake are first collected in a list.
  *
- * Some wait for the outcome of an eviction or of a sweep: a page whose state is
- * owned for a short time, by nothing that could be joined.  There are few, and
- * every outcome wakes all of them to look again. */
+ * Some waiters wait for the outcome of an eviction or a sweep, in which a
+ * thread owns a page state for a short time and cannot be joined.  There are
+ * few such waiters, and every outcome wakes all of them to check again. */
 #ifndef CACHE_WAITER_H
 #define CACHE_WAITER_H
 
@@ -19,8 +19,8 @@ extern "C" {
 struct page_cache;
 
 struct waiter {
-  /* Set by its owner; runs once, under no lock, on the thread that ended the
-   * last wait.  The waiter is its owner's again then. */
+  /* Set by the owner.  Runs once, on the thread that ended the last wait and
+   * under no lock.  Then the waiter belongs to its owner again. */
   void (*wake)(struct waiter *w);
   uint32_t n_pending;  /* the lock */
   struct waiter *next; /* the lock; then the list's of those to wake */
@@ -34,13 +34,14 @@ static inline void waiter_end_locked(struct waiter *w, struct waiter **woken) {
   *woken = w;
 }
 
-/* One wait more: for the next outcome, whatever page's it is. */
+/* Adds a wait for the next outcome, of any page. */
 void waiter_await_outcome_locked(struct page_cache *pc, struct waiter *w);
 
-/* There is an outcome: ends those waits.  The result goes to waiter_wake(). */
+/* Ends the waits for an outcome.  The caller passes the result to
+ * waiter_wake(). */
 struct waiter *waiter_take_locked(struct page_cache *pc);
 
-/* Wakes a list, under no lock. */
+/* Wakes the waiters in a list.  Under no lock. */
 void waiter_wake(struct waiter *list);
 
 #ifdef __cplusplus

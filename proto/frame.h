@@ -1,8 +1,8 @@
-/* Framing: messages and payloads on a stream of bytes.
+/* Frames: messages and payloads in a stream of bytes.
  *
- * A frame is two little-endian 32-bit lengths, a protobuf Message, then raw
- * payload.  Every length is held against its limit before anything is
- * allocated; nothing here keeps state or does I/O. */
+ * A frame is two little-endian 32-bit lengths, a protobuf Message, and the
+ * payload.  Every length is compared with its limit before memory is allocated.
+ * This module keeps no state and does no I/O. */
 #ifndef PROTO_FRAME_H
 #define PROTO_FRAME_H
 
@@ -20,8 +20,9 @@ extern "C" {
 #define PROTO_VERSION 1
 #define FRAME_HEADER_LEN 8
 
-/* What either side of this implementation takes.  A Message of 64 KiB holds
- * some 3,000 ranges; unpacked it takes at most FRAME_ARENA_LEN. */
+/* The largest message and payload that either side of this implementation
+ * accepts.  A Message of 64 KiB has about 3,000 ranges; unpacked it takes at
+ * most FRAME_ARENA_LEN. */
 enum {
   FRAME_MAX_MESSAGE = 64 << 10,
   FRAME_MAX_PAYLOAD = 4 << 20,
@@ -43,7 +44,7 @@ enum frame_outcome {
   FRAME_OK,
   FRAME_PARTIAL,     /* more bytes are needed */
   FRAME_TOO_LONG,    /* a length is over its limit */
-  FRAME_BAD_MESSAGE, /* not a Message, or one with no body known here */
+  FRAME_BAD_MESSAGE, /* not a Message, or one with an unknown body */
 };
 
 /* Reads the two lengths at the start of `buf`.  FRAME_OK, FRAME_PARTIAL or
@@ -53,7 +54,7 @@ enum frame_outcome frame_peek(const void *buf, size_t len,
                               struct frame_header *out);
 
 /* Memory for one unpacked message: a bump allocator over a buffer that is
- * reused from message to message.  What does not fit fails the unpacking. */
+ * reused for each message.  Unpacking a message that does not fit fails. */
 struct frame_arena;
 struct frame_arena *frame_arena_new(size_t len);
 void frame_arena_free(struct frame_arena *arena);
@@ -62,16 +63,16 @@ void frame_arena_free(struct frame_arena *arena);
 #define FRAME_ARENA_LEN ((size_t)4 << 20)
 
 /* Unpacks a message of `len` bytes.  `*out` lives in the arena until the next
- * call with the same arena.  Unknown fields are skipped.  FRAME_OK or
+ * call with the same arena.  Unknown fields are ignored.  FRAME_OK or
  * FRAME_BAD_MESSAGE. */
 enum frame_outcome frame_unpack(struct frame_arena *arena, const void *buf,
                                 size_t len, wire_message **out);
 
-/* How many bytes the header and the message take on the wire. */
+/* The length of the header and the message in the stream. */
 size_t frame_packed_len(const wire_message *msg);
 
-/* Writes header and message to `out` (frame_packed_len() bytes), for a payload
- * of `payload_len` bytes that the caller sends behind it. */
+/* Writes the header and the message to `out` (frame_packed_len() bytes).  The
+ * caller sends a payload of `payload_len` bytes after them. */
 void frame_pack(const wire_message *msg, uint32_t payload_len, void *out);
 
 #ifdef __cplusplus

@@ -1,22 +1,22 @@
-/* The plain socket as a stream's transport, and descriptors that come along
- * with bytes on a Unix socket.
+/* The plain socket as the transport of a stream, and the descriptors that peers
+ * send on a Unix socket.
  *
- * A peer may send descriptors unasked, and there are files whose close waits: a
- * socket that lingers over what it has not sent (SO_LINGER) is the one that
- * anybody can make.  The kernel closes what a receiver has no room for inside
- * of its recv(2), and what was not received inside of its close(2): on a thread
- * that has promised time-outs.  So
+ * A peer may send descriptors that nobody requested, and the close of a file
+ * may block.  For example, anybody can make a socket that lingers until its
+ * data is sent (SO_LINGER).  The kernel closes the descriptors for which a
+ * receiver has no room inside its recv(2), and those that were not received
+ * inside its close(2): on a thread that must keep its time-outs.  Therefore
  *
- *   - where the kernel can (Linux 6.16), peers cannot send any but while it is
- *     allowed;
- *   - else all that come are received, and what is not wanted, or is still in
- *     the socket when it is closed, is closed such that it does not linger.
+ *   - on Linux 6.16 and later, peers can send descriptors only while they are
+ *     allowed to;
+ *   - on earlier kernels, all descriptors are received.  Those that are not
+ *     wanted, or are still in the socket when it is closed, are closed such
+ *     that they do not linger.
  *
- * What that leaves, on an older kernel or in the place of what was asked for,
- * is a file whose close waits for another reason (one of a FUSE file system
- * whose server hangs), and what comes while no descriptor is free here.  A
- * thread that may not wait even for that does as daemon/net/stray_fds.h says.
- */
+ * On an earlier kernel, or in place of descriptors that were requested, a close
+ * can still block for another reason (a file of a FUSE file system whose server
+ * hangs, or descriptors that arrive while no descriptor is free here).  A
+ * thread that must not wait even then follows daemon/net/stray_fds.h. */
 #ifndef PROTO_SOCKET_H
 #define PROTO_SOCKET_H
 
@@ -28,29 +28,30 @@
 extern "C" {
 #endif
 
-/* The transport is a pointer to the socket's descriptor.  Descriptors that come
- * along are never 0, 1 or 2.  The kernel ends a read before bytes that have
- * descriptors of their own, so they belong to the bytes that were read last. */
+/* `transport` points to the descriptor of the socket.  Received descriptors are
+ * never 0, 1 or 2.  The kernel ends a read before bytes that have descriptors
+ * of their own, so descriptors belong to the bytes that were read last. */
 extern const struct stream_io socket_io;
 
-/* The same for a socket on which none can come: it makes no room for them,
- * which would be some per cent of what a short answer costs. */
+/* The same for a socket on which no descriptors can arrive.  It provides no
+ * room for them, which saves a few per cent of the cost of a short answer. */
 extern const struct stream_io socket_plain_io;
 
-/* Calls of both, for a transport that receives in another way. */
+/* The calls of both, for a transport that receives in another way. */
 ssize_t socket_send(void *transport, const struct iovec *iovs, size_t n_iovs,
                     const int *fds, unsigned n_fds);
 void socket_close_fd(void *transport, int fd, bool came);
 
-/* Whether the peer of a Unix socket, or of those that a listening one accepts,
- * may send descriptors.  False: the kernel cannot refuse them. */
+/* Sets whether the peer of a Unix socket, or of those that a listening socket
+ * accepts, may send descriptors.  Returns false if the kernel cannot refuse
+ * them. */
 bool socket_allow_fds(int fd, bool allow);
 
-/* What was said last.  True on a kernel that cannot refuse them. */
+/* The last setting.  True on a kernel that cannot refuse descriptors. */
 bool socket_allows_fds(int fd);
 
-/* Closes a stream socket with all that came and was not received, without
- * waiting for what that has not sent. */
+/* Closes a stream socket with everything in it that was not received, without
+ * waiting until that has sent its data. */
 void socket_close(int fd);
 
 #ifdef __cplusplus

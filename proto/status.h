@@ -1,6 +1,6 @@
-/* The numbers that Error.status carries: those of enum cachet_status in the
- * public header, under names of the wire, so that the daemon does not include
- * the client's header.  tests/daemon/server_test.cc compares the two. */
+/* The numbers in Error.status.  They are those of enum cachet_status in the
+ * public header, with names of the wire, so that the daemon does not include
+ * the client's header. tests/daemon/server_test.cc compares the two. */
 #ifndef PROTO_STATUS_H
 #define PROTO_STATUS_H
 

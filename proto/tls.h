@@ -1,18 +1,18 @@
-/* TLS 1.3 as a stream's transport, over another transport.
+/* TLS 1.3 as the transport of a stream, over another transport.
  *
- *   S1  No byte is handed out, and none is sent, before the handshake is
- *       complete and the peer's certificate was checked as the context says.
- *   S2  TLS 1.3 and nothing before it: no renegotiation, no compression.  No
- *       session is kept or resumed, and so there is no early data.
- *   S3  A stream that ends without the peer's word for it (close_notify) was
- *       cut: that is an error, not the end.
- *   S4  A call handles a bounded number of records that carry no data, so a
- *       peer that sends nothing else takes turns like any other.  A server
- *       reads none ahead, since OpenSSL handles at once what it has.
- *   S5  tls_held() is as much memory as a connection takes here at most.
+ *   S1  It returns and sends no byte before the handshake is complete and the
+ *       peer's certificate was checked as the context requires.
+ *   S2  TLS 1.3 only: no renegotiation, no compression.  No session is kept or
+ *       resumed, so there is no early data.
+ *   S3  A stream that ends without the peer's close_notify was cut: that is an
+ *       error, not the end.
+ *   S4  A call processes a bounded number of records without data, so a peer
+ *       that sends nothing else gets turns like any other.  A server does not
+ *       read records ahead, because OpenSSL processes all bytes that it has.
+ *   S5  tls_held() is the most memory that a connection takes here.
  *
- * Whatever is received is hostile.  A context: any thread.  A connection: one
- * thread at a time. */
+ * It trusts nothing that it receives.  Any thread may use a context, one thread
+ * at a time a connection. */
 #ifndef PROTO_TLS_H
 #define PROTO_TLS_H
 
@@ -27,38 +27,38 @@ extern "C" {
 
 enum { TLS_WHY_LEN = 256, TLS_TIME_LEN = 40 };
 
-/* What a reason begins with that is about a file; then comes its path. */
+/* The beginnings of reasons that concern a file; the path follows. */
 #define TLS_WHY_CERTIFICATE "certificate"
 #define TLS_WHY_KEY "key"
 #define TLS_WHY_CA "CA certificates"
 
-/* Files in PEM.  NULL: none is given. */
+/* Files in PEM format.  NULL: none is given. */
 struct tls_files {
-  const char *certificate; /* and behind it those that it was signed by */
+  const char *certificate; /* followed by the certificates that signed it */
   const char *key;         /* NULL: it is in `certificate` */
-  const char *ca;          /* the authorities that sign peers' certificates; and
-                              maybe lists of those that were revoked (CRL): then
-                              each authority has to have one */
+  const char *ca;          /* the authorities that sign peers' certificates, and
+                              optionally revocation lists (CRL): then each
+                              authority must have one */
 };
 
-struct tls_context; /* what connections have in common; counted */
+struct tls_context; /* shared by connections; reference-counted */
 struct tls;         /* a connection */
 
-/* The context of a server.  With `ca` the certificate that a peer shows is
- * checked; `requires_peer`: it has to show one, and there is a `ca`.  Reads the
- * files, which may take time.  0, or a negative errno with the reason in
+/* Makes the context of a server.  With `ca`, it checks the certificates of
+ * peers; `requires_peer`: each peer must present one, and `ca` is given.  Reads
+ * the files, which may take time. 0, or a negative errno with the reason in
  * `why`. */
 int tls_server(const struct tls_files *files, bool requires_peer,
                struct tls_context **out, char why[TLS_WHY_LEN]);
 
-/* The context of a client that connects to `host`, a name or an address: the
- * peer has to show a certificate for it.  Without `ca` the system's are used.
- * As above. */
+/* Makes the context of a client that connects to `host`, a name or an address:
+ * the peer must present a certificate for it.  Without `ca` the system's
+ * authorities are used.  Returns what tls_server() does. */
 int tls_client(const struct tls_files *files, const char *host,
                struct tls_context **out, char why[TLS_WHY_LEN]);
 
-/* Until when the certificate is valid that we show, as text.  What is wrong
- * with it now, if anything is, else NULL.  Of a context that has one. */
+/* Stores as text until when our certificate is valid.  Returns what is wrong
+ * with it now, or NULL.  The context must have a certificate. */
 const char *tls_own_certificate(const struct tls_context *context,
                                 char until[TLS_TIME_LEN]);
 
@@ -71,57 +71,58 @@ void tls_context_unref(struct tls_context *context);
 int tls_new(struct tls_context *context, const struct stream_io *below,
             void *transport, struct tls **out);
 
-/* Has the kernel encrypt what is sent once the handshake is complete, if it has
- * TLS and takes the cipher; else nothing is different.  `fd` is the TCP socket
- * that the transport below is over, which does not block.  Before the first
- * tls_handshake(), of a server, in a process that ignores SIGPIPE.
+/* Makes the kernel encrypt what is sent after the handshake, if the kernel has
+ * TLS and supports the cipher; otherwise changes nothing.  `fd` is the TCP
+ * socket of the transport below, which must be non-blocking.  To be called
+ * before the first tls_handshake() of a server, in a process that ignores
+ * SIGPIPE.
  *
- * The keys then stay: a peer that asks for new ones is not answered, as the
- * kernel can take none before Linux 6.14. */
+ * Then the keys stay the same: a peer that requests new ones gets no answer,
+ * because kernels before Linux 6.14 cannot change them. */
 void tls_use_kernel(struct tls *t, int fd);
 
-/* Frees it, and sends nothing.  NULL is fine. */
+/* Frees a connection, and sends nothing.  NULL is allowed. */
 void tls_free(struct tls *t);
 
-/* Goes on with the handshake.  0: it is complete.  -EAGAIN: it waits for room
- * if tls_io.wants() says so, else for bytes.  Or another negative errno, as
- * recv() would return: it has failed. */
+/* Continues the handshake. 0: it is complete. -EAGAIN: it waits, for room if
+ * tls_io.wants() says so, otherwise for bytes.  Another negative errno, as from
+ * recv(): it has failed. */
 int tls_handshake(struct tls *t);
 
 bool tls_is_open(const struct tls *t);
 
-/* Calls `fn` with each name of the certificate that the peer has shown and that
- * was verified: its subject alternative names, an address of them as text, and
- * its common names.  `is_dns`: it is a host's, which is the same in either
- * case.  A name with a NUL in it is left out.  There is none where no
- * certificate was asked for or shown.  The handshake is complete.  0; -ENOMEM;
- * or what `fn` returned that is not 0, which ends it. */
+/* Calls `fn` with each name in the verified certificate of the peer: its
+ * subject alternative names, with addresses as text, and its common names.
+ * `is_dns`: the name is a host name, which ignores case.  Names with a NUL are
+ * left out.  If no certificate was requested or presented, there are no names.
+ * The handshake must be complete. 0; -ENOMEM; or the non-zero result of `fn`,
+ * which ends the iteration. */
 int tls_peer_names(const struct tls *t,
                    int (*fn)(void *arg, const char *name, bool is_dns),
                    void *arg);
 
-/* The cipher that was agreed on.  The handshake is complete. */
+/* The cipher of the connection.  The handshake must be complete. */
 const char *tls_cipher(const struct tls *t);
 
 /* Whether the kernel encrypts what is sent. */
 bool tls_kernel_sends(const struct tls *t);
 
-/* Whether it has failed because the peer does not speak TLS. */
+/* Whether it has failed because the peer does not use TLS. */
 bool tls_peer_is_plain(const struct tls *t);
 
-/* The memory that it takes, OpenSSL's with it. */
+/* Its memory, including OpenSSL's. */
 size_t tls_held(const struct tls *t);
 
-/* What went wrong, after a call has returned an error. */
+/* The reason of the last failure, after a call has returned an error. */
 const char *tls_why(const struct tls *t);
 
-/* The transport, a `struct tls`.  recv() does the handshake first; send() takes
- * nothing until that is complete.  Bytes of which send() has taken a part, or
- * nothing, are to be offered again, as a stream does.
+/* The transport; its argument is a `struct tls`. recv() first completes the
+ * handshake; send() accepts nothing before that.  Bytes of which send() has
+ * accepted a part, or none, must be offered again, as a stream does.
  *
- * recv() returns -ECONNABORTED for a stream that was cut; -EACCES where the
- * peer does not accept our certificate, or wants one; -EPROTO for all else that
- * is wrong with TLS; and what the transport below returns. */
+ * recv() returns -ECONNABORTED if the stream was cut; -EACCES if the peer does
+ * not accept our certificate or requires one; -EPROTO for all other errors of
+ * TLS; and the errors of the transport below. */
 extern const struct stream_io tls_io;
 
 #ifdef __cplusplus
