@@ -1,8 +1,8 @@
-/* The backend of handles without a daemon: the source is read in this process,
- * on the thread that asks.
+/* The backend of handles without a daemon: the thread that misses reads the
+ * source.
  *
- * Copies of a handle share what they read: a page that another thread is
- * reading already is waited for, on an eventfd. */
+ * Copies of a handle share their pages.  If another thread is already reading a
+ * page, this thread waits for it on an eventfd. */
 #ifndef CLIENT_BACKEND_LOCAL_H
 #define CLIENT_BACKEND_LOCAL_H
 
@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/* Takes over one reference of `image_cache` when it succeeds. */
+/* Takes one reference of `image_cache` if it succeeds. */
 enum cachet_status backend_local_new(struct image_cache *image_cache,
                                      struct backend **out,
                                      struct cachet_error *err);

@@ -1,8 +1,7 @@
-/* The source behind cachet_make(): a function of the caller's as a struct
- * source.
+/* The source of cachet_make(): functions of the caller as a struct source.
  *
- * `map` is never run twice at once, whatever threads copies of the handle are
- * used on; `close` runs once, and only if the handle was made. */
+ * `map` never runs on two threads at once, whatever threads use copies of the
+ * handle.  `close` runs once, and only if the handle was made. */
 #ifndef CLIENT_CALLBACK_SOURCE_H
 #define CLIENT_CALLBACK_SOURCE_H
 
@@ -14,12 +13,12 @@
 extern "C" {
 #endif
 
-/* 0 or -ENOMEM.  Until callback_source_arm() the caller's `close` does not run.
- */
+/* Makes the source.  The caller's `close` does not run before
+ * callback_source_arm(). 0 or -ENOMEM. */
 int callback_source_new(const struct cachet_source *given, unsigned page_shift,
                         struct source **out);
 
-/* The handle is made: from here `close` is owed. */
+/* The handle was made: from now on, closing the source calls `close`. */
 void callback_source_arm(struct source *src);
 
 #ifdef __cplusplus

@@ -1,8 +1,8 @@
-/* An epoch of the image as a handle sees it: a mirror and a view of it.
+/* An epoch of the image for a handle: a mirror and a view of it.
  *
- * The handle's thread only.  A slice that is read from an epoch which the
- * handle has left holds a reference: the bytes stay although the image has
- * moved on. */
+ * Only the handle's thread uses it.  A slice of an epoch that the handle has
+ * left holds a reference, so its bytes stay although the image has a newer
+ * epoch. */
 #ifndef CLIENT_EPOCH_H
 #define CLIENT_EPOCH_H
 
@@ -26,7 +26,7 @@ struct epoch {
   unsigned held_ranges; /* bit i: range slot i is in use */
 };
 
-/* A view of what the backend knows as the image's present epoch. */
+/* Opens a view of the image's current epoch, as far as the backend knows it. */
 enum cachet_status epoch_new(struct backend *b, struct epoch **out,
                              struct cachet_error *err);
 
@@ -39,8 +39,8 @@ void epoch_unref(struct epoch *e);
 /* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
 void epoch_release_slot(struct epoch *e, unsigned slot);
 
-/* Whether pins in the epoch's table hold no more pages than they did: A2 in
- * shared_view.h. */
+/* Whether the table of the epoch was replaced, so that new pins in it have no
+ * effect: A2 in shared_view.h. */
 static inline bool epoch_is_given_up(const struct epoch *e) {
   return e->shared && e->shared->is_given_up;
 }

@@ -1,7 +1,7 @@
-/* Failures and their stories: a status, the errno behind it, a sentence.
+/* Failures: a status, the errno behind it, and an error message.
  *
- * A status is what a program acts on; the message is for people and names the
- * object and the act.  Nothing here keeps state. */
+ * Programs act on the status.  The message is for people, and names the object
+ * and the operation.  This module keeps no state. */
 #ifndef CLIENT_ERROR_H
 #define CLIENT_ERROR_H
 
@@ -12,7 +12,8 @@ extern "C" {
 #endif
 
 /* Fills `*e`, which may be NULL, and returns `code`.  A message that is too
- * long is cut.  With `sys_errno` not 0, ": " and its text are added. */
+ * long is cut.  If `sys_errno` is not 0, the message ends in ": " and its text.
+ */
 enum cachet_status error_set(struct cachet_error *e, enum cachet_status code,
                              int sys_errno, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

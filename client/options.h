@@ -1,10 +1,10 @@
-/* What callers hand in as structs that may grow: struct cachet_options and
- * struct cachet_source.
+/* Structs of callers that may grow: struct cachet_options and struct
+ * cachet_source.
  *
- * `struct_size` says how large the struct was where the caller was compiled.
- * A smaller one is an older caller: what it lacks is 0.  A larger one is a
- * newer caller: what we do not know must be 0, or it would ask for something
- * that does not happen. */
+ * `struct_size` is the size of the struct when the caller was compiled.  A
+ * smaller struct comes from an older caller: the missing fields are 0.  A
+ * larger one comes from a newer caller: the unknown fields must be 0, because
+ * the library could not do what they request. */
 #ifndef CLIENT_OPTIONS_H
 #define CLIENT_OPTIONS_H
 
@@ -14,17 +14,17 @@
 extern "C" {
 #endif
 
-/* Checked, with the defaults filled in. */
+/* The options after checking, with the defaults filled in. */
 struct options {
   uint32_t flags;
-  unsigned page_shift;  /* of what is kept, in process */
-  unsigned asked_shift; /* the pages that a caller sees are no larger */
+  unsigned page_shift;  /* of cached pages, in this process */
+  unsigned asked_shift; /* of the largest pages that the caller sees */
   uint64_t cache_size;
   int connect_timeout_ms; /* -1: none */
   int request_timeout_ms; /* -1: none */
 };
 
-/* `given` may be NULL: all defaults. */
+/* Reads the options.  `given` may be NULL: all defaults. */
 enum cachet_status options_read(const struct cachet_options *given,
                                 struct options *out, struct cachet_error *err);
 

@@ -1,16 +1,17 @@
 /* A view of memory that another process owns and lends.
  *
- * What a handle needs to know of such memory to read it; how it came here is
- * the business of the backend that made it, which embeds this.
+ * It has what a handle needs to read such memory.  The backend that obtained
+ * the memory embeds this struct.
  *
- *   A1  While a shared view lives its owner honours its pin table, whatever
- *       became of the connection.  The end of it tells the owner so.
- *   A2  Once the backend has asked for another table in the place of this one,
- *       the owner honours the pins that stood there then and no others.  From
- *       before that request on the view `is_given_up`: no pin is stored in the
- *       table that anything relies on, and no page is looked at under one.
+ *   A1  While a shared view lives, the owner honours its pin table, whatever
+ *       happens to the connection.  Freeing the view tells the owner that it
+ *       has ended.
+ *   A2  After the backend has asked for another table in place of this one, the
+ *       owner honours only the pins that were in it then.  Before that request
+ *       is sent, the view becomes `is_given_up`: from then on the handle relies
+ *       on no new pin in the table, and reads no page under one.
  *
- * The handle's thread only. */
+ * Only the handle's thread uses it. */
 #ifndef CLIENT_SHARED_VIEW_H
 #define CLIENT_SHARED_VIEW_H
 
@@ -26,12 +27,12 @@ extern "C" {
 struct shared_view {
   struct view view;
   struct mirror *mirror; /* referenced */
-  uint32_t read_ahead;   /* pages: the longest window its cache has room for */
+  uint32_t read_ahead;   /* pages: the longest window that its cache can hold */
   bool is_given_up;      /* A2 */
   bool is_growing;       /* its owner was asked for a larger table */
-  struct pin_counts *counts; /* of its table, for the owner to see */
+  struct pin_counts *counts; /* in its table, for the owner's statistics */
   unsigned n_refs;
-  void (*free)(struct shared_view *v); /* the last reference is gone */
+  void (*free)(struct shared_view *v); /* with the last reference */
 };
 
 static inline struct shared_view *shared_view_ref(struct shared_view *v) {

@@ -1,7 +1,7 @@
-/* Image addresses: what cachet_open() and the command take.
+/* URIs of images, for cachet_open() and the command.
  *
- * Parsing allocates what it returns and touches nothing else, but for the
- * default socket, which is looked up where no socket is named. */
+ * Parsing allocates its result and reads nothing else, except that it looks up
+ * the default socket if the URI names no socket. */
 #ifndef CLIENT_URI_H
 #define CLIENT_URI_H
 
@@ -27,8 +27,8 @@ enum uri_kind {
   URI_UNIX,   /* `path` is the socket, `image` the name there */
   URI_TCP,    /* `host`, `port`, `image` */
   URI_TLS,    /* the same, and `ca`, `cert`, `key` */
-  URI_SOURCE, /* `source` is a remote one, with its `options`; `path` is what is
-                 shown of it */
+  URI_SOURCE, /* `source` is a remote one, with its `options`; `path` is the
+                 part of it that messages show */
 };
 
 struct uri {
@@ -36,16 +36,16 @@ struct uri {
   char *path;
   char *host;
   char *image;           /* "": the daemon's only one */
-  char *ca, *cert, *key; /* files; NULL: none is named */
+  char *ca, *cert, *key; /* files; NULL: none is given */
   uint16_t port;
   char *source; /* may hold secrets */
   struct source_option *options;
   size_t n_options;
-  uint32_t fetch_size; /* 0: as its kind of source says */
+  uint32_t fetch_size; /* 0: the default of the kind of source */
   struct window window;
 };
 
-/* Parses a URI or a bare path.  CACHET_E_INVAL for what is neither. */
+/* Parses a URI or a path.  CACHET_E_INVAL: the text is neither. */
 enum cachet_status uri_parse(const char *text, struct uri *out,
                              struct cachet_error *err);
 
@@ -53,13 +53,14 @@ static inline bool uri_is_of_daemon(const struct uri *u) {
   return u->kind == URI_UNIX || u->kind == URI_TCP || u->kind == URI_TLS;
 }
 
-/* Of a daemon's image. */
+/* Copies the URI of a daemon's image. */
 enum cachet_status uri_copy(const struct uri *u, struct uri *out);
 
-/* A zeroed one is left alone. */
+/* Frees a URI.  A zeroed one is ignored. */
 void uri_fini(struct uri *u);
 
-/* Where a daemon listens, for messages: the socket's path, or HOST:PORT. */
+/* Prints the address of a daemon for messages: the path of its socket, or
+ * HOST:PORT. */
 void uri_print_place(const struct uri *u, char *buf, size_t len);
 
 #ifdef __cplusplus

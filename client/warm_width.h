@@ -1,15 +1,15 @@
-/* How many pieces of a warming are under way at a daemon at once.
+/* How many pieces of a cachet_warm() a daemon loads at once.
  *
- * With one at a time the daemon is idle for a round trip after each of them.
- * With many a slow source is asked for more than it can do: no piece gets done
+ * With one piece at a time, the daemon is idle for a round trip after each.
+ * With many, a slow source gets more requests than it can serve: no piece ends
  * sooner, and its other readers wait longer.
  *
  *   W1  At least WARM_WIDTH_FIRST and at most WARM_WIDTH_MOST.
- *   W2  One more for each piece that took no more than twice as long as the
- *       quickest one: then they do not wait for each other.  One fewer for each
+ *   W2  One more for each piece that took at most twice as long as the fastest
+ *       one: then the pieces do not wait for each other.  One less for each
  *       that took more than four times as long.
  *
- * It knows neither daemons nor clocks. */
+ * It uses neither daemons nor clocks. */
 #ifndef CLIENT_WARM_WIDTH_H
 #define CLIENT_WARM_WIDTH_H
 
@@ -23,14 +23,14 @@ enum { WARM_WIDTH_FIRST = 4, WARM_WIDTH_MOST = 16 };
 
 struct warm_width {
   unsigned n;
-  uint64_t least_ns; /* that a piece took; 0: none has ended */
+  uint64_t least_ns; /* of the fastest piece; 0: none has ended */
 };
 
 static inline struct warm_width warm_width_begin(void) {
   return (struct warm_width){WARM_WIDTH_FIRST, 0};
 }
 
-/* A piece took `ns` from when it was asked for to its end. */
+/* A piece took `ns` from its request to its end. */
 static inline void warm_width_ended(struct warm_width *w, uint64_t ns) {
   if (ns == 0)
     ns = 1;

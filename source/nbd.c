@@ -53,8 +53,8 @@ struct nbd_source {
   struct source base;
   struct nbd_target *target; /* fixed */
   struct reactor *reactor;   /* fixed */
-  atomic_bool is_stale;      /* set once, by the reactor's thread; relaxed: who
-                                misses it asks again soon */
+  atomic_bool is_stale;      /* set once, by the reactor's thread; relaxed: a
+                                thread that misses it checks again soon */
   pthread_mutex_t zeros_lock;
   struct zero_map zeros; /* guarded by zeros_lock: what the server said, */
   uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */

@@ -74,8 +74,8 @@ static int take_uri(struct rbd_target *t, const char *text,
   if (!is_plain_text(text))
     return remote_fault(fault, -EINVAL,
                         "the URI has a colon, a query, a fragment, or bytes "
-                        "that have to be encoded: who asks, and what is set, "
-                        "is given by options");
+                        "that have to be encoded: the user and the settings "
+                        "are given by options");
   do {
     text += n > 0;
     parts[n++] = cut(&text, "/@");

@@ -53,7 +53,7 @@ enum {
   RETRYING_TOTAL_MS = 30000,
   RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
   RETRYING_LEAST_MS = 100, /* that an attempt has */
-  RETRYING_FAIR_MS = 5000, /* in which who is there would have answered */
+  RETRYING_FAIR_MS = 5000, /* in which a reachable server would answer */
   RETRYING_MAX_REQUESTS = 64, /* unless another number is set */
   RETRYING_MAX_BYTES = 64 << 20,
 };

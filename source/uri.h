@@ -18,9 +18,9 @@ source_uri_kind(const struct source_kind *const *kinds, const char *text);
 /* Whether the kind knows the option. */
 bool source_uri_has_option(const struct source_kind *kind, const char *key);
 
-/* What people may see of a URI, in memory from malloc(3): not who asks (what is
- * before the host, up to an @), and no query or fragment, which may sign it.
- * NULL: no memory. */
+/* The part of a URI that people may see, in memory from malloc(3): without the
+ * user (between the scheme and an @), and without query and fragment, which may
+ * contain a signature.  NULL: no memory. */
 char *source_uri_shown(const char *text);
 
 #ifdef __cplusplus

@@ -1,12 +1,12 @@
 /* A daemon's mirror, mapped into this process.
  *
  * A mirror is mapped once for all handles of the process that read the same
- * image and epoch; each shared mirror has a pin table of its own, on its own
- * connection.  What came from the daemon is checked, not believed: that the
- * memory cannot be cut short under us, and that it is what the daemon says.
+ * image and epoch.  Each shared mirror has a pin table of its own, on its own
+ * connection.  The library checks what the daemon sends: that the memory cannot
+ * be shortened later, and that it matches its description.
  *
- * A shared mirror belongs to a handle's thread; the table of mappings is
- * shared, and locked inside. */
+ * A shared mirror belongs to the thread of a handle.  All threads share the
+ * table of mappings, which has a lock. */
 #ifndef CLIENT_REMOTE_SHARED_MIRROR_H
 #define CLIENT_REMOTE_SHARED_MIRROR_H
 
@@ -23,10 +23,10 @@ struct shared_mirror {
   struct shared_view base;
   struct pin_table table;
   struct pin_page *page;
-  uint64_t number; /* what the daemon calls the table; 0: nothing */
+  uint64_t number; /* the daemon's number of the table; 0: it has none */
 };
 
-/* What a daemon says of the memory that it gives. */
+/* The description of the memory by the daemon. */
 struct shared_mirror_offer {
   uint64_t size, epoch; /* of the image */
   unsigned page_shift;
@@ -42,9 +42,9 @@ enum {
 };
 enum { SHARED_MIRROR_N_FDS = 4 };
 
-/* Maps what a daemon gave: takes the descriptors over, also on failure.  0;
- * -EPROTO if it is not what it should be; or another negative errno, when it
- * cannot be mapped here. */
+/* Maps the memory of a daemon.  Takes ownership of the descriptors, also on
+ * failure. 0; -EPROTO if the memory does not match its description; or another
+ * negative errno if it cannot be mapped here. */
 int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
                       const struct shared_mirror_offer *offer,
                       struct shared_mirror **out);

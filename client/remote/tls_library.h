@@ -1,10 +1,10 @@
-/* TLS for the library, which is in a shared object of its own: a program that
- * opens no `cachets:` URI loads no OpenSSL.
+/* The library's TLS, in a shared object of its own: a program that opens no
+ * `cachets:` URI does not load OpenSSL.
  *
  * The object has one symbol, `cachet_client_tls`, a struct tls_calls.  A
- * program that has it linked in loads nothing.
+ * program that is linked with it loads nothing.
  *
- * Any thread. */
+ * Any thread may call it. */
 #ifndef CLIENT_REMOTE_TLS_LIBRARY_H
 #define CLIENT_REMOTE_TLS_LIBRARY_H
 
@@ -24,8 +24,8 @@ struct tls_calls {
   const struct stream_io *io;
 };
 
-/* Finds them, and loads the object if need be.  NULL: the reason is in `why`.
- */
+/* Finds the calls, and loads the object if necessary.  NULL: `why` has the
+ * reason. */
 const struct tls_calls *tls_library_find(char why[TLS_WHY_LEN]);
 
 #endif
