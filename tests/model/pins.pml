@@ -30,6 +30,9 @@
  *   take_stale()          evict_stale(): cache/evict.c
  *   punch_absent()        the same: cache/reclaim.c
  *   sweep_states()        states_sweep_at(): cache/states.c
+ *   find_zeros()          view_is_zero(): cache/view.h
+ *   forget()              states_take_locked(): cache/states.c; take_absent():
+ *                           cache/reclaim.c; and a sweep
  *   leave()               reclaim_retire_states(): cache/reclaim.c
  *   sweep()               punch_between_pins(): cache/reclaim.c
  *   refresher()           replace_mirror(), image_refresh(): cache/image.c
@@ -60,7 +63,8 @@
  *     were read after it began, whichever mirror the reader is attached to.  A
  *     load that begins after a new epoch sees its bytes as soon as the old
  *     mirror's states have left RESIDENT: `promised`;
- *   - no state but ABSENT is lost when page states are punched;
+ *   - so it is for a load that finds ZERO, which is the whole of its answer;
+ *   - no state but ABSENT and ZERO is lost when page states are punched;
  *   - no fill and no end of EVICTING is lost: each waiting reader is woken
  *     (invalid end states), and nothing goes round for ever (non-progress
  *     cycles).
@@ -103,7 +107,11 @@
  *   RETIRED_INSTALL    a fill is installed in a retired mirror
  *   RETIRED_PUNCH      what is pinned in a retired mirror is punched, too
  *   RETIRED_RESIDENT   an invalidation leaves RESIDENT what is so in a retired
- *                      mirror that is not swept yet */
+ *                      mirror that is not swept yet
+ *   ZERO_READ          a reader looks at the memory of a page that is ZERO
+ *   ZERO_RESIDENT      a page that is ZERO becomes RESIDENT without a fill
+ *   ZERO_STAYS         an invalidation leaves ZERO what is so
+ *   ZERO_RETIRED       states of a retired mirror stay ZERO */
 
 /* What happens to the image: 1 is an invalidation, 2 a new epoch with other
  * bytes, 3 both, over the same storage, in any order.  All of it at once, at
@@ -121,6 +129,9 @@
 #ifndef N_ROUNDS
 #define N_ROUNDS 2 /* the reclaimer's */
 #endif
+#ifndef ZEROS
+#define ZEROS 0 /* 1: the source may say that the page is zeros */
+#endif
 #define N_STORES 2 /* a queue of stores; when it is full the oldest arrives */
 
 #define NO_PAGE 0
@@ -132,6 +143,7 @@
 #define RESIDENT 2
 #define EVICTING 3
 #define STALE 4
+#define ZERO 5
 
 /* What the page's memory holds. */
 #define HOLE 0
@@ -148,7 +160,7 @@ typedef Mirror {
   byte state;
   byte bytes;
   bit content;   /* changes with each fill */
-  bit version;   /* of the image, when `bytes` were read */
+  bit version;   /* of the image, when `bytes` were read, or zeros found */
   bit source;    /* the version that a read of the source gets now */
   bit retired;
   bit n_begun;   /* the log of invalidations, of which there is one */
@@ -206,6 +218,15 @@ inline store(slot, value) {
   :: nfull(held_back[me])
   fi;
   held_back[me]!(slot) * 4 + value
+}
+
+/* ---- Zeros --------------------------------------------------------------- */
+
+/* The page is a hole, and has nothing to be punched.  Under the lock, whoever
+ * has it pinned. */
+inline forget(m) {
+  mirrors[m].state = ABSENT;
+  mirrors[m].version = 0
 }
 
 /* ---- Waiting and waking: under the lock ---------------------------------- */
@@ -278,6 +299,11 @@ inline ask(m) {
   :: mirrors[m].retired -> answers[me] = TOLD_OVER
   :: !mirrors[m].retired && mirrors[m].state == RESIDENT ->
     answers[me] = TOLD_RESIDENT
+  :: !mirrors[m].retired && mirrors[m].state == ZERO ->
+#ifdef ZERO_RESIDENT
+    mirrors[m].state = RESIDENT;
+#endif
+    answers[me] = TOLD_AGAIN /* to be looked at once more */
   :: !mirrors[m].retired && mirrors[m].state == EVICTING ->
     answers[me] = WAIT_OUTCOME
   :: !mirrors[m].retired && mirrors[m].state == FILLING ->
@@ -298,7 +324,18 @@ inline pin(slot, m) {
 
 inline unpin(slot) { store(slot, NO_PAGE) }
 
+#ifdef ZERO_READ
+#define look(m) (mirrors[m].state == RESIDENT || mirrors[m].state == ZERO)
+#else
 #define look(m) (mirrors[m].state == RESIDENT)
+#endif
+
+/* The page is zeros: no memory is looked at, and no pin is needed. */
+inline find_zeros(slot, m) {
+  assert(mirrors[m].version >= must);
+  must = 0;
+  unpin(slot)
+}
 
 /* The page's bytes may be used from here.  `held` remembers which. */
 inline begin_read(m) {
@@ -377,6 +414,10 @@ attached:
 again:
   if
   :: atomic { look(m) -> begin_read(m); goto loaded }
+  :: atomic { mirrors[m].state == ZERO && !look(m) ->
+      find_zeros(PIN_SLOT, m);
+      goto loaded
+    }
   :: else
   fi;
 #endif
@@ -554,6 +595,8 @@ inline take_stale() {
 #endif
 }
 
+#define is_garbage(m) (mirrors[m].state == ABSENT || mirrors[m].state == ZERO)
+
 /* What looks at holes, or a hostile client, have cost goes. */
 inline punch_absent() {
   punch(0);
@@ -564,11 +607,11 @@ inline punch_absent() {
 #endif
 }
 
-/* The memory of states that are all ABSENT. */
+/* The memory of states that are all ABSENT or ZERO. */
 inline sweep_states() {
   atomic {
-    assert(mirrors[0].state == ABSENT);
-    mirrors[0].state = ABSENT
+    assert(is_garbage(0));
+    forget(0)
   };
   atomic { is_swept = 0; wake() }
 }
@@ -578,6 +621,9 @@ inline sweep_states() {
 inline leave() {
   if
   :: mirrors[0].state == RESIDENT -> mirrors[0].state = EVICTING
+#ifndef ZERO_RETIRED
+  :: mirrors[0].state == ZERO -> forget(0)
+#endif
   :: else
   fi;
   is_left = 1;
@@ -606,15 +652,16 @@ end:
   }
     take_stale()
   :: atomic {
-    n < N_ROUNDS && mirrors[0].state == ABSENT ->
+    n < N_ROUNDS && is_garbage(0) ->
 #ifndef PUNCH_NO_STATE
+    forget(0);
     mirrors[0].state = EVICTING;
 #endif
     n++
   }
     punch_absent()
   :: atomic {
-    n < N_ROUNDS && mirrors[0].state == ABSENT ->
+    n < N_ROUNDS && is_garbage(0) ->
     is_swept = 1;
     n++
   }
@@ -669,6 +716,9 @@ proctype invalidator() {
     :: mirrors[m].state == RESIDENT ->
       mirrors[m].state = EVICTING;
       owns = 1
+#ifndef ZERO_STAYS
+    :: mirrors[m].state == ZERO -> forget(m)
+#endif
     :: else
     fi
   };
@@ -692,6 +742,7 @@ proctype invalidator() {
     if
     :: mirrors[0].retired && mirrors[0].state == RESIDENT ->
       mirrors[0].state = EVICTING
+    :: mirrors[0].retired && mirrors[0].state == ZERO -> forget(0)
     :: else
     fi
   };
@@ -711,8 +762,8 @@ proctype invalidator() {
 #else
 #define is_of_use(m) (!mirrors[m].retired)
 #endif
-#define may_install(m)                                                         \
-  (mirrors[m].bytes == WHOLE && is_of_use(m) && is_in_time(m))
+#define may_keep(m) (is_of_use(m) && is_in_time(m))
+#define may_install(m) (mirrors[m].bytes == WHOLE && may_keep(m))
 
 inline end_fill(state_now) {
   mirrors[m].state = state_now;
@@ -740,6 +791,11 @@ end:
         answer(WAIT_FILL + m, TOLD_ERROR);
 #endif
         end_fill(ABSENT) /* by EVICTING: nothing was written */
+      }
+    :: atomic { ZEROS -> /* its page stays a hole */
+        answer(WAIT_FILL + m, TOLD_BYTES + version);
+        mirrors[m].version = version && may_keep(m);
+        end_fill((may_keep(m) -> ZERO : ABSENT))
       }
     :: atomic { true ->
         mirrors[m].bytes = HALF;
@@ -805,6 +861,7 @@ init {
   atomic {
     if
     :: true
+    :: ZEROS -> mirrors[0].state = ZERO
     :: CHANGES != 2 -> /* an earlier invalidation met a pin */
       mirrors[0].state = STALE;
       mirrors[0].bytes = WHOLE
