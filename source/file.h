@@ -1,13 +1,14 @@
 /* The file source: a regular file or a block device, read with preadv2(2).
  *
- * Never mapped: a file that is truncated under us is an error code, not a
- * SIGBUS.  Each read is followed by a look at the version of what is open
- * (source/version.h), so bytes of a file that changed meanwhile are never
- * handed on, as far as a version can tell.
+ * It does not map the file, so a file that is truncated causes an error and not
+ * a SIGBUS.  After each read it checks the version of the open file
+ * (source/version.h).  So it returns no bytes of a file that changed meanwhile,
+ * as far as the version shows the change.
  *
- * What was read before the version had settled is read again: then the first
- * read() or reopen() after it has settled finds the content changed, even if
- * the version is the same.  So it is with what is older than a maximum age. */
+ * Bytes that were read before the version had settled are read again: the first
+ * read() or reopen() after it has settled reports that the content changed,
+ * even if the version is the same.  The same applies to bytes that are older
+ * than a maximum age. */
 #ifndef SOURCE_FILE_H
 #define SOURCE_FILE_H
 
@@ -19,17 +20,18 @@ extern "C" {
 
 enum file_reading {
   FILE_CACHED, /* the kernel keeps what was read */
-  /* It drops it again, but for what it had before (RWF_DONTCACHE, Linux 6.14),
-   * and does not read ahead: for a caller that does both itself.  Of reads of
-   * 64 KiB and more to memory that is aligned to 4096 most are past its memory
-   * (O_DIRECT, where the file system can). */
+  /* The kernel drops the pages that were read, except those that it had before
+   * (RWF_DONTCACHE, Linux 6.14), and does not read ahead: for a caller that
+   * caches and reads ahead itself.  Most reads of 64 KiB and more into memory
+   * that is aligned to 4096 bypass the page cache (O_DIRECT, if the file system
+   * supports it). */
   FILE_DONTCACHE,
 };
 
-/* The path from the root on, in memory from malloc(3): the process may change
- * its directory.  Links stay what they are, since they may be changed to say
- * what the image is.  A directory that has no path leaves it as it is.  NULL:
- * no memory. */
+/* Returns the absolute path, in memory from malloc(3), because the process may
+ * change its directory.  Links are not resolved, because they may later be
+ * changed to select another image.  If the current directory has no path, the
+ * path is unchanged.  NULL: no memory. */
 char *file_source_absolute(const char *path);
 
 /* Opens `path`.  0, or a negative errno: -EISDIR for a directory, -ENODEV for
@@ -37,33 +39,33 @@ char *file_source_absolute(const char *path);
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out);
 
-/* Opens the file of that name in `directory`, a path from the root on without a
- * slash at its end, as source/beneath.h does: also whenever it is opened again,
- * a link that leads out of the directory is not followed.  Likewise; -EXDEV: it
- * is such a link. */
+/* Opens the file of that name in `directory`, an absolute path without a slash
+ * at its end, as source/beneath.h does.  It never follows a link that leads out
+ * of the directory, also when the file is opened again. 0, or a negative errno
+ * as file_source_open(); -EXDEV: it is such a link. */
 int file_source_open_beneath(const char *directory, const char *name,
                              enum file_reading how, struct source **out);
 
-/* A source for a path that cannot be opened now: it has no bytes.  reopen()
- * gives its successor once the path can be opened, and until then says why not.
- * 0 or -ENOMEM. */
+/* Makes a source for a path that cannot be opened now.  The source has no
+ * bytes. reopen() returns its successor when the path can be opened, and until
+ * then the reason why not. 0 or -ENOMEM. */
 int file_source_open_later(const char *path, enum file_reading how,
                            struct source **out);
 
-/* The container format that the file begins as, by name, or NULL: see
- * base/format.h.  Reads from it; may wait. */
+/* The name of the container format that the first bytes of the file indicate,
+ * or NULL: see base/format.h.  Reads from the file, and may wait. */
 const char *file_source_format(struct source *src);
 
-/* From now on nothing that was read longer ago than `seconds` is good any more:
- * for what changes without its version's changing.  0, as at first: it is good
- * for ever.  Before the source is given to an image; its successors have it
- * from it. */
+/* From now on, bytes that were read more than `seconds` ago are invalid: for
+ * content that changes without a change of its version. 0, the initial value:
+ * bytes stay valid.  To be called before the source is given to an image; its
+ * successors inherit it. */
 void file_source_set_max_age(struct source *src, unsigned seconds);
 
-/* From now on nothing that was read while another process could change the file
- * unseen (version_has_writer()) is good for longer than 2 seconds, nor when
- * that is over.  It costs two system calls a look, and SIGURG must not be
- * caught. Otherwise as file_source_set_max_age(). */
+/* From now on, bytes that were read while another process could change the file
+ * unnoticed (version_has_writer()) are valid for 2 seconds only, and not after
+ * that process has closed the file.  It costs two system calls per check, and
+ * SIGURG must not be caught.  Otherwise as file_source_set_max_age(). */
 void file_source_doubt_writers(struct source *src);
 
 #ifdef __cplusplus

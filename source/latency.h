@@ -1,5 +1,5 @@
-/* Latencies: percentiles of how long something took of late, to within an
- * eighth.  Not thread-safe. */
+/* Latencies: percentiles of recent durations, with a precision of an eighth.
+ * Not thread-safe. */
 #ifndef SOURCE_LATENCY_H
 #define SOURCE_LATENCY_H
 
@@ -9,13 +9,13 @@
 extern "C" {
 #endif
 
-/* Microseconds up to two minutes; more counts as that. */
+/* Microseconds, up to two minutes; longer durations count as that. */
 enum { LATENCY_CUT = 3, LATENCY_BITS = 27, LATENCY_LEN = 200 };
 
-/* Of so many the older ones count half as much. */
+/* After this many durations, the counts of the older ones are halved. */
 enum { LATENCY_FRESH = 4096 };
 
-/* Zeroed there are none. */
+/* Zeroed: there are none. */
 struct latency {
   uint32_t n;
   uint32_t counts[LATENCY_LEN];
@@ -23,8 +23,8 @@ struct latency {
 
 void latency_add(struct latency *l, uint64_t ns);
 
-/* Microseconds: so many percent took no longer, but for the width of a bucket.
- * 0: there are none. */
+/* The duration in microseconds that `percent` percent did not exceed, with the
+ * precision of a bucket. 0: there are none. */
 uint64_t latency_us(const struct latency *l, unsigned percent);
 
 #ifdef __cplusplus

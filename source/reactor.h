@@ -1,13 +1,13 @@
 /* The reactor: one thread with an event base, which all remote sources share.
  *
- * They have their connections and timers there, and call done() of their reads
- * from there.  So nothing in it waits: not for a lock that is held for long,
- * and not for another thread.
+ * Their connections and timers run on this thread, which also calls done() of
+ * their reads.  So nothing on it may wait, neither for a lock that is held for
+ * long nor for another thread.
  *
- * What it is to do is a task, as of any loop (base/loop.h): T1 to T3 are its
- * rules, too.
+ * Work for the reactor is a task, as for any loop (base/loop.h), with the rules
+ * T1 to T3 there.
  *
- * Any thread, where nothing else is said. */
+ * Any thread may call these functions, unless a comment says otherwise. */
 #ifndef SOURCE_REACTOR_H
 #define SOURCE_REACTOR_H
 
@@ -25,8 +25,8 @@ extern "C" {
 struct event_base;
 struct reactor;
 
-/* Something to do later.  Embedded; zeroed, but for `ring`, before it is set.
- */
+/* Work to do later.  Embedded; to be zeroed, except for `ring`, before it is
+ * set. */
 struct reactor_alarm {
   void (*ring)(struct reactor_alarm *alarm);
   struct task task; /* the reactor's, as is the rest */
@@ -38,36 +38,37 @@ struct reactor_alarm {
 /* Starts the thread, with all signals blocked.  0 or a negative errno. */
 int reactor_new(struct reactor **out);
 
-/* Runs what is posted already, ends the thread and joins it.  No event is left
- * on the base, and nobody posts any more.  NULL is fine.  Not on the reactor's
- * thread. */
+/* Runs the tasks that were posted, ends the thread and joins it.  No event may
+ * be left on the base, and nobody may post any more.  NULL is allowed.  Not on
+ * the reactor's thread. */
 void reactor_free(struct reactor *r);
 
-/* For events: the reactor's thread only. */
+/* The event base.  Only the reactor's thread may use it. */
 struct event_base *reactor_base(struct reactor *r);
 
-/* Has the task run.  One that is posted already stays where it is.  Allocates
- * nothing, and cannot fail.  The reactor's thread may post as well: the task
- * runs after the present one has returned. */
+/* Posts a task, which the reactor then runs.  A task that is posted already
+ * keeps its place.  Allocates nothing and cannot fail.  The reactor's thread
+ * may post as well: the task runs after the current one has returned. */
 void reactor_post(struct reactor *r, struct task *task);
 
-/* Posts it, and waits until it has run.  Not on the reactor's thread. */
+/* Posts a task and waits until it has run.  Not on the reactor's thread. */
 void reactor_run(struct reactor *r, struct task *task);
 
-/* Has the alarm ring on the reactor's thread, so many milliseconds from now. It
- * may be freed from the moment at which it rings; before that it is not set
- * again, and cannot be taken back.  Allocates nothing, and cannot fail. */
+/* Makes the alarm ring on the reactor's thread in `ms` milliseconds.  It may be
+ * freed when it rings.  Before that it must not be set again, and cannot be
+ * cancelled.  Allocates nothing and cannot fail. */
 void reactor_after(struct reactor *r, struct reactor_alarm *alarm, uint64_t ms);
 
-/* Sets a timer of the reactor's, also one that is set already.  0; -1: there is
- * no memory.  The reactor's thread only. */
+/* Sets a timer of the reactor, or sets it again. 0; or -1: there is no memory.
+ * Only the reactor's thread may call it. */
 int reactor_set_timer(struct event *timer, uint64_t ms);
 
 /* Whether the calling thread is the reactor's. */
 bool reactor_is_current(const struct reactor *r);
 
-/* Asks the thread for a sign of life; and whether it has given one since that
- * question, or since one with a higher number. */
+/* reactor_ask() asks the thread for a sign of life. reactor_has_answered()
+ * returns whether the thread has given one since that question, or since one
+ * with a higher number. */
 void reactor_ask(struct reactor *r, uint64_t question);
 bool reactor_has_answered(const struct reactor *r, uint64_t question);
 

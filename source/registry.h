@@ -1,8 +1,8 @@
-/* The registry: which kinds of remote sources there are.
+/* The registry of the kinds of remote sources.
  *
- * A new kind is a file in source/, what is known of it in source/kinds.h, and a
- * line in registry.c.  The code of a kind is in a module (source/module.h),
- * which the first URI of its schemes that is checked has loaded. */
+ * A new kind needs a file in source/, an entry in source/kinds.h, and a line in
+ * registry.c.  The code of a kind is in a module (source/module.h), which is
+ * loaded when the first URI with one of its schemes is checked. */
 #ifndef SOURCE_REGISTRY_H
 #define SOURCE_REGISTRY_H
 
@@ -12,18 +12,20 @@
 extern "C" {
 #endif
 
-/* Up to NULL. */
+/* The kinds, up to NULL. */
 extern const struct source_kind *const source_kinds[];
 
-/* Says which thread loads modules, where not every one may map code: `run` has
- * one that may call load(what), and waits for the end of that.  Until this is
- * said, the calling thread does it.  While nobody checks or opens. */
+/* Sets which thread loads modules, if not every thread may map code: `run`
+ * makes a thread that may do so call load(what), and waits until it has ended.
+ * Before this call, the calling thread loads them.  To be called while nobody
+ * checks or opens a URI. */
 void registry_load_by(void (*run)(void *arg, void (*load)(void *what),
                                   void *what),
                       void *arg);
 
-/* In a child process, whose only thread this is: another one, which is not
- * here, may have been loading when it forked. */
+/* To be called in a child process, by its only thread: another thread, which
+ * does not exist in the child, may have been loading a module when the process
+ * forked. */
 void registry_forked(void);
 
 #ifdef __cplusplus

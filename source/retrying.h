@@ -1,37 +1,39 @@
-/* The retrying source: another one, asked again where that may help.
+/* The retrying source: repeats reads of another source if that may help.
  *
- * A read whose attempt failed is tried again, after a pause that doubles and
- * has jitter, at most RETRYING_ATTEMPTS times in all.  It is not if there is no
- * time left, of RETRYING_TOTAL_MS from the first attempt on or to the read's
- * own deadline, for an attempt that takes as long as the last one did.  Nor is
- * what failed for good: -ESTALE, -EACCES, -ENOENT and what nobody knows.  What
- * does not match its hash (source/verified.h) is tried again without a pause,
- * by another connection.
+ * It repeats a read whose attempt failed, after a pause that doubles and has
+ * jitter, for at most RETRYING_ATTEMPTS attempts.  It does not repeat a read if
+ * the time that is left (of RETRYING_TOTAL_MS since the first attempt, or until
+ * the read's own deadline) is shorter than the last attempt took.  It does not
+ * repeat a permanent failure: -ESTALE, -EACCES, -ENOENT, and unknown errors.
+ * If bytes do not match their hash (source/verified.h), it repeats the read
+ * without a pause, over another connection.
  *
- * A source that does not answer has a breaker (source/breaker.h): under an open
- * one reads end at once, with -EHOSTDOWN.  It does not count an attempt that
- * the deadline of its read ended in less than RETRYING_FAIR_MS.
+ * A breaker (source/breaker.h) protects a source that does not answer: while it
+ * is open, reads end at once with -EHOSTDOWN.  An attempt does not count for
+ * the breaker if the deadline of its read ended it in less than
+ * RETRYING_FAIR_MS.
  *
- * A read of what the source below knows to be zeros ends at once, whatever the
- * breaker says and however many others are under way.  It is no attempt.
+ * If the source below knows that a range is zeros, a read of it ends at once,
+ * whatever the state of the breaker and however many reads are in progress.  It
+ * is not an attempt.
  *
- * No more than a number of attempts are under way at once, nor, but for one
- * alone, more than RETRYING_MAX_BYTES.  Others wait in the order in which they
- * came; their time goes on meanwhile, and one that has less than
- * RETRYING_LEAST_MS left when its turn comes ends with -ETIMEDOUT, as nobody
- * could tell what its attempt says of the source.  Those before it end by their
- * own.
+ * A limited number of attempts run at once, and together they read at most
+ * RETRYING_MAX_BYTES, unless there is only one.  Other reads wait in their
+ * order of arrival.  Their time runs meanwhile.  A read that has less than
+ * RETRYING_LEAST_MS left when its turn comes ends with -ETIMEDOUT, because its
+ * attempt would say nothing about the source.  The reads before it are not
+ * affected.
  *
- * It counts what was asked for, what came, what did not, and how long the first
- * and the last byte took; and it knows from that what a read is worth
- * (source/pace.h).
+ * It counts requests, results and failures, and measures the time to the first
+ * and to the last byte.  From these it computes how many bytes a read should
+ * have (source/pace.h).
  *
- * It does not end an attempt: that is the business of the source below, which
- * knows what its connection is doing, and must not write to a buffer after it
- * has given up.  It tells it the read's deadline.
+ * It does not end attempts.  The source below does this, because it knows the
+ * state of its connection and must not write to a buffer after it has given up.
+ * That source gets the deadline of each read.
  *
- * Breaker and counts are of a struct retrying, which the successors of a source
- * have from it, and which outlives them. */
+ * The breaker and the counts belong to a struct retrying, which the successors
+ * of a source share and which outlives them. */
 #ifndef SOURCE_RETRYING_H
 #define SOURCE_RETRYING_H
 
@@ -52,34 +54,34 @@ enum {
   RETRYING_ATTEMPTS = 4,
   RETRYING_TOTAL_MS = 30000,
   RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
-  RETRYING_LEAST_MS = 100, /* that an attempt has */
+  RETRYING_LEAST_MS = 100, /* the least time for an attempt */
   RETRYING_FAIR_MS = 5000, /* in which a reachable server would answer */
   RETRYING_MAX_REQUESTS = 64, /* unless another number is set */
   RETRYING_MAX_BYTES = 64 << 20,
 };
 
-/* What became of what was asked of a source, attempt by attempt. */
+/* The results of the attempts of a source. */
 struct retrying_counts {
   uint64_t n_requests;     /* attempts */
-  uint64_t n_bytes;        /* that came whole */
+  uint64_t n_bytes;        /* of attempts that succeeded */
   uint64_t n_retries;      /* attempts that were not the first of their read */
-  uint64_t n_errors;       /* attempts that failed; of these are */
-  uint64_t n_timeouts;     /*   without an answer in time, */
-  uint64_t n_disconnected; /*   without a connection, or with a lost one, */
-  uint64_t n_throttled;    /*   told to come later, */
-  uint64_t n_refused;      /*   not allowed, or not there, */
-  uint64_t n_mismatches;   /*   with bytes that do not match their hash */
+  uint64_t n_errors;       /* attempts that failed; among them: */
+  uint64_t n_timeouts;     /*   no answer in time, */
+  uint64_t n_disconnected; /*   no connection, or a lost one, */
+  uint64_t n_throttled;    /*   the server asked to try later, */
+  uint64_t n_refused;      /*   not permitted, or not found, */
+  uint64_t n_mismatches;   /*   the bytes do not match their hash */
   uint64_t n_broken;       /* reads that an open breaker has ended */
   uint64_t n_opened;       /* times that the breaker opened */
   enum breaker_state breaker;
-  /* How long the attempts of late took that succeeded, in microseconds: 50 and
-   * 99 percent of them.  0: there were none, or nobody knows. */
+  /* How long recent successful attempts took, in microseconds: the 50th and the
+   * 99th percentile. 0: unknown. */
   struct retrying_percentiles {
     uint64_t p50, p99;
   } first, last;
 };
 
-/* A clock and its alarms: a reactor's, or a test's. */
+/* A clock and its alarms: those of a reactor, or of a test. */
 struct retrying_clock {
   uint64_t (*now_ns)(void *arg);
   /* As reactor_after().  The alarm rings on a thread that may call done(). */
@@ -89,27 +91,28 @@ struct retrying_clock {
 
 struct retrying_clock retrying_clock_of(struct reactor *r);
 
-/* `turned` is told, by a copy of `name`, when the source does not answer any
- * more, so that the breaker opens, and when it answers again.  It is called by
- * whose attempt that was, and must not wait.  It may be NULL.
+/* `turned` is called with a copy of `name` when the source stops answering, so
+ * that the breaker opens, and when it answers again.  It is called on the
+ * thread that ended the attempt, and must not wait.  It may be NULL.
  *
- * NULL: out of memory. */
+ * Returns NULL if there is no memory. */
 struct retrying *retrying_new(const struct retrying_clock *clock,
                               const char *name,
                               void (*turned)(const char *name, bool answers));
 struct retrying *retrying_ref(struct retrying *r); /* NULL is fine */
 
-/* How many attempts may be under way, from now on. */
+/* Sets how many attempts may run at once, from now on. */
 void retrying_set_max_requests(struct retrying *r, unsigned n);
 
 void retrying_unref(struct retrying *r); /* NULL is fine */
 
-/* A source over `below`, one that calls back, which it owns from here; of `r`
- * it takes a reference.  0; or -ENOMEM, and `below` is still the caller's. */
+/* Makes a source over `below`, which must call back, and takes ownership of it.
+ * Takes a reference of `r`. 0; or -ENOMEM, and the caller still owns `below`.
+ */
 int retrying_source_new(struct retrying *r, struct source *below,
                         struct source **out);
 
-/* Any thread. */
+/* Copies the counts.  Any thread. */
 void retrying_count(struct retrying *r, struct retrying_counts *out);
 
 #ifdef __cplusplus

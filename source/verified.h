@@ -1,18 +1,19 @@
-/* The verified source: another one, of which no byte is handed on that was not
- * proven: by a hash tree (source/verity.h), or by the hashes of its blocks,
- * which were read once already (source/digests.h).
+/* The verified source: another source, of which it returns only verified bytes.
+ * It verifies them with a hash tree (source/verity.h), or with the hashes of
+ * blocks that were read before (source/digests.h).
  *
- * A read is widened to whole blocks of data.  When they have come, they are
- * hashed, and compared with the tree, of which what is needed is read as well.
- * One that does not match ends with -EBADMSG, and nothing of it is delivered.
+ * It extends a read to whole blocks of data.  When they have arrived, it hashes
+ * them, reads the parts of the tree that it needs, and compares the hashes.  If
+ * a block does not match, the read ends with -EBADMSG and returns nothing of
+ * it.
  *
- * Over a source that blocks it blocks, and reads what does not match once more.
- * Over one that calls back it
- * calls back, and makes one attempt, as that does: it belongs below what tries
- * again (source/retrying.h).  It hashes on the thread that called it back.
+ * Over a source that blocks, it blocks, and reads a block that does not match
+ * once more.  Over a source that calls back, it calls back and makes one
+ * attempt, as that source does, so it belongs below the retrying source
+ * (source/retrying.h).  It hashes on the thread that called it back.
  *
- * A successor is proven by the same hashes.  So a content that changed does not
- * match, whatever its source says. */
+ * A successor is verified with the same hashes.  So a content that changed does
+ * not match, whatever the source says. */
 #ifndef SOURCE_VERIFIED_H
 #define SOURCE_VERIFIED_H
 
@@ -34,28 +35,29 @@ struct verified_options {
   uint8_t root[VERITY_MAX_ROOT];
   size_t root_len;
 
-  /* The tree: its superblock is at byte `tree_offset` of this source, which
-   * blocks only if the one that it is for does, and which is taken over.  NULL:
-   * it is in the image itself, behind its data, which alone are served. */
+  /* The source of the tree, whose superblock is at byte `tree_offset`.  It may
+   * block only if the source of the data does.  The verified source takes
+   * ownership of it.  NULL: the tree is in the image itself, after its data,
+   * and only the data is served. */
   struct source *tree;
   uint64_t tree_offset;
 
-  /* Is told of what did not match, on the thread that saw it, which must not
-   * wait.  May be NULL. */
+  /* Called for bytes that did not match, on the thread that noticed it, which
+   * must not wait.  May be NULL. */
   void (*corrupt)(const char *name, uint64_t offset, uint64_t len);
 };
 
-/* A source over `below`; it reads the superblock of the tree, and so it waits
- * for it.  0, and then `below` is its own, as `tree` is in any case; or a
- * negative errno with `fault` set: -EBADMSG if the tree is not one of an image
- * of this size. */
+/* Makes a verified source over `below`.  It reads the superblock of the tree,
+ * and waits for it.  It takes ownership of `tree` in any case, and of `below`
+ * if it returns 0.  Otherwise it returns a negative errno with `fault` set:
+ * -EBADMSG if the tree is not one of an image of this size. */
 int verified_source_open(const struct verified_options *options,
                          struct source *below, struct source **out,
                          struct source_fault *fault);
 
-/* A source over `below`, whose blocks have those hashes, and which has `root`
- * as a whole.  The options say no tree.  0, and then `below` and `digests` are
- * its own; or -ENOMEM. */
+/* Makes a verified source over `below`, whose blocks have the hashes `digests`,
+ * and whose whole content has the hash `root`.  The options have no tree. 0,
+ * and it takes ownership of `below` and `digests`; or -ENOMEM. */
 int verified_source_by_digests(const struct verified_options *options,
                                struct digests *digests, struct source *below,
                                struct source **out);

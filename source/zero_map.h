@@ -1,14 +1,14 @@
 /* A zero map: which ranges of a source's content are known to be zeros, and
- * which to hold data, as far as somebody has asked.
+ * which are known to hold data.
  *
- *   Z1  Runs ascend, are not empty, and do not overlap; neighbours of one kind
- *       are one run.
- *   Z2  There are at most ZERO_MAP_MAX.  Where there would be more, those that
- *       are short count as data, with what is unknown between them, until half
- *       as many are left: data is read, and nobody is asked of it again.
+ *   Z1  Runs ascend, are not empty, and do not overlap.  Adjacent runs of one
+ *       kind are one run.
+ *   Z2  There are at most ZERO_MAP_MAX runs.  If there would be more, short
+ *       runs become data, together with unknown ranges between them, until half
+ *       as many are left.  Data is read, and nobody asks about it again.
  *
- * What is said of a range first is kept: it is of one content, which does not
- * change.  Where it may have changed all the same its owner forgets all.  Not
+ * The first answer for a range is kept, because the content of a source does
+ * not change.  If it may have changed, the owner forgets everything.  Not
  * thread-safe. */
 #ifndef SOURCE_ZERO_MAP_H
 #define SOURCE_ZERO_MAP_H
@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-/* With 24 bytes each that is 192 KiB. */
+/* 192 KiB, with 24 bytes each. */
 #define ZERO_MAP_MAX 8192
 
 struct zero_run {
@@ -33,7 +33,7 @@ struct zero_run {
 struct zero_map {
   struct zero_run *runs;
   size_t n, max;
-  uint64_t grain; /* shorter runs were made data; 0: none was */
+  uint64_t grain; /* shorter runs have become data; 0: none has */
 };
 
 void zero_map_fini(struct zero_map *m);
@@ -44,8 +44,8 @@ enum zero_answer {
   ZERO_NOT, /* some of it may be data */
 };
 
-/* What is known of the bytes from `begin` to `end`; `*at`, if UNKNOWN: the
- * first of which nothing is. */
+/* What is known about the bytes from `begin` to `end`.  If it is UNKNOWN, `*at`
+ * is the first byte about which nothing is known. */
 enum zero_answer zero_map_look(const struct zero_map *m, uint64_t begin,
                                uint64_t end, uint64_t *at);
 
