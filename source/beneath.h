@@ -1,6 +1,6 @@
-/* Files of a directory, and of no other: paths that lead out of it, by `..` or
- * by a symbolic link, are refused.  A link that stays in it is followed; it is
- * relative.  Needs openat2(2), Linux 5.6. */
+/* Files in a directory only: a path that leads out of it, through `..` or a
+ * symbolic link, is refused.  A relative link that stays inside is followed.
+ * Needs openat2(2), Linux 5.6. */
 #ifndef SOURCE_BENEATH_H
 #define SOURCE_BENEATH_H
 
@@ -12,8 +12,9 @@ extern "C" {
  * errno. */
 int beneath_open_directory(const char *path);
 
-/* As openat(2) with O_CLOEXEC.  A descriptor, or a negative errno: -EXDEV if
- * the name leads out of the directory, -ENOSYS where the kernel cannot tell. */
+/* Does openat(2) with O_CLOEXEC.  Returns a descriptor or a negative errno:
+ * -EXDEV if the name leads out of the directory, -ENOSYS if the kernel does not
+ * support it. */
 int beneath_open(int directory, const char *name, int flags);
 
 #ifdef __cplusplus

@@ -1,6 +1,7 @@
-/* Coverage: which bytes of a range have come, when they come in pieces.
+/* Coverage: which bytes of a range have arrived, if they arrive in pieces.
  *
- * For what a peer says: pieces may come in any order, and each byte once. */
+ * It checks what a peer sends: pieces may arrive in any order, and each byte
+ * once. */
 #ifndef SOURCE_COVERAGE_H
 #define SOURCE_COVERAGE_H
 
@@ -12,7 +13,7 @@ extern "C" {
 #endif
 
 enum {
-  /* So many runs may be apart from each other: pieces in order are one. */
+  /* The most separate runs; pieces in order are one run. */
   COVERAGE_MAX_RUNS = 16,
 };
 
@@ -20,16 +21,17 @@ struct coverage_run {
   uint64_t begin, end;
 };
 
-/* All zeros: nothing has come. */
+/* Zeroed: nothing has arrived. */
 struct coverage {
   unsigned n;
-  struct coverage_run runs[COVERAGE_MAX_RUNS]; /* ascending, and apart */
+  struct coverage_run runs[COVERAGE_MAX_RUNS]; /* ascending, separate */
 };
 
-/* Adds a piece.  False: some of it was there, or there are too many runs. */
+/* Adds a piece.  False: a part of it has arrived before, or there are too many
+ * runs. */
 bool coverage_add(struct coverage *c, uint64_t begin, uint64_t end);
 
-/* Whether all bytes from `begin` to `end` have come, and no others. */
+/* Whether all bytes from `begin` to `end` have arrived, and no others. */
 bool coverage_is(const struct coverage *c, uint64_t begin, uint64_t end);
 
 #ifdef __cplusplus

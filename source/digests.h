@@ -1,8 +1,9 @@
-/* Digests: the hash of a content that is read once, from its first byte to its
- * last one, and of each block of it, by which what is read later is compared.
+/* Digests: the hash of a content that is read once from the first byte to the
+ * last, and of each of its blocks.  Later reads are compared with the hashes of
+ * the blocks.
  *
- * The list of the blocks' hashes is kept in memory: 32 bytes a block, which has
- * 4 KiB, or more if the list would be longer than DIGESTS_MAX_LIST. */
+ * The hashes of the blocks are kept in memory, 32 bytes each.  A block has 4
+ * KiB, or more if the list would otherwise be longer than DIGESTS_MAX_LIST. */
 #ifndef SOURCE_DIGESTS_H
 #define SOURCE_DIGESTS_H
 
@@ -30,18 +31,17 @@ void digests_free(struct digests *d); /* NULL is fine */
 /* A power of two; the last block may be shorter. */
 uint32_t digests_block_size(const struct digests *d);
 
-/* Takes the next bytes of the content, as many blocks as there are; only the
- * last ones of the content end with a part of one.  False: no memory. */
+/* Adds the next bytes of the content: whole blocks, except that the last bytes
+ * of the content may end with a part of one.  False: no memory. */
 bool digests_add(struct digests *d, const void *bytes, size_t len);
 
-/* The hash of all that was added, which is the whole content.  False: no
- * memory.
- */
+/* Stores the hash of everything that was added, which is the whole content.
+ * False: no memory. */
 bool digests_end(struct digests *d, uint8_t out[DIGESTS_LEN]);
 
-/* Compares some blocks, from byte `offset` on, with what was added.  `data`
- * NULL: all of them are zeros.  0; -EBADMSG, and `*bad` is where the block
- * begins that differs; or -ENOMEM.  Any thread, once all was added. */
+/* Compares blocks, from byte `offset` on, with those that were added.  `data`
+ * NULL: all of them are zeros. 0; -EBADMSG, and `*bad` is the beginning of the
+ * block that differs; or -ENOMEM.  Any thread, after everything was added. */
 int digests_check(const struct digests *d, uint64_t offset, const void *data,
                   size_t len, uint64_t *bad);
 

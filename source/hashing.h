@@ -1,5 +1,5 @@
-/* Hashing: reads a source from its first byte to its last one, on a thread of
- * its own, and says whether its SHA-256 is the one that is expected. */
+/* Hashing: a thread of its own reads a source from the first byte to the last,
+ * and compares the SHA-256 with the expected one. */
 #ifndef SOURCE_HASHING_H
 #define SOURCE_HASHING_H
 
@@ -21,26 +21,27 @@ enum hashing_state {
   HASHING_FAILED, /* hashing_status() says why */
 };
 
-/* Starts the thread, with the filter of system calls and the signals of this
- * one.  `ended` is called when the source is closed, or handed over: until then
- * it may be read.  0, and `below` is taken over; or a negative errno. */
+/* Starts the thread, with this thread's filter of system calls and its signals.
+ * `ended` is called when the source was closed or handed over; until then the
+ * thread may read it. 0, and it takes ownership of `below`; or a negative
+ * errno. */
 int hashing_begin(struct source *below, const uint8_t expected[DIGESTS_LEN],
                   void (*ended)(void *arg), void *arg, struct hashing **out);
 
 /* Any thread. */
 enum hashing_state hashing_state(struct hashing *h);
 
-/* Once it is over: */
+/* After it has ended: */
 int hashing_status(const struct hashing *h);
-struct source *hashing_source(const struct hashing *h); /* it keeps it */
+struct source *hashing_source(const struct hashing *h); /* stays its own */
 
-/* The source and the hashes of its blocks, which the caller owns from here.  It
- * matches, and hashing_end() is all that follows. */
+/* Passes the source and the hashes of its blocks to the caller, who then owns
+ * them.  The hash must match.  Afterwards only hashing_end() may be called. */
 void hashing_take(struct hashing *h, struct source **below,
                   struct digests **digests);
 
-/* Gives it up, or ends what is over.  Does not wait: a read that is under way
- * is ended by its thread.  NULL is fine. */
+/* Cancels it, or frees it after its end.  Does not wait: the thread ends a read
+ * in progress.  NULL is allowed. */
 void hashing_end(struct hashing *h);
 
 #ifdef __cplusplus

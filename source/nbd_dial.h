@@ -1,17 +1,18 @@
-/* Dialing: a connection to an NBD server, up to where it takes requests.
+/* Dialing: makes a connection to an NBD server that is ready for requests.
  *
- * It is made on a thread of its own, which ends with it.  Libnbd looks up the
- * name of a host while it waits, reads certificates from files, and goes on for
- * as long as a server sends lines of a handshake: none of which the reactor's
- * thread has time for.
+ * A thread of its own makes the connection, and then ends.  The reactor's
+ * thread cannot do it, because libnbd blocks while it looks up a host name,
+ * reads certificates from files, and continues as long as a server sends lines
+ * of a handshake.
  *
- *   D1  done() comes once, on the reactor's thread, unless the dial is given up
- *       before; then it never does.
- *   D2  A caller that gives a dial up waits for nothing.  Its thread then ends
- *       at the latest with its deadline, or with the look-up of a name if that
- *       takes longer, and touches neither the dialer nor the reactor.
+ *   D1  done() is called once, on the reactor's thread.  If the caller gives
+ *       the dial up before, it is never called.
+ *   D2  A caller that gives a dial up does not wait.  The dial's thread then
+ *       ends at its deadline at the latest, or after the lookup of a name if
+ *       that takes longer, and uses neither the dialer nor the reactor.
  *
- * The reactor's thread only, where nothing else is said. */
+ * Only the reactor's thread may call these functions, unless a comment says
+ * otherwise. */
 #ifndef SOURCE_NBD_DIAL_H
 #define SOURCE_NBD_DIAL_H
 
@@ -26,16 +27,16 @@ extern "C" {
 
 struct nbd_dial;
 
-/* How it ended: `h`, which takes requests and is the dialer's; or NULL, and
- * `status` and `fault` say why. */
+/* The result: `h`, which is ready for requests and belongs to the dialer; or
+ * NULL, and `status` and `fault` have the reason. */
 struct nbd_dialed {
   struct nbd_handle *h;
   int status; /* as a read's: source/remote.h */
   struct source_fault fault;
 };
 
-/* Begins one; `target` is copied, `deadline` as in base/deadline.h.  0 or a
- * negative errno: no thread. */
+/* Begins a dial.  `target` is copied; `deadline` is as in base/deadline.h. 0 or
+ * a negative errno: no thread. */
 int nbd_dial_start(struct reactor *reactor, const struct nbd_target *target,
                    int64_t deadline,
                    void (*done)(void *arg, const struct nbd_dialed *end),
@@ -44,19 +45,19 @@ int nbd_dial_start(struct reactor *reactor, const struct nbd_target *target,
 /* Gives it up, before done(). */
 void nbd_dial_give_up(struct nbd_dial *d);
 
-/* A handle for connections to a target, which has not begun to connect.  Any
- * thread.  NULL, with `status` and `fault` set: there is none. */
+/* Makes a handle for connections to a target, which has not begun to connect.
+ * Any thread.  NULL, with `status` and `fault` set: there is none. */
 struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
                                    struct source_fault *fault);
 
-/* Brings a handle that has begun to connect to where it takes requests; waits
- * until `deadline` at most.  Any thread that may wait.  0, or the status with
- * `fault` set; the handle stays the caller's. */
+/* Completes the connection of a handle, and waits until `deadline` at most.
+ * Any thread that may wait. 0, or the status with `fault` set; the handle still
+ * belongs to the caller. */
 int nbd_dial_shake_hands(struct nbd_handle *h, int64_t deadline,
                          struct source_fault *fault);
 
-/* What the failure of the last call of libnbd's, on this thread, means for a
- * connection and its reads: a negative errno, and words for people. */
+/* The meaning, for a connection and its reads, of the failure of the last
+ * libnbd call on this thread: a negative errno and a message for people. */
 int nbd_dial_failure(struct source_fault *fault);
 
 #ifdef __cplusplus

@@ -1,18 +1,18 @@
-/* A link: one connection to an NBD server that takes requests, on an event
- * base, and the reads that are under way on it.
+/* A link: one connection to an NBD server, on an event base, and the reads that
+ * are in progress on it.
  *
- *   L1  Nothing writes the buffer of a read after its done(): libnbd may do so
- *       until it has said that the read is complete, or its handle is closed.
- *   L2  A read is good only if each of its bytes came, and came once.  libnbd
- *       itself counts bytes at most.  It is zeros if all came as holes.
- *   L3  done() and lost() are called from the base alone: not from within
- *       nbd_link_read().  In done() more reads may begin; nothing ends the link
- *       there.
+ *   L1  Nothing writes the buffer of a read after its done().  libnbd may write
+ *       it until it has reported the read as complete, or its handle is closed.
+ *   L2  A read succeeds only if each of its bytes arrived exactly once.  libnbd
+ *       itself only counts bytes.  The read is zeros if all of them arrived as
+ *       holes.
+ *   L3  Only the base calls done() and lost(), never nbd_link_read().  In
+ *       done(), more reads may begin, but the link must not be ended.
  *
- * A link has no clock.  A read that takes too long is ended with all others, by
- * nbd_link_end(): L1 leaves nothing else.
+ * A link has no clock.  A read that takes too long is ended with all others,
+ * with nbd_link_end(), because of L1.
  *
- * The thread of the base only. */
+ * Only the thread of the base may use a link. */
 #ifndef SOURCE_NBD_LINK_H
 #define SOURCE_NBD_LINK_H
 
@@ -34,7 +34,7 @@ extern "C" {
 struct nbd_handle;
 struct nbd_link;
 
-/* A read.  All zeros but for the first four, which the caller sets. */
+/* A read.  Zeroed, except for the first four fields, which the caller sets. */
 struct nbd_read {
   uint64_t offset;
   void *buf;
@@ -56,11 +56,11 @@ struct nbd_read {
 };
 TAILQ_HEAD(nbd_reads, nbd_read);
 
-/* What its owner is told. */
+/* The calls to the owner of the link. */
 struct nbd_link_calls {
-  /* Called once, as the last thing that happens on the link, when it is lost:
-   * its reads have ended with `status`, and `fault` says why.  It may be freed
-   * there. */
+  /* Called once, as the last call for the link, when the connection is lost:
+   * its reads have ended with `status`, and `fault` has the reason.  The owner
+   * may free the link there. */
   void (*lost)(struct nbd_link *l);
 
   /* Called for each range of which the server says, when it was asked, whether
@@ -97,25 +97,25 @@ struct nbd_link {
   struct nbd_reads asked, answered;
 };
 
-/* Makes a link of a handle that takes requests, which it owns also on failure.
- * 0, or a negative errno with l->fault set: -EPROTO, what it says of itself
- * cannot be. */
+/* Makes a link of a handle that is ready for requests, and takes ownership of
+ * it, also on failure. 0, or a negative errno with l->fault set: -EPROTO, the
+ * server's description of the export is invalid. */
 int nbd_link_init(struct nbd_link *l, struct event_base *base,
                   struct nbd_handle *h, const struct nbd_link_calls *calls);
 
-/* Begins a read, which is within the size, on a link that was not lost. */
+/* Begins a read within the size, on a link that was not lost. */
 void nbd_link_read(struct nbd_link *l, struct nbd_read *r);
 
-/* Whether it is of use to ask which ranges are zeros: the server may know, and
- * no question is under way. */
+/* Whether a question which ranges are zeros is useful: the server may know, and
+ * no question is in progress. */
 bool nbd_link_may_ask(const struct nbd_link *l);
 
-/* Asks for what begins at `offset`, which is within the size, and what follows.
- * Whatever comes of it, no read is concerned. */
+/* Asks which ranges from `offset` on, which is within the size, are zeros.  The
+ * result affects no read. */
 void nbd_link_ask(struct nbd_link *l, uint64_t offset);
 
-/* Ends the link: its reads end with `status`, and lost() is not called.  Once
- * it was lost, this does nothing. */
+/* Ends the link: its reads end with `status`, and lost() is not called.  Does
+ * nothing after the link was lost. */
 void nbd_link_end(struct nbd_link *l, int status);
 
 #ifdef __cplusplus

@@ -1,28 +1,29 @@
-/* Remote sources: what each kind of them offers, and what it is given.
+/* Remote sources: what each kind of remote source provides, and what it gets.
  *
- * A remote source is a struct source (cache/source.h) whose start() says
- * PENDING, and which calls done() from the reactor's thread (source/reactor.h).
- * It has no read().  Its reopen() runs on a thread that may wait, and takes no
- * longer than a time of its own.
+ * A remote source is a struct source (cache/source.h) whose start() returns
+ * PENDING, and which calls done() on the reactor's thread (source/reactor.h).
+ * It has no read().  Its reopen() runs on a thread that may wait, and has a
+ * time limit of its own.
  *
- * It is one attempt at each read: it ends it within a deadline of its own, with
- * one of these, and delivers nothing of a read that failed or was short.
+ * It makes one attempt at each read, with a time limit of its own.  If the
+ * attempt fails or is short, the source returns no bytes.  The attempt ends
+ * with one of these errors:
  *
- *   -ETIMEDOUT     nobody answered in time
- *   -ECONNRESET, -ECONNREFUSED, -EPIPE and others of connect(2) and send(2):
- *                  there is no connection, or it was lost
- *   -EAGAIN        the server asks to be asked later: 429, 503
- *   -EIO           the server answered an error
- *   -EACCES        it may not be read: 401, 403, a certificate that is refused
- *   -ENOENT        it is not there
+ *   -ETIMEDOUT     no answer in time
+ *   -ECONNRESET, -ECONNREFUSED, -EPIPE and other errors of connect(2) and
+ *                  send(2): there is no connection, or it was lost
+ *   -EAGAIN        the server asks to try later: 429, 503
+ *   -EIO           the server answered with an error
+ *   -EACCES        not permitted: 401, 403, a certificate that is refused
+ *   -ENOENT        not found
  *   -ESTALE        the content is not the one that was opened
- *   -EPROTO        the server broke the protocol, or lied about what it sent
+ *   -EPROTO        the server violated the protocol, or sent wrong bytes
  *
- * A source over it that proves its bytes has one more:
+ * A source over it that verifies its bytes has one more:
  *
- *   -EBADMSG       what came is not what was to be read
+ *   -EBADMSG       the bytes do not match their hash
  *
- * What is asked again, and when, is decided above it. */
+ * The sources above it decide which reads are repeated, and when. */
 #ifndef SOURCE_REMOTE_H
 #define SOURCE_REMOTE_H
 
@@ -41,21 +42,21 @@ struct source_option {
   const char *key, *value;
 };
 
-/* What an image is made of, as it is configured.  All of it is the caller's,
- * and may be gone after the call that it was given to. */
+/* The configuration of a source.  It belongs to the caller, and may be freed
+ * after the call that it is passed to. */
 struct source_uri {
-  const char *text; /* may hold secrets: nobody shows it */
+  const char *text; /* may hold secrets: no message shows it */
   const struct source_option *options;
   size_t n_options;
 };
 
-/* What was wrong, for people: the object, the act, what to do.  It has no
- * secrets: neither the user of a URI nor its query. */
+/* An error message for people: the object, the operation, and what to do.  It
+ * contains no secrets: neither the user of a URI nor its query. */
 struct source_fault {
   char text[256];
 };
 
-/* Sets what was wrong.  Returns `status`. */
+/* Sets the error message.  Returns `status`. */
 int remote_fault(struct source_fault *fault, int status, const char *format,
                  ...) __attribute__((format(printf, 3, 4)));
 int remote_no_memory(struct source_fault *fault); /* -ENOMEM */
@@ -64,16 +65,16 @@ struct source_kind {
   const char *name;           /* "http": for statistics and messages */
   const char *const *schemes; /* in small letters, up to NULL */
   const char *const *options; /* keys that it knows, up to NULL */
-  uint32_t fetch_size;        /* bytes that a miss reads, if nobody says more */
+  uint32_t fetch_size;        /* bytes that a miss reads by default */
 
-  /* Whether a source may look so, as far as that can be told without asking
-   * anybody: opens, resolves and reads nothing.  0, or -EINVAL with `fault`
+  /* Whether the configuration is valid, as far as this is known without asking
+   * a server: it opens, resolves and reads nothing. 0, or -EINVAL with `fault`
    * set. */
   int (*check)(const struct source_uri *uri, struct source_fault *fault);
 
-  /* Opens it, and waits for it until `deadline` (CLOCK_MONOTONIC) at most.  Any
-   * thread that may wait, but the reactor's.  0, or a negative errno with
-   * `fault` set. */
+  /* Opens a source, and waits for it until `deadline` (CLOCK_MONOTONIC) at
+   * most.  Called on any thread that may wait, except the reactor's. 0, or a
+   * negative errno with `fault` set. */
   int (*open)(struct reactor *r, const struct source_uri *uri,
               const struct timespec *deadline, struct source **out,
               struct source_fault *fault);
