@@ -22,7 +22,7 @@ struct retrying {
   uint32_t dice;
   struct breaker breaker;
   struct retrying_counts counts;
-  struct latency first, last;
+  struct latency wait, first, last;
   struct pace pace;
   unsigned max_requests;
   unsigned n_running; /* attempts under way, */
@@ -47,6 +47,7 @@ struct attempt {
   bool is_probe;
   unsigned n;           /* attempts so far */
   uint64_t deadline_ms; /* of the read */
+  uint64_t asked_ns;    /* when the read came */
   uint64_t begun_ns;    /* the present one */
 };
 
@@ -124,6 +125,7 @@ void retrying_count(struct retrying *r, struct retrying_counts *out) {
   pthread_mutex_lock(&r->lock);
   *out = r->counts;
   out->breaker = r->breaker.state;
+  out->wait = percentiles_of(&r->wait);
   out->first = percentiles_of(&r->first);
   out->last = percentiles_of(&r->last);
   pthread_mutex_unlock(&r->lock);
@@ -184,16 +186,19 @@ static void count_locked(struct retrying *r, const struct attempt *a,
   c->n_mismatches += meaning == WRONG;
 }
 
-/* How long an attempt took that brought all its bytes. */
+/* How long an attempt took that brought all its bytes.  What its read waited
+ * for here, and in the source below for a connection, says nothing of the
+ * server: it is counted apart. */
 static void time_locked(struct retrying *r, const struct attempt *a,
                         uint64_t now) {
   const struct source_read *read = &a->read;
   uint64_t sent = read->sent_ns ? read->sent_ns : a->begun_ns;
-  latency_add(&r->last, now - a->begun_ns);
+  latency_add(&r->wait, sent - a->asked_ns);
+  latency_add(&r->last, now - sent);
   pace_add(&r->pace, read->len, now - sent);
   if (!read->first_ns)
     return;
-  latency_add(&r->first, read->first_ns - a->begun_ns);
+  latency_add(&r->first, read->first_ns - sent);
   pace_add(&r->pace, 0, read->first_ns - sent);
 }
 
@@ -423,7 +428,8 @@ static enum source_outcome retrying_start(struct source *src,
   a->asked = read;
   a->source = s;
   a->alarm.ring = attempt_again;
-  a->deadline_ms = to_ms(now_ns(r)) + RETRYING_TOTAL_MS;
+  a->asked_ns = now_ns(r);
+  a->deadline_ms = to_ms(a->asked_ns) + RETRYING_TOTAL_MS;
   if (read->deadline_ms && read->deadline_ms < a->deadline_ms)
     a->deadline_ms = read->deadline_ms;
   bool has_ended = attempt_make(a);

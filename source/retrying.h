@@ -24,9 +24,9 @@
  * attempt would say nothing about the source.  The reads before it are not
  * affected.
  *
- * It counts requests, results and failures, and measures the time to the first
- * and to the last byte.  From these it computes how many bytes a read should
- * have (source/pace.h).
+ * It counts requests, results and failures, and measures how long a read waits
+ * before it is sent, and from then the time to the first and to the last byte.
+ * From these it computes how many bytes a read should have (source/pace.h).
  *
  * It does not end attempts.  The source below does this, because it knows the
  * state of its connection and must not write to a buffer after it has given up.
@@ -74,11 +74,13 @@ struct retrying_counts {
   uint64_t n_broken;       /* reads that an open breaker has ended */
   uint64_t n_opened;       /* times that the breaker opened */
   enum breaker_state breaker;
-  /* How long recent successful attempts took, in microseconds: the 50th and the
-   * 99th percentile. 0: unknown. */
+  /* Of recent successful attempts, in microseconds: the time from the read to
+   * the moment when the attempt was sent (queues, and pauses between attempts),
+   * and from there to the first and to the last byte.  The 50th and the 99th
+   * percentile; 0: unknown. */
   struct retrying_percentiles {
     uint64_t p50, p99;
-  } first, last;
+  } wait, first, last;
 };
 
 /* A clock and its alarms: those of a reactor, or of a test. */

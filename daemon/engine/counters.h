@@ -13,6 +13,7 @@ enum counter {
   COUNTER_MISSES,   /* pages whose fill a request started */
   COUNTER_JOINS,    /* pages whose fill was in flight */
   COUNTER_REQUESTS, /* Read, Warm, Invalidate */
+  COUNTER_QUEUED,   /* requests that waited for their turn to fetch */
   COUNTER_ERRORS,   /* requests that ended in an Error */
   COUNTER_BYTES,    /* of payload, sent */
   N_COUNTERS,

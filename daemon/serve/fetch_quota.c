@@ -95,6 +95,7 @@ static void turns_remove(struct request *r) {
 
 static void request_throttle(struct request *r) {
   struct subscription *sub = r->subscription;
+  request_count(r, COUNTER_QUEUED, 1);
   r->state = REQUEST_THROTTLED;
   r->next_queued = NULL;
   if (sub->throttled)

@@ -41,6 +41,8 @@ enum {
   SOURCE_MISMATCHES,
   SOURCE_UNASKED,
   SOURCE_BREAKER,
+  SOURCE_WAIT_P50,
+  SOURCE_WAIT_P99,
   SOURCE_FIRST_P50,
   SOURCE_FIRST_P99,
   SOURCE_LAST_P50,
@@ -65,6 +67,9 @@ const struct metric metrics_table[METRICS_N] = {
          "Pages that were being read already when a request asked for them"},
     [COUNTER_REQUESTS] = {"requests", METRIC_COUNTER, "requests", OF_BOTH,
                           "Requests to read, warm or invalidate"},
+    [COUNTER_QUEUED] = {"queued", METRIC_COUNTER, "requests", OF_BOTH,
+                        "Requests that waited because too many bytes were "
+                        "being read from sources"},
     [COUNTER_ERRORS] = {"errors", METRIC_COUNTER, "requests", OF_BOTH,
                         "Requests that ended in an error"},
     [COUNTER_BYTES] = {"bytes_sent", METRIC_COUNTER, "bytes", OF_BOTH,
@@ -155,21 +160,27 @@ const struct metric metrics_table[METRICS_N] = {
                         METRIC_OF_SOURCE,
                         "State of the breaker: 0 if the source is asked, 1 if "
                         "it is not, 2 if one read tests whether it is back"},
+    [SOURCE_WAIT_P50] =
+        {"source_wait_p50_us", METRIC_GAUGE, "microseconds", METRIC_OF_SOURCE,
+         "Median time that recent reads waited in the daemon before they were "
+         "sent: for a connection, for other reads, and between attempts"},
+    [SOURCE_WAIT_P99] = {"source_wait_p99_us", METRIC_GAUGE, "microseconds",
+                         METRIC_OF_SOURCE, "99th percentile of that wait"},
     [SOURCE_FIRST_P50] = {"source_first_byte_p50_us", METRIC_GAUGE,
                           "microseconds", METRIC_OF_SOURCE,
-                          "Median time to the first byte of recent attempts; 0 "
-                          "if the source does not report it"},
-    [SOURCE_FIRST_P99] =
-        {"source_first_byte_p99_us", METRIC_GAUGE, "microseconds",
+                          "Median time from the request to the first byte, of "
+                          "recent attempts that succeeded; 0 if the source "
+                          "does not report it"},
+    [SOURCE_FIRST_P99] = {"source_first_byte_p99_us", METRIC_GAUGE,
+                          "microseconds", METRIC_OF_SOURCE,
+                          "99th percentile of the time to the first byte"},
+    [SOURCE_LAST_P50] =
+        {"source_last_byte_p50_us", METRIC_GAUGE, "microseconds",
          METRIC_OF_SOURCE,
-         "99th percentile of the time to the first byte of recent attempts"},
-    [SOURCE_LAST_P50] = {"source_last_byte_p50_us", METRIC_GAUGE,
+         "Median time from the request to the last byte of its block"},
+    [SOURCE_LAST_P99] = {"source_last_byte_p99_us", METRIC_GAUGE,
                          "microseconds", METRIC_OF_SOURCE,
-                         "Median time to the last byte of recent attempts"},
-    [SOURCE_LAST_P99] =
-        {"source_last_byte_p99_us", METRIC_GAUGE, "microseconds",
-         METRIC_OF_SOURCE,
-         "99th percentile of the time to the last byte of recent attempts"},
+                         "99th percentile of the time to the last byte"},
     [SOURCE_ASKED] = {"source_asked", METRIC_COUNTER, "bytes", METRIC_OF_SOURCE,
                       "Bytes that readers of the image got: sent over sockets, "
                       "or found in the cache's memory, as clients report"},
@@ -231,6 +242,8 @@ static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
   values[SOURCE_MISMATCHES] = counts.n_mismatches;
   values[SOURCE_UNASKED] = counts.n_broken;
   values[SOURCE_BREAKER] = counts.breaker;
+  values[SOURCE_WAIT_P50] = counts.wait.p50;
+  values[SOURCE_WAIT_P99] = counts.wait.p99;
   values[SOURCE_FIRST_P50] = counts.first.p50;
   values[SOURCE_FIRST_P99] = counts.first.p99;
   values[SOURCE_LAST_P50] = counts.last.p50;

@@ -113,6 +113,7 @@ TEST_F(IsolationTest, WhatWasThrottledIsReadOnceTheSourceAnswers) {
     }
   for (auto &source : hung_)
     source->AwaitReadsAtGate(1);
+  EXPECT_GT(clients.back().Stats()["queued"], 0u) << "it has come to them all";
   for (auto &source : hung_)
     source->OpenGate();
   for (auto &client : clients)

@@ -452,6 +452,20 @@ TEST_F(RetryingTest, ItKnowsHowLongTheFirstAndTheLastByteTook) {
       << "512 bytes come in 5 ms, and one waits for 20";
 }
 
+// Neither a pause nor a queue of the source below is the server's time.
+TEST_F(RetryingTest, WhatAReadWaitsForIsCountedApart) {
+  for (int i = 0; i < 10; i++) {
+    Read read;
+    ASSERT_EQ(Start(&read), SOURCE_PENDING);
+    below_.pending[0]->sent_ns = (now_ + 300) * 1000000;
+    below_.pending[0]->first_ns = (now_ + 320) * 1000000;
+    End(0, 325);
+  }
+  EXPECT_NEAR(double(Counts().wait.p50), 300000, 300000 / 8);
+  EXPECT_NEAR(double(Counts().first.p99), 20000, 20000 / 8);
+  EXPECT_NEAR(double(Counts().last.p99), 25000, 25000 / 8);
+}
+
 TEST_F(RetryingTest, UnderAnOpenBreakerReadsEndAtOnce) {
   Break();
   Read read;
