@@ -1,10 +1,10 @@
-/* Admission: what becomes of an accepted socket.  It is a connection of some
- * worker's, or is refused: the daemon has as many as it takes, or as many of
- * this user.
+/* Admission: gives an accepted socket to a worker, or refuses it because the
+ * daemon, or this user, has reached the limit of connections.
  *
  *   A1  A connection counts, for the daemon and for its user, until its
- *       descriptor is closed, wherever that happens: see closer.h.
- *   A2  No socket is closed here that may hold descriptors: see stray_fds.h. */
+ *       descriptor is closed, on whatever thread: see closer.h.
+ *   A2  A socket that may hold descriptors is not closed here: see
+ *       stray_fds.h. */
 #ifndef DAEMON_ADMIT_H
 #define DAEMON_ADMIT_H
 
@@ -13,11 +13,11 @@
 #include "daemon/net/listener.h"
 #include "daemon/serve/context.h"
 
-/* Whether a socket can be refused: its close may have to wait for a place.
- * Main thread. */
+/* Whether a socket can be refused: if it cannot be closed at once, the closer
+ * must have room for it.  Main thread. */
 bool admit_may_refuse(struct server_context *context);
 
-/* Takes over the socket; admit_may_refuse().  Main thread. */
+/* Takes over the socket; admit_may_refuse() is true.  Main thread. */
 void admit_socket(struct server_context *context, struct listener *l, int fd);
 
 #endif

@@ -1,7 +1,7 @@
-/* How large the cache is to be, beside what the daemon itself needs, in the
- * memory that it may use.  At a control group's limit there is no error: the
- * kernel kills the process that writes to the next page.  So a cache that does
- * not fit is refused. */
+/* Whether the cache, and what the daemon itself needs, fit into the memory that
+ * it may use.  At a control group's limit a program gets no error: the kernel
+ * kills the process that writes to a new page.  So a cache that does not fit is
+ * refused. */
 #ifndef DAEMON_CACHE_SIZE_H
 #define DAEMON_CACHE_SIZE_H
 
@@ -17,8 +17,8 @@ extern "C" {
  * docs/limits.md. */
 uint64_t cache_size_reserve(const struct config *config, uint64_t size);
 
-/* Gives a size that was written as a part its bytes, and adds a message if the
- * cache does not fit. */
+/* Computes the bytes of a size that was given in percent, and adds a message if
+ * the cache does not fit. */
 void cache_size_settle(struct config *config, const struct memory_limit *limit,
                        struct config_errors *errors);
 

@@ -1,5 +1,5 @@
-/* The certificates that the daemon shows and believes, from the files that its
- * configuration names. */
+/* The daemon's certificate, and the authorities that it trusts, from the files
+ * of its configuration. */
 #ifndef DAEMON_CERTIFICATES_H
 #define DAEMON_CERTIFICATES_H
 
@@ -11,13 +11,13 @@
 struct tls_context;
 
 /* Reads the files that the checked configuration names, for a socket that needs
- * them.  Warns of a key that everybody can read, and of a certificate that is
+ * them.  Warns of a key that every user can read, and of a certificate that is
  * not valid now.  0, or a negative errno with the reason in `err`. */
 int certificates_open(const struct config *config, struct tls_context **out,
                       char *err, size_t err_len);
 
-/* Says what is wrong with the files, if the configuration names any, and where
- * it names them. */
+/* Adds errors for wrong files, if the configuration names any, with the place
+ * where it names them. */
 void certificates_check(const struct config *config,
                         struct config_errors *errors);
 

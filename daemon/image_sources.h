@@ -1,5 +1,5 @@
-/* The sources of images as a configuration names them: opened all at once, so
- * that those that hang are waited for together.
+/* The sources of a configuration's images: they are opened at the same time, so
+ * that the daemon waits for all that hang together.
  *
  * Any thread. */
 #ifndef DAEMON_IMAGE_SOURCES_H
@@ -15,10 +15,9 @@
 extern "C" {
 #endif
 
-/* Opens the sources of `n` images of `config`.  Those that cannot be opened now
- * are logged, and are `missing`: they can once they are there.  The strings of
- * `out` are the config's.  What is open
- * lives by `remotes`.
+/* Opens the sources of `n` images of `config`.  A source that cannot be opened
+ * now is logged, and its image is `missing` until it can.  The strings of `out`
+ * belong to the config.  Open sources need `remotes`.
  *
  * 0; or -EINVAL, with each reason logged as `event`, and nothing is open. */
 int image_sources_open(const struct config *config,
@@ -26,10 +25,10 @@ int image_sources_open(const struct config *config,
                        struct remotes *remotes, const char *event,
                        struct server_image *out);
 
-/* Says in the log that a file has a disk in it, and is none; NULL: nothing. */
+/* Logs that a file is a container format; NULL: it is none. */
 void image_sources_warn_of_format(const char *name, const char *format);
 
-/* Closes them, if no server took them over. */
+/* Closes the sources, if no server took them over. */
 void image_sources_close(const struct server_image *images, size_t n);
 
 #ifdef __cplusplus

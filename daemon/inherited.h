@@ -1,5 +1,5 @@
-/* Descriptors that the process was started with by a service manager: sockets
- * to listen at, and what a process before has left (daemon/engine/restore.h).
+/* Descriptors that a service manager passed to the process: listening sockets,
+ * and those that a previous process has left (daemon/engine/restore.h).
  *
  * Main thread. */
 #ifndef DAEMON_INHERITED_H
@@ -11,16 +11,16 @@ struct inherited {
   unsigned n;
 };
 
-/* Finds them.  They are close-on-exec from here on.  0 or a negative errno;
- * inherited_fini() is due in either case. */
+/* Finds the descriptors, and makes them close-on-exec.  0 or a negative errno;
+ * the caller owes an inherited_fini() in both cases. */
 int inherited_find(struct inherited *inherited);
 
-/* Takes the next socket, the `*i`th of all or a later one, and moves `*i`
- * behind it; -1: there is none. */
+/* Takes the next socket, from the `*i`th descriptor on, and moves `*i` after
+ * it; -1: there is none. */
 int inherited_take_socket(struct inherited *inherited, unsigned *i,
                           const char **name);
 
-/* Closes none of those that were not taken. */
+/* Descriptors that were not taken stay open. */
 void inherited_fini(struct inherited *inherited);
 
 #endif

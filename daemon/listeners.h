@@ -1,8 +1,8 @@
-/* The sockets that the daemon listens on: those that it inherited, which stay
- * as long as it runs, and those that its configuration names.
+/* The sockets that the daemon listens on: inherited ones, which stay as long as
+ * it runs, and those of its configuration.
  *
- *   H1  What a configuration wants is opened and checked as a whole, files of
- *       certificates with it, before anything of what there is changes.
+ *   H1  All sockets and certificates of a new configuration are opened and
+ *       checked before any present socket changes.
  *   H2  A socket whose address is still named stays as it is.
  *
  * Main thread, or, once the server runs, the reloader's. */
@@ -26,20 +26,20 @@ struct listeners {
   struct tls_context *tls; /* of those that are opened or kept; NULL: none */
 };
 
-/* Takes over what systemd opened for us: a socket that is named "tls" or
+/* Takes over the sockets that systemd passed: one with the name "tls" or
  * "cachetd-tls.socket" is for TLS.  0, or a negative errno with the reason in
- * `err`; listeners_fini() is due in either case. */
+ * `err`; the caller owes a listeners_fini() in both cases. */
 int listeners_adopt(struct listeners *l, const struct config *config,
                     struct inherited *inherited, char *err, size_t err_len);
 
-/* Makes `now` what the configuration wants, of `before` and of what has to be
- * opened.  Nobody is accepted with other certificates than before until
- * listeners_commit().  0, and listeners_fini() is due; or a negative errno with
- * the reason in `err`: -EDESTADDRREQ: there is no default address. */
+/* Makes `now` the sockets of the configuration, from those of `before` and new
+ * ones.  Until listeners_commit() clients are accepted with the old
+ * certificates.  0, and the caller owes a listeners_fini(); or a negative errno
+ * with the reason in `err`; -EDESTADDRREQ: there is no default address. */
 int listeners_open(const struct listeners *before, const struct config *config,
                    struct listeners *now, char *err, size_t err_len);
 
-/* Has them use the certificates that were read. */
+/* Makes the sockets use the certificates that were read. */
 void listeners_commit(struct listeners *l);
 
 bool listeners_have(const struct listeners *l, const struct listener *listener);

@@ -1,11 +1,11 @@
-/* Liveness: whether the loops that must not hang turn: the main loop, the
+/* Liveness: whether the loops that must not hang still turn: the main loop, the
  * workers, the evictor, the reclaimer and the reactor.  None of them waits for
- * a source, so one that gives no sign of life when it is asked is at fault.
+ * a source, so one that does not answer a question has a fault.
  *
- * A question goes to all of them; each answers when it turns.  So nobody wakes
- * an idle daemon unless somebody wants to know.
+ * A question goes to all of them, and each answers when it turns.  So an idle
+ * daemon wakes only when it is asked.
  *
- * Any thread, but for what makes and ends it. */
+ * Any thread, except for the calls that make and end it. */
 #ifndef DAEMON_LIVENESS_H
 #define DAEMON_LIVENESS_H
 
@@ -32,18 +32,18 @@ struct liveness {
   uint64_t last;        /* question; guarded by lock */
 };
 
-/* Of loops that are there; liveness_fini() is due before they go.  The main
- * loop is woken by an eventfd, and then calls liveness_main_turned(). */
+/* For loops that exist; the caller owes a liveness_fini() before they end.  An
+ * eventfd wakes the main loop, which then calls liveness_main_turned(). */
 void liveness_init(struct liveness *l, int wake_fd,
                    struct worker *const *workers, unsigned n_workers,
                    struct page_cache *cache,
                    const struct liveness_thread *other);
 void liveness_fini(struct liveness *l);
 
-/* The main loop turns: its thread only. */
+/* The main loop has turned: its thread only. */
 void liveness_main_turned(struct liveness *l);
 
-/* Asks all of them.  The question's number, not 0. */
+/* Asks all of them.  Returns the question's number, not 0. */
 uint64_t liveness_ask(struct liveness *l);
 
 /* The name of the next loop, from the `*next`th on, that has not answered the

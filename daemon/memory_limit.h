@@ -1,13 +1,14 @@
-/* How much memory this process may use: the least of what the machine has and
- * of what its control group, and each group above that one, allows.
+/* How much memory this process may use: the smallest of the machine's memory
+ * and the limits of its control group and of each group above.
  *
- * Of a group of version 2 that is memory.max, at which the kernel kills, and
- * memory.high, above which it takes memory away and slows the group down; of
- * one of version 1 memory.limit_in_bytes.  A process may be in groups of both
- * versions at once.  Swap counts for nothing: a cache in swap is none.
+ * The limits of a group of version 2 are memory.max, at which the kernel kills,
+ * and memory.high, above which it reclaims memory and slows the group down.
+ * The limit of a group of version 1 is memory.limit_in_bytes.  A process may be
+ * in groups of both versions at once.  Swap is not counted, because a cache in
+ * swap is useless.
  *
- * Groups above the one that is mounted, as in a container, cannot be seen, and
- * limit the process all the same. */
+ * In a container, groups above the mounted one cannot be seen, and limit the
+ * process all the same. */
 #ifndef DAEMON_MEMORY_LIMIT_H
 #define DAEMON_MEMORY_LIMIT_H
 
@@ -28,8 +29,8 @@ struct memory_limit {
                                          read or understood; "": none */
 };
 
-/* Reads the limit from the proc and sys below `root`, "" but in tests.  What
- * is not there does not limit. */
+/* Reads the limit from proc and sys below `root`, which is "" except in tests.
+ * A file that does not exist is no limit. */
 void memory_limit_read(const char *root, struct memory_limit *out);
 
 /* The directory of this process's group of version 2, without `root` before it,

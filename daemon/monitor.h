@@ -1,10 +1,10 @@
-/* The monitor: what others look at a daemon by, over HTTP.
+/* The monitor: answers questions about the daemon over HTTP.
  *
- *     /metrics   what it counts, for Prometheus
- *     /livez     200 when every loop has turned since, within MONITOR_ALIVE_MS;
- *                else 503, and the names of those that have not
- *     /readyz    200 when it accepts connections and each image was there once;
- *                else 503, and the reasons
+ *     /metrics   its counters, for Prometheus
+ *     /livez     200 if every loop turns within MONITOR_ALIVE_MS; else 503, and
+ *                the names of those that have not
+ *     /readyz    200 if the daemon accepts connections and each image was
+ *                opened once; else 503, and the reasons
  *
  * Answers name images and threads, and no files. */
 #ifndef DAEMON_MONITOR_H
@@ -20,8 +20,8 @@ struct server;
 
 enum { MONITOR_ALIVE_MS = 5000 };
 
-/* Serves on the listener, which is its own from here, also on failure.  The
- * server was started.  0 or a negative errno. */
+/* Serves on the listener, which it owns from here, also on failure.  The server
+ * was started.  0 or a negative errno. */
 int monitor_start(struct server *server, struct listener *listener,
                   struct monitor **out);
 

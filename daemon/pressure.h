@@ -1,9 +1,9 @@
-/* Memory pressure: takes the cache down while processes have to wait for
- * memory, and lets it grow back when that is over.
+/* Memory pressure: shrinks the cache while processes wait for memory, and lets
+ * it grow back afterwards.
  *
- * The kernel tells of pressure by a trigger (PSI): a descriptor that has an
- * event when processes stalled for a tenth of a second within two, at most one
- * in two seconds.  A thread of its own waits for it.
+ * The kernel reports pressure by a trigger (PSI): a descriptor with an event
+ * when processes stalled for a tenth of a second within two seconds, at most
+ * one event every two seconds.  A thread of its own waits for it.
  *
  *   Q1  Each event takes away half of what is between the present size and the
  *       least, in PRESSURE_STEPS steps of PRESSURE_STEP_MS: so memory comes
@@ -26,7 +26,7 @@ enum {
   PRESSURE_GROW_MS = 5000,
 };
 
-/* What to do when: no thread, and the caller's clock. */
+/* When to do what: without a thread, by the caller's clock. */
 struct pressure_plan {
   uint64_t size, least; /* what was configured */
   uint64_t now, target; /* the present size, and where it is to go */
@@ -55,8 +55,8 @@ struct pressure_options {
 };
 
 /* Sets a trigger: on the control group's memory.pressure, or on that of the
- * machine.  `root` is "" but in tests.  A descriptor that has POLLPRI events,
- * or a negative errno: the kernel has none for us. */
+ * machine.  `root` is "" except in tests.  Returns a descriptor with POLLPRI
+ * events; or a negative errno: the kernel does not report pressure to us. */
 int pressure_open(const char *root);
 
 /* NULL: there is no thread; the descriptor is closed. */

@@ -1,9 +1,8 @@
-/* What a process inherits from its parent: signal mask, ignored signals,
- * umask, limits, working directory.  The daemon sets each of them, because the
- * shell, the service manager or the test that starts it may have left anything
- * there.
+/* State that a process inherits from its parent: signal mask, ignored signals,
+ * umask, limits, working directory.  The daemon sets all of it, because it
+ * cannot rely on the shell, the service manager or the test that starts it.
  *
- * Called by main(), before there are threads. */
+ * main() calls these before there are threads. */
 #ifndef DAEMON_PROCESS_H
 #define DAEMON_PROCESS_H
 

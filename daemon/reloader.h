@@ -1,19 +1,18 @@
-/* Reloading: brings a server that runs in line with a configuration that is
- * read again.
+/* Reloading: reads the configuration again, and changes a running server to it.
  *
- *   L1  A configuration that is wrong, or of which something cannot be opened,
- *       changes nothing; the log says why.  What fails later, for want of
- *       memory or descriptors, is left out, and the next reload tries it again.
- *   L2  Clients of an image that stays notice nothing; of one whose source, or
- *       an option of it, is another they find a new epoch.  Clients that came
- *       through a socket that is closed stay, and so do those that were shown
- *       another certificate.
- *   L3  One reload is under way at a time.  What is asked for meanwhile is done
- *       once, after it.
- *   L4  Files of certificates are read by each reload, since what is in them
- *       may be another.
+ *   L1  If the configuration is wrong, or something in it cannot be opened, the
+ *       reload changes nothing, and the log says why.  A later failure, for
+ *       lack of memory or descriptors, leaves out one image; the next reload
+ *       tries it again.
+ *   L2  Clients of an image that stays the same notice nothing.  If its source
+ *       or an option changed, they find a new epoch.  Clients stay connected
+ *       when their socket is closed, or when the certificate changes.
+ *   L3  One reload is under way at a time.  Requests that come meanwhile cause
+ *       one more reload after it.
+ *   L4  Each reload reads the files of certificates, because their content may
+ *       have changed.
  *
- * A thread of its own does it, since files may hang. */
+ * It runs on a thread of its own, because a file may hang. */
 #ifndef DAEMON_RELOADER_H
 #define DAEMON_RELOADER_H
 
@@ -27,28 +26,28 @@
 
 struct reloader;
 
-/* For a server that was started.  `config` is what it runs by, and `listeners`
- * are what it accepts from; the reloader replaces them, and their maker ends
- * them, after reloader_free().  NULL: there is
- * no memory, or no thread. */
+/* For a server that was started.  `config` is its configuration, and
+ * `listeners` are its sockets.  The reloader replaces both; the caller ends
+ * them after reloader_free().  NULL: out of memory, or no thread could be
+ * made. */
 struct reloader *reloader_new(const struct options *options,
                               struct config *config,
                               struct listeners *listeners,
                               struct directories *directories,
                               struct remotes *remotes, struct server *server);
 
-/* What peers ask for, until the next reload.  A change is refused while a
- * reload is under way.  As long as the reloader is there. */
+/* Makes the changes that peers ask for; they last until the next reload.  While
+ * a reload is under way a change is refused.  Valid as long as the reloader. */
 struct change_maker reloader_change_maker(struct reloader *r);
 
 /* Asks for a reload.  Any thread, and signal handlers. */
 void reloader_request(struct reloader *r);
 
-/* No reload is begun any more, and the service manager hears nothing of one
- * that is under way.  NULL is fine, as for the next. */
+/* Starts no further reload, and tells the service manager nothing more about
+ * one that is under way.  NULL is fine, as for reloader_free(). */
 void reloader_stop(struct reloader *r);
 
-/* Waits for one that is under way; the server is still there. */
+/* Waits for a reload that is under way; the server still exists. */
 void reloader_free(struct reloader *r);
 
 #endif

@@ -1,10 +1,10 @@
-/* A worker: one thread, one event loop, and the connections that were given to
- * it, from first byte to last.
+/* A worker: one thread, one event loop, and the connections that it was given,
+ * from the first byte to the last.
  *
- * It is put together here of what each level needs for a thread: the loop, the
- * fills that are begun, and the service, with the network in it.  Those know
- * nothing of the worker.  Everything belongs to its thread, but for the loop's
- * mailbox, through which other threads reach it, and what service.h says. */
+ * It contains the part of each level for one thread: the loop, the begun fills,
+ * and the service with its network.  These parts do not know the worker.  Its
+ * thread owns all of it, except the loop's mailbox, through which other threads
+ * reach it, and what service.h excepts. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
@@ -24,11 +24,11 @@ struct worker {
   struct loop loop;
   struct fill_dispatch dispatch;
   struct service service;
-  /* How far an orderly stop has come; posted by the server. */
+  /* The steps of an orderly stop; the server posts them. */
   struct task stop_task, close_task, quit_task;
   struct task pulse_task;
-  /* Of signs of life: the last question that was asked, and that it answered.
-   * Relaxed. */
+  /* For liveness.h: the last question that was asked, and the last that was
+   * answered.  Relaxed. */
   _Atomic uint64_t asked, answered;
   void (*drained)(void *arg); /* runs once, on this thread: no connection */
   void *drained_arg;          /* is left after a stop */
@@ -36,23 +36,23 @@ struct worker {
   bool quitting; /* ends when nothing waits any more */
 };
 
-/* The worker whose service is the `number`th. */
+/* Makes the worker of that number. */
 struct worker *worker_new(struct server_context *context, unsigned number,
                           uint64_t max_held);
 
 /* 0 or a negative errno. */
 int worker_start(struct worker *w);
 
-/* Asks for a sign of life; questions have numbers, which only grow.  Any
+/* Asks whether the loop turns; questions have numbers, which only grow.  Any
  * thread, one at a time. */
 void worker_ask(struct worker *w, uint64_t question);
 
-/* Whether it gave one since.  Any thread. */
+/* Whether it has answered that question.  Any thread. */
 bool worker_has_answered(struct worker *w, uint64_t question);
 
 /* The three steps of a stop, each from any thread: take no new requests, and
- * call `drained` when all connections are gone; close those that are left; end
- * the thread once nothing waits, and join it. */
+ * call `drained` when all connections are gone; close the connections that are
+ * left; end the thread when no request waits any more, and join it. */
 void worker_stop(struct worker *w, void (*drained)(void *arg), void *arg);
 void worker_close_all(struct worker *w);
 void worker_join(struct worker *w);
