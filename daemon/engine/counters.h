@@ -12,7 +12,7 @@ enum counter {
   COUNTER_HITS,     /* pages that were resident when asked for */
   COUNTER_MISSES,   /* pages whose fill a request started */
   COUNTER_JOINS,    /* pages whose fill was in flight */
-  COUNTER_REQUESTS, /* Read, Warm, Invalidate */
+  COUNTER_REQUESTS, /* Read, Warm, Attach, Invalidate */
   COUNTER_QUEUED,   /* requests that waited for their turn to fetch */
   COUNTER_ERRORS,   /* requests that ended in an Error */
   COUNTER_BYTES,    /* of payload, sent */
@@ -22,8 +22,9 @@ enum counter {
 /* The counters of one image and one thread.  Only this thread writes them, so a
  * plain add between two relaxed accesses loses no count. */
 struct counters {
-  _Alignas(64) _Atomic uint64_t values[N_COUNTERS]; /* a cache line */
+  _Alignas(64) _Atomic uint64_t values[N_COUNTERS];
 };
+_Static_assert(sizeof(struct counters) == 64, "a cache line");
 
 /* Counters of `n` threads, all 0, for free(3).  NULL: out of memory. */
 static inline struct counters *counters_new(unsigned n) {

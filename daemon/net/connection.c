@@ -248,7 +248,9 @@ size_t connection_frame_room(struct connection *c, size_t len) {
 
 void connection_reply(struct connection *c, const wire_message *msg) {
   struct send_batch *out = &c->net->out;
-  if (!send_batch_has_room(out, frame_packed_len(msg), 0))
+  size_t len = frame_packed_len(msg);
+  assert(len <= FRAME_HEADER_LEN + FRAME_MAX_MESSAGE);
+  if (!send_batch_has_room(out, len, 0))
     connection_flush(c);
   send_batch_frame(out, msg, 0);
 }

@@ -66,7 +66,7 @@ const struct metric metrics_table[METRICS_N] = {
         {"joins", METRIC_COUNTER, "pages", OF_BOTH,
          "Pages that were being read already when a request asked for them"},
     [COUNTER_REQUESTS] = {"requests", METRIC_COUNTER, "requests", OF_BOTH,
-                          "Requests to read, warm or invalidate"},
+                          "Requests to read, warm, attach or invalidate"},
     [COUNTER_QUEUED] = {"queued", METRIC_COUNTER, "requests", OF_BOTH,
                         "Requests that waited because too many bytes were "
                         "being read from sources"},

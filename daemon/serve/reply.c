@@ -7,8 +7,7 @@
 #include "daemon/serve/stats.h"
 #include "proto/status.h"
 
-/* Images in one answer to GetStats: with room to spare in a Message of
- * FRAME_MAX_MESSAGE bytes. */
+/* Images in one answer to GetStats, at most. */
 enum { REPLY_N_IMAGES = 128 };
 
 static void fill_info(Cachet__Wire__ImageInfo *info, uint32_t number,

@@ -90,15 +90,20 @@ static bool request_may_wait(const struct session *s, unsigned n_ranges) {
          s->n_held_ranges + n_ranges <= limits->max_held_ranges;
 }
 
+/* Of an image, or of none. */
+static void request_send_error(const struct request *r, int status,
+                               int sys_errno, const char *text) {
+  if (r->image)
+    request_count(r, COUNTER_ERRORS, 1);
+  connection_reply_error(request_conn(r), r->id, status, sys_errno, "%s", text);
+}
+
 /* Makes a request that can wait of one on the stack, ranges included.  NULL:
  * the peer was told why not. */
 static struct request *request_keep(const struct request *probe) {
   struct session *s = probe->session;
   if (!request_may_wait(s, probe->plan.n_ranges)) {
-    if (probe->image)
-      request_count(probe, COUNTER_ERRORS, 1);
-    connection_reply_error(&s->conn, probe->id, WIRE_E_INVAL, 0,
-                           "too many requests in flight");
+    request_send_error(probe, WIRE_E_INVAL, 0, "too many requests in flight");
     return NULL;
   }
   size_t len = request_len(probe->plan.n_ranges);
@@ -106,8 +111,7 @@ static struct request *request_keep(const struct request *probe) {
   if (net_thread_hold(&s->service->net, len) && !(r = malloc(len)))
     net_thread_unhold(&s->service->net, len);
   if (!r) {
-    connection_reply_error(&s->conn, probe->id, WIRE_E_NOMEM, ENOMEM,
-                           "out of memory");
+    request_send_error(probe, WIRE_E_NOMEM, ENOMEM, "out of memory");
     return NULL;
   }
   *r = *probe;
@@ -122,12 +126,6 @@ static struct request *request_keep(const struct request *probe) {
 }
 
 /* ---- Work ---------------------------------------------------------------- */
-
-static void request_send_error(const struct request *r, int status,
-                               int sys_errno, const char *text) {
-  request_count(r, COUNTER_ERRORS, 1);
-  connection_reply_error(request_conn(r), r->id, status, sys_errno, "%s", text);
-}
 
 /* There is room for it. */
 static void request_send_data(const struct request *r,
@@ -390,8 +388,8 @@ void request_begin_job(struct session *s, uint64_t id, enum request_kind kind,
   if (s->n_jobs < s->service->context->limits.max_conn_jobs)
     r = request_keep(&probe);
   else
-    connection_reply_error(&s->conn, id, WIRE_E_BUSY, 0,
-                           "too many requests that take long are under way");
+    request_send_error(&probe, WIRE_E_BUSY, 0,
+                       "too many requests that take long are under way");
   if (!r) {
     job->free(job);
     return;

@@ -149,8 +149,8 @@ static inline struct request *request_queue_pop(struct request_queue *q) {
   return r;
 }
 
-/* Begins a Read or a Warm; `ranges` are read during the call only.  Answers at
- * once what can be answered at once. */
+/* Begins a Read, a Warm, or an Invalidate of nothing.  `ranges` are read during
+ * the call only.  Answers at once what can be answered at once. */
 void request_begin(struct session *s, uint64_t id, enum request_kind kind,
                    uint32_t image_id, uint64_t epoch, size_t n_ranges,
                    Cachet__Wire__Range *const *ranges);

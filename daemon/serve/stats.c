@@ -46,6 +46,24 @@ static void collect_image(struct served_image *h, struct image_collection *c) {
   stats->n_stats = put_all(c->list, c->pointers, of, values);
 }
 
+/* The tag and the length of a message in another. */
+enum { FIELD_LEN = 8 };
+
+/* As many of the images as a Message has room for. */
+static void collect_images(struct collection *c,
+                           struct served_image *const *page, unsigned n_page) {
+  size_t len = 2 * FIELD_LEN + cachet__wire__stats__get_packed_size(&c->stats);
+  for (unsigned i = 0; i < n_page; i++) {
+    collect_image(page[i], &c->images[i]);
+    c->image_list[i] = &c->images[i].stats;
+    len += FIELD_LEN +
+           cachet__wire__image_stats__get_packed_size(&c->images[i].stats);
+    if (len > FRAME_MAX_MESSAGE)
+      return;
+    c->stats.n_images++;
+  }
+}
+
 static void collect_daemon(struct server_context *context,
                            const struct peer *peer, struct collection *c) {
   uint64_t values[METRICS_N];
@@ -68,15 +86,13 @@ Cachet__Wire__Stats *stats_collect(struct server_context *context,
   cachet__wire__stats__init(&c->stats);
   c->stats.daemon = c->daemon_list;
   c->stats.images = c->image_list;
-  c->stats.n_images =
+  unsigned n_page =
       images_page(&context->images, &conn->peer, after, page, most);
-  c->stats.more = c->stats.n_images == most;
-  for (size_t i = 0; i < c->stats.n_images; i++) {
-    collect_image(page[i], &c->images[i]);
-    c->image_list[i] = &c->images[i].stats;
-    images_unref(page[i]);
-  }
   if (!*after && access_may_see_daemon(context, conn))
     collect_daemon(context, &conn->peer, c);
+  collect_images(c, page, n_page);
+  c->stats.more = c->stats.n_images == most || c->stats.n_images < n_page;
+  for (unsigned i = 0; i < n_page; i++)
+    images_unref(page[i]);
   return &c->stats; /* the first member: free() takes it */
 }

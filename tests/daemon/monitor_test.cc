@@ -1,7 +1,10 @@
 // What the daemon says of itself over HTTP, and that all places say the same.
 #include <gtest/gtest.h>
 
+#include <cachet/cachet.h>
+
 #include <fstream>
+#include <map>
 #include <memory>
 #include <regex>
 #include <set>
@@ -111,6 +114,52 @@ TEST_F(MonitorTest, WhatIsAskedOfRemoteSourcesIsThereForThemAlone) {
             std::string::npos);
   EXPECT_NE(text.find("cachetd_image_hits_total{image=\"far\"} 0\n"),
             std::string::npos);
+  monitor_stop(monitor_);
+  monitor_ = nullptr;
+  server_.reset(); // before the source that it reads
+}
+
+// A Message has room for the counters of some images only.
+TEST_F(MonitorTest, StatsOfManyRemoteImagesComeInParts) {
+  const retrying_clock clock = {[](void *) { return uint64_t{1}; },
+                                [](void *, reactor_alarm *, uint64_t) {},
+                                nullptr};
+  const int n = 200;
+  FakeSource far(kSize, FakeReads::kCallBack);
+  Start({});
+  for (int i = 0; i < n; i++) {
+    std::string name = std::to_string(1000 + i) + std::string(60, 'n');
+    server_image image = {};
+    image.name = name.c_str();
+    image.retrying = retrying_new(&clock, image.name, nullptr);
+    source *src;
+    ASSERT_EQ(retrying_source_new(image.retrying, far.Open(), &src), 0);
+    image.source = src;
+    ASSERT_EQ(server_add_image(server_->get(), &image), 0);
+  }
+  cachet_admin *admin;
+  cachet_error error;
+  std::string uri = "cachet+unix:///?socket=" + server_->socket_path();
+  ASSERT_EQ(cachet_admin_open(uri.c_str(), nullptr, &admin, &error), CACHET_OK)
+      << error.message;
+  std::map<std::string, int> images;
+  EXPECT_EQ(cachet_admin_stats(
+                admin,
+                [](void *arg, const char *image, const char *, uint64_t) {
+                  auto &found = *static_cast<std::map<std::string, int> *>(arg);
+                  if (image)
+                    found[image]++;
+                  return 0;
+                },
+                &images),
+            CACHET_OK);
+  cachet_admin_close(admin);
+  EXPECT_EQ(images.size(), size_t(n));
+  int n_metrics = 0;
+  for (const metric &m : metrics_table)
+    n_metrics += (m.of & (METRIC_OF_IMAGE | METRIC_OF_SOURCE)) != 0;
+  for (const auto &image : images)
+    EXPECT_EQ(image.second, n_metrics) << image.first;
   monitor_stop(monitor_);
   monitor_ = nullptr;
   server_.reset(); // before the source that it reads
