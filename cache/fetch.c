@@ -166,6 +166,7 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
   struct fill *fill = fill_table_begin_locked(pc, m, first, count, installs);
   if (!fill)
     return 0;
+  fill->deadline_ms = f->deadline_ms;
   link_locked(f, fill);
   if (at->scan)
     scan_begun(at->scan, first + count);

@@ -42,6 +42,12 @@ struct fetch {
    * NULL: image_fetch() runs them before it returns. */
   struct fill_runner *runner;
 
+  /* Set by the caller: when the reads of the fills that this fetch begins must
+   * be over, as clock_now_ms() counts, if the source calls back.  0: they have
+   * no deadline except their own.  Other fetches that join such a fill have the
+   * same deadline. */
+  uint64_t deadline_ms;
+
   /* Results, valid when `done` runs: 0, or the first error of one of its pages,
    * a negative errno. -ESTALE: the image has, or should have, a new epoch. */
   int status;

@@ -29,6 +29,12 @@ static size_t pages_len(const struct fill *fill, uint32_t i, uint32_t n) {
          mirror_page_len(m, fill->first + i + n - 1);
 }
 
+static uint64_t deadline_of(const struct fill *fill) {
+  uint64_t latest = clock_now_ms() + PATIENCE_MS;
+  return fill->deadline_ms && fill->deadline_ms < latest ? fill->deadline_ms
+                                                         : latest;
+}
+
 /* A read of all its pages, into a buffer.  False: no memory. */
 static bool prepare_read(struct fill *fill) {
   struct mirror *m = fill->mirror;
@@ -37,7 +43,7 @@ static bool prepare_read(struct fill *fill) {
   fill->read = (struct source_read){.offset = fill->first << m->page_shift,
                                     .buf = fill->bytes,
                                     .len = pages_len(fill, 0, fill->count),
-                                    .deadline_ms = clock_now_ms() + PATIENCE_MS,
+                                    .deadline_ms = deadline_of(fill),
                                     .done = read_done};
   return fill->bytes != NULL;
 }

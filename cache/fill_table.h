@@ -50,6 +50,7 @@ struct fill {
   struct fetch_link *links; /* the lock: the fetches that wait */
   bool installs;            /* fixed: it owns its pages' states */
   bool is_sparse;           /* fixed: there were zeros when it began */
+  uint64_t deadline_ms;     /* fixed: its fetch's; 0: none */
   bool stale;               /* the lock: invalidated since it began */
 
   /* Written by its runner, before it ends; then fixed. */

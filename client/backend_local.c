@@ -8,6 +8,7 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "cache/image.h"
 #include "client/error.h"
@@ -33,7 +34,8 @@ struct local_job {
 
 struct local {
   struct backend base;
-  int fd; /* eventfd: a joined job arrived */
+  int timeout_ms; /* of a read; -1: none */
+  int fd;         /* eventfd: a joined job arrived */
   TAILQ_HEAD(, local_job) joined;
 
   /* A leaf.  Guards `arrived`, and makes sure that the other thread is done
@@ -64,6 +66,20 @@ static bool has_arrived(struct local_job *lj) {
   return arrived;
 }
 
+/* A read that the job has joined began earlier, so that one of its own has time
+ * left: CACHET_E_IO has the page asked for again. */
+static enum cachet_status code_of(const struct local_job *lj) {
+  switch (lj->fetch.status) {
+  case -ESTALE:
+  case -ENOMEM:
+    return error_from_errno(-lj->fetch.status);
+  case -ETIMEDOUT:
+    return lj->fetch.n_joined == 0 ? CACHET_E_TIMEOUT : CACHET_E_IO;
+  default:
+    return CACHET_E_IO;
+  }
+}
+
 static void job_finish(struct local_job *lj) {
   struct backend_job *j = &lj->job;
   j->is_done = true;
@@ -74,9 +90,8 @@ static void job_finish(struct local_job *lj) {
   uint64_t len = (uint64_t)j->count << j->mirror->page_shift;
   if (len > j->mirror->size - offset)
     len = j->mirror->size - offset;
-  error_set(&j->error,
-            r == -ESTALE || r == -ENOMEM ? error_from_errno(-r) : CACHET_E_IO,
-            -r, "image \"%.100s\": read %llu bytes at %llu",
+  error_set(&j->error, code_of(lj), -r,
+            "image \"%.100s\": read %llu bytes at %llu",
             lj->local->base.image_cache->name, (unsigned long long)len,
             (unsigned long long)offset);
 }
@@ -102,6 +117,8 @@ local_fetch(struct backend *b, struct mirror *m, uint64_t first, uint32_t count,
                                  .done = done,
                                  .owner = owner};
   lj->fetch.done = join_done;
+  if (l->timeout_ms >= 0)
+    lj->fetch.deadline_ms = clock_now_ms() + (uint64_t)l->timeout_ms;
   if (image_fetch(&lj->fetch, m, first, count) == FETCH_WAIT)
     TAILQ_INSERT_TAIL(&l->joined, lj, link);
   else
@@ -189,8 +206,8 @@ static enum cachet_status local_invalidate(struct backend *b, uint64_t first,
 
 static enum cachet_status local_copy(struct backend *b, struct backend **out,
                                      struct cachet_error *err) {
-  enum cachet_status status =
-      backend_local_new(image_cache_ref(b->image_cache), out, err);
+  enum cachet_status status = backend_local_new(
+      image_cache_ref(b->image_cache), local_of(b)->timeout_ms, out, err);
   if (status != CACHET_OK)
     image_cache_unref(b->image_cache);
   return status;
@@ -233,13 +250,14 @@ static const struct backend_ops local_ops = {
 };
 
 enum cachet_status backend_local_new(struct image_cache *image_cache,
-                                     struct backend **out,
+                                     int timeout_ms, struct backend **out,
                                      struct cachet_error *err) {
   struct local *l = calloc(1, sizeof *l);
   if (!l)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
   l->base.ops = &local_ops;
   l->base.image_cache = image_cache;
+  l->timeout_ms = timeout_ms;
   debug_init(&l->base.debug, image_cache->name);
   l->fd = fd_above_std(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (l->fd < 0) {

@@ -12,9 +12,11 @@
 extern "C" {
 #endif
 
-/* Takes one reference of `image_cache` if it succeeds. */
+/* Takes one reference of `image_cache` if it succeeds.  A read of a source that
+ * calls back ends with CACHET_E_TIMEOUT by `timeout_ms`; -1: by the time that
+ * the cache has for it. */
 enum cachet_status backend_local_new(struct image_cache *image_cache,
-                                     struct backend **out,
+                                     int timeout_ms, struct backend **out,
                                      struct cachet_error *err);
 
 #ifdef __cplusplus

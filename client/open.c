@@ -23,7 +23,7 @@ static enum cachet_status open_source(const char *name, struct source *src,
       image_cache_new_local(name, src, options, &s, err);
   if (status != CACHET_OK)
     return status;
-  status = backend_local_new(s, &b, err);
+  status = backend_local_new(s, options->request_timeout_ms, &b, err);
   if (status != CACHET_OK) {
     image_cache_unref(s);
     return status;

@@ -162,6 +162,29 @@ TEST_F(InProcessTest, AServerThatSaysNothingIsGivenUpInTime) {
   nginx_.Continue();
 }
 
+TEST_F(InProcessTest, ACallWaitsForTheServerNoLongerThanItsTimeOut) {
+  cachet_options o = CACHET_OPTIONS_INIT;
+  o.request_timeout_ms = 200;
+  Handle c = Open(nginx_.Url("/x"), &o);
+  cachet *twin = nullptr;
+  ASSERT_EQ(cachet_copy(c.get(), &twin, nullptr), CACHET_OK);
+  nginx_.Pause();
+  // Of two that want the same page one has the read of the other.
+  std::thread other([&] {
+    uint8_t byte;
+    EXPECT_EQ(cachet_get_u8(twin, kSize - 1, &byte), CACHET_E_TIMEOUT);
+    cachet_close(twin);
+  });
+  uint8_t byte;
+  EXPECT_EQ(cachet_get_u8(c.get(), kSize - 1, &byte), CACHET_E_TIMEOUT);
+  EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
+  other.join();
+  nginx_.Continue();
+  while (cachet_get_u8(c.get(), 0, &byte) == CACHET_E_TIMEOUT)
+    ; // what it has missed
+  EXPECT_TRUE(IsRight(c.get(), 0, 4096));
+}
+
 TEST_F(InProcessTest, HitsGoOnWithoutTheServerAndMissesWhenItIsBack) {
   Handle c = Open(nginx_.Url("/x"));
   EXPECT_TRUE(IsRight(c.get(), 0, 4096));

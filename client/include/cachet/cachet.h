@@ -323,8 +323,9 @@ struct cachet_options {
  * before the # belongs to the server.  A miss reads an aligned block (512 KiB
  * over HTTP and S3, 128 KiB over NBD and RBD) if the cache has room for
  * several.  The library repeats a read that failed for a temporary reason, for
- * at most 30 seconds, whatever request_timeout_ms is.  It does so on the
- * calling thread, also in cachet_dispatch().  The call loads
+ * at most 30 seconds, and no longer than request_timeout_ms: after that the
+ * call fails with CACHET_E_TIMEOUT.  It does so on the calling thread, also in
+ * cachet_dispatch().  The call loads
  * libcachet-client-sources.so.1 and a module of the package cachetd or
  * cachetd-rbd, which stay loaded; it fails with CACHET_E_UNSUPPORTED if one is
  * missing.  A program that opens no such URI does not load libcurl, libnbd,
