@@ -200,12 +200,28 @@ static void take_image_setting(struct reading *r, const char *key,
     refuse_value(r, key, result, why);
 }
 
+/* Whether a value ends in what its author took for a comment.  libinih ends a
+ * value at a blank and a semicolon, and at nothing else. */
+static bool has_hash_comment(const char *value) {
+  for (const char *at = value; (at = strchr(at, '#')); at++)
+    if (at > value && strchr(blanks, at[-1]))
+      return true;
+  return false;
+}
+
 /* libinih calls it with the line that it was given last. */
 static int take_entry(void *arg, const char *section, const char *key,
                       const char *value) {
   struct reading *r = arg;
   (void)section; /* it was given none */
   r->is_pending = false;
+  if (has_hash_comment(value)) {
+    config_errors_add(r->errors,
+                      "%s:%u: %s: behind a value a comment begins with \";\", "
+                      "not with \"#\"",
+                      r->file, r->line, key);
+    return 1;
+  }
   switch (r->where) {
   case IN_NONE:
     config_errors_add(r->errors,

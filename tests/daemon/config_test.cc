@@ -212,6 +212,19 @@ TEST_F(ConfigTest, BlanksCommentsAndTheEndsOfLinesMayBeAsTheyLike) {
   EXPECT_STREQ(config_find_image(&config_, "a")->path, "/srv/a;b#c");
 }
 
+// It would be a path that does not exist.
+TEST_F(ConfigTest, AHashBehindAValueIsNoCommentAndIsRefused) {
+  EXPECT_THAT(Read("[images]\n"
+                   "directory = /srv/images   # all of them\n"
+                   "[image a]\n"
+                   "source = /srv/a#b\n"
+                   "share = on # yes\n"),
+              ElementsAre("f:2: directory: behind a value a comment begins "
+                          "with \";\", not with \"#\"",
+                          StartsWith("f:5: share: behind a value")));
+  EXPECT_STREQ(config_find_image(&config_, "a")->path, "/srv/a#b");
+}
+
 TEST_F(ConfigTest, AFileOfNothingSetsNothing) {
   EXPECT_THAT(Read(""), IsEmpty());
   EXPECT_THAT(Read("\n"), IsEmpty());
@@ -283,7 +296,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
            "[image a] share = on\n" // 13
            "[image a]\n"            // 14
            "deny = any\n"           // 15
-           "readahead = 4K\n"       // 16
+           "no-such-key = 4K\n"     // 16
            "[image b]\n"            // 17
            "source = b.img\n"       // 18
            "[listen]\n"             // 19
@@ -309,7 +322,7 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "share, warm, max-age, page-size, fetch-size, fetch-size-max, "
           "max-requests, offset, length, allow, verity-root, verity-tree, "
           "verity-offset, sha256",
-          StartsWith("f:16: unknown key \"readahead\" in [image NAME]"),
+          StartsWith("f:16: unknown key \"no-such-key\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
           "f:20: address: \"unix:s\": a path in a configuration file begins "
