@@ -56,12 +56,17 @@ struct backend_ops {
   bool invalidate_waits, copy_waits;
 
   /* Asks for those of the pages that are not resident, at least for the first
-   * one; with a `count` of 0 for nothing but a new epoch, of a mirror that is
-   * retired.  What is under way already is joined, so the job's pages may be
+   * one.  What is under way already is joined, so the job's pages may be
    * others than these, but for the first.  The owner wants what is up to page
    * `until` in the end: that may be asked for as well.  NULL: no memory. */
   struct backend_job *(*fetch)(struct backend *b, struct mirror *m,
                                uint64_t first, uint32_t count, uint64_t until,
+                               void (*done)(struct backend_job *), void *owner);
+  /* Asks for the image's present epoch in the place of a shared view's mirror,
+   * which is retired.  The job is of no pages.  It ends well once the backend
+   * has another shared view, or none.  NULL: no memory.  NULL as an operation:
+   * it has no shared views. */
+  struct backend_job *(*renew)(struct backend *b, struct mirror *m,
                                void (*done)(struct backend_job *), void *owner);
   /* Whether take() would find a page, and that can be cached.  NULL as take()
    * is. */

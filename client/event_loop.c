@@ -130,13 +130,13 @@ enum cachet_status cachet_dispatch(cachet *c) {
   dispatch_late(c);
   /* What becomes ready or complete from here on is for the next time: the
    * caller's loop gets its turn.  A request moves from the list it is on. */
-  const struct cachet_request *last = TAILQ_LAST(&c->ready, call_list);
+  const struct cachet_request *last = TAILQ_LAST(&c->ready, request_list);
   struct cachet_request *r = last ? TAILQ_FIRST(&c->ready) : NULL, *next;
   for (; r; r = next) {
     next = r == last ? NULL : TAILQ_NEXT(r, link);
     request_step(r, REQUEST_FETCH);
   }
-  struct call_list due = TAILQ_HEAD_INITIALIZER(due);
+  struct request_list due = TAILQ_HEAD_INITIALIZER(due);
   TAILQ_CONCAT(&due, &c->completed, link);
   while ((r = TAILQ_FIRST(&due))) {
     TAILQ_REMOVE(&due, r, link);

@@ -34,7 +34,7 @@ extern "C" {
 
 #define NO_PAGE UINT64_MAX
 
-TAILQ_HEAD(call_list, cachet_request);
+TAILQ_HEAD(request_list, cachet_request);
 
 struct cachet {
   /* what a hit reads: of the epoch, down to `shift` */
@@ -92,9 +92,9 @@ struct cachet {
   struct image_cache *image_cache; /* the backend's */
   struct options options;
 
-  struct call_list ready;     /* may go on */
-  struct call_list waiting;   /* for a job */
-  struct call_list completed; /* for their callback */
+  struct request_list ready;     /* may go on */
+  struct request_list waiting;   /* for a job */
+  struct request_list completed; /* for their callback */
   bool in_callback;
   bool closing;
 

@@ -186,7 +186,7 @@ enum cachet_status cachet_copy(cachet *c, cachet **out,
 
 /* Runs the callback of each request on a list: what was not delivered yet is
  * CANCELED, however it went. */
-static void cancel_all(struct call_list *list) {
+static void cancel_all(struct request_list *list) {
   struct cachet_request *r;
   while ((r = TAILQ_FIRST(list))) {
     TAILQ_REMOVE(list, r, link);
@@ -196,7 +196,7 @@ static void cancel_all(struct call_list *list) {
 }
 
 static void cancel_waiting(cachet *c) {
-  struct call_list *lists[] = {&c->ready, &c->waiting};
+  struct request_list *lists[] = {&c->ready, &c->waiting};
   for (int i = 0; i < 2; i++)
     while (!TAILQ_EMPTY(lists[i]))
       request_fail(TAILQ_FIRST(lists[i]), CACHET_E_CANCELED,

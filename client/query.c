@@ -5,15 +5,19 @@
 #include "client/readahead.h"
 #include "client/request.h"
 
-/* What a handle says of its image is of the image's present epoch, as far as
- * it is known here. */
-static const struct mirror *mirror_of(const cachet *c) {
-  cachet *handle = (cachet *)(uintptr_t)c;
+/* What a handle says of its image is of the image's present epoch, as far as it
+ * is known here.  The handle takes that one, so that the next load reads it. */
+static struct mirror *query_mirror(cachet *c) {
   struct cachet_error unused;
   if (*c->alive)
-    handle_adopt_epoch(handle, &unused); /* failed: the old one still stands */
+    handle_adopt_epoch(c, &unused); /* failed: the old one still stands */
   return c->epoch->mirror;
 }
+
+/* The public calls that ask take a const handle, since they load nothing and
+ * no slice changes by them.  Here ends what const says: each of those that may
+ * take an epoch begins with this. */
+static cachet *query_begin(const cachet *c) { return (cachet *)c; }
 
 const char *cachet_errmsg(const cachet *c) { return c->error.message; }
 
@@ -24,13 +28,15 @@ void cachet_last_error(const cachet *c, struct cachet_error *out) {
 void *cachet_context(const cachet *c) { return c->image_cache->context; }
 
 uint64_t cachet_size(const cachet *c) {
-  mirror_of(c);
+  query_mirror(query_begin(c));
   return c->size;
 }
 
 size_t cachet_page_size(const cachet *c) { return (size_t)1 << c->asked_shift; }
 
-uint64_t cachet_epoch(const cachet *c) { return mirror_of(c)->epoch; }
+uint64_t cachet_epoch(const cachet *c) {
+  return query_mirror(query_begin(c))->epoch;
+}
 
 bool cachet_is_shared(const cachet *c) { return c->epoch->shared != NULL; }
 
@@ -40,7 +46,7 @@ uint64_t cachet_misses(const cachet *c) { return c->n_misses; }
 
 /* What was read ahead, and waits to be put into the cache, is cached. */
 bool cachet_is_cached(const cachet *c, uint64_t addr) {
-  const struct mirror *m = mirror_of(c);
+  const struct mirror *m = query_mirror(query_begin(c));
   const struct backend *b = c->backend;
   uint64_t page = (c->window.offset + addr) >> m->page_shift;
   if (*c->alive == 0 || addr >= c->size || !handle_is_trusted(c))
@@ -51,7 +57,8 @@ bool cachet_is_cached(const cachet *c, uint64_t addr) {
 
 uint64_t cachet_pages(const cachet *c, uint64_t addr, uint64_t len) {
   uint64_t first;
-  return handle_pages(c, mirror_of(c), c->asked_shift, addr, len, &first);
+  const struct mirror *m = query_mirror(query_begin(c));
+  return handle_pages(c, m, c->asked_shift, addr, len, &first);
 }
 
 /* ---- Steering ------------------------------------------------------------ */
@@ -71,7 +78,7 @@ enum cachet_status cachet_adopt_epoch(cachet *c) {
 enum cachet_status cachet_prefetch(cachet *c, uint64_t addr, uint64_t len) {
   if (!handle_enter(c))
     return handle_fail_forked(c);
-  struct mirror *m = (struct mirror *)(uintptr_t)mirror_of(c);
+  struct mirror *m = query_mirror(c);
   uint64_t first = 0,
            count = handle_pages(c, m, m->page_shift, addr, len, &first);
   uint64_t most = 2 * readahead_longest(c, m); /* as for reading ahead */
@@ -89,7 +96,7 @@ enum cachet_status cachet_invalidate(cachet *c, uint64_t addr, uint64_t len) {
     return handle_fail(c, CACHET_E_INVAL, 0,
                        "a call that would wait, in a callback");
   uint64_t first, count;
-  count = handle_pages(c, mirror_of(c), c->shift, addr, len, &first);
+  count = handle_pages(c, query_mirror(c), c->shift, addr, len, &first);
   if (!count)
     return CACHET_OK;
   handle_drop_cursor(c);

@@ -60,7 +60,7 @@ void readahead_pass_mark(cachet *c) {
 
 void readahead_missed(cachet *c, struct mirror *m, uint64_t first,
                       uint64_t count) {
-  if (c->options.flags & CACHET_NO_READAHEAD || count == 0)
+  if (c->options.flags & CACHET_NO_READAHEAD)
     return;
   if (c->backend->ops->take && !c->epoch->shared)
     return; /* the backend does it */

@@ -20,8 +20,13 @@ static const struct debug *debug_of(const struct cachet_request *r) {
   return &r->c->backend->debug;
 }
 
+/* A load or a map: its outcome is a slice. */
+static bool makes_slice(const struct cachet_request *r) {
+  return r->kind == REQUEST_LOAD || r->kind == REQUEST_MAP;
+}
+
 /* The error message stays with its request until the caller asks for it. */
-#define call_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
+#define request_error(r, ...) error_set(&(r)->error, __VA_ARGS__)
 
 static unsigned shift_of(const struct cachet_request *r) {
   return r->epoch->mirror->page_shift;
@@ -29,7 +34,7 @@ static unsigned shift_of(const struct cachet_request *r) {
 
 /* ---- States -------------------------------------------------------------- */
 
-static struct call_list *list_of(struct cachet_request *r) {
+static struct request_list *list_of(struct cachet_request *r) {
   switch (r->state) {
   case REQUEST_READY:
     return &r->c->ready;
@@ -41,7 +46,7 @@ static struct call_list *list_of(struct cachet_request *r) {
   __builtin_unreachable();
 }
 
-static void call_move(struct cachet_request *r, enum request_state to) {
+static void request_move(struct cachet_request *r, enum request_state to) {
   static const bool allowed[3][3] = {
       [REQUEST_READY] = {[REQUEST_WAITING] = true, [REQUEST_COMPLETE] = true},
       [REQUEST_WAITING] = {[REQUEST_READY] = true, [REQUEST_COMPLETE] = true},
@@ -54,9 +59,9 @@ static void call_move(struct cachet_request *r, enum request_state to) {
     TAILQ_INSERT_TAIL(list_of(r), r, link);
 }
 
-static void call_job_done(struct backend_job *j) {
+static void request_job_done(struct backend_job *j) {
   struct cachet_request *r = j->owner;
-  call_move(r, REQUEST_READY);
+  request_move(r, REQUEST_READY);
   backend_changed(r->c->backend);
 }
 
@@ -94,8 +99,8 @@ static void attempt_end(struct cachet_request *r) {
     epoch_unref(r->epoch);
     r->epoch = NULL;
   }
-  if (r->kind != REQUEST_READ)
-    free(r->copy);
+  if (makes_slice(r))
+    free(r->copy); /* a read's is the caller's */
   r->copy = NULL;
 }
 
@@ -107,11 +112,11 @@ static enum cachet_status attempt_set_page(struct cachet_request *r,
   uint64_t page_size = 1ull << c->asked_shift, at = c->window.offset + r->addr;
   uint64_t in_page = at & (page_size - 1);
   if (r->len > page_size)
-    return call_error(r, CACHET_E_INVAL, 0,
-                      "load of %llu bytes: more than a page",
-                      (unsigned long long)r->len);
+    return request_error(r, CACHET_E_INVAL, 0,
+                         "load of %llu bytes: more than a page",
+                         (unsigned long long)r->len);
   if (!left || r->len > left || r->len > page_size - in_page)
-    return call_error(r, CACHET_END, 0, "past the end");
+    return request_error(r, CACHET_END, 0, "past the end");
   uint64_t before = in_page < r->addr ? in_page : r->addr;
   uint64_t after = page_size - in_page < left ? page_size - in_page : left;
   r->start = at - before;
@@ -131,17 +136,20 @@ static enum cachet_status attempt_set_range(struct cachet_request *r,
     return attempt_set_page(r, left);
   case REQUEST_MAP:
     if (!left)
-      return call_error(r, CACHET_END, 0, "past the end");
+      return request_error(r, CACHET_END, 0, "past the end");
     r->total = r->len < left ? r->len : left;
     return CACHET_OK;
   case REQUEST_READ:
     if (r->addr > size || r->len > left)
-      return call_error(
+      return request_error(
           r, CACHET_E_BOUNDS, 0,
           "image \"%.100s\": %llu bytes at %llu reach past the end at %llu",
           c->image_cache->name, (unsigned long long)r->len,
           (unsigned long long)r->addr, (unsigned long long)size);
     r->total = r->len;
+    return CACHET_OK;
+  case REQUEST_EPOCH:
+    r->total = 0;
     return CACHET_OK;
   }
   __builtin_unreachable();
@@ -150,8 +158,8 @@ static enum cachet_status attempt_set_range(struct cachet_request *r,
 static enum cachet_status attempt_copy(struct cachet_request *r) {
   r->copy = malloc(r->total);
   if (!r->copy)
-    return call_error(r, CACHET_E_NOMEM, 0, "no memory for %llu bytes",
-                      (unsigned long long)r->total);
+    return request_error(r, CACHET_E_NOMEM, 0, "no memory for %llu bytes",
+                         (unsigned long long)r->total);
   return CACHET_OK;
 }
 
@@ -196,50 +204,70 @@ static enum cachet_status attempt_aim(struct cachet_request *r) {
   if (status != CACHET_OK)
     return status;
   if (r->only_epoch && *r->only_epoch != c->epoch->mirror->epoch)
-    return call_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
-                      c->image_cache->name);
+    return request_error(r, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
+                         c->image_cache->name);
   return attempt_set_range(r, c->size);
 }
 
 /* The place that the slice will have. */
 static enum cachet_status attempt_reserve(struct cachet_request *r) {
-  if (r->kind == REQUEST_READ || r->place >= 0)
+  if (!makes_slice(r) || r->place >= 0)
     return CACHET_OK;
   r->place = slice_reserve(&r->c->slices);
-  return r->place >= 0
-             ? CACHET_OK
-             : call_error(r, CACHET_E_BUSY, 0, "%d slices are held", N_SLICES);
+  return r->place >= 0 ? CACHET_OK
+                       : request_error(r, CACHET_E_BUSY, 0,
+                                       "%d slices are held", N_SLICES);
 }
 
-static enum cachet_status attempt_begin(struct cachet_request *r) {
-  cachet *c = r->c;
-  enum cachet_status status = attempt_aim(r);
-  if ((status == CACHET_END || status == CACHET_E_BOUNDS) && handle_refresh(c))
-    status = attempt_aim(r);
-  if (status == CACHET_E_CHANGED)
-    return status; /* no other epoch will do */
-  r->renews = handle_is_behind(c) && (r->renews || status != CACHET_OK);
-  if (status != CACHET_OK && (!r->renews || status == CACHET_E_INVAL))
-    return status;
-  /* What is wrong of the range goes before what is wrong of the handle. */
-  if (!r->renews && (status = attempt_reserve(r)) != CACHET_OK)
-    return status;
-  r->epoch = epoch_ref(c->epoch);
+static bool is_past_end(enum cachet_status status) {
+  return status == CACHET_END || status == CACHET_E_BOUNDS;
+}
+
+/* Whether the attempt is to ask for the image's present epoch.  Where a daemon
+ * does not answer, what is cached of the one that is over is good enough for a
+ * first attempt; its end is no proof that an address is past the end. */
+static bool attempt_needs_epoch(const struct cachet_request *r,
+                                enum cachet_status status) {
+  return handle_is_behind(r->c) &&
+         (r->kind == REQUEST_EPOCH || r->n_attempts > 0 || is_past_end(status));
+}
+
+static void attempt_enter(struct cachet_request *r, enum attempt_phase phase) {
+  r->phase = phase;
+  r->epoch = epoch_ref(r->c->epoch);
   r->mark = mirror_mark(r->epoch->mirror);
   r->pos = 0;
   r->single_until = 0;
-  if (r->renews) {
-    r->error.code = CACHET_OK;
-    return CACHET_OK;
-  }
-  r->next_count = r->start >> c->asked_shift;
-  if (r->kind == REQUEST_READ)
-    r->copy = r->buf;
-  else
+  r->next_count = r->start >> r->c->asked_shift;
+  r->error.code = CACHET_OK;
+}
+
+static enum cachet_status attempt_begin_walk(struct cachet_request *r) {
+  enum cachet_status status = attempt_reserve(r);
+  if (status != CACHET_OK)
+    return status;
+  attempt_enter(r, ATTEMPT_WALK);
+  if (makes_slice(r))
     status = attempt_pin(r);
+  else
+    r->copy = r->buf;
   if (status != CACHET_OK)
     attempt_end(r);
   return status;
+}
+
+static enum cachet_status attempt_begin(struct cachet_request *r) {
+  enum cachet_status status = attempt_aim(r);
+  if (is_past_end(status) && handle_refresh(r->c))
+    status = attempt_aim(r);
+  if (status != CACHET_OK && !is_past_end(status))
+    return status;
+  if (attempt_needs_epoch(r, status)) {
+    attempt_enter(r, ATTEMPT_EPOCH);
+    return CACHET_OK;
+  }
+  /* What is wrong of the range goes before what is wrong of the handle. */
+  return status == CACHET_OK ? attempt_begin_walk(r) : status;
 }
 
 enum cachet_status request_begin(struct cachet_request *r) {
@@ -254,27 +282,27 @@ enum cachet_status request_begin(struct cachet_request *r) {
 
 /* ---- Ends ---------------------------------------------------------------- */
 
-static void call_complete(struct cachet_request *r) {
-  call_move(r, REQUEST_COMPLETE);
+static void request_complete(struct cachet_request *r) {
+  request_move(r, REQUEST_COMPLETE);
   backend_changed(r->c->backend);
 }
 
 /* The error message is in r->error. */
-static void call_end(struct cachet_request *r) {
+static void request_end(struct cachet_request *r) {
   if (r->error.code < 0)
     debug_say(debug_of(r), "gives up a request: %s", r->error.message);
   attempt_end(r);
   if (r->place >= 0)
     slice_unreserve(&r->c->slices, r->c->epoch, r->place);
   r->place = -1;
-  call_complete(r);
+  request_complete(r);
 }
 
 void request_fail(struct cachet_request *r, enum cachet_status code,
                   const char *why) {
   error_set(&r->error, code, 0, "image \"%.100s\": %s", r->c->image_cache->name,
             why);
-  call_end(r);
+  request_end(r);
 }
 
 void request_deliver(struct cachet_request *r, enum cachet_status status) {
@@ -290,12 +318,10 @@ void request_deliver(struct cachet_request *r, enum cachet_status status) {
   free(r);
 }
 
-static void call_succeed(struct cachet_request *r) {
+static void request_succeed(struct cachet_request *r) {
   attempt_drop_job(r);
   r->error.code = CACHET_OK;
-  if (r->kind == REQUEST_READ) {
-    epoch_unref(r->epoch);
-  } else {
+  if (makes_slice(r)) {
     if (r->copy)
       attempt_unpin(r);
     r->slice.offset = r->start;
@@ -303,24 +329,26 @@ static void call_succeed(struct cachet_request *r) {
     slice_fill(&r->c->slices, r->c->epoch, r->place, r->epoch, r->slot, r->copy,
                &r->slice);
     r->slice.offset -= r->c->window.offset;
+  } else {
+    epoch_unref(r->epoch);
   }
   r->epoch = NULL; /* taken over, like slot, copy and place */
   r->slot = NO_SLOT;
   r->copy = NULL;
-  call_complete(r);
+  request_complete(r);
 }
 
 void request_expire(struct cachet_request *r, int64_t now) {
   if (r->deadline < 0 || now < r->deadline || r->state == REQUEST_COMPLETE)
     return;
   ops_of(r)->explain(r->c->backend, &r->error);
-  call_end(r);
+  request_end(r);
 }
 
 /* ---- Steps --------------------------------------------------------------- */
 
 /* From a pinned range to a copy of it: what was walked over is resident. */
-static enum cachet_status call_make_copy(struct cachet_request *r) {
+static enum cachet_status attempt_make_copy(struct cachet_request *r) {
   enum cachet_status status = attempt_copy(r);
   if (status == CACHET_OK)
     memcpy(r->copy, view_page(&r->epoch->view, 0, r->start), r->pos);
@@ -328,7 +356,7 @@ static enum cachet_status call_make_copy(struct cachet_request *r) {
 }
 
 /* Whether a look at the attempt's view proves anything. */
-static bool call_may_look(const struct cachet_request *r) {
+static bool attempt_may_look(const struct cachet_request *r) {
   return handle_is_trusted(r->c) && !epoch_is_given_up(r->epoch);
 }
 
@@ -340,8 +368,8 @@ struct found {
 };
 
 /* Looks for a page in the mirror, and then in the job. */
-static struct found call_page(struct cachet_request *r, uint64_t page,
-                              bool may_look) {
+static struct found attempt_find(struct cachet_request *r, uint64_t page,
+                                 bool may_look) {
   const struct view *v = &r->epoch->view;
   if (may_look) {
     if (r->slot != NO_SLOT && view_is_resident(v, page)) {
@@ -362,8 +390,8 @@ static struct found call_page(struct cachet_request *r, uint64_t page,
 
 /* How many of the caller's pages from byte `at` up to `end` are in neither hits
  * nor misses; now they are. */
-static uint64_t call_uncounted(struct cachet_request *r, uint64_t at,
-                               uint64_t end) {
+static uint64_t attempt_uncounted(struct cachet_request *r, uint64_t at,
+                                  uint64_t end) {
   uint64_t from = at >> r->c->asked_shift;
   uint64_t to = ((end - 1) >> r->c->asked_shift) + 1;
   if (from < r->next_count)
@@ -375,22 +403,22 @@ static uint64_t call_uncounted(struct cachet_request *r, uint64_t at,
 }
 
 /* Walks on as far as bytes are there. */
-static enum cachet_status call_walk(struct cachet_request *r) {
+static enum cachet_status attempt_walk(struct cachet_request *r) {
   enum cachet_status status = CACHET_OK;
   uint64_t mask = mirror_page_size(r->epoch->mirror) - 1;
-  bool may_look = call_may_look(r);
+  bool may_look = attempt_may_look(r);
   handle_drop_cursor(r->c); /* its slot is used for copying */
   while (r->pos < r->total) {
     uint64_t at = r->start + r->pos, page = at >> shift_of(r);
-    struct found found = call_page(r, page, may_look);
+    struct found found = attempt_find(r, page, may_look);
     if (!found.is_here)
       break;
     uint64_t n = mask + 1 - (at & mask);
     if (n > r->total - r->pos)
       n = r->total - r->pos;
-    handle_count_hits(r->c, call_uncounted(r, at, at + n));
+    handle_count_hits(r->c, attempt_uncounted(r, at, at + n));
     if (!r->copy && !found.is_pinned &&
-        (status = call_make_copy(r)) != CACHET_OK)
+        (status = attempt_make_copy(r)) != CACHET_OK)
       break;
     if (r->copy && found.bytes)
       memcpy(r->copy + r->pos, found.bytes + (at & mask), n);
@@ -403,15 +431,15 @@ static enum cachet_status call_walk(struct cachet_request *r) {
 }
 
 /* Counts the pages of a chunk that is about to be asked for. */
-static void call_count(struct cachet_request *r, uint64_t first,
-                       uint64_t count) {
+static void attempt_count(struct cachet_request *r, uint64_t first,
+                          uint64_t count) {
   uint64_t at = r->start + r->pos;
   for (uint64_t page = first; page < first + count; page++) {
     uint64_t end = (page + 1) << shift_of(r);
     if (end > r->start + r->total)
       end = r->start + r->total;
-    uint64_t n = call_uncounted(r, at, end);
-    if (call_may_look(r) && view_is_known(&r->epoch->view, page))
+    uint64_t n = attempt_uncounted(r, at, end);
+    if (attempt_may_look(r) && view_is_known(&r->epoch->view, page))
       handle_count_hits(r->c, n);
     else
       r->c->n_misses += n;
@@ -422,8 +450,7 @@ static void call_count(struct cachet_request *r, uint64_t first,
 /* How many of the pages from `page` on the handle may pin while it asks for
  * them: up to the first that is STALE.  Such a page comes as bytes, and stays
  * out of the cache until it is pinned by nobody. */
-static uint64_t call_pinnable(const struct view *v, uint64_t page,
-                              uint64_t count) {
+static uint64_t pinnable(const struct view *v, uint64_t page, uint64_t count) {
   uint64_t n = 0;
   while (n < count && page_state_look(&v->words[page + n]) != PAGE_STALE)
     n++;
@@ -432,13 +459,13 @@ static uint64_t call_pinnable(const struct view *v, uint64_t page,
 
 /* Ends the pin of a load or a map that has come to a STALE page: it goes on as
  * a copy. */
-static enum cachet_status call_unpin_stale(struct cachet_request *r,
-                                           uint64_t page) {
+static enum cachet_status attempt_unpin_stale(struct cachet_request *r,
+                                              uint64_t page) {
   enum cachet_status status = CACHET_OK;
-  if (r->slot == NO_SLOT || call_pinnable(&r->epoch->view, page, 1))
+  if (r->slot == NO_SLOT || pinnable(&r->epoch->view, page, 1))
     return CACHET_OK;
   if (!r->copy)
-    status = call_make_copy(r);
+    status = attempt_make_copy(r);
   if (status == CACHET_OK)
     attempt_unpin(r);
   return status;
@@ -457,7 +484,7 @@ static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
                                 uint64_t count) {
   struct epoch *e = r->epoch;
   uint64_t n = e->view.table->range_capacity;
-  n = call_pinnable(&e->view, page, n < count ? n : count);
+  n = pinnable(&e->view, page, n < count ? n : count);
   if (n == 0)
     return count;
   r->job_slot = attempt_range_slot(r, n);
@@ -472,18 +499,18 @@ static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
 }
 
 /* The page after the last one that the request is about. */
-static uint64_t call_end_page(const struct cachet_request *r) {
+static uint64_t attempt_end_page(const struct cachet_request *r) {
   return r->total ? ((r->start + r->total - 1) >> shift_of(r)) + 1 : 0;
 }
 
 /* The page after the last one that may be asked for together with `page`. */
-static uint64_t call_until(const struct cachet_request *r, uint64_t page) {
-  return page < r->single_until ? page + 1 : call_end_page(r);
+static uint64_t attempt_until(const struct cachet_request *r, uint64_t page) {
+  return page < r->single_until ? page + 1 : attempt_end_page(r);
 }
 
 /* Of how many pages, from `page` on, the next job is to be. */
-static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
-  uint64_t count = call_end_page(r) - page;
+static uint64_t attempt_chunk(const struct cachet_request *r, uint64_t page) {
+  uint64_t count = attempt_end_page(r) - page;
   uint64_t most = CHUNK_MAX_BYTES >> shift_of(r);
   if (most > FETCH_MAX_PAGES)
     most = FETCH_MAX_PAGES;
@@ -492,29 +519,56 @@ static uint64_t call_chunk(const struct cachet_request *r, uint64_t page) {
   return count < most ? count : most;
 }
 
-static void call_say_miss(const struct cachet_request *r, uint64_t page,
-                          uint64_t count) {
-  if (count)
-    debug_say(debug_of(r), "misses pages %llu to %llu",
-              (unsigned long long)page, (unsigned long long)(page + count - 1));
-  else
-    debug_say(debug_of(r), "misses the image's present epoch");
+static enum cachet_status attempt_no_memory(struct cachet_request *r) {
+  return request_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
+}
+
+/* Asks for the image's present epoch.  No pin stands meanwhile: the memory's
+ * owner would count it. */
+static enum cachet_status attempt_ask_for_epoch(struct cachet_request *r) {
+  debug_say(debug_of(r), "misses the image's present epoch");
+  r->job =
+      ops_of(r)->renew(r->c->backend, r->epoch->mirror, request_job_done, r);
+  return r->job ? CACHET_OK : attempt_no_memory(r);
 }
 
 /* Takes what was read ahead of the page that the walk has come to.  False: it
  * was not. */
-static bool call_take(struct cachet_request *r, uint64_t page) {
+static bool attempt_take(struct cachet_request *r, uint64_t page) {
   struct backend *b = r->c->backend;
-  if (!b->ops->take || r->renews || r->epoch->shared)
+  if (!b->ops->take || r->epoch->shared)
     return false;
   attempt_drop_job(r);
-  r->job = b->ops->take(b, r->epoch->mirror, page, call_until(r, page), r);
+  r->job = b->ops->take(b, r->epoch->mirror, page, attempt_until(r, page), r);
   return r->job;
+}
+
+/* Asks for the chunk that the walk has come to, of which `page` is the first.
+ */
+static enum cachet_status attempt_fetch(struct cachet_request *r,
+                                        uint64_t page) {
+  uint64_t count = attempt_chunk(r, page);
+  attempt_drop_job(r);
+  enum cachet_status status = attempt_unpin_stale(r, page);
+  if (status != CACHET_OK)
+    return status;
+  if (r->slot == NO_SLOT && r->epoch->shared)
+    count = attempt_pin_job(r, page, count);
+  attempt_count(r, page, count);
+  debug_say(debug_of(r), "misses pages %llu to %llu", (unsigned long long)page,
+            (unsigned long long)(page + count - 1));
+  r->job =
+      ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page, (uint32_t)count,
+                       attempt_until(r, page), request_job_done, r);
+  if (!r->job)
+    return attempt_no_memory(r);
+  readahead_missed(r->c, r->epoch->mirror, page, count);
+  return CACHET_OK;
 }
 
 /* It is about to wait for its job, if that is not done.  Patience is for each
  * wait, however many chunks; a hit does not look at the clock. */
-static void call_be_patient(struct cachet_request *r) {
+static void request_be_patient(struct cachet_request *r) {
   if (r->job->is_done)
     return;
   r->deadline = deadline_after(r->c->options.request_timeout_ms);
@@ -522,35 +576,20 @@ static void call_be_patient(struct cachet_request *r) {
             r->c->options.request_timeout_ms);
 }
 
-/* Asks for the chunk that the walk has come to. */
-static enum cachet_status call_fetch(struct cachet_request *r) {
+/* Has the backend bring what the attempt misses. */
+static enum cachet_status request_ask(struct cachet_request *r) {
+  bool is_walk = r->phase == ATTEMPT_WALK;
   uint64_t page = (r->start + r->pos) >> shift_of(r);
-  uint64_t count = call_chunk(r, page);
-  enum cachet_status status;
-  if (call_take(r, page)) {
-    call_be_patient(r);
-    return CACHET_OK;
+  enum cachet_status status = CACHET_OK;
+  if (!is_walk || !attempt_take(r, page)) {
+    if (r->blocking && r->c->in_callback)
+      return request_error(r, CACHET_E_INVAL, 0,
+                           "a call that would wait, in a callback");
+    status = is_walk ? attempt_fetch(r, page) : attempt_ask_for_epoch(r);
   }
-  if (r->blocking && r->c->in_callback)
-    return call_error(r, CACHET_E_INVAL, 0,
-                      "a call that would wait, in a callback");
-  attempt_drop_job(r);
-  if (r->renews)
-    page = count = 0;
-  else if ((status = call_unpin_stale(r, page)) != CACHET_OK)
-    return status;
-  if (r->slot == NO_SLOT && count > 0 && r->epoch->shared)
-    count = attempt_pin_job(r, page, count);
-  call_count(r, page, count);
-  call_say_miss(r, page, count);
-  r->job =
-      ops_of(r)->fetch(r->c->backend, r->epoch->mirror, page, (uint32_t)count,
-                       call_until(r, page), call_job_done, r);
-  if (!r->job)
-    return call_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
-  readahead_missed(r->c, r->epoch->mirror, page, count);
-  call_be_patient(r);
-  return CACHET_OK;
+  if (status == CACHET_OK)
+    request_be_patient(r);
+  return status;
 }
 
 /* Another thread's invalidation that is under way makes attempts vain until it
@@ -565,13 +604,12 @@ static void give_way(unsigned n_attempts) {
 /* The image has another epoch, or is about to; or what was brought together is
  * of two times.  In a mirror that is retired it always is: a new attempt there
  * would end like this one. */
-static enum cachet_status call_restart(struct cachet_request *r) {
+static enum cachet_status request_restart(struct cachet_request *r) {
   attempt_end(r);
-  r->renews = handle_is_behind(r->c);
   if (++r->n_attempts == REQUEST_MAX_ATTEMPTS)
-    return call_error(r, CACHET_E_CHANGED, 0,
-                      "image \"%.100s\" changed %d times during a read",
-                      r->c->image_cache->name, REQUEST_MAX_ATTEMPTS);
+    return request_error(r, CACHET_E_CHANGED, 0,
+                         "image \"%.100s\" changed %d times during a read",
+                         r->c->image_cache->name, REQUEST_MAX_ATTEMPTS);
   give_way(r->n_attempts);
   return attempt_begin(r);
 }
@@ -579,11 +617,9 @@ static enum cachet_status call_restart(struct cachet_request *r) {
 /* Whether what the walk has brought together is not to be handed out.  Pins do
  * not help against that: they keep the pages that were there, and those that
  * were not come in later. */
-static bool call_is_stale(const struct cachet_request *r) {
-  /* No pin stands while another epoch is asked for: it would be counted. */
-  bool renews = handle_is_behind(r->c) && !r->renews;
+static bool attempt_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
-    return renews || !handle_is_present(r->c, r->epoch);
+    return handle_is_behind(r->c) || !handle_is_present(r->c, r->epoch);
   uint64_t last = (r->start + r->total - 1) >> shift_of(r);
   return r->total &&
          handle_is_torn(r->epoch, r->mark, r->start >> shift_of(r), last);
@@ -592,9 +628,9 @@ static bool call_is_stale(const struct cachet_request *r) {
 /* How the job went, for the page that the walk has come to.  The error of a job
  * of several pages, or of one that was joined, may be another page's: then the
  * good ones are taken, and those that are missing asked for one by one. */
-static enum cachet_status call_job_status(struct cachet_request *r) {
+static enum cachet_status attempt_job_status(struct cachet_request *r) {
   const struct backend_job *j = r->job;
-  if (!j || r->renews || !backend_job_failed_by_page(j))
+  if (!j || !backend_job_failed_by_page(j))
     return j ? j->error.code : CACHET_OK;
   if (j->count == 1 && j->first == (r->start + r->pos) >> shift_of(r))
     return j->error.code;
@@ -603,33 +639,78 @@ static enum cachet_status call_job_status(struct cachet_request *r) {
   return CACHET_OK;
 }
 
-/* One move of the machine.  False: nothing more can be done now. */
-static bool call_advance(struct cachet_request *r, enum request_reach reach) {
-  enum cachet_status status = call_job_status(r);
-  if (status == CACHET_OK && r->renews)
-    status = r->job ? CACHET_E_CHANGED : CACHET_OK;
-  else if (status == CACHET_OK)
-    status = call_walk(r);
-  else if (status != CACHET_E_CHANGED)
-    r->error = r->job->error;
-  if (status == CACHET_E_CHANGED || (status == CACHET_OK && call_is_stale(r)))
-    status = call_restart(r);
-  else if (status == CACHET_OK && !r->renews && r->pos == r->total)
-    return call_succeed(r), false;
-  else if (status == CACHET_OK && reach == REQUEST_LOOK)
-    return false;
-  else if (status == CACHET_OK)
-    status = call_fetch(r);
+/* What a look at an attempt finds. */
+enum attempt_outcome {
+  ATTEMPT_DONE,   /* all of its bytes are there */
+  ATTEMPT_MISS,   /* something is not here, and was not asked for */
+  ATTEMPT_STALE,  /* another attempt is to begin */
+  ATTEMPT_FAILED, /* the error message is in the request */
+};
+
+static enum attempt_outcome attempt_fail_by_job(struct cachet_request *r) {
+  r->error = r->job->error;
+  return ATTEMPT_FAILED;
+}
+
+static enum attempt_outcome attempt_look_for_epoch(struct cachet_request *r) {
+  if (r->job && r->job->error.code != CACHET_OK)
+    return attempt_fail_by_job(r);
+  if (r->job || !handle_is_present(r->c, r->epoch))
+    return ATTEMPT_STALE;
+  return ATTEMPT_MISS;
+}
+
+static enum attempt_outcome attempt_look_for_bytes(struct cachet_request *r) {
+  enum cachet_status status = attempt_job_status(r);
+  if (status == CACHET_E_CHANGED)
+    return ATTEMPT_STALE;
   if (status != CACHET_OK)
-    return call_end(r), false;
-  if (r->job && !r->job->is_done)
-    return call_move(r, REQUEST_WAITING), false;
-  return true;
+    return attempt_fail_by_job(r);
+  if (attempt_walk(r) != CACHET_OK)
+    return ATTEMPT_FAILED;
+  if (attempt_is_stale(r))
+    return ATTEMPT_STALE;
+  return r->pos == r->total ? ATTEMPT_DONE : ATTEMPT_MISS;
+}
+
+static enum attempt_outcome attempt_look(struct cachet_request *r) {
+  return r->phase == ATTEMPT_EPOCH ? attempt_look_for_epoch(r)
+                                   : attempt_look_for_bytes(r);
+}
+
+/* One move of the machine.  False: nothing more can be done now. */
+static bool request_advance(struct cachet_request *r,
+                            enum request_reach reach) {
+  enum cachet_status status = CACHET_OK;
+  switch (attempt_look(r)) {
+  case ATTEMPT_DONE:
+    request_succeed(r);
+    return false;
+  case ATTEMPT_FAILED:
+    request_end(r);
+    return false;
+  case ATTEMPT_STALE:
+    status = request_restart(r);
+    break;
+  case ATTEMPT_MISS:
+    if (reach == REQUEST_LOOK)
+      return false;
+    status = request_ask(r);
+    break;
+  }
+  if (status != CACHET_OK) {
+    request_end(r);
+    return false;
+  }
+  if (!r->job || r->job->is_done)
+    return true;
+  request_move(r, REQUEST_WAITING);
+  return false;
 }
 
 void request_step(struct cachet_request *r, enum request_reach reach) {
   assert(r->state == REQUEST_READY);
-  while (call_advance(r, reach))
+  while (request_advance(r, reach))
     ;
 }
 
@@ -663,7 +744,7 @@ enum cachet_status request_renew_epoch(cachet *c) {
   enum cachet_status status = handle_adopt_epoch(c, &c->error);
   if (status != CACHET_OK || !handle_is_behind(c))
     return status;
-  struct cachet_request r = {.c = c, .kind = REQUEST_READ, .renews = true};
+  struct cachet_request r = {.c = c, .kind = REQUEST_EPOCH};
   return request_run(&r, NULL, 0);
 }
 

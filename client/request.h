@@ -1,17 +1,22 @@
-/* Calls: loads, reads and maps that go on after a miss, as requests.
+/* Requests: loads, reads and maps that go on after a miss, and the wait for an
+ * image's present epoch.
  *
- * There is one machine for all three, blocking and asynchronous: it walks over
- * the bytes it was asked for, as far as they are there, and asks the backend
- * for the next chunk.
+ * There is one machine for all four, blocking and asynchronous.
  *
  *   READY --request_step--> WAITING --job done--> READY
  *     `----------------------> COMPLETE <---- cancelled, too late
  *
- * An attempt reads from one epoch, to which it holds a reference.  When the
- * image changes meanwhile it starts over in the new one, REQUEST_MAX_ATTEMPTS
- * times at most: no bytes of two epochs are ever put together, nor of before
- * and after an invalidation of them.  The mirror's log of invalidations tells
- * (cache/invalidation_log.h), also a reader of a daemon's memory.
+ * An attempt reads from one epoch, to which it holds a reference.  It *walks*
+ * over the bytes that were asked for, as far as they are there, and asks the
+ * backend for the next chunk.  Where the memory that the handle reads is of an
+ * epoch that is over, an attempt asks for the image's present *epoch* instead,
+ * and the next attempt walks.  A request for an epoch has nothing to walk over.
+ *
+ * When the image changes meanwhile the request starts over in the new epoch,
+ * REQUEST_MAX_ATTEMPTS times at most: no bytes of two epochs are ever put
+ * together, nor of before and after an invalidation of them.  The mirror's log
+ * of invalidations tells (cache/invalidation_log.h), also a reader of a
+ * daemon's memory.
  *
  * A load or a map goes without copying as long as what it walks over is
  * resident, pinned; a page that was read but could not stay makes it a private
@@ -27,9 +32,15 @@ extern "C" {
 
 #define REQUEST_MAX_ATTEMPTS 16
 
-enum request_kind { REQUEST_LOAD, REQUEST_MAP, REQUEST_READ };
+enum request_kind { REQUEST_LOAD, REQUEST_MAP, REQUEST_READ, REQUEST_EPOCH };
 
 enum request_state { REQUEST_READY, REQUEST_WAITING, REQUEST_COMPLETE };
+
+enum attempt_phase {
+  ATTEMPT_WALK,
+  ATTEMPT_EPOCH, /* of the range it is not known whether it is right; no place
+                    is reserved, nothing is pinned, and the job is a renewal */
+};
 
 struct cachet_request {
   cachet *c;
@@ -46,6 +57,7 @@ struct cachet_request {
   int64_t deadline; /* of what it waits for */
 
   /* this attempt */
+  enum attempt_phase phase;
   struct epoch *epoch; /* referenced; NULL between attempts */
   unsigned n_attempts;
   uint64_t start;      /* of the bytes */
@@ -59,7 +71,6 @@ struct cachet_request {
   uint8_t *copy;     /* where they go; NULL: they are pinned in `slot` */
   unsigned slot;     /* NO_SLOT: none */
   unsigned job_slot; /* pins what the job brings; NO_SLOT: none */
-  bool renews;       /* only a new epoch can tell whether the range is right */
   struct backend_job *job;
 
   /* the outcome */

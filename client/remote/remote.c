@@ -207,13 +207,9 @@ static struct backend_job *fetch(struct backend *b, struct mirror *m,
                                  void (*done)(struct backend_job *),
                                  void *owner) {
   struct remote *r = remote_of(b);
-  const struct shared_view *a = b->shared;
-  if (a && a->mirror == m && mirror_is_retired(m) && remote_is_ready(r))
-    remote_attach_renew(r); /* the job ends, as CHANGED, when that is over */
-  else if (!a)
+  if (!b->shared)
     remote_attach_again(r);
-  struct pending *x =
-      r->n_unowned && count ? remote_read_underway(r, m, first) : NULL;
+  struct pending *x = r->n_unowned ? remote_read_underway(r, m, first) : NULL;
   if (x) {
     remote_adopt(r, x, owner, done);
     remote_ahead_come_to(r, x, first, until);
@@ -224,7 +220,7 @@ static struct backend_job *fetch(struct backend *b, struct mirror *m,
   if (!x)
     return NULL;
   x->job.owner = owner;
-  if (x->n_pages == 0 && count) {
+  if (x->n_pages == 0) {
     x->job.is_done = true;
     return &x->job;
   }
@@ -232,8 +228,34 @@ static struct backend_job *fetch(struct backend *b, struct mirror *m,
   x->job.done = owner_unknown;
   pending_queue(r, x);
   x->job.done = done;
-  if (count && !x->job.is_done)
+  if (!x->job.is_done)
     remote_ahead_reached(r, m, first, x->job.count, until, false);
+  return &x->job;
+}
+
+/* It ends when its turn to be sent has come.  The connection is ready then and
+ * no Attach under way: what the daemon shares of the image is here. */
+static bool renewal_prepare(struct remote *r, struct pending *x) {
+  pending_end(r, x);
+  return false;
+}
+
+static const struct pending_ops renewal_ops = {.prepare = renewal_prepare};
+
+static struct backend_job *remote_renew(struct backend *b, struct mirror *m,
+                                        void (*done)(struct backend_job *),
+                                        void *owner) {
+  struct remote *r = remote_of(b);
+  struct pending *x = calloc(1, sizeof *x);
+  if (!x)
+    return NULL;
+  x->ops = &renewal_ops;
+  x->job.owner = owner;
+  x->job.done = owner_unknown;
+  if (b->shared && b->shared->mirror == m && remote_is_ready(r))
+    remote_attach_renew(r);
+  pending_queue(r, x);
+  x->job.done = done;
   return &x->job;
 }
 
@@ -532,6 +554,7 @@ static const struct backend_ops remote_ops = {
     .has = remote_has,
     .take = remote_take,
     .fetch = remote_fetch,
+    .renew = remote_renew,
     .bytes = remote_bytes,
     .drop = remote_drop,
     .drain = remote_drain,
