@@ -324,7 +324,7 @@ static enum cachet_status change_check(cachet_admin *a, const char *name,
    * attack. */
   if (strlen(name) + strlen(source) > FRAME_MAX_MESSAGE / 2)
     return error_set(&a->error, CACHET_E_INVAL, 0, "too long a name or source");
-  if (!connection_limits(remote_of(a->backend)->channel)->change)
+  if (!connection_limits(remote_of(a->backend)->connection)->change)
     return error_set(&a->error, CACHET_E_UNSUPPORTED, 0,
                      "the daemon takes no changes of what it serves");
   return CACHET_OK;
@@ -369,7 +369,7 @@ enum cachet_status cachet_admin_drain(cachet_admin *a, int timeout_ms) {
   enum cachet_status status = admin_enter(a, true);
   if (status != CACHET_OK)
     return status;
-  if (!connection_limits(remote_of(a->backend)->channel)->drain)
+  if (!connection_limits(remote_of(a->backend)->connection)->drain)
     return error_set(&a->error, CACHET_E_UNSUPPORTED, 0,
                      "the daemon is of a version that does not drain");
   return remote_command(a->backend, &msg, CACHET__WIRE__MESSAGE__BODY_DONE,

@@ -1,25 +1,7 @@
-/* Reading ahead on a socket: how the connection is kept full, and no more.
- *
- * A reader that goes from front to back, by many calls or by a long one, is a
- * *stream*.  Reads without an owner are sent ahead of it.  A stream is found by
- * its misses: each is where the last one ended, or at what is in store.
- *
- *   A1  What came for a stream waits in `store`, with its Read, until a reader
- *       comes to it; then it is put into the cache, and the Read is his.  So a
- *       window needs no room in the cache, and pushes nothing out of it.
- *   A2  What is in the store was not invalidated since it was asked for, or it
- *       is not handed out.
- *   A3  No more than flow.window bytes are under way of what nobody asked for,
- *       and no more than twice as many are ahead of one stream.  What is part
- *       of a call's range is asked for at once.
- *   A4  Under way and in store are AHEAD_MOST bytes at most, but for what the
- *       callers wait for.
- *   A5  The store of a stream goes with it; and what nobody came for in time.
- *   A6  A stream of long reads that has come through more than the cache holds
- *       leaves nothing there: none of it would stay until he comes again. */
-#include "client/remote/internal.h"
+#include "client/remote/ahead.h"
 
 #include "base/deadline.h"
+#include "client/remote/internal.h"
 
 enum {
   FIRST_LEN = 16 << 10, /* ahead of a stream that is new, */
@@ -35,46 +17,42 @@ void remote_ahead_init(struct remote *r) {
 
 /* ---- The store ----------------------------------------------------------- */
 
-static uint64_t read_len(const struct pending *x) {
-  return (uint64_t)x->n_pages << x->job.mirror->page_shift;
+static void store_remove(struct ahead *a, struct remote_read *x) {
+  TAILQ_REMOVE(&a->store, x, stored);
+  a->store_len -= remote_read_len(x);
 }
 
-static void store_remove(struct ahead *a, struct pending *x) {
-  TAILQ_REMOVE(&a->store, x, link);
-  a->store_len -= read_len(x);
-}
-
-static void store_drop(struct ahead *a, struct pending *x) {
+static void store_drop(struct ahead *a, struct remote_read *x) {
   store_remove(a, x);
-  pending_free(x);
+  pending_free(&x->base);
 }
 
 /* Drops those that begin at pages `from` up to `to`. */
 static void store_drop_range(struct ahead *a, uint64_t from, uint64_t to) {
-  struct pending *x = TAILQ_FIRST(&a->store), *next;
+  struct remote_read *x = TAILQ_FIRST(&a->store), *next;
   for (; x; x = next) {
-    next = TAILQ_NEXT(x, link);
-    if (x->job.first >= from && x->job.first < to)
+    next = TAILQ_NEXT(x, stored);
+    if (x->base.job.first >= from && x->base.job.first < to)
       store_drop(a, x);
   }
 }
 
 /* Takes a Read that has ended, and that nobody has come for meanwhile. */
-static bool store_add(struct remote *r, struct pending *x) {
+static bool store_add(struct remote *r, struct remote_read *x) {
   struct ahead *a = &r->ahead;
-  if (x->job.error.code != CACHET_OK || x->job.mirror != a->mirror ||
+  if (x->base.job.error.code != CACHET_OK || x->base.job.mirror != a->mirror ||
       !remote_read_is_fresh(x))
     return false;
   x->kept_at = deadline_now();
-  a->store_len += read_len(x);
-  TAILQ_INSERT_TAIL(&a->store, x, link);
+  a->store_len += remote_read_len(x);
+  TAILQ_INSERT_TAIL(&a->store, x, stored);
   return true;
 }
 
-static struct pending *store_find(const struct ahead *a, const struct mirror *m,
-                                  uint64_t page) {
-  struct pending *x;
-  TAILQ_FOREACH(x, &a->store, link)
+static struct remote_read *store_find(const struct ahead *a,
+                                      const struct mirror *m, uint64_t page) {
+  struct remote_read *x;
+  TAILQ_FOREACH(x, &a->store, stored)
     if (remote_read_brings(x, m, page))
       return x;
   return NULL;
@@ -82,7 +60,7 @@ static struct pending *store_find(const struct ahead *a, const struct mirror *m,
 
 void remote_ahead_drop_all(struct remote *r) {
   struct ahead *a = &r->ahead;
-  struct pending *x;
+  struct remote_read *x;
   while ((x = TAILQ_FIRST(&a->store)))
     store_drop(a, x);
   for (unsigned i = 0; i < AHEAD_N_STREAMS; i++)
@@ -90,7 +68,7 @@ void remote_ahead_drop_all(struct remote *r) {
 }
 
 int64_t remote_ahead_deadline(const struct remote *r) {
-  const struct pending *x = TAILQ_FIRST(&r->ahead.store);
+  const struct remote_read *x = TAILQ_FIRST(&r->ahead.store);
   return x ? x->kept_at + AHEAD_KEPT_MS : -1;
 }
 
@@ -154,20 +132,20 @@ static uint64_t chunk_pages(const struct remote *r, const struct mirror *m) {
 
 /* Whether one more Read may be sent.  Some are left for calls that wait. */
 static bool may_send(const struct remote *r) {
-  uint32_t most = connection_limits(r->channel)->max_requests;
+  uint32_t most = connection_limits(r->connection)->max_requests;
   return TAILQ_EMPTY(&r->queue) && r->n_sent < most - most / 8 &&
          r->ahead.due + r->ahead.store_len < AHEAD_MOST &&
-         !connection_is_full(r->channel);
+         !connection_is_full(r->connection);
 }
 
 /* How many of the pages from the first on are asked for, or were before. */
 static uint64_t ask(struct remote *r, struct mirror *m, uint64_t first,
                     uint64_t count) {
-  const struct pending *known = remote_read_underway(r, m, first);
+  const struct remote_read *known = remote_read_underway(r, m, first);
   if (!known)
     known = store_find(&r->ahead, m, first);
   if (known)
-    return known->job.first + known->job.count - first;
+    return known->base.job.first + known->base.job.count - first;
   return remote_read_unowned(r, m, first, (uint32_t)count, store_add);
 }
 
@@ -242,11 +220,11 @@ void remote_ahead_reached(struct remote *r, struct mirror *m, uint64_t first,
   stream_fill(r, m, s, until);
 }
 
-void remote_ahead_come_to(struct remote *r, struct pending *x, uint64_t page,
-                          uint64_t until) {
+void remote_ahead_come_to(struct remote *r, struct remote_read *x,
+                          uint64_t page, uint64_t until) {
   const struct ahead_stream *s = stream_find(&r->ahead, page);
-  uint64_t end = x->job.first + x->job.count;
-  uint64_t most = cached_chunk(r, x->job.mirror);
+  uint64_t end = x->base.job.first + x->base.job.count;
+  uint64_t most = cached_chunk(r, x->base.job.mirror);
   bool passes_by =
       s && s->passed > r->options.cache_size && until >= end && end - page > 1;
   x->stay_from = page;
@@ -255,15 +233,15 @@ void remote_ahead_come_to(struct remote *r, struct pending *x, uint64_t page,
 
 bool remote_ahead_has(const struct remote *r, const struct mirror *m,
                       uint64_t page) {
-  const struct pending *x = store_find(&r->ahead, m, page);
+  const struct remote_read *x = store_find(&r->ahead, m, page);
   return x && remote_read_is_fresh(x) &&
          page_state_look(&m->words[page]) != PAGE_STALE;
 }
 
-struct pending *remote_ahead_take(struct remote *r, const struct mirror *m,
-                                  uint64_t page) {
+struct remote_read *remote_ahead_take(struct remote *r, const struct mirror *m,
+                                      uint64_t page) {
   struct ahead *a = &r->ahead;
-  struct pending *x = store_find(a, m, page);
+  struct remote_read *x = store_find(a, m, page);
   if (!x)
     return NULL;
   if (!remote_read_is_fresh(x)) {

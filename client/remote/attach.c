@@ -1,15 +1,14 @@
-/* Attaching: asking a daemon for its memory, over the connection.  How it is
- * mapped is attach.c's.
- *
- * Kept here, see internal.h: R6, that pages are read in the daemon's memory
- * from its answer on, and in the image cache again once there is none; with R4,
- * that the image cache is emptied then, as no notice came meanwhile. */
-#include "client/remote/internal.h"
+/* Kept here: R6, that pages are read in the daemon's memory from its answer on,
+ * and in the image cache again once there is none; with R4 (notice.h), that the
+ * image cache is emptied then, as no notice came meanwhile. */
+#include "client/remote/attach.h"
 
 #include <errno.h>
 
 #include "base/deadline.h"
 #include "client/image_cache.h"
+#include "client/remote/internal.h"
+#include "client/remote/notice.h"
 #include "client/remote/shared_mirror.h"
 
 /* Between two requests for what was refused. */
@@ -29,7 +28,7 @@ static struct shared_mirror *lent_mirror(const struct backend *b) {
 static bool attach_allowed(const struct remote *r) {
   return r->uri.kind == URI_UNIX &&
          !(r->options.flags & CACHET_NO_SHARED_MEMORY) &&
-         connection_limits(r->channel)->share;
+         connection_limits(r->connection)->share;
 }
 
 static void attach_send(struct remote *r) {
@@ -52,12 +51,12 @@ static void attach_send(struct remote *r) {
     remote_unpin(r); /* what it pins is counted, too */
   }
   debug_say(&r->base.debug, "asks to attach to the daemon's memory");
-  r->attach_id = msg.id = connection_next_id(r->channel);
+  r->attach_id = msg.id = connection_next_id(r->connection);
   r->attach_at = deadline_now();
-  connection_want_fds(r->channel, true);
+  connection_want_fds(r->connection, true);
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACH;
   msg.attach = &attach;
-  connection_send(r->channel, &msg);
+  connection_send(r->connection, &msg);
 }
 
 /* From here on pages are read from `a`; NULL: from the image cache, which knows
@@ -65,7 +64,7 @@ static void attach_send(struct remote *r) {
 static void attach_end(struct remote *r, struct shared_view *a) {
   struct shared_view *old = r->base.shared;
   r->attach_id = 0;
-  connection_want_fds(r->channel, false);
+  connection_want_fds(r->connection, false);
   r->base.shared = a;
   if (old && !a) {
     int e = remote_notice_drop(r, 0, UINT64_MAX);
@@ -98,14 +97,14 @@ static void attach_refused_for_good(struct remote *r) {
 /* To the daemon the connection has attached, and gets no notices: without
  * memory of its we need a connection that was never asked for it. */
 static void attach_give_up(struct remote *r) {
-  connection_break(r->channel, CONNECTION_LOST_CUT, CACHET_E_CONN,
+  connection_break(r->connection, CONNECTION_LOST_CUT, CACHET_E_CONN,
                    "its memory cannot be mapped here");
 }
 
 /* A table that came without its descriptors could not even be given back, so
  * there has to be room for them first. */
 static bool has_room(const struct remote *r) {
-  return connection_has_room_for_fds(r->channel, SHARED_MIRROR_N_FDS);
+  return connection_has_room_for_fds(r->connection, SHARED_MIRROR_N_FDS);
 }
 
 static void attach_begin(struct remote *r) {
@@ -144,7 +143,7 @@ static void handle_attached(struct remote *r,
   enum connection_fds came = CONNECTION_FDS_WRONG;
   if (connection_read_image(msg->info, &image) && image.id == r->image_id &&
       msg->layout == MIRROR_LAYOUT)
-    came = connection_take_fds(r->channel, fds, SHARED_MIRROR_N_FDS);
+    came = connection_take_fds(r->connection, fds, SHARED_MIRROR_N_FDS);
   if (came == CONNECTION_FDS_WRONG) {
     remote_violation(r, "what it says of its memory cannot be");
     return;
@@ -208,11 +207,11 @@ void remote_attach_grow(struct backend *b, uint32_t page_slots,
   grow.table = a->number;
   grow.page_slots = page_slots;
   grow.range_capacity = range_capacity;
-  r->grow_id = msg.id = connection_next_id(r->channel);
+  r->grow_id = msg.id = connection_next_id(r->connection);
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_GROW;
   msg.grow = &grow;
   a->base.is_growing = true;
-  connection_send(r->channel, &msg);
+  connection_send(r->connection, &msg);
   backend_changed(b);
 }
 

@@ -1,4 +1,4 @@
-/* A channel: a connection to a daemon, its frames and its handshake.
+/* A connection to a daemon: its frames and its handshake.
  *
  *   DISCONNECTED -> CONNECTING -> SECURING -> HELLO -> OPENING -> READY
  *

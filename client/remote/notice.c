@@ -1,15 +1,13 @@
-/* Notices: what a daemon says of its own accord, and the cache that it keeps
- * true.
- *
- * Kept here, see internal.h: R4, that a notice is heeded when it is taken
- * in, and that a cache that could not follow one ends with its connection. */
-#include "client/remote/internal.h"
+/* Kept here: of R4, that a notice is heeded when it is taken in, and that a
+ * cache that could not follow one ends with its connection. */
+#include "client/remote/notice.h"
 
 #include <errno.h>
 
 #include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
+#include "client/remote/internal.h"
 
 enum { MAX_NOTICE_RANGES = 16 /* that are dropped one by one */ };
 
@@ -30,7 +28,7 @@ void remote_notice_failed(struct remote *r, int e) {
   struct cachet_error why;
   error_set(&why, error_from_errno(-e), -e, "image \"%.100s\": follow a change",
             r->base.image_cache->name);
-  connection_break(r->channel,
+  connection_break(r->connection,
                    e == -ENOMEM ? CONNECTION_LOST_RETRY
                                 : CONNECTION_LOST_REFUSED,
                    why.code, why.message);

@@ -5,7 +5,6 @@
 
 #include "base/deadline.h"
 #include "client/remote/command.h"
-#include "client/remote/internal.h"
 #include "client/remote/remote.h"
 
 /* A name is a courtesy: nobody waits long for one. */

@@ -1,43 +1,42 @@
-/* Exchanges: the queue to a daemon, what was sent, and how each one ends.
- *
- * Kept here, see internal.h: R1, that what is queued goes out in order and
- * no more of it than the daemon takes; R2, what becomes of a pending request
- * when its owner or its connection goes.  What it is beyond that its
- * ops say. */
-#include "client/remote/internal.h"
+/* Kept here: R1, but for when there is an attempt to connect, which remote.c
+ * says; R2. */
+#include "client/remote/pending.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/deadline.h"
 #include "client/error.h"
+#include "client/remote/internal.h"
+
+/* ---- Life ---------------------------------------------------------------- */
 
 void pending_free(struct pending *x) {
   if (x->job.mirror)
     mirror_unref(x->job.mirror);
-  free(x->bytes);
+  if (x->ops->fini)
+    x->ops->fini(x);
   free(x);
 }
 
-void pending_unlink(struct remote *r, struct pending *x) {
-  TAILQ_REMOVE(x->is_sent ? &r->sent : &r->queue, x, link);
-  r->n_sent -= x->is_sent;
-  if (x->is_sent && x->due)
-    remote_transit_ended(r, x);
+static void pending_unlink(struct remote *r, struct pending *x) {
+  bool was_sent = x->is_sent;
+  TAILQ_REMOVE(was_sent ? &r->sent : &r->queue, x, link);
+  r->n_sent -= was_sent;
   x->is_sent = false;
+  if (was_sent && x->ops->unsent)
+    x->ops->unsent(r, x);
 }
 
 void pending_end(struct remote *r, struct pending *x) {
-  pending_unlink(r, x);
-  if (r->incoming == x)
-    r->incoming = NULL;
   x->job.is_done = true;
+  pending_unlink(r, x);
   if (pending_is_owned(x)) {
     x->job.done(&x->job);
     return;
   }
   r->n_unowned--;
-  if (!x->keep || !x->keep(r, x))
+  if (!x->ops->keep || !x->ops->keep(r, x))
     pending_free(x);
 }
 
@@ -54,17 +53,22 @@ void pending_fail_all(struct remote *r, const struct cachet_error *why) {
 
 void pending_unsend_all(struct remote *r) {
   struct pending *x;
-  r->incoming = NULL;
   while ((x = TAILQ_LAST(&r->sent, pending_list))) {
     pending_unlink(r, x);
-    if (!pending_is_owned(x)) {
-      r->n_unowned--;
-      pending_free(x);
+    if (pending_is_owned(x)) {
+      TAILQ_INSERT_HEAD(&r->queue, x, link);
       continue;
     }
-    free(x->bytes);
-    x->bytes = NULL;
-    TAILQ_INSERT_HEAD(&r->queue, x, link);
+    r->n_unowned--;
+    pending_free(x);
+  }
+}
+
+void pending_free_all(struct remote *r) {
+  struct pending *x;
+  while ((x = TAILQ_FIRST(&r->sent)) || (x = TAILQ_FIRST(&r->queue))) {
+    pending_unlink(r, x);
+    pending_free(x);
   }
 }
 
@@ -82,35 +86,70 @@ static void pending_send(struct remote *r, struct pending *x) {
   if (x->ops->prepare && !x->ops->prepare(r, x))
     return;
   pending_unlink(r, x);
-  x->id = connection_next_id(r->channel);
+  x->id = connection_next_id(r->connection);
   x->is_sent = true;
   x->sent_at = deadline_now();
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
   /* The first one goes at once, and those that come while it is under way go
    * together. */
-  connection_hold(r->channel, r->base.holds && r->n_sent > 1);
+  connection_hold(r->connection, r->base.holds && r->n_sent > 1);
   x->ops->send(r, x);
-  connection_hold(r->channel, false);
+  connection_hold(r->connection, false);
 }
 
 void pending_pump(struct remote *r) {
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
-  if (connection_state(r->channel) == CONNECTION_DISCONNECTED && wanted &&
+  if (connection_state(r->connection) == CONNECTION_DISCONNECTED && wanted &&
       !r->is_final && deadline_now() >= r->retry_at)
     remote_start(r);
   while (remote_is_ready(r) && !TAILQ_EMPTY(&r->queue) &&
-         r->n_sent < connection_limits(r->channel)->max_requests &&
-         !connection_is_full(r->channel))
+         r->n_sent < connection_limits(r->connection)->max_requests &&
+         !connection_is_full(r->connection))
     pending_send(r, TAILQ_FIRST(&r->queue));
 }
 
-void pending_queue(struct remote *r, struct pending *x) {
+static void pending_queue(struct remote *r, struct pending *x) {
   TAILQ_INSERT_TAIL(&r->queue, x, link);
   if (r->is_final)
     pending_fail(r, x, &r->error);
   else
     pending_pump(r);
+}
+
+static void owner_unknown(struct backend_job *j) { (void)j; }
+
+void pending_submit(struct remote *r, struct pending *x,
+                    void (*done)(struct backend_job *), void *owner) {
+  x->job.owner = owner;
+  x->job.done = owner_unknown;
+  pending_queue(r, x);
+  x->job.done = done;
+}
+
+void pending_submit_unowned(struct remote *r, struct pending *x) {
+  r->n_unowned++;
+  pending_queue(r, x);
+}
+
+/* ---- Owners -------------------------------------------------------------- */
+
+void pending_adopt(struct remote *r, struct pending *x,
+                   void (*done)(struct backend_job *), void *owner) {
+  r->n_unowned -= !x->job.is_done;
+  x->job.owner = owner;
+  x->job.done = done;
+}
+
+void pending_drop(struct remote *r, struct pending *x) {
+  if (x->is_sent) {
+    x->job.owner = NULL; /* until its answer ends (R2) */
+    r->n_unowned++;
+    return;
+  }
+  if (!x->job.is_done)
+    pending_unlink(r, x);
+  pending_free(x);
 }
 
 /* ---- Answers ------------------------------------------------------------- */
@@ -133,6 +172,6 @@ void pending_answered(struct remote *r, struct pending *x,
   r->retry_ms = 0;
   if (e < 0)
     error_set(&x->job.error, error_from_errno(-e), -e, "daemon at %.150s",
-              connection_place(r->channel));
+              connection_place(r->connection));
   pending_end(r, x);
 }

@@ -1,30 +1,23 @@
-/* Reads: which pages are asked for, whether the answer fits, and what becomes
- * of its bytes.
- *
- * Kept here, see internal.h: R3, that each piece is the next one of what was
- * asked for; R5, that nobody gets bytes from before an invalidation that was
- * over when he asked; of R6, that an attached handle asks for pages in place
- * and installs nothing.
- *
- * A Read's pages lie in `bytes` in the order of its ranges; `place` says which
- * is where, and NO_PLACE which are not there: they were resident when it was
- * made, or are so in the daemon's memory. */
-#include "client/remote/internal.h"
+/* Kept here: R3; R5, that no reader gets bytes from before an invalidation that
+ * was over when it asked; of R6 (attach.h), that an attached handle asks for
+ * pages in place and installs nothing. */
+#include "client/remote/read.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/error.h"
 #include "client/image_cache.h"
+#include "client/remote/internal.h"
 
 /* ---- What is asked for --------------------------------------------------- */
 
 /* Adds a page to the pending request, joined to the range before it if it can
  * be. False: that would be more than the daemon takes. */
-static bool read_add(struct remote *r, struct pending *x, uint64_t page) {
-  const struct mirror *m = x->job.mirror;
+static bool read_add(struct remote *r, struct remote_read *x, uint64_t page) {
+  const struct mirror *m = x->base.job.mirror;
   uint64_t offset = page << m->page_shift, len = mirror_page_len(m, page);
-  const struct connection_limits *limits = connection_limits(r->channel);
+  const struct connection_limits *limits = connection_limits(r->connection);
   uint32_t n = x->n_ranges;
   bool joins = n && x->ranges[n - 1].offset + x->ranges[n - 1].len == offset;
   uint64_t total = ((uint64_t)x->n_pages + 1) << m->page_shift;
@@ -38,27 +31,30 @@ static bool read_add(struct remote *r, struct pending *x, uint64_t page) {
     x->ranges[n].len = len;
     x->n_ranges++;
   }
-  x->place[page - x->job.first] = (uint8_t)x->n_pages++;
+  x->place[page - x->base.job.first] = (uint8_t)x->n_pages++;
   return true;
 }
 
 static const struct pending_ops read_ops;
 
-static bool is_read(const struct pending *x) { return x->ops == &read_ops; }
+/* NULL: it is of another kind. */
+static struct remote_read *read_of(struct pending *p) {
+  return p->ops == &read_ops ? (struct remote_read *)p : NULL;
+}
 
-struct pending *remote_read_new(struct remote *r, struct mirror *m,
-                                uint64_t first, uint32_t count) {
-  struct pending *x = calloc(1, sizeof *x);
+struct remote_read *remote_read_new(struct remote *r, struct mirror *m,
+                                    uint64_t first, uint32_t count) {
+  struct remote_read *x = calloc(1, sizeof *x);
   if (!x)
     return NULL;
-  x->ops = &read_ops;
-  x->job.mirror = mirror_ref(m);
-  x->job.first = first;
+  x->base.ops = &read_ops;
+  x->base.job.mirror = mirror_ref(m);
+  x->base.job.first = first;
   memset(x->place, NO_PLACE, sizeof x->place);
   const struct shared_view *a = r->base.shared;
   bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
-  for (; x->job.count < count; x->job.count++) {
-    uint64_t page = first + x->job.count;
+  for (; x->base.job.count < count; x->base.job.count++) {
+    uint64_t page = first + x->base.job.count;
     enum page_state state = page_state_look(&m->words[page]);
     if (trusted && (state == PAGE_RESIDENT || state == PAGE_ZERO))
       continue;
@@ -66,56 +62,64 @@ struct pending *remote_read_new(struct remote *r, struct mirror *m,
       break;
   }
   x->stay_from = first;
-  x->stay_count = x->job.count;
+  x->stay_count = x->base.job.count;
   return x;
 }
 
 uint32_t remote_read_unowned(struct remote *r, struct mirror *m, uint64_t first,
                              uint32_t count,
                              bool (*keep)(struct remote *r,
-                                          struct pending *x)) {
-  struct pending *x = remote_read_new(r, m, first, count);
+                                          struct remote_read *x)) {
+  struct remote_read *x = remote_read_new(r, m, first, count);
   if (!x)
     return 0;
-  uint32_t taken = x->job.count; /* as many as one Read may name */
+  uint32_t taken = x->base.job.count; /* as many as one Read may name */
   if (x->n_pages == 0) {
-    pending_free(x);
+    pending_free(&x->base);
     return taken;
   }
   x->keep = keep;
-  r->n_unowned++;
-  pending_queue(r, x);
+  pending_submit_unowned(r, &x->base);
   return taken;
 }
 
-bool remote_read_is_fresh(const struct pending *x) {
-  const struct backend_job *j = &x->job;
+void remote_read_adopt(struct remote *r, struct remote_read *x,
+                       void (*done)(struct backend_job *), void *owner) {
+  x->keep = NULL;
+  pending_adopt(r, &x->base, done, owner);
+}
+
+bool remote_read_is_fresh(const struct remote_read *x) {
+  const struct backend_job *j = &x->base.job;
   return !mirror_dropped_since(j->mirror, x->mark, j->first, j->count);
 }
 
-bool remote_read_brings(const struct pending *x, const struct mirror *m,
+bool remote_read_brings(const struct remote_read *x, const struct mirror *m,
                         uint64_t page) {
-  return x->job.mirror == m && page >= x->job.first &&
-         page - x->job.first < x->job.count &&
-         x->place[page - x->job.first] != NO_PLACE;
+  return x->base.job.mirror == m && page >= x->base.job.first &&
+         page - x->base.job.first < x->base.job.count &&
+         x->place[page - x->base.job.first] != NO_PLACE;
 }
 
-struct pending *remote_read_underway(const struct remote *r,
-                                     const struct mirror *m, uint64_t page) {
-  struct pending *x;
-  TAILQ_FOREACH(x, &r->sent, link)
-    if (is_read(x) && !pending_is_owned(x) && remote_read_brings(x, m, page) &&
+struct remote_read *remote_read_underway(const struct remote *r,
+                                         const struct mirror *m,
+                                         uint64_t page) {
+  struct pending *p;
+  TAILQ_FOREACH(p, &r->sent, link) {
+    struct remote_read *x = read_of(p);
+    if (x && !pending_is_owned(p) && remote_read_brings(x, m, page) &&
         remote_read_is_fresh(x))
       return x;
+  }
   return NULL;
 }
 
 /* ---- Sending ------------------------------------------------------------- */
 
-static void read_changed(struct remote *r, struct pending *x) {
-  error_set(&x->job.error, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
+static void read_changed(struct remote *r, struct remote_read *x) {
+  error_set(&x->base.job.error, CACHET_E_CHANGED, 0, "image \"%.100s\" changed",
             r->base.image_cache->name);
-  pending_end(r, x);
+  pending_end(r, &x->base);
 }
 
 /* Whether a mirror is the one to read from, as far as is known here. */
@@ -127,26 +131,27 @@ static bool is_current(const struct remote *r, const struct mirror *m) {
 }
 
 /* Makes room for the bytes of its pages, if there is none yet. */
-static bool read_has_room(struct pending *x) {
+static bool read_has_room(struct remote_read *x) {
   if (!x->bytes)
-    x->bytes = malloc((size_t)x->n_pages << x->job.mirror->page_shift);
+    x->bytes = malloc(remote_read_len(x));
   return x->bytes != NULL;
 }
 
-static void read_no_memory(struct remote *r, struct pending *x) {
+static void read_no_memory(struct remote *r, struct remote_read *x) {
   struct cachet_error why;
   error_set(&why, CACHET_E_NOMEM, 0, "no memory for %u pages", x->n_pages);
-  pending_fail(r, x, &why);
+  pending_fail(r, &x->base, &why);
 }
 
 /* Room for the answer, and what it has to fit; false: it ended instead. */
-static bool read_prepare(struct remote *r, struct pending *x) {
-  struct mirror *m = x->job.mirror;
-  const struct connection_limits *limits = connection_limits(r->channel);
+static bool read_prepare(struct remote *r, struct pending *p) {
+  struct remote_read *x = read_of(p);
+  struct mirror *m = x->base.job.mirror;
+  const struct connection_limits *limits = connection_limits(r->connection);
   /* Either way it has to be asked anew, and another connection may have
    * other limits. */
   if (!is_current(r, m) || x->n_ranges > limits->max_ranges ||
-      (uint64_t)x->n_pages << m->page_shift > limits->max_read) {
+      remote_read_len(x) > limits->max_read) {
     read_changed(r, x);
     return false;
   }
@@ -163,7 +168,8 @@ static bool read_prepare(struct remote *r, struct pending *x) {
   return true;
 }
 
-static void read_send(struct remote *r, struct pending *x) {
+static void read_send(struct remote *r, struct pending *p) {
+  struct remote_read *x = read_of(p);
   Cachet__Wire__Range ranges[FETCH_MAX_PAGES], *list[FETCH_MAX_PAGES];
   for (uint32_t i = 0; i < x->n_ranges; i++) {
     cachet__wire__range__init(&ranges[i]);
@@ -178,25 +184,36 @@ static void read_send(struct remote *r, struct pending *x) {
   read.n_ranges = x->n_ranges;
   read.ranges = list;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  msg.id = x->id;
+  msg.id = p->id;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_READ;
   msg.read = &read;
   if (!x->in_place)
-    remote_transit_sent(r, x);
-  connection_send(r->channel, &msg);
+    remote_transit_sent(r, &x->transit, remote_read_len(x));
+  connection_send(r->connection, &msg);
+}
+
+static void read_unsent(struct remote *r, struct pending *p) {
+  struct remote_read *x = read_of(p);
+  remote_transit_ended(r, &x->transit);
+  if (r->incoming == x)
+    r->incoming = NULL;
+  if (p->job.is_done)
+    return;
+  free(x->bytes); /* the next connection may be long in coming */
+  x->bytes = NULL;
 }
 
 /* ---- Answers ------------------------------------------------------------- */
 
 /* Notes that the pages of `len` bytes from where the answer has come to are
  * resident.  False: they are not whole pages. */
-static bool piece_in_place(struct pending *x, uint64_t len, bool to_end) {
-  unsigned shift = x->job.mirror->page_shift;
+static bool piece_in_place(struct remote_read *x, uint64_t len, bool to_end) {
+  unsigned shift = x->base.job.mirror->page_shift;
   uint64_t mask = (1ull << shift) - 1;
   uint64_t first = x->received >> shift, n = (len + mask) >> shift;
   if (x->received & mask || (len & mask && !to_end))
     return false;
-  for (uint32_t i = 0; i < x->job.count; i++)
+  for (uint32_t i = 0; i < x->base.job.count; i++)
     if (x->place[i] != NO_PLACE && x->place[i] - first < n)
       x->place[i] = NO_PLACE;
   return true;
@@ -204,7 +221,7 @@ static bool piece_in_place(struct pending *x, uint64_t len, bool to_end) {
 
 /* Whether a piece is the next one of what was asked for, and where it goes.
  * Sums cannot overflow: what is left of a range bounds the piece first. */
-static bool piece_place(struct pending *x, const Cachet__Wire__Data *d,
+static bool piece_place(struct remote_read *x, const Cachet__Wire__Data *d,
                         uint64_t len, uint8_t **out) {
   if (len == 0 || x->at_range >= x->n_ranges)
     return false;
@@ -228,12 +245,13 @@ static bool piece_place(struct pending *x, const Cachet__Wire__Data *d,
   return true;
 }
 
-void remote_read_data(struct remote *r, struct pending *x,
+void remote_read_data(struct remote *r, struct pending *p,
                       const Cachet__Wire__Data *d, uint32_t len,
                       uint8_t **payload) {
-  bool fits = is_read(x) && (!d->resident || (x->in_place && !len));
+  struct remote_read *x = read_of(p);
+  bool fits = x && (!d->resident || (x->in_place && !len));
   if (fits && len && !read_has_room(x)) {
-    connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
+    connection_break(r->connection, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
                      "no memory for an answer");
     return;
   }
@@ -244,22 +262,23 @@ void remote_read_data(struct remote *r, struct pending *x,
   if (d->epoch != x->epoch)
     x->is_changed = true;
   if (!x->in_place)
-    remote_transit_came(r, x, len);
+    remote_transit_came(r, &x->transit, len);
   r->incoming = x;
   r->incoming_last = d->last;
 }
 
 /* How many of the pages from index `i` up to `end` lie one behind the other. */
-static uint32_t read_run(const struct pending *x, uint32_t i, uint32_t end) {
+static uint32_t read_run(const struct remote_read *x, uint32_t i,
+                         uint32_t end) {
   uint32_t n = 1;
   while (i + n < end && x->place[i + n] == x->place[i] + n)
     n++;
   return n;
 }
 
-void remote_read_install(const struct pending *x) {
-  struct mirror *m = x->job.mirror;
-  uint32_t i = (uint32_t)(x->stay_from - x->job.first);
+void remote_read_install(const struct remote_read *x) {
+  struct mirror *m = x->base.job.mirror;
+  uint32_t i = (uint32_t)(x->stay_from - x->base.job.first);
   uint32_t end = i + (uint32_t)x->stay_count;
   if (x->in_place)
     return;
@@ -268,17 +287,17 @@ void remote_read_install(const struct pending *x) {
     if (x->place[i] == NO_PLACE)
       continue;
     n = read_run(x, i, end);
-    image_install(m, x->job.first + i, n,
+    image_install(m, x->base.job.first + i, n,
                   x->bytes + ((size_t)x->place[i] << m->page_shift), x->mark);
   }
 }
 
 /* A page could not be read.  Those that came before it are good. */
-static void read_keep(struct pending *x) {
-  uint64_t n_here = x->received >> x->job.mirror->page_shift;
+static void read_keep_partial(struct remote_read *x) {
+  uint64_t n_here = x->received >> x->base.job.mirror->page_shift;
   if (x->is_changed)
     return;
-  for (uint32_t i = 0; i < x->job.count; i++)
+  for (uint32_t i = 0; i < x->base.job.count; i++)
     if (x->place[i] != NO_PLACE && x->place[i] >= n_here)
       x->place[i] = NO_PLACE;
   x->is_partial = true;
@@ -287,29 +306,40 @@ static void read_keep(struct pending *x) {
 
 /* The daemon is not at the epoch that was asked for.  If that is another than
  * it spoke of last, our cache went astray. */
-static void read_replace_epoch(struct remote *r, const struct pending *x) {
+static void read_replace_epoch(struct remote *r, const struct remote_read *x) {
   /* Without memory for it the next answer says so again. */
   if (!x->in_place && x->epoch != r->heard.epoch)
     image_cache_replace_epoch(r->base.image_cache, x->epoch, r->heard.size,
                               r->heard.epoch);
 }
 
-static void read_refused(struct remote *r, struct pending *x) {
-  if (x->job.error.code == CACHET_E_CHANGED)
+static void read_refused(struct remote *r, struct pending *p) {
+  struct remote_read *x = read_of(p);
+  if (p->job.error.code == CACHET_E_CHANGED)
     read_replace_epoch(r, x);
-  if (backend_job_failed_by_page(&x->job))
-    read_keep(x);
+  if (backend_job_failed_by_page(&p->job))
+    read_keep_partial(x);
 }
+
+static bool read_keep(struct remote *r, struct pending *p) {
+  struct remote_read *x = read_of(p);
+  return x->keep && x->keep(r, x);
+}
+
+static void read_fini(struct pending *p) { free(read_of(p)->bytes); }
 
 static const struct pending_ops read_ops = {
     .prepare = read_prepare,
     .send = read_send,
     .refused = read_refused,
+    .unsent = read_unsent,
+    .keep = read_keep,
+    .fini = read_fini,
 };
 
 void remote_read_payload(void *arg) {
   struct remote *r = arg;
-  struct pending *x = r->incoming;
+  struct remote_read *x = r->incoming;
   r->incoming = NULL;
   if (!x || !r->incoming_last)
     return;
@@ -321,5 +351,14 @@ void remote_read_payload(void *arg) {
   }
   if (!x->keep)
     remote_read_install(x);
-  pending_end(r, x);
+  pending_end(r, &x->base);
+}
+
+const uint8_t *remote_read_bytes(const struct backend_job *j, uint64_t page) {
+  const struct remote_read *x = (const struct remote_read *)j;
+  uint8_t place = x->place[page - j->first];
+  bool failed = j->error.code != CACHET_OK && !x->is_partial;
+  if (!j->is_done || failed || place == NO_PLACE)
+    return NULL;
+  return x->bytes + ((size_t)place << j->mirror->page_shift);
 }

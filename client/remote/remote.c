@@ -1,7 +1,7 @@
 /* The backend of a daemon's image: what the rest of the library asks of it, and
  * what becomes of that when the connection comes and goes.
  *
- * Its invariants are in internal.h.  Kept here: of R1, when there is an
+ * The invariants are listed in internal.h.  Kept here: of R1, when there is an
  * attempt to connect; of R2, that what is dropped is forgotten only with its
  * answer; of R4, that everything cached is dropped when a connection is READY;
  * of R6, that a mirror which is retired is asked for anew. */
@@ -13,9 +13,16 @@
 #include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
+#include "client/remote/ahead.h"
+#include "client/remote/attach.h"
 #include "client/remote/command.h"
 #include "client/remote/connection.h"
 #include "client/remote/internal.h"
+#include "client/remote/notice.h"
+#include "client/remote/pending.h"
+#include "client/remote/read.h"
+#include "client/remote/renew.h"
+#include "client/remote/warm.h"
 
 enum {
   RETRY_FIRST_MS = 2, /* a daemon that is replaced is back in tens of them */
@@ -112,14 +119,14 @@ static void on_changed(void *arg) {
 
 static void remote_drain(struct backend *b) {
   struct remote *r = remote_of(b);
-  connection_input(r->channel);
+  connection_input(r->connection);
   if (!TAILQ_EMPTY(&r->queue))
     pending_pump(r); /* there may be room, and nobody else to see it */
 }
 
 static void remote_progress(struct backend *b) {
   struct remote *r = remote_of(b);
-  connection_progress(r->channel);
+  connection_progress(r->connection);
   remote_ahead_expire(r);
   pending_pump(r);
 }
@@ -128,36 +135,36 @@ static void remote_progress(struct backend *b) {
 static bool remote_keep_up(struct backend *b) {
   struct remote *r = remote_of(b);
   remote_progress(b);
-  if (connection_state(r->channel) == CONNECTION_DISCONNECTED && b->shared &&
+  if (connection_state(r->connection) == CONNECTION_DISCONNECTED && b->shared &&
       !r->is_final && deadline_now() >= r->retry_at)
     remote_start(r);
-  return connection_state(r->channel) != CONNECTION_DISCONNECTED &&
+  return connection_state(r->connection) != CONNECTION_DISCONNECTED &&
          !remote_is_ready(r);
 }
 
 static int remote_fd(const struct backend *b) {
-  return connection_fd(remote_of(b)->channel);
+  return connection_fd(remote_of_const(b)->connection);
 }
 
 static short remote_events(const struct backend *b) {
-  return connection_events(remote_of(b)->channel);
+  return connection_events(remote_of_const(b)->connection);
 }
 
 static int remote_timeout_ms(const struct backend *b) {
-  const struct remote *r = remote_of(b);
-  if (connection_has_more(r->channel))
+  const struct remote *r = remote_of_const(b);
+  if (connection_has_more(r->connection))
     return 0;
-  if (connection_state(r->channel) != CONNECTION_DISCONNECTED)
-    return deadline_left_ms(deadline_earlier(connection_deadline(r->channel),
+  if (connection_state(r->connection) != CONNECTION_DISCONNECTED)
+    return deadline_left_ms(deadline_earlier(connection_deadline(r->connection),
                                              remote_ahead_deadline(r)));
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
   return wanted && !r->is_final ? deadline_left_ms(r->retry_at) : -1;
 }
 
 static void remote_explain(const struct backend *b, struct cachet_error *out) {
-  const struct remote *r = remote_of(b);
-  const char *place = connection_place(r->channel);
-  if (connection_state(r->channel) >= CONNECTION_HELLO)
+  const struct remote *r = remote_of_const(b);
+  const char *place = connection_place(r->connection);
+  if (connection_state(r->connection) >= CONNECTION_HELLO)
     error_set(out, CACHET_E_TIMEOUT, 0, "daemon at %.150s: no answer in time",
               place);
   else if (r->error.code != CACHET_OK)
@@ -167,39 +174,33 @@ static void remote_explain(const struct backend *b, struct cachet_error *out) {
               place);
 }
 
-static void owner_unknown(struct backend_job *j) { (void)j; }
-
-/* A Read that was sent ahead has got an owner. */
-static void remote_adopt(struct remote *r, struct pending *x, void *owner,
-                         void (*done)(struct backend_job *)) {
-  r->n_unowned -= !x->job.is_done;
-  x->keep = NULL;
-  x->job.owner = owner;
-  x->job.done = done;
-}
-
-/* How many pages a job is of, from one of them on. */
-static uint64_t job_rest(const struct backend_job *j, uint64_t page) {
-  return j->first + j->count - page;
-}
-
 static bool remote_has(const struct backend *b, const struct mirror *m,
                        uint64_t page) {
-  return remote_ahead_has(remote_of(b), m, page);
+  return remote_ahead_has(remote_of_const(b), m, page);
+}
+
+/* Gives a Read that was sent ahead to a reader that has come to `page` of it,
+ * and asks for what is next. */
+static struct backend_job *hand_over(struct remote *r, struct remote_read *x,
+                                     uint64_t page, uint64_t until,
+                                     void (*done)(struct backend_job *),
+                                     void *owner) {
+  struct backend_job *j = &x->base.job;
+  remote_read_adopt(r, x, done, owner);
+  remote_ahead_come_to(r, x, page, until);
+  if (j->is_done)
+    remote_read_install(x);
+  remote_ahead_reached(r, j->mirror, page, j->first + j->count - page, until,
+                       true);
+  return j;
 }
 
 static struct backend_job *take(struct backend *b, struct mirror *m,
                                 uint64_t page, uint64_t until, void *owner) {
   struct remote *r = remote_of(b);
-  struct pending *x =
+  struct remote_read *x =
       remote_is_trusted(b) ? remote_ahead_take(r, m, page) : NULL;
-  if (!x)
-    return NULL;
-  remote_adopt(r, x, owner, owner_unknown);
-  remote_ahead_come_to(r, x, page, until);
-  remote_read_install(x);
-  remote_ahead_reached(r, m, page, job_rest(&x->job, page), until, true);
-  return &x->job;
+  return x ? hand_over(r, x, page, until, NULL, owner) : NULL;
 }
 
 static struct backend_job *fetch(struct backend *b, struct mirror *m,
@@ -209,67 +210,26 @@ static struct backend_job *fetch(struct backend *b, struct mirror *m,
   struct remote *r = remote_of(b);
   if (!b->shared)
     remote_attach_again(r);
-  struct pending *x = r->n_unowned ? remote_read_underway(r, m, first) : NULL;
-  if (x) {
-    remote_adopt(r, x, owner, done);
-    remote_ahead_come_to(r, x, first, until);
-    remote_ahead_reached(r, m, first, job_rest(&x->job, first), until, true);
-    return &x->job;
-  }
+  struct remote_read *x =
+      r->n_unowned ? remote_read_underway(r, m, first) : NULL;
+  if (x)
+    return hand_over(r, x, first, until, done, owner);
   x = remote_read_new(r, m, first, count);
   if (!x)
     return NULL;
-  x->job.owner = owner;
+  struct backend_job *j = &x->base.job;
   if (x->n_pages == 0) {
-    x->job.is_done = true;
-    return &x->job;
+    j->is_done = true;
+    return j;
   }
-  /* What ends at once ends by is_done, not by a call. */
-  x->job.done = owner_unknown;
-  pending_queue(r, x);
-  x->job.done = done;
-  if (!x->job.is_done)
-    remote_ahead_reached(r, m, first, x->job.count, until, false);
-  return &x->job;
-}
-
-/* It ends when its turn to be sent has come.  The connection is ready then and
- * no Attach under way: what the daemon shares of the image is here. */
-static bool renewal_prepare(struct remote *r, struct pending *x) {
-  pending_end(r, x);
-  return false;
-}
-
-static const struct pending_ops renewal_ops = {.prepare = renewal_prepare};
-
-static struct backend_job *remote_renew(struct backend *b, struct mirror *m,
-                                        void (*done)(struct backend_job *),
-                                        void *owner) {
-  struct remote *r = remote_of(b);
-  struct pending *x = calloc(1, sizeof *x);
-  if (!x)
-    return NULL;
-  x->ops = &renewal_ops;
-  x->job.owner = owner;
-  x->job.done = owner_unknown;
-  if (b->shared && b->shared->mirror == m && remote_is_ready(r))
-    remote_attach_renew(r);
-  pending_queue(r, x);
-  x->job.done = done;
-  return &x->job;
-}
-
-static const uint8_t *remote_bytes(const struct backend_job *j, uint64_t page) {
-  const struct pending *x = (const struct pending *)j;
-  uint8_t place = x->place[page - j->first];
-  bool failed = j->error.code != CACHET_OK && !x->is_partial;
-  if (!j->is_done || failed || place == NO_PLACE)
-    return NULL;
-  return x->bytes + ((size_t)place << j->mirror->page_shift);
+  pending_submit(r, &x->base, done, owner);
+  if (!j->is_done)
+    remote_ahead_reached(r, m, first, j->count, until, false);
+  return j;
 }
 
 static void remote_flush(struct backend *b) {
-  connection_flush(remote_of(b)->channel);
+  connection_flush(remote_of(b)->connection);
 }
 
 /* What one of the next two calls sends goes out together. */
@@ -309,10 +269,10 @@ static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
  * something asked for all that time. */
 static bool is_silent(const struct remote *r) {
   const struct pending *x = TAILQ_FIRST(&r->sent); /* the oldest */
-  if (connection_state(r->channel) != CONNECTION_READY ||
+  if (connection_state(r->connection) != CONNECTION_READY ||
       r->options.request_timeout_ms < 0 || (!x && !r->attach_id))
     return false;
-  int64_t since = connection_heard_at(r->channel);
+  int64_t since = connection_heard_at(r->connection);
   int64_t asked_at = x ? x->sent_at : r->attach_at;
   if (since < asked_at)
     since = asked_at;
@@ -321,23 +281,13 @@ static bool is_silent(const struct remote *r) {
 
 static void remote_drop(struct backend *b, struct backend_job *j) {
   struct remote *r = remote_of(b);
-  struct pending *x = (struct pending *)j;
-  if (j->is_done) {
-    pending_free(x);
-    return;
-  }
-  if (x->is_sent) {
-    j->owner = NULL; /* until its answer ends (R2) */
-    r->n_unowned++;
-  } else {
-    pending_unlink(r, x);
-    pending_free(x);
-  }
+  bool was_done = j->is_done;
+  pending_drop(r, (struct pending *)j);
   /* The request whose time is over is gone.  A connection that is as good as
    * dead goes with it: the next request gets a new one, not the same silence.
    */
-  if (is_silent(r))
-    connection_break(r->channel, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
+  if (!was_done && is_silent(r))
+    connection_break(r->connection, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
                      "it does not answer");
 }
 
@@ -395,28 +345,24 @@ static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
 static const struct backend_ops remote_ops;
 
 static void remote_free(struct remote *r) {
-  connection_free(r->channel);
+  connection_free(r->connection);
   uri_fini(&r->uri);
   free(r);
 }
 
 void remote_abandon(struct backend *b) {
   struct remote *r = remote_of(b);
-  connection_abandon(r->channel);
-  r->channel = NULL;
+  connection_abandon(r->connection);
+  r->connection = NULL;
 }
 
 static void remote_close(struct backend *b) {
   struct remote *r = remote_of(b);
-  struct pending *x;
   if (b->image_cache && image_cache_is_forked(b->image_cache)) {
     remote_abandon(b); /* mirrors and image cache are the parent's, too */
   } else {
     remote_ahead_drop_all(r);
-    while ((x = TAILQ_FIRST(&r->sent)) || (x = TAILQ_FIRST(&r->queue))) {
-      pending_unlink(r, x);
-      pending_free(x);
-    }
+    pending_free_all(r);
     shared_view_unref(b->shared);
     if (b->image_cache)
       image_cache_unref(b->image_cache);
@@ -448,9 +394,9 @@ static enum cachet_status remote_new(const struct uri *u,
   if (status != CACHET_OK)
     error_set(err, status, 0, "no memory for an address");
   else
-    status =
-        connection_new(u, open_image, options->connect_timeout_ms,
-                       options->request_timeout_ms, &owner, &r->channel, err);
+    status = connection_new(u, open_image, options->connect_timeout_ms,
+                            options->request_timeout_ms, &owner, &r->connection,
+                            err);
   if (status != CACHET_OK) {
     remote_free(r);
     return status;
@@ -479,7 +425,7 @@ static enum cachet_status remote_wait_ready(struct remote *r,
          (!remote_is_ready(r) || remote_waits_for_room(r))) {
     int64_t until =
         remote_is_ready(r) ? deadline_earlier(deadline, r->again_at) : deadline;
-    if (connection_state(r->channel) == CONNECTION_DISCONNECTED &&
+    if (connection_state(r->connection) == CONNECTION_DISCONNECTED &&
         !remote_opens_again(r))
       why = r->error;
     else if (!backend_wait(&r->base, until) && until == deadline)
@@ -555,7 +501,7 @@ static const struct backend_ops remote_ops = {
     .take = remote_take,
     .fetch = remote_fetch,
     .renew = remote_renew,
-    .bytes = remote_bytes,
+    .bytes = remote_read_bytes,
     .drop = remote_drop,
     .drain = remote_drain,
     .keep_up = remote_keep_up,

@@ -18,6 +18,13 @@ enum cachet_status remote_open(const struct uri *u,
                                const struct options *options,
                                struct backend **out, struct cachet_error *err);
 
+/* The same but for what is added to the message of an image that there is not.
+ */
+enum cachet_status remote_connect_image(const struct uri *u,
+                                        const struct options *options,
+                                        struct backend **out,
+                                        struct cachet_error *err);
+
 /* Only connects: for commands that are about no image.  Such a backend has no
  * image cache and reads nothing. */
 enum cachet_status remote_connect(const struct uri *u,

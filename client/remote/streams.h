@@ -1,5 +1,5 @@
 /* The streams of a handle on a socket: what is asked for ahead of readers.
- * The state alone: what is done with it is declared in internal.h. */
+ * The state alone: what is done with it is in ahead.h. */
 #ifndef CLIENT_REMOTE_STREAMS_H
 #define CLIENT_REMOTE_STREAMS_H
 
@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 struct mirror;
-struct pending;
+struct remote_read;
 
 enum {
   AHEAD_N_STREAMS = 8,
@@ -24,7 +24,7 @@ enum {
   AHEAD_KEPT_MS = 2000, /* how long what nobody came for is kept */
 };
 
-TAILQ_HEAD(pending_list, pending);
+TAILQ_HEAD(remote_read_list, remote_read);
 
 /* A reader that goes from front to back; pages. */
 struct ahead_stream {
@@ -43,8 +43,8 @@ struct ahead {
   struct ahead_stream streams[AHEAD_N_STREAMS];
   uint64_t clock; /* counts uses of streams */
   uint64_t due;   /* bytes that are asked for and did not come in yet */
-  struct pending_list store; /* A1, the oldest first */
-  uint64_t store_len;        /* bytes in it */
+  struct remote_read_list store; /* A1, the oldest first */
+  uint64_t store_len;            /* bytes in it */
 };
 
 #ifdef __cplusplus

@@ -212,8 +212,9 @@ private:
 TEST(RequestTest, AMissAsksForPagesAndGoesOnWhenTheyAreThere) {
   Owner owner(4);
   Outcome o;
-  ASSERT_EQ(cachet_load_async(owner.c(), kPage, 1, Outcome::Loaded, &o, nullptr),
-            CACHET_OK);
+  ASSERT_EQ(
+      cachet_load_async(owner.c(), kPage, 1, Outcome::Loaded, &o, nullptr),
+      CACHET_OK);
   EXPECT_EQ(owner.n_fetches(), 1);
   EXPECT_TRUE(owner.HasPin());
   owner.Fill(1);
@@ -241,8 +242,9 @@ TEST(RequestTest, AMissInAnEpochThatIsOverAsksForTheNextEpochAlone) {
   Owner owner(4);
   owner.Change(4);
   Outcome o;
-  ASSERT_EQ(cachet_load_async(owner.c(), kPage, 1, Outcome::Loaded, &o, nullptr),
-            CACHET_OK);
+  ASSERT_EQ(
+      cachet_load_async(owner.c(), kPage, 1, Outcome::Loaded, &o, nullptr),
+      CACHET_OK);
   EXPECT_EQ(owner.n_renewals(), 1); // which sees that no pin stands
   EXPECT_EQ(owner.n_fetches(), 0);
   owner.Lend();
@@ -350,9 +352,9 @@ TEST(RequestTest, NoPlaceForASliceIsTakenWhileAnEpochIsAskedFor) {
   Owner owner(2);
   owner.Change(4);
   Outcome o;
-  ASSERT_EQ(cachet_load_async(owner.c(), 3 * kPage, 1, Outcome::Loaded, &o,
-                              nullptr),
-            CACHET_OK);
+  ASSERT_EQ(
+      cachet_load_async(owner.c(), 3 * kPage, 1, Outcome::Loaded, &o, nullptr),
+      CACHET_OK);
   EXPECT_EQ(owner.n_renewals(), 1);
   const slices *s = &owner.c()->slices;
   EXPECT_EQ(__builtin_popcountll(s->free | s->free_copies), N_SLICES);
