@@ -3,29 +3,23 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/deadline.h"
-#include "base/fd.h"
 #include "cache/image.h"
 #include "client/error.h"
+#include "client/remote/dial.h"
 #include "client/remote/tls_library.h"
 #include "proto/socket.h"
 
 enum {
   IN_LEN = FRAME_HEADER_LEN + FRAME_MAX_MESSAGE,
   OUT_FULL_LEN = 256 << 10,
-  MAX_ADDRESSES = 8,
   MAX_REQUESTS = 256, /* however many more a daemon would take */
   HELLO_ID = 1,
   OPEN_ID = 2,
@@ -33,17 +27,11 @@ enum {
   MAX_NOTICES = 64, /* that are taken in at once */
 };
 
-struct address {
-  struct sockaddr_storage at;
-  socklen_t len;
-};
-
 struct connection {
   struct connection_owner owner;
   char *image; /* NULL: none is opened */
   char place[300];
-  struct address addresses[MAX_ADDRESSES];
-  unsigned n_addresses;
+  struct dial dial;
   int connect_timeout_ms, request_timeout_ms;
   struct frame_arena *arena;
 
@@ -288,25 +276,6 @@ static void connection_open_image(struct connection *c) {
   connection_put(c, &msg);
 }
 
-/* A daemon that went away without a word is noticed as late as an answer that
- * does not come. */
-static void set_tcp_options(const struct connection *c, int fd) {
-  int on = 1;
-  unsigned timeout_ms = (unsigned)c->request_timeout_ms;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  if (c->request_timeout_ms <= 0)
-    return;
-  /* Half of the time-out until the first probe, two more in the other half. */
-  int half_s = c->request_timeout_ms / 2000, most_s = 32767, n = 2;
-  int idle_s = half_s < 1 ? 1 : half_s < most_s ? half_s : most_s;
-  int interval_s = idle_s > n ? idle_s / n : 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
-  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof n);
-  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
-}
-
 static void connection_shake(struct connection *c) {
   int r = c->tls_calls->handshake(c->tls);
   if (r == 0)
@@ -333,29 +302,21 @@ static void connection_connected(struct connection *c) {
   connection_shake(c);
 }
 
-/* Starts to connect to one address: 0, EINPROGRESS or another errno. */
-static int address_connect(struct connection *c, const struct address *a) {
-  int family = a->at.ss_family;
-  int fd = fd_above_std(
-      socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (fd < 0 || fstat(fd, &c->id) < 0)
-    return errno;
-  if (family == AF_UNIX)
-    socket_allow_fds(fd, false);
-  else
-    set_tcp_options(c, fd);
-  int r = connect(fd, (const struct sockaddr *)&a->at, a->len) ? errno : 0;
-  if (r == 0 || r == EINPROGRESS)
-    c->fd = fd;
-  else
-    close(fd);
+/* Starts to connect to the present address: 0, EINPROGRESS or another errno. */
+static int connection_dial(struct connection *c) {
+  int r = dial_connect(&c->dial, c->address, c->request_timeout_ms, &c->fd);
+  if ((r == 0 || r == EINPROGRESS) && fstat(c->fd, &c->id) < 0) {
+    r = errno;
+    close(c->fd);
+    c->fd = -1;
+  }
   return r;
 }
 
 /* Tries address by address, from the present one on. */
 static void connection_try(struct connection *c, int last_errno) {
-  for (; c->address < c->n_addresses; c->address++) {
-    last_errno = address_connect(c, &c->addresses[c->address]);
+  for (; c->address < c->dial.n_addresses; c->address++) {
+    last_errno = connection_dial(c);
     if (last_errno == 0) {
       connection_connected(c);
       return;
@@ -630,42 +591,6 @@ void connection_progress(struct connection *c) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-static enum cachet_status resolve_unix(struct connection *c,
-                                       const struct uri *u,
-                                       struct cachet_error *err) {
-  struct sockaddr_un *at = (struct sockaddr_un *)&c->addresses[0].at;
-  if (strlen(u->path) >= sizeof at->sun_path)
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "socket \"%.80s...\": path longer than %zu bytes", u->path,
-                     sizeof at->sun_path - 1);
-  at->sun_family = AF_UNIX;
-  memcpy(at->sun_path, u->path, strlen(u->path) + 1);
-  c->addresses[0].len = sizeof *at;
-  c->n_addresses = 1;
-  return CACHET_OK;
-}
-
-static enum cachet_status resolve_tcp(struct connection *c, const struct uri *u,
-                                      struct cachet_error *err) {
-  char port[8];
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                           .ai_flags = AI_NUMERICSERV};
-  struct addrinfo *list = NULL;
-  snprintf(port, sizeof port, "%u", u->port);
-  int r = getaddrinfo(u->host, port, &hints, &list);
-  if (r != 0)
-    return error_set(err, r == EAI_MEMORY ? CACHET_E_NOMEM : CACHET_E_CONN, 0,
-                     "host \"%.100s\": %s", u->host, gai_strerror(r));
-  for (struct addrinfo *a = list; a && c->n_addresses < MAX_ADDRESSES;
-       a = a->ai_next) {
-    struct address *to = &c->addresses[c->n_addresses++];
-    memcpy(&to->at, a->ai_addr, a->ai_addrlen);
-    to->len = a->ai_addrlen;
-  }
-  freeaddrinfo(list);
-  return CACHET_OK;
-}
-
 /* Finds TLS, and what it is to show and to believe. */
 static enum cachet_status connection_find_tls(struct connection *c,
                                               const struct uri *u,
@@ -702,10 +627,8 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
   enum cachet_status status = CACHET_OK;
   if (!c->in || !c->arena || (open_image && !c->image))
     status = error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
-  else if (u->kind == URI_UNIX)
-    status = resolve_unix(c, u, err);
   else
-    status = resolve_tcp(c, u, err);
+    status = dial_resolve(&c->dial, u, err);
   if (status == CACHET_OK && u->kind == URI_TLS)
     status = connection_find_tls(c, u, err);
   if (status != CACHET_OK)
