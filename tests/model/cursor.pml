@@ -10,10 +10,10 @@
  *   --------------------  ----------------------------------------------------
  *   get()                 handle_look(): client/handle.h
  *   drop_cursor()         handle_drop_cursor(): client/handle.h
- *   walk()                call_walk(), call_page(): client/request.c
+ *   walk()                attempt_walk(), attempt_find(): client/request.c
  *   wait()                attempt_pin_job(): client/request.c, of a blocking call
- *   begin_async(),        call_step(), attempt_pin_job(), attempt_drop_job():
- *     end_async()           client/request.c
+ *   begin_async(),        request_step(), attempt_pin_job(),
+ *     end_async()           attempt_drop_job(): client/request.c
  *   adopt()               handle_adopt_epoch(): client/handle.c
  *   evictor()             evict(), evict_range(): cache/evict.c
  *   filler()              all of a fill

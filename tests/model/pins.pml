@@ -16,7 +16,7 @@
  *   look()                page_state_look(): cache/page_state.h
  *   reader()              view_pin_page(): cache/view.h, as cachet_load(),
  *                           cachet_release() use it: client/slice.c; after a
- *                           miss call_walk(), call_fetch(): client/request.c
+ *                           miss attempt_walk(), attempt_fetch(): client/request.c
  *   move()                a pin moves to another slot: store, look, clear
  *   ask()                 fetch_begin(), plan_locked(): cache/fetch.c
  *   answer()              fetch_notify_locked(): cache/fetch.c

@@ -9,13 +9,13 @@
  *   step here             what it stands for
  *   --------------------  ----------------------------------------------------
  *   ahead()               remote_prefetch(): client/remote/remote.c
- *   reader()              attempt_begin(), call_walk(), call_fetch(),
- *                           call_is_stale(): client/request.c
+ *   reader()              attempt_begin(), attempt_walk(), attempt_fetch(),
+ *                           attempt_is_stale(): client/request.c
  *   mark_now              mirror_mark(): cache/mirror.h
  *   is_torn(), is_fresh   handle_is_torn(): client/handle.h;
- *                           read_is_fresh(): client/remote/read.c;
+ *                           remote_read_is_fresh(): client/remote/read.c;
  *                           mirror_dropped_since(): cache/mirror.h
- *   send()                remote_read_new(), remote_read_send():
+ *   send()                remote_read_new(), read_send():
  *                           client/remote/read.c
  *   join                  remote_read_underway(): client/remote/read.c
  *   plan()                fetch_begin(), plan_locked(): cache/fetch.c
