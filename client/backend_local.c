@@ -66,15 +66,15 @@ static bool has_arrived(struct local_job *lj) {
   return arrived;
 }
 
-/* A read that the job has joined began earlier, so that one of its own has time
- * left: CACHET_E_IO has the page asked for again. */
+/* A read that the job has joined began earlier, and ends so before the job's
+ * own time is over: the source has not answered for as long all the same. */
 static enum cachet_status code_of(const struct local_job *lj) {
   switch (lj->fetch.status) {
   case -ESTALE:
   case -ENOMEM:
     return error_from_errno(-lj->fetch.status);
   case -ETIMEDOUT:
-    return lj->fetch.n_joined == 0 ? CACHET_E_TIMEOUT : CACHET_E_IO;
+    return CACHET_E_TIMEOUT;
   default:
     return CACHET_E_IO;
   }
