@@ -16,6 +16,12 @@ _WARNINGS = [
     "-Wimplicit-fallthrough",
 ]
 
+# What costs too much for a release: base/lock.h asks whether locks are held.
+_DEBUG_CHECKS = select({
+    "//:optimised": [],
+    "//conditions:default": ["-DCACHETD_DEBUG_CHECKS"],
+})
+
 # -UNDEBUG: an assert states a bug and stays in release builds, where `-c opt`
 # would drop it.  Bazel puts a rule's copts after its own flags, so it wins.
 CACHETD_COPTS = [
@@ -25,7 +31,7 @@ CACHETD_COPTS = [
     "-Wstrict-prototypes",
     "-Wmissing-prototypes",
     "-Wold-style-definition",
-] + _WARNINGS
+] + _WARNINGS + _DEBUG_CHECKS
 
 # C++ is for tests only.
 CACHETD_CXXOPTS = [

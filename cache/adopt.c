@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
 #include "cache/internal.h"
@@ -97,7 +98,8 @@ static enum page_state clean(struct mirror *m, uint64_t page) {
 }
 
 /* False: there is no memory to remember a stale page. */
-static bool clean_all(struct mirror *m) {
+static bool clean_all_locked(struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   m->n_stale = 0;
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
     if (clean(m, page) == PAGE_STALE && !evict_note_stale_locked(m, page))
@@ -107,6 +109,7 @@ static bool clean_all(struct mirror *m) {
 
 /* Puts all that is there into the account and the policy. */
 static void enter_pages_locked(struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   struct page_cache *pc = m->cache;
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++) {
     enum page_state state = page_state_look(&m->words[page]);
@@ -122,22 +125,27 @@ static void enter_pages_locked(struct mirror *m) {
   }
 }
 
-int adopt_go_on(struct mirror *m) {
+static int enter_locked(struct mirror *m, uint64_t n_resident) {
   struct page_cache *pc = m->cache;
-  struct census census = take_census(m);
-  int r = 0;
-  if (!clean_all(m))
+  lock_assert_held(&pc->lock);
+  if (!clean_all_locked(m))
     return -E2BIG;
-  pthread_mutex_lock(&pc->lock);
   /* The cache may be smaller than it was. */
-  uint64_t pages = s3fifo_len(&pc->policy) + census.resident;
-  r = s3fifo_grow(&pc->policy, pages);
-  if (r == 0 && !s3fifo_has_room(&pc->policy, (uint32_t)census.resident))
+  int r = s3fifo_grow(&pc->policy, s3fifo_len(&pc->policy) + n_resident);
+  if (r == 0 && !s3fifo_has_room(&pc->policy, (uint32_t)n_resident))
     r = -E2BIG;
   if (r == 0)
     r = mirror_table_add_locked(pc, m);
   if (r == 0)
     enter_pages_locked(m);
+  return r;
+}
+
+int adopt_go_on(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  struct census census = take_census(m);
+  pthread_mutex_lock(&pc->lock);
+  int r = enter_locked(m, census.resident);
   pthread_cond_signal(&pc->wanted);
   rounds_note_activity_locked(pc); /* for what is stale */
   pthread_mutex_unlock(&pc->lock);

@@ -23,6 +23,7 @@
 
 #include <assert.h>
 
+#include "base/lock.h"
 #include "cache/internal.h"
 #include "cache/rounds.h"
 
@@ -35,6 +36,7 @@ static uint64_t limit_of(uint64_t budget) {
 }
 
 bool budget_is_over_locked(const struct page_cache *pc) {
+  lock_assert_held(&pc->lock);
   return pc->used > pc->budget;
 }
 
@@ -71,6 +73,7 @@ bool budget_has_much_garbage(const struct page_cache *pc, uint64_t len) {
 }
 
 bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
+  lock_assert_held(&pc->lock);
   return pc->used - pc->garbage + free_len > pc->limit &&
          s3fifo_len(&pc->policy) > 0;
 }
@@ -123,6 +126,7 @@ void budget_release(struct page_cache *pc, uint64_t len) {
 }
 
 void budget_uncharge_pages_locked(struct mirror *m, uint64_t len) {
+  lock_assert_held(&m->cache->lock);
   struct page_cache *pc = m->cache;
   assert(m->charged_pages >= len && pc->used >= len);
   m->charged_pages -= len;
@@ -132,17 +136,20 @@ void budget_uncharge_pages_locked(struct mirror *m, uint64_t len) {
 /* ---- Metadata ------------------------------------------------------------ */
 
 void budget_charge_meta_locked(struct mirror *m, uint64_t len) {
+  lock_assert_held(&m->cache->lock);
   m->charged_meta += len;
   m->cache->used += len;
 }
 
 void budget_uncharge_meta_locked(struct mirror *m, uint64_t len) {
+  lock_assert_held(&m->cache->lock);
   assert(m->charged_meta >= len && m->cache->used >= len);
   m->charged_meta -= len;
   m->cache->used -= len;
 }
 
 void budget_add_garbage_locked(struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   struct page_cache *pc = m->cache;
   if (m->is_solid)
     return;
@@ -153,6 +160,7 @@ void budget_add_garbage_locked(struct mirror *m) {
 }
 
 void budget_remove_garbage_locked(struct mirror *m, uint64_t len) {
+  lock_assert_held(&m->cache->lock);
   if (m->is_solid)
     return;
   assert(m->garbage >= len && m->cache->garbage >= len);
@@ -163,11 +171,13 @@ void budget_remove_garbage_locked(struct mirror *m, uint64_t len) {
 /* ---- Mirrors ------------------------------------------------------------- */
 
 void budget_add_mirror_locked(struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   budget_charge_meta_locked(m, m->is_solid ? mirror_meta_len(m)
                                            : MIRROR_HEADER_LEN);
 }
 
 void budget_remove_mirror_locked(struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   budget_remove_garbage_locked(m, m->garbage);
   m->cache->used -= m->charged_pages + m->charged_meta;
   m->cache->stats.n_zero_pages -= m->n_zero;

@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/lock.h"
 #include "cache/barrier.h"
 #include "cache/budget.h"
 #include "cache/internal.h"
@@ -37,6 +38,7 @@
 /* ---- Stale pages --------------------------------------------------------- */
 
 bool evict_note_stale_locked(struct mirror *m, uint64_t page) {
+  lock_assert_held(&m->cache->lock);
   struct page_run *last = m->n_stale ? &m->stale[m->n_stale - 1] : NULL;
   if (last && last->first + last->count == page) {
     last->count++;
@@ -57,6 +59,7 @@ bool evict_note_stale_locked(struct mirror *m, uint64_t page) {
 
 /* Takes up to `most` pages off the end of the runs. */
 static struct page_run stale_take_locked(struct mirror *m, uint64_t most) {
+  lock_assert_held(&m->cache->lock);
   struct page_run *last = &m->stale[m->n_stale - 1], run = *last;
   if (run.count > most) {
     last->count -= most;
@@ -87,6 +90,7 @@ struct batch {
 };
 
 static void batch_add_locked(struct batch *b, struct mirror *m, uint64_t page) {
+  lock_assert_held(&m->cache->lock);
   m->evicting++;
   b->victims[b->n++] = (struct victim){
       .mirror = mirror_ref(m), .page = page, .mark = mirror_mark(m)};
@@ -125,7 +129,8 @@ static void scan_pin(struct batch *b, size_t lo, size_t hi, uint64_t word,
     b->victims[i].pinned = true;
 }
 
-static void scan_pins_locked(struct batch *b) {
+static void scan_pins_locked(struct page_cache *pc, struct batch *b) {
+  lock_assert_held(&pc->lock);
   for (size_t lo = 0, hi; lo < b->n; lo = hi) {
     hi = end_of_mirror(b, lo);
     for (struct pin_table *t = b->victims[lo].mirror->tables; t; t = t->next)
@@ -141,6 +146,7 @@ static void scan_pins_locked(struct batch *b) {
 /* Step 3 for one page that is pinned.  False: its mirror must be retired. */
 static bool settle_pinned_locked(const struct batch *b,
                                  const struct victim *v) {
+  lock_assert_held(&v->mirror->cache->lock);
   struct mirror *m = v->mirror;
   struct page_cache *pc = m->cache;
   m->evicting--;
@@ -162,7 +168,8 @@ static bool settle_pinned_locked(const struct batch *b,
 }
 
 /* Step 3.  False: some of their mirrors must be retired. */
-static bool settle_all_pinned_locked(struct batch *b) {
+static bool settle_all_pinned_locked(struct page_cache *pc, struct batch *b) {
+  lock_assert_held(&pc->lock);
   bool all = true;
   for (size_t i = 0; i < b->n; i++) {
     struct victim *v = &b->victims[i];
@@ -198,6 +205,7 @@ static void punch_unpinned(const struct batch *b) {
 
 /* Step 5. */
 static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
+  lock_assert_held(&pc->lock);
   for (size_t i = 0; i < b->n; i++) {
     const struct victim *v = &b->victims[i];
     if (v->pinned)
@@ -218,13 +226,14 @@ static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
 /* Step 3; `*all` as settle_all_pinned_locked(). */
 static struct waiter *settle_locked(struct page_cache *pc, struct batch *b,
                                     bool is_seen, bool *all) {
+  lock_assert_held(&pc->lock);
   pc->stats.n_batches++;
   /* Without a barrier nothing is known of the pins: all count as pinned. */
   for (size_t i = 0; i < b->n; i++)
     b->victims[i].pinned = !is_seen;
   if (is_seen)
-    scan_pins_locked(b);
-  *all = settle_all_pinned_locked(b);
+    scan_pins_locked(pc, b);
+  *all = settle_all_pinned_locked(pc, b);
   return waiter_take_locked(pc);
 }
 
@@ -269,6 +278,7 @@ static int compare_keys(const void *a, const void *b) {
 /* Picks victims until they make up `want` bytes. */
 static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
                                enum evict_order order, uint64_t *keys) {
+  lock_assert_held(&pc->lock);
   unsigned chances = S3FIFO_SECOND_CHANCES;
   uint64_t got = 0;
   size_t n = 0;
@@ -290,6 +300,7 @@ static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
 /* Step 1. */
 static void pick_locked(struct page_cache *pc, uint64_t want,
                         enum evict_order order, struct batch *b) {
+  lock_assert_held(&pc->lock);
   uint64_t keys[EVICT_MAX_BATCH];
   size_t n = pick_keys_locked(pc, want, order, keys);
   qsort(keys, n, sizeof *keys, compare_keys);
@@ -322,6 +333,7 @@ size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order) {
  * one block of states.  Those that are ZERO go at once. */
 static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
                               uint64_t end) {
+  lock_assert_held(&m->cache->lock);
   uint64_t page = states_next_live_locked(m, *next, LOOK_BLOCKS);
   uint64_t stop = (page / STATES_PER_BLOCK + 1) * STATES_PER_BLOCK;
   if (stop > end)

@@ -7,6 +7,7 @@
  * the budget cost little. */
 #include "cache/evictor.h"
 
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
 #include "cache/internal.h"
@@ -14,6 +15,7 @@
 
 /* Evicts until there is room.  The lock is held, but for the evictions. */
 static void make_room_locked(struct page_cache *pc) {
+  lock_assert_held(&pc->lock);
   uint64_t high_free = budget_high_free(pc);
   while (!pc->stop && budget_wants_room_locked(pc, high_free)) {
     uint64_t before = pc->used - pc->garbage;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "base/lock.h"
 #include "cache/fill_table.h"
 #include "cache/internal.h"
 #include "cache/scan.h"
@@ -28,6 +29,7 @@ static void woken(struct waiter *w) {
 
 /* Makes `f` wait for `fill`, once. */
 static void link_locked(struct fetch *f, struct fill *fill) {
+  lock_assert_held(&f->mirror->cache->lock);
   if (f->n_links > 0 && f->links[f->n_links - 1].fill == fill)
     return;
   assert(f->n_links < FETCH_MAX_PAGES);
@@ -40,6 +42,7 @@ static void link_locked(struct fetch *f, struct fill *fill) {
 
 static void await_outcome_locked(struct page_cache *pc, struct fetch *f,
                                  bool *waits) {
+  lock_assert_held(&pc->lock);
   if (*waits)
     return;
   *waits = true;
@@ -49,6 +52,7 @@ static void await_outcome_locked(struct page_cache *pc, struct fetch *f,
 /* Joins a fill that reads the page but does not own it. */
 static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
                                  uint64_t page) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
   struct fill *fill =
       m->n_uncached ? fill_table_joinable_locked(pc, m, page) : NULL;
@@ -63,6 +67,7 @@ static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
 /* Whether the page is in that state, has no fill, and one may be begun. */
 static bool may_begin_locked(struct page_cache *pc, const struct mirror *m,
                              uint64_t page, enum page_state state) {
+  lock_assert_held(&pc->lock);
   return page_state_look(&m->words[page]) == state &&
          !states_are_swept_locked(m, page) &&
          !(m->n_uncached && fill_table_joinable_locked(pc, m, page));
@@ -71,6 +76,7 @@ static bool may_begin_locked(struct page_cache *pc, const struct mirror *m,
 /* How many pages from `page` on, which may be begun, may be begun together. */
 static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
                            uint64_t page, uint64_t end, enum page_state state) {
+  lock_assert_held(&pc->lock);
   uint32_t n = 1;
   while (page + n < end && may_begin_locked(pc, m, page + n, state))
     n++;
@@ -107,6 +113,7 @@ static bool grows(const struct mirror *m) {
  * way. */
 static bool may_widen_locked(const struct page_cache *pc,
                              const struct mirror *m, uint64_t len) {
+  lock_assert_held(&pc->lock);
   uint64_t all = pc->budget / WIDENING_PART;
   if (all > MAX_ALL_WIDENING)
     all = MAX_ALL_WIDENING;
@@ -118,6 +125,7 @@ static bool may_widen_locked(const struct page_cache *pc,
  * page, and leave it first if nobody uses them. */
 static void widen_locked(struct page_cache *pc, const struct mirror *m,
                          uint64_t n, uint64_t *first, uint32_t *count) {
+  lock_assert_held(&pc->lock);
   if (n == 1 || !may_widen_locked(pc, m, n << m->page_shift))
     return;
   uint64_t begin = *first & ~(n - 1);
@@ -152,6 +160,7 @@ static uint64_t block_at(const struct place *at, uint64_t page) {
 static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
                                  const struct place *at, uint64_t page,
                                  enum page_state state, struct fill **begun) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
   uint32_t n = run_locked(pc, m, page, f->first + f->count, state), count = n;
   uint64_t first = page;
@@ -179,6 +188,7 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
 static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
                                   uint64_t page, enum page_state state,
                                   bool *waits) {
+  lock_assert_held(&pc->lock);
   struct fill *fill = NULL;
   if (state == PAGE_FILLING) {
     fill = fill_table_find_locked(pc, f->mirror, page);
@@ -197,6 +207,7 @@ static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
  * many fills it began; `begun` has a reference to each. */
 static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
                             const struct place *at, struct fill **begun) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
   uint32_t n_begun = 0;
   bool waits = false;
@@ -249,6 +260,7 @@ static void touch_blocks(const struct mirror *m, uint64_t n, uint64_t first,
 /* Passes by what is there, or under way, from the end of a scan on. */
 static void pass_by_locked(struct page_cache *pc, const struct mirror *m,
                            struct scan *st) {
+  lock_assert_held(&pc->lock);
   for (int i = 0; i < FILL_MAX_PAGES && st->end < m->n_pages &&
                   !may_begin_locked(pc, m, st->end, PAGE_ABSENT);
        i++)
@@ -260,6 +272,7 @@ static void pass_by_locked(struct page_cache *pc, const struct mirror *m,
 static uint32_t next_ahead_locked(struct page_cache *pc, const struct fetch *f,
                                   const struct blocks *blocks,
                                   uint64_t *first) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
   struct scan *st = scan_find(&m->scans, f->first);
   if (!st || mirror_is_retired(m))
@@ -283,6 +296,7 @@ static uint32_t next_ahead_locked(struct page_cache *pc, const struct fetch *f,
 static struct fill *begin_ahead_locked(struct page_cache *pc,
                                        const struct fetch *f, uint64_t first,
                                        uint32_t most) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
   struct scan *st = scan_find(&m->scans, f->first);
   if (!st || mirror_is_retired(m) ||
@@ -368,12 +382,13 @@ static uint64_t first_bad_of(const struct fetch *f, const struct fill *fill) {
 }
 
 struct waiter *fetch_notify_locked(struct fill *fill) {
+  lock_assert_held(&fill->mirror->cache->lock);
   struct waiter *list = NULL;
   for (struct fetch_link *l = fill->links; l; l = l->next) {
     struct fetch *f = l->fetch;
     if (!f->status && first_bad_of(f, fill) < f->first + f->count)
       f->status = fill->status;
-    waiter_end_locked(&f->waiter, &list);
+    waiter_end_locked(f->mirror->cache, &f->waiter, &list);
   }
   fill->links = NULL;
   return list;

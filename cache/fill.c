@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/fetch.h"
 #include "cache/fill_table.h"
@@ -143,6 +144,7 @@ static int write_pages(struct fill *fill) {
 /* The good pages become RESIDENT or ZERO, the bad ones ABSENT.  Returns how
  * many are RESIDENT. */
 static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = fill->mirror;
   uint32_t n = 0;
   for (uint32_t i = 0; i < fill->count; i++) {
@@ -169,6 +171,7 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
 
 static void move_all_locked(struct fill *fill, enum page_state from,
                             enum page_state to) {
+  lock_assert_held(&fill->mirror->cache->lock);
   for (uint32_t i = 0; i < fill->count; i++)
     states_move_locked(fill->mirror, fill->first + i, from, to);
 }
@@ -176,6 +179,7 @@ static void move_all_locked(struct fill *fill, enum page_state from,
 /* The pages of a fill that installs nothing become absent again; what was
  * written is punched, by the way without the lock. */
 static void drop_locked(struct page_cache *pc, struct fill *fill) {
+  lock_assert_held(&pc->lock);
   struct mirror *m = fill->mirror;
   move_all_locked(fill, PAGE_FILLING, PAGE_EVICTING);
   if (fill->reserved > 0) {

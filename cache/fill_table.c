@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/lock.h"
 #include "cache/internal.h"
 #include "cache/states.h"
 
@@ -14,6 +15,7 @@ static struct fill_node **bucket(struct page_cache *pc, const struct mirror *m,
 
 struct fill *fill_table_find_locked(struct page_cache *pc,
                                     const struct mirror *m, uint64_t page) {
+  lock_assert_held(&pc->lock);
   struct fill_node *n = *bucket(pc, m, page);
   while (n && !(n->page == page && n->fill->mirror == m))
     n = n->next;
@@ -22,6 +24,7 @@ struct fill *fill_table_find_locked(struct page_cache *pc,
 
 struct fill *fill_table_joinable_locked(struct page_cache *pc,
                                         const struct mirror *m, uint64_t page) {
+  lock_assert_held(&pc->lock);
   struct fill *fill = fill_table_find_locked(pc, m, page);
   return fill && !fill->stale ? fill : NULL;
 }
@@ -29,6 +32,7 @@ struct fill *fill_table_joinable_locked(struct page_cache *pc,
 struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
                                      uint64_t first, uint32_t count,
                                      bool installs) {
+  lock_assert_held(&pc->lock);
   struct fill *fill = calloc(1, sizeof *fill + count * sizeof *fill->nodes);
   if (!fill)
     return NULL;
@@ -63,6 +67,7 @@ struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
 }
 
 void fill_table_leave_locked(struct page_cache *pc, struct fill *fill) {
+  lock_assert_held(&pc->lock);
   for (uint32_t i = 0; i < fill->count; i++) {
     struct fill_node *n = &fill->nodes[i];
     struct fill_node **at = bucket(pc, fill->mirror, n->page);
@@ -82,7 +87,10 @@ void fill_table_leave_locked(struct page_cache *pc, struct fill *fill) {
   }
 }
 
-bool fill_table_unref_locked(struct fill *fill) { return --fill->n_refs == 0; }
+bool fill_table_unref_locked(struct fill *fill) {
+  lock_assert_held(&fill->mirror->cache->lock);
+  return --fill->n_refs == 0;
+}
 
 void fill_table_free(struct fill *fill) {
   fill_buffers_put(&fill->mirror->cache->buffers, fill->bytes);
@@ -92,6 +100,7 @@ void fill_table_free(struct fill *fill) {
 
 void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
                                   uint64_t first, uint64_t count) {
+  lock_assert_held(&pc->lock);
   for (struct fill *f = pc->fills; f; f = f->next)
     if (f->mirror == m && f->first < first + count &&
         first < f->first + f->count)

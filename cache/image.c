@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/container_of.h"
+#include "base/lock.h"
 #include "cache/adopt.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
@@ -283,7 +284,7 @@ static int make_image(struct page_cache *pc, const char *name,
   img->listener = (struct source_listener){.changed = on_source_changed,
                                            .invalid = on_source_invalid};
   img->looked_ms = now_ms();
-  pthread_mutex_init(&img->refresh_lock, NULL);
+  lock_init(&img->refresh_lock);
   pthread_cond_init(&img->settled, NULL);
   img->name = strdup(name);
   if (!img->name)
@@ -444,6 +445,7 @@ static int succeed(struct image *img, struct mirror *old, struct source *src) {
 }
 
 static int refresh_locked(struct image *img) {
+  lock_assert_held(&img->refresh_lock);
   struct mirror *old = image_mirror(img);
   struct source *src = NULL;
   int r = 0;
@@ -546,13 +548,13 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
     if (m->source)
       source_forget(m->source);
     pthread_mutex_lock(&pc->lock);
-    invalidation_begin_locked(&m->header->log, &m->invalidations, &inv, first,
-                              count);
+    invalidation_log_begin(&m->header->log, &m->invalidations, &inv, first,
+                           count);
     fill_table_mark_stale_locked(pc, m, first, count);
     pthread_mutex_unlock(&pc->lock);
     evict_range(m, first, count);
     pthread_mutex_lock(&pc->lock);
-    invalidation_end_locked(&m->header->log, &m->invalidations, &inv);
+    invalidation_log_end(&m->header->log, &m->invalidations, &inv);
     pthread_mutex_unlock(&pc->lock);
   }
   leave_past_epochs(img);
@@ -612,6 +614,7 @@ static bool are_absent(const struct mirror *m, uint64_t first, uint32_t count) {
  * for at `mark`.  They are within one block of states. */
 static struct fill *begin_install_locked(struct mirror *m, uint64_t first,
                                          uint32_t count, uint64_t mark) {
+  lock_assert_held(&m->cache->lock);
   if (!are_absent(m, first, count) || mirror_is_retired(m) || m->is_pageless ||
       mirror_dropped_since(m, mark, first, count) ||
       states_are_swept_locked(m, first) ||

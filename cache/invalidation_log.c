@@ -3,10 +3,10 @@
 #include <assert.h>
 #include <stddef.h>
 
-void invalidation_begin_locked(struct invalidation_log *log,
-                               struct invalidation_list *list,
-                               struct invalidation_entry *inv, uint64_t first,
-                               uint64_t count) {
+void invalidation_log_begin(struct invalidation_log *log,
+                            struct invalidation_list *list,
+                            struct invalidation_entry *inv, uint64_t first,
+                            uint64_t count) {
   uint64_t n = log->n_begun, at = n % INVALIDATION_LOG_LEN;
   *inv = (struct invalidation_entry){.number = n};
   if (list->newest)
@@ -25,9 +25,9 @@ void invalidation_begin_locked(struct invalidation_log *log,
   __atomic_store_n(&log->n_begun, n + 1, __ATOMIC_RELEASE);
 }
 
-void invalidation_end_locked(struct invalidation_log *log,
-                             struct invalidation_list *list,
-                             struct invalidation_entry *inv) {
+void invalidation_log_end(struct invalidation_log *log,
+                          struct invalidation_list *list,
+                          struct invalidation_entry *inv) {
   struct invalidation_entry **at = &list->oldest, *older = NULL;
   while (*at != inv) {
     older = *at;

@@ -56,13 +56,13 @@ struct invalidation_list {
 };
 
 /* The log's one writer at a time: under the cache's lock. */
-void invalidation_begin_locked(struct invalidation_log *log,
-                               struct invalidation_list *list,
-                               struct invalidation_entry *inv, uint64_t first,
-                               uint64_t count);
-void invalidation_end_locked(struct invalidation_log *log,
-                             struct invalidation_list *list,
-                             struct invalidation_entry *inv);
+void invalidation_log_begin(struct invalidation_log *log,
+                            struct invalidation_list *list,
+                            struct invalidation_entry *inv, uint64_t first,
+                            uint64_t count);
+void invalidation_log_end(struct invalidation_log *log,
+                          struct invalidation_list *list,
+                          struct invalidation_entry *inv);
 
 /* To be called before the first page state is loaded. */
 static inline uint64_t

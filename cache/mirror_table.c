@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/internal.h"
 
 static int slot_for_locked(struct page_cache *pc, uint32_t *out) {
+  lock_assert_held(&pc->lock);
   for (uint32_t i = 0; i < pc->n_mirrors; i++)
     if (!pc->mirrors[i]) {
       *out = i;
@@ -26,6 +28,7 @@ static int slot_for_locked(struct page_cache *pc, uint32_t *out) {
 }
 
 int mirror_table_add_locked(struct page_cache *pc, struct mirror *m) {
+  lock_assert_held(&pc->lock);
   int r = slot_for_locked(pc, &m->id);
   if (r == 0) {
     pc->mirrors[m->id] = m;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "cache/barrier.h"
 #include "cache/budget.h"
 #include "cache/evictor.h"
@@ -43,7 +44,7 @@ int page_cache_new(const struct page_cache_options *options,
     return -ENOMEM;
   pc->membarrier = barrier_register();
   pc->thread_began = options->thread_began;
-  pthread_mutex_init(&pc->lock, NULL);
+  lock_init(&pc->lock);
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

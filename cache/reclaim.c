@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/lock.h"
 #include "cache/barrier.h"
 #include "cache/budget.h"
 #include "cache/evict.h"
@@ -157,6 +158,7 @@ struct pin_list {
 };
 
 static size_t count_tables_locked(const struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   size_t n = 0;
   for (const struct pin_table *t = m->tables; t; t = t->next)
     n++;
@@ -175,6 +177,7 @@ static void add_pin(struct pin_list *list, const struct mirror *m,
 
 /* False: there are more tables than there is room for. */
 static bool list_pins_locked(const struct mirror *m, struct pin_list *list) {
+  lock_assert_held(&m->cache->lock);
   if (count_tables_locked(m) * PIN_N_SLOTS > list->max)
     return false;
   for (const struct pin_table *t = m->tables; t; t = t->next)
@@ -308,6 +311,7 @@ static void take_down(struct mirror *m) {
 /* Whether a mirror is left to the reclaimer: one that holds no pages takes
  * little time, and many of them would take memory until it comes. */
 static bool is_for_thread_locked(const struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   const struct page_cache *pc = m->cache;
   bool is_empty = m->charged_pages == 0 && m->n_blocks <= EMPTY_MAX_BLOCKS;
   return pc->has_threads && !pc->stop && !is_empty;

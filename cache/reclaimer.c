@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/internal.h"
 #include "cache/reclaim.h"
@@ -14,6 +15,7 @@
 /* Waits for the next round.  True: the clock has come to it. */
 static bool await_round_locked(struct page_cache *pc,
                                const struct timespec *next) {
+  lock_assert_held(&pc->lock);
   int r = 0;
   pc->pulse.reclaimer = pc->pulse.asked; /* a request from here on wakes it */
   while (!pc->stop && !pc->reclaim.is_due && r != ETIMEDOUT) {

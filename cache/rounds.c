@@ -4,9 +4,11 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "cache/internal.h"
 
 void rounds_wake_locked(struct page_cache *pc) {
+  lock_assert_held(&pc->lock);
   if (!pc->has_threads || pc->reclaim.is_due)
     return;
   pc->reclaim.is_due = true;
@@ -14,6 +16,7 @@ void rounds_wake_locked(struct page_cache *pc) {
 }
 
 void rounds_note_activity_locked(struct page_cache *pc) {
+  lock_assert_held(&pc->lock);
   pc->reclaim.is_active = true;
   if (pc->has_threads && !pc->reclaim.is_ticking) {
     pc->reclaim.is_ticking = true;

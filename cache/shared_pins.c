@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/internal.h"
 #include "cache/view.h"
@@ -51,6 +52,7 @@ static struct shared_pins_user **user_bucket(struct page_cache *pc,
 /* The user of that number, made if there is none; NULL: no memory. */
 static struct shared_pins_user *user_get_locked(struct page_cache *pc,
                                                 uint32_t number) {
+  lock_assert_held(&pc->lock);
   struct shared_pins_user **head = user_bucket(pc, number), *user = *head;
   while (user && user->number != number)
     user = user->next;
@@ -66,6 +68,7 @@ static struct shared_pins_user *user_get_locked(struct page_cache *pc,
 
 static void user_put_locked(struct page_cache *pc,
                             struct shared_pins_user *user) {
+  lock_assert_held(&pc->lock);
   if (--user->n_leases)
     return;
   assert(user->len == 0);
@@ -92,6 +95,7 @@ static uint64_t size_len(const struct shared_pins *l,
 /* Sets a lease's share; L5. */
 static void set_len_locked(struct page_cache *pc, struct shared_pins *l,
                            uint64_t len) {
+  lock_assert_held(&pc->lock);
   l->user->len += len - l->len;
   pc->leased += len - l->len;
   l->len = len;
@@ -101,6 +105,7 @@ static void set_len_locked(struct page_cache *pc, struct shared_pins *l,
 static uint64_t room_locked(const struct page_cache *pc,
                             const struct shared_pins_user *user,
                             unsigned part) {
+  lock_assert_held(&pc->lock);
   uint64_t others = pc->leased - user->len, half = pc->budget / 2;
   uint64_t most = others < half ? (half - others) / PARTS * part : 0;
   return most > user->len ? most - user->len : 0;
@@ -111,6 +116,7 @@ static uint64_t room_locked(const struct page_cache *pc,
 static uint64_t limit_locked(const struct page_cache *pc,
                              const struct shared_pins *l, uint64_t least,
                              unsigned part) {
+  lock_assert_held(&pc->lock);
   uint64_t missing = least > l->len ? least - l->len : 0;
   uint64_t most = pc->budget / 8;
   if (missing > room_locked(pc, l->user, part) || least > most)
@@ -138,6 +144,7 @@ static struct shared_pins_size fit_size(uint64_t pages,
 
 static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
                             struct shared_pins_size size) {
+  lock_assert_held(&pc->lock);
   uint64_t len = size_len(l, size);
   bool grows = len > l->len;
   set_len_locked(pc, l, len);
@@ -150,6 +157,7 @@ static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
  * cut before.  Returns the sum, in bytes. */
 static uint64_t count_pins_locked(const struct shared_pins *l,
                                   uint32_t cut[PIN_N_SLOTS]) {
+  lock_assert_held(&l->table.mirror->cache->lock);
   uint64_t pages = 0;
   for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
     uint64_t word = __atomic_load_n(&l->table.slots[i], __ATOMIC_ACQUIRE);
@@ -163,6 +171,7 @@ static uint64_t count_pins_locked(const struct shared_pins *l,
 /* L4. */
 static void cut_locked(struct page_cache *pc, struct shared_pins *l,
                        const uint32_t cut[PIN_N_SLOTS], uint64_t len) {
+  lock_assert_held(&pc->lock);
   memcpy(l->cut, cut, sizeof l->cut);
   __atomic_store_n(&l->table.cut, l->cut, __ATOMIC_RELAXED); /* see trim() */
   set_len_locked(pc, l, len);
@@ -172,6 +181,7 @@ static int give_locked(struct page_cache *pc, struct shared_pins *l,
                        struct shared_pins_size least,
                        struct shared_pins_size most,
                        struct shared_pins *replaced) {
+  lock_assert_held(&pc->lock);
   uint32_t cut[PIN_N_SLOTS];
   uint64_t before = replaced ? replaced->len : 0;
   uint64_t pinned = replaced ? count_pins_locked(replaced, cut) : 0;
@@ -294,6 +304,7 @@ void shared_pins_describe(const struct shared_pins *l,
  * stores no pins there any more; one that does has them void. */
 static void cut_to_share_locked(struct page_cache *pc, struct shared_pins *l,
                                 uint64_t share) {
+  lock_assert_held(&pc->lock);
   uint32_t cut[PIN_N_SLOTS];
   uint64_t len = 0;
   count_pins_locked(l, cut);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "base/lock.h"
 #include "cache/budget.h"
 #include "cache/internal.h"
 #include "cache/waiter.h"
@@ -13,6 +14,7 @@ static struct state_block *block_of(struct mirror *m, uint64_t page) {
 }
 
 bool states_charge_locked(struct mirror *m, uint64_t first, uint64_t count) {
+  lock_assert_held(&m->cache->lock);
   struct page_cache *pc = m->cache;
   struct state_block *last = block_of(m, first + count - 1);
   for (struct state_block *b = block_of(m, first); b <= last; b++) {
@@ -45,6 +47,7 @@ static bool is_garbage(const struct state_block *b) {
 /* Counts a state that was `from` and is `to`, in a block that is charged. */
 static void count_locked(struct mirror *m, struct state_block *b,
                          enum page_state from, enum page_state to) {
+  lock_assert_held(&m->cache->lock);
   bool was_garbage = is_garbage(b);
   int more_zero = (to == PAGE_ZERO) - (from == PAGE_ZERO);
   b->n_live += (to != PAGE_ABSENT) - (from != PAGE_ABSENT);
@@ -59,6 +62,7 @@ static void count_locked(struct mirror *m, struct state_block *b,
 
 bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
                         enum page_state to) {
+  lock_assert_held(&m->cache->lock);
   struct state_block *b = block_of(m, page);
   if (!page_state_move(&m->words[page], from, to))
     return false;
@@ -68,6 +72,7 @@ bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
 }
 
 bool states_take_locked(struct mirror *m, uint64_t page) {
+  lock_assert_held(&m->cache->lock);
   enum page_state state = page_state_look(&m->words[page]);
   if (state == PAGE_ZERO)
     states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
@@ -80,6 +85,7 @@ bool states_take_locked(struct mirror *m, uint64_t page) {
 
 void states_adopt_locked(struct mirror *m, uint64_t page,
                          enum page_state state) {
+  lock_assert_held(&m->cache->lock);
   struct state_block *b = block_of(m, page);
   if (!b->is_charged && !m->is_solid) {
     b->is_charged = true;
@@ -91,6 +97,7 @@ void states_adopt_locked(struct mirror *m, uint64_t page,
 
 uint64_t states_next_live_locked(const struct mirror *m, uint64_t page,
                                  uint64_t most) {
+  lock_assert_held(&m->cache->lock);
   uint64_t block = page / STATES_PER_BLOCK, end = block + most;
   if (block >= m->n_blocks)
     return m->n_pages;
@@ -106,6 +113,7 @@ uint64_t states_next_live_locked(const struct mirror *m, uint64_t page,
 }
 
 struct state_block *states_drop_locked(struct mirror *m) {
+  lock_assert_held(&m->cache->lock);
   struct state_block *blocks = m->blocks;
   budget_remove_garbage_locked(m, m->garbage);
   budget_uncharge_meta_locked(m, m->charged_meta - MIRROR_HEADER_LEN);
@@ -116,6 +124,7 @@ struct state_block *states_drop_locked(struct mirror *m) {
 }
 
 void states_forget_zeros_locked(struct mirror *m, uint64_t n) {
+  lock_assert_held(&m->cache->lock);
   m->n_zero -= n;
   m->cache->stats.n_zero_pages -= n;
 }

@@ -8,6 +8,8 @@
 #ifndef CACHE_STATES_H
 #define CACHE_STATES_H
 
+#include "base/lock.h"
+#include "cache/internal.h"
 #include "cache/mirror.h"
 #include "cache/page_state.h"
 
@@ -43,6 +45,7 @@ void states_adopt_locked(struct mirror *m, uint64_t page,
 /* Whether a state must stay ABSENT or ZERO because it is being swept. */
 static inline bool states_are_swept_locked(const struct mirror *m,
                                            uint64_t page) {
+  lock_assert_held(&m->cache->lock);
   return page >= m->swept_first && page < m->swept_end;
 }
 

@@ -27,12 +27,8 @@ struct waiter {
 };
 
 /* One wait is over; if it was the last one, `w` goes into the list. */
-static inline void waiter_end_locked(struct waiter *w, struct waiter **woken) {
-  if (--w->n_pending > 0)
-    return;
-  w->next = *woken;
-  *woken = w;
-}
+void waiter_end_locked(struct page_cache *pc, struct waiter *w,
+                       struct waiter **woken);
 
 /* Adds a wait for the next outcome, of any page. */
 void waiter_await_outcome_locked(struct page_cache *pc, struct waiter *w);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "client/error.h"
 
 static size_t alive_len(void) { return (size_t)sysconf(_SC_PAGESIZE); }
@@ -44,7 +45,7 @@ static int image_cache_make(const char *name, const struct options *options,
   CLEANUP(image_cache_freep) struct image_cache *s = calloc(1, sizeof *s);
   if (!s)
     return -ENOMEM;
-  pthread_mutex_init(&s->lock, NULL);
+  lock_init(&s->lock);
   s->n_refs = 1;
   struct page_cache_options cache = {.budget = options->cache_size};
   int r = alive_map(s);
@@ -120,6 +121,7 @@ void image_cache_unref(struct image_cache *s) {
 }
 
 static bool epoch_was_left_locked(const struct image_cache *s, uint64_t epoch) {
+  lock_assert_held(&s->lock);
   for (unsigned i = 0; i < s->n_past && i < IMAGE_CACHE_N_PAST; i++)
     if (s->past[i] == epoch)
       return true;
@@ -128,6 +130,7 @@ static bool epoch_was_left_locked(const struct image_cache *s, uint64_t epoch) {
 
 static int set_epoch_locked(struct image_cache *s, uint64_t size,
                             uint64_t epoch) {
+  lock_assert_held(&s->lock);
   int r = image_set_epoch(s->image, size, epoch);
   if (r == 0) {
     s->past[s->n_past++ % IMAGE_CACHE_N_PAST] = s->epoch;

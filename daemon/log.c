@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 
 /* Lines a peer can cause: so many at once, so many a second from then on. */
 enum { BUCKET_BURST = 20, BUCKET_PER_SECOND = 5 };
@@ -38,7 +39,7 @@ static struct {
   double tokens;         /* guarded by lock, as are the rest */
   struct timespec since; /* when `tokens` was right */
   uint64_t n_dropped;
-} bucket = {.lock = PTHREAD_MUTEX_INITIALIZER, .tokens = BUCKET_BURST};
+} bucket = {.lock = LOCK_INITIALIZER, .tokens = BUCKET_BURST};
 
 /* Lines on their way to the thread: a ring.  A line leaves it once it has been
  * written, so an empty queue is a written log. */
@@ -53,8 +54,7 @@ static struct {
   uint64_t n_dropped;
   size_t head, len;
   char bytes[QUEUE_LEN];
-} queue = {.lock = PTHREAD_MUTEX_INITIALIZER,
-           .filled = PTHREAD_COND_INITIALIZER};
+} queue = {.lock = LOCK_INITIALIZER, .filled = PTHREAD_COND_INITIALIZER};
 
 static const char *const level_names[] = {
     [LEVEL_ERROR] = "error",
@@ -187,6 +187,7 @@ static void line_fields(struct line *line, const struct log_field *fields) {
 /* ---- The queue and its thread -------------------------------------------- */
 
 static void queue_put_locked(const char *bytes, size_t len) {
+  lock_assert_held(&queue.lock);
   size_t at = (queue.head + queue.len) % QUEUE_LEN;
   size_t first = len < QUEUE_LEN - at ? len : QUEUE_LEN - at;
   memcpy(queue.bytes + at, bytes, first);
@@ -196,6 +197,7 @@ static void queue_put_locked(const char *bytes, size_t len) {
 
 /* Copies the oldest line; it stays in the queue. */
 static size_t queue_first_locked(char to[LINE_LEN]) {
+  lock_assert_held(&queue.lock);
   size_t len = 0;
   do {
     assert(len < LINE_LEN && len < queue.len);
@@ -205,6 +207,7 @@ static size_t queue_first_locked(char to[LINE_LEN]) {
 }
 
 static void queue_drop_locked(size_t len) {
+  lock_assert_held(&queue.lock);
   queue.head = (queue.head + len) % QUEUE_LEN;
   queue.len -= len;
 }

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/lock.h"
 #include "cache/mirror.h"
 #include "daemon/admit.h"
 #include "daemon/engine/images.h"
@@ -661,7 +662,7 @@ static struct server *server_alloc(const struct server_config *config) {
   s->context.admin = rule_ref(config->admin);
   pthread_mutex_init(&s->context.rule_lock, NULL);
   limits_fit_cache(&s->context.limits, config->cache_size, config->n_workers);
-  pthread_mutex_init(&s->context.census.lock, NULL);
+  lock_init(&s->context.census.lock);
   s->context.census.keeper = &s->context.images.keeper;
   users_init(&s->context.users);
   s->wake_fd = -1;

@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/format.h"
+#include "base/lock.h"
 #include "source/beneath.h"
 #include "source/version.h"
 #include "source/zero_map.h"
@@ -211,6 +212,7 @@ struct hole_question {
 };
 
 static void forget_holes_locked(struct file_source *f) {
+  lock_assert_held(&f->holes_lock);
   zero_map_fini(&f->holes);
   f->n_forgotten++;
 }
@@ -475,7 +477,7 @@ static struct file_source *alloc(const struct where *at, int fd,
   atomic_init(&f->has_writer, false);
   atomic_init(&f->lost_writer, false);
   atomic_init(&f->has_holes, false);
-  pthread_mutex_init(&f->holes_lock, NULL);
+  lock_init(&f->holes_lock);
   return f;
 }
 

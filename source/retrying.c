@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/lock.h"
 #include "source/latency.h"
 #include "source/pace.h"
 
@@ -80,7 +81,7 @@ struct retrying *retrying_new(const struct retrying_clock *clock,
   }
   r->name = copy;
   r->turned = turned;
-  pthread_mutex_init(&r->lock, NULL);
+  lock_init(&r->lock);
   r->clock = *clock;
   r->n_refs = 1;
   r->dice = (uint32_t)clock_now_ns() | 1; /* other daemons start elsewhere */
@@ -174,6 +175,7 @@ static enum meaning meaning_of(int status) {
 
 static void count_locked(struct retrying *r, const struct attempt *a,
                          enum meaning meaning) {
+  lock_assert_held(&r->lock);
   struct retrying_counts *c = &r->counts;
   c->n_requests++;
   c->n_retries += a->n > 1;
@@ -191,6 +193,7 @@ static void count_locked(struct retrying *r, const struct attempt *a,
  * server: it is counted apart. */
 static void time_locked(struct retrying *r, const struct attempt *a,
                         uint64_t now) {
+  lock_assert_held(&r->lock);
   const struct source_read *read = &a->read;
   uint64_t sent = read->sent_ns ? read->sent_ns : a->begun_ns;
   latency_add(&r->wait, sent - a->asked_ns);
@@ -205,6 +208,7 @@ static void time_locked(struct retrying *r, const struct attempt *a,
 /* Half of the pause at least, and all of it at most, which doubles: by
  * xorshift, so that those that failed together do not come again together. */
 static uint64_t pause_locked(struct retrying *r, unsigned n_attempts) {
+  lock_assert_held(&r->lock);
   uint64_t whole = (uint64_t)RETRYING_PAUSE_MS << (n_attempts - 1);
   r->dice ^= r->dice << 13;
   r->dice ^= r->dice >> 17;
@@ -218,6 +222,7 @@ static uint64_t pause_locked(struct retrying *r, unsigned n_attempts) {
 static bool is_worth_locked(struct retrying *r, const struct attempt *a,
                             enum meaning meaning, uint64_t now,
                             uint64_t *pause) {
+  lock_assert_held(&r->lock);
   bool may_help = meaning == NO_ANSWER || meaning == NO_CONNECTION ||
                   meaning == LATER || meaning == FAILED || meaning == WRONG;
   if (!may_help || a->n == RETRYING_ATTEMPTS ||
@@ -241,6 +246,7 @@ static bool is_cut_short(const struct attempt *a, enum meaning meaning,
 static void tell_breaker_locked(struct retrying *r, const struct attempt *a,
                                 enum meaning meaning, bool at_once,
                                 uint64_t now) {
+  lock_assert_held(&r->lock);
   if (at_once && a->read.status == SOURCE_ZEROS) {
     breaker_left(&r->breaker, a->is_probe);
     return;
@@ -276,12 +282,14 @@ static bool attempt_ended(struct attempt *a, bool at_once, uint64_t *pause) {
 
 /* Whether one more may be under way. */
 static bool has_room_locked(const struct retrying *r, const struct attempt *a) {
+  lock_assert_held(&r->lock);
   return r->n_running == 0 ||
          (r->n_running < r->max_requests &&
           r->running + a->asked->len <= RETRYING_MAX_BYTES);
 }
 
 static void take_room_locked(struct retrying *r, const struct attempt *a) {
+  lock_assert_held(&r->lock);
   r->n_running++;
   r->running += a->asked->len;
 }

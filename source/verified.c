@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "base/container_of.h"
+#include "base/lock.h"
 
 /* What the tree lies in. */
 struct tree {
@@ -136,7 +137,7 @@ static int shared_new(const struct verified_options *options,
     free(name);
     return -ENOMEM;
   }
-  pthread_mutex_init(&shared->lock, NULL);
+  lock_init(&shared->lock);
   shared->n_refs = 1;
   shared->name = name;
   shared->corrupt = options->corrupt;
@@ -333,6 +334,7 @@ static void load_done(struct source_read *read) {
 }
 
 static struct load *find_load_locked(struct shared *shared, uint64_t offset) {
+  lock_assert_held(&shared->lock);
   struct load *load;
   LIST_FOREACH(load, &shared->loads, link)
     if (load->read.offset == offset)

@@ -12,6 +12,8 @@
 
 #include <openssl/evp.h>
 
+#include "base/lock.h"
+
 enum {
   /* 2^54 blocks, 2^3 hashes in a block: no tree is higher. */
   MAX_LEVELS = 18,
@@ -229,7 +231,7 @@ int verity_new(const uint8_t superblock[VERITY_SUPERBLOCK_LEN], uint64_t offset,
   struct verity *v = calloc(1, sizeof *v);
   if (!v)
     return -ENOMEM;
-  pthread_mutex_init(&v->lock, NULL);
+  lock_init(&v->lock);
   memcpy(v->root, root, root_len);
   v->hash_len = root_len;
   int r = take_numbers(v, superblock, why);
@@ -254,6 +256,7 @@ static uint64_t number_of(const struct verity *v, struct node node) {
 }
 
 static struct chunk *find_locked(struct verity *v, struct node node) {
+  lock_assert_held(&v->lock);
   uint64_t number = number_of(v, node) / v->blocks_per_chunk;
   for (unsigned i = 0; i < VERITY_MAX_CHUNKS; i++)
     if (v->chunks[i].bytes && v->chunks[i].number == number) {
@@ -263,7 +266,8 @@ static struct chunk *find_locked(struct verity *v, struct node node) {
   return NULL;
 }
 
-static void drop_locked(struct chunk *chunk) {
+static void drop_locked(const struct verity *v, struct chunk *chunk) {
+  lock_assert_held(&v->lock);
   free(chunk->bytes);
   *chunk = (struct chunk){.bytes = NULL};
 }
@@ -304,7 +308,7 @@ void verity_give(struct verity *v, uint64_t offset, uint8_t *bytes) {
       victim = chunk;
   }
   if (victim) {
-    drop_locked(victim);
+    drop_locked(v, victim);
     victim->number = number;
     victim->used = ++v->clock;
     victim->bytes = bytes;
@@ -335,6 +339,7 @@ static struct node above(const struct verity *v, struct node node) {
  * proven. */
 static enum verity_outcome prove_locked(struct verity *v, EVP_MD_CTX *context,
                                         struct node node) {
+  lock_assert_held(&v->lock);
   struct chunk *chunk = find_locked(v, node);
   const uint8_t *expected = v->root;
   if (node.level + 1 < v->n_levels) {
@@ -348,7 +353,7 @@ static enum verity_outcome prove_locked(struct verity *v, EVP_MD_CTX *context,
   if (outcome == VERITY_MATCHES)
     set_proven(v, chunk, node);
   else if (outcome == VERITY_DIFFERS)
-    drop_locked(chunk);
+    drop_locked(v, chunk);
   return outcome;
 }
 
@@ -356,6 +361,7 @@ static enum verity_outcome prove_locked(struct verity *v, EVP_MD_CTX *context,
 static enum verity_outcome copy_leaf_locked(struct verity_check *check,
                                             EVP_MD_CTX *context,
                                             uint64_t index) {
+  lock_assert_held(&check->verity->lock);
   struct verity *v = check->verity;
   struct node way[MAX_LEVELS]; /* up to one that is proven, or the root */
   unsigned n = 0;

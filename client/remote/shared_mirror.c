@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/lock.h"
 #include "cache/barrier.h"
 #include "cache/mirror.h"
 #include "cache/view.h"
@@ -20,7 +21,7 @@ struct mapping {
 };
 
 /* The only state of the library that is not a handle's.  A leaf. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = LOCK_INITIALIZER;
 static struct mapping *mappings; /* guarded by lock */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -28,9 +29,10 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
  * and the table whole. */
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
+static void after_fork_in_child(void) { lock_init(&lock); }
 
 static void watch_forks(void) {
-  pthread_atfork(before_fork, after_fork, after_fork);
+  pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 /* Its last reference is gone: nobody can find it any more, or somebody just
@@ -49,6 +51,7 @@ static void mapping_released(struct mirror *m) {
 
 static struct mirror *find_locked(const struct stat *st, uint64_t size,
                                   unsigned page_shift, uint64_t epoch) {
+  lock_assert_held(&lock);
   for (struct mapping *p = mappings; p; p = p->next)
     if (p->dev == st->st_dev && p->ino == st->st_ino &&
         p->mirror->size == size && p->mirror->page_shift == page_shift &&
@@ -60,6 +63,7 @@ static struct mirror *find_locked(const struct stat *st, uint64_t size,
 static int map_locked(struct mirror_fds *fds, const struct stat *st,
                       uint64_t size, unsigned page_shift, uint64_t epoch,
                       struct mirror **out) {
+  lock_assert_held(&lock);
   struct mapping *p = malloc(sizeof *p);
   if (!p) {
     mirror_fds_close(fds);

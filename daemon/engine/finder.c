@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/lock.h"
 
 _Static_assert((int)FOUND_NAME_MAX == (int)IMAGE_NAME_MAX,
                "what is found can be an image");
@@ -28,7 +29,7 @@ int finder_init(struct finder *finder, struct images *images,
   *finder = (struct finder){
       .images = images, .place = place, .page_shift = page_shift};
   LIST_INIT(&finder->looks);
-  pthread_mutex_init(&finder->lock, NULL);
+  lock_init(&finder->lock);
   finder->look_lane = pool_lane_new(images->pool, FINDER_THREADS, false);
   finder->list_lane = pool_lane_new(images->pool, FINDER_LIST_THREADS, false);
   return finder->look_lane && finder->list_lane ? 0 : -ENOMEM;
@@ -100,6 +101,7 @@ struct restoring {
 
 /* Closes what nobody took.  The lock is held, and free afterwards. */
 static void restoring_unref_locked(struct restoring *g) {
+  lock_assert_held(&g->lock);
   bool is_last = --g->n_refs == 0;
   pthread_mutex_unlock(&g->lock);
   if (!is_last)
@@ -144,7 +146,7 @@ static struct restoring *restoring_begin(const struct finder *finder) {
     snprintf(g->all[g->n++].name, sizeof g->all[0].name, "%s", name);
   g->place = finder->place;
   g->n_refs = 2;
-  pthread_mutex_init(&g->lock, NULL);
+  lock_init(&g->lock);
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -253,6 +255,7 @@ static void look_abandon(struct pool_job *job) {
  * is no room for one. */
 static struct finder_look *get_look_locked(struct finder *finder,
                                            const char *name, bool *is_new) {
+  lock_assert_held(&finder->lock);
   struct finder_look *l;
   LIST_FOREACH(l, &finder->looks, in_list)
     if (strcmp(l->name, name) == 0)

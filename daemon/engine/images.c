@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/container_of.h"
+#include "base/lock.h"
 #include "cache/mirror.h"
 #include "daemon/log.h"
 #include "daemon/rule.h"
@@ -23,7 +24,7 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
   *images = (struct images){.n_threads = n_threads};
   keeper_init(&images->keeper);
   pending_init(&images->pending);
-  pthread_mutex_init(&images->lock, NULL);
+  lock_init(&images->lock);
   images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
   images->totals = counters_new(n_threads);
   images->readers = reader_counts_new();
@@ -65,6 +66,7 @@ static void served_image_free(struct served_image *h) {
 /* There is a thread for each that may be looked at, or is being ended: either
  * may hang, also of an image that was removed. */
 static void count_alive_locked(struct images *images, unsigned n) {
+  lock_assert_held(&images->lock);
   images->n_alive = n;
   pool_lane_set_own(images->look_lane, n ? n : 1);
 }
@@ -79,12 +81,14 @@ static void end_run(struct pool_job *job) {
 }
 
 static void tell_listeners_locked(struct served_image *h) {
+  lock_assert_held(&h->images->lock);
   struct image_listener *listener;
   LIST_FOREACH(listener, &h->listeners, link)
     loop_post(listener->loop, &listener->task);
 }
 
 static struct rule *rule_of_locked(const struct served_image *h) {
+  lock_assert_held(&h->images->lock);
   return h->allow ? h->allow : h->images->allow;
 }
 
@@ -153,6 +157,7 @@ static void drop_abandon(struct pool_job *job) {
 /* Queues one that is not queued yet, of an image that somebody uses. */
 static void queue_locked(struct served_image *h, struct pool_lane *lane,
                          struct pool_job *job, bool *is_queued) {
+  lock_assert_held(&h->images->lock);
   if (*is_queued || h->n_refs == 0 || h->images->stopped)
     return;
   *is_queued = true;
@@ -268,6 +273,7 @@ static struct served_image_list *bucket_of(struct images *images,
 
 static struct served_image *find_locked(struct images *images,
                                         const char *name) {
+  lock_assert_held(&images->lock);
   struct served_image *h;
   LIST_FOREACH(h, bucket_of(images, name), in_bucket)
     if (strcmp(h->name, name) == 0)
@@ -277,6 +283,7 @@ static struct served_image *find_locked(struct images *images,
 
 /* Puts it into the table, or out of it. */
 static void enter_locked(struct served_image *h) {
+  lock_assert_held(&h->images->lock);
   struct images *images = h->images;
   LIST_INSERT_HEAD(bucket_of(images, h->name), h, in_bucket);
   images->n++;
@@ -284,6 +291,7 @@ static void enter_locked(struct served_image *h) {
 }
 
 static void leave_locked(struct served_image *h) {
+  lock_assert_held(&h->images->lock);
   struct images *images = h->images;
   atomic_store_explicit(&h->removed, true, memory_order_relaxed);
   LIST_REMOVE(h, in_bucket);
@@ -294,7 +302,10 @@ static void leave_locked(struct served_image *h) {
 
 /* Whether one that was found has no user but those. */
 static bool is_unused_locked(const struct served_image *h, unsigned n_refs) {
-  return h && h->origin == IMAGE_FOUND && h->n_refs == n_refs &&
+  if (!h)
+    return false;
+  lock_assert_held(&h->images->lock);
+  return h->origin == IMAGE_FOUND && h->n_refs == n_refs &&
          !atomic_load_explicit(&h->removed, memory_order_relaxed);
 }
 
@@ -303,6 +314,7 @@ static bool is_unused_locked(const struct served_image *h, unsigned n_refs) {
  * it is not NULL, is to be given back. */
 static bool make_room_locked(struct images *images,
                              struct served_image **victim) {
+  lock_assert_held(&images->lock);
   if (images->n_found < images->most_found)
     return true;
   for (unsigned i = 0; i < images->n_list && !*victim; i++) {
@@ -318,6 +330,7 @@ static bool make_room_locked(struct images *images,
 
 static int put_locked(struct images *images, struct served_image *h,
                       struct served_image **victim) {
+  lock_assert_held(&images->lock);
   if (find_locked(images, h->name))
     return -EEXIST;
   if (h->origin == IMAGE_FOUND && !make_room_locked(images, victim))
@@ -434,14 +447,17 @@ void images_print_path(struct served_image *h, char *to, size_t len) {
 }
 
 static struct served_image *ref_locked(struct served_image *h) {
-  if (h)
-    h->n_refs++;
+  if (!h)
+    return NULL;
+  lock_assert_held(&h->images->lock);
+  h->n_refs++;
   return h;
 }
 
 /* G4. */
 static bool may_read_locked(const struct served_image *h,
                             const struct peer *peer) {
+  lock_assert_held(&h->images->lock);
   return !peer || rule_allows(rule_of_locked(h), peer);
 }
 
@@ -480,6 +496,7 @@ bool images_may_read_all(struct images *images, const struct peer *peer) {
 /* The next one in the table, without a reference; as images_next(). */
 static struct served_image *peek_locked(const struct images *images,
                                         unsigned *index) {
+  lock_assert_held(&images->lock);
   while (*index < images->n_list) {
     struct served_image *h = images->list[(*index)++];
     if (h && !atomic_load_explicit(&h->removed, memory_order_relaxed))
@@ -507,6 +524,7 @@ struct peer_walk {
 /* The next one, without a reference; NULL: there is none. */
 static struct served_image *walk_locked(const struct images *images,
                                         struct peer_walk *walk) {
+  lock_assert_held(&images->lock);
   struct served_image *h;
   while ((h = peek_locked(images, &walk->index))) {
     const struct rule *rule = rule_of_locked(h);
@@ -646,6 +664,7 @@ static bool narrows(struct rule_change *last, const struct rule *from,
 /* G5: the listeners end what the rule forbids, and images_set_rules() goes on
  * with a new epoch. */
 static void narrow_locked(struct served_image *h) {
+  lock_assert_held(&h->images->lock);
   h->change = RULE_NARROWED;
   atomic_fetch_add_explicit(&h->n_narrowed, 1, memory_order_release);
   tell_listeners_locked(h);
@@ -653,6 +672,7 @@ static void narrow_locked(struct served_image *h) {
 
 static void set_rule_locked(struct served_image *h, struct rule *all,
                             struct rule_change *last) {
+  lock_assert_held(&h->images->lock);
   struct rule *own = h->next_rule ? h->next_rule->allow : h->allow;
   struct rule *now = own ? own : all;
   bool share = atomic_load_explicit(&h->share, memory_order_relaxed);
@@ -667,6 +687,7 @@ static void set_rule_locked(struct served_image *h, struct rule *all,
 
 static void set_rules_locked(struct images *images, struct rule *all,
                              const struct image_rule *list, size_t n) {
+  lock_assert_held(&images->lock);
   struct rule_change last = {NULL, NULL, false};
   struct served_image *h;
   for (size_t i = 0; i < n; i++)

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/container_of.h"
+#include "base/lock.h"
 #include "cache/source.h"
 #include "daemon/log.h"
 
@@ -16,6 +17,7 @@ static struct keeper *keeper_of(struct mirror_keeper *base) {
 
 /* What came of a message.  Passes it on. */
 static int note_locked(struct keeper *k, int r) {
+  lock_assert_held(&k->lock);
   if (r != -EAGAIN)
     k->deaf_since = 0;
   else if (!k->deaf_since)
@@ -25,6 +27,7 @@ static int note_locked(struct keeper *k, int r) {
 
 static int store_locked(struct keeper *k, const char *name, const int *fds,
                         unsigned n) {
+  lock_assert_held(&k->lock);
   return note_locked(k, fd_store_add(&k->store, name, fds, n));
 }
 
@@ -33,6 +36,7 @@ static int store_locked(struct keeper *k, const char *name, const int *fds,
 /* Tells the manager of a record that is ENDED.  One that could not be told of
  * stays so, and its number is not used again: the name is still taken. */
 static void remove_locked(struct keeper *k, uint32_t *state, const char *name) {
+  lock_assert_held(&k->lock);
   ledger_set_state(state, LEDGER_ENDED);
   if (note_locked(k, fd_store_remove(&k->store, name)) < 0)
     k->has_unsaid = true;
@@ -41,6 +45,7 @@ static void remove_locked(struct keeper *k, uint32_t *state, const char *name) {
 }
 
 static void end_mirror_locked(struct keeper *k, uint32_t i) {
+  lock_assert_held(&k->lock);
   char name[LEDGER_NAME_LEN];
   k->mirrors[i] = NULL;
   ledger_name_mirror(i, name);
@@ -48,6 +53,7 @@ static void end_mirror_locked(struct keeper *k, uint32_t i) {
 }
 
 static void end_table_locked(struct keeper *k, uint32_t i) {
+  lock_assert_held(&k->lock);
   char name[LEDGER_NAME_LEN];
   ledger_name_table(i, name);
   remove_locked(k, &ledger_get_table(&k->ledger, i)->state, name);
@@ -55,6 +61,7 @@ static void end_table_locked(struct keeper *k, uint32_t i) {
 
 /* A record that is FREE; NULL: there is none. */
 static struct ledger_mirror *find_mirror_locked(struct keeper *k, uint32_t *i) {
+  lock_assert_held(&k->lock);
   for (uint32_t n = 0; n < LEDGER_N_MIRRORS; n++) {
     *i = k->next_mirror++ % LEDGER_N_MIRRORS;
     struct ledger_mirror *record = ledger_get_mirror(&k->ledger, *i);
@@ -65,6 +72,7 @@ static struct ledger_mirror *find_mirror_locked(struct keeper *k, uint32_t *i) {
 }
 
 static struct ledger_table *find_table_locked(struct keeper *k, uint32_t *i) {
+  lock_assert_held(&k->lock);
   for (uint32_t n = 0; n < LEDGER_N_TABLES; n++) {
     *i = k->next_table++ % LEDGER_N_TABLES;
     struct ledger_table *record = ledger_get_table(&k->ledger, *i);
@@ -83,6 +91,7 @@ static struct ledger_mirror *record_of(struct keeper *k,
 
 /* Has the manager store a mirror that is WAITING, if it can now. */
 static void store_mirror_locked(struct keeper *k, uint32_t i) {
+  lock_assert_held(&k->lock);
   const struct mirror *m = k->mirrors[i];
   const int fds[] = {m->pages_fd, m->words_fd, m->touched_fd};
   char name[LEDGER_NAME_LEN];
@@ -97,6 +106,7 @@ static void store_mirror_locked(struct keeper *k, uint32_t i) {
 
 static int keep_mirror_locked(struct keeper *k, struct mirror *m,
                               const char *image) {
+  lock_assert_held(&k->lock);
   uint32_t i;
   struct ledger_mirror *record = find_mirror_locked(k, &i);
   if (!record)
@@ -248,6 +258,7 @@ void keeper_drop_table(struct keeper *k, uint32_t i) {
 /* ---- What could not be said ---------------------------------------------- */
 
 static void retry_locked(struct keeper *k) {
+  lock_assert_held(&k->lock);
   k->has_unsaid = false;
   for (uint32_t i = 0; i < LEDGER_N_MIRRORS && !k->has_unsaid; i++)
     if (ledger_state(&ledger_get_mirror(&k->ledger, i)->state) == LEDGER_ENDED)
@@ -262,6 +273,7 @@ static void retry_locked(struct keeper *k) {
 /* K4.  Whether the manager has read since it had too much is only found out by
  * another message: one that removes nothing. */
 static bool is_deaf_locked(struct keeper *k) {
+  lock_assert_held(&k->lock);
   return k->deaf_since &&
          note_locked(k, fd_store_remove(&k->store, "none")) == -EAGAIN &&
          clock_now_ms() - k->deaf_since >= KEEPER_PATIENCE_MS;
@@ -291,7 +303,7 @@ void keeper_init(struct keeper *k) {
                                 .ended = keeper_ended},
                        .ledger = {.fd = -1}};
   fd_store_init(&k->store, NULL);
-  pthread_mutex_init(&k->lock, NULL);
+  lock_init(&k->lock);
 }
 
 int keeper_begin(struct keeper *k, struct ledger *ledger, bool is_stored) {

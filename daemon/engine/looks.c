@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/lock.h"
 #include "daemon/engine/images.h"
 #include "daemon/engine/warm.h"
 #include "daemon/log.h"
@@ -15,7 +16,7 @@ struct look_job {
 
 void looks_init(struct looks *looks, struct images *images) {
   *looks = (struct looks){.images = images};
-  pthread_mutex_init(&looks->lock, NULL);
+  lock_init(&looks->lock);
 }
 
 void looks_fini(struct looks *looks) { pthread_mutex_destroy(&looks->lock); }
@@ -36,7 +37,8 @@ static void served_image_look(struct served_image *h) {
 }
 
 /* It was looked at.  True: it is to be once more. */
-static bool look_ended_locked(struct served_image *h) {
+static bool look_ended_locked(struct looks *looks, struct served_image *h) {
+  lock_assert_held(&looks->lock);
   bool again = h->look_again;
   h->look_again = false;
   h->looking = again;
@@ -52,7 +54,7 @@ void looks_at(struct looks *looks, struct served_image *h) {
   while (is_ours) {
     served_image_look(h);
     pthread_mutex_lock(&looks->lock);
-    is_ours = look_ended_locked(h);
+    is_ours = look_ended_locked(looks, h);
     pthread_mutex_unlock(&looks->lock);
   }
 }
@@ -64,7 +66,7 @@ static struct served_image *looks_next(struct looks *looks,
                                        struct served_image *done) {
   struct served_image *next = NULL;
   pthread_mutex_lock(&looks->lock);
-  if (done && look_ended_locked(done)) {
+  if (done && look_ended_locked(looks, done)) {
     pthread_mutex_unlock(&looks->lock);
     return done;
   }

@@ -29,6 +29,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "daemon/sandbox.h"
 
 /* Threads are many and their stacks are shallow; where memory is not
@@ -98,7 +99,7 @@ struct pool *pool_new(const struct pool_options *options) {
     return NULL;
   }
   pthread_attr_setstacksize(&pool->attr, STACK_LEN);
-  pthread_mutex_init(&pool->lock, NULL);
+  lock_init(&pool->lock);
   sem_init(&pool->all_ended, 0, 0);
   sem_init(&pool->make, 0, 0);
   TAILQ_INIT(&pool->waiting);
@@ -124,6 +125,7 @@ struct pool_lane *pool_lane_new(struct pool *pool, unsigned n_own,
 }
 
 static void lane_push_locked(struct pool_lane *lane, struct pool_job *job) {
+  lock_assert_held(&lane->pool->lock);
   if (!lane->head)
     TAILQ_INSERT_TAIL(&lane->pool->waiting, lane, in_waiting);
   job->next = NULL;
@@ -133,6 +135,7 @@ static void lane_push_locked(struct pool_lane *lane, struct pool_job *job) {
 
 /* Its first job.  Then the others have their turns. */
 static struct pool_job *lane_pop_locked(struct pool_lane *lane) {
+  lock_assert_held(&lane->pool->lock);
   struct pool_job *job = lane->head;
   TAILQ_REMOVE(&lane->pool->waiting, lane, in_waiting);
   lane->head = job->next;
@@ -145,6 +148,7 @@ static struct pool_job *lane_pop_locked(struct pool_lane *lane) {
 
 /* Puts back what was popped: it is its turn yet. */
 static void lane_unpop_locked(struct pool_lane *lane, struct pool_job *job) {
+  lock_assert_held(&lane->pool->lock);
   if (lane->head)
     TAILQ_REMOVE(&lane->pool->waiting, lane, in_waiting);
   else
@@ -156,6 +160,7 @@ static void lane_unpop_locked(struct pool_lane *lane, struct pool_job *job) {
 
 /* One that is freed and has no job is gone. */
 static void lane_check_locked(struct pool_lane *lane) {
+  lock_assert_held(&lane->pool->lock);
   if (!lane->is_freed || lane->head || lane->n_running)
     return;
   lane->pool->n_lanes--;
@@ -173,6 +178,7 @@ void pool_lane_free(struct pool_lane *lane) {
 }
 
 static bool lane_may_run_locked(const struct pool_lane *lane) {
+  lock_assert_held(&lane->pool->lock);
   const struct pool *pool = lane->pool;
   if (lane->n_running < lane->n_own)
     return true;
@@ -182,6 +188,7 @@ static bool lane_may_run_locked(const struct pool_lane *lane) {
 
 /* The lane whose turn it is among those that may run; NULL: none. */
 static struct pool_lane *pool_next_lane_locked(struct pool *pool) {
+  lock_assert_held(&pool->lock);
   struct pool_lane *lane;
   TAILQ_FOREACH(lane, &pool->waiting, in_waiting)
     if (lane_may_run_locked(lane))
@@ -194,6 +201,7 @@ static struct pool_lane *pool_next_lane_locked(struct pool *pool) {
 /* Gives the lane's first job to a thread that has none. */
 static void pool_give_locked(struct pool *pool, struct pool_thread *t,
                              struct pool_lane *lane) {
+  lock_assert_held(&pool->lock);
   pool->n_taken += lane->shares && lane->n_running >= lane->n_own;
   lane->n_running++;
   t->lane = lane;
@@ -202,12 +210,14 @@ static void pool_give_locked(struct pool *pool, struct pool_thread *t,
 
 /* The thread's job is over, or was not begun. */
 static void pool_take_back_locked(struct pool *pool, struct pool_thread *t) {
+  lock_assert_held(&pool->lock);
   t->lane->n_running--;
   pool->n_taken -= t->lane->shares && t->lane->n_running >= t->lane->n_own;
   t->job = NULL;
 }
 
 static void idle_push_locked(struct pool *pool, struct pool_thread *t) {
+  lock_assert_held(&pool->lock);
   t->is_idle = true;
   t->above = NULL;
   t->next = pool->idle;
@@ -217,6 +227,7 @@ static void idle_push_locked(struct pool *pool, struct pool_thread *t) {
 }
 
 static void idle_remove_locked(struct pool *pool, struct pool_thread *t) {
+  lock_assert_held(&pool->lock);
   t->is_idle = false;
   *(t->above ? &t->above->next : &pool->idle) = t->next;
   if (t->next)
@@ -225,6 +236,7 @@ static void idle_remove_locked(struct pool *pool, struct pool_thread *t) {
 
 /* The thread cannot be gone before the post is over: it needs the lock. */
 static void pool_wake_locked(struct pool *pool, struct pool_thread *t) {
+  lock_assert_held(&pool->lock);
   idle_remove_locked(pool, t);
   sem_post(&t->wake);
 }
@@ -271,6 +283,7 @@ static int pool_have_made(struct pool *pool, struct pool_thread *t) {
 /* Makes a thread for the lane's first job, or an idle one; gives back the lock
  * meanwhile.  0, or a negative errno: then the job is where it was. */
 static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
+  lock_assert_held(&pool->lock);
   struct pool_thread *t = calloc(1, sizeof *t);
   if (!t)
     return -ENOMEM;
@@ -300,6 +313,7 @@ static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
 
 /* Gives away what may run. */
 static void pool_dispatch_locked(struct pool *pool) {
+  lock_assert_held(&pool->lock);
   struct pool_lane *lane;
   bool can_make = true;
   while (!pool->stopping && (lane = pool_next_lane_locked(pool))) {
@@ -357,6 +371,7 @@ static void thread_sleep(struct pool_thread *t, const struct timespec *until) {
 /* Idle until it is given a job.  False: it is to end.  Gives back the lock
  * while it sleeps. */
 static bool thread_await_job_locked(struct pool_thread *t) {
+  lock_assert_held(&t->pool->lock);
   struct pool *pool = t->pool;
   while (!t->job && !pool->stopping) {
     bool stays = pool->n_threads == 1;
@@ -378,6 +393,7 @@ static bool thread_await_job_locked(struct pool_thread *t) {
 
 /* Runs what it was given, and what may run next, until there is nothing. */
 static void thread_run_locked(struct pool_thread *t) {
+  lock_assert_held(&t->pool->lock);
   struct pool *pool = t->pool;
   struct pool_lane *lane;
   while (t->job) {
@@ -396,6 +412,7 @@ static void thread_run_locked(struct pool_thread *t) {
 
 /* Gives back the lock, for good. */
 static void thread_end_locked(struct pool_thread *t) {
+  lock_assert_held(&t->pool->lock);
   struct pool *pool = t->pool;
   bool joins = pool->has_ended;
   pthread_t before = pool->ended;

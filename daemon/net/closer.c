@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "daemon/sandbox.h"
 
 struct closer {
@@ -70,7 +71,7 @@ struct closer *closer_new(void) {
   pthread_cond_init(&closer->filled, NULL);
   pthread_cond_init(&closer->ended_cond, &attr);
   pthread_condattr_destroy(&attr);
-  pthread_mutex_init(&closer->lock, NULL);
+  lock_init(&closer->lock);
   closer->tail = &closer->head;
   if (pthread_create(&closer->thread, NULL, closer_thread, closer)) {
     closer_destroy(closer);
@@ -80,6 +81,7 @@ struct closer *closer_new(void) {
 }
 
 static void closer_add_locked(struct closer *closer, struct closing *c) {
+  lock_assert_held(&closer->lock);
   assert(!closer->stopping);
   c->next = NULL;
   *closer->tail = c;
@@ -100,6 +102,7 @@ static void spare_closed(struct closing *c, bool alone) {
 }
 
 static struct spare *find_spare_locked(struct closer *closer) {
+  lock_assert_held(&closer->lock);
   for (int i = 0; i < CLOSER_SPARE; i++)
     if (!closer->spares[i].taken)
       return &closer->spares[i];

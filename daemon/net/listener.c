@@ -147,7 +147,7 @@ static int make_way(struct listener *l, char *err, size_t err_len) {
 
 /* Binds and listens; the path is locked.  The mode is set before anybody
  * can connect: until listen(2) connections are refused. */
-static int unix_bind_locked(struct listener *l, char *err, size_t err_len) {
+static int bind_in_way(struct listener *l, char *err, size_t err_len) {
   const char *path = l->address.un.sun_path;
   int r = make_way(l, err, err_len);
   if (r < 0)
@@ -179,7 +179,7 @@ static int unix_bind(struct listener *l, char *err, size_t err_len) {
   }
   if (r < 0)
     return fail(l->text, "make a lock file beside it", r, err, err_len);
-  r = unix_bind_locked(l, err, err_len);
+  r = bind_in_way(l, err, err_len);
   unlock_path(&lock);
   return r;
 }

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-void users_init(struct users *u) { pthread_mutex_init(&u->lock, NULL); }
+#include "base/lock.h"
+
+void users_init(struct users *u) { lock_init(&u->lock); }
 
 void users_fini(struct users *u) {
   for (unsigned i = 0; i < USERS_BUCKETS; i++)
@@ -18,6 +20,7 @@ void users_fini(struct users *u) {
 
 /* Where the user is pointed to, or would be. */
 static struct user **find_locked(struct users *u, uint64_t id) {
+  lock_assert_held(&u->lock);
   struct user **at = &u->buckets[id % USERS_BUCKETS];
   while (*at && (*at)->id != id)
     at = &(*at)->next;

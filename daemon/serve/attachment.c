@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "daemon/engine/images.h"
 #include "daemon/engine/restore.h"
 #include "daemon/engine/tally.h"
@@ -161,6 +162,7 @@ static void census_add(struct attachment_census *census, struct attachment *a) {
 /* The census is locked, so the lease that it replaces stays. */
 static int census_enter_locked(struct attachment *a,
                                const struct attachment_wish *wish) {
+  lock_assert_held(&a->set->census->lock);
   struct attachment_census *census = a->set->census;
   struct attachment *old = census_find(census, wish->replaces, a->pid, a->uid);
   bool whole = wish->size.page_slots == 0;

@@ -10,10 +10,10 @@ namespace {
 class InvalidationLogTest : public testing::Test {
 protected:
   void Begin(invalidation_entry *inv, uint64_t first, uint64_t count) {
-    invalidation_begin_locked(&log_, &list_, inv, first, count);
+    invalidation_log_begin(&log_, &list_, inv, first, count);
   }
   void End(invalidation_entry *inv) {
-    invalidation_end_locked(&log_, &list_, inv);
+    invalidation_log_end(&log_, &list_, inv);
   }
   void Run(uint64_t first, uint64_t count) {
     invalidation_entry inv;

@@ -77,7 +77,7 @@ public:
   void Invalidate(uint64_t first, uint64_t count) {
     invalidation_list list = {};
     invalidation_entry entry;
-    invalidation_begin_locked(&m_->header->log, &list, &entry, first, count);
+    invalidation_log_begin(&m_->header->log, &list, &entry, first, count);
     for (uint64_t page = first; page < first + count; page++)
       if (page_state_look(&m_->words[page]) == PAGE_RESIDENT) {
         if (IsPinned(page))
@@ -85,7 +85,7 @@ public:
         else
           Evict(page);
       }
-    invalidation_end_locked(&m_->header->log, &list, &entry);
+    invalidation_log_end(&m_->header->log, &list, &entry);
   }
 
   // The epoch is over; the states of its pages have not moved yet.

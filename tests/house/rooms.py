@@ -479,8 +479,6 @@ RULES = Rules(
     known_names={
         "attachments_init": "of all attachments: the file has one's name",
         "attachments_fini": "of all attachments: the file has one's name",
-        "invalidation_begin_locked": "of an invalidation; its log is the file",
-        "invalidation_end_locked": "of an invalidation; its log is the file",
         "piece_cut": "of struct piece, which read_plan.h has as well",
         "piece_shorten": "of struct piece, which read_plan.h has as well",
     },

@@ -25,8 +25,8 @@
  *                           cache/evict.c
  *   invalidator()         image_invalidate(): cache/image.c; evict_range():
  *                           cache/evict.c
- *   begin(), over()       invalidation_begin_locked(),
- *                           invalidation_end_locked():
+ *   begin(), over()       invalidation_log_begin(),
+ *                           invalidation_log_end():
  *                           cache/invalidation_log.c
  *
  * An `atomic` is a section under page_cache.lock, one instruction of a reader,
