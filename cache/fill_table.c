@@ -87,6 +87,47 @@ void fill_table_leave_locked(struct page_cache *pc, struct fill *fill) {
   }
 }
 
+/* Page i of a fill: it is in the table, and owns its state if the fill installs
+ * (F2).  A fill that is dropped has moved all of them on to EVICTING. */
+static bool check_page_locked(struct page_cache *pc, const struct fill *fill,
+                              uint32_t i) {
+  lock_assert_held(&pc->lock);
+  const struct mirror *m = fill->mirror;
+  const struct fill_node *node = &fill->nodes[i];
+  bool is_there = false;
+  assert(node->fill == fill && node->page == fill->first + i);
+  for (const struct fill_node *n = *bucket(pc, m, node->page); n; n = n->next) {
+    is_there |= n == node;
+    assert(n == node || n->page != node->page || n->fill->mirror != m ||
+           n->fill->stale || fill->stale); /* F1 */
+  }
+  assert(is_there);
+  if (!fill->installs)
+    return false;
+  enum page_state state = page_state_look(&m->words[node->page]);
+  assert(state == PAGE_FILLING || state == PAGE_EVICTING);
+  return state == PAGE_FILLING;
+}
+
+uint64_t fill_table_check_locked(struct page_cache *pc,
+                                 const struct mirror *m) {
+  lock_assert_held(&pc->lock);
+  uint64_t n_filling = 0, n_installed = 0, n_uncached = 0;
+  struct fill *const *at = &pc->fills;
+  for (const struct fill *f; (f = *at); at = &f->next) {
+    assert(f->link == at);
+    if (f->mirror != m)
+      continue;
+    for (uint32_t i = 0; i < f->count; i++)
+      n_filling += check_page_locked(pc, f, i);
+    n_installed += f->installs ? f->count : 0;
+    n_uncached += !f->installs;
+  }
+  assert(m->filling == n_installed << m->page_shift);
+  assert(m->n_uncached == n_uncached);
+  return n_filling;
+}
+
 bool fill_table_unref_locked(struct fill *fill) {
   lock_assert_held(&fill->mirror->cache->lock);
   return --fill->n_refs == 0;

@@ -30,6 +30,10 @@
  * source.h: 4 MiB of pages of 4 KiB. */
 #define FILL_MAX_PAGES 1024
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct fetch_link;
 struct fill_runner;
 
@@ -95,6 +99,10 @@ void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
 bool fill_table_unref_locked(struct fill *fill);
 void fill_table_free(struct fill *fill);
 
+/* Asserts F1 and F2 of the fills of a mirror, and that what the mirror says of
+ * them is right.  Returns how many pages they own whose states are FILLING. */
+uint64_t fill_table_check_locked(struct page_cache *pc, const struct mirror *m);
+
 /* Of page first + i. */
 static inline bool fill_is_bad(const struct fill *fill, uint32_t i) {
   return fill->nodes[i].is_bad;
@@ -126,5 +134,9 @@ static inline bool fill_is_all_zero(const struct fill *fill) {
 static inline bool fill_has_good(const struct fill *fill) {
   return fill->n_bad < fill->count;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

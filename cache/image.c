@@ -18,6 +18,7 @@
 #include "base/lock.h"
 #include "cache/adopt.h"
 #include "cache/budget.h"
+#include "cache/check.h"
 #include "cache/evict.h"
 #include "cache/fill.h"
 #include "cache/fill_table.h"
@@ -379,6 +380,7 @@ void image_free(struct image *img) {
     return;
   struct page_cache *pc = img->cache;
   pthread_mutex_lock(&pc->lock);
+  check_quietly_locked(pc);
   while (img->n_changing)
     pthread_cond_wait(&img->settled, &pc->lock);
   struct mirror *m = img->mirror;

@@ -32,6 +32,14 @@
 #define FILL_BUCKETS 8192
 #define SHARED_PINS_BUCKETS 64
 
+/* A user with leases; see shared_pins.c. */
+struct shared_pins_user {
+  uint32_t number;
+  unsigned n_leases;
+  uint64_t len; /* the sum of their shares, in bytes */
+  struct shared_pins_user *next;
+};
+
 struct page_cache {
   /* Written under the lock.  Read under it, or by internal_budget() if a change
    * need not be seen at once. */

@@ -7,10 +7,15 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "cache/budget.h"
+#include "cache/check.h"
 #include "cache/internal.h"
 #include "cache/reclaim.h"
 
 #define ROUND_MS 100
+
+/* A check goes through the whole cache, so it comes with one round of so many.
+ */
+#define ROUNDS_TO_CHECK 16
 
 /* Waits for the next round.  True: the clock has come to it. */
 static bool await_round_locked(struct page_cache *pc,
@@ -45,7 +50,8 @@ void *reclaimer_main(void *arg) {
     if (is_tick)
       next = clock_after_ms(ROUND_MS);
     pthread_mutex_lock(&pc->lock);
-    pc->reclaim.n_rounds++;
+    if (++pc->reclaim.n_rounds % ROUNDS_TO_CHECK == 0)
+      check_quietly_locked(pc);
     pthread_cond_broadcast(&pc->reclaim.ended);
     if (budget_is_over_locked(pc)) { /* pins may have ended */
       pthread_cond_signal(&pc->wanted);

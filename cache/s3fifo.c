@@ -312,3 +312,36 @@ size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
   }
   return n;
 }
+
+/* ---- Checking ------------------------------------------------------------ */
+
+bool s3fifo_has(const struct s3fifo *p, uint64_t key) {
+  uint32_t i = find(p, key);
+  return i && p->entries[i].queue != S3FIFO_GHOST;
+}
+
+static void check_queue(const struct s3fifo *p, enum s3fifo_queue q) {
+  uint32_t n = 0, older = 0;
+  for (uint32_t i = p->oldest[q]; i; i = p->entries[i].newer) {
+    const struct s3fifo_entry *e = &p->entries[i];
+    n++;
+    assert(n <= p->len[q]); /* else they go in a circle */
+    assert(e->queue == q && e->older == older);
+    assert(find(p, e->key) == i); /* P1: the index has one entry of a key */
+    older = i;
+  }
+  assert(n == p->len[q] && older == p->newest[q]);
+}
+
+void s3fifo_check(const struct s3fifo *p) {
+  uint32_t n = 0, n_free = 0;
+  for (int q = 0; q < S3FIFO_N_QUEUES; q++) {
+    check_queue(p, (enum s3fifo_queue)q);
+    n += p->len[q];
+  }
+  for (uint32_t i = p->free; i; i = p->entries[i].older)
+    n_free++;
+  assert(p->n_indexed == n);
+  assert(p->n_touched == 1 + n + n_free && p->n_touched <= p->n_entries);
+  assert(s3fifo_has_room(p, 0)); /* P3 */
+}

@@ -119,6 +119,13 @@ size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
  * are restored. 0: there is none. */
 size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key);
 
+/* Whether a page is in SMALL or MAIN. */
+bool s3fifo_has(const struct s3fifo *p, uint64_t key);
+
+/* Asserts P1 and P3, and that the queues and the index are whole.  It goes
+ * through all entries. */
+void s3fifo_check(const struct s3fifo *p);
+
 /* How many pages are in SMALL and MAIN. */
 static inline uint32_t s3fifo_len(const struct s3fifo *p) {
   return p->len[S3FIFO_SMALL] + p->len[S3FIFO_MAIN];

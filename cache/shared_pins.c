@@ -22,14 +22,6 @@
  * up to the third. */
 enum { PART_TO_GROW = 3, PART_OF_NEW = 7, PART_OF_REPLACING = 8, PARTS = 16 };
 
-/* A user with leases; under the cache lock. */
-struct shared_pins_user {
-  uint32_t number;
-  unsigned n_leases;
-  uint64_t len; /* the sum of their shares, in bytes */
-  struct shared_pins_user *next;
-};
-
 struct shared_pins {
   struct pin_table table;
   struct pin_page *page;

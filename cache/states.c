@@ -205,3 +205,45 @@ bool states_sweep(struct mirror *m) {
   __atomic_store_n(&m->sweep_at, at, __ATOMIC_RELAXED);
   return true; /* there is more to look at */
 }
+
+/* ---- Checking ------------------------------------------------------------ */
+
+/* What the states of a block say.  Those of one that is being swept may say
+ * anything, and a look at an empty one would make memory for it: there the
+ * counts are believed. */
+static struct state_block look_at_block_locked(const struct mirror *m, size_t i,
+                                               uint64_t count[STATES_N_KINDS]) {
+  lock_assert_held(&m->cache->lock);
+  struct state_block seen = m->blocks[i];
+  uint64_t page = (uint64_t)i * STATES_PER_BLOCK;
+  uint64_t end = page + STATES_PER_BLOCK;
+  if (seen.n_live == 0 || states_are_swept_locked(m, page))
+    return seen;
+  seen.n_live = seen.n_zero = 0;
+  for (; page < end && page < m->n_pages; page++) {
+    enum page_state state = page_state_look(&m->words[page]);
+    assert((unsigned)state < STATES_N_KINDS);
+    count[state]++;
+    seen.n_live += state != PAGE_ABSENT;
+    seen.n_zero += state == PAGE_ZERO;
+  }
+  return seen;
+}
+
+void states_check_locked(const struct mirror *m,
+                         uint64_t count[STATES_N_KINDS]) {
+  lock_assert_held(&m->cache->lock);
+  uint64_t n_zero = 0, garbage = 0;
+  uint64_t meta = m->is_solid ? mirror_meta_len(m) : MIRROR_HEADER_LEN;
+  for (size_t i = 0; i < m->n_blocks; i++) {
+    const struct state_block *b = &m->blocks[i];
+    struct state_block seen = look_at_block_locked(m, i, count);
+    assert(seen.n_live == b->n_live && seen.n_zero == b->n_zero);
+    assert(b->n_live == 0 || b->is_charged || m->is_solid); /* B2 */
+    n_zero += b->n_zero;
+    meta += b->is_charged ? STATE_BLOCK_LEN : 0;
+    garbage += b->is_charged && is_garbage(b) ? STATE_BLOCK_LEN : 0; /* B3 */
+  }
+  assert(m->n_zero == n_zero && m->garbage == garbage);
+  assert(m->charged_meta == meta);
+}

@@ -17,6 +17,8 @@
 extern "C" {
 #endif
 
+enum { STATES_N_KINDS = PAGE_ZERO + 1 };
+
 /* Subtracts `n` ZERO states whose memory is gone. */
 void states_forget_zeros_locked(struct mirror *m, uint64_t n);
 
@@ -48,6 +50,11 @@ static inline bool states_are_swept_locked(const struct mirror *m,
   lock_assert_held(&m->cache->lock);
   return page >= m->swept_first && page < m->swept_end;
 }
+
+/* Asserts B2 and B3, and that the counts of each block are right.  Adds to
+ * `count` how many pages there are of each state but ABSENT. */
+void states_check_locked(const struct mirror *m,
+                         uint64_t count[STATES_N_KINDS]);
 
 /* The first page from `page` on whose block has a state that is not ABSENT; or
  * a later page, after `most` blocks without one. */

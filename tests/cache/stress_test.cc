@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "cache/check.h"
 #include "cache/fetch.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
@@ -138,6 +139,9 @@ private:
   uint64_t n_hits_ = 0, n_misses_ = 0, n_wrong_ = 0;
 };
 
+// The readers wait for a check: not after each.
+constexpr int kDisturbancesToCheck = 8;
+
 // Runs `n_threads` readers for `n_reads` each, beside `disturb`.
 void Stress(bool evictor, int n_threads, int n_reads,
             const std::function<void(FakeSource *, page_cache *, image *, int)>
@@ -167,6 +171,8 @@ void Stress(bool evictor, int n_threads, int n_reads,
   for (int i = 0; n_running > 0; i++) {
     disturb(&source, cache, image, i);
     EXPECT_LE(page_cache_allocated(cache), 64 * kPage);
+    if (i % kDisturbancesToCheck == 0)
+      check_cache(cache);
   }
   for (auto &thread : threads)
     thread.join();
@@ -176,6 +182,7 @@ void Stress(bool evictor, int n_threads, int n_reads,
   page_cache_get_stats(cache, &stats);
   EXPECT_LE(stats.n_epochs, source.version() - 1)
       << "an invalidation, or an eviction beside it, needs none";
+  check_cache(cache);
   image_free(image);
   page_cache_free(cache);
   EXPECT_GE(source.n_closed(), 1);

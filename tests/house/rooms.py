@@ -386,7 +386,7 @@ RULES = Rules(
             modules("cache", "rounds waiter view"),
             modules("cache", "budget mirror_table states"),
             modules("cache", "fill_table fetch evict"),
-            modules("cache", "adopt reclaim room fill shared_pins"),
+            modules("cache", "adopt check reclaim room fill shared_pins"),
             modules("cache", "image evictor reclaimer"),
             modules("cache", "page_cache"),
         ],
