@@ -2,6 +2,7 @@
  * and how it moves from one epoch to the next. */
 #include "client/handle.h"
 
+#include <assert.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -126,6 +127,16 @@ enum cachet_status handle_end_epoch(cachet *c, struct cachet_error *err) {
                    c->image_cache->name);
 }
 
+/* H1, and what is handed out, at points where no call is under way. */
+static void handle_check(const cachet *c) {
+  (void)c;
+#ifdef CACHETD_DEBUG_CHECKS
+  uint64_t pin = c->view.slots[PIN_SLOT_CURSOR];
+  assert(c->cursor_page == NO_PAGE || pin == pin_word(c->cursor_page, 1));
+  slice_check(&c->slices, c->epoch);
+#endif
+}
+
 CLEANUP_FUNCTION(struct epoch *, epoch_unref)
 
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
@@ -144,6 +155,7 @@ enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   slice_move(&c->slices, c->epoch, e);
   epoch_unref(c->epoch);
   handle_read_through(c, STEAL(e));
+  handle_check(c);
   handle_set_notices(c);
   handle_begin_looking(c);
   debug_say(&c->backend->debug, "moves on to epoch %#llx",
@@ -233,6 +245,7 @@ enum cachet_status handle_new(struct backend *b, const struct window *window,
 }
 
 void handle_free(cachet *c) {
+  handle_check(c);
   debug_say(&c->backend->debug, "closes, after %llu hits and %llu misses",
             (unsigned long long)handle_hits(c),
             (unsigned long long)c->n_misses);

@@ -33,6 +33,23 @@ static void set_free(struct slices *s, unsigned place, const struct epoch *e) {
   s->free_copies = h->own ? s->free_copies & ~bit : s->free_copies | bit;
 }
 
+void slice_check(const struct slices *s, const struct epoch *now) {
+  assert(!(s->free & s->free_copies));
+  for (unsigned place = 0; place < N_SLICES; place++) {
+    const struct held *h = &s->held[place];
+    const uint64_t *own = own_slot(now, place);
+    bool is_free = all_free(s) & 1ull << place;
+    assert((h->token & SLICE_PLACE_MASK) == place);
+    assert(!h->own || (h->own == own && !h->epoch && !h->copy));
+    assert(!h->epoch || h->epoch->n_refs > 0);
+    if (!is_free)
+      continue;
+    assert(!h->epoch && !h->copy);
+    assert(now->view.slots[page_slot(place)] == 0);
+    assert(!(s->free & 1ull << place) == !h->own);
+  }
+}
+
 void slice_init(struct slices *s, const struct epoch *now) {
   for (unsigned place = 0; place < N_SLICES; place++) {
     s->held[place].token = 1ull << SLICE_PLACE_BITS | place;

@@ -51,6 +51,9 @@ struct slices {
 /* All places are free. */
 void slice_init(struct slices *s, const struct epoch *now);
 
+/* Asserts S1 and S2, as far as the present epoch shows them. */
+void slice_check(const struct slices *s, const struct epoch *now);
+
 /* Takes a place for a slice; -1 if all are in use. */
 int slice_reserve(struct slices *s);
 void slice_unreserve(struct slices *s, const struct epoch *now, int place);

@@ -1,5 +1,7 @@
 #include "source/breaker.h"
 
+#include <assert.h>
+
 enum breaker_permit breaker_ask(struct breaker *b, uint64_t now_ms) {
   if (b->state == BREAKER_CLOSED)
     return BREAKER_PASS;
@@ -32,4 +34,11 @@ bool breaker_ended(struct breaker *b, bool was_probe, bool answered,
 void breaker_left(struct breaker *b, bool was_probe) {
   if (was_probe && b->state == BREAKER_HALF_OPEN)
     b->state = BREAKER_OPEN; /* its time is over */
+}
+
+void breaker_check(const struct breaker *b) {
+  if (b->state == BREAKER_CLOSED)
+    assert(b->n_unanswered < BREAKER_AFTER && b->open_ms == 0);
+  else
+    assert(b->open_ms >= BREAKER_FIRST_MS && b->open_ms <= BREAKER_MOST_MS);
 }

@@ -50,6 +50,9 @@ enum breaker_permit breaker_ask(struct breaker *b, uint64_t now_ms);
 bool breaker_ended(struct breaker *b, bool was_probe, bool answered,
                    uint64_t now_ms);
 
+/* Asserts that what it knows fits its state. */
+void breaker_check(const struct breaker *b);
+
 /* An attempt has ended that asked nobody: it says nothing of the source, and
  * the next one may be the probe that it was to be. */
 void breaker_left(struct breaker *b, bool was_probe);

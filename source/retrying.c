@@ -258,26 +258,14 @@ static void tell_breaker_locked(struct retrying *r, const struct attempt *a,
       breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
 }
 
-/* An attempt has ended; `at_once`: as soon as it began.  True: one more is to
- * be made after `*pause`.  Then pump() is due. */
-static bool attempt_ended(struct attempt *a, bool at_once, uint64_t *pause) {
-  struct retrying *r = a->source->shared;
-  enum meaning meaning = meaning_of(a->read.status);
-  uint64_t now = now_ns(r);
-  pthread_mutex_lock(&r->lock);
-  r->n_running--;
-  r->running -= a->asked->len;
-  bool was_closed = r->breaker.state == BREAKER_CLOSED;
-  count_locked(r, a, meaning);
-  if (meaning == DONE && a->read.status == 0)
-    time_locked(r, a, now);
-  tell_breaker_locked(r, a, meaning, at_once, now);
-  bool is_closed = r->breaker.state == BREAKER_CLOSED;
-  bool again = is_worth_locked(r, a, meaning, now, pause);
-  pthread_mutex_unlock(&r->lock);
-  if (was_closed != is_closed && r->turned)
-    r->turned(r->name, is_closed);
-  return again;
+/* However many may be under way now: there may have been more. */
+static void check_locked(const struct retrying *r) {
+  lock_assert_held(&r->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  breaker_check(&r->breaker);
+  assert(r->n_running <= 1 || r->running <= RETRYING_MAX_BYTES);
+  assert(r->n_running > 0 || r->running == 0);
+#endif
 }
 
 /* Whether one more may be under way. */
@@ -292,13 +280,42 @@ static void take_room_locked(struct retrying *r, const struct attempt *a) {
   lock_assert_held(&r->lock);
   r->n_running++;
   r->running += a->asked->len;
+  check_locked(r);
+}
+
+static void give_room_locked(struct retrying *r, const struct attempt *a) {
+  lock_assert_held(&r->lock);
+  assert(r->n_running > 0 && r->running >= a->asked->len);
+  r->n_running--;
+  r->running -= a->asked->len;
+  check_locked(r);
 }
 
 static void give_room(struct retrying *r, const struct attempt *a) {
   pthread_mutex_lock(&r->lock);
-  r->n_running--;
-  r->running -= a->asked->len;
+  give_room_locked(r, a);
   pthread_mutex_unlock(&r->lock);
+}
+
+/* An attempt has ended; `at_once`: as soon as it began.  True: one more is to
+ * be made after `*pause`.  Then pump() is due. */
+static bool attempt_ended(struct attempt *a, bool at_once, uint64_t *pause) {
+  struct retrying *r = a->source->shared;
+  enum meaning meaning = meaning_of(a->read.status);
+  uint64_t now = now_ns(r);
+  pthread_mutex_lock(&r->lock);
+  give_room_locked(r, a);
+  bool was_closed = r->breaker.state == BREAKER_CLOSED;
+  count_locked(r, a, meaning);
+  if (meaning == DONE && a->read.status == 0)
+    time_locked(r, a, now);
+  tell_breaker_locked(r, a, meaning, at_once, now);
+  bool is_closed = r->breaker.state == BREAKER_CLOSED;
+  bool again = is_worth_locked(r, a, meaning, now, pause);
+  pthread_mutex_unlock(&r->lock);
+  if (was_closed != is_closed && r->turned)
+    r->turned(r->name, is_closed);
+  return again;
 }
 
 /* Whether it may be made, now that it has room: there is time enough, and the

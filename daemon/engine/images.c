@@ -281,6 +281,27 @@ static struct served_image *find_locked(struct images *images,
   return NULL;
 }
 
+/* Each image in the table is found by its name and by its index (G2), and
+ * counts. */
+static void check_locked(const struct images *images) {
+  lock_assert_held(&images->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  unsigned n = 0, n_found = 0;
+  for (unsigned i = 0; i < IMAGES_BUCKETS; i++) {
+    const struct served_image *h;
+    LIST_FOREACH(h, &images->buckets[i], in_bucket) {
+      assert(h->index < images->n_list && images->list[h->index] == h);
+      assert(h->n_refs > 0);
+      assert(!atomic_load_explicit(&h->removed, memory_order_relaxed));
+      n++;
+      n_found += h->origin == IMAGE_FOUND;
+    }
+  }
+  assert(n == images->n && n_found == images->n_found);
+  assert(images->n_alive >= images->n);
+#endif
+}
+
 /* Puts it into the table, or out of it. */
 static void enter_locked(struct served_image *h) {
   lock_assert_held(&h->images->lock);
@@ -696,6 +717,7 @@ static void set_rules_locked(struct images *images, struct rule *all,
   for (unsigned i = 0; (h = peek_locked(images, &i));)
     set_rule_locked(h, all, &last);
   put_rule(&images->allow, all);
+  check_locked(images);
 }
 
 /* Which has a reference then. */
@@ -745,6 +767,7 @@ void images_set_rules(struct images *images, struct rule *all,
 void images_stop(struct images *images) {
   pending_await_none(&images->pending);
   pthread_mutex_lock(&images->lock);
+  check_locked(images);
   images->stopped = true;
   pthread_mutex_unlock(&images->lock);
   pool_stop(images->pool);

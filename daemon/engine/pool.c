@@ -368,6 +368,26 @@ static void thread_sleep(struct pool_thread *t, const struct timespec *until) {
   while (r < 0 && errno == EINTR);
 }
 
+/* Whenever a thread is about to sleep. */
+static void pool_check_locked(const struct pool *pool) {
+  lock_assert_held(&pool->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  unsigned n_idle = 0;
+  const struct pool_thread *above = NULL;
+  for (const struct pool_thread *t = pool->idle; t; above = t, t = t->next) {
+    assert(t->is_idle && !t->job && t->above == above);
+    n_idle++;
+  }
+  assert(n_idle <= pool->n_threads && pool->n_taken <= pool->n_shared);
+  const struct pool_lane *lane;
+  TAILQ_FOREACH(lane, &pool->waiting, in_waiting) {
+    assert(lane->head && lane->pool == pool);
+    assert(!n_idle || !pool->started || pool->stopping ||
+           !lane_may_run_locked(lane)); /* P3 */
+  }
+#endif
+}
+
 /* Idle until it is given a job.  False: it is to end.  Gives back the lock
  * while it sleeps. */
 static bool thread_await_job_locked(struct pool_thread *t) {
@@ -380,6 +400,7 @@ static bool thread_await_job_locked(struct pool_thread *t) {
       sem_trywait(&t->wake); /* it may have been woken before it slept */
       idle_push_locked(pool, t);
     }
+    pool_check_locked(pool);
     pthread_mutex_unlock(&pool->lock);
     thread_sleep(t, stays ? NULL : &until);
     pthread_mutex_lock(&pool->lock);
