@@ -396,8 +396,6 @@ void image_free(struct image *img) {
   image_unref(img);
 }
 
-const char *image_name(const struct image *img) { return img->name; }
-
 unsigned image_page_shift(const struct image *img) { return img->page_shift; }
 
 static struct mirror *present_mirror(struct image *img) {

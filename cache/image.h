@@ -69,7 +69,6 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
  * page_cache_free(). */
 void image_free(struct image *img);
 
-const char *image_name(const struct image *img);
 unsigned image_page_shift(const struct image *img);
 
 /* The mirror of the image's current epoch, with a reference for the caller. */

@@ -112,21 +112,22 @@ uint64_t states_next_live_locked(const struct mirror *m, uint64_t page,
   return page < m->n_pages ? page : m->n_pages;
 }
 
+/* Subtracts `n` ZERO states whose memory is gone. */
+static void forget_zeros_locked(struct mirror *m, uint64_t n) {
+  lock_assert_held(&m->cache->lock);
+  m->n_zero -= n;
+  m->cache->stats.n_zero_pages -= n;
+}
+
 struct state_block *states_drop_locked(struct mirror *m) {
   lock_assert_held(&m->cache->lock);
   struct state_block *blocks = m->blocks;
   budget_remove_garbage_locked(m, m->garbage);
   budget_uncharge_meta_locked(m, m->charged_meta - MIRROR_HEADER_LEN);
-  states_forget_zeros_locked(m, m->n_zero);
+  forget_zeros_locked(m, m->n_zero);
   m->blocks = NULL;
   m->n_blocks = 0;
   return blocks;
-}
-
-void states_forget_zeros_locked(struct mirror *m, uint64_t n) {
-  lock_assert_held(&m->cache->lock);
-  m->n_zero -= n;
-  m->cache->stats.n_zero_pages -= n;
 }
 
 /* ---- Sweeping ------------------------------------------------------------ */
@@ -163,7 +164,7 @@ static void sweep_end(struct mirror *m, bool is_punched) {
     struct state_block *b = &m->blocks[i];
     if (!b->is_charged || !is_punched)
       continue;
-    states_forget_zeros_locked(m, b->n_zero);
+    forget_zeros_locked(m, b->n_zero);
     *b = (struct state_block){0};
     budget_uncharge_meta_locked(m, STATE_BLOCK_LEN);
     budget_remove_garbage_locked(m, STATE_BLOCK_LEN);

@@ -19,9 +19,6 @@ extern "C" {
 
 enum { STATES_N_KINDS = PAGE_ZERO + 1 };
 
-/* Subtracts `n` ZERO states whose memory is gone. */
-void states_forget_zeros_locked(struct mirror *m, uint64_t n);
-
 /* Removes all states of a retired mirror from the account.  The caller returns
  * their memory to the kernel, and frees the result. */
 struct state_block *states_drop_locked(struct mirror *m);

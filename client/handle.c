@@ -72,7 +72,8 @@ static int64_t next_span(cachet *c, int64_t took_ms) {
   return c->span * 2;
 }
 
-void handle_tell_counts(cachet *c) {
+/* Tells the owner of the memory how often the handle hit and missed in it. */
+static void handle_tell_counts(cachet *c) {
   struct shared_view *a = c->epoch->shared;
   uint64_t hits = handle_hits(c);
   if (a && *c->alive) /* in a forked child the table is the parent's */

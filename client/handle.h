@@ -169,10 +169,6 @@ static inline bool handle_is_torn(const struct epoch *e, uint64_t mark,
  * clock is asked after a few, more of them the quicker they come. */
 void handle_keep_up(cachet *c);
 
-/* Has the owner of the memory see how often the handle hit and missed in it so
- * far. */
-void handle_tell_counts(cachet *c);
-
 /* Waits, a moment and once, for the connection that is being made. */
 void handle_follow(cachet *c);
 

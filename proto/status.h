@@ -1,6 +1,7 @@
 /* The numbers in Error.status.  They are those of enum cachet_status in the
- * public header, with names of the wire, so that the daemon does not include
- * the client's header. tests/daemon/server_test.cc compares the two. */
+ * public header that a daemon sends, with names of the wire, so that the daemon
+ * does not include the client's header.  tests/daemon/server_test.cc compares
+ * the two. */
 #ifndef PROTO_STATUS_H
 #define PROTO_STATUS_H
 
@@ -12,11 +13,9 @@ enum wire_status {
   WIRE_E_IO = -4,
   WIRE_E_NOIMAGE = -5,
   WIRE_E_ACCESS = -6,
-  WIRE_E_CONN = -7,
   WIRE_E_PROTO = -8,
   WIRE_E_TIMEOUT = -9,
   WIRE_E_BUSY = -10,
-  WIRE_E_FORKED = -11,
   WIRE_E_CANCELED = -12,
   WIRE_E_CHANGED = -13,
   WIRE_E_UNSUPPORTED = -14,

@@ -57,12 +57,6 @@ struct connection {
 
 /* ---- States -------------------------------------------------------------- */
 
-const char *connection_state_name(enum connection_state state) {
-  static const char *const names[] = {"disconnected", "connecting", "securing",
-                                      "hello",        "opening",    "ready"};
-  return names[state];
-}
-
 static void connection_move(struct connection *c, enum connection_state to) {
   static const bool allowed[6][6] = {
       [CONNECTION_DISCONNECTED] = {[CONNECTION_CONNECTING] = true},

@@ -151,7 +151,6 @@ void connection_break(struct connection *c, enum connection_loss loss,
                       enum cachet_status code, const char *what);
 
 enum connection_state connection_state(const struct connection *c);
-const char *connection_state_name(enum connection_state state);
 const struct connection_limits *connection_limits(const struct connection *c);
 const char *connection_place(const struct connection *c);
 

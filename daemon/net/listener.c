@@ -363,7 +363,7 @@ int listener_end(struct listener *l) {
   return fd;
 }
 
-void listener_close(struct listener *l) {
+static void listener_close(struct listener *l) {
   int fd = listener_end(l);
   if (fd >= 0)
     close(fd);

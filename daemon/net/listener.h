@@ -55,11 +55,9 @@ int listener_share(const struct listener *l, const struct address *address,
 void listener_set_tls(struct listener *l, struct tls_context *context);
 
 /* Listens no more, and removes the socket file that listener_open() made.
- * What other threads may ask about it stays. */
-void listener_close(struct listener *l);
-
-/* The same, but leaves the last step to the caller: the descriptor that is to
- * be closed, if that may have to wait for a peer (see stray_fds.h), else -1. */
+ * What other threads may ask about it stays.  The last step is the caller's: it
+ * closes the descriptor that this returns, if that may have to wait for a peer
+ * (see stray_fds.h); else -1. */
 int listener_end(struct listener *l);
 
 struct listener *listener_ref(struct listener *l);

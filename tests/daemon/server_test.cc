@@ -19,11 +19,9 @@ static_assert(int(WIRE_OK) == int(CACHET_OK) &&
                   int(WIRE_E_IO) == int(CACHET_E_IO) &&
                   int(WIRE_E_NOIMAGE) == int(CACHET_E_NOIMAGE) &&
                   int(WIRE_E_ACCESS) == int(CACHET_E_ACCESS) &&
-                  int(WIRE_E_CONN) == int(CACHET_E_CONN) &&
                   int(WIRE_E_PROTO) == int(CACHET_E_PROTO) &&
                   int(WIRE_E_TIMEOUT) == int(CACHET_E_TIMEOUT) &&
                   int(WIRE_E_BUSY) == int(CACHET_E_BUSY) &&
-                  int(WIRE_E_FORKED) == int(CACHET_E_FORKED) &&
                   int(WIRE_E_CANCELED) == int(CACHET_E_CANCELED) &&
                   int(WIRE_E_CHANGED) == int(CACHET_E_CHANGED) &&
                   int(WIRE_E_UNSUPPORTED) == int(CACHET_E_UNSUPPORTED),
