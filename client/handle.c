@@ -1,5 +1,16 @@
 /* The handle: when its view may be believed, when it looks after its daemon,
- * and how it moves from one epoch to the next. */
+ * and how it moves from one epoch to the next.
+ *
+ * A hit looks at one byte, the gate, before it believes the view.  Whatever
+ * makes the view doubtful ends in handle_set_gate(), and the gate stays shut
+ * until the slow path has dealt with it.  In a child of fork() the byte behind
+ * an open gate reads as 0, so the child's first call takes the slow path too.
+ *
+ * A handle moves to another epoch in one order.  The counts go to the table
+ * that they were counted in, and the cursor gives its pin back to the epoch
+ * that it pins.  Then the slices that are out take references to the old epoch.
+ * Only then does the handle give back its own, with which the old view may end.
+ */
 #include "client/handle.h"
 
 #include <assert.h>

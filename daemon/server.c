@@ -1,3 +1,19 @@
+/* The server.
+ *
+ * The thread that calls server_serve() runs `base`.  It accepts connections and
+ * gives each to a worker, looks at images, and asks for signs of life.  The
+ * endpoints and the events belong to that thread alone.
+ *
+ * Other threads reach it by wake(), and so does a signal handler, as a write to
+ * an eventfd is all that wake() does.  What they want is stored before the
+ * write, and on_wake() reads the eventfd before it looks: so a wish that comes
+ * while on_wake() looks wakes the thread once more.
+ *
+ * A change of the listeners is the one wish whose result is waited for.  The
+ * caller waits in server_set_listeners(), so it must be another thread, and one
+ * change is under way at a time.  Once the server ends it takes no more
+ * changes: `is_over` is set under the lock under which a change is stored, so
+ * nobody waits for a thread that has left its loop. */
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -167,6 +183,9 @@ void server_list_unready(struct server *s,
 
 /* ---- Accepting ----------------------------------------------------------- */
 
+/* The connections that wait stay readable, so the loop would turn without end
+ * if it went on to watch their sockets.  No event says when there are
+ * descriptors again, hence the timer. */
 static void pause_accepting(struct server *s, const char *reason) {
   struct timeval tv = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
   if (!s->paused)

@@ -271,6 +271,7 @@ static void session_turn_ended(struct connection *c) {
   notices_turn_ended(s);
 }
 
+/* Requests and notices are of subscriptions, which go last. */
 static void session_closed(struct connection *c) {
   struct session *s = session_of(c);
   request_drop_all(s);
