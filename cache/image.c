@@ -212,6 +212,14 @@ static void on_source_invalid(struct source_listener *l, uint64_t offset,
   call_ended(img);
 }
 
+static void on_source_remark(struct source_listener *l, const char *text) {
+  struct image *img = container_of(l, struct image, listener);
+  if (!img->ops.source_remark || !call_begins(img))
+    return;
+  img->ops.source_remark(img->ops.arg, text);
+  call_ended(img);
+}
+
 /* Puts `m` in the place of `old`, which is retired.  NULL: there is no memory
  * for a successor now, see image_mirror().  False if `old` is not current: then
  * nothing.
@@ -283,7 +291,8 @@ static int make_image(struct page_cache *pc, const char *name,
   img->page_shift = page_shift;
   img->n_refs = 1;
   img->listener = (struct source_listener){.changed = on_source_changed,
-                                           .invalid = on_source_invalid};
+                                           .invalid = on_source_invalid,
+                                           .remark = on_source_remark};
   img->looked_ms = now_ms();
   lock_init(&img->refresh_lock);
   pthread_cond_init(&img->settled, NULL);

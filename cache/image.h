@@ -35,6 +35,9 @@ struct image_ops {
    * the source's, which must not wait in there.  May be NULL. */
   void (*source_changed)(void *arg);
   void (*source_invalid)(void *arg, uint64_t offset, uint64_t len);
+
+  /* The source has a remark that people should see.  Likewise. */
+  void (*source_remark)(void *arg, const char *text);
 };
 
 /* Makes an image with the source `src`, and takes ownership of it, also on

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "base/container_of.h"
 #include "base/latch.h"
@@ -96,4 +97,32 @@ void source_identify(struct source *src, struct source_identity *out) {
 bool source_resume(struct source *src, const struct source_identity *id) {
   return id->len > 0 && id->len <= SOURCE_IDENTITY_MAX && src->ops->resume &&
          src->ops->resume(src, id);
+}
+
+bool source_is_identity(struct source *src, const struct source_identity *id) {
+  struct source_identity own;
+  source_identify(src, &own);
+  return own.len > 0 && memcmp(&own, id, sizeof own) == 0;
+}
+
+void source_identity_add(struct source_identity *id, const void *bytes,
+                         size_t len) {
+  if (len > SOURCE_IDENTITY_MAX - id->len) {
+    *id = (struct source_identity){0};
+    return;
+  }
+  memcpy(id->bytes + id->len, bytes, len);
+  id->len += (uint32_t)len;
+  if (id->content_len)
+    id->content_len += (uint32_t)len;
+}
+
+bool source_identity_cut(struct source_identity *id, const void *bytes,
+                         size_t len) {
+  if (len > id->len || memcmp(id->bytes + id->len - len, bytes, len) != 0)
+    return false;
+  id->len -= (uint32_t)len;
+  memset(id->bytes + id->len, 0, len);
+  id->content_len -= id->content_len < len ? id->content_len : (uint32_t)len;
+  return true;
 }

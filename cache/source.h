@@ -71,6 +71,9 @@ struct source_listener {
   /* Bytes of the range that were read before may be of another content, though
    * the source is the same; the range is within the size. */
   void (*invalid)(struct source_listener *l, uint64_t offset, uint64_t len);
+  /* Something that people should know, in words without secrets.  May be NULL.
+   */
+  void (*remark)(struct source_listener *l, const char *text);
 };
 
 /* A status in addition to 0 and negative errnos: see S6. */
@@ -116,11 +119,17 @@ struct source_read {
 
 /* What tells a version of a content from every other one on this machine, until
  * its next boot, and since when it was read: for a process to come, which may
- * have pages of it from the process before. */
+ * have pages of it from the process before.
+ *
+ * The last bytes of it may tell the version from every other one wherever it is
+ * read: two machines that have the same there read the same.  The first ones
+ * then say on whose word, so that what one kind of source has read is not taken
+ * for what another one proves. */
 #define SOURCE_IDENTITY_MAX 160
 
 struct source_identity {
   uint32_t len; /* 0: there is none, and nothing that was read is to be kept */
+  uint32_t content_len; /* how many of them are the same on every machine */
   uint8_t bytes[SOURCE_IDENTITY_MAX]; /* the source's; zeros behind `len` */
 };
 
@@ -207,6 +216,18 @@ void source_forget(struct source *src);
 /* identify() and resume() of any source. */
 void source_identify(struct source *src, struct source_identity *out);
 bool source_resume(struct source *src, const struct source_identity *id);
+
+/* For a source whose identify() always says the same: whether `id` is that. */
+bool source_is_identity(struct source *src, const struct source_identity *id);
+
+/* Adds bytes to an identity, and to what is the same on every machine, if it
+ * has that.  Where they find no room there is none. */
+void source_identity_add(struct source_identity *id, const void *bytes,
+                         size_t len);
+
+/* Takes such bytes off again.  False: it has others there. */
+bool source_identity_cut(struct source_identity *id, const void *bytes,
+                         size_t len);
 
 /* worth() of any source: at least `fetch_size`, at most `fetch_size_max`. */
 uint64_t source_worth(struct source *src);

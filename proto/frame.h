@@ -18,6 +18,9 @@ extern "C" {
 #endif
 
 #define PROTO_VERSION 1
+
+/* Bytes of ImageInfo.identity. */
+#define PROTO_MAX_IDENTITY 96
 #define FRAME_HEADER_LEN 8
 
 /* The largest message and payload that either side of this implementation

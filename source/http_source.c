@@ -1,6 +1,7 @@
 #include "source/http_source.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,31 +259,39 @@ static int ask(struct shared_target *shared, unsigned timeout_ms,
   }
 }
 
-/* What identifies bytes that were read: the same for each process that proves
- * its reads by it. */
-static void http_source_identify(struct source *src,
-                                 struct source_identity *out) {
-  struct http_source *s = http_source_of(src);
-  const char *parts[] = {"http", s->shared->target.url, s->object.etag,
-                         s->object.last_modified};
+/* Adds the hash of some texts to an identity, which has none if it fails. */
+static void add_hash(struct source_identity *id, const char *const *parts,
+                     size_t n_parts) {
+  uint8_t digest[EVP_MAX_MD_SIZE];
   unsigned len = 0;
-  *out = (struct source_identity){0};
   EVP_MD_CTX *hash = EVP_MD_CTX_new();
-  bool done = hash && EVP_DigestInit_ex(hash, EVP_sha256(), NULL) &&
-              EVP_DigestUpdate(hash, &src->size, sizeof src->size);
-  for (size_t i = 0; done && i < sizeof parts / sizeof *parts; i++)
+  bool done = hash && EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
+  for (size_t i = 0; done && i < n_parts; i++)
     done = EVP_DigestUpdate(hash, parts[i], strlen(parts[i]) + 1);
-  if (done && EVP_DigestFinal_ex(hash, out->bytes, &len))
-    out->len = len;
+  if (done && EVP_DigestFinal_ex(hash, digest, &len))
+    source_identity_add(id, digest, len);
   EVP_MD_CTX_free(hash);
 }
 
-static bool http_source_resume(struct source *src,
-                               const struct source_identity *id) {
-  struct source_identity own;
-  http_source_identify(src, &own);
-  return own.len > 0 && own.len == id->len &&
-         memcmp(own.bytes, id->bytes, own.len) == 0;
+/* What identifies bytes that were read: the same for each process that proves
+ * its reads by it.  Other machines are told no hash of a secret, which may be
+ * guessed by it. */
+static void http_source_identify(struct source *src,
+                                 struct source_identity *out) {
+  struct http_source *s = http_source_of(src);
+  const struct http_target *target = &s->shared->target;
+  char size[24];
+  snprintf(size, sizeof size, "%" PRIu64, src->size);
+  const char *word[] = {"http", target->url};
+  const char *content[] = {"http", target->shown, size, s->object.etag,
+                           s->object.last_modified};
+  add_hash(out, word, sizeof word / sizeof *word);
+  uint32_t word_len = out->len;
+  add_hash(out, content, sizeof content / sizeof *content);
+  if (word_len == 0 || out->len == word_len)
+    *out = (struct source_identity){0};
+  else
+    out->content_len = out->len - word_len;
 }
 
 static int http_source_reopen(struct source *src, struct source **out);
@@ -298,7 +307,7 @@ static const struct source_ops http_source_ops = {
     .start = http_source_start,
     .reopen = http_source_reopen,
     .identify = http_source_identify,
-    .resume = http_source_resume,
+    .resume = source_is_identity,
     .close = http_source_close,
 };
 

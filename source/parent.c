@@ -39,8 +39,10 @@ struct parent {
   struct parent_link link;
   struct parent_source *source;
   uint64_t seed;
-  bool is_known; /* it was UP; then `known` is what it said last */
-  bool is_other; /* it serves another size: it is not asked */
+  bool is_known;  /* it was UP; then `known` is what it said last */
+  bool is_ours;   /* and that is the source's version, so it is asked */
+  bool is_unsure; /* it has another epoch, and will say which */
+  bool is_told;   /* the listener was told that it is not ours */
   struct connection_image known;
   struct parent_times times;
   int64_t late_until; /* not asked before; 0: its last answer was in time */
@@ -63,9 +65,14 @@ struct parent_source {
   /* The reactor's thread only. */
   struct opener *opener;   /* NULL: nobody waits for the first connection */
   struct event grace;      /* while somebody does */
+  struct event alone;      /* while those that are there have other versions */
   struct attempts waiting; /* those that no parent is asked for */
   unsigned n_attempts;
-  struct task begin, raise, close;
+  struct task begin, raise, remark, close;
+
+  /* P4.  Its size is that of `base`; set when the source is opened. */
+  struct connection_image version;
+  unsigned leader; /* before that: who is to lead, if it is there */
 
   unsigned n;
   struct parent parents[];
@@ -96,8 +103,12 @@ static bool is_stale(const struct parent_source *s) {
   return atomic_load_explicit(&s->is_stale, memory_order_relaxed);
 }
 
+static bool is_connected(const struct parent *p) {
+  return p->link.state == PARENT_LINK_UP;
+}
+
 static bool is_up(const struct parent *p) {
-  return p->link.state == PARENT_LINK_UP && !p->is_other;
+  return is_connected(p) && p->is_ours && !p->is_unsure;
 }
 
 static unsigned n_up(const struct parent_source *s) {
@@ -107,12 +118,34 @@ static unsigned n_up(const struct parent_source *s) {
   return n;
 }
 
+static unsigned n_connected(const struct parent_source *s) {
+  unsigned n = 0;
+  for (unsigned i = 0; i < s->n; i++)
+    n += is_connected(&s->parents[i]);
+  return n;
+}
+
 /* Whether one may come up. */
 static bool has_hope(const struct parent_source *s) {
-  for (unsigned i = 0; i < s->n; i++)
-    if (s->parents[i].link.state != PARENT_LINK_DOWN && !s->parents[i].is_other)
+  for (unsigned i = 0; i < s->n; i++) {
+    const struct parent *p = &s->parents[i];
+    if (p->link.state != PARENT_LINK_DOWN && (!is_connected(p) || p->is_ours))
       return true;
+  }
   return false;
+}
+
+/* Why no parent is up. */
+static int status_of_none(const struct parent_source *s) {
+  for (unsigned i = 0; i < s->n; i++)
+    if (s->parents[i].link.state == PARENT_LINK_DOWN)
+      return s->parents[i].link.status;
+  return s->parents[0].link.status;
+}
+
+/* Whether the parents say what tells their contents apart. */
+static bool has_identity(const struct parent_source *s) {
+  return s->version.identity_len > 0;
 }
 
 /* ---- The choice of a parent --------------------------------------------- */
@@ -211,15 +244,26 @@ static void tell_invalid(struct parent_source *s, uint64_t offset,
   pthread_mutex_unlock(&s->news);
 }
 
+/* The parent has another epoch, of which it is about to tell.  Where it says
+ * what that is, the read waits for that, or for another parent. */
+static bool waits_for_news(struct attempt *a, int status) {
+  if (status != -ESTALE)
+    return false;
+  if (has_identity(a->source))
+    a->at->is_unsure = true;
+  else
+    become_stale(a->source);
+  return has_identity(a->source) && !is_stale(a->source);
+}
+
 static void on_read(struct parent_read *r) {
   struct attempt *a = container_of(r, struct attempt, read);
   int status = r->status;
-  if (status == -ESTALE)
-    become_stale(a->source);
+  bool waits = waits_for_news(a, status);
   /* Ended together with one that was late. */
   if (status == -ETIMEDOUT && !deadline_has_passed(a->deadline))
     status = -ECONNRESET;
-  if (status < 0 && !is_stale(a->source) && has_next(a->source, a))
+  if (waits || (status < 0 && !is_stale(a->source) && has_next(a->source, a)))
     wait_again(a);
   else
     end_attempt(a, status);
@@ -251,8 +295,19 @@ static void raise_all(struct parent_source *s) {
   }
 }
 
+/* Those that are there have other versions: if none of the source's comes in
+ * the time of an attempt, it is over (P4). */
+static void heed_loneliness(struct parent_source *s) {
+  bool is_alone = !s->opener && n_up(s) == 0 && n_connected(s) > 0;
+  if (!is_alone)
+    event_del(&s->alone);
+  else if (!event_pending(&s->alone, EV_TIMEOUT, NULL))
+    reactor_set_timer(&s->alone, (uint64_t)s->target->timeout_ms);
+}
+
 /* Gives reads that wait to parents; where none can come, they end. */
 static void dispatch(struct parent_source *s) {
+  heed_loneliness(s);
   struct attempt *a;
   struct parent *p;
   if (is_stale(s))
@@ -260,7 +315,14 @@ static void dispatch(struct parent_source *s) {
   while ((a = TAILQ_FIRST(&s->waiting)) && (p = choose(s, a)))
     ask(a, p);
   if (!has_hope(s))
-    fail_waiting(s, s->parents[0].link.status);
+    fail_waiting(s, status_of_none(s));
+}
+
+static void on_alone(evutil_socket_t fd, short what, void *arg) {
+  struct parent_source *s = arg;
+  (void)fd, (void)what;
+  become_stale(s);
+  dispatch(s);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg);
@@ -326,6 +388,125 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   dispatch(s);
 }
 
+/* ---- Versions ------------------------------------------------------------ */
+
+static bool is_same_content(const struct connection_image *a,
+                            const struct connection_image *b) {
+  return a->size == b->size && a->identity_len == b->identity_len &&
+         memcmp(a->identity, b->identity, sizeof a->identity) == 0;
+}
+
+/* Whether nothing that was read of the parent is in doubt, though the last
+ * connection was lost (P2). */
+static bool is_proven(const struct connection_image *before,
+                      const struct connection_image *now) {
+  return before->epoch == now->epoch && before->size == now->size &&
+         before->invalidations != 0 &&
+         before->invalidations == now->invalidations;
+}
+
+/* False: nobody listens. */
+static bool say_remark(struct parent_source *s, const char *text) {
+  pthread_mutex_lock(&s->news);
+  bool is_heard = s->listener && s->listener->remark;
+  if (is_heard)
+    s->listener->remark(s->listener, text);
+  pthread_mutex_unlock(&s->news);
+  return is_heard;
+}
+
+/* Whether a parent is asked, if that is news. */
+static void remark(struct parent *p) {
+  struct parent_source *s = p->source;
+  char place[300], text[400];
+  if (p->is_told == !p->is_ours)
+    return;
+  uri_print_place(&s->target->uris[p - s->parents], place, sizeof place);
+  snprintf(text, sizeof text,
+           p->is_ours ? "the parent %s has the same version as the others again"
+                      : "the parent %s has another version, and is not asked "
+                        "until it has the same as the others",
+           place);
+  if (say_remark(s, text))
+    p->is_told = !p->is_ours;
+}
+
+static void remark_others(struct task *task) {
+  struct parent_source *s = container_of(task, struct parent_source, remark);
+  for (unsigned i = 0; i < s->n; i++)
+    if (is_connected(&s->parents[i]))
+      remark(&s->parents[i]);
+}
+
+/* A parent of the source's version has said something else than before. */
+static void heed_version(struct parent *p, const struct connection_image *now,
+                         bool is_news) {
+  struct parent_source *s = p->source;
+  const struct connection_image *before = &p->known;
+  bool is_same_epoch = before->epoch == now->epoch;
+  if (!has_identity(s)) {
+    if (!is_proven(before, now))
+      become_stale(s);
+  } else if (!p->is_ours) {
+    if (p == &s->parents[s->leader])
+      become_stale(s);
+  } else if (is_news || (is_same_epoch && !is_proven(before, now))) {
+    tell_invalid(s, 0, s->base.size);
+  }
+}
+
+/* Takes in what the parent says; `is_news`: on a connection that was UP. */
+static void take_image(struct parent *p, bool is_news) {
+  struct parent_source *s = p->source;
+  bool was_ours = p->is_ours;
+  p->is_known = true;
+  p->is_unsure = false;
+  if (!s->opener) {
+    p->is_ours = is_same_content(&p->link.image, &s->version);
+    if (was_ours)
+      heed_version(p, &p->link.image, is_news);
+    remark(p);
+  }
+  p->known = p->link.image;
+}
+
+/* The one that is to lead, or else the first that is there. */
+static struct parent *find_leader(struct parent_source *s) {
+  if (is_connected(&s->parents[s->leader]))
+    return &s->parents[s->leader];
+  for (unsigned i = 0; i < s->n; i++)
+    if (is_connected(&s->parents[i]))
+      return &s->parents[i];
+  return NULL;
+}
+
+static void note_down(struct parent_source *s) {
+  int down = n_up(s) ? 0 : status_of_none(s);
+  atomic_store_explicit(&s->down, down, memory_order_relaxed);
+}
+
+/* The leader's version is the source's. */
+static void follow(struct parent_source *s, const struct parent *leader) {
+  s->leader = (unsigned)(leader - s->parents);
+  s->version = leader->known;
+  s->base.size = s->version.size;
+  for (unsigned i = 0; i < s->n; i++) {
+    struct parent *p = &s->parents[i];
+    p->is_ours = p->is_known && is_same_content(&p->known, &s->version);
+  }
+  note_down(s);
+}
+
+/* Without identities, those that are there must at least be of one size. */
+static bool may_follow(const struct parent_source *s,
+                       const struct parent *leader) {
+  for (unsigned i = 0; i < s->n; i++)
+    if (leader->known.identity_len == 0 && is_connected(&s->parents[i]) &&
+        s->parents[i].known.size != leader->known.size)
+      return false;
+  return true;
+}
+
 /* ---- Opening ------------------------------------------------------------- */
 
 static void tell_opener(struct parent_source *s, int status,
@@ -341,24 +522,24 @@ static void refuse_other(struct parent_source *s) {
 
 /* Opens it with those that are there; without any, if none can come. */
 static void check_opening(struct parent_source *s, bool waits) {
-  unsigned n_settled = 0, n_other = 0;
+  unsigned n_settled = 0;
   const struct source_fault none = {""};
+  const struct parent *leader = find_leader(s);
   if (!s->opener)
     return;
-  for (unsigned i = 0; i < s->n; i++) {
-    const struct parent *p = &s->parents[i];
-    n_settled +=
-        p->link.state == PARENT_LINK_UP || p->link.state == PARENT_LINK_DOWN;
-    n_other += p->is_other;
-  }
-  if (n_settled < s->n && (waits || n_up(s) == 0))
+  for (unsigned i = 0; i < s->n; i++)
+    n_settled += is_connected(&s->parents[i]) ||
+                 s->parents[i].link.state == PARENT_LINK_DOWN;
+  if (n_settled < s->n && (waits || !leader))
     return;
-  if (n_other)
-    refuse_other(s);
-  else if (n_up(s))
-    tell_opener(s, 0, &none);
-  else
+  if (!leader) {
     tell_opener(s, s->parents[0].link.status, &s->parents[0].link.fault);
+  } else if (!may_follow(s, leader)) {
+    refuse_other(s);
+  } else {
+    follow(s, leader);
+    tell_opener(s, 0, &none);
+  }
 }
 
 static void on_grace(evutil_socket_t fd, short what, void *arg) {
@@ -372,33 +553,13 @@ static struct parent *parent_of_link(struct parent_link *l) {
   return container_of(l, struct parent, link);
 }
 
-/* Whether nothing that was read of the parent is in doubt, though the last
- * connection was lost (P2). */
-static bool is_proven(const struct connection_image *before,
-                      const struct connection_image *now) {
-  return before->epoch == now->epoch && before->size == now->size &&
-         before->invalidations != 0 &&
-         before->invalidations == now->invalidations;
-}
-
-static void take_image(struct parent *p) {
-  struct parent_source *s = p->source;
-  bool was_read = p->is_known && !p->is_other;
-  if (s->opener && n_up(s) <= 1) {
-    s->base.size = p->link.image.size;
-    reactor_set_timer(&s->grace, OPEN_GRACE_MS);
-  }
-  if (was_read && !is_proven(&p->known, &p->link.image))
-    become_stale(s);
-  p->is_known = true;
-  p->is_other = p->link.image.size != s->base.size;
-  p->known = p->link.image;
-}
-
 static void on_up(struct parent_link *l) {
   struct parent *p = parent_of_link(l);
+  struct parent_source *s = p->source;
+  if (s->opener && n_connected(s) == 1)
+    reactor_set_timer(&s->grace, OPEN_GRACE_MS);
   p->late_until = 0;
-  take_image(p);
+  take_image(p, false);
 }
 
 /* What it was told until the end counts, when it comes back. */
@@ -406,11 +567,13 @@ static void on_down(struct parent_link *l) {
   parent_of_link(l)->known = l->image;
 }
 
-static void on_changed(struct parent_link *l) { take_image(parent_of_link(l)); }
+static void on_changed(struct parent_link *l) {
+  take_image(parent_of_link(l), true);
+}
 
 static void on_invalid(struct parent_link *l, uint64_t offset, uint64_t len) {
   struct parent *p = parent_of_link(l);
-  if (!p->is_other)
+  if (p->is_ours)
     tell_invalid(p->source, offset, len);
 }
 
@@ -423,8 +586,7 @@ static void on_answered(struct parent_link *l, uint64_t took_ms) {
 
 static void on_turned(struct parent_link *l) {
   struct parent_source *s = parent_of_link(l)->source;
-  int down = n_up(s) ? 0 : s->parents[0].link.status;
-  atomic_store_explicit(&s->down, down, memory_order_relaxed);
+  note_down(s);
   check_opening(s, true);
   dispatch(s);
 }
@@ -462,6 +624,7 @@ static void close_on_reactor(struct task *task) {
   for (unsigned i = 0; i < s->n; i++)
     parent_link_fini(&s->parents[i].link);
   event_del(&s->grace);
+  event_del(&s->alone);
   parent_target_unref(s->target);
   pthread_mutex_destroy(&s->news);
   free(s);
@@ -477,6 +640,7 @@ static void begin_opening(struct task *task) {
   struct parent_source *s = container_of(task, struct parent_source, begin);
   char place[300];
   evtimer_assign(&s->grace, reactor_base(s->reactor), on_grace, s);
+  evtimer_assign(&s->alone, reactor_base(s->reactor), on_alone, s);
   for (unsigned i = 0; i < s->n; i++) {
     struct parent *p = &s->parents[i];
     const struct uri *u = &s->target->uris[i];
@@ -508,6 +672,7 @@ static struct parent_source *source_new(struct reactor *reactor,
   s->n = target->n;
   s->begin.run = begin_opening;
   s->raise.run = raise_those_down;
+  s->remark.run = remark_others;
   s->close.run = close_on_reactor;
   atomic_init(&s->is_stale, false);
   atomic_init(&s->down, 0);
@@ -516,15 +681,17 @@ static struct parent_source *source_new(struct reactor *reactor,
   return s;
 }
 
+/* `leader` is the number of the parent that is to lead, if it is there. */
 static int open_target(struct reactor *reactor, struct parent_target *target,
-                       const struct timespec *deadline, struct source **out,
-                       struct source_fault *fault) {
+                       unsigned leader, const struct timespec *deadline,
+                       struct source **out, struct source_fault *fault) {
   struct opener o;
   struct parent_source *s = source_new(reactor, target);
   if (!s) {
     snprintf(fault->text, sizeof fault->text, "out of memory");
     return -ENOMEM;
   }
+  s->leader = leader;
   opener_init(&o, &s->opener);
   reactor_run(reactor, &s->begin);
   int r = opener_await(&o, reactor, deadline,
@@ -540,7 +707,7 @@ static int open_target(struct reactor *reactor, struct parent_target *target,
 static int open_successor(struct parent_source *s, struct source **out) {
   struct source_fault fault;
   struct timespec deadline = clock_after_ms(s->target->timeout_ms);
-  return open_target(s->reactor, s->target, &deadline, out, &fault);
+  return open_target(s->reactor, s->target, s->leader, &deadline, out, &fault);
 }
 
 /* Has those that are down come back, and does not wait for that.  Without a
@@ -563,12 +730,28 @@ static void parent_listen(struct source *src, struct source_listener *l) {
   pthread_mutex_lock(&s->news);
   s->listener = l;
   pthread_mutex_unlock(&s->news);
+  if (l)
+    reactor_post(s->reactor, &s->remark);
+}
+
+/* On the word of the parents.  What was read of those that say nothing is not
+ * to be kept. */
+static void parent_identify(struct source *src, struct source_identity *out) {
+  const struct connection_image *version = &parent_of(src)->version;
+  static const char word[] = "cachet";
+  if (version->identity_len == 0)
+    return;
+  source_identity_add(out, word, sizeof word);
+  source_identity_add(out, version->identity, version->identity_len);
+  out->content_len = version->identity_len;
 }
 
 static const struct source_ops parent_ops = {
     .kind = "cachet",
     .start = parent_start,
     .reopen = parent_reopen,
+    .identify = parent_identify,
+    .resume = source_is_identity,
     .listen = parent_listen,
     .close = parent_close,
 };
@@ -591,7 +774,7 @@ static int parent_open(struct reactor *r, const struct source_uri *uri,
   int failed = parent_target_new(uri, &target, fault);
   if (failed < 0)
     return failed;
-  failed = open_target(r, target, deadline, out, fault);
+  failed = open_target(r, target, 0, deadline, out, fault);
   parent_target_unref(target);
   return failed;
 }

@@ -283,14 +283,8 @@ static enum source_outcome start(struct source *src, struct source_read *r) {
 
 static void identify(struct source *src, struct source_identity *out) {
   const char *text = ceph_image_identity(rbd_of(src)->image);
-  *out = (struct source_identity){.len = (uint32_t)strlen(text)};
-  memcpy(out->bytes, text, out->len);
-}
-
-static bool resume(struct source *src, const struct source_identity *id) {
-  const char *text = ceph_image_identity(rbd_of(src)->image);
-  size_t len = strlen(text);
-  return len > 0 && id->len == len && memcmp(id->bytes, text, len) == 0;
+  source_identity_add(out, text, strlen(text));
+  out->content_len = out->len;
 }
 
 /* ---- Closing ------------------------------------------------------------- */
@@ -428,7 +422,7 @@ static const struct source_ops rbd_ops = {
     .knows_zeros = knows_zeros,
     .reopen = reopen,
     .identify = identify,
-    .resume = resume,
+    .resume = source_is_identity,
     .close = close_source,
 };
 

@@ -1,6 +1,7 @@
 #include "source/verified.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -529,31 +530,17 @@ static int verified_reopen(struct source *src, struct source **out) {
   return r;
 }
 
-/* What is known of the version, and of the root: what was read without it, or
+/* The root and the size, whatever the source below is: what was read was proven
+ * by the one, and the other is not in it.  What was read without the root, or
  * with another, is not to be kept. */
 static void verified_identify(struct source *src, struct source_identity *out) {
-  struct verified_source *s = verified_of(src);
-  source_identify(s->below, out);
-  if (out->len == 0)
-    return;
-  if (out->len > SOURCE_IDENTITY_MAX - sizeof s->shared->id) {
-    *out = (struct source_identity){0};
-    return;
-  }
-  memcpy(out->bytes + out->len, s->shared->id, sizeof s->shared->id);
-  out->len += sizeof s->shared->id;
-}
-
-static bool verified_resume(struct source *src,
-                            const struct source_identity *id) {
-  struct verified_source *s = verified_of(src);
-  struct source_identity below = *id;
-  if (below.len < sizeof s->shared->id)
-    return false;
-  below.len -= sizeof s->shared->id;
-  return memcmp(below.bytes + below.len, s->shared->id, sizeof s->shared->id) ==
-             0 &&
-         source_resume(s->below, &below);
+  const struct shared *shared = verified_of(src)->shared;
+  const uint64_t size = htole64(src->size);
+  const char *kind = shared->verity ? "verity" : "sha256";
+  source_identity_add(out, kind, strlen(kind));
+  source_identity_add(out, shared->id, sizeof shared->id);
+  source_identity_add(out, &size, sizeof size);
+  out->content_len = sizeof shared->id + sizeof size;
 }
 
 static uint64_t verified_worth(struct source *src) {
@@ -587,7 +574,7 @@ static const struct source_ops blocking_ops = {
     .read = blocking_read,
     .reopen = verified_reopen,
     .identify = verified_identify,
-    .resume = verified_resume,
+    .resume = source_is_identity,
     .worth = verified_worth,
     .advise = verified_advise,
     .forget = verified_forget,
@@ -600,7 +587,7 @@ static const struct source_ops calling_ops = {
     .start = calling_start,
     .reopen = verified_reopen,
     .identify = verified_identify,
-    .resume = verified_resume,
+    .resume = source_is_identity,
     .worth = verified_worth,
     .advise = verified_advise,
     .forget = verified_forget,

@@ -1,5 +1,6 @@
 #include "source/window.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,32 +69,28 @@ static void window_forget(struct source *src) {
 
 /* The window's goes behind that of the source below. */
 struct window_identity {
-  uint64_t offset, size;
+  uint64_t offset, size; /* little-endian */
 };
+
+static struct window_identity identity_of(const struct window_source *s) {
+  return (struct window_identity){htole64(s->window.offset),
+                                  htole64(s->base.size)};
+}
 
 static void window_identify(struct source *src, struct source_identity *out) {
   struct window_source *s = window_of(src);
-  const struct window_identity id = {s->window.offset, src->size};
+  const struct window_identity id = identity_of(s);
   source_identify(s->below, out);
-  if (out->len == 0)
-    return;
-  if (out->len > SOURCE_IDENTITY_MAX - sizeof id) {
-    *out = (struct source_identity){0};
-    return;
-  }
-  memcpy(out->bytes + out->len, &id, sizeof id);
-  out->len += sizeof id;
+  if (out->len > 0)
+    source_identity_add(out, &id, sizeof id);
 }
 
 static bool window_resume(struct source *src,
                           const struct source_identity *id) {
   struct window_source *s = window_of(src);
-  const struct window_identity now = {s->window.offset, src->size};
+  const struct window_identity now = identity_of(s);
   struct source_identity below = *id;
-  if (below.len < sizeof now)
-    return false;
-  below.len -= sizeof now;
-  return memcmp(below.bytes + below.len, &now, sizeof now) == 0 &&
+  return source_identity_cut(&below, &now, sizeof now) &&
          source_resume(s->below, &below);
 }
 
@@ -111,6 +108,12 @@ static void on_invalid(struct source_listener *l, uint64_t offset,
   uint64_t to = offset + len < end ? offset + len : end;
   if (from < to)
     s->above->invalid(s->above, from - begin, to - from);
+}
+
+static void on_remark(struct source_listener *l, const char *text) {
+  struct window_source *s = container_of(l, struct window_source, listener);
+  if (s->above->remark)
+    s->above->remark(s->above, text);
 }
 
 static void window_listen(struct source *src, struct source_listener *l) {
@@ -160,8 +163,8 @@ int window_source_new_later(struct source *below, const struct window *w,
   s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
   s->window = *w;
-  s->listener =
-      (struct source_listener){.changed = on_changed, .invalid = on_invalid};
+  s->listener = (struct source_listener){
+      .changed = on_changed, .invalid = on_invalid, .remark = on_remark};
   *out = &s->base;
   return 0;
 }

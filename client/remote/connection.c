@@ -373,7 +373,8 @@ bool connection_read_image(const Cachet__Wire__ImageInfo *in,
     return false;
   if (in->page_size & (in->page_size - 1) ||
       in->page_size < 1u << PAGE_SHIFT_MIN ||
-      in->page_size > 1u << PAGE_SHIFT_MAX)
+      in->page_size > 1u << PAGE_SHIFT_MAX ||
+      in->identity.len > PROTO_MAX_IDENTITY)
     return false;
   *out = (struct connection_image){
       .id = in->image,
@@ -381,7 +382,10 @@ bool connection_read_image(const Cachet__Wire__ImageInfo *in,
       .page_shift = (unsigned)__builtin_ctz(in->page_size),
       .epoch = in->epoch,
       .invalidations = in->invalidations,
+      .identity_len = (unsigned)in->identity.len,
   };
+  if (in->identity.len > 0)
+    memcpy(out->identity, in->identity.data, in->identity.len);
   return true;
 }
 

@@ -64,6 +64,9 @@ struct connection_image {
   /* How many invalidations of its epoch this client was told of, and one.  0:
    * the daemon does not say. */
   uint64_t invalidations;
+  /* What tells its content from every other one, whichever daemon serves it. */
+  unsigned identity_len; /* 0: the daemon does not say */
+  uint8_t identity[PROTO_MAX_IDENTITY];
 };
 
 /* What a connection calls its owner for.  From none of them may the connection

@@ -192,6 +192,12 @@ static void on_source_invalid(void *arg, uint64_t offset, uint64_t len) {
   pthread_mutex_unlock(&images->lock);
 }
 
+static void on_source_remark(void *arg, const char *text) {
+  const struct served_image *h = arg;
+  log_peer_event(LEVEL_WARN, "source-remark", LOG_TEXT("image", h->name),
+                 LOG_TEXT("remark", text));
+}
+
 /* ---- Making one ---------------------------------------------------------- */
 
 /* Makes the image itself, over what the process before has left if it can. */
@@ -200,6 +206,7 @@ static int make_image(struct served_image *h, const struct image_add *add) {
   struct image_ops ops = {.changed = on_changed,
                           .source_changed = on_source_changed,
                           .source_invalid = on_source_invalid,
+                          .source_remark = on_source_remark,
                           .arg = h,
                           .needs_pages = true};
   struct mirror *left =

@@ -23,7 +23,7 @@ struct ledger_memory {
 };
 
 /* To be counted up when a record, or what it says, changes. */
-enum { LAYOUT = 1 };
+enum { LAYOUT = 2 };
 
 static const struct ledger_head right_head = {
     .magic = "ledger",

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/source.h"
 #include "daemon/serve/stats.h"
 #include "proto/status.h"
 
@@ -19,6 +20,17 @@ static void fill_info(Cachet__Wire__ImageInfo *info, uint32_t number,
   info->page_size = (uint32_t)mirror_page_size(m);
   info->epoch = m->epoch;
   info->missing = atomic_load_explicit(&h->missing, memory_order_relaxed) != 0;
+}
+
+/* What of the identity of the content is for others; `id` lives as long as
+ * `info`.  One that is too long is not said. */
+static void fill_identity(Cachet__Wire__ImageInfo *info, const struct mirror *m,
+                          struct source_identity *id) {
+  source_identify(m->source, id);
+  if (id->content_len > PROTO_MAX_IDENTITY)
+    return;
+  info->identity.len = id->content_len;
+  info->identity.data = id->bytes + (id->len - id->content_len);
 }
 
 /* ---- Of the daemon ------------------------------------------------------- */
@@ -131,7 +143,9 @@ void reply_opened(struct connection *c, uint64_t id, uint32_t number,
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Opened opened = CACHET__WIRE__OPENED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  struct source_identity identity;
   fill_info(&info, number, h, m);
+  fill_identity(&info, m, &identity);
   info.invalidations = mirror_mark(m) + 1;
   opened.info = &info;
   msg.id = id;
@@ -208,7 +222,9 @@ void reply_changed(struct connection *c, uint32_t number,
   Cachet__Wire__ImageInfo info;
   Cachet__Wire__Changed changed = CACHET__WIRE__CHANGED__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
+  struct source_identity identity;
   fill_info(&info, number, h, m);
+  fill_identity(&info, m, &identity);
   info.invalidations = 1; /* whatever it is: bytes that are on their way may be
                              older than the last ones */
   changed.info = &info;

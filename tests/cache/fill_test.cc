@@ -64,7 +64,10 @@ protected:
   void Make(uint64_t budget) {
     page_cache_options options = {budget, false, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
-    image_ops ops = {Changed, this, true, nullptr, nullptr};
+    image_ops ops{};
+    ops.changed = Changed;
+    ops.arg = this;
+    ops.needs_pages = true;
     ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
     mirror_ = image_mirror(image_);
     ASSERT_EQ(view_open(&view_, mirror_), 0);

@@ -32,7 +32,8 @@ protected:
     src->fetch_size = kBlock * kPage;
     src->fetch_size_max = uint32_t(most);
     source_.SetWorth(most);
-    image_ops ops = {nullptr, nullptr, true, nullptr, nullptr};
+    image_ops ops{};
+    ops.needs_pages = true;
     ASSERT_EQ(image_new(cache_, "fake", src, 12, &ops, &image_), 0);
     mirror_ = image_mirror(image_);
     ASSERT_EQ(view_open(&view_, mirror_), 0);

@@ -22,6 +22,7 @@ struct FakeImage {
   std::vector<uint8_t> bytes;
   uint64_t epoch = 77;
   uint64_t invalidations = 0; // as ImageInfo and Invalidated say them
+  std::string identity;       // as ImageInfo says it
   uint32_t page_size = 4096;
   // What Welcome says.
   uint32_t max_ranges = 1024, max_requests = 64, max_message = 65536;
@@ -171,6 +172,8 @@ public:
     info->page_size = image->page_size;
     info->epoch = image->epoch;
     info->invalidations = image->invalidations;
+    info->identity.len = image->identity.size();
+    info->identity.data = reinterpret_cast<uint8_t *>(image->identity.data());
   }
 
   void Opened(uint64_t id) {

@@ -76,6 +76,28 @@ TEST_F(NoticeTest, WhoComesBackSeesByANumberWhetherANoticeWasMissed) {
   EXPECT_EQ(changed.invalidations, 1u);
 }
 
+// Beside the longest name, in the one message that has to be short.
+TEST_F(NoticeTest, WhatIsTheSameOnEveryMachineIsSaidOfAnEpoch) {
+  options_.limit.refresh_ms = 10;
+  disk_.SetContentLen(PROTO_MAX_IDENTITY);
+  Serve();
+  WireClient client = server_->Unix();
+  Frame opened = client.Start();
+  ASSERT_EQ(opened.identity.size(), size_t(PROTO_MAX_IDENTITY));
+  EXPECT_EQ(server_->Unix().Start().identity, opened.identity);
+  disk_.Change(kSize);
+  Frame changed = client.Receive();
+  EXPECT_EQ(changed.kind, kChanged);
+  EXPECT_EQ(changed.identity.size(), size_t(PROTO_MAX_IDENTITY));
+  EXPECT_NE(changed.identity, opened.identity);
+  disk_.SetContentLen(PROTO_MAX_IDENTITY + 1);
+  disk_.Change(kSize);
+  EXPECT_EQ(client.Receive().identity, "");
+  disk_.SetContentLen(0);
+  disk_.Change(kSize);
+  EXPECT_EQ(client.Receive().identity, "");
+}
+
 TEST_F(NoticeTest, AllWhoOpenedTheImageAreToldBeforeTheCallerIs) {
   options_.n_workers = 4;
   Serve();

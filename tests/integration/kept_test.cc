@@ -169,6 +169,46 @@ TEST_F(KeptTest, AnImageByHttpIsWarmUntilItsObjectIsAnother) {
   EXPECT_LT(n_fetched, 2 * kPages * kPage + 100) << "each version is read once";
 }
 
+// A parent says what its content is; that it is another process does not
+// matter.
+TEST_F(KeptTest, AnImageOfAParentIsWarmUntilItsContentIsAnother) {
+  Nginx nginx;
+  auto put = [&] {
+    nginx.Put("x", {reinterpret_cast<char *>(bytes_.data()), bytes_.size()});
+  };
+  const std::string socket = dir_ / "parent";
+  std::unique_ptr<DaemonProcess> parent;
+  auto start_parent = [&] {
+    if (parent) {
+      parent->Kill(SIGKILL);
+      parent->Wait();
+    }
+    parent = std::make_unique<DaemonProcess>(std::vector<std::string>{
+        "--image", "x=" + nginx.Url("/x"), "--listen", "unix:" + socket});
+    ASSERT_TRUE(parent->ready()) << parent->log();
+  };
+  const std::vector<std::string> far = {
+      "--image", "far=cachet+unix:///x?socket=" + socket};
+  put();
+  start_parent();
+  Restart(SIGTERM, far);
+  ExpectRead(Open("far").get(), 0, kPages);
+  start_parent();
+  Restart(SIGKILL, far);
+  EXPECT_THAT(log(), HasSubstr("event=image-warm image=far"));
+  {
+    Handle c = Open("far");
+    ExpectRead(c.get(), 0, kPages);
+    EXPECT_EQ(cachet_misses(c.get()), 0u);
+  }
+  bytes_ = WriteRandomFile(dir_ / "new", kPages * kPage, 2);
+  put();
+  start_parent();
+  Restart(SIGKILL, far);
+  EXPECT_THAT(log(), Not(HasSubstr("event=image-warm image=far")));
+  ExpectRead(Open("far").get(), 0, kPages);
+}
+
 TEST_F(KeptTest, AHandleGoesOnAndItsEpochToo) {
   for (int signal : {SIGKILL, SIGTERM}) {
     Handle c = Open(CACHET_ONE_EPOCH);

@@ -7,7 +7,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
+#include <map>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -206,6 +209,55 @@ TEST_F(ParentImageTest, ADaemonThatIsItsOwnParentHangsNoClient) {
   char byte;
   EXPECT_EQ(cachet_read(c, 0, &byte, 1), CACHET_OK);
   cachet_close(c);
+}
+
+// ---- Several parents ---------------------------------------------------------
+
+// An object is replaced in place, and each of two parents sees that when it
+// asks for a part that it has not.  Every read is of one version, and every
+// epoch is.
+TEST_F(ParentImageTest, ParentsThatSeeAChangeOneAfterTheOtherAreNotMixed) {
+  constexpr size_t kObject = 24 << 20, kLen = 300000;
+  Nginx store;
+  std::vector<std::vector<uint8_t>> versions;
+  auto put = [&] {
+    versions.push_back(
+        WriteRandomFile(dir_ / "new", kObject, versions.size() + 1));
+    store.Put("d", {reinterpret_cast<char *>(versions.back().data()), kObject});
+  };
+  put();
+  const std::string other = dir_ / "other";
+  auto listen = [](const std::string &path) {
+    return std::vector<std::string>{"--listen", "unix:" + path};
+  };
+  parent_ = Daemon(store.Url("/d"), "4M", listen(dir_ / "parent"));
+  auto second = Daemon(store.Url("/d"), "4M", listen(other));
+  StartChild(Source() + ",parents=cachet+unix:///d?socket=" + other, "4M");
+  cachet *c = Open();
+  std::mt19937_64 random(TestSeed());
+  std::map<uint64_t, size_t> version_of; // each epoch
+  std::vector<uint8_t> bytes(kLen);
+  for (int i = 0; i < 4; i++) {
+    size_t seen = 0;
+    for (int n = 0; n < 40 || seen + 1 < versions.size(); n++) {
+      size_t addr = random() % (kObject - kLen);
+      uint64_t before = cachet_epoch(c);
+      if (cachet_read(c, addr, bytes.data(), kLen) != CACHET_OK)
+        continue; // it changed again and again
+      uint64_t epoch = cachet_epoch(c);
+      for (seen = 0; seen < versions.size(); seen++)
+        if (memcmp(&versions[seen][addr], bytes.data(), kLen) == 0)
+          break;
+      ASSERT_LT(seen, versions.size()) << "of no version " << child_->log();
+      if (before != epoch)
+        continue;
+      auto of = version_of.emplace(epoch, seen).first;
+      ASSERT_EQ(of->second, seen) << "of two versions, in one epoch";
+    }
+    put();
+  }
+  cachet_close(c);
+  Stop(std::move(second));
 }
 
 // ---- A boot storm --------------------------------------------------------------

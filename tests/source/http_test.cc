@@ -590,6 +590,28 @@ TEST_F(HttpTest, AVersionIsIdentifiedByItsURLAndItsETag) {
   EXPECT_FALSE(source_resume(elsewhere.get(), &id));
 }
 
+// It is shown to others, who could guess a secret by its hash.
+TEST_F(HttpTest, AVersionIsTheSameContentWhoeverAsksForIt) {
+  ScriptedHttp server(Right());
+  const std::string host = "127.0.0.1:" + std::to_string(server.port());
+  auto content = [](const SourcePtr &src) {
+    source_identity id;
+    source_identify(src.get(), &id);
+    EXPECT_GT(id.content_len, 0u);
+    EXPECT_LT(id.content_len, id.len);
+    return std::string(id.bytes + id.len - id.content_len, id.bytes + id.len);
+  };
+  SourcePtr a = Open("http://user:pass@" + host + "/x?signature=abc");
+  SourcePtr b = Open("http://" + host + "/x");
+  SourcePtr elsewhere = Open("http://" + host + "/y");
+  object_.etag = "\"v2\"";
+  SourcePtr c = Open("http://" + host + "/x");
+  ASSERT_TRUE(a && b && c && elsewhere);
+  EXPECT_EQ(content(a), content(b));
+  EXPECT_NE(content(a), content(c));
+  EXPECT_NE(content(a), content(elsewhere));
+}
+
 TEST_F(HttpTest, WhatCannotBeOpenedSaysWhyWithoutSecrets) {
   ScriptedHttp server(
       [](const Request &, Peer &peer) { peer.Send(Status("403")); });

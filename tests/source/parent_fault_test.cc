@@ -346,6 +346,8 @@ struct Return {
   uint64_t before, notice, after; // numbers of invalidations; notice 0: none
   uint64_t epochs;                // how many have passed
   bool is_proven;
+  std::string identity = {}; // of the content
+  bool drops_all = false;    // what was read, and goes on
 };
 
 class ParentReturnTest : public testing::TestWithParam<Return> {};
@@ -354,6 +356,7 @@ TEST_P(ParentReturnTest, WhatWasReadIsGoodIfNothingWasMissed) {
   const Return &t = GetParam();
   FakeDaemon d({[&](Peer &p) {
                   Request r;
+                  p.image->identity = t.identity;
                   SetImage(p, p.image->epoch, t.before);
                   p.Handshake();
                   p.Receive(&r);
@@ -379,6 +382,10 @@ TEST_P(ParentReturnTest, WhatWasReadIsGoodIfNothingWasMissed) {
   if (!t.is_proven) {
     EXPECT_EQ(s.AwaitNews(), "changed");
   }
+  if (t.drops_all) {
+    EXPECT_EQ(s.AwaitNews(), "0+" + std::to_string(kSize));
+  }
+  EXPECT_FALSE(s.HasNews());
 }
 
 std::string ReturnName(const testing::TestParamInfo<Return> &info) {
@@ -392,7 +399,10 @@ INSTANTIATE_TEST_SUITE_P(
                     Return{"OneWasMissed", 1, 0, 2, 0, false},
                     Return{"TheLastWasMissed", 1, 2, 3, 0, false},
                     Return{"ItDoesNotSay", 0, 0, 0, 0, false},
-                    Return{"AnotherEpoch", 1, 0, 1, 1, false}),
+                    Return{"AnotherEpoch", 1, 0, 1, 1, false},
+                    Return{"AnotherEpochOfThatContent", 1, 0, 1, 1, true, "c"},
+                    Return{"OneOfThatContentWasMissed", 1, 0, 2, 0, true, "c",
+                           true}),
     ReturnName);
 
 // ---- Several parents ---------------------------------------------------------
@@ -522,8 +532,10 @@ TEST_F(ParentsTest, OneThatIsLateIsPassedOverUntilItAnswers) {
 }
 
 TEST_F(ParentsTest, ANewEpochOfAnyOfThemEndsTheSource) {
-  FakeDaemon changes({[](Peer &p) {
+  Gate opened;
+  FakeDaemon changes({[&](Peer &p) {
                         p.Handshake();
+                        opened.Await();
                         SetImage(p, p.image->epoch + 1, p.image->invalidations);
                         p.Changed();
                         p.Serve();
@@ -531,6 +543,7 @@ TEST_F(ParentsTest, ANewEpochOfAnyOfThemEndsTheSource) {
                       ServeAll()},
                      kBlock * kBlocks);
   ASSERT_EQ(s_.Open(a_.daemon.Uri(), {{"parents", changes.Uri()}}), 0);
+  opened.Open();
   while (s_.StatusOf(0, 4096) == 0)
     ;
   EXPECT_EQ(s_.StatusOf(0, 4096), -ESTALE);
@@ -560,6 +573,259 @@ TEST_F(ParentsTest, OneThatComesWithAnotherSizeIsNotAsked) {
   }
   ReadEachBlock();
   EXPECT_TRUE(other.Take().empty());
+}
+
+// ---- Versions of several parents ---------------------------------------------
+
+// One whose content is replaced in place by another one of the same size.  Each
+// byte of a content is its number.
+class Replaced {
+public:
+  Replaced() : daemon({[this](Peer &p) { Serve(p); }}, kBlock * kBlocks) {
+    daemon.image.invalidations = 1;
+    Put(1);
+  }
+
+  void Put(uint8_t content) {
+    std::lock_guard<std::mutex> lock(daemon.image.lock);
+    daemon.image.bytes.assign(kBlock * kBlocks, content);
+    daemon.image.identity = "content " + std::to_string(content);
+    daemon.image.epoch++;
+    for (Peer *p : peers_)
+      p->Changed();
+  }
+  // The content is the same, in another epoch.
+  void Renew() {
+    std::lock_guard<std::mutex> lock(daemon.image.lock);
+    daemon.image.epoch++;
+    for (Peer *p : peers_)
+      p->Changed();
+  }
+
+  std::atomic<int> n_reads{0};
+
+private:
+  std::set<Peer *> peers_; // guarded by the image's lock
+
+public:
+  FakeDaemon daemon;
+
+private:
+  void Serve(Peer &p) {
+    Request r;
+    if (!p.Greet() || !p.Receive(&r))
+      return;
+    {
+      std::lock_guard<std::mutex> lock(p.image->lock);
+      p.Opened(r.id);
+      peers_.insert(&p);
+    }
+    while (p.Receive(&r)) {
+      n_reads++;
+      p.Answer(r);
+    }
+    std::lock_guard<std::mutex> lock(p.image->lock);
+    peers_.erase(&p);
+  }
+};
+
+class ParentVersionsTest : public testing::Test {
+protected:
+  int Open(const ParentSource::Options &more = {}) {
+    ParentSource::Options options = {{"parents", b_.daemon.Uri()}};
+    options.insert(options.end(), more.begin(), more.end());
+    int r = s_.Open(a_.daemon.Uri(), options);
+    if (r == 0)
+      s_.Listen();
+    return r;
+  }
+
+  // The content that a read of each block brings; fails if it brings two.
+  // -ESTALE: the version is over.
+  int ReadContent() {
+    std::vector<std::unique_ptr<PendingRead>> reads;
+    int content = 0, status = 0;
+    for (size_t i = 0; i < kBlocks; i++)
+      reads.push_back(
+          std::make_unique<PendingRead>(s_.get(), i * kBlock + 7, 20000));
+    for (auto &r : reads) {
+      if (r->Wait() < 0) {
+        status = r->Wait();
+        continue;
+      }
+      content = content ? content : r->bytes()[0];
+      EXPECT_EQ(r->bytes(), std::vector<uint8_t>(20000, uint8_t(content)));
+    }
+    return status ? status : content;
+  }
+
+  void AwaitRemark(const std::string &word) {
+    while (s_.AwaitNews().find(word) == std::string::npos)
+      ;
+  }
+  void AwaitSuccessor() {
+    while (ReadContent() != -ESTALE)
+      ;
+    bool has_changed;
+    ASSERT_EQ(s_.Reopen(&has_changed), 0);
+    ASSERT_TRUE(has_changed);
+    s_.Listen();
+  }
+  // Both are asked, and have that content.
+  void ExpectBothHave(int content) {
+    a_.n_reads = b_.n_reads = 0;
+    EXPECT_EQ(ReadContent(), content);
+    EXPECT_GT(a_.n_reads, 0);
+    EXPECT_GT(b_.n_reads, 0);
+  }
+  void ExpectOnlyOneHas(int content, const Replaced &other) {
+    a_.n_reads = b_.n_reads = 0;
+    EXPECT_EQ(ReadContent(), content);
+    EXPECT_EQ(other.n_reads, 0);
+  }
+
+  Replaced a_, b_;
+  ParentSource s_;
+};
+
+TEST_F(ParentVersionsTest, TheLeadersNewContentIsReadFromTheLeaderAlone) {
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  ExpectBothHave(1);
+  a_.Put(2);
+  AwaitSuccessor();
+  AwaitRemark("another version");
+  ExpectOnlyOneHas(2, b_);
+  b_.Put(2);
+  AwaitRemark("same version");
+  ExpectBothHave(2);
+}
+
+TEST_F(ParentVersionsTest, AnothersNewContentIsNotReadBeforeTheLeaderHasIt) {
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  b_.Put(2);
+  AwaitRemark("another version");
+  ExpectOnlyOneHas(1, b_);
+  EXPECT_FALSE(s_.HasNews());
+  a_.Put(2);
+  AwaitSuccessor();
+  ExpectBothHave(2);
+}
+
+// Whatever is under way meanwhile.
+TEST_F(ParentVersionsTest, NoVersionOfASourceHasBytesOfTwoContents) {
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  int of_source = 0, n_successors = 0;
+  for (int i = 0; i < 60; i++) {
+    std::thread puts([&] {
+      Replaced *both[] = {&a_, &b_};
+      both[i / 2 % 2 ^ i % 2]->Put(uint8_t(2 + i / 2));
+    });
+    int content = ReadContent();
+    if (content > 0) {
+      of_source = of_source ? of_source : content;
+      EXPECT_EQ(content, of_source);
+    } else {
+      bool has_changed;
+      EXPECT_EQ(content, -ESTALE);
+      EXPECT_EQ(s_.Reopen(&has_changed), 0);
+      n_successors += has_changed;
+      of_source = 0;
+    }
+    puts.join();
+  }
+  EXPECT_GT(n_successors, 0);
+}
+
+TEST_F(ParentVersionsTest, ParentsThatDifferAtStartAreReadFromTheFirst) {
+  b_.Put(2);
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  AwaitRemark("another version");
+  ExpectOnlyOneHas(1, b_);
+}
+
+TEST_F(ParentVersionsTest, WithoutTheFirstAnotherOneLeads) {
+  a_.daemon.Stop();
+  b_.Put(2);
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  EXPECT_EQ(ReadContent(), 2);
+  a_.daemon.Listen();
+  bool has_changed;
+  EXPECT_EQ(s_.Reopen(&has_changed), 0); // it is connected to
+  AwaitRemark("another version");
+  ExpectOnlyOneHas(2, a_);
+  b_.Put(3);
+  AwaitSuccessor();
+  ExpectOnlyOneHas(3, a_); // and not the first one's again
+}
+
+TEST_F(ParentVersionsTest, AVersionThatNoParentHasIsOverAfterAWhile) {
+  ASSERT_EQ(Open({{"attempt-timeout", "1"}}), 0) << s_.fault();
+  b_.Put(2);
+  AwaitRemark("another version");
+  a_.daemon.Stop();
+  int status;
+  while ((status = s_.StatusOf(0, 4096)) == -ECONNREFUSED ||
+         status == -ECONNRESET)
+    ;
+  EXPECT_EQ(status, -ESTALE);
+  AwaitSuccessor();
+  EXPECT_EQ(ReadContent(), 2);
+}
+
+TEST_F(ParentVersionsTest, ANewEpochOfTheSameContentDropsWhatWasRead) {
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  b_.Renew();
+  EXPECT_EQ(s_.AwaitNews(), "0+" + std::to_string(kBlock * kBlocks));
+  ExpectBothHave(1);
+  for (int i = 0; i < 20; i++) {
+    std::thread renews([&] { a_.Renew(); });
+    EXPECT_EQ(ReadContent(), 1);
+    renews.join();
+  }
+}
+
+TEST_F(ParentVersionsTest, OneThatDoesNotSayWhatItHasIsNotAsked) {
+  {
+    std::lock_guard<std::mutex> lock(b_.daemon.image.lock);
+    b_.daemon.image.identity.clear();
+  }
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  ExpectOnlyOneHas(1, b_);
+}
+
+TEST_F(ParentVersionsTest, WhatTheParentsSayIdentifiesTheSource) {
+  ASSERT_EQ(Open(), 0) << s_.fault();
+  source_identity id, other;
+  source_identify(s_.get(), &id);
+  const std::string said = "content 1";
+  ASSERT_EQ(id.content_len, said.size());
+  EXPECT_EQ(memcmp(&id.bytes[id.len - said.size()], said.data(), said.size()),
+            0);
+  EXPECT_GT(id.len, id.content_len); // the word of another source it is not
+  ParentSource next;
+  ASSERT_EQ(next.Open(b_.daemon.Uri()), 0);
+  EXPECT_TRUE(source_resume(next.get(), &id));
+  b_.Put(2);
+  ASSERT_EQ(next.Open(b_.daemon.Uri()), 0);
+  EXPECT_FALSE(source_resume(next.get(), &id));
+  {
+    std::lock_guard<std::mutex> lock(b_.daemon.image.lock);
+    b_.daemon.image.identity.clear();
+  }
+  ASSERT_EQ(next.Open(b_.daemon.Uri()), 0);
+  source_identify(next.get(), &other);
+  EXPECT_EQ(other.len, 0u);
+  EXPECT_FALSE(source_resume(next.get(), &id));
+}
+
+TEST(ParentFaultTest, AnIdentityThatIsTooLongIsALie) {
+  FakeDaemon d({ServeAll()});
+  d.image.identity.assign(PROTO_MAX_IDENTITY, 'x');
+  ParentSource s;
+  EXPECT_EQ(s.Open(BareUri(d)), 0);
+  d.image.identity += 'x';
+  ParentSource other;
+  EXPECT_EQ(other.Open(BareUri(d)), -EPROTO);
 }
 
 } // namespace

@@ -29,6 +29,9 @@ public:
                                 uint64_t len) {
       Of(l)->Tell(std::to_string(offset) + "+" + std::to_string(len));
     };
+    listener_.self.remark = [](source_listener *l, const char *text) {
+      Of(l)->Tell(text);
+    };
     source_listen(src_, &listener_.self);
   }
   // The next thing that it tells.
@@ -38,6 +41,11 @@ public:
     std::string first = news_.front();
     news_.pop_front();
     return first;
+  }
+
+  bool HasNews() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return !news_.empty();
   }
 
   long open_ms = 60000;

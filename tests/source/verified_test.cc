@@ -475,7 +475,17 @@ TEST_P(VerifiedTest, WhatWasReadUnderAnotherRootIsNotResumed) {
   other = id;
   other.bytes[other.len - 1] ^= 1;
   EXPECT_FALSE(source_resume(source_, &other));
-  // Nor what nobody verified.
+  // Whatever it is that was proven.
+  image_.bytes[0] ^= 1;
+  EXPECT_TRUE(source_resume(source_, &id));
+  image_.bytes[0] ^= 1;
+  EXPECT_EQ(id.content_len, 32u + 8);
+  // Nor what nobody verified, on whatever word.
+  other = {};
+  source_identity_add(&other, "cachet", 7);
+  source_identity_add(&other, id.bytes + id.len - id.content_len,
+                      id.content_len);
+  EXPECT_FALSE(source_resume(source_, &other));
   source_identify(&image_.base, &other);
   EXPECT_FALSE(source_resume(source_, &other));
 }

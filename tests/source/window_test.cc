@@ -224,6 +224,21 @@ TEST_F(WindowTest, ItGoesOnWithWhatWasReadOfTheSamePart) {
   EXPECT_FALSE(source_resume(Open(kWindow).get(), &id));
 }
 
+TEST_F(WindowTest, ItIsAnotherContentThanThatBelow) {
+  auto content = [](const SourcePtr &src) {
+    source_identity id;
+    source_identify(src.get(), &id);
+    return std::string(id.bytes + id.len - id.content_len, id.bytes + id.len);
+  };
+  EXPECT_EQ(content(Open(kWindow)), ""); // there is none below
+  below_.SetContentLen(20);
+  EXPECT_EQ(content(Open(kWindow)), content(Open(kWindow)));
+  EXPECT_NE(content(Open(kWindow)), content(Open({kOffset + 1, kLength})));
+  EXPECT_GT(content(Open(kWindow)).size(), 20u);
+  below_.SetContentLen(SOURCE_IDENTITY_MAX); // there is no room for more
+  EXPECT_EQ(content(Open(kWindow)), "");
+}
+
 TEST(WindowHintTest, AHintIsOfTheRangeBelowAndEndsWithTheWindow) {
   Hinted below;
   source *src = nullptr;
@@ -259,6 +274,7 @@ struct Listener {
     self.invalid = [](source_listener *l, uint64_t offset, uint64_t len) {
       Of(l)->ranges.emplace_back(offset, len);
     };
+    self.remark = nullptr;
   }
   static Listener *Of(source_listener *l) {
     return reinterpret_cast<Listener *>(l);

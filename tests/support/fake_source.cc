@@ -24,6 +24,7 @@ struct FakeSource::State {
   uint64_t zeros_from = 0, zeros_to = 0; // as it believes,
   uint64_t next_from = 0, next_to = 0;   // and as they are
   bool remembers = false;
+  size_t content_len = 0;
   int n_forgotten = 0;
   std::function<void()> on_forget;
   std::mutex news; // of the two below; listeners are called under it
@@ -135,13 +136,14 @@ struct FakeOps {
   }
 
   static void Identify(source *src, source_identity *out) {
-    out->len = sizeof Of(src)->version;
-    memcpy(out->bytes, &Of(src)->version, out->len);
+    std::lock_guard<std::mutex> lock(Of(src)->state->mutex);
+    out->content_len = uint32_t(Of(src)->state->content_len);
+    out->len = std::max(out->content_len, uint32_t(sizeof Of(src)->version));
+    memcpy(out->bytes, &Of(src)->version, sizeof Of(src)->version);
   }
 
   static bool Resume(source *src, const source_identity *id) {
-    return id->len == sizeof Of(src)->version &&
-           memcmp(id->bytes, &Of(src)->version, id->len) == 0;
+    return source_is_identity(src, id);
   }
 
   static uint64_t Worth(source *src) {
@@ -357,6 +359,11 @@ int FakeSource::n_forgotten() const {
 }
 
 void FakeSource::SetNoZeros() { SetZeros(0, 0); }
+
+void FakeSource::SetContentLen(size_t len) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->content_len = len;
+}
 
 void FakeSource::Change(uint64_t new_size) {
   std::lock_guard<std::mutex> lock(state_->mutex);

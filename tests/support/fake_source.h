@@ -85,6 +85,10 @@ public:
   // The `fetch_size` and `fetch_size_max` of sources that Open() makes.
   void SetFetchSizes(uint32_t size, uint32_t max);
 
+  // How many bytes of the version's identity are the same on every machine, of
+  // sources that Open() makes: 0 at first.
+  void SetContentLen(size_t len);
+
   // A new version: older sources fail with ESTALE, reopen() finds it.
   void Change(uint64_t new_size);
   void FailReopen(int error);

@@ -33,6 +33,8 @@ void TakeInfo(const Cachet__Wire__ImageInfo *info, Frame *frame) {
   frame->page_size = info->page_size;
   frame->epoch = info->epoch;
   frame->invalidations = info->invalidations;
+  frame->identity.assign(reinterpret_cast<char *>(info->identity.data),
+                         info->identity.len);
   frame->names.push_back(info->name);
   frame->sizes.push_back(info->size);
   frame->unopened.push_back(info->unopened);

@@ -21,6 +21,7 @@ struct Frame {
   uint64_t id = 0;
   uint64_t epoch = 0;         // Data, Done, Invalidated, and that of `info`
   uint64_t invalidations = 0; // Opened, Changed, Invalidated
+  std::string identity;       // Opened, Changed
   uint32_t range = 0;         // Data
   uint64_t offset = 0;
   bool last = false;
