@@ -53,7 +53,9 @@ struct verified_read {
   STAILQ_ENTRY(verified_read) waiting; /* for a load */
 };
 
-/* A part of the tree that is being read, once for all that wait for it. */
+/* A part of the tree that is being read, once for all that wait for it.  Its
+ * time is that of the read that began it: one that has less does not wait for
+ * it, and one that has more begins another when that time is over. */
 struct load {
   struct source_read read;
   struct shared *shared; /* a reference */
@@ -299,12 +301,20 @@ static void load_free(struct load *load) {
   free(load);
 }
 
+/* Whether the time of a load was over, which was that of the read that began
+ * it, and another read that waits has more: then that one begins another. */
+static bool has_more_time(const struct verified_read *v,
+                          const struct source_read *load) {
+  uint64_t of_load = load->deadline_ms, own = v->asked->deadline_ms;
+  return load->status == -ETIMEDOUT && of_load && (!own || own > of_load);
+}
+
 /* Gives what came, or keeps the reads that wait from waiting on. */
 static void load_ended(struct load *load, struct waiting_reads *waiting) {
   struct shared *shared = load->shared;
-  int status = load->read.status;
+  int status = load->read.status < 0 ? load->read.status : 0;
   struct verified_read *v;
-  if (status >= 0) {
+  if (status == 0) {
     verity_give(shared->verity, load->read.offset, load->read.buf);
     load->read.buf = NULL;
   }
@@ -313,9 +323,9 @@ static void load_ended(struct load *load, struct waiting_reads *waiting) {
   LIST_REMOVE(load, link);
   STAILQ_CONCAT(waiting, &load->waiting);
   pthread_mutex_unlock(&shared->lock);
-  load_free(load);
   STAILQ_FOREACH(v, waiting, waiting)
-  v->status = status < 0 ? status : 0;
+  v->status = has_more_time(v, &load->read) ? 0 : status;
+  load_free(load);
 }
 
 /* A read that is ended may close the source; those that go on keep it open. */
@@ -334,11 +344,18 @@ static void load_done(struct source_read *read) {
   waiting_go_on(&waiting);
 }
 
-static struct load *find_load_locked(struct shared *shared, uint64_t offset) {
+static bool is_over_by(const struct load *load, uint64_t deadline_ms) {
+  uint64_t own = load->read.deadline_ms;
+  return deadline_ms == 0 || (own && own <= deadline_ms);
+}
+
+/* One of the same part, for which a read of such a deadline can wait. */
+static struct load *find_load_locked(struct shared *shared, uint64_t offset,
+                                     uint64_t deadline_ms) {
   lock_assert_held(&shared->lock);
   struct load *load;
   LIST_FOREACH(load, &shared->loads, link)
-    if (load->read.offset == offset)
+    if (load->read.offset == offset && is_over_by(load, deadline_ms))
       return load;
   return NULL;
 }
@@ -370,7 +387,8 @@ static struct load *load_new(struct shared *shared,
 static struct load *wait_for_load(struct verified_read *v, struct load *fresh) {
   struct shared *shared = fresh->shared;
   pthread_mutex_lock(&shared->lock);
-  struct load *load = find_load_locked(shared, fresh->read.offset);
+  struct load *load =
+      find_load_locked(shared, fresh->read.offset, fresh->read.deadline_ms);
   bool is_under_way = load != NULL;
   if (!is_under_way) {
     load = fresh;

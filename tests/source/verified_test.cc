@@ -717,6 +717,52 @@ TEST_F(CallingTest, AReadOfTheTreeThatFailsFailsAllThatWaitForIt) {
   ExpectRight(0, kBlock); // it is asked for anew
 }
 
+// The time of a load is that of whoever began it.
+TEST_F(CallingTest, WhoHasMoreTimeDoesNotFailByTheTimeOfAnother) {
+  OpenCalling();
+  Read first, same, longer, longest;
+  first.read.deadline_ms = same.read.deadline_ms = 100;
+  longer.read.deadline_ms = 200;
+  int i = 0;
+  for (Read *r : {&first, &same, &longer, &longest})
+    ASSERT_EQ(Start(r, uint64_t(i++) * kBlock, kBlock), SOURCE_PENDING);
+  while (!image_.pending.empty())
+    Answer(&image_);
+  ASSERT_EQ(tree_.pending.size(), 1u);
+  EXPECT_EQ(tree_.pending[0]->deadline_ms, 100u);
+  tree_.statuses = {-ETIMEDOUT};
+  Answer(&tree_);
+  for (Read *r : {&first, &same}) {
+    EXPECT_EQ(r->n_done, 1);
+    EXPECT_EQ(r->read.status, -ETIMEDOUT);
+  }
+  ASSERT_EQ(tree_.pending.size(), 1u); // one again, for the two
+  EXPECT_EQ(tree_.pending[0]->deadline_ms, 200u);
+  AnswerAll();
+  for (Read *r : {&longer, &longest}) {
+    EXPECT_EQ(r->n_done, 1);
+    EXPECT_EQ(r->read.status, 0);
+    EXPECT_TRUE(IsRight(r->buf, r->read.offset));
+  }
+}
+
+TEST_F(CallingTest, WhoHasLessTimeDoesNotWaitForTheLoadOfAnother) {
+  OpenCalling();
+  Read longest, longer, first;
+  longer.read.deadline_ms = 200;
+  first.read.deadline_ms = 100;
+  for (Read *r : {&longest, &longer, &first}) {
+    ASSERT_EQ(Start(r, 0, kBlock), SOURCE_PENDING);
+    Answer(&image_);
+  }
+  ASSERT_EQ(tree_.pending.size(), 3u);
+  EXPECT_EQ(tree_.pending[1]->deadline_ms, 200u);
+  EXPECT_EQ(tree_.pending[2]->deadline_ms, 100u);
+  AnswerAll();
+  for (Read *r : {&longest, &longer, &first})
+    EXPECT_EQ(r->read.status, 0);
+}
+
 TEST_F(CallingTest, WhatIsThereAtOnceIsProvenAtOnce) {
   OpenCalling();
   image_.at_once = tree_.at_once = 100;
