@@ -396,15 +396,6 @@ static bool is_same_content(const struct connection_image *a,
          memcmp(a->identity, b->identity, sizeof a->identity) == 0;
 }
 
-/* Whether nothing that was read of the parent is in doubt, though the last
- * connection was lost (P2). */
-static bool is_proven(const struct connection_image *before,
-                      const struct connection_image *now) {
-  return before->epoch == now->epoch && before->size == now->size &&
-         before->invalidations != 0 &&
-         before->invalidations == now->invalidations;
-}
-
 /* False: nobody listens. */
 static bool say_remark(struct parent_source *s, const char *text) {
   pthread_mutex_lock(&s->news);
@@ -445,12 +436,13 @@ static void heed_version(struct parent *p, const struct connection_image *now,
   const struct connection_image *before = &p->known;
   bool is_same_epoch = before->epoch == now->epoch;
   if (!has_identity(s)) {
-    if (!is_proven(before, now))
+    if (!connection_image_goes_on(before, now))
       become_stale(s);
   } else if (!p->is_ours) {
     if (p == &s->parents[s->leader])
       become_stale(s);
-  } else if (is_news || (is_same_epoch && !is_proven(before, now))) {
+  } else if (is_news ||
+             (is_same_epoch && !connection_image_goes_on(before, now))) {
     tell_invalid(s, 0, s->base.size);
   }
 }

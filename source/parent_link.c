@@ -249,8 +249,7 @@ static void heed_invalidated(struct parent_link *l,
     return;
   for (size_t i = 0; i < n->n_ranges; i++)
     heed_range(l, n->ranges[i]);
-  if (n->epoch == l->image.epoch || n->invalidations == 0)
-    l->image.invalidations = n->invalidations;
+  connection_image_told(&l->image, n);
 }
 
 static void violation(struct parent_link *l, const char *what) {

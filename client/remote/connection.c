@@ -389,6 +389,19 @@ bool connection_read_image(const Cachet__Wire__ImageInfo *in,
   return true;
 }
 
+bool connection_image_goes_on(const struct connection_image *before,
+                              const struct connection_image *now) {
+  return before->epoch == now->epoch && before->size == now->size &&
+         before->invalidations != 0 &&
+         before->invalidations == now->invalidations;
+}
+
+void connection_image_told(struct connection_image *image,
+                           const Cachet__Wire__Invalidated *notice) {
+  if (notice->epoch == image->epoch || notice->invalidations == 0)
+    image->invalidations = notice->invalidations;
+}
+
 static void connection_error(struct connection *c,
                              const Cachet__Wire__Error *in,
                              enum connection_loss loss) {

@@ -172,6 +172,16 @@ void connection_read_error(const Cachet__Wire__Error *in,
 bool connection_read_image(const Cachet__Wire__ImageInfo *in,
                            struct connection_image *out);
 
+/* Whether what was kept of the image is good, though the connection was lost
+ * that had said `before` last: `now` is what the next one said first, and no
+ * notice was missed meanwhile. */
+bool connection_image_goes_on(const struct connection_image *before,
+                              const struct connection_image *now);
+
+/* Notes that all of a notice was heeded. */
+void connection_image_told(struct connection_image *image,
+                           const Cachet__Wire__Invalidated *notice);
+
 #ifdef __cplusplus
 }
 #endif

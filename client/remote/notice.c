@@ -26,6 +26,7 @@ int remote_notice_drop(struct remote *r, uint64_t offset, uint64_t len) {
 
 void remote_notice_failed(struct remote *r, int e) {
   struct cachet_error why;
+  r->heard.invalidations = 0; /* no later connection goes on with it */
   error_set(&why, error_from_errno(-e), -e, "image \"%.100s\": follow a change",
             r->base.image_cache->name);
   connection_break(r->connection,
@@ -52,8 +53,7 @@ static void notice_hull(const Cachet__Wire__Invalidated *n, uint64_t *from,
 }
 
 /* Each range costs a look at what is pinned: many are taken as one. */
-static void handle_invalidated(struct remote *r,
-                               const Cachet__Wire__Invalidated *n) {
+static int drop_ranges(struct remote *r, const Cachet__Wire__Invalidated *n) {
   int e = 0;
   if (n->n_ranges > MAX_NOTICE_RANGES) {
     uint64_t offset, len;
@@ -63,8 +63,17 @@ static void handle_invalidated(struct remote *r,
     for (size_t i = 0; e == 0 && i < n->n_ranges; i++)
       e = remote_notice_drop(r, n->ranges[i]->offset, n->ranges[i]->length);
   }
+  return e;
+}
+
+static void handle_invalidated(struct remote *r,
+                               const Cachet__Wire__Invalidated *n) {
+  /* Without an image cache yet nothing is cached. */
+  int e = r->base.image_cache ? drop_ranges(r, n) : 0;
   if (e < 0)
     remote_notice_failed(r, e);
+  else
+    connection_image_told(&r->heard, n);
 }
 
 static void handle_changed(struct remote *r, const Cachet__Wire__Changed *n) {
@@ -87,9 +96,8 @@ static void handle_changed(struct remote *r, const Cachet__Wire__Changed *n) {
 }
 
 bool remote_notice(struct remote *r, const wire_message *msg) {
-  struct image_cache *s = r->base.image_cache;
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_INVALIDATED) {
-    if (s && msg->invalidated->image == r->image_id)
+    if (msg->invalidated->image == r->image_id)
       handle_invalidated(r, msg->invalidated);
     return true;
   }

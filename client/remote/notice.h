@@ -5,7 +5,8 @@
  *       connection is READY and everything that has arrived on it was taken in:
  *       a notice may have been missed otherwise.  When it becomes READY
  *       everything cached is dropped, also what a handle that this one is a
- *       copy of had cached. */
+ *       copy of had cached; unless the number of the epoch's invalidations
+ *       proves that this handle heeded all of them before. */
 #ifndef CLIENT_REMOTE_NOTICE_H
 #define CLIENT_REMOTE_NOTICE_H
 
@@ -28,7 +29,7 @@ bool remote_notice(struct remote *r, const wire_message *msg);
 int remote_notice_drop(struct remote *r, uint64_t offset, uint64_t len);
 
 /* A notice could not be followed, by errno `-e`.  That leaves a cache that
- * cannot be believed: ends the connection. */
+ * cannot be believed: ends the connection, and has the next one drop it. */
 void remote_notice_failed(struct remote *r, int e);
 
 #ifdef __cplusplus

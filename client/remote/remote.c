@@ -3,7 +3,7 @@
  *
  * The invariants are listed in internal.h.  Kept here: of R1, when there is an
  * attempt to connect; of R2, that what is dropped is forgotten only with its
- * answer; of R4, that everything cached is dropped when a connection is READY;
+ * answer; of R4, that what may be stale is dropped when a connection is READY;
  * of R6, that a mirror which is retired is asked for anew. */
 #include "client/remote/remote.h"
 
@@ -64,15 +64,16 @@ static void on_ready(void *arg, const struct connection_image *image) {
     return;
   debug_say(&r->base.debug, "is connected: %llu bytes, epoch %#llx",
             (unsigned long long)image->size, (unsigned long long)image->epoch);
+  bool goes_on = connection_image_goes_on(&r->heard, image);
   r->image_id = image->id;
   r->heard = *image;
   struct image_cache *s = r->base.image_cache;
   remote_attach_ready(r);
   if (!s)
     return;
-  /* Notices were missed: whatever is cached may be stale.  (R4) */
+  /* Notices may have been missed: whatever is cached may be stale.  (R4) */
   int e = image_cache_set_epoch(s, 0, image->size, image->epoch);
-  if (e == 0)
+  if (e == 0 && !goes_on)
     e = remote_notice_drop(r, 0, UINT64_MAX);
   if (e < 0)
     remote_notice_failed(r, e);

@@ -64,6 +64,58 @@ TEST(RemoteReconnectTest, ARestartedDaemonIsFoundAgainWithItsNewEpoch) {
   EXPECT_EQ(memcmp(held.data, old.data(), held.length), 0);
 }
 
+// Numbers of the epoch's invalidations, as the daemon says them: when the image
+// is opened, in a notice (0: there is none), and when it is opened again.
+struct Numbers {
+  const char *name;
+  uint64_t before, notice, after;
+  bool is_kept;
+};
+
+class RemoteNumbersTest : public testing::TestWithParam<Numbers> {};
+
+TEST_P(RemoteNumbersTest, WhatIsCachedIsKeptIfNoNoticeWasMissed) {
+  const Numbers &t = GetParam();
+  Gate go;
+  FakeDaemon d({[&](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  {
+                    std::lock_guard<std::mutex> lock(p.image->lock);
+                    p.image->invalidations = t.notice;
+                    if (t.notice)
+                      p.Invalidated(40000, 1);
+                  }
+                  for (int i = 0; i < 2; i++) {
+                    p.Receive(&r);
+                    p.Answer(r);
+                  }
+                  go.Await();
+                  std::lock_guard<std::mutex> lock(p.image->lock);
+                  p.image->invalidations = t.after;
+                },
+                ServeAll()});
+  d.image.invalidations = t.before;
+  Handle c = Open(d.Uri(), Options());
+  uint8_t byte;
+  ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  ASSERT_EQ(cachet_get_u8(c.get(), 20000, &byte), CACHET_OK);
+  go.Open();
+  while (d.n_connections < 2)
+    ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_OK);
+  EXPECT_EQ(cachet_is_cached(c.get(), 20000), t.is_kept);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , RemoteNumbersTest,
+    testing::Values(Numbers{"NoneWasMade", 1, 0, 1, true},
+                    Numbers{"AllWereTold", 1, 4, 4, true},
+                    Numbers{"OneWasMissed", 1, 0, 2, false},
+                    Numbers{"TheLastWasMissed", 1, 2, 3, false},
+                    Numbers{"TheDaemonDoesNotSay", 0, 0, 0, false}),
+    [](const auto &of) { return std::string(of.param.name); });
+
 TEST(RemoteReconnectTest,
      AReconnectionInTheSameEpochTrustsNothingThatWasCached) {
   Gate go;

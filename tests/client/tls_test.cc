@@ -342,4 +342,39 @@ TEST_F(TlsClientTest, AForkedChildSaysNothingToTheDaemon) {
   ExpectRead(c.get(), 500000, 10);
 }
 
+TEST_F(TlsClientTest, ALostConnectionDropsNothingUnlessANoticeWasMissed) {
+  Serve();
+  cachet *lost = nullptr, *other = nullptr;
+  ASSERT_EQ(cachet_open(Uri().c_str(), nullptr, &lost, nullptr), CACHET_OK);
+  ASSERT_EQ(
+      cachet_open(("cachet+unix:///i?socket=" + server_->socket_path()).c_str(),
+                  nullptr, &other, nullptr),
+      CACHET_OK);
+  constexpr uint64_t kKept = 100 << 10;
+  auto read = [&](uint64_t addr) {
+    uint8_t byte;
+    EXPECT_EQ(cachet_get_u8(lost, addr, &byte), CACHET_OK)
+        << cachet_errmsg(lost);
+    EXPECT_EQ(byte, FakeSource::ByteAt(addr));
+  };
+  // A call that waits for the connection reads what it needs anew.
+  auto read_over_loss = [&](bool misses_notice) {
+    read(kKept);
+    shutdown(cachet_fd(lost), SHUT_RDWR);
+    if (misses_notice) {
+      EXPECT_EQ(cachet_invalidate(other, 0, 1), CACHET_OK);
+    }
+    read(0);
+    EXPECT_EQ(cachet_is_cached(lost, kKept), !misses_notice);
+  };
+  read_over_loss(false);
+  EXPECT_EQ(cachet_invalidate(other, 0, 1), CACHET_OK);
+  while (cachet_is_cached(lost, 0))
+    cachet_dispatch(lost); // it is told
+  read_over_loss(false);
+  read_over_loss(true);
+  cachet_close(lost);
+  cachet_close(other);
+}
+
 } // namespace
