@@ -716,8 +716,6 @@ static int check_tree(const struct config_image *image, char *why) {
   int r = config_tree_init(&tree, image);
   if (r < 0)
     r = refuse(why, "verity-tree: out of memory");
-  else if (image->kind && !tree.kind)
-    r = refuse(why, "verity-tree: that of an image at a URI is at a URI, too");
   else if (tree.kind && tree.kind->check(&tree.uri, &fault) < 0)
     r = refuse(why, "verity-tree: %s", fault.text);
   config_tree_fini(&tree);

@@ -18,6 +18,7 @@
 #include "source/hashing.h"
 #include "source/reactor.h"
 #include "source/retrying.h"
+#include "source/threaded.h"
 #include "source/uri.h"
 #include "source/verified.h"
 
@@ -241,6 +242,16 @@ static void tell_of_tree(int error, struct source_fault *fault) {
            *of_tree.text ? of_tree.text : strerror(-error));
 }
 
+/* For an image that calls back if `calls_back`: so does its tree then. */
+static int open_tree(struct remote *tree, bool calls_back,
+                     const struct timespec *deadline, struct source **out,
+                     struct source_fault *fault) {
+  int e = remotes_open(tree, deadline, out, fault);
+  return e == 0 && calls_back && !tree->kind
+             ? threaded_source_new(*out, tree->all->reactor, out)
+             : e;
+}
+
 /* Verified, if it is to be. */
 static int open_once(struct remote *r, const struct timespec *deadline,
                      struct source **out, struct source_fault *fault) {
@@ -253,8 +264,8 @@ static int open_once(struct remote *r, const struct timespec *deadline,
     *out = below;
     return 0;
   }
-  if (r->tree &&
-      (e = remotes_open(r->tree, deadline, &options.tree, fault)) < 0)
+  if (r->tree && (e = open_tree(r->tree, r->kind != NULL, deadline,
+                                &options.tree, fault)) < 0)
     tell_of_tree(e, fault);
   else
     e = verified_source_open(&options, below, out, fault);

@@ -41,8 +41,9 @@ struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
                             const struct source_uri *uri);
 
 /* Makes the source of this name verified; `image` is for messages.  It takes a
- * reference to the tree, which is remote if the image is; NULL: the tree is in
- * the image.  Before the source is opened.  0 or -ENOMEM. */
+ * reference to the tree, which may be remote or a file whatever the image is;
+ * NULL: the tree is in the image.  Before the source is opened.  0 or -ENOMEM.
+ */
 int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
                    size_t root_len, struct remote *tree, uint64_t tree_offset);
 struct remote *remotes_ref(struct remote *r);

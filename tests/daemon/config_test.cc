@@ -597,8 +597,6 @@ TEST_F(ConfigTest, WhatATreeNeedsIsSaidOfItsLine) {
       ElementsAre("f:3: verity-tree: it needs verity-root, the root hash",
                   "f:6: verity-offset: it needs verity-root, the root hash",
                   "f:10: max-age: an image that is verified cannot change",
-                  "f:14: verity-tree: that of an image at a URI is at a URI, "
-                  "too",
                   "f:18: verity-tree: a fake has a host"));
 }
 

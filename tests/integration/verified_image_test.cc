@@ -179,6 +179,38 @@ TEST_F(VerifiedImageTest, ATreeMayBeElsewhereAndInTheImageItself) {
   EXPECT_TRUE(IsRight(c.get(), 0, kSize));
 }
 
+// Of an image by HTTP, a tree in a file; and of one in a file, a tree by HTTP.
+TEST_F(VerifiedImageTest, AnImageAndItsTreeMayBeInDifferentPlaces) {
+  Nginx nginx;
+  const Bytes tree = ReadFile(tree_);
+  nginx.Put("d", {reinterpret_cast<char *>(bytes_.data()), bytes_.size()});
+  nginx.Put("t", {reinterpret_cast<const char *>(tree.data()), tree.size()});
+  for (const std::string &source :
+       {nginx.Url("/d") + ",verity-tree=" + tree_,
+        nginx.Url("/d") + ",verity-tree=file:" + tree_,
+        data_ + ",verity-tree=" + nginx.Url("/t")}) {
+    ServeImage(source + ",verity-root=" + root_);
+    Handle c = Open();
+    EXPECT_TRUE(IsRight(c.get(), 0, kSize)) << source << daemon_->log();
+    c.reset();
+    daemon_->Kill(SIGTERM);
+    EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  }
+  // A bit of the tree is wrong, and then right again.
+  Flip(tree_, off_t(tree.size()) - 1 - 32 * 7);
+  StampFinely(tree_);
+  ServeImage(nginx.Url("/d") + ",verity-tree=" + tree_ +
+             ",verity-root=" + root_);
+  Handle c = Open();
+  bool fails = false;
+  for (uint64_t page = 0; page < kSize / kPage; page++)
+    fails = fails || StatusOf(c.get(), page * kPage) == CACHET_E_IO;
+  EXPECT_TRUE(fails);
+  Flip(tree_, off_t(tree.size()) - 1 - 32 * 7);
+  while (!IsRight(c.get(), 0, kSize))
+    usleep(10000);
+}
+
 TEST_F(VerifiedImageTest, APartOfAnImageIsVerified) {
   ServeImage(data_ +
              ",offset=1000,length=9000,max-requests=2,verity-root=" + root_);
