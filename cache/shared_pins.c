@@ -389,8 +389,7 @@ void shared_pins_free(struct shared_pins *l) {
   if (!l)
     return;
   struct mirror *m = l->table.mirror;
-  if (l->table.link)
-    view_unlist_table(&l->table);
+  view_unlist_table(&l->table);
   if (l->page)
     munmap(l->page, PIN_PAGE_LEN);
   if (l->fd >= 0)

@@ -28,9 +28,11 @@ void view_list_table(struct pin_table *t) {
 void view_unlist_table(struct pin_table *t) {
   struct page_cache *pc = t->mirror->cache;
   pthread_mutex_lock(&pc->lock);
-  *t->link = t->next;
-  if (t->next)
-    t->next->link = t->link;
+  if (t->link) {
+    *t->link = t->next;
+    if (t->next)
+      t->next->link = t->link;
+  }
   pthread_mutex_unlock(&pc->lock);
 }
 

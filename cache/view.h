@@ -103,7 +103,8 @@ void view_close(struct view *v);
 struct view view_of(const struct mirror *m, struct pin_table *t);
 
 /* The evictor honours the pins of a table from view_list_table() until
- * view_unlist_table().  The mirror of the table belongs to a cache. */
+ * view_unlist_table(), which leaves a table alone that is not listed.  The
+ * mirror of the table belongs to a cache. */
 void view_list_table(struct pin_table *t);
 void view_unlist_table(struct pin_table *t);
 
