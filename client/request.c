@@ -59,8 +59,15 @@ static void request_move(struct cachet_request *r, enum request_state to) {
     TAILQ_INSERT_TAIL(list_of(r), r, link);
 }
 
+/* How long the present job took, for those who look for slow reads. */
+static void request_say_waited(const struct cachet_request *r) {
+  debug_say(debug_of(r), "has waited %lld ms for them",
+            (long long)(deadline_now() - r->asked_at));
+}
+
 static void request_job_done(struct backend_job *j) {
   struct cachet_request *r = j->owner;
+  request_say_waited(r);
   request_move(r, REQUEST_READY);
   backend_changed(r->c->backend);
 }
@@ -569,8 +576,11 @@ static enum cachet_status attempt_fetch(struct cachet_request *r,
 /* It is about to wait for its job, if that is not done.  Patience is for each
  * wait, however many chunks; a hit does not look at the clock. */
 static void request_be_patient(struct cachet_request *r) {
-  if (r->job->is_done)
+  if (r->job->is_done) {
+    if (r->c->backend->ops->blocks)
+      request_say_waited(r);
     return;
+  }
   r->deadline = deadline_after(r->c->options.request_timeout_ms);
   debug_say(debug_of(r), "waits for them, with a time-out of %d ms",
             r->c->options.request_timeout_ms);
@@ -579,6 +589,8 @@ static void request_be_patient(struct cachet_request *r) {
 /* Has the backend bring what the attempt misses. */
 static enum cachet_status request_ask(struct cachet_request *r) {
   bool is_walk = r->phase == ATTEMPT_WALK;
+  if (debug_of(r)->id)
+    r->asked_at = deadline_now();
   uint64_t page = (r->start + r->pos) >> shift_of(r);
   enum cachet_status status = CACHET_OK;
   if (!is_walk || !attempt_take(r, page)) {

@@ -55,6 +55,7 @@ struct cachet_request {
   /* a read's: fail with CACHET_E_CHANGED in any other epoch */
   const uint64_t *only_epoch;
   int64_t deadline; /* of what it waits for */
+  int64_t asked_at; /* when that was asked for; for debug_say() alone */
 
   /* this attempt */
   enum attempt_phase phase;

@@ -62,7 +62,8 @@ TEST_F(DebugTest, AMissIsSaidAndAHitIsNot) {
                "made",
                {"is open: 40960 bytes in pages of 4096, epoch 0x[0-9a-f]+, "
                 "cached here",
-                "misses pages 1 to 2", "closes, after 100 hits and 2 misses"});
+                "misses pages 1 to 2", "has waited [0-9]+ ms for them",
+                "closes, after 100 hits and 2 misses"});
 }
 
 TEST_F(DebugTest, WhatFailsIsSaidWithItsMessage) {
@@ -73,7 +74,9 @@ TEST_F(DebugTest, WhatFailsIsSaidWithItsMessage) {
                  uint8_t byte;
                  ASSERT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_IO);
                }),
-               "made", {"misses pages 0 to 0", "gives up a request: .*read.*"});
+               "made",
+               {"misses pages 0 to 0", "has waited [0-9]+ ms for them",
+                "gives up a request: .*read.*"});
 }
 
 TEST_F(DebugTest, NothingIsSaidByAHandleThatWasNotAskedWhenItWasOpened) {
@@ -159,6 +162,7 @@ TEST_F(DebugTest, WhatADaemonSaysCannotSteerATerminal) {
                }),
                "disk",
                {"misses pages 0 to 0", "waits for them, .*",
+                "has waited [0-9]+ ms for them",
                 "gives up a request: a\\?\\[2Jb\\?c"});
 }
 
