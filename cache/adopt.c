@@ -18,7 +18,7 @@ void adopt_begin(struct page_cache *pc, struct mirror *m) {
 
 /* ---- What it says -------------------------------------------------------- */
 
-/* What is in the words of a mirror. */
+/* What the page states of a mirror say. */
 struct census {
   uint64_t resident, stale, under_way; /* pages */
   bool is_right;                       /* there are no others */
@@ -33,7 +33,7 @@ static uint64_t next_state(const struct mirror *m, uint64_t page) {
 static struct census take_census(const struct mirror *m) {
   struct census census = {.is_right = true};
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++)
-    switch (page_state_look(&m->words[page])) {
+    switch (page_state_look(&m->states[page])) {
     case PAGE_ABSENT:
     case PAGE_ZERO:
       break;
@@ -87,7 +87,7 @@ const char *adopt_check(const struct mirror *m) {
  *
  * Returns what the state is then. */
 static enum page_state clean(struct mirror *m, uint64_t page) {
-  uint8_t *word = &m->words[page];
+  uint8_t *word = &m->states[page];
   enum page_state state = page_state_look(word);
   if (state == PAGE_FILLING)
     page_state_move(word, PAGE_FILLING, PAGE_EVICTING);
@@ -112,7 +112,7 @@ static void enter_pages_locked(struct mirror *m) {
   lock_assert_held(&m->cache->lock);
   struct page_cache *pc = m->cache;
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++) {
-    enum page_state state = page_state_look(&m->words[page]);
+    enum page_state state = page_state_look(&m->states[page]);
     if (state == PAGE_ABSENT)
       continue;
     states_adopt_locked(m, page, state);
@@ -156,11 +156,11 @@ int adopt_go_on(struct mirror *m) {
 
 static void leave_resident(struct mirror *m) {
   for (uint64_t page = 0; (page = next_state(m, page)) < m->n_pages; page++) {
-    enum page_state state = page_state_look(&m->words[page]);
+    enum page_state state = page_state_look(&m->states[page]);
     if (state == PAGE_RESIDENT)
-      page_state_move(&m->words[page], PAGE_RESIDENT, PAGE_EVICTING);
+      page_state_move(&m->states[page], PAGE_RESIDENT, PAGE_EVICTING);
     else if (state == PAGE_ZERO)
-      page_state_move(&m->words[page], PAGE_ZERO, PAGE_ABSENT);
+      page_state_move(&m->states[page], PAGE_ZERO, PAGE_ABSENT);
   }
 }
 

@@ -59,7 +59,7 @@ static void check_policy_has_locked(const struct mirror *m) {
     uint64_t page = (uint64_t)i * STATES_PER_BLOCK;
     uint64_t end = page + STATES_PER_BLOCK;
     for (; m->blocks[i].n_live > 0 && page < end && page < m->n_pages; page++)
-      assert(page_state_look(&m->words[page]) != PAGE_RESIDENT ||
+      assert(page_state_look(&m->states[page]) != PAGE_RESIDENT ||
              s3fifo_has(policy, s3fifo_key(m->id, page)));
   }
 }

@@ -262,11 +262,11 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
 
 static bool page_used(void *arg, uint64_t key, bool clear) {
   struct page_cache *pc = arg;
-  uint8_t *touched =
-      &pc->mirrors[s3fifo_key_mirror(key)]->touched[s3fifo_key_page(key)];
-  bool used = __atomic_load_n(touched, __ATOMIC_RELAXED) == ACCESSED;
+  uint8_t *accessed =
+      &pc->mirrors[s3fifo_key_mirror(key)]->accessed[s3fifo_key_page(key)];
+  bool used = __atomic_load_n(accessed, __ATOMIC_RELAXED) == ACCESSED;
   if (used && clear)
-    __atomic_store_n(touched, ACCESSED_NOT, __ATOMIC_RELAXED);
+    __atomic_store_n(accessed, ACCESSED_NOT, __ATOMIC_RELAXED);
   return used;
 }
 

@@ -68,7 +68,7 @@ static bool join_uncached_locked(struct page_cache *pc, struct fetch *f,
 static bool may_begin_locked(struct page_cache *pc, const struct mirror *m,
                              uint64_t page, enum page_state state) {
   lock_assert_held(&pc->lock);
-  return page_state_look(&m->words[page]) == state &&
+  return page_state_look(&m->states[page]) == state &&
          !states_are_swept_locked(m, page) &&
          !(m->n_uncached && fill_table_joinable_locked(pc, m, page));
 }
@@ -213,7 +213,7 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
   bool waits = false;
   uint64_t end = f->first + f->count;
   for (uint64_t page = f->first; page < end;) {
-    enum page_state state = page_state_look(&m->words[page]);
+    enum page_state state = page_state_look(&m->states[page]);
     uint32_t n = 1;
     if (state == PAGE_FILLING || state == PAGE_EVICTING) {
       wait_for_owner_locked(pc, f, page, state, &waits);
@@ -243,8 +243,8 @@ static void touch_states(const struct mirror *m, uint64_t first,
     return;
   const uint64_t ends[] = {first, first + count - 1};
   for (int i = 0; i < 2; i++) {
-    page_state_look(&m->words[ends[i]]);
-    __atomic_load_n(&m->touched[ends[i]], __ATOMIC_RELAXED);
+    page_state_look(&m->states[ends[i]]);
+    __atomic_load_n(&m->accessed[ends[i]], __ATOMIC_RELAXED);
   }
 }
 

@@ -159,7 +159,7 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
       continue;
     }
     /* Whatever it was in an earlier life. */
-    __atomic_store_n(&m->touched[page], ACCESSED_FRESH, __ATOMIC_RELAXED);
+    __atomic_store_n(&m->accessed[page], ACCESSED_FRESH, __ATOMIC_RELAXED);
     s3fifo_insert(&pc->policy, s3fifo_key(m->id, page));
     states_move_locked(m, page, PAGE_FILLING, PAGE_RESIDENT);
     n++;

@@ -104,7 +104,7 @@ static bool check_page_locked(struct page_cache *pc, const struct fill *fill,
   assert(is_there);
   if (!fill->installs)
     return false;
-  enum page_state state = page_state_look(&m->words[node->page]);
+  enum page_state state = page_state_look(&m->states[node->page]);
   assert(state == PAGE_FILLING || state == PAGE_EVICTING);
   return state == PAGE_FILLING;
 }

@@ -614,7 +614,7 @@ void image_run_fill(struct fill *fill) {
 
 static bool are_absent(const struct mirror *m, uint64_t first, uint32_t count) {
   for (uint32_t i = 0; i < count; i++)
-    if (page_state_look(&m->words[first + i]) != PAGE_ABSENT)
+    if (page_state_look(&m->states[first + i]) != PAGE_ABSENT)
       return false;
   return true;
 }

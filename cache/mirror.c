@@ -20,7 +20,7 @@
 #endif
 
 /* The states start behind the header, on a page of their own. */
-#define WORDS_OFFSET MIRROR_HEADER_LEN
+#define STATES_OFFSET MIRROR_HEADER_LEN
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); }
 
@@ -164,7 +164,7 @@ static int make_meta(const char *name, size_t len, bool is_solid, int *fd,
 
 /* States that nobody writes: memory that is only read takes none. */
 static int make_no_states(struct mirror *m) {
-  uint8_t *at = mmap(NULL, m->words_len, PROT_READ,
+  uint8_t *at = mmap(NULL, m->states_len, PROT_READ,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED)
     return -ENOMEM;
@@ -185,23 +185,24 @@ static int make_states(struct mirror *m) {
   int r = alloc_blocks(m);
   if (r < 0)
     return r;
-  r = make_meta("cachet-words", m->words_len, m->is_solid, &m->words_fd, &at);
+  r = make_meta("cachet-states", m->states_len, m->is_solid, &m->states_fd,
+                &at);
   if (r < 0)
     return r;
   m->header = (struct mirror_header *)at;
-  return make_meta("cachet-touched", m->touched_len, m->is_solid,
-                   &m->touched_fd, &m->touched);
+  return make_meta("cachet-accessed", m->accessed_len, m->is_solid,
+                   &m->accessed_fd, &m->accessed);
 }
 
 static void write_header(struct mirror *m, bool membarrier) {
-  m->words = (uint8_t *)m->header + WORDS_OFFSET;
+  m->states = (uint8_t *)m->header + STATES_OFFSET;
   *m->header = (struct mirror_header){
       .magic = "cachetd",
       .layout = MIRROR_LAYOUT,
       .page_size = 1u << m->page_shift,
       .image_size = m->size,
       .epoch = m->epoch,
-      .words_offset = WORDS_OFFSET,
+      .states_offset = STATES_OFFSET,
       .membarrier = membarrier,
   };
 }
@@ -219,11 +220,11 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
   m->n_pages = (size + page_size - 1) >> page_shift;
   m->page_shift = page_shift;
   m->n_refs = 1;
-  m->pages_fd = m->words_fd = m->touched_fd = -1;
+  m->pages_fd = m->states_fd = m->accessed_fd = -1;
   uint64_t n = m->n_pages ? m->n_pages : 1;
   m->pages_len = n << page_shift;
-  m->words_len = WORDS_OFFSET + round_up(n, 4096);
-  m->touched_len = round_up(n, 4096);
+  m->states_len = STATES_OFFSET + round_up(n, 4096);
+  m->accessed_len = round_up(n, 4096);
   *out = m;
   return 0;
 }
@@ -284,22 +285,22 @@ static int reopen_read_only(int fd) {
 
 void mirror_fds_close(struct mirror_fds *fds) {
   close_fd(fds->pages);
-  close_fd(fds->words);
-  close_fd(fds->touched);
+  close_fd(fds->states);
+  close_fd(fds->accessed);
   *fds = (struct mirror_fds){-1, -1, -1};
 }
 
 int mirror_lend(struct mirror *m, struct mirror_fds *out) {
   struct mirror_fds fds = {
       .pages = reopen_read_only(m->pages_fd),
-      .words = reopen_read_only(m->words_fd),
-      .touched = fcntl(m->touched_fd, F_DUPFD_CLOEXEC, 3),
+      .states = reopen_read_only(m->states_fd),
+      .accessed = fcntl(m->accessed_fd, F_DUPFD_CLOEXEC, 3),
   };
   int r = 0;
-  if (fds.touched < 0)
+  if (fds.accessed < 0)
     r = -errno;
-  if (fds.words < 0)
-    r = fds.words;
+  if (fds.states < 0)
+    r = fds.states;
   if (fds.pages < 0)
     r = fds.pages;
   if (r < 0) {
@@ -332,23 +333,23 @@ static bool header_is_right(const struct mirror *m) {
   return memcmp(h->magic, "cachetd", sizeof h->magic) == 0 &&
          h->layout == MIRROR_LAYOUT && h->page_size == 1u << m->page_shift &&
          h->image_size == m->size && h->epoch == m->epoch &&
-         h->words_offset == WORDS_OFFSET;
+         h->states_offset == STATES_OFFSET;
 }
 
 static int map_all(struct mirror *m, const struct mirror_fds *fds) {
-  uint8_t *at = map_borrowed(fds->words, m->words_len, PROT_READ);
+  uint8_t *at = map_borrowed(fds->states, m->states_len, PROT_READ);
   if (!at)
     return -errno;
   m->header = (struct mirror_header *)at;
-  m->words = at + WORDS_OFFSET;
+  m->states = at + STATES_OFFSET;
   if (!header_is_right(m))
     return -EPROTO;
   m->base = map_borrowed(fds->pages, m->pages_len, PROT_READ);
   if (!m->base)
     return -errno;
-  m->touched =
-      map_borrowed(fds->touched, m->touched_len, PROT_READ | PROT_WRITE);
-  return m->touched ? 0 : -errno;
+  m->accessed =
+      map_borrowed(fds->accessed, m->accessed_len, PROT_READ | PROT_WRITE);
+  return m->accessed ? 0 : -errno;
 }
 
 int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
@@ -389,19 +390,19 @@ static int adopt_meta(const struct mirror *m, int fd, size_t len,
 static int adopt_memory(struct mirror *m) {
   uint8_t *at;
   if (!mirror_is_own_memfd(m->pages_fd, m->pages_len) ||
-      !mirror_is_own_memfd(m->words_fd, m->words_len) ||
-      !mirror_is_own_memfd(m->touched_fd, m->touched_len))
+      !mirror_is_own_memfd(m->states_fd, m->states_len) ||
+      !mirror_is_own_memfd(m->accessed_fd, m->accessed_len))
     return -EPROTO;
   int r = alloc_blocks(m);
   if (r == 0)
-    r = adopt_meta(m, m->words_fd, m->words_len, &at);
+    r = adopt_meta(m, m->states_fd, m->states_len, &at);
   if (r < 0)
     return r;
   m->header = (struct mirror_header *)at;
-  m->words = at + WORDS_OFFSET;
+  m->states = at + STATES_OFFSET;
   if (!header_is_right(m))
     return -EPROTO;
-  return adopt_meta(m, m->touched_fd, m->touched_len, &m->touched);
+  return adopt_meta(m, m->accessed_fd, m->accessed_len, &m->accessed);
 }
 
 int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
@@ -416,8 +417,8 @@ int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
     return r;
   }
   m->pages_fd = remains->fds.pages;
-  m->words_fd = remains->fds.words;
-  m->touched_fd = remains->fds.touched;
+  m->states_fd = remains->fds.states;
+  m->accessed_fd = remains->fds.accessed;
   remains->fds = (struct mirror_fds){-1, -1, -1};
   m->is_solid = mirror_is_overcommit_strict();
   m->was_lent = true; /* perhaps */
@@ -430,12 +431,12 @@ int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
 
 void mirror_retire_remains(const struct mirror_fds *fds) {
   struct stat st;
-  if (fstat(fds->words, &st) < 0 || st.st_size < MIRROR_HEADER_LEN ||
-      !mirror_is_own_memfd(fds->words, (size_t)st.st_size))
+  if (fstat(fds->states, &st) < 0 || st.st_size < MIRROR_HEADER_LEN ||
+      !mirror_is_own_memfd(fds->states, (size_t)st.st_size))
     return;
   struct mirror_header *h =
       mmap(NULL, MIRROR_HEADER_LEN, PROT_READ | PROT_WRITE, MAP_SHARED,
-           fds->words, 0);
+           fds->states, 0);
   if (h == MAP_FAILED)
     return;
   __atomic_store_n(&h->retired, 1, __ATOMIC_RELEASE);
@@ -447,12 +448,12 @@ void mirror_free(struct mirror *m) {
     return;
   mirror_unmap_pages(m, m->base);
   if (m->header)
-    munmap(m->header, m->words_len);
-  if (m->touched)
-    munmap(m->touched, m->touched_len);
+    munmap(m->header, m->states_len);
+  if (m->accessed)
+    munmap(m->accessed, m->accessed_len);
   close_fd(m->pages_fd);
-  close_fd(m->words_fd);
-  close_fd(m->touched_fd);
+  close_fd(m->states_fd);
+  close_fd(m->accessed_fd);
   free(m->blocks);
   free(m->stale);
   free(m);
@@ -539,8 +540,8 @@ int mirror_punch(struct mirror *m, uint64_t page, uint64_t count) {
 
 int mirror_punch_states(struct mirror *m, uint64_t first, uint64_t end) {
   off_t len = (off_t)round_up(end - first, 4096);
-  int r = punch(m->touched_fd, (off_t)first, len);
-  return r < 0 ? r : punch(m->words_fd, (off_t)(WORDS_OFFSET + first), len);
+  int r = punch(m->accessed_fd, (off_t)first, len);
+  return r < 0 ? r : punch(m->states_fd, (off_t)(STATES_OFFSET + first), len);
 }
 
 bool mirror_next_data(const struct mirror *m, uint64_t *first, uint64_t *end) {
@@ -567,11 +568,11 @@ uint64_t mirror_page_bytes(const struct mirror *m) {
 }
 
 uint64_t mirror_meta_bytes(const struct mirror *m) {
-  return allocated(m->words_fd) + allocated(m->touched_fd);
+  return allocated(m->states_fd) + allocated(m->accessed_fd);
 }
 
 uint64_t mirror_meta_len(const struct mirror *m) {
-  return m->words_len + m->touched_len;
+  return m->states_len + m->accessed_len;
 }
 
 /* The first page from `page` on whose byte, at `offset` plus its number, is in
@@ -588,7 +589,7 @@ static uint64_t next_bytes(const struct mirror *m, int fd, uint64_t offset,
 }
 
 uint64_t mirror_next_states(const struct mirror *m, uint64_t page) {
-  uint64_t a = next_bytes(m, m->words_fd, WORDS_OFFSET, page);
-  uint64_t b = next_bytes(m, m->touched_fd, 0, page);
+  uint64_t a = next_bytes(m, m->states_fd, STATES_OFFSET, page);
+  uint64_t b = next_bytes(m, m->accessed_fd, 0, page);
   return a < b ? a : b;
 }

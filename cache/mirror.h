@@ -33,7 +33,7 @@ struct page_cache;
 struct pin_table;
 struct source;
 
-/* The header of the memfd of the page states, which follow at `words_offset`.
+/* The header of the memfd of the page states, which follow at `states_offset`.
  * In this machine's byte order.  It does not change, except for `retired` and
  * the log. */
 struct mirror_header {
@@ -42,7 +42,7 @@ struct mirror_header {
   uint32_t page_size;
   uint64_t image_size;
   uint64_t epoch;
-  uint64_t words_offset;
+  uint64_t states_offset;
   uint32_t membarrier; /* 1: the evictor uses it, so a reader needs no fence */
   uint32_t retired;    /* 1: this epoch has ended; attach again */
   struct invalidation_log log;
@@ -97,15 +97,15 @@ struct mirror {
   /* The pages, mapped read-only; NULL while nothing in this process reads them.
    * Written under the cache lock. */
   const uint8_t *base;
-  uint8_t *words;
-  uint8_t *touched;
+  uint8_t *states;
+  uint8_t *accessed;
   struct mirror_header *header;
   struct source *source; /* of this epoch; NULL if the caller brings bytes */
   uint32_t kept;         /* the keeper's number for the mirror; 0 at first */
 
   /* private to cache/ */
-  int pages_fd, words_fd, touched_fd;
-  size_t pages_len, words_len, touched_len; /* of the mappings */
+  int pages_fd, states_fd, accessed_fd;
+  size_t pages_len, states_len, accessed_len; /* of the mappings */
   unsigned n_refs; /* atomic; relaxed except for the last */
   bool was_lent;   /* atomic: another process may map it.  Not adjacent to fixed
                       fields, which compilers may load together with it */
@@ -222,8 +222,8 @@ bool mirror_is_own_memfd(int fd, size_t len);
 /* The descriptors that another process needs to read a mirror; close-on-exec.
  */
 struct mirror_fds {
-  int pages, words; /* read-only */
-  int touched;
+  int pages, states; /* read-only */
+  int accessed;
 };
 
 /* Opens descriptors for another process; the caller calls mirror_fds_close(). 0

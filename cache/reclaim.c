@@ -53,7 +53,7 @@ static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
   pthread_mutex_lock(&pc->lock);
   bool is_live = states_next_live_locked(m, first, 1) == first;
   for (unsigned i = 0; i < n; i++) {
-    const uint8_t *word = &m->words[first + i];
+    const uint8_t *word = &m->states[first + i];
     if (is_live && page_state_look(word) == PAGE_ZERO)
       states_move_locked(m, first + i, PAGE_ZERO, PAGE_ABSENT);
     taken[i] = is_live && page_state_look(word) == PAGE_ABSENT &&

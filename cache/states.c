@@ -64,7 +64,7 @@ bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
                         enum page_state to) {
   lock_assert_held(&m->cache->lock);
   struct state_block *b = block_of(m, page);
-  if (!page_state_move(&m->words[page], from, to))
+  if (!page_state_move(&m->states[page], from, to))
     return false;
   assert(from != PAGE_ABSENT || b->is_charged || m->is_solid); /* B2 */
   count_locked(m, b, from, to);
@@ -73,7 +73,7 @@ bool states_move_locked(struct mirror *m, uint64_t page, enum page_state from,
 
 bool states_take_locked(struct mirror *m, uint64_t page) {
   lock_assert_held(&m->cache->lock);
-  enum page_state state = page_state_look(&m->words[page]);
+  enum page_state state = page_state_look(&m->states[page]);
   if (state == PAGE_ZERO)
     states_move_locked(m, page, PAGE_ZERO, PAGE_ABSENT);
   if (state != PAGE_RESIDENT)
@@ -222,7 +222,7 @@ static struct state_block look_at_block_locked(const struct mirror *m, size_t i,
     return seen;
   seen.n_live = seen.n_zero = 0;
   for (; page < end && page < m->n_pages; page++) {
-    enum page_state state = page_state_look(&m->words[page]);
+    enum page_state state = page_state_look(&m->states[page]);
     assert((unsigned)state < STATES_N_KINDS);
     count[state]++;
     seen.n_live += state != PAGE_ABSENT;

@@ -39,8 +39,8 @@ void view_unlist_table(struct pin_table *t) {
 struct view view_of(const struct mirror *m, struct pin_table *t) {
   return (struct view){
       .base = m->base,
-      .words = m->words,
-      .touched = m->touched,
+      .states = m->states,
+      .accessed = m->accessed,
       .slots = t->slots,
       .table = t,
       .fence = !m->header->membarrier,

@@ -16,8 +16,8 @@ extern "C" {
 
 struct view {
   const uint8_t *base;
-  const uint8_t *words;
-  uint8_t *touched;
+  const uint8_t *states;
+  uint8_t *accessed;
   uint64_t *slots; /* the table's */
   struct pin_table *table;
   bool fence; /* the reader executes its own fences: no membarrier */
@@ -39,18 +39,18 @@ static inline void view_unpin(const struct view *v, unsigned slot) {
 }
 
 static inline bool view_is_resident(const struct view *v, uint64_t page) {
-  return page_state_look(&v->words[page]) == PAGE_RESIDENT;
+  return page_state_look(&v->states[page]) == PAGE_RESIDENT;
 }
 
 /* Whether a page is zeros.  The mirror has no memory for such a page, and no
  * pin protects it: the state is all that there is to read. */
 static inline bool view_is_zero(const struct view *v, uint64_t page) {
-  return page_state_look(&v->words[page]) == PAGE_ZERO;
+  return page_state_look(&v->states[page]) == PAGE_ZERO;
 }
 
 /* Whether a page can be read without its source. */
 static inline bool view_is_known(const struct view *v, uint64_t page) {
-  enum page_state state = page_state_look(&v->words[page]);
+  enum page_state state = page_state_look(&v->states[page]);
   return state == PAGE_RESIDENT || state == PAGE_ZERO;
 }
 
@@ -65,10 +65,10 @@ enum {
 };
 
 /* Records a use of a page.  Relaxed: a lost use costs at most a miss. */
-static inline void view_touch(const struct view *v, uint64_t page) {
-  uint8_t was = __atomic_load_n(&v->touched[page], __ATOMIC_RELAXED);
+static inline void view_mark_accessed(const struct view *v, uint64_t page) {
+  uint8_t was = __atomic_load_n(&v->accessed[page], __ATOMIC_RELAXED);
   if (was != ACCESSED)
-    __atomic_store_n(&v->touched[page],
+    __atomic_store_n(&v->accessed[page],
                      was == ACCESSED_FRESH ? ACCESSED_NOT : ACCESSED,
                      __ATOMIC_RELAXED);
 }
@@ -81,7 +81,7 @@ static inline bool view_pin_page(const struct view *v, unsigned slot,
   view_pin(v, slot, page, 1);
   if (!view_is_resident(v, page))
     return false;
-  view_touch(v, page);
+  view_mark_accessed(v, page);
   return true;
 }
 

@@ -245,7 +245,7 @@ static inline bool handle_pin_plain(const cachet *c, uint64_t *slot,
   __atomic_signal_fence(__ATOMIC_SEQ_CST); /* see view_pin() */
   if (!view_is_resident(&c->view, page))
     return false;
-  view_touch(&c->view, page);
+  view_mark_accessed(&c->view, page);
   return true;
 }
 

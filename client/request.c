@@ -380,7 +380,7 @@ static struct found attempt_find(struct cachet_request *r, uint64_t page,
   const struct view *v = &r->epoch->view;
   if (may_look) {
     if (r->slot != NO_SLOT && view_is_resident(v, page)) {
-      view_touch(v, page);
+      view_mark_accessed(v, page);
       return (struct found){true, true, view_page(v, shift_of(r), page)};
     }
     if (r->slot == NO_SLOT && view_pin_page(v, PIN_SLOT_CURSOR, page))
@@ -459,7 +459,7 @@ static void attempt_count(struct cachet_request *r, uint64_t first,
  * out of the cache until it is pinned by nobody. */
 static uint64_t pinnable(const struct view *v, uint64_t page, uint64_t count) {
   uint64_t n = 0;
-  while (n < count && page_state_look(&v->words[page + n]) != PAGE_STALE)
+  while (n < count && page_state_look(&v->states[page + n]) != PAGE_STALE)
     n++;
   return n;
 }

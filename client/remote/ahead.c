@@ -235,7 +235,7 @@ bool remote_ahead_has(const struct remote *r, const struct mirror *m,
                       uint64_t page) {
   const struct remote_read *x = store_find(&r->ahead, m, page);
   return x && remote_read_is_fresh(x) &&
-         page_state_look(&m->words[page]) != PAGE_STALE;
+         page_state_look(&m->states[page]) != PAGE_STALE;
 }
 
 struct remote_read *remote_ahead_take(struct remote *r, const struct mirror *m,

@@ -55,7 +55,7 @@ struct remote_read *remote_read_new(struct remote *r, struct mirror *m,
   bool trusted = a ? !a->is_given_up : remote_is_trusted(&r->base);
   for (; x->base.job.count < count; x->base.job.count++) {
     uint64_t page = first + x->base.job.count;
-    enum page_state state = page_state_look(&m->words[page]);
+    enum page_state state = page_state_look(&m->states[page]);
     if (trusted && (state == PAGE_RESIDENT || state == PAGE_ZERO))
       continue;
     if (!read_add(r, x, page))

@@ -140,8 +140,8 @@ int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
                       const struct shared_mirror_offer *offer,
                       struct shared_mirror **out) {
   struct mirror_fds mirror = {fds[SHARED_MIRROR_FD_PAGES],
-                              fds[SHARED_MIRROR_FD_WORDS],
-                              fds[SHARED_MIRROR_FD_TOUCHED]};
+                              fds[SHARED_MIRROR_FD_STATES],
+                              fds[SHARED_MIRROR_FD_ACCESSED]};
   struct shared_mirror *a = calloc(1, sizeof *a);
   bool fits = offer->range_capacity > 0 &&
               offer->range_capacity <= PIN_MAX_COUNT &&

@@ -47,7 +47,7 @@ static unsigned image_reader_pin_range(struct image_reader *l, uint64_t first,
   unsigned n = 0;
   view_pin(&l->view, slot, first, count);
   while (n < count && view_is_resident(&l->view, first + n))
-    view_touch(&l->view, first + n++);
+    view_mark_accessed(&l->view, first + n++);
   if (n == 0) {
     view_unpin(&l->view, slot);
     return 0;

@@ -93,7 +93,7 @@ static struct ledger_mirror *record_of(struct keeper *k,
 static void store_mirror_locked(struct keeper *k, uint32_t i) {
   lock_assert_held(&k->lock);
   const struct mirror *m = k->mirrors[i];
-  const int fds[] = {m->pages_fd, m->words_fd, m->touched_fd};
+  const int fds[] = {m->pages_fd, m->states_fd, m->accessed_fd};
   char name[LEDGER_NAME_LEN];
   ledger_name_mirror(i, name);
   if (store_locked(k, name, fds, 3) < 0) {

@@ -14,7 +14,7 @@
 struct old_mirror {
   struct mirror_fds fds; /* -1: not there; or adopted */
   struct mirror *m;      /* NULL: not adopted, or taken */
-  const char *why_not;   /* it is not to be touched; NULL: it may be */
+  const char *why_not;   /* it is not to be used; NULL: it may be */
 };
 
 struct old_table {
@@ -60,10 +60,10 @@ static void put_fd(int *to, int *fd) {
 static void sort_mirror_fd(struct old_mirror *old, int *fd) {
   if (is_of(*fd, "/memfd:cachet-pages "))
     put_fd(&old->fds.pages, fd);
-  else if (is_of(*fd, "/memfd:cachet-words "))
-    put_fd(&old->fds.words, fd);
-  else if (is_of(*fd, "/memfd:cachet-touched "))
-    put_fd(&old->fds.touched, fd);
+  else if (is_of(*fd, "/memfd:cachet-states "))
+    put_fd(&old->fds.states, fd);
+  else if (is_of(*fd, "/memfd:cachet-accessed "))
+    put_fd(&old->fds.accessed, fd);
 }
 
 static void sort_table_fd(struct old_table *old, int *fd) {
@@ -103,8 +103,8 @@ static void say_cold(const char *reason) {
 static void drop_all(const struct keeper *keeper,
                      const struct restore_fds *from) {
   for (unsigned i = 0; i < from->n; i++) {
-    const struct mirror_fds fds = {.pages = -1, .words = from->fds[i]};
-    if (is_of(from->fds[i], "/memfd:cachet-words "))
+    const struct mirror_fds fds = {.pages = -1, .states = from->fds[i]};
+    if (is_of(from->fds[i], "/memfd:cachet-states "))
       mirror_retire_remains(&fds);
     fd_store_remove(&keeper->store, from->names[i]);
     close_fd(&from->fds[i]);
@@ -170,20 +170,20 @@ struct restore *restore_begin(struct keeper *keeper,
 /* ---- Adopting ------------------------------------------------------------ */
 
 static bool is_whole(const struct mirror_fds *fds) {
-  return fds->pages >= 0 && fds->words >= 0 && fds->touched >= 0;
+  return fds->pages >= 0 && fds->states >= 0 && fds->accessed >= 0;
 }
 
 static bool is_there(const struct old_mirror *old) {
-  return old->fds.pages >= 0 || old->fds.words >= 0 || old->fds.touched >= 0;
+  return old->fds.pages >= 0 || old->fds.states >= 0 || old->fds.accessed >= 0;
 }
 
-/* The last word on a mirror that is not to be touched.  Clients that have it
+/* The last word on a mirror that is not to be used.  Clients that have it
  * mapped go on to another one. */
 static void leave_mirror(struct restore *r, uint32_t i, const char *why) {
   struct old_mirror *old = &r->mirrors[i];
   struct ledger_mirror *record = ledger_get_mirror(&r->keeper->ledger, i);
   bool has_name = ledger_mirror_is_whole(record);
-  if (old->fds.words >= 0)
+  if (old->fds.states >= 0)
     mirror_retire_remains(&old->fds);
   mirror_fds_close(&old->fds);
   log_event(LEVEL_WARN, "image-cold",
@@ -201,12 +201,12 @@ static const char *adopt_mirror(struct restore *r, uint32_t i) {
     return "what is written of it has a wrong checksum";
   if (!is_whole(&old->fds))
     return "a descriptor of it is missing";
-  int words = fcntl(old->fds.words, F_DUPFD_CLOEXEC, 3); /* to retire it */
+  int states = fcntl(old->fds.states, F_DUPFD_CLOEXEC, 3); /* to retire it */
   struct mirror_remains remains = {.size = record->size,
                                    .epoch = record->epoch,
                                    .page_shift = record->page_shift,
                                    .fds = old->fds};
-  old->fds = (struct mirror_fds){-1, words, -1};
+  old->fds = (struct mirror_fds){-1, states, -1};
   int e = mirror_adopt(&remains, &old->m);
   if (e < 0)
     return e == -EPROTO ? "its header, or its memory, is not what it should be"

@@ -435,7 +435,7 @@ static int attachment_make(struct attachment *a, struct mirror *m,
       .table = a->table,
       .size = shared_pins_get_size(a->lease),
       .read_ahead = shared_pins_read_ahead(a->lease),
-      .fds = {fds.pages, fds.words, fds.touched, table_fd},
+      .fds = {fds.pages, fds.states, fds.accessed, table_fd},
   };
   return 0;
 }

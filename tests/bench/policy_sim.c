@@ -101,7 +101,7 @@ static bool hit(uint8_t *state) {
   return true;
 }
 
-/* The touched bytes. */
+/* The accessed bytes. */
 static bool take_used(void *arg, uint64_t key, bool clear) {
   uint8_t *state = (uint8_t *)arg + key;
   bool used = *state & USED;

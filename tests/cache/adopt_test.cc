@@ -120,7 +120,7 @@ protected:
   }
 
   void SetState(uint64_t page, int state) {
-    __atomic_store_n(&was_->words[page], uint8_t(state), __ATOMIC_RELEASE);
+    __atomic_store_n(&was_->states[page], uint8_t(state), __ATOMIC_RELEASE);
   }
 
   // ---- After
@@ -131,8 +131,8 @@ protected:
     r.epoch = was_->epoch;
     r.page_shift = was_->page_shift;
     r.fds.pages = fcntl(was_->pages_fd, F_DUPFD_CLOEXEC, 3);
-    r.fds.words = fcntl(was_->words_fd, F_DUPFD_CLOEXEC, 3);
-    r.fds.touched = fcntl(was_->touched_fd, F_DUPFD_CLOEXEC, 3);
+    r.fds.states = fcntl(was_->states_fd, F_DUPFD_CLOEXEC, 3);
+    r.fds.accessed = fcntl(was_->accessed_fd, F_DUPFD_CLOEXEC, 3);
     return r;
   }
 
@@ -164,7 +164,7 @@ protected:
     ASSERT_EQ(m_, m);
   }
 
-  int State(uint64_t page) { return page_state_look(&m_->words[page]); }
+  int State(uint64_t page) { return page_state_look(&m_->states[page]); }
 
   // What a reader of the new process gets of a page, by whatever way.
   std::vector<uint8_t> Read(uint64_t page) {
@@ -455,7 +455,7 @@ TEST_F(AdoptTest, WhatIsNotTheMirrorIsRefused) {
   const std::function<void(mirror_header *)> changes[] = {
       [](auto *h) { h->magic[3] = 'x'; }, [](auto *h) { h->layout++; },
       [](auto *h) { h->page_size *= 2; }, [](auto *h) { h->image_size++; },
-      [](auto *h) { h->epoch++; },        [](auto *h) { h->words_offset = 0; },
+      [](auto *h) { h->epoch++; },        [](auto *h) { h->states_offset = 0; },
   };
   for (auto &change : changes) {
     mirror_header saved = *was_->header;
@@ -471,7 +471,7 @@ TEST_F(AdoptTest, MemoryThatSomebodyElseMayHaveChangedIsRefused) {
   const std::function<void(mirror_remains *)> changes[] = {
       [](auto *r) { r->size += kPage * 4096; },
       [](auto *r) { r->page_shift = 40; },
-      [](auto *r) { std::swap(r->fds.pages, r->fds.touched); },
+      [](auto *r) { std::swap(r->fds.pages, r->fds.accessed); },
       [](auto *r) { // not sealed
         struct stat st;
         ASSERT_EQ(fstat(r->fds.pages, &st), 0);
@@ -480,14 +480,14 @@ TEST_F(AdoptTest, MemoryThatSomebodyElseMayHaveChangedIsRefused) {
         ASSERT_EQ(ftruncate(r->fds.pages, st.st_size), 0);
       },
       [](auto *r) { // for reading only
-        std::string path = "/proc/self/fd/" + std::to_string(r->fds.words);
+        std::string path = "/proc/self/fd/" + std::to_string(r->fds.states);
         int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        close(r->fds.words);
-        r->fds.words = fd;
+        close(r->fds.states);
+        r->fds.states = fd;
       },
       [](auto *r) { // no memory at all
-        close(r->fds.touched);
-        r->fds.touched = open("/dev/null", O_RDWR | O_CLOEXEC);
+        close(r->fds.accessed);
+        r->fds.accessed = open("/dev/null", O_RDWR | O_CLOEXEC);
       },
   };
   for (auto &change : changes) {
@@ -496,11 +496,11 @@ TEST_F(AdoptTest, MemoryThatSomebodyElseMayHaveChangedIsRefused) {
     mirror *m = nullptr;
     EXPECT_EQ(mirror_adopt(&remains, &m), -EPROTO);
   }
-  ASSERT_EQ(fchmod(was_->touched_fd, 0600), 0);
+  ASSERT_EQ(fchmod(was_->accessed_fd, 0600), 0);
   mirror_remains remains = Remains();
   mirror *m = nullptr;
   EXPECT_EQ(mirror_adopt(&remains, &m), -EPROTO);
-  fchmod(was_->touched_fd, 0400);
+  fchmod(was_->accessed_fd, 0400);
 }
 
 TEST_F(AdoptTest, OneThatIsOverKeepsWhatIsPinnedAndNoMore) {
@@ -513,7 +513,7 @@ TEST_F(AdoptTest, OneThatIsOverKeepsWhatIsPinnedAndNoMore) {
   ASSERT_EQ(image_new_past(cache_, "fake", m), 0);
   EXPECT_TRUE(mirror_is_retired(was_));
   for (uint64_t page = 0; page < 64; page++)
-    EXPECT_NE(page_state_look(&was_->words[page]), PAGE_RESIDENT);
+    EXPECT_NE(page_state_look(&was_->states[page]), PAGE_RESIDENT);
   EXPECT_EQ(mirror_page_bytes(was_), kPage);
   std::vector<uint8_t> bytes(kPage);
   ASSERT_EQ(pread(was_->pages_fd, bytes.data(), kPage, 7 * kPage),
@@ -643,19 +643,19 @@ TEST(KeeperTest, IsToldOfEachMirrorUntilTheCacheIsLeft) {
                                                   "made fake", "ended 1"}));
   mirror *m = image_mirror(img);
   ASSERT_EQ(Fetch(m, 0), 0);
-  int words = fcntl(m->words_fd, F_DUPFD_CLOEXEC, 3);
+  int states = fcntl(m->states_fd, F_DUPFD_CLOEXEC, 3);
   mirror_unref(m);
   Leave(pc, img);
   EXPECT_EQ(keeper.log.size(), 4u) << "it is left";
   uint8_t state = 0;
   uint32_t retired = 1;
-  ASSERT_EQ(pread(words, &state, 1, MIRROR_HEADER_LEN), 1);
+  ASSERT_EQ(pread(states, &state, 1, MIRROR_HEADER_LEN), 1);
   ASSERT_EQ(
-      pread(words, &retired, sizeof retired, offsetof(mirror_header, retired)),
+      pread(states, &retired, sizeof retired, offsetof(mirror_header, retired)),
       ssize_t(sizeof retired));
   EXPECT_EQ(state, PAGE_RESIDENT);
   EXPECT_EQ(retired, 0u);
-  close(words);
+  close(states);
 }
 
 } // namespace

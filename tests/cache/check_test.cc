@@ -128,7 +128,7 @@ TEST_F(CheckTest, AllThatACacheDoesLeavesItTrue) {
 TEST_F(CheckTest, AStalePageIsInItsMirrorsRuns) {
   ASSERT_TRUE(view_pin_page(&view_, PIN_SLOT_CURSOR, 3));
   ASSERT_EQ(image_invalidate(image_, 0, 8), 0);
-  ASSERT_EQ(page_state_look(&mirror_->words[3]), PAGE_STALE);
+  ASSERT_EQ(page_state_look(&mirror_->states[3]), PAGE_STALE);
   check_cache_idle(cache_);
   EXPECT_DEATH(
       {
@@ -172,9 +172,9 @@ TEST_F(CheckDeathTest, AVictimHasAnEntryToComeBackTo) {
 
 TEST_F(CheckDeathTest, TheCountsOfABlockAreThoseOfItsStates) {
   ExpectDeathAt(
-      &mirror_->words[1], [&] { mirror_->words[1] = PAGE_ABSENT; }, "n_live");
+      &mirror_->states[1], [&] { mirror_->states[1] = PAGE_ABSENT; }, "n_live");
   ExpectDeathAt(
-      &mirror_->words[1], [&] { mirror_->words[1] = 77; }, "STATES_N_KINDS");
+      &mirror_->states[1], [&] { mirror_->states[1] = 77; }, "STATES_N_KINDS");
   ExpectDeath([&] { mirror_->blocks[2].n_zero++; }, "n_zero");
 }
 
@@ -207,9 +207,10 @@ TEST_F(CheckDeathTest, WhatIsReservedForNobodyIsFoundWhenNothingIsUnderWay) {
 TEST_F(CheckDeathTest, AFillOwnsItsPages) {
   Begin(100);
   ExpectDeathAt(
-      &mirror_->words[100], [&] { mirror_->words[100] = PAGE_ZERO; }, "n_zero");
+      &mirror_->states[100], [&] { mirror_->states[100] = PAGE_ZERO; },
+      "n_zero");
   ExpectDeathAt(
-      &mirror_->words[100],
+      &mirror_->states[100],
       [&] {
         Move(PAGE_FILLING, PAGE_EVICTING);
         Move(PAGE_EVICTING, PAGE_ABSENT);
@@ -226,7 +227,7 @@ TEST_F(CheckDeathTest, AFillOwnsItsPages) {
 
 TEST_F(CheckDeathTest, AStateThatSaysFillingHasAFill) {
   ExpectDeathAt(
-      &mirror_->words[100], [&] { Move(PAGE_ABSENT, PAGE_FILLING); },
+      &mirror_->states[100], [&] { Move(PAGE_ABSENT, PAGE_FILLING); },
       "fill_table_check_locked"); // C2
 }
 

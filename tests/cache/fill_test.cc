@@ -996,8 +996,8 @@ TEST(FillInProcess, WhenTheCacheIsSmallTheFirstPagesOfARunStay) {
   mirror *m = image_mirror(image);
   auto bytes = FakeSource::Bytes(0, 64 * kPage);
   image_install(m, 0, 64, bytes.data(), mirror_mark(m));
-  EXPECT_EQ(page_state_look(&m->words[0]), PAGE_RESIDENT);
-  EXPECT_EQ(page_state_look(&m->words[63]), PAGE_ABSENT);
+  EXPECT_EQ(page_state_look(&m->states[0]), PAGE_RESIDENT);
+  EXPECT_EQ(page_state_look(&m->states[63]), PAGE_ABSENT);
   mirror_unref(m);
   image_free(image);
   page_cache_free(cache);
@@ -1015,7 +1015,7 @@ TEST(FillInProcess, BytesThatTheCallerBringsAreInstalledUnlessStale) {
   uint64_t mark = mirror_mark(m);
   auto install = [&](uint64_t page, uint64_t asked_at) {
     image_install(m, page, 1, bytes.data(), asked_at);
-    return page_state_look(&m->words[page]) == PAGE_RESIDENT;
+    return page_state_look(&m->states[page]) == PAGE_RESIDENT;
   };
   EXPECT_TRUE(install(3, mark));
   view v{};

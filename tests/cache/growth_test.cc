@@ -130,13 +130,13 @@ TEST_F(GrowthTest, SeveralBlocksAreUnderWayForHim) {
 
 TEST_F(GrowthTest, WhoJumpsAboutFetchesTheBlocksThatHeTouches) {
   std::mt19937 random(1);
-  std::set<uint64_t> touched;
+  std::set<uint64_t> accessed;
   for (int i = 0; i < 20000; i++) {
     uint64_t page = random() % (kPages / 2);
-    touched.insert(page / kBlock);
+    accessed.insert(page / kBlock);
     Read(page);
     ASSERT_LE(double(n_pages_read()),
-              1.05 * double(touched.size() * kBlock) + kMost);
+              1.05 * double(accessed.size() * kBlock) + kMost);
   }
 }
 

@@ -47,7 +47,7 @@ TEST(Mirror, IsEmptyAndTakesNoMemoryForPages) {
   EXPECT_EQ(mirror_page_bytes(m.get()), 0u);
   EXPECT_LE(mirror_meta_bytes(m.get()),
             mirror_is_overcommit_strict() ? mirror_meta_len(m.get()) : 8192u);
-  EXPECT_EQ(page_state_look(&m->words[m->n_pages - 1]), PAGE_ABSENT);
+  EXPECT_EQ(page_state_look(&m->states[m->n_pages - 1]), PAGE_ABSENT);
 }
 
 TEST(Mirror, TheHeaderSaysWhatALibraryNeedsToAttach) {
@@ -57,7 +57,7 @@ TEST(Mirror, TheHeaderSaysWhatALibraryNeedsToAttach) {
   EXPECT_EQ(m->header->page_size, 16384u);
   EXPECT_EQ(m->header->image_size, 10000u);
   EXPECT_EQ(m->header->epoch, 42u);
-  EXPECT_EQ((uint8_t *)m->header + m->header->words_offset, m->words);
+  EXPECT_EQ((uint8_t *)m->header + m->header->states_offset, m->states);
   EXPECT_FALSE(mirror_is_retired(m.get()));
 }
 
@@ -86,7 +86,7 @@ TEST(Mirror, WhatIsWrittenIsThereAndWhatIsPunchedIsGone) {
 
 TEST(Mirror, NobodyCanResizeItOrSealItAgain) {
   auto m = Make(8192);
-  for (int fd : {m->pages_fd, m->words_fd, m->touched_fd}) {
+  for (int fd : {m->pages_fd, m->states_fd, m->accessed_fd}) {
     EXPECT_EQ(ftruncate(fd, 0), -1);
     EXPECT_EQ(ftruncate(fd, 1 << 20), -1);
     EXPECT_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
@@ -201,7 +201,7 @@ TEST(Mirror, APunchThatFailsIsAnError) {
 
 TEST(Mirror, NextStatesSkipsWhatWasNeverLookedAt) {
   auto m = Make(1ull << 36);
-  ASSERT_TRUE(page_state_move(&m->words[9000], PAGE_ABSENT, PAGE_FILLING));
+  ASSERT_TRUE(page_state_move(&m->states[9000], PAGE_ABSENT, PAGE_FILLING));
   uint64_t next = mirror_next_states(m.get(), 0);
   EXPECT_LE(next, 9000u);
   EXPECT_GT(next, 0u);

@@ -34,9 +34,9 @@ namespace {
 
 constexpr unsigned kShift = 12;
 constexpr uint64_t kPages = 2;
-// Only some words of a page are used, each in a line of its own: more would
+// Only some states of a page are used, each in a line of its own: more would
 // only make everybody slower.
-constexpr uint64_t kWords = 4;
+constexpr uint64_t kStates = 4;
 constexpr uint64_t kStride = 64;
 constexpr uint64_t kHole = 0;
 
@@ -87,29 +87,29 @@ private:
   uint64_t state_;
 };
 
-// Pages, words, a pin table; what a reader and an evictor do with them.
+// Pages, states, a pin table; what a reader and an evictor do with them.
 class Arena {
 public:
   explicit Arena(const Protocol &protocol) : protocol_(protocol) {
     size_t len = kPages << kShift;
     pages_ = static_cast<uint8_t *>(Map(len));
-    words_ = static_cast<uint8_t *>(Map(kPages));
-    touched_ = static_cast<uint8_t *>(Map(kPages));
+    states_ = static_cast<uint8_t *>(Map(kPages));
+    accessed_ = static_cast<uint8_t *>(Map(kPages));
     slots_ = static_cast<uint64_t *>(Map(PIN_N_SLOTS * sizeof *slots_));
     cold_ = static_cast<uint8_t *>(Map(kColdLen));
     memset(cold_, 1, kColdLen);
     table_.page_slots = PIN_MAX_PAGE_SLOTS;
     table_.range_capacity = 1;
     view_.base = pages_;
-    view_.words = words_;
-    view_.touched = touched_;
+    view_.states = states_;
+    view_.accessed = accessed_;
     view_.slots = slots_;
     view_.fence = protocol.fence;
   }
   ~Arena() {
     munmap(pages_, kPages << kShift);
-    munmap(words_, kPages);
-    munmap(touched_, kPages);
+    munmap(states_, kPages);
+    munmap(accessed_, kPages);
     munmap(slots_, PIN_N_SLOTS * sizeof *slots_);
     munmap(cold_, kColdLen);
   }
@@ -132,15 +132,15 @@ public:
 
   // One page goes, is cleaned once more, and comes back.
   void Evict(uint64_t page) {
-    if (page_state_move(&words_[page], PAGE_RESIDENT, PAGE_EVICTING)) {
+    if (page_state_move(&states_[page], PAGE_RESIDENT, PAGE_EVICTING)) {
       if (protocol_.barrier)
         barrier_run();
       if (IsPinned(page)) {
-        page_state_move(&words_[page], PAGE_EVICTING, PAGE_RESIDENT);
+        page_state_move(&states_[page], PAGE_EVICTING, PAGE_RESIDENT);
         return;
       }
       PunchSlowly(page);
-      page_state_move(&words_[page], PAGE_EVICTING, PAGE_ABSENT);
+      page_state_move(&states_[page], PAGE_EVICTING, PAGE_ABSENT);
       n_evictions_++;
     }
     Clean(page);
@@ -202,7 +202,7 @@ private:
     uint64_t first = Word(page, 0);
     bool same = first != kHole;
     for (int look = 0; look < 8; look++) {
-      for (uint64_t i = 0; i < kWords; i++)
+      for (uint64_t i = 0; i < kStates; i++)
         same &= Word(page, i) == first;
       SpinFor(std::chrono::nanoseconds(500));
     }
@@ -235,38 +235,38 @@ private:
 
   void PunchSlowly(uint64_t page) {
     evictor_random_.Pause();
-    for (uint64_t i = 0; i < kWords; i++)
+    for (uint64_t i = 0; i < kStates; i++)
       __atomic_store_n(At(page, i), kHole, __ATOMIC_RELAXED);
   }
 
   // The reclaimer.
   void Clean(uint64_t page) {
     if (!protocol_.janitor_owns_word) {
-      if (page_state_look(&words_[page]) == PAGE_ABSENT)
+      if (page_state_look(&states_[page]) == PAGE_ABSENT)
         PunchSlowly(page);
       return;
     }
-    if (!page_state_move(&words_[page], PAGE_ABSENT, PAGE_EVICTING))
+    if (!page_state_move(&states_[page], PAGE_ABSENT, PAGE_EVICTING))
       return;
     PunchSlowly(page);
-    page_state_move(&words_[page], PAGE_EVICTING, PAGE_ABSENT);
+    page_state_move(&states_[page], PAGE_EVICTING, PAGE_ABSENT);
   }
 
   // ---- Both
 
   // Each fill brings bytes of its own.
   bool Fill(uint64_t page) {
-    if (!page_state_move(&words_[page], PAGE_ABSENT, PAGE_FILLING))
+    if (!page_state_move(&states_[page], PAGE_ABSENT, PAGE_FILLING))
       return false;
     uint64_t value = n_fills_.fetch_add(1, std::memory_order_relaxed) + 1;
-    for (uint64_t i = 0; i < kWords; i++)
+    for (uint64_t i = 0; i < kStates; i++)
       __atomic_store_n(At(page, i), value, __ATOMIC_RELAXED);
-    return page_state_move(&words_[page], PAGE_FILLING, PAGE_RESIDENT);
+    return page_state_move(&states_[page], PAGE_FILLING, PAGE_RESIDENT);
   }
 
   const Protocol protocol_;
   view view_{};
-  uint8_t *pages_, *words_, *touched_, *cold_;
+  uint8_t *pages_, *states_, *accessed_, *cold_;
   uint64_t *slots_;
   pin_table table_{};
   std::atomic<uint64_t> n_fills_{0};

@@ -62,7 +62,7 @@ uint64_t Allocated(int fd) {
 }
 
 bool IsResident(const mirror *m, uint64_t page) {
-  return page_state_look(&m->words[page]) == PAGE_RESIDENT;
+  return page_state_look(&m->states[page]) == PAGE_RESIDENT;
 }
 
 class ReclaimTest : public testing::Test {
@@ -95,7 +95,7 @@ protected:
     ASSERT_EQ(mirror_borrow(&fds, m->size, 12, m->epoch, &mapped), 0);
     volatile uint8_t sum = 0;
     for (uint64_t page = 0; page < m->n_pages; page += kBlock)
-      sum = sum + mapped->words[page];
+      sum = sum + mapped->states[page];
     mirror_free(mapped);
   }
 

@@ -87,7 +87,7 @@ protected:
   }
 
   bool IsResident(uint64_t page) {
-    return page_state_look(&mirror_->words[page]) == PAGE_RESIDENT;
+    return page_state_look(&mirror_->states[page]) == PAGE_RESIDENT;
   }
 
   static constexpr uint64_t kBudget = 8192 * kPage;
@@ -133,7 +133,7 @@ TEST_F(LeaseTest, SlotsBeyondItsSizeHoldNothing) {
   ASSERT_EQ(image_invalidate(image_, 0, 64), 0);
   EXPECT_TRUE(image_is_current(image_, mirror_));
   for (unsigned i = 0; i < 64; i++)
-    EXPECT_EQ(page_state_look(&mirror_->words[i]), PAGE_ABSENT);
+    EXPECT_EQ(page_state_look(&mirror_->states[i]), PAGE_ABSENT);
   shared_pins_unmap(page);
 }
 
@@ -402,12 +402,12 @@ TEST_F(LeaseTest, ABorrowedMirrorShowsWhatIsThere) {
   ASSERT_EQ(mirror_lend(mirror_, &fds), 0);
   EXPECT_EQ(mmap(nullptr, kPage, PROT_WRITE, MAP_SHARED, fds.pages, 0),
             MAP_FAILED);
-  EXPECT_EQ(mmap(nullptr, kPage, PROT_WRITE, MAP_SHARED, fds.words, 0),
+  EXPECT_EQ(mmap(nullptr, kPage, PROT_WRITE, MAP_SHARED, fds.states, 0),
             MAP_FAILED);
   mirror *m = nullptr;
   ASSERT_EQ(mirror_borrow(&fds, mirror_->size, 12, mirror_->epoch, &m), 0);
-  EXPECT_EQ(page_state_look(&m->words[9]), PAGE_RESIDENT);
-  EXPECT_EQ(page_state_look(&m->words[8]), PAGE_ABSENT);
+  EXPECT_EQ(page_state_look(&m->states[9]), PAGE_RESIDENT);
+  EXPECT_EQ(page_state_look(&m->states[8]), PAGE_ABSENT);
   EXPECT_EQ(memcmp(m->base + 9 * kPage,
                    FakeSource::Bytes(9 * kPage, kPage).data(), kPage),
             0);
@@ -429,7 +429,7 @@ TEST_F(LeaseTest, ABorrowedMirrorThatIsNotWhatItSaysIsRefused) {
 // An access behind the end of memory that was cut short is a SIGBUS.
 TEST_F(LeaseTest, ABorrowedMirrorThatCanBeCutShortIsRefused) {
   for (int mirror_fds::*member :
-       {&mirror_fds::pages, &mirror_fds::words, &mirror_fds::touched}) {
+       {&mirror_fds::pages, &mirror_fds::states, &mirror_fds::accessed}) {
     mirror *m = nullptr;
     mirror_fds fds;
     struct stat st;
@@ -494,7 +494,7 @@ TEST_F(LeaseTest, TheReclaimerFreesARetiredMirrorWhenItsPinsEnd) {
   shared_pins_unmap(page);
 }
 
-// Looking at a large image makes its words take memory; that is given back.
+// Looking at a large image makes its states take memory; that is given back.
 TEST(Reclaimer, WordsOfALargeImageStayWithinTheBudget) {
   if (mirror_is_overcommit_strict())
     GTEST_SKIP() << "states have memory from the start where the kernel "
@@ -513,7 +513,7 @@ TEST(Reclaimer, WordsOfALargeImageStayWithinTheBudget) {
   // without a place for it.
   do
     ASSERT_EQ(Fetch(m, 77), 0);
-  while (page_state_look(&m->words[77]) != PAGE_RESIDENT);
+  while (page_state_look(&m->states[77]) != PAGE_RESIDENT);
   while (page_cache_allocated(cache) > 1024 * kPage)
     usleep(1000);
   mirror_unref(m);

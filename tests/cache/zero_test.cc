@@ -55,7 +55,7 @@ protected:
   }
 
   page_state State(uint64_t page) {
-    return page_state_look(&mirror_->words[page]);
+    return page_state_look(&mirror_->states[page]);
   }
 
   FakeSource source_{kPages * kPage};

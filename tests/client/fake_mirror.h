@@ -57,7 +57,7 @@ public:
     m.id = id;
     m.body_case = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
     m.attached = &a;
-    p.SendFds(m, {fds.pages, fds.words, fds.touched, pins_fd_});
+    p.SendFds(m, {fds.pages, fds.states, fds.accessed, pins_fd_});
     mirror_fds_close(&fds);
   }
 
@@ -79,7 +79,7 @@ public:
     invalidation_entry entry;
     invalidation_log_begin(&m_->header->log, &list, &entry, first, count);
     for (uint64_t page = first; page < first + count; page++)
-      if (page_state_look(&m_->words[page]) == PAGE_RESIDENT) {
+      if (page_state_look(&m_->states[page]) == PAGE_RESIDENT) {
         if (IsPinned(page))
           SetState(page, PAGE_STALE);
         else
@@ -109,12 +109,12 @@ public:
 
   // Whether it was invalidated while it was pinned.
   bool IsStale(uint64_t page) const {
-    return page_state_look(&m_->words[page]) == PAGE_STALE;
+    return page_state_look(&m_->states[page]) == PAGE_STALE;
   }
 
 private:
   void SetState(uint64_t page, uint8_t state) {
-    __atomic_store_n(&m_->words[page], state, __ATOMIC_RELEASE);
+    __atomic_store_n(&m_->states[page], state, __ATOMIC_RELEASE);
   }
 
   mirror *m_ = nullptr;

@@ -766,11 +766,11 @@ TEST(ThreadTest, AJoinThatTakesTooLongTimesOut) {
 }
 
 TEST(LocalTest, APageIsKeptHoweverManyWordsWereLookedAt) {
-  // Each page has a page of words of its own: what those take is swept, over
+  // Each page has a page of states of its own: what those take is swept, over
   // and over, and what is swept is room.
   constexpr uint64_t kStride = 16 << 20, kCount = 2000;
   if (mirror_is_overcommit_strict())
-    GTEST_SKIP() << "words have their memory from the start where the kernel "
+    GTEST_SKIP() << "states have their memory from the start where the kernel "
                     "overcommits strictly, more than this cache has";
   static const uint8_t zeros[kPage] = {};
   cachet_source table = {};

@@ -27,7 +27,7 @@ namespace {
 constexpr uint64_t kSize = 4 << 20;
 constexpr uint64_t kPage = 4096;
 constexpr int kAttached = CACHET__WIRE__MESSAGE__BODY_ATTACHED;
-enum { kPages, kWords, kTouched, kTable, kNFds };
+enum { kPages, kStates, kAccessed, kTable, kNFds };
 
 int CountFds() {
   DIR *dir = opendir("/proc/self/fd");
@@ -144,7 +144,7 @@ TEST_F(AttachTest, ItGivesAMirrorToReadAndATableToWrite) {
   ASSERT_EQ(fds.size(), static_cast<size_t>(kNFds));
   pin_page *table;
   ASSERT_EQ(shared_pins_map(fds[kTable], frame.range_capacity, &table), 0);
-  mirror_fds lent = {fds[kPages], fds[kWords], fds[kTouched]};
+  mirror_fds lent = {fds[kPages], fds[kStates], fds[kAccessed]};
   mirror *m;
   ASSERT_EQ(mirror_borrow(&lent, kSize, 12, frame.epoch, &m), 0);
   __atomic_store_n(&table->slots[PIN_SLOT_CURSOR], pin_word(3, 1),
@@ -169,7 +169,7 @@ TEST_F(AttachTest, NothingOfItCanBeResizedAndPagesAndWordsNotBeWritten) {
     EXPECT_NE(ftruncate(fd, 1 << 30), 0);
     EXPECT_NE(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
   }
-  for (int fd : {fds[kPages], fds[kWords]}) {
+  for (int fd : {fds[kPages], fds[kStates]}) {
     uint8_t byte = 1;
     EXPECT_EQ(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
     EXPECT_NE(pwrite(fd, &byte, 1, 0), 1);
@@ -423,7 +423,7 @@ struct Table {
 
   bool ok() const { return pins; }
   bool IsResident(uint64_t page) const {
-    return page_state_look(&memory->words[page]) == PAGE_RESIDENT;
+    return page_state_look(&memory->states[page]) == PAGE_RESIDENT;
   }
 };
 
@@ -453,7 +453,7 @@ protected:
     if (t.frame.kind != kAttached || fds.size() != kNFds)
       return t;
     t.number = t.frame.table;
-    mirror_fds lent = {fds[kPages], fds[kWords], fds[kTouched]};
+    mirror_fds lent = {fds[kPages], fds[kStates], fds[kAccessed]};
     EXPECT_EQ(mirror_borrow(&lent, t.frame.size, 12, t.frame.epoch, &t.memory),
               0);
     EXPECT_EQ(shared_pins_map(fds[kTable], t.frame.range_capacity, &t.pins), 0);

@@ -472,14 +472,14 @@ TEST_F(ColdTest, AnotherRuleOfWhoMayReadIt) {
 
 TEST_F(ColdTest, AHeaderThatWasOverwritten) {
   manager_.Stop(SIGKILL);
-  Scribble("cachet-words", 16, "12345678");
+  Scribble("cachet-states", 16, "12345678");
   Start();
   ExpectCold("is not what it should be");
 }
 
 TEST_F(ColdTest, AStateThatIsNone) {
   manager_.Stop(SIGKILL);
-  Scribble("cachet-words", 4096 + 77, "x");
+  Scribble("cachet-states", 4096 + 77, "x");
   Start();
   ExpectCold("a page state is none");
 }

@@ -556,7 +556,7 @@ void Attack(cachet *c, uint64_t seed, int round) {
   for (uint64_t page = 0; page < kPages; page++)
     sum = sum + m->base[page * kPage];
   // Every touched byte, always.
-  memset(m->touched, 1, kPages);
+  memset(m->accessed, 1, kPages);
   // What must not be possible.
   void *base = const_cast<uint8_t *>(m->base);
   if (mprotect(base, kSize, PROT_READ | PROT_WRITE) == 0 ||
