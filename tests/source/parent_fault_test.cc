@@ -806,12 +806,14 @@ TEST_F(ParentVersionsTest, WhatTheParentsSayIdentifiesTheSource) {
   ASSERT_EQ(next.Open(b_.daemon.Uri()), 0);
   EXPECT_TRUE(source_resume(next.get(), &id));
   b_.Put(2);
+  next.Close();
   ASSERT_EQ(next.Open(b_.daemon.Uri()), 0);
   EXPECT_FALSE(source_resume(next.get(), &id));
   {
     std::lock_guard<std::mutex> lock(b_.daemon.image.lock);
     b_.daemon.image.identity.clear();
   }
+  next.Close();
   ASSERT_EQ(next.Open(b_.daemon.Uri()), 0);
   source_identify(next.get(), &other);
   EXPECT_EQ(other.len, 0u);
