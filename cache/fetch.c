@@ -351,7 +351,7 @@ uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
   bool may_grow = count > 0 && grows(m) && !m->is_pageless;
   pthread_mutex_lock(&pc->lock);
   if (may_grow)
-    at.scan = scan_note(&m->scans, first, count);
+    at.scan = scan_note(&m->scans, first, count, at.blocks.least);
   if (mirror_is_retired(m))
     f->status = -ESTALE;
   else

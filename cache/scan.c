@@ -1,5 +1,6 @@
 #include "cache/scan.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct scan *scan_find(struct scans *s, uint64_t first) {
@@ -20,13 +21,19 @@ static struct scan *oldest(struct scans *s) {
   return st;
 }
 
-struct scan *scan_note(struct scans *s, uint64_t first, uint64_t count) {
+/* Whether a fetch leaves out pages of a block that is being read. */
+static bool jumps(const struct scan *st, uint64_t first, uint64_t block) {
+  return first > st->asked && first < st->end && (first & (block - 1));
+}
+
+struct scan *scan_note(struct scans *s, uint64_t first, uint64_t count,
+                       uint64_t block) {
   struct scan *st = scan_find(s, first);
   if (!st) {
     st = oldest(s);
-    *st = (struct scan){.start = first, .end = first + count};
+    *st = (struct scan){.start = first, .asked = first, .end = first + count};
   }
-  if (first + count > st->asked)
+  if (first + count > st->asked && !jumps(st, first, block))
     st->asked = first + count;
   scan_begun(st, st->asked);
   st->used_at = ++s->clock;
