@@ -10,6 +10,7 @@
 #include "daemon/serve/access.h"
 #include "daemon/serve/attach.h"
 #include "daemon/serve/change.h"
+#include "daemon/serve/check.h"
 #include "daemon/serve/find.h"
 #include "daemon/serve/invalidation.h"
 #include "daemon/serve/notices.h"
@@ -269,6 +270,7 @@ static void session_turn_ended(struct connection *c) {
   if (c->state == CONNECTION_DRAINING)
     request_drop_all(s);
   notices_turn_ended(s);
+  check_service_quietly(s->service);
 }
 
 /* Requests and notices are of subscriptions, which go last. */

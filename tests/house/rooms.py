@@ -434,6 +434,7 @@ RULES = Rules(
             modules("daemon/serve", "read"),
             modules("daemon/serve", "request"),
             modules("daemon/serve", "change find invalidation service"),
+            modules("daemon/serve", "check"),
             modules("daemon/serve", "session"),
             modules("daemon", "worker"),
             modules("daemon", "admit http_server liveness liveness_thread"),
@@ -466,6 +467,7 @@ RULES = Rules(
     known_uses={
         ("daemon/serve/attach", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/attachment", "daemon/serve/session"): HAS_SESSION,
+        ("daemon/serve/check", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/fetch_quota", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/notices", "daemon/serve/session"): HAS_SESSION,
         ("daemon/serve/request", "daemon/serve/session"): HAS_SESSION,

@@ -1,0 +1,144 @@
+#include "daemon/serve/check.h"
+
+#include <assert.h>
+
+#include "daemon/serve/request.h"
+#include "daemon/serve/session.h"
+#include "daemon/serve/subscription.h"
+
+/* What the requests of a session, or of a service, come to. */
+struct sums {
+  unsigned n, n_throttled, n_runnable, n_jobs, n_ranges;
+  uint64_t fetching;
+};
+
+/* R1 to R3 of one that waits. */
+static void check_request(const struct request *r, struct sums *sums) {
+  assert(r->state != REQUEST_ACTIVE);
+  assert(!r->fetch || r->state == REQUEST_WAITING);
+  assert(!r->image == !r->subscription);
+  sums->n++;
+  sums->n_throttled += r->state == REQUEST_THROTTLED;
+  sums->n_runnable += r->state == REQUEST_RUNNABLE;
+  sums->n_jobs += r->job != NULL;
+  sums->n_ranges += r->plan.n_ranges;
+  sums->fetching += r->fetch ? r->fetch->len : 0;
+}
+
+/* The requests of a queue, by next_queued up to `last`. */
+static unsigned count_queued(const struct request *first,
+                             const struct request *last,
+                             enum request_state state) {
+  unsigned n = 0;
+  for (const struct request *r = first; r; r = r->next_queued) {
+    assert(r->state == state);
+    n++;
+    if (r == last)
+      return n;
+  }
+  assert(!last);
+  return n;
+}
+
+static unsigned count_runnable(const struct request_queue *q) {
+  const struct request *last = NULL;
+  for (const struct request *r = q->head; r; r = r->next_queued)
+    last = r;
+  assert(q->tail == (last ? (struct request *const *)&last->next_queued
+                          : &q->head));
+  return count_queued(q->head, last, REQUEST_RUNNABLE);
+}
+
+static void check_session(const struct service *service,
+                          const struct session *s, uint64_t *fetching) {
+  struct sums sums = {0};
+  uint64_t of_subscriptions = 0;
+  unsigned n_throttled = 0;
+  for (const struct request *r = s->requests; r; r = r->next) {
+    assert(r->session == s && r->service == service);
+    check_request(r, &sums);
+  }
+  const struct subscription *sub;
+  LIST_FOREACH(sub, &s->subscriptions, of_session) {
+    assert(sub->session == s && sub->image->n_uses > 0);
+    of_subscriptions += sub->fetching;
+    if (sub->throttled)
+      n_throttled += count_queued(sub->throttled, sub->last_throttled,
+                                  REQUEST_THROTTLED);
+  }
+  assert(sums.n == s->conn.n_requests);
+  assert(sums.n_jobs == s->n_jobs);
+  assert(sums.n_ranges == s->n_held_ranges);
+  assert(sums.fetching == s->fetching && of_subscriptions == s->fetching);
+  assert(sums.n_throttled == n_throttled);
+  assert(sums.n_runnable ==
+         count_runnable(&s->small) + count_runnable(&s->large));
+  *fetching += s->fetching;
+}
+
+/* F1: the turns of an image are the first ones of the queues of its
+ * subscribers. */
+static void check_image(const struct service_image *si) {
+  const struct image_quota *q = &si->quota;
+  const struct subscription *sub;
+  unsigned n_turns = 0, n_queues = 0;
+  for (const struct request *r = q->first_turn; r; r = r->next_turn) {
+    assert(r->image == si && r->subscription->throttled == r);
+    assert(r->next_turn || r == q->last_turn);
+    n_turns++;
+  }
+  LIST_FOREACH(sub, &si->subscribers, of_image) {
+    assert(sub->image == si);
+    n_queues += sub->throttled != NULL;
+  }
+  assert(n_turns == q->n_turns && n_queues == q->n_turns);
+}
+
+static void check_images(const struct service *service, uint64_t *fetching) {
+  const struct service_image *si;
+  const struct image_quota *q;
+  unsigned n_turning = 0;
+  LIST_FOREACH(si, &service->images.all, link) {
+    check_image(si);
+    *fetching += si->quota.fetching;
+    n_turning += si->quota.n_turns > 0;
+  }
+  TAILQ_FOREACH(q, &service->quota.turning, link)
+    n_turning--;
+  assert(n_turning == 0);
+}
+
+/* N4. */
+static void check_owing(const struct notices *notices, unsigned n_owing) {
+  const struct session *s;
+  LIST_FOREACH(s, &notices->owing, owing) {
+    assert(s->oldest_owed);
+    n_owing--;
+  }
+  assert(n_owing == 0);
+}
+
+void check_service(struct service *service) {
+  uint64_t of_sessions = 0, of_images = 0;
+  unsigned n_owing = 0;
+  for (struct connection *c = service->net.conns; c; c = c->next) {
+    const struct session *s = session_of(c);
+    check_session(service, s, &of_sessions);
+    n_owing += s->oldest_owed != 0;
+  }
+  check_images(service, &of_images);
+  assert(of_images == service->quota.fetching); /* F3: with those of orphans */
+  assert(of_sessions <= of_images);
+  check_owing(&service->notices, n_owing);
+}
+
+void check_service_quietly(struct service *service) {
+#ifdef CACHETD_DEBUG_CHECKS
+  enum { EVERY = 16 };
+  static _Thread_local unsigned n_calls;
+  if (n_calls++ % EVERY == 0)
+    check_service(service);
+#else
+  (void)service;
+#endif
+}
