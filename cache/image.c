@@ -113,8 +113,6 @@ static void bind_mirror(struct image *img, struct source *src,
   if (src)
     __atomic_fetch_add(&src->n_refs, 1, __ATOMIC_RELAXED);
   m->source = src;
-  if (src)
-    source_listen(src, &img->listener);
 }
 
 /* Undoes that: it could not be put into the table. */
@@ -321,7 +319,7 @@ static int go_on_with(struct image *img, struct source *src, struct mirror *m) {
   bind_mirror(img, src, m);
   int r = adopt_go_on(m);
   if (r == 0) {
-    img->mirror = m;
+    __atomic_store_n(&img->mirror, m, __ATOMIC_RELEASE);
     img->next_epoch = m->epoch + 1;
     return 0;
   }
@@ -355,6 +353,12 @@ int image_new_over(struct page_cache *pc, const char *name, struct source *src,
     return r;
   *out = STEAL(img);
   return 0;
+}
+
+void image_listen(struct image *img) {
+  struct mirror *m = image_mirror(img);
+  source_listen(m->source, &img->listener);
+  mirror_unref(m);
 }
 
 int image_new(struct page_cache *pc, const char *name, struct source *src,
@@ -446,11 +450,13 @@ bool image_is_current(const struct image *img, const struct mirror *m) {
 static int succeed(struct image *img, struct mirror *old, struct source *src) {
   struct mirror *m;
   int r = make_mirror_in_room(img, src, take_epoch(img), &m);
-  if (r == 0 && !replace_mirror(img, old, m)) {
-    mirror_unref(m);
-    r = -ESTALE;
-  }
-  return r;
+  if (r < 0)
+    return r;
+  source_listen(src, &img->listener);
+  if (replace_mirror(img, old, m))
+    return 0;
+  mirror_unref(m);
+  return -ESTALE;
 }
 
 static int refresh_locked(struct image *img) {

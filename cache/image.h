@@ -46,6 +46,11 @@ int image_new(struct page_cache *pc, const char *name, struct source *src,
               unsigned page_shift, const struct image_ops *ops,
               struct image **out);
 
+/* Listens to the source from now on, and passes on what the source was told
+ * since it was opened.  Before this call the source_ functions of the owner are
+ * not called.  Once, before the image is refreshed. */
+void image_listen(struct image *img);
+
 /* Does the same with a mirror of an earlier process (adopt.h): its pages are
  * those of `src`, and the image has its epoch.  Takes ownership of `m`, also on
  * failure. */

@@ -39,10 +39,9 @@ struct parent {
   struct parent_link link;
   struct parent_source *source;
   uint64_t seed;
-  bool is_known;  /* it was UP; then `known` is what it said last */
-  bool is_ours;   /* and that is the source's version, so it is asked */
-  bool is_unsure; /* it has another epoch, and will say which */
-  bool is_told;   /* the listener was told that it is not ours */
+  bool is_known; /* it was UP; then `known` is what it said last */
+  bool is_ours;  /* and that is the source's version, so it is asked */
+  bool is_told;  /* the listener was told that it is not ours */
   struct connection_image known;
   struct parent_times times;
   int64_t late_until; /* not asked before; 0: its last answer was in time */
@@ -61,6 +60,8 @@ struct parent_source {
   atomic_int down;      /* why no parent is there; 0: one is.  Relaxed */
   pthread_mutex_t news; /* the listener's locks may be taken under it */
   struct source_listener *listener; /* guarded by news; NULL: nobody */
+  uint64_t missed_from, missed_to;  /* guarded by news: what was invalidated
+                                       before anybody listened; bytes */
 
   /* The reactor's thread only. */
   struct opener *opener;   /* NULL: nobody waits for the first connection */
@@ -88,6 +89,7 @@ struct attempt {
   uint32_t passed;    /* a bit for each parent that was passed over */
   int64_t deadline;   /* the read's, or `late` */
   int64_t late;       /* when it has taken as long as an attempt may */
+  uint64_t epoch;     /* that was asked for */
   int64_t asked_at;   /* when `at` was asked */
   struct event timer; /* for when `at` is late, and for the deadline */
   TAILQ_ENTRY(attempt) waiting;
@@ -108,7 +110,7 @@ static bool is_connected(const struct parent *p) {
 }
 
 static bool is_up(const struct parent *p) {
-  return is_connected(p) && p->is_ours && !p->is_unsure;
+  return is_connected(p) && p->is_ours;
 }
 
 static unsigned n_up(const struct parent_source *s) {
@@ -238,32 +240,40 @@ static void become_stale(struct parent_source *s) {
 
 static void tell_invalid(struct parent_source *s, uint64_t offset,
                          uint64_t len) {
+  uint64_t to = offset + len;
   pthread_mutex_lock(&s->news);
-  if (s->listener)
+  if (s->listener) {
     s->listener->invalid(s->listener, offset, len);
+  } else {
+    bool is_first = s->missed_to == 0;
+    if (is_first || offset < s->missed_from)
+      s->missed_from = offset;
+    if (to > s->missed_to)
+      s->missed_to = to;
+  }
   pthread_mutex_unlock(&s->news);
 }
 
-/* The parent has another epoch, of which it is about to tell.  Where it says
- * what that is, the read waits for that, or for another parent. */
-static bool waits_for_news(struct attempt *a, int status) {
+/* Whether the parent has another epoch of the same content: then the read is
+ * made again.  A parent tells of an epoch before it refuses a read of the one
+ * before.  Where it refuses one and tells nothing, nothing is known of its
+ * content any more. */
+static bool is_of_past_epoch(struct attempt *a, int status) {
   if (status != -ESTALE)
     return false;
-  if (has_identity(a->source))
-    a->at->is_unsure = true;
-  else
+  if (!has_identity(a->source) || a->at->link.image.epoch == a->epoch)
     become_stale(a->source);
-  return has_identity(a->source) && !is_stale(a->source);
+  return !is_stale(a->source);
 }
 
 static void on_read(struct parent_read *r) {
   struct attempt *a = container_of(r, struct attempt, read);
   int status = r->status;
-  bool waits = waits_for_news(a, status);
+  bool again = is_of_past_epoch(a, status);
   /* Ended together with one that was late. */
   if (status == -ETIMEDOUT && !deadline_has_passed(a->deadline))
     status = -ECONNRESET;
-  if (waits || (status < 0 && !is_stale(a->source) && has_next(a->source, a)))
+  if (again || (status < 0 && !is_stale(a->source) && has_next(a->source, a)))
     wait_again(a);
   else
     end_attempt(a, status);
@@ -278,6 +288,7 @@ static void fail_waiting(struct parent_source *s, int status) {
 static void ask(struct attempt *a, struct parent *p) {
   TAILQ_REMOVE(&a->source->waiting, a, waiting);
   a->at = p;
+  a->epoch = p->link.image.epoch;
   a->asked_at = deadline_now();
   a->read = (struct parent_read){.offset = a->asked->offset,
                                  .buf = a->asked->buf,
@@ -390,10 +401,15 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- Versions ------------------------------------------------------------ */
 
-static bool is_same_content(const struct connection_image *a,
-                            const struct connection_image *b) {
-  return a->size == b->size && a->identity_len == b->identity_len &&
-         memcmp(a->identity, b->identity, sizeof a->identity) == 0;
+/* Whether a parent has the version of the source.  If the leader does not say
+ * what its content is, only the sizes can be compared. */
+static bool is_same_content(const struct connection_image *its,
+                            const struct connection_image *version) {
+  return its->size == version->size &&
+         (version->identity_len == 0 ||
+          (its->identity_len == version->identity_len &&
+           memcmp(its->identity, version->identity, sizeof its->identity) ==
+               0));
 }
 
 /* False: nobody listens. */
@@ -410,7 +426,7 @@ static bool say_remark(struct parent_source *s, const char *text) {
 static void remark(struct parent *p) {
   struct parent_source *s = p->source;
   char place[300], text[400];
-  if (p->is_told == !p->is_ours)
+  if (p->is_told == !p->is_ours || s->n == 1 || is_stale(s))
     return;
   uri_print_place(&s->target->uris[p - s->parents], place, sizeof place);
   snprintf(text, sizeof text,
@@ -452,7 +468,6 @@ static void take_image(struct parent *p, bool is_news) {
   struct parent_source *s = p->source;
   bool was_ours = p->is_ours;
   p->is_known = true;
-  p->is_unsure = false;
   if (!s->opener) {
     p->is_ours = is_same_content(&p->link.image, &s->version);
     if (was_ours)
@@ -565,7 +580,7 @@ static void on_changed(struct parent_link *l) {
 
 static void on_invalid(struct parent_link *l, uint64_t offset, uint64_t len) {
   struct parent *p = parent_of_link(l);
-  if (p->is_ours)
+  if (p->is_ours || p->source->opener) /* it may become ours */
     tell_invalid(p->source, offset, len);
 }
 
@@ -721,21 +736,38 @@ static void parent_listen(struct source *src, struct source_listener *l) {
   struct parent_source *s = parent_of(src);
   pthread_mutex_lock(&s->news);
   s->listener = l;
+  if (l && is_stale(s))
+    l->changed(l);
+  if (l && s->missed_to > s->missed_from)
+    l->invalid(l, s->missed_from, s->missed_to - s->missed_from);
+  s->missed_from = s->missed_to = 0;
   pthread_mutex_unlock(&s->news);
   if (l)
     reactor_post(s->reactor, &s->remark);
 }
 
 /* On the word of the parents.  What was read of those that say nothing is not
- * to be kept. */
+ * to be kept.  The epoch, and the number of its invalidations, tell a later
+ * process whether it has missed one. */
 static void parent_identify(struct source *src, struct source_identity *out) {
   const struct connection_image *version = &parent_of(src)->version;
   static const char word[] = "cachet";
   if (version->identity_len == 0)
     return;
   source_identity_add(out, word, sizeof word);
+  source_identity_add(out, &version->epoch, sizeof version->epoch);
+  source_identity_add(out, &version->invalidations,
+                      sizeof version->invalidations);
   source_identity_add(out, version->identity, version->identity_len);
   out->content_len = version->identity_len;
+}
+
+/* Of several parents only the leader's numbers are known here. */
+static bool parent_resume(struct source *src,
+                          const struct source_identity *id) {
+  const struct parent_source *s = parent_of(src);
+  return s->n == 1 && s->version.invalidations > 0 &&
+         source_is_identity(src, id);
 }
 
 static const struct source_ops parent_ops = {
@@ -743,7 +775,7 @@ static const struct source_ops parent_ops = {
     .start = parent_start,
     .reopen = parent_reopen,
     .identify = parent_identify,
-    .resume = source_is_identity,
+    .resume = parent_resume,
     .listen = parent_listen,
     .close = parent_close,
 };

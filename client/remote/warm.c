@@ -59,6 +59,8 @@ struct backend_job *remote_warm(struct backend *b, struct mirror *m,
   if (!w)
     return NULL;
   uint64_t most = connection_limits(r->connection)->max_read >> m->page_shift;
+  if (most == 0)
+    most = 1; /* the daemon's pages are smaller now: it is refused as changed */
   uint64_t end = (first + (count < most ? count : most)) << m->page_shift;
   w->base.ops = &warm_ops;
   w->base.job.mirror = mirror_ref(m);

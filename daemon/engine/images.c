@@ -384,11 +384,16 @@ int images_add(struct images *images, const struct image_add *add) {
     return r;
   pthread_mutex_lock(&images->lock);
   r = put_locked(images, h, &victim);
+  h->n_refs += r == 0; /* others may remove it */
   pthread_mutex_unlock(&images->lock);
   images_unref(victim);
-  if (r < 0)
+  if (r < 0) {
     served_image_free(h);
-  return r;
+    return r;
+  }
+  image_listen(h->image);
+  images_unref(h);
+  return 0;
 }
 
 bool images_remove(struct served_image *h) {

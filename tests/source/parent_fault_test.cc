@@ -244,6 +244,22 @@ TEST(ParentFaultTest, AParentThatHangsUpLosesItsReadsAndNoMore) {
 
 // ---- Notices -----------------------------------------------------------------
 
+// A daemon that starts with the pages of the process before listens a while after
+// it has opened the source.
+TEST(ParentFaultTest, WhatIsInvalidatedBeforeAnybodyListensIsToldThen) {
+  FakeDaemon d({[](Peer &p) {
+    p.Handshake();
+    p.Invalidated(8192, 4096);
+    p.Invalidated(20480, 10);
+    p.Serve();
+  }});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  s.ExpectReads(d.image.bytes, 0, 4096); // it came behind the notices
+  s.Listen();
+  EXPECT_EQ(s.AwaitNews(), "8192+16384");
+}
+
 TEST(ParentFaultTest, WhatIsInvalidatedIsToldInWholePagesOfTheParents) {
   FakeDaemon d({[](Peer &p) {
     Request r;

@@ -324,7 +324,8 @@ struct cachet_options {
  * over HTTP and S3, 128 KiB over NBD and RBD) if the cache has room for
  * several.  The library repeats a read that failed for a temporary reason, for
  * at most 30 seconds, and no longer than request_timeout_ms: after that the
- * call fails with CACHET_E_TIMEOUT.  It does so on the calling thread, also in
+ * call fails with CACHET_E_TIMEOUT.  Only a check whether the object changed
+ * may take longer.  It does so on the calling thread, also in
  * cachet_dispatch().  The call loads
  * libcachet-client-sources.so.1 and a module of the package cachetd or
  * cachetd-rbd, which stay loaded; it fails with CACHET_E_UNSUPPORTED if one is
