@@ -104,7 +104,8 @@ static void drop_all(const struct keeper *keeper,
                      const struct restore_fds *from) {
   for (unsigned i = 0; i < from->n; i++) {
     const struct mirror_fds fds = {.pages = -1, .states = from->fds[i]};
-    if (is_of(from->fds[i], "/memfd:cachet-states "))
+    if (is_of(from->fds[i], "/memfd:cachet-states ") ||
+        is_of(from->fds[i], "/memfd:cachet-words ")) /* up to 1.2 */
       mirror_retire_remains(&fds);
     fd_store_remove(&keeper->store, from->names[i]);
     close_fd(&from->fds[i]);

@@ -53,6 +53,8 @@ void attach_lend(struct subscription *sub, uint64_t id,
   }
   subscription_detach(sub);
   notices_announce(sub);
+  counters_add(sub->image->counters, COUNTER_ERRORS, 1);
+  counters_add(sub->image->set->totals, COUNTER_ERRORS, 1);
   connection_reply_error(
       &s->conn, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
       "image \"%s\": attach: %s", l->served->name, attach_reason(r));

@@ -44,8 +44,8 @@ static unsigned count_runnable(const struct request_queue *q) {
   const struct request *last = NULL;
   for (const struct request *r = q->head; r; r = r->next_queued)
     last = r;
-  assert(q->tail == (last ? (struct request *const *)&last->next_queued
-                          : &q->head));
+  assert(q->tail ==
+         (last ? (struct request *const *)&last->next_queued : &q->head));
   return count_queued(q->head, last, REQUEST_RUNNABLE);
 }
 
@@ -63,8 +63,8 @@ static void check_session(const struct service *service,
     assert(sub->session == s && sub->image->n_uses > 0);
     of_subscriptions += sub->fetching;
     if (sub->throttled)
-      n_throttled += count_queued(sub->throttled, sub->last_throttled,
-                                  REQUEST_THROTTLED);
+      n_throttled +=
+          count_queued(sub->throttled, sub->last_throttled, REQUEST_THROTTLED);
   }
   assert(sums.n == s->conn.n_requests);
   assert(sums.n_jobs == s->n_jobs);

@@ -23,16 +23,18 @@ static bool may_hear(struct subscription *sub) {
 }
 
 static void tell_stale(struct session *s, struct subscription *sub) {
-  if (!sub->stale)
+  uint64_t serial = sub->stale;
+  if (!serial)
     return;
-  if (!s->unsent_notice || sub->stale < s->unsent_notice)
-    s->unsent_notice = sub->stale;
   sub->stale = 0;
   const struct reply_invalidation what = {.from = sub->stale_from,
                                           .to = sub->stale_to,
                                           .epoch = sub->stale_of.epoch,
                                           .n_of_epoch = sub->stale_of.n};
   reply_invalidated(&s->conn, sub->number, &what);
+  /* Not before: that may have flushed, and then all was sent but this one. */
+  if (!s->unsent_notice || serial < s->unsent_notice)
+    s->unsent_notice = serial;
 }
 
 void notices_push(struct session *s) {
@@ -159,22 +161,25 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   notices_check(notices);
 }
 
+static void tell_all(const struct notice *notice, struct service_image *si) {
+  struct subscription *sub;
+  LIST_FOREACH(sub, &si->subscribers, of_image) {
+    tell_invalidated(sub, notice);
+    connection_flush(&sub->session->conn); /* the output is one for all */
+  }
+  subscription_settle_all(&si->subscribers);
+}
+
 static void notice_run(struct task *task) {
   struct notice *notice = (struct notice *)task; /* its first member */
   struct notices *notices = notice->notices;
   notice->serial = ++notices->n;
   notice->deadline_ms =
       clock_now_ms() + (uint64_t)notices->net->limits->notice_timeout_ms;
-  const struct service_image *si = service_images_find(
+  struct service_image *si = service_images_find(
       &container_of(notices, struct service, notices)->images, notice->image);
-  for (struct subscription *sub = si ? LIST_FIRST(&si->subscribers) : NULL,
-                           *next;
-       sub; sub = next) {
-    struct session *s = sub->session;
-    next = LIST_NEXT(sub, of_image);
-    tell_invalidated(sub, notice);
-    connection_settle(&s->conn);
-  }
+  if (si)
+    tell_all(notice, si);
   notice->next = NULL;
   *notices->tail = notice;
   notices->tail = &notice->next;

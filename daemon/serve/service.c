@@ -11,14 +11,13 @@
 static void tell_of_epoch(struct service_image *si) {
   if (!image_reader_is_current(&si->reader))
     image_reader_close(&si->reader);
-  for (struct subscription *sub = LIST_FIRST(&si->subscribers), *next; sub;
-       sub = next) {
-    struct session *s = sub->session;
-    next = LIST_NEXT(sub, of_image);
-    if (connection_may_send(&s->conn))
-      notices_push(s);
-    connection_settle(&s->conn);
+  struct subscription *sub;
+  LIST_FOREACH(sub, &si->subscribers, of_image) {
+    if (connection_may_send(&sub->session->conn))
+      notices_push(sub->session);
+    connection_flush(&sub->session->conn); /* the output is one for all */
   }
+  subscription_settle_all(&si->subscribers);
 }
 
 /* Ends those of an image that was removed, or of peers that may not read it any
@@ -33,7 +32,7 @@ static void end_subscriptions(struct service_image *si) {
     if (!removed && (sub->ended || subscription_is_allowed(sub)))
       continue;
     subscription_end(sub);
-    connection_settle(&s->conn); /* it owes no notice of it any more */
+    notices_turn_ended(s); /* it owes no notice of it any more */
   }
 }
 

@@ -88,6 +88,19 @@ void subscription_end(struct subscription *sub) {
     subscription_free(sub);
 }
 
+/* A session that ends takes all its subscriptions with it, and may have several
+ * to one image: one of before a rule was narrowed, and one of after. */
+void subscription_settle_all(struct subscription_list *subscribers) {
+  for (struct subscription *sub = LIST_FIRST(subscribers), *next; sub;
+       sub = next) {
+    struct session *s = sub->session;
+    next = LIST_NEXT(sub, of_image);
+    while (next && next->session == s)
+      next = LIST_NEXT(next, of_image);
+    connection_settle(&s->conn);
+  }
+}
+
 void subscription_end_all(struct session *s) {
   while (!LIST_EMPTY(&s->subscriptions)) {
     assert(LIST_FIRST(&s->subscriptions)->n_requests == 0);

@@ -53,6 +53,10 @@ struct subscription *subscription_add(struct session *s,
  * not be so any more.  Of one that has ended it says nothing. */
 bool subscription_is_allowed(struct subscription *sub);
 
+/* Settles the connections of all subscribers of an image, which may end some of
+ * them: none of the list but those that are left may be used after that. */
+void subscription_settle_all(struct subscription_list *subscribers);
+
 /* Whether the peer needs no Changed to know the image's epoch. */
 static inline bool subscription_knows(const struct subscription *sub,
                                       uint64_t epoch) {
