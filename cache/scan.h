@@ -40,9 +40,9 @@ struct scan *scan_find(struct scans *s, uint64_t first);
 
 /* Records a fetch of pages first to first + count - 1 in the scan that it
  * continues or begins, and returns that scan.  The source is read in blocks of
- * `block` pages, a power of two.  A fetch in the middle of a block that is being
- * read is no progress if it leaves out pages that nobody requested: several
- * random readers of one block look like that. */
+ * `block` pages, a power of two.  A fetch in the middle of a block that is
+ * being read is no progress if it leaves out pages that nobody requested:
+ * several random readers of one block look like that. */
 struct scan *scan_note(struct scans *s, uint64_t first, uint64_t count,
                        uint64_t block);
 
