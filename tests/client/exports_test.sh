@@ -30,6 +30,6 @@ test "$(versions CACHET_1.1)" -eq 1
 test "$(versions CACHET_1.2)" -ge 1
 diff "$tmp/declared" "$tmp/so"
 diff "$tmp/declared" "$tmp/archive"
-readelf -d "$so" | grep -q 'SONAME.*\[libcachet-client\.so\.1\]'
+readelf -d "$so" | grep 'SONAME.*\[libcachet-client\.so\.1\]' >/dev/null
 # Only libc and protobuf-c are wanted from outside.
 ! readelf -d "$so" | grep NEEDED | grep -v 'libprotobuf-c\|libc\.so\|libpthread\|ld-linux\|lib[a-z]*san\.so'

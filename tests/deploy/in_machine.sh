@@ -100,7 +100,7 @@ lists_quietly() {
 }
 
 lists() {
-  cachet ls | grep -qE -- "$1" || {
+  cachet ls | grep -E -- "$1" >/dev/null || {
     cachet ls
     return 1
   }
@@ -326,7 +326,7 @@ usermod --append --groups cachetd reader
 check "a member of the group reads" \
   quietly as_reader cachet info disk.img
 check "and reads in the memory of the daemon" \
-  eval 'as_reader cachet info disk.img | grep -i shared | grep -q yes'
+  eval 'as_reader cachet info disk.img | grep -i shared | grep yes >/dev/null'
 check "a member of the group may invalidate" as_reader cachet invalidate disk.img
 before=$(pid)
 printf '[image second]\nsource = /var/lib/cachetd/disk.img\n' \

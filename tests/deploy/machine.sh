@@ -106,7 +106,7 @@ leave_no_cgroup() {
 
 is_up() {
   machine_pid=$(pgrep -P "$nspawn" -x systemd) &&
-    in_machine systemctl is-system-running 2>&1 | grep -qE '^(running|degraded)$'
+    in_machine systemctl is-system-running 2>&1 | grep -E '^(running|degraded)$' >/dev/null
 }
 
 is_up_or_gone() {

@@ -29,7 +29,7 @@ holds() {
 }
 
 field_has() {
-  dpkg-deb --field "$(package "$1")" "$2" | grep -qE -- "$3"
+  dpkg-deb --field "$(package "$1")" "$2" | grep -E -- "$3" >/dev/null
 }
 
 # All files are root's, none can be written by others, and each is as old as the
@@ -122,7 +122,7 @@ check "it depends on librbd, and on this very daemon" eval \
 check "cachetd does not depend on C++" \
   eval '! field_has cachetd Depends "libstdc|libgcc"'
 check "its configuration is the administrator's" eval \
-  'dpkg-deb --info "$(package cachetd)" conffiles | grep -qx /etc/cachetd/cachetd.conf'
+  'dpkg-deb --info "$(package cachetd)" conffiles | grep -x /etc/cachetd/cachetd.conf >/dev/null'
 check "headers come with the very library" field_has libcachet-client-dev \
   Depends "libcachet-client1 \(= $version-1\)"
 check "the library says which of its versions has which symbol" \
