@@ -175,9 +175,10 @@ struct source_ops {
    * nothing that can change. */
   void (*forget)(struct source *src);
 
-  /* Sets the listener, before the first read; and sets NULL before close(),
-   * which waits until a notification in progress has ended.  NULL: the source
-   * sends no notifications. */
+  /* Sets the listener, and notifies it of what happened since the source was
+   * opened: an earlier process may have left pages that it concerns.  Sets NULL
+   * before close(), which waits until a notification in progress has ended.
+   * NULL: the source sends no notifications. */
   void (*listen)(struct source *src, struct source_listener *l);
 
   void (*close)(struct source *src);
