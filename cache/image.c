@@ -183,8 +183,8 @@ static void tell_changed(struct image *img) {
   call_ended(img);
 }
 
-/* Counts a call of the owner's.  False: the image has none any more, or no
- * mirror yet; then there is nothing that anybody has read. */
+/* Counts a call of the owner's.  False: the image is being freed, and has no
+ * owner any more. */
 static bool call_begins(struct image *img) {
   pthread_mutex_lock(&img->cache->lock);
   bool is_owned = img->mirror != NULL;
@@ -464,8 +464,8 @@ static int refresh_locked(struct image *img) {
   struct mirror *old = image_mirror(img);
   struct source *src = NULL;
   int r = 0;
-  if (old->source && old->source->ops->reopen)
-    r = old->source->ops->reopen(old->source, &src);
+  if (old->source)
+    r = source_reopen(old->source, &src);
   if (src) {
     src->n_refs = 1;
     src->fetch_size = old->source->fetch_size;

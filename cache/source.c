@@ -83,6 +83,16 @@ void source_listen(struct source *src, struct source_listener *l) {
     src->ops->listen(src, l);
 }
 
+int source_reopen(struct source *src, struct source **out) {
+  *out = NULL;
+  return src->ops->reopen ? src->ops->reopen(src, out) : 0;
+}
+
+void source_advise(struct source *src, uint64_t offset, uint64_t len) {
+  if (src->ops->advise)
+    src->ops->advise(src, offset, len);
+}
+
 void source_forget(struct source *src) {
   if (src->ops->forget)
     src->ops->forget(src);

@@ -211,7 +211,10 @@ bool source_is_cut_off(int status);
 bool source_knows_zeros(struct source *src, uint64_t offset, uint64_t len);
 void source_listen(struct source *src, struct source_listener *l);
 
-/* forget() of any source. */
+/* reopen(), advise() and forget() of any source.  One that cannot be reopened
+ * is still what it was. */
+int source_reopen(struct source *src, struct source **out);
+void source_advise(struct source *src, uint64_t offset, uint64_t len);
 void source_forget(struct source *src);
 
 /* identify() and resume() of any source. */

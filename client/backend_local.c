@@ -182,10 +182,8 @@ static void local_explain(const struct backend *b, struct cachet_error *out) {
 static uint32_t local_prefetch(struct backend *b, struct mirror *m,
                                uint64_t first, uint32_t count) {
   (void)b;
-  struct source *src = m->source;
-  if (src->ops->advise)
-    src->ops->advise(src, first << m->page_shift,
-                     (uint64_t)count << m->page_shift);
+  source_advise(m->source, first << m->page_shift,
+                (uint64_t)count << m->page_shift);
   return count;
 }
 

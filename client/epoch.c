@@ -4,11 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
 #include "client/error.h"
 #include "client/image_cache.h"
-
-CLEANUP_FUNCTION(struct epoch *, epoch_unref)
 
 /* 0 or a negative errno. */
 static int open_view(struct epoch *e, const struct backend *b) {

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdbool.h>
 
+#include "base/cleanup.h"
 #include "cache/image.h"
 #include "client/backend.h"
 
@@ -35,6 +36,7 @@ static inline struct epoch *epoch_ref(struct epoch *e) {
   return e;
 }
 void epoch_unref(struct epoch *e);
+CLEANUP_FUNCTION(struct epoch *, epoch_unref)
 
 /* Clears the pin in a slot of `e`, and frees the slot if it is for ranges. */
 void epoch_release_slot(struct epoch *e, unsigned slot);

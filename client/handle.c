@@ -149,8 +149,6 @@ static void handle_check(const cachet *c) {
 #endif
 }
 
-CLEANUP_FUNCTION(struct epoch *, epoch_unref)
-
 enum cachet_status handle_adopt_epoch(cachet *c, struct cachet_error *err) {
   if (handle_is_present(c, c->epoch))
     return c->keeps_epoch && handle_is_behind(c) ? handle_end_epoch(c, err)

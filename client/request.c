@@ -59,7 +59,7 @@ static void request_move(struct cachet_request *r, enum request_state to) {
     TAILQ_INSERT_TAIL(list_of(r), r, link);
 }
 
-/* How long the present job took, for those who look for slow reads. */
+/* How long the present job took. */
 static void request_say_waited(const struct cachet_request *r) {
   debug_say(debug_of(r), "has waited %lld ms for them",
             (long long)(deadline_now() - r->asked_at));

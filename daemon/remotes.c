@@ -388,7 +388,7 @@ static int hash_successor(struct later_source *s) {
   }
   s->differs = true;
   look_at(s, below);
-  int e = below->ops->reopen ? below->ops->reopen(below, &next) : 0;
+  int e = source_reopen(below, &next);
   if (!next)
     return e < 0 ? e : -EBADMSG;
   hashing_end(s->hashing);

@@ -55,8 +55,8 @@ struct parent_source {
   struct source base;
   struct parent_target *target; /* fixed */
   struct reactor *reactor;      /* fixed */
-  atomic_bool is_stale; /* set once, by the reactor's thread; relaxed: who
-                           misses it asks again soon */
+  atomic_bool is_stale;         /* set once, by the reactor's thread; relaxed: a
+                           thread that misses it asks again soon */
   atomic_int down;      /* why no parent is there; 0: one is.  Relaxed */
   pthread_mutex_t news; /* the listener's locks may be taken under it */
   struct source_listener *listener; /* guarded by news; NULL: nobody */
@@ -73,7 +73,7 @@ struct parent_source {
 
   /* P4.  Its size is that of `base`; set when the source is opened. */
   struct connection_image version;
-  unsigned leader; /* before that: who is to lead, if it is there */
+  unsigned leader; /* before that: the one that is to lead, if it is there */
 
   unsigned n;
   struct parent parents[];
@@ -160,8 +160,8 @@ static bool is_late(const struct parent *p) {
   return p->late_until && !deadline_has_passed(p->late_until);
 }
 
-/* How glad one is to ask it: first who was not passed over, then who is not
- * late. */
+/* The higher the better: one that was not passed over goes before one that was,
+ * and then one that is not late before one that is. */
 static int rank_of(const struct parent *p, const struct attempt *a) {
   return 2 * !(a->passed & bit_of(p)) + !is_late(p);
 }
@@ -196,8 +196,8 @@ static bool has_next(struct parent_source *s, const struct attempt *a) {
 
 /* ---- Attempts ------------------------------------------------------------ */
 
-/* For when who is asked is late, if there is somebody else, or else for the
- * deadline. */
+/* For when the parent that is asked is late, if there is another one; else for
+ * the deadline. */
 static void set_timer(struct attempt *a) {
   struct parent_source *s = a->source;
   int left = deadline_left_ms(a->deadline);
@@ -245,8 +245,7 @@ static void tell_invalid(struct parent_source *s, uint64_t offset,
   if (s->listener) {
     s->listener->invalid(s->listener, offset, len);
   } else {
-    bool is_first = s->missed_to == 0;
-    if (is_first || offset < s->missed_from)
+    if (s->missed_to == 0 || offset < s->missed_from)
       s->missed_from = offset;
     if (to > s->missed_to)
       s->missed_to = to;
@@ -353,8 +352,8 @@ static void begin_attempt(struct task *task) {
   dispatch(s);
 }
 
-/* Whether who is asked had the time that an attempt may take, or what is left
- * of it for one of several, and has said nothing. */
+/* Whether the parent that is asked had the time that an attempt may take, or
+ * what is left of it for one of several, and has said nothing. */
 static bool is_silent(const struct attempt *a) {
   int64_t fair_ms = a->source->target->timeout_ms / 4;
   return a->at && deadline_has_passed(a->late) &&
@@ -373,7 +372,7 @@ static void give_up(struct attempt *a) {
     parent_link_end(&p->link, -ETIMEDOUT);
 }
 
-/* The one that is asked is late: so is who else asks it, for a while. */
+/* The one that is asked is late: other reads go past it, too, for a while. */
 static void pass_over(struct attempt *a) {
   struct parent *p = a->at;
   if (parent_link_has_begun(&a->read) || !has_next(a->source, a) ||

@@ -468,9 +468,9 @@ static enum source_outcome retrying_start(struct source *src,
 
 static int retrying_reopen(struct source *src, struct source **out) {
   struct retrying_source *s = retrying_of(src);
-  struct source *below = NULL;
+  struct source *below;
   *out = NULL;
-  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  int r = source_reopen(s->below, &below);
   if (!below)
     return r;
   r = retrying_source_new(s->shared, below, out);
@@ -497,9 +497,7 @@ static uint64_t retrying_worth(struct source *src) {
 }
 
 static void retrying_advise(struct source *src, uint64_t offset, uint64_t len) {
-  struct source *below = retrying_of(src)->below;
-  if (below->ops->advise)
-    below->ops->advise(below, offset, len);
+  source_advise(retrying_of(src)->below, offset, len);
 }
 
 static void retrying_forget(struct source *src) {

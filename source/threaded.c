@@ -77,9 +77,9 @@ static enum source_outcome threaded_start(struct source *src,
 
 static int threaded_reopen(struct source *src, struct source **out) {
   struct threaded_source *s = threaded_of(src);
-  struct source *below = NULL;
+  struct source *below;
   *out = NULL;
-  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  int r = source_reopen(s->below, &below);
   return below ? threaded_source_new(below, s->reactor, out) : r;
 }
 

@@ -519,8 +519,8 @@ static bool size_is_right(const struct shared *shared, uint64_t size) {
 static void renew_tree(struct shared *shared) {
   struct tree *old = tree_ref(shared), *fresh = NULL;
   struct source *source = NULL;
-  if (old && old->source->ops->reopen)
-    old->source->ops->reopen(old->source, &source);
+  if (old)
+    source_reopen(old->source, &source);
   if (source && (source->size < verity_tree_end(shared->verity) ||
                  tree_new(source, &fresh) < 0))
     source->ops->close(source);
@@ -535,10 +535,10 @@ static void renew_tree(struct shared *shared) {
 
 static int verified_reopen(struct source *src, struct source **out) {
   struct verified_source *s = verified_of(src);
-  struct source *below = NULL;
+  struct source *below;
   *out = NULL;
   renew_tree(s->shared);
-  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  int r = source_reopen(s->below, &below);
   if (!below)
     return r;
   r = size_is_right(s->shared, below->size) ? make_source(below, s->shared, out)
@@ -567,9 +567,7 @@ static uint64_t verified_worth(struct source *src) {
 }
 
 static void verified_advise(struct source *src, uint64_t offset, uint64_t len) {
-  struct verified_source *s = verified_of(src);
-  if (s->below->ops->advise)
-    s->below->ops->advise(s->below, offset, len);
+  source_advise(verified_of(src)->below, offset, len);
 }
 
 static void verified_forget(struct source *src) {

@@ -38,9 +38,9 @@ static int window_read(struct source *src, uint64_t offset, void *buf,
 
 static int window_reopen(struct source *src, struct source **out) {
   struct window_source *s = window_of(src);
-  struct source *below = NULL;
+  struct source *below;
   *out = NULL;
-  int r = s->below->ops->reopen ? s->below->ops->reopen(s->below, &below) : 0;
+  int r = source_reopen(s->below, &below);
   if (!below)
     return r;
   r = window_source_new(below, &s->window, out);
@@ -59,8 +59,8 @@ static void window_advise(struct source *src, uint64_t offset, uint64_t len) {
   const struct window asked = {offset, len};
   /* The last page of the window is cut; what is behind it nobody will read. */
   uint64_t cut = window_size(&asked, src->size);
-  if (s->below->ops->advise && cut > 0)
-    s->below->ops->advise(s->below, s->window.offset + offset, cut);
+  if (cut > 0)
+    source_advise(s->below, s->window.offset + offset, cut);
 }
 
 static void window_forget(struct source *src) {
