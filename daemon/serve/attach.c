@@ -40,7 +40,7 @@ static const char *attach_reason(int r) {
   return r == -EAGAIN ? "there is no room for a pin table now" : strerror(-r);
 }
 
-void attach_lend(struct subscription *sub, uint64_t id,
+bool attach_lend(struct subscription *sub, uint64_t id,
                  const struct attachment_wish *wish) {
   struct session *s = sub->session;
   const struct image_reader *l = &sub->image->reader;
@@ -49,15 +49,14 @@ void attach_lend(struct subscription *sub, uint64_t id,
   if (r == 0) {
     sub->attached = true;
     sub->stale = 0;
-    return;
+    return true;
   }
   subscription_detach(sub);
   notices_announce(sub);
-  counters_add(sub->image->counters, COUNTER_ERRORS, 1);
-  counters_add(sub->image->set->totals, COUNTER_ERRORS, 1);
   connection_reply_error(
       &s->conn, id, r == -ENOMEM ? WIRE_E_NOMEM : WIRE_E_UNSUPPORTED, -r,
       "image \"%s\": attach: %s", l->served->name, attach_reason(r));
+  return false;
 }
 
 void attach_grow(struct session *s, uint64_t id,

@@ -11,9 +11,9 @@
 struct session;
 struct subscription;
 
-/* Gives the peer a lease on the present mirror and says so, or why not.
- * There is no output, and the connection may send. */
-void attach_lend(struct subscription *sub, uint64_t id,
+/* Gives the peer a lease on the present mirror and says so, or why not: then
+ * false.  There is no output, and the connection may send. */
+bool attach_lend(struct subscription *sub, uint64_t id,
                  const struct attachment_wish *wish);
 
 void attach_grow(struct session *s, uint64_t id,

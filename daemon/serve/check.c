@@ -25,28 +25,26 @@ static void check_request(const struct request *r, struct sums *sums) {
   sums->fetching += r->fetch ? r->fetch->len : 0;
 }
 
-/* The requests of a queue, by next_queued up to `last`. */
-static unsigned count_queued(const struct request *first,
-                             const struct request *last,
-                             enum request_state state) {
+/* A queue, by next_queued. */
+static unsigned count_runnable(const struct request_queue *q) {
+  struct request *const *tail = &q->head;
   unsigned n = 0;
-  for (const struct request *r = first; r; r = r->next_queued) {
-    assert(r->state == state);
-    n++;
-    if (r == last)
-      return n;
-  }
-  assert(!last);
+  for (; *tail; tail = &(*tail)->next_queued, n++)
+    assert((*tail)->state == REQUEST_RUNNABLE);
+  assert(q->tail == tail);
   return n;
 }
 
-static unsigned count_runnable(const struct request_queue *q) {
+/* F1. */
+static unsigned count_throttled(const struct subscription *sub) {
   const struct request *last = NULL;
-  for (const struct request *r = q->head; r; r = r->next_queued)
+  unsigned n = 0;
+  for (const struct request *r = sub->throttled; r; r = r->next_queued, n++) {
+    assert(r->state == REQUEST_THROTTLED && r->subscription == sub);
     last = r;
-  assert(q->tail ==
-         (last ? (struct request *const *)&last->next_queued : &q->head));
-  return count_queued(q->head, last, REQUEST_RUNNABLE);
+  }
+  assert(n == 0 || sub->last_throttled == last);
+  return n;
 }
 
 static void check_session(const struct service *service,
@@ -62,9 +60,7 @@ static void check_session(const struct service *service,
   LIST_FOREACH(sub, &s->subscriptions, of_session) {
     assert(sub->session == s && sub->image->n_uses > 0);
     of_subscriptions += sub->fetching;
-    if (sub->throttled)
-      n_throttled +=
-          count_queued(sub->throttled, sub->last_throttled, REQUEST_THROTTLED);
+    n_throttled += count_throttled(sub);
   }
   assert(sums.n == s->conn.n_requests);
   assert(sums.n_jobs == s->n_jobs);

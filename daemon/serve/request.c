@@ -153,7 +153,8 @@ static void request_send(struct request *r, const struct read_answer *a) {
     reply_done(c, r->id, a->data.epoch);
     break;
   case READ_LEASE:
-    attach_lend(r->subscription, r->id, &r->wish);
+    if (!attach_lend(r->subscription, r->id, &r->wish))
+      request_count(r, COUNTER_ERRORS, 1);
     connection_flush(c);
     break;
   case READ_REFUSED:
