@@ -78,6 +78,14 @@ protected:
     return Handle(c);
   }
 
+  // All of the image "far" was cached when the daemon began.
+  void ExpectFarIsWarm() {
+    EXPECT_THAT(log(), HasSubstr("event=image-warm image=far"));
+    Handle c = Open("far");
+    ExpectRead(c.get(), 0, kPages);
+    EXPECT_EQ(cachet_misses(c.get()), 0u);
+  }
+
   void ExpectRead(cachet *c, uint64_t page, uint64_t n = 1) {
     std::vector<uint8_t> bytes(n * kPage);
     ASSERT_EQ(cachet_read(c, page * kPage, bytes.data(), bytes.size()),
@@ -152,12 +160,7 @@ TEST_F(KeptTest, AnImageByHttpIsWarmUntilItsObjectIsAnother) {
   Restart(SIGTERM, far);
   ExpectRead(Open("far").get(), 0, kPages);
   Restart(SIGKILL, far);
-  EXPECT_THAT(log(), HasSubstr("event=image-warm image=far"));
-  {
-    Handle c = Open("far");
-    ExpectRead(c.get(), 0, kPages);
-    EXPECT_EQ(cachet_misses(c.get()), 0u);
-  }
+  ExpectFarIsWarm();
   bytes_ = WriteRandomFile(dir_ / "new", kPages * kPage, 2);
   put();
   Restart(SIGKILL, far);
@@ -169,8 +172,7 @@ TEST_F(KeptTest, AnImageByHttpIsWarmUntilItsObjectIsAnother) {
   EXPECT_LT(n_fetched, 2 * kPages * kPage + 100) << "each version is read once";
 }
 
-// A parent says what its content is; that it is another process does not
-// matter.
+// A parent says what its content is, and how often it was invalidated.
 TEST_F(KeptTest, AnImageOfAParentIsWarmUntilItsContentIsAnother) {
   Nginx nginx;
   auto put = [&] {
@@ -194,12 +196,7 @@ TEST_F(KeptTest, AnImageOfAParentIsWarmUntilItsContentIsAnother) {
   Restart(SIGTERM, far);
   ExpectRead(Open("far").get(), 0, kPages);
   Restart(SIGKILL, far);
-  EXPECT_THAT(log(), HasSubstr("event=image-warm image=far"));
-  {
-    Handle c = Open("far");
-    ExpectRead(c.get(), 0, kPages);
-    EXPECT_EQ(cachet_misses(c.get()), 0u);
-  }
+  ExpectFarIsWarm();
   manager_.Stop(SIGKILL);
   { // which no notice tells it of
     cachet *c = nullptr;
