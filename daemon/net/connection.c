@@ -73,6 +73,14 @@ static bool connection_is_open(const struct connection *c) {
   return c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
 }
 
+/* The connection takes in no more, and ends when all output is sent.  Putting
+ * the last answer into the output may have sent it, and that may have found
+ * that the connection is lost. */
+static void connection_drain(struct connection *c) {
+  if (connection_is_open(c))
+    connection_move(c, CONNECTION_DRAINING);
+}
+
 /* Whether requests are taken in while the socket has no room for answers.  What
  * is not answered with data is answered at once, and adds to what is unsent. */
 static bool connection_may_queue(const struct connection *c) {
@@ -94,7 +102,7 @@ static bool connection_reads(const struct connection *c) {
 }
 
 /* Whether its TLS handshake is not complete. */
-static bool connection_is_shaking(const struct connection *c) {
+static bool connection_is_in_tls_handshake(const struct connection *c) {
   return connection_is_open(c) && c->tls && !tls_is_open(c->tls);
 }
 
@@ -295,7 +303,7 @@ void connection_fail(struct connection *c, uint64_t id, int status,
                  LOG_TEXT("reason", text));
   put_error(c, id, status, 0, text);
   c->full = false;
-  connection_move(c, CONNECTION_DRAINING);
+  connection_drain(c);
 }
 
 /* ---- Input --------------------------------------------------------------- */
@@ -384,7 +392,7 @@ static const char *connection_why(const struct connection *c, int error) {
 /* TLS has failed.  Without it nothing can be said, but to a peer that meant to
  * go without, and what TLS has said itself is to be read by the peer before a
  * reset would take that away. */
-static void connection_end_tls(struct connection *c, const char *why) {
+static void connection_fail_tls(struct connection *c, const char *why) {
   char advice[] = "this address is for TLS; write cachets:// for cachet://";
   bool is_plain = tls_peer_is_plain(c->tls);
   log_peer_event(LEVEL_WARN, "tls-failed", LOG_NUMBER("conn", c->serial),
@@ -399,7 +407,7 @@ static void connection_end_tls(struct connection *c, const char *why) {
   c->yielding = c->full = false;
   if (is_plain)
     put_error(c, 0, WIRE_E_PROTO, 0, advice);
-  connection_move(c, CONNECTION_DRAINING);
+  connection_drain(c);
 }
 
 /* A transport that has more to hand out gets another turn, and one that has to
@@ -457,8 +465,10 @@ static void connection_receive(struct connection *c) {
     connection_lost(c, connection_why(c, r));
   connection_end_input(c);
   connection_ask_transport(c);
-  if (r < 0 && c->tls && !tls_is_open(c->tls))
-    connection_end_tls(c, tls_why(c->tls));
+  /* The account may have ended it: what a handshake holds grows by what the
+   * peer sends. */
+  if (r < 0 && connection_is_in_tls_handshake(c))
+    connection_fail_tls(c, tls_why(c->tls));
 }
 
 /* Reads and forgets what the peer still sends, so that a close does not reset
@@ -516,7 +526,8 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
 /* When this state has lasted too long; 0: it may last for ever. */
 static uint64_t connection_deadline(const struct connection *c) {
   const struct limits *limits = c->net->limits;
-  if (!connection_is_shaking(c) && (stream_unsent(&c->stream) || c->full))
+  if (!connection_is_in_tls_handshake(c) &&
+      (stream_unsent(&c->stream) || c->full))
     return c->progress_ms + (uint64_t)limits->unread_timeout_ms;
   switch (c->state) {
   case CONNECTION_HANDSHAKE:
@@ -549,8 +560,8 @@ static void connection_on_timer(evutil_socket_t fd, short what, void *arg) {
   c->deadline_ms = 0;
   uint64_t deadline = connection_deadline(c);
   if (deadline && deadline <= clock_now_ms()) {
-    if (connection_is_shaking(c))
-      connection_end_tls(c, "no handshake in time");
+    if (connection_is_in_tls_handshake(c))
+      connection_fail_tls(c, "no handshake in time");
     else if (stream_unsent(&c->stream) || c->full)
       connection_lost(c, "it does not read its answers");
     else if (c->state == CONNECTION_HANDSHAKE)

@@ -30,8 +30,10 @@ static void session_hello(struct session *s, uint64_t id,
                     hello->version_min, hello->version_max, PROTO_VERSION);
     return;
   }
-  reply_welcome(&s->conn, id, s->service->context);
+  /* First: what the answer needs to send may find that the connection is lost.
+   */
   connection_move(&s->conn, CONNECTION_OPEN);
+  reply_welcome(&s->conn, id, s->service->context);
   char agent[65];
   strncpy(agent, hello->agent, sizeof agent - 1);
   agent[sizeof agent - 1] = '\0';

@@ -303,6 +303,41 @@ TEST_F(TlsTest, AFloodOfRecordsWithoutDataSlowsNobody) {
   EXPECT_GT(SSL_read(peer.ssl(), answer, sizeof answer), 0);
 }
 
+// What a client says first.
+std::vector<uint8_t> ClientHello() {
+  SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+  SSL *ssl = SSL_new(ctx);
+  BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl, in, out);
+  EXPECT_LT(SSL_connect(ssl), 0);
+  char *bytes;
+  long len = BIO_get_mem_data(out, &bytes);
+  std::vector<uint8_t> hello(bytes, bytes + len);
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+  return hello;
+}
+
+// The record counts as certificates, for which the worker has no room: so the
+// account ends the connection just before TLS would.
+TEST_F(TlsTest, AHandshakeThatFailsWhereThereIsNoRoomEndsOnce) {
+  options_.cache_size = 2 << 20;
+  options_.n_workers = 1;
+  Serve();
+  uint64_t before = Held();
+  std::vector<uint8_t> flight = ClientHello();
+  const std::vector<uint8_t> start = {23, 3, 3, 0x40, 0};
+  flight.insert(flight.end(), start.begin(), start.end());
+  flight.insert(flight.end(), 0x4000, 0x5a);
+  for (int i = 0; i < 10; i++) {
+    WireClient client = ConnectPlain();
+    ASSERT_TRUE(client.SendRaw(flight));
+    EXPECT_TRUE(client.AwaitClose());
+  }
+  ExpectHeldAgain(before);
+  ExpectOthersAreServed();
+}
+
 TEST_F(TlsTest, AConnectionThatIsCutIsNoOrderlyEnd) {
   Serve();
   uint64_t before = Held();
