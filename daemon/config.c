@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +10,11 @@
 
 #include "base/file_uri.h"
 #include "base/hex.h"
-#include "base/size.h"
 #include "daemon/limits.h"
 #include "source/uri.h"
 
 #define DEFAULT_CACHE_SIZE (256ull << 20)
-#define MIN_PAGE_SIZE 4096u
-#define MAX_PAGE_SIZE (2u << 20)
+#define DEFAULT_PAGE_SIZE 4096u
 #define MAX_FETCH_SIZE (4u << 20)
 #define MAX_MAX_REQUESTS 1024u
 /* More workers than this gain nothing: they are limited by the memory bus. */
@@ -25,154 +22,64 @@
 #define MAX_MAX_AGE_S 1000000000u
 #define MAX_DRAIN_TIMEOUT_S 1000000u /* in milliseconds it is an int */
 
-/* Writes the reason and returns -EINVAL. */
-__attribute__((format(printf, 2, 3))) static int
-refuse(char *why, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(why, CONFIG_WHY_LEN, format, args);
-  va_end(args);
-  return -EINVAL;
-}
-
-static int parse_size(const char *value, uint64_t *out, char *why) {
-  int r = size_parse(value, out);
-  if (r == -ERANGE)
-    return refuse(why, "\"%.100s\": too large a number", value);
-  if (r < 0)
-    return refuse(
-        why, "\"%.100s\": not a size; it takes digits and K, M, G or T", value);
-  return 0;
-}
-
-/* Reads a decimal number from 1 to `max`.  False: it is none. */
-static bool parse_count(const char *text, unsigned max, unsigned *out) {
-  char *end;
-  errno = 0;
-  unsigned long n = strtoul(text, &end, 10);
-  if (!isdigit((unsigned char)text[0]) || *end || errno || n < 1 || n > max)
-    return false;
-  *out = (unsigned)n;
-  return true;
-}
-
-static int parse_on_off(const char *value, bool *out, char *why) {
-  *out = strcmp(value, "on") == 0;
-  if (!*out && strcmp(value, "off") != 0)
-    return refuse(why, "\"%.100s\": it must be on or off", value);
-  return 0;
-}
-
-static int parse_yes_no(const char *value, bool *out, char *why) {
-  bool yes = strcmp(value, "yes") == 0;
-  if (!yes && strcmp(value, "no") != 0)
-    return refuse(why, "\"%.100s\": it must be yes or no", value);
-  *out = yes;
-  return 0;
-}
-
 /* ---- The settings of the daemon ------------------------------------------ */
 
-/* A size, or N%.  `*percent` is 0 for a size. */
-static int parse_size_or_percent(const char *value, uint64_t *size,
-                                 unsigned *percent, char *why) {
-  char digits[4];
-  size_t len = strlen(value);
-  if (len == 0 || value[len - 1] != '%') {
-    int r = parse_size(value, size, why);
-    if (r == 0)
-      *percent = 0;
-    return r;
-  }
-  snprintf(digits, sizeof digits, "%.*s", (int)(len > 4 ? 0 : len - 1), value);
-  if (!parse_count(digits, 100, percent))
-    return refuse(why, "\"%.100s\": not a part from 1%% to 100%%", value);
-  return 0;
-}
-
 static int set_cache_size(struct config *config, const char *value, char *why) {
-  return parse_size_or_percent(value, &config->cache_size,
-                               &config->cache_percent, why);
+  return config_value_size_or_percent(value, &config->cache_size,
+                                      &config->cache_percent, why);
 }
 
 static int set_min_size(struct config *config, const char *value, char *why) {
   uint64_t size;
-  int r = parse_size(value, &size, why);
+  int r = config_value_size(value, &size, why);
   if (r == 0 && size == 0)
-    return refuse(why, "\"%.100s\": no cache at all", value);
+    return config_value_refuse(why, "\"%.100s\": no cache at all", value);
   if (r == 0)
     config->min_size = size;
   return r;
 }
 
 static int set_shrink(struct config *config, const char *value, char *why) {
-  return parse_yes_no(value, &config->shrinks, why);
-}
-
-static int parse_power(const char *value, uint32_t most, uint32_t *out,
-                       char *why) {
-  uint64_t size;
-  int r = parse_size(value, &size, why);
-  if (r < 0)
-    return r;
-  if (size < MIN_PAGE_SIZE || size > most || (size & (size - 1)))
-    return refuse(why, "\"%.100s\": not a power of two from 4K to %uM", value,
-                  most >> 20);
-  *out = (uint32_t)size;
-  return 0;
-}
-
-static int parse_page_size(const char *value, uint32_t *out, char *why) {
-  return parse_power(value, MAX_PAGE_SIZE, out, why);
+  return config_value_yes_no(value, &config->shrinks, why);
 }
 
 static int set_page_size(struct config *config, const char *value, char *why) {
-  return parse_page_size(value, &config->page_size, why);
+  return config_value_page_size(value, &config->page_size, why);
 }
 
 static int set_share(struct config *config, const char *value, char *why) {
   bool share;
-  int r = parse_on_off(value, &share, why);
+  int r = config_value_on_off(value, &share, why);
   if (r == 0)
     config->share = share;
   return r;
 }
 
 static int set_workers(struct config *config, const char *value, char *why) {
-  if (!parse_count(value, CONFIG_MAX_WORKERS, &config->n_workers))
-    return refuse(why, "\"%.100s\": not a number from 1 to %d", value,
-                  CONFIG_MAX_WORKERS);
+  if (!config_value_count(value, CONFIG_MAX_WORKERS, &config->n_workers))
+    return config_value_refuse(why, "\"%.100s\": not a number from 1 to %d",
+                               value, CONFIG_MAX_WORKERS);
   return 0;
 }
 
 static int set_log_level(struct config *config, const char *value, char *why) {
   int level = log_level_parse(value);
   if (level < 0)
-    return refuse(why, "\"%.100s\": not error, warn, info or debug", value);
+    return config_value_refuse(
+        why, "\"%.100s\": not error, warn, info or debug", value);
   config->log_level = (enum log_level)level;
-  return 0;
-}
-
-/* A path in a file must not depend on the directory that the daemon was started
- * in, which is another one when the file is read again.  Shown is what was
- * written: a path that was decoded may have any bytes. */
-static int check_path(const char *path, const char *value,
-                      const struct config_origin *origin, char *why) {
-  if (origin->file && *path != '/')
-    return refuse(
-        why, "\"%.100s\": a path in a configuration file begins with /", value);
   return 0;
 }
 
 static int add_listen(struct config *config, const char *value, char *why) {
   if (config->n_listen == CONFIG_MAX_LISTEN)
-    return refuse(why, "\"%.100s\": more than %d addresses", value,
-                  CONFIG_MAX_LISTEN);
+    return config_value_refuse(why, "\"%.100s\": more than %d addresses", value,
+                               CONFIG_MAX_LISTEN);
   struct address *to = &config->listen[config->n_listen];
   int r = address_parse(value, to, why, CONFIG_WHY_LEN);
   if (r == 0 && to->generic.sa_family == AF_UNIX)
-    r = check_path(to->un.sun_path, value, &config->origins[CONFIG_LISTEN],
-                   why);
+    r = config_value_path(to->un.sun_path, value,
+                          &config->origins[CONFIG_LISTEN], why);
   if (r == 0)
     config->listen_origins[config->n_listen++] = config->origins[CONFIG_LISTEN];
   return r;
@@ -181,15 +88,17 @@ static int add_listen(struct config *config, const char *value, char *why) {
 static void clear_listen(struct config *config) { config->n_listen = 0; }
 
 static int set_insecure(struct config *config, const char *value, char *why) {
-  return parse_yes_no(value, &config->insecure, why);
+  return config_value_yes_no(value, &config->insecure, why);
 }
 
 static int set_drain_timeout(struct config *config, const char *value,
                              char *why) {
   unsigned s = 0;
-  if (strcmp(value, "0") != 0 && !parse_count(value, MAX_DRAIN_TIMEOUT_S, &s))
-    return refuse(why, "\"%.100s\": not a number of seconds from 0 to %u",
-                  value, MAX_DRAIN_TIMEOUT_S);
+  if (strcmp(value, "0") != 0 &&
+      !config_value_count(value, MAX_DRAIN_TIMEOUT_S, &s))
+    return config_value_refuse(
+        why, "\"%.100s\": not a number of seconds from 0 to %u", value,
+        MAX_DRAIN_TIMEOUT_S);
   config->drain_timeout_s = s;
   return 0;
 }
@@ -197,8 +106,8 @@ static int set_drain_timeout(struct config *config, const char *value,
 static int set_tls_file(const struct config *config, unsigned setting,
                         const char *value, char **to, char *why) {
   if (!*value)
-    return refuse(why, "\"\": it names no file");
-  int r = check_path(value, value, &config->origins[setting], why);
+    return config_value_refuse(why, "\"\": it names no file");
+  int r = config_value_path(value, value, &config->origins[setting], why);
   if (r < 0)
     return r;
   char *path = strdup(value);
@@ -227,18 +136,7 @@ static int set_tls_client_ca(struct config *config, const char *value,
 
 static int set_tls_require_client(struct config *config, const char *value,
                                   char *why) {
-  return parse_yes_no(value, &config->tls.requires_client, why);
-}
-
-/* Adds to a list of peers. */
-static int extend_rule(struct rule **rule, const char *value, char *why) {
-  struct rule *longer;
-  int r = rule_parse(*rule, value, &longer, why, CONFIG_WHY_LEN);
-  if (r < 0)
-    return r;
-  rule_unref(*rule);
-  *rule = longer;
-  return 0;
+  return config_value_yes_no(value, &config->tls.requires_client, why);
 }
 
 static void clear_rule(struct rule **rule) {
@@ -247,14 +145,14 @@ static void clear_rule(struct rule **rule) {
 }
 
 static int add_allow(struct config *config, const char *value, char *why) {
-  return extend_rule(&config->allow, value, why);
+  return config_value_add_rule(&config->allow, value, why);
 }
 
 static void clear_allow(struct config *config) { clear_rule(&config->allow); }
 
 static int add_admin_allow(struct config *config, const char *value,
                            char *why) {
-  return extend_rule(&config->admin, value, why);
+  return config_value_add_rule(&config->admin, value, why);
 }
 
 static void clear_admin_allow(struct config *config) {
@@ -267,10 +165,11 @@ static int set_metrics(struct config *config, const char *value, char *why) {
   struct address a;
   int r = address_parse(value, &a, why, CONFIG_WHY_LEN);
   if (r == 0 && (a.is_tls || address_check(&a, advice, sizeof advice) < 0))
-    return refuse(why, "\"%.100s\": it must be unix:PATH, or tcp: on loopback",
-                  value);
+    return config_value_refuse(
+        why, "\"%.100s\": it must be unix:PATH, or tcp: on loopback", value);
   if (r == 0 && a.generic.sa_family == AF_UNIX)
-    r = check_path(a.un.sun_path, value, &config->origins[CONFIG_METRICS], why);
+    r = config_value_path(a.un.sun_path, value,
+                          &config->origins[CONFIG_METRICS], why);
   if (r == 0)
     config->metrics = a;
   return r;
@@ -278,10 +177,11 @@ static int set_metrics(struct config *config, const char *value, char *why) {
 
 static int add_directory(struct config *config, const char *value, char *why) {
   if (*value != '/')
-    return refuse(why, "\"%.100s\": a directory is named from / on", value);
+    return config_value_refuse(
+        why, "\"%.100s\": a directory is named from / on", value);
   if (config->n_directories == CONFIG_MAX_DIRECTORIES)
-    return refuse(why, "\"%.100s\": more than %d directories", value,
-                  CONFIG_MAX_DIRECTORIES);
+    return config_value_refuse(why, "\"%.100s\": more than %d directories",
+                               value, CONFIG_MAX_DIRECTORIES);
   size_t len = strlen(value);
   while (len > 1 && value[len - 1] == '/')
     len--;
@@ -339,7 +239,9 @@ static int parse_source(const struct config_image *image, const char *source,
   *kind = NULL;
   if (file_uri_is(source)) {
     int r = file_uri_path(source, out, &reason);
-    return r == -EINVAL ? refuse(why, "\"%.100s\": %s", source, reason) : r;
+    return r == -EINVAL
+               ? config_value_refuse(why, "\"%.100s\": %s", source, reason)
+               : r;
   }
   *out = scheme ? source_uri_shown(source) : strdup(source);
   if (!*out)
@@ -347,10 +249,11 @@ static int parse_source(const struct config_image *image, const char *source,
   if (scheme && image->kinds)
     *kind = source_uri_kind(image->kinds, source);
   if (scheme && !*kind)
-    return refuse(why,
-                  "\"%.100s\": there is no source for the scheme \"%.*s\"; a "
-                  "path with a colon begins with / or ./",
-                  *out, (int)(scheme > 32 ? 32 : scheme), source);
+    return config_value_refuse(
+        why,
+        "\"%.100s\": there is no source for the scheme \"%.*s\"; a "
+        "path with a colon begins with / or ./",
+        *out, (int)(scheme > 32 ? 32 : scheme), source);
   return 0;
 }
 
@@ -362,9 +265,9 @@ static int take_source(struct config_image *image, unsigned setting,
   const struct source_kind *kind;
   int r = parse_source(image, value, &path, &kind, why);
   if (r == 0 && !*path)
-    r = refuse(why, "\"%.100s\": it names no source", value);
+    r = config_value_refuse(why, "\"%.100s\": it names no source", value);
   if (r == 0 && !kind)
-    r = check_path(path, value, &image->origins[setting], why);
+    r = config_value_path(path, value, &image->origins[setting], why);
   if (r == 0 && kind && !(uri = strdup(value)))
     r = -ENOMEM;
   if (r < 0) {
@@ -388,7 +291,7 @@ static int set_source(struct config_image *image, const char *value,
 static int set_image_share(struct config_image *image, const char *value,
                            char *why) {
   bool share;
-  int r = parse_on_off(value, &share, why);
+  int r = config_value_on_off(value, &share, why);
   if (r == 0)
     image->share = share ? SHARE_ON : SHARE_OFF;
   return r;
@@ -396,66 +299,56 @@ static int set_image_share(struct config_image *image, const char *value,
 
 static int set_image_warm(struct config_image *image, const char *value,
                           char *why) {
-  return parse_yes_no(value, &image->warm, why);
+  return config_value_yes_no(value, &image->warm, why);
 }
 
 static int set_image_page_size(struct config_image *image, const char *value,
                                char *why) {
-  return parse_page_size(value, &image->page_size, why);
+  return config_value_page_size(value, &image->page_size, why);
 }
 
 static int set_fetch_size(struct config_image *image, const char *value,
                           char *why) {
-  return parse_page_size(value, &image->fetch_size, why);
+  return config_value_page_size(value, &image->fetch_size, why);
 }
 
 static int set_fetch_size_max(struct config_image *image, const char *value,
                               char *why) {
-  return parse_power(value, MAX_FETCH_SIZE, &image->fetch_size_max, why);
+  return config_value_power(value, MAX_FETCH_SIZE, &image->fetch_size_max, why);
 }
 
 static int set_max_requests(struct config_image *image, const char *value,
                             char *why) {
-  if (!parse_count(value, MAX_MAX_REQUESTS, &image->max_requests))
-    return refuse(why, "\"%.100s\": not a number from 1 to %u", value,
-                  MAX_MAX_REQUESTS);
+  if (!config_value_count(value, MAX_MAX_REQUESTS, &image->max_requests))
+    return config_value_refuse(why, "\"%.100s\": not a number from 1 to %u",
+                               value, MAX_MAX_REQUESTS);
   return 0;
 }
 
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
-  if (!parse_count(value, MAX_MAX_AGE_S, &image->max_age_s))
-    return refuse(why, "\"%.100s\": not a number of seconds from 1 to %u",
-                  value, MAX_MAX_AGE_S);
+  if (!config_value_count(value, MAX_MAX_AGE_S, &image->max_age_s))
+    return config_value_refuse(
+        why, "\"%.100s\": not a number of seconds from 1 to %u", value,
+        MAX_MAX_AGE_S);
   return 0;
-}
-
-/* Up to what a file can have: so an offset and a length have a sum, and no
- * length is WINDOW_TO_END. */
-static int parse_file_size(const char *value, uint64_t *out, char *why) {
-  uint64_t size;
-  int r = parse_size(value, &size, why);
-  if (r == 0 && size > INT64_MAX)
-    return refuse(why, "\"%.100s\": too large a number", value);
-  if (r == 0)
-    *out = size;
-  return r;
 }
 
 static int set_offset(struct config_image *image, const char *value,
                       char *why) {
-  return parse_file_size(value, &image->window.offset, why);
+  return config_value_file_size(value, &image->window.offset, why);
 }
 
 static int set_length(struct config_image *image, const char *value,
                       char *why) {
   uint64_t length = 0; /* gcc does not see that it is set where r is 0 */
-  int r = parse_file_size(value, &length, why);
+  int r = config_value_file_size(value, &length, why);
   if (r == 0 && length == 0)
-    return refuse(why,
-                  "\"%.100s\": an image of no bytes; without length it reaches "
-                  "to the end",
-                  value);
+    return config_value_refuse(
+        why,
+        "\"%.100s\": an image of no bytes; without length it reaches "
+        "to the end",
+        value);
   if (r == 0)
     image->window.length = length;
   return r;
@@ -465,7 +358,7 @@ static int set_length(struct config_image *image, const char *value,
 static int set_image_allow(struct config_image *image, const char *value,
                            char *why) {
   struct rule *rule = NULL;
-  int r = extend_rule(&rule, value, why);
+  int r = config_value_add_rule(&rule, value, why);
   if (r < 0)
     return r;
   rule_unref(image->allow);
@@ -478,10 +371,11 @@ static int set_verity_root(struct config_image *image, const char *value,
   uint8_t root[CONFIG_MAX_ROOT] = {0};
   size_t len = strlen(value);
   if ((len != 64 && len != 128) || !hex_parse(value, root, len / 2))
-    return refuse(why,
-                  "\"%.140s\": not a hash in hex, of 64 digits, or of 128 for "
-                  "SHA-512",
-                  value);
+    return config_value_refuse(
+        why,
+        "\"%.140s\": not a hash in hex, of 64 digits, or of 128 for "
+        "SHA-512",
+        value);
   memcpy(image->verity.root, root, sizeof root);
   image->verity.root_len = len / 2;
   return 0;
@@ -491,7 +385,8 @@ static int set_sha256(struct config_image *image, const char *value,
                       char *why) {
   uint8_t hash[CONFIG_SHA256_LEN] = {0};
   if (strlen(value) != 2 * sizeof hash || !hex_parse(value, hash, sizeof hash))
-    return refuse(why, "\"%.100s\": not a hash in hex, of 64 digits", value);
+    return config_value_refuse(
+        why, "\"%.100s\": not a hash in hex, of 64 digits", value);
   memcpy(image->verity.sha256, hash, sizeof hash);
   image->verity.is_whole = true;
   return 0;
@@ -507,9 +402,9 @@ static int set_verity_tree(struct config_image *image, const char *value,
 static int set_verity_offset(struct config_image *image, const char *value,
                              char *why) {
   uint64_t offset = 0; /* gcc does not see that it is set where r is 0 */
-  int r = parse_file_size(value, &offset, why);
+  int r = config_value_file_size(value, &offset, why);
   if (r == 0 && offset % 512)
-    return refuse(why, "\"%.100s\": not a multiple of 512", value);
+    return config_value_refuse(why, "\"%.100s\": not a multiple of 512", value);
   if (r == 0)
     image->verity.tree_offset = offset;
   return r;
@@ -583,10 +478,10 @@ int config_image_set_option(struct config_image *image, const char *key,
     return -ENOMEM;
   size_t i = find_option(image->options, key);
   if (i == CONFIG_MAX_SOURCE_OPTIONS)
-    return refuse(why, "more than %d options of a source",
-                  CONFIG_MAX_SOURCE_OPTIONS);
+    return config_value_refuse(why, "more than %d options of a source",
+                               CONFIG_MAX_SOURCE_OPTIONS);
   if (i < image->options->n && image->options->origins[i].file == origin.file)
-    return refuse(why, "it is given twice; remove one");
+    return config_value_refuse(why, "it is given twice; remove one");
   return put_option(image->options, i, key, value, origin);
 }
 
@@ -614,8 +509,8 @@ static int check_options(const struct config_image *image,
     if (image->kind && source_uri_has_option(image->kind, key))
       continue;
     *origin = options->origins[i];
-    return refuse(why, "%.64s: it is no option of %s", key,
-                  image->kind ? image->kind->name : "a file");
+    return config_value_refuse(why, "%.64s: it is no option of %s", key,
+                               image->kind ? image->kind->name : "a file");
   }
   return 0;
 }
@@ -715,9 +610,9 @@ static int check_tree(const struct config_image *image, char *why) {
   struct config_tree tree;
   int r = config_tree_init(&tree, image);
   if (r < 0)
-    r = refuse(why, "verity-tree: out of memory");
+    r = config_value_refuse(why, "verity-tree: out of memory");
   else if (tree.kind && tree.kind->check(&tree.uri, &fault) < 0)
-    r = refuse(why, "verity-tree: %s", fault.text);
+    r = config_value_refuse(why, "verity-tree: %s", fault.text);
   config_tree_fini(&tree);
   return r;
 }
@@ -731,16 +626,18 @@ static int check_verity(const struct config_image *image,
     if (origins[needs_root[i]].line &&
         !origins[CONFIG_IMAGE_VERITY_ROOT].line) {
       *origin = origins[needs_root[i]];
-      return refuse(why, "%s: it needs verity-root, the root hash",
-                    config_image_settings[needs_root[i]].key);
+      return config_value_refuse(why, "%s: it needs verity-root, the root hash",
+                                 config_image_settings[needs_root[i]].key);
     }
   *origin = origins[CONFIG_IMAGE_MAX_AGE];
   if (config_image_is_verified(image) && image->max_age_s)
-    return refuse(why, "max-age: an image that is verified cannot change");
+    return config_value_refuse(
+        why, "max-age: an image that is verified cannot change");
   *origin = origins[CONFIG_IMAGE_SHA256];
   if (image->verity.root_len && image->verity.is_whole)
-    return refuse(why, "sha256: beside verity-root it is not needed; remove "
-                       "one");
+    return config_value_refuse(
+        why, "sha256: beside verity-root it is not needed; remove "
+             "one");
   if (!image->verity.root_len)
     return 0;
   *origin = origins[CONFIG_IMAGE_VERITY_TREE].line
@@ -760,13 +657,13 @@ int config_image_check_source(const struct config_image *image,
     return r;
   if (image->max_age_s) {
     *origin = image->origins[CONFIG_IMAGE_MAX_AGE];
-    return refuse(why, "max-age: it is for files, and not for %s",
-                  image->kind->name);
+    return config_value_refuse(why, "max-age: it is for files, and not for %s",
+                               image->kind->name);
   }
   const struct source_uri uri = config_image_uri(image);
   *origin = image->origins[CONFIG_IMAGE_SOURCE];
   return image->kind->check(&uri, &fault) < 0
-             ? refuse(why, "source: %s", fault.text)
+             ? config_value_refuse(why, "source: %s", fault.text)
              : 0;
 }
 
@@ -774,7 +671,7 @@ int config_image_check_source(const struct config_image *image,
 
 void config_init(struct config *config) {
   *config = (struct config){.cache_size = DEFAULT_CACHE_SIZE,
-                            .page_size = MIN_PAGE_SIZE,
+                            .page_size = DEFAULT_PAGE_SIZE,
                             .share = true,
                             .tls.requires_client = true,
                             .log_level = LEVEL_INFO};
@@ -874,7 +771,7 @@ int config_add_image(struct config *config, struct config_image *image,
                      char why[CONFIG_WHY_LEN]) {
   assert(!config_find_image(config, image->name));
   if (config->n_images == CONFIG_MAX_IMAGES)
-    return refuse(why, "more than %d images", CONFIG_MAX_IMAGES);
+    return config_value_refuse(why, "more than %d images", CONFIG_MAX_IMAGES);
   size_t n = config->n_images;
   if ((n & (n - 1)) == 0) { /* there is room up to the next power of two */
     struct config_image *grown =
@@ -935,13 +832,13 @@ int config_check_page_size(const struct config *config,
   if (most < config->page_size)
     most = config->page_size;
   if (image->page_size > most)
-    return refuse(
+    return config_value_refuse(
         why,
         "image \"%s\": pages of %u bytes are larger than %u; give all "
         "images such pages, by page-size in [cache]",
         image->name, image->page_size, most);
   if (config_page_size(config, image) > config->cache_size)
-    return refuse(
+    return config_value_refuse(
         why,
         "image \"%s\": a cache of %llu bytes is less than one page of "
         "%u bytes",

@@ -21,6 +21,7 @@
 
 #include "base/window.h"
 #include "daemon/config_errors.h"
+#include "daemon/config_value.h"
 #include "daemon/log.h"
 #include "daemon/net/address.h"
 #include "daemon/rule.h"
@@ -31,7 +32,6 @@ extern "C" {
 #endif
 
 #define CONFIG_NAME_MAX 64               /* bytes of an image's name */
-#define CONFIG_WHY_LEN 384               /* of why a value is refused */
 #define CONFIG_PLACE_LEN (PATH_MAX + 64) /* of where one stands */
 
 enum {
@@ -40,12 +40,6 @@ enum {
   CONFIG_MAX_LISTEN = 16,
   CONFIG_MAX_SOURCE_OPTIONS = 32,
   CONFIG_MAX_WORKERS = 64,
-};
-
-/* The origin of a value.  Zeroed: the value was not given. */
-struct config_origin {
-  const char *file; /* the config's; NULL: the command line */
-  unsigned line;    /* or the number of the argument */
 };
 
 enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };

@@ -440,8 +440,8 @@ RULES = Rules(
             modules("daemon", "admit http_server liveness liveness_thread"),
             modules("daemon", "server"),
             modules("daemon", "monitor"),
-            modules("daemon", "config_errors inherited memory_limit opening "
-                              "process remotes"),
+            modules("daemon", "config_errors config_value inherited memory_limit "
+                              "opening process remotes"),
             modules("daemon", "config"),
             modules("daemon", "cache_size certificates config_file locked_code pressure"),
             modules("daemon", "options"),

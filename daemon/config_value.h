@@ -1,0 +1,69 @@
+/* Values of settings, as they are written in a configuration file or on the
+ * command line: their syntax, and their bounds.  What a value is for is known
+ * above, in config.h and config_image.h.
+ *
+ *   V1  A value that is refused leaves `*out` as it was.  The result is
+ *       -EINVAL, and the reason is in `why`, an array of CONFIG_WHY_LEN bytes.
+ *   V2  A reason begins with the value in quotes, at most 100 bytes of it: a
+ *       message has a bound, whatever a file contains. */
+#ifndef DAEMON_CONFIG_VALUE_H
+#define DAEMON_CONFIG_VALUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/rule.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CONFIG_WHY_LEN 384 /* of why a value is refused */
+
+/* The origin of a value.  Zeroed: the value was not given. */
+struct config_origin {
+  const char *file; /* the config's; NULL: the command line */
+  unsigned line;    /* or the number of the argument */
+};
+
+/* Writes the reason and returns -EINVAL. */
+__attribute__((format(printf, 2, 3))) int
+config_value_refuse(char *why, const char *format, ...);
+
+/* A number of bytes: digits with K, M, G or T behind them. */
+int config_value_size(const char *value, uint64_t *out, char *why);
+
+/* A size that a file can have: so an offset and a length have a sum, and no
+ * length is WINDOW_TO_END. */
+int config_value_file_size(const char *value, uint64_t *out, char *why);
+
+/* A size, or N%.  `*percent` is 0 for a size. */
+int config_value_size_or_percent(const char *value, uint64_t *size,
+                                 unsigned *percent, char *why);
+
+/* A power of two from 4K to `most`. */
+int config_value_power(const char *value, uint32_t most, uint32_t *out,
+                       char *why);
+int config_value_page_size(const char *value, uint32_t *out, char *why);
+
+/* Reads a decimal number from 1 to `max`.  False: it is none, and the caller
+ * says what it is a number of. */
+bool config_value_count(const char *text, unsigned max, unsigned *out);
+
+int config_value_on_off(const char *value, bool *out, char *why);
+int config_value_yes_no(const char *value, bool *out, char *why);
+
+/* Checks a path in a file, which must not depend on the directory that the
+ * daemon was started in: that is another one when the file is read again.
+ * Shown is what was written: a path that was decoded may have any bytes. */
+int config_value_path(const char *path, const char *value,
+                      const struct config_origin *origin, char *why);
+
+/* Adds to a list of peers, in place of `*rule`.  Also -ENOMEM. */
+int config_value_add_rule(struct rule **rule, const char *value, char *why);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
