@@ -9,8 +9,11 @@
  *   C3  A refused value leaves the previous value in place, but sets the
  *       origin: so it is not reported as missing in addition.
  *
- * A new setting is a line in `config_settings` or `config_image_settings`, and
- * the function that it names. */
+ * The settings of an image are in config_image.h, and the rules that concern
+ * several values in config_check.h.
+ *
+ * A new setting is a line in `config_settings`, and the function that it names.
+ */
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
@@ -19,8 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/window.h"
-#include "daemon/config_errors.h"
+#include "daemon/config_image.h"
 #include "daemon/config_value.h"
 #include "daemon/log.h"
 #include "daemon/net/address.h"
@@ -31,90 +33,16 @@
 extern "C" {
 #endif
 
-#define CONFIG_NAME_MAX 64               /* bytes of an image's name */
 #define CONFIG_PLACE_LEN (PATH_MAX + 64) /* of where one stands */
 
 enum {
   CONFIG_MAX_IMAGES = 4096,
   CONFIG_MAX_DIRECTORIES = 64,
   CONFIG_MAX_LISTEN = 16,
-  CONFIG_MAX_SOURCE_OPTIONS = 32,
   CONFIG_MAX_WORKERS = 64,
 };
 
-enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
-
-/* The settings of an image, by their line in config_image_settings. */
-enum {
-  CONFIG_IMAGE_SOURCE,
-  CONFIG_IMAGE_SHARE,
-  CONFIG_IMAGE_WARM,
-  CONFIG_IMAGE_MAX_AGE,
-  CONFIG_IMAGE_PAGE_SIZE,
-  CONFIG_IMAGE_FETCH_SIZE,
-  CONFIG_IMAGE_FETCH_SIZE_MAX,
-  CONFIG_IMAGE_MAX_REQUESTS,
-  CONFIG_IMAGE_OFFSET,
-  CONFIG_IMAGE_LENGTH,
-  CONFIG_IMAGE_ALLOW,
-  CONFIG_IMAGE_VERITY_ROOT,
-  CONFIG_IMAGE_VERITY_TREE,
-  CONFIG_IMAGE_VERITY_OFFSET,
-  CONFIG_IMAGE_SHA256,
-  CONFIG_N_IMAGE_SETTINGS,
-};
-
-/* What a reload could not do for an image, because memory or descriptors were
- * missing: the next reload does it. */
-enum config_due { DUE_NOTHING, DUE_ADD, DUE_REPLACE };
-
-/* The settings of an image that only its source uses. */
-struct config_source_options {
-  struct source_option all[CONFIG_MAX_SOURCE_OPTIONS]; /* ours */
-  struct config_origin origins[CONFIG_MAX_SOURCE_OPTIONS];
-  size_t n;
-};
-
-#define CONFIG_MAX_ROOT 64 /* bytes of a root hash: those of SHA-512 */
-#define CONFIG_SHA256_LEN 32
-
-/* How an image's bytes are verified. */
-struct config_verity {
-  uint8_t root[CONFIG_MAX_ROOT];
-  size_t root_len; /* 0: it is not verified */
-  /* The source of its hash tree, if one was given: as for the image. */
-  char *tree_path, *tree_uri;
-  const struct source_kind *tree_kind;
-  bool is_whole; /* they are verified by `sha256` of the whole image */
-  uint8_t sha256[CONFIG_SHA256_LEN];
-  uint64_t tree_offset; /* the byte at which the tree begins; without
-                           `tree_path`, if given, a byte of the image itself */
-};
-
-struct config_image {
-  char name[CONFIG_NAME_MAX + 1];
-  char *path; /* decoded; of a URI the part that may be shown.  Never NULL in a
-                 checked config */
-  char *uri;  /* of its source, with secrets; NULL: it is a file */
-  const struct source_kind *kind;         /* of the URI; NULL: a file */
-  const struct source_kind *const *kinds; /* all known kinds; or NULL */
-  struct config_source_options *options;  /* or NULL */
-  enum config_share share;
-  bool warm;           /* it is read into the cache when it is opened */
-  unsigned max_age_s;  /* older pages are read again; 0: not given */
-  uint32_t page_size;  /* 0: that of the cache */
-  uint32_t fetch_size; /* the least that a miss reads; 0: the kind's default */
-  uint32_t fetch_size_max; /* to which that grows; 0: not given */
-  unsigned max_requests;   /* in flight at its source; 0: not given */
-  struct window window;    /* the part of the file that is served */
-  struct rule *allow;      /* of its readers; NULL: not given */
-  struct config_verity verity;
-  struct config_origin origin; /* of the image: its last section, or option */
-  struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
-  enum config_due due; /* the reloader's */
-};
-
-/* The other settings, by their line in config_settings. */
+/* The settings of the daemon, by their line in config_settings. */
 enum {
   CONFIG_CACHE_SIZE,
   CONFIG_MIN_SIZE,
@@ -185,16 +113,6 @@ struct config_setting {
 
 extern const struct config_setting config_settings[CONFIG_N_SETTINGS];
 
-/* One setting of an image: a key of its section.  On the command line it may
- * follow the source, unless it is the source. */
-struct config_image_setting {
-  const char *key;
-  int (*set)(struct config_image *image, const char *value, char *why);
-};
-
-extern const struct config_image_setting
-    config_image_settings[CONFIG_N_IMAGE_SETTINGS];
-
 /* Sets each value to its default. */
 void config_init(struct config *config);
 void config_fini(struct config *config);
@@ -207,71 +125,9 @@ const char *config_add_file(struct config *config, const char *path);
  * begins with the value; -ENOMEM. */
 int config_set(struct config *config, unsigned setting, const char *value,
                struct config_origin origin, char why[CONFIG_WHY_LEN]);
-int config_image_set(struct config_image *image, unsigned setting,
-                     const char *value, struct config_origin origin,
-                     char why[CONFIG_WHY_LEN]);
-
-/* Sets an option of the image's source.  Likewise; -ENOENT: no kind of source
- * knows the key. */
-int config_image_set_option(struct config_image *image, const char *key,
-                            const char *value, struct config_origin origin,
-                            char why[CONFIG_WHY_LEN]);
-
-/* Checks the source as far as that is possible without opening it.  0; -EINVAL
- * with the reason in `why`, and in `*origin` that of the wrong setting. */
-int config_image_check_source(const struct config_image *image,
-                              struct config_origin *origin,
-                              char why[CONFIG_WHY_LEN]);
-
-/* The URI and options of its source, which is remote; the strings stay the
- * image's. */
-struct source_uri config_image_uri(const struct config_image *image);
-
-/* A path in the configuration of the image that is relative to the working
- * directory; NULL: there is none. */
-const char *config_relative_path(const struct config_image *image);
-
-/* The source of the hash tree of a verified image, which is not in the image
- * itself: a path, or a URI of `*kind`, in memory from malloc(3).  By default it
- * is that of the image with ".verity" appended.  NULL: out of memory. */
-char *config_image_tree(const struct config_image *image,
-                        const struct source_kind **kind);
-
-/* The source of the tree: it has the image's options if it is of the same kind.
- * Further parents have the tree beside their images, or do not have it if the
- * configuration names its source. */
-struct config_tree {
-  const struct source_kind *kind; /* NULL: it is a file */
-  struct source_uri uri;
-  /* What `uri` points to. */
-  char *text, *parents;
-  struct source_option *options;
-};
-
-/* 0 or -ENOMEM; config_tree_fini() is due in any case. */
-int config_tree_init(struct config_tree *tree,
-                     const struct config_image *image);
-void config_tree_fini(struct config_tree *tree);
-
-bool config_image_is_verified(const struct config_image *image);
-
-/* Whether the tree is in the image itself. */
-bool config_tree_is_inside(const struct config_image *image);
-
-/* Makes an image without a name or a source; its source may be of one of the
- * kinds. */
-void config_image_init(struct config_image *image,
-                       const struct source_kind *const *kinds);
-void config_image_fini(struct config_image *image);
-
-/* Whether an image may have this name; the text need not end in a NUL. */
-bool config_name_is_valid(const char *name, size_t len);
 
 /* The image of that name, or NULL. */
 struct config_image *config_find_image(struct config *config, const char *name);
-
-/* Moves an image: `from` owns nothing afterwards. */
-void config_image_move(struct config_image *to, struct config_image *from);
 
 /* Adds an image whose name is not in use.  From here the config owns what the
  * image owned.  0; -EINVAL with the reason in `why`; -ENOMEM. */
@@ -280,9 +136,6 @@ int config_add_image(struct config *config, struct config_image *image,
 
 /* Removes the image of that name, if there is one. */
 void config_remove_image(struct config *config, const char *name);
-
-/* Checks rules that concern several values. */
-void config_check(const struct config *config, struct config_errors *errors);
 
 /* The size to which the cache may shrink. */
 static inline uint64_t config_least_size(const struct config *config) {
@@ -305,17 +158,6 @@ bool config_shares(const struct config *config,
 /* The size of the pages of this image. */
 uint32_t config_page_size(const struct config *config,
                           const struct config_image *image);
-
-/* The least that a miss of this image reads, and the size to which that grows,
- * as in `struct source`. */
-uint32_t config_fetch_size(const struct config_image *image);
-uint32_t config_fetch_size_max(const struct config_image *image);
-
-/* Checks the page size of an image: a piece of an answer must have room for a
- * page.  0; -EINVAL with the reason in `why`. */
-int config_check_page_size(const struct config *config,
-                           const struct config_image *image,
-                           char why[CONFIG_WHY_LEN]);
 
 /* Whether it listens for TLS. */
 bool config_uses_tls(const struct config *config);

@@ -76,7 +76,7 @@ static struct config_image *find_or_add_image(struct reading *r,
 }
 
 static void begin_image(struct reading *r, const char *name) {
-  if (!config_name_is_valid(name, strlen(name))) {
+  if (!config_image_name_is_valid(name, strlen(name))) {
     config_errors_add(r->errors,
                       "%s:%u: \"%.70s\" cannot be the name of an image, which "
                       "takes 1 to %d of A-Z a-z 0-9 . _ -; write [image NAME]",

@@ -182,7 +182,7 @@ static int open_in(const char *directory, const char *name, bool share,
 
 static int open_image(void *arg, const char *name, struct found_image *out) {
   int r = -ENOENT;
-  if (!config_name_is_valid(name, strlen(name)))
+  if (!config_image_name_is_valid(name, strlen(name)))
     return r;
   struct directory_list *list = get_list(arg);
   unsigned n = is_hidden(list, name) ? 0 : list->n;
@@ -282,7 +282,7 @@ static void read_names(const struct directory_list *list, DIR *dir,
   struct dirent *entry;
   while ((entry = readdir(dir)))
     if (strcmp(entry->d_name, after) > 0 && is_wanted(f, entry->d_name) &&
-        config_name_is_valid(entry->d_name, strlen(entry->d_name)) &&
+        config_image_name_is_valid(entry->d_name, strlen(entry->d_name)) &&
         !is_hidden(list, entry->d_name) && is_image(dirfd(dir), entry))
       put(f, entry->d_name);
 }
@@ -364,7 +364,7 @@ static bool list_has(const struct directory_list *list, const char *name) {
 }
 
 int directories_hide(struct directories *d, const char *name) {
-  if (!config_name_is_valid(name, strlen(name)))
+  if (!config_image_name_is_valid(name, strlen(name)))
     return -ENOENT;
   CLEANUP(list_unrefp) struct directory_list *list = get_list(d);
   if (is_hidden(list, name) || !list_has(list, name))

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/config_tree.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
 #include "daemon/opening.h"
@@ -184,8 +185,8 @@ static int take_image(const struct config *config,
   if (r == 0)
     r = cut_window(image, to);
   if (r == 0) {
-    to->source->fetch_size = config_fetch_size(image);
-    to->source->fetch_size_max = config_fetch_size_max(image);
+    to->source->fetch_size = config_image_fetch_size(image);
+    to->source->fetch_size_max = config_image_fetch_size_max(image);
     return 0;
   }
   if (r == -ERANGE)

@@ -10,6 +10,7 @@
 
 #include "base/file_uri.h"
 #include "daemon/cache_size.h"
+#include "daemon/config_check.h"
 #include "daemon/config_file.h"
 #include "daemon/memory_limit.h"
 #include "source/uri.h"
@@ -303,7 +304,8 @@ static int set_image_option(struct config_image *image, const char *source,
 static int parse_image_copy(struct config_image *image, char *copy,
                             struct config_origin origin, char *why) {
   char *equals = strchr(copy, '=');
-  bool named = equals && config_name_is_valid(copy, (size_t)(equals - copy));
+  bool named =
+      equals && config_image_name_is_valid(copy, (size_t)(equals - copy));
   char *source = named ? equals + 1 : copy;
   char *options = strchr(source, ',');
   int r = 0;
@@ -322,7 +324,7 @@ static int parse_image_copy(struct config_image *image, char *copy,
     name = slash ? slash + 1 : image->path;
     name_len = strlen(name);
   }
-  if (!config_name_is_valid(name, name_len)) {
+  if (!config_image_name_is_valid(name, name_len)) {
     snprintf(why, CONFIG_WHY_LEN,
              "\"%.70s\" cannot be its name, which takes 1 to %d of A-Z a-z 0-9 "
              ". _ -; write --image NAME=SOURCE",
@@ -375,7 +377,7 @@ int options_parse_image(struct config_image *image,
   const struct config_origin origin = {.line = 1};
   char *copy;
   config_image_init(image, kinds);
-  if (!config_name_is_valid(name, strlen(name))) {
+  if (!config_image_name_is_valid(name, strlen(name))) {
     snprintf(why, CONFIG_WHY_LEN, "a name takes 1 to %d of A-Z a-z 0-9 . _ -",
              CONFIG_NAME_MAX);
     return -EINVAL;
@@ -385,13 +387,13 @@ int options_parse_image(struct config_image *image,
   image->origin = origin;
   int r = parse_image_copy(image, copy, origin, why);
   free(copy);
-  if (r == 0 && config_relative_path(image)) {
+  if (r == 0 && config_image_relative_path(image)) {
     snprintf(why, CONFIG_WHY_LEN,
              "\"%.100s\": a path from the root on is needed",
-             config_relative_path(image));
+             config_image_relative_path(image));
     r = -EINVAL;
   }
-  return r == 0 ? config_image_check_source(image, &wrong, why) : r;
+  return r == 0 ? config_check_source(image, &wrong, why) : r;
 }
 
 /* ---- The configuration --------------------------------------------------- */
@@ -401,8 +403,8 @@ int options_parse_image(struct config_image *image,
 static void add_image_error(const char *argument, const char *why,
                             struct config_errors *errors) {
   const char *equals = strchr(argument, '=');
-  bool named =
-      equals && config_name_is_valid(argument, (size_t)(equals - argument));
+  bool named = equals && config_image_name_is_valid(
+                             argument, (size_t)(equals - argument));
   const char *source = named ? equals + 1 : argument;
   bool is_uri = file_uri_scheme_len(source) && !file_uri_is(source);
   char *uri = is_uri ? source_uri_shown(source) : NULL;

@@ -11,6 +11,8 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/config_check.h"
+#include "daemon/config_tree.h"
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
@@ -79,8 +81,9 @@ static bool is_same_verity(const struct config_image *a,
 static bool is_same(const struct config *before, const struct config_image *a,
                     const struct config *now, const struct config_image *b) {
   return strcmp(a->path, b->path) == 0 && is_same_uri(a, b) &&
-         is_same_verity(a, b) && config_fetch_size(a) == config_fetch_size(b) &&
-         config_fetch_size_max(a) == config_fetch_size_max(b) &&
+         is_same_verity(a, b) &&
+         config_image_fetch_size(a) == config_image_fetch_size(b) &&
+         config_image_fetch_size_max(a) == config_image_fetch_size_max(b) &&
          a->max_requests == b->max_requests && a->max_age_s == b->max_age_s &&
          a->window.offset == b->window.offset &&
          a->window.length == b->window.length &&
@@ -126,7 +129,7 @@ static void plan_fini(struct plan *plan) {
 /* The working directory is left, and so a relative path names another file. */
 static bool paths_are_whole(const struct plan *plan) {
   for (size_t i = 0; i < plan->n_fresh; i++) {
-    const char *path = config_relative_path(plan->fresh[i]);
+    const char *path = config_image_relative_path(plan->fresh[i]);
     if (!path)
       continue;
     log_event(LEVEL_ERROR, EVENT_FAILED,

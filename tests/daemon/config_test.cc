@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/config_check.h"
+#include "daemon/config_tree.h"
 #include "daemon/options.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/fake_kind.h"
@@ -165,8 +167,8 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_STREQ(image->verity.tree_path, "/srv/tree");
   EXPECT_EQ(image->verity.tree_offset, 1u << 20);
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
-  EXPECT_EQ(config_fetch_size(image), 1u << 20);
-  EXPECT_EQ(config_fetch_size_max(image), 4u << 20);
+  EXPECT_EQ(config_image_fetch_size(image), 1u << 20);
+  EXPECT_EQ(config_image_fetch_size_max(image), 4u << 20);
   EXPECT_EQ(image->max_requests, 9u);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
@@ -509,13 +511,13 @@ TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {
                    "[image e]\nsource = fake://h/e\nfetch-size-max = 1M\n"),
               IsEmpty());
   ASSERT_EQ(config_.n_images, 5u);
-  EXPECT_EQ(config_fetch_size(&config_.images[0]), 64u << 10);
-  EXPECT_EQ(config_fetch_size(&config_.images[1]), 128u << 10);
-  EXPECT_EQ(config_fetch_size(&config_.images[2]), 0u);
-  EXPECT_EQ(config_fetch_size(&config_.images[3]), 64u << 10);
-  EXPECT_EQ(config_fetch_size_max(&config_.images[1]), 4u << 20);
-  EXPECT_EQ(config_fetch_size_max(&config_.images[2]), 0u);
-  EXPECT_EQ(config_fetch_size_max(&config_.images[4]), 1u << 20);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[0]), 64u << 10);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[1]), 128u << 10);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[2]), 0u);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[3]), 64u << 10);
+  EXPECT_EQ(config_image_fetch_size_max(&config_.images[1]), 4u << 20);
+  EXPECT_EQ(config_image_fetch_size_max(&config_.images[2]), 0u);
+  EXPECT_EQ(config_image_fetch_size_max(&config_.images[4]), 1u << 20);
   EXPECT_THAT(Read("[image f]\nfetch-size = 12K\nfetch-size-max = 8M\n"
                    "max-requests = 0\n"),
               ElementsAre(HasSubstr("not a power of two from 4K to 2M"),
@@ -617,7 +619,7 @@ TEST_F(ConfigTest, AHashOfTheWholeStandsAlone) {
 }
 
 std::string TreeOf(config_image *image, const source_kind **kind) {
-  char *tree = config_image_tree(image, kind);
+  char *tree = config_tree_source(image, kind);
   std::string text = tree;
   free(tree);
   return text;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/config_check.h"
 #include "tests/support/fake_kind.h"
 
 namespace {

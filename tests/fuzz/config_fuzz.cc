@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "daemon/config.h"
+#include "daemon/config_check.h"
 #include "daemon/config_file.h"
 
 namespace {
@@ -24,7 +25,7 @@ void CheckMessages(const config_errors &errors) {
 }
 
 void CheckImage(const config_image &image) {
-  Check(config_name_is_valid(image.name, strlen(image.name)));
+  Check(config_image_name_is_valid(image.name, strlen(image.name)));
   Check(image.path && image.path[0] == '/');
   Check(image.window.offset <= INT64_MAX && image.window.length > 0);
   Check(image.window.length <= INT64_MAX ||

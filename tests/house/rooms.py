@@ -442,8 +442,10 @@ RULES = Rules(
             modules("daemon", "monitor"),
             modules("daemon", "config_errors config_value inherited memory_limit "
                               "opening process remotes"),
-            modules("daemon", "config"),
-            modules("daemon", "cache_size certificates config_file locked_code pressure"),
+            modules("daemon", "config_image"),
+            modules("daemon", "config config_tree"),
+            modules("daemon", "cache_size certificates config_check "
+                              "config_file locked_code pressure"),
             modules("daemon", "options"),
             modules("daemon", "image_sources listeners"),
             modules("daemon", "directories"),

@@ -1,0 +1,37 @@
+/* Rules that concern several values of a configuration.  They are checked when
+ * all files and the command line were read.
+ *
+ *   K1  A message names the origin of the value that is to be changed.
+ *   K2  A value that was refused is not reported as missing in addition.
+ *   K3  No file and no source is opened: a check neither waits nor changes
+ *       anything. */
+#ifndef DAEMON_CONFIG_CHECK_H
+#define DAEMON_CONFIG_CHECK_H
+
+#include "daemon/config.h"
+#include "daemon/config_errors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Checks the whole configuration. */
+void config_check(const struct config *config, struct config_errors *errors);
+
+/* Checks the source of an image as far as that is possible without opening it.
+ * 0; -EINVAL with the reason in `why`, and in `*origin` that of the wrong
+ * setting. */
+int config_check_source(const struct config_image *image,
+                        struct config_origin *origin, char why[CONFIG_WHY_LEN]);
+
+/* Checks the page size of an image: a piece of an answer must have room for a
+ * page.  0; -EINVAL with the reason in `why`. */
+int config_check_page_size(const struct config *config,
+                           const struct config_image *image,
+                           char why[CONFIG_WHY_LEN]);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,355 @@
+#include "daemon/config_image.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file_uri.h"
+#include "base/hex.h"
+#include "source/uri.h"
+
+#define MAX_FETCH_SIZE (4u << 20)
+#define MAX_MAX_REQUESTS 1024u
+#define MAX_MAX_AGE_S 1000000000u
+
+/* Makes a path of `source`, or what is to be shown of a URI, in memory from
+ * malloc(3).  `*kind` is the URI's, or NULL. */
+static int parse_source(const struct config_image *image, const char *source,
+                        char **out, const struct source_kind **kind,
+                        char *why) {
+  const char *reason;
+  size_t scheme = file_uri_scheme_len(source);
+  *kind = NULL;
+  if (file_uri_is(source)) {
+    int r = file_uri_path(source, out, &reason);
+    return r == -EINVAL
+               ? config_value_refuse(why, "\"%.100s\": %s", source, reason)
+               : r;
+  }
+  *out = scheme ? source_uri_shown(source) : strdup(source);
+  if (!*out)
+    return -ENOMEM;
+  if (scheme && image->kinds)
+    *kind = source_uri_kind(image->kinds, source);
+  if (scheme && !*kind)
+    return config_value_refuse(
+        why,
+        "\"%.100s\": there is no source for the scheme \"%.*s\"; a "
+        "path with a colon begins with / or ./",
+        *out, (int)(scheme > 32 ? 32 : scheme), source);
+  return 0;
+}
+
+/* Takes a path or a URI, in place of the one before. */
+static int take_source(struct config_image *image, unsigned setting,
+                       const char *value, char **to_path, char **to_uri,
+                       const struct source_kind **to_kind, char *why) {
+  char *path = NULL, *uri = NULL;
+  const struct source_kind *kind;
+  int r = parse_source(image, value, &path, &kind, why);
+  if (r == 0 && !*path)
+    r = config_value_refuse(why, "\"%.100s\": it names no source", value);
+  if (r == 0 && !kind)
+    r = config_value_path(path, value, &image->origins[setting], why);
+  if (r == 0 && kind && !(uri = strdup(value)))
+    r = -ENOMEM;
+  if (r < 0) {
+    free(path);
+    return r;
+  }
+  free(*to_path);
+  free(*to_uri);
+  *to_path = path;
+  *to_uri = uri;
+  *to_kind = kind;
+  return 0;
+}
+
+static int set_source(struct config_image *image, const char *value,
+                      char *why) {
+  return take_source(image, CONFIG_IMAGE_SOURCE, value, &image->path,
+                     &image->uri, &image->kind, why);
+}
+
+static int set_image_share(struct config_image *image, const char *value,
+                           char *why) {
+  bool share;
+  int r = config_value_on_off(value, &share, why);
+  if (r == 0)
+    image->share = share ? SHARE_ON : SHARE_OFF;
+  return r;
+}
+
+static int set_image_warm(struct config_image *image, const char *value,
+                          char *why) {
+  return config_value_yes_no(value, &image->warm, why);
+}
+
+static int set_image_page_size(struct config_image *image, const char *value,
+                               char *why) {
+  return config_value_page_size(value, &image->page_size, why);
+}
+
+static int set_fetch_size(struct config_image *image, const char *value,
+                          char *why) {
+  return config_value_page_size(value, &image->fetch_size, why);
+}
+
+static int set_fetch_size_max(struct config_image *image, const char *value,
+                              char *why) {
+  return config_value_power(value, MAX_FETCH_SIZE, &image->fetch_size_max, why);
+}
+
+static int set_max_requests(struct config_image *image, const char *value,
+                            char *why) {
+  if (!config_value_count(value, MAX_MAX_REQUESTS, &image->max_requests))
+    return config_value_refuse(why, "\"%.100s\": not a number from 1 to %u",
+                               value, MAX_MAX_REQUESTS);
+  return 0;
+}
+
+static int set_max_age(struct config_image *image, const char *value,
+                       char *why) {
+  if (!config_value_count(value, MAX_MAX_AGE_S, &image->max_age_s))
+    return config_value_refuse(
+        why, "\"%.100s\": not a number of seconds from 1 to %u", value,
+        MAX_MAX_AGE_S);
+  return 0;
+}
+
+static int set_offset(struct config_image *image, const char *value,
+                      char *why) {
+  return config_value_file_size(value, &image->window.offset, why);
+}
+
+static int set_length(struct config_image *image, const char *value,
+                      char *why) {
+  uint64_t length = 0; /* gcc does not see that it is set where r is 0 */
+  int r = config_value_file_size(value, &length, why);
+  if (r == 0 && length == 0)
+    return config_value_refuse(
+        why,
+        "\"%.100s\": an image of no bytes; without length it reaches "
+        "to the end",
+        value);
+  if (r == 0)
+    image->window.length = length;
+  return r;
+}
+
+/* In place of what was given before. */
+static int set_image_allow(struct config_image *image, const char *value,
+                           char *why) {
+  struct rule *rule = NULL;
+  int r = config_value_add_rule(&rule, value, why);
+  if (r < 0)
+    return r;
+  rule_unref(image->allow);
+  image->allow = rule;
+  return 0;
+}
+
+static int set_verity_root(struct config_image *image, const char *value,
+                           char *why) {
+  uint8_t root[CONFIG_MAX_ROOT] = {0};
+  size_t len = strlen(value);
+  if ((len != 64 && len != 128) || !hex_parse(value, root, len / 2))
+    return config_value_refuse(
+        why,
+        "\"%.140s\": not a hash in hex, of 64 digits, or of 128 for "
+        "SHA-512",
+        value);
+  memcpy(image->verity.root, root, sizeof root);
+  image->verity.root_len = len / 2;
+  return 0;
+}
+
+static int set_sha256(struct config_image *image, const char *value,
+                      char *why) {
+  uint8_t hash[CONFIG_SHA256_LEN] = {0};
+  if (strlen(value) != 2 * sizeof hash || !hex_parse(value, hash, sizeof hash))
+    return config_value_refuse(
+        why, "\"%.100s\": not a hash in hex, of 64 digits", value);
+  memcpy(image->verity.sha256, hash, sizeof hash);
+  image->verity.is_whole = true;
+  return 0;
+}
+
+static int set_verity_tree(struct config_image *image, const char *value,
+                           char *why) {
+  struct config_verity *v = &image->verity;
+  return take_source(image, CONFIG_IMAGE_VERITY_TREE, value, &v->tree_path,
+                     &v->tree_uri, &v->tree_kind, why);
+}
+
+static int set_verity_offset(struct config_image *image, const char *value,
+                             char *why) {
+  uint64_t offset = 0; /* gcc does not see that it is set where r is 0 */
+  int r = config_value_file_size(value, &offset, why);
+  if (r == 0 && offset % 512)
+    return config_value_refuse(why, "\"%.100s\": not a multiple of 512", value);
+  if (r == 0)
+    image->verity.tree_offset = offset;
+  return r;
+}
+
+const struct config_image_setting config_image_settings[] = {
+    [CONFIG_IMAGE_SOURCE] = {"source", set_source},
+    [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
+    [CONFIG_IMAGE_WARM] = {"warm", set_image_warm},
+    [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
+    [CONFIG_IMAGE_PAGE_SIZE] = {"page-size", set_image_page_size},
+    [CONFIG_IMAGE_FETCH_SIZE] = {"fetch-size", set_fetch_size},
+    [CONFIG_IMAGE_FETCH_SIZE_MAX] = {"fetch-size-max", set_fetch_size_max},
+    [CONFIG_IMAGE_MAX_REQUESTS] = {"max-requests", set_max_requests},
+    [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
+    [CONFIG_IMAGE_LENGTH] = {"length", set_length},
+    [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
+    [CONFIG_IMAGE_VERITY_ROOT] = {"verity-root", set_verity_root},
+    [CONFIG_IMAGE_VERITY_TREE] = {"verity-tree", set_verity_tree},
+    [CONFIG_IMAGE_VERITY_OFFSET] = {"verity-offset", set_verity_offset},
+    [CONFIG_IMAGE_SHA256] = {"sha256", set_sha256},
+};
+
+/* ---- What an image has for its source alone ------------------------------ */
+
+static bool is_known_option(const struct source_kind *const *kinds,
+                            const char *key) {
+  for (; kinds && *kinds; kinds++)
+    if (source_uri_has_option(*kinds, key))
+      return true;
+  return false;
+}
+
+/* The place of the option of that key, which may be the next one. */
+static size_t find_option(const struct config_source_options *options,
+                          const char *key) {
+  size_t i = 0;
+  while (i < options->n && strcmp(options->all[i].key, key) != 0)
+    i++;
+  return i;
+}
+
+static int put_option(struct config_source_options *options, size_t i,
+                      const char *key, const char *value,
+                      struct config_origin origin) {
+  struct source_option made = {.key = strdup(key), .value = strdup(value)};
+  if (!made.key || !made.value) {
+    free((char *)made.key);
+    free((char *)made.value);
+    return -ENOMEM;
+  }
+  if (i < options->n) {
+    free((char *)options->all[i].key);
+    free((char *)options->all[i].value);
+  } else {
+    options->n++;
+  }
+  options->all[i] = made;
+  options->origins[i] = origin;
+  return 0;
+}
+
+int config_image_set_option(struct config_image *image, const char *key,
+                            const char *value, struct config_origin origin,
+                            char why[CONFIG_WHY_LEN]) {
+  if (!is_known_option(image->kinds, key))
+    return -ENOENT;
+  if (!image->options)
+    image->options = calloc(1, sizeof *image->options);
+  if (!image->options)
+    return -ENOMEM;
+  size_t i = find_option(image->options, key);
+  if (i == CONFIG_MAX_SOURCE_OPTIONS)
+    return config_value_refuse(why, "more than %d options of a source",
+                               CONFIG_MAX_SOURCE_OPTIONS);
+  if (i < image->options->n && image->options->origins[i].file == origin.file)
+    return config_value_refuse(why, "it is given twice; remove one");
+  return put_option(image->options, i, key, value, origin);
+}
+
+static void free_options(struct config_source_options *options) {
+  for (size_t i = 0; options && i < options->n; i++) {
+    free((char *)options->all[i].key);
+    free((char *)options->all[i].value);
+  }
+  free(options);
+}
+
+struct source_uri config_image_uri(const struct config_image *image) {
+  return (struct source_uri){
+      .text = image->uri,
+      .options = image->options ? image->options->all : NULL,
+      .n_options = image->options ? image->options->n : 0};
+}
+
+const char *config_image_relative_path(const struct config_image *image) {
+  const struct config_verity *v = &image->verity;
+  if (!image->uri && image->path[0] != '/')
+    return image->path;
+  return v->tree_path && !v->tree_uri && v->tree_path[0] != '/' ? v->tree_path
+                                                                : NULL;
+}
+
+/* ---- An image ------------------------------------------------------------ */
+
+void config_image_init(struct config_image *image,
+                       const struct source_kind *const *kinds) {
+  *image = (struct config_image){
+      .kinds = kinds, .share = SHARE_AS_ALL, .window = WINDOW_WHOLE};
+}
+
+void config_image_fini(struct config_image *image) {
+  free(image->path);
+  free(image->uri);
+  free(image->verity.tree_path);
+  free(image->verity.tree_uri);
+  free_options(image->options);
+  image->path = image->uri = NULL;
+  image->verity = (struct config_verity){.root_len = 0};
+  image->options = NULL;
+  rule_unref(image->allow);
+  image->allow = NULL;
+}
+
+void config_image_move(struct config_image *to, struct config_image *from) {
+  *to = *from;
+  from->path = from->uri = NULL;
+  from->verity = (struct config_verity){.root_len = 0};
+  from->options = NULL;
+  from->allow = NULL;
+}
+
+int config_image_set(struct config_image *image, unsigned setting,
+                     const char *value, struct config_origin origin,
+                     char why[CONFIG_WHY_LEN]) {
+  image->origins[setting] = origin;
+  return config_image_settings[setting].set(image, value, why);
+}
+
+bool config_image_name_is_valid(const char *name, size_t len) {
+  if (len == 0 || len > CONFIG_NAME_MAX)
+    return false;
+  for (size_t i = 0; i < len; i++)
+    if (!name[i] ||
+        (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i])))
+      return false;
+  return true;
+}
+
+bool config_image_is_verified(const struct config_image *image) {
+  return image->verity.root_len || image->verity.is_whole;
+}
+
+uint32_t config_image_fetch_size(const struct config_image *image) {
+  if (image->fetch_size || !image->kind)
+    return image->fetch_size;
+  return image->kind->fetch_size;
+}
+
+uint32_t config_image_fetch_size_max(const struct config_image *image) {
+  if (image->fetch_size_max || !image->kind)
+    return image->fetch_size_max;
+  return MAX_FETCH_SIZE;
+}
