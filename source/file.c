@@ -1,3 +1,12 @@
+/* Any number of threads may read one struct file_source at once.  They take a
+ * lock only to look for holes.  These rules make that right:
+ *
+ *   - The version is taken before the first read, and compared after every
+ *     read.  A change between the two fails the read.
+ *   - read_at is set before the first byte is read, so no byte is older than it
+ *     says.
+ *   - dontcache, n_direct and has_holes choose between ways of reading that
+ *     return the same bytes.  A thread that loads an old value loses time. */
 #include "source/file.h"
 
 #include <errno.h>
@@ -14,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/format.h"
 #include "base/lock.h"
@@ -27,42 +37,44 @@
 
 enum {
   DIRECT_MIN_LEN = 64 << 10,
-  DIRECT_ALIGN = 4096, /* as much as any disk wants */
-  DIRECT_RUN = 15,
+  DIRECT_ALIGN = 4096, /* no disk asks for more */
+  DIRECT_RUN = 15,     /* so one long read in 16 asks the kernel: read_long() */
 };
 
-/* Times are in nanoseconds, of CLOCK_BOOTTIME: a host that slept has aged what
- * it read before. */
+/* Times are in nanoseconds of CLOCK_BOOTTIME, which also counts while the host
+ * sleeps: bytes that were read before the sleep age meanwhile. */
 struct file_source {
   struct source base;
   struct version version;
   int64_t settles_at; /* when `version` is settled; 0: it was from the start.
-                         What is read before may be of another content. */
+                         Bytes read before may be of another content. */
   int64_t rests_at;   /* when it is at rest; 0: it was from the start */
-  int64_t max_age_ns; /* how long what was read is good; 0: for ever */
+  int64_t max_age_ns; /* how long bytes that were read are valid; 0: for ever */
   bool doubts_writers;
-  atomic_bool has_writer;  /* version_has_writer(), as of the last look.
-                              Relaxed: a read may miss it */
+  atomic_bool has_writer;  /* version_has_writer(), as of the last check.
+                              Relaxed: a read that misses a change of it is
+                              checked by the next reopen() */
   atomic_bool lost_writer; /* there was one, and something was read beside it.
-                              Relaxed, and never taken back */
+                              Relaxed; never set back to false */
   _Atomic int64_t read_at; /* when the first read began; 0: there was none.
-                              Relaxed: it is set once, and nothing hangs on it
-                              but itself. */
+                              Relaxed: it is set once, and orders no other
+                              store. */
   int fd;
   int writes_fd; /* version_open_writes() of it */
   enum file_reading how;
   atomic_bool dontcache; /* relaxed: it goes to false once, for good */
   int direct_fd;         /* the same file, with O_DIRECT; or -1 */
-  atomic_uint n_direct;  /* relaxed: how many long reads to make directly
-                            before the kernel is asked again what it has */
+  atomic_uint n_direct;  /* how many long reads to make directly before the
+                            kernel is asked again.  Relaxed: two threads that
+                            count down at once may lose a step */
   atomic_bool has_holes; /* relaxed: it goes to false once, for good */
   pthread_mutex_t holes_lock;
-  struct zero_map holes; /* guarded by holes_lock: what the file system said, */
-  int64_t holes_since;   /* likewise: from then on, */
-  uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */
-  size_t directory_len;  /* it is only looked for beneath this part of the
+  struct zero_map holes; /* guarded by holes_lock: the file system's answers */
+  int64_t holes_since;   /* likewise: no answer is older than this */
+  uint64_t n_forgotten;  /* likewise: how often `holes` was emptied */
+  size_t directory_len;  /* the file is opened only beneath this part of the
                             path; 0: wherever the path leads */
-  char path[];           /* relative if it is not known from the root on */
+  char path[];           /* relative if the directory had no absolute path */
 };
 
 /* Where a file is: see struct file_source. */
@@ -83,7 +95,8 @@ static int64_t now_ns(clockid_t clock) {
 
 /* ---- Reading ------------------------------------------------------------- */
 
-/* Before each read. */
+/* Every read calls this before it reads.  Two first reads may call it at once;
+ * either time is then before both of them read. */
 static void note_read(struct file_source *f) {
   int64_t never = 0;
   if (!atomic_load_explicit(&f->read_at, memory_order_relaxed))
@@ -92,7 +105,7 @@ static void note_read(struct file_source *f) {
         memory_order_relaxed);
 }
 
-/* 0: for ever. */
+/* How long bytes that were read are valid; 0: for ever. */
 static int64_t max_age_ns(const struct file_source *f) {
   const int64_t with_writer = INT64_C(2000000000);
   return atomic_load_explicit(&f->has_writer, memory_order_relaxed)
@@ -100,9 +113,10 @@ static int64_t max_age_ns(const struct file_source *f) {
              : f->max_age_ns;
 }
 
-/* Whether something that was read has to be read again, although the version
- * is what it was: it was read before the version had settled, and now it has;
- * or beside a writer that is gone; or it is too old. */
+/* Whether bytes have to be read again although the version is the same.  That
+ * is so if they were read before the version had settled, and it has settled by
+ * now; if a writer that was there when they were read is gone; or if they are
+ * too old. */
 static bool is_due(const struct file_source *f) {
   int64_t read_at = atomic_load_explicit(&f->read_at, memory_order_relaxed);
   int64_t max_age = max_age_ns(f);
@@ -115,16 +129,18 @@ static bool is_due(const struct file_source *f) {
          (max_age && now - read_at >= max_age);
 }
 
-/* preadv2(2) with one buffer; where DONTCACHE is not known, without that. */
+/* preadv2(2) with one buffer.  Without RWF_DONTCACHE once the kernel or the
+ * file system has refused that. */
 static ssize_t read_some(struct file_source *f, uint64_t offset, void *buf,
                          size_t len, int flags) {
   struct iovec v = {buf, len};
   if (atomic_load_explicit(&f->dontcache, memory_order_relaxed)) {
     ssize_t n = preadv2(f->fd, &v, 1, (off_t)offset, flags | RWF_DONTCACHE);
-    /* With RWF_NOWAIT it may be that, and the read() that follows will tell. */
+    /* The refused flag may also be RWF_NOWAIT.  The caller then calls read(),
+     * which has no other flag. */
     if (n >= 0 || errno != EOPNOTSUPP || flags)
       return n;
-    /* The kernel keeps what is read: so let it read ahead. */
+    /* From now on the kernel keeps what is read, so it may read ahead. */
     atomic_store_explicit(&f->dontcache, false, memory_order_relaxed);
     posix_fadvise(f->fd, 0, 0, POSIX_FADV_NORMAL);
   }
@@ -149,25 +165,31 @@ static int read_all(struct file_source *f, uint64_t offset, char *buf,
   return 0;
 }
 
-/* After a read, so that what was read is of this version, or of a later one.
- * `r` is the read's result. */
+/* Checks the version after a read, whose result is `r`.  A change that comes
+ * after this check comes after the read, so it is not in the bytes. */
 static int check_version(const struct file_source *f, int r) {
   struct version now;
   int s = version_of(f->fd, f->writes_fd, &now);
   if (s < 0)
     return s;
-  /* What is read from now on must not stand beside what is due. */
+  /* If earlier bytes are due, the image must not mix them with these. */
   if (!version_same(&now, &f->version) || is_due(f))
     return -ESTALE;
-  /* Short, and yet unchanged: it is our view of it that is wrong. */
+  /* The file is shorter than its version says, and the version is the same: so
+   * the kernel or the file system is wrong. */
   return r == -ESTALE ? -EIO : 0;
 }
 
-/* A long read past the kernel's memory: less work for the processor, and
- * nothing is left behind.  But what the kernel has comes faster from there, so
- * it is asked first, now and then while it had not.  The question makes it
- * begin to read; so its answer is waited for, and only the next reads are
- * direct.  Returns how many bytes are read; the rest is for read_all(). */
+/* Makes a long read with O_DIRECT, which costs less CPU time and leaves nothing
+ * in the kernel's page cache.  But bytes that are in that cache come faster
+ * from there.  So the first long read asks the kernel with RWF_NOWAIT.  If the
+ * bytes were not in its cache, the next DIRECT_RUN long reads are direct, and
+ * then one asks again.  RWF_NOWAIT makes the kernel begin to read; so this read
+ * is left to read_all(), which waits for the kernel, and a direct read would
+ * make the disk read the bytes twice.
+ *
+ * Returns how many bytes it has read; the caller reads the rest with
+ * read_all(). */
 static size_t read_long(struct file_source *f, uint64_t offset, char *buf,
                         size_t len) {
   unsigned left = atomic_load_explicit(&f->n_direct, memory_order_relaxed);
@@ -176,7 +198,7 @@ static size_t read_long(struct file_source *f, uint64_t offset, char *buf,
                   : pread(f->direct_fd, buf, len, (off_t)offset);
   if (ask && n != (ssize_t)len)
     left = DIRECT_RUN;
-  else if (ask || n != (ssize_t)len) /* it has it; or it cannot be done */
+  else if (ask || n != (ssize_t)len) /* in the cache; or O_DIRECT failed */
     left = 0;
   else
     left--;
@@ -186,15 +208,18 @@ static size_t read_long(struct file_source *f, uint64_t offset, char *buf,
 
 /* ---- Holes --------------------------------------------------------------- */
 
-/* A write(2) moves the stamps when it begins.  What it then fills of a hole is
- * there for a read, which is no worse than its moment; but a hole that is
- * remembered would stay.  So none is before the version is at rest, as a write
- * may well be under way; and for one that takes longer than that, none is for
- * longer than this. */
+/* How long an answer of the file system about holes is remembered.
+ *
+ * A write(2) moves the stamps of the file when it begins, and may fill a hole
+ * later.  A read that runs beside it returns the bytes of its moment.  But a
+ * remembered hole would hide bytes that are written afterwards, and the version
+ * would not show it.  So the source remembers no hole before the version is at
+ * rest, because until then a write is likely to be under way.  A write that
+ * takes even longer hides its bytes for this time at most. */
 #define MAX_HOLES_AGE_NS INT64_C(2000000000)
 
-/* A file that has all of its bytes allocated has no holes, or so few that it is
- * not worth a question.  Nor has a device. */
+/* A file whose size is fully allocated has no holes, or too few to be worth a
+ * system call per read.  A device has none. */
 static bool may_have_holes(int fd) {
   struct stat st;
   return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
@@ -205,7 +230,9 @@ static bool has_holes(const struct file_source *f) {
   return atomic_load_explicit(&f->has_holes, memory_order_relaxed);
 }
 
-/* A question to ask where something is not known yet. */
+/* The first offset for which `holes` has no answer, and how often `holes` had
+ * been emptied then.  The file system is asked without the lock; if `holes` is
+ * emptied meanwhile, the answer is older than that, and is not stored. */
 struct hole_question {
   uint64_t at;
   uint64_t n_forgotten;
@@ -231,9 +258,9 @@ static enum zero_answer look_for_hole(struct file_source *f, uint64_t begin,
   return answer;
 }
 
-/* Where data begins, from an offset on; with the file's end, if nowhere.  The
- * offset of `fd` moves; nobody uses it.  Negative: the file system cannot tell,
- * and is not asked again. */
+/* The offset of the first data at or after `from`, or the size if there is
+ * none.  It moves the file offset of `fd`, which no other function uses.
+ * Negative: the file system cannot tell, and is not asked again. */
 static off_t find_data(struct file_source *f, uint64_t from) {
   off_t at = lseek(f->fd, (off_t)from, SEEK_DATA);
   if (at < 0 && errno == ENXIO)
@@ -243,10 +270,10 @@ static off_t find_data(struct file_source *f, uint64_t from) {
   return at;
 }
 
-/* Asks the file system what begins at `q->at`: a hole, which ends where data
- * begins or with the file, or data.  One that knows no holes says data, up to
- * the end.  False: it cannot tell, what it said is to be forgotten already, or
- * there is no memory. */
+/* Asks the file system whether a hole or data begins at `q->at`, and where it
+ * ends, and stores the answer.  A file system without holes says that there is
+ * data up to the end.  False: nothing was stored, because the file system
+ * cannot tell, `holes` was emptied meanwhile, or there is no memory. */
 static bool ask_at(struct file_source *f, const struct hole_question *q) {
   uint64_t at = q->at;
   off_t end = find_data(f, at);
@@ -268,7 +295,10 @@ static bool is_at_rest(const struct file_source *f) {
   return !f->rests_at || now_ns(CLOCK_BOOTTIME) >= f->rests_at;
 }
 
-/* Whether a range is a hole.  May wait for the file system. */
+/* Whether a range is a hole.  May wait for the file system.
+ *
+ * The loop ends: each turn stores an answer for at least one more byte of the
+ * range, or ends it. */
 static bool is_hole(struct file_source *f, uint64_t offset, size_t len) {
   enum zero_answer answer;
   struct hole_question q;
@@ -282,8 +312,8 @@ static bool is_hole(struct file_source *f, uint64_t offset, size_t len) {
   return answer == ZERO_ALL;
 }
 
-/* That it is a hole holds for the version that it was asked of, as what is read
- * does. */
+/* Ends the read of a hole.  The version is checked after the hole was found, as
+ * it is after bytes were read. */
 static int end_hole(const struct file_source *f) {
   int r = check_version(f, 0);
   return r < 0 ? r : SOURCE_ZEROS;
@@ -311,10 +341,13 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
   return check_version(f, r);
 }
 
-/* What the kernel has in memory; a file system that cannot tell says so.  What
- * it has not it begins to read: so the disk has all that is missed at once, and
- * the next start(), or a read(), finds it.  Whether a range is a hole is asked
- * by read(), and known from then on. */
+/* Reads what the kernel has in memory.  RWF_NOWAIT makes the kernel begin to
+ * read the rest.  So the disk gets all misses of the thread at once, and the
+ * next start() or read() finds the bytes.  A file system without RWF_NOWAIT
+ * gives BLOCKS.
+ *
+ * start() must not ask the file system about holes, because that may wait.  It
+ * uses the answers that read() has stored. */
 static enum source_outcome file_start(struct source *src,
                                       struct source_read *r) {
   struct file_source *f = file_of(src);
@@ -332,7 +365,7 @@ static enum source_outcome file_start(struct source *src,
   }
   ssize_t n = read_some(f, r->offset, r->buf, r->len, RWF_NOWAIT);
   if (n < 0 && errno != EAGAIN)
-    return SOURCE_BLOCKS; /* read() tells what is wrong */
+    return SOURCE_BLOCKS; /* read() finds the error again, and returns it */
   if (n != (ssize_t)r->len)
     return SOURCE_RETRY;
   r->status = check_version(f, 0);
@@ -353,8 +386,8 @@ static void file_forget(struct source *src) {
 
 /* ---- Opening ------------------------------------------------------------- */
 
-static void file_close(struct source *src) {
-  struct file_source *f = file_of(src);
+/* A source that was made half way has -1 for what was not opened. */
+static void file_free(struct file_source *f) {
   if (f->direct_fd >= 0)
     close(f->direct_fd);
   if (f->writes_fd >= 0)
@@ -365,6 +398,9 @@ static void file_close(struct source *src) {
   pthread_mutex_destroy(&f->holes_lock);
   free(f);
 }
+CLEANUP_FUNCTION(struct file_source *, file_free)
+
+static void file_close(struct source *src) { file_free(file_of(src)); }
 
 static const struct source_ops file_ops;
 
@@ -372,7 +408,7 @@ static struct where where_is(const struct file_source *f) {
   return (struct where){f->path, f->directory_len};
 }
 
-/* Opens what is at a path.  A descriptor, or a negative errno. */
+/* Opens a path.  Returns a descriptor, or a negative errno. */
 static int open_path(const struct where *at, int flags) {
   if (!at->directory_len) {
     int fd = fd_above_std(open(at->path, flags | O_CLOEXEC));
@@ -381,16 +417,14 @@ static int open_path(const struct where *at, int flags) {
   char directory[PATH_MAX];
   snprintf(directory, sizeof directory, "%.*s", (int)at->directory_len,
            at->path);
-  int beneath = beneath_open_directory(directory);
+  CLEANUP(cleanup_close) int beneath = beneath_open_directory(directory);
   if (beneath < 0)
     return beneath;
-  int fd = beneath_open(beneath, at->path + at->directory_len + 1, flags);
-  close(beneath);
-  return fd;
+  return beneath_open(beneath, at->path + at->directory_len + 1, flags);
 }
 
 /* Opens the very file that `fd` is open on, whatever its path names by now.
- * Likewise; -ENOENT: there is no /proc. */
+ * Returns as open_path(); -ENOENT: there is no /proc. */
 static int open_again(int fd, int flags) {
   char self[40];
   snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
@@ -398,11 +432,16 @@ static int open_again(int fd, int flags) {
   return again < 0 ? -errno : again;
 }
 
-/* Sees when the version will have settled.  A tick of the kernel's clock is
- * waited for, lest what is read first be read twice; a second is not, nor
+/* Finds out when the version is settled.  It waits for that if it is a matter
+ * of a tick of the kernel's clock, because bytes that are read before are read
+ * twice.  It does not wait for a clock whose step is a second or more, nor for
  * a process that writes all the time. */
 static int settle(struct file_source *f) {
-  enum { MAX_WAIT_NS = 20000000, MAX_VERSIONS = 2, MAX_WAITS = 20 };
+  enum {
+    MAX_WAIT_NS = 20000000, /* the longest tick, of CONFIG_HZ=100, is 10 ms */
+    MAX_VERSIONS = 2,       /* as many changes are seen before it gives up */
+    MAX_WAITS = 20,         /* a bound, because a signal ends a wait early */
+  };
   bool foreign = version_is_foreign(f->fd);
   struct timespec tick, now;
   clock_getres(CLOCK_REALTIME_COARSE, &tick);
@@ -422,7 +461,8 @@ static int settle(struct file_source *f) {
   }
 }
 
-/* What is known of a version from the source before. */
+/* Takes over what the source before it knows of the version.  A version that
+ * was not settled for the one before is not settled here either. */
 static void inherit(struct file_source *f, const struct file_source *before) {
   f->max_age_ns = before->max_age_ns;
   f->doubts_writers = before->doubts_writers;
@@ -444,14 +484,17 @@ static int64_t find_rest(const struct file_source *f) {
   return ns ? now_ns(CLOCK_BOOTTIME) + ns : 0;
 }
 
-/* Finds out about the version. */
+/* Takes the version, and finds out when it is settled and at rest.  It looks
+ * for writers before anything is read: a writer that is gone by then cannot
+ * change what is read later. */
 static int identify(struct file_source *f, const struct file_source *before) {
   f->writes_fd = version_open_writes(f->fd);
   int r = version_of(f->fd, f->writes_fd, &f->version);
   if (before)
     inherit(f, before);
   look_for_writers(f);
-  /* That version is known for longer than its stamps can tell. */
+  /* If the source before it had this version already, the version is settled
+   * earlier than its stamps alone can tell. */
   if (r == 0 && !(before && version_same(&f->version, &before->version)))
     r = settle(f);
   if (r == 0)
@@ -459,7 +502,7 @@ static int identify(struct file_source *f, const struct file_source *before) {
   return r;
 }
 
-static struct file_source *alloc(const struct where *at, int fd,
+static struct file_source *alloc(const struct where *at,
                                  enum file_reading how) {
   size_t path_len = strlen(at->path) + 1;
   struct file_source *f = calloc(1, sizeof *f + path_len);
@@ -468,8 +511,7 @@ static struct file_source *alloc(const struct where *at, int fd,
   memcpy(f->path, at->path, path_len);
   f->directory_len = at->directory_len;
   f->base.ops = &file_ops;
-  f->fd = fd;
-  f->writes_fd = f->direct_fd = -1;
+  f->fd = f->writes_fd = f->direct_fd = -1;
   f->how = how;
   atomic_init(&f->dontcache, how == FILE_DONTCACHE);
   atomic_init(&f->n_direct, 0);
@@ -481,58 +523,56 @@ static struct file_source *alloc(const struct where *at, int fd,
   return f;
 }
 
-/* Makes a source over `fd`, which it owns, also on failure; `before` is what
- * the new one succeeds, or NULL. */
+/* Makes a source over `fd`, which it owns, also on failure; `before` is the
+ * source that the new one succeeds, or NULL. */
 static int make(const struct where *at, int fd, enum file_reading how,
                 const struct file_source *before, struct source **out) {
-  struct file_source *f = alloc(at, fd, how);
-  if (!f) {
-    close(fd);
+  CLEANUP(cleanup_close) int ours = fd;
+  CLEANUP(file_freep) struct file_source *f = alloc(at, how);
+  if (!f)
     return -ENOMEM;
-  }
+  f->fd = steal_fd(&ours);
   int r = identify(f, before);
-  if (r < 0) {
-    file_close(&f->base);
+  if (r < 0)
     return r;
-  }
   if (how == FILE_DONTCACHE) {
     f->direct_fd = open_again(fd, O_RDONLY | O_DIRECT | O_NONBLOCK);
-    /* No readahead: what a read drops are whole folios, and so the rest of a
-     * large one would be read again. */
+    /* This turns the kernel's readahead off, which makes large folios.
+     * RWF_DONTCACHE drops a whole folio after a read of a part of it, and the
+     * disk would have to read the rest again. */
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
   }
   f->base.size = f->version.size;
   atomic_init(&f->has_holes, may_have_holes(fd));
-  *out = &f->base;
+  *out = &STEAL(f)->base;
   return 0;
 }
 
-/* Opens a file or a device, and nothing else: opening a FIFO might wait for a
- * writer.  O_NONBLOCK would not do: it makes an open fail that has to wait for
- * a lease of another program's (fcntl(2)). */
+/* Opens a file or a device, and nothing else.  It looks at the type through an
+ * O_PATH descriptor first, because opening a FIFO might wait for a writer, and
+ * then opens what it looked at, because the path may lead elsewhere by then.
+ * O_NONBLOCK in place of that would make the open fail while another program
+ * has a lease on the file (fcntl(2)).  Without /proc there is no other way. */
 static int open_readable(const struct where *at) {
-  int node = open_path(at, O_PATH);
+  CLEANUP(cleanup_close) int node = open_path(at, O_PATH);
+  struct stat st;
   if (node < 0)
     return node;
-  struct stat st;
-  int r = fstat(node, &st) < 0 ? -errno : 0;
-  if (r == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-    r = S_ISDIR(st.st_mode) ? -EISDIR : -ENODEV;
-  if (r == 0) {
-    r = open_again(node, O_RDONLY);
-    if (r == -ENOENT)
-      r = open_path(at, O_RDONLY | O_NONBLOCK);
-  }
-  close(node);
-  return r;
+  if (fstat(node, &st) < 0)
+    return -errno;
+  if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+    return S_ISDIR(st.st_mode) ? -EISDIR : -ENODEV;
+  int fd = open_again(node, O_RDONLY);
+  return fd == -ENOENT ? open_path(at, O_RDONLY | O_NONBLOCK) : fd;
 }
 
 /* ---- Opening again ------------------------------------------------------- */
 
-/* What we hold open, in the version that it is of by now. */
+/* Makes a source of the file that is open already, if its version has changed
+ * or something of it is due. */
 static int reopen_held(struct file_source *f, struct source **out) {
   struct version now;
-  look_for_writers(f); /* and then for what they left */
+  look_for_writers(f); /* first, so the version shows what they wrote */
   int r = version_of(f->fd, f->writes_fd, &now);
   if (r < 0 || (version_same(&now, &f->version) && !is_due(f)))
     return r;
@@ -541,8 +581,8 @@ static int reopen_held(struct file_source *f, struct source **out) {
   return fd < 0 ? -errno : make(&at, fd, f->how, f, out);
 }
 
-/* Whether the path names something else than what we hold open.  Opens nothing:
- * this is asked once a second of every image. */
+/* Whether the path names another file than the one that is open.  It opens no
+ * file, because it is called about once a second for each image. */
 static bool path_is_of_another(const struct file_source *f) {
   bool same = false;
   struct where at = where_is(f);
@@ -550,12 +590,8 @@ static bool path_is_of_another(const struct file_source *f) {
     return false;
   if (!at.directory_len)
     return version_of_path(f->path, &f->version, &same) < 0 || !same;
-  int node = open_path(&at, O_PATH);
-  if (node < 0)
-    return true;
-  int r = version_of_node(node, &f->version, &same);
-  close(node);
-  return r < 0 || !same;
+  CLEANUP(cleanup_close) int node = open_path(&at, O_PATH);
+  return node < 0 || version_of_node(node, &f->version, &same) < 0 || !same;
 }
 
 static int file_reopen(struct source *src, struct source **out) {
@@ -573,14 +609,15 @@ static int file_reopen(struct source *src, struct source **out) {
       file_close(fresh);
     }
   }
-  /* The path may be gone, or no longer ours to open, or not known.  What we
-   * hold open is the image then. */
+  /* The path may be gone or not known, or the daemon may no longer open it.
+   * Then the file that is open is still the image. */
   return reopen_held(f, out);
 }
 
-/* ---- For a process to come ----------------------------------------------- */
+/* ---- For a later process ------------------------------------------------- */
 
-/* All of eight bytes, so that there is no padding. */
+/* Each field has eight bytes, so that there is no padding, whose bytes would be
+ * compared too. */
 struct file_identity {
   uint64_t dev, ino, size, diskseq, n_writes;
   int64_t mtime_s, mtime_ns, ctime_s, ctime_ns;
@@ -603,15 +640,17 @@ static struct file_identity identity_of(const struct version *v) {
   };
 }
 
-/* There is none while what was read may be changed unseen: the version does not
- * tell of it, and the next process could not know how long that is so. */
+/* Gives no identity while a writer may have changed the file without a change
+ * of its version: the next process could not find out how long that was so. */
 static void file_identify(struct source *src, struct source_identity *out) {
   struct file_source *f = file_of(src);
   if (atomic_load_explicit(&f->has_writer, memory_order_relaxed) ||
       atomic_load_explicit(&f->lost_writer, memory_order_relaxed))
     return;
   struct file_identity id = identity_of(&f->version);
-  int64_t now = now_ns(CLOCK_BOOTTIME); /* before the look at read_at */
+  /* The time is taken before read_at is loaded: a first read that begins in
+   * between is then later than the time that the identity states. */
+  int64_t now = now_ns(CLOCK_BOOTTIME);
   id.settles_at = f->settles_at;
   id.read_at = atomic_load_explicit(&f->read_at, memory_order_relaxed);
   if (!id.read_at)
@@ -620,8 +659,8 @@ static void file_identify(struct source *src, struct source_identity *out) {
   out->len = sizeof id;
 }
 
-/* What was read before the version had settled is not good, nor what is read
- * beside a writer. */
+/* Refuses bytes that were read before the version had settled, or beside a
+ * writer.  read_at is copied, so that the bytes keep their age. */
 static bool file_resume(struct source *src, const struct source_identity *id) {
   struct file_source *f = file_of(src);
   struct file_identity then, now = identity_of(&f->version);
@@ -664,17 +703,11 @@ char *file_source_absolute(const char *path) {
 
 int file_source_open(const char *path, enum file_reading how,
                      struct source **out) {
-  int fd = open_readable(&(struct where){.path = path});
-  if (fd < 0)
-    return fd;
-  struct where at = {.path = file_source_absolute(path)};
-  if (!at.path) {
-    close(fd);
+  CLEANUP(cleanup_free) char *whole = file_source_absolute(path);
+  if (!whole)
     return -ENOMEM;
-  }
-  int r = make(&at, fd, how, NULL, out);
-  free((char *)at.path);
-  return r;
+  int fd = open_readable(&(struct where){.path = path});
+  return fd < 0 ? fd : make(&(struct where){.path = whole}, fd, how, NULL, out);
 }
 
 int file_source_open_beneath(const char *directory, const char *name,
@@ -695,7 +728,7 @@ const char *file_source_format(struct source *src) {
   return n > 0 ? format_of(head, (size_t)n) : NULL;
 }
 
-/* ---- Not there yet ------------------------------------------------------- */
+/* ---- A file that cannot be opened yet ------------------------------------ */
 
 static int absent_read(struct source *src, uint64_t offset, void *buf,
                        size_t len) {
@@ -703,7 +736,7 @@ static int absent_read(struct source *src, uint64_t offset, void *buf,
   (void)offset;
   (void)buf;
   (void)len;
-  return -EIO; /* it has no bytes that could be asked for */
+  return -EIO; /* its size is 0, so no caller reads it */
 }
 
 static int absent_reopen(struct source *src, struct source **out) {
@@ -723,10 +756,9 @@ static const struct source_ops absent_ops = {
 
 int file_source_open_later(const char *path, enum file_reading how,
                            struct source **out) {
-  char *whole = file_source_absolute(path);
+  CLEANUP(cleanup_free) char *whole = file_source_absolute(path);
   struct where at = {.path = whole};
-  struct file_source *f = whole ? alloc(&at, -1, how) : NULL;
-  free(whole);
+  struct file_source *f = whole ? alloc(&at, how) : NULL;
   if (!f)
     return -ENOMEM;
   f->base.ops = &absent_ops;

@@ -16,6 +16,8 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -35,6 +37,28 @@ extern "C" off_t lseek(int fd, off_t offset, int whence) noexcept {
     return -1;
   }
   return syscall(SYS_lseek, fd, offset, whence);
+}
+
+// Of the source's allocations the one that takes it to 0 fails; below 1, none.
+static int g_allocations_left;
+
+static bool AllocationFails() {
+  return g_allocations_left > 0 && --g_allocations_left == 0;
+}
+
+// The linker puts these in the place of calloc(3) and strdup(3) in what is
+// linked into the test.
+extern "C" {
+void *__real_calloc(size_t n, size_t size);
+char *__real_strdup(const char *s);
+
+void *__wrap_calloc(size_t n, size_t size) {
+  return AllocationFails() ? nullptr : __real_calloc(n, size);
+}
+
+char *__wrap_strdup(const char *s) {
+  return AllocationFails() ? nullptr : __real_strdup(s);
+}
 }
 
 namespace {
@@ -102,6 +126,11 @@ protected:
     source *fresh = nullptr;
     EXPECT_EQ(src->ops->reopen(src.get(), &fresh), expect);
     return SourcePtr(fresh);
+  }
+
+  static int CountDescriptors() {
+    const std::filesystem::directory_iterator all("/proc/self/fd");
+    return int(std::distance(begin(all), end(all)));
   }
 
   std::string dir_, path_, bytes_;
@@ -266,6 +295,25 @@ TEST_P(FileTest, ARelativePathIsOfTheDirectoryItWasOpenedIn) {
   ASSERT_NE(fresh, nullptr);
   EXPECT_EQ(Read(fresh, 0, 300, &bytes_), 0);
   EXPECT_EQ(bytes_, std::string(300, 'n'));
+}
+
+TEST_P(FileTest, AnAllocationThatFailsIsAnErrorAndLeavesNothingOpen) {
+  const int n_open = CountDescriptors();
+  for (const auto open : {file_source_open, file_source_open_later}) {
+    int n = 1;
+    for (bool failed = true; failed; n++) {
+      source *src = nullptr;
+      g_allocations_left = n;
+      const int r = open(path_.c_str(), GetParam(), &src);
+      failed = g_allocations_left == 0;
+      g_allocations_left = 0;
+      EXPECT_EQ(r, failed ? -ENOMEM : 0) << n;
+      EXPECT_EQ(src != nullptr, !failed) << n;
+      SourcePtr(src).reset();
+      EXPECT_EQ(CountDescriptors(), n_open) << n;
+    }
+    EXPECT_GE(n, 3);
+  }
 }
 
 TEST_P(FileTest, AnUnlinkedFileIsServedOn) {
