@@ -60,7 +60,7 @@ static int check_verity(const struct config_image *image,
   *origin = origins[CONFIG_IMAGE_VERITY_TREE].line
                 ? origins[CONFIG_IMAGE_VERITY_TREE]
                 : origins[CONFIG_IMAGE_VERITY_ROOT];
-  return config_tree_is_inside(image) ? 0 : check_tree(image, why);
+  return config_image_has_tree(image) ? 0 : check_tree(image, why);
 }
 
 int config_check_source(const struct config_image *image,

@@ -194,23 +194,77 @@ static int set_verity_offset(struct config_image *image, const char *value,
   return r;
 }
 
+/* ---- Whether it was changed ---------------------------------------------- */
+
+static bool same_text(const char *a, const char *b) {
+  return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_options(const struct config_image *a,
+                         const struct config_image *b) {
+  const struct source_uri x = config_image_uri(a), y = config_image_uri(b);
+  bool same = x.n_options == y.n_options;
+  for (size_t i = 0; same && i < x.n_options; i++)
+    same = strcmp(x.options[i].key, y.options[i].key) == 0 &&
+           strcmp(x.options[i].value, y.options[i].value) == 0;
+  return same;
+}
+
+static bool same_source(const struct config_image *a,
+                        const struct config_image *b) {
+  return same_text(a->path, b->path) && same_text(a->uri, b->uri) &&
+         (!a->uri || same_options(a, b));
+}
+
+static bool same_max_age(const struct config_image *a,
+                         const struct config_image *b) {
+  return a->max_age_s == b->max_age_s;
+}
+
+static bool same_fetch_size(const struct config_image *a,
+                            const struct config_image *b) {
+  return config_image_fetch_size(a) == config_image_fetch_size(b) &&
+         config_image_fetch_size_max(a) == config_image_fetch_size_max(b);
+}
+
+static bool same_max_requests(const struct config_image *a,
+                              const struct config_image *b) {
+  return a->max_requests == b->max_requests;
+}
+
+static bool same_window(const struct config_image *a,
+                        const struct config_image *b) {
+  return a->window.offset == b->window.offset &&
+         a->window.length == b->window.length;
+}
+
+static bool same_verity(const struct config_image *a,
+                        const struct config_image *b) {
+  const struct config_verity *x = &a->verity, *y = &b->verity;
+  return x->root_len == y->root_len &&
+         memcmp(x->root, y->root, x->root_len) == 0 &&
+         same_text(x->tree_path, y->tree_path) &&
+         same_text(x->tree_uri, y->tree_uri) &&
+         x->tree_offset == y->tree_offset && x->is_whole == y->is_whole &&
+         memcmp(x->sha256, y->sha256, sizeof x->sha256) == 0 &&
+         config_image_has_tree(a) == config_image_has_tree(b);
+}
+
+#define SETTING(number, key, set, is_same)                                     \
+  [CONFIG_IMAGE_##number] = {key, set, is_same},
 const struct config_image_setting config_image_settings[] = {
-    [CONFIG_IMAGE_SOURCE] = {"source", set_source},
-    [CONFIG_IMAGE_SHARE] = {"share", set_image_share},
-    [CONFIG_IMAGE_WARM] = {"warm", set_image_warm},
-    [CONFIG_IMAGE_MAX_AGE] = {"max-age", set_max_age},
-    [CONFIG_IMAGE_PAGE_SIZE] = {"page-size", set_image_page_size},
-    [CONFIG_IMAGE_FETCH_SIZE] = {"fetch-size", set_fetch_size},
-    [CONFIG_IMAGE_FETCH_SIZE_MAX] = {"fetch-size-max", set_fetch_size_max},
-    [CONFIG_IMAGE_MAX_REQUESTS] = {"max-requests", set_max_requests},
-    [CONFIG_IMAGE_OFFSET] = {"offset", set_offset},
-    [CONFIG_IMAGE_LENGTH] = {"length", set_length},
-    [CONFIG_IMAGE_ALLOW] = {"allow", set_image_allow},
-    [CONFIG_IMAGE_VERITY_ROOT] = {"verity-root", set_verity_root},
-    [CONFIG_IMAGE_VERITY_TREE] = {"verity-tree", set_verity_tree},
-    [CONFIG_IMAGE_VERITY_OFFSET] = {"verity-offset", set_verity_offset},
-    [CONFIG_IMAGE_SHA256] = {"sha256", set_sha256},
-};
+    CONFIG_IMAGE_SETTINGS(SETTING)};
+#undef SETTING
+
+bool config_image_is_same(const struct config_image *a,
+                          const struct config_image *b) {
+  for (size_t i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++) {
+    const struct config_image_setting *s = &config_image_settings[i];
+    if (s->is_same && !s->is_same(a, b))
+      return false;
+  }
+  return true;
+}
 
 /* ---- What an image has for its source alone ------------------------------ */
 
@@ -340,6 +394,11 @@ bool config_image_name_is_valid(const char *name, size_t len) {
 
 bool config_image_is_verified(const struct config_image *image) {
   return image->verity.root_len || image->verity.is_whole;
+}
+
+bool config_image_has_tree(const struct config_image *image) {
+  return !image->verity.tree_path &&
+         image->origins[CONFIG_IMAGE_VERITY_OFFSET].line;
 }
 
 uint32_t config_image_fetch_size(const struct config_image *image) {

@@ -9,8 +9,8 @@
  *       daemon or on the kind of the source is decided where the value is used:
  *       config_page_size(), config_image_fetch_size().
  *
- * A new setting is a line in `config_image_settings`, and the function that it
- * names. */
+ * A new setting is a line in CONFIG_IMAGE_SETTINGS, the functions that it
+ * names, and a member of `struct config_image`. */
 #ifndef DAEMON_CONFIG_IMAGE_H
 #define DAEMON_CONFIG_IMAGE_H
 
@@ -33,25 +33,36 @@ enum { CONFIG_MAX_SOURCE_OPTIONS = 32 };
 
 enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
 
-/* The settings of an image, by their line in config_image_settings. */
-enum {
-  CONFIG_IMAGE_SOURCE,
-  CONFIG_IMAGE_SHARE,
-  CONFIG_IMAGE_WARM,
-  CONFIG_IMAGE_MAX_AGE,
-  CONFIG_IMAGE_PAGE_SIZE,
-  CONFIG_IMAGE_FETCH_SIZE,
-  CONFIG_IMAGE_FETCH_SIZE_MAX,
-  CONFIG_IMAGE_MAX_REQUESTS,
-  CONFIG_IMAGE_OFFSET,
-  CONFIG_IMAGE_LENGTH,
-  CONFIG_IMAGE_ALLOW,
-  CONFIG_IMAGE_VERITY_ROOT,
-  CONFIG_IMAGE_VERITY_TREE,
-  CONFIG_IMAGE_VERITY_OFFSET,
-  CONFIG_IMAGE_SHA256,
-  CONFIG_N_IMAGE_SETTINGS,
-};
+/* The settings of an image, a line each:
+ *
+ *   - its number, CONFIG_IMAGE_...;
+ *   - its key in a section, and on the command line behind the source;
+ *   - the function that sets it, in config_image.c;
+ *   - the function that compares it in two images.  NULL: a change of it is no
+ *     reason to open the source again, for the reloader takes it in place
+ *     (allow), refuses it (page-size), compares it itself because its default
+ *     is the daemon's (share), or need not do anything (warm). */
+#define CONFIG_IMAGE_SETTINGS(SETTING)                                         \
+  SETTING(SOURCE, "source", set_source, same_source)                           \
+  SETTING(SHARE, "share", set_image_share, NULL)                               \
+  SETTING(WARM, "warm", set_image_warm, NULL)                                  \
+  SETTING(MAX_AGE, "max-age", set_max_age, same_max_age)                       \
+  SETTING(PAGE_SIZE, "page-size", set_image_page_size, NULL)                   \
+  SETTING(FETCH_SIZE, "fetch-size", set_fetch_size, same_fetch_size)           \
+  SETTING(FETCH_SIZE_MAX, "fetch-size-max", set_fetch_size_max,                \
+          same_fetch_size)                                                     \
+  SETTING(MAX_REQUESTS, "max-requests", set_max_requests, same_max_requests)   \
+  SETTING(OFFSET, "offset", set_offset, same_window)                           \
+  SETTING(LENGTH, "length", set_length, same_window)                           \
+  SETTING(ALLOW, "allow", set_image_allow, NULL)                               \
+  SETTING(VERITY_ROOT, "verity-root", set_verity_root, same_verity)            \
+  SETTING(VERITY_TREE, "verity-tree", set_verity_tree, same_verity)            \
+  SETTING(VERITY_OFFSET, "verity-offset", set_verity_offset, same_verity)      \
+  SETTING(SHA256, "sha256", set_sha256, same_verity)
+
+#define CONFIG_IMAGE_NUMBER(number, key, set, is_same) CONFIG_IMAGE_##number,
+enum { CONFIG_IMAGE_SETTINGS(CONFIG_IMAGE_NUMBER) CONFIG_N_IMAGE_SETTINGS };
+#undef CONFIG_IMAGE_NUMBER
 
 /* What a reload could not do for an image, because memory or descriptors were
  * missing: the next reload does it. */
@@ -108,10 +119,16 @@ struct config_image {
 struct config_image_setting {
   const char *key;
   int (*set)(struct config_image *image, const char *value, char *why);
+  bool (*is_same)(const struct config_image *a, const struct config_image *b);
 };
 
 extern const struct config_image_setting
     config_image_settings[CONFIG_N_IMAGE_SETTINGS];
+
+/* Whether a source that was opened for one of the images serves the other as
+ * well, so that a reload need not open it again. */
+bool config_image_is_same(const struct config_image *a,
+                          const struct config_image *b);
 
 /* Makes an image without a name or a source; its source may be of one of the
  * kinds. */
@@ -146,6 +163,9 @@ struct source_uri config_image_uri(const struct config_image *image);
 const char *config_image_relative_path(const struct config_image *image);
 
 bool config_image_is_verified(const struct config_image *image);
+
+/* Whether its hash tree is in the image itself. */
+bool config_image_has_tree(const struct config_image *image);
 
 /* The least that a miss of this image reads, and the size to which that grows,
  * as in `struct source`. */

@@ -5,11 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool config_tree_is_inside(const struct config_image *image) {
-  return !image->verity.tree_path &&
-         image->origins[CONFIG_IMAGE_VERITY_OFFSET].line;
-}
-
 char *config_tree_source(const struct config_image *image,
                          const struct source_kind **kind) {
   const struct config_verity *v = &image->verity;

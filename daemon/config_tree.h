@@ -9,8 +9,6 @@
 #ifndef DAEMON_CONFIG_TREE_H
 #define DAEMON_CONFIG_TREE_H
 
-#include <stdbool.h>
-
 #include "daemon/config_image.h"
 
 #ifdef __cplusplus
@@ -35,9 +33,6 @@ void config_tree_fini(struct config_tree *tree);
  * URI of `*kind`, in memory from malloc(3).  NULL: out of memory. */
 char *config_tree_source(const struct config_image *image,
                          const struct source_kind **kind);
-
-/* Whether the tree is in the image itself. */
-bool config_tree_is_inside(const struct config_image *image);
 
 #ifdef __cplusplus
 }

@@ -76,7 +76,7 @@ static int verify(const struct config_image *image, struct remotes *remotes,
   const struct config_verity *v = &image->verity;
   if (v->is_whole)
     return remotes_verify_whole(name, image->name, v->sha256);
-  bool is_inside = config_tree_is_inside(image);
+  bool is_inside = config_image_has_tree(image);
   struct remote *tree = is_inside ? NULL : name_tree(image, remotes);
   if (!tree && !is_inside)
     return -ENOMEM;

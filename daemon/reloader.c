@@ -12,7 +12,6 @@
 #include <time.h>
 
 #include "daemon/config_check.h"
-#include "daemon/config_tree.h"
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
@@ -49,44 +48,10 @@ static const struct config_image *find(const struct config *config,
   return config_find_image((struct config *)config, name);
 }
 
-static bool is_same_uri(const struct config_image *a,
-                        const struct config_image *b) {
-  if (!a->uri || !b->uri)
-    return a->uri == b->uri;
-  const struct source_uri x = config_image_uri(a), y = config_image_uri(b);
-  bool same = strcmp(x.text, y.text) == 0 && x.n_options == y.n_options;
-  for (size_t i = 0; same && i < x.n_options; i++)
-    same = strcmp(x.options[i].key, y.options[i].key) == 0 &&
-           strcmp(x.options[i].value, y.options[i].value) == 0;
-  return same;
-}
-
-static bool is_same_text(const char *a, const char *b) {
-  return a && b ? strcmp(a, b) == 0 : a == b;
-}
-
-static bool is_same_verity(const struct config_image *a,
-                           const struct config_image *b) {
-  const struct config_verity *x = &a->verity, *y = &b->verity;
-  return x->root_len == y->root_len &&
-         memcmp(x->root, y->root, x->root_len) == 0 &&
-         is_same_text(x->tree_path, y->tree_path) &&
-         is_same_text(x->tree_uri, y->tree_uri) &&
-         x->tree_offset == y->tree_offset && x->is_whole == y->is_whole &&
-         memcmp(x->sha256, y->sha256, sizeof x->sha256) == 0 &&
-         config_tree_is_inside(a) == config_tree_is_inside(b);
-}
-
 /* Whether an image is served as it was.  What it is called is the same. */
 static bool is_same(const struct config *before, const struct config_image *a,
                     const struct config *now, const struct config_image *b) {
-  return strcmp(a->path, b->path) == 0 && is_same_uri(a, b) &&
-         is_same_verity(a, b) &&
-         config_image_fetch_size(a) == config_image_fetch_size(b) &&
-         config_image_fetch_size_max(a) == config_image_fetch_size_max(b) &&
-         a->max_requests == b->max_requests && a->max_age_s == b->max_age_s &&
-         a->window.offset == b->window.offset &&
-         a->window.length == b->window.length &&
+  return config_image_is_same(a, b) &&
          config_shares(before, a) == config_shares(now, b);
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,6 +62,14 @@ protected:
     config_errors errors = {};
     config_check(&config_, &errors);
     return Take(&errors);
+  }
+
+  // Whether an image has a value of that setting.
+  bool IsGiven(unsigned setting) const {
+    return std::any_of(config_.images, config_.images + config_.n_images,
+                       [setting](const config_image &image) {
+                         return image.origins[setting].line > 0;
+                       });
   }
 
   // Whether a process of that user and group may.
@@ -130,6 +139,13 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    std::string(64, 'b') + "\n"),
               IsEmpty());
   EXPECT_THAT(Check(), IsEmpty());
+  for (unsigned i = 0; i < CONFIG_N_SETTINGS; i++)
+    EXPECT_TRUE(config_.origins[i].line)
+        << config_settings[i].section << " " << config_settings[i].key
+        << " is missing above";
+  for (unsigned i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++)
+    EXPECT_TRUE(IsGiven(i))
+        << config_image_settings[i].key << " is missing above";
   EXPECT_EQ(config_.cache_size, 3ull << 30);
   EXPECT_EQ(config_.min_size, 1ull << 30);
   EXPECT_TRUE(config_.shrinks);
@@ -190,11 +206,58 @@ TEST_F(ConfigTest, DirectoriesAreNamedFromTheRootOnAndAreEnoughToServe) {
   EXPECT_STREQ(config_.directories[0], "/b");
 }
 
-TEST_F(ConfigTest, EachSettingOfTheTablesIsInTheTestAboveAndHasAnOption) {
-  EXPECT_EQ(CONFIG_N_SETTINGS, 18) << "EverySettingHasAKey is behind";
-  EXPECT_EQ(CONFIG_N_IMAGE_SETTINGS, 15) << "EverySettingHasAKey is behind";
+TEST_F(ConfigTest, EverySettingHasAnOption) {
   for (const config_setting &s : config_settings)
     EXPECT_THAT(options_usage, HasSubstr(std::string("--") + s.option + " "));
+  for (const config_image_setting &s : config_image_settings) {
+    // The source is what the options follow.
+    if (&s != &config_image_settings[CONFIG_IMAGE_SOURCE]) {
+      EXPECT_THAT(options_usage, HasSubstr("," + std::string(s.key) + "="));
+    }
+  }
+}
+
+// Two values of each setting of an image.
+std::vector<std::string> TwoValues(const std::string &key) {
+  static const std::map<std::string, std::vector<std::string>> all = {
+      {"source", {"/srv/a", "/srv/b"}},
+      {"share", {"on", "off"}},
+      {"warm", {"yes", "no"}},
+      {"max-age", {"1", "2"}},
+      {"page-size", {"4K", "8K"}},
+      {"fetch-size", {"4K", "8K"}},
+      {"fetch-size-max", {"4K", "8K"}},
+      {"max-requests", {"1", "2"}},
+      {"offset", {"1", "2"}},
+      {"length", {"1", "2"}},
+      {"allow", {"uid:1", "uid:2"}},
+      {"verity-root", {std::string(64, '1'), std::string(64, '2')}},
+      {"verity-tree", {"/srv/a", "/srv/b"}},
+      {"verity-offset", {"512", "1024"}},
+      {"sha256", {std::string(64, '1'), std::string(64, '2')}},
+  };
+  auto found = all.find(key);
+  return found == all.end() ? std::vector<std::string>() : found->second;
+}
+
+TEST_F(ConfigTest, AReloadSeesEachSettingThatTheTableSaysItCompares) {
+  for (unsigned i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++) {
+    const config_image_setting &s = config_image_settings[i];
+    const std::vector<std::string> values = TwoValues(s.key);
+    ASSERT_THAT(values, SizeIs(2)) << s.key;
+    config_image a, b;
+    char why[CONFIG_WHY_LEN];
+    config_image_init(&a, fake_kinds);
+    config_image_init(&b, fake_kinds);
+    const config_origin origin = {nullptr, 1};
+    ASSERT_EQ(config_image_set(&a, i, values[0].c_str(), origin, why), 0);
+    ASSERT_EQ(config_image_set(&b, i, values[0].c_str(), origin, why), 0);
+    EXPECT_TRUE(config_image_is_same(&a, &b)) << s.key;
+    ASSERT_EQ(config_image_set(&b, i, values[1].c_str(), origin, why), 0);
+    EXPECT_EQ(config_image_is_same(&a, &b), !s.is_same) << s.key;
+    config_image_fini(&a);
+    config_image_fini(&b);
+  }
 }
 
 TEST_F(ConfigTest, BlanksCommentsAndTheEndsOfLinesMayBeAsTheyLike) {
@@ -644,8 +707,8 @@ TEST_F(ConfigTest, ATreeIsBesideItsImageUnlessItIsSaidWhere) {
   EXPECT_EQ(kind, fake_kinds[0]);
   EXPECT_EQ(TreeOf(config_find_image(&config_, "c"), &kind), "fakes://h/t");
   EXPECT_EQ(kind, fake_kinds[0]);
-  EXPECT_TRUE(config_tree_is_inside(config_find_image(&config_, "d")));
-  EXPECT_FALSE(config_tree_is_inside(config_find_image(&config_, "e")));
+  EXPECT_TRUE(config_image_has_tree(config_find_image(&config_, "d")));
+  EXPECT_FALSE(config_image_has_tree(config_find_image(&config_, "e")));
 }
 
 // ---- Files, and the command line over them ---------------------------------

@@ -2,12 +2,13 @@
 # The configuration file, through the daemon: which files are read, which value
 # holds, what is said of a wrong one, and by which exit status.
 #
-#   config_test.sh CHECKS CACHETD CACHET EXAMPLE MAN-PAGE
+#   config_test.sh CHECKS CACHETD CACHET EXAMPLE CONF-PAGE DAEMON-PAGE
 source "$1"
 cachetd=$(realpath -- "$2")
 cachet=$(realpath -- "$3")
 example=$(realpath -- "$4")
 page=$(realpath -- "$5")
+daemon_page=$(realpath -- "$6")
 conf=$work/c.conf
 socket=$work/sock
 
@@ -25,11 +26,13 @@ is_right() {
 }
 
 # says_wrong LINE...: --check-config of $conf has these lines on standard error,
-# nothing else anywhere, and status 2.
+# nothing else anywhere, and status 2.  A list of the keys that there are is
+# "...".
 says_wrong() {
   local status=0
   "$cachetd" --check-config --config "$conf" </dev/null \
-    >"$work/out" 2>"$work/err" || status=$?
+    >"$work/out" 2>"$work/all" || status=$?
+  sed 's/; there are .*/; there are .../' "$work/all" >"$work/err"
   printf '%s\n' "$@" >"$work/expected"
   diff -u "$work/expected" "$work/err" && [ ! -s "$work/out" ] &&
     [ "$status" -eq 2 ]
@@ -134,7 +137,7 @@ END
 printf '[log]\nlevel = loud\n' >"$conf.d/20-log.conf"
 check "--check-config says all that is wrong, with file and line" says_wrong \
   "$conf:2: size: \"1X\": not a size; it takes digits and K, M, G or T" \
-  "$conf:5: unknown key \"bogus\" in [image NAME]; there are source, share, warm, max-age, page-size, fetch-size, fetch-size-max, max-requests, offset, length, allow, verity-root, verity-tree, verity-offset, sha256" \
+  "$conf:5: unknown key \"bogus\" in [image NAME]; there are ..." \
   "$conf.d/20-log.conf:2: level: \"loud\": not error, warn, info or debug"
 check "a start says the same, with status 2" \
   fails_with 2 "^cachetd: $conf:5: unknown key" "$cachetd" --config "$conf"
@@ -221,14 +224,22 @@ uncommented() {
     -e "s|/etc/cachetd/server\.|$work/server.|" -- "$1" >"$work/all.conf"
 }
 
-# has_every_key: all that a message about an unknown one lists.
+# known TEXT: what a message says there is, in place of something in TEXT that is
+# unknown; a line each.
+known() {
+  printf "$1" >"$conf"
+  "$cachetd" --check-config --config "$conf" 2>&1 </dev/null |
+    sed -n 's/.*there are //p' | sed 's/, /\n/g'
+}
+
+# has_every_key FILE: each key of each section that the daemon knows.
 has_every_key() {
   local section key
   sed 's/\\-/-/g' -- "$1" >"$work/text"
-  for section in cache listen tls log "image x"; do
-    printf '[%s]\n?=\n' "$section" >"$conf"
-    "$cachetd" --check-config --config "$conf" 2>&1 </dev/null |
-      sed -n 's/.*there are \(.*\)/\1/p' | tr -d , | tr ' ' '\n' >"$work/keys"
+  known '[?]\n' >"$work/sections"
+  [ "$(wc -l <"$work/sections")" -gt 2 ] || return 1
+  while read -r section; do
+    known "[$section]\n?=\n" >"$work/keys"
     [ -s "$work/keys" ] || return 1
     while read -r key; do
       grep -qE "^(\.[A-Z]+ )?(.*\" )?$key[ \"]+=" "$work/text" || {
@@ -236,7 +247,22 @@ has_every_key() {
         return 1
       }
     done <"$work/keys"
-  done
+  done <"$work/sections"
+}
+
+# has_every_option PAGE: each option of an image that the daemon knows.
+has_every_option() {
+  local option
+  sed 's/\\-/-/g' -- "$1" >"$work/text"
+  "$cachetd" --check-config --image "/a,?" 2>&1 </dev/null |
+    sed -n 's/;[^;]*$//; s/.*there are //p' | tr ' ' '\n' >"$work/options"
+  [ -s "$work/options" ] || return 1
+  while read -r option; do
+    grep -qE "^\.[A-Z]+ (.*\" )?$option" "$work/text" || {
+      echo "$1 does not have $option"
+      return 1
+    }
+  done <"$work/options"
 }
 
 check "deploy/cachetd.conf is right as it is" \
@@ -246,6 +272,7 @@ check "deploy/cachetd.conf is right with everything in it" \
   is_right --config "$work/all.conf"
 check "deploy/cachetd.conf has every key" has_every_key "$work/all.conf"
 check "cachetd.conf(5) has every key" has_every_key "$page"
+check "cachetd(8) has every option of an image" has_every_option "$daemon_page"
 sed -n '/^\.SH EXAMPLES/,/^\.fi/p' "$page" | grep -v '^\.' | sed 's/\\-/-/g' \
   >"$work/page.conf"
 check "the example of cachetd.conf(5) is right" is_right --config "$work/page.conf"
