@@ -6,7 +6,7 @@
 #include "cache/fetch.h"
 #include "cache/fill_table.h"
 #include "cache/internal.h"
-#include "cache/pin.h"
+#include "cache/shared_pins.h"
 #include "cache/states.h"
 
 /* Over all mirrors. */
@@ -44,13 +44,39 @@ static void check_scans_locked(const struct mirror *m) {
   }
 }
 
+/* What a reader of this process has pinned: pages of the mirror, no more than
+ * the slot may name.  The reader may store and withdraw pins meanwhile. */
+static void check_pins_locked(const struct mirror *m,
+                              const struct pin_table *t) {
+  lock_assert_held(&m->cache->lock);
+  for (unsigned i = 0; i < PIN_N_SLOTS; i++) {
+    uint64_t word = __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE);
+    assert(!word || pin_count(word) > 0);
+    assert(pin_count(word) <= pin_capacity(t, i));
+    assert(pin_first(word) + pin_count(word) <= m->n_pages);
+  }
+}
+
 static uint64_t check_tables_locked(struct mirror *m) {
   lock_assert_held(&m->cache->lock);
   uint64_t n = 0;
   struct pin_table **at = &m->tables;
-  for (struct pin_table *t; (t = *at); at = &t->next, n++)
+  for (struct pin_table *t; (t = *at); at = &t->next, n++) {
     assert(t->link == at && t->mirror == m);
+    if (!t->is_lent)
+      check_pins_locked(m, t);
+  }
   return n;
+}
+
+/* Each table, and each fill in flight, has a reference; so has the reclaimer of
+ * a retired mirror. */
+static void check_refs_locked(const struct mirror *m, uint64_t n_tables) {
+  lock_assert_held(&m->cache->lock);
+  uint64_t n_refs = n_tables + m->has_retire_ref;
+  for (const struct fill *f = m->cache->fills; f; f = f->next)
+    n_refs += f->mirror == m;
+  assert(__atomic_load_n(&m->n_refs, __ATOMIC_RELAXED) >= n_refs);
 }
 
 /* C1: each page that is RESIDENT is in the policy. */
@@ -107,7 +133,9 @@ static void check_mirror_locked(struct mirror *m, struct sums *all) {
   all->charged += m->charged_pages + m->charged_meta;
   all->garbage += m->garbage;
   all->filling += m->filling;
-  all->n_tables += check_tables_locked(m);
+  uint64_t n_tables = check_tables_locked(m);
+  check_refs_locked(m, n_tables);
+  all->n_tables += n_tables;
 }
 
 /* ---- The cache ----------------------------------------------------------- */
@@ -126,19 +154,6 @@ static void check_links_locked(const struct page_cache *pc) {
     assert(w->n_pending > 0);
 }
 
-/* L5. */
-static void check_users_locked(const struct page_cache *pc) {
-  lock_assert_held(&pc->lock);
-  uint64_t leased = 0;
-  for (unsigned i = 0; i < SHARED_PINS_BUCKETS; i++)
-    for (const struct shared_pins_user *user = pc->shared_pins_users[i]; user;
-         user = user->next) {
-      assert(user->number % SHARED_PINS_BUCKETS == i && user->n_leases > 0);
-      leased += user->len;
-    }
-  assert(leased == pc->leased);
-}
-
 static struct sums check_all_locked(struct page_cache *pc) {
   lock_assert_held(&pc->lock);
   struct sums all = {0};
@@ -150,7 +165,7 @@ static struct sums check_all_locked(struct page_cache *pc) {
   }
   s3fifo_check(&pc->policy);
   check_links_locked(pc);
-  check_users_locked(pc);
+  shared_pins_check_locked(pc);
   /* C1, the other way round. */
   assert(s3fifo_len(&pc->policy) == all.n_resident);
   assert(pc->garbage == all.garbage && pc->filling == all.filling);

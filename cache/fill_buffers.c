@@ -1,5 +1,6 @@
 #include "cache/fill_buffers.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -36,8 +37,10 @@ static void region_init(struct fill_region *r, const struct cut *cut) {
 }
 
 static void region_fini(struct fill_region *r, const struct cut *cut) {
-  if (r->at)
-    munmap(r->at, cut->len);
+  if (!r->at)
+    return;
+  assert(r->free == all_free(cut)); /* U1: there is no fill any more */
+  munmap(r->at, cut->len);
   r->at = NULL;
 }
 

@@ -23,6 +23,7 @@
 #define CACHE_INTERNAL_H
 
 #include <pthread.h>
+#include <sys/queue.h>
 
 #include "cache/fill_buffers.h"
 #include "cache/s3fifo.h"
@@ -35,7 +36,7 @@
 /* A user with leases; see shared_pins.c. */
 struct shared_pins_user {
   uint32_t number;
-  unsigned n_leases;
+  LIST_HEAD(, shared_pins) leases;
   uint64_t len; /* the sum of their shares, in bytes */
   struct shared_pins_user *next;
 };

@@ -462,7 +462,8 @@ void mirror_free(struct mirror *m) {
 /* ---- References ---------------------------------------------------------- */
 
 struct mirror *mirror_ref(struct mirror *m) {
-  __atomic_fetch_add(&m->n_refs, 1, __ATOMIC_RELAXED);
+  unsigned before = __atomic_fetch_add(&m->n_refs, 1, __ATOMIC_RELAXED);
+  assert(before > 0); /* mirror_ref_live() is for what may have none */
   return m;
 }
 
@@ -477,9 +478,10 @@ bool mirror_ref_live(struct mirror *m) {
 
 void mirror_unref(struct mirror *m) {
   /* Release our use of it; acquire everybody's before we free it. */
-  if (!m || __atomic_sub_fetch(&m->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
-    return;
-  m->released(m);
+  unsigned before = m ? __atomic_fetch_sub(&m->n_refs, 1, __ATOMIC_ACQ_REL) : 2;
+  assert(before > 0);
+  if (before == 1)
+    m->released(m);
 }
 
 /* ---- Pages --------------------------------------------------------------- */

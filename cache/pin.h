@@ -94,6 +94,7 @@ struct pin_table {
   /* For a lease that was replaced: the capacity of each slot, in place of those
    * two.  Otherwise NULL.  Under the cache lock. */
   const uint32_t *cut;
+  bool is_lent; /* another process writes the slots: it may store anything */
   struct mirror *mirror;          /* fixed; the table holds a reference */
   struct pin_table *next, **link; /* the mirror's list, under the cache lock */
 };

@@ -30,7 +30,8 @@ struct shared_pins {
 
   /* under the cache lock */
   struct shared_pins_user *user; /* NULL: it has no share yet */
-  uint64_t len;                  /* its share */
+  LIST_ENTRY(shared_pins) of_user;
+  uint64_t len; /* its share */
   uint32_t cut[PIN_N_SLOTS];
 };
 
@@ -41,9 +42,10 @@ static struct shared_pins_user **user_bucket(struct page_cache *pc,
   return &pc->shared_pins_users[number % SHARED_PINS_BUCKETS];
 }
 
-/* The user of that number, made if there is none; NULL: no memory. */
-static struct shared_pins_user *user_get_locked(struct page_cache *pc,
-                                                uint32_t number) {
+/* Makes a lease one of the user of that number, who is made if there is none.
+ * False: no memory. */
+static bool user_enter_locked(struct page_cache *pc, struct shared_pins *l,
+                              uint32_t number) {
   lock_assert_held(&pc->lock);
   struct shared_pins_user **head = user_bucket(pc, number), *user = *head;
   while (user && user->number != number)
@@ -53,15 +55,17 @@ static struct shared_pins_user *user_get_locked(struct page_cache *pc,
     user->next = *head;
     *head = user;
   }
+  l->user = user;
   if (user)
-    user->n_leases++;
-  return user;
+    LIST_INSERT_HEAD(&user->leases, l, of_user);
+  return user != NULL;
 }
 
-static void user_put_locked(struct page_cache *pc,
-                            struct shared_pins_user *user) {
+static void user_leave_locked(struct page_cache *pc, struct shared_pins *l) {
   lock_assert_held(&pc->lock);
-  if (--user->n_leases)
+  struct shared_pins_user *user = l->user;
+  LIST_REMOVE(l, of_user);
+  if (!LIST_EMPTY(&user->leases))
     return;
   assert(user->len == 0);
   struct shared_pins_user **at = user_bucket(pc, user->number);
@@ -140,7 +144,8 @@ static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
   uint64_t len = size_len(l, size);
   bool grows = len > l->len;
   set_len_locked(pc, l, len);
-  assert(!grows || pc->leased <= pc->budget / 2); /* L5 */
+  assert(!grows ||
+         (pc->leased <= pc->budget / 2 && len <= pc->budget / 8)); /* L1, L5 */
   l->table.page_slots = l->page->page_slots = size.page_slots;
   l->table.range_capacity = l->page->range_capacity = size.range_capacity;
 }
@@ -168,6 +173,60 @@ static void cut_locked(struct page_cache *pc, struct shared_pins *l,
   __atomic_store_n(&l->table.cut, l->cut, __ATOMIC_RELAXED); /* see trim() */
   set_len_locked(pc, l, len);
 }
+
+/* ---- Checks -------------------------------------------------------------- */
+
+/* Its share is what its slots can hold. */
+static void check_lease_locked(const struct shared_pins *l) {
+  lock_assert_held(&l->table.mirror->cache->lock);
+  const struct pin_table *t = &l->table;
+  uint64_t pages = 0;
+  assert(t->is_lent && t->slots == l->page->slots);
+  assert(t->page_slots <= PIN_MAX_PAGE_SLOTS);
+  assert(t->range_capacity <= PIN_MAX_COUNT);
+  for (unsigned i = 0; i < PIN_N_SLOTS; i++)
+    pages += pin_capacity(t, i);
+  assert(l->len == pages << page_shift(l)); /* L4 */
+}
+
+static void check_user_locked(const struct page_cache *pc,
+                              const struct shared_pins_user *user) {
+  lock_assert_held(&pc->lock);
+  uint64_t len = 0;
+  const struct shared_pins *l;
+  assert(!LIST_EMPTY(&user->leases));
+  LIST_FOREACH(l, &user->leases, of_user) {
+    assert(l->user == user && l->table.mirror->cache == pc);
+    check_lease_locked(l);
+    len += l->len;
+  }
+  assert(len == user->len);
+}
+
+void shared_pins_check_locked(const struct page_cache *pc) {
+  lock_assert_held(&pc->lock);
+  uint64_t leased = 0;
+  for (unsigned i = 0; i < SHARED_PINS_BUCKETS; i++)
+    for (const struct shared_pins_user *user = pc->shared_pins_users[i]; user;
+         user = user->next) {
+      assert(user->number % SHARED_PINS_BUCKETS == i);
+      check_user_locked(pc, user);
+      leased += user->len;
+    }
+  assert(leased == pc->leased);
+}
+
+/* After a change of a lease. */
+static void check_changed_locked(const struct shared_pins *l) {
+  const struct page_cache *pc = l->table.mirror->cache;
+  lock_assert_held(&pc->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  if (l->user)
+    check_user_locked(pc, l->user);
+#endif
+}
+
+/* ---- Giving -------------------------------------------------------------- */
 
 static int give_locked(struct page_cache *pc, struct shared_pins *l,
                        struct shared_pins_size least,
@@ -201,12 +260,12 @@ int shared_pins_give(struct shared_pins *l, uint32_t user,
   struct page_cache *pc = l->table.mirror->cache;
   int r = -ENOMEM;
   pthread_mutex_lock(&pc->lock);
-  if (!l->user)
-    l->user = user_get_locked(pc, user);
+  bool has_user = l->user || user_enter_locked(pc, l, user);
   if (replaced && (replaced->user != l->user || replaced->table.cut))
     replaced = NULL;
-  if (l->user)
+  if (has_user)
     r = give_locked(pc, l, least, most, replaced);
+  check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
   return r;
 }
@@ -225,6 +284,7 @@ void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most) {
     if (limit)
       set_size_locked(pc, l, fit_size(limit >> page_shift(l), least, most));
   }
+  check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
 }
 
@@ -258,6 +318,7 @@ static struct shared_pins *alloc(struct mirror *m) {
   if (!l)
     return NULL;
   l->fd = -1;
+  l->table.is_lent = true;
   l->table.mirror = mirror_ref(m);
   return l;
 }
@@ -344,16 +405,17 @@ static int adopt_share(struct shared_pins *l,
                        const struct shared_pins_remains *remains) {
   struct page_cache *pc = l->table.mirror->cache;
   pthread_mutex_lock(&pc->lock);
-  l->user = user_get_locked(pc, remains->user);
-  if (l->user) {
+  bool has_user = user_enter_locked(pc, l, remains->user);
+  if (has_user) {
     pc->used += PIN_PAGE_LEN; /* whether there is room or not */
     l->is_charged = true;
     set_len_locked(pc, l, size_len(l, remains->size));
     if (remains->is_replaced)
       cut_to_share_locked(pc, l, remains->share);
   }
+  check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
-  return l->user ? 0 : -ENOMEM;
+  return has_user ? 0 : -ENOMEM;
 }
 
 int shared_pins_adopt(struct mirror *m, struct shared_pins_remains *remains,
@@ -380,7 +442,7 @@ static void give_share_back(struct shared_pins *l) {
   pthread_mutex_lock(&pc->lock);
   if (l->user) {
     set_len_locked(pc, l, 0);
-    user_put_locked(pc, l->user);
+    user_leave_locked(pc, l);
   }
   pthread_mutex_unlock(&pc->lock);
 }
@@ -425,6 +487,7 @@ static bool trim(struct shared_pins *l) {
   pthread_mutex_lock(&pc->lock);
   uint64_t len = count_pins_locked(l, cut);
   cut_locked(pc, l, cut, len);
+  check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
   return len == 0;
 }

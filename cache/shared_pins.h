@@ -115,6 +115,10 @@ struct pin_counts shared_pins_get_counts(const struct shared_pins *l);
  * fit the part of the cache for pages that have not been used yet. */
 uint32_t shared_pins_read_ahead(const struct shared_pins *l);
 
+/* Asserts L5, and that each share is what the slots of its lease can hold; with
+ * the lock of the cache. */
+void shared_pins_check_locked(const struct page_cache *pc);
+
 /* Maps a table that another process lent.  Takes ownership of the descriptor,
  * also on failure. -EPROTO: it is not such a table. shared_pins_unmap() undoes
  * it. */

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "cache/check.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "cache/shared_pins.h"
@@ -32,6 +33,7 @@ protected:
   }
 
   void TearDown() override {
+    check_cache(cache_);
     for (unsigned i = 0; i < PIN_N_SLOTS; i++)
       view_unpin(&view_, i);
     view_close(&view_);

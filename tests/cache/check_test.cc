@@ -11,6 +11,7 @@
 #include "cache/image.h"
 #include "cache/internal.h"
 #include "cache/page_cache.h"
+#include "cache/shared_pins.h"
 #include "cache/states.h"
 #include "cache/view.h"
 #include "tests/cache/fetch.h"
@@ -260,6 +261,61 @@ TEST_F(CheckDeathTest, AScanEndsBehindWhereItBegan) {
 
 TEST_F(CheckDeathTest, ATableOfPinsIsOfItsMirror) {
   ExpectDeath([&] { view_.table->link = nullptr; }, "link");
+}
+
+TEST_F(CheckDeathTest, APinNamesPagesOfItsMirrorAndNoMoreThanItMay) {
+  uint32_t most = pin_capacity(view_.table, PIN_SLOT_RANGE);
+  ExpectDeath([&] { view_pin(&view_, PIN_SLOT_PAGE, kPages, 1); }, "n_pages");
+  ExpectDeath([&] { view_pin(&view_, PIN_SLOT_PAGE, 1, 0); }, "pin_count");
+  ExpectDeath([&] { view_pin(&view_, PIN_SLOT_PAGE, 1, 2); }, "pin_capacity");
+  ExpectDeath([&] { view_pin(&view_, PIN_SLOT_RANGE, 1, most + 1); },
+              "pin_capacity");
+  view_pin(&view_, PIN_SLOT_RANGE, kPages - most, most);
+  check_cache(cache_);
+  view_unpin(&view_, PIN_SLOT_RANGE);
+}
+
+TEST_F(CheckDeathTest, ATableAndAFillHaveReferencesToTheirMirror) {
+  Begin(100);
+  ExpectDeath([&] { mirror_->n_refs = 1; }, "n_refs");
+  End();
+}
+
+TEST_F(CheckDeathTest, AMirrorWithoutAReferenceGetsNone) {
+  EXPECT_DEATH(
+      {
+        mirror_->n_refs = 0;
+        mirror_ref(mirror_);
+      },
+      "before > 0");
+  EXPECT_DEATH(
+      {
+        mirror_->n_refs = 0;
+        mirror_unref(mirror_);
+      },
+      "before > 0");
+}
+
+TEST_F(CheckDeathTest, SharesAreWhatTablesCanHoldAndSumUpToTheirUsers) {
+  shared_pins *lease = nullptr;
+  ASSERT_EQ(shared_pins_new(mirror_, &lease), 0);
+  ASSERT_EQ(shared_pins_give(lease, 1, shared_pins_least(), shared_pins_least(),
+                             nullptr),
+            0);
+  pin_table *table = mirror_->tables;
+  ASSERT_TRUE(table->is_lent);
+  table->slots[PIN_SLOT_PAGE] = pin_word(kPages, 7);
+  check_cache(cache_); // the other process may store anything
+  ExpectDeath([&] { table->page_slots++; }, "page_shift"); // L4
+  ExpectDeath([&] { table->range_capacity = PIN_MAX_COUNT + 1; },
+              "PIN_MAX_COUNT");
+  ExpectDeath(
+      [&] {
+        cache_->shared_pins_users[1]->len += kPage;
+        cache_->leased += kPage;
+      },
+      "user->len"); // L5
+  shared_pins_free(lease);
 }
 
 } // namespace

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/check.h"
 #include "cache/fetch.h"
 #include "cache/fill.h"
 #include "cache/image.h"
@@ -76,6 +77,7 @@ protected:
   void TearDown() override { Unmake(); }
 
   void Unmake() {
+    check_cache(cache_);
     view_close(&view_);
     mirror_unref(mirror_);
     image_free(image_);

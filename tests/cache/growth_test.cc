@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "cache/check.h"
 #include "cache/fetch.h"
 #include "cache/fill.h"
 #include "cache/image.h"
@@ -43,6 +44,7 @@ protected:
 
   void Unmake() {
     RunAll();
+    check_cache(cache_);
     view_close(&view_);
     mirror_unref(mirror_);
     image_free(image_);

@@ -15,6 +15,7 @@
 #include <random>
 #include <vector>
 
+#include "cache/check.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "cache/reclaim.h"
@@ -81,6 +82,7 @@ protected:
     ASSERT_EQ(image_new(cache_, "fake", source_->Open(), 12, &ops, &image_), 0);
   }
   void TearDown() override {
+    check_cache(cache_);
     if (image_)
       image_free(image_);
     page_cache_free(cache_);

@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "cache/check.h"
 #include "cache/view.h"
 #include "tests/cache/fetch.h"
 #include "tests/support/fake_source.h"
@@ -34,8 +35,10 @@ protected:
     mirror_ = image_mirror(image_);
   }
   void TearDown() override {
+    check_cache(cache_);
     for (shared_pins *l : leases_)
       shared_pins_free(l);
+    check_cache(cache_);
     mirror_unref(mirror_);
     image_free(image_);
     page_cache_free(cache_);

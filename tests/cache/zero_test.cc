@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 
+#include "cache/check.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "cache/states.h"
@@ -41,6 +42,7 @@ protected:
   }
 
   void TearDown() override {
+    check_cache(cache_);
     mirror_unref(mirror_);
     image_free(image_);
     Await([&] { return Stats().used == 0; });
