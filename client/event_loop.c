@@ -58,6 +58,7 @@ static enum cachet_status submit(cachet *c, const struct cachet_request *given,
     return status;
   }
   TAILQ_INSERT_TAIL(&c->ready, r, link);
+  c->n_requests++;
   bool holds = c->backend->holds;
   c->backend->holds = true; /* the next dispatch sends it */
   request_step(r, c->backend->ops->blocks ? REQUEST_LOOK : REQUEST_FETCH);
@@ -145,6 +146,8 @@ enum cachet_status cachet_dispatch(cachet *c) {
   b->holds = false;
   if (b->ops->flush)
     b->ops->flush(b);
+  handle_check(c);
+  request_check(c);
   backend_changed(c->backend);
   return CACHET_OK;
 }

@@ -139,8 +139,7 @@ enum cachet_status handle_end_epoch(cachet *c, struct cachet_error *err) {
                    c->image_cache->name);
 }
 
-/* H1, and what is handed out, at points where no call is under way. */
-static void handle_check(const cachet *c) {
+void handle_check(const cachet *c) {
   (void)c;
 #ifdef CACHETD_DEBUG_CHECKS
   uint64_t pin = c->view.slots[PIN_SLOT_CURSOR];

@@ -11,7 +11,7 @@
  *       any other call can use it: at the end of its step, or, for a blocking
  *       one, of its wait.  So an asynchronous request never waits with it.
  *   H2  An asynchronous request is on exactly one of the three lists, the one
- *       its state names. */
+ *       its state names, until it is taken off for its callback. */
 #ifndef CLIENT_HANDLE_H
 #define CLIENT_HANDLE_H
 
@@ -95,6 +95,7 @@ struct cachet {
   struct request_list ready;     /* may go on */
   struct request_list waiting;   /* for a job */
   struct request_list completed; /* for their callback */
+  unsigned n_requests; /* asynchronous ones whose callback has not begun */
   bool in_callback;
   bool closing;
 
@@ -110,6 +111,10 @@ enum cachet_status handle_new(struct backend *b, const struct window *window,
 
 /* In the process that made it; no request is left. */
 void handle_free(cachet *c);
+
+/* Asserts H1, and S1 and S2 of slice.h, where no call is under way; in programs
+ * that check much (CACHETD_DEBUG_CHECKS). */
+void handle_check(const cachet *c);
 
 /* Sets the error message and returns the status. */
 #define handle_fail(c, ...) error_set(&(c)->error, __VA_ARGS__)

@@ -223,6 +223,7 @@ void cachet_close(cachet *c) {
     close_forked(c);
     return;
   }
+  request_check(c);
   cancel_waiting(c);
   cancel_all(&c->completed);
   handle_free(c);

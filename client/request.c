@@ -59,6 +59,30 @@ static void request_move(struct cachet_request *r, enum request_state to) {
     TAILQ_INSERT_TAIL(list_of(r), r, link);
 }
 
+#ifdef CACHETD_DEBUG_CHECKS
+/* How many are on the list of that state. */
+static unsigned check_list(const cachet *c, const struct request_list *list,
+                           enum request_state state) {
+  const struct cachet_request *r;
+  unsigned n = 0;
+  TAILQ_FOREACH(r, list, link) {
+    assert(r->c == c && !r->blocking && r->state == state);
+    n++;
+  }
+  return n;
+}
+#endif
+
+void request_check(const cachet *c) {
+  (void)c;
+#ifdef CACHETD_DEBUG_CHECKS
+  unsigned n = check_list(c, &c->ready, REQUEST_READY) +
+               check_list(c, &c->waiting, REQUEST_WAITING) +
+               check_list(c, &c->completed, REQUEST_COMPLETE);
+  assert(n == c->n_requests);
+#endif
+}
+
 /* How long the present job took. */
 static void request_say_waited(const struct cachet_request *r) {
   debug_say(debug_of(r), "has waited %lld ms for them",
@@ -316,6 +340,8 @@ void request_deliver(struct cachet_request *r, enum cachet_status status) {
   cachet *c = r->c;
   if (status < 0)
     c->error = r->error;
+  assert(c->n_requests > 0);
+  c->n_requests--;
   c->in_callback = true;
   if (r->load_cb)
     r->load_cb(r->arg, status, status == CACHET_OK ? &r->slice : NULL);

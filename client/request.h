@@ -111,6 +111,10 @@ void request_fail(struct cachet_request *r, enum cachet_status code,
 /* Ends it if its time is over; `now` as of deadline_now(). */
 void request_expire(struct cachet_request *r, int64_t now);
 
+/* Asserts H2 of handle.h, in programs that check much (CACHETD_DEBUG_CHECKS).
+ */
+void request_check(const cachet *c);
+
 /* Runs the callback of a request that is on no list any more, and frees it. */
 void request_deliver(struct cachet_request *r, enum cachet_status status);
 

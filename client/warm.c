@@ -10,6 +10,8 @@
  *   P2  It goes on behind the oldest piece, once that has ended; so a time-out
  *       is one of a piece, and an error is that of the first page that has one.
  *   P3  How many are under way is warm_width.h's to say. */
+#include <assert.h>
+
 #include "base/clock.h"
 #include "base/deadline.h"
 #include "client/backend.h"
@@ -127,11 +129,25 @@ static void drop_all(struct warming *w) {
     piece_drop(w);
 }
 
+/* P1, but for what is loaded. */
+static void warming_check(const struct warming *w) {
+  uint64_t at = w->n ? w->pieces[w->oldest].job->first : w->next;
+  assert(w->n <= WARM_WIDTH_MOST);
+  for (unsigned i = 0; i < w->n; i++) {
+    const struct backend_job *j =
+        w->pieces[(w->oldest + i) % WARM_WIDTH_MOST].job;
+    assert(j->first == at);
+    at += j->count;
+  }
+  assert(at == w->next);
+}
+
 static enum cachet_status load_there(struct warming *w, struct mirror *m,
                                      uint64_t end) {
   while (w->n < w->width.n && w->next < end)
     if (!piece_ask(w, m, end))
       return handle_fail(w->c, CACHET_E_NOMEM, 0, "no memory for a request");
+  warming_check(w);
   const struct piece *p = &w->pieces[w->oldest];
   enum cachet_status status = await(w->c, p->job);
   if (status != CACHET_OK)

@@ -13,6 +13,7 @@
 #ifndef CLIENT_WARM_WIDTH_H
 #define CLIENT_WARM_WIDTH_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -40,6 +41,7 @@ static inline void warm_width_ended(struct warm_width *w, uint64_t ns) {
     w->n++;
   else if (ns / 4 > w->least_ns && w->n > WARM_WIDTH_FIRST)
     w->n--;
+  assert(w->n >= WARM_WIDTH_FIRST && w->n <= WARM_WIDTH_MOST); /* W1 */
 }
 
 #ifdef __cplusplus

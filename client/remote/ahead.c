@@ -1,5 +1,7 @@
 #include "client/remote/ahead.h"
 
+#include <assert.h>
+
 #include "base/deadline.h"
 #include "client/remote/internal.h"
 
@@ -104,6 +106,32 @@ static struct ahead_stream *stream_begin(struct ahead *a, uint64_t page) {
   store_drop_range(a, s->at, s->to);
   *s = (struct ahead_stream){.from = page, .at = page, .to = page};
   return s;
+}
+
+static void streams_check(const struct ahead *a) {
+  for (unsigned i = 0; i < AHEAD_N_STREAMS; i++) {
+    const struct ahead_stream *s = &a->streams[i];
+    assert(s->used_at <= a->clock && s->most <= AHEAD_MOST);
+    assert(s->from <= s->at && s->at <= s->to);
+  }
+}
+
+void remote_ahead_check(const struct remote *r) {
+  const struct ahead *a = &r->ahead;
+  const struct remote_read *x;
+  uint64_t len = 0, due = remote_read_due(r);
+  TAILQ_FOREACH(x, &a->store, stored) {
+    const struct backend_job *j = &x->base.job;
+    assert(j->is_done && !j->owner && !x->base.is_sent); /* A1 */
+    assert(j->mirror == a->mirror && x->transit.due == 0);
+    len += remote_read_len(x);
+  }
+  assert(len == a->store_len && due == a->due);
+  /* A4: one Read may go beyond. */
+  assert(len <= AHEAD_MOST || len - AHEAD_MOST <= (uint64_t)FETCH_MAX_PAGES
+                                                      << a->mirror->page_shift);
+  streams_check(a);
+  flow_check(&a->flow);
 }
 
 /* ---- Asking -------------------------------------------------------------- */

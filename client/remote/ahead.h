@@ -48,6 +48,10 @@ void remote_ahead_come_to(struct remote *r, struct remote_read *x,
 bool remote_ahead_has(const struct remote *r, const struct mirror *m,
                       uint64_t page);
 
+/* Asserts A1 and A4, and that what is under way is what Reads wait for, where
+ * no call is under way. */
+void remote_ahead_check(const struct remote *r);
+
 /* Forgets all streams, and what is in store. */
 void remote_ahead_drop_all(struct remote *r);
 

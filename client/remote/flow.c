@@ -1,5 +1,7 @@
 #include "client/remote/flow.h"
 
+#include <assert.h>
+
 enum {
   N_ALONE = 4, /* round trips in a row that have to agree */
   /* Bytes that came in under load meanwhile: a queue that was made by the
@@ -89,6 +91,11 @@ static void flow_end_round(struct flow *f, uint64_t took_ns) {
     f->window = within(flow_under_way(f, flow_rate(f)) / 4 * 5 + FLOW_LEAST / 2,
                        FLOW_LEAST, FLOW_MOST);
   f->is_limited = false;
+}
+
+void flow_check(const struct flow *f) {
+  assert(f->window >= FLOW_LEAST && f->window <= FLOW_MOST); /* W4 */
+  assert(f->alone.n < N_ALONE && f->n_flat <= N_FLAT);
 }
 
 void flow_received(struct flow *f, uint64_t len, uint64_t now_ns) {

@@ -60,6 +60,9 @@ struct flow {
 
 void flow_init(struct flow *f);
 
+/* Asserts W4. */
+void flow_check(const struct flow *f);
+
 /* The first byte of an answer arrived `ns` after its request was sent.
  * `alone`: nothing else was in flight. */
 void flow_round_trip(struct flow *f, uint64_t ns, bool alone);

@@ -2,6 +2,7 @@
  * says; R2. */
 #include "client/remote/pending.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -78,6 +79,23 @@ struct pending *pending_find(const struct remote *r, uint64_t id) {
     if (x->id == id)
       return x;
   return NULL;
+}
+
+void pending_check(const struct remote *r) {
+  uint32_t n_sent = 0, n_unowned = 0;
+  const struct pending *x, *before = NULL;
+  TAILQ_FOREACH(x, &r->sent, link) {
+    assert(x->is_sent && !x->job.is_done);
+    assert(!before || before->id < x->id); /* R1 */
+    before = x;
+    n_sent++;
+    n_unowned += !pending_is_owned(x);
+  }
+  TAILQ_FOREACH(x, &r->queue, link) {
+    assert(!x->is_sent && !x->job.is_done);
+    n_unowned += !pending_is_owned(x);
+  }
+  assert(n_sent == r->n_sent && n_unowned == r->n_unowned); /* R2 */
 }
 
 /* ---- Sending ------------------------------------------------------------- */

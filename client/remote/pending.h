@@ -104,6 +104,10 @@ void pending_unsend_all(struct remote *r);
 /* Frees all, without an end. */
 void pending_free_all(struct remote *r);
 
+/* Asserts R1 and R2, as far as the lists show them, where no call is under way.
+ */
+void pending_check(const struct remote *r);
+
 /* Of what was sent; NULL: nothing has that id. */
 struct pending *pending_find(const struct remote *r, uint64_t id);
 

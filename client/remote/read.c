@@ -42,6 +42,15 @@ static struct remote_read *read_of(struct pending *p) {
   return p->ops == &read_ops ? (struct remote_read *)p : NULL;
 }
 
+uint64_t remote_read_due(const struct remote *r) {
+  const struct pending *x;
+  uint64_t due = 0;
+  TAILQ_FOREACH(x, &r->sent, link)
+    if (x->ops == &read_ops)
+      due += ((const struct remote_read *)x)->transit.due;
+  return due;
+}
+
 struct remote_read *remote_read_new(struct remote *r, struct mirror *m,
                                     uint64_t first, uint32_t count) {
   struct remote_read *x = calloc(1, sizeof *x);

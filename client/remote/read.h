@@ -89,6 +89,9 @@ bool remote_read_brings(const struct remote_read *x, const struct mirror *m,
  * takes it over may use bytes of any of them. */
 bool remote_read_is_fresh(const struct remote_read *x);
 
+/* How many bytes of all Reads that were sent have not come yet. */
+uint64_t remote_read_due(const struct remote *r);
+
 /* Of what it brings, as if each page of it were whole. */
 static inline size_t remote_read_len(const struct remote_read *x) {
   return (size_t)x->n_pages << x->base.job.mirror->page_shift;

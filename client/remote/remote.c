@@ -125,11 +125,21 @@ static void remote_drain(struct backend *b) {
     pending_pump(r); /* there may be room, and nobody else to see it */
 }
 
+/* Where no call is under way. */
+static void remote_check(const struct remote *r) {
+  (void)r;
+#ifdef CACHETD_DEBUG_CHECKS
+  pending_check(r);
+  remote_ahead_check(r);
+#endif
+}
+
 static void remote_progress(struct backend *b) {
   struct remote *r = remote_of(b);
   connection_progress(r->connection);
   remote_ahead_expire(r);
   pending_pump(r);
+  remote_check(r);
 }
 
 /* Nothing is queued, so nobody else would connect: see R1. */
@@ -362,6 +372,7 @@ static void remote_close(struct backend *b) {
   if (b->image_cache && image_cache_is_forked(b->image_cache)) {
     remote_abandon(b); /* mirrors and image cache are the parent's, too */
   } else {
+    remote_check(r);
     remote_ahead_drop_all(r);
     pending_free_all(r);
     shared_view_unref(b->shared);

@@ -30,6 +30,7 @@ public:
       under_way_ -= kChunk;
       flow_round_trip(&flow, a.begun - a.asked, a.alone);
       flow_received(&flow, kChunk, now_);
+      flow_check(&flow);
       n_bytes += kChunk;
       Ask();
     }
