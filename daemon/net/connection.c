@@ -108,12 +108,16 @@ static bool connection_is_in_tls_handshake(const struct connection *c) {
 
 /* ---- Output -------------------------------------------------------------- */
 
+static size_t connection_held(const struct connection *c) {
+  return stream_held(&c->stream) + peer_held(&c->peer) +
+         (c->tls ? tls_held(c->tls) : 0);
+}
+
 /* Accounts for what the connection holds: due after all that may change it.
  * The stream keeps within the room there is; TLS and what is known of the peer
  * take what they take, and the connection is ended if that is too much. */
 static void connection_account(struct connection *c) {
-  size_t held = stream_held(&c->stream) + peer_held(&c->peer) +
-                (c->tls ? tls_held(c->tls) : 0);
+  size_t held = connection_held(c);
   if (held > c->held && held - c->held > net_thread_room(c->net)) {
     connection_lost(c, c->tls ? "no memory for TLS" : "no memory for its peer");
     return;
@@ -313,6 +317,7 @@ void connection_fail(struct connection *c, uint64_t id, int status,
 static bool connection_take_message(struct connection *c) {
   struct frame_header header;
   wire_message *msg;
+  assert(c->knows_peer && !connection_is_in_tls_handshake(c)); /* C4, C5 */
   if (stream_missing(&c->stream))
     return false;
   if (!connection_has_room(c) && !connection_may_queue(c))
@@ -709,6 +714,33 @@ static void connection_finish(struct connection *c) {
     connection_move(c, CONNECTION_CLOSED);
 }
 
+/* Between two turns: N1 and N2, C2, and that one who waits is woken. */
+static void connection_check(const struct connection *c) {
+  (void)c;
+#ifdef CACHETD_DEBUG_CHECKS
+  assert(c->state != CONNECTION_CLOSED);
+  assert(c->net->out.len == 0 && !c->net->out.pinned);
+  assert(!c->stream.in);
+  assert(c->held == connection_held(c));
+  assert(c->held <= net_thread_held(c->net));
+  assert(!c->fds_due == !stream_has_fds(&c->stream));
+  assert(!connection_is_blocked(c) ||
+         event_pending(&c->writable, EV_WRITE, NULL));
+#endif
+}
+
+void connection_check_all(const struct net_thread *net, uint64_t of_owners) {
+  uint64_t held = of_owners;
+  assert(net->out.len == 0 && !net->out.pinned); /* N1 */
+  for (const struct connection *c = net->conns; c; c = c->next) {
+    assert(c->net == net && (!c->next || c->next->prev == c));
+    held += c->held;
+  }
+  assert(held <= net_thread_held(net) &&
+         net_thread_held(net) <= net->max_held);  /* N2 */
+  assert(net->crowded_from <= net->max_held / 2); /* N3 */
+}
+
 void connection_settle(struct connection *c) {
   connection_flush(c);
   if (connection_is_finished(c) ||
@@ -725,6 +757,7 @@ void connection_settle(struct connection *c) {
   set_event(&c->readable, connection_reads(c) || c->lingering);
   set_event(&c->writable, connection_is_blocked(c));
   connection_set_timer(c);
+  connection_check(c);
 }
 
 void connection_drop(struct connection *c) {

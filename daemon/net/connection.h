@@ -187,6 +187,11 @@ void connection_drop(struct connection *c);
  * end. */
 void connection_stop_all(struct net_thread *net);
 
+/* Asserts N1 to N3 of net_thread.h, between two turns of a thread.  The owners
+ * of its connections hold `of_owners` bytes at least: some may be for
+ * connections that are gone. */
+void connection_check_all(const struct net_thread *net, uint64_t of_owners);
+
 /* Drops all of a thread. */
 void connection_drop_all(struct net_thread *net);
 

@@ -27,7 +27,7 @@ int net_thread_init(struct net_thread *net, uint64_t max_held,
 }
 
 void net_thread_fini(struct net_thread *net) {
-  assert(!net->conns);
+  assert(!net->conns && net_thread_held(net) == 0); /* N2 */
   send_batch_fini(&net->out);
   frame_arena_free(net->arena);
   free(net->rx);

@@ -27,6 +27,20 @@ static struct user **find_locked(struct users *u, uint64_t id) {
   return at;
 }
 
+/* After a change.  A user that got none may be there with none. */
+static void check_locked(const struct users *u) {
+  lock_assert_held(&u->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  unsigned n = 0;
+  for (unsigned i = 0; i < USERS_BUCKETS; i++)
+    for (const struct user *user = u->buckets[i]; user; user = user->next) {
+      assert(user->id % USERS_BUCKETS == i);
+      n += user->n;
+    }
+  assert(n == users_count(u));
+#endif
+}
+
 bool users_take(struct users *u, uint64_t id, unsigned most) {
   pthread_mutex_lock(&u->lock);
   struct user **at = find_locked(u, id);
@@ -37,6 +51,7 @@ bool users_take(struct users *u, uint64_t id, unsigned most) {
     (*at)->n++;
     atomic_fetch_add_explicit(&u->n_all, 1, memory_order_relaxed);
   }
+  check_locked(u);
   pthread_mutex_unlock(&u->lock);
   return taken;
 }
@@ -50,6 +65,7 @@ void users_give(struct users *u, uint64_t id) {
     *at = user->next;
     free(user);
   }
+  check_locked(u);
   pthread_mutex_unlock(&u->lock);
 }
 

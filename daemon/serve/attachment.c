@@ -1,5 +1,6 @@
 #include "daemon/serve/attachment.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
@@ -159,6 +160,27 @@ static void census_add(struct attachment_census *census, struct attachment *a) {
   census->n++;
 }
 
+/* After a change: each attachment counts for a process and for a user. */
+static void census_check_locked(const struct attachment_census *census) {
+  lock_assert_held(&census->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  unsigned n = 0, n_sending = 0, n_held = 0;
+  for (unsigned i = 0; i < ATTACHMENT_BUCKETS; i++) {
+    for (const struct attachment *a = census->tables[i]; a; a = a->next_table) {
+      assert(a->table % ATTACHMENT_BUCKETS == i);
+      assert(a->process->number == (uint32_t)a->pid &&
+             a->user->number == a->uid);
+      n++;
+      n_sending += a->sender != NULL;
+    }
+    for (const struct attachment_holder *h = census->holders[i]; h; h = h->next)
+      n_held += h->n;
+  }
+  assert(n == census->n && n_sending == census->n_sending);
+  assert(n_held == 2 * n);
+#endif
+}
+
 /* The census is locked, so the lease that it replaces stays. */
 static int census_enter_locked(struct attachment *a,
                                const struct attachment_wish *wish) {
@@ -194,6 +216,7 @@ static int census_enter(struct attachment *a,
   struct attachment_census *census = a->set->census;
   pthread_mutex_lock(&census->lock);
   int r = census_enter_locked(a, wish);
+  census_check_locked(census);
   pthread_mutex_unlock(&census->lock);
   return r;
 }
@@ -202,6 +225,7 @@ static void census_leave(struct attachment *a) {
   struct attachment_census *census = a->set->census;
   pthread_mutex_lock(&census->lock);
   census_remove(census, a);
+  census_check_locked(census);
   pthread_mutex_unlock(&census->lock);
 }
 
@@ -252,6 +276,7 @@ static void attachment_free(struct attachment *a) {
   event_del(&a->gone);
   census_leave(a);
   keeper_remove_table(set->census->keeper, a->kept);
+  assert(!a->sender || a->sender->sending == a); /* A3 */
   if (a->sender)
     a->sender->sending = NULL;
   close(a->pidfd);
@@ -262,9 +287,11 @@ static void attachment_free(struct attachment *a) {
 void attachment_sent(struct attachment *a) {
   struct attachment_census *census = a->set->census;
   pthread_mutex_lock(&census->lock);
+  assert(a->sender->sending == a); /* A3 */
   census->n_sending--;
   a->sender->sending = NULL;
   a->sender = NULL;
+  census_check_locked(census);
   pthread_mutex_unlock(&census->lock);
 }
 
@@ -498,6 +525,7 @@ static int census_adopt(struct attachment *a) {
     holder_put(census, a->user);
     r = -ENOMEM;
   }
+  census_check_locked(census);
   pthread_mutex_unlock(&census->lock);
   return r;
 }

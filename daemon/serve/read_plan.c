@@ -12,6 +12,17 @@ static void plan_skip_done(struct read_plan *plan) {
   }
 }
 
+void read_plan_check(const struct read_plan *plan) {
+  uint64_t left = 0;
+  assert(plan->range <= plan->n_ranges);
+  for (unsigned i = plan->range; i < plan->n_ranges; i++)
+    left += plan->ranges[i].length;
+  assert(plan->range_done == 0 || plan->range < plan->n_ranges);
+  assert(plan->range == plan->n_ranges ||
+         plan->range_done < plan->ranges[plan->range].length); /* P4 */
+  assert(plan->left == left - plan->range_done);               /* P3 */
+}
+
 struct read_plan read_plan_of(const struct range *ranges, unsigned n_ranges) {
   struct read_plan plan = {.ranges = ranges, .n_ranges = n_ranges};
   for (unsigned i = 0; i < n_ranges; i++)

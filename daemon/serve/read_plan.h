@@ -48,6 +48,9 @@ struct piece {
 /* The lengths of all ranges together are less than 2^64. */
 struct read_plan read_plan_of(const struct range *ranges, unsigned n_ranges);
 
+/* Asserts P3 and P4. */
+void read_plan_check(const struct read_plan *plan);
+
 /* Whether what is left lies in an image of `size` bytes.  An empty range does,
  * wherever it is. */
 bool read_plan_is_within(const struct read_plan *plan, uint64_t size);

@@ -53,9 +53,13 @@ static size_t request_len(unsigned n_ranges) {
   return sizeof(struct request) + n_ranges * sizeof(struct range);
 }
 
+size_t request_held(const struct request *r) {
+  return request_len(r->plan.n_ranges);
+}
+
 static void request_free(struct request *r) {
   fetch_quota_drop(r);
-  net_thread_unhold(&r->service->net, request_len(r->plan.n_ranges));
+  net_thread_unhold(&r->service->net, request_held(r));
   if (r->session)
     request_unlink(r);
   if (r->job)

@@ -186,6 +186,10 @@ struct request *request_next(struct session *s);
 /* Goes on with throttled requests, now that fetches may have ended. */
 void request_admit_throttled(struct service *service);
 
+/* The bytes that the thread's account has of one that waits (N2 of
+ * net_thread.h). */
+size_t request_held(const struct request *r);
+
 /* Whether the session has a request of that id in flight. */
 bool request_exists(const struct session *s, uint64_t id);
 

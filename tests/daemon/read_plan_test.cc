@@ -14,7 +14,9 @@ struct Plan {
   explicit Plan(std::vector<range> ranges) : ranges_(std::move(ranges)) {
     plan = read_plan_of(ranges_.data(), static_cast<unsigned>(ranges_.size()));
   }
+  ~Plan() { read_plan_check(&plan); }
   bool Next(piece *p, unsigned most = 64) {
+    read_plan_check(&plan);
     return read_plan_next(&plan, kShift, most, p);
   }
   read_plan plan;
