@@ -83,6 +83,20 @@ static void exchange_set_deadline(struct http_exchange *x, int ms) {
   event_add(&x->deadline, &tv);
 }
 
+/* After a change; H1. */
+static void check_exchanges(const struct http_server *s) {
+  (void)s;
+#ifdef CACHETD_DEBUG_CHECKS
+  const struct http_exchange *x;
+  unsigned n = 0;
+  LIST_FOREACH(x, &s->exchanges, link) {
+    assert(x->server == s);
+    n++;
+  }
+  assert(n == s->n_exchanges && n <= s->options.max_connections);
+#endif
+}
+
 static void exchange_end_parts(struct http_exchange *x) {
   if (!x->parts.next)
     return;
@@ -100,6 +114,7 @@ static void exchange_free(struct http_exchange *x) {
   free(x);
   if (s->n_exchanges-- == s->options.max_connections && !s->ends)
     evconnlistener_enable(s->acceptor);
+  check_exchanges(s);
 }
 
 static bool exchange_is_gone(const struct http_exchange *x) {
@@ -170,6 +185,7 @@ static struct bufferevent *on_accept(struct event_base *base, void *arg) {
   LIST_INSERT_HEAD(&s->exchanges, x, link);
   if (++s->n_exchanges == s->options.max_connections)
     pause_accepting(s);
+  check_exchanges(s);
   return bev;
 }
 

@@ -1,5 +1,6 @@
 #include "daemon/pressure.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,6 +28,11 @@ void pressure_plan_init(struct pressure_plan *plan, uint64_t size,
       .size = size, .least = least, .now = size, .target = size};
 }
 
+static void pressure_plan_check(const struct pressure_plan *plan) {
+  assert(plan->least <= plan->target && plan->target <= plan->size);
+  assert(plan->least <= plan->now && plan->now <= plan->size);
+}
+
 void pressure_plan_event(struct pressure_plan *plan, uint64_t now_ms) {
   uint64_t above = plan->target > plan->least ? plan->target - plan->least : 0;
   /* The last of it goes at once, or there would be no end. */
@@ -39,6 +45,7 @@ void pressure_plan_event(struct pressure_plan *plan, uint64_t now_ms) {
   } else {
     plan->next_ms = now_ms + PRESSURE_QUIET_MS;
   }
+  pressure_plan_check(plan);
 }
 
 int pressure_plan_step(struct pressure_plan *plan, uint64_t now_ms) {
@@ -58,6 +65,7 @@ int pressure_plan_step(struct pressure_plan *plan, uint64_t now_ms) {
     plan->target = plan->now;
   }
   plan->next_ms = now_ms + (uint64_t)wait_ms;
+  pressure_plan_check(plan);
   return plan->now == plan->size ? -1 : wait_ms;
 }
 

@@ -1,5 +1,6 @@
 #include "daemon/engine/finder.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -43,6 +44,21 @@ void finder_fini(struct finder *finder) {
 
 bool finder_has_place(const struct finder *finder) {
   return finder->place && finder->place->is_any(finder->place->arg);
+}
+
+/* After a change: the looks are as many as are counted, each of another name. */
+static void check_locked(const struct finder *finder) {
+  lock_assert_held(&finder->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  const struct finder_look *first = LIST_FIRST(&finder->looks), *l;
+  unsigned n = 0;
+  LIST_FOREACH(l, &finder->looks, in_list) {
+    assert(l->finder == finder);
+    assert(l == first || strcmp(l->name, first->name) != 0); /* F1 */
+    n++;
+  }
+  assert(n == finder->n_looks && n <= FINDER_MAX_LOOKS);
+#endif
 }
 
 /* ---- A look ---------------------------------------------------------------
@@ -227,6 +243,7 @@ static void look_end(struct finder_look *l, int result,
   pthread_mutex_lock(&finder->lock);
   LIST_REMOVE(l, in_list);
   finder->n_looks--;
+  check_locked(finder);
   pthread_mutex_unlock(&finder->lock);
   while ((wait = SLIST_FIRST(&l->waits))) {
     SLIST_REMOVE_HEAD(&l->waits, link);
@@ -267,6 +284,7 @@ static struct finder_look *get_look_locked(struct finder *finder,
   memcpy(l->name, name, strlen(name) + 1);
   LIST_INSERT_HEAD(&finder->looks, l, in_list);
   finder->n_looks++;
+  check_locked(finder);
   *is_new = true;
   return l;
 }

@@ -1,5 +1,6 @@
 #include "daemon/engine/keeper.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -85,6 +86,34 @@ static struct ledger_table *find_table_locked(struct keeper *k, uint32_t *i) {
 static struct ledger_mirror *record_of(struct keeper *k,
                                        const struct mirror *m) {
   return ledger_get_mirror(&k->ledger, m->kept - 1);
+}
+
+/* R1 of ledger.h, and that the record of a mirror that is here is WAITING. */
+static void check_mirrors_locked(const struct keeper *k) {
+  lock_assert_held(&k->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  for (uint32_t i = 0; i < LEDGER_N_MIRRORS; i++) {
+    const struct ledger_mirror *record = ledger_get_mirror(&k->ledger, i);
+    enum ledger_state state = ledger_state(&record->state);
+    assert(state == LEDGER_FREE || state == LEDGER_ENDED ||
+           ledger_mirror_is_whole(record));
+    assert(!k->mirrors[i] ||
+           (state == LEDGER_WAITING && k->mirrors[i]->kept == i + 1));
+  }
+#endif
+}
+
+/* R1, when no other thread changes tables. */
+static void check_tables_locked(const struct keeper *k) {
+  lock_assert_held(&k->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  for (uint32_t i = 0; i < LEDGER_N_TABLES; i++) {
+    const struct ledger_table *record = ledger_get_table(&k->ledger, i);
+    enum ledger_state state = ledger_state(&record->state);
+    assert(state == LEDGER_FREE || state == LEDGER_ENDED ||
+           ledger_table_is_whole(record));
+  }
+#endif
 }
 
 /* ---- Mirrors ------------------------------------------------------------- */
@@ -283,6 +312,8 @@ void keeper_retry(struct keeper *k) {
   pthread_mutex_lock(&k->lock);
   if (k->is_on && k->has_unsaid)
     retry_locked(k);
+  if (k->is_on)
+    check_mirrors_locked(k);
   bool gives_up = k->is_on && is_deaf_locked(k);
   if (gives_up) {
     k->is_on = false;
@@ -318,6 +349,10 @@ int keeper_begin(struct keeper *k, struct ledger *ledger, bool is_stored) {
 bool keeper_leave(struct keeper *k) {
   pthread_mutex_lock(&k->lock);
   bool was_on = k->is_on;
+  if (was_on) {
+    check_mirrors_locked(k);
+    check_tables_locked(k);
+  }
   k->is_on = false;
   pthread_mutex_unlock(&k->lock);
   return was_on;

@@ -1,5 +1,6 @@
 #include "daemon/engine/looks.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ static void served_image_look(struct served_image *h) {
 /* It was looked at.  True: it is to be once more. */
 static bool look_ended_locked(struct looks *looks, struct served_image *h) {
   lock_assert_held(&looks->lock);
+  assert(h->looking); /* L1: it was this job's */
   bool again = h->look_again;
   h->look_again = false;
   h->looking = again;

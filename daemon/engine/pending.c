@@ -1,5 +1,7 @@
 #include "daemon/engine/pending.h"
 
+#include <assert.h>
+
 void pending_init(struct pending *p) {
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->none, NULL);
@@ -19,6 +21,7 @@ void pending_begin(struct pending *p) {
 
 void pending_end(struct pending *p) {
   pthread_mutex_lock(&p->lock);
+  assert(p->n > 0);
   if (--p->n == 0)
     pthread_cond_signal(&p->none); /* with the lock: then `p` may be gone */
   pthread_mutex_unlock(&p->lock);
