@@ -38,6 +38,7 @@ static struct task *loop_take(struct loop *loop) {
   pthread_mutex_lock(&loop->lock);
   struct task *task = loop->head;
   if (task) {
+    assert(task->posted); /* T2 */
     loop->head = task->next;
     if (!loop->head)
       loop->tail = &loop->head;

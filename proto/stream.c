@@ -41,12 +41,28 @@ static void kept_add(struct stream_kept *k, const void *bytes, size_t len) {
   k->end += len;
 }
 
+static void kept_check(const struct stream_kept *k) {
+  assert(k->start <= k->end && k->end <= k->cap && !k->bytes == !k->cap);
+}
+
 /* ---- Life -----------------------------------------------------------------
  */
 
 void stream_init(struct stream *s, const struct stream_io *io, void *transport,
                  const struct frame_limits *limits) {
   *s = (struct stream){.io = io, .transport = transport, .limits = *limits};
+}
+
+/* T1, T3 and T4, after a call that went well: it has memory for what is unsent
+ * and, between two loans, for what was not processed. */
+static void stream_check(const struct stream *s) {
+  kept_check(&s->rest);
+  kept_check(&s->unsent);
+  assert(!s->unsent.cap || s->unsent.start < s->unsent.end);
+  assert(s->in || !s->rest.cap || s->rest.start < s->rest.end);
+  assert(!s->in || (s->in_start <= s->in_end && s->in_end <= s->in_cap));
+  assert(s->payload_due || !s->payload_left);
+  assert(s->n_fds_in <= STREAM_MAX_FDS && s->n_fds_out <= STREAM_MAX_FDS);
 }
 
 static void stream_close_fds(struct stream *s, const int *fds, unsigned n,
@@ -98,6 +114,7 @@ int stream_keep_input(struct stream *s, size_t room) {
     kept_add(&s->rest, bytes, len);
   else
     return -ENOMEM;
+  stream_check(s);
   return 0;
 }
 
@@ -166,6 +183,7 @@ int stream_receive(struct stream *s, size_t most) {
     stream_advance(s, (size_t)n);
   else
     s->in_end += (size_t)n;
+  stream_check(s);
   return STREAM_CAME;
 }
 
@@ -218,6 +236,7 @@ enum stream_next stream_take(struct stream *s, struct frame_arena *arena,
   s->payload = NULL;
   s->payload_left = header->payload_len;
   s->payload_due = header->payload_len > 0;
+  stream_check(s);
   return STREAM_MESSAGE;
 }
 
@@ -292,6 +311,7 @@ int stream_send(struct stream *s, const struct iovec *iovs, size_t n_iovs,
   if (!kept_reserve(&s->unsent, len - (size_t)n, room))
     return -ENOMEM;
   stream_keep_unsent(s, iovs, n_iovs, (size_t)n);
+  stream_check(s);
   return STREAM_KEPT;
 }
 
@@ -306,6 +326,7 @@ int stream_flush(struct stream *s) {
   if (stream_unsent(s))
     return STREAM_KEPT;
   kept_free(&s->unsent);
+  stream_check(s);
   return STREAM_SENT;
 }
 

@@ -474,6 +474,22 @@ static uint64_t held_ms(const struct http_client *client) {
   return client->not_before > now ? client->not_before - now : 0;
 }
 
+/* C2: those that run are no more than may, and the others wait. */
+static void client_check(const struct http_client *client) {
+  (void)client;
+#ifdef CACHETD_DEBUG_CHECKS
+  const struct http_get *get;
+  unsigned n = 0;
+  TAILQ_FOREACH(get, &client->running, link) {
+    assert(get->client == client && get->easy);
+    n++;
+  }
+  TAILQ_FOREACH(get, &client->waiting, link)
+    assert(get->client == client && !get->easy);
+  assert(n == client->n_running && n <= client->connections);
+#endif
+}
+
 /* Never in a callback of libcurl's. */
 static void client_pump(struct http_client *client) {
   struct http_get *get;
@@ -490,6 +506,7 @@ static void client_pump(struct http_client *client) {
       end_get(get);
     }
   }
+  client_check(client);
 }
 
 /* C3: until when a get is looked at next. */

@@ -212,6 +212,22 @@ static bool is_over(struct nbd_link *l) {
   return nbd_aio_is_dead(l->h) || nbd_aio_is_closed(l->h);
 }
 
+/* Each read that is under way is on one of the two lists. */
+static void check_reads(const struct nbd_link *l) {
+  (void)l;
+#ifdef CACHETD_DEBUG_CHECKS
+  const struct nbd_read *r;
+  unsigned n = 0;
+  TAILQ_FOREACH(r, &l->asked, entry)
+    n++;
+  TAILQ_FOREACH(r, &l->answered, entry) {
+    assert(r->link == l && r->n_done < r->len);
+    n++;
+  }
+  assert(n == l->n_reads);
+#endif
+}
+
 /* After a call of libnbd's, from the base: hands on what came of it. */
 static void settle(struct nbd_link *l) {
   struct nbd_read *r;
@@ -228,6 +244,7 @@ static void settle(struct nbd_link *l) {
              "the server closed the connection");
     lose(l, -ECONNRESET);
   } else {
+    check_reads(l);
     watch(l);
   }
 }

@@ -315,6 +315,20 @@ static void heed_loneliness(struct parent_source *s) {
     reactor_set_timer(&s->alone, (uint64_t)s->target->timeout_ms);
 }
 
+/* The attempts that wait are counted, and none of them is with a parent. */
+static void check_attempts(const struct parent_source *s) {
+  (void)s;
+#ifdef CACHETD_DEBUG_CHECKS
+  const struct attempt *a;
+  unsigned n = 0;
+  TAILQ_FOREACH(a, &s->waiting, waiting) {
+    assert(a->source == s && !a->at);
+    n++;
+  }
+  assert(n <= s->n_attempts);
+#endif
+}
+
 /* Gives reads that wait to parents; where none can come, they end. */
 static void dispatch(struct parent_source *s) {
   heed_loneliness(s);
@@ -326,6 +340,7 @@ static void dispatch(struct parent_source *s) {
     ask(a, p);
   if (!has_hope(s))
     fail_waiting(s, status_of_none(s));
+  check_attempts(s);
 }
 
 static void on_alone(evutil_socket_t fd, short what, void *arg) {

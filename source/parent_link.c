@@ -364,9 +364,26 @@ static void on_lost(void *arg, enum connection_loss loss,
 
 static void on_changed(void *arg) { watch(arg); }
 
+/* What was asked for is counted, and by age. */
+static void check_asks(const struct parent_link *l) {
+  (void)l;
+#ifdef CACHETD_DEBUG_CHECKS
+  const struct parent_ask *ask, *before = NULL;
+  unsigned n = 0;
+  TAILQ_FOREACH(ask, &l->asks, entry) {
+    assert(!ask->read || ask->read->ask == ask);
+    assert(!before || before->id < ask->id);
+    before = ask;
+    n++;
+  }
+  assert(n == l->n_asks);
+#endif
+}
+
 static void turn(struct parent_link *l) {
   connection_progress(l->connection);
   ask_again(l);
+  check_asks(l);
   watch(l);
   l->calls->turned(l);
 }

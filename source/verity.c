@@ -293,6 +293,22 @@ static void set_proven(const struct verity *v, struct chunk *chunk,
   chunk->proven[i / 64] |= UINT64_C(1) << i % 64;
 }
 
+/* V2: each chunk is kept once. */
+static void check_locked(const struct verity *v) {
+  lock_assert_held(&v->lock);
+#ifdef CACHETD_DEBUG_CHECKS
+  for (unsigned i = 0; i < VERITY_MAX_CHUNKS; i++) {
+    const struct chunk *chunk = &v->chunks[i];
+    if (!chunk->bytes)
+      continue;
+    assert(chunk->used > 0 && chunk->used <= v->clock);
+    assert(chunk->number * v->blocks_per_chunk < v->n_hash_blocks);
+    for (unsigned j = 0; j < i; j++)
+      assert(!v->chunks[j].bytes || v->chunks[j].number != chunk->number);
+  }
+#endif
+}
+
 void verity_give(struct verity *v, uint64_t offset, uint8_t *bytes) {
   uint64_t chunk_len = (uint64_t)v->blocks_per_chunk * v->hash_block;
   uint64_t number = (offset - v->begin) / chunk_len;
@@ -314,6 +330,7 @@ void verity_give(struct verity *v, uint64_t offset, uint8_t *bytes) {
     victim->bytes = bytes;
     bytes = NULL;
   }
+  check_locked(v);
   pthread_mutex_unlock(&v->lock);
   free(bytes);
 }

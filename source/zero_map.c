@@ -1,11 +1,13 @@
 #include "source/zero_map.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MIN_GRAIN 8192 /* a page, or so little that it is not worth a run */
 
 void zero_map_fini(struct zero_map *m) {
+  zero_map_check(m);
   free(m->runs);
   *m = (struct zero_map){0};
 }
@@ -102,6 +104,17 @@ static void merge_short(struct zero_map *m) {
   m->n = n;
 }
 
+void zero_map_check(const struct zero_map *m) {
+  assert(m->n <= ZERO_MAP_MAX && m->n <= m->max); /* Z2 */
+  for (size_t i = 0; i < m->n; i++) {
+    const struct zero_run *run = &m->runs[i], *next = run + 1;
+    assert(run->begin < run->end);
+    if (i + 1 < m->n) /* Z1 */
+      assert(run->end < next->begin ||
+             (run->end == next->begin && run->is_zero != next->is_zero));
+  }
+}
+
 /* In the end all is one run. */
 static void coarsen(struct zero_map *m) {
   if (!m->grain)
@@ -109,6 +122,7 @@ static void coarsen(struct zero_map *m) {
   merge_short(m);
   for (; m->n > ZERO_MAP_MAX / 2; merge_short(m))
     m->grain *= 2;
+  zero_map_check(m);
 }
 
 bool zero_map_add(struct zero_map *m, uint64_t begin, uint64_t end,

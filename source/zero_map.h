@@ -38,6 +38,9 @@ struct zero_map {
 
 void zero_map_fini(struct zero_map *m);
 
+/* Asserts Z1 and Z2. */
+void zero_map_check(const struct zero_map *m);
+
 enum zero_answer {
   ZERO_UNKNOWN,
   ZERO_ALL,

@@ -8,12 +8,15 @@ namespace {
 
 class BreakerTest : public testing::Test {
 protected:
+  void TearDown() override { breaker_check(&b_); }
+
   // Attempts that nobody answers, one after the other.
   void Fail(int n) {
     for (int i = 0; i < n; i++) {
       breaker_permit permit = breaker_ask(&b_, now_);
       EXPECT_NE(permit, BREAKER_REFUSE);
       breaker_ended(&b_, permit == BREAKER_PROBE, false, now_);
+      breaker_check(&b_);
     }
   }
 

@@ -13,6 +13,8 @@ protected:
 
   void Add(uint64_t begin, uint64_t end, bool is_zero) {
     EXPECT_TRUE(zero_map_add(&map_, begin, end, is_zero));
+    if (map_.n < 100)
+      zero_map_check(&map_);
   }
 
   zero_answer Look(uint64_t begin, uint64_t end, uint64_t *at = nullptr) {
