@@ -325,6 +325,7 @@ static void leave_locked(struct served_image *h) {
   LIST_REMOVE(h, in_bucket);
   images->n--;
   images->n_found -= h->origin == IMAGE_FOUND;
+  check_locked(images);
   tell_listeners_locked(h);
 }
 
@@ -374,6 +375,7 @@ static int put_locked(struct images *images, struct served_image *h,
   h->index = index;
   enter_locked(h);
   count_alive_locked(images, images->n_alive + 1);
+  check_locked(images);
   return 0;
 }
 

@@ -148,6 +148,7 @@ static void request_fail_fetch(struct request *r, int status) {
 
 void fetch_quota_ended(struct request *r) {
   const struct fetch *f = &r->fetch->fetch;
+  assert(r->service->n_waiting > 0); /* V1 */
   r->state = REQUEST_ACTIVE;
   r->service->n_waiting--;
   request_count(r, COUNTER_MISSES, f->n_missed);

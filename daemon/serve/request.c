@@ -73,7 +73,7 @@ static void request_free(struct request *r) {
 static void request_posted(struct task *task) {
   struct request *r = (struct request *)task; /* its first member */
   struct session *s = r->session;
-  assert(r->state == REQUEST_WAITING);
+  assert(r->state == REQUEST_WAITING && r->service->n_waiting > 0); /* V1 */
   if (r->fetch) {
     fetch_quota_ended(r);
   } else {
