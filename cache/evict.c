@@ -260,7 +260,7 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
 
 /* ---- For space ----------------------------------------------------------- */
 
-static bool page_used(void *arg, uint64_t key, bool clear) {
+bool evict_page_used(void *arg, uint64_t key, bool clear) {
   struct page_cache *pc = arg;
   uint8_t *accessed =
       &pc->mirrors[s3fifo_key_mirror(key)]->accessed[s3fifo_key_page(key)];
@@ -283,11 +283,10 @@ static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
   uint64_t got = 0;
   size_t n = 0;
   while (got < want && n < EVICT_MAX_BATCH) {
-    size_t more =
-        order == EVICT_IN_TURN
-            ? s3fifo_pick_oldest(&pc->policy, keys + n)
-            : s3fifo_pick(&pc->policy, 1, keys + n, EVICT_MAX_BATCH - n,
-                          &chances, page_used, pc);
+    size_t more = order == EVICT_IN_TURN
+                      ? s3fifo_pick_oldest(&pc->policy, keys + n)
+                      : s3fifo_pick(&pc->policy, 1, keys + n,
+                                    EVICT_MAX_BATCH - n, &chances);
     if (!more)
       break;
     for (size_t i = n; i < n + more; i++)

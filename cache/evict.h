@@ -13,6 +13,13 @@ enum evict_order {
                    page that is not pinned */
 };
 
+/* The used bits of the policy of a page cache, `arg`: whether the accessed byte
+ * says that the page was used.  Readers store to it without a lock.  A use that
+ * falls between the load here and the store is lost, which costs at most a
+ * miss.  The caller holds the lock, so the page of the key is RESIDENT or being
+ * moved from there (C1), and its mirror exists. */
+bool evict_page_used(void *arg, uint64_t key, bool clear);
+
 /* Tries to evict about `want` bytes.  Returns how many pages it tried; some of
  * them may have been pinned. */
 size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order);

@@ -8,6 +8,7 @@
 #include "base/lock.h"
 #include "cache/barrier.h"
 #include "cache/budget.h"
+#include "cache/evict.h"
 #include "cache/evictor.h"
 #include "cache/image.h"
 #include "cache/internal.h"
@@ -52,7 +53,7 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->reclaim.wake, &attr);
   pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
-  int r = s3fifo_init(&pc->policy, 0);
+  int r = s3fifo_init(&pc->policy, 0, evict_page_used, pc);
   if (r == 0)
     r = budget_set(pc, options->budget);
   if (r == 0 && options->evictor)

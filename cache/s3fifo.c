@@ -33,10 +33,14 @@ static uint32_t index_for(uint64_t max_pages) {
   return n;
 }
 
-int s3fifo_init(struct s3fifo *p, uint64_t max_pages) {
+int s3fifo_init(struct s3fifo *p, uint64_t max_pages, s3fifo_used_cb used,
+                void *used_arg) {
   if (max_pages > MAX_PAGES)
     max_pages = MAX_PAGES;
-  *p = (struct s3fifo){.n_entries = entries_for(max_pages),
+  *p = (struct s3fifo){.used = used,
+                       .used_arg = used_arg,
+                       .window_percent = S3FIFO_WINDOW_PERCENT,
+                       .n_entries = entries_for(max_pages),
                        .max_index = index_for(max_pages),
                        .n_index = MIN_INDEX,
                        .n_touched = 1};
@@ -168,6 +172,25 @@ static void dequeue(struct s3fifo *p, uint32_t i) {
   p->len[q]--;
 }
 
+static void move(struct s3fifo *p, uint32_t i, enum s3fifo_queue q) {
+  dequeue(p, i);
+  enqueue(p, q, i);
+}
+
+static uint32_t window_max(const struct s3fifo *p) {
+  return (uint32_t)((uint64_t)s3fifo_small_len(p) * p->window_percent / 100);
+}
+
+/* P4, after the small queue has gained or lost a page: then at most one page is
+ * too much in the window. */
+static void trim_window(struct s3fifo *p) {
+  if (p->len[S3FIFO_WINDOW] <= window_max(p))
+    return;
+  uint32_t i = p->oldest[S3FIFO_WINDOW];
+  p->used(p->used_arg, p->entries[i].key, true); /* from here on they count */
+  move(p, i, S3FIFO_SMALL);
+}
+
 static void forget(struct s3fifo *p, uint32_t i) {
   dequeue(p, i);
   index_remove(p, i);
@@ -177,8 +200,7 @@ static void forget(struct s3fifo *p, uint32_t i) {
 
 /* Remembers a page that left; the oldest ghosts make room. */
 static void make_ghost(struct s3fifo *p, uint32_t i) {
-  dequeue(p, i);
-  enqueue(p, S3FIFO_GHOST, i);
+  move(p, i, S3FIFO_GHOST);
   while (p->len[S3FIFO_GHOST] > s3fifo_len(p))
     forget(p, p->oldest[S3FIFO_GHOST]);
 }
@@ -209,21 +231,23 @@ static void add(struct s3fifo *p, enum s3fifo_queue q, uint64_t key) {
 void s3fifo_insert(struct s3fifo *p, uint64_t key) {
   uint32_t i = find(p, key);
   if (!i) {
-    add(p, S3FIFO_SMALL, key);
+    add(p, S3FIFO_WINDOW, key);
+    trim_window(p);
     return;
   }
   assert(p->entries[i].queue == S3FIFO_GHOST);
-  dequeue(p, i);
   p->entries[i].born = p->n_insertions++;
-  enqueue(p, S3FIFO_MAIN, i);
+  move(p, i, S3FIFO_MAIN);
 }
 
 void s3fifo_adopt(struct s3fifo *p, uint64_t key) { add(p, S3FIFO_MAIN, key); }
 
 void s3fifo_remove(struct s3fifo *p, uint64_t key) {
   uint32_t i = find(p, key);
-  if (i && p->entries[i].queue != S3FIFO_GHOST)
-    forget(p, i);
+  if (!i || p->entries[i].queue == S3FIFO_GHOST)
+    return;
+  forget(p, i);
+  trim_window(p);
 }
 
 void s3fifo_gone(struct s3fifo *p) {
@@ -234,12 +258,10 @@ void s3fifo_gone(struct s3fifo *p) {
 void s3fifo_restore(struct s3fifo *p, uint64_t key) {
   s3fifo_gone(p);
   uint32_t i = find(p, key);
-  if (!i) {
-    s3fifo_insert(p, key);
-    i = find(p, key);
-  }
-  dequeue(p, i);
-  enqueue(p, S3FIFO_MAIN, i);
+  if (i)
+    move(p, i, S3FIFO_MAIN);
+  else
+    add(p, S3FIFO_MAIN, key);
 }
 
 /* Lets entry `i` go. */
@@ -249,24 +271,24 @@ static uint64_t take(struct s3fifo *p, uint32_t i) {
     make_ghost(p, i);
   else
     forget(p, i);
+  trim_window(p);
   p->n_out++;
   return key;
 }
 
 /* The next victim by S3-FIFO proper, 0 when there is none. */
-static uint32_t next_victim(struct s3fifo *p, unsigned *chances,
-                            bool (*used)(void *, uint64_t, bool), void *arg) {
+static uint32_t next_victim(struct s3fifo *p, unsigned *chances) {
   while (s3fifo_len(p) > 0) {
     bool small = p->len[S3FIFO_SMALL] > 0 &&
-                 (uint64_t)p->len[S3FIFO_SMALL] * 10 >= s3fifo_len(p);
+                 (uint64_t)s3fifo_small_len(p) * 10 >= s3fifo_len(p);
     if (!p->len[S3FIFO_MAIN])
       small = true;
     uint32_t i = p->oldest[small ? S3FIFO_SMALL : S3FIFO_MAIN];
-    if (*chances == 0 || !used(arg, p->entries[i].key, true))
+    if (*chances == 0 || !p->used(p->used_arg, p->entries[i].key, true))
       return i;
     --*chances;
-    dequeue(p, i);
-    enqueue(p, S3FIFO_MAIN, i);
+    move(p, i, S3FIFO_MAIN);
+    trim_window(p);
   }
   return 0;
 }
@@ -281,34 +303,32 @@ size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key) {
 /* Takes the neighbours of a victim that are as unused: in the same queue, not
  * used, and not in the younger half of it (they may be read next). */
 static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
-                         uint64_t *keys, size_t max,
-                         bool (*used)(void *, uint64_t, bool), void *arg) {
+                         uint64_t *keys, size_t max) {
   size_t n = 0;
   uint64_t first = key & ~(uint64_t)(S3FIFO_GROUP - 1);
   for (uint64_t k = first; k < first + S3FIFO_GROUP && n < max; k++) {
     uint32_t i = k == key ? 0 : find(p, k);
-    if (!i || p->entries[i].queue != q || used(arg, k, false))
+    if (!i || p->entries[i].queue != q || p->used(p->used_arg, k, false))
       continue;
     uint32_t age = p->n_insertions - p->entries[i].born;
-    if (age >= p->len[q] / 2)
+    uint32_t len = q == S3FIFO_SMALL ? s3fifo_small_len(p) : p->len[q];
+    if (age >= len / 2)
       keys[n++] = take(p, i);
   }
   return n;
 }
 
 size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
-                   unsigned *chances,
-                   bool (*used)(void *arg, uint64_t key, bool clear),
-                   void *arg) {
+                   unsigned *chances) {
   size_t n = 0;
   while (n < want && n < max) {
-    uint32_t i = next_victim(p, chances, used, arg);
+    uint32_t i = next_victim(p, chances);
     if (!i)
       break;
     enum s3fifo_queue q = (enum s3fifo_queue)p->entries[i].queue;
     uint64_t key = take(p, i);
     keys[n++] = key;
-    n += take_group(p, key, q, keys + n, max - n, used, arg);
+    n += take_group(p, key, q, keys + n, max - n);
   }
   return n;
 }
@@ -343,5 +363,6 @@ void s3fifo_check(const struct s3fifo *p) {
     n_free++;
   assert(p->n_indexed == n);
   assert(p->n_touched == 1 + n + n_free && p->n_touched <= p->n_entries);
-  assert(s3fifo_has_room(p, 0)); /* P3 */
+  assert(s3fifo_has_room(p, 0));                  /* P3 */
+  assert(p->len[S3FIFO_WINDOW] <= window_max(p)); /* P4 */
 }

@@ -1,17 +1,25 @@
 /* S3-FIFO: which page to evict.  Only bookkeeping: no lock, no clock, no I/O.
  * The caller serialises the calls.
  *
- * There are three queues of page keys.  A new page enters SMALL, which has a
- * tenth of all pages.  When its turn comes, a page that was used there moves to
- * MAIN.  Any other page is evicted and remembered as a GHOST.  A page that is
- * filled again while its ghost exists enters MAIN.  In MAIN, a page that was
+ * There are queues of page keys.  A new page enters the small queue, which has
+ * a tenth of all pages.  When its turn comes, a page that was used there moves
+ * to MAIN.  Any other page is evicted and remembered as a GHOST.  A page that
+ * is filled again while its ghost exists enters MAIN.  In MAIN, a page that was
  * used goes round once more.  "Used" is one bit, which the caller keeps (the
  * accessed byte), so a hit costs no bookkeeping.  (Yang et al., "FIFO queues
  * are all you need for cache eviction", SOSP 2023, with one bit of frequency.)
  *
+ * A program that reads a page often reads it again at once: the rest of its
+ * bytes, or for another thread.  This says nothing about later uses.  So uses
+ * do not count in the youngest tenth of the small queue, the WINDOW, which is a
+ * queue of its own here.  The rest of the small queue is SMALL.  When a page
+ * moves from one to the other, its bit is cleared.
+ *
  *   P1  A key is in at most one queue, and in the index if it is in one.
  *   P2  When a page becomes a ghost there are at most as many ghosts as pages.
- *   P3  There is a free entry for every victim that may be restored. */
+ *   P3  There is a free entry for every victim that may be restored.
+ *   P4  WINDOW has at most its share of the small queue.  So if it has a page,
+ *       SMALL has one as well. */
 #ifndef CACHE_S3FIFO_H
 #define CACHE_S3FIFO_H
 
@@ -31,6 +39,9 @@ extern "C" {
 /* The number of used pages that one batch skips. */
 #define S3FIFO_SECOND_CHANCES 64
 
+/* The share of the small queue in which uses do not count, in percent. */
+#define S3FIFO_WINDOW_PERCENT 10
+
 /* A key has the id of a mirror and a page of it, so that neighbours have
  * adjacent keys. */
 #define S3FIFO_PAGE_BITS 40
@@ -44,7 +55,16 @@ static inline uint64_t s3fifo_key_page(uint64_t key) {
   return key & ((1ull << S3FIFO_PAGE_BITS) - 1);
 }
 
-enum s3fifo_queue { S3FIFO_SMALL, S3FIFO_MAIN, S3FIFO_GHOST, S3FIFO_N_QUEUES };
+enum s3fifo_queue {
+  S3FIFO_WINDOW,
+  S3FIFO_SMALL,
+  S3FIFO_MAIN,
+  S3FIFO_GHOST,
+  S3FIFO_N_QUEUES
+};
+
+/* Reads the used bit of a page that is in a queue, and clears it if `clear`. */
+typedef bool (*s3fifo_used_cb)(void *arg, uint64_t key, bool clear);
 
 struct s3fifo_entry {
   uint64_t key;
@@ -55,6 +75,10 @@ struct s3fifo_entry {
 };
 
 struct s3fifo {
+  s3fifo_used_cb used;
+  void *used_arg;
+  uint32_t window_percent; /* below 100; other than by default in simulations,
+                              which set it before the first insertion */
   struct s3fifo_entry *entries;  /* [0] is unused: index 0 is none */
   uint32_t *index;               /* hash of the key -> first of its chain */
   uint32_t n_entries, max_index; /* the sizes of the two */
@@ -71,9 +95,11 @@ struct s3fifo {
 /* Initialises the policy for up to `max_pages` pages, including victims that
  * are neither restored nor gone.  At most 2^28 pages are supported.  It
  * reserves address space for all of them, and the kernel allocates memory as
- * pages come, so no array has to grow while the caller holds its lock. 0 or
- * -ENOMEM. */
-int s3fifo_init(struct s3fifo *p, uint64_t max_pages);
+ * pages come, so no array has to grow while the caller holds its lock.  Calls
+ * that add, remove or pick pages call `used`, which must not call the policy. 0
+ * or -ENOMEM. */
+int s3fifo_init(struct s3fifo *p, uint64_t max_pages, s3fifo_used_cb used,
+                void *used_arg);
 void s3fifo_fini(struct s3fifo *p);
 
 /* Makes room for more pages.  The kernel moves the arrays by their page tables,
@@ -105,30 +131,33 @@ void s3fifo_gone(struct s3fifo *p);
 
 /* Removes `want` or a few more victims, at most `max`, from their queues and
  * stores their keys; fewer if there are no more.  For each of them the caller
- * must call s3fifo_restore() or s3fifo_gone().  `used` reads the used bit of a
- * page and clears it.  `*chances` is the number of used pages that it may still
- * skip; then it takes pages regardless, because a client may set all bits all
- * the time.  It counts down, so that several calls for one batch share it. */
+ * must call s3fifo_restore() or s3fifo_gone().  `*chances` is the number of
+ * used pages that it may still skip; then it takes pages regardless, because a
+ * client may set all bits all the time.  It counts down, so that several calls
+ * for one batch share it. */
 size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
-                   unsigned *chances,
-                   bool (*used)(void *arg, uint64_t key, bool clear),
-                   void *arg);
+                   unsigned *chances);
 
 /* Removes one victim, used or not.  If the caller restores each, all pages come
- * in turn; s3fifo_pick() would not reach the pages in SMALL while those in MAIN
+ * in turn; s3fifo_pick() would not reach the small queue while those in MAIN
  * are restored. 0: there is none. */
 size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key);
 
-/* Whether a page is in SMALL or MAIN. */
+/* Whether a page is in a queue, other than as a ghost. */
 bool s3fifo_has(const struct s3fifo *p, uint64_t key);
 
-/* Asserts P1 and P3, and that the queues and the index are whole.  It goes
+/* Asserts P1, P3 and P4, and that the queues and the index are whole.  It goes
  * through all entries. */
 void s3fifo_check(const struct s3fifo *p);
 
-/* How many pages are in SMALL and MAIN. */
+/* How many pages are in the small queue. */
+static inline uint32_t s3fifo_small_len(const struct s3fifo *p) {
+  return p->len[S3FIFO_WINDOW] + p->len[S3FIFO_SMALL];
+}
+
+/* How many pages there are. */
 static inline uint32_t s3fifo_len(const struct s3fifo *p) {
-  return p->len[S3FIFO_SMALL] + p->len[S3FIFO_MAIN];
+  return s3fifo_small_len(p) + p->len[S3FIFO_MAIN];
 }
 
 #ifdef __cplusplus

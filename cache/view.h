@@ -59,8 +59,8 @@ static inline bool view_is_known(const struct view *v, uint64_t page) {
  * every page of a scan would count as used, and the policy could not
  * distinguish a scan from the hot set. */
 enum {
-  ACCESSED_NOT = 0,   /* not used since the evictor last checked */
-  ACCESSED = 1,       /* used; the evictor clears it */
+  ACCESSED_NOT = 0,   /* not used since it was last cleared */
+  ACCESSED = 1,       /* used; the policy clears it */
   ACCESSED_FRESH = 2, /* not used since the fill; the next use makes it NOT */
 };
 

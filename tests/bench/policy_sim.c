@@ -114,7 +114,7 @@ static bool take_used(void *arg, uint64_t key, bool clear) {
 static uint32_t evict_some(struct s3fifo *p, uint8_t *states) {
   uint64_t keys[S3FIFO_GROUP];
   unsigned chances = S3FIFO_SECOND_CHANCES;
-  size_t n = s3fifo_pick(p, 1, keys, S3FIFO_GROUP, &chances, take_used, states);
+  size_t n = s3fifo_pick(p, 1, keys, S3FIFO_GROUP, &chances);
   for (size_t i = 0; i < n; i++) {
     states[keys[i]] = 0;
     s3fifo_gone(p);
@@ -127,7 +127,7 @@ size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
   uint8_t *states = must_calloc(t->n_pages, 1);
   uint32_t n = 0;
   size_t n_misses = 0;
-  if (s3fifo_init(&p, n_cached) < 0)
+  if (s3fifo_init(&p, n_cached, take_used, states) < 0)
     rig_fail("no memory");
   for (size_t i = 0; i < t->n_reads; i++) {
     uint32_t page = t->reads[i];

@@ -166,6 +166,18 @@ TEST_F(CheckDeathTest, AKeyIsInOneQueueOnce) {
   ExpectDeath([&] { p->n_touched++; }, "n_touched");
 }
 
+TEST_F(CheckDeathTest, TheWindowOfThePolicyHasItsShareAtMost) {
+  s3fifo *p = &cache_->policy;
+  EXPECT_DEATH(
+      {
+        for (uint64_t page = 100; page < 130; page++)
+          s3fifo_insert(p, s3fifo_key(mirror_->id, page));
+        p->window_percent = 1;
+        s3fifo_check(p);
+      },
+      "window_max"); // P4
+}
+
 TEST_F(CheckDeathTest, AVictimHasAnEntryToComeBackTo) {
   ExpectDeath([&] { cache_->policy.n_out = cache_->policy.n_entries; },
               "s3fifo_has_room"); // P3
