@@ -18,8 +18,11 @@ static void *must_calloc(size_t n, size_t size) {
 /* ---- Traces -------------------------------------------------------------- */
 
 /* How much more than the cache there is. */
-enum { ZIPF_TIMES = 10 };
+enum { ZIPF_TIMES = 10, SCAN_TIMES = 10 };
 #define LOOP_TIMES 1.05
+
+/* The readers of one scan, and how many pages each is behind the one before. */
+enum { N_READERS = 8, LAG = 16 };
 
 static double random_part(uint64_t *state) {
   return (double)(rig_random(state) >> 11) * 0x1p-53;
@@ -52,7 +55,7 @@ static void make_zipf(struct sim_trace *t, uint32_t n_cached) {
  * through ten times the cache. */
 static void make_scan(struct sim_trace *t, uint32_t n_cached) {
   uint64_t state = 12;
-  uint32_t hot = n_cached / 2, at = 0, walked = n_cached * 10;
+  uint32_t hot = n_cached / 2, at = 0, walked = n_cached * SCAN_TIMES;
   t->n_pages = hot + walked;
   for (size_t i = 0; i < t->n_reads; i++)
     t->reads[i] =
@@ -65,6 +68,32 @@ static void make_loop(struct sim_trace *t, uint32_t n_cached) {
     t->reads[i] = (uint32_t)(i % t->n_pages);
 }
 
+/* Beside such a hot set, each page of the walk is read twice, the second time
+ * just before the next page. */
+static void make_paired(struct sim_trace *t, uint32_t n_cached) {
+  uint64_t state = 13;
+  uint32_t hot = n_cached / 2, walked = n_cached * SCAN_TIMES;
+  t->n_pages = hot + walked;
+  for (size_t i = 0; i < t->n_reads; i++)
+    t->reads[i] = i % 3 ? hot + (uint32_t)(i / 3 % walked)
+                        : (uint32_t)(rig_random(&state) % hot);
+}
+
+/* Beside such a hot set, which gets a third of the reads, several readers walk
+ * one behind the other. */
+static void make_lagging(struct sim_trace *t, uint32_t n_cached) {
+  uint64_t state = 14;
+  uint32_t hot = n_cached / 2, walked = n_cached * SCAN_TIMES;
+  t->n_pages = hot + walked;
+  for (size_t i = 0, turn = 0; i < t->n_reads; turn++) {
+    size_t at = turn / N_READERS, behind = turn % N_READERS * LAG;
+    if (at >= behind)
+      t->reads[i++] = hot + (uint32_t)((at - behind) % walked);
+    if (turn % 2 && i < t->n_reads)
+      t->reads[i++] = (uint32_t)(rig_random(&state) % hot);
+  }
+}
+
 void sim_traces_make(struct sim_trace traces[SIM_N_TRACES], uint32_t n_cached,
                      size_t n_reads) {
   static const struct {
@@ -73,11 +102,15 @@ void sim_traces_make(struct sim_trace traces[SIM_N_TRACES], uint32_t n_cached,
   } kinds[SIM_N_TRACES] = {
       {"zipf 0.99 over 10 caches", make_zipf},
       {"a scan, and a hot set of half the cache", make_scan},
+      {"a scan that reads pages twice, and such a hot set", make_paired},
+      {"eight scans, each 16 pages behind the one before, and such a hot set",
+       make_lagging},
       {"a loop of 1.05 caches", make_loop},
   };
   for (int i = 0; i < SIM_N_TRACES; i++) {
     struct sim_trace *t = &traces[i];
     t->name = kinds[i].name;
+    t->n_cached = n_cached;
     t->n_reads = n_reads;
     t->reads = must_calloc(n_reads, sizeof *t->reads);
     kinds[i].make(t, n_cached);
@@ -87,6 +120,17 @@ void sim_traces_make(struct sim_trace traces[SIM_N_TRACES], uint32_t n_cached,
 void sim_traces_free(struct sim_trace traces[SIM_N_TRACES]) {
   for (int i = 0; i < SIM_N_TRACES; i++)
     free(traces[i].reads);
+}
+
+uint32_t sim_count_pages(const struct sim_trace *t) {
+  uint8_t *seen = must_calloc(t->n_pages, 1);
+  uint32_t n = 0;
+  for (size_t i = 0; i < t->n_reads; i++) {
+    n += !seen[t->reads[i]];
+    seen[t->reads[i]] = 1;
+  }
+  free(seen);
+  return n;
 }
 
 /* ---- S3-FIFO, the daemon's own ------------------------------------------- */
@@ -122,13 +166,16 @@ static uint32_t evict_some(struct s3fifo *p, uint8_t *states) {
   return (uint32_t)n;
 }
 
-size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
+static size_t simulate_s3_fifo(const struct sim_trace *t,
+                               uint32_t window_percent) {
   struct s3fifo p;
+  uint32_t n_cached = t->n_cached;
   uint8_t *states = must_calloc(t->n_pages, 1);
   uint32_t n = 0;
   size_t n_misses = 0;
   if (s3fifo_init(&p, n_cached, take_used, states) < 0)
     rig_fail("no memory");
+  p.window_percent = window_percent;
   for (size_t i = 0; i < t->n_reads; i++) {
     uint32_t page = t->reads[i];
     if (hit(&states[page]))
@@ -145,9 +192,17 @@ size_t sim_s3_fifo(const struct sim_trace *t, uint32_t n_cached) {
   return n_misses;
 }
 
+size_t sim_s3_fifo(const struct sim_trace *t) {
+  return simulate_s3_fifo(t, S3FIFO_WINDOW_PERCENT);
+}
+
+size_t sim_s3_fifo_without_window(const struct sim_trace *t) {
+  return simulate_s3_fifo(t, 0);
+}
+
 /* ---- LRU ----------------------------------------------------------------- */
 
-/* A ring of pages by their last use, through entry n_pages. */
+/* A ring of pages by their last use, through a head beyond them. */
 struct lru {
   uint32_t *newer, *older;
 };
@@ -164,7 +219,7 @@ static void lru_push(struct lru *l, uint32_t head, uint32_t page) {
   l->older[head] = page;
 }
 
-size_t sim_lru(const struct sim_trace *t, uint32_t n_cached) {
+size_t sim_lru(const struct sim_trace *t) {
   uint32_t head = t->n_pages, n = 0;
   struct lru l = {must_calloc(head + 1, sizeof *l.newer),
                   must_calloc(head + 1, sizeof *l.older)};
@@ -177,7 +232,7 @@ size_t sim_lru(const struct sim_trace *t, uint32_t n_cached) {
       lru_unlink(&l, page);
     } else {
       n_misses++;
-      if (n == n_cached) {
+      if (n == t->n_cached) {
         uint32_t victim = l.newer[head]; /* the oldest */
         lru_unlink(&l, victim);
         resident[victim] = 0;
@@ -194,9 +249,102 @@ size_t sim_lru(const struct sim_trace *t, uint32_t n_cached) {
   return n_misses;
 }
 
+/* ---- ARC ----------------------------------------------------------------- */
+
+/* Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache", FAST
+ * 2003, with the names that it uses: T1 has pages that were read once lately,
+ * T2 more often, B1 and B2 remember pages that left those; `p` is how long T1
+ * is to be. */
+enum arc_list { NOWHERE, T1, T2, B1, B2, N_LISTS };
+
+struct arc {
+  struct lru lists; /* the rings of four lists, through n_pages + list */
+  uint32_t n_pages, c, len[N_LISTS];
+  uint8_t *where;
+  double p;
+};
+
+static void arc_move(struct arc *a, uint32_t page, enum arc_list to) {
+  if (a->where[page])
+    lru_unlink(&a->lists, page);
+  a->len[a->where[page]]--;
+  a->where[page] = (uint8_t)to;
+  a->len[to]++;
+  if (to)
+    lru_push(&a->lists, a->n_pages + to, page);
+}
+
+/* Moves the oldest page of a list. */
+static void arc_pass_on(struct arc *a, enum arc_list from, enum arc_list to) {
+  arc_move(a, a->lists.newer[a->n_pages + from], to);
+}
+
+/* Makes room for one page, if there is none. */
+static void arc_replace(struct arc *a, bool is_in_b2) {
+  if (a->len[T1] + a->len[T2] < a->c)
+    return;
+  if (a->len[T1] > 0 && (a->len[T1] > a->p || (is_in_b2 && a->len[T1] >= a->p)))
+    arc_pass_on(a, T1, B1);
+  else
+    arc_pass_on(a, T2, B2);
+}
+
+/* A page that is remembered comes back: its list should have been longer. */
+static void arc_adapt(struct arc *a, enum arc_list list) {
+  double mine = a->len[list], other = a->len[list == B1 ? B2 : B1];
+  double step = other > mine ? other / mine : 1;
+  a->p = list == B1 ? fmin(a->p + step, a->c) : fmax(a->p - step, 0);
+}
+
+/* A page that is not known: the lists stay within c and 2 c. */
+static void arc_make_way(struct arc *a) {
+  if (a->len[T1] + a->len[B1] == a->c) {
+    if (a->len[T1] == a->c) {
+      arc_pass_on(a, T1, NOWHERE);
+      return;
+    }
+    arc_pass_on(a, B1, NOWHERE);
+  } else if (a->len[T1] + a->len[T2] + a->len[B1] + a->len[B2] == 2 * a->c) {
+    arc_pass_on(a, B2, NOWHERE);
+  }
+  arc_replace(a, false);
+}
+
+/* False: a miss. */
+static bool arc_read(struct arc *a, uint32_t page) {
+  enum arc_list list = (enum arc_list)a->where[page];
+  if (list == B1 || list == B2) {
+    arc_adapt(a, list);
+    arc_replace(a, list == B2);
+  } else if (list == NOWHERE) {
+    arc_make_way(a);
+  }
+  arc_move(a, page, list == NOWHERE ? T1 : T2);
+  return list == T1 || list == T2;
+}
+
+size_t sim_arc(const struct sim_trace *t) {
+  size_t n_misses = 0, n = t->n_pages + N_LISTS;
+  struct arc a = {.lists = {must_calloc(n, sizeof(uint32_t)),
+                            must_calloc(n, sizeof(uint32_t))},
+                  .n_pages = t->n_pages,
+                  .c = t->n_cached,
+                  .where = must_calloc(t->n_pages, 1)};
+  for (uint32_t head = t->n_pages; head < n; head++)
+    a.lists.newer[head] = a.lists.older[head] = head;
+  a.len[NOWHERE] = t->n_pages;
+  for (size_t i = 0; i < t->n_reads; i++)
+    n_misses += !arc_read(&a, t->reads[i]);
+  free(a.lists.newer);
+  free(a.lists.older);
+  free(a.where);
+  return n_misses;
+}
+
 /* ---- CLOCK --------------------------------------------------------------- */
 
-size_t sim_clock(const struct sim_trace *t, uint32_t n_cached) {
+size_t sim_clock(const struct sim_trace *t) {
+  uint32_t n_cached = t->n_cached;
   uint8_t *states = must_calloc(t->n_pages, 1);
   uint32_t *frames = must_calloc(n_cached, sizeof *frames), n = 0, hand = 0;
   size_t n_misses = 0;
@@ -273,7 +421,7 @@ static size_t *find_next(const struct sim_trace *t) {
   return next;
 }
 
-size_t sim_optimum(const struct sim_trace *t, uint32_t n_cached) {
+size_t sim_optimum(const struct sim_trace *t) {
   size_t *next = find_next(t), n_misses = 0;
   /* When each page is read next, by its last read; 0: it is not resident. */
   size_t *due = must_calloc(t->n_pages, sizeof *due);
@@ -283,7 +431,7 @@ size_t sim_optimum(const struct sim_trace *t, uint32_t n_cached) {
     uint32_t page = t->reads[i];
     if (!due[page]) {
       n_misses++;
-      while (n == n_cached) {
+      while (n == t->n_cached) {
         struct due top = heap_pop(&h);
         if (due[top.page] == top.next) {
           due[top.page] = 0;
