@@ -1,6 +1,6 @@
 /* hot: what a warm read costs, beside what it is measured against; and a miss.
  *
- *   hot [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]
+ *   hot [--rounds N] [--ops N] [--size SIZE] [--piece SIZE] [--groups N]
  *
  * Makes a file of SIZE bytes (256M) and reads it at random: from a plain
  * mapping, with memcpy and pread, through a handle in this process, and from a
@@ -21,6 +21,9 @@
  * rounds, and the median of its ratios to its yardsticks in the same round.
  *
  * The miss comes last, on one processor: miss.c.
+ *
+ * --groups N is to run the first N of the groups of rows that are interleaved,
+ * and no miss: 1 is the hits of single pages, which take a few seconds.
  *
  * --piece is what is written of the file at once (1M): rig_make() says what
  * that does to a plain mapping.
@@ -44,6 +47,7 @@ struct options {
   uint64_t size, piece; /* of the file */
   size_t n_ops;         /* in a row and round */
   size_t n_rounds;
+  size_t n_groups; /* N_GROUPS: and the miss */
 };
 
 /* How a row reads. */
@@ -60,8 +64,8 @@ enum access {
 struct bench {
   struct rig *rig;
   size_t n_ops;
-  uint32_t *order; /* n_ops random page numbers */
-  const uint8_t *map;
+  uint32_t *order;             /* n_ops random page numbers */
+  const uint8_t *map, *mirror; /* of the file; of the daemon's memory */
   cachet *handles[N_ACCESSES]; /* PLAIN: NULL */
   uint8_t *buf;                /* RIG_PAGE bytes */
 
@@ -84,6 +88,13 @@ static void run_touch(struct bench *b, cachet *c, size_t n) {
   (void)c;
   for (size_t i = 0; i < n; i++)
     sink = b->map[address_in(b->order[i])];
+}
+
+/* The same of the daemon's memory: what the library adds to. */
+static void run_touch_mirror(struct bench *b, cachet *c, size_t n) {
+  (void)c;
+  for (size_t i = 0; i < n; i++)
+    sink = b->mirror[address_in(b->order[i])];
 }
 
 static void run_load(struct bench *b, cachet *c, size_t n) {
@@ -186,6 +197,7 @@ static void run_map(struct bench *b, cachet *c, size_t n) {
 
 enum row_id {
   TOUCH,
+  TOUCH_MIRROR,
   LOAD,
   SHARED_LOAD,
   GET,
@@ -224,6 +236,12 @@ static const struct row {
   struct yardstick yardsticks[2];
 } rows[N_ROWS] = {
     [TOUCH] = {"mmap, touch a byte", run_touch, PLAIN, 1, 0, {{TOUCH}}},
+    [TOUCH_MIRROR] = {"the daemon's memory, touch a byte",
+                      run_touch_mirror,
+                      PLAIN,
+                      1,
+                      0,
+                      {{TOUCH}, {TOUCH_MIRROR}}},
     [LOAD] = {"cachet_load + release, in process",
               run_load,
               LOCAL,
@@ -330,6 +348,10 @@ static void open_daemon(struct bench *b) {
   rig_warm(b->rig, shared);
   rig_expect_resident(b->rig, shared);
   b->handles[SHARED] = shared;
+  struct cachet_slice s;
+  rig_check(shared, cachet_load(shared, 0, 1, &s));
+  b->mirror = s.data; /* nothing is evicted here: no pin */
+  cachet_release(shared, &s);
   b->handles[SOCKET] = rig_open(b->daemon->socket,
                                 CACHET_NO_SHARED_MEMORY | CACHET_NO_READAHEAD);
   rig_warm(b->rig, b->handles[SOCKET]);
@@ -425,14 +447,14 @@ static void print_row(const double *ns, enum row_id id, size_t n_rounds,
   printf("\n");
 }
 
-static void measure(struct bench *b, size_t n_rounds) {
+static void measure(struct bench *b, size_t n_rounds, size_t n_groups) {
   double *ns = calloc(N_ROWS * n_rounds, sizeof *ns);
   double *scratch = calloc(n_rounds, sizeof *scratch);
   const cachet *shared = b->handles[SHARED], *socket = b->handles[SOCKET];
   if (!ns || !scratch)
     rig_fail("no memory");
   uint64_t misses = cachet_misses(shared), kept = cachet_hits(socket);
-  for (size_t group = 0; group < N_GROUPS; group++)
+  for (size_t group = 0; group < n_groups; group++)
     for (size_t round = 0; round < n_rounds; round++)
       for (size_t row = groups[group]; row < groups[group + 1]; row++)
         ns[row * n_rounds + round] = run_row(b, &rows[row]);
@@ -440,12 +462,13 @@ static void measure(struct bench *b, size_t n_rounds) {
     rig_fail("pages left the daemon's cache meanwhile");
   printf("%-34s %9s %9s %9s\n", "ns for each operation", "median", "min",
          "max");
-  for (size_t row = 0; row < N_ROWS; row++)
+  for (size_t row = 0; row < groups[n_groups]; row++)
     print_row(ns, row, n_rounds, scratch);
-  printf("Of %zu reads over the socket the client's own cache had %" PRIu64
-         ".\n\n",
-         2 * n_rounds * (b->n_ops / rows[SOCKET_READ].divisor),
-         cachet_hits(socket) - kept);
+  if (n_groups == N_GROUPS)
+    printf("Of %zu reads over the socket the client's own cache had %" PRIu64
+           ".\n\n",
+           2 * n_rounds * (b->n_ops / rows[SOCKET_READ].divisor),
+           cachet_hits(socket) - kept);
   free(ns);
   free(scratch);
 }
@@ -453,13 +476,15 @@ static void measure(struct bench *b, size_t n_rounds) {
 /* ---- The command line ---------------------------------------------------- */
 
 static int usage(void) {
-  fputs("usage: hot [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]\n",
+  fputs("usage: hot [--rounds N] [--ops N] [--size SIZE] [--piece SIZE]"
+        " [--groups N]\n",
         stderr);
   return 2;
 }
 
 static bool parse(int argc, char **argv, struct options *out) {
   uint64_t size = 256 << 20, n_ops = 100000, n_rounds = 21, piece = RIG_CHUNK;
+  uint64_t n_groups = N_GROUPS;
   for (int i = 1; i < argc; i += 2) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
     bool ok = false;
@@ -469,12 +494,14 @@ static bool parse(int argc, char **argv, struct options *out) {
       ok = rig_parse_number(value, 1000, 100000000, &n_ops);
     else if (strcmp(argv[i], "--size") == 0)
       ok = rig_parse_number(value, 128 << 20, 1ull << 40, &size);
+    else if (strcmp(argv[i], "--groups") == 0)
+      ok = rig_parse_number(value, 1, N_GROUPS, &n_groups);
     else if (strcmp(argv[i], "--piece") == 0)
       ok = rig_parse_piece(value, &piece);
     if (!ok)
       return false;
   }
-  *out = (struct options){size, piece, n_ops, n_rounds};
+  *out = (struct options){size, piece, n_ops, n_rounds, n_groups};
   return true;
 }
 
@@ -495,9 +522,10 @@ int main(int argc, char **argv) {
          " MiB, written %" PRIu64 " KiB at a time\n\n",
          options.n_rounds, options.n_ops, b.rig->size >> 20,
          options.piece >> 10);
-  measure(&b, options.n_rounds);
+  measure(&b, options.n_rounds, options.n_groups);
   open_gate(&b);
   close_all(&b);
-  miss_measure(b.rig);
+  if (options.n_groups == N_GROUPS)
+    miss_measure(b.rig);
   return 0;
 }
