@@ -128,7 +128,8 @@ static void handle_read_through(cachet *c, struct epoch *e) {
   c->size = window_size(&c->window, e->mirror->size);
   c->shift = e->mirror->page_shift;
   c->n_whole = e->mirror->size >> c->shift;
-  c->page_mask = mirror_page_size(e->mirror) - 1;
+  c->page_size = mirror_page_size(e->mirror);
+  c->page_mask = c->page_size - 1;
 }
 
 enum cachet_status handle_end_epoch(cachet *c, struct cachet_error *err) {

@@ -5,11 +5,12 @@
  * a time; nothing in it is locked.
  *
  *   H1  `cursor_page` is either NO_PAGE or the page that slot PIN_SLOT_CURSOR
- *       of the current epoch pins.  Nothing but handle_look() stores a page
- *       there, and nothing but handle_drop_cursor() takes one away.  A request
- *       that uses the slot drops the cursor first, and leaves the slot 0 before
- *       any other call can use it: at the end of its step, or, for a blocking
- *       one, of its wait.  So an asynchronous request never waits with it.
+ *       of the current epoch pins.  Nothing but handle_look() and
+ *       handle_look_plain() store a page there, and nothing but
+ *       handle_drop_cursor() takes one away.  A request that uses the slot
+ *       drops the cursor first, and leaves the slot 0 before any other call can
+ *       use it: at the end of its step, or, for a blocking one, of its wait.
+ *       So an asynchronous request never waits with it.
  *   H2  An asynchronous request is on exactly one of the three lists, the one
  *       its state names, until it is taken off for its callback. */
 #ifndef CLIENT_HANDLE_H
@@ -39,9 +40,9 @@ TAILQ_HEAD(request_list, cachet_request);
 struct cachet {
   /* what a hit reads: of the epoch, down to `shift` */
   struct view view;
-  uint64_t size;      /* of the window, in this epoch */
-  uint64_t n_whole;   /* pages, without one that the image's end cuts short */
-  uint64_t page_mask; /* page size - 1 */
+  uint64_t size;    /* of the window, in this epoch */
+  uint64_t n_whole; /* pages, without one that the image's end cuts short */
+  uint64_t page_size, page_mask; /* and the size - 1 */
   unsigned shift;
   struct epoch *epoch;
   uint64_t cursor_page;
@@ -52,10 +53,10 @@ struct cachet {
    * at the view: no notices to take in, no fence of our own, no look that is
    * due, no other epoch, and what is asked for are pages of the mirror by their
    * addresses there.  Else a byte that is 0. */
-  const volatile uint8_t *gate;
-  const volatile uint8_t *alive; /* the image cache's */
-  bool has_notices;  /* to take in before each look at the view; or another
-                        view is to be taken */
+  const uint8_t *gate;
+  const uint8_t *alive; /* the image cache's */
+  bool has_notices;  /* to take in before each look at the view; or another view
+                       is to be taken */
   bool keeps_epoch;  /* CACHET_ONE_EPOCH: handle_adopt_epoch() takes no other */
   bool is_past;      /* and there is another: no page may be looked at */
   bool is_following; /* a connection to the daemon's successor is being made */
@@ -272,6 +273,26 @@ static inline const uint8_t *handle_look(cachet *c, uint64_t page) {
   }
   handle_count_hit(c);
   return view_page(v, c->shift, page);
+}
+
+/* The same for byte `addr`, of that page, and a handle that is plain: whether
+ * the page is resident, and now pinned by the cursor.  The byte is prefetched
+ * for the reason that load_hit() has. */
+static inline bool handle_look_plain(cachet *c, uint64_t page, uint64_t addr) {
+  const struct view *v = &c->view;
+  if (page == c->cursor_page) {
+    if (!view_is_resident(v, page))
+      return false;
+  } else {
+    __builtin_prefetch((const void *)((uintptr_t)v->base + addr));
+    if (page == c->ahead_mark)
+      return false;
+    c->cursor_page = page;
+    if (!handle_pin_plain(c, &v->slots[PIN_SLOT_CURSOR], page))
+      return false;
+  }
+  handle_count_hit(c);
+  return true;
 }
 
 #ifdef __cplusplus

@@ -38,8 +38,8 @@ struct image_cache {
 
   /* 1 in the process that made the image cache, 0 in its children: a page that
    * fork() clears.  Reading it is cheaper than getpid(), which is a system
-   * call. */
-  const volatile uint8_t *alive;
+   * call.  (Not volatile: it changes within a call of fork() alone.) */
+  const uint8_t *alive;
 
   unsigned n_refs; /* atomic */
 

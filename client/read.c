@@ -84,27 +84,36 @@ enum cachet_status cachet_read(cachet *c, uint64_t addr, void *buf,
 
 /* ---- Integers ------------------------------------------------------------ */
 
-/* Where `len` bytes are, if they are within one resident page; else NULL. */
-static inline const uint8_t *look_at(cachet *c, uint64_t addr, size_t len) {
+/* Whether `len` bytes are within one resident page, at `addr` from the view's
+ * base.  The handle is plain. */
+static inline bool look_at(cachet *c, uint64_t addr, size_t len) {
   uint64_t page = addr >> c->shift;
   if (addr >= c->size || len > c->size - addr ||
       (len > 1 && (addr + len - 1) >> c->shift != page))
-    return NULL;
-  return handle_look(c, page) ? c->view.base + addr : NULL;
+    return false;
+  return handle_look_plain(c, page, addr);
 }
 
-static enum cachet_status __attribute__((noinline))
-get_carefully(cachet *c, uint64_t addr, void *out, size_t len) {
+static enum cachet_status get_bytes(cachet *c, uint64_t addr, void *out,
+                                    size_t len) {
   bool was_due = handle_is_due(c);
   if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
-  const uint8_t *at =
-      was_due && handle_is_plain(c) ? look_at(c, addr, len) : NULL;
-  if (at) {
-    memcpy(out, at, len);
-    return CACHET_OK;
-  }
-  return read_bytes(c, addr, out, len);
+  if (!was_due || !handle_is_plain(c) || !look_at(c, addr, len))
+    return read_bytes(c, addr, out, len);
+  memcpy(out, c->view.base + addr, len);
+  return CACHET_OK;
+}
+
+/* All that is no hit of a plain handle.  A function of its own, in the order of
+ * the getters' arguments, so that a hit needs no stack. */
+static enum cachet_status __attribute__((noinline))
+get_carefully(cachet *c, uint64_t addr, void *out, size_t len, bool swap) {
+  uint8_t bytes[sizeof(uint64_t)], *to = out;
+  enum cachet_status status = get_bytes(c, addr, bytes, len);
+  for (size_t i = 0; status == CACHET_OK && i < len; i++)
+    to[i] = bytes[swap ? len - 1 - i : i];
+  return status;
 }
 
 static inline uint8_t swap_8(uint8_t raw) { return raw; }
@@ -115,16 +124,9 @@ static inline uint64_t swap_64(uint64_t raw) { return __builtin_bswap64(raw); }
 /* One getter: `swap` says whether the image's order is not this machine's. */
 #define GETTER(name, type, bits, swap)                                         \
   enum cachet_status cachet_get_##name(cachet *c, uint64_t addr, type *out) {  \
-    const uint8_t *at =                                                        \
-        handle_is_plain(c) ? look_at(c, addr, sizeof *out) : NULL;             \
-    if (__builtin_expect(!at, 0)) {                                            \
-      uint8_t bytes[sizeof *out];                                              \
-      enum cachet_status status = get_carefully(c, addr, bytes, sizeof bytes); \
-      if (status != CACHET_OK)                                                 \
-        return status;                                                         \
-      return *out = (type)read_##bits(bytes, swap), CACHET_OK;                 \
-    }                                                                          \
-    return *out = (type)read_##bits(at, swap), CACHET_OK;                      \
+    if (!handle_is_plain(c) || !look_at(c, addr, sizeof *out))                 \
+      return get_carefully(c, addr, out, sizeof *out, swap);                   \
+    return *out = (type)read_##bits(c->view.base + addr, swap), CACHET_OK;     \
   }
 
 #define READER(bits)                                                           \

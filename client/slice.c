@@ -33,8 +33,13 @@ static void set_free(struct slices *s, unsigned place, const struct epoch *e) {
   s->free_copies = h->own ? s->free_copies & ~bit : s->free_copies | bit;
 }
 
+static bool has_ready(const struct slices *s) {
+  return s->ready_slot != &s->never_free;
+}
+
 void slice_check(const struct slices *s, const struct epoch *now) {
   assert(!(s->free & s->free_copies));
+  assert(s->never_free && (has_ready(s) || s->ready_token == SLICE_NO_TOKEN));
   for (unsigned place = 0; place < N_SLICES; place++) {
     const struct held *h = &s->held[place];
     const uint64_t *own = own_slot(now, place);
@@ -45,14 +50,17 @@ void slice_check(const struct slices *s, const struct epoch *now) {
     if (!is_free)
       continue;
     assert(!h->epoch && !h->copy);
-    assert(now->view.slots[page_slot(place)] == 0);
     assert(!(s->free & 1ull << place) == !h->own);
+    assert(h->own == s->ready_slot || now->view.slots[page_slot(place)] == 0);
   }
 }
 
 void slice_init(struct slices *s, const struct epoch *now) {
+  s->never_free = 1;
+  s->ready_slot = &s->never_free;
+  s->ready_token = SLICE_NO_TOKEN;
   for (unsigned place = 0; place < N_SLICES; place++) {
-    s->held[place].token = 1ull << SLICE_PLACE_BITS | place;
+    s->held[place].token = SLICE_NEXT | place;
     set_free(s, place, now);
   }
 }
@@ -63,7 +71,40 @@ void slice_grow(struct slices *s, const struct epoch *now) {
       set_free(s, place, now);
 }
 
+/* No place is ready any more: S1 is true of all. */
+static void end_ready(struct slices *s) {
+  if (!has_ready(s))
+    return;
+  unsigned place = s->ready_token & SLICE_PLACE_MASK;
+  struct held *h = &s->held[place];
+  assert(h->own == s->ready_slot);
+  h->token = s->ready_token;
+  if (slice_is_ready(s))
+    h->token += SLICE_NEXT;
+  else
+    s->free &= ~(1ull << place);
+  s->ready_slot = &s->never_free;
+  s->ready_token = SLICE_NO_TOKEN;
+}
+
+/* A place in `free`, and not the ready one. */
+static void set_ready(struct slices *s, unsigned place) {
+  const struct held *h = &s->held[place];
+  end_ready(s);
+  s->ready_slot = h->own;
+  s->ready_token = h->token - SLICE_NEXT;
+}
+
+void slice_make_ready(struct slices *s) {
+  if (slice_is_ready(s))
+    return;
+  end_ready(s);
+  if (s->free)
+    set_ready(s, (unsigned)__builtin_ctzll(s->free));
+}
+
 int slice_reserve(struct slices *s) {
+  end_ready(s);
   uint64_t from = s->free ? s->free : s->free_copies;
   if (!from)
     return -1;
@@ -97,6 +138,7 @@ void slice_fill(struct slices *s, const struct epoch *now, int place,
 }
 
 void slice_move(struct slices *s, struct epoch *now, const struct epoch *next) {
+  end_ready(s);
   for (unsigned place = 0; place < N_SLICES; place++) {
     struct held *h = &s->held[place];
     if (all_free(s) & 1ull << place) {
@@ -109,9 +151,15 @@ void slice_move(struct slices *s, struct epoch *now, const struct epoch *next) {
   }
 }
 
-void slice_release_other(struct slices *s, const struct epoch *now,
-                         unsigned place) {
+static void release_place(struct slices *s, const struct epoch *now,
+                          unsigned place) {
   struct held *h = &s->held[place];
+  h->token += SLICE_NEXT; /* first of all: the slice is void from here */
+  if (h->own) {
+    pin_clear(h->own);
+    s->free |= 1ull << place;
+    return;
+  }
   if (h->epoch) {
     epoch_release_slot(h->epoch, h->slot);
     epoch_unref(h->epoch);
@@ -120,8 +168,22 @@ void slice_release_other(struct slices *s, const struct epoch *now,
   set_free(s, place, now);
 }
 
+void slice_release_held(struct slices *s, const struct epoch *now,
+                        uint64_t token) {
+  unsigned place = token & SLICE_PLACE_MASK;
+  const struct held *h = &s->held[place];
+  if (token != h->token || h->own == s->ready_slot)
+    return;
+  release_place(s, now, place);
+  /* A reader that releases a page after it has loaded the next one changes
+   * between two places. */
+  if (h->own && !slice_is_ready(s))
+    set_ready(s, place);
+}
+
 void slice_release_all(struct slices *s, const struct epoch *now) {
+  end_ready(s);
   for (unsigned place = 0; place < N_SLICES; place++)
     if (!(all_free(s) & 1ull << place))
-      slice_release(s, now, place);
+      release_place(s, now, place);
 }

@@ -2,16 +2,24 @@
  *
  * A handle has N_SLICES places.  slice.pin is a token, {generation, place}.
  * Generations start at 1, so a zeroed slice matches no place; a place's
- * generation goes up when its slice is released, so neither does a slice that
- * was, or a copy of it.  A free place has the token that its next slice will
- * get, which nobody has yet.
+ * generation goes up with each slice, so neither does a slice that was
+ * released, or a copy of it.  A free place has the token that its next slice
+ * will get, which nobody has yet.
  *
  *   S1  Bit i of `free` or of `free_copies` is set if and only if held[i] is
  *       not in use, and then page slot i of every epoch's pin table is 0.  It
  *       is in `free` if that slot counts in the table of the present epoch.
+ *       For the ready place see S3.
  *   S2  One page's slice refers to the present epoch for nothing; any other,
  *       and any once the handle has left its epoch, by a counted reference.  A
  *       place in `free` has `own` set, so that a hit finds it ready.
+ *   S3  At most one place is ready, for the next hit.  Its bit in `free` is
+ *       set, and it is in use if and only if its page slot, `ready_slot`, is
+ *       not 0.  `ready_token` is the token of its present or else of its
+ *       previous slice; the one in held[] means nothing.
+ *
+ * So a load and a release there store the pin, the token and 0, and nothing
+ * more.  The previous slice, released once more, only has 0 stored over 0.
  *
  * The present epoch is the handle's, and passed in: `now`. */
 #ifndef CLIENT_SLICE_H
@@ -28,6 +36,8 @@ extern "C" {
 #define N_SLICES PIN_N_PAGE_SLOTS
 #define SLICE_PLACE_BITS 6
 #define SLICE_PLACE_MASK ((1u << SLICE_PLACE_BITS) - 1)
+#define SLICE_NEXT (1u << SLICE_PLACE_BITS) /* from a token to the next */
+#define SLICE_NO_TOKEN SLICE_PLACE_MASK     /* generation 0: no slice's */
 
 /* A place for a slice, and what that stands on: one page's pin in the handle's
  * epoch (`own`), any other pin (`epoch`), or a private copy. */
@@ -43,6 +53,9 @@ struct held {
 };
 
 struct slices {
+  uint64_t *ready_slot; /* S3.  `never_free`: no place is ready */
+  uint64_t ready_token; /* SLICE_NO_TOKEN: the same */
+  uint64_t never_free;  /* not 0 */
   uint64_t free;
   uint64_t free_copies; /* for slices that cannot be pinned */
   struct held held[N_SLICES];
@@ -74,21 +87,26 @@ void slice_grow(struct slices *s, const struct epoch *now);
 /* The handle leaves its epoch for `next`: see S2. */
 void slice_move(struct slices *s, struct epoch *now, const struct epoch *next);
 
-/* Any slice but one page of the present epoch. */
-void slice_release_other(struct slices *s, const struct epoch *now,
-                         unsigned place);
+/* Releases the slice with this token, if it is in the ready place.  False: it
+ * is not there. */
+static inline bool slice_release_ready(struct slices *s, uint64_t token) {
+  if (token != s->ready_token)
+    return false;
+  pin_clear(s->ready_slot);
+  return true;
+}
 
-static inline __attribute__((always_inline)) void
-slice_release(struct slices *s, const struct epoch *now, unsigned place) {
-  struct held *h = &s->held[place];
-  /* First of all: the slice is void from here. */
-  h->token += 1u << SLICE_PLACE_BITS;
-  if (__builtin_expect(h->own == NULL, 0)) {
-    slice_release_other(s, now, place);
-    return;
-  }
-  pin_clear(h->own);
-  s->free |= 1ull << place;
+/* Releases the slice with this token elsewhere.  Does nothing if no slice has
+ * it. */
+void slice_release_held(struct slices *s, const struct epoch *now,
+                        uint64_t token);
+
+/* If the ready place is in use, makes a free one that can be pinned the ready
+ * one.  If there is none, no place is ready. */
+void slice_make_ready(struct slices *s);
+
+static inline bool slice_is_ready(const struct slices *s) {
+  return *s->ready_slot == 0;
 }
 
 void slice_release_all(struct slices *s, const struct epoch *now);
