@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "daemon/http_server.h"
 #include "daemon/net/listener.h"
-#include "daemon/serve/exposition.h"
+#include "daemon/serve/metrics_text.h"
 #include "daemon/server.h"
 
 enum {
@@ -151,17 +151,17 @@ static void answer_readyz(void *arg, struct http_exchange *x) {
 /* ---- /metrics ------------------------------------------------------------ */
 
 static bool next_part(void *arg, struct evbuffer *to) {
-  return exposition_next(arg, to);
+  return metrics_text_next(arg, to);
 }
 
-static void end_parts(void *arg) { exposition_free(arg); }
+static void end_parts(void *arg) { metrics_text_free(arg); }
 
 static void answer_metrics(void *arg, struct http_exchange *x) {
   struct monitor *m = arg;
-  struct exposition *e = server_expose(m->server);
+  struct metrics_text *e = server_metrics_text(m->server);
   if (e) {
     const struct http_parts parts = {next_part, end_parts, e};
-    http_server_stream(x, EXPOSITION_TYPE, &parts);
+    http_server_stream(x, METRICS_TEXT_TYPE, &parts);
     return;
   }
   evbuffer_add_printf(m->text, "there is no memory\n");

@@ -1,4 +1,5 @@
-/* Reloading: reads the configuration again, and changes a running server to it.
+/* The reloader reads the configuration again, and changes a running server to
+ * it.  It also adds and removes the images that peers ask for (Add, Remove).
  *
  *   L1  If the configuration is wrong, or something in it cannot be opened, the
  *       reload changes nothing, and the log says why.  A later failure, for

@@ -44,8 +44,8 @@
 #include "daemon/missing.h"
 #include "daemon/rule.h"
 #include "daemon/serve/context.h"
-#include "daemon/serve/exposition.h"
 #include "daemon/serve/invalidation.h"
+#include "daemon/serve/metrics_text.h"
 #include "daemon/worker.h"
 #include "source/retrying.h"
 
@@ -150,8 +150,8 @@ const char *server_next_silent(struct server *s, uint64_t question,
   return liveness_silent(&s->liveness, question, next);
 }
 
-struct exposition *server_expose(struct server *s) {
-  return exposition_new(&s->context);
+struct metrics_text *server_metrics_text(struct server *s) {
+  return metrics_text_new(&s->context);
 }
 
 /* Its source has answered when it was opened, which looks at the file. */

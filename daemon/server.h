@@ -30,7 +30,7 @@ struct finder_place;
 struct image_rule;
 struct retrying;
 struct rule;
-struct exposition;
+struct metrics_text;
 struct server;
 
 struct server_image {
@@ -162,8 +162,8 @@ const char *server_next_silent(struct server *s, uint64_t question,
 void server_list_unready(struct server *s,
                          void (*fn)(void *arg, const char *reason), void *arg);
 
-/* All metrics, for exposition_next().  NULL: out of memory. */
-struct exposition *server_expose(struct server *s);
+/* All metrics, for metrics_text_next().  NULL: out of memory. */
+struct metrics_text *server_metrics_text(struct server *s);
 
 /* Takes no new clients from here on, and makes server_serve() return when those
  * that have images open have left, or after `timeout_ms`; if that is negative,

@@ -117,8 +117,9 @@ size_t tls_held(const struct tls *t);
 const char *tls_why(const struct tls *t);
 
 /* The transport; its argument is a `struct tls`. recv() first completes the
- * handshake; send() accepts nothing before that.  Bytes of which send() has
- * accepted a part, or none, must be offered again, as a stream does.
+ * handshake; send() accepts nothing before that.  If send() accepts
+ * fewer bytes than it was given, the caller must give it the rest again, as a
+ * stream does.
  *
  * recv() returns -ECONNABORTED if the stream was cut; -EACCES if the peer does
  * not accept our certificate or requires one; -EPROTO for all other errors of

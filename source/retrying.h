@@ -1,4 +1,5 @@
-/* The retrying source: repeats reads of another source if that may help.
+/* The retrying source: repeats reads of another source if that may help, and
+ * bounds how many of them are in flight (the image option max-requests).
  *
  * It repeats a read whose attempt failed, after a pause that doubles and has
  * jitter, for at most RETRYING_ATTEMPTS attempts.  It does not repeat a read if

@@ -26,7 +26,7 @@ int images_init(struct images *images, uint64_t cache_size, unsigned n_threads,
   pending_init(&images->pending);
   lock_init(&images->lock);
   images->list = calloc(IMAGES_MAX, sizeof(struct served_image *));
-  images->totals = counters_new(n_threads);
+  images->totals = image_counters_new(n_threads);
   images->readers = reader_counts_new();
   images->pool = pool_new(options);
   if (!images->list || !images->totals || !images->readers || !images->pool)
@@ -227,7 +227,7 @@ static int make_image(struct served_image *h, const struct image_add *add) {
 /* One that is not in the table yet. */
 static int served_image_new(struct images *images, const struct image_add *add,
                             struct served_image **out) {
-  size_t counters_len = images->n_threads * sizeof(struct counters);
+  size_t counters_len = images->n_threads * sizeof(struct image_counters);
   assert(strlen(add->name) <= IMAGE_NAME_MAX);
   struct served_image *h =
       aligned_alloc(_Alignof(struct served_image), sizeof *h + counters_len);

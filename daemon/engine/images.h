@@ -27,7 +27,7 @@
 #include "base/loop.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
-#include "daemon/engine/counters.h"
+#include "daemon/engine/image_counters.h"
 #include "daemon/engine/keeper.h"
 #include "daemon/engine/pending.h"
 #include "daemon/engine/pool.h"
@@ -105,7 +105,7 @@ struct served_image {
   _Atomic uint64_t n_epochs;  /* relaxed: a statistic */
   struct pool_job look, drop; /* act on what its source reported */
   struct pool_job end;        /* frees it */
-  struct counters counters[]; /* images.n_threads */
+  struct image_counters counters[]; /* images.n_threads */
 };
 
 enum {
@@ -139,8 +139,8 @@ struct images {
   struct pending pending;
   unsigned n_threads; /* with counters of their own */
   /* Of all images, including those that have ended: they never decrease. */
-  struct counters *totals; /* n_threads */
-  unsigned most_found;     /* G3 */
+  struct image_counters *totals; /* n_threads */
+  unsigned most_found;           /* G3 */
   struct reader_counts *readers;
 
   pthread_mutex_t

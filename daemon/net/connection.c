@@ -394,9 +394,10 @@ static const char *connection_why(const struct connection *c, int error) {
   return c->tls ? tls_why(c->tls) : strerror(-error);
 }
 
-/* TLS has failed.  Without it nothing can be said, but to a peer that meant to
- * go without, and what TLS has said itself is to be read by the peer before a
- * reset would take that away. */
+/* The TLS handshake has failed.  A peer that spoke plain text is told so; no
+ * other peer could read an answer.  The connection drains before it is closed,
+ * so that the peer reads the alert of TLS: a close at once might reset the
+ * connection, and the peer's kernel would drop the alert. */
 static void connection_fail_tls(struct connection *c, const char *why) {
   char advice[] = "this address is for TLS; write cachets:// for cachet://";
   bool is_plain = tls_peer_is_plain(c->tls);

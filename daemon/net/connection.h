@@ -14,9 +14,9 @@
  *   C2  Idle, it holds no buffer: input and output are its thread's.
  *   C3  The stream keeps a whole frame only while blocked, or at a stop.
  *   C4  With TLS, no frame is looked at before its handshake is complete, and
- *       there is nothing to send.  What TLS takes is counted as the rest is.
- *       A handshake begins while half of that may be held, so that any number
- *       of them does not crowd the thread.
+ *       there is nothing to send.  The memory of TLS is charged to the thread's
+ *       account as the rest is.  A TLS handshake begins only while the account
+ *       is less than half full, so that handshakes alone never fill it.
  *   C5  The peer is known before the first message is looked at.
  *   C6  CLOSED is noticed by connection_settle(), which ends every turn and
  *       frees the connection; until then all may still be called.

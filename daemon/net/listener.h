@@ -76,7 +76,9 @@ int listener_port(const struct listener *l);
 /* The address: where it is bound, and whether it is for TLS. */
 const struct address *listener_address(const struct listener *l);
 
-/* Whether its connections speak TLS. */
+/* Whether its connections speak TLS.  There are three kinds of listeners: Unix,
+ * TCP, and TCP with TLS.  Only connections of the last begin with a TLS
+ * handshake. */
 bool listener_is_tls(const struct listener *l);
 
 /* A reference to the context of its connections, which the caller drops; NULL:

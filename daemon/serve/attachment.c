@@ -10,9 +10,9 @@
 
 #include "base/clock.h"
 #include "base/lock.h"
+#include "daemon/engine/capped_count.h"
 #include "daemon/engine/images.h"
 #include "daemon/engine/restore.h"
-#include "daemon/engine/tally.h"
 #include "daemon/log.h"
 #include "daemon/serve/session.h"
 
@@ -65,7 +65,7 @@ struct attachment {
   struct event gone; /* the pidfd is readable: the process has ended */
   /* A6.  The former is referenced; NULL: its image is gone. */
   struct reader_counts *of_image, *of_all;
-  struct tally hits, misses;
+  struct capped_count hits, misses;
 
   /* the census's */
   uint64_t table; /* its number; fixed */
@@ -244,8 +244,8 @@ static uint64_t now_us(void) { return clock_now_ns() / 1000; }
 static void attachment_count_up(struct attachment *a) {
   struct pin_counts c = shared_pins_get_counts(a->lease);
   uint64_t now = now_us();
-  uint64_t n_hits = tally_take(&a->hits, c.n_hits, now);
-  uint64_t n_misses = tally_take(&a->misses, c.n_misses, now);
+  uint64_t n_hits = capped_count_take(&a->hits, c.n_hits, now);
+  uint64_t n_misses = capped_count_take(&a->misses, c.n_misses, now);
   if (n_hits == 0 && n_misses == 0)
     return;
   reader_counts_add(a->of_all, n_hits, n_misses);
@@ -258,8 +258,8 @@ static void attachment_begin_count(struct attachment *a,
                                    const struct images *images,
                                    const struct served_image *h) {
   struct pin_counts c = shared_pins_get_counts(a->lease);
-  a->hits = tally_begin(c.n_hits, now_us());
-  a->misses = tally_begin(c.n_misses, now_us());
+  a->hits = capped_count_begin(c.n_hits, now_us());
+  a->misses = capped_count_begin(c.n_misses, now_us());
   a->of_all = images->readers;
   a->of_image = h ? reader_counts_ref(h->readers) : NULL;
 }

@@ -20,7 +20,7 @@
  *       its descriptors are sent.  One that the process before has left is an
  *       attachment from the start, and has no session.
  *   A6  What a process says that it counted is the image's it attached, at most
- *       as much as tally.h allows, and stays so when the attachment ends.
+ *       as much as capped_count.h allows, and stays so when the attachment ends.
  *
  * An attachment belongs to the service of the session that asked for it; its
  * thread only, but for the census, and for the lease while the census is

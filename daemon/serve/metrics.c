@@ -204,11 +204,11 @@ void metrics_print_name(const struct metric *metric, bool of_image,
            metric->kind == METRIC_COUNTER ? "_total" : "");
 }
 
-static uint64_t sum(const struct counters *each, unsigned n,
-                    enum counter which) {
+static uint64_t sum(const struct image_counters *each, unsigned n,
+                    enum image_counter which) {
   uint64_t total = 0;
   for (unsigned i = 0; i < n; i++)
-    total += counters_get(&each[i], which);
+    total += image_counters_get(&each[i], which);
   return total;
 }
 
@@ -256,7 +256,7 @@ static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
 
 unsigned metrics_of_image(struct served_image *h, uint64_t values[METRICS_N]) {
   for (int i = 0; i < N_COUNTERS; i++)
-    values[i] = sum(h->counters, h->images->n_threads, (enum counter)i);
+    values[i] = sum(h->counters, h->images->n_threads, (enum image_counter)i);
   put_readers(h->readers, values);
   values[EPOCHS] = atomic_load_explicit(&h->n_epochs, memory_order_relaxed);
   return put_source(h, values) ? METRIC_OF_IMAGE | METRIC_OF_SOURCE
@@ -276,7 +276,7 @@ void metrics_of_daemon(struct server_context *context, const struct peer *peer,
   struct page_cache_stats pc;
   page_cache_get_stats(images->cache, &pc);
   for (int i = 0; i < N_COUNTERS; i++)
-    values[i] = sum(images->totals, images->n_threads, (enum counter)i);
+    values[i] = sum(images->totals, images->n_threads, (enum image_counter)i);
   put_readers(images->readers, values);
   values[FILLS] = pc.n_fills;
   values[FILL_ERRORS] = pc.n_fill_errors;

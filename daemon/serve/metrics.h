@@ -20,11 +20,12 @@ enum metric_kind {
   METRIC_GAUGE,
 };
 
-/* Of which a metric has values. */
+/* Which things have a value of the metric.  A metric has values of all that it
+ * is of: each image's and the daemon's, for example. */
 enum {
-  METRIC_OF_IMAGE = 1,
+  METRIC_OF_IMAGE = 1, /* each image */
   METRIC_OF_DAEMON = 2,
-  METRIC_OF_SOURCE = 4, /* of images whose source is remote */
+  METRIC_OF_SOURCE = 4, /* each image whose source is remote */
 };
 
 struct metric {
@@ -35,7 +36,7 @@ struct metric {
   const char *help; /* a sentence, without the full stop */
 };
 
-/* The counters of images come first, each by its `enum counter`. */
+/* The counters of images come first, each by its `enum image_counter`. */
 enum { METRICS_N = 47 };
 extern const struct metric metrics_table[METRICS_N];
 
@@ -47,10 +48,11 @@ enum { METRICS_NAME_LEN = 64 };
 void metrics_print_name(const struct metric *metric, bool of_image,
                         char name[METRICS_NAME_LEN]);
 
-/* Gathers the values, by their place in the table; those that there are none of
- * stay.  Of an image it returns METRIC_OF_...: which there are.  The daemon's
- * are of all images together; but how many images there are is as `peer` may
- * know it, see images_count().  Any thread. */
+/* Store the values of an image, or of the daemon, at the indices that metrics
+ * have in the table, and leave the other elements as they are.  The first
+ * returns which kinds it stored, as METRIC_OF_...  The second counts all images
+ * together, except for their number: that is the number of images that `peer`
+ * may read, see images_count().  Any thread. */
 unsigned metrics_of_image(struct served_image *h, uint64_t values[METRICS_N]);
 void metrics_of_daemon(struct server_context *context, const struct peer *peer,
                        uint64_t values[METRICS_N]);

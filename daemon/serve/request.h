@@ -107,10 +107,10 @@ static inline struct image_reader *request_reader(const struct request *r) {
   return &r->image->reader;
 }
 
-static inline void request_count(const struct request *r, enum counter which,
-                                 uint64_t n) {
-  counters_add(r->image->counters, which, n);
-  counters_add(r->image->set->totals, which, n);
+static inline void request_count(const struct request *r,
+                                 enum image_counter which, uint64_t n) {
+  image_counters_add(r->image->counters, which, n);
+  image_counters_add(r->image->set->totals, which, n);
 }
 
 static inline struct connection *request_conn(const struct request *r) {

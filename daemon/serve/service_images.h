@@ -27,8 +27,8 @@ LIST_HEAD(service_image_list, service_image);
 struct service_images {
   struct loop *loop;
   struct fill_dispatch *dispatch;
-  unsigned number;         /* of the service: its counters' in an image */
-  struct counters *totals; /* the thread's, of all images */
+  unsigned number;               /* of the service: its counters' in an image */
+  struct image_counters *totals; /* the thread's, of all images */
 
   /* The image has a new epoch, or was removed; or neither.  The image here may
    * lose its last user. */
@@ -43,7 +43,7 @@ struct service_image {
   struct service_images *set;
   struct image_reader reader; /* of the image, which is referenced */
   struct image_quota quota;
-  struct counters *counters;            /* the thread's, in the image */
+  struct image_counters *counters;      /* the thread's, in the image */
   struct subscription_list subscribers; /* by of_image */
   unsigned n_uses;                      /* M1 */
   bool is_leaving; /* it is no listener, and goes when its task runs */

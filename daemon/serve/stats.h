@@ -1,4 +1,4 @@
-/* Statistics: the counters of all services, and what else there is to count. */
+/* The answer to GetStats: the metrics of daemon/serve/metrics.c, packed. */
 #ifndef DAEMON_SERVE_STATS_H
 #define DAEMON_SERVE_STATS_H
 

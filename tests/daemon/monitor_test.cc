@@ -3,12 +3,10 @@
 
 #include <cachet/cachet.h>
 
-#include <fstream>
 #include <map>
 #include <memory>
 #include <regex>
 #include <set>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -16,7 +14,6 @@
 #include "daemon/net/listener.h"
 #include "daemon/serve/metrics.h"
 #include "source/retrying.h"
-#include "tests/support/daemon_process.h"
 #include "tests/support/http_client.h"
 #include "tests/support/test_server.h"
 
@@ -165,17 +162,6 @@ TEST_F(MonitorTest, StatsOfManyRemoteImagesComeInParts) {
   server_.reset(); // before the source that it reads
 }
 
-TEST_F(MonitorTest, NamesHaveBaseUnits) {
-  EXPECT_EQ(Name({"held", METRIC_GAUGE, "bytes", METRIC_OF_DAEMON, ""}, false),
-            "cachetd_held_bytes");
-  EXPECT_EQ(
-      Name({"bytes_sent", METRIC_COUNTER, "bytes", METRIC_OF_IMAGE, ""}, true),
-      "cachetd_image_bytes_sent_total");
-  EXPECT_EQ(
-      Name({"hits", METRIC_COUNTER, "pages", METRIC_OF_DAEMON, ""}, false),
-      "cachetd_hits_total");
-}
-
 TEST_F(MonitorTest, MetricsAndStatsSayTheSame) {
   Start({"one", "two"});
   WireClient client = server_->Unix();
@@ -256,33 +242,6 @@ TEST_F(MonitorTest, EndsWhilePeersWait) {
   second.Send("GET /metrics HTTP/1.1\r\n");
   monitor_stop(monitor_);
   monitor_ = nullptr;
-}
-
-// ".TP", ".B name \fR(kind, unit)", and the help.
-TEST(MetricsManPageTest, DescribesEachMetricAsTheTableDoes) {
-  std::ifstream file(DaemonProcess::Runfile("docs/man/cachetd.8"));
-  std::stringstream all;
-  all << file.rdbuf();
-  std::string page = all.str();
-  size_t begin = page.find("\n.SH METRICS\n"),
-         end = page.find("\n.SH ", begin + 1);
-  ASSERT_NE(begin, std::string::npos);
-  page = page.substr(begin, end - begin);
-  std::string expected, found;
-  for (const metric &m : metrics_table)
-    expected += std::string(m.name) + " (" +
-                (m.kind == METRIC_COUNTER ? "counter" : "gauge") + ", " +
-                m.unit +
-                (m.of & METRIC_OF_IMAGE ? ", of each image, too" : "") +
-                "): " + m.help + ".\n";
-  std::regex entry(
-      "\n\\.TP\n\\.BR (\\S+) \" \\(([^\"]*)\\)\"\n([^\n]*(?:\n[^.\n][^\n]*)*)");
-  for (std::sregex_iterator i(page.begin(), page.end(), entry), none; i != none;
-       ++i)
-    found += std::string((*i)[1]) + " (" + std::string((*i)[2]) + "): " +
-             std::regex_replace(std::string((*i)[3]), std::regex("\n"), " ") +
-             "\n";
-  EXPECT_EQ(found, expected);
 }
 
 } // namespace

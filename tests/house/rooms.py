@@ -411,8 +411,9 @@ RULES = Rules(
         "daemon": [
             modules("daemon", "limits log missing peer rule"),
             modules("daemon", "sandbox"),
-            modules("daemon/engine", "busy_poll counters fd_store finder_place "
-                                     "ledger pending pool reader_counts tally"),
+            modules("daemon/engine", "busy_poll capped_count fd_store "
+                                     "finder_place image_counters ledger "
+                                     "pending pool reader_counts"),
             modules("daemon/engine", "keeper"),
             modules("daemon/engine", "restore"),
             modules("daemon/engine", "images"),
@@ -427,7 +428,7 @@ RULES = Rules(
             modules("daemon/serve", "context service_images"),
             modules("daemon/serve", "access"),
             modules("daemon/serve", "metrics subscription"),
-            modules("daemon/serve", "exposition stats"),
+            modules("daemon/serve", "metrics_text stats"),
             modules("daemon/serve", "reply"),
             modules("daemon/serve", "notices"),
             modules("daemon/serve", "attach fetch_quota"),

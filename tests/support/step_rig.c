@@ -69,7 +69,7 @@ struct step_rig *step_rig_new(struct source *src) {
   rig->fills.runner.run = run_now;
   rig->context.limits = limits_default();
   rig->service.context = &rig->context;
-  rig->service.images.totals = counters_new(1);
+  rig->service.images.totals = image_counters_new(1);
   fetch_quota_init(&rig->service.quota);
   r = send_batch_init(&rig->service.net.out);
   assert(r == 0);
@@ -202,9 +202,9 @@ bool step_rig_has_fetch(const struct step_rig *rig) {
 }
 
 uint64_t step_rig_hits(const struct step_rig *rig) {
-  return counters_get(rig->image.counters, COUNTER_HITS);
+  return image_counters_get(rig->image.counters, COUNTER_HITS);
 }
 
 uint64_t step_rig_misses(const struct step_rig *rig) {
-  return counters_get(rig->image.counters, COUNTER_MISSES);
+  return image_counters_get(rig->image.counters, COUNTER_MISSES);
 }

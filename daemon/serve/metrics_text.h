@@ -1,4 +1,4 @@
-/* An exposition: all metrics as text, in the format of Prometheus, version
+/* All metrics as text, in the format of Prometheus, version
  * 0.0.4.
  *
  * It is made in parts, so that many images take no more memory at a time than
@@ -9,8 +9,8 @@
  *       not in others.
  *
  * Any thread, one at a time. */
-#ifndef DAEMON_SERVE_EXPOSITION_H
-#define DAEMON_SERVE_EXPOSITION_H
+#ifndef DAEMON_SERVE_METRICS_TEXT_H
+#define DAEMON_SERVE_METRICS_TEXT_H
 
 #include <stdbool.h>
 
@@ -18,21 +18,21 @@
 extern "C" {
 #endif
 
-#define EXPOSITION_TYPE "text/plain; version=0.0.4; charset=utf-8"
+#define METRICS_TEXT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 struct evbuffer;
-struct exposition;
+struct metrics_text;
 struct server_context;
 
 /* NULL: out of memory. */
-struct exposition *exposition_new(struct server_context *context);
+struct metrics_text *metrics_text_new(struct server_context *context);
 
 /* Adds the next part, some ten thousand bytes.  False: there is no more, or no
  * memory for it. */
-bool exposition_next(struct exposition *e, struct evbuffer *to);
+bool metrics_text_next(struct metrics_text *e, struct evbuffer *to);
 
 /* NULL is fine. */
-void exposition_free(struct exposition *e);
+void metrics_text_free(struct metrics_text *e);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-#include "daemon/serve/exposition.h"
+#include "daemon/serve/metrics_text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,15 +12,15 @@
  * image, each byte of which may be escaped, long. */
 enum { PART_N_IMAGES = 128 };
 
-struct exposition {
+struct metrics_text {
   struct server_context *context;
   uint64_t daemon[METRICS_N]; /* of one moment */
   unsigned metric;            /* that is next, */
   unsigned image;             /* from this index on; 0: from its begin */
 };
 
-struct exposition *exposition_new(struct server_context *context) {
-  struct exposition *e = calloc(1, sizeof *e);
+struct metrics_text *metrics_text_new(struct server_context *context) {
+  struct metrics_text *e = calloc(1, sizeof *e);
   if (!e)
     return NULL;
   e->context = context;
@@ -28,7 +28,7 @@ struct exposition *exposition_new(struct server_context *context) {
   return e;
 }
 
-void exposition_free(struct exposition *e) { free(e); }
+void metrics_text_free(struct metrics_text *e) { free(e); }
 
 static void print_head(struct evbuffer *to, const struct metric *metric,
                        const char *name) {
@@ -48,7 +48,7 @@ static void print_label(struct evbuffer *to, const char *value) {
 }
 
 /* The next images of the metric.  True: there may be more. */
-static bool print_images(struct exposition *e, struct evbuffer *to,
+static bool print_images(struct metrics_text *e, struct evbuffer *to,
                          const char *name) {
   struct served_image *h;
   for (unsigned n = 0; n < PART_N_IMAGES; n++) {
@@ -66,7 +66,7 @@ static bool print_images(struct exposition *e, struct evbuffer *to,
   return true;
 }
 
-static void print_daemon(struct exposition *e, struct evbuffer *to) {
+static void print_daemon(struct metrics_text *e, struct evbuffer *to) {
   const struct metric *metric = &metrics_table[e->metric];
   char name[METRICS_NAME_LEN];
   metrics_print_name(metric, false, name);
@@ -74,7 +74,7 @@ static void print_daemon(struct exposition *e, struct evbuffer *to) {
   evbuffer_add_printf(to, "%s %" PRIu64 "\n", name, e->daemon[e->metric]);
 }
 
-bool exposition_next(struct exposition *e, struct evbuffer *to) {
+bool metrics_text_next(struct metrics_text *e, struct evbuffer *to) {
   if (e->metric == METRICS_N)
     return false;
   const struct metric *metric = &metrics_table[e->metric];
