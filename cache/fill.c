@@ -59,14 +59,16 @@ static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   return 0;
 }
 
-/* Whether an error is told of the source, and so of all pages alike: to ask for
- * each would be to wait for each. */
+/* Whether an error is about the source, and so about all pages alike.  The cache
+ * does not read the pages one by one after it: each read would wait for the same
+ * error, and for the pauses between its attempts. */
 static bool is_of_source(int r) {
   switch (-r) {
   case EACCES:
   case EAGAIN:
   case ENOENT:
   case EPROTO:
+  case EREMOTEIO:
   case ESTALE:
   case ETIMEDOUT:
     return true;

@@ -70,8 +70,15 @@ int config_check_source(const struct config_image *image,
   int r = check_options(image, origin, why);
   if (r == 0)
     r = check_verity(image, origin, why);
-  if (r < 0 || !image->kind)
+  if (r < 0)
     return r;
+  if (!image->kind && image->max_requests) {
+    *origin = image->origins[CONFIG_IMAGE_MAX_REQUESTS];
+    return config_value_refuse(
+        why, "max-requests: it is for remote sources, and not for files");
+  }
+  if (!image->kind)
+    return 0;
   if (image->max_age_s) {
     *origin = image->origins[CONFIG_IMAGE_MAX_AGE];
     return config_value_refuse(why, "max-age: it is for files, and not for %s",

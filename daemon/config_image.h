@@ -105,7 +105,7 @@ struct config_image {
   uint32_t page_size;  /* 0: that of the cache */
   uint32_t fetch_size; /* the least that a miss reads; 0: the kind's default */
   uint32_t fetch_size_max; /* to which that grows; 0: not given */
-  unsigned max_requests;   /* in flight at its source; 0: not given */
+  unsigned max_requests;   /* in flight at its remote source; 0: not given */
   struct window window;    /* the part of the file that is served */
   struct rule *allow;      /* of its readers; NULL: not given */
   struct config_verity verity;

@@ -279,7 +279,7 @@ static int failure_of(const struct http_answer *a, const char **why) {
   }
   if (a->code >= 400 && a->code <= 599) {
     *why = "the server answers an error";
-    return -EIO;
+    return -EREMOTEIO;
   }
   *why = http_answer_is_redirect(a)
              ? "the server redirects, which is not followed"

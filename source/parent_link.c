@@ -44,6 +44,7 @@ static int meaning_of(enum cachet_status code, int sys_errno) {
   case CACHET_E_CHANGED:
     return -ESTALE;
   case CACHET_E_IO:
+    return sys_errno == EREMOTEIO ? -EREMOTEIO : -EIO;
   case CACHET_E_BOUNDS: /* it is another size, of which we are about to hear */
     return -EIO;
   case CACHET_E_INVAL:

@@ -13,7 +13,9 @@
  *   -ECONNRESET, -ECONNREFUSED, -EPIPE and other errors of connect(2) and
  *                  send(2): there is no connection, or it was lost
  *   -EAGAIN        the server asks to try later: 429, 503
- *   -EIO           the server answered with an error
+ *   -EREMOTEIO     the server answered with an error that says nothing about
+ *                  the range: a part of it would not be read either
+ *   -EIO           it could not read all of the range; perhaps parts of it
  *   -EACCES        not permitted: 401, 403, a certificate that is refused
  *   -ENOENT        not found
  *   -ESTALE        the content is not the one that was opened

@@ -165,6 +165,7 @@ static enum meaning meaning_of(int status) {
     return REFUSED;
   case EIO:
   case EPROTO:
+  case EREMOTEIO:
     return FAILED;
   case EBADMSG:
     return WRONG;
@@ -173,11 +174,17 @@ static enum meaning meaning_of(int status) {
   }
 }
 
+/* When it was sent, as far as the source says. */
+static uint64_t sent_ns(const struct attempt *a) {
+  return a->read.sent_ns ? a->read.sent_ns : a->begun_ns;
+}
+
 static void count_locked(struct retrying *r, const struct attempt *a,
-                         enum meaning meaning) {
+                         enum meaning meaning, uint64_t now) {
   lock_assert_held(&r->lock);
   struct retrying_counts *c = &r->counts;
   c->n_requests++;
+  c->n_slow += now - sent_ns(a) > RETRYING_SLOW_MS * UINT64_C(1000000);
   c->n_retries += a->n > 1;
   c->n_errors += meaning != DONE;
   c->n_bytes += a->read.status == 0 ? a->asked->len : 0; /* not of zeros */
@@ -195,7 +202,7 @@ static void time_locked(struct retrying *r, const struct attempt *a,
                         uint64_t now) {
   lock_assert_held(&r->lock);
   const struct source_read *read = &a->read;
-  uint64_t sent = read->sent_ns ? read->sent_ns : a->begun_ns;
+  uint64_t sent = sent_ns(a);
   latency_add(&r->wait, sent - a->asked_ns);
   latency_add(&r->last, now - sent);
   pace_add(&r->pace, read->len, now - sent);
@@ -306,7 +313,7 @@ static bool attempt_ended(struct attempt *a, bool at_once, uint64_t *pause) {
   pthread_mutex_lock(&r->lock);
   give_room_locked(r, a);
   bool was_closed = r->breaker.state == BREAKER_CLOSED;
-  count_locked(r, a, meaning);
+  count_locked(r, a, meaning, now);
   if (meaning == DONE && a->read.status == 0)
     time_locked(r, a, now);
   tell_breaker_locked(r, a, meaning, at_once, now);

@@ -57,6 +57,7 @@ enum {
   RETRYING_PAUSE_MS = 100, /* before the second attempt: half of it at least */
   RETRYING_LEAST_MS = 100, /* the least time for an attempt */
   RETRYING_FAIR_MS = 5000, /* in which a reachable server would answer */
+  RETRYING_SLOW_MS = 100,  /* an attempt that takes longer counts as slow */
   RETRYING_MAX_REQUESTS = 64, /* unless another number is set */
   RETRYING_MAX_BYTES = 64 << 20,
 };
@@ -66,6 +67,8 @@ struct retrying_counts {
   uint64_t n_requests;     /* attempts */
   uint64_t n_bytes;        /* of attempts that succeeded */
   uint64_t n_retries;      /* attempts that were not the first of their read */
+  uint64_t n_slow;         /* attempts that took over RETRYING_SLOW_MS, from
+                              when they were sent; they may have failed */
   uint64_t n_errors;       /* attempts that failed; among them: */
   uint64_t n_timeouts;     /*   no answer in time, */
   uint64_t n_disconnected; /*   no connection, or a lost one, */

@@ -33,6 +33,7 @@ enum {
   SOURCE_REQUESTS,
   SOURCE_BYTES,
   SOURCE_RETRIES,
+  SOURCE_SLOW,
   SOURCE_ERRORS,
   SOURCE_TIMEOUTS,
   SOURCE_DISCONNECTS,
@@ -134,6 +135,10 @@ const struct metric metrics_table[METRICS_N] = {
     [SOURCE_RETRIES] = {"source_retries", METRIC_COUNTER, "requests",
                         METRIC_OF_SOURCE,
                         "Attempts that repeated an earlier one"},
+    [SOURCE_SLOW] = {"source_slow", METRIC_COUNTER, "requests",
+                     METRIC_OF_SOURCE,
+                     "Attempts that took over 100 ms, whether or not they "
+                     "succeeded"},
     [SOURCE_ERRORS] = {"source_errors", METRIC_COUNTER, "requests",
                        METRIC_OF_SOURCE,
                        "Attempts that failed, for any reason"},
@@ -162,14 +167,16 @@ const struct metric metrics_table[METRICS_N] = {
                         "it is not, 2 if one read tests whether it is back"},
     [SOURCE_WAIT_P50] =
         {"source_wait_p50_us", METRIC_GAUGE, "microseconds", METRIC_OF_SOURCE,
-         "Median time that recent reads waited in the daemon before they were "
-         "sent: for a connection, for other reads, and between attempts"},
+         "Median time from a read's beginning to its successful attempt, of "
+         "recent reads: for one of the source's connections, for other reads, "
+         "and for attempts that failed with the pauses after them"},
     [SOURCE_WAIT_P99] = {"source_wait_p99_us", METRIC_GAUGE, "microseconds",
                          METRIC_OF_SOURCE, "99th percentile of that wait"},
     [SOURCE_FIRST_P50] = {"source_first_byte_p50_us", METRIC_GAUGE,
                           "microseconds", METRIC_OF_SOURCE,
                           "Median time from the request to the first byte, of "
-                          "recent attempts that succeeded; 0 if the source "
+                          "recent attempts that succeeded: it includes a new "
+                          "connection, if there was none; 0 if the source "
                           "does not report it"},
     [SOURCE_FIRST_P99] = {"source_first_byte_p99_us", METRIC_GAUGE,
                           "microseconds", METRIC_OF_SOURCE,
@@ -234,6 +241,7 @@ static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
   values[SOURCE_REQUESTS] = counts.n_requests;
   values[SOURCE_BYTES] = counts.n_bytes;
   values[SOURCE_RETRIES] = counts.n_retries;
+  values[SOURCE_SLOW] = counts.n_slow;
   values[SOURCE_ERRORS] = counts.n_errors;
   values[SOURCE_TIMEOUTS] = counts.n_timeouts;
   values[SOURCE_DISCONNECTS] = counts.n_disconnected;

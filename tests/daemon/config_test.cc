@@ -122,7 +122,6 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "page-size = 128K\n"
                    "fetch-size = 1M\n"
                    "fetch-size-max = 4M\n"
-                   "max-requests = 9\n"
                    "warm = yes\n"
                    "allow = cert:reader any\n"
                    "verity-root = " +
@@ -136,7 +135,11 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "[image c]\n"
                    "source = /srv/c\n"
                    "sha256 = " +
-                   std::string(64, 'b') + "\n"),
+                   std::string(64, 'b') +
+                   "\n"
+                   "[image d]\n"
+                   "source = fake://h/d\n"
+                   "max-requests = 9\n"),
               IsEmpty());
   EXPECT_THAT(Check(), IsEmpty());
   for (unsigned i = 0; i < CONFIG_N_SETTINGS; i++)
@@ -172,7 +175,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_TRUE(Allows(config_.admin, 0, 0));
   EXPECT_FALSE(Allows(config_.admin, 1, 2));
   EXPECT_STREQ(config_.metrics.un.sun_path, "/run/m.sock");
-  ASSERT_EQ(config_.n_images, 3u);
+  ASSERT_EQ(config_.n_images, 4u);
   const config_image *image = config_find_image(&config_, "vm7");
   ASSERT_TRUE(image);
   EXPECT_STREQ(image->path, "/srv/a b");
@@ -185,11 +188,11 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
   EXPECT_EQ(config_image_fetch_size(image), 1u << 20);
   EXPECT_EQ(config_image_fetch_size_max(image), 4u << 20);
-  EXPECT_EQ(image->max_requests, 9u);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
   EXPECT_EQ(config_find_image(&config_, "b")->max_age_s, 60u);
+  EXPECT_EQ(config_find_image(&config_, "d")->max_requests, 9u);
   EXPECT_TRUE(config_find_image(&config_, "c")->verity.is_whole);
   EXPECT_EQ(config_find_image(&config_, "c")->verity.sha256[31], 0xbb);
   EXPECT_FALSE(config_find_image(&config_, "b")->allow);
@@ -608,11 +611,14 @@ TEST_F(ConfigTest, WhatIsWrongWithAURIIsSaidOfItsLine) {
 TEST_F(ConfigTest, WhatItsKindRefusesIsSaidOfItsLine) {
   Read("[image a]\nsource = fake:a\n"
        "[image b]\nca = /ca.pem\nsource = /b\n"
-       "[image c]\nsource = fake://h/c\nmax-age = 4\n");
+       "[image c]\nsource = fake://h/c\nmax-age = 4\n"
+       "[image d]\nsource = /d\nmax-requests = 4\n");
   EXPECT_THAT(Check(),
               ElementsAre("f:2: source: a fake has a host",
                           "f:4: ca: it is no option of a file",
-                          "f:8: max-age: it is for files, and not for fake"));
+                          "f:8: max-age: it is for files, and not for fake",
+                          "f:11: max-requests: it is for remote sources, and "
+                          "not for files"));
 }
 
 // ---- Verified images

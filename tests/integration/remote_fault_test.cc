@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -17,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "source/retrying.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/length.h"
 #include "tests/support/nbd_server.h"
@@ -101,14 +103,18 @@ public:
         server_([this](const Request &r, Peer &p) { Answer(r, p); }) {}
 
   std::string Url() const { return server_.Url(); }
+  size_t n_requests() const { return server_.requests().size(); }
 
   std::atomic<bool> is_bad{false};
+  std::atomic<bool> fails{false}; // every request, and at once
 
 private:
   enum Fault { kError, kLater, kReset, kShort, kClose, kOtherRange, kNone };
 
   Fault Roll() {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (fails)
+      return kError;
     return is_bad && random_() % 5 == 0 ? Fault(random_() % kNone) : kNone;
   }
 
@@ -172,6 +178,24 @@ TEST_F(RemoteFaultTest, OfAnHttpServerThatFailsAtRandomNoByteIsWrong) {
   for (std::thread &t : readers)
     t.join();
   server.is_bad = false;
+  ExpectWhole();
+}
+
+// A miss reads a block of 128 pages.  Were each of them asked for on its own,
+// as of a disk with a bad sector, that would be more than a thousand requests.
+TEST_F(RemoteFaultTest, AnErrorOfTheServerIsNotAskedForPageByPage) {
+  FlakyHttp server(bytes_, 1);
+  Serve(server.Url(), "4M");
+  cachet *c = Open("d");
+  server.fails = true;
+  const size_t before = server.n_requests();
+  uint8_t bytes[4096];
+  EXPECT_EQ(cachet_read(c, 0, bytes, sizeof bytes), CACHET_E_IO);
+  EXPECT_NE(strstr(cachet_errmsg(c), strerror(EREMOTEIO)), nullptr)
+      << cachet_errmsg(c);
+  EXPECT_LE(server.n_requests() - before, size_t{RETRYING_ATTEMPTS});
+  cachet_close(c);
+  server.fails = false;
   ExpectWhole();
 }
 

@@ -212,8 +212,7 @@ TEST_F(VerifiedImageTest, AnImageAndItsTreeMayBeInDifferentPlaces) {
 }
 
 TEST_F(VerifiedImageTest, APartOfAnImageIsVerified) {
-  ServeImage(data_ +
-             ",offset=1000,length=9000,max-requests=2,verity-root=" + root_);
+  ServeImage(data_ + ",offset=1000,length=9000,verity-root=" + root_);
   Handle c = Open();
   Bytes part(9000);
   ASSERT_EQ(cachet_read(c.get(), 0, part.data(), part.size()), CACHET_OK);

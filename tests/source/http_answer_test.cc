@@ -192,14 +192,14 @@ TEST(HttpAnswerTest, EachCodeIsAKindOfFailure) {
   const struct {
     const char *code;
     int status;
-  } cases[] = {{"401", -EACCES},    {"403", -EACCES}, {"407", -EACCES},
-               {"451", -EACCES},    {"404", -ENOENT}, {"410", -ENOENT},
-               {"408", -ETIMEDOUT}, {"429", -EAGAIN}, {"503", -EAGAIN},
-               {"400", -EIO},       {"500", -EIO},    {"502", -EIO},
-               {"504", -EIO},       {"301", -EPROTO}, {"304", -EPROTO},
-               {"204", -EPROTO},    {"203", -EPROTO}, {"100", -EPROTO},
-               {"600", -EPROTO},    {"99", -EPROTO},  {"2061", -EPROTO},
-               {"206x", -EPROTO},   {"abc", -EPROTO}, {"", -EPROTO}};
+  } cases[] = {{"401", -EACCES},    {"403", -EACCES},    {"407", -EACCES},
+               {"451", -EACCES},    {"404", -ENOENT},    {"410", -ENOENT},
+               {"408", -ETIMEDOUT}, {"429", -EAGAIN},    {"503", -EAGAIN},
+               {"400", -EREMOTEIO}, {"500", -EREMOTEIO}, {"502", -EREMOTEIO},
+               {"504", -EREMOTEIO}, {"301", -EPROTO},    {"304", -EPROTO},
+               {"204", -EPROTO},    {"203", -EPROTO},    {"100", -EPROTO},
+               {"600", -EPROTO},    {"99", -EPROTO},     {"2061", -EPROTO},
+               {"206x", -EPROTO},   {"abc", -EPROTO},    {"", -EPROTO}};
   for (const auto &c : cases)
     EXPECT_EQ(StatusOf({std::string("HTTP/1.1 ") + c.code + " Words"}),
               c.status)
@@ -363,7 +363,7 @@ TEST(HttpAnswerTest, AHeadProvesTheSameObjectOrNothing) {
         Lines{"HTTP/1.1 206 OK", "ETag: \"a\"", length},
         Lines{"HTTP/1.1 301 OK", "ETag: \"a\"", length}})
     EXPECT_EQ(confirm(nothing, tagged), -EPROTO);
-  EXPECT_EQ(confirm({"HTTP/1.1 405 No"}, tagged), -EIO);
+  EXPECT_EQ(confirm({"HTTP/1.1 405 No"}, tagged), -EREMOTEIO);
 }
 
 TEST(HttpAnswerTest, AnOpeningFailsAsAReadDoes) {

@@ -243,9 +243,9 @@ TEST_F(HttpTest, EachStatusIsAKindOfFailure) {
   const struct {
     const char *code;
     int status;
-  } cases[] = {{"401", -EACCES}, {"403", -EACCES}, {"404", -ENOENT},
-               {"412", -ESTALE}, {"416", -EPROTO}, {"429", -EAGAIN},
-               {"500", -EIO},    {"502", -EIO},    {"503", -EAGAIN},
+  } cases[] = {{"401", -EACCES},    {"403", -EACCES},    {"404", -ENOENT},
+               {"412", -ESTALE},    {"416", -EPROTO},    {"429", -EAGAIN},
+               {"500", -EREMOTEIO}, {"502", -EREMOTEIO}, {"503", -EAGAIN},
                {"204", -EPROTO}};
   for (const auto &c : cases)
     EXPECT_EQ(StatusOfText(Status(c.code)), c.status) << c.code;
@@ -406,7 +406,7 @@ TEST_F(HttpTest, AFailureOfOneReadIsNoneOfAnother) {
   for (uint64_t i = 0; i < 16; i++)
     readers.emplace_back([&, i] {
       if (i == 1)
-        EXPECT_EQ(Read(src.get(), 4096, 4096), -EIO);
+        EXPECT_EQ(Read(src.get(), 4096, 4096), -EREMOTEIO);
       else
         ExpectBytes(src.get(), i * 4096, 4096);
     });

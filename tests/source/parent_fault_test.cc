@@ -97,6 +97,21 @@ TEST(ParentFaultTest, EachErrorIsAKindOfFailure) {
   EXPECT_EQ(d.n_connections, 1);
 }
 
+// So that no child asks for each page of what the parent's own source refuses.
+TEST(ParentFaultTest, AnErrorOfTheParentsServerIsOneHere) {
+  FakeDaemon d({[&](Peer &p) {
+    Request r;
+    p.Handshake();
+    p.Receive(&r);
+    p.Error(r.id, CACHET_E_IO, "no", EREMOTEIO);
+    p.Serve();
+  }});
+  ParentSource s;
+  ASSERT_EQ(s.Open(BareUri(d)), 0);
+  EXPECT_EQ(s.StatusOf(0, 4096), -EREMOTEIO);
+  s.ExpectReads(d.image.bytes, 0, kSize);
+}
+
 // A daemon says nothing more about an image to a client that lost it.
 TEST(ParentFaultTest, WhoMayNotReadItAnyMoreConnectsAnew) {
   for (int status : {CACHET_E_NOIMAGE, CACHET_E_ACCESS}) {

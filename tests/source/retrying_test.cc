@@ -242,14 +242,27 @@ TEST_F(RetryingTest, WhatMayHelpIsTriedAgainAfterPausesThatDouble) {
   EXPECT_EQ(Counts().n_bytes, sizeof read.buf);
 }
 
+TEST_F(RetryingTest, AttemptsThatTakeLongAreCountedAlsoIfTheyFail) {
+  Read fast, slow, failed;
+  ASSERT_EQ(Start(&fast), SOURCE_PENDING);
+  End(0, RETRYING_SLOW_MS);
+  EXPECT_EQ(Counts().n_slow, 0u);
+  ASSERT_EQ(Start(&slow), SOURCE_PENDING);
+  End(0, RETRYING_SLOW_MS + 1);
+  EXPECT_EQ(Counts().n_slow, 1u);
+  ASSERT_EQ(Start(&failed), SOURCE_PENDING);
+  End(-ENOENT, RETRYING_SLOW_MS + 1);
+  EXPECT_EQ(Counts().n_slow, 2u);
+}
+
 TEST_F(RetryingTest, ItGivesUpAfterANumberOfAttempts) {
   Read read;
-  below_.at_once.assign(RETRYING_ATTEMPTS, -EIO);
+  below_.at_once.assign(RETRYING_ATTEMPTS, -EREMOTEIO);
   EXPECT_EQ(Start(&read), SOURCE_PENDING);
   while (!read.n_done)
     Ring();
   EXPECT_EQ(read.n_done, 1);
-  EXPECT_EQ(read.read.status, -EIO);
+  EXPECT_EQ(read.read.status, -EREMOTEIO);
   EXPECT_EQ(below_.n_starts, RETRYING_ATTEMPTS);
 }
 

@@ -247,11 +247,11 @@ TEST_F(S3Test, ErrorsAreWhatTheirCodesSay) {
                {"404", "NoSuchKey", -ENOENT},
                {"404", "NoSuchBucket", -ENOENT},
                {"403", "AccessDenied", -EACCES},
-               {"500", "InternalError", -EIO},
+               {"500", "InternalError", -EREMOTEIO},
                {"412", "PreconditionFailed", -ESTALE},
                {"301", "PermanentRedirect", -EPROTO},
                {"403", "SomethingElse", -EACCES},
-               {"400", "", -EIO}};
+               {"400", "", -EREMOTEIO}};
   for (const auto &c : cases) {
     s3_.Fail(c.http, c.code);
     EXPECT_EQ(Read(src.get()), c.status) << c.code;
