@@ -1,7 +1,7 @@
-/* A miss asks the daemon, which reads the source: so the least it can cost is a
- * round trip over a Unix socket and that read.  Two more costs, shown as well,
- * are those of any memory that processes share: writing the page into a hole of
- * it, and its first fault in the process that reads it.
+/* A miss asks the daemon, which reads the source into memory that both share,
+ * and then the client reads that memory.  So the least it can cost, its floor,
+ * is a round trip over a Unix socket, the read, the write of the page into a
+ * hole of a memfd, and its first touch in the process that reads it.
  *
  * Everybody is on one processor, the daemon and the other end of the bare round
  * trip included: to wake another one costs many times what is measured here,
@@ -25,7 +25,7 @@
 
 enum { N_ROUNDS = 61, N_OPS = 300 };
 
-#define MOST_TIMES 1.5
+#define MOST_TIMES 1.25
 
 struct miss {
   struct rig *rig;
@@ -80,13 +80,24 @@ static void touch_first(struct miss *b) {
   sink = b->map[nth_page(b, b->n_touched++)];
 }
 
-static void miss(struct miss *b, cachet *c) {
-  struct cachet_slice s;
+static uint64_t random_absent(struct miss *b, cachet *c) {
   uint64_t addr;
   do
     addr = random_page(b);
   while (cachet_is_cached(c, addr));
-  rig_check(c, cachet_load(c, addr, 1, &s));
+  return addr;
+}
+
+static void miss_read(struct miss *b) {
+  static uint8_t page[RIG_PAGE];
+  rig_check(b->empty,
+            cachet_read(b->empty, random_absent(b, b->empty), page, RIG_PAGE));
+  sink = page[0];
+}
+
+static void miss(struct miss *b, cachet *c) {
+  struct cachet_slice s;
+  rig_check(c, cachet_load(c, random_absent(b, c), 1, &s));
   sink = s.data[0];
   cachet_release(c, &s);
 }
@@ -106,11 +117,13 @@ static const struct row {
     {"pread 4 KiB", read_page, false},
     {"pwrite 4 KiB into a hole", write_hole, false},
     {"first touch of that", touch_first, false},
+    {"cachet_read 4 KiB, a miss, shared", miss_read, true},
     {"cachet_load, a miss, shared", miss_empty, true},
     {"cachet_load, a miss, full cache", miss_full, true},
 };
 
-enum { N_ROWS = sizeof rows / sizeof *rows };
+/* The first rows make the floor together. */
+enum { N_ROWS = sizeof rows / sizeof *rows, N_FLOOR = 4 };
 
 static double time_ns(struct miss *b, void (*act)(struct miss *b)) {
   act(b);
@@ -153,6 +166,13 @@ static void close_all(struct miss *b) {
   echo_stop(&b->echo);
 }
 
+static double floor_ns(double ns[N_ROWS][N_ROUNDS], int round) {
+  double sum = 0;
+  for (int row = 0; row < N_FLOOR; row++)
+    sum += ns[row][round];
+  return sum;
+}
+
 /* The times of all rows: of row r in round i, at [r][i]. */
 static void print_row(double ns[N_ROWS][N_ROUNDS], int row) {
   double scratch[N_ROUNDS];
@@ -162,9 +182,9 @@ static void print_row(double ns[N_ROWS][N_ROUNDS], int row) {
          scratch[N_ROUNDS - 1]);
   if (rows[row].is_miss) {
     for (int i = 0; i < N_ROUNDS; i++)
-      scratch[i] = ns[row][i] / (ns[0][i] + ns[1][i]);
+      scratch[i] = ns[row][i] / floor_ns(ns, i);
     double ratio = rig_median(scratch, N_ROUNDS);
-    printf("  %.2f x the sum of the first two, at most %.2f: %s", ratio,
+    printf("  %.2f x the sum of the first four, at most %.2f: %s", ratio,
            MOST_TIMES, ratio <= MOST_TIMES ? "reached" : "MISSED");
   }
   printf("\n");
@@ -180,7 +200,7 @@ void miss_measure(struct rig *rig) {
     for (int row = 0; row < N_ROWS; row++)
       ns[row][i] = time_ns(&b, rows[row].run);
   misses = cachet_misses(b.empty) + cachet_misses(b.full) - misses;
-  if (misses != 2 * N_ROUNDS * (N_OPS + 1))
+  if (misses != (N_ROWS - N_FLOOR) * N_ROUNDS * (N_OPS + 1))
     rig_fail("a page was there that should have been missed");
   printf("%d rounds of %d operations, all on one processor\n\n", N_ROUNDS,
          N_OPS);
