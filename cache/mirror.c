@@ -358,11 +358,25 @@ int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
   int r = mirror_alloc(size, page_shift, epoch, &m);
   if (r == 0)
     r = map_all(m, fds);
+  if (r == 0) { /* for mirror_copy() */
+    m->pages_fd = fds->pages;
+    fds->pages = -1;
+  }
   mirror_fds_close(fds);
   if (r < 0)
     return r;
   *out = STEAL(m);
   return 0;
+}
+
+bool mirror_copy(const struct mirror *m, uint64_t offset, void *buf,
+                 size_t len) {
+  return pread(m->pages_fd, buf, len, (off_t)offset) == (ssize_t)len;
+}
+
+void mirror_forked(struct mirror *m) {
+  close_fd(m->pages_fd);
+  m->pages_fd = -1;
 }
 
 /* ---- Adopting ------------------------------------------------------------ */

@@ -231,12 +231,23 @@ struct mirror_fds {
 int mirror_lend(struct mirror *m, struct mirror_fds *out);
 void mirror_fds_close(struct mirror_fds *fds);
 
-/* Maps a mirror that another process owns.  Takes ownership of the descriptors
- * and closes them, also on failure.  It checks everything before it uses it:
- * -EPROTO if it is not a mirror of that size, page size and epoch, or could be
- * shortened later. */
+/* Maps a mirror that another process owns.  Takes ownership of the descriptors,
+ * also on failure, and keeps that of the pages.  It checks everything before it
+ * uses it: -EPROTO if it is not a mirror of that size, page size and epoch, or
+ * could be shortened later. */
 int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
                   uint64_t epoch, struct mirror **out);
+
+/* Copies bytes of a borrowed mirror by a system call, where a load from `base`
+ * might have a page fault, which costs several times as much.  The same rules
+ * hold as for such a load: a pin, and a RESIDENT page.  False: it failed, and
+ * `buf` has any bytes. */
+bool mirror_copy(const struct mirror *m, uint64_t offset, void *buf,
+                 size_t len);
+
+/* In a child of fork(2), which may use the number for a descriptor of its own:
+ * closes that of the pages of a borrowed mirror.  mirror_copy() fails then. */
+void mirror_forked(struct mirror *m);
 
 /* The memory of a mirror that an earlier process left, opened for reading and
  * writing. */

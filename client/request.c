@@ -435,6 +435,27 @@ static uint64_t attempt_uncounted(struct cachet_request *r, uint64_t at,
   return to - from;
 }
 
+/* Copies `n` bytes at byte `at` of the image from a page that was found.  After
+ * a miss of a single page the first copy from its group is made by a system
+ * call: a fault would cost several times as much, for a page that many programs
+ * read once. */
+static void attempt_copy_page(struct cachet_request *r,
+                              const struct found *found, uint64_t at,
+                              uint64_t n) {
+  struct epoch *e = r->epoch;
+  uint64_t page_size = mirror_page_size(e->mirror),
+           in_page = at & (page_size - 1);
+  uint8_t *to = r->copy + r->pos;
+  if (!found->bytes) {
+    memset(to, 0, n);
+    return;
+  }
+  bool is_in_mirror = found->bytes == view_page(&e->view, 0, at - in_page);
+  if (!(e->shared && r->job && is_in_mirror && r->total <= page_size &&
+        epoch_visits_first(e, at) && mirror_copy(e->mirror, at, to, n)))
+    memcpy(to, found->bytes + in_page, n);
+}
+
 /* Walks on as far as bytes are there. */
 static enum cachet_status attempt_walk(struct cachet_request *r) {
   enum cachet_status status = CACHET_OK;
@@ -453,10 +474,8 @@ static enum cachet_status attempt_walk(struct cachet_request *r) {
     if (!r->copy && !found.is_pinned &&
         (status = attempt_make_copy(r)) != CACHET_OK)
       break;
-    if (r->copy && found.bytes)
-      memcpy(r->copy + r->pos, found.bytes + (at & mask), n);
-    else if (r->copy)
-      memset(r->copy + r->pos, 0, n);
+    if (r->copy)
+      attempt_copy_page(r, &found, at, n);
     r->pos += n;
   }
   view_unpin(&r->epoch->view, PIN_SLOT_CURSOR);

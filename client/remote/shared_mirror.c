@@ -29,7 +29,11 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
  * and the table whole. */
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
-static void after_fork_in_child(void) { lock_init(&lock); }
+static void after_fork_in_child(void) {
+  lock_init(&lock);
+  for (struct mapping *p = mappings; p; p = p->next)
+    mirror_forked(p->mirror);
+}
 
 static void watch_forks(void) {
   pthread_atfork(before_fork, after_fork, after_fork_in_child);

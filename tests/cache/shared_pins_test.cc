@@ -414,6 +414,12 @@ TEST_F(LeaseTest, ABorrowedMirrorShowsWhatIsThere) {
   EXPECT_EQ(memcmp(m->base + 9 * kPage,
                    FakeSource::Bytes(9 * kPage, kPage).data(), kPage),
             0);
+  uint8_t copy[100];
+  ASSERT_TRUE(mirror_copy(m, 9 * kPage + 7, copy, sizeof copy));
+  EXPECT_EQ(memcmp(copy, FakeSource::Bytes(9 * kPage + 7, sizeof copy).data(),
+                   sizeof copy),
+            0);
+  EXPECT_FALSE(mirror_copy(m, mirror_->size, copy, sizeof copy));
   mirror_free(m);
 }
 
