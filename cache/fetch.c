@@ -101,12 +101,13 @@ static struct blocks blocks_of(const struct mirror *m) {
   struct source *src = m->source;
   if (!src)
     return (struct blocks){1, 1};
-  return (struct blocks){block_pages(m, src->fetch_size),
+  return (struct blocks){block_pages(m, src->fetch_size.least),
                          block_pages(m, source_worth(src))};
 }
 
 static bool grows(const struct mirror *m) {
-  return m->source && m->source->fetch_size_max > m->source->fetch_size;
+  const struct source *src = m->source;
+  return src && src->fetch_size.most > src->fetch_size.least;
 }
 
 /* Whether so much may be read without being asked for, beside what is under

@@ -5,7 +5,7 @@
  * entry.  A request with one entry costs a virtual disk half of what a request
  * with 64 entries costs.  Memory from malloc(3) would also have to be faulted
  * in for each fill.  Blocks of remote sources have buffers of another length
- * (see `fetch_size_max` in source.h).
+ * (see `struct source_fetch_size` in source.h).
  *
  *   U1  Bit i of `free` is set, or a fill has buffer i, or a thread is
  *       returning buffer i to the kernel: the thread that cleared the bit owns

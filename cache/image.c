@@ -469,7 +469,6 @@ static int refresh_locked(struct image *img) {
   if (src) {
     src->n_refs = 1;
     src->fetch_size = old->source->fetch_size;
-    src->fetch_size_max = old->source->fetch_size_max;
     r = succeed(img, old, src);
     r = r == -ESTALE ? 0 : r; /* the next look finds it again */
     source_unref(src);

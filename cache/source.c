@@ -49,12 +49,12 @@ int source_read_blocking(struct source *src, uint64_t offset, void *buf,
 }
 
 uint64_t source_worth(struct source *src) {
-  uint64_t worth = src->ops->worth && src->fetch_size_max > src->fetch_size
-                       ? src->ops->worth(src)
-                       : 0;
-  if (worth < src->fetch_size)
-    return src->fetch_size;
-  return worth < src->fetch_size_max ? worth : src->fetch_size_max;
+  const struct source_fetch_size *size = &src->fetch_size;
+  uint64_t worth =
+      src->ops->worth && size->most > size->least ? src->ops->worth(src) : 0;
+  if (worth < size->least)
+    return size->least;
+  return worth < size->most ? worth : size->most;
 }
 
 bool source_is_cut_off(int status) {

@@ -164,7 +164,7 @@ struct source_ops {
 
   /* How many bytes a read should have at present: as many as arrive in the time
    * that one waits for the first of them.  Does not block.  NULL: at most
-   * `fetch_size`. */
+   * `fetch_size.least`. */
   uint64_t (*worth)(struct source *src);
 
   /* A hint that the range will be read soon.  Does not block.  May be NULL. */
@@ -184,19 +184,25 @@ struct source_ops {
   void (*close)(struct source *src);
 };
 
+/* How many bytes a miss reads. */
+struct source_fetch_size {
+  /* At least the aligned block of this many bytes, a power of two, that
+   * contains what was requested, without the pages that are cached.  0: only
+   * what was requested. */
+  uint32_t least;
+  /* For a sequential reader, the block grows to the length that worth()
+   * returns, at most to this many bytes, a power of two, and several blocks are
+   * read at once.  If it is not greater than `least`, the block does not
+   * grow. */
+  uint32_t most;
+};
+
 struct source {
   const struct source_ops *ops;
   uint64_t size; /* in bytes; fixed */
-  /* The least that a miss reads: the aligned block of this many bytes, a power
-   * of two, that contains it, without the pages that are cached. 0: only what
-   * was requested.  Set before the source is given to an image; the image
-   * passes it on to successors. */
-  uint32_t fetch_size;
-  /* For a sequential reader, the block grows to the length that worth()
-   * returns, at most to this many bytes, a power of two, and several blocks are
-   * read at once.  Set as `fetch_size` is.  If it is not greater than that, the
-   * block does not grow. */
-  uint32_t fetch_size_max;
+  /* Set before the source is given to an image.  The image passes it on to
+   * successors, and a source over this one has the same. */
+  struct source_fetch_size fetch_size;
   unsigned n_refs; /* private to cache/: how many mirrors read it */
 };
 
@@ -233,7 +239,7 @@ void source_identity_add(struct source_identity *id, const void *bytes,
 bool source_identity_cut(struct source_identity *id, const void *bytes,
                          size_t len);
 
-/* worth() of any source: at least `fetch_size`, at most `fetch_size_max`. */
+/* worth() of any source, within its `fetch_size`. */
 uint64_t source_worth(struct source *src);
 
 /* Reads any source, on a thread that may wait.  Returns what would be `status`.

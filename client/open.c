@@ -77,7 +77,7 @@ static enum cachet_status open_remote_source(const struct uri *u,
   if (r < 0)
     return fail_open(u, r, &fault, err);
   if (u->fetch_size)
-    src->fetch_size = u->fetch_size;
+    src->fetch_size.least = u->fetch_size;
   return open_source(u->path, src, &u->window, options, out, err);
 }
 

@@ -91,7 +91,7 @@ static int open_source(const struct source_uri *uri,
   if (!failed)
     failed = retry(r, uri->text, below, out);
   if (!failed)
-    (*out)->fetch_size = kind->fetch_size;
+    (*out)->fetch_size.least = kind->fetch_size;
   return failed;
 }
 

@@ -93,12 +93,13 @@ static int set_image_page_size(struct config_image *image, const char *value,
 
 static int set_fetch_size(struct config_image *image, const char *value,
                           char *why) {
-  return config_value_page_size(value, &image->fetch_size, why);
+  return config_value_page_size(value, &image->fetch_size.least, why);
 }
 
 static int set_fetch_size_max(struct config_image *image, const char *value,
                               char *why) {
-  return config_value_power(value, MAX_FETCH_SIZE, &image->fetch_size_max, why);
+  return config_value_power(value, MAX_FETCH_SIZE, &image->fetch_size.most,
+                            why);
 }
 
 static int set_max_requests(struct config_image *image, const char *value,
@@ -223,8 +224,9 @@ static bool same_max_age(const struct config_image *a,
 
 static bool same_fetch_size(const struct config_image *a,
                             const struct config_image *b) {
-  return config_image_fetch_size(a) == config_image_fetch_size(b) &&
-         config_image_fetch_size_max(a) == config_image_fetch_size_max(b);
+  const struct source_fetch_size x = config_image_fetch_size(a),
+                                 y = config_image_fetch_size(b);
+  return x.least == y.least && x.most == y.most;
 }
 
 static bool same_max_requests(const struct config_image *a,
@@ -401,14 +403,12 @@ bool config_image_has_tree(const struct config_image *image) {
          image->origins[CONFIG_IMAGE_VERITY_OFFSET].line;
 }
 
-uint32_t config_image_fetch_size(const struct config_image *image) {
-  if (image->fetch_size || !image->kind)
-    return image->fetch_size;
-  return image->kind->fetch_size;
-}
-
-uint32_t config_image_fetch_size_max(const struct config_image *image) {
-  if (image->fetch_size_max || !image->kind)
-    return image->fetch_size_max;
-  return MAX_FETCH_SIZE;
+struct source_fetch_size
+config_image_fetch_size(const struct config_image *image) {
+  struct source_fetch_size size = image->fetch_size;
+  if (image->kind && !size.least)
+    size.least = image->kind->fetch_size;
+  if (image->kind && !size.most)
+    size.most = MAX_FETCH_SIZE;
+  return size;
 }

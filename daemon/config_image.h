@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/window.h"
+#include "cache/source.h"
 #include "daemon/config_value.h"
 #include "daemon/rule.h"
 #include "source/remote.h"
@@ -100,14 +101,13 @@ struct config_image {
   const struct source_kind *const *kinds; /* all known kinds; or NULL */
   struct config_source_options *options;  /* or NULL */
   enum config_share share;
-  bool warm;           /* it is read into the cache when it is opened */
-  unsigned max_age_s;  /* older pages are read again; 0: not given */
-  uint32_t page_size;  /* 0: that of the cache */
-  uint32_t fetch_size; /* the least that a miss reads; 0: the kind's default */
-  uint32_t fetch_size_max; /* to which that grows; 0: not given */
-  unsigned max_requests;   /* in flight at its remote source; 0: not given */
-  struct window window;    /* the part of the file that is served */
-  struct rule *allow;      /* of its readers; NULL: not given */
+  bool warm;          /* it is read into the cache when it is opened */
+  unsigned max_age_s; /* older pages are read again; 0: not given */
+  uint32_t page_size; /* 0: that of the cache */
+  struct source_fetch_size fetch_size; /* what is 0 was not given */
+  unsigned max_requests; /* in flight at its remote source; 0: not given */
+  struct window window;  /* the part of the file that is served */
+  struct rule *allow;    /* of its readers; NULL: not given */
   struct config_verity verity;
   struct config_origin origin; /* of the image: its last section, or option */
   struct config_origin origins[CONFIG_N_IMAGE_SETTINGS];
@@ -167,10 +167,9 @@ bool config_image_is_verified(const struct config_image *image);
 /* Whether its hash tree is in the image itself. */
 bool config_image_has_tree(const struct config_image *image);
 
-/* The least that a miss of this image reads, and the size to which that grows,
- * as in `struct source`. */
-uint32_t config_image_fetch_size(const struct config_image *image);
-uint32_t config_image_fetch_size_max(const struct config_image *image);
+/* How many bytes a miss of this image reads. */
+struct source_fetch_size
+config_image_fetch_size(const struct config_image *image);
 
 #ifdef __cplusplus
 }

@@ -186,7 +186,6 @@ static int take_image(const struct config *config,
     r = cut_window(image, to);
   if (r == 0) {
     to->source->fetch_size = config_image_fetch_size(image);
-    to->source->fetch_size_max = config_image_fetch_size_max(image);
     return 0;
   }
   if (r == -ERANGE)

@@ -543,7 +543,6 @@ int retrying_source_new(struct retrying *r, struct source *below,
   s->base.ops = &retrying_ops;
   s->base.size = below->size;
   s->base.fetch_size = below->fetch_size;
-  s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
   s->shared = retrying_ref(r);
   *out = &s->base;

@@ -619,7 +619,6 @@ static int make_source(struct source *below, struct shared *shared,
   s->base.ops = below->ops->read ? &blocking_ops : &calling_ops;
   s->base.size = data_size(shared);
   s->base.fetch_size = below->fetch_size;
-  s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
   s->shared = shared_ref(shared);
   *out = &s->base;

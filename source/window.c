@@ -160,7 +160,6 @@ int window_source_new_later(struct source *below, const struct window *w,
   s->base.ops = &window_ops;
   s->base.size = window_size(w, below->size);
   s->base.fetch_size = below->fetch_size;
-  s->base.fetch_size_max = below->fetch_size_max;
   s->below = below;
   s->window = *w;
   s->listener = (struct source_listener){

@@ -684,7 +684,7 @@ class BlockTest : public FillTest {
 protected:
   void SetUp() override {
     FillTest::SetUp();
-    mirror_->source->fetch_size = 8 * kPage;
+    mirror_->source->fetch_size.least = 8 * kPage;
   }
 
   // The pages that are resident.
@@ -723,13 +723,13 @@ TEST_F(BlockTest, MissesOfABlockAreOneRead) {
 }
 
 TEST_F(BlockTest, PagesThatAreThereAndWhatIsBehindThemAreLeftOut) {
-  mirror_->source->fetch_size = 0;
+  mirror_->source->fetch_size.least = 0;
   for (uint64_t page : {9, 13}) {
     Waiter w;
     Start(&w, page);
     RunAll();
   }
-  mirror_->source->fetch_size = 8 * kPage;
+  mirror_->source->fetch_size.least = 8 * kPage;
   Waiter w;
   Start(&w, 11);
   RunAll();
@@ -749,7 +749,7 @@ TEST_F(BlockTest, AFillMayHaveMorePagesThanAFetch) {
   Unmake();
   Make(8 << 20);
   Waiter w;
-  mirror_->source->fetch_size = 1 << 20;
+  mirror_->source->fetch_size.least = 1 << 20;
   Start(&w, 70);
   RunAll();
   EXPECT_EQ(source_.n_reads(), 1);
@@ -759,7 +759,7 @@ TEST_F(BlockTest, AFillMayHaveMorePagesThanAFetch) {
 TEST_F(BlockTest, ABlockIsASmallPartOfTheCache) {
   Unmake();
   Make(16 * kPage);
-  mirror_->source->fetch_size = 8 * kPage;
+  mirror_->source->fetch_size.least = 8 * kPage;
   Waiter w;
   Start(&w, 11);
   RunAll();
@@ -782,14 +782,14 @@ TEST_F(BlockTest, ASuccessorHasBlocksToo) {
   ASSERT_EQ(image_refresh(image_, 0), 0);
   mirror *next = image_mirror(image_);
   EXPECT_NE(next, mirror_);
-  EXPECT_EQ(next->source->fetch_size, 8 * kPage);
+  EXPECT_EQ(next->source->fetch_size.least, 8 * kPage);
   mirror_unref(next);
 }
 
 TEST_F(CallBackTest, ALongOneIsWrittenByAThreadThatMayTakeItsTime) {
   Unmake();
   Make(8 << 20);
-  mirror_->source->fetch_size = 512 << 10;
+  mirror_->source->fetch_size.least = 512 << 10;
   Waiter w;
   Start(&w, 7);
   EXPECT_EQ(StartOldest(), SOURCE_PENDING);

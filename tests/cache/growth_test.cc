@@ -30,8 +30,8 @@ protected:
     page_cache_options options = {budget, false, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     source *src = source_.Open();
-    src->fetch_size = kBlock * kPage;
-    src->fetch_size_max = uint32_t(most);
+    src->fetch_size.least = kBlock * kPage;
+    src->fetch_size.most = uint32_t(most);
     source_.SetWorth(most);
     image_ops ops{};
     ops.needs_pages = true;

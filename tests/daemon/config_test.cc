@@ -186,8 +186,8 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
   EXPECT_STREQ(image->verity.tree_path, "/srv/tree");
   EXPECT_EQ(image->verity.tree_offset, 1u << 20);
   EXPECT_EQ(config_page_size(&config_, image), 128u << 10);
-  EXPECT_EQ(config_image_fetch_size(image), 1u << 20);
-  EXPECT_EQ(config_image_fetch_size_max(image), 4u << 20);
+  EXPECT_EQ(config_image_fetch_size(image).least, 1u << 20);
+  EXPECT_EQ(config_image_fetch_size(image).most, 4u << 20);
   EXPECT_TRUE(image->warm);
   EXPECT_TRUE(config_shares(&config_, image));
   EXPECT_TRUE(Allows(image->allow, 9, 9));
@@ -577,13 +577,13 @@ TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {
                    "[image e]\nsource = fake://h/e\nfetch-size-max = 1M\n"),
               IsEmpty());
   ASSERT_EQ(config_.n_images, 5u);
-  EXPECT_EQ(config_image_fetch_size(&config_.images[0]), 64u << 10);
-  EXPECT_EQ(config_image_fetch_size(&config_.images[1]), 128u << 10);
-  EXPECT_EQ(config_image_fetch_size(&config_.images[2]), 0u);
-  EXPECT_EQ(config_image_fetch_size(&config_.images[3]), 64u << 10);
-  EXPECT_EQ(config_image_fetch_size_max(&config_.images[1]), 4u << 20);
-  EXPECT_EQ(config_image_fetch_size_max(&config_.images[2]), 0u);
-  EXPECT_EQ(config_image_fetch_size_max(&config_.images[4]), 1u << 20);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[0]).least, 64u << 10);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[1]).least, 128u << 10);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[2]).least, 0u);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[3]).least, 64u << 10);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[1]).most, 4u << 20);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[2]).most, 0u);
+  EXPECT_EQ(config_image_fetch_size(&config_.images[4]).most, 1u << 20);
   EXPECT_THAT(Read("[image f]\nfetch-size = 12K\nfetch-size-max = 8M\n"
                    "max-requests = 0\n"),
               ElementsAre(HasSubstr("not a power of two from 4K to 2M"),

@@ -91,20 +91,20 @@ TEST_F(ImageSourcesTest, OneThatIsDownIsServedOnceItIsThere) {
 TEST_F(ImageSourcesTest, AMissReadsWhatTheKindOrTheImageSays) {
   config_image *image = Add("fake://h/disk");
   ASSERT_EQ(Open(), 0);
-  EXPECT_EQ(opened_.source->fetch_size, 65536u);
-  EXPECT_EQ(opened_.source->fetch_size_max, 4u << 20);
+  EXPECT_EQ(opened_.source->fetch_size.least, 65536u);
+  EXPECT_EQ(opened_.source->fetch_size.most, 4u << 20);
   image_sources_close(&opened_, 1);
-  image->fetch_size = 8192;
-  image->fetch_size_max = 16384;
+  image->fetch_size.least = 8192;
+  image->fetch_size.most = 16384;
   ASSERT_EQ(Open(), 0);
-  EXPECT_EQ(opened_.source->fetch_size, 8192u);
-  EXPECT_EQ(opened_.source->fetch_size_max, 16384u);
+  EXPECT_EQ(opened_.source->fetch_size.least, 8192u);
+  EXPECT_EQ(opened_.source->fetch_size.most, 16384u);
 }
 
 TEST_F(ImageSourcesTest, APartOfOneIsAnImage) {
   Add("fake://h/disk")->window = {4096, 8192};
   ASSERT_EQ(Open(), 0);
-  EXPECT_EQ(opened_.source->fetch_size, 65536u);
+  EXPECT_EQ(opened_.source->fetch_size.least, 65536u);
   EXPECT_EQ(opened_.source->size, 8192u);
   uint8_t byte = 0;
   EXPECT_EQ(source_read_blocking(opened_.source, 0, &byte, 1), 0);

@@ -16,7 +16,7 @@ struct FakeSource::State {
   int n_reads = 0, n_closed = 0, n_at_gate = 0;
   uint64_t shut_from = UINT64_MAX; // reads that wait; UINT64_MAX: none
   bool look_shut = false;
-  uint32_t fetch_size = 0, fetch_size_max = 0;
+  source_fetch_size fetch_size = {};
   int n_looks = 0, n_looks_at_gate = 0;
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
@@ -235,7 +235,6 @@ source *FakeSource::Open() {
   std::lock_guard<std::mutex> lock(state_->mutex);
   source *src = FakeOps::Make(state_);
   src->fetch_size = state_->fetch_size;
-  src->fetch_size_max = state_->fetch_size_max;
   return src;
 }
 
@@ -383,8 +382,7 @@ void FakeSource::SetWorth(uint64_t worth) {
 
 void FakeSource::SetFetchSizes(uint32_t size, uint32_t max) {
   std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->fetch_size = size;
-  state_->fetch_size_max = max;
+  state_->fetch_size = {size, max};
 }
 
 void FakeSource::FailReopen(int error) {

@@ -82,7 +82,7 @@ public:
   // What a read is worth from now on.
   void SetWorth(uint64_t worth);
 
-  // The `fetch_size` and `fetch_size_max` of sources that Open() makes.
+  // The `fetch_size` of sources that Open() makes.
   void SetFetchSizes(uint32_t size, uint32_t max);
 
   // How many bytes of the version's identity are the same on every machine, of
