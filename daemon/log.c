@@ -68,8 +68,6 @@ static const char level_priorities[] = {'3', '4', '6', '7'};
 
 enum { N_LEVELS = sizeof level_names / sizeof level_names[0] };
 
-const char *log_level_name(enum log_level level) { return level_names[level]; }
-
 int log_level_parse(const char *name) {
   for (int i = 0; i < N_LEVELS; i++)
     if (strcmp(name, level_names[i]) == 0)

@@ -40,8 +40,7 @@ struct log_field {
   ((struct log_field){key_, 0, (int64_t)(number_)})
 #define LOG_END ((struct log_field){0, 0, 0})
 
-/* The name of a level, and the level of a name (-1: there is none such). */
-const char *log_level_name(enum log_level level);
+/* The level of a name; -1: there is none such. */
 int log_level_parse(const char *name);
 
 /* What is less urgent than `level` is dropped.  The default is info. */

@@ -395,19 +395,16 @@ static void tell_draining(void *arg, int timeout_ms, unsigned n_clients) {
         ((unsigned long long)timeout_ms + STOP_MS) * 1000);
 }
 
-static int serve(const struct options *options, struct config *config,
-                 struct setup *setup) {
-  char reason[512];
-  unsigned n_workers = config_workers(config);
-  const struct restore_fds left = {.address = getenv("NOTIFY_SOCKET"),
-                                   .fds = setup->inherited.fds,
-                                   .names = setup->inherited.names,
-                                   .n = setup->inherited.n};
-  struct server_config server_config = {
+/* What the server is made of: of `setup`, of what the process before has left,
+ * and of the configuration. */
+static struct server_config describe_server(const struct config *config,
+                                            const struct setup *setup,
+                                            const struct restore_fds *left) {
+  return (struct server_config){
       .limits = limits_default(),
       .cache_size = config->cache_size,
       .page_size = config->page_size,
-      .n_workers = n_workers,
+      .n_workers = config_workers(config),
       .images = setup->images,
       .n_images = setup->n_images,
       .place = directories_place(setup->directories),
@@ -417,11 +414,44 @@ static int serve(const struct options *options, struct config *config,
       .n_listeners = setup->listeners.n,
       .allow = config->allow,
       .admin = config->admin,
-      .restore = &left,
+      .restore = left,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
       .drain_watch = {.begun = tell_draining},
       .reactor = remotes_thread(setup->remotes),
   };
+}
+
+/* Serves until a signal comes, on threads that run already.  Returns what is
+ * then left to free. */
+static struct reloader *serve_until_stopped(const struct options *options,
+                                            struct config *config,
+                                            struct setup *setup,
+                                            struct server *s) {
+  struct pressure *pressure = shrink_on_pressure(config, s);
+  struct monitor *monitor = start_monitor(setup, s);
+  struct reloader *reloader =
+      reload_on_hangup(options, config, &setup->listeners, setup->directories,
+                       setup->remotes, s);
+  announce_ready(config, setup, config_workers(config));
+  sandbox_enter(SANDBOX_MAIN);
+  server_serve(s);
+  signal(SIGHUP, SIG_IGN);
+  reloader_stop(reloader);
+  pressure_stop(pressure);
+  monitor_stop(monitor);
+  sd_notify(0, "STOPPING=1");
+  log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
+  return reloader;
+}
+
+static int serve(const struct options *options, struct config *config,
+                 struct setup *setup) {
+  char reason[512];
+  const struct restore_fds left = {.address = getenv("NOTIFY_SOCKET"),
+                                   .fds = setup->inherited.fds,
+                                   .names = setup->inherited.names,
+                                   .n = setup->inherited.n};
+  struct server_config server_config = describe_server(config, setup, &left);
   struct server *s;
   if (fit_limits(&server_config, count_remote(config), setup->metrics,
                  &server_config.limits) < 0) {
@@ -442,19 +472,7 @@ static int serve(const struct options *options, struct config *config,
     status = fail_start(reason);
     listener_unref(setup->metrics);
   } else {
-    struct pressure *pressure = shrink_on_pressure(config, s);
-    struct monitor *monitor = start_monitor(setup, s);
-    reloader = reload_on_hangup(options, config, &setup->listeners,
-                                setup->directories, setup->remotes, s);
-    announce_ready(config, setup, n_workers);
-    sandbox_enter(SANDBOX_MAIN);
-    server_serve(s);
-    signal(SIGHUP, SIG_IGN);
-    reloader_stop(reloader);
-    pressure_stop(pressure);
-    monitor_stop(monitor);
-    sd_notify(0, "STOPPING=1");
-    log_event(LEVEL_INFO, "stopping", LOG_NUMBER("images", setup->n_images));
+    reloader = serve_until_stopped(options, config, setup, s);
   }
   server_shutdown(s); /* while a reload may hang on a file */
   reloader_free(reloader);

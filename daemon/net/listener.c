@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -413,21 +412,6 @@ const struct address *listener_address(const struct listener *l) {
 int listener_fd(const struct listener *l) { return l->fd; }
 
 const char *listener_text(const struct listener *l) { return l->text; }
-
-int listener_port(const struct listener *l) {
-  struct sockaddr_in in4;
-  struct sockaddr_in6 in6;
-  switch (l->address.generic.sa_family) {
-  case AF_INET:
-    memcpy(&in4, &l->address.storage, sizeof in4);
-    return ntohs(in4.sin_port);
-  case AF_INET6:
-    memcpy(&in6, &l->address.storage, sizeof in6);
-    return ntohs(in6.sin6_port);
-  default:
-    return 0;
-  }
-}
 
 bool listener_is_local(const struct listener *l) {
   return l->address.generic.sa_family == AF_UNIX;

@@ -70,9 +70,6 @@ int listener_fd(const struct listener *l);
 /* The address as it is bound (a port 0 is a real one now), as text. */
 const char *listener_text(const struct listener *l);
 
-/* The port of a TCP listener, 0 for another. */
-int listener_port(const struct listener *l);
-
 /* The address: where it is bound, and whether it is for TLS. */
 const struct address *listener_address(const struct listener *l);
 

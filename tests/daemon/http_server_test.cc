@@ -16,6 +16,7 @@
 #include "daemon/http_server.h"
 #include "daemon/net/listener.h"
 #include "tests/support/http_client.h"
+#include "tests/support/listener_port.h"
 
 namespace {
 
@@ -88,7 +89,7 @@ protected:
     listener *l;
     ASSERT_EQ(address_parse("tcp:127.0.0.1:0", &a, err, sizeof err), 0);
     ASSERT_EQ(listener_open(&a, &l, err, sizeof err), 0) << err;
-    port_ = listener_port(l);
+    port_ = ListenerPort(l);
     ASSERT_EQ(http_server_new(l, &options, &server_), 0);
     ASSERT_EQ(http_server_start(server_), 0);
   }

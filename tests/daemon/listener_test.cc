@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/listener_port.h"
+
 namespace {
 
 using testing::HasSubstr;
@@ -163,7 +165,7 @@ TEST_F(ListenerTest, OfManyThatRaceForAStaleSocketExactlyOneGetsIt) {
 TEST_F(ListenerTest, PortZeroBecomesARealOne) {
   ListenerPtr l = Open("tcp:127.0.0.1:0");
   ASSERT_NE(l, nullptr) << err_;
-  EXPECT_GT(listener_port(l.get()), 0);
+  EXPECT_GT(ListenerPort(l.get()), 0);
   EXPECT_FALSE(listener_is_local(l.get()));
   EXPECT_TRUE(CanConnect(Address(listener_text(l.get()))));
 }

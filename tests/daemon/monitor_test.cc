@@ -15,6 +15,7 @@
 #include "daemon/serve/metrics.h"
 #include "source/retrying.h"
 #include "tests/support/http_client.h"
+#include "tests/support/listener_port.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -38,7 +39,7 @@ protected:
     listener *l;
     ASSERT_EQ(address_parse("tcp:127.0.0.1:0", &a, err, sizeof err), 0);
     ASSERT_EQ(listener_open(&a, &l, err, sizeof err), 0) << err;
-    port_ = listener_port(l);
+    port_ = ListenerPort(l);
     ASSERT_EQ(monitor_start(server_->get(), l, &monitor_), 0);
   }
   HttpReply Get(const std::string &path) { return HttpClient(port_).Get(path); }

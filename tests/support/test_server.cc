@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/support/listener_port.h"
+
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83
 #endif
@@ -38,12 +40,12 @@ TestServer::TestServer(
   socket_path_ = directory_ + "/socket";
   std::vector<listener *> listeners = {Listen("unix:" + socket_path_),
                                        Listen("tcp:127.0.0.1:0")};
-  port_ = listener_port(listeners[1]);
+  port_ = ListenerPort(listeners[1]);
   if (options.tls) {
     listeners.push_back(Listen("tls:127.0.0.1:0"));
     tls_ = listener_ref(listeners.back());
     SetTls(options.tls);
-    tls_port_ = listener_port(listeners.back());
+    tls_port_ = ListenerPort(listeners.back());
   }
   int on = 1;
   if (options.pass_rights) // fails where the kernel knows no way to refuse
