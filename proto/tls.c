@@ -1,6 +1,5 @@
 #include "proto/tls.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -11,11 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 
 enum {
   /* What a peer may send before the handshake is complete, and the part of it
@@ -263,54 +260,6 @@ static BIO_METHOD *below_method(void) {
 
 /* ---- Contexts ------------------------------------------------------------ */
 
-/* Nobody is asked for the word to a key: a daemon has no terminal, and a
- * library has no business at one. */
-static int refuse_password(char *buf, int size, int is_write, void *arg) {
-  bool *is_encrypted = arg;
-  (void)buf;
-  (void)size;
-  (void)is_write;
-  *is_encrypted = true;
-  return -1;
-}
-
-/* Tells what OpenSSL holds against a file: the first thing that went wrong. */
-static int refuse_file(const char *what, const char *path, char *why) {
-  unsigned long code = ERR_peek_error();
-  const char *text = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code))
-                                            : ERR_reason_error_string(code);
-  if ((ERR_GET_LIB(code) == ERR_LIB_PEM &&
-       ERR_GET_REASON(code) == PEM_R_NO_START_LINE) ||
-      (ERR_GET_LIB(code) == ERR_LIB_X509 &&
-       ERR_GET_REASON(code) == X509_R_NO_CERTIFICATE_OR_CRL_FOUND))
-    text = "it holds none in PEM";
-  say(why, "%s %.120s: %s", what, path, text ? text : "it cannot be read");
-  return -EINVAL;
-}
-
-static int load_own(SSL_CTX *ctx, const struct tls_files *files, char *why) {
-  const char *key = files->key ? files->key : files->certificate;
-  bool is_encrypted = false;
-  SSL_CTX_set_default_passwd_cb_userdata(ctx, &is_encrypted);
-  if (SSL_CTX_use_certificate_chain_file(ctx, files->certificate) != 1)
-    return refuse_file(TLS_WHY_CERTIFICATE, files->certificate, why);
-  int ok = SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM);
-  SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
-  if (ok == 1 && SSL_CTX_check_private_key(ctx) == 1)
-    return 0;
-  if (is_encrypted)
-    say(why,
-        TLS_WHY_KEY " %.120s: it is encrypted, and there is nobody to ask for "
-                    "the password",
-        key);
-  else if (ok == 1 || ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_X509)
-    say(why, TLS_WHY_KEY " %.120s: it is not the key of certificate %.80s", key,
-        files->certificate);
-  else
-    return refuse_file(TLS_WHY_KEY, key, why);
-  return -EINVAL;
-}
-
 /* Of the three ciphers that TLS 1.3 has here the one that takes the least time
  * comes first, where the processor has AES; else OpenSSL's order stands. */
 static const char *ciphers_by_speed(void) {
@@ -353,27 +302,7 @@ static int context_new(const SSL_METHOD *method, const struct tls_files *files,
   SSL_CTX_set_mode(c->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
                                SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_clear_mode(c->ctx, SSL_MODE_AUTO_RETRY); /* S4 */
-  SSL_CTX_set_default_passwd_cb(c->ctx, refuse_password);
-  return files->certificate ? load_own(c->ctx, files, why) : 0;
-}
-
-/* Whether there is a list of certificates that were revoked. */
-static bool has_crl(X509_STORE *store) {
-  STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(store);
-  for (int i = 0; i < sk_X509_OBJECT_num(all); i++)
-    if (X509_OBJECT_get_type(sk_X509_OBJECT_value(all, i)) == X509_LU_CRL)
-      return true;
-  return false;
-}
-
-/* Whose signatures are believed, and of which certificates no more. */
-static int load_ca(SSL_CTX *ctx, const char *path, char *why) {
-  X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-  if (SSL_CTX_load_verify_file(ctx, path) != 1)
-    return refuse_file(TLS_WHY_CA, path, why);
-  if (has_crl(store))
-    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
-  return 0;
+  return files->certificate ? tls_certificates_load(c->ctx, files, why) : 0;
 }
 
 static int set_up_server(struct tls_context *c, const struct tls_files *files,
@@ -382,13 +311,11 @@ static int set_up_server(struct tls_context *c, const struct tls_files *files,
   SSL_CTX_set_mode(c->ctx, SSL_MODE_RELEASE_BUFFERS); /* S5: they are many */
   if (!files->ca)
     return 0;
-  int r = load_ca(c->ctx, files->ca, why);
+  int r = tls_certificates_load_ca(c->ctx, files->ca, why);
+  if (r == 0)
+    r = tls_certificates_name_ca(c->ctx, files->ca, why);
   if (r < 0)
     return r;
-  STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(files->ca);
-  if (!names)
-    return refuse_file(TLS_WHY_CA, files->ca, why);
-  SSL_CTX_set_client_CA_list(c->ctx, names); /* which owns them now */
   SSL_CTX_set_verify(c->ctx,
                      requires_peer
                          ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
@@ -419,42 +346,20 @@ int tls_server(const struct tls_files *files, bool requires_peer,
   return context_done(c, r, out);
 }
 
-/* The name that a certificate must have.  An address is compared as one, and is
- * no server name (RFC 6066). */
-static int set_host(struct tls_context *c, const char *host, char *why) {
-  X509_VERIFY_PARAM *param = SSL_CTX_get0_param(c->ctx);
-  unsigned char address[sizeof(struct in6_addr)];
-  size_t bare_len = strcspn(host, "%"); /* fe80::1%eth0 */
-  char bare[INET6_ADDRSTRLEN];
-  bool is_address = false;
-  if (bare_len < sizeof bare) {
-    memcpy(bare, host, bare_len);
-    bare[bare_len] = '\0';
-    is_address = inet_pton(AF_INET, bare, address) == 1 ||
-                 inet_pton(AF_INET6, bare, address) == 1;
-  }
-  X509_VERIFY_PARAM_set_hostflags(param,
-                                  X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
-                                      X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-  int ok = is_address ? X509_VERIFY_PARAM_set1_ip_asc(param, bare)
-                      : X509_VERIFY_PARAM_set1_host(param, host, 0);
-  if (ok == 1 && !is_address)
-    ok = (c->name = strdup(host)) != NULL;
-  if (ok == 1)
-    return 0;
-  say(why, "no memory for TLS");
-  return -ENOMEM;
-}
-
 static int set_up_client(struct tls_context *c, const struct tls_files *files,
                          const char *host, char *why) {
   SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER, NULL);
   SSL_CTX_set_default_read_buffer_len(c->ctx, AHEAD_LEN);
-  int r = set_host(c, host, why);
-  if (r < 0)
+  bool is_name;
+  int r = tls_certificates_set_host(c->ctx, host, &is_name);
+  if (r == 0 && is_name && !(c->name = strdup(host)))
+    r = -ENOMEM;
+  if (r < 0) {
+    say(why, "no memory for TLS");
     return r;
+  }
   if (files->ca)
-    return load_ca(c->ctx, files->ca, why);
+    return tls_certificates_load_ca(c->ctx, files->ca, why);
   if (SSL_CTX_set_default_verify_paths(c->ctx) == 1)
     return 0;
   say(why, "the system's CA certificates cannot be found");
@@ -471,21 +376,9 @@ int tls_client(const struct tls_files *files, const char *host,
   return context_done(c, r, out);
 }
 
-static void print_time(const ASN1_TIME *when, char text[TLS_TIME_LEN]) {
-  struct tm tm = {.tm_mday = 1};
-  ASN1_TIME_to_tm(when, &tm);
-  strftime(text, TLS_TIME_LEN, "%Y-%m-%dT%H:%M:%SZ", &tm);
-}
-
 const char *tls_own_certificate(const struct tls_context *c,
                                 char until[TLS_TIME_LEN]) {
-  const X509 *own = SSL_CTX_get0_certificate(c->ctx);
-  print_time(X509_get0_notAfter(own), until);
-  if (X509_cmp_current_time(X509_get0_notAfter(own)) <= 0)
-    return "it has expired";
-  return X509_cmp_current_time(X509_get0_notBefore(own)) > 0
-             ? "it is not valid yet"
-             : NULL;
+  return tls_certificates_check_own(c->ctx, until);
 }
 
 struct tls_context *tls_context_ref(struct tls_context *c) {
@@ -617,90 +510,15 @@ size_t tls_held(const struct tls *t) {
 
 const char *tls_why(const struct tls *t) { return t->why; }
 
-/* ---- The names of the peer ----------------------------------------------- */
-
-/* The function that is called with them. */
-struct name_taker {
-  int (*fn)(void *arg, const char *name, bool is_dns);
-  void *arg;
-};
-
-/* What is cut at a NUL would be another name than was signed. */
-static int give_name(const struct name_taker *to, const void *bytes, int len,
-                     bool is_dns) {
-  if (len <= 0 || memchr(bytes, '\0', (size_t)len))
-    return 0;
-  char *name = strndup(bytes, (size_t)len);
-  int r = name ? to->fn(to->arg, name, is_dns) : -ENOMEM;
-  free(name);
-  return r;
-}
-
-static int give_address(const struct name_taker *to,
-                        const ASN1_OCTET_STRING *address) {
-  char text[INET6_ADDRSTRLEN];
-  int len = ASN1_STRING_length(address);
-  int family = len == 4 ? AF_INET : AF_INET6;
-  if ((len != 4 && len != 16) ||
-      !inet_ntop(family, ASN1_STRING_get0_data(address), text, sizeof text))
-    return 0;
-  return to->fn(to->arg, text, false);
-}
-
-static int give_alternative(const struct name_taker *to,
-                            const GENERAL_NAME *name) {
-  int type;
-  const ASN1_STRING *value = GENERAL_NAME_get0_value(name, &type);
-  switch (type) {
-  case GEN_DNS:
-  case GEN_EMAIL:
-  case GEN_URI:
-    return give_name(to, ASN1_STRING_get0_data(value),
-                     ASN1_STRING_length(value), type == GEN_DNS);
-  case GEN_IPADD:
-    return give_address(to, value);
-  default:
-    return 0;
-  }
-}
-
-static int give_alternatives(const struct name_taker *to, const X509 *peer) {
-  GENERAL_NAMES *names =
-      X509_get_ext_d2i(peer, NID_subject_alt_name, NULL, NULL);
-  int r = 0;
-  for (int i = 0; r == 0 && i < sk_GENERAL_NAME_num(names); i++)
-    r = give_alternative(to, sk_GENERAL_NAME_value(names, i));
-  GENERAL_NAMES_free(names);
-  return r;
-}
-
-static int give_common_names(const struct name_taker *to, const X509 *peer) {
-  const X509_NAME *subject = X509_get_subject_name(peer);
-  int r = 0;
-  for (int at = -1; r == 0 && (at = X509_NAME_get_index_by_NID(
-                                   subject, NID_commonName, at)) >= 0;) {
-    unsigned char *text = NULL;
-    int len = ASN1_STRING_to_UTF8(
-        &text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
-    if (text)
-      r = give_name(to, text, len, false);
-    OPENSSL_free(text);
-  }
-  return r;
-}
-
 int tls_peer_names(const struct tls *t,
                    int (*fn)(void *arg, const char *name, bool is_dns),
                    void *arg) {
-  const struct name_taker to = {fn, arg};
   const X509 *peer = SSL_get0_peer_certificate(t->ssl);
   assert(t->is_open);
   if (!peer || !(SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER) ||
       SSL_get_verify_result(t->ssl) != X509_V_OK)
     return 0;
-  int r = give_alternatives(&to, peer);
-  if (r == 0)
-    r = give_common_names(&to, peer);
+  int r = tls_certificates_names(peer, fn, arg);
   ERR_clear_error();
   return r;
 }

@@ -20,26 +20,11 @@
 #include <stddef.h>
 
 #include "proto/stream.h"
+#include "proto/tls_certificates.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-enum { TLS_WHY_LEN = 256, TLS_TIME_LEN = 40 };
-
-/* The beginnings of reasons that concern a file; the path follows. */
-#define TLS_WHY_CERTIFICATE "certificate"
-#define TLS_WHY_KEY "key"
-#define TLS_WHY_CA "CA certificates"
-
-/* Files in PEM format.  NULL: none is given. */
-struct tls_files {
-  const char *certificate; /* followed by the certificates that signed it */
-  const char *key;         /* NULL: it is in `certificate` */
-  const char *ca;          /* the authorities that sign peers' certificates, and
-                              optionally revocation lists (CRL): then each
-                              authority must have one */
-};
 
 struct tls_context; /* shared by connections; reference-counted */
 struct tls;         /* a connection */

@@ -454,7 +454,7 @@ RULES = Rules(
             modules("daemon", "main"),
         ],
         "proto": [
-            modules("proto", "frame status"),
+            modules("proto", "frame status tls_certificates"),
             modules("proto", "stream"),
             modules("proto", "socket tls"),
         ],
