@@ -37,10 +37,10 @@ static void check_invalidations_locked(const struct mirror *m) {
 /* T1. */
 static void check_scans_locked(const struct mirror *m) {
   lock_assert_held(&m->cache->lock);
-  for (unsigned i = 0; i < SCAN_N; i++) {
-    const struct scan *st = &m->scans.all[i];
+  for (unsigned i = 0; i < SEQUENTIAL_N; i++) {
+    const struct sequential_reader *st = &m->sequential.all[i];
     assert(!st->used_at || (st->start <= st->asked && st->start < st->end));
-    assert(st->used_at <= m->scans.clock);
+    assert(st->used_at <= m->sequential.clock);
   }
 }
 

@@ -7,7 +7,7 @@
 #include "base/lock.h"
 #include "cache/fill_table.h"
 #include "cache/internal.h"
-#include "cache/scan.h"
+#include "cache/sequential.h"
 #include "cache/source.h"
 #include "cache/states.h"
 
@@ -17,7 +17,7 @@ enum {
                                not asked for; */
   MAX_ALL_WIDENING = 64 << 20, /* and what all images have so, or */
   WIDENING_PART = 4,           /* this part of the cache */
-  AHEAD_PART = 16,             /* is more than what is ahead of a scan, */
+  AHEAD_PART = 16,             /* is more than what is ahead of a reader, */
   AHEAD_BLOCKS = 8,            /* which is so many of the longest blocks */
 };
 
@@ -147,13 +147,13 @@ static void widen_locked(struct page_cache *pc, const struct mirror *m,
 /* Where `f` is in the image. */
 struct place {
   struct blocks blocks;
-  struct scan *scan; /* NULL: the blocks do not grow */
+  struct sequential_reader *reader; /* NULL: the blocks do not grow */
 };
 
 static uint64_t block_at(const struct place *at, uint64_t page) {
-  return at->scan
-             ? scan_block(at->scan, page, at->blocks.least, at->blocks.most)
-             : at->blocks.least;
+  return at->reader ? sequential_block(at->reader, page, at->blocks.least,
+                                       at->blocks.most)
+                    : at->blocks.least;
 }
 
 /* Begins a fill for a run of pages that have none.  Returns how many they are;
@@ -178,8 +178,8 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
     return 0;
   fill->deadline_ms = f->deadline_ms;
   link_locked(f, fill);
-  if (at->scan)
-    scan_begun(at->scan, first + count);
+  if (at->reader)
+    sequential_begun(at->reader, first + count);
   f->n_missed += n;
   *begun = fill;
   return n;
@@ -256,11 +256,12 @@ static void touch_blocks(const struct mirror *m, uint64_t n, uint64_t first,
   touch_states(m, begin, (end < m->n_pages ? end : m->n_pages) - begin);
 }
 
-/* ---- Ahead of a scan --------------------------------------------------- */
+/* ---- Ahead of a reader --------------------------------------------------- */
 
-/* Passes by what is there, or under way, from the end of a scan on. */
+/* Passes by what is there, or under way, from the end of a sequential reader
+ * on. */
 static void pass_by_locked(struct page_cache *pc, const struct mirror *m,
-                           struct scan *st) {
+                           struct sequential_reader *st) {
   lock_assert_held(&pc->lock);
   for (int i = 0; i < FILL_MAX_PAGES && st->end < m->n_pages &&
                   !may_begin_locked(pc, m, st->end, PAGE_ABSENT);
@@ -268,26 +269,26 @@ static void pass_by_locked(struct page_cache *pc, const struct mirror *m,
     st->end++;
 }
 
-/* The block that is to be begun ahead of the scan of `f`, in `*first`.
- * Returns how many pages it has; 0: none is. */
+/* The block that is to be begun ahead of the sequential reader of `f`, in
+ * `*first`.  Returns how many pages it has; 0: none is. */
 static uint32_t next_ahead_locked(struct page_cache *pc, const struct fetch *f,
                                   const struct blocks *blocks,
                                   uint64_t *first) {
   lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
-  struct scan *st = scan_find(&m->scans, f->first);
+  struct sequential_reader *st = sequential_find(&m->sequential, f->first);
   if (!st || mirror_is_retired(m))
     return 0;
   pass_by_locked(pc, m, st);
   uint64_t most = (pc->budget / AHEAD_PART) >> m->page_shift;
   if (most > AHEAD_BLOCKS * blocks->most)
     most = AHEAD_BLOCKS * blocks->most;
-  uint64_t n = scan_block(st, st->asked, blocks->least, blocks->most);
+  uint64_t n = sequential_block(st, st->asked, blocks->least, blocks->most);
   uint64_t end = (st->end & ~(n - 1)) + n;
   if (end > m->n_pages)
     end = m->n_pages;
   *first = st->end;
-  return end > st->end && end - st->asked <= scan_ahead(st, most) &&
+  return end > st->end && end - st->asked <= sequential_ahead(st, most) &&
                  may_widen_locked(pc, m, (end - st->end) << m->page_shift)
              ? (uint32_t)(end - st->end)
              : 0;
@@ -299,14 +300,14 @@ static struct fill *begin_ahead_locked(struct page_cache *pc,
                                        uint32_t most) {
   lock_assert_held(&pc->lock);
   struct mirror *m = f->mirror;
-  struct scan *st = scan_find(&m->scans, f->first);
+  struct sequential_reader *st = sequential_find(&m->sequential, f->first);
   if (!st || mirror_is_retired(m) ||
       !may_begin_locked(pc, m, first, PAGE_ABSENT))
     return NULL;
   uint32_t n = run_locked(pc, m, first, first + most, PAGE_ABSENT);
   if (!states_charge_locked(m, first, n))
     return NULL;
-  scan_begun(st, first + n);
+  sequential_begun(st, first + n);
   return fill_table_begin_locked(pc, m, first, n, true);
 }
 
@@ -352,7 +353,7 @@ uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
   bool may_grow = count > 0 && grows(m) && !m->is_pageless;
   pthread_mutex_lock(&pc->lock);
   if (may_grow)
-    at.scan = scan_note(&m->scans, first, count, at.blocks.least);
+    at.reader = sequential_note(&m->sequential, first, count, at.blocks.least);
   if (mirror_is_retired(m))
     f->status = -ESTALE;
   else

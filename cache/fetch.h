@@ -73,9 +73,9 @@ enum fetch_outcome {
  * their number; the caller must have each of them run.  Then the caller calls
  * fetch_begun().  `done` does not run before that.
  *
- * If the fetch has a runner, continues a scan (scan.h), and the source's blocks
- * grow, the fetch also begins fills ahead of the scan.  Nobody waits for those.
- */
+ * If the fetch has a runner, continues a sequential reader (sequential.h), and
+ * the source's blocks grow, the fetch also begins fills ahead of it.  Nobody
+ * waits for those. */
 uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
                      uint32_t count, struct fill *begun[FETCH_MAX_FILLS]);
 enum fetch_outcome fetch_begun(struct fetch *f);

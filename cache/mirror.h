@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 #include "cache/invalidation_log.h"
-#include "cache/scan.h"
+#include "cache/sequential.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -147,8 +147,9 @@ struct mirror {
   uint64_t n_zero;                 /* states that are ZERO */
   uint64_t filling;    /* bytes that fills in flight may have written */
   uint64_t n_uncached; /* fills in flight that install nothing */
-  struct scans scans;  /* of fetches, if its source's blocks grow */
-  uint64_t evicting;   /* pages in batches in progress */
+  struct sequential_readers
+      sequential;    /* of fetches, if its source's blocks grow */
+  uint64_t evicting; /* pages in batches in progress */
 };
 
 static inline size_t mirror_page_size(const struct mirror *m) {

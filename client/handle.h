@@ -67,7 +67,7 @@ struct cachet {
    * and taken off again where a slice goes out. */
   struct window window;
 
-  /* Reading ahead (readahead_missed()): where a reader from front to back is
+  /* Reading ahead (readahead_missed()): where a sequential reader is
    * and how far was asked for; the last window's length; the page at which the
    * next is asked for, or NO_PAGE; and what he missed since it was. */
   uint64_t ahead_from, ahead_to, ahead_len, ahead_mark;

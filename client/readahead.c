@@ -1,4 +1,3 @@
-/* Reading ahead: windows of pages for a reader that goes from front to back. */
 #include "client/readahead.h"
 
 /* Two of the longest windows, that is what a reader is in and the next, keep a

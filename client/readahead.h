@@ -1,4 +1,4 @@
-/* Reading ahead: windows of pages for a reader that goes from front to back.
+/* Readahead: windows of pages ahead of a sequential reader.
  *
  * The handle's thread; the state is in the handle. */
 #ifndef CLIENT_READAHEAD_H

@@ -8,9 +8,9 @@
  *   R4      notice.h   when the cache may be believed
  *   R6      attach.h   the daemon's memory
  *
- * ahead.h is what is asked for before somebody waits for it; renew.h, warm.h
- * and command.h are the other things to ask for.  remote.c and open.c are what
- * the rest of the library sees.
+ * readahead.h is what is asked for before somebody waits for it; renew.h,
+ * warm.h and command.h are the other things to ask for.  remote.c and open.c
+ * are what the rest of the library sees.
  *
  * The handle's thread only; the image cache is shared. */
 #ifndef CLIENT_REMOTE_INTERNAL_H
@@ -21,7 +21,7 @@
 #include "client/backend.h"
 #include "client/options.h"
 #include "client/remote/connection.h"
-#include "client/remote/streams.h"
+#include "client/remote/readahead_state.h"
 #include "client/uri.h"
 
 #ifdef __cplusplus
@@ -48,8 +48,8 @@ struct remote {
   struct remote_read *incoming; /* whose payload is coming in */
   bool incoming_last;
 
-  /* ahead.c, transit.c */
-  struct ahead ahead;
+  /* readahead.c, transit.c */
+  struct readahead readahead;
 
   /* attach.c */
   uint64_t attach_id; /* of the Attach that is under way; 0: none is */

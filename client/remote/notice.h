@@ -1,11 +1,11 @@
 /* Notices: what a daemon says of its own accord, and the cache that it keeps
  * true.
  *
- *   R4  The cache, and what is in store (ahead.h), may be believed while the
- *       connection is READY and everything that has arrived on it was taken in:
- *       a notice may have been missed otherwise.  When it becomes READY
- *       everything cached is dropped, also what a handle that this one is a
- *       copy of had cached; unless the number of the epoch's invalidations
+ *   R4  The cache, and what is in store (readahead.h), may be believed while
+ *       the connection is READY and everything that has arrived on it was
+ *       taken in: a notice may have been missed otherwise.  When it becomes
+ *       READY everything cached is dropped, also what a handle that this one is
+ *       a copy of had cached; unless the number of the epoch's invalidations
  *       proves that this handle heeded all of them before. */
 #ifndef CLIENT_REMOTE_NOTICE_H
 #define CLIENT_REMOTE_NOTICE_H

@@ -5,7 +5,7 @@
  *       whatever else comes ends the connection, and what was sent fails.
  *   R5  Bytes are installed only if their pages were not invalidated since
  *       they were asked for.  A reader joins a Read that was sent before, or
- *       takes it out of the store (ahead.h), only if none of its pages was
+ *       takes it out of the store (readahead.h), only if none of its pages was
  *       invalidated since.
  *
  * A Read's pages lie in `bytes` in the order of its ranges; `place` says which

@@ -13,7 +13,6 @@
 #include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
-#include "client/remote/ahead.h"
 #include "client/remote/attach.h"
 #include "client/remote/command.h"
 #include "client/remote/connection.h"
@@ -21,6 +20,7 @@
 #include "client/remote/notice.h"
 #include "client/remote/pending.h"
 #include "client/remote/read.h"
+#include "client/remote/readahead.h"
 #include "client/remote/renew.h"
 #include "client/remote/warm.h"
 
@@ -101,7 +101,7 @@ static void on_lost(void *arg, enum connection_loss loss,
   r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_FIRST_MS;
   if (r->retry_ms > RETRY_LAST_MS)
     r->retry_ms = RETRY_LAST_MS;
-  remote_ahead_drop_all(r);
+  remote_readahead_drop_all(r);
   pending_unsend_all(r);
   r->n_cuts = loss == CONNECTION_LOST_CUT ? r->n_cuts + 1 : 0;
   /* An opening that is told why does not connect once more.  A time-out is that
@@ -130,14 +130,14 @@ static void remote_check(const struct remote *r) {
   (void)r;
 #ifdef CACHETD_DEBUG_CHECKS
   pending_check(r);
-  remote_ahead_check(r);
+  remote_readahead_check(r);
 #endif
 }
 
 static void remote_progress(struct backend *b) {
   struct remote *r = remote_of(b);
   connection_progress(r->connection);
-  remote_ahead_expire(r);
+  remote_readahead_expire(r);
   pending_pump(r);
   remote_check(r);
 }
@@ -167,7 +167,7 @@ static int remote_timeout_ms(const struct backend *b) {
     return 0;
   if (connection_state(r->connection) != CONNECTION_DISCONNECTED)
     return deadline_left_ms(deadline_earlier(connection_deadline(r->connection),
-                                             remote_ahead_deadline(r)));
+                                             remote_readahead_deadline(r)));
   bool wanted = r->is_opening || !TAILQ_EMPTY(&r->queue);
   return wanted && !r->is_final ? deadline_left_ms(r->retry_at) : -1;
 }
@@ -187,7 +187,7 @@ static void remote_explain(const struct backend *b, struct cachet_error *out) {
 
 static bool remote_has(const struct backend *b, const struct mirror *m,
                        uint64_t page) {
-  return remote_ahead_has(remote_of_const(b), m, page);
+  return remote_readahead_has(remote_of_const(b), m, page);
 }
 
 /* Gives a Read that was sent ahead to a reader that has come to `page` of it,
@@ -198,11 +198,11 @@ static struct backend_job *hand_over(struct remote *r, struct remote_read *x,
                                      void *owner) {
   struct backend_job *j = &x->base.job;
   remote_read_adopt(r, x, done, owner);
-  remote_ahead_come_to(r, x, page, until);
+  remote_readahead_come_to(r, x, page, until);
   if (j->is_done)
     remote_read_install(x);
-  remote_ahead_reached(r, j->mirror, page, j->first + j->count - page, until,
-                       true);
+  remote_readahead_reached(r, j->mirror, page, j->first + j->count - page,
+                           until, true);
   return j;
 }
 
@@ -210,7 +210,7 @@ static struct backend_job *take(struct backend *b, struct mirror *m,
                                 uint64_t page, uint64_t until, void *owner) {
   struct remote *r = remote_of(b);
   struct remote_read *x =
-      remote_is_trusted(b) ? remote_ahead_take(r, m, page) : NULL;
+      remote_is_trusted(b) ? remote_readahead_take(r, m, page) : NULL;
   return x ? hand_over(r, x, page, until, NULL, owner) : NULL;
 }
 
@@ -235,7 +235,7 @@ static struct backend_job *fetch(struct backend *b, struct mirror *m,
   }
   pending_submit(r, &x->base, done, owner);
   if (!j->is_done)
-    remote_ahead_reached(r, m, first, j->count, until, false);
+    remote_readahead_reached(r, m, first, j->count, until, false);
   return j;
 }
 
@@ -373,7 +373,7 @@ static void remote_close(struct backend *b) {
     remote_abandon(b); /* mirrors and image cache are the parent's, too */
   } else {
     remote_check(r);
-    remote_ahead_drop_all(r);
+    remote_readahead_drop_all(r);
     pending_free_all(r);
     shared_view_unref(b->shared);
     if (b->image_cache)
@@ -394,7 +394,7 @@ static enum cachet_status remote_new(const struct uri *u,
   r->options = *options;
   TAILQ_INIT(&r->queue);
   TAILQ_INIT(&r->sent);
-  remote_ahead_init(r);
+  remote_readahead_init(r);
   struct connection_owner owner = {.ready = on_ready,
                                    .message = on_message,
                                    .payload = remote_read_payload,

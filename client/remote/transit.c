@@ -4,7 +4,7 @@
 #include "client/remote/internal.h"
 
 void remote_transit_sent(struct remote *r, struct transit *t, uint64_t len) {
-  struct ahead *a = &r->ahead;
+  struct readahead *a = &r->readahead;
   t->was_alone = a->due == 0;
   t->asked_ns = clock_now_ns();
   t->due = len;
@@ -12,7 +12,7 @@ void remote_transit_sent(struct remote *r, struct transit *t, uint64_t len) {
 }
 
 void remote_transit_came(struct remote *r, struct transit *t, uint64_t len) {
-  struct ahead *a = &r->ahead;
+  struct readahead *a = &r->readahead;
   uint64_t now = clock_now_ns();
   if (t->asked_ns)
     flow_round_trip(&a->flow, now - t->asked_ns, t->was_alone);
@@ -27,8 +27,8 @@ void remote_transit_came(struct remote *r, struct transit *t, uint64_t len) {
 void remote_transit_ended(struct remote *r, struct transit *t) {
   if (t->due == 0)
     return;
-  r->ahead.due -= t->due;
+  r->readahead.due -= t->due;
   t->due = 0;
-  if (r->ahead.due == 0)
-    flow_idle(&r->ahead.flow);
+  if (r->readahead.due == 0)
+    flow_idle(&r->readahead.flow);
 }

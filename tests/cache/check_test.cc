@@ -265,8 +265,8 @@ TEST_F(CheckDeathTest, TheLogOfInvalidationsSaysWhichAreUnderWay) {
 TEST_F(CheckDeathTest, AScanEndsBehindWhereItBegan) {
   ExpectDeath(
       [&] {
-        mirror_->scans.clock = 1;
-        mirror_->scans.all[0].used_at = 1;
+        mirror_->sequential.clock = 1;
+        mirror_->sequential.all[0].used_at = 1;
       },
       "start"); // T1
 }

@@ -8,7 +8,7 @@
 #include <random>
 #include <thread>
 
-#include "client/remote/streams.h"
+#include "client/remote/readahead_state.h"
 #include "tests/client/fake_daemon.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/relay.h"
@@ -139,7 +139,7 @@ TEST(FarTest, WhatIsAskedForAheadHasABound) {
                    most = std::max(most, asked);
                    waiting.push_back(r);
                    uint64_t end = r.ranges[0].first + r.ranges[0].second;
-                   while (!waiting.empty() && (asked >= AHEAD_MOST ||
+                   while (!waiting.empty() && (asked >= READAHEAD_MOST ||
                                                end == p.image->bytes.size())) {
                      asked -= LengthOf(waiting.front());
                      p.Answer(waiting.front(), 4 << 20);
@@ -154,8 +154,8 @@ TEST(FarTest, WhatIsAskedForAheadHasABound) {
   ExpectContent(c.get(), d.image.bytes);
   c.reset();
   d.Stop();
-  EXPECT_GE(most, uint64_t{AHEAD_MOST});
-  EXPECT_LE(most, AHEAD_MOST + kOwn);
+  EXPECT_GE(most, uint64_t{READAHEAD_MOST});
+  EXPECT_LE(most, READAHEAD_MOST + kOwn);
 }
 
 // ---- What is in store ----
@@ -171,7 +171,7 @@ void AwaitCached(cachet *c, uint64_t page, bool is) {
 }
 
 // A reader has come to page `first` + 1, and what is ahead of him is here.
-void BeginStream(cachet *c, uint64_t first) {
+void BeginReader(cachet *c, uint64_t first) {
   uint8_t byte;
   ASSERT_EQ(cachet_get_u8(c, first * kPage, &byte), CACHET_OK);
   ASSERT_EQ(cachet_get_u8(c, (first + 1) * kPage, &byte), CACHET_OK);
@@ -181,26 +181,26 @@ void BeginStream(cachet *c, uint64_t first) {
 TEST(FarStore, WhatNobodyComesForIsGivenBackAfterAWhile) {
   FakeDaemon d({ServeAll()}, 4 * kMiB);
   Handle c = Open(d.Uri(), Options());
-  BeginStream(c.get(), 0);
+  BeginReader(c.get(), 0);
   AwaitCached(c.get(), 2, false);
   ExpectContent(c.get(), d.image.bytes);
 }
 
 TEST(FarStore, OtherReadersTakeThePlaceOfOneWhoCameNoMore) {
   constexpr uint64_t kApart = 1200; // pages: more than is read ahead at first
-  FakeDaemon d({ServeAll()}, (AHEAD_N_STREAMS + 1) * kApart * kPage);
+  FakeDaemon d({ServeAll()}, (READAHEAD_N_READERS + 1) * kApart * kPage);
   Handle c = Open(d.Uri(), Options());
-  for (uint64_t i = 0; i < AHEAD_N_STREAMS; i++)
-    BeginStream(c.get(), kApart * i);
+  for (uint64_t i = 0; i < READAHEAD_N_READERS; i++)
+    BeginReader(c.get(), kApart * i);
   EXPECT_TRUE(cachet_is_cached(c.get(), 2 * kPage));
-  BeginStream(c.get(), kApart * AHEAD_N_STREAMS);
+  BeginReader(c.get(), kApart * READAHEAD_N_READERS);
   EXPECT_FALSE(cachet_is_cached(c.get(), 2 * kPage));
 }
 
 TEST(FarStore, ReadsAtRandomLeaveAReaderFromFrontToBackAlone) {
   FakeDaemon d({ServeAll()}, 8 * kMiB);
   Handle c = Open(d.Uri(), Options());
-  BeginStream(c.get(), 0);
+  BeginReader(c.get(), 0);
   uint8_t byte;
   for (uint64_t page = 2000; page > 400; page -= 40)
     ASSERT_EQ(cachet_get_u8(c.get(), page * kPage, &byte), CACHET_OK);
@@ -223,7 +223,7 @@ TEST(FarStore, WhatIsInvalidatedThereIsAskedForAnew) {
                }},
                4 * kMiB);
   Handle c = Open(d.Uri(), Options());
-  BeginStream(c.get(), 0);
+  BeginReader(c.get(), 0);
   uint8_t byte;
   ASSERT_EQ(cachet_get_u8(c.get(), 500 * kPage, &byte), CACHET_OK);
   EXPECT_FALSE(cachet_is_cached(c.get(), 3 * kPage));
@@ -244,7 +244,7 @@ TEST(FarStore, WhatCameByAConnectionThatIsLostIsNotHandedOut) {
                 }},
                4 * kMiB);
   Handle c = Open(d.Uri(), Options());
-  BeginStream(c.get(), 0);
+  BeginReader(c.get(), 0);
   uint8_t byte;
   ASSERT_EQ(cachet_get_u8(c.get(), 500 * kPage, &byte), CACHET_OK);
   EXPECT_FALSE(cachet_is_cached(c.get(), 2 * kPage));

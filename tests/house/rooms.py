@@ -381,7 +381,7 @@ RULES = Rules(
     floors={
         "cache": [
             modules("cache", "barrier fill_buffers invalidation_log page_state "
-                             "pin s3fifo scan source stats"),
+                             "pin s3fifo sequential source stats"),
             modules("cache", "internal mirror"),
             modules("cache", "rounds waiter view"),
             modules("cache", "budget mirror_table states"),

@@ -1,4 +1,4 @@
-#include "client/remote/ahead.h"
+#include "client/remote/readahead.h"
 
 #include <assert.h>
 
@@ -6,31 +6,31 @@
 #include "client/remote/internal.h"
 
 enum {
-  FIRST_LEN = 16 << 10, /* ahead of a stream that is new, */
+  FIRST_LEN = 16 << 10, /* ahead of a reader that is new, */
   FIRST_PART = 8,       /* or this part of the window if that is more */
-  /* A jump within a stream that is still part of it; pages. */
+  /* A jump that is still sequential reading; pages. */
   STRIDE = FETCH_MAX_PAGES,
 };
 
-void remote_ahead_init(struct remote *r) {
-  flow_init(&r->ahead.flow);
-  TAILQ_INIT(&r->ahead.store);
+void remote_readahead_init(struct remote *r) {
+  flow_init(&r->readahead.flow);
+  TAILQ_INIT(&r->readahead.store);
 }
 
 /* ---- The store ----------------------------------------------------------- */
 
-static void store_remove(struct ahead *a, struct remote_read *x) {
+static void store_remove(struct readahead *a, struct remote_read *x) {
   TAILQ_REMOVE(&a->store, x, stored);
   a->store_len -= remote_read_len(x);
 }
 
-static void store_drop(struct ahead *a, struct remote_read *x) {
+static void store_drop(struct readahead *a, struct remote_read *x) {
   store_remove(a, x);
   pending_free(&x->base);
 }
 
 /* Drops those that begin at pages `from` up to `to`. */
-static void store_drop_range(struct ahead *a, uint64_t from, uint64_t to) {
+static void store_drop_range(struct readahead *a, uint64_t from, uint64_t to) {
   struct remote_read *x = TAILQ_FIRST(&a->store), *next;
   for (; x; x = next) {
     next = TAILQ_NEXT(x, stored);
@@ -41,7 +41,7 @@ static void store_drop_range(struct ahead *a, uint64_t from, uint64_t to) {
 
 /* Takes a Read that has ended, and that nobody has come for meanwhile. */
 static bool store_add(struct remote *r, struct remote_read *x) {
-  struct ahead *a = &r->ahead;
+  struct readahead *a = &r->readahead;
   if (x->base.job.error.code != CACHET_OK || x->base.job.mirror != a->mirror ||
       !remote_read_is_fresh(x))
     return false;
@@ -51,7 +51,7 @@ static bool store_add(struct remote *r, struct remote_read *x) {
   return true;
 }
 
-static struct remote_read *store_find(const struct ahead *a,
+static struct remote_read *store_find(const struct readahead *a,
                                       const struct mirror *m, uint64_t page) {
   struct remote_read *x;
   TAILQ_FOREACH(x, &a->store, stored)
@@ -60,30 +60,31 @@ static struct remote_read *store_find(const struct ahead *a,
   return NULL;
 }
 
-void remote_ahead_drop_all(struct remote *r) {
-  struct ahead *a = &r->ahead;
+void remote_readahead_drop_all(struct remote *r) {
+  struct readahead *a = &r->readahead;
   struct remote_read *x;
   while ((x = TAILQ_FIRST(&a->store)))
     store_drop(a, x);
-  for (unsigned i = 0; i < AHEAD_N_STREAMS; i++)
-    a->streams[i] = (struct ahead_stream){0};
+  for (unsigned i = 0; i < READAHEAD_N_READERS; i++)
+    a->readers[i] = (struct readahead_reader){0};
 }
 
-int64_t remote_ahead_deadline(const struct remote *r) {
-  const struct remote_read *x = TAILQ_FIRST(&r->ahead.store);
-  return x ? x->kept_at + AHEAD_KEPT_MS : -1;
+int64_t remote_readahead_deadline(const struct remote *r) {
+  const struct remote_read *x = TAILQ_FIRST(&r->readahead.store);
+  return x ? x->kept_at + READAHEAD_KEPT_MS : -1;
 }
 
-void remote_ahead_expire(struct remote *r) {
-  while (deadline_has_passed(remote_ahead_deadline(r)))
-    store_drop(&r->ahead, TAILQ_FIRST(&r->ahead.store));
+void remote_readahead_expire(struct remote *r) {
+  while (deadline_has_passed(remote_readahead_deadline(r)))
+    store_drop(&r->readahead, TAILQ_FIRST(&r->readahead.store));
 }
 
-/* ---- Streams ------------------------------------------------------------- */
+/* ---- Sequential readers -------------------------------------------------- */
 
-static struct ahead_stream *stream_find(struct ahead *a, uint64_t page) {
-  for (unsigned i = 0; i < AHEAD_N_STREAMS; i++) {
-    struct ahead_stream *s = &a->streams[i];
+static struct readahead_reader *reader_find(struct readahead *a,
+                                            uint64_t page) {
+  for (unsigned i = 0; i < READAHEAD_N_READERS; i++) {
+    struct readahead_reader *s = &a->readers[i];
     if (s->used_at && page >= s->from && page <= s->to)
       return s;
   }
@@ -91,33 +92,34 @@ static struct ahead_stream *stream_find(struct ahead *a, uint64_t page) {
 }
 
 /* Which of two may rather go: one that did not go on, or the older. */
-static bool is_idler(const struct ahead_stream *s,
-                     const struct ahead_stream *other) {
+static bool is_idler(const struct readahead_reader *s,
+                     const struct readahead_reader *other) {
   if (s->goes_on != other->goes_on)
     return !s->goes_on;
   return s->used_at < other->used_at;
 }
 
-static struct ahead_stream *stream_begin(struct ahead *a, uint64_t page) {
-  struct ahead_stream *s = &a->streams[0];
-  for (unsigned i = 1; i < AHEAD_N_STREAMS; i++)
-    if (is_idler(&a->streams[i], s))
-      s = &a->streams[i];
+static struct readahead_reader *reader_begin(struct readahead *a,
+                                             uint64_t page) {
+  struct readahead_reader *s = &a->readers[0];
+  for (unsigned i = 1; i < READAHEAD_N_READERS; i++)
+    if (is_idler(&a->readers[i], s))
+      s = &a->readers[i];
   store_drop_range(a, s->at, s->to);
-  *s = (struct ahead_stream){.from = page, .at = page, .to = page};
+  *s = (struct readahead_reader){.from = page, .at = page, .to = page};
   return s;
 }
 
-static void streams_check(const struct ahead *a) {
-  for (unsigned i = 0; i < AHEAD_N_STREAMS; i++) {
-    const struct ahead_stream *s = &a->streams[i];
-    assert(s->used_at <= a->clock && s->most <= AHEAD_MOST);
+static void readers_check(const struct readahead *a) {
+  for (unsigned i = 0; i < READAHEAD_N_READERS; i++) {
+    const struct readahead_reader *s = &a->readers[i];
+    assert(s->used_at <= a->clock && s->most <= READAHEAD_MOST);
     assert(s->from <= s->at && s->at <= s->to);
   }
 }
 
-void remote_ahead_check(const struct remote *r) {
-  const struct ahead *a = &r->ahead;
+void remote_readahead_check(const struct remote *r) {
+  const struct readahead *a = &r->readahead;
   const struct remote_read *x;
   uint64_t len = 0, due = remote_read_due(r);
   TAILQ_FOREACH(x, &a->store, stored) {
@@ -128,9 +130,10 @@ void remote_ahead_check(const struct remote *r) {
   }
   assert(len == a->store_len && due == a->due);
   /* A4: one Read may go beyond. */
-  assert(len <= AHEAD_MOST || len - AHEAD_MOST <= (uint64_t)FETCH_MAX_PAGES
-                                                      << a->mirror->page_shift);
-  streams_check(a);
+  assert(len <= READAHEAD_MOST ||
+         len - READAHEAD_MOST <= (uint64_t)FETCH_MAX_PAGES
+                                     << a->mirror->page_shift);
+  readers_check(a);
   flow_check(&a->flow);
 }
 
@@ -162,7 +165,7 @@ static uint64_t chunk_pages(const struct remote *r, const struct mirror *m) {
 static bool may_send(const struct remote *r) {
   uint32_t most = connection_limits(r->connection)->max_requests;
   return TAILQ_EMPTY(&r->queue) && r->n_sent < most - most / 8 &&
-         r->ahead.due + r->ahead.store_len < AHEAD_MOST &&
+         r->readahead.due + r->readahead.store_len < READAHEAD_MOST &&
          !connection_is_full(r->connection);
 }
 
@@ -171,7 +174,7 @@ static uint64_t ask(struct remote *r, struct mirror *m, uint64_t first,
                     uint64_t count) {
   const struct remote_read *known = remote_read_underway(r, m, first);
   if (!known)
-    known = store_find(&r->ahead, m, first);
+    known = store_find(&r->readahead, m, first);
   if (known)
     return known->base.job.first + known->base.job.count - first;
   return remote_read_unowned(r, m, first, (uint32_t)count, store_add);
@@ -179,9 +182,9 @@ static uint64_t ask(struct remote *r, struct mirror *m, uint64_t first,
 
 /* How much may be asked for next, beyond what a call waits for (A3); 0: no
  * more. */
-static uint64_t stream_chunk(struct remote *r, const struct mirror *m,
-                             const struct ahead_stream *s) {
-  struct ahead *a = &r->ahead;
+static uint64_t reader_chunk(struct remote *r, const struct mirror *m,
+                             const struct readahead_reader *s) {
+  struct readahead *a = &r->readahead;
   uint64_t ahead = (s->to - s->at) << m->page_shift;
   if (!s->goes_on || ahead >= s->most || ahead >= 2 * a->flow.window)
     return 0;
@@ -192,14 +195,13 @@ static uint64_t stream_chunk(struct remote *r, const struct mirror *m,
   return chunk_pages(r, m);
 }
 
-/* Asks for what is ahead of a stream, whose reader wants what is up to
- * `until`. */
-static void stream_fill(struct remote *r, struct mirror *m,
-                        struct ahead_stream *s, uint64_t until) {
+/* Asks for what is ahead of a reader, who wants what is up to `until`. */
+static void reader_fill(struct remote *r, struct mirror *m,
+                        struct readahead_reader *s, uint64_t until) {
   uint64_t end = end_page(r, m);
   while (s->to < end && may_send(r)) {
     uint64_t left = (s->to < until ? until : end) - s->to;
-    uint64_t most = s->to < until ? FETCH_MAX_PAGES : stream_chunk(r, m, s);
+    uint64_t most = s->to < until ? FETCH_MAX_PAGES : reader_chunk(r, m, s);
     uint64_t taken = most ? ask(r, m, s->to, left < most ? left : most) : 0;
     if (!taken)
       return;
@@ -209,7 +211,7 @@ static void stream_fill(struct remote *r, struct mirror *m,
 
 /* His window begins small and is three times as long when he has come through
  * it. */
-static void stream_widen(struct ahead *a, struct ahead_stream *s,
+static void reader_widen(struct readahead *a, struct readahead_reader *s,
                          uint64_t len) {
   uint64_t first = a->flow.window / FIRST_PART;
   if (first < FIRST_LEN)
@@ -219,24 +221,25 @@ static void stream_widen(struct ahead *a, struct ahead_stream *s,
   s->most += 2 * len;
   if (s->most < first)
     s->most = first;
-  if (s->most > AHEAD_MOST)
-    s->most = AHEAD_MOST;
+  if (s->most > READAHEAD_MOST)
+    s->most = READAHEAD_MOST;
 }
 
-void remote_ahead_reached(struct remote *r, struct mirror *m, uint64_t first,
-                          uint64_t count, uint64_t until, bool was_asked) {
-  struct ahead *a = &r->ahead;
+void remote_readahead_reached(struct remote *r, struct mirror *m,
+                              uint64_t first, uint64_t count, uint64_t until,
+                              bool was_asked) {
+  struct readahead *a = &r->readahead;
   if (r->base.shared || !remote_is_ready(r))
     return;
   if (m != a->mirror)
-    remote_ahead_drop_all(r);
+    remote_readahead_drop_all(r);
   a->mirror = m;
-  struct ahead_stream *s = stream_find(a, first);
+  struct readahead_reader *s = reader_find(a, first);
   bool goes_on = s || count >= STRIDE || until > first + count;
   if (s && (first < s->at || first - s->at > STRIDE))
     return; /* a page that was lost again, or somebody else */
   if (!s)
-    s = stream_begin(a, first);
+    s = reader_begin(a, first);
   uint64_t passed = first + count - s->at;
   s->used_at = ++a->clock;
   s->from = first;
@@ -244,13 +247,13 @@ void remote_ahead_reached(struct remote *r, struct mirror *m, uint64_t first,
   if (!was_asked || s->to < s->at)
     s->to = s->at; /* what was asked for from there on is lost, if it was */
   if (goes_on)
-    stream_widen(a, s, passed << m->page_shift);
-  stream_fill(r, m, s, until);
+    reader_widen(a, s, passed << m->page_shift);
+  reader_fill(r, m, s, until);
 }
 
-void remote_ahead_come_to(struct remote *r, struct remote_read *x,
-                          uint64_t page, uint64_t until) {
-  const struct ahead_stream *s = stream_find(&r->ahead, page);
+void remote_readahead_come_to(struct remote *r, struct remote_read *x,
+                              uint64_t page, uint64_t until) {
+  const struct readahead_reader *s = reader_find(&r->readahead, page);
   uint64_t end = x->base.job.first + x->base.job.count;
   uint64_t most = cached_chunk(r, x->base.job.mirror);
   bool passes_by =
@@ -259,16 +262,16 @@ void remote_ahead_come_to(struct remote *r, struct remote_read *x,
   x->stay_count = passes_by ? 0 : end - page < most ? end - page : most;
 }
 
-bool remote_ahead_has(const struct remote *r, const struct mirror *m,
-                      uint64_t page) {
-  const struct remote_read *x = store_find(&r->ahead, m, page);
+bool remote_readahead_has(const struct remote *r, const struct mirror *m,
+                          uint64_t page) {
+  const struct remote_read *x = store_find(&r->readahead, m, page);
   return x && remote_read_is_fresh(x) &&
          page_state_look(&m->states[page]) != PAGE_STALE;
 }
 
-struct remote_read *remote_ahead_take(struct remote *r, const struct mirror *m,
-                                      uint64_t page) {
-  struct ahead *a = &r->ahead;
+struct remote_read *
+remote_readahead_take(struct remote *r, const struct mirror *m, uint64_t page) {
+  struct readahead *a = &r->readahead;
   struct remote_read *x = store_find(a, m, page);
   if (!x)
     return NULL;

@@ -1,7 +1,7 @@
-/* The streams of a handle on a socket: what is asked for ahead of readers.
- * The state alone: what is done with it is in ahead.h. */
-#ifndef CLIENT_REMOTE_STREAMS_H
-#define CLIENT_REMOTE_STREAMS_H
+/* The sequential readers of a handle on a socket, and what is asked for ahead
+ * of them.  The state alone: what is done with it is in readahead.h. */
+#ifndef CLIENT_REMOTE_READAHEAD_STATE_H
+#define CLIENT_REMOTE_READAHEAD_STATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,17 +17,17 @@ struct mirror;
 struct remote_read;
 
 enum {
-  AHEAD_N_STREAMS = 8,
+  READAHEAD_N_READERS = 8,
   /* Bytes that a handle has under way and in store, together; cachet.h and
    * docs/limits.md tell of it. */
-  AHEAD_MOST = 64 << 20,
-  AHEAD_KEPT_MS = 2000, /* how long what nobody came for is kept */
+  READAHEAD_MOST = 64 << 20,
+  READAHEAD_KEPT_MS = 2000, /* how long what nobody came for is kept */
 };
 
 TAILQ_HEAD(remote_read_list, remote_read);
 
-/* A reader that goes from front to back; pages. */
-struct ahead_stream {
+/* A sequential reader; pages. */
+struct readahead_reader {
   uint64_t from;    /* what he has come to last, */
   uint64_t at;      /* what he is expected to come to next, */
   uint64_t to;      /* and how far that was asked for */
@@ -37,11 +37,11 @@ struct ahead_stream {
   bool goes_on;     /* he has come a second time, or for much */
 };
 
-struct ahead {
+struct readahead {
   struct flow flow;
   const struct mirror *mirror; /* of which all this is */
-  struct ahead_stream streams[AHEAD_N_STREAMS];
-  uint64_t clock; /* counts uses of streams */
+  struct readahead_reader readers[READAHEAD_N_READERS];
+  uint64_t clock; /* counts uses of readers */
   uint64_t due;   /* bytes that are asked for and did not come in yet */
   struct remote_read_list store; /* A1, the oldest first */
   uint64_t store_len;            /* bytes in it */
