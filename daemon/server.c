@@ -1,8 +1,8 @@
 /* The server.
  *
- * The thread that calls server_serve() runs `base`.  It accepts connections and
- * gives each to a worker, looks at images, and asks for signs of life.  The
- * endpoints and the events belong to that thread alone.
+ * The thread that calls server_serve() runs `base`.  It accepts connections
+ * (acceptor.h), looks at images, and asks for signs of life.  The events belong
+ * to that thread alone.
  *
  * Other threads reach it by wake(), and so does a signal handler, as a write to
  * an eventfd is all that wake() does.  What they want is stored before the
@@ -25,7 +25,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/queue.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -33,10 +32,9 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/container_of.h"
 #include "base/lock.h"
 #include "cache/mirror.h"
-#include "daemon/admit.h"
+#include "daemon/acceptor.h"
 #include "daemon/engine/images.h"
 #include "daemon/engine/warm.h"
 #include "daemon/liveness.h"
@@ -50,33 +48,15 @@
 #include "source/retrying.h"
 
 enum {
-  /* Connections accepted before timers and signals get a turn. */
-  ACCEPT_BATCH = 64,
-  /* How many of these a socket gets that is to be closed: as many as may wait
-   * in it. */
-  LAST_BATCHES = 16,
-  /* How long no connection is accepted when descriptors have run out, or
-   * refused ones wait to be closed. */
-  ACCEPT_PAUSE_MS = 100,
   /* What a worker's connections may hold in any case: some half messages. */
   MIN_WORKER_HELD = 512 << 10,
 };
-
-/* A listening socket in the main loop. */
-struct endpoint {
-  TAILQ_ENTRY(endpoint) in; /* the server's, or a change's */
-  struct server *server;
-  struct listener *listener; /* a reference */
-  struct event event;
-};
-
-TAILQ_HEAD(endpoints, endpoint);
 
 /* What another thread wants of the main loop, and waits for. */
 struct change {
   struct listener *const *listeners; /* all that there are to be */
   unsigned n_listeners;
-  struct endpoints removed; /* for that thread to close */
+  struct acceptor_endpoints removed; /* for that thread to close */
   int result;
 };
 
@@ -85,10 +65,10 @@ enum server_state { SERVER_STARTING, SERVER_SERVING, SERVER_STOPPING };
 
 struct server {
   struct server_context context;
-  struct worker **workers;    /* context.n_services */
-  struct endpoints endpoints; /* the serving thread's */
-  struct event_base *base;    /* likewise, as are the events */
-  struct event wake, refresh, resume, pulse, drain_over;
+  struct worker **workers; /* context.n_services */
+  struct acceptor acceptor;
+  struct event_base *base; /* the serving thread's, as are the events */
+  struct event wake, refresh, pulse, drain_over;
   struct server_watchdog watchdog;
   struct liveness liveness;
   uint64_t question;      /* the watchdog's last one */
@@ -102,7 +82,6 @@ struct server {
   atomic_int terminate_ms;    /* see server_set_drain_timeout(); relaxed */
   atomic_bool was_terminated; /* relaxed */
   struct server_drain_watch drain_watch;
-  bool paused; /* and nothing was accepted since */
 
   /* A leaf. */
   pthread_mutex_t change_lock;
@@ -181,161 +160,7 @@ void server_list_unready(struct server *s,
   list_missing(s, fn, arg);
 }
 
-/* ---- Accepting ----------------------------------------------------------- */
-
-/* The connections that wait stay readable, so the loop would turn without end
- * if it went on to watch their sockets.  No event says when there are
- * descriptors again, hence the timer. */
-static void pause_accepting(struct server *s, const char *reason) {
-  struct timeval tv = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
-  if (!s->paused)
-    log_event(LEVEL_WARN, "accept-paused", LOG_TEXT("reason", reason));
-  s->paused = true;
-  struct endpoint *endpoint;
-  TAILQ_FOREACH(endpoint, &s->endpoints, in)
-    event_del(&endpoint->event);
-  event_add(&s->resume, &tv);
-}
-
-static void on_resume(evutil_socket_t fd, short what, void *arg) {
-  struct server *s = arg;
-  (void)fd;
-  (void)what;
-  struct endpoint *endpoint;
-  TAILQ_FOREACH(endpoint, &s->endpoints, in)
-    event_add(&endpoint->event, NULL);
-}
-
-/* Lets a batch in.  False: no more wait, or none is taken now. */
-static bool accept_batch(struct endpoint *endpoint) {
-  struct server *s = endpoint->server;
-  int fd = listener_fd(endpoint->listener);
-  for (int i = 0; i < ACCEPT_BATCH; i++) {
-    if (!admit_may_refuse(&s->context)) {
-      pause_accepting(s, "sockets that were refused cannot be closed");
-      return false;
-    }
-    int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (peer >= 0) {
-      s->paused = false;
-      admit_socket(&s->context, endpoint->listener, peer);
-    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
-               errno == ENOMEM) {
-      pause_accepting(s, strerror(errno));
-      return false;
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      return false;
-    }
-    /* Else the peer was gone before it was accepted: take the next. */
-  }
-  return true;
-}
-
-static void on_connect(evutil_socket_t fd, short what, void *arg) {
-  (void)fd;
-  (void)what;
-  accept_batch(arg);
-}
-
-/* ---- Endpoints ----------------------------------------------------------- */
-
-static void endpoint_free(struct endpoint *endpoint) {
-  if (event_initialized(&endpoint->event))
-    event_del(&endpoint->event);
-  listener_unref(endpoint->listener);
-  free(endpoint);
-}
-
-static void endpoints_free(struct endpoints *endpoints) {
-  struct endpoint *endpoint;
-  while ((endpoint = TAILQ_FIRST(endpoints))) {
-    TAILQ_REMOVE(endpoints, endpoint, in);
-    endpoint_free(endpoint);
-  }
-}
-
-static struct endpoint *endpoint_find(struct server *s,
-                                      const struct listener *l) {
-  struct endpoint *endpoint;
-  TAILQ_FOREACH(endpoint, &s->endpoints, in)
-    if (endpoint->listener == l)
-      return endpoint;
-  return NULL;
-}
-
-/* Accepts what connects to `l`, too; while it is paused, from the end of that
- * on.  0 or -ENOMEM. */
-static int endpoint_add(struct server *s, struct listener *l) {
-  struct endpoint *endpoint = calloc(1, sizeof *endpoint);
-  if (!endpoint)
-    return -ENOMEM;
-  endpoint->server = s;
-  endpoint->listener = listener_ref(l);
-  event_assign(&endpoint->event, s->base, listener_fd(l), EV_READ | EV_PERSIST,
-               on_connect, endpoint);
-  if (!event_pending(&s->resume, EV_TIMEOUT, NULL) &&
-      event_add(&endpoint->event, NULL) < 0) {
-    endpoint_free(endpoint);
-    return -ENOMEM;
-  }
-  TAILQ_INSERT_TAIL(&s->endpoints, endpoint, in);
-  return 0;
-}
-
-/* Takes an endpoint out, for the caller to close, after the clients that have
- * connected to it were let in. */
-static void endpoint_take(struct endpoint *endpoint, struct endpoints *to) {
-  for (int i = 0; i < LAST_BATCHES && accept_batch(endpoint); i++)
-    ;
-  event_del(&endpoint->event);
-  TAILQ_REMOVE(&endpoint->server->endpoints, endpoint, in);
-  TAILQ_INSERT_TAIL(to, endpoint, in);
-}
-
-/* Those that wait to be accepted may have brought descriptors, and end with
- * the listening socket. */
-static void endpoint_close(struct endpoint *endpoint) {
-  int fd = listener_end(endpoint->listener);
-  if (fd >= 0)
-    closer_add_socket(endpoint->server->context.closer, fd);
-}
-
-/* Adds those of `listeners` that are not there, or none of them.  Those that it
- * added are the last. */
-static int endpoints_add(struct server *s, struct listener *const *listeners,
-                         unsigned n) {
-  struct endpoint *last = TAILQ_LAST(&s->endpoints, endpoints), *added;
-  int r = 0;
-  for (unsigned i = 0; i < n && r == 0; i++)
-    if (!endpoint_find(s, listeners[i]))
-      r = endpoint_add(s, listeners[i]);
-  while (r < 0 && (added = TAILQ_LAST(&s->endpoints, endpoints)) != last) {
-    TAILQ_REMOVE(&s->endpoints, added, in);
-    endpoint_free(added);
-  }
-  return r;
-}
-
 /* ---- Changes ------------------------------------------------------------- */
-
-static bool is_wanted(const struct change *change, const struct listener *l) {
-  for (unsigned i = 0; i < change->n_listeners; i++)
-    if (change->listeners[i] == l)
-      return true;
-  return false;
-}
-
-static int make_change(struct server *s, struct change *change) {
-  struct endpoint *endpoint, *next;
-  int r = endpoints_add(s, change->listeners, change->n_listeners);
-  for (endpoint = TAILQ_FIRST(&s->endpoints); r == 0 && endpoint;
-       endpoint = next) {
-    next = TAILQ_NEXT(endpoint, in);
-    if (!is_wanted(change, endpoint->listener))
-      endpoint_take(endpoint, &change->removed);
-  }
-  return r;
-}
 
 static void end_change(struct server *s) {
   pthread_mutex_lock(&s->change_lock);
@@ -368,7 +193,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
   struct change *change = s->change;
   pthread_mutex_unlock(&s->change_lock);
   if (change) {
-    change->result = make_change(s, change);
+    change->result = acceptor_set(&s->acceptor, change->listeners,
+                                  change->n_listeners, &change->removed);
     end_change(s);
   }
   if (atomic_exchange_explicit(&s->drain_asked, false, memory_order_acquire))
@@ -386,7 +212,6 @@ int server_set_listeners(struct server *s, struct listener *const *listeners,
                          unsigned n) {
   struct change change = {
       .listeners = listeners, .n_listeners = n, .result = -ECANCELED};
-  struct endpoint *endpoint;
   TAILQ_INIT(&change.removed);
   pthread_mutex_lock(&s->change_lock);
   assert(!s->change);
@@ -397,9 +222,7 @@ int server_set_listeners(struct server *s, struct listener *const *listeners,
   while (s->change)
     pthread_cond_wait(&s->change_cond, &s->change_lock);
   pthread_mutex_unlock(&s->change_lock);
-  TAILQ_FOREACH(endpoint, &change.removed, in)
-    endpoint_close(endpoint);
-  endpoints_free(&change.removed);
+  acceptor_close(&change.removed);
   return change.result;
 }
 
@@ -581,7 +404,6 @@ static int server_init_loop(struct server *s,
     return -ENOMEM;
   event_assign(&s->wake, s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
   event_assign(&s->refresh, s->base, -1, EV_PERSIST, on_refresh, s);
-  event_assign(&s->resume, s->base, -1, 0, on_resume, s);
   event_assign(&s->pulse, s->base, -1, EV_PERSIST, on_pulse, s);
   event_assign(&s->drain_over, s->base, -1, 0, on_drain_over, s);
   if (event_add(&s->wake, NULL) < 0 || event_add(&s->refresh, &tv) < 0)
@@ -591,7 +413,8 @@ static int server_init_loop(struct server *s,
                           .tv_usec = pulse_ms % 1000 * 1000};
   if (pulse_ms && event_add(&s->pulse, &pulse) < 0)
     return -ENOMEM;
-  return endpoints_add(s, config->listeners, config->n_listeners);
+  return acceptor_start(&s->acceptor, s->base, config->listeners,
+                        config->n_listeners);
 }
 
 static int server_init_workers(struct server *s, unsigned n) {
@@ -688,7 +511,7 @@ static struct server *server_alloc(const struct server_config *config) {
   s->context.drain =
       (struct drain){.asked = on_drain_asked, .done = on_drain_done, .arg = s};
   s->drain_watch = config->drain_watch;
-  TAILQ_INIT(&s->endpoints);
+  acceptor_init(&s->acceptor, &s->context);
   return s;
 }
 
@@ -833,12 +656,8 @@ static void server_end_changes(struct server *s) {
  * for has been posted, and after their connections, so that nothing new is
  * read: see V1 in service.h. */
 void server_shutdown(struct server *s) {
-  struct endpoint *endpoint;
   server_end_changes(s);
-  TAILQ_FOREACH(endpoint, &s->endpoints, in) {
-    event_del(&endpoint->event);
-    endpoint_close(endpoint);
-  }
+  acceptor_end(&s->acceptor);
   if (server_is_running(s)) {
     server_drain(s);
     for (unsigned i = 0; i < s->context.n_services; i++)
@@ -853,12 +672,11 @@ void server_shutdown(struct server *s) {
 }
 
 static void server_free_loop(struct server *s) {
-  endpoints_free(&s->endpoints);
-  if (event_initialized(&s->resume)) {
+  acceptor_fini(&s->acceptor);
+  if (event_initialized(&s->wake)) {
     event_del(&s->wake);
     event_del(&s->refresh);
     event_del(&s->pulse);
-    event_del(&s->resume);
     event_del(&s->drain_over);
   }
   if (s->base)

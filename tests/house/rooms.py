@@ -439,6 +439,7 @@ RULES = Rules(
             modules("daemon/serve", "session"),
             modules("daemon", "worker"),
             modules("daemon", "admit http_server liveness liveness_thread"),
+            modules("daemon", "acceptor"),
             modules("daemon", "server"),
             modules("daemon", "monitor"),
             modules("daemon", "config_errors config_value inherited memory_limit "
