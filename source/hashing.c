@@ -7,14 +7,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "cache/source.h"
 
 enum {
-  /* A multiple of every size of a block. */
+  /* A multiple of every block size (digests.h), so that no block is split. */
   READ_LEN = 2 << 20,
-  /* Reads of one range that fail in a row, and the pause after the first one,
-   * which doubles. */
+  /* After so many failed reads of one range it gives up.  The pause after the
+   * first one doubles with each: so a store that is back within 7.5 seconds
+   * does no harm. */
   MAX_FAILURES = 5,
   PAUSE_MS = 500,
 };
@@ -34,22 +36,31 @@ struct hashing {
   unsigned n_refs; /* the thread's, and the owner's */
 };
 
+static void hashing_free(struct hashing *h) {
+  if (h->below)
+    h->below->ops->close(h->below);
+  digests_free(h->digests);
+  pthread_cond_destroy(&h->changed);
+  pthread_mutex_destroy(&h->lock);
+  free(h);
+}
+CLEANUP_FUNCTION(struct hashing *, hashing_free)
+
+/* `ended` is called last: its caller may then end what the source needs. */
 static void hashing_unref(struct hashing *h) {
   pthread_mutex_lock(&h->lock);
   bool last = --h->n_refs == 0;
   pthread_mutex_unlock(&h->lock);
   if (!last)
     return;
-  if (h->below)
-    h->below->ops->close(h->below);
-  digests_free(h->digests);
-  pthread_cond_destroy(&h->changed);
-  pthread_mutex_destroy(&h->lock);
-  h->ended(h->arg);
-  free(h);
+  void (*ended)(void *arg) = h->ended;
+  void *arg = h->arg;
+  hashing_free(h);
+  ended(arg);
 }
 
-/* Waits, unless it is given up, which it returns. */
+/* Waits for `wait_ms`, or until the owner gives it up.  Returns whether the
+ * owner has. */
 static bool is_given_up(struct hashing *h, unsigned wait_ms) {
   const struct timespec until = clock_after_ms(wait_ms);
   pthread_mutex_lock(&h->lock);
@@ -62,7 +73,7 @@ static bool is_given_up(struct hashing *h, unsigned wait_ms) {
   return is;
 }
 
-/* What failed for a while is read again; what changed is not. */
+/* Reads a range again if that fails, unless the content has changed. */
 static int read_part(struct hashing *h, uint64_t offset, void *buf,
                      size_t len) {
   unsigned pause_ms = PAUSE_MS;
@@ -110,15 +121,15 @@ static void *hashing_run(void *arg) {
 
 int hashing_begin(struct source *below, const uint8_t expected[DIGESTS_LEN],
                   void (*ended)(void *arg), void *arg, struct hashing **out) {
-  struct hashing *h = calloc(1, sizeof *h);
-  int r = h ? digests_new(below->size, &h->digests) : -ENOMEM;
-  if (r < 0) {
-    free(h);
-    return r;
-  }
-  pthread_t thread;
+  CLEANUP(hashing_freep) struct hashing *h = calloc(1, sizeof *h);
+  if (!h)
+    return -ENOMEM;
   pthread_mutex_init(&h->lock, NULL);
   pthread_cond_init(&h->changed, NULL);
+  int r = digests_new(below->size, &h->digests);
+  if (r < 0)
+    return r;
+  pthread_t thread;
   memcpy(h->expected, expected, sizeof h->expected);
   h->below = below;
   h->ended = ended;
@@ -126,14 +137,11 @@ int hashing_begin(struct source *below, const uint8_t expected[DIGESTS_LEN],
   h->n_refs = 2;
   r = pthread_create(&thread, NULL, hashing_run, h);
   if (r != 0) {
-    digests_free(h->digests);
-    pthread_cond_destroy(&h->changed);
-    pthread_mutex_destroy(&h->lock);
-    free(h);
+    h->below = NULL; /* it stays the caller's */
     return -r;
   }
   pthread_detach(thread);
-  *out = h;
+  *out = STEAL(h);
   return 0;
 }
 

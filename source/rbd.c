@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "base/deadline.h"
@@ -26,18 +27,21 @@ struct rbd_source {
   struct task begin, close;
 };
 
-/* The thread that has an attempt in hand. */
+/* Which side owns an attempt.  librbd's thread moves it to CAME, and the
+ * reactor's to GIVEN_UP.  Both may do so at the same moment; the one that comes
+ * second finds what the first has stored, and so exactly one side frees the
+ * attempt. */
 enum progress {
   WITH_LIBRBD,
   CAME,     /* librbd has ended it; it is posted to the reactor */
-  GIVEN_UP, /* it is librbd's alone, which frees it */
+  GIVEN_UP, /* it timed out; on_read() frees it */
 };
 
 /* A read, from start() to its end, and beyond if that was its deadline. */
 struct attempt {
-  struct rbd_source *source; /* not touched once it is given up */
+  struct rbd_source *source; /* not used after it was given up */
   struct source_read *asked; /* likewise */
-  struct task task;          /* has it begin, and end */
+  struct task task;          /* begins it, and then ends it */
   struct ceph_read read;
   atomic_int progress; /* acq_rel: the second of both sees what the first did */
   struct timeout due;
@@ -50,8 +54,8 @@ static struct rbd_source *rbd_of(struct source *src) {
 
 /* ---- Threads that wait for the cluster ----------------------------------- */
 
-/* How many there are, or will be.  What librados has for the whole process must
- * not be taken down beneath them when the process ends. */
+/* How many of these threads exist or are about to.  At the end of the process
+ * librados frees its global state, which must not happen while they run. */
 static struct {
   pthread_mutex_t lock; /* a leaf */
   pthread_cond_t none;
@@ -84,20 +88,21 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_waiters); }
 
 static void await_waiters_at_exit(void) { atexit(await_waiters); }
 
-/* What is registered last is called first.  librados registers its own when it
- * is loaded, and when a connection is made for the first time: so this is done
- * before that and after it. */
+/* Functions that are registered later are called earlier.  librados registers
+ * its own when it is loaded, and when the first connection is made.  So this is
+ * done before and after the first connection, and the wait comes before all of
+ * them. */
 static void register_waiters(pthread_once_t *once) {
   pthread_once(once, await_waiters_at_exit);
 }
 
-/* Something to wait for, on a thread of its own.  The caller that began it may
- * give it up; then the thread has it alone. */
+/* A call that may wait for the cluster, on a thread of its own.  The caller
+ * that began it may give it up; the thread then frees it. */
 struct visit {
   struct task task;
   void (*run)(struct visit *v);
   struct rbd_target *target; /* to open */
-  struct ceph_image *image;  /* what was opened; or is looked at, and closed */
+  struct ceph_image *image;  /* that was opened; or that is checked or closed */
   bool is_other;
   int status;
   struct source_fault fault;
@@ -131,7 +136,8 @@ static void *visit_thread(void *arg) {
   pthread_mutex_lock(&v->lock);
   bool is_given_up = v->is_given_up;
   v->has_ended = true;
-  pthread_cond_signal(&v->cond); /* with the lock: then `v` is gone */
+  /* With the lock held: the waiter may free `v` as soon as the lock is free. */
+  pthread_cond_signal(&v->cond);
   pthread_mutex_unlock(&v->lock);
   if (is_given_up)
     visit_free(v);
@@ -139,8 +145,9 @@ static void *visit_thread(void *arg) {
   return NULL;
 }
 
-/* On the reactor's thread, of which the new one has the signals that are
- * blocked, and the system calls that are allowed.  False: there is none. */
+/* Begins the thread.  It is called on the reactor's thread, because the new one
+ * inherits its blocked signals and its filter of system calls.  False: no
+ * thread could be made. */
 static bool visit_begin(struct visit *v) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_t thread;
@@ -165,7 +172,8 @@ static void visit_on_reactor(struct task *task) {
   pthread_mutex_unlock(&v->lock);
 }
 
-/* False: it is given up, and gone. */
+/* Runs a visit, and waits for its end.  False: it was given up, and must not be
+ * used any more. */
 static bool visit_await(struct reactor *r, struct visit *v,
                         const struct timespec *deadline) {
   v->task.run = visit_on_reactor;
@@ -192,7 +200,8 @@ static void end_attempt(struct attempt *a, int status) {
   asked->done(asked);
 }
 
-/* What was read before a change is told of may be of after it. */
+/* Runs on the reactor's thread.  A read that ends after the image was reported
+ * as changed may have bytes of the new content, so it is stale. */
 static void take_attempt(struct task *task) {
   struct attempt *a = container_of(task, struct attempt, task);
   int status = a->read.status;
@@ -203,7 +212,7 @@ static void take_attempt(struct task *task) {
   end_attempt(a, status);
 }
 
-/* By a thread of librbd's. */
+/* Called on a thread of librbd. */
 static void on_read(struct ceph_read *r) {
   struct attempt *a = container_of(r, struct attempt, read);
   a->task.run = take_attempt;
@@ -218,7 +227,8 @@ static void give_up(struct attempt *a) {
   struct source_read *asked = a->asked;
   struct rbd_source *s = a->source;
   if (atomic_load_explicit(&a->progress, memory_order_acquire) == CAME)
-    return; /* its task is on its way */
+    return; /* take_attempt() ends it */
+  /* It is removed first: as soon as it is GIVEN_UP, on_read() may free it. */
   timeouts_remove(&s->attempts, &a->due);
   if (atomic_exchange_explicit(&a->progress, GIVEN_UP, memory_order_acq_rel) ==
       CAME)
@@ -277,7 +287,8 @@ static enum source_outcome start(struct source *src, struct source_read *r) {
   a->read = (struct ceph_read){
       .offset = r->offset, .buf = a->bytes, .len = r->len, .done = on_read};
   atomic_init(&a->progress, WITH_LIBRBD);
-  reactor_post(s->reactor, &a->task); /* then all of it may be over */
+  /* The last step: the read may end, and the source be closed, at once. */
+  reactor_post(s->reactor, &a->task);
   return SOURCE_PENDING;
 }
 
@@ -289,10 +300,12 @@ static void identify(struct source *src, struct source_identity *out) {
 
 /* ---- Closing ------------------------------------------------------------- */
 
-static void close_image(struct visit *v) { (void)v; /* visit_free() does */ }
+static void close_image(struct visit *v) {
+  (void)v; /* visit_free() closes it */
+}
 
-/* On the reactor's thread, which must not wait; unless there is no thread
- * for it. */
+/* Runs on the reactor's thread, which must not wait.  So a visit closes the
+ * image, unless no thread can be made. */
 static void close_on_reactor(struct task *task) {
   struct rbd_source *s = container_of(task, struct rbd_source, close);
   timeouts_fini(&s->attempts);
@@ -310,14 +323,15 @@ static void close_on_reactor(struct task *task) {
   waiters_add(-1);
 }
 
-/* The process may end before the reactor comes to it. */
+/* Counts as a waiter already, because the process may end before the reactor
+ * runs the task. */
 static void close_source(struct source *src) {
   struct rbd_source *s = rbd_of(src);
   waiters_add(1);
   reactor_post(s->reactor, &s->close);
 }
 
-/* ---- Opening, and looking ------------------------------------------------ */
+/* ---- Opening, and checking ----------------------------------------------- */
 
 static void open_image(struct visit *v) {
   static pthread_once_t before = PTHREAD_ONCE_INIT, after = PTHREAD_ONCE_INIT;
@@ -337,20 +351,17 @@ static void set_up_timer(struct task *task) {
 
 static const struct source_ops rbd_ops;
 
-/* Takes over the target and the image, also on failure. */
-static int make_source(struct reactor *r, struct rbd_target *target,
-                       struct ceph_image *image, struct source **out) {
+/* Makes a source of what a visit has opened. */
+static int make_source(struct reactor *r, struct visit *v,
+                       struct source **out) {
   struct rbd_source *s = calloc(1, sizeof *s);
-  if (!s) {
-    rbd_target_free(target);
-    ceph_image_unref(image);
+  if (!s)
     return -ENOMEM;
-  }
   s->base.ops = &rbd_ops;
-  s->base.size = ceph_image_size(image);
+  s->base.size = ceph_image_size(v->image);
   s->reactor = r;
-  s->target = target;
-  s->image = image;
+  s->target = STEAL(v->target);
+  s->image = STEAL(v->image);
   s->begin.run = set_up_timer;
   s->close.run = close_on_reactor;
   reactor_run(r, &s->begin);
@@ -373,18 +384,15 @@ static int open_target(struct reactor *r, struct rbd_target *target,
                         "the cluster did not answer in time");
   int status = v->status;
   *fault = v->fault;
-  if (status == 0) {
-    status = make_source(r, v->target, v->image, out);
-    v->target = NULL;
-    v->image = NULL;
-  }
+  if (status == 0)
+    status = make_source(r, v, out);
   visit_free(v);
   if (status < 0 && !fault->text[0])
     remote_fault(fault, status, "%s", strerror(-status));
   return status;
 }
 
-/* Looks at what is open. */
+/* Asks the cluster whether the image is another one by now. */
 static int ask(struct rbd_source *s, bool *is_other) {
   struct timespec deadline = clock_after_ms(s->target->timeout_ms);
   struct visit *v = visit_new(look_at_image);
@@ -395,7 +403,7 @@ static int ask(struct rbd_source *s, bool *is_other) {
     return -ETIMEDOUT;
   int status = v->status;
   *is_other = v->is_other;
-  visit_free(v); /* not the last one */
+  visit_free(v); /* `s` has another reference to the image, so this is quick */
   return status;
 }
 

@@ -10,22 +10,23 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "base/cleanup.h"
 #include "base/container_of.h"
 #include "base/lock.h"
 
-/* What the tree lies in. */
+/* The source that contains the hash tree. */
 struct tree {
   struct source *source;
   unsigned n_refs; /* guarded by the lock of its struct shared */
 };
 
-/* What versions of one image share. */
+/* The state that all versions of one image share. */
 struct shared {
   char *name;
   void (*corrupt)(const char *name, uint64_t offset, uint64_t len);
-  struct verity *verity;   /* one of */
-  struct digests *digests; /* the two */
-  uint64_t size;           /* of an image, where there is no tree */
+  struct verity *verity;   /* NULL: the digests prove the blocks */
+  struct digests *digests; /* NULL: the tree proves them */
+  uint64_t size;           /* of the image, if there is no tree */
   uint8_t id[32];          /* of the root */
   bool tree_is_inside;     /* the image */
   pthread_mutex_t lock;    /* a leaf */
@@ -41,7 +42,9 @@ struct verified_source {
   struct shared *shared;
 };
 
-/* A read of a source that calls back.  One thread at a time has it. */
+/* A read of a source that calls back.  Only one thread at a time uses it: the
+ * one that starts it, then the one that calls done(), then the one that ends
+ * the load for which it waits. */
 struct verified_read {
   struct source_read read; /* of the source below */
   struct source_read *asked;
@@ -53,9 +56,10 @@ struct verified_read {
   STAILQ_ENTRY(verified_read) waiting; /* for a load */
 };
 
-/* A part of the tree that is being read, once for all that wait for it.  Its
- * time is that of the read that began it: one that has less does not wait for
- * it, and one that has more begins another when that time is over. */
+/* A part of the tree that is being read, once for all reads that wait for it.
+ * It has the deadline of the read that began it.  A read with an earlier
+ * deadline does not wait for it.  A read with a later one begins another load
+ * if this one ends by its deadline. */
 struct load {
   struct source_read read;
   struct shared *shared; /* a reference */
@@ -69,8 +73,12 @@ static struct verified_source *verified_of(struct source *src) {
   return container_of(src, struct verified_source, base);
 }
 
+static void close_below(struct source *src) { src->ops->close(src); }
+CLEANUP_FUNCTION(struct source *, close_below)
+
 /* ---- What is shared ------------------------------------------------------ */
 
+/* Takes `source` over, but not on failure. */
 static int tree_new(struct source *source, struct tree **out) {
   struct tree *tree = malloc(sizeof *tree);
   if (!tree)
@@ -80,7 +88,7 @@ static int tree_new(struct source *source, struct tree **out) {
   return 0;
 }
 
-/* A reference to the present one; NULL: it is in the image itself. */
+/* The present tree, with a reference; NULL: it is in the image itself. */
 static struct tree *tree_ref(struct shared *shared) {
   pthread_mutex_lock(&shared->lock);
   struct tree *tree = shared->tree;
@@ -125,30 +133,26 @@ static void shared_unref(struct shared *shared) {
   free(shared->name);
   free(shared);
 }
+CLEANUP_FUNCTION(struct shared *, shared_unref)
 
 /* Takes `options->tree` over, also on failure. */
 static int shared_new(const struct verified_options *options,
                       struct shared **out) {
-  struct shared *shared = calloc(1, sizeof *shared);
-  char *name = strdup(options->name);
-  struct tree *tree = NULL;
-  if (!shared || !name ||
-      (options->tree && tree_new(options->tree, &tree) < 0)) {
-    if (options->tree)
-      options->tree->ops->close(options->tree);
-    free(shared);
-    free(name);
+  CLEANUP(close_belowp) struct source *tree = options->tree;
+  CLEANUP(shared_unrefp) struct shared *shared = calloc(1, sizeof *shared);
+  if (!shared)
     return -ENOMEM;
-  }
   lock_init(&shared->lock);
   shared->n_refs = 1;
-  shared->name = name;
   shared->corrupt = options->corrupt;
-  shared->tree = tree;
   shared->tree_is_inside = !tree;
   LIST_INIT(&shared->loads);
   memcpy(shared->id, options->root, sizeof shared->id);
-  *out = shared;
+  shared->name = strdup(options->name);
+  if (!shared->name || (tree && tree_new(tree, &shared->tree) < 0))
+    return -ENOMEM;
+  tree = NULL; /* shared->tree has it */
+  *out = STEAL(shared);
   return 0;
 }
 
@@ -163,8 +167,8 @@ static uint32_t block_size(const struct shared *shared) {
                         : digests_block_size(shared->digests);
 }
 
-/* Whole blocks that hold a range: what is to be read for it.  The last one of
- * the image may be shorter. */
+/* The whole blocks that contain a range, which have to be read to prove it.
+ * The last block of the image may be shorter. */
 struct blocks {
   uint64_t offset;
   size_t len;
@@ -194,7 +198,7 @@ static int check_digests(const struct verified_source *s, uint64_t offset,
   return r;
 }
 
-/* What came of a check that is over. */
+/* The status of a read whose check has ended. */
 static int status_of(const struct verified_source *s,
                      const struct verity_check *check,
                      enum verity_outcome outcome) {
@@ -210,16 +214,15 @@ static int status_of(const struct verified_source *s,
 static int load_blocking(struct verified_source *s,
                          const struct verity_check *check) {
   struct tree *tree = tree_ref(s->shared);
+  CLEANUP(cleanup_free)
   uint8_t *bytes = calloc(1, check->want.len); /* it may be zeros */
   int r = bytes
               ? source_read_blocking(tree ? tree->source : s->below,
                                      check->want.offset, bytes, check->want.len)
               : -ENOMEM;
   tree_unref(s->shared, tree);
-  if (r < 0)
-    free(bytes);
-  else
-    verity_give(s->shared->verity, check->want.offset, bytes);
+  if (r >= 0)
+    verity_give(s->shared->verity, check->want.offset, STEAL(bytes));
   return r;
 }
 
@@ -249,8 +252,8 @@ static int read_and_check(struct verified_source *s, struct blocks blocks,
   return checked < 0 ? checked : r;
 }
 
-/* Twice, as long as it does not match: a disk, or a file that is just being put
- * in its place, may do better the second time. */
+/* Reads the blocks again, once, if they do not match.  A disk may return the
+ * right bytes the second time, and a file may just have been replaced. */
 static int read_blocks(struct verified_source *s, struct blocks blocks,
                        void *buf) {
   int r = read_and_check(s, blocks, buf);
@@ -265,17 +268,16 @@ static int blocking_read(struct source *src, uint64_t offset, void *buf,
   struct blocks blocks = blocks_of(s, offset, len);
   if (blocks.len == len)
     return read_blocks(s, blocks, buf);
-  uint8_t *wide = malloc(blocks.len);
+  CLEANUP(cleanup_free) uint8_t *wide = malloc(blocks.len);
   int r = wide ? read_blocks(s, blocks, wide) : -ENOMEM;
   if (r == 0)
     memcpy(buf, wide + (offset - blocks.offset), len);
-  free(wide);
   return r;
 }
 
 /* ---- Over a source that calls back --------------------------------------- */
 
-/* Hands on what came of it; the caller calls done() if it has to be called. */
+/* Ends a read and frees it.  The caller calls done() if start() was PENDING. */
 static void read_end(struct verified_read *v) {
   v->asked->status = v->status;
   v->asked->sent_ns = v->read.sent_ns;
@@ -300,16 +302,19 @@ static void load_free(struct load *load) {
   free(load->read.buf);
   free(load);
 }
+CLEANUP_FUNCTION(struct load *, load_free)
 
-/* Whether the time of a load was over, which was that of the read that began
- * it, and another read that waits has more: then that one begins another. */
+/* Whether a load ended by its deadline although a read that waits for it has
+ * more time. */
 static bool has_more_time(const struct verified_read *v,
                           const struct source_read *load) {
   uint64_t of_load = load->deadline_ms, own = v->asked->deadline_ms;
   return load->status == -ETIMEDOUT && of_load && (!own || own > of_load);
 }
 
-/* Gives what came, or keeps the reads that wait from waiting on. */
+/* Ends a load: gives its bytes to the tree, and moves the reads that wait for
+ * it to `waiting`.  The load is taken off the list under the lock, so no read
+ * can join it after that. */
 static void load_ended(struct load *load, struct waiting_reads *waiting) {
   struct shared *shared = load->shared;
   int status = load->read.status < 0 ? load->read.status : 0;
@@ -328,7 +333,9 @@ static void load_ended(struct load *load, struct waiting_reads *waiting) {
   load_free(load);
 }
 
-/* A read that is ended may close the source; those that go on keep it open. */
+/* Continues the reads that waited for a load.  A read that ends may close the
+ * source.  That is safe, because each read that is left keeps the source
+ * open. */
 static void waiting_go_on(struct waiting_reads *waiting) {
   struct verified_read *v;
   while ((v = STAILQ_FIRST(waiting))) {
@@ -349,7 +356,8 @@ static bool is_over_by(const struct load *load, uint64_t deadline_ms) {
   return deadline_ms == 0 || (own && own <= deadline_ms);
 }
 
-/* One of the same part, for which a read of such a deadline can wait. */
+/* A load of the same part for which a read with that deadline can wait, or
+ * NULL. */
 static struct load *find_load_locked(struct shared *shared, uint64_t offset,
                                      uint64_t deadline_ms) {
   lock_assert_held(&shared->lock);
@@ -363,27 +371,26 @@ static struct load *find_load_locked(struct shared *shared, uint64_t offset,
 static struct load *load_new(struct shared *shared,
                              const struct verity_check *check,
                              const struct source_read *asked) {
-  struct load *load = calloc(1, sizeof *load);
-  uint8_t *bytes = calloc(1, check->want.len); /* it may be zeros */
-  if (!load || !bytes) {
-    free(load);
-    free(bytes);
+  CLEANUP(load_freep) struct load *load = calloc(1, sizeof *load);
+  if (!load)
     return NULL;
-  }
   load->read = (struct source_read){.offset = check->want.offset,
-                                    .buf = bytes,
+                                    .buf = calloc(1, check->want.len),
                                     .len = check->want.len,
                                     .deadline_ms = asked->deadline_ms,
                                     .anew = asked->anew,
                                     .done = load_done};
+  if (!load->read.buf) /* cleared above, because the tree may be zeros */
+    return NULL;
   load->shared = shared_ref(shared);
   load->tree = tree_ref(shared);
   STAILQ_INIT(&load->waiting);
-  return load;
+  return STEAL(load);
 }
 
-/* Has the read wait for a load: one that is under way, or a new one, which is
- * to be started. */
+/* Makes the read wait for a load.  Returns NULL if one is in progress, or
+ * `fresh`, which the caller has to start.  As soon as the lock is free another
+ * thread may end the read. */
 static struct load *wait_for_load(struct verified_read *v, struct load *fresh) {
   struct shared *shared = fresh->shared;
   pthread_mutex_lock(&shared->lock);
@@ -406,7 +413,8 @@ static void read_matched(struct verified_read *v) {
            v->asked->len);
 }
 
-/* Goes on with the check.  True: the read has ended, and is still there. */
+/* Continues the check.  True: the read has ended, and the caller has to free
+ * it.  False: it waits for a load, or another thread has ended it already. */
 static bool read_go_on(struct verified_read *v) {
   enum verity_outcome outcome;
   while ((outcome = verity_check_step(&v->check)) == VERITY_WANTS) {
@@ -467,13 +475,9 @@ static void below_done(struct source_read *read) {
 static struct verified_read *read_new(struct verified_source *s,
                                       struct source_read *asked) {
   struct blocks blocks = blocks_of(s, asked->offset, asked->len);
-  struct verified_read *v = calloc(1, sizeof *v);
-  if (!v)
+  CLEANUP(cleanup_free) struct verified_read *v = calloc(1, sizeof *v);
+  if (!v || (blocks.len != asked->len && !(v->wide = malloc(blocks.len))))
     return NULL;
-  if (blocks.len != asked->len && !(v->wide = malloc(blocks.len))) {
-    free(v);
-    return NULL;
-  }
   v->asked = asked;
   v->source = s;
   v->read = (struct source_read){.offset = blocks.offset,
@@ -482,7 +486,7 @@ static struct verified_read *read_new(struct verified_source *s,
                                  .deadline_ms = asked->deadline_ms,
                                  .anew = asked->anew,
                                  .done = below_done};
-  return v;
+  return STEAL(v);
 }
 
 static enum source_outcome calling_start(struct source *src,
@@ -507,28 +511,27 @@ static enum source_outcome calling_start(struct source *src,
 static int make_source(struct source *below, struct shared *shared,
                        struct source **out);
 
-/* Whether an image of such a size may be the one that the tree is of. */
+/* Whether an image of that size can belong to the tree. */
 static bool size_is_right(const struct shared *shared, uint64_t size) {
   return shared->verity && shared->tree_is_inside
              ? size >= verity_tree_end(shared->verity)
              : size == data_size(shared);
 }
 
-/* Where the tree lies may have changed too: what it says now is proven like
- * what it said before. */
+/* Opens the source of the tree again, if that has changed.  The root is the
+ * same, so hashes of the new source are proven as those of the old one were. */
 static void renew_tree(struct shared *shared) {
-  struct tree *old = tree_ref(shared), *fresh = NULL;
-  struct source *source = NULL;
+  struct tree *old = tree_ref(shared), *fresh;
+  CLEANUP(close_belowp) struct source *source = NULL;
   if (old)
     source_reopen(old->source, &source);
-  if (source && (source->size < verity_tree_end(shared->verity) ||
-                 tree_new(source, &fresh) < 0))
-    source->ops->close(source);
-  if (fresh) {
+  if (source && source->size >= verity_tree_end(shared->verity) &&
+      tree_new(source, &fresh) == 0) {
+    source = NULL; /* `fresh` has it */
     pthread_mutex_lock(&shared->lock);
     shared->tree = fresh;
     pthread_mutex_unlock(&shared->lock);
-    tree_unref(shared, old); /* what shared had */
+    tree_unref(shared, old); /* the reference that `shared` had */
   }
   tree_unref(shared, old);
 }
@@ -548,9 +551,9 @@ static int verified_reopen(struct source *src, struct source **out) {
   return r;
 }
 
-/* The root and the size, whatever the source below is: what was read was proven
- * by the one, and the other is not in it.  What was read without the root, or
- * with another, is not to be kept. */
+/* The identity is the root and the size, whatever the source below is: the root
+ * has proven the bytes, and does not contain the size.  Bytes that were read
+ * without this root are not kept. */
 static void verified_identify(struct source *src, struct source_identity *out) {
   const struct shared *shared = verified_of(src)->shared;
   const uint64_t size = htole64(src->size);
@@ -627,7 +630,7 @@ static int make_source(struct source *below, struct shared *shared,
 
 /* ---- Opening ------------------------------------------------------------- */
 
-/* Reads the superblock, and makes of it what proves. */
+/* Reads the superblock, and makes `shared->verity` from it. */
 static int open_verity(struct shared *shared,
                        const struct verified_options *options,
                        struct source *below, struct source_fault *fault) {
@@ -653,7 +656,7 @@ static int open_verity(struct shared *shared,
   return r;
 }
 
-/* Whether the tree is one for that image, and all there. */
+/* Whether the tree belongs to that image, and is complete. */
 static int check_sizes(const struct shared *shared,
                        const struct verified_options *options,
                        const struct source *below, struct source_fault *fault) {
@@ -682,23 +685,20 @@ static int check_sizes(const struct shared *shared,
 int verified_source_open(const struct verified_options *options,
                          struct source *below, struct source **out,
                          struct source_fault *fault) {
-  struct shared *shared = NULL;
+  CLEANUP(shared_unrefp) struct shared *shared = NULL;
   remote_fault(fault, 0, "its hash tree: out of memory");
   int r = shared_new(options, &shared);
   if (r == 0)
     r = open_verity(shared, options, below, fault);
   if (r == 0)
     r = check_sizes(shared, options, below, fault);
-  if (r == 0)
-    r = make_source(below, shared, out);
-  shared_unref(shared);
-  return r;
+  return r < 0 ? r : make_source(below, shared, out);
 }
 
 int verified_source_by_digests(const struct verified_options *options,
                                struct digests *digests, struct source *below,
                                struct source **out) {
-  struct shared *shared;
+  CLEANUP(shared_unrefp) struct shared *shared = NULL;
   int r = shared_new(options, &shared);
   if (r < 0)
     return r;
@@ -706,7 +706,6 @@ int verified_source_by_digests(const struct verified_options *options,
   shared->size = below->size;
   r = make_source(below, shared, out);
   if (r < 0)
-    shared->digests = NULL; /* it is the caller's still */
-  shared_unref(shared);
+    shared->digests = NULL; /* it stays the caller's */
   return r;
 }
