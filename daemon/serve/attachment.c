@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/lock.h"
 #include "daemon/engine/capped_count.h"
@@ -21,14 +22,16 @@
 #endif
 
 enum {
-  /* How often leases are looked at for being done. */
+  /* How often the loop looks for leases that are done. */
   TICK_MS = 250,
-  /* How often at most because an Attach was refused. */
+  /* A refused Attach looks for them too, but not sooner than this after the
+   * last time, because it walks all of the set: a client may send an Attach
+   * again and again. */
   COLLECT_MS = 10,
 };
 
-/* What a client that does not say how much it wants relies on, and what it may
- * get beyond that. */
+/* A client that does not say how much it wants relies on the first size, and
+ * may get up to the second. */
 static const struct shared_pins_size whole_least = {PIN_MAX_PAGE_SLOTS, 1};
 static const struct shared_pins_size whole_most = {PIN_MAX_PAGE_SLOTS, 64};
 
@@ -36,7 +39,7 @@ static uint32_t within(uint32_t n, uint32_t least, uint32_t most) {
   return n < least ? least : n > most ? most : n;
 }
 
-/* What a client may ask for. */
+/* The size that a client asked for, within what a client may have. */
 static struct shared_pins_size size_within(struct shared_pins_size size) {
   return (struct shared_pins_size){
       within(size.page_slots, LEASE_LEAST_PAGE_SLOTS, PIN_MAX_PAGE_SLOTS),
@@ -54,9 +57,10 @@ struct attachment_holder {
 struct attachment {
   struct attachments *set;
   LIST_ENTRY(attachment) of_set;
+  bool is_started; /* it is in the lists above and below, and `gone` is added */
   struct session *session; /* that asked for it; NULL: it is closed */
   LIST_ENTRY(attachment) of_session;
-  struct session *sender; /* which has its descriptors yet; NULL: sent */
+  struct session *sender; /* that has not sent its descriptors yet; or NULL */
   struct shared_pins *lease;
   uint32_t kept; /* its record in the keeper, plus 1; 0: it is not kept */
   pid_t pid;
@@ -67,7 +71,8 @@ struct attachment {
   struct reader_counts *of_image, *of_all;
   struct capped_count hits, misses;
 
-  /* the census's */
+  /* Guarded by the lock of the census.  Both holders are NULL until it is in
+   * the census. */
   uint64_t table; /* its number; fixed */
   struct attachment *next_table;
   struct attachment_holder *process, *user;
@@ -99,13 +104,33 @@ static struct attachment_holder *holder_get(struct attachment_census *census,
   return *at;
 }
 
-/* NULL is fine. */
+/* NULL is allowed. */
 static void holder_put(struct attachment_census *census,
                        struct attachment_holder *h) {
   if (!h || --h->n)
     return;
   *holder_find(census, (int)h->kind, h->number) = h->next;
   free(h);
+}
+
+static void release_locked(struct attachment_census *census,
+                           struct attachment *a) {
+  lock_assert_held(&census->lock);
+  holder_put(census, a->process);
+  holder_put(census, a->user);
+  a->process = a->user = NULL;
+}
+
+/* Counts the attachment at its process and at its user.  0 or -ENOMEM: then at
+ * neither. */
+static int hold_locked(struct attachment_census *census, struct attachment *a) {
+  lock_assert_held(&census->lock);
+  a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
+  a->user = holder_get(census, HOLDER_USER, a->uid);
+  if (a->process && a->user)
+    return 0;
+  release_locked(census, a);
+  return -ENOMEM;
 }
 
 static unsigned holder_count(struct attachment_census *census, int kind,
@@ -150,8 +175,7 @@ static void census_remove(struct attachment_census *census,
   *at = a->next_table;
   census->n--;
   census->n_sending -= a->sender != NULL;
-  holder_put(census, a->process);
-  holder_put(census, a->user);
+  release_locked(census, a);
 }
 
 static void census_add(struct attachment_census *census, struct attachment *a) {
@@ -181,7 +205,9 @@ static void census_check_locked(const struct attachment_census *census) {
 #endif
 }
 
-/* The census is locked, so the lease that it replaces stays. */
+/* The census is locked from the search for the table that is replaced until its
+ * share was given on, so its owner, which may be another thread, cannot free
+ * the lease meanwhile. */
 static int census_enter_locked(struct attachment *a,
                                const struct attachment_wish *wish) {
   lock_assert_held(&a->set->census->lock);
@@ -190,27 +216,26 @@ static int census_enter_locked(struct attachment *a,
   bool whole = wish->size.page_slots == 0;
   if (!census_has_room(census, a->set->limits, a))
     return -EDQUOT;
-  a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
-  a->user = holder_get(census, HOLDER_USER, a->uid);
-  int r = a->process && a->user
-              ? shared_pins_give(a->lease, a->uid,
-                                 whole ? whole_least : shared_pins_least(),
-                                 whole ? whole_most : size_within(wish->size),
-                                 old ? old->lease : NULL)
-              : -ENOMEM;
+  int r = hold_locked(census, a);
+  if (r < 0)
+    return r;
+  r = shared_pins_give(
+      a->lease, a->uid, whole ? whole_least : shared_pins_least(),
+      whole ? whole_most : size_within(wish->size), old ? old->lease : NULL);
   if (r < 0) {
-    holder_put(census, a->process);
-    holder_put(census, a->user);
+    release_locked(census, a);
     return r;
   }
-  if (old) /* before the new one is lent */
+  /* Before the new lease is recorded: if the daemon ended in between, the next
+   * one would count the same share twice. */
+  if (old)
     keeper_change_table(census->keeper, old->kept, old->lease);
   census_add(census, a);
   census->n_sending++;
   return 0;
 }
 
-/* Gives its lease a share, and counts it. */
+/* Gives its lease a share, and adds it to the census. */
 static int census_enter(struct attachment *a,
                         const struct attachment_wish *wish) {
   struct attachment_census *census = a->set->census;
@@ -221,10 +246,12 @@ static int census_enter(struct attachment *a,
   return r;
 }
 
+/* Does nothing if it is not in the census. */
 static void census_leave(struct attachment *a) {
   struct attachment_census *census = a->set->census;
   pthread_mutex_lock(&census->lock);
-  census_remove(census, a);
+  if (a->process)
+    census_remove(census, a);
   census_check_locked(census);
   pthread_mutex_unlock(&census->lock);
 }
@@ -240,7 +267,7 @@ unsigned attachment_count(struct attachment_census *census) {
 
 static uint64_t now_us(void) { return clock_now_ns() / 1000; }
 
-/* Adds what it has counted since the last time. */
+/* Adds the hits and misses that its process has counted since the last time. */
 static void attachment_count_up(struct attachment *a) {
   struct pin_counts c = shared_pins_get_counts(a->lease);
   uint64_t now = now_us();
@@ -253,7 +280,8 @@ static void attachment_count_up(struct attachment *a) {
     reader_counts_add(a->of_image, n_hits, n_misses);
 }
 
-/* From what it says now on.  `h` may be NULL. */
+/* Begins to count, from the present numbers of the process.  `h` is the image,
+ * or NULL. */
 static void attachment_begin_count(struct attachment *a,
                                    const struct images *images,
                                    const struct served_image *h) {
@@ -264,25 +292,39 @@ static void attachment_begin_count(struct attachment *a,
   a->of_image = h ? reader_counts_ref(h->readers) : NULL;
 }
 
-static void attachment_free(struct attachment *a) {
+/* Undoes attachment_start(). */
+static void attachment_stop(struct attachment *a) {
   struct attachments *set = a->set;
-  attachment_count_up(a);
-  reader_counts_unref(a->of_image);
   LIST_REMOVE(a, of_set);
   if (a->session)
     LIST_REMOVE(a, of_session);
   if (LIST_EMPTY(&set->list))
     event_del(&set->tick);
   event_del(&a->gone);
-  census_leave(a);
-  keeper_remove_table(set->census->keeper, a->kept);
   assert(!a->sender || a->sender->sending == a); /* A3 */
   if (a->sender)
     a->sender->sending = NULL;
-  close(a->pidfd);
+}
+
+/* Also frees one that was made half way.
+ *
+ * The order matters at the end: another thread may use the lease as long as it
+ * finds the attachment in the census, and the next process may trust the table
+ * as long as the keeper has it.  Both have to be over when the lease goes. */
+static void attachment_free(struct attachment *a) {
+  if (a->lease)
+    attachment_count_up(a);
+  reader_counts_unref(a->of_image);
+  if (a->is_started)
+    attachment_stop(a);
+  census_leave(a);
+  keeper_remove_table(a->set->census->keeper, a->kept);
+  if (a->pidfd >= 0)
+    close(a->pidfd);
   shared_pins_free(a->lease);
   free(a);
 }
+CLEANUP_FUNCTION(struct attachment *, attachment_free)
 
 void attachment_sent(struct attachment *a) {
   struct attachment_census *census = a->set->census;
@@ -346,8 +388,10 @@ void attachments_fini(struct attachments *set) {
     attachment_free(LIST_FIRST(&set->list));
 }
 
-/* A descriptor of the process at the other end, which cannot be mistaken for a
- * later one of the same number. */
+/* A pidfd of the process at the other end.  Unlike its number, it is never that
+ * of a later process.  Before Linux 6.5 it is found by the number: should the
+ * process have ended and its number be in use again, the attachment lasts as
+ * long as that other process, and no longer. */
 static int peer_pidfd(int fd, const struct ucred *peer) {
   int pidfd;
   socklen_t len = sizeof pidfd;
@@ -380,8 +424,8 @@ static int identify(struct attachment *a, int fd) {
   return a->pidfd < 0 ? a->pidfd : 0;
 }
 
-/* Links it to its set, whose loop looks after it from here.  0 or -ENOMEM:
- * then it is as it was. */
+/* Adds it to its set: from here on the loop frees it when its process has
+ * ended.  0 or -ENOMEM: then it is not in the set. */
 static int attachment_start(struct attachment *a) {
   struct attachments *set = a->set;
   struct timeval tick = {.tv_usec = TICK_MS * 1000};
@@ -395,20 +439,23 @@ static int attachment_start(struct attachment *a) {
   LIST_INSERT_HEAD(&set->list, a, of_set);
   if (a->session)
     LIST_INSERT_HEAD(&a->session->attachments, a, of_session);
+  a->is_started = true;
   return 0;
 }
 
-/* A lease with a share, that the census knows. */
+/* Enters it in the census.  If there is no room, it first frees the leases that
+ * are done and that the tick has not found yet. */
 static int enter(struct attachment *a, const struct attachment_wish *wish) {
   int r = census_enter(a, wish);
   if (r != -EDQUOT || clock_now_ms() - a->set->collected_ms < COLLECT_MS)
     return r;
-  attachments_collect(a->set); /* one may be done, and the tick has not come */
+  attachments_collect(a->set);
   return census_enter(a, wish);
 }
 
-/* A table that was replaced mostly holds no pin: then it makes room at once for
- * those that others replace.  One of another thread is left to its tick. */
+/* Frees the attachment that was replaced, if it holds no pin, as is usual.
+ * That makes room at once for the tables that other clients replace.  If
+ * another thread owns it, the tick of that thread frees it. */
 static void collect_replaced(struct attachment *a,
                              const struct attachment_wish *wish) {
   struct attachment_census *census = a->set->census;
@@ -420,7 +467,7 @@ static void collect_replaced(struct attachment *a,
     attachment_free(old);
 }
 
-/* A5.  Undone by keeper_remove_table(). */
+/* Keeps the table for the next process: see A5. */
 static int keep(struct attachment *a, const struct mirror *m, int table_fd) {
   const struct keeper_client client = {
       .number = a->table, .uid = a->uid, .pid = a->pid, .pidfd = a->pidfd};
@@ -428,41 +475,36 @@ static int keep(struct attachment *a, const struct mirror *m, int table_fd) {
                           table_fd, &a->kept);
 }
 
-/* All that can fail of giving it. */
+/* All of giving a lease that can fail, except the descriptors.  The limits come
+ * first, because they refuse most often; the loop comes last, because it may
+ * free the attachment from then on. */
 static int prepare(struct attachment *a, struct mirror *m,
                    const struct attachment_wish *wish, int table_fd) {
   int r = enter(a, wish);
-  if (r < 0)
-    return r;
-  r = keep(a, m, table_fd);
-  if (r == 0 && (r = attachment_start(a)) < 0)
-    keeper_remove_table(a->set->census->keeper, a->kept);
-  if (r < 0)
-    census_leave(a);
-  return r;
+  if (r == 0)
+    r = keep(a, m, table_fd);
+  return r < 0 ? r : attachment_start(a);
 }
 
 static int attachment_make(struct attachment *a, struct mirror *m,
                            const struct attachment_wish *wish,
                            struct attachment_grant *grant) {
-  struct mirror_fds fds;
-  int r = shared_pins_new(m, &a->lease);
-  if (r < 0 || (r = mirror_lend(m, &fds)) < 0)
+  CLEANUP(mirror_fds_close) struct mirror_fds fds = {-1, -1, -1};
+  int r = mirror_lend(m, &fds);
+  if (r < 0)
     return r;
-  int table_fd = shared_pins_take_fd(a->lease);
+  CLEANUP(cleanup_close) int table_fd = shared_pins_take_fd(a->lease);
   r = prepare(a, m, wish, table_fd);
-  if (r < 0) {
-    mirror_fds_close(&fds);
-    close(table_fd);
+  if (r < 0)
     return r;
-  }
   collect_replaced(a, wish);
   keeper_lend_table(a->set->census->keeper, a->kept);
   *grant = (struct attachment_grant){
       .table = a->table,
       .size = shared_pins_get_size(a->lease),
       .read_ahead = shared_pins_read_ahead(a->lease),
-      .fds = {fds.pages, fds.states, fds.accessed, table_fd},
+      .fds = {steal_fd(&fds.pages), steal_fd(&fds.states),
+              steal_fd(&fds.accessed), steal_fd(&table_fd)},
   };
   return 0;
 }
@@ -470,24 +512,20 @@ static int attachment_make(struct attachment *a, struct mirror *m,
 int attachment_new(struct session *s, const struct served_image *h,
                    struct mirror *m, const struct attachment_wish *wish,
                    struct attachment_grant *grant) {
-  struct attachment *a = calloc(1, sizeof *a);
+  CLEANUP(attachment_freep) struct attachment *a = calloc(1, sizeof *a);
   if (!a)
     return -ENOMEM;
   a->set = &s->service->attachments;
   a->session = a->sender = s;
   a->pidfd = -1;
   int r = identify(a, s->conn.fd);
-  if (r == 0)
-    r = attachment_make(a, m, wish, grant);
-  if (r < 0) {
-    if (a->pidfd >= 0)
-      close(a->pidfd);
-    shared_pins_free(a->lease);
-    free(a);
+  if (r < 0 || (r = shared_pins_new(m, &a->lease)) < 0)
     return r;
-  }
   attachment_begin_count(a, h->images, h);
-  s->sending = a;
+  r = attachment_make(a, m, wish, grant);
+  if (r < 0)
+    return r;
+  s->sending = STEAL(a);
   return 0;
 }
 
@@ -511,64 +549,56 @@ int attachment_grow(struct session *s, uint64_t table,
 
 /* ---- Of the process before ----------------------------------------------- */
 
-/* The limits do not count: what clients have they keep. */
+/* The limits do not apply: clients keep the tables that they have. */
 static int census_adopt(struct attachment *a) {
   struct attachment_census *census = a->set->census;
-  int r = 0;
   pthread_mutex_lock(&census->lock);
-  a->process = holder_get(census, HOLDER_PROCESS, (uint32_t)a->pid);
-  a->user = holder_get(census, HOLDER_USER, a->uid);
-  if (a->process && a->user) {
+  int r = hold_locked(census, a);
+  if (r == 0)
     census_add(census, a);
-  } else {
-    holder_put(census, a->process);
-    holder_put(census, a->user);
-    r = -ENOMEM;
-  }
   census_check_locked(census);
   pthread_mutex_unlock(&census->lock);
   return r;
 }
 
-/* Where the manager has kept no descriptor of the process it is told by its
- * number: if that is another process's by now the table is only kept for too
- * long. */
+/* If the manager has kept no pidfd, the process is found by its number.  If
+ * that is the number of another process by now, the daemon keeps the table for
+ * as long as that process lives. */
 static int adopt(struct attachment *a) {
   if (a->pidfd < 0)
     a->pidfd = pidfd_open(a->pid, 0);
   if (a->pidfd < 0)
     return -errno;
   int r = census_adopt(a);
-  if (r == 0 && (r = attachment_start(a)) < 0)
-    census_leave(a);
-  return r;
+  return r < 0 ? r : attachment_start(a);
+}
+
+static void drop_table(struct attachments *set,
+                       const struct restored_table *table) {
+  if (table->client.pidfd >= 0)
+    close(table->client.pidfd);
+  keeper_remove_table(set->census->keeper, table->kept);
+  shared_pins_free(table->lease);
 }
 
 void attachment_adopt(struct attachments *set, struct images *images,
                       const struct restored_table *table) {
   struct image *image = shared_pins_image(table->lease);
   struct attachment *a = calloc(1, sizeof *a);
-  int r = -ENOMEM;
-  if (a) {
-    *a = (struct attachment){.set = set,
-                             .lease = table->lease,
-                             .kept = table->kept,
-                             .pid = table->client.pid,
-                             .uid = table->client.uid,
-                             .pidfd = table->client.pidfd,
-                             .table = table->client.number};
-    r = adopt(a);
-  }
-  if (r == 0) {
-    attachment_begin_count(a, images, image ? image_arg(image) : NULL);
+  if (!a) {
+    drop_table(set, table);
     return;
   }
-  /* The process is gone; or there is no memory, and then nobody could tell when
-   * it is. */
-  int pidfd = a ? a->pidfd : table->client.pidfd;
-  if (pidfd >= 0)
-    close(pidfd);
-  free(a);
-  keeper_remove_table(set->census->keeper, table->kept);
-  shared_pins_free(table->lease);
+  *a = (struct attachment){.set = set,
+                           .lease = table->lease,
+                           .kept = table->kept,
+                           .pid = table->client.pid,
+                           .uid = table->client.uid,
+                           .pidfd = table->client.pidfd,
+                           .table = table->client.number};
+  attachment_begin_count(a, images, image ? image_arg(image) : NULL);
+  /* It fails if the process is gone.  It also fails without memory, and then
+   * the daemon could not notice the end of the process. */
+  if (adopt(a) < 0)
+    attachment_free(a);
 }

@@ -6,8 +6,8 @@
  * be looking at pages just then, and it may be held open by a forked child of
  * a dead one.
  *
- *   A1  What a process that lies about being done sees turn to zeros is its own
- *       slices.
+ *   A1  If a process says that it is done and still reads, only its own slices
+ *       turn to zeros.
  *   A2  There are at most so many attachments for a process, for a user, and
  *       in all, and a user has no more than three quarters of those that the
  *       others leave.

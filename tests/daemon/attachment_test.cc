@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -21,6 +22,26 @@
 #include "cache/shared_pins.h"
 #include "proto/status.h"
 #include "tests/support/test_server.h"
+
+// Of the daemon's allocations the one that takes it to 0 fails; below 1, none.
+static std::atomic<int> g_allocations_left{0};
+
+static bool AllocationFails() {
+  int left = g_allocations_left;
+  while (left > 0)
+    if (g_allocations_left.compare_exchange_weak(left, left - 1))
+      return left == 1;
+  return false;
+}
+
+// The linker puts it in the place of calloc(3) in what is linked into the test.
+extern "C" {
+void *__real_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size) {
+  return AllocationFails() ? nullptr : __real_calloc(n, size);
+}
+}
 
 namespace {
 
@@ -324,6 +345,38 @@ TEST_F(AttachTest, AThousandOfThemLeaveNoDescriptorBehind) {
   }
   AwaitStat("connections", 1);
   EXPECT_EQ(CountFds(), before);
+}
+
+// An attachment that was left in a count would keep the next one out.
+TEST_F(AttachTest, AnAllocationThatFailsRefusesOneAndLeavesNothingBehind) {
+  options_.limit.max_process_attachments = 1;
+  options_.limit.max_user_attachments = 1;
+  options_.limit.max_attachments_sending = 1;
+  Serve();
+  const int before = CountFds();
+  int n = 1;
+  for (bool failed = true; failed; n++) {
+    WireClient client = server_->Unix();
+    client.Start();
+    g_allocations_left = n;
+    const Frame frame = Attach(&client);
+    failed = g_allocations_left == 0;
+    g_allocations_left = 0;
+    CloseAll(client.TakeFds());
+    if (!failed) {
+      EXPECT_EQ(frame.kind, kAttached) << frame.message;
+      break;
+    }
+    EXPECT_EQ(frame.status, WIRE_E_NOMEM) << n;
+    pin_page *table = AttachTable(&client);
+    ASSERT_NE(table, nullptr) << n;
+    shared_pins_unmap(table);
+    client.Close();
+    AwaitStat("attachments", 0);
+    AwaitStat("connections", 1);
+    EXPECT_EQ(CountFds(), before) << n;
+  }
+  EXPECT_GE(n, 5);
 }
 
 TEST_F(AttachTest, AServerThatEndsLeavesWhatIsMapped) {
