@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/deadline.h"
 #include "cache/image.h"
 #include "client/error.h"
@@ -619,11 +620,13 @@ static enum cachet_status connection_find_tls(struct connection *c,
                    "TLS: %.200s", why);
 }
 
+CLEANUP_FUNCTION(struct connection *, connection_free)
+
 enum cachet_status
 connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
                int request_timeout_ms, const struct connection_owner *owner,
                struct connection **out, struct cachet_error *err) {
-  struct connection *c = calloc(1, sizeof *c);
+  CLEANUP(connection_freep) struct connection *c = calloc(1, sizeof *c);
   if (!c)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
   c->fd = -1;
@@ -635,17 +638,13 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
   c->in = malloc(IN_LEN);
   c->arena = frame_arena_new(FRAME_ARENA_LEN);
   c->image = open_image ? strdup(u->image) : NULL;
-  enum cachet_status status = CACHET_OK;
   if (!c->in || !c->arena || (open_image && !c->image))
-    status = error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
-  else
-    status = dial_resolve(&c->dial, u, err);
+    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
+  enum cachet_status status = dial_resolve(&c->dial, u, err);
   if (status == CACHET_OK && u->kind == URI_TLS)
     status = connection_find_tls(c, u, err);
-  if (status != CACHET_OK)
-    connection_free(c);
-  else
-    *out = c;
+  if (status == CACHET_OK)
+    *out = STEAL(c);
   return status;
 }
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "base/deadline.h"
 #include "client/error.h"
 #include "client/image_cache.h"
@@ -360,6 +361,7 @@ static void remote_free(struct remote *r) {
   uri_fini(&r->uri);
   free(r);
 }
+CLEANUP_FUNCTION(struct remote *, remote_free)
 
 void remote_abandon(struct backend *b) {
   struct remote *r = remote_of(b);
@@ -382,12 +384,15 @@ static void remote_close(struct backend *b) {
   remote_free(r);
 }
 
+static void remote_end(struct remote *r) { remote_close(&r->base); }
+CLEANUP_FUNCTION(struct remote *, remote_end)
+
 /* Not connected yet.  `image_cache` stays the caller's. */
 static enum cachet_status remote_new(const struct uri *u,
                                      const struct options *options,
                                      bool open_image, struct remote **out,
                                      struct cachet_error *err) {
-  struct remote *r = calloc(1, sizeof *r);
+  CLEANUP(remote_freep) struct remote *r = calloc(1, sizeof *r);
   if (!r)
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a handle");
   r->base.ops = &remote_ops;
@@ -404,17 +409,13 @@ static enum cachet_status remote_new(const struct uri *u,
   enum cachet_status status = uri_copy(u, &r->uri);
   debug_init(&r->base.debug, status == CACHET_OK ? r->uri.image : "");
   if (status != CACHET_OK)
-    error_set(err, status, 0, "no memory for an address");
-  else
-    status = connection_new(u, open_image, options->connect_timeout_ms,
-                            options->request_timeout_ms, &owner, &r->connection,
-                            err);
-  if (status != CACHET_OK) {
-    remote_free(r);
-    return status;
-  }
-  *out = r;
-  return CACHET_OK;
+    return error_set(err, status, 0, "no memory for an address");
+  status =
+      connection_new(u, open_image, options->connect_timeout_ms,
+                     options->request_timeout_ms, &owner, &r->connection, err);
+  if (status == CACHET_OK)
+    *out = STEAL(r);
+  return status;
 }
 
 /* A cache that is full makes room within milliseconds.  A handle that is being
@@ -458,12 +459,12 @@ enum cachet_status remote_connect(const struct uri *u,
                                   const struct options *options,
                                   struct backend **out,
                                   struct cachet_error *err) {
-  struct remote *r;
+  CLEANUP(remote_endp) struct remote *r = NULL;
   enum cachet_status status = remote_new(u, options, false, &r, err);
-  if (status == CACHET_OK && (status = remote_wait_ready(r, err)) != CACHET_OK)
-    remote_close(&r->base);
   if (status == CACHET_OK)
-    *out = &r->base;
+    status = remote_wait_ready(r, err);
+  if (status == CACHET_OK)
+    *out = &STEAL(r)->base;
   return status;
 }
 
@@ -471,11 +472,10 @@ enum cachet_status remote_connect_image(const struct uri *u,
                                         const struct options *options,
                                         struct backend **out,
                                         struct cachet_error *err) {
-  struct remote *r;
+  CLEANUP(remote_endp) struct remote *r = NULL;
   enum cachet_status status = remote_new(u, options, true, &r, err);
-  if (status != CACHET_OK)
-    return status;
-  status = remote_wait_ready(r, err);
+  if (status == CACHET_OK)
+    status = remote_wait_ready(r, err);
   if (status == CACHET_OK) {
     const struct connection_image *image = &r->heard;
     status = image_cache_new_remote(u->image, image->size, image->page_shift,
@@ -483,27 +483,23 @@ enum cachet_status remote_connect_image(const struct uri *u,
                                     err);
   }
   if (status == CACHET_OK)
-    *out = &r->base;
-  else
-    remote_close(&r->base);
+    *out = &STEAL(r)->base;
   return status;
 }
 
 static enum cachet_status remote_copy(struct backend *b, struct backend **out,
                                       struct cachet_error *err) {
-  struct remote *r = remote_of(b), *copy;
+  struct remote *r = remote_of(b);
+  CLEANUP(remote_endp) struct remote *copy = NULL;
   enum cachet_status status =
       remote_new(&r->uri, &r->options, true, &copy, err);
   if (status != CACHET_OK)
     return status;
   copy->base.image_cache = image_cache_ref(b->image_cache);
   status = remote_wait_ready(copy, err);
-  if (status != CACHET_OK) {
-    remote_close(&copy->base);
-    return status;
-  }
-  *out = &copy->base;
-  return CACHET_OK;
+  if (status == CACHET_OK)
+    *out = &STEAL(copy)->base;
+  return status;
 }
 
 static const struct backend_ops remote_ops = {

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/lock.h"
 #include "cache/barrier.h"
 #include "cache/mirror.h"
@@ -68,42 +69,34 @@ static int map_locked(struct mirror_fds *fds, const struct stat *st,
                       uint64_t size, unsigned page_shift, uint64_t epoch,
                       struct mirror **out) {
   lock_assert_held(&lock);
-  struct mapping *p = malloc(sizeof *p);
-  if (!p) {
-    mirror_fds_close(fds);
+  CLEANUP(cleanup_free) struct mapping *p = malloc(sizeof *p);
+  if (!p)
     return -ENOMEM;
-  }
   int r = mirror_borrow(fds, size, page_shift, epoch, &p->mirror);
-  if (r < 0) {
-    free(p);
+  if (r < 0)
     return r;
-  }
   p->mirror->released = mapping_released;
   p->dev = st->st_dev;
   p->ino = st->st_ino;
   p->next = mappings;
-  mappings = p;
   *out = p->mirror;
+  mappings = STEAL(p);
   return 0;
 }
 
-/* A mapping of what the descriptors name, which are taken over. */
+/* A mapping of the memory that the descriptors name.  If there is one already,
+ * the descriptors stay as they are. */
 static int mapping_get(struct mirror_fds *fds, uint64_t size,
                        unsigned page_shift, uint64_t epoch,
                        struct mirror **out) {
   struct stat st;
   int r = 0;
   pthread_once(&once, watch_forks);
-  if (fstat(fds->pages, &st) < 0) {
-    r = -errno;
-    mirror_fds_close(fds);
-    return r;
-  }
+  if (fstat(fds->pages, &st) < 0)
+    return -errno;
   pthread_mutex_lock(&lock);
   *out = find_locked(&st, size, page_shift, epoch);
-  if (*out)
-    mirror_fds_close(fds);
-  else
+  if (!*out)
     r = map_locked(fds, &st, size, page_shift, epoch, out);
   pthread_mutex_unlock(&lock);
   return r;
@@ -115,18 +108,23 @@ static int mapping_get(struct mirror_fds *fds, uint64_t size,
 /* Pages: what any cache of a daemon that does not say it has room for. */
 enum { READ_AHEAD_UNKNOWN = 16 };
 
-static void shared_mirror_free(struct shared_view *v) {
-  struct shared_mirror *a = (struct shared_mirror *)v;
-  shared_pins_unmap(a->page);
-  mirror_unref(v->mirror);
+static void shared_mirror_free(struct shared_mirror *a) {
+  if (a->page)
+    shared_pins_unmap(a->page);
+  mirror_unref(a->base.mirror);
   free(a);
+}
+CLEANUP_FUNCTION(struct shared_mirror *, shared_mirror_free)
+
+static void shared_view_ended(struct shared_view *v) {
+  shared_mirror_free((struct shared_mirror *)v);
 }
 
 static void shared_mirror_init(struct shared_mirror *a,
                                const struct shared_mirror_offer *offer) {
   struct shared_view *v = &a->base;
   v->n_refs = 1;
-  v->free = shared_mirror_free;
+  v->free = shared_view_ended;
   v->read_ahead = offer->read_ahead ? offer->read_ahead : READ_AHEAD_UNKNOWN;
   v->counts = &a->page->counts;
   a->number = offer->table;
@@ -143,32 +141,25 @@ static void shared_mirror_init(struct shared_mirror *a,
 int shared_mirror_new(const int fds[SHARED_MIRROR_N_FDS],
                       const struct shared_mirror_offer *offer,
                       struct shared_mirror **out) {
+  CLEANUP(mirror_fds_close)
   struct mirror_fds mirror = {fds[SHARED_MIRROR_FD_PAGES],
                               fds[SHARED_MIRROR_FD_STATES],
                               fds[SHARED_MIRROR_FD_ACCESSED]};
-  struct shared_mirror *a = calloc(1, sizeof *a);
-  bool fits = offer->range_capacity > 0 &&
-              offer->range_capacity <= PIN_MAX_COUNT &&
-              offer->page_slots <= PIN_MAX_PAGE_SLOTS;
-  int r = a && fits ? 0 : a ? -EPROTO : -ENOMEM;
-  if (r < 0) {
-    mirror_fds_close(&mirror);
-    close(fds[SHARED_MIRROR_FD_PINS]);
-    free(a);
-    return r;
-  }
-  r = shared_pins_map(fds[SHARED_MIRROR_FD_PINS], offer->range_capacity,
-                      &a->page);
+  CLEANUP(cleanup_close) int pins = fds[SHARED_MIRROR_FD_PINS];
+  CLEANUP(shared_mirror_freep) struct shared_mirror *a = calloc(1, sizeof *a);
+  if (!a)
+    return -ENOMEM;
+  if (offer->range_capacity == 0 || offer->range_capacity > PIN_MAX_COUNT ||
+      offer->page_slots > PIN_MAX_PAGE_SLOTS)
+    return -EPROTO;
+  int r = shared_pins_map(steal_fd(&pins), offer->range_capacity, &a->page);
   if (r < 0)
-    mirror_fds_close(&mirror);
-  else if ((r = mapping_get(&mirror, offer->size, offer->page_shift,
-                            offer->epoch, &a->base.mirror)) < 0)
-    shared_pins_unmap(a->page);
-  if (r < 0) {
-    free(a);
     return r;
-  }
+  r = mapping_get(&mirror, offer->size, offer->page_shift, offer->epoch,
+                  &a->base.mirror);
+  if (r < 0)
+    return r;
   shared_mirror_init(a, offer);
-  *out = a;
+  *out = STEAL(a);
   return 0;
 }
