@@ -18,14 +18,14 @@ void adopt_begin(struct page_cache *pc, struct mirror *m) {
 
 /* ---- What it says -------------------------------------------------------- */
 
-/* What the page states of a mirror say. */
+/* How many pages of a mirror have which state. */
 struct census {
   uint64_t resident, stale, under_way; /* pages */
-  bool is_right;                       /* there are no others */
+  bool is_right;                       /* no state has an unknown value */
 };
 
-/* The first page from `page` on whose state may not be ABSENT: whole blocks
- * that have no memory are passed by. */
+/* The first page from `page` on whose state may not be ABSENT.  It skips whole
+ * blocks that have no memory, because a look at them would make memory. */
 static uint64_t next_state(const struct mirror *m, uint64_t page) {
   return page % STATES_PER_BLOCK ? page : mirror_next_states(m, page);
 }
@@ -77,15 +77,15 @@ const char *adopt_check(const struct mirror *m) {
 
 /* ---- Going on ------------------------------------------------------------ */
 
-/* FILLING and EVICTING become STALE.  Of a page that was EVICTING either the
- * batch had not come to punch it, and a reader may rely on it, which found it
- * RESIDENT under a pin that stands; or it was being punched, and none does.
- * The memory does not tell: a client that reads a hole makes a page of zeros.
- * STALE is right for both, and for half of a fill: a reader that has it pinned
- * keeps what is there, nobody else gets it, and the next look at stale pages
- * punches it once it is not pinned.
+/* Makes FILLING and EVICTING pages STALE, and returns the new state.
  *
- * Returns what the state is then. */
+ * The process before may have ended at any step of an eviction.  If it had not
+ * punched the page yet, a reader may have found it RESIDENT under a pin that
+ * still stands.  If it was punching the page, no reader relies on it.  The
+ * memory does not show which: a client that reads a hole makes a page of zeros.
+ * STALE is right for both, and for a page that was half filled: a reader that
+ * has it pinned keeps its bytes, no other reader gets them, and evict_stale()
+ * punches the page once it is not pinned. */
 static enum page_state clean(struct mirror *m, uint64_t page) {
   uint8_t *word = &m->states[page];
   enum page_state state = page_state_look(word);
@@ -107,7 +107,7 @@ static bool clean_all_locked(struct mirror *m) {
   return true;
 }
 
-/* Puts all that is there into the account and the policy. */
+/* Charges the pages that the mirror holds, and adds them to the policy. */
 static void enter_pages_locked(struct mirror *m) {
   lock_assert_held(&m->cache->lock);
   struct page_cache *pc = m->cache;
@@ -147,7 +147,7 @@ int adopt_go_on(struct mirror *m) {
   pthread_mutex_lock(&pc->lock);
   int r = enter_locked(m, census.resident);
   pthread_cond_signal(&pc->wanted);
-  rounds_note_activity_locked(pc); /* for what is stale */
+  rounds_note_activity_locked(pc); /* a round looks after the stale pages */
   pthread_mutex_unlock(&pc->lock);
   return r;
 }

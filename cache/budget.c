@@ -6,19 +6,21 @@
  *       reserved for fills, and a page for each table of another process.
  *   B2  A state block (see mirror.h) is charged before a state in it leaves
  *       ABSENT, and until the block is swept.
- *   B3  `garbage` is what those blocks take whose states are all ABSENT or
- * ZERO: it is in `used`, and a sweep frees it.
+ *   B3  `garbage` is the memory of the blocks whose states are all ABSENT or
+ *       ZERO.  It is in `used`, and a sweep frees it.
  *
- * Memory that a reader of another process makes by looking at holes is in no
- * account: reclaim.c compares what the kernel has allocated.  So is, for a
- * moment, a state block that a miss has looked at and not charged yet.  For
- * those, and for the tables, a part of the budget is held back.
+ * Two kinds of memory are in no account.  A reader of another process makes
+ * memory when it reads a hole; reclaim.c finds it, because it compares the
+ * account with what the kernel has allocated.  A miss makes memory when it
+ * looks at a state block, a moment before it charges the block.  A part of the
+ * budget is held back for both, and for the tables.
  *
- * The budget may be set at any time.  A larger one is there at once.  With a
- * smaller one `used` is over it until the evictor has taken pages away, all of
- * them that are not pinned if need be; the reclaimer's rounds look whether pins
- * that were in its way have ended.  Until then nothing is reserved: what a miss
- * reads goes to its readers and is not kept. */
+ * The budget may be set at any time.  A larger one applies at once.  After it
+ * was made smaller, `used` exceeds it until the evictor has evicted enough
+ * pages, if necessary all that are not pinned.  The rounds of the reclaimer
+ * look whether the pins that stopped the evictor have ended.  Until then
+ * nothing is reserved: a miss passes its bytes to its readers and keeps
+ * none. */
 #include "cache/budget.h"
 
 #include <assert.h>
@@ -29,7 +31,7 @@
 
 /* ---- The budget itself --------------------------------------------------- */
 
-/* What is not held back. */
+/* How much of the budget may be used: all but a part that is held back. */
 static uint64_t limit_of(uint64_t budget) {
   uint64_t most = 1 << 20;
   return budget - (budget / 16 < most ? budget / 16 : most);
@@ -62,7 +64,7 @@ uint64_t budget_high_free(const struct page_cache *pc) {
   return pc->budget / 32 < most ? pc->budget / 32 : most;
 }
 
-/* How much garbage may gather before it is swept. */
+/* How much garbage there may be before it is swept. */
 static uint64_t most_garbage(const struct page_cache *pc) {
   uint64_t most = 4 << 20;
   return pc->budget / 64 < most ? pc->budget / 64 : most;

@@ -100,19 +100,19 @@ static uint64_t count_stale_locked(const struct mirror *m) {
   return n;
 }
 
-/* What its states say of it, once each was counted. */
+/* Compares the account of a mirror with its states, which were counted. */
 static void check_counts_locked(const struct mirror *m,
                                 const uint64_t n[STATES_N_KINDS]) {
   lock_assert_held(&m->cache->lock);
   uint64_t pages = m->charged_pages >> m->page_shift;
   assert(m->evicting <= n[PAGE_EVICTING]);
-  if (m->states_gone) { /* what is left is final, and taken by the reclaimer */
+  if (m->states_gone) { /* the rest changes no more; the reclaimer frees it */
     assert(n[PAGE_RESIDENT] == 0); /* M3 */
     return;
   }
   assert(n[PAGE_STALE] == count_stale_locked(m)); /* C3 */
-  /* A page that is EVICTING may be one that was never charged: of a fill that
-   * is dropped, or a hole with memory. */
+  /* A page that is EVICTING may never have been charged: a fill was dropped, or
+   * the reclaimer punches a hole that has memory. */
   assert(pages >= n[PAGE_RESIDENT] + n[PAGE_STALE]);
   assert(pages <= n[PAGE_RESIDENT] + n[PAGE_STALE] + n[PAGE_EVICTING]);
 }
@@ -166,7 +166,7 @@ static struct sums check_all_locked(struct page_cache *pc) {
   s3fifo_check(&pc->policy);
   check_links_locked(pc);
   shared_pins_check_locked(pc);
-  /* C1, the other way round. */
+  /* C1: the policy has no page that is not RESIDENT. */
   assert(s3fifo_len(&pc->policy) == all.n_resident);
   assert(pc->garbage == all.garbage && pc->filling == all.filling);
   assert(pc->stats.n_zero_pages == all.n_zero);

@@ -12,10 +12,14 @@
  * Between 1 and 5 the batch owns the states.  Never one barrier or one punch
  * for one page where there are more.
  *
- * An invalidation and a batch may meet at a page: the invalidation finds it
- * EVICTING and passes it by, so the batch must not restore it.  It looks in the
- * mirror's log, for invalidations that were under way when it took the page or
- * began later. */
+ * An invalidation may come to a page that a batch has taken.  It finds the page
+ * EVICTING and leaves it to the batch, which then must not restore it.  So
+ * before the batch restores a page, it looks in the mirror's log for
+ * invalidations that were under way when it took the page or that began later.
+ *
+ * The order of 1, 2 and 3 is what protects a reader: architecture.md, "The life
+ * of a page", has the argument.  If barrier_run() fails, the batch treats every
+ * page as pinned, and evicts none. */
 #include "cache/evict.h"
 
 #include <assert.h>
@@ -31,8 +35,9 @@
 #include "cache/view.h"
 #include "cache/waiter.h"
 
-/* Runs of stale pages of one mirror.  Pins hold them, and a pin is one run: so
- * more than this are a client that moves its pins about. */
+/* The most runs of stale pages that a mirror may have.  A page stays stale only
+ * while a pin holds it, and a pin is one run.  So only a client that keeps
+ * moving its pins can make more; its image then gets a new epoch. */
 #define MAX_STALE_RUNS 16384
 
 /* ---- Stale pages --------------------------------------------------------- */
@@ -83,8 +88,8 @@ struct victim {
 
 /* Victims by mirror, and by ascending page. */
 struct batch {
-  bool from_policy; /* which has to be told what became of them */
-  bool is_drop;     /* they are invalidated: a pinned one is STALE */
+  bool from_policy; /* s3fifo_restore() or s3fifo_gone() is due for each */
+  bool is_drop;     /* they are invalidated: a pinned one becomes STALE */
   size_t n;
   struct victim victims[EVICT_MAX_BATCH];
 };
@@ -117,7 +122,9 @@ static size_t first_from(const struct batch *b, size_t lo, size_t hi,
   return lo;
 }
 
-/* Marks what one pin holds.  The word is hostile: a client wrote it. */
+/* Marks the victims that one pin holds.  A client may write any value into its
+ * slot: a pin of more than the capacity is ignored, and page numbers beyond the
+ * image match no victim. */
 static void scan_pin(struct batch *b, size_t lo, size_t hi, uint64_t word,
                      uint32_t capacity) {
   uint64_t first = pin_first(word);
@@ -228,7 +235,7 @@ static struct waiter *settle_locked(struct page_cache *pc, struct batch *b,
                                     bool is_seen, bool *all) {
   lock_assert_held(&pc->lock);
   pc->stats.n_batches++;
-  /* Without a barrier nothing is known of the pins: all count as pinned. */
+  /* Without a barrier a pin may exist that this thread cannot see yet. */
   for (size_t i = 0; i < b->n; i++)
     b->victims[i].pinned = !is_seen;
   if (is_seen)
@@ -325,11 +332,13 @@ size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order) {
 
 /* ---- Because they are stale ---------------------------------------------- */
 
-/* Blocks of states to pass by under one hold of the lock. */
+/* How many empty blocks of states one hold of the lock may skip. */
 #define LOOK_BLOCKS 4096
 
-/* Step 1 for a range: the RESIDENT pages from `*next` on, as many as fit, of
- * one block of states.  Those that are ZERO go at once. */
+/* Step 1 for a range: takes the RESIDENT pages from `*next` on, as many as fit
+ * into the batch, within one block of states.  ZERO pages become ABSENT at
+ * once, because no reader has their bytes.  The range is taken in steps, so
+ * that the lock is never held for a whole image. */
 static void pick_range_locked(struct mirror *m, struct batch *b, uint64_t *next,
                               uint64_t end) {
   lock_assert_held(&m->cache->lock);

@@ -11,6 +11,8 @@
 #include "cache/source.h"
 #include "cache/states.h"
 
+/* Limits of reads that nobody has asked for.  They keep such reads a small part
+ * of the cache: bytes that turn out to be useless then push out little else. */
 enum {
   BLOCK_PART = 8,          /* of the cache is more than a block, */
   MAX_WIDENING = 32 << 20, /* and what an image has under way, if some of it was
@@ -83,8 +85,8 @@ static uint32_t run_locked(struct page_cache *pc, const struct mirror *m,
   return n;
 }
 
-/* The blocks of a mirror's source, in pages: powers of two.  A block is a small
- * part of the cache, and what it is can only be asked for under no lock. */
+/* The blocks of a mirror's source, in pages: powers of two.  source_worth() may
+ * be called under no lock, so a fetch asks for them before it takes it. */
 struct blocks {
   uint64_t least, most;
 };
@@ -110,8 +112,7 @@ static bool grows(const struct mirror *m) {
   return src && src->fetch_size.most > src->fetch_size.least;
 }
 
-/* Whether so much may be read without being asked for, beside what is under
- * way. */
+/* Whether a read may be widened to `len` bytes: see the limits above. */
 static bool may_widen_locked(const struct page_cache *pc,
                              const struct mirror *m, uint64_t len) {
   lock_assert_held(&pc->lock);
@@ -121,9 +122,10 @@ static bool may_widen_locked(const struct page_cache *pc,
   return m->filling + len <= MAX_WIDENING && pc->filling + len <= all;
 }
 
-/* Widens a run of ABSENT pages to the blocks of `n` pages that it lies in, as
- * far as nobody has or reads their other pages.  Those enter the cache like any
- * page, and leave it first if nobody uses them. */
+/* Widens a run of ABSENT pages to the blocks of `n` pages that it lies in.  It
+ * stops at the first page on each side that is cached or being read.  The added
+ * pages enter the cache like any page, and are evicted first if no reader uses
+ * them. */
 static void widen_locked(struct page_cache *pc, const struct mirror *m,
                          uint64_t n, uint64_t *first, uint32_t *count) {
   lock_assert_held(&pc->lock);
@@ -169,7 +171,7 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
   if (installs)
     widen_locked(pc, m, block_at(at, page), &first, &count);
   if (installs && !states_charge_locked(m, first, count)) {
-    first = page; /* what cannot stay is not worth a block */
+    first = page; /* there is no room: read only what was asked for */
     count = n;
     installs = states_charge_locked(m, first, count);
   }
@@ -185,7 +187,9 @@ static uint32_t begin_run_locked(struct page_cache *pc, struct fetch *f,
   return n;
 }
 
-/* A page whose state is owned: by a fill, which is joined, or by a batch. */
+/* Waits for the owner of a page: joins the fill that reads it, or waits until
+ * the batch that evicts it is done.  A stale fill began before an invalidation,
+ * so its bytes are too old for `f`, which looks at the page again after it. */
 static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
                                   uint64_t page, enum page_state state,
                                   bool *waits) {
@@ -204,8 +208,9 @@ static void wait_for_owner_locked(struct page_cache *pc, struct fetch *f,
   pc->stats.n_joins++;
 }
 
-/* Goes through the pages of `f`: joins and begins what they need.  Returns how
- * many fills it began; `begun` has a reference to each. */
+/* Goes through the pages of `f`: joins the fills of pages that are being read,
+ * and begins fills for those that are absent.  Returns how many it began;
+ * `begun` has a reference to each. */
 static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
                             const struct place *at, struct fill **begun) {
   lock_assert_held(&pc->lock);
@@ -236,8 +241,10 @@ static uint32_t plan_locked(struct page_cache *pc, struct fetch *f,
   return n_begun;
 }
 
-/* Before the lock is taken: the first look at a state or an accessed byte may
- * have to make memory for it. */
+/* Reads the states and accessed bytes of the pages before the lock is taken:
+ * the kernel may have to make memory for the first read of a page of them, and
+ * no other thread should wait for that.  The pages lie in at most two blocks of
+ * states, so both ends are enough. */
 static void touch_states(const struct mirror *m, uint64_t first,
                          uint64_t count) {
   if (m->is_pageless)
@@ -249,7 +256,7 @@ static void touch_states(const struct mirror *m, uint64_t first,
   }
 }
 
-/* Those of the blocks of `n` pages that the pages lie in. */
+/* Does so for the blocks of `n` pages that the pages lie in. */
 static void touch_blocks(const struct mirror *m, uint64_t n, uint64_t first,
                          uint64_t count) {
   uint64_t begin = first & ~(n - 1), end = (first + count + n - 1) & ~(n - 1);
@@ -311,7 +318,12 @@ static struct fill *begin_ahead_locked(struct page_cache *pc,
   return fill_table_begin_locked(pc, m, first, n, true);
 }
 
-/* Each under a lock of its own: a block has many pages. */
+/* Begins the fills ahead of a scan, each under a hold of the lock of its own,
+ * because a block has many pages.
+ *
+ * Between the two holds, for touch_states(), another thread may begin the same
+ * pages or retire the mirror.  begin_ahead_locked() looks again, and then
+ * begins nothing. */
 static uint32_t begin_ahead(struct fetch *f, const struct blocks *blocks,
                             struct fill **begun) {
   struct mirror *m = f->mirror;
@@ -347,7 +359,8 @@ uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
   f->first = first;
   f->count = count;
   f->waiter.wake = woken;
-  f->waiter.n_pending = 1; /* the caller, until fetch_begun() */
+  /* One for the caller: a fill that ends before fetch_begun() wakes nobody. */
+  f->waiter.n_pending = 1;
   if (count > 0)
     touch_blocks(m, at.blocks.most, first, count);
   bool may_grow = count > 0 && grows(m) && !m->is_pageless;
@@ -397,7 +410,7 @@ struct waiter *fetch_notify_locked(struct fill *fill) {
 }
 
 const uint8_t *fetch_zeros(void) {
-  /* Not const: then they would be in the file. */
+  /* Not const: the bytes would then be in the program's file. */
   static uint8_t bytes[1 << PAGE_SHIFT_MAX];
   return bytes;
 }
@@ -408,7 +421,7 @@ const uint8_t *fetch_bytes(const struct fetch *f, uint64_t page) {
     uint64_t at = page - fill->first;
     if (at < fill->count && !fill_is_bad(fill, (uint32_t)at))
       return fill_is_zero(fill, (uint32_t)at)
-                 ? fetch_zeros() /* the buffer may not be written */
+                 ? fetch_zeros() /* the source need not have written any */
                  : fill->bytes + (at << f->mirror->page_shift);
   }
   return NULL;

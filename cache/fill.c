@@ -15,10 +15,9 @@
 #include "cache/states.h"
 #include "cache/view.h"
 
-enum {
-  /* For all reads of a fill together, where the source keeps to that. */
-  PATIENCE_MS = 30000,
-};
+/* The time limit of all reads of a fill together, for sources that have a
+ * deadline.  A fetch may have set an earlier one. */
+enum { PATIENCE_MS = 30000 };
 
 static void read_done(struct source_read *r);
 
@@ -36,7 +35,7 @@ static uint64_t deadline_of(const struct fill *fill) {
                                                          : latest;
 }
 
-/* A read of all its pages, into a buffer.  False: no memory. */
+/* Gets a buffer, and sets the read of all pages.  False: no memory. */
 static bool prepare_read(struct fill *fill) {
   struct mirror *m = fill->mirror;
   fill->bytes = fill_buffers_get(&m->cache->buffers,
@@ -49,9 +48,10 @@ static bool prepare_read(struct fill *fill) {
   return fill->bytes != NULL;
 }
 
-/* What the source says of `n` pages from page `i` on.  Those that it says are
- * zeros it may not have written: the fetches that wait get fetch_zeros(), and
- * nobody clears the buffer, which takes long.  0 or a negative errno. */
+/* Takes the status of a read of `n` pages from page `i` on.  A source that says
+ * that they are zeros may have left the buffer as it was.  Nothing clears it,
+ * because that takes long: the fetches that wait get fetch_zeros().  Returns 0
+ * or a negative errno. */
 static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   if (status != SOURCE_ZEROS)
     return status;
@@ -79,8 +79,8 @@ static bool is_of_source(int r) {
 
 static bool read_halves(struct fill *fill, uint32_t i, uint32_t n);
 
-/* Reads `n` of its pages, from page `i` on, which are a part of what could not
- * be read.  False: neither those nor what comes behind them can be. */
+/* Reads again `n` pages, from page `i` on, of a run that could not be read.
+ * False: neither these pages nor those behind them can be read. */
 static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
   struct mirror *m = fill->mirror;
   int r = source_read_until(m->source, (fill->first + i) << m->page_shift,
@@ -92,7 +92,7 @@ static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
   bool is_all = is_of_source(r);
   if (n > 1 && !is_all)
     return read_halves(fill, i, n);
-  if (fill->status != -ESTALE) /* that one is looked after below */
+  if (fill->status != -ESTALE) /* which must stay: it asks for a new epoch */
     fill->status = r;
   fill_mark_bad(fill, i, is_all ? fill->count - i : n);
   return !is_all;
@@ -108,9 +108,8 @@ static bool are_zeros(const uint8_t *bytes, size_t len) {
   return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
-/* Of an image that has zeros, as its source says, a run that was read may be
- * zeros in part: a look finds them, which costs data no more than its first
- * byte. */
+/* Finds pages of zeros in a run that was read, if the source has said that the
+ * image has zeros.  A page of data mostly costs the look at its first byte. */
 static void find_zeros(struct fill *fill) {
   struct mirror *m = fill->mirror;
   if (fill->count == 1 || fill_is_all_zero(fill) || !fill->is_sparse)
@@ -122,8 +121,8 @@ static void find_zeros(struct fill *fill) {
       fill_mark_zero(fill, i, 1);
 }
 
-/* Writes the good pages into their holes, neighbours together, but for those
- * that are zeros as they are. */
+/* Writes the good pages into their holes, neighbours by one call.  It leaves
+ * out pages of zeros, because a hole reads as zeros already. */
 static int write_pages(struct fill *fill) {
   struct mirror *m = fill->mirror;
   for (uint32_t i = 0; i < fill->count;) {
@@ -160,7 +159,7 @@ static uint32_t install_locked(struct page_cache *pc, struct fill *fill) {
       states_move_locked(m, page, PAGE_FILLING, PAGE_ZERO);
       continue;
     }
-    /* Whatever it was in an earlier life. */
+    /* The byte may be left from when the page was cached before. */
     __atomic_store_n(&m->accessed[page], ACCESSED_FRESH, __ATOMIC_RELAXED);
     s3fifo_insert(&pc->policy, s3fifo_key(m->id, page));
     states_move_locked(m, page, PAGE_FILLING, PAGE_RESIDENT);
@@ -233,7 +232,8 @@ static uint64_t room_len(const struct fill *fill) {
   return fill->installs ? (uint64_t)fill->count << fill->mirror->page_shift : 0;
 }
 
-/* To write so much would keep a thread that has others to serve. */
+/* Whether the write of the bytes takes too long for a thread that also serves
+ * other requests. */
 static bool is_long(const struct fill *fill) {
   return room_len(fill) > FILL_BUFFER_LEN && fill->read.status != SOURCE_ZEROS;
 }
@@ -248,7 +248,7 @@ bool fill_try_end(struct fill *fill) {
   return true;
 }
 
-/* It has not been begun after all. */
+/* The source has not begun the read: gives back what fill_start() has taken. */
 static void undo_start(struct fill *fill) {
   struct page_cache *pc = fill->mirror->cache;
   fill_buffers_put(&pc->buffers, fill->bytes);
@@ -305,7 +305,7 @@ void fill_end(struct fill *fill, int status) {
   if (fill->reserved > 0 && any_good)
     find_zeros(fill);
   if (fill->reserved > 0 && (!any_good || write_pages(fill) < 0)) {
-    if (any_good) /* no memory for it: what was written goes again */
+    if (any_good) /* a write failed: punch what was written before it */
       mirror_punch(m, fill->first, fill->count);
     budget_release(m->cache, fill->reserved);
     fill->reserved = 0;

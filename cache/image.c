@@ -82,7 +82,8 @@ CLEANUP_FUNCTION(struct image *, image_unref)
 CLEANUP_FUNCTION(struct source *, source_unref)
 CLEANUP_FUNCTION(struct mirror *, mirror_unref)
 
-/* A mirror without references goes: its account, its memory, its source. */
+/* Ends a mirror without references: takes it out of the account, frees its
+ * memory, and gives up its source. */
 static void end_mirror(struct mirror *m) {
   struct image *img = m->image;
   struct source *src = m->source;
@@ -115,7 +116,7 @@ static void bind_mirror(struct image *img, struct source *src,
   m->source = src;
 }
 
-/* Undoes that: it could not be put into the table. */
+/* Undoes bind_mirror(), after the mirror found no place in the table. */
 static void unbind_mirror(struct mirror *m) {
   source_unref(m->source);
   image_unref(m->image);
@@ -152,9 +153,9 @@ static int make_mirror(struct image *img, struct source *src, uint64_t size,
  * states of one block, which are looked at before they are charged. */
 #define NEW_MIRROR_LEN (MIRROR_HEADER_LEN + STATE_BLOCK_LEN)
 
-/* make_mirror() when room was made for it: mirrors that were retired just
- * before may hold all there is until the reclaimer has taken them down.  Where
- * nothing can go it goes without. */
+/* Makes room, and then a mirror.  Mirrors that were retired just before may
+ * hold the whole budget until the reclaimer has taken them down.  If no room
+ * can be made, make_mirror() tries without. */
 static int make_mirror_in_room(struct image *img, struct source *src,
                                uint64_t epoch, struct mirror **out) {
   struct page_cache *pc = img->cache;
@@ -167,7 +168,7 @@ static int make_mirror_in_room(struct image *img, struct source *src,
   return r;
 }
 
-/* A call of the owner's, which was counted, is over. */
+/* Ends a call of `ops`, which call_begins() or replace_mirror() has counted. */
 static void call_ended(struct image *img) {
   struct page_cache *pc = img->cache;
   pthread_mutex_lock(&pc->lock);
@@ -176,15 +177,16 @@ static void call_ended(struct image *img) {
   pthread_mutex_unlock(&pc->lock);
 }
 
-/* Says that there is a new mirror, as replace_mirror() has counted. */
+/* Tells the owner that there is a new mirror.  replace_mirror() has counted the
+ * call. */
 static void tell_changed(struct image *img) {
   if (img->ops.changed)
     img->ops.changed(img->ops.arg, img);
   call_ended(img);
 }
 
-/* Counts a call of the owner's.  False: the image is being freed, and has no
- * owner any more. */
+/* Counts a call of `ops`, so that image_free() waits for its end.  False: the
+ * image is being freed, and its owner must not be called any more. */
 static bool call_begins(struct image *img) {
   pthread_mutex_lock(&img->cache->lock);
   bool is_owned = img->mirror != NULL;
@@ -218,13 +220,14 @@ static void on_source_remark(struct source_listener *l, const char *text) {
   call_ended(img);
 }
 
-/* Puts `m` in the place of `old`, which is retired.  NULL: there is no memory
- * for a successor now, see image_mirror().  False if `old` is not current: then
- * nothing.
+/* Makes `m` the mirror of the image, and retires `old`.  `m` is NULL if there
+ * is no memory for a successor now; see image_mirror().  Returns false, and
+ * does nothing, if `old` is not current any more.
  *
- * The order is: no fetch begins in `old` any more; its waiters, and then the
- * readers, are told; and only then its pages go, which takes long.  Until then
- * a reader that looks at no more than a state finds what it found before. */
+ * The order: first no fetch can begin in `old` any more.  Then its waiters, and
+ * then the readers, learn of it.  Only then its pages are punched, which takes
+ * long.  Until then a reader that only looks at page states finds the pages
+ * that it found before. */
 static bool replace_mirror(struct image *img, struct mirror *old,
                            struct mirror *m) {
   struct page_cache *pc = img->cache;
@@ -258,19 +261,22 @@ static uint64_t take_epoch(struct image *img) {
   return epoch;
 }
 
-/* The epoch of a mirror of the same version, all absent.  Where the caller
- * brings the bytes it is the other side's, and only that side changes it. */
+/* The epoch of an empty mirror of the same version.  If a caller brings the
+ * bytes (there is no source), the epoch is the daemon's, and only the daemon
+ * changes it. */
 static uint64_t twin_epoch(struct image *img, const struct mirror *old) {
   return old->source ? take_epoch(img) : old->epoch;
 }
 
 /* Gives the image a new mirror over the same source, because a page of `old`
  * cannot be invalidated any other way.  Does nothing if `old` is not current
- * any more.  Without memory for a new one it is made when somebody asks. */
+ * any more.  If there is no memory for a new mirror, image_mirror() makes it
+ * later. */
 static void renew(struct mirror *old) {
   struct image *img = old->image;
   struct mirror *m = NULL;
-  /* Not beside it: this is called while evicting. */
+  /* It makes no room first: that would evict, and this is called while
+   * evicting. */
   make_mirror(img, old->source, old->size, twin_epoch(img, old), &m);
   if (!replace_mirror(img, old, m))
     mirror_unref(m);
@@ -301,7 +307,7 @@ static int make_image(struct page_cache *pc, const char *name,
   return 0;
 }
 
-/* Takes in a mirror that is over; see image_new_past(). */
+/* Takes over a mirror whose epoch is over; see image_new_past(). */
 static int end_adopted(struct image *img, struct mirror *m) {
   bind_mirror(img, NULL, m);
   int r = adopt_end(m);
@@ -313,8 +319,8 @@ static int end_adopted(struct image *img, struct mirror *m) {
   return r;
 }
 
-/* Goes on with `m`.  Where that cannot be it is over.  0 or a negative errno.
- */
+/* Makes `m` the mirror of the image.  If that fails, `m` is retired.  Returns 0
+ * or a negative errno. */
 static int go_on_with(struct image *img, struct source *src, struct mirror *m) {
   bind_mirror(img, src, m);
   int r = adopt_go_on(m);
@@ -386,8 +392,9 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
   return 0;
 }
 
-/* The evictor, which the owner knows nothing of, may renew it until there is no
- * mirror to renew. */
+/* The evictor may call renew() at the same time.  So this waits for the calls
+ * of `ops` that are in progress, and takes the mirror away under the same hold
+ * of the lock: renew() then finds none, and no call begins any more. */
 void image_free(struct image *img) {
   if (!img)
     return;
@@ -470,7 +477,7 @@ static int refresh_locked(struct image *img) {
     src->n_refs = 1;
     src->fetch_size = old->source->fetch_size;
     r = succeed(img, old, src);
-    r = r == -ESTALE ? 0 : r; /* the next look finds it again */
+    r = r == -ESTALE ? 0 : r; /* the next look finds the change again */
     source_unref(src);
   } else if (r == 0 && img->cache->keeper) {
     img->cache->keeper->looked(img->cache->keeper, old);
@@ -483,7 +490,7 @@ int image_replace(struct image *img, struct source *src) {
   int r;
   src->n_refs = 1;
   pthread_mutex_lock(&img->refresh_lock);
-  do { /* renew() takes no lock, and may come in between */
+  do { /* renew() does not take refresh_lock, and may replace `old` */
     struct mirror *old = image_mirror(img);
     r = succeed(img, old, src);
     mirror_unref(old);
@@ -493,7 +500,7 @@ int image_replace(struct image *img, struct source *src) {
   return r;
 }
 
-/* Where another one takes its place first that does as well. */
+/* If another thread replaces the mirror first, that is as good. */
 void image_renew(struct image *img) {
   struct mirror *old = image_mirror(img);
   renew(old);
@@ -541,8 +548,9 @@ static struct mirror *next_retired(const struct image *img, uint32_t *i) {
   return found;
 }
 
-/* A reader that has not noticed the end of its epoch believes the states of
- * that.  So where the reclaimer has not come to them yet they go now. */
+/* A reader that has not noticed the end of its epoch trusts the page states of
+ * that epoch.  So the states that the reclaimer has not come to leave RESIDENT
+ * now. */
 static void leave_past_epochs(const struct image *img) {
   struct mirror *m;
   for (uint32_t i = 0; (m = next_retired(img, &i));) {
@@ -558,7 +566,8 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
   if (first < m->n_pages && count > 0) {
     if (count > m->n_pages - first)
       count = m->n_pages - first;
-    /* First: a fill that is not marked must find nothing that is older. */
+    /* Before the fills are marked: a fill that begins after that is not marked,
+     * so the source must not answer it from what it remembers. */
     if (m->source)
       source_forget(m->source);
     pthread_mutex_lock(&pc->lock);
@@ -578,8 +587,8 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
 
 /* ---- Misses -------------------------------------------------------------- */
 
-/* What a miss does before its pages are looked at on a thread that may wait: in
- * a process that has no threads for it, what those would have done. */
+/* What a miss does first, on a thread that may wait.  In a process without
+ * evictor and reclaimer it does their work. */
 static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
   struct page_cache *pc = m->cache;
   image_refresh(m->image, LOOK_INTERVAL_MS);
@@ -607,7 +616,8 @@ enum fetch_outcome image_fetch(struct fetch *f, struct mirror *m,
 void image_run_fill(struct fill *fill) {
   int status = fill_read(fill);
   if (status == -ESTALE) {
-    /* Before anybody wakes: a reader that tries again finds the new epoch. */
+    /* Before the waiters wake: a reader that tries again must find the new
+     * epoch. */
     int r = image_refresh(fill->mirror->image, 0);
     if (r < 0)
       status = r;
@@ -637,7 +647,7 @@ static struct fill *begin_install_locked(struct mirror *m, uint64_t first,
   return fill_table_begin_locked(m->cache, m, first, count, true);
 }
 
-/* All of the pages or none.  False: none. */
+/* Installs all of the pages, or none: then false. */
 static bool install(struct mirror *m, uint64_t first, uint32_t count,
                     const void *bytes, uint64_t mark) {
   struct page_cache *pc = m->cache;

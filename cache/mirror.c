@@ -24,7 +24,8 @@
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); }
 
-/* ftruncate past RLIMIT_FSIZE kills with SIGXFSZ: look first. */
+/* ftruncate(2) past RLIMIT_FSIZE kills the process by SIGXFSZ, so the limit is
+ * checked before. */
 static int check_file_size(uint64_t len) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
@@ -88,8 +89,9 @@ bool mirror_is_shmem_huge(void) {
   return machine.is_huge;
 }
 
-/* Gives a memfd memory for all its bytes.  Where the kernel promises no more
- * memory than there is, the first use of a hole may else be a SIGBUS. */
+/* Gives a memfd memory for all its bytes.  With vm.overcommit_memory = 2 the
+ * kernel may have none left at the first use of a hole, which is then a SIGBUS.
+ */
 static int allocate(int fd, size_t len) {
   int r;
   do
@@ -100,9 +102,9 @@ static int allocate(int fd, size_t len) {
 
 /* ---- Making -------------------------------------------------------------- */
 
-/* A sparse memfd of `len` bytes that nobody can resize, nor reopen for writing
- * through /proc but root and our own uid.  F_SEAL_FUTURE_WRITE would forbid
- * punching, to us too. */
+/* A sparse memfd of `len` bytes.  No process can resize it, and only root and
+ * our own uid can reopen it for writing through /proc.  F_SEAL_FUTURE_WRITE
+ * cannot be used: it would forbid punching to this process too. */
 int mirror_memfd(const char *name, size_t len, enum memfd_use use) {
   int r = check_file_size(len);
   if (r < 0)
@@ -126,14 +128,16 @@ int mirror_memfd(const char *name, size_t len, enum memfd_use use) {
   return fd;
 }
 
-/* Has the kernel not lock a mapping.  A container may filter the call (EPERM):
- * then it filters mlockall(2) as well, and nothing is locked. */
+/* Keeps the kernel from locking a mapping.  A container may filter the call
+ * (EPERM); it then filters mlockall(2) as well, and nothing is locked. */
 static int unlock(void *at, size_t len) {
   return munlock(at, len) < 0 && errno != EPERM ? -errno : 0;
 }
 
-/* Maps a sparse memfd without filling its holes: PROT_NONE first, so that
- * mlockall(MCL_FUTURE) finds nothing to lock, and left out of core dumps. */
+/* Maps a sparse memfd without filling its holes, and keeps it out of core
+ * dumps.  The order matters: with PROT_NONE mlockall(MCL_FUTURE) finds nothing
+ * to lock, then the lock is taken off, and only then is the memory made
+ * accessible. */
 static void *map_sparse(int fd, size_t len, int prot) {
   void *at = mmap(NULL, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   if (at == MAP_FAILED)
@@ -143,7 +147,7 @@ static void *map_sparse(int fd, size_t len, int prot) {
     munmap(at, len);
     return NULL;
   }
-  madvise(at, len, MADV_NOHUGEPAGE); /* where there are none it fails */
+  madvise(at, len, MADV_NOHUGEPAGE); /* it fails in a kernel without them */
   return at;
 }
 
@@ -162,7 +166,8 @@ static int make_meta(const char *name, size_t len, bool is_solid, int *fd,
   return *at ? 0 : -ENOMEM;
 }
 
-/* States that nobody writes: memory that is only read takes none. */
+/* Maps states that no thread writes.  Reads of such a mapping take no
+ * memory. */
 static int make_no_states(struct mirror *m) {
   uint8_t *at = mmap(NULL, m->states_len, PROT_READ,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -274,8 +279,8 @@ static void close_fd(int fd) {
 
 /* ---- Lending ------------------------------------------------------------- */
 
-/* The same memfd by another open file: the descriptor that is given away can
- * be mapped for reading only.  Needs /proc. */
+/* Opens the memfd once more, for reading only, because another process that
+ * gets the descriptor could otherwise map it for writing.  Needs /proc. */
 static int reopen_read_only(int fd) {
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -307,7 +312,7 @@ int mirror_lend(struct mirror *m, struct mirror_fds *out) {
     mirror_fds_close(&fds);
     return r;
   }
-  /* Relaxed: the reclaimer looks again and again. */
+  /* Relaxed: a reclaimer that misses it sees it in its next round. */
   __atomic_store_n(&m->was_lent, true, __ATOMIC_RELAXED);
   if (m->on_lent)
     m->on_lent(m);
@@ -315,8 +320,8 @@ int mirror_lend(struct mirror *m, struct mirror_fds *out) {
   return 0;
 }
 
-/* Maps a descriptor of somebody else's, which has to be a memfd of `len` bytes
- * that nobody can make shorter. */
+/* Maps a descriptor of another process.  It must be a memfd of `len` bytes that
+ * no process can shorten: an access past the end would be a SIGBUS. */
 static void *map_borrowed(int fd, size_t len, int prot) {
   struct stat st;
   int seals = fcntl(fd, F_GET_SEALS);
@@ -391,7 +396,7 @@ bool mirror_is_own_memfd(int fd, size_t len) {
          (st.st_mode & 07777) == 0400;
 }
 
-/* As make_meta(), but of memory that there is. */
+/* As make_meta(), but of memory that an earlier process left. */
 static int adopt_meta(const struct mirror *m, int fd, size_t len,
                       uint8_t **at) {
   int r = m->is_solid ? allocate(fd, len) : 0;
@@ -435,7 +440,7 @@ int mirror_adopt(struct mirror_remains *remains, struct mirror **out) {
   m->accessed_fd = remains->fds.accessed;
   remains->fds = (struct mirror_fds){-1, -1, -1};
   m->is_solid = mirror_is_overcommit_strict();
-  m->was_lent = true; /* perhaps */
+  m->was_lent = true; /* the process before may have lent it */
   r = adopt_memory(m);
   if (r < 0)
     return r;
@@ -500,8 +505,8 @@ void mirror_unref(struct mirror *m) {
 
 /* ---- Pages --------------------------------------------------------------- */
 
-/* Where a write into a hole would give it 2 MiB, the pages are written through
- * a mapping for which huge pages are off. */
+/* On a machine where a write(2) into a hole makes a huge page of 2 MiB, pages
+ * are written through a mapping that has huge pages off. */
 static int write_mapped(struct mirror *m, const char *from, size_t len,
                         off_t at) {
   size_t whole = round_up(len, 4096);
@@ -510,7 +515,7 @@ static int write_mapped(struct mirror *m, const char *from, size_t len,
   if (to == MAP_FAILED)
     return -errno;
   int r = madvise(to, whole, MADV_NOHUGEPAGE) < 0 ? -errno : 0;
-  /* As a fault that finds no memory would be a SIGBUS. */
+  /* A page fault without memory would be a SIGBUS; this fails instead. */
   if (r == 0 && madvise(to, whole, MADV_POPULATE_WRITE) < 0)
     r = -errno;
   if (r == 0)

@@ -1,25 +1,25 @@
-/* The reclaimer: memory that is in no account, or is no longer of use.
+/* The reclaimer frees memory that is in no account, or that nothing uses:
  *
- *   - Pages of another process's making: one that maps a mirror can make its
- *     holes take memory by reading them.  What the kernel has allocated is
- *     compared with the account, and pages that are ABSENT or ZERO and hold
- *     data are punched, by runs; their states say EVICTING meanwhile, so that
- *     no fill writes under the punch.
- *   - States that hold nothing: blocks in which all are ABSENT are swept.
- *   - Stale pages: their pins end without anybody's telling.
- *   - Retired mirrors: all that is not pinned is punched, in as few calls as
- *     there are pins, and their states go.
- *   - Mirrors that lost their last reference.
+ *   - Holes that have memory.  A process that maps a mirror makes the kernel
+ *     allocate memory for a hole by reading it.  The reclaimer compares the
+ *     account with what the kernel has allocated.  It punches the pages that
+ *     are ABSENT or ZERO and hold data, by runs.  Their states say EVICTING
+ *     during the punch, so that no fill writes a page that is being punched.
+ *   - Blocks of page states that are all ABSENT or ZERO: they are swept.
+ *   - Stale pages whose pins have ended, which no client reports.
+ *   - Retired mirrors: it punches the ranges between the pins, and frees the
+ *     states.
+ *   - Mirrors without references.
  *
- * It has a thread of its own (reclaimer.c) beside the evictor's, since the
- * punch of a large mirror takes long.  A round begins when there is something
- * to do, and every 100 ms while something goes on in the cache, or another
- * process may have a mirror mapped, or there are pins that may end; an idle
- * cache of which nothing was lent has none.
+ * It has a thread of its own (reclaimer.c), because the punch of a large mirror
+ * takes long and the evictor must not wait for it.  A round begins when there
+ * is something to do.  Rounds also begin every 100 ms while requests come,
+ * while another process may have a mirror mapped, and while there are pins that
+ * may end.  An idle cache that has lent nothing has no rounds.
  *
- * Without threads (in process) states are swept when there is no other room,
- * and a mirror is taken down by the thread that retired it or gave the last
- * reference back: no other process has it mapped. */
+ * A cache without threads (in process) sweeps states when it finds no other
+ * room.  Its mirrors are taken down by the thread that retires them or gives
+ * the last reference back: no other process has them mapped. */
 #include "cache/reclaim.h"
 
 #include <assert.h>
@@ -38,14 +38,16 @@
 #include "cache/view.h"
 #include "cache/waiter.h"
 
-/* States to look at under one hold of the lock. */
+/* How many states one hold of the lock may go through, while readers that miss
+ * wait for it. */
 #define CHUNK 1024
 
 /* ---- Absent pages that hold data ----------------------------------------- */
 
-/* Takes the states of pages first .. first+n-1, which are of one block that is
- * charged, as far as they say that nobody may look: ABSENT, or ZERO, which is
- * forgotten; `taken` says which. */
+/* Moves those of the pages first .. first+n-1 to EVICTING that are ABSENT or
+ * ZERO, and sets `taken` for them.  A ZERO page loses its state: no reader has
+ * its bytes, and the source can be asked again.  The pages are within one block
+ * of states. */
 static unsigned take_absent(struct mirror *m, uint64_t first, unsigned n,
                             bool *taken) {
   struct page_cache *pc = m->cache;
@@ -92,7 +94,8 @@ static void give_back(struct mirror *m, uint64_t first, unsigned n,
   waiter_wake(woken);
 }
 
-/* Of a run of pages that hold data, the part up to the page it returns. */
+/* Punches the absent pages of a run that holds data, up to the page that it
+ * returns. */
 static uint64_t punch_absent(struct mirror *m, uint64_t first, uint64_t end) {
   uint64_t next = states_sweep_at(m, first, SWEEP_STATES_AND_PAGES);
   if (next > 0)
@@ -121,7 +124,7 @@ static void punch_all_absent(struct mirror *m) {
 /* Blocks of states that are gone through in no time. */
 #define EMPTY_MAX_BLOCKS 4096
 
-/* States to move under one hold of the lock. */
+/* How many states one hold of the lock may move. */
 #define RETIRE_SLICE 256
 
 static uint64_t retire_slice(struct mirror *m, uint64_t page) {
@@ -229,7 +232,7 @@ static uint64_t count_pinned(const struct pin_list *list) {
   return n;
 }
 
-/* What is not pinned any more goes out of the account, too. */
+/* Uncharges the pages of a retired mirror that were punched. */
 static void recharge_retired(struct mirror *m) {
   pthread_mutex_lock(&m->cache->lock);
   uint64_t left = mirror_page_bytes(m);
@@ -238,8 +241,8 @@ static void recharge_retired(struct mirror *m) {
   pthread_mutex_unlock(&m->cache->lock);
 }
 
-/* No state is RESIDENT, so no reader gets a page by a pin that is stored from
- * here on: what the list does not name is nobody's. */
+/* Punches all pages that no pin holds.  No state is RESIDENT any more, so a pin
+ * that a reader stores after the list was made gives it no page. */
 static void punch_between_pins(struct mirror *m) {
   struct pin_list list;
   if (list_pins(m, &list) && mirror_page_bytes(m) > count_pinned(&list)
@@ -257,16 +260,17 @@ static void punch_between_pins(struct mirror *m) {
   free(list.runs);
 }
 
-/* Whether a retired mirror's states take memory that can be given back.  Those
- * of a solid one stay: a look at a hole could be a SIGBUS. */
+/* Whether the states of a retired mirror take memory that can be given back.
+ * Those of a solid mirror stay, because a look at a hole could be a SIGBUS. */
 static bool has_states(const struct mirror *m) {
   return !m->is_solid && !m->is_pageless &&
          mirror_meta_bytes(m) > MIRROR_HEADER_LEN;
 }
 
-/* Gives the states' memory back, once nobody in this process moves any of them,
- * sweeps them or looks at them; until then a later round tries again.  A reader
- * of another process may look, and makes some again. */
+/* Gives the memory of the states back, if no thread of this process moves,
+ * sweeps or looks at any of them.  Otherwise a later round tries again.  A
+ * reader of another process may still look, and makes the kernel allocate some
+ * again; a later round finds that, too. */
 static void drop_states(struct mirror *m) {
   struct page_cache *pc = m->cache;
   struct state_block *blocks = NULL;
@@ -281,8 +285,9 @@ static void drop_states(struct mirror *m) {
   free(blocks);
 }
 
-/* Whether a retired mirror is ours to take down, and for the first time.  That
- * of an image which is freed is not: its pages stay for other processes. */
+/* Whether a retired mirror is to be taken down, and whether this is the first
+ * time.  The mirror of an image that was freed is not: other processes may go
+ * on reading its pages. */
 static bool is_to_take_down(struct mirror *m, bool *is_first) {
   pthread_mutex_lock(&m->cache->lock);
   *is_first = m->has_retire_ref;
@@ -308,8 +313,9 @@ static void take_down(struct mirror *m) {
     mirror_unref(m); /* reclaim_retired()'s */
 }
 
-/* Whether a mirror is left to the reclaimer: one that holds no pages takes
- * little time, and many of them would take memory until it comes. */
+/* Whether a mirror is left to the thread.  A mirror without pages is not: it
+ * takes little time, and many of them would hold memory until the thread comes.
+ */
 static bool is_for_thread_locked(const struct mirror *m) {
   lock_assert_held(&m->cache->lock);
   const struct page_cache *pc = m->cache;
@@ -317,8 +323,8 @@ static bool is_for_thread_locked(const struct mirror *m) {
   return pc->has_threads && !pc->stop && !is_empty;
 }
 
-/* While its states are not gone the policy may pick its pages: so it is
- * referenced. */
+/* The reference keeps the mirror until its states are gone, because until then
+ * the policy may pick its pages. */
 void reclaim_retired(struct mirror *m) {
   struct page_cache *pc = m->cache;
   pthread_mutex_lock(&pc->lock);
@@ -335,8 +341,9 @@ void reclaim_retired(struct mirror *m) {
 
 /* ---- Dead mirrors -------------------------------------------------------- */
 
-/* Nobody has a table for it: whatever it holds is nobody's, but the memory of
- * an image that was freed, which other processes may go on reading. */
+/* Frees a mirror without references.  No pin table is left, so no page of it is
+ * pinned.  Only an image that was freed keeps its pages: other processes may go
+ * on reading them. */
 static void bury(struct mirror *m) {
   bool is_left = m->cache->is_left;
   if (!m->states_gone && !is_left) /* it never was the image's */
@@ -427,8 +434,8 @@ static bool has_excess(struct mirror *m) {
   return has;
 }
 
-/* Stores whether it has pins that may end, or another process may make its
- * holes take memory. */
+/* Cleans one mirror.  Sets `*waits` if rounds have to go on for it: it has pins
+ * that may end, or another process may make its holes take memory. */
 static void clean(struct mirror *m, void *arg) {
   bool *waits = arg;
   *waits |= __atomic_load_n(&m->was_lent, __ATOMIC_RELAXED);
@@ -457,8 +464,9 @@ void reclaim_finish(struct page_cache *pc) {
   bury_all(pc);
 }
 
-/* Before any punch, which may take long: so that readers of all epochs that are
- * over soon see it. */
+/* Moves the states of a retired mirror out of RESIDENT.  A round does this for
+ * all mirrors before it punches any, because a punch may take long: readers of
+ * every retired epoch then notice soon. */
 static void leave_retired(struct mirror *m, void *arg) {
   (void)arg;
   pthread_mutex_lock(&m->cache->lock);
@@ -492,7 +500,8 @@ bool reclaim_garbage(struct page_cache *pc) {
   pthread_mutex_unlock(&pc->lock);
   if (has_threads)
     return rounds_await_garbage(pc);
-  /* Twice: a sweep that comes to the end goes on from the start. */
+  /* Twice, because a sweep that reaches the end only begins again at the next
+   * call. */
   bool any = false;
   for (int i = 0; i < 2 && !any; i++)
     for_each_mirror(pc, sweep_step, &any);

@@ -7,7 +7,7 @@
 #define MAX_PAGES (1ull << 28)
 #define MIN_INDEX 64u
 
-/* Zeroed memory that exists from its first use on.  NULL: none. */
+/* Zeroed memory, which takes none until its first use.  NULL: failure. */
 static void *map_array(size_t len) {
   void *at = mmap(NULL, len, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -85,9 +85,10 @@ int s3fifo_grow(struct s3fifo *p, uint64_t max_pages) {
 
 /* ---- The index ----------------------------------------------------------- */
 
-/* A hash table that grows by one bucket at a time (linear hashing), so that no
- * insertion pays for a new table: of the buckets that `mask` names those from
- * n_index on are not split off yet, and their keys are in the lower half. */
+/* The index is a hash table that grows by one bucket at a time (linear
+ * hashing), so that no insertion has to build a new table.  The mask names up
+ * to twice as many buckets as exist.  The keys of a bucket from n_index on are
+ * still in the bucket of the lower half from which it will be split. */
 static uint32_t hash(uint64_t key) {
   return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32);
 }
@@ -108,7 +109,7 @@ static uint32_t find(const struct s3fifo *p, uint64_t key) {
   return i;
 }
 
-/* Adds a bucket, for those keys of a lower one that belong there. */
+/* Adds a bucket, and moves the keys to it that belong there. */
 static void index_split(struct s3fifo *p) {
   uint32_t added = p->n_index++;
   uint32_t mask = index_mask(p);
@@ -300,8 +301,9 @@ size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key) {
   return i != 0;
 }
 
-/* Takes the neighbours of a victim that are as unused: in the same queue, not
- * used, and not in the younger half of it (they may be read next). */
+/* Also takes those neighbours of a victim that are in the same queue and were
+ * not used.  It leaves those in the younger half of the queue, because a
+ * sequential reader may read them next. */
 static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
                          uint64_t *keys, size_t max) {
   size_t n = 0;
@@ -345,7 +347,7 @@ static void check_queue(const struct s3fifo *p, enum s3fifo_queue q) {
   for (uint32_t i = p->oldest[q]; i; i = p->entries[i].newer) {
     const struct s3fifo_entry *e = &p->entries[i];
     n++;
-    assert(n <= p->len[q]); /* else they go in a circle */
+    assert(n <= p->len[q]); /* otherwise the list is a circle */
     assert(e->queue == q && e->older == older);
     assert(find(p, e->key) == i); /* P1: the index has one entry of a key */
     older = i;

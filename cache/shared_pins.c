@@ -15,11 +15,11 @@
 #include "cache/internal.h"
 #include "cache/view.h"
 
-/* Parts, of sixteen, of what the other users leave of the half.  A user's
- * leases grow up to the first of them, so that there is something for new ones,
- * which are small.  New ones are given up to the second, so that there is
- * something for leases that replace others whose pins stand.  Those are given
- * up to the third. */
+/* Limits of a user, in sixteenths of what the other users leave of the half
+ * (see L1).  The leases of the user may grow up to the first limit.  The rest
+ * is for new leases, which are small and get shares up to the second.  What
+ * remains then is for leases that replace others whose pins still stand, up to
+ * the third. */
 enum { PART_TO_GROW = 3, PART_OF_NEW = 7, PART_OF_REPLACING = 8, PARTS = 16 };
 
 struct shared_pins {
@@ -97,7 +97,7 @@ static void set_len_locked(struct page_cache *pc, struct shared_pins *l,
   l->len = len;
 }
 
-/* How much more a user may have. */
+/* How many more bytes a user may have. */
 static uint64_t room_locked(const struct page_cache *pc,
                             const struct shared_pins_user *user,
                             unsigned part) {
@@ -107,8 +107,9 @@ static uint64_t room_locked(const struct page_cache *pc,
   return most > user->len ? most - user->len : 0;
 }
 
-/* How large a lease's share may become; 0: not even `least`.  Beyond that it is
- * a quarter of the room for growing, so that there is something for others. */
+/* How large the share of a lease may become; 0: not even `least`.  Beyond
+ * `least` it gets only a quarter of the room for growing, so that other leases
+ * find some as well. */
 static uint64_t limit_locked(const struct page_cache *pc,
                              const struct shared_pins *l, uint64_t least,
                              unsigned part) {
@@ -150,8 +151,9 @@ static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
   l->table.range_capacity = l->page->range_capacity = size.range_capacity;
 }
 
-/* What the slots of a lease hold now, at most what `cut` allows where they were
- * cut before.  Returns the sum, in bytes. */
+/* Sets `cut` to the number of pages that each slot holds now, and returns the
+ * sum in bytes.  If the lease was cut before, a slot counts at most as many as
+ * it was cut to. */
 static uint64_t count_pins_locked(const struct shared_pins *l,
                                   uint32_t cut[PIN_N_SLOTS]) {
   lock_assert_held(&l->table.mirror->cache->lock);
@@ -290,8 +292,9 @@ void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-/* The other process gets a descriptor for writing: it can neither resize the
- * memory nor seal it against us. */
+/* Makes the page of the table.  The other process gets a descriptor for
+ * writing, so the memfd is sealed against resizing and against further
+ * seals. */
 static int make_page(struct shared_pins *l) {
   int fd = mirror_memfd("cachet-pins", PIN_PAGE_LEN, MEMFD_LOOKED_AT);
   if (fd < 0)
@@ -327,12 +330,14 @@ int shared_pins_new(struct mirror *m, struct shared_pins **out) {
   CLEANUP(shared_pins_freep) struct shared_pins *l = alloc(m);
   if (!l)
     return -ENOMEM;
-  /* It evicts nothing: its caller has others to serve. */
+  /* It evicts nothing to get it, because its thread serves other requests, too.
+   */
   l->is_charged = budget_reserve_table(m->cache, PIN_PAGE_LEN);
   int r = l->is_charged ? make_page(l) : -EAGAIN;
   if (r < 0)
     return r;
-  view_list_table(&l->table); /* before anybody else has the descriptor */
+  /* Before another process gets the descriptor: its first pin must count. */
+  view_list_table(&l->table);
   *out = STEAL(l);
   return 0;
 }
@@ -353,8 +358,8 @@ void shared_pins_describe(const struct shared_pins *l,
   pthread_mutex_unlock(&pc->lock);
 }
 
-/* L4: what is pinned in it now, as far as its share goes.  The other process
- * stores no pins there any more; one that does has them void. */
+/* L4: leaves the lease what is pinned in it now, up to its share.  The other
+ * process stores no new pins there; if it does, the evictor ignores them. */
 static void cut_to_share_locked(struct page_cache *pc, struct shared_pins *l,
                                 uint64_t share) {
   lock_assert_held(&pc->lock);
@@ -380,7 +385,7 @@ static bool remains_are_right(const struct shared_pins_remains *remains) {
          st.st_size == PIN_PAGE_LEN;
 }
 
-/* Of the table's head nothing is believed: its client wrote there. */
+/* Takes nothing from the head of the page: its client could write there. */
 static int adopt_page(struct shared_pins *l,
                       struct shared_pins_remains *remains) {
   int r = remains_are_right(remains) ? 0 : -EPROTO;
@@ -407,7 +412,7 @@ static int adopt_share(struct shared_pins *l,
   pthread_mutex_lock(&pc->lock);
   bool has_user = user_enter_locked(pc, l, remains->user);
   if (has_user) {
-    pc->used += PIN_PAGE_LEN; /* whether there is room or not */
+    pc->used += PIN_PAGE_LEN; /* the memory exists, with room or without */
     l->is_charged = true;
     set_len_locked(pc, l, size_len(l, remains->size));
     if (remains->is_replaced)
@@ -483,7 +488,7 @@ static bool trim(struct shared_pins *l) {
   struct page_cache *pc = l->table.mirror->cache;
   uint32_t cut[PIN_N_SLOTS];
   if (!__atomic_load_n(&l->table.cut, __ATOMIC_RELAXED))
-    return false; /* as almost all are, and it is asked often */
+    return false; /* without the lock: this is asked often */
   pthread_mutex_lock(&pc->lock);
   uint64_t len = count_pins_locked(l, cut);
   cut_locked(pc, l, cut, len);
@@ -493,7 +498,8 @@ static bool trim(struct shared_pins *l) {
 }
 
 bool shared_pins_collect(struct shared_pins *l) {
-  /* Acquire: what it read through the lease, it read before. */
+  /* Acquire: the reads of the other process come before, so the pages may be
+   * punched. */
   return __atomic_load_n(&l->page->done, __ATOMIC_ACQUIRE) != 0 || trim(l);
 }
 
@@ -536,7 +542,8 @@ int shared_pins_map(int fd, uint32_t range_capacity, struct pin_page **out) {
 }
 
 void shared_pins_unmap(struct pin_page *page) {
-  /* Release: our reads of the pages come before. */
+  /* Release: our reads of the pages come before; pairs with
+   * shared_pins_collect(). */
   __atomic_store_n(&page->done, 1, __ATOMIC_RELEASE);
   munmap(page, PIN_PAGE_LEN);
 }

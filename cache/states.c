@@ -132,15 +132,18 @@ struct state_block *states_drop_locked(struct mirror *m) {
 
 /* ---- Sweeping ------------------------------------------------------------ */
 
-/* Blocks in one sweep: readers that miss in them wait for its end. */
+/* A sweep runs without the lock, between sweep_begin() and sweep_end().  The
+ * blocks from swept_first to swept_end belong to it meanwhile: no state in them
+ * leaves ABSENT, and a miss there waits for the end. */
+
+/* The most blocks of one sweep, because a miss may have to wait for it. */
 #define SWEEP_MOST 1024
 
-/* Blocks to look at before the next step. */
+/* How many blocks one step of states_sweep() looks at. */
 #define SWEEP_LOOKS 64
 
-/* Takes all blocks from the one of `page` on that hold only ABSENT and ZERO
- * states for being swept: from here on none of them leaves ABSENT.  False: that
- * one does not, or a sweep is under way. */
+/* Begins a sweep of the blocks from that of `page` on that hold only ABSENT and
+ * ZERO states.  False: that block holds others, or a sweep is in progress. */
 static bool sweep_begin(struct mirror *m, uint64_t page) {
   pthread_mutex_lock(&m->cache->lock);
   uint64_t first = page / STATES_PER_BLOCK, end = first;
@@ -192,7 +195,7 @@ uint64_t states_sweep_at(struct mirror *m, uint64_t page,
 bool states_sweep(struct mirror *m) {
   if (m->is_solid || m->is_pageless)
     return false;
-  /* Relaxed: two threads may find the same place, which costs them a look. */
+  /* Relaxed: two threads may look at the same blocks, which only costs time. */
   uint64_t at = __atomic_load_n(&m->sweep_at, __ATOMIC_RELAXED), end = 0;
   for (int looks = 0; looks < SWEEP_LOOKS && end == 0; looks++) {
     at = mirror_next_states(m, at);
@@ -209,9 +212,9 @@ bool states_sweep(struct mirror *m) {
 
 /* ---- Checking ------------------------------------------------------------ */
 
-/* What the states of a block say.  Those of one that is being swept may say
- * anything, and a look at an empty one would make memory for it: there the
- * counts are believed. */
+/* Counts the states of a block.  It takes the counts of the block as they are
+ * in two cases: the states of a block that is being swept may have any value,
+ * and a look at an empty block would make memory for it. */
 static struct state_block look_at_block_locked(const struct mirror *m, size_t i,
                                                uint64_t count[STATES_N_KINDS]) {
   lock_assert_held(&m->cache->lock);
