@@ -19,7 +19,9 @@
 
 enum { MAX_HIDDEN = 256 };
 
-/* What a configuration says, and what was hidden since; fixed. */
+/* The directories of a configuration, and the names that were hidden since.  A
+ * list never changes: a new one takes its place.  So a thread that has a
+ * reference reads it without the lock. */
 struct directory_list {
   atomic_uint n_refs; /* acq_rel: the last one sees that the others are done */
   bool share;
@@ -63,7 +65,7 @@ static struct directory_list *list_new(char *const *paths, size_t n,
   return STEAL(list);
 }
 
-/* The same with one more that is hidden. */
+/* A copy with one more hidden name. */
 static struct directory_list *list_hiding(const struct directory_list *before,
                                           const char *name) {
   struct directory_list *list =
@@ -91,7 +93,7 @@ static bool list_same(const struct directory_list *a,
   return same;
 }
 
-/* The present one; the caller owes a list_unref(). */
+/* The present list; the caller calls list_unref(). */
 static struct directory_list *get_list(struct directories *d) {
   pthread_mutex_lock(&d->lock);
   struct directory_list *list = d->list;
@@ -100,8 +102,8 @@ static struct directory_list *get_list(struct directories *d) {
   return list;
 }
 
-/* Takes the place of the present one.  Whether it differs from that, but for
- * what is hidden. */
+/* Replaces the present list.  Returns whether the directories differ; hidden
+ * names do not count. */
 static bool put_list(struct directories *d, struct directory_list *fresh) {
   pthread_mutex_lock(&d->lock);
   struct directory_list *before = d->list;
@@ -112,7 +114,8 @@ static bool put_list(struct directories *d, struct directory_list *fresh) {
   return differs;
 }
 
-/* 0; or a negative errno: the kernel cannot keep to it. */
+/* Whether the kernel can keep an open within the directory: 0 or a negative
+ * errno. */
 static int check_directory(const char *path) {
   CLEANUP(cleanup_close) int fd = beneath_open_directory(path);
   int r = fd < 0 ? fd : beneath_open(fd, ".", O_PATH);
@@ -207,8 +210,9 @@ static bool is_current(void *arg, const char *path, bool share) {
 /* ---- Listing --------------------------------------------------------------
  */
 
-/* The first names of a directory, as a heap: each is behind the two that follow
- * it, at 2i+1 and 2i+2, so that the last one is in front. */
+/* The first names of a directory, as a heap with the last of them at its root:
+ * no name comes before one of its children, at 2i+1 and 2i+2.  So a directory
+ * of any size needs room only for the names that are wanted. */
 struct first_names {
   struct found_name *heap;
   unsigned n, most;
@@ -263,7 +267,7 @@ static bool peek(int directory, const char *name, uint64_t *size) {
   return r == 0;
 }
 
-/* Whether an entry is an image.  What a link is of has to be looked at. */
+/* Whether an entry is an image.  The target of a link has to be checked. */
 static bool is_image(int directory, const struct dirent *entry) {
   uint64_t size;
   switch (entry->d_type) {
@@ -314,9 +318,8 @@ static void list_directory(const struct directory_list *list, const char *path,
   closedir(dir);
 }
 
-/* Puts those of `more` in between the `n` of `names`: of a name that is in both
- * the one that is there stays (D2).  `merged` has room for as many as `names`.
- */
+/* Merges `more` into the `n` names of `names`.  Of a name that is in both, that
+ * of `names` stays (D2).  `merged` has room for as many as `names`. */
 static unsigned merge(struct found_name *names, unsigned n,
                       const struct first_names *more,
                       struct found_name *merged) {

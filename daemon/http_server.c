@@ -22,17 +22,18 @@
 #include "daemon/sandbox.h"
 
 enum {
-  MAX_HEAD_LEN = 8 << 10, /* of a request, */
-  MAX_BODY_LEN = 0,       /* which needs no body */
-  /* How long nothing is accepted when descriptors have run out, or there are as
-   * many connections as may be, until one is known to have ended. */
+  MAX_HEAD_LEN = 8 << 10, /* of a request */
+  MAX_BODY_LEN = 0,       /* no request needs a body */
+  /* How long the server accepts nothing after descriptors have run out, or
+   * while it has its most connections. */
   ACCEPT_PAUSE_MS = 10,
   /* How long a connection that was shut down may take to be gone. */
   END_MS = 100,
 };
 
-/* Those that are refused as well: evhttp, which would refuse them, keeps the
- * connection.  That of a CONNECT it keeps in any case, until the deadline. */
+/* evhttp is told to allow methods that this server refuses: if evhttp itself
+ * refused one, it would keep the connection open.  It keeps the connection of a
+ * CONNECT in any case, until the deadline. */
 #define ALL_METHODS                                                            \
   (EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST | EVHTTP_REQ_PUT |       \
    EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE |                 \
@@ -40,12 +41,12 @@ enum {
 
 #define TEXT_TYPE "text/plain; charset=utf-8"
 
-/* A connection, and the one request that it brings. */
+/* A connection, and its one request. */
 struct http_exchange {
   struct http_server *server;
   LIST_ENTRY(http_exchange) link;
-  /* evhttp's, too.  It takes the callbacks away when it lets go of it: only so
-   * can one tell, if no request has come. */
+  /* Shared with evhttp.  When evhttp gives it up it clears the callbacks.  If
+   * no request has come, nothing else shows that the connection has ended. */
   struct bufferevent *bev;
   struct event deadline;
   struct evhttp_request *request; /* NULL: none has come, or it was answered */
@@ -104,7 +105,8 @@ static void exchange_end_parts(struct http_exchange *x) {
   x->parts.end(x->parts.arg);
 }
 
-/* The connection is gone, and nobody answers its request any more. */
+/* Ends an exchange whose connection is gone and whose request will not be
+ * answered. */
 static void exchange_free(struct http_exchange *x) {
   struct http_server *s = x->server;
   exchange_end_parts(x);
@@ -123,7 +125,7 @@ static bool exchange_is_gone(const struct http_exchange *x) {
   return !x->is_open && !x->request && !on_event;
 }
 
-/* Lets go of the connections without a request that have ended. */
+/* Frees the exchanges whose connections have ended without a request. */
 static void sweep(struct http_server *s) {
   for (struct http_exchange *x = LIST_FIRST(&s->exchanges), *next; x;
        x = next) {
@@ -133,7 +135,7 @@ static void sweep(struct http_server *s) {
   }
 }
 
-/* evhttp finds its end in a socket that was shut down. */
+/* Shuts the socket down.  evhttp then finds its end, and closes it. */
 static void on_deadline(evutil_socket_t fd, short what, void *arg) {
   struct http_exchange *x = arg;
   (void)fd;
@@ -146,8 +148,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg) {
   exchange_set_deadline(x, END_MS);
 }
 
-/* evhttp lets go of the connection of a request.  A request that it will not
- * free is the exchange's, until it is answered; so is the exchange. */
+/* evhttp gives up the connection of a request.  If evhttp will not free the
+ * request, the exchange owns it until it is answered, and lives until then. */
 static void on_close(struct evhttp_connection *conn, void *arg) {
   struct http_exchange *x = arg;
   (void)conn;
@@ -166,7 +168,7 @@ static void pause_accepting(struct http_server *s) {
   event_add(&s->resume, &tv);
 }
 
-/* evhttp asks for what a connection is to be served by. */
+/* Makes the bufferevent of a new connection for evhttp. */
 static struct bufferevent *on_accept(struct event_base *base, void *arg) {
   struct http_server *s = arg;
   sweep(s);
@@ -329,10 +331,12 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
     pause_accepting(s);
 }
 
-/* The thread's: libevent calls the next one with an argument of evhttp's. */
+/* The server of this thread.  libevent calls on_accept_error() with an argument
+ * of evhttp, which does not lead to it. */
 static _Thread_local struct http_server *of_thread;
 
-/* Else it would be told again at once. */
+/* Pauses: the socket stays readable, so libevent would call this again at once.
+ */
 static void on_accept_error(struct evconnlistener *acceptor, void *arg) {
   struct http_server *s = of_thread;
   (void)arg;
@@ -408,7 +412,7 @@ int http_server_start(struct http_server *s) {
   return -r;
 }
 
-/* Those that evhttp knows nothing of any more. */
+/* Frees the exchanges that evhttp has given up. */
 static void free_rest(struct http_server *s) {
   struct http_exchange *x;
   while ((x = LIST_FIRST(&s->exchanges))) {

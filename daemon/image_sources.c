@@ -16,9 +16,9 @@
 #include "source/window.h"
 
 enum {
-  /* For sources that cannot be opened at once. */
+  /* How long a start waits for sources that cannot be opened at once. */
   OPEN_PATIENCE_S = 5,
-  /* Sources that are being opened, each by a thread. */
+  /* How many sources are opened at once, each by a thread of its own. */
   MAX_OPENINGS = 64,
 };
 
@@ -43,8 +43,8 @@ static void log_window(const char *event, const struct config_image *image,
   log_event(LEVEL_ERROR, event, LOG_TEXT("reason", reason));
 }
 
-/* Puts the part of `to->source` that is to be served in its place.  0, or a
- * negative errno; -ERANGE: there is no such part. */
+/* Replaces `to->source` by the part of it that is to be served.  0, or a
+ * negative errno; -ERANGE: the source has no such part. */
 static int cut_window(const struct config_image *image,
                       struct server_image *to) {
   const struct window *w = &image->window;
@@ -130,7 +130,8 @@ static int take_missing(const struct config_image *image,
              : file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
 }
 
-/* One that is read as a whole first, which takes its time. */
+/* Takes a source whose whole content is hashed first.  That takes long, so the
+ * image is missing until then. */
 static int take_whole(const struct config_image *image,
                       const struct opened *opened, struct server_image *to) {
   to->missing = EINPROGRESS;

@@ -11,8 +11,8 @@
 
 /* ---- Inherited ----------------------------------------------------------- */
 
-/* By the name that a socket unit gives it, which is the unit's own unless it
- * says another one. */
+/* Whether a socket is for TLS, by its name.  That is the name of its unit,
+ * unless the unit sets another one (FileDescriptorName=). */
 static bool is_tls_name(const char *name) {
   return strcmp(name, "tls") == 0 || strcmp(name, "cachetd-tls.socket") == 0;
 }
@@ -41,7 +41,7 @@ int listeners_adopt(struct listeners *l, const struct config *config,
   return 0;
 }
 
-/* What was taken over stays open whatever the configuration says of it. */
+/* Keeps the sockets that were inherited, whatever the configuration says. */
 static int keep_inherited(const struct listeners *before,
                           const struct config *config, struct listeners *now,
                           char *err, size_t err_len) {
@@ -69,8 +69,9 @@ static struct listener *find_same(const struct listeners *before,
   return NULL;
 }
 
-/* Keeps the socket at this address, if there is one.  From tcp: to tls: and
- * back it is another listener on the same socket, which two cannot bind. */
+/* Keeps the socket at this address, if there is one.  A change between tcp: and
+ * tls: makes a new listener on the same socket, because a second socket cannot
+ * be bound while the first is open. */
 static int open_one(const struct listeners *before,
                     const struct address *address, struct listener **out,
                     char *err, size_t err_len) {
@@ -126,7 +127,9 @@ int listeners_open(const struct listeners *before, const struct config *config,
   int r = keep_inherited(before, config, now, err, err_len);
   if (r == 0 && needs_certificates(now, config))
     r = certificates_open(config, &now->tls, err, err_len);
-  if (r == 0) /* the last that can fail: a client that connects now is served */
+  /* The last step that can fail: a client that connects after it must be
+   * served. */
+  if (r == 0)
     r = open_named(before, config, now, err, err_len);
   if (r < 0)
     listeners_fini(now);

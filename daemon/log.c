@@ -17,7 +17,8 @@
 #include "base/clock.h"
 #include "base/lock.h"
 
-/* Lines a peer can cause: so many at once, so many a second from then on. */
+/* The limit of lines that peers cause: so many at once, and then so many a
+ * second. */
 enum { BUCKET_BURST = 20, BUCKET_PER_SECOND = 5 };
 
 enum {
@@ -26,7 +27,7 @@ enum {
   QUEUE_LEN = 256 << 10, /* bytes of lines that wait to be written */
 };
 
-/* A line is built here and cut at its end: longer ones carry no news. */
+/* A line is built here.  What does not fit is cut off. */
 struct line {
   char bytes[LINE_LEN];
   size_t len, most;
@@ -41,8 +42,9 @@ static struct {
   uint64_t n_dropped;
 } bucket = {.lock = LOCK_INITIALIZER, .tokens = BUCKET_BURST};
 
-/* Lines on their way to the thread: a ring.  A line leaves it once it has been
- * written, so an empty queue is a written log. */
+/* The lines that the thread has not written yet, as a ring.  A line stays in it
+ * until it was written.  So when the queue is empty the whole log is
+ * written. */
 static struct {
   pthread_mutex_t lock;  /* a leaf */
   pthread_cond_t filled; /* or stopping */
@@ -135,8 +137,9 @@ static void line_field(struct line *line, const struct log_field *field) {
   }
 }
 
-/* Whether standard error is the journal: the variable names the file, because
- * standard error may have been redirected since it was set. */
+/* Whether standard error is the journal.  The variable states the device and
+ * inode of the journal's socket.  Both are compared, because standard error may
+ * have been redirected since the variable was set. */
 static bool journal_reads(void) {
   const char *stream = getenv("JOURNAL_STREAM");
   char ours[48];
@@ -219,7 +222,8 @@ static bool write_all(const char *bytes, size_t len) {
       bytes += n;
       len -= (size_t)n;
     } else if (n < 0 && errno == EAGAIN) {
-      poll(&p, 1, -1); /* another process made it non-blocking for all */
+      /* Another process that shares the file made it non-blocking. */
+      poll(&p, 1, -1);
     } else if (n == 0 || errno != EINTR) {
       return false;
     }
@@ -262,7 +266,7 @@ int log_start(void (*began)(void)) {
   queue.began = began;
   queue.stopping = false;
   queue.running = true;
-  /* Signals are for threads that do not wait. */
+  /* The thread handles no signals, because it may wait for a slow reader. */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int r = pthread_create(&queue.thread, NULL, log_thread, NULL);
@@ -288,8 +292,8 @@ void log_stop(int timeout_ms) {
     pthread_detach(queue.thread);
 }
 
-/* Ends the line and hands it over.  `n_dropped` lines before it got no token.
- */
+/* Ends the line, and queues it for the thread.  `n_dropped` lines before it
+ * were dropped by the limit. */
 static void line_end(struct line *line, uint64_t n_dropped) {
   line->most = sizeof line->bytes - 1;
   pthread_mutex_lock(&queue.lock);
@@ -307,7 +311,7 @@ static void line_end(struct line *line, uint64_t n_dropped) {
   }
   pthread_cond_signal(&queue.filled);
   pthread_mutex_unlock(&queue.lock);
-  /* A log that cannot be written has nowhere to say so. */
+  /* If this fails too, there is no place to report it. */
   if (!queued)
     write_all(line->bytes, line->len);
 }
@@ -322,8 +326,8 @@ void log_write(enum log_level level, const char *event,
   line_end(&line, 0);
 }
 
-/* Takes a token.  True if there was one; then `*n_dropped` is how many lines
- * were dropped since the last that got through. */
+/* Takes a token of the limit.  True: there was one, and `*n_dropped` is how
+ * many lines were dropped since the last token. */
 static bool bucket_take(uint64_t *n_dropped) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);

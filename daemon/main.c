@@ -39,17 +39,18 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* At the end: for the last lines of the log, if nobody reads them. */
+/* How long the end waits for the last lines of the log, if they are not
+ * read. */
 enum { LOG_STOP_MS = 500 };
 
-/* What a stop takes at most, as a service manager is told. */
+/* The most that a stop takes, as the service manager is told. */
 enum { STOP_MS = 15000 };
 
-/* Descriptors: of an image with its mirrors and its file or device, old and new
- * (the pool's threads open no others); of one whose source is elsewhere, its
- * connections; of a worker; of an attachment: a
- * process, and a retired epoch's mirror and file; and of one whose own are on
- * their way. */
+/* How many descriptors are needed.  An image has its mirrors and its file or
+ * device, both of the old and of the new epoch; the threads of the pool open no
+ * others.  A remote source has its connections.  An attachment has a pidfd, and
+ * may hold the mirror and the file of a retired epoch; until its own
+ * descriptors are sent it has those, too. */
 enum {
   FDS_OF_DAEMON = 96,
   FDS_PER_IMAGE = 12,
@@ -149,10 +150,11 @@ static int open_directories(const struct config *config, struct setup *setup) {
   return fail_start(r == -ENOSYS ? DIRECTORIES_NEED : "out of memory");
 }
 
-/* Where none is there something is wrong with the command, and the
- * administrator is to see that.  But if a service manager listens for us it
- * would start us again and again, and in the end close its sockets: so we wait
- * for the images. */
+/* Checks that at least one image can be opened.  If none can, the command is
+ * probably wrong, and the administrator should see that, so the start fails.
+ * With sockets from a service manager the daemon waits for its images instead:
+ * the manager would start it again and again, and in the end close its sockets.
+ */
 static int check_images(const struct config *config,
                         const struct setup *setup) {
   if (setup->n_images > 0 && setup->n_missing == setup->n_images &&
@@ -161,7 +163,8 @@ static int check_images(const struct config *config,
   return 0;
 }
 
-/* What systemd opened for us; the rest of what is inherited is for later. */
+/* Adopts the sockets that systemd opened.  Other inherited descriptors are
+ * restored later. */
 static int adopt_listeners(const struct config *config, struct setup *setup) {
   char reason[512];
   int r = inherited_find(&setup->inherited);
@@ -173,7 +176,7 @@ static int adopt_listeners(const struct config *config, struct setup *setup) {
   return r < 0 ? fail_start(reason) : 0;
 }
 
-/* Beside those that were adopted. */
+/* Opens the listeners that were not adopted. */
 static int open_listeners(const struct config *config, struct setup *setup) {
   char reason[512];
   struct listeners all;
@@ -206,7 +209,7 @@ static void warn_if_root(void) {
                                  "process of that user is trusted"));
 }
 
-/* What the machine is set to that costs memory or speed. */
+/* Logs settings of the machine that cost memory or speed. */
 static void tell_of_machine(void) {
   if (mirror_is_overcommit_strict())
     log_event(LEVEL_INFO, "overcommit-strict",
@@ -299,7 +302,7 @@ static struct monitor *start_monitor(struct setup *setup, struct server *s) {
   return monitor;
 }
 
-/* One line that says where to find us, and systemd's notice. */
+/* Logs where the daemon listens, and notifies systemd. */
 static void announce_ready(const struct config *config,
                            const struct setup *setup, unsigned n_workers) {
   char addresses[512];
@@ -316,7 +319,7 @@ static void announce_ready(const struct config *config,
   sd_notify(0, "READY=1");
 }
 
-/* A hash tree is a source of its own. */
+/* How many remote sources there are.  A hash tree is one of its own. */
 static unsigned count_remote(const struct config *config) {
   unsigned n = 0;
   for (size_t i = 0; i < config->n_images; i++) {
@@ -326,11 +329,11 @@ static unsigned count_remote(const struct config *config) {
   return n;
 }
 
-/* Cuts the limits down to the descriptors that we may have: those of the daemon
- * itself come first, so that no number of clients keeps it from opening an
- * image anew.  A reload may add images, for which some are kept, and may share
- * some where none is shared now.  0; -EMFILE: there are too few for it alone.
- */
+/* Cuts the limits down to the descriptors that the process may have.  Those of
+ * the daemon itself come first, so that no number of clients keeps it from
+ * opening an image again.  Some are kept for images that a reload adds.
+ * Attachments count even if no image is shared now, because a reload may share
+ * some.  Returns 0; -EMFILE: there are too few for the daemon alone. */
 static int fit_limits(const struct server_config *server, unsigned n_remote,
                       bool has_metrics, struct limits *to) {
   struct rlimit limit;
@@ -365,8 +368,8 @@ static int fit_limits(const struct server_config *server, unsigned n_remote,
   return 0;
 }
 
-/* Twice as often as the service manager wants to hear of us, as sd_notify(3)
- * advises.  0: it does not. */
+/* The interval of keep-alive messages: half of what the service manager asks
+ * for, as sd_notify(3) advises.  0: it asks for none. */
 static int watchdog_interval_ms(void) {
   uint64_t us;
   if (sd_watchdog_enabled(0, &us) <= 0)
@@ -380,8 +383,8 @@ static void tell_alive(void *arg) {
   sd_notify(0, "WATCHDOG=1");
 }
 
-/* A drain without an end is no stop for the manager: it would not wait so long.
- */
+/* A drain without a time limit is not reported to the service manager as a
+ * stop, because the manager would not wait so long. */
 static void tell_draining(void *arg, int timeout_ms, unsigned n_clients) {
   (void)arg;
   if (timeout_ms < 0)
@@ -474,9 +477,9 @@ static int serve(const struct options *options, struct config *config,
   } else {
     reloader = serve_until_stopped(options, config, setup, s);
   }
-  server_shutdown(s); /* while a reload may hang on a file */
+  server_shutdown(s); /* first: a reload may hang in an open of a file */
   reloader_free(reloader);
-  /* From here a signal has nothing left to stop. */
+  /* Before the server is freed: a signal handler must not use it any more. */
   signal(SIGTERM, SIG_IGN);
   signal(SIGINT, SIG_IGN);
   server_free(s);
@@ -491,7 +494,8 @@ static int say(const char *text) {
   return EXIT_FAILED;
 }
 
-/* What is to act when there is no memory must not wait for some. */
+/* Locks the code that makes room into memory: when memory is short, the kernel
+ * must not have to read it from the disk first. */
 static void keep_code(void) {
   int r = locked_code_keep();
   if (r < 0)
@@ -544,7 +548,7 @@ static int run(struct options *options, struct config *config) {
   char reason[128];
   log_set_level(config->log_level);
   process_init();
-  barrier_register(); /* milliseconds once there is a second thread */
+  barrier_register(); /* first: with a second thread it takes milliseconds */
   sandbox_enable();
   int r = log_start(confine_log);
   if (r < 0) {
@@ -556,8 +560,8 @@ static int run(struct options *options, struct config *config) {
   return status;
 }
 
-/* Says all that is wrong with the configuration.  The lines of --check-config
- * begin with the place, as those of a compiler do. */
+/* Prints all mistakes of the configuration.  Each line of --check-config begins
+ * with file and line, as those of a compiler do. */
 static int fail_config(const struct config_errors *errors, const char *before) {
   for (size_t i = 0; i < errors->n; i++)
     fprintf(stderr, "%s%s\n", before, errors->messages[i]);
@@ -575,8 +579,9 @@ static int say_right(const struct config *config) {
   return say(line);
 }
 
-/* Of what the files name, those for TLS alone are opened: images and sockets
- * may be where this is run by somebody else. */
+/* Of the files that the configuration names it opens only those for TLS:
+ * another user than the daemon's may run the check, without rights for images
+ * and sockets. */
 static int check(const struct config *config, struct config_errors *errors) {
   certificates_check(config, errors);
   return config_errors_any(errors) ? fail_config(errors, "")

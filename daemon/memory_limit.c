@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is read, and what came of it. */
+/* The search for limits, and the least that was found. */
 struct search {
   const char *root;
   struct memory_limit *limit;
@@ -51,7 +51,7 @@ static void for_each_line(const struct search *s, const char *path,
   fclose(f);
 }
 
-/* Digits, and nothing behind them but what may follow.  False: it is none. */
+/* Reads a number that `behind` follows.  False: the text is not that. */
 static bool parse_number(const char *text, const char *behind, uint64_t *out) {
   char *end;
   errno = 0;
@@ -84,7 +84,7 @@ static void read_limit(const struct search *s, const char *directory,
     return;
   FILE *f = open_below(s, path);
   if (!f && (errno == ENOENT || errno == ENOTDIR))
-    return; /* the topmost group has none */
+    return; /* the topmost group has no limits */
   bool any = f && fgets(text, sizeof text, f);
   if (f)
     fclose(f);
@@ -202,8 +202,8 @@ static void read_group(const struct search *s, const struct hierarchy *h,
   }
 }
 
-/* The group's directory.  A process that is in none of those that are mounted
- * sees the topmost alone.  False: it is too long. */
+/* Prints the directory of the group.  If the mount does not contain the group,
+ * it is the topmost directory of the mount.  False: it is too long. */
 static bool print_directory(const struct hierarchy *h, char *to, size_t len) {
   const char *group = below(h->mount_root, h->group);
   if (!group || has_dots(group) || strcmp(group, "/") == 0)
@@ -211,7 +211,8 @@ static bool print_directory(const struct hierarchy *h, char *to, size_t len) {
   return (size_t)snprintf(to, len, "%s%s", h->mount_point, group) < len;
 }
 
-/* False: there is none, or it is not mounted.  hierarchy_fini() is due. */
+/* Finds a hierarchy.  False: there is none, or it is not mounted.  The caller
+ * calls hierarchy_fini() in either case. */
 static bool hierarchy_find(const struct search *s, bool is_v2,
                            struct hierarchy *h) {
   *h = (struct hierarchy){.is_v2 = is_v2};
@@ -227,7 +228,8 @@ static void hierarchy_fini(struct hierarchy *h) {
   free(h->mount_root);
 }
 
-/* The group and those above it, as far as they are mounted. */
+/* Reads the limits of the group and of the groups above it, as far as they are
+ * mounted. */
 static void read_groups(const struct search *s, bool is_v2) {
   struct hierarchy h;
   char directory[PATH_MAX];

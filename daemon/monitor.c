@@ -19,8 +19,8 @@
 enum {
   HTTP_OK = 200,
   HTTP_UNAVAILABLE = 503,
-  /* How often it looks whether loops have answered: at first, and then half as
-   * often each time, down to the second. */
+  /* The pauses between looks whether the loops have answered.  Each pause is
+   * twice as long as the one before, up to the second number. */
   LOOK_LEAST_MS = 1,
   LOOK_MOST_MS = 100,
   /* Reasons in an answer of /readyz. */
@@ -38,8 +38,9 @@ struct monitor {
   struct http_server *http;
   struct evbuffer *text;
 
-  /* One question is under way at a time, and a request meanwhile waits for its
-   * outcome.  One that was not answered in time stays. */
+  /* The loops are asked one question at a time.  A request that comes meanwhile
+   * waits for that answer.  A question that was not answered in time stays, so
+   * that a hung loop is not asked again and again. */
   uint64_t question; /* 0: none is */
   uint64_t asked_ms;
   struct event look;

@@ -35,7 +35,8 @@ static void pressure_plan_check(const struct pressure_plan *plan) {
 
 void pressure_plan_event(struct pressure_plan *plan, uint64_t now_ms) {
   uint64_t above = plan->target > plan->least ? plan->target - plan->least : 0;
-  /* The last of it goes at once, or there would be no end. */
+  /* The last part is given up in one step, because half of the rest each time
+   * would never end. */
   plan->target = above > (plan->size - plan->least) / GROW_PARTS
                      ? plan->least + above / 2
                      : plan->least;
@@ -72,7 +73,8 @@ int pressure_plan_step(struct pressure_plan *plan, uint64_t now_ms) {
 /* ---- The trigger --------------------------------------------------------- */
 
 static int set_trigger(const char *root, const char *path) {
-  /* With a window that is no multiple of 2 s it takes a privilege. */
+  /* The window is 2 s, because any other than a multiple of 2 s needs a
+   * privilege. */
   static const char trigger[] = "some 100000 2000000";
   char full[PATH_MAX];
   if ((size_t)snprintf(full, sizeof full, "%s%s", root, path) >= sizeof full)
@@ -111,7 +113,7 @@ static void tell(const struct pressure *p, const char *event) {
             LOG_NUMBER("most", p->plan.size));
 }
 
-/* False: the trigger tells nothing any more, as its group is gone. */
+/* False: the group of the trigger is gone, so no event will come any more. */
 static bool take_event(struct pressure *p, short revents) {
   uint64_t count;
   if (revents & p->options.events) {

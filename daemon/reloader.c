@@ -33,7 +33,7 @@ struct reloader {
   atomic_bool ends;
 };
 
-/* What is to be done about the images. */
+/* Which images a reload adds and replaces. */
 struct plan {
   const struct config_image **fresh; /* to add, and then to replace */
   struct server_image *opened;       /* of each, once it is open */
@@ -91,7 +91,8 @@ static void plan_fini(struct plan *plan) {
   free(plan->opened);
 }
 
-/* The working directory is left, and so a relative path names another file. */
+/* Whether all paths are absolute.  The daemon has changed its working directory
+ * since its start, so a relative path would name another file. */
 static bool paths_are_whole(const struct plan *plan) {
   for (size_t i = 0; i < plan->n_fresh; i++) {
     const char *path = config_image_relative_path(plan->fresh[i]);
@@ -105,7 +106,7 @@ static bool paths_are_whole(const struct plan *plan) {
   return true;
 }
 
-/* One that is to take the place of another has to be there. */
+/* Whether each image that replaces another can be opened. */
 static bool replacements_are_there(const struct plan *plan) {
   for (size_t i = plan->n_add; i < plan->n_fresh; i++)
     if (plan->opened[i].missing) {
@@ -130,8 +131,8 @@ static void remove_gone(struct reloader *r, struct plan *plan,
   }
 }
 
-/* Before anything else is done: what has another source, too, is not to be read
- * from it by peers that may not. */
+/* Sets the rules before the sources: a peer that the new rule excludes must not
+ * read the new source of an image in between. */
 static int set_rules(struct reloader *r, const struct config *now) {
   struct image_rule *list = calloc(now->n_images + 1, sizeof *list);
   if (!list)
@@ -145,8 +146,8 @@ static int set_rules(struct reloader *r, const struct config *now) {
   return 0;
 }
 
-/* What fails now, for want of memory, is not served, or as before, until the
- * next reload. */
+/* Adds and replaces the images that were opened.  If memory is missing for one,
+ * it is not served, or it is served as before, until the next reload. */
 static void take_fresh(struct reloader *r, struct plan *plan,
                        struct config *now) {
   for (size_t i = 0; i < plan->n_fresh; i++) {
@@ -171,7 +172,7 @@ static void warn_of(const char *setting) {
             LOG_TEXT("advice", "it takes a restart"));
 }
 
-/* What is found stays as it was where that fails. */
+/* If this fails, the daemon continues with the directories as they were. */
 static void set_directories(struct reloader *r, const struct config *now) {
   bool differs;
   int e = directories_set(r->directories, now, &differs);
@@ -183,7 +184,7 @@ static void set_directories(struct reloader *r, const struct config *now) {
         LOG_TEXT("reason", e == -ENOSYS ? DIRECTORIES_NEED : strerror(-e)));
 }
 
-/* Where the cache shrinks and grows its size is that of the moment. */
+/* If the cache shrinks and grows by itself, its size is not set here. */
 static void set_cache_size(struct reloader *r, struct config *now) {
   if (r->config->shrinks) {
     if (now->cache_size != r->config->cache_size)
@@ -435,7 +436,7 @@ struct change_maker reloader_change_maker(struct reloader *r) {
       .add = add_image, .remove = remove_image, .arg = r};
 }
 
-/* As sd_notify(3) wants it of Type=notify-reload. */
+/* sd_notify(3) asks for this from a service of Type=notify-reload. */
 static void tell_manager_begin(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);

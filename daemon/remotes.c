@@ -23,10 +23,12 @@
 #include "source/verified.h"
 
 enum {
-  /* For one that was not there before: a thread of the pool waits for it. */
+  /* The time limit for a source that could not be opened before.  A thread of
+   * the pool waits so long. */
   OPEN_LATER_MS = 5000,
-  /* Pauses before one is looked at again that is read as a whole: each is twice
-   * as long as the one before, until its bytes are others, or are all read. */
+  /* The pauses between two looks at a source whose content is hashed as a
+   * whole.  Each is twice as long as the one before, until the content changes
+   * or was read to its end. */
   PAUSE_FIRST_MS = 1000,
   LOOK_PAUSE_MOST_MS = 60 * 1000,
   HASH_PAUSE_MOST_MS = 5 * 60 * 1000,
@@ -95,7 +97,8 @@ static void *loading_run(void *arg) {
   return NULL;
 }
 
-/* On the reactor's thread: one that it begins has its filter. */
+/* Runs on the thread of the reactor, because the thread that it begins inherits
+ * the filter of that one. */
 static void loading_begin(struct task *task) {
   struct loading *l = container_of(task, struct loading, task);
   pthread_t thread;
@@ -225,24 +228,25 @@ int remotes_verify_whole(struct remote *r, const char *image,
   return remotes_verify(r, image, sha256, DIGESTS_LEN, NULL, 0);
 }
 
-/* As its kind does, or as a file. */
+/* Opens it without verification. */
 static int open_plainly(struct remote *r, const struct timespec *deadline,
                         struct source **out, struct source_fault *fault) {
-  /* Of a tree more is kept by the kernel than by us. */
+  /* A hash tree is kept in the kernel's cache, because only a part of it is
+   * kept here. */
   enum file_reading how = r->image ? FILE_DONTCACHE : FILE_CACHED;
   *fault = (struct source_fault){.text = ""};
   return r->kind ? r->kind->open(r->all->reactor, &r->uri, deadline, out, fault)
                  : file_source_open(r->uri.text, how, out);
 }
 
-/* Says that it is the tree which cannot be opened. */
+/* Adds to an error that it concerns the hash tree. */
 static void tell_of_tree(int error, struct source_fault *fault) {
   const struct source_fault of_tree = *fault;
   snprintf(fault->text, sizeof fault->text, "its hash tree: %.200s",
            *of_tree.text ? of_tree.text : strerror(-error));
 }
 
-/* For an image that calls back if `calls_back`: so does its tree then. */
+/* Opens a hash tree.  It must call back if the source of the image does. */
 static int open_tree(struct remote *tree, bool calls_back,
                      const struct timespec *deadline, struct source **out,
                      struct source_fault *fault) {
@@ -252,7 +256,7 @@ static int open_tree(struct remote *tree, bool calls_back,
              : e;
 }
 
-/* Verified, if it is to be. */
+/* Opens it, with verification if that is configured. */
 static int open_once(struct remote *r, const struct timespec *deadline,
                      struct source **out, struct source_fault *fault) {
   struct verified_options options = r->verified;
@@ -315,7 +319,7 @@ struct later_source {
 static enum source_outcome later_start(struct source *src,
                                        struct source_read *read) {
   (void)src;
-  read->status = -ENXIO; /* it has no bytes to ask for */
+  read->status = -ENXIO; /* its size is 0, so no caller reads it */
   return SOURCE_DONE;
 }
 
@@ -333,7 +337,8 @@ static void hashing_ended(void *arg) { remotes_unref(arg); }
 
 /* Takes `below` over, also on failure. */
 static int begin_hashing(struct later_source *s, struct source *below) {
-  /* A file needs nothing of us, and nobody waits for one that hangs. */
+  /* A file needs no reference to the remote, so the end of the daemon does not
+   * wait for a file that hangs. */
   struct remote *r = s->remote->kind ? remotes_ref(s->remote) : NULL;
   int e = hashing_begin(below, s->remote->verified.root, hashing_ended, r,
                         &s->hashing);
@@ -345,7 +350,7 @@ static int begin_hashing(struct later_source *s, struct source *below) {
   return e;
 }
 
-/* Once for each reason. */
+/* Logs why it could not be opened, once for each reason. */
 static void tell_of_missing(struct later_source *s, int error,
                             const struct source_fault *fault) {
   if (s->told != error)
@@ -367,8 +372,8 @@ static int open_and_hash(struct later_source *s) {
   return e;
 }
 
-/* Reads a byte now and then: without one some sources never look whether there
- * is another content.  A file does, by itself. */
+/* Reads a byte, because some sources notice a new content only by a read.  A
+ * file needs none. */
 static void look_at(struct later_source *s, struct source *below) {
   uint8_t byte;
   if (!s->remote->kind || below->size == 0 || is_put_off(s))
@@ -377,7 +382,8 @@ static void look_at(struct later_source *s, struct source *below) {
   put_off(s, LOOK_PAUSE_MOST_MS);
 }
 
-/* Its content is not the one that is wanted, until its source has another. */
+/* The content is not the expected one.  Begins to hash the next content, once
+ * the source has one. */
 static int hash_successor(struct later_source *s) {
   struct source *below = hashing_source(s->hashing), *next = NULL;
   if (!s->differs) {

@@ -12,8 +12,8 @@
 #include <string.h>
 
 enum {
-  /* What a user's or a group's entry takes at first, and at most: a group may
-   * have many members. */
+  /* The first and the largest buffer for the entry of a user or a group.  A
+   * group may have many members. */
   ENTRY_LEN = 1024,
   ENTRY_MOST = 1 << 20,
 };
@@ -34,7 +34,7 @@ struct rule {
   struct term *terms;
 };
 
-/* A word of a rule that is being read, and where its mistake is told. */
+/* A word of a rule that is being read, and the place for an error message. */
 struct word {
   const char *text, *value; /* the whole of it; behind its colon */
   char *why;
@@ -48,7 +48,8 @@ static int refuse(const struct word *word, const char *reason) {
 
 /* ---- Users and groups ---------------------------------------------------- */
 
-/* An id of nobody in particular would be true of strangers. */
+/* Refuses the overflow id: the kernel uses it for every user without a number
+ * here, so it would allow strangers. */
 static int take_id(const struct word *word, uint32_t id, struct term *to) {
   if (id == PEER_OVERFLOW_ID)
     return refuse(word, "the kernel shows this number for ids it cannot map, "
@@ -93,7 +94,8 @@ static int look_up_group(const char *name, char *buffer, size_t len,
   return e;
 }
 
-/* Tries with more memory while there is too little.  0 or an errno. */
+/* Looks the name up, with a larger buffer as long as it is too small.  0 or an
+ * errno. */
 static int find_name(look_up *look, const char *name, bool *found,
                      uint32_t *id) {
   int e = ERANGE;
@@ -116,7 +118,7 @@ static int parse_name(const struct word *word, look_up *look,
   int e = find_name(look, word->value, &found, &id);
   if (found)
     return take_id(word, id, to);
-  /* What a name that is not there may be told by, see getpwnam(3). */
+  /* getpwnam(3) may return any of these for a name that does not exist. */
   if (e == 0 || e == ENOENT || e == ESRCH || e == EBADF || e == EPERM)
     return refuse(word, unknown);
   if (e == ENOMEM)
@@ -135,7 +137,8 @@ static int parse_group(const struct word *word, struct term *to) {
 
 /* ---- Words --------------------------------------------------------------- */
 
-/* An address has one way to be written, as peers' have. */
+/* Writes an address in its canonical form, because that of the peer is compared
+ * as text. */
 static int parse_certificate(const struct word *word, struct term *to) {
   unsigned char address[sizeof(struct in6_addr)];
   char text[INET6_ADDRSTRLEN];
@@ -192,7 +195,7 @@ static bool has_term(const struct rule *rule, const struct term *term) {
   return false;
 }
 
-/* Adds a term, whose name is the rule's from here, also on failure. */
+/* Adds a term, and takes its name over, also on failure. */
 static int rule_add(struct rule *rule, struct term term) {
   struct term *grown =
       realloc(rule->terms, (rule->n + 1) * sizeof *rule->terms);
@@ -205,7 +208,7 @@ static int rule_add(struct rule *rule, struct term term) {
   return 0;
 }
 
-/* Adds all that another one says. */
+/* Adds all terms of another rule. */
 static int rule_add_all(struct rule *rule, const struct rule *from) {
   int r = 0;
   for (size_t i = 0; r == 0 && i < from->n; i++) {
@@ -218,7 +221,7 @@ static int rule_add_all(struct rule *rule, const struct rule *from) {
   return r;
 }
 
-/* Adds what a word says, unless the rule says it already. */
+/* Adds the term of a word, unless the rule has it already. */
 static int rule_take(struct rule *rule, struct word *word) {
   struct term term;
   int r = parse_word(word, &term);
@@ -233,7 +236,7 @@ static int rule_take(struct rule *rule, struct word *word) {
              : refuse(word, "there are 256 before it, and no more are taken");
 }
 
-/* Of each word in `copy`, which is the caller's to spoil. */
+/* Adds the terms of all words in `copy`, which it overwrites. */
 static int rule_take_all(struct rule *rule, char *copy, char *why,
                          size_t why_len) {
   int r = 0;
@@ -331,7 +334,8 @@ bool rule_allows(const struct rule *rule, const struct peer *peer) {
   return allows;
 }
 
-/* Without a rule all on this machine may: a peer with an id is on it. */
+/* Whether a rule covers a term.  Without a rule every peer on this machine is
+ * allowed; a peer with an id is on this machine. */
 static bool is_covered(const struct rule *wide, const struct term *term) {
   if (wide)
     return has_term(wide, term);

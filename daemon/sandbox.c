@@ -67,7 +67,7 @@ struct call {
 };
 
 static const struct call calls[] = {
-    /* What libc needs for locks, memory, time, and the end of a thread. */
+    /* libc needs these for locks, memory, time, and the end of a thread. */
     {ALL, SCMP_SYS(brk)},
     {ALL, SCMP_SYS(clock_getres)},
     {ALL, SCMP_SYS(clock_gettime)},
@@ -94,7 +94,7 @@ static const struct call calls[] = {
     {ALL, SCMP_SYS(set_robust_list)},
     {ALL, SCMP_SYS(sigaltstack)},
     {ALL, SCMP_SYS(sysinfo)},
-    /* Descriptors that there are. */
+    /* Descriptors that are open. */
     {ALL, SCMP_SYS(close)},
     {ALL, SCMP_SYS(fcntl)},
     {ALL, SCMP_SYS(fstat)}, /* and newfstatat(), with glibc before 2.39 */
@@ -115,13 +115,13 @@ static const struct call calls[] = {
     {CACHE, SCMP_SYS(pwrite64)},
     {CACHE, SCMP_SYS(pwritev)},
     {CACHE | H, SCMP_SYS(sendmsg)}, /* the service manager keeps them */
-    /* Sources: what is open is read. */
+    /* Sources: open files are read. */
     {CACHE, SCMP_SYS(cachestat)},
     {CACHE, SCMP_SYS(fadvise64)},
     {CACHE, SCMP_SYS(pread64)},
     {CACHE, SCMP_SYS(preadv)},
     {CACHE, SCMP_SYS(preadv2)},
-    /* And others are looked for, and directories listed. */
+    /* Sources: files are looked for, and directories are listed. */
     {M | P | R | S, SCMP_SYS(access)},
     {M | P | R | S, SCMP_SYS(faccessat)},
     {M | P | R | S, SCMP_SYS(faccessat2)},
@@ -132,7 +132,7 @@ static const struct call calls[] = {
     {M | P | R | S, SCMP_SYS(statfs)},
     {M | P | R | S, SCMP_SYS(statx)},
     {P | R, SCMP_SYS(openat2)}, /* which no filter sees the flags of */
-    /* Loops and sockets that there are. */
+    /* Loops, and sockets that are open. */
     {M | W | R | H | S, SCMP_SYS(epoll_ctl)},
     {M | W | R | H | S, SCMP_SYS(epoll_pwait)},
     {M | W | R | H | S, SCMP_SYS(epoll_pwait2)},
@@ -147,13 +147,13 @@ static const struct call calls[] = {
     {M | W | R | H | S, SCMP_SYS(shutdown)},
     {W, SCMP_SYS(pidfd_open)}, /* to see the end of a client that shares */
     {M | H, SCMP_SYS(accept4)},
-    /* The own process, which the service manager is told of, too. */
+    /* The process itself, also for messages to the service manager. */
     {M | R | S, SCMP_SYS(connect)},
     {M | R | S, SCMP_SYS(getegid)},
     {M | W | R | S, SCMP_SYS(geteuid)},
     {M | R | S, SCMP_SYS(getgid)},
     {M | W | R | S, SCMP_SYS(getuid)},
-    /* Sockets that listen: their files are made and removed. */
+    /* Listening sockets, whose files are made and removed. */
     {R | S, SCMP_SYS(bind)}, /* or a socket that asks for addresses */
     {R, SCMP_SYS(listen)},
     {R, SCMP_SYS(chmod)},
@@ -161,8 +161,7 @@ static const struct call calls[] = {
     {R, SCMP_SYS(unlink)},
     {M | R, SCMP_SYS(flock)},
     {M | R, SCMP_SYS(unlinkat)},
-    /* The names of users and hosts, which modules of libc's may ask a service
-     * for. */
+    /* Names of users and hosts: modules of libc may ask a service for them. */
     {R | S, SCMP_SYS(epoll_create1)},
     {R | S, SCMP_SYS(eventfd2)},
     {R | S, SCMP_SYS(getresgid)},
@@ -185,30 +184,31 @@ struct filter {
 };
 
 static void note(struct filter *f, int r) {
-  /* One that this machine's kind of processor does not have. */
+  /* -EDOM: this architecture has no such call. */
   if (r < 0 && r != -EDOM && f->r == 0)
     f->r = r;
 }
 
-/* Allows a call, if the thread is of one of these kinds and the argument is as
- * it should be. */
+/* Allows a call if the thread is of one of these kinds and the argument
+ * matches. */
 static void allow_if(struct filter *f, unsigned kinds, int number,
                      struct scmp_arg_cmp arg) {
   if (f->kind & kinds)
     note(f, seccomp_rule_add(f->ctx, SCMP_ACT_ALLOW, number, 1, arg));
 }
 
-/* The kernel looks at the lower half of an int, whatever is above it. */
+/* The kernel ignores the upper half of the register of an int, so the filter
+ * must ignore it too. */
 #define ARG_IS(n, value) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, UINT32_MAX, value)
 #define ARG_IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, UINT64_MAX, 0)
 #define ARG_HAS_NONE(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, 0)
 #define ARG_HAS_ALL(n, bits) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, bits, bits)
 
-/* A thread's own memory is not made executable.  But a reload may be the first
- * that looks a user up, and the reactor a host, for which libc loads modules;
- * and threads that the reactor begins load the modules of sources.  Those are
- * files, which are mapped as they are.  No filter sees which file it is: these
- * threads could as well map a mirror, to which they may write. */
+/* No thread may make its own memory executable.  Some threads may map a file as
+ * executable.  libc loads modules when a reload looks up the first user, or the
+ * reactor the first host.  The threads that the reactor begins load the modules
+ * of sources.  A filter cannot see which file is mapped.  So these threads
+ * could also map a mirror as executable, to which they may write. */
 static void allow_memory(struct filter *f) {
   const struct scmp_arg_cmp file[] = {
       SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC),
@@ -220,29 +220,29 @@ static void allow_memory(struct filter *f) {
                                    file));
 }
 
-/* Files are opened to be read; those that take sockets away make a lock beside
- * them, which has no bytes.  A worker opens its own descriptors anew, so that a
- * client cannot write to them. */
+/* Files may be opened for reading.  A thread that removes a socket makes a lock
+ * file beside it, without bytes.  A worker opens descriptors of its own again,
+ * so that a client cannot write to them. */
 static void allow_open(struct filter *f) {
   const unsigned writes =
       O_ACCMODE | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY);
   allow_if(f, W | P | S, SCMP_SYS(openat), ARG_HAS_NONE(2, writes | O_CREAT));
   allow_if(f, M | R, SCMP_SYS(openat), ARG_HAS_NONE(2, writes));
-  /* librados names threads of its own, for which libc writes to a file of
-   * /proc; it does without. */
+  /* librados names its threads, for which libc writes to a file of /proc.  It
+   * works without that, so the call fails. */
   if (f->kind & S)
     note(f, seccomp_rule_add(
                 f->ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 1,
                 SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, writes | O_CREAT, O_RDWR)));
-  /* Of others than those that look for files: what is known of a descriptor. */
+  /* Threads that do not look for files may only ask about a descriptor. */
   allow_if(f, W | E | C | H, SCMP_SYS(newfstatat), ARG_IS(3, AT_EMPTY_PATH));
   allow_if(f, W | E | C | H, SCMP_SYS(statx), ARG_HAS_ALL(2, AT_EMPTY_PATH));
   /* What the reactor finds too long, or of another version, the pool ends. */
   allow_if(f, CACHE & ~S, SCMP_SYS(memfd_create), ARG_HAS_NONE(1, MFD_EXEC));
 }
 
-/* The service manager is told by a socket of one's own, as are services that
- * know users; addresses are listened on, and maybe asked for names. */
+/* Messages to the service manager, and questions to a service of user names,
+ * need a new Unix socket.  Listeners and host names need other sockets. */
 static void allow_sockets(struct filter *f) {
   allow_if(f, M | R | S, SCMP_SYS(socket), ARG_IS(0, AF_UNIX));
   allow_if(f, R | S, SCMP_SYS(socket), ARG_IS(0, AF_INET));
@@ -250,8 +250,9 @@ static void allow_sockets(struct filter *f) {
   allow_if(f, S, SCMP_SYS(socket), ARG_IS(0, AF_NETLINK)); /* own addresses */
 }
 
-/* Threads, one of which may look a host up, and no processes.  clone3(2) keeps
- * its flags out of sight: libc takes clone(2) where there is no other. */
+/* Threads are allowed, and processes are not.  A filter cannot see the flags of
+ * clone3(2), so that call is answered as if the kernel did not have it: libc
+ * then uses clone(2). */
 static void allow_threads(struct filter *f) {
   allow_if(f, P | R | S, SCMP_SYS(clone),
            ARG_HAS_ALL(0, CLONE_VM | CLONE_THREAD));
@@ -260,8 +261,8 @@ static void allow_threads(struct filter *f) {
          seccomp_rule_add(f->ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0));
 }
 
-/* The rest: a name, a limit that is asked for, how much a socket holds, what is
- * to be known of a device, and abort(3). */
+/* The rest: the name of a thread, questions about limits, sockets and devices,
+ * and abort(3). */
 static void allow_others(struct filter *f) {
   allow_if(f, ALL, SCMP_SYS(prctl), ARG_IS(0, PR_SET_NAME));
   allow_if(f, ALL, SCMP_SYS(prlimit64), ARG_IS_NULL(2));
@@ -308,9 +309,9 @@ static bool is_enabled; /* before there are threads */
 void sandbox_enable(void) {
   if (HAS_SANITIZER)
     return;
-  /* Lest a thread that is confined is the first that libc reads a file for: the
-   * time zone's, and the number of processors, by which it limits its arenas.
-   */
+  /* libc reads files at the first use of some functions: that of the time zone,
+   * and the number of processors, by which it limits its arenas.  A confined
+   * thread must not be the first to use them. */
   tzset();
   mallopt(M_ARENA_MAX, 8 * (int)sysconf(_SC_NPROCESSORS_ONLN));
   is_enabled = true;

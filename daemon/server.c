@@ -4,16 +4,16 @@
  * (acceptor.h), looks at images, and asks for signs of life.  The events belong
  * to that thread alone.
  *
- * Other threads reach it by wake(), and so does a signal handler, as a write to
- * an eventfd is all that wake() does.  What they want is stored before the
- * write, and on_wake() reads the eventfd before it looks: so a wish that comes
- * while on_wake() looks wakes the thread once more.
+ * Other threads and signal handlers reach it by wake(), which only writes to an
+ * eventfd.  They store their request before the write, and on_wake() reads the
+ * eventfd before it looks at the requests.  So a request that comes while
+ * on_wake() looks wakes the thread once more.
  *
- * A change of the listeners is the one wish whose result is waited for.  The
- * caller waits in server_set_listeners(), so it must be another thread, and one
- * change is under way at a time.  Once the server ends it takes no more
- * changes: `is_over` is set under the lock under which a change is stored, so
- * nobody waits for a thread that has left its loop. */
+ * A caller waits only for the result of a change of the listeners, in
+ * server_set_listeners().  So it must be another thread, and there is one
+ * change at a time.  When the server ends it takes no more changes: `is_over`
+ * is set under the lock under which a change is stored, so no caller waits for
+ * a thread that has left its loop. */
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -169,7 +169,7 @@ static void end_change(struct server *s) {
   pthread_mutex_unlock(&s->change_lock);
 }
 
-/* It was asked to drain. */
+/* Begins the drain that was asked for. */
 static void take_drain(struct server *s) {
   int timeout_ms = atomic_load_explicit(&s->drain_ms, memory_order_relaxed);
   drain_begin(&s->context.drain);
@@ -187,7 +187,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
   uint64_t n;
   (void)what;
   ssize_t len = read(fd, &n, sizeof n);
-  (void)len; /* whatever it says, what follows is true */
+  (void)len; /* the read only resets the eventfd */
   liveness_main_turned(&s->liveness);
   pthread_mutex_lock(&s->change_lock);
   struct change *change = s->change;
@@ -203,9 +203,9 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
     event_base_loopbreak(s->base);
 }
 
-/* Signal handlers, too. */
+/* May be called in a signal handler. */
 static void wake(struct server *s) {
-  eventfd_write(s->wake_fd, 1); /* a full counter wakes, too */
+  eventfd_write(s->wake_fd, 1); /* if the counter is full, it wakes already */
 }
 
 int server_set_listeners(struct server *s, struct listener *const *listeners,
@@ -307,7 +307,7 @@ static void warm_one(struct server *s, const char *name) {
   images_unref(h);
 }
 
-/* Those that were there at the start, when the pool was not. */
+/* Warms the images of the start, which were added before there was a pool. */
 static void warm_all(struct server *s) {
   struct served_image *h;
   for (unsigned i = 0; (h = images_next(&s->context.images, &i));) {
@@ -317,7 +317,7 @@ static void warm_all(struct server *s) {
   }
 }
 
-/* Of an image that nobody has taken over. */
+/* Closes the source of an image that was not taken over. */
 static void close_source(const struct server_image *image) {
   image->source->ops->close(image->source);
   retrying_unref(image->retrying);
@@ -328,7 +328,7 @@ int server_add_image(struct server *s, const struct server_image *image) {
   struct served_image *h = images_find(&s->context.images, NULL, image->name);
   bool replaces = h && images_origin(h) == IMAGE_FOUND;
   if (replaces && image_page_shift(h->image) != add.page_shift) {
-    images_remove(h); /* its readers cannot go on with other pages */
+    images_remove(h); /* readers cannot continue with another page size */
     replaces = false;
   }
   int r =
@@ -369,7 +369,7 @@ void server_set_change_maker(struct server *s,
   s->context.maker = *maker;
 }
 
-/* Takes all sources, or closes those it did not come to. */
+/* Takes all sources over.  On failure it closes the remaining ones. */
 static int server_add_images(struct server *s,
                              const struct server_config *config, char *err,
                              size_t err_len) {
@@ -447,7 +447,7 @@ static void heed_doubt(void *arg, struct served_image *h, uint64_t from,
   invalidation_by_source(arg, h, from, to);
 }
 
-/* What can fail before the sources are taken over. */
+/* The steps that can fail before the sources are taken over. */
 static int server_init(struct server *s, const struct server_config *config) {
   struct pool_options pool = {.n_shared = config->limits.n_fill_threads,
                               .idle_ms = config->limits.idle_thread_ms};
@@ -474,8 +474,8 @@ static int server_init(struct server *s, const struct server_config *config) {
   return r;
 }
 
-/* Tables that clients of the process before have; of each worker in turn. Their
- * threads have not begun. */
+/* Restores the tables of the clients of the process before, for each worker in
+ * turn.  The threads of the workers have not begun, so no lock is needed. */
 static void server_restore_tables(struct server *s) {
   struct server_context *context = &s->context;
   struct restored_table table;
@@ -520,14 +520,14 @@ static void close_sources(const struct server_config *config) {
     close_source(&config->images[i]);
 }
 
-/* What libevent has to say; by itself it would write to standard error. */
+/* Logs the messages of libevent, which it would write to standard error. */
 static void on_libevent_log(int severity, const char *message) {
   if (severity >= EVENT_LOG_WARN)
     log_peer_event(LEVEL_WARN, "libevent", LOG_TEXT("message", message));
 }
 
-/* What comes after the images, whose tables are restored here: a worker serves
- * each. */
+/* The steps after the images were added.  Tables of clients are restored here,
+ * because each is served by a worker. */
 static int server_init_threads(struct server *s,
                                const struct server_config *config) {
   int r = server_init_workers(s, config->n_workers);
@@ -611,7 +611,7 @@ static void on_drained(void *arg) {
   pthread_mutex_unlock(&s->drain_lock);
 }
 
-/* Has the workers answer what is in flight, and waits for it. */
+/* Lets the workers answer the requests in flight, and waits for that. */
 static void server_drain(struct server *s) {
   struct timespec until = clock_after_ms(s->context.limits.stop_timeout_ms);
   pthread_mutex_lock(&s->drain_lock);

@@ -13,7 +13,7 @@
 
 /* ---- Tasks --------------------------------------------------------------- */
 
-/* Fetches may have ended, and leave room for others. */
+/* Runs after tasks: fetches may have ended, so others have room. */
 static void worker_tasks_ran(void *arg) {
   struct worker *w = arg;
   request_admit_throttled(&w->service);
@@ -28,7 +28,7 @@ static void worker_check_drained(void *arg) {
   if (!net->stopping || net->conns || w->told_drained)
     return;
   w->told_drained = true;
-  fill_dispatch_hand_over(&w->dispatch); /* while the pool takes some */
+  fill_dispatch_hand_over(&w->dispatch); /* before the pool is stopped */
   w->drained(w->drained_arg);
 }
 
@@ -45,7 +45,7 @@ static void close_run(struct task *task) {
 
 static void quit_run(struct task *task) {
   struct worker *w = container_of(task, struct worker, quit_task);
-  service_close_all(&w->service); /* one that arrived since */
+  service_close_all(&w->service); /* a connection may have arrived since */
   w->quitting = true;
 }
 
@@ -56,7 +56,7 @@ static void pulse_run(struct task *task) {
 }
 
 void worker_ask(struct worker *w, uint64_t question) {
-  /* The mailbox's lock has the task see it. */
+  /* Relaxed: the lock of the mailbox makes the task see the store. */
   atomic_store_explicit(&w->asked, question, memory_order_relaxed);
   loop_post(&w->loop, &w->pulse_task);
 }
@@ -81,8 +81,8 @@ void worker_join(struct worker *w) {
 
 /* ---- The thread ---------------------------------------------------------- */
 
-/* Looks for events, and for what was begun, without sleeping.  True: there was
- * something. */
+/* Looks for events and for fills that were begun, without sleeping.  True:
+ * there were some. */
 static bool worker_look_around(struct worker *w) {
   uint64_t seen = w->loop.n_events;
   uint64_t end = clock_now_ns() + BUSY_POLL_US * UINT64_C(1000);

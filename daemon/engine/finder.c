@@ -46,7 +46,8 @@ bool finder_has_place(const struct finder *finder) {
   return finder->place && finder->place->is_any(finder->place->arg);
 }
 
-/* After a change: the looks are as many as are counted, each of another name. */
+/* After a change: the looks are as many as are counted, each of another
+ * name. */
 static void check_locked(const struct finder *finder) {
   lock_assert_held(&finder->lock);
 #ifdef CACHETD_DEBUG_CHECKS
@@ -74,8 +75,9 @@ static struct image_add add_of(const struct finder *finder, const char *name,
                             .page_shift = finder->page_shift};
 }
 
-/* Opens it, and puts it into the table.  0, also if that was in vain because of
- * what happened meanwhile; or a negative errno. */
+/* Opens an image, and adds it to the table.  Returns 0, or a negative errno.  0
+ * does not mean that the image is in the table: another thread may have added
+ * one of that name, or the directories may have changed. */
 static int open_and_add(struct finder *finder, const char *name) {
   const struct finder_place *place = finder->place;
   struct found_image found = {0};
@@ -84,7 +86,8 @@ static int open_and_add(struct finder *finder, const char *name) {
     return r;
   const struct image_add add = add_of(finder, name, &found);
   r = images_add(finder->images, &add);
-  /* After it is in the table, or finder_review() could pass it by. */
+  /* Checked after it was added: before that, finder_review() does not see it,
+   * so a change of the directories in between would go unnoticed. */
   if (r == 0 && !place->is_current(place->arg, found.path, found.share)) {
     struct served_image *h = images_find(finder->images, NULL, name);
     if (h && images_origin(h) == IMAGE_FOUND)
@@ -99,8 +102,9 @@ static int open_and_add(struct finder *finder, const char *name) {
 
 enum { RESTORE_PATIENCE_S = 5, RESTORE_MAX = LEDGER_N_MIRRORS };
 
-/* What a thread opens, name by name, since the place may hang: it may outlive
- * the wait for it. */
+/* Names that a thread of its own opens one by one, because a directory may
+ * hang.  It has a reference count, because the thread may outlive the wait for
+ * it. */
 struct restoring {
   const struct finder_place *place;
   pthread_mutex_t lock;
@@ -115,7 +119,8 @@ struct restoring {
   } all[RESTORE_MAX];
 };
 
-/* Closes what nobody took.  The lock is held, and free afterwards. */
+/* Gives a reference back, and releases the lock.  The last one closes the
+ * sources that were not taken. */
 static void restoring_unref_locked(struct restoring *g) {
   lock_assert_held(&g->lock);
   bool is_last = --g->n_refs == 0;
@@ -190,7 +195,7 @@ static bool restoring_await(struct restoring *g, unsigned i,
   return is_opened;
 }
 
-/* Takes what was opened into the table: the thread is done with it. */
+/* Adds an opened image to the table.  The thread no longer uses it. */
 static void restoring_take(struct finder *finder, struct restoring *g,
                            unsigned i) {
   if (g->all[i].result < 0)
@@ -215,9 +220,10 @@ void finder_restore(struct finder *finder) {
 /* ---- Looking for one ------------------------------------------------------
  */
 
-/* The image, with a reference for the caller.  One that was configured is not
- * taken at first: the caller did not find it in the table, and so one that is
- * there and not for its peer takes as long as one that is nowhere. */
+/* Finds the image, with a reference for the caller.  The first try does not
+ * take an image that was configured: the caller did not find it in the table,
+ * so its peer may not read it.  The search in the directories then takes as
+ * long as for a name that does not exist, and the time shows nothing. */
 static int look(struct finder *finder, const char *name,
                 struct served_image **out) {
   enum { MAX_TRIES = 8 };
@@ -232,10 +238,11 @@ static int look(struct finder *finder, const char *name,
     if (r < 0)
       return r;
   }
-  return -EAGAIN; /* it comes and goes */
+  return -EAGAIN; /* each time it was removed before it could be taken */
 }
 
-/* Nobody joins any more; then those that did are told. */
+/* Ends a look: takes it off the list, so that no request can join it, and then
+ * tells the requests that wait for it. */
 static void look_end(struct finder_look *l, int result,
                      struct served_image *h) {
   struct finder *finder = l->finder;
@@ -308,7 +315,7 @@ void finder_find(struct finder *finder, const char *name,
     wait->done(wait);
 }
 
-/* ---- What is there already ------------------------------------------------
+/* ---- Images that are in the table ----------------------------------------
  */
 
 static void review(struct finder *finder, struct served_image *h) {

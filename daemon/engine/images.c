@@ -51,7 +51,7 @@ void images_restored(struct images *images) { restore_finish(images->restore); }
 
 /* ---- One image ----------------------------------------------------------- */
 
-/* Frees what there is of it. */
+/* Also frees one that was made half way. */
 static void served_image_free(struct served_image *h) {
   image_free(h->image);
   pool_lane_free(h->lane);
@@ -63,8 +63,8 @@ static void served_image_free(struct served_image *h) {
   free(h);
 }
 
-/* There is a thread for each that may be looked at, or is being ended: either
- * may hang, also of an image that was removed. */
+/* Gives the pool a thread for each image that may be checked or is being ended.
+ * Both may hang, and an image that was removed counts until it has ended. */
 static void count_alive_locked(struct images *images, unsigned n) {
   lock_assert_held(&images->lock);
   images->n_alive = n;
@@ -108,7 +108,7 @@ static void keep_terms(struct served_image *h, const struct mirror *m) {
                    atomic_load_explicit(&h->terms, memory_order_relaxed));
 }
 
-/* On whatever thread saw it. */
+/* Runs on the thread that found the change. */
 static void on_changed(void *arg, struct image *img) {
   struct served_image *h = arg;
   struct mirror *m = image_mirror(img);
@@ -175,8 +175,8 @@ static void on_source_changed(void *arg) {
   pthread_mutex_unlock(&images->lock);
 }
 
-/* Ranges that come before the job has run are dropped as one: so a source that
- * tells of very many keeps one thread busy, and takes no memory. */
+/* All ranges that arrive before the job runs are joined to one.  So a source
+ * that reports very many ranges keeps one thread busy, and takes no memory. */
 static void on_source_invalid(void *arg, uint64_t offset, uint64_t len) {
   struct served_image *h = arg;
   struct images *images = h->images;
@@ -200,7 +200,8 @@ static void on_source_remark(void *arg, const char *text) {
 
 /* ---- Making one ---------------------------------------------------------- */
 
-/* Makes the image itself, over what the process before has left if it can. */
+/* Makes the image itself.  It continues with the mirror that the process before
+ * has left, if it can. */
 static int make_image(struct served_image *h, const struct image_add *add) {
   struct images *images = h->images;
   struct image_ops ops = {.changed = on_changed,
@@ -224,7 +225,7 @@ static int make_image(struct served_image *h, const struct image_add *add) {
   return 0;
 }
 
-/* One that is not in the table yet. */
+/* Makes an image that is not in the table yet. */
 static int served_image_new(struct images *images, const struct image_add *add,
                             struct served_image **out) {
   size_t counters_len = images->n_threads * sizeof(struct image_counters);
@@ -338,9 +339,9 @@ static bool is_unused_locked(const struct served_image *h, unsigned n_refs) {
          !atomic_load_explicit(&h->removed, memory_order_relaxed);
 }
 
-/* Takes one out of the table that was found and has no user, if there have to
- * be fewer.  False: there has to be one, and there is none; else `*victim`, if
- * it is not NULL, is to be given back. */
+/* Makes room for one more image in the table.  If it is full, it takes out an
+ * image that was found and has no user, and stores it in `*victim`; the caller
+ * then calls images_unref().  False: it is full, and there is no such image. */
 static bool make_room_locked(struct images *images,
                              struct served_image **victim) {
   lock_assert_held(&images->lock);
@@ -386,7 +387,7 @@ int images_add(struct images *images, const struct image_add *add) {
     return r;
   pthread_mutex_lock(&images->lock);
   r = put_locked(images, h, &victim);
-  h->n_refs += r == 0; /* others may remove it */
+  h->n_refs += r == 0; /* the caller's: another thread may remove the image */
   pthread_mutex_unlock(&images->lock);
   images_unref(victim);
   if (r < 0) {
@@ -410,7 +411,8 @@ bool images_remove(struct served_image *h) {
   return was_there;
 }
 
-/* A page that comes in between is lost: its reader has come and gone. */
+/* A reader may come and go between the check and the removal.  The pages that
+ * it brought in are lost, and no reader misses them. */
 void images_remove_unused(struct served_image *h) {
   struct images *images = h->images;
   if (image_has_pages(h->image))
@@ -547,8 +549,8 @@ struct served_image *images_next(struct images *images, unsigned *index) {
   return h;
 }
 
-/* A walk through the images that a peer may read.  Most have the same rule, so
- * what came of the last one is kept. */
+/* A walk through the images that a peer may read.  Most images have the same
+ * rule, so the walk keeps the result of the last one. */
 struct peer_walk {
   const struct peer *peer;
   unsigned index;
@@ -641,8 +643,8 @@ void images_ref(struct served_image *h) {
   pthread_mutex_unlock(&h->images->lock);
 }
 
-/* To end it takes as long as its source takes to close: not on a thread that
- * must not wait, while there are others. */
+/* To end an image takes as long as its source takes to close.  So the pool does
+ * it, as long as it runs, and not a thread that must not wait. */
 void images_unref(struct served_image *h) {
   if (!h)
     return;
@@ -682,8 +684,8 @@ static void put_rule(struct rule **at, struct rule *rule) {
   rule_unref(old);
 }
 
-/* A change from one rule to another, and whether somebody loses by it.  Most
- * images have the same ones, so what came of the last two is kept. */
+/* A change from one rule to another, and whether any peer loses by it.  Most
+ * images have the same two rules, so the last result is kept. */
 struct rule_change {
   const struct rule *from, *to;
   bool narrows;
@@ -749,7 +751,7 @@ static struct served_image *next_changed(struct images *images, unsigned *index,
   return h;
 }
 
-/* Of one that is missing nobody has a page. */
+/* No client has pages of an image that is missing, so it needs no new epoch. */
 static void follow_rule(struct served_image *h, enum rule_effect change) {
   if (atomic_load_explicit(&h->missing, memory_order_relaxed))
     return;
@@ -777,7 +779,8 @@ void images_set_rules(struct images *images, struct rule *all,
 
 /* ---- The end ------------------------------------------------------------- */
 
-/* A read that was PENDING may need the pool. */
+/* Waits for PENDING reads before it stops the pool: one that ends may need a
+ * thread of the pool. */
 void images_stop(struct images *images) {
   pending_await_none(&images->pending);
   pthread_mutex_lock(&images->lock);

@@ -16,7 +16,7 @@ static struct keeper *keeper_of(struct mirror_keeper *base) {
 
 /* ---- Telling the manager ------------------------------------------------- */
 
-/* What came of a message.  Passes it on. */
+/* Notes the result of a message to the manager, and returns it. */
 static int note_locked(struct keeper *k, int r) {
   lock_assert_held(&k->lock);
   if (r != -EAGAIN)
@@ -34,8 +34,9 @@ static int store_locked(struct keeper *k, const char *name, const int *fds,
 
 /* ---- Records ------------------------------------------------------------- */
 
-/* Tells the manager of a record that is ENDED.  One that could not be told of
- * stays so, and its number is not used again: the name is still taken. */
+/* Has the manager remove what a record has stored.  If the message cannot be
+ * sent, the record stays ENDED, and its number is not used again, because the
+ * manager still has descriptors of that name. */
 static void remove_locked(struct keeper *k, uint32_t *state, const char *name) {
   lock_assert_held(&k->lock);
   ledger_set_state(state, LEDGER_ENDED);
@@ -168,7 +169,7 @@ static void keeper_made(struct mirror_keeper *base, struct mirror *m,
                    LOG_TEXT("meaning", "after a restart it begins cold"));
 }
 
-/* What is known of its content may be another thing now. */
+/* The source was checked, so the identity of the content may have changed. */
 static void keeper_looked(struct mirror_keeper *base, struct mirror *m) {
   struct keeper *k = keeper_of(base);
   struct source_identity now;
@@ -246,8 +247,8 @@ int keeper_add_table(struct keeper *k, const struct mirror *m,
   } else if (!k->is_on) {
     r = 0; /* K4 */
   }
-  /* If there is no manager any more the table is given all the same: the next
-   * process, if there is one, misses it, and leaves the mirror alone (R2). */
+  /* If the manager is gone the table is given all the same.  A next process
+   * misses it in the ledger, and then leaves the mirror alone (R2). */
   if (record && r != -EAGAIN) {
     ledger_set_state(&record->state, LEDGER_STORED);
     *table = i + 1;
@@ -299,8 +300,8 @@ static void retry_locked(struct keeper *k) {
       end_table_locked(k, i);
 }
 
-/* K4.  Whether the manager has read since it had too much is only found out by
- * another message: one that removes nothing. */
+/* K4: finds out whether the manager reads again.  Only a message can show that,
+ * so it sends one that removes nothing. */
 static bool is_deaf_locked(struct keeper *k) {
   lock_assert_held(&k->lock);
   return k->deaf_since &&
@@ -342,7 +343,7 @@ int keeper_begin(struct keeper *k, struct ledger *ledger, bool is_stored) {
   *ledger = (struct ledger){.fd = -1};
   int r = is_stored ? 0 : fd_store_add(&k->store, "ledger", &k->ledger.fd, 1);
   k->is_on = r == 0;
-  k->has_unsaid = true; /* by the process before */
+  k->has_unsaid = true; /* the process before may have left ENDED records */
   return r;
 }
 

@@ -22,7 +22,7 @@ struct ledger_memory {
   struct ledger_table tables[LEDGER_N_TABLES] __attribute__((aligned(4096)));
 };
 
-/* To be counted up when a record, or what it says, changes. */
+/* Increase it when a record changes, or what it means. */
 enum { LAYOUT = 2 };
 
 static const struct ledger_head right_head = {
@@ -91,7 +91,8 @@ struct ledger_table *ledger_get_table(const struct ledger *ledger, uint32_t i) {
 
 /* ---- Checksums ----------------------------------------------------------- */
 
-/* FNV-1a: against what was torn or overwritten, not against anybody. */
+/* FNV-1a.  It detects a record that was written in part or overwritten, not one
+ * that was forged. */
 static uint64_t sum(const void *bytes, size_t len) {
   const unsigned char *p = bytes;
   uint64_t hash = UINT64_C(14695981039346656037);
@@ -178,5 +179,5 @@ bool ledger_parse_name(const char *name, char kind, uint32_t most,
     return false;
   *i = (uint32_t)n;
   snprintf(again, sizeof again, "%c%x", kind, *i);
-  return strcmp(again, name) == 0; /* it is written in one way only */
+  return strcmp(again, name) == 0; /* each number has only one spelling */
 }

@@ -3,20 +3,23 @@
  * exact at any time, however long a thread takes to wake up, and P3 needs two
  * rules:
  *
- *   - a submit gives away what may run, as long as there is a thread;
- *   - a thread whose job has ended takes what may run, and then gives away what
- *     more may run: fewer in one lane can mean one more in two others.
+ *   - A submit gives the jobs that may run to threads, as long as there are
+ *     any.
+ *   - A thread whose job has ended takes a job that may run, and then gives the
+ *     others that may run to threads: when one lane runs fewer jobs, two other
+ *     lanes may be allowed one more each.
  *
- * Idle threads lie on a stack, and each sleeps on a semaphore of its own.  It
- * is no condition variable because glibc's loses wake-ups where several threads
- * wait, up to 2.40 (sourceware.org/bugzilla, 25847).
+ * Idle threads are on a stack, and each sleeps on a semaphore of its own.  A
+ * condition variable of glibc up to 2.40 may lose a wake-up when several
+ * threads wait on it (sourceware.org/bugzilla, 25847).
  *
- * Threads are made by one of the pool's own, the maker, for a thread that needs
- * one and waits for that: a thread has the sandbox of the one that made it,
- * too, and those that submit may do less than those that run jobs (sandbox.h).
+ * A thread of the pool, the maker, makes all the others.  The thread that needs
+ * one waits for that.  The reason: a thread inherits the sandbox of its maker,
+ * and the threads that submit jobs may do less than those that run them
+ * (sandbox.h).
  *
- * A thread that ends joins the one that ended before it, and pool_stop() joins
- * the last, and the maker. */
+ * A thread that ends joins the one that ended before it.  pool_stop() joins the
+ * last one and the maker. */
 #include "daemon/engine/pool.h"
 
 #include <assert.h>
@@ -32,8 +35,8 @@
 #include "base/lock.h"
 #include "daemon/sandbox.h"
 
-/* Threads are many and their stacks are shallow; where memory is not
- * overcommitted the whole of a stack counts. */
+/* There may be many threads, and no job needs a deep stack.  With
+ * vm.overcommit_memory = 2 the whole of each stack counts as used memory. */
 #define STACK_LEN ((size_t)512 << 10)
 
 /* But for what is fixed, under the pool's lock. */
@@ -60,7 +63,7 @@ struct pool_thread {
   struct pool_job *job;             /* NULL: none */
 };
 
-/* A thread that somebody waits for. */
+/* A thread that the maker is to make, and for which another thread waits. */
 struct making {
   struct pool_thread *thread;
   int result;
@@ -133,7 +136,8 @@ static void lane_push_locked(struct pool_lane *lane, struct pool_job *job) {
   lane->tail = &job->next;
 }
 
-/* Its first job.  Then the others have their turns. */
+/* Takes the first job out of a lane.  The lane goes behind the others, so that
+ * each has its turn. */
 static struct pool_job *lane_pop_locked(struct pool_lane *lane) {
   lock_assert_held(&lane->pool->lock);
   struct pool_job *job = lane->head;
@@ -146,7 +150,7 @@ static struct pool_job *lane_pop_locked(struct pool_lane *lane) {
   return job;
 }
 
-/* Puts back what was popped: it is its turn yet. */
+/* Undoes lane_pop_locked(): the lane is the first again. */
 static void lane_unpop_locked(struct pool_lane *lane, struct pool_job *job) {
   lock_assert_held(&lane->pool->lock);
   if (lane->head)
@@ -158,7 +162,7 @@ static void lane_unpop_locked(struct pool_lane *lane, struct pool_job *job) {
   lane->head = job;
 }
 
-/* One that is freed and has no job is gone. */
+/* Frees a lane if its owner has freed it and its last job has ended. */
 static void lane_check_locked(struct pool_lane *lane) {
   lock_assert_held(&lane->pool->lock);
   if (!lane->is_freed || lane->head || lane->n_running)
@@ -234,7 +238,8 @@ static void idle_remove_locked(struct pool *pool, struct pool_thread *t) {
     t->next->above = t->above;
 }
 
-/* The thread cannot be gone before the post is over: it needs the lock. */
+/* The lock is held during the post: the woken thread needs it before it can
+ * end, so the semaphore exists until the post has returned. */
 static void pool_wake_locked(struct pool *pool, struct pool_thread *t) {
   lock_assert_held(&pool->lock);
   idle_remove_locked(pool, t);
@@ -243,7 +248,8 @@ static void pool_wake_locked(struct pool *pool, struct pool_thread *t) {
 
 static void *pool_thread(void *arg);
 
-/* Makes what is to be made, until it is woken for nothing. */
+/* Makes a thread each time it is woken.  It ends when it is woken and has none
+ * to make. */
 static void *maker_thread(void *arg) {
   struct pool *pool = arg;
   struct making *making;
@@ -311,7 +317,7 @@ static int pool_make_thread_locked(struct pool *pool, struct pool_lane *lane) {
   return r;
 }
 
-/* Gives away what may run. */
+/* Gives the jobs that may run to threads. */
 static void pool_dispatch_locked(struct pool *pool) {
   lock_assert_held(&pool->lock);
   struct pool_lane *lane;
@@ -368,7 +374,8 @@ static void thread_sleep(struct pool_thread *t, const struct timespec *until) {
   while (r < 0 && errno == EINTR);
 }
 
-/* Whenever a thread is about to sleep. */
+/* Called when a thread is about to sleep: no job that may run is queued
+ * then. */
 static void pool_check_locked(const struct pool *pool) {
   lock_assert_held(&pool->lock);
 #ifdef CACHETD_DEBUG_CHECKS
@@ -474,7 +481,7 @@ int pool_start(struct pool *pool) {
   return r;
 }
 
-/* All threads have ended, and none is to be made. */
+/* Ends the maker.  All other threads have ended, and none is to be made. */
 static void pool_end_maker(struct pool *pool) {
   pthread_mutex_lock(&pool->lock);
   bool has_maker = pool->has_maker;
@@ -511,8 +518,8 @@ void pool_stop(struct pool *pool) {
   while (pool->idle)
     pool_wake_locked(pool, pool->idle);
   pthread_mutex_unlock(&pool->lock);
-  /* Before the join too: a fetch that waits for a queued fill need not wait for
-   * the running ones. */
+  /* Once before the join: a fetch that waits for a queued fill then need not
+   * wait for the fills that run. */
   pool_abandon_all(pool);
   if (any) {
     while (sem_wait(&pool->all_ended) < 0 && errno == EINTR)

@@ -38,7 +38,7 @@ static void close_fd(int *fd) {
   *fd = -1;
 }
 
-/* What /proc says that a descriptor is of. */
+/* Whether a descriptor is of that kind, as /proc says. */
 static bool is_of(int fd, const char *what) {
   char path[40], target[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -49,7 +49,7 @@ static bool is_of(int fd, const char *what) {
   return strncmp(target, what, strlen(what)) == 0;
 }
 
-/* Moves a descriptor to where there is none yet. */
+/* Moves a descriptor to `*to`, if that has none yet. */
 static void put_fd(int *to, int *fd) {
   if (*to < 0) {
     *to = *fd;
@@ -73,8 +73,9 @@ static void sort_table_fd(struct old_table *old, int *fd) {
     put_fd(&old->pidfd, fd);
 }
 
-/* Those of no use are closed, and the manager removes them: all that have the
- * name, which no record has. */
+/* Gives a descriptor to the record that has its name.  If none has, the
+ * descriptor is closed, and the manager removes all descriptors of that
+ * name. */
 static void sort_fd(struct restore *r, int *fd, const char *name) {
   uint32_t i;
   if (ledger_parse_name(name, 'm', LEDGER_N_MIRRORS, &i))
@@ -86,7 +87,7 @@ static void sort_fd(struct restore *r, int *fd, const char *name) {
   close_fd(fd);
 }
 
-/* The ledger among them, which is taken out; -1: there is none. */
+/* Takes the ledger out of the descriptors; -1: it is not among them. */
 static int take_ledger(const struct restore_fds *from) {
   int found = -1;
   for (unsigned i = 0; i < from->n; i++)
@@ -99,7 +100,7 @@ static void say_cold(const char *reason) {
   log_event(LEVEL_INFO, "cold-start", LOG_TEXT("reason", reason));
 }
 
-/* Nothing is known of what was handed over. */
+/* Drops all descriptors, because there is no ledger that says what they are. */
 static void drop_all(const struct keeper *keeper,
                      const struct restore_fds *from) {
   for (unsigned i = 0; i < from->n; i++) {
@@ -112,8 +113,8 @@ static void drop_all(const struct keeper *keeper,
   }
 }
 
-/* First the old ledger is removed, and then the new one stored: they have one
- * name. */
+/* Begins without the memory of the process before.  The old ledger is removed
+ * before the new one is stored, because both have the same name. */
 static void begin_cold(struct keeper *keeper, const struct restore_fds *from,
                        const char *reason) {
   struct ledger ledger;
@@ -178,8 +179,8 @@ static bool is_there(const struct old_mirror *old) {
   return old->fds.pages >= 0 || old->fds.states >= 0 || old->fds.accessed >= 0;
 }
 
-/* The last word on a mirror that is not to be used.  Clients that have it
- * mapped go on to another one. */
+/* Leaves a mirror alone, and says why.  Its header tells the clients that have
+ * it mapped to attach again. */
 static void leave_mirror(struct restore *r, uint32_t i, const char *why) {
   struct old_mirror *old = &r->mirrors[i];
   struct ledger_mirror *record = ledger_get_mirror(&r->keeper->ledger, i);
@@ -228,15 +229,16 @@ static void adopt_mirrors(struct restore *r) {
       if (why)
         leave_mirror(r, i, why);
     } else if (state != LEDGER_FREE || has_fds) {
-      /* It had ended, or was never stored, or just then. */
+      /* The mirror had ended, or it was not stored, or the process before ended
+       * while it stored it. */
       mirror_fds_close(&r->mirrors[i].fds);
       keeper_drop_mirror(r->keeper, i);
     }
   }
 }
 
-/* Why the pins of a table that a client has cannot be honoured; NULL: they are.
- */
+/* Adopts the table of a client, so that its pins are honoured.  Returns NULL,
+ * or why it cannot. */
 static const char *adopt_table(struct restore *r, uint32_t i,
                                struct mirror *m) {
   struct old_table *old = &r->tables[i];
@@ -250,7 +252,8 @@ static const char *adopt_table(struct restore *r, uint32_t i,
   return e < 0 ? "a pin table of it is not what it should be" : NULL;
 }
 
-/* A table whose mirror nobody can tell: it may be any. */
+/* Leaves all mirrors alone, because of a table that may belong to any of
+ * them. */
 static void distrust_all(struct restore *r, const char *why) {
   for (uint32_t i = 0; i < LEDGER_N_MIRRORS; i++)
     if (!r->mirrors[i].why_not)
@@ -296,7 +299,7 @@ static void drop_tables_of(struct restore *r, const struct mirror *m) {
   }
 }
 
-/* Those of which a table is missing. */
+/* Leaves the mirrors alone of which a table is missing. */
 static void leave_incomplete(struct restore *r) {
   for (uint32_t i = 0; i < LEDGER_N_MIRRORS; i++) {
     struct old_mirror *old = &r->mirrors[i];
@@ -319,16 +322,17 @@ void restore_adopt(struct restore *r, struct page_cache *pc) {
 
 /* ---- Images -------------------------------------------------------------- */
 
-/* Whether `a` comes before `b`: one whose epoch is not over comes first.  Of
- * two such the later one does: when its owner died there may have been a
- * successor that nobody had seen yet.  Differences wrap. */
+/* Whether `a` is better than `b`.  A mirror whose epoch is not over is better
+ * than one whose epoch is.  Of two such, the later is better: the process
+ * before may have ended between making a successor and retiring the old mirror.
+ * Epochs may wrap, so their difference is compared. */
 static bool is_better(const struct mirror *a, const struct mirror *b) {
   bool a_is_over = mirror_is_retired(a), b_is_over = mirror_is_retired(b);
   return a_is_over != b_is_over ? b_is_over
                                 : (int64_t)(a->epoch - b->epoch) > 0;
 }
 
-/* The mirror that an image may go on with; NULL: it has none. */
+/* The mirror with which an image may continue; NULL: it has none. */
 static struct old_mirror *find_mirror(struct restore *r, const char *image) {
   struct old_mirror *best = NULL;
   for (uint32_t i = 0; i < LEDGER_N_MIRRORS; i++) {

@@ -21,12 +21,13 @@
 #include "proto/tls.h"
 
 enum {
-  /* Taken in at once where memory is short. */
+  /* The most that is received at once when memory is short. */
   CROWDED_RX_LEN = 1024,
-  /* Sent without asking the socket whether it has room. */
+  /* So much is sent without asking the socket first whether it has room. */
   UNASKED_LEN = 32 << 10,
-  /* A socket with less room than this is waited for, if it has more at times;
-   * and with less than this left no further frame is begun. */
+  /* With less room than this the connection waits until the socket has more,
+   * unless its buffer is never that large.  With less than ROOM_LEFT it begins
+   * no further frame. */
   ROOM_LEAST = 64 << 10,
   ROOM_LEFT = 4096,
 };
@@ -60,7 +61,7 @@ void connection_move(struct connection *c, enum connection_state to) {
   c->moved_ms = clock_now_ms();
 }
 
-/* The connection is no good any more. */
+/* Gives the connection up: nothing more is received or sent. */
 static void connection_lost(struct connection *c, const char *why) {
   if (c->state == CONNECTION_CLOSED)
     return;
@@ -73,9 +74,9 @@ static bool connection_is_open(const struct connection *c) {
   return c->state == CONNECTION_OPEN || c->state == CONNECTION_HANDSHAKE;
 }
 
-/* The connection takes in no more, and ends when all output is sent.  Putting
- * the last answer into the output may have sent it, and that may have found
- * that the connection is lost. */
+/* Makes the connection receive no more, and end when all output is sent.  It
+ * may be lost already: the call that put the last answer into the output may
+ * have sent it, and may have failed. */
 static void connection_drain(struct connection *c) {
   if (connection_is_open(c))
     connection_move(c, CONNECTION_DRAINING);
@@ -95,7 +96,7 @@ static bool connection_may_take(const struct connection *c) {
   return connection_may_send(c) || connection_may_queue(c);
 }
 
-/* Whether input is taken in. */
+/* Whether the connection receives. */
 static bool connection_reads(const struct connection *c) {
   return connection_is_open(c) && !c->ended && !c->net->stopping &&
          (!connection_is_blocked(c) || connection_may_queue(c));
@@ -113,9 +114,10 @@ static size_t connection_held(const struct connection *c) {
          (c->tls ? tls_held(c->tls) : 0);
 }
 
-/* Accounts for what the connection holds: due after all that may change it.
- * The stream keeps within the room there is; TLS and what is known of the peer
- * take what they take, and the connection is ended if that is too much. */
+/* Updates the account of the memory that the connection holds.  It has to be
+ * called after everything that may change that.  The stream itself stays within
+ * the room.  TLS and the record of the peer do not know the limit, so the
+ * connection is ended if they take too much. */
 static void connection_account(struct connection *c) {
   size_t held = connection_held(c);
   if (held > c->held && held - c->held > net_thread_room(c->net)) {
@@ -125,7 +127,7 @@ static void connection_account(struct connection *c) {
   net_thread_count(c->net, &c->held, held);
 }
 
-/* The descriptors have gone out (`sent`), or never will. */
+/* The descriptors were sent, or (`sent` is false) never will be. */
 static void connection_fds_done(struct connection *c, bool sent) {
   if (!c->fds_due)
     return;
@@ -152,7 +154,7 @@ static int connection_send(struct connection *c) {
   return r;
 }
 
-/* What the stream says of what it was to send. */
+/* Takes the result of a send of the stream. */
 static void connection_sent(struct connection *c, int r) {
   if (!stream_has_fds(&c->stream))
     connection_fds_done(c, true);
@@ -164,7 +166,7 @@ static void connection_sent(struct connection *c, int r) {
     c->owner->delivered(c);
 }
 
-/* The output is with the stream. */
+/* The stream has taken the output over. */
 static void connection_output_sent(struct connection *c, int r) {
   c->room = 0;
   connection_sent(c, r);
@@ -194,7 +196,7 @@ bool connection_flush_fds(struct connection *c,
   return true;
 }
 
-/* Sends what waits.  True if nothing is left. */
+/* Sends what is unsent.  True if nothing is left. */
 static bool connection_send_unsent(struct connection *c) {
   size_t unsent = stream_unsent(&c->stream);
   if (!unsent)
@@ -207,10 +209,11 @@ static bool connection_send_unsent(struct connection *c) {
   return r == STREAM_SENT;
 }
 
-/* How many bytes the socket takes at once; 0: so few that it is to be waited
- * for.  Then less than a quarter of its buffer is free, and it is not writable
- * for the loop either: that takes a third, or three quarters of a Unix socket.
- * An eighth is for what the kernel adds. */
+/* How many bytes the socket takes at once; 0: too few, so the connection has to
+ * wait until it is writable.  0 means that less than a quarter of the buffer is
+ * free.  The kernel calls a socket writable only when a third is free, or three
+ * quarters of a Unix socket: so the wait does not end at once.  An eighth of
+ * the buffer is left for what the kernel adds to the bytes. */
 static size_t socket_room(int fd) {
   int queued = 0, size = 0, unsent = 0;
   socklen_t len = sizeof size;
@@ -219,7 +222,7 @@ static size_t socket_room(int fd) {
     return 0;
   size_t room = (size_t)(size - queued);
   size_t least = size / 4 < ROOM_LEAST ? (size_t)size / 4 : ROOM_LEAST;
-  /* What TCP has not sent cannot be overtaken: see LIMITS_UNSENT_LEN. */
+  /* A later frame cannot pass what TCP has not sent: see LIMITS_UNSENT_LEN. */
   if (ioctl(fd, SIOCOUTQNSD, &unsent) == 0) {
     size_t most = unsent < LIMITS_UNSENT_LEN ? LIMITS_UNSENT_LEN - unsent : 0;
     room = room < most ? room : most;
@@ -267,8 +270,8 @@ void connection_reply(struct connection *c, const wire_message *msg) {
   send_batch_frame(out, msg, 0);
 }
 
-/* `text` may quote the peer, and may be cut short: what is not ASCII might not
- * be UTF-8, which protobuf wants. */
+/* `text` may quote the peer, and may be cut in the middle of a character.
+ * Protobuf wants UTF-8, so every byte that is not ASCII is replaced. */
 static void put_error(struct connection *c, uint64_t id, int status,
                       int sys_errno, char *text) {
   Cachet__Wire__Error error = CACHET__WIRE__ERROR__INIT;
@@ -312,8 +315,8 @@ void connection_fail(struct connection *c, uint64_t id, int status,
 
 /* ---- Input --------------------------------------------------------------- */
 
-/* Acts on the next message.  False: it is not all there, failed the connection,
- * or found it blocked. */
+/* Acts on the next message.  False: it has not arrived whole, it ended the
+ * connection, or the connection is blocked. */
 static bool connection_take_message(struct connection *c) {
   struct frame_header header;
   wire_message *msg;
@@ -342,7 +345,7 @@ static bool connection_take_message(struct connection *c) {
 /* Takes the thread's receive buffer back from the stream. */
 static void connection_end_input(struct connection *c) {
   if (c->state == CONNECTION_DRAINING || c->state == CONNECTION_CLOSED)
-    stream_drop_input(&c->stream); /* nobody will look at it */
+    stream_drop_input(&c->stream); /* no message of it will be acted on */
   else if (stream_keep_input(&c->stream, net_thread_room(c->net)) < 0)
     connection_lost(c, "no memory for its requests");
   connection_account(c);
@@ -374,8 +377,9 @@ static bool connection_learn_peer(struct connection *c) {
   return r == 0;
 }
 
-/* Acts on the messages that were received.  The clock of a half message starts
- * with its first byte, but does not run while it is us that do not read. */
+/* Acts on the messages that were received.  The time limit of a message that
+ * has arrived in part begins with its first byte.  It does not run while the
+ * daemon itself does not read. */
 static void connection_take_messages(struct connection *c) {
   bool any = false;
   bool knows = connection_learn_peer(c);
@@ -389,7 +393,7 @@ static void connection_take_messages(struct connection *c) {
     c->partial_since_ms = clock_now_ms();
 }
 
-/* What went wrong with its transport. */
+/* The reason why its transport failed. */
 static const char *connection_why(const struct connection *c, int error) {
   return c->tls ? tls_why(c->tls) : strerror(-error);
 }
@@ -416,8 +420,8 @@ static void connection_fail_tls(struct connection *c, const char *why) {
   connection_drain(c);
 }
 
-/* A transport that has more to hand out gets another turn, and one that has to
- * send before that waits for room. */
+/* Gives the connection another turn if the transport has more input, although
+ * the socket has none.  If the transport has to send first, waits for room. */
 static void connection_ask_transport(struct connection *c) {
   switch (stream_wants(&c->stream)) {
   case STREAM_WANTS_TURN:
@@ -432,8 +436,8 @@ static void connection_ask_transport(struct connection *c) {
   }
 }
 
-/* Nothing more will come.  What it asked for is still answered, unless there
- * is nobody left to answer: a Unix peer that closed says so. */
+/* The peer sends no more.  Its requests are still answered, unless it is known
+ * to have closed: a Unix socket shows that. */
 static void connection_ended(struct connection *c) {
   struct pollfd p = {.fd = c->fd, .events = 0};
   c->ended = true;
@@ -442,8 +446,8 @@ static void connection_ended(struct connection *c) {
     connection_lost(c, "the peer closed");
 }
 
-/* How much to take in: where memory is short what is likely to be a few whole
- * messages, or the rest of one. */
+/* How much to receive.  When memory is short, it is enough for a few short
+ * messages, or for the rest of one. */
 static size_t connection_receive_len(const struct connection *c) {
   size_t missing = stream_missing(&c->stream);
   if (!net_thread_is_crowded(c->net))
@@ -477,8 +481,8 @@ static void connection_receive(struct connection *c) {
     connection_fail_tls(c, tls_why(c->tls));
 }
 
-/* Reads and forgets what the peer still sends, so that a close does not reset
- * the connection before the peer has read the last answer. */
+/* Reads what the peer still sends, and forgets it.  A close(2) with unread
+ * input would reset the connection, and the peer could lose the last answer. */
 static void connection_discard(struct connection *c) {
   stream_drop_input(&c->stream);
   stream_lend(&c->stream, c->net->rx, c->net->rx_cap);
@@ -490,8 +494,8 @@ static void connection_discard(struct connection *c) {
     connection_lost(c, "the peer closed");
 }
 
-/* No longer blocked: first the answers that wait, then the frames that were not
- * looked at. */
+/* Goes on when the socket has room again: first the answers that wait, and then
+ * the frames that were received meanwhile. */
 static void connection_pump(struct connection *c) {
   c->owner->writable(c);
   if (connection_may_take(c) && stream_has_input(&c->stream)) {
@@ -529,7 +533,7 @@ static void connection_on_writable(evutil_socket_t fd, short what, void *arg) {
   connection_settle(c);
 }
 
-/* When this state has lasted too long; 0: it may last for ever. */
+/* The time at which this state has lasted too long; 0: it has no limit. */
 static uint64_t connection_deadline(const struct connection *c) {
   const struct limits *limits = c->net->limits;
   if (!connection_is_in_tls_handshake(c) &&
@@ -661,7 +665,8 @@ static void connection_fd_closed(struct closing *closing, bool alone) {
   c->owner->release(c);
 }
 
-/* The last of it: here, or where closing it may take time. */
+/* Closes the descriptor and frees the connection.  If the close may take time,
+ * another thread does both. */
 static void connection_close(struct connection *c) {
   struct net_thread *net = c->net;
   c->closing = (struct closing){.fd = c->fd, .closed = connection_fd_closed};
@@ -694,13 +699,13 @@ static void connection_free(struct connection *c) {
     net->emptied(net->arg);
 }
 
-/* Whether all that it asked for is answered, and it asks for no more. */
+/* Whether every request is answered, and no more can come. */
 static bool connection_is_finished(const struct connection *c) {
   return connection_is_open(c) && (c->ended || c->net->stopping) &&
          !connection_is_blocked(c) && c->n_requests == 0;
 }
 
-/* All is sent that will be. */
+/* Ends the connection after all output was sent. */
 static void connection_finish(struct connection *c) {
   bool linger = c->state == CONNECTION_DRAINING && !c->net->stopping;
   stream_end(&c->stream);
@@ -710,7 +715,7 @@ static void connection_finish(struct connection *c) {
     c->moved_ms = clock_now_ms();
     return;
   }
-  connection_discard(c); /* at least what is there */
+  connection_discard(c); /* of the input, at least what has arrived */
   if (c->state != CONNECTION_CLOSED)
     connection_move(c, CONNECTION_CLOSED);
 }

@@ -18,7 +18,8 @@
 
 enum {
   BACKLOG = 1024,
-  /* How long another daemon may take to bind at the same path. */
+  /* How long this daemon waits while another one binds at the same path: 2
+   * s. */
   LOCK_TRIES = 200,
   LOCK_PAUSE_MS = 10,
 };
@@ -45,11 +46,12 @@ static int fail(const char *text, const char *what, int r, char *err,
 
 /* ---- Unix ---------------------------------------------------------------- */
 
-/* What keeps others away from a socket's path: a file of ours beside it, which
- * is there while it is locked.  (The directory itself anybody could lock.) */
+/* The lock of a socket's path: a file beside the socket, which exists while the
+ * lock is held.  The directory cannot serve as the lock, because any process
+ * that can open it could lock it. */
 struct path_lock {
-  int dir_fd;                                             /* what holds it, */
-  char name[sizeof(struct sockaddr_un) + sizeof ".lock"]; /* and as what */
+  int dir_fd;                                             /* its directory */
+  char name[sizeof(struct sockaddr_un) + sizeof ".lock"]; /* its name there */
   int fd;
 };
 
@@ -78,8 +80,9 @@ static bool is_same_file(int fd, int dir_fd, const char *name) {
          open_one.st_dev == there.st_dev && open_one.st_ino == there.st_ino;
 }
 
-/* One try.  -EWOULDBLOCK: somebody else has it, or had it just now and took the
- * file away. */
+/* Tries once to lock it.  -EWOULDBLOCK: another process holds the lock, or it
+ * removed the file between the open and the lock.  The second case is why the
+ * file is compared again after it was locked. */
 static int try_lock(struct path_lock *lock) {
   lock->fd = openat(lock->dir_fd, lock->name,
                     O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -111,7 +114,8 @@ static void unlock_path(struct path_lock *lock) {
   close(lock->fd);
 }
 
-/* What connect(2) says to a socket file: 0 or EAGAIN is alive. */
+/* What connect(2) says of a socket file.  0 and EAGAIN (its backlog is full)
+ * mean that a process listens there. */
 static int probe(const struct address *address) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0)
@@ -121,8 +125,8 @@ static int probe(const struct address *address) {
   return r;
 }
 
-/* Sees to it that nothing stands where the socket is to be.  The path is
- * locked. */
+/* Removes a socket file that a process which is gone has left.  The path is
+ * locked, so no other daemon binds there between the check and the removal. */
 static int make_way(struct listener *l, char *err, size_t err_len) {
   const char *path = l->address.un.sun_path;
   struct stat st;
@@ -144,8 +148,8 @@ static int make_way(struct listener *l, char *err, size_t err_len) {
   return 0;
 }
 
-/* Binds and listens; the path is locked.  The mode is set before anybody
- * can connect: until listen(2) connections are refused. */
+/* Binds and listens; the path is locked.  The mode is set between bind(2) and
+ * listen(2): until then no process can connect, whatever the mode is. */
 static int bind_in_way(struct listener *l, char *err, size_t err_len) {
   const char *path = l->address.un.sun_path;
   int r = make_way(l, err, err_len);
@@ -183,8 +187,9 @@ static int unix_bind(struct listener *l, char *err, size_t err_len) {
   return r;
 }
 
-/* Removes our socket file, if the path still leads to it.  Without the lock
- * (its directory is gone, say) the file stays: a stale socket does no harm. */
+/* Removes our socket file, if the path still leads to it.  If the path cannot
+ * be locked, because its directory is gone for instance, the file stays: the
+ * next daemon removes a stale socket. */
 static void unix_remove(struct listener *l) {
   struct path_lock lock;
   const char *name = socket_name(l);
@@ -199,8 +204,8 @@ static void unix_remove(struct listener *l) {
 
 static int tcp_bind(struct listener *l, char *err, size_t err_len) {
   int on = 1;
-  /* Only about connections of a former run that linger; Linux lets no two
-   * listeners share a port by it. */
+  /* It lets us bind while connections of a former run linger.  On Linux it does
+   * not let two listeners share a port. */
   if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
     return fail(l->text, "setsockopt", -errno, err, err_len);
   if (bind(l->fd, &l->address.generic, l->address.len) < 0)
@@ -268,7 +273,7 @@ int listener_open(const struct address *address, struct listener **out,
   return 0;
 }
 
-/* Whether an inherited descriptor is what we can serve on. */
+/* Whether the daemon can serve on an inherited descriptor. */
 static int check_inherited(struct listener *l, unsigned flags, char *err,
                            size_t err_len) {
   int type = 0, listening = 0;
@@ -299,7 +304,8 @@ static int check_inherited(struct listener *l, unsigned flags, char *err,
       fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0)
     return fail(l->text, "fcntl", -errno, err, err_len);
   if (listener_is_local(l)) {
-    l->may_hold_fds = true; /* of peers that have connected before this */
+    /* Peers that connected before the next call may have sent descriptors. */
+    l->may_hold_fds = true;
     socket_allow_fds(l->fd, false);
   }
   return 0;
@@ -356,7 +362,7 @@ int listener_end(struct listener *l) {
     close(fd);
     return -1;
   }
-  /* One that was inherited may be listened on by others. */
+  /* Another process may listen on a socket that was inherited. */
   if (l->owns_file)
     shutdown(fd, SHUT_RDWR);
   return fd;

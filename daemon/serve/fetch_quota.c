@@ -9,7 +9,7 @@
 #include "daemon/serve/session.h"
 #include "daemon/serve/subscription.h"
 
-/* On whatever thread ended the last fill. */
+/* Runs on the thread that ended the last fill. */
 static void fetch_done(struct fetch *fetch) {
   struct request_fetch *f = container_of(fetch, struct request_fetch, fetch);
   loop_post(f->request->service->loop, &f->request->task);
@@ -18,7 +18,7 @@ static void fetch_done(struct fetch *fetch) {
 /* Whether a request may fetch. */
 enum allowance {
   ALLOWED,
-  OVER_IMAGE, /* the image has its part of what the worker may */
+  OVER_IMAGE, /* the image has its part of the bytes of the worker */
   OVER_CONN,
 };
 
@@ -31,7 +31,7 @@ static struct image_quota *request_quota(const struct request *r) {
   return &r->image->quota;
 }
 
-/* For what it lacks.  (F2) */
+/* Whether the request may fetch its missing pages.  (F2) */
 static enum allowance request_allowance(const struct request *r) {
   const struct limits *limits = &r->service->context->limits;
   const struct image_quota *q = request_quota(r);
@@ -107,7 +107,7 @@ static void request_throttle(struct request *r) {
     turns_push(r);
 }
 
-/* Takes the first of a queue out; the next one has its turn later. */
+/* Takes the first request out of a queue. */
 static void request_unthrottle(struct request *r) {
   struct subscription *sub = r->subscription;
   turns_remove(r);
@@ -131,8 +131,9 @@ void fetch_quota_restart(struct request *r) {
     r->status = -ESTALE;
 }
 
-/* Whether the fetch failed for a later page than its first.  Then what is good
- * before that page is sent, and a fetch that begins with it tells its error. */
+/* Whether the fetch failed for a later page than its first.  Then the good
+ * pages before that one are sent, and a fetch that begins with the bad page
+ * gives the error. */
 static bool has_good_pages_first(const struct request *r) {
   uint64_t bad = fetch_first_bad(&r->fetch->fetch);
   return bad > r->missing && bad < r->missing + r->n_missing;
@@ -184,14 +185,14 @@ bool fetch_quota_start(struct request *r) {
   r->service->n_waiting++;
   if (image_fetch(&f->fetch, l->mirror, r->missing, r->n_missing) == FETCH_WAIT)
     return true;
-  /* The pool was faster than us, or it failed at once. */
+  /* The pool has ended all fills already, or the fetch failed at once. */
   fetch_quota_ended(r);
   return false;
 }
 
-/* Sessions have turns, a request each, until the image has its part, or each
- * session that is left has: then a fetch is in flight, and its end brings the
- * caller back here. */
+/* Sessions take turns, with one request each, until the image has its part, or
+ * until each session with requests has its part.  In both cases a fetch is in
+ * flight, and its end calls this again. */
 static struct request *image_quota_next(struct image_quota *q) {
   for (unsigned n_refused = 0; n_refused < q->n_turns; n_refused++) {
     struct request *r = q->first_turn;

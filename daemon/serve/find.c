@@ -135,7 +135,8 @@ static void listing_start(struct request_job *job) {
   pool_submit(l->service->context->finder.list_lane, &l->work);
 }
 
-/* A new rule may have taken all from the peer. */
+/* Answers a List after the directories were read.  Meanwhile a new rule may
+ * have taken every image from the peer. */
 static void listing_answer(struct request_job *job) {
   struct image_listing *l = listing_of(job);
   struct request *r = job->request;

@@ -17,7 +17,7 @@ struct invalidation {
                               is referenced */
   struct served_image *served;
   uint64_t from, to;     /* bytes */
-  atomic_bool abandoned; /* relaxed: seen late it costs work, no more */
+  atomic_bool abandoned; /* relaxed: a thread that sees it late works in vain */
   atomic_uint n_left;    /* notices that have not ended; acq_rel: the last one
                             sees what the others did */
   unsigned n_notices;    /* one for each service */
@@ -27,8 +27,8 @@ struct invalidation {
   } notices[];
 };
 
-/* The last one posts the request back; from there the invalidation may be freed
- * at any time. */
+/* The last notice posts the request back.  From then on another thread may free
+ * the invalidation. */
 static void notice_ended(struct notice *notice) {
   struct invalidation *inv =
       ((struct invalidation_notice *)notice)->invalidation;
@@ -42,8 +42,9 @@ static void notice_ended(struct notice *notice) {
   free(inv);
 }
 
-/* The notices go out even if it fails: part of it may be done, and to drop too
- * much is harmless. */
+/* Drops the pages.  The notices are sent even if it fails: some pages may be
+ * dropped already, and a client that drops more than necessary is still right.
+ */
 static int drop_pages(struct invalidation *inv) {
   unsigned shift = image_page_shift(inv->served->image);
   uint64_t first = inv->from >> shift;
@@ -59,14 +60,15 @@ static int drop_pages(struct invalidation *inv) {
   return status;
 }
 
-/* From the last one on the invalidation may be gone. */
+/* Posts a notice to each service.  After the last one this must not touch the
+ * invalidation, which may have been freed. */
 static void post_notices(struct invalidation *inv) {
   unsigned n_notices = inv->n_notices;
   for (unsigned i = 0; i < n_notices; i++)
     notices_post(&inv->notices[i].notice);
 }
 
-/* On the pool. */
+/* Runs on a thread of the pool. */
 static void invalidation_run(struct pool_job *job) {
   struct invalidation *inv = container_of(job, struct invalidation, work);
   struct request *r = inv->job.request;
@@ -90,7 +92,7 @@ static void invalidation_start(struct request_job *job) {
   pool_submit(inv->served->images->invalidation_lane, &inv->work);
 }
 
-/* If nothing was done yet, nothing will be. */
+/* An invalidation that has not begun will drop nothing. */
 static void invalidation_abandon(struct request_job *job) {
   atomic_store_explicit(&invalidation_of(job)->abandoned, true,
                         memory_order_relaxed);
@@ -102,7 +104,8 @@ static void invalidation_free(struct request_job *job) {
   free(inv);
 }
 
-/* Of bytes [from, to) of the image.  `from` < `to`.  NULL: no memory. */
+/* Makes an invalidation of the bytes [from, to) of the image.  `from` < `to`.
+ * NULL: no memory. */
 static struct invalidation *invalidation_new(struct server_context *context,
                                              struct served_image *served,
                                              uint64_t from, uint64_t to) {
@@ -129,7 +132,7 @@ static struct invalidation *invalidation_new(struct server_context *context,
   return inv;
 }
 
-/* The same, as a request's job. */
+/* Makes one that is the job of a request. */
 static struct invalidation *invalidation_of_request(struct service *service,
                                                     struct served_image *served,
                                                     uint64_t from,
@@ -190,7 +193,7 @@ void invalidation_begin(struct session *s, uint64_t id,
   }
   struct served_image *served = sub->image->reader.served;
   struct invalidation *inv = NULL;
-  if (!cut_range(served, range->offset, range->length, &from, &to)) /* done */
+  if (!cut_range(served, range->offset, range->length, &from, &to))
     request_begin(s, id, REQUEST_INVALIDATE, invalidate->image, 0, 0, NULL);
   else if ((inv = invalidation_of_request(s->service, served, from, to)))
     request_begin_job(s, id, REQUEST_INVALIDATE, sub, &inv->job);
@@ -200,8 +203,8 @@ void invalidation_begin(struct session *s, uint64_t id,
 
 /* ---- A source's word ----------------------------------------------------- */
 
-/* Without memory for notices the image has a new epoch: that is told by itself.
- */
+/* Without memory for notices the image gets a new epoch instead, of which
+ * clients are told anyway. */
 void invalidation_by_source(struct server_context *context,
                             struct served_image *served, uint64_t from,
                             uint64_t to) {

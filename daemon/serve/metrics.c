@@ -196,7 +196,7 @@ const struct metric metrics_table[METRICS_N] = {
          "Bytes from the source for each 100 bytes that readers got"},
 };
 
-/* Prometheus wants base units in names, and no others. */
+/* Prometheus wants a unit in a name only if it is a base unit. */
 static bool unit_is_base(const char *unit) {
   return strcmp(unit, "bytes") == 0;
 }
@@ -231,8 +231,8 @@ static uint64_t percent(uint64_t part, uint64_t whole) {
   return whole ? (uint64_t)(100.0 * (double)part / (double)whole + 0.5) : 0;
 }
 
-/* What stands beside the image's other counts, which are there.  False: there
- * are none. */
+/* Adds the counts of the source to those of the image, which are set already.
+ * False: the source has none. */
 static bool put_source(struct served_image *h, uint64_t values[METRICS_N]) {
   uint64_t pages = values[SHARED_HITS] + values[SHARED_MISSES];
   struct retrying_counts counts;

@@ -17,7 +17,8 @@ void notices_announce(struct subscription *sub) {
   reply_changed(&sub->session->conn, sub->number, l->served, l->mirror);
 }
 
-/* Whether it gets notices. */
+/* Whether the subscriber gets notices.  An attached client does not: it sees
+ * invalidations in the mirror. */
 static bool may_hear(struct subscription *sub) {
   return !sub->attached && !sub->ended && subscription_is_allowed(sub);
 }
@@ -32,7 +33,8 @@ static void tell_stale(struct session *s, struct subscription *sub) {
                                           .epoch = sub->stale_of.epoch,
                                           .n_of_epoch = sub->stale_of.n};
   reply_invalidated(&s->conn, sub->number, &what);
-  /* Not before: that may have flushed, and then all was sent but this one. */
+  /* After the notice was put into the output: to make room for it may have sent
+   * everything before it. */
   if (!s->unsent_notice || serial < s->unsent_notice)
     s->unsent_notice = serial;
 }
@@ -48,7 +50,7 @@ void notices_push(struct session *s) {
       continue;
     tell_stale(s, sub);
     if (!image_reader_is_current(l)) {
-      connection_flush(c); /* its pins must be gone */
+      connection_flush(c); /* the output holds pins of the reader */
       if (!connection_may_send(c) || image_reader_open(l) < 0)
         continue;
     }
@@ -73,7 +75,7 @@ static void tell_invalidated(struct subscription *sub,
     notices_push(sub->session);
 }
 
-/* The oldest that is not wholly in the peer's socket; 0: none. */
+/* The oldest notice that is not wholly in the socket; 0: none. */
 static uint64_t oldest_owed(const struct session *s) {
   uint64_t oldest = s->unsent_notice;
   if (s->conn.lingering)
@@ -85,7 +87,8 @@ static uint64_t oldest_owed(const struct session *s) {
   return oldest;
 }
 
-/* Sets what the session owes, and so whether it is listed (N4). */
+/* Sets the oldest undelivered notice of a session, and lists the session if
+ * there is one (N4). */
 static void set_owed(struct session *s, uint64_t oldest) {
   struct notices *notices = &s->service->notices;
   if (oldest == s->oldest_owed)
@@ -139,8 +142,9 @@ static void recheck_run(struct task *task) {
   notices_check(container_of(task, struct notices, recheck));
 }
 
-/* Closes those that did not take a notice in time: the end of a connection is
- * as good as a notice, and no invalidation waits for ever. */
+/* Closes the connections that did not take a notice in time.  The end of a
+ * connection serves as a notice, because a client drops its cache then.  So no
+ * invalidation waits for ever. */
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
   struct notices *notices = arg;
   uint64_t now = clock_now_ms(), expired = 0;
@@ -165,7 +169,8 @@ static void tell_all(const struct notice *notice, struct service_image *si) {
   struct subscription *sub;
   LIST_FOREACH(sub, &si->subscribers, of_image) {
     tell_invalidated(sub, notice);
-    connection_flush(&sub->session->conn); /* the output is one for all */
+    /* The thread has one output, so it must be empty for the next session. */
+    connection_flush(&sub->session->conn);
   }
   subscription_settle_all(&si->subscribers);
 }

@@ -44,7 +44,7 @@ static enum step step_refuse(const struct request *r, struct read_answer *a,
   return STEP_DONE;
 }
 
-/* Ends it because of r->status. */
+/* Ends the request with an Error for r->status. */
 static enum step step_fail(const struct request *r, struct read_answer *a) {
   static const char *const acts[] = {
       [REQUEST_READ] = "read",
@@ -97,19 +97,21 @@ static bool batch_takes(const struct request *r, unsigned n_segments) {
          batch->payload_len < r->service->context->limits.batch_len;
 }
 
-/* Pages that are resident, unless they were counted before: as fetched, and
- * then the connection was blocked; or when another part of one was sent. */
+/* Counts pages as hits, each of them once.  A page may have been counted
+ * before: as fetched, if the connection was blocked afterwards, or when another
+ * part of it was sent. */
 static void count_hits(struct request *r, uint64_t first, unsigned n) {
   request_count(r, COUNTER_HITS, read_plan_count(&r->plan, first, n));
 }
 
-/* Whether a fetch has nothing for what comes behind a piece. */
+/* Whether a fetch has no bytes for what follows a piece. */
 static bool fetch_ends_with(const struct request *r, const struct piece *p) {
   return p->end >= (r->missing + r->n_missing) << p->page_shift ||
          read_plan_range_ends_with(&r->plan, p);
 }
 
-/* A piece of the answer: as payload, or as bytes that the peer has. */
+/* Puts a piece into the answer: its bytes, or a note that the peer can read
+ * them in its mapping. */
 static enum step step_put_data(struct request *r, struct read_answer *a,
                                const struct piece *p, bool is_payload) {
   uint64_t len = p->end - p->offset;
@@ -137,7 +139,7 @@ static void add_segment(struct read_answer *a, const struct piece *p,
       (struct iovec){(void *)(bytes + (from - start)), end - from};
 }
 
-/* How many of the leading pages of a piece are zeros. */
+/* How many pages at the start of a piece are zeros. */
 static unsigned leading_zeros(const struct image_reader *l,
                               const struct piece *p) {
   unsigned n = 0;
@@ -146,8 +148,9 @@ static unsigned leading_zeros(const struct image_reader *l,
   return n;
 }
 
-/* Finds a piece's leading pages that are resident, pins them, and cuts the
- * piece down to them; or those that are zeros. */
+/* Pins the pages at the start of a piece that are resident, and cuts the piece
+ * down to them.  If the first page is zeros, it cuts the piece down to the
+ * pages of zeros. */
 static void gather_resident(struct request *r, struct read_answer *a,
                             struct piece *p) {
   struct image_reader *l = request_reader(r);
@@ -162,15 +165,17 @@ static void gather_resident(struct request *r, struct read_answer *a,
                       : view_page(&l->view, l->mirror->page_shift, p->first));
 }
 
-/* One page that is pinned from here on, or zeros; NULL: it is not here. */
+/* Pins a page, and returns its bytes, or those of a page of zeros.  NULL: it is
+ * not resident. */
 static const uint8_t *find_page(struct image_reader *l, uint64_t page) {
   if (image_reader_pin(l, page, 1))
     return view_page(&l->view, l->mirror->page_shift, page);
   return view_is_zero(&l->view, page) ? fetch_zeros() : NULL;
 }
 
-/* The same after a fetch: a page is in the fetch's hands, or was resident when
- * it began.  One of the latter may be gone by now: the piece ends there. */
+/* As gather_resident(), after a fetch.  The fetch has the bytes of some pages;
+ * the others were resident when it began.  One of these may have been evicted
+ * since then: the piece ends before it. */
 static void gather_fetched(struct request *r, struct read_answer *a,
                            struct piece *p) {
   unsigned n = 0;
@@ -203,8 +208,9 @@ static enum step step_read(struct request *r, size_t most,
   return p->count ? step_put_data(r, a, p, true) : step_miss(r, &whole);
 }
 
-/* The leading pages of a piece that are resident (`is`), or not.  One of zeros
- * is not: it is no pin's, and so nothing final can be said of it. */
+/* How many pages at the start of a piece are resident (`is`), or are not.  A
+ * page of zeros counts as not resident: no pin keeps it, so the peer cannot
+ * rely on it. */
 static unsigned leading_pages(const struct image_reader *l,
                               const struct piece *p, bool is) {
   unsigned n = 0;
@@ -213,10 +219,11 @@ static unsigned leading_pages(const struct image_reader *l,
   return n;
 }
 
-/* An attached peer pinned the pages before it asked, so what is resident now
- * stays, and it is told so.  What could not stay goes to it as bytes: the first
- * page, even if another fill just brought it in, and those behind it.  So does
- * the rest of a page of which a part went as bytes. */
+/* Answers an attached peer.  It pinned the pages before it asked, so pages that
+ * are resident now stay, and the answer only names them.  A page that could not
+ * stay is sent as bytes, with the pages behind it, even if another fill has
+ * just made it resident.  If a part of a page was sent as bytes, so is its
+ * rest. */
 static enum step step_read_in_place(struct request *r, size_t most,
                                     struct read_answer *a, struct piece *p) {
   struct image_reader *l = request_reader(r);
@@ -242,8 +249,8 @@ static enum step step_read_in_place(struct request *r, size_t most,
   return step_put_data(r, a, p, false);
 }
 
-/* Warming needs no bytes: a page that was fetched is done, also if it could not
- * stay for want of room. */
+/* Warming sends no bytes.  A page that was fetched is done, even if there was
+ * no room to keep it. */
 static enum step step_warm(struct request *r, struct read_answer *a,
                            struct piece *p) {
   const struct image_reader *l = request_reader(r);
@@ -265,15 +272,15 @@ static enum step step_warm(struct request *r, struct read_answer *a,
 
 /* ---- Steps --------------------------------------------------------------- */
 
-/* Whether the peer knows the reader's epoch, and the fetch is of it.  A lease
- * tells its epoch itself. */
+/* Whether the peer knows the epoch of the reader, and the fetch belongs to that
+ * epoch.  An answer to Attach states its epoch itself. */
 static bool is_known_epoch(const struct request *r, const struct mirror *m) {
   return (!r->fetch || r->fetch->mirror == m) &&
          (r->kind == REQUEST_ATTACH ||
           subscription_knows(r->subscription, m->epoch));
 }
 
-/* Checks the ranges against the image: once for each epoch that is met. */
+/* Checks the ranges against the size of the image, once for each epoch. */
 static bool is_within(struct request *r, const struct mirror *m) {
   if (r->checked_epoch == m->epoch)
     return true;
@@ -283,7 +290,8 @@ static bool is_within(struct request *r, const struct mirror *m) {
   return true;
 }
 
-/* Descriptors go with a frame's first byte, so with nothing before it. */
+/* Descriptors are sent with the first byte of a frame, so no other output may
+ * stand before it. */
 static enum step step_attach(const struct request *r, struct read_answer *a) {
   if (r->service->net.out.len)
     return STEP_FULL;
@@ -298,7 +306,7 @@ static enum step step_finish(struct request *r, struct read_answer *a) {
     a->kind = READ_FINISHED;
     return STEP_DONE;
   }
-  /* A Read of nothing: any other ended with its last piece. */
+  /* A Read of no bytes.  Any other has ended with its last piece. */
   if (!send_batch_has_room(&r->service->net.out, SEND_BATCH_SMALL_LEN, 0))
     return STEP_FULL;
   a->kind = READ_DATA;
@@ -343,7 +351,7 @@ enum step read_step(struct request *r, size_t most, struct read_answer *a) {
     if (r->status)
       return step_fail(r, a);
   }
-  /* Now that it has the present mirror: see G5 in images.h. */
+  /* After the reader has moved to the present mirror: see G5 in images.h. */
   if (!subscription_is_allowed(r->subscription))
     return step_refuse(r, a, WIRE_E_NOIMAGE, "it is no longer served");
   if (!is_known_epoch(r, l->mirror))

@@ -22,8 +22,8 @@ static void fill_info(Cachet__Wire__ImageInfo *info, uint32_t number,
   info->missing = atomic_load_explicit(&h->missing, memory_order_relaxed) != 0;
 }
 
-/* What of the identity of the content is for others; `id` lives as long as
- * `info`.  One that is too long is not said. */
+/* Sets that part of the identity that is the same on every machine.  An
+ * identity that is too long is left out.  `info` points into `id`. */
 static void fill_identity(Cachet__Wire__ImageInfo *info, const struct mirror *m,
                           struct source_identity *id) {
   source_identify(m->source, id);
@@ -74,9 +74,10 @@ static void fill_served(Cachet__Wire__ImageInfo *info, uint32_t number,
   mirror_unref(m);
 }
 
-/* Puts what is in the table and what can be found together by name, but for
- * names that stand for something else in the table, which the peer may not
- * read. Behind the last of as many names as there is room for may be others. */
+/* Merges the images in the table with those that can be found, by name.  It
+ * leaves out found names that the table uses for an image which the peer may
+ * not read.  If there are more names than fit, the rest comes in a later
+ * answer. */
 static void merge(struct connection *c, struct images *images,
                   const struct reply_listing *what,
                   struct served_image *const *page, unsigned n_page,
@@ -225,8 +226,9 @@ void reply_changed(struct connection *c, uint32_t number,
   struct source_identity identity;
   fill_info(&info, number, h, m);
   fill_identity(&info, m, &identity);
-  info.invalidations = 1; /* whatever it is: bytes that are on their way may be
-                             older than the last ones */
+  /* This says "none so far" (0 plus 1), whatever the number is: bytes that are
+   * on their way may be older than the last invalidations. */
+  info.invalidations = 1;
   changed.info = &info;
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_CHANGED;
   msg.changed = &changed;

@@ -69,7 +69,7 @@ static void request_free(struct request *r) {
   free(r);
 }
 
-/* Its task: what it waited for is over. */
+/* Runs as the task of a request when the wait of the request is over. */
 static void request_posted(struct task *task) {
   struct request *r = (struct request *)task; /* its first member */
   struct session *s = r->session;
@@ -102,8 +102,8 @@ static void request_send_error(const struct request *r, int status,
   connection_reply_error(request_conn(r), r->id, status, sys_errno, "%s", text);
 }
 
-/* Makes a request that can wait of one on the stack, ranges included.  NULL:
- * the peer was told why not. */
+/* Copies a request from the stack, with its ranges, so that it can wait.  NULL:
+ * it cannot, and the peer was told why. */
 static struct request *request_keep(const struct request *probe) {
   struct session *s = probe->session;
   if (!request_may_wait(s, probe->plan.n_ranges)) {
@@ -186,9 +186,9 @@ static size_t request_frame_room(const struct request *r) {
                    : 0;
 }
 
-/* Works on a request as long as that can be done without waiting, and sends
- * what comes of it.  Returns STEP_DONE; STEP_MISS; or STEP_FULL if its
- * connection is blocked, or at its end. */
+/* Works on a request as far as it can without waiting, and sends the results.
+ * Returns STEP_DONE; STEP_MISS; or STEP_FULL if its connection is blocked or
+ * has ended. */
 static enum step request_work(struct request *r) {
   struct connection *c = request_conn(r);
   struct read_answer answer;
@@ -206,14 +206,14 @@ static enum step request_work(struct request *r) {
     else if (step == STEP_NEW_EPOCH)
       request_enter_epoch(r);
     else if (step == STEP_FULL) {
-      assert(r->service->net.out.len > 0); /* it will find room */
+      assert(r->service->net.out.len > 0); /* so the flush makes room */
       connection_flush(c);
     }
   }
   return step;
 }
 
-/* Puts a request where its last step says it belongs. */
+/* Puts a request into the state that follows from its last step. */
 static void request_place(struct request *r, enum step step) {
   while (step == STEP_MISS) {
     fetch_quota_drop(r);
@@ -292,8 +292,8 @@ void request_drop_all(struct session *s) {
 
 /* ---- Beginnings ---------------------------------------------------------- */
 
-/* Takes the ranges out of the message.  False: the peer was told what is wrong
- * with them. */
+/* Takes the ranges out of the message.  False: they are not allowed, and the
+ * peer was told why. */
 static bool take_ranges(struct session *s, struct request *probe,
                         size_t n_ranges, Cachet__Wire__Range *const *ranges) {
   const struct limits *limits = &s->service->context->limits;
@@ -343,8 +343,8 @@ struct subscription *request_find_subscription(struct session *s, uint64_t id,
   return sub;
 }
 
-/* Works on a request on the stack, which goes on as one that waits if it does
- * not end at once. */
+/* Works on a request that is on the stack.  Most end at once.  One that does
+ * not is copied, and waits. */
 static void request_launch(struct request *probe) {
   enum step step = request_work(probe);
   if (step == STEP_DONE)
@@ -401,7 +401,8 @@ void request_begin_job(struct session *s, uint64_t id, enum request_kind kind,
   }
   job->request = r;
   r->service->n_waiting++;
-  r->state = REQUEST_WAITING; /* before another thread has it */
+  /* Before the job starts: its thread may post the request back at once. */
+  r->state = REQUEST_WAITING;
   job->start(job);
 }
 

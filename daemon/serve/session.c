@@ -30,8 +30,8 @@ static void session_hello(struct session *s, uint64_t id,
                     hello->version_min, hello->version_max, PROTO_VERSION);
     return;
   }
-  /* First: what the answer needs to send may find that the connection is lost.
-   */
+  /* Before the answer: to make room for it may send, which may find that the
+   * connection is lost.  CLOSED must not become OPEN after that. */
   connection_move(&s->conn, CONNECTION_OPEN);
   reply_welcome(&s->conn, id, s->service->context);
   char agent[65];
@@ -41,8 +41,8 @@ static void session_hello(struct session *s, uint64_t id,
                  LOG_TEXT("agent", agent));
 }
 
-/* The only image that the peer may read; the caller owes an images_unref().
- * NULL: the peer was told why. */
+/* The only image that the peer may read.  The caller calls images_unref().
+ * NULL: there is no such image, and the peer was told why. */
 static struct served_image *only_image(struct session *s, uint64_t id) {
   struct images *images = &s->service->context->images;
   const struct peer *peer = &s->conn.peer;
@@ -92,7 +92,7 @@ static struct subscription *subscribe(struct session *s,
   struct subscription *sub = si ? subscription_add(s, si) : NULL;
   if (!sub || image_reader_is_current(&si->reader))
     return sub;
-  connection_flush(&s->conn); /* its pins must be gone */
+  connection_flush(&s->conn); /* the output holds pins of the reader */
   if (image_reader_open(&si->reader) == 0)
     return sub;
   if (!known)
@@ -110,7 +110,8 @@ static bool check_takes_clients(struct session *s, uint64_t id) {
   return false;
 }
 
-/* It may have taken a while to find it. */
+/* Opens an image after it was found.  The search may have taken a while, so
+ * this checks again what may have changed. */
 static void open_image(struct session *s, uint64_t id, struct served_image *h) {
   if (!check_takes_clients(s, id) || !check_is_there(s, id, h))
     return;
@@ -122,8 +123,8 @@ static void open_image(struct session *s, uint64_t id, struct served_image *h) {
                            "image \"%s\": no memory", h->name);
 }
 
-/* It is not there, or not for this peer: which of them shows neither in words
- * nor in time. */
+/* Refuses a name that does not exist, or that this peer may not read.  Neither
+ * the words nor the time of the answer show which. */
 static void refuse_name(struct session *s, uint64_t id, const char *name,
                         uint64_t began) {
   access_hide_lookup(began);
@@ -245,7 +246,8 @@ static void session_message(struct connection *c, const wire_message *msg) {
 
 /* ---- Its connection ------------------------------------------------------ */
 
-/* First the notices, then the requests that are ready. */
+/* Notices come before requests: a client must not wait for a notice because it
+ * reads much. */
 static void session_writable(struct connection *c) {
   struct session *s = session_of(c);
   notices_push(s);
@@ -258,7 +260,8 @@ static void session_delivered(struct connection *c) {
   session_of(c)->unsent_notice = 0;
 }
 
-/* `sending` is NULL if the attachment has ended meanwhile. */
+/* `sending` is NULL if the attachment has ended while its descriptors
+ * waited. */
 static void session_fds_sent(struct connection *c, bool sent) {
   struct session *s = session_of(c);
   if (s->sending && sent)
@@ -275,12 +278,13 @@ static void session_turn_ended(struct connection *c) {
   check_service_quietly(s->service);
 }
 
-/* Requests and notices are of subscriptions, which go last. */
+/* Requests and notices refer to subscriptions, so the subscriptions end
+ * last. */
 static void session_closed(struct connection *c) {
   struct session *s = session_of(c);
   request_drop_all(s);
   notices_session_closed(s);
-  /* A client that closes in good order is done with what it had attached. */
+  /* A client that closes in order has said before that it is done. */
   attachment_session_closed(s);
   subscription_end_all(s);
 }
