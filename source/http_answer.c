@@ -78,7 +78,8 @@ static int month_of(const char *text) {
   return -1;
 }
 
-/* strptime(3) would read the names of the program's locale. */
+/* strptime(3) cannot be used: it expects month names of the program's
+ * locale. */
 int64_t http_date_parse(const char *text, size_t len) {
   static const char form[] = "aaa, ?? ??? ???? ??:??:?? GMT";
   struct tm tm = {0};
@@ -150,9 +151,10 @@ static bool take_range(struct http_answer *a, struct text t) {
   return whole_number(t, &a->size) && (a->first > a->last || a->last < a->size);
 }
 
-/* An entity-tag, which we may send back: no byte that could end a line. */
+/* Reads an entity-tag.  It is sent back later, so it must have no byte that
+ * could end a line. */
 static bool take_etag(struct http_answer *a, struct text t) {
-  /* "W/" is in capitals, and in nothing else. */
+  /* "w/" is not allowed (RFC 9110). */
   a->etag_is_weak = length_of(t) >= 2 && memcmp(t.at, "W/", 2) == 0;
   if (a->etag_is_weak)
     t.at += 2;
@@ -167,7 +169,7 @@ static bool take_etag(struct http_answer *a, struct text t) {
   return true;
 }
 
-/* One whose date has another form is none. */
+/* A date in another form is ignored. */
 static void take_last_modified(struct http_answer *a, struct text t) {
   if (http_date_parse(t.at, length_of(t)) < 0)
     return;
@@ -249,7 +251,7 @@ int64_t http_answer_wait_s(const struct http_answer *a, int64_t now) {
   return wait < HTTP_RETRY_AFTER_MAX_S ? wait : HTTP_RETRY_AFTER_MAX_S;
 }
 
-/* What a code means that is no success; 0: it is one, or a 416. */
+/* The error of a status code; 0: it is a success, or a 416. */
 static int failure_of(const struct http_answer *a, const char **why) {
   switch (a->code) {
   case 200:
@@ -287,7 +289,7 @@ static int failure_of(const struct http_answer *a, const char **why) {
   return -EPROTO;
 }
 
-/* What is wrong with a head whatever was asked. */
+/* The error of a head, whatever was asked for. */
 static int failure_of_head(const struct http_answer *a, const char **why) {
   int failed = failure_of(a, why);
   if (failed)

@@ -97,15 +97,16 @@ static int status_of_curl(CURL *easy, CURLcode code) {
   }
 }
 
-/* libcurl's own words name what it found wrong in a certificate; of other
- * failures they might quote the URL. */
+/* For a certificate the message of libcurl says what is wrong with it.  For
+ * other failures it is not used, because it may quote the URL, which may be
+ * secret. */
 static void fail_by_curl(struct http_get *get, CURLcode code) {
   bool has_words = is_tls_failure(code) && get->curl_error[0];
   fail(get, status_of_curl(get->easy, code),
        has_words ? get->curl_error : curl_easy_strerror(code));
 }
 
-/* Takes it off the client, and hands it back. */
+/* Takes a get off the client, and returns it to its caller. */
 static void end_get(struct http_get *get) {
   struct http_client *client = get->client;
   evtimer_del(&get->timer);
@@ -140,8 +141,8 @@ static void note_wait(struct http_get *get) {
     get->client->not_before = until;
 }
 
-/* Decides by the head what the body is.  A body that is no use is received if
- * it is short, and forgotten. */
+/* Decides by the head whether the body is used.  A body that is not used is
+ * still received if it is short, so that the connection can be used again. */
 static void judge_head(struct http_get *get) {
   const char *why = NULL;
   int failed;
@@ -163,8 +164,8 @@ static void judge_head(struct http_get *get) {
   note_wait(get);
 }
 
-/* Copies what belongs into the buffer of bytes that are the body's from
- * `n_received` on. */
+/* Copies the bytes that belong into the buffer.  `bytes` begin at `n_received`
+ * of the body. */
 static void take_good(struct http_get *get, const char *bytes, size_t n) {
   uint64_t at = get->n_received, end = get->skip + get->len;
   uint64_t from = at < get->skip ? get->skip : at;
@@ -191,7 +192,8 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg) {
   get->n_window += n;
   uint64_t most = get->body_is_good ? get->n_body : HTTP_VAIN_BODY;
   if (get->n_received + n > most) {
-    /* Learning, a whole small object may come: its bytes are of no use yet. */
+    /* A server may send a whole small object when only its size is asked for.
+     * Those bytes are not used. */
     if (get->body_is_good)
       fail(get, -EPROTO, "the server sends more than it said");
     return CURL_WRITEFUNC_ERROR;
@@ -224,7 +226,7 @@ static int make_headers(struct http_get *get) {
   const struct http_object *o = get->object;
   curl_slist_free_all(get->headers);
   get->headers = NULL;
-  /* An object that is sent compressed has other bytes. */
+  /* The bytes of a compressed answer would not be those of the object. */
   bool done = add_header(get, "Accept-Encoding", "identity");
   if (done && o && o->etag[0])
     done = add_header(get, "If-Match", o->etag);
@@ -250,8 +252,8 @@ static int prepare(struct http_get *get, const char *url) {
   if (failed)
     return failed;
   CURL *e = get->easy;
-  /* HTTP/2 is offered within TLS alone; there a burst of requests waits for the
-   * first connection, to share it. */
+  /* HTTP/2 is used only with TLS.  There a burst of requests waits for the
+   * first connection, because they can share it. */
   bool is_tls = is_https(url);
   bool done =
       curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK &&
@@ -289,7 +291,8 @@ static bool set_up_callbacks(struct http_get *get) {
          curl_easy_setopt(e, CURLOPT_ERRORBUFFER, get->curl_error) == CURLE_OK;
 }
 
-/* A second limit beside ours, of the whole get. */
+/* The time limit of the whole get for libcurl, should ours ever fail to end
+ * it. */
 static long longest_ms(const struct http_get *get) {
   return (long)(get->timeout_ms + 1000 +
                 (uint64_t)get->len * 1000 / HTTP_MIN_RATE);
@@ -302,9 +305,10 @@ static int set_up(struct http_get *get) {
   bool done =
       set_up_callbacks(get) && set_up_tls(get) &&
       curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-      /* A thread that resolves a name is left alone, and not waited for. */
+      /* libcurl must not wait for a thread that resolves a name. */
       curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
-      /* A URL is asked for as it is written: what is signed depends on it. */
+      /* The signature is made of the URL as it is written, so libcurl must not
+       * change it. */
       curl_easy_setopt(e, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
       curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) == CURLE_OK &&
@@ -340,7 +344,8 @@ static bool follow(struct http_get *get) {
   const char *next = next_url(get);
   if (!next)
     return false;
-  char *url = strdup(next); /* it is the handle's, which is about to change */
+  /* A copy: the handle owns `next`, and is changed below. */
+  char *url = strdup(next);
   int failed = url ? 0 : -ENOMEM;
   curl_multi_remove_handle(get->client->multi, get->easy);
   if (!failed)
@@ -360,7 +365,8 @@ static void judge_body(struct http_get *get) {
     fail(get, -EPROTO, "the server sends less than it said");
 }
 
-/* A body that is of no use is cut short by us: then the head alone counts. */
+/* Whether this client itself stopped a long body that is not used.  Then only
+ * the head counts. */
 static bool was_cut(const struct http_get *get, CURLcode code) {
   return code == CURLE_WRITE_ERROR && get->head_is_judged && !get->body_is_good;
 }
@@ -381,7 +387,7 @@ static void client_reap(struct http_client *client) {
   int left;
   while ((message = curl_multi_info_read(client->multi, &left))) {
     char *get = NULL;
-    /* The message is gone with its handle. */
+    /* Copied first: the message is invalid once its handle was removed. */
     CURLcode code = message->data.result;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &get);
     on_done((struct http_get *)get, code);
@@ -444,7 +450,7 @@ static int on_set_timer(CURLM *multi, long timeout_ms, void *arg) {
 
 /* ---- Which gets are under way -------------------------------------------- */
 
-/* Moves a get that waits to those that run.  On failure it waits still. */
+/* Starts a get that waits.  On failure it still waits. */
 static int launch(struct http_get *get) {
   struct http_client *client = get->client;
   int failed = set_up(get);
@@ -468,7 +474,7 @@ static void on_resume(evutil_socket_t fd, short what, void *arg) {
   client_pump(arg);
 }
 
-/* C4: how long nothing may begin. */
+/* C4: for how long no get may begin. */
 static uint64_t held_ms(const struct http_client *client) {
   uint64_t now = clock_now_ms();
   return client->not_before > now ? client->not_before - now : 0;
@@ -490,7 +496,8 @@ static void client_check(const struct http_client *client) {
 #endif
 }
 
-/* Never in a callback of libcurl's. */
+/* Must not be called in a callback of libcurl, which allows no such calls
+ * there. */
 static void client_pump(struct http_client *client) {
   struct http_get *get;
   uint64_t held = held_ms(client);

@@ -16,14 +16,13 @@
 #include "source/reactor.h"
 #include "source/remote.h"
 
-/* What versions of one object share. */
+/* The state that all versions of one object share. */
 struct shared_target {
   struct http_target target;
   struct reactor *reactor;
   struct http_client *client;
-  /* Sources that have it.  Relaxed when one is added, by its owner; acquire
-   * and release when one leaves it, so that the last one sees all that others
-   * did with it. */
+  /* How many sources use it.  Relaxed when one is added, by an owner.  Acquire
+   * and release when one leaves: the last one sees what the others did. */
   _Atomic unsigned n_refs;
 };
 
@@ -31,8 +30,8 @@ struct http_source {
   struct source source;
   struct shared_target *shared;
   struct http_object object;
-  /* A read found that the object is another one, or gone.  Released by the
-   * reactor with that, acquired by reopen(), which then asks. */
+  /* A read found that the object has changed or is gone.  The reactor stores it
+   * (release); reopen() takes it (acquire), and then asks the server. */
   atomic_bool is_doubted;
   uint64_t asked_ms; /* clock_now_ms(); reopen()'s alone, once it is open */
 };
@@ -128,7 +127,7 @@ static void target_begin(struct task *task) {
   http_client_start(get->shared->client, &get->get);
 }
 
-/* Has it begin, on the reactor.  It is zeroed but for its range. */
+/* Starts a get on the reactor.  All of it is zero except its range. */
 static void target_start(struct shared_target *shared, struct target_get *get,
                          unsigned timeout_ms) {
   get->shared = shared;
@@ -158,7 +157,7 @@ static void read_ended(struct target_get *get) {
   if (r->status == -ESTALE || r->status == -ENOENT)
     atomic_store_explicit(&h->source->is_doubted, true, memory_order_release);
   free(h);
-  r->done(r); /* it may close the source */
+  r->done(r); /* last, because it may close the source */
 }
 
 static enum source_outcome http_source_start(struct source *src,
@@ -184,7 +183,7 @@ static enum source_outcome http_source_start(struct source *src,
 
 /* ---- Opening ------------------------------------------------------------- */
 
-/* A question what there is, which a thread waits for. */
+/* A question about the object, for which a thread waits. */
 struct http_question {
   struct target_get get;
   struct latch ended;
@@ -203,8 +202,8 @@ static void question_ask(struct http_question *q, struct shared_target *shared,
   latch_wait(&q->ended);
 }
 
-/* Whether a HEAD proves that the object is still there as it was, which costs
- * its server less than a GET.  Not all of them tell the version by it. */
+/* Whether a HEAD proves that the object is unchanged.  It costs the server less
+ * than a GET, but some servers state no version in the answer. */
 static bool head_proves(struct http_source *s) {
   struct http_question *q = calloc(1, sizeof *q);
   if (!q)
@@ -217,9 +216,10 @@ static bool head_proves(struct http_source *s) {
   return proves;
 }
 
-/* Asks once what is there now.  0; or a negative errno with `fault` set, if it
- * is not NULL: `*settles` says whether it is for an object that was modified
- * this moment. */
+/* Asks the server once about the object.  Returns 0, or a negative errno with
+ * `fault` set, if that is not NULL.  `*settles`: it failed only because the
+ * object was modified this moment, so its stamp may not show a further
+ * change. */
 static int ask_once(struct shared_target *shared, unsigned timeout_ms,
                     struct http_object *out, bool *settles,
                     struct source_fault *fault) {
@@ -241,8 +241,9 @@ static int ask_once(struct shared_target *shared, unsigned timeout_ms,
   return status;
 }
 
-/* Asks what is there now, again if that may change unseen: a second or two
- * later it cannot. */
+/* Asks the server about the object.  If the object was modified this moment it
+ * asks again a second or two later, when its stamp shows every further
+ * change. */
 static int ask(struct shared_target *shared, unsigned timeout_ms,
                struct http_object *out, struct source_fault *fault) {
   const uint64_t until = clock_now_ms() + timeout_ms;
@@ -259,7 +260,8 @@ static int ask(struct shared_target *shared, unsigned timeout_ms,
   }
 }
 
-/* Adds the hash of some texts to an identity, which has none if it fails. */
+/* Adds the hash of some texts to an identity.  If that fails, the identity is
+ * empty. */
 static void add_hash(struct source_identity *id, const char *const *parts,
                      size_t n_parts) {
   uint8_t digest[EVP_MAX_MD_SIZE];
@@ -273,9 +275,9 @@ static void add_hash(struct source_identity *id, const char *const *parts,
   EVP_MD_CTX_free(hash);
 }
 
-/* What identifies bytes that were read: the same for each process that proves
- * its reads by it.  Other machines are told no hash of a secret, which may be
- * guessed by it. */
+/* The identity is what proves the reads, so it is the same for every process
+ * that reads the object.  The part for other machines contains no hash of a
+ * secret, because a secret may be guessed from its hash. */
 static void http_source_identify(struct source *src,
                                  struct source_identity *out) {
   struct http_source *s = http_source_of(src);
@@ -331,8 +333,8 @@ static bool is_time_to_ask(const struct http_source *s) {
   return watch_ms && clock_now_ms() - s->asked_ms >= watch_ms;
 }
 
-/* Each read proves the version: nobody need ask but for a read, or by the
- * clock. */
+/* Whether the object need not be asked for.  Each read proves the version, so
+ * only a failed read or the clock is a reason to ask. */
 static bool is_as_it_was(struct http_source *s) {
   if (atomic_exchange_explicit(&s->is_doubted, false, memory_order_acquire))
     return false;

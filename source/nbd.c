@@ -40,7 +40,7 @@ struct export {
 struct nbd_source;
 
 struct slot {
-  struct nbd_link link; /* of which nothing is used if it is not up */
+  struct nbd_link link; /* valid only while it is up */
   bool is_up;
   uint64_t asked_after; /* `n_forgotten` as of its last question */
   struct nbd_source *source;
@@ -56,10 +56,10 @@ struct nbd_source {
   atomic_bool is_stale;      /* set once, by the reactor's thread; relaxed: a
                                 thread that misses it checks again soon */
   pthread_mutex_t zeros_lock;
-  struct zero_map zeros; /* guarded by zeros_lock: what the server said, */
-  uint64_t n_forgotten;  /* likewise: after it was forgotten so many times */
+  struct zero_map zeros; /* guarded by zeros_lock: the server's answers */
+  uint64_t n_forgotten;  /* likewise: how often `zeros` was emptied */
 
-  struct opener *opener; /* NULL: nobody waits for the first connection */
+  struct opener *opener; /* waits for the first connection; or NULL */
   struct export export;  /* as of the first connection; then fixed */
   struct nbd_dial *dial; /* NULL: none is under way */
   int64_t dial_deadline;
@@ -77,7 +77,7 @@ struct nbd_source {
 struct attempt {
   struct nbd_source *source;
   struct source_read *asked;
-  struct task task; /* has it begin */
+  struct task task; /* begins it */
   struct nbd_read read;
   bool is_waiting;
   struct timeout due; /* the read's deadline, or `late` */
@@ -112,8 +112,9 @@ static bool export_same(const struct export *a, const struct export *b) {
 
 /* ---- The ends of reads --------------------------------------------------- */
 
-/* The last that is done about an attempt; what the source does next is up to
- * the caller, as the source may be gone when the reactor runs its next task. */
+/* Ends an attempt and frees it.  done() may close the source, but the close
+ * runs as a later task of the reactor.  So the caller may use the source until
+ * it returns to the loop. */
 static void end_attempt(struct attempt *a, int status) {
   struct nbd_source *s = a->source;
   timeouts_remove(&s->attempts, &a->due);
@@ -147,7 +148,8 @@ static void on_read(struct nbd_read *r) {
   }
   if (status == CUT_SHORT)
     status = -ETIMEDOUT;
-  /* Ended together with one that was late. */
+  /* Another read was late and ended the connection, so this one is tried
+   * again. */
   if (status == -ETIMEDOUT && !is_late)
     status = -ECONNRESET;
   end_attempt(a, status);
@@ -186,8 +188,9 @@ static struct slot *least_busy(struct nbd_source *s) {
   return best;
 }
 
-/* A question which ranges are zeros is one that a server may never have been
- * asked, and some break over it, or never answer: then it is left. */
+/* Ends a link, and counts it if a question about zeros was in progress.  Some
+ * servers break over such a question, or never answer it, and then the source
+ * stops asking. */
 static void end_link(struct slot *slot, int status) {
   slot->is_up = false;
   if (status == -ETIMEDOUT)
@@ -207,7 +210,7 @@ static void give_up_dial(struct nbd_source *s) {
   s->dial = NULL;
 }
 
-/* The same question, with the connection. */
+/* A lost connection counts against questions about zeros as well. */
 static void on_lost(struct nbd_link *l) {
   struct slot *slot = container_of(l, struct slot, link);
   slot->is_up = false;
@@ -239,7 +242,7 @@ static int begin_dial(struct nbd_source *s) {
 
 /* ---- Reads --------------------------------------------------------------- */
 
-/* Whether one more connection may help, where each has something to do. */
+/* Whether one more connection may help: each of them is busy. */
 static bool wants_more_links(struct nbd_source *s, const struct slot *best) {
   unsigned n = n_links(s);
   return !s->dial && n < s->max_links && (!best || best->link.n_reads > 0);
@@ -247,8 +250,9 @@ static bool wants_more_links(struct nbd_source *s, const struct slot *best) {
 
 /* ---- Zeros --------------------------------------------------------------- */
 
-/* If UNKNOWN, `*at` is the first byte of which nothing is known, after it was
- * forgotten `*n_forgotten` times. */
+/* What is known about a range.  If UNKNOWN, `*at` is the first byte about which
+ * nothing is known, and `*n_forgotten` says how often `zeros` was emptied
+ * before. */
 static enum zero_answer look_for_zeros(struct nbd_source *s, uint64_t offset,
                                        uint64_t len, uint64_t *at,
                                        uint64_t *n_forgotten) {
@@ -259,7 +263,8 @@ static enum zero_answer look_for_zeros(struct nbd_source *s, uint64_t offset,
   return answer;
 }
 
-/* An answer that is under way is passed by as well. */
+/* Empties the answers.  An answer to a question that is in progress is not
+ * stored either, because `n_forgotten` has changed when it comes. */
 static void forget_zeros(struct nbd_source *s) {
   pthread_mutex_lock(&s->zeros_lock);
   zero_map_fini(&s->zeros);
@@ -267,8 +272,8 @@ static void forget_zeros(struct nbd_source *s) {
   pthread_mutex_unlock(&s->zeros_lock);
 }
 
-/* Whether one of the connections has been asked of a byte, for an answer that
- * would count. */
+/* Whether a question about that byte is in progress whose answer will be
+ * stored. */
 static bool is_asked(const struct nbd_source *s, uint64_t at,
                      uint64_t n_forgotten) {
   for (int i = 0; i < MAX_LINKS; i++) {
@@ -281,8 +286,9 @@ static bool is_asked(const struct nbd_source *s, uint64_t at,
   return false;
 }
 
-/* Asks which ranges are zeros from where a read, which is under way, comes to
- * something unknown: it does not wait for that, but those that follow. */
+/* Asks which ranges are zeros, from the first byte of a read about which
+ * nothing is known.  That read is in progress, and does not wait for the
+ * answer; it helps the reads that follow. */
 static void ask_for_zeros(struct nbd_source *s, struct slot *slot,
                           const struct source_read *r) {
   uint64_t at, n_forgotten;
@@ -297,7 +303,7 @@ static void ask_for_zeros(struct nbd_source *s, struct slot *slot,
 
 /* ---- Dispatching --------------------------------------------------------- */
 
-/* Gives reads that wait to links, and connects if that is what is missing. */
+/* Gives reads that wait to links, and connects if there are too few links. */
 static void dispatch(struct nbd_source *s) {
   struct slot *best = least_busy(s);
   if (!TAILQ_EMPTY(&s->waiting) && wants_more_links(s, best)) {
@@ -331,10 +337,10 @@ static void begin_attempt(struct task *task) {
     dispatch(s);
 }
 
-/* Ends those that are late: with them their links, or the dial that they wait
- * for, if that is late as well.  A link that ends for a read which had less
- * time than an attempt may take says nothing of the server: the other reads
- * there wait for another link. */
+/* Ends the reads that are late.  It also ends their links, or the dial for
+ * which they wait if that is late as well.  If a read had less time than an
+ * attempt may take, its end says nothing of the server: the other reads of that
+ * link then wait for another link. */
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
   struct nbd_source *s = arg;
   struct timeout *due;
@@ -354,13 +360,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   timeouts_set_timer(&s->attempts);
 }
 
-/* A new connection.  0; or a status, and its handle is closed. */
+/* Takes a new connection over.  Returns 0, or a status after it closed the
+ * handle. */
 static int take_link(struct nbd_source *s, struct nbd_handle *h,
                      struct source_fault *fault) {
   struct slot *slot = free_slot(s);
   struct export now;
   assert(slot);
-  if (n_links(s) == 0) /* it may have another content by now */
+  if (n_links(s) == 0) /* the content may have changed meanwhile */
     forget_zeros(s);
   slot->source = s;
   int r = nbd_link_init(&slot->link, reactor_base(s->reactor), h, &link_calls);
@@ -426,7 +433,8 @@ static enum source_outcome nbd_start(struct source *src,
   a->source = s;
   a->asked = r;
   a->task.run = begin_attempt;
-  reactor_post(s->reactor, &a->task); /* then all of it may be over */
+  /* The last step: the read may end, and the source be closed, at once. */
+  reactor_post(s->reactor, &a->task);
   return SOURCE_PENDING;
 }
 
@@ -448,7 +456,8 @@ static void close_on_reactor(struct task *task) {
   source_free(s);
 }
 
-/* Of all connections: nothing that is posted comes behind this. */
+/* Posts the end of the source.  No call follows a close, so no other task of
+ * the source is posted after this one. */
 static void nbd_source_close(struct source *src) {
   struct nbd_source *s = nbd_of(src);
   reactor_post(s->reactor, &s->close);

@@ -29,7 +29,7 @@ struct nbd_dial {
 
 /* ---- What failures mean -------------------------------------------------- */
 
-/* Where libnbd gives no errno it is the text that says what happened. */
+/* If libnbd gives no errno, only its text says what happened. */
 static const struct {
   const char *text;
   int status;
@@ -64,8 +64,8 @@ static int meaning_of(const char *text, int error) {
   }
 }
 
-/* Without the name of a function of libnbd's; and without the URI and its user,
- * which it tells where it cannot make anything of them. */
+/* Copies the text of libnbd, without the name of its function.  If libnbd could
+ * not parse the URI, its text contains that and the user, and is not used. */
 static void put_words(struct source_fault *fault, const char *text) {
   const char *colon = strchr(text, ':');
   if (strncmp(text, "nbd_", 4) == 0 && colon)
@@ -119,7 +119,7 @@ static int meaning_of_answer(int error, struct source_fault *fault) {
   }
 }
 
-/* Waits until libnbd can go on, and has it do so. */
+/* Waits until libnbd can continue, and lets it. */
 static int go_on(struct nbd_handle *h, int64_t deadline,
                  struct source_fault *fault) {
   unsigned direction = nbd_aio_get_direction(h);
@@ -137,7 +137,7 @@ static int go_on(struct nbd_handle *h, int64_t deadline,
     return remote_fault(fault, -ETIMEDOUT, "the server did not answer in time");
   if (n < 0)
     return 0; /* a signal */
-  /* After an end or an error of the socket's, it is read that tells of it. */
+  /* At the end or an error of the socket only a read tells which. */
   bool reads = direction & LIBNBD_AIO_DIRECTION_READ && p.revents & ~POLLOUT;
   if ((reads ? nbd_aio_notify_read(h) : nbd_aio_notify_write(h)) < 0)
     return nbd_dial_failure(fault);
@@ -175,8 +175,8 @@ struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
     return NULL;
   }
   *status = nbd_target_apply(t, h);
-  /* A read is good if all of its bytes came; nothing needs to be zero before.
-   */
+  /* libnbd need not clear the buffer of a read: it is used only if all of its
+   * bytes came. */
   if (*status == 0 &&
       (nbd_set_opt_mode(h, true) < 0 || nbd_set_full_info(h, true) < 0 ||
        nbd_set_pread_initialize(h, false) < 0 ||
@@ -189,8 +189,9 @@ struct nbd_handle *nbd_dial_handle(const struct nbd_target *t, int *status,
   return NULL;
 }
 
-/* Lets nbd_dial_give_up() end what comes next: a server that never stops to
- * send keeps libnbd from coming back.  False: that was called already. */
+/* Notes the socket, so that nbd_dial_give_up() can shut it down: libnbd does
+ * not return while a server never stops sending.  False: nbd_dial_give_up() was
+ * called already. */
 static bool note_socket(struct nbd_dial *d, struct nbd_handle *h) {
   pthread_mutex_lock(&d->work.lock);
   bool is_wanted = !d->work.is_given_up;

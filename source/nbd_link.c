@@ -14,7 +14,7 @@
 #include "source/nbd_dial.h"
 
 enum {
-  /* The most that a server has to take which says nothing of it. */
+  /* Every server has to take this much if it states no limit. */
   MAX_PIECE = 32 << 20,
   MAX_QUESTION = 1 << 30,
   MIN_ANSWER = 1 << 20, /* one that says enough, if it is not all */
@@ -34,7 +34,7 @@ static int on_chunk(void *arg, const void *bytes, size_t len, uint64_t offset,
   return -1;
 }
 
-/* Under libnbd's lock: what comes of it waits for settle(). */
+/* libnbd calls this under its lock, so the rest is left to settle(). */
 static int on_complete(void *arg, int *error) {
   struct nbd_read *r = arg;
   struct nbd_link *l = r->link;
@@ -52,7 +52,7 @@ static char *choose_piece(const struct nbd_link *l, struct nbd_read *r) {
   uint64_t block = l->block_size;
   r->begin = from / block * block;
   r->end = (to + block - 1) / block * block;
-  if (r->end > l->size) /* not of whole blocks, or so it says */
+  if (r->end > l->size) /* the export may not end with a whole block */
     r->end = l->size;
   if (r->end - r->begin > l->max_size)
     r->end = r->begin + l->max_size;
@@ -61,7 +61,8 @@ static char *choose_piece(const struct nbd_link *l, struct nbd_read *r) {
   return r->aligned = malloc(r->end - r->begin);
 }
 
-/* Asks for the next piece.  What cannot be asked for is answered at once. */
+/* Asks for the next piece.  If that fails, the read is answered with the
+ * error. */
 static void ask(struct nbd_link *l, struct nbd_read *r) {
   r->seen = (struct coverage){0};
   char *to = choose_piece(l, r);
@@ -76,7 +77,7 @@ static void ask(struct nbd_link *l, struct nbd_read *r) {
   TAILQ_INSERT_TAIL(&l->answered, r, entry);
 }
 
-/* Takes what came of a piece.  Whether it was the last. */
+/* Takes the result of a piece.  Returns whether it was the last one. */
 static bool take_piece(struct nbd_read *r) {
   uint64_t from = r->offset + r->n_done, to = r->offset + r->len;
   size_t n = (r->end < to ? r->end : to) - from;
@@ -91,8 +92,8 @@ static bool take_piece(struct nbd_read *r) {
 
 /* ---- Questions ----------------------------------------------------------- */
 
-/* Extents, each a length and flags.  After an answer that cannot be no other is
- * asked for. */
+/* Takes extents, each a length and flags.  After an impossible answer the link
+ * asks no further question. */
 static int on_extents(void *arg, const char *context, uint64_t offset,
                       uint32_t *entries, size_t n, int *error) {
   struct nbd_link *l = arg;
@@ -112,8 +113,8 @@ static int on_extents(void *arg, const char *context, uint64_t offset,
   return 0;
 }
 
-/* An error is one of the question alone.  But a server is not asked for ever
- * that says little. */
+/* Ends a question.  An error concerns only the question, not the link.  If the
+ * answers cover little, the link stops asking after some time. */
 static int on_answered(void *arg, int *error) {
   struct nbd_link *l = arg;
   struct nbd_question *q = &l->question;
@@ -131,7 +132,7 @@ bool nbd_link_may_ask(const struct nbd_link *l) {
 
 /* ---- Ends ---------------------------------------------------------------- */
 
-/* What the server answered to a read. */
+/* The status of a read from the error of the server. */
 static int status_of(const struct nbd_link *l, int error) {
   switch (error) {
   case 0:
@@ -190,7 +191,8 @@ static void lose(struct nbd_link *l, int status) {
 
 /* ---- Events -------------------------------------------------------------- */
 
-/* Which way libnbd wants to go may be another after each of its calls. */
+/* Watches the socket.  It has to be called after every call of libnbd, because
+ * the direction that libnbd waits for may have changed. */
 static void watch(struct nbd_link *l) {
   unsigned direction = nbd_aio_get_direction(l->h);
   short wanted = EV_PERSIST;
@@ -228,7 +230,8 @@ static void check_reads(const struct nbd_link *l) {
 #endif
 }
 
-/* After a call of libnbd's, from the base: hands on what came of it. */
+/* Hands on the results of a call of libnbd.  It is called by the event loop,
+ * where libnbd does not hold its lock. */
 static void settle(struct nbd_link *l) {
   struct nbd_read *r;
   while (!is_over(l) && (r = take_first(&l->answered))) {
@@ -254,7 +257,8 @@ static void on_settle(evutil_socket_t fd, short what, void *arg) {
   settle(arg);
 }
 
-/* Reading comes first: what is read may change what is to be written. */
+/* Reads before it writes, because an answer may change what has to be
+ * written. */
 static void on_socket(evutil_socket_t fd, short what, void *arg) {
   struct nbd_link *l = arg;
   (void)fd;
@@ -303,7 +307,7 @@ int nbd_link_init(struct nbd_link *l, struct event_base *base,
   return r;
 }
 
-/* After a command: what came of it at once waits for the base. */
+/* After a command: results that came at once are left to the event loop. */
 static void go_on(struct nbd_link *l) {
   if (is_over(l) || !TAILQ_EMPTY(&l->answered))
     event_active(&l->settle, EV_TIMEOUT, 0);

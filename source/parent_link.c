@@ -14,8 +14,8 @@
 #include "source/parent_dial.h"
 #include "source/reactor.h"
 
-/* A Read on its way.  It stays until its answer has come, or the connection is
- * lost, also if nobody waits for it. */
+/* A Read that was sent.  It exists until its answer has come or the connection
+ * is lost, even if no read waits for it any more. */
 struct parent_ask {
   struct parent_read *read; /* NULL: it is forgotten */
   uint64_t id, epoch;
@@ -98,7 +98,7 @@ static void watch_fd(struct parent_link *l, int fd, short events) {
   event_add(&l->socket, NULL);
 }
 
-/* Without a connection that is connected, or about to be, there is nothing. */
+/* Watches the socket, if there is one. */
 static void watch(struct parent_link *l) {
   struct connection *c = l->connection;
   bool is_down = connection_state(c) == CONNECTION_DISCONNECTED;
@@ -138,7 +138,8 @@ static void end_read(struct parent_read *r, int status) {
   r->done(r);
 }
 
-/* Asks for what is left of a read, as much as the parent takes at once. */
+/* Asks for the rest of a read, or for as much of it as the parent takes at
+ * once. */
 static void ask_for(struct parent_link *l, struct parent_read *r) {
   struct parent_ask *ask = calloc(1, sizeof *ask);
   if (!ask) {
@@ -174,8 +175,8 @@ static void forget_ask(struct parent_link *l, struct parent_ask *ask) {
   free(ask);
 }
 
-/* The answer has ended.  What is left, or is not good any more, is asked for
- * when the turn is over. */
+/* Ends an answer.  The rest of the read, and bytes that were invalidated
+ * meanwhile, are asked for at the end of the turn. */
 static void answer_ended(struct parent_link *l, struct parent_ask *ask,
                          int status) {
   struct parent_read *r = ask->read;
@@ -197,7 +198,8 @@ static void answer_ended(struct parent_link *l, struct parent_ask *ask,
     end_read(r, status);
 }
 
-/* Ends all reads; what was asked for is forgotten. */
+/* Ends all reads.  `forgets_asks`: the connection is lost, so no answer to what
+ * was asked will come. */
 static void end_all(struct parent_link *l, int status, bool forgets_asks) {
   struct parent_ask *ask, *next;
   struct parent_read *r;
@@ -229,7 +231,8 @@ static void doubt_reads(struct parent_link *l, uint64_t from, uint64_t to) {
       r->n_done = 0;
 }
 
-/* Whole pages of the parent's are meant. */
+/* An invalidated range stands for the whole pages of the parent that it
+ * touches. */
 static void heed_range(struct parent_link *l,
                        const Cachet__Wire__Range *range) {
   uint64_t size = l->image.size;
@@ -301,8 +304,8 @@ static void take_data(struct parent_link *l, struct parent_ask *ask,
                  : NULL;
 }
 
-/* Who may not read the image any more hears no notice of it either, on this
- * connection. */
+/* A daemon that may not read the image any more gets no notices of it on this
+ * connection either, so the connection is of no use. */
 static void take_error(struct parent_link *l, struct parent_ask *ask,
                        const Cachet__Wire__Error *e) {
   struct cachet_error why;

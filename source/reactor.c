@@ -59,7 +59,7 @@ static void alarm_set(struct task *task) {
   struct reactor_alarm *alarm = container_of(task, struct reactor_alarm, task);
   evtimer_assign(&alarm->timer, alarm->reactor->loop.base, alarm_rings, alarm);
   if (reactor_set_timer(&alarm->timer, alarm->after_ms) < 0)
-    alarm->ring(alarm); /* no memory: better early than never */
+    alarm->ring(alarm); /* no memory for a timer: it rings early instead */
 }
 
 void reactor_after(struct reactor *r, struct reactor_alarm *alarm,
@@ -85,7 +85,7 @@ static void pulse_run(struct task *task) {
 }
 
 void reactor_ask(struct reactor *r, uint64_t question) {
-  /* The mailbox's lock has the task see it. */
+  /* Relaxed: the lock of the mailbox makes the task see the store. */
   atomic_store_explicit(&r->asked, question, memory_order_relaxed);
   reactor_post(r, &r->pulse);
 }
@@ -117,7 +117,7 @@ static void *reactor_thread(void *arg) {
   return NULL;
 }
 
-/* No signal is for this thread: its process may be any program. */
+/* The thread blocks all signals, because the library may run in any program. */
 static int start_thread(struct reactor *r) {
   sigset_t all, before;
   sigfillset(&all);
@@ -127,7 +127,7 @@ static int start_thread(struct reactor *r) {
   return -failed;
 }
 
-/* Of one whose thread is not there. */
+/* Frees a reactor that has no thread, or whose thread has ended. */
 static void reactor_destroy(struct reactor *r) {
   loop_fini(&r->loop);
   free(r);

@@ -37,8 +37,8 @@ struct retrying_source {
   struct retrying *shared;
 };
 
-/* A read that is tried.  From the first attempt to the last one thread at a
- * time has it. */
+/* A read with its attempts.  From the first attempt to the last, only one
+ * thread at a time uses it, so it needs no lock. */
 struct attempt {
   struct source_read read; /* of the source below */
   struct source_read *asked;
@@ -84,7 +84,8 @@ struct retrying *retrying_new(const struct retrying_clock *clock,
   lock_init(&r->lock);
   r->clock = *clock;
   r->n_refs = 1;
-  r->dice = (uint32_t)clock_now_ns() | 1; /* other daemons start elsewhere */
+  /* Not 0, as xorshift wants; and not the same in every daemon. */
+  r->dice = (uint32_t)clock_now_ns() | 1;
   r->max_requests = RETRYING_MAX_REQUESTS;
   STAILQ_INIT(&r->waiting);
   return r;
@@ -195,9 +196,9 @@ static void count_locked(struct retrying *r, const struct attempt *a,
   c->n_mismatches += meaning == WRONG;
 }
 
-/* How long an attempt took that brought all its bytes.  What its read waited
- * for here, and in the source below for a connection, says nothing of the
- * server: it is counted apart. */
+/* Counts how long an attempt took that brought all its bytes.  The time that
+ * the read waited here, or for a connection in the source below, is counted
+ * apart, because the server is not the cause of it. */
 static void time_locked(struct retrying *r, const struct attempt *a,
                         uint64_t now) {
   lock_assert_held(&r->lock);
@@ -212,8 +213,9 @@ static void time_locked(struct retrying *r, const struct attempt *a,
   pace_add(&r->pace, 0, read->first_ns - sent);
 }
 
-/* Half of the pause at least, and all of it at most, which doubles: by
- * xorshift, so that those that failed together do not come again together. */
+/* The pause before the next attempt: it doubles with each, and a random part of
+ * up to a half is taken off (xorshift).  So attempts that failed together are
+ * not made again together. */
 static uint64_t pause_locked(struct retrying *r, unsigned n_attempts) {
   lock_assert_held(&r->lock);
   uint64_t whole = (uint64_t)RETRYING_PAUSE_MS << (n_attempts - 1);
@@ -225,7 +227,7 @@ static uint64_t pause_locked(struct retrying *r, unsigned n_attempts) {
 
 /* ---- Attempts ------------------------------------------------------------ */
 
-/* Whether there is to be one more, and after which pause. */
+/* Whether to make one more attempt, and after which pause. */
 static bool is_worth_locked(struct retrying *r, const struct attempt *a,
                             enum meaning meaning, uint64_t now,
                             uint64_t *pause) {
@@ -240,16 +242,17 @@ static bool is_worth_locked(struct retrying *r, const struct attempt *a,
   return to_ms(now) + *pause + took_ms <= a->deadline_ms;
 }
 
-/* Whether the read's own deadline ended it, before one could know whether
- * anybody is there.  Of a probe the breaker has to know how it ended. */
+/* Whether the deadline of the read ended the attempt so early that it says
+ * nothing of the server.  A probe always counts, because the breaker waits for
+ * its result. */
 static bool is_cut_short(const struct attempt *a, enum meaning meaning,
                          uint64_t now) {
   return meaning == NO_ANSWER && !a->is_probe && to_ms(now) >= a->deadline_ms &&
          now - a->begun_ns < (uint64_t)RETRYING_FAIR_MS * 1000000;
 }
 
-/* What an attempt tells the breaker.  A source that says at once that a range
- * is zeros has asked nobody. */
+/* Tells the breaker how an attempt ended.  An attempt that ended at once with
+ * zeros tells it nothing, because the source has asked no server. */
 static void tell_breaker_locked(struct retrying *r, const struct attempt *a,
                                 enum meaning meaning, bool at_once,
                                 uint64_t now) {
@@ -265,7 +268,8 @@ static void tell_breaker_locked(struct retrying *r, const struct attempt *a,
       breaker_ended(&r->breaker, a->is_probe, answered, to_ms(now));
 }
 
-/* However many may be under way now: there may have been more. */
+/* The number in progress may exceed the present limit, because the limit may
+ * have been higher when they began. */
 static void check_locked(const struct retrying *r) {
   lock_assert_held(&r->lock);
 #ifdef CACHETD_DEBUG_CHECKS

@@ -17,8 +17,8 @@
 enum {
   /* 2^54 blocks, 2^3 hashes in a block: no tree is higher. */
   MAX_LEVELS = 18,
-  /* A check gives up when what it was given is gone before it could be used, so
-   * often in a row. */
+  /* A check needs parts of the tree one after the other.  Other checks may push
+   * a part out before it is used.  After so many times in a row it gives up. */
   MAX_WANTS = 64,
 };
 
@@ -35,10 +35,10 @@ enum {
   ALGORITHM_LEN = 32,
 };
 
-/* Some of the tree, as it was read. */
+/* A part of the tree, as it was read. */
 struct chunk {
   uint64_t number;
-  uint64_t used;  /* when; the greatest is the latest */
+  uint64_t used;  /* `clock` of the last use: the least is the oldest */
   uint8_t *bytes; /* NULL: the slot is free */
   uint64_t
       proven[VERITY_CHUNK_LEN / VERITY_MIN_BLOCK / 64]; /* block by block */
@@ -96,7 +96,8 @@ static bool is_block_size(uint64_t size) {
          (size & (size - 1)) == 0;
 }
 
-/* The hash, whose name is the superblock's and whose length is the root's. */
+/* Sets the hash function.  The superblock names it, and its result must be as
+ * long as the root. */
 static int take_algorithm(struct verity *v, const uint8_t *superblock,
                           char *why) {
   static const char *const names[] = {"sha256", "sha512"};
@@ -145,7 +146,8 @@ static uint64_t blocks_above(uint64_t n, unsigned shift) {
   return (n >> shift) + ((n & ((UINT64_C(1) << shift) - 1)) != 0);
 }
 
-/* Where each level lies: the uppermost, which is one block, is first. */
+/* Finds where each level begins.  The uppermost level, of one block, lies
+ * first. */
 static int lay_out(struct verity *v, uint64_t offset, char *why) {
   uint64_t n_blocks[MAX_LEVELS], n = v->n_data_blocks;
   while (UINT64_C(2) << v->per_block_shift <= v->hash_block / v->hash_len)
@@ -215,7 +217,8 @@ static enum verity_outcome compare(const struct verity *v, EVP_MD_CTX *context,
 
 /* ---- Making one ---------------------------------------------------------- */
 
-/* Once, so that zeros which nobody read cost no hashing. */
+/* Computes the hash of a block of zeros, once, so that a range of zeros needs
+ * no hashing. */
 static int hash_zeros(struct verity *v) {
   static const uint8_t zeros[VERITY_MAX_BLOCK];
   EVP_MD_CTX *context = EVP_MD_CTX_new();
@@ -317,7 +320,7 @@ void verity_give(struct verity *v, uint64_t offset, uint8_t *bytes) {
   for (unsigned i = 0; i < VERITY_MAX_CHUNKS; i++) {
     struct chunk *chunk = &v->chunks[i];
     if (chunk->bytes && chunk->number == number) {
-      victim = NULL; /* somebody else was given it as well */
+      victim = NULL; /* another thread has given the same chunk meanwhile */
       break;
     }
     if (victim->bytes && (!chunk->bytes || chunk->used < victim->used))
@@ -352,8 +355,8 @@ static struct node above(const struct verity *v, struct node node) {
   return (struct node){node.level + 1, node.index >> v->per_block_shift};
 }
 
-/* Proves a hash block that is there by its hash in the one above, which is
- * proven. */
+/* Proves a hash block by its hash in the block above, which is proven
+ * already. */
 static enum verity_outcome prove_locked(struct verity *v, EVP_MD_CTX *context,
                                         struct node node) {
   lock_assert_held(&v->lock);
@@ -412,7 +415,7 @@ static enum verity_outcome take_leaf(struct verity_check *check,
     check->hashes = malloc(v->hash_block);
   if (!check->hashes || !context)
     return VERITY_FAILS;
-  check->leaf = UINT64_MAX; /* none, if this fails */
+  check->leaf = UINT64_MAX; /* until this has succeeded */
   pthread_mutex_lock(&v->lock);
   enum verity_outcome outcome = copy_leaf_locked(check, context, index);
   pthread_mutex_unlock(&v->lock);

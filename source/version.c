@@ -68,7 +68,7 @@ int version_open_writes(int fd) {
   return open_attribute(st.st_rdev, "stat");
 }
 
-/* The sum of what is counted of writes and discards: it moves with any of
+/* The sum of the counts of writes and discards, which changes with each of
  * them.  See the kernel's Documentation/block/stat.rst. */
 static uint64_t sum_writes(const char *counts) {
   enum { WRITES = 4, WRITE_SECTORS = 6, DISCARDS = 11, DISCARD_SECTORS = 13 };
@@ -76,7 +76,7 @@ static uint64_t sum_writes(const char *counts) {
   for (int i = 0; i <= DISCARD_SECTORS; i++) {
     char *end;
     uint64_t n = strtoull(counts, &end, 10);
-    if (end == counts) /* an older kernel: it counts no discards */
+    if (end == counts) /* an older kernel does not count discards */
       break;
     counts = end;
     if (i == WRITES || i == WRITE_SECTORS || i == DISCARDS ||
@@ -89,8 +89,9 @@ static uint64_t sum_writes(const char *counts) {
 static int version_of_device(int fd, int writes_fd, const struct stat *st,
                              struct version *out) {
   char counts[512];
-  /* The mtime is that of the node that we opened, and moves with write(2)
-   * through it; the counts move when the device has the bytes. */
+  /* Both are needed.  The mtime is that of the node that we opened, and changes
+   * at a write(2) through this node.  The counts change when the device gets
+   * the bytes, through whatever node. */
   *out = (struct version){.dev = st->st_rdev, .mtime = st->st_mtim};
   if (ioctl(fd, BLKGETSIZE64, &out->size) < 0)
     return -errno;
@@ -122,7 +123,7 @@ static uint64_t present_device_size(dev_t device) {
       read_attribute(fd, text, sizeof text) ? strtoull(text, NULL, 10) : 0;
   if (fd >= 0)
     close(fd);
-  return sectors * 512; /* whatever the device's sectors are */
+  return sectors * 512; /* sysfs counts 512 bytes for every device */
 }
 
 /* ---- Either -------------------------------------------------------------- */
@@ -180,7 +181,7 @@ int version_peek_size(int fd, uint64_t *size) {
 
 /* ---- File systems -------------------------------------------------------- */
 
-/* Which one `fd` is of, as statfs(2) has it; 0: that cannot be told. */
+/* The type of the file system of `fd`, as statfs(2) states it; 0: unknown. */
 static uint32_t type_of_fs(int fd) {
   struct statfs fs;
   return fstatfs(fd, &fs) < 0 ? 0 : (uint32_t)fs.f_type;
@@ -210,9 +211,9 @@ bool version_is_foreign(int fd) {
 
 /* ---- Writers ------------------------------------------------------------- */
 
-/* Whether the kernel has pages of the file that it has not written back: these
- * can be stored into without a stamp's moving.  True where that is not known.
- */
+/* Whether the kernel has pages of the file that it has not written back.  A
+ * store through a mapping of such a page moves no stamp.  True if that is
+ * unknown. */
 static bool has_dirty_pages(int fd, uint32_t fs) {
   /* cachestat(2), Linux 6.5: <linux/mman.h> of Debian 12 lacks it. */
   enum { SYSCALL_CACHESTAT = 451 };
@@ -222,7 +223,7 @@ static bool has_dirty_pages(int fd, uint32_t fs) {
   struct {
     uint64_t n_cached, n_dirty, n_writeback, n_evicted, n_recently_evicted;
   } pages;
-  /* tmpfs, for one, counts no page as dirty, and stamps none. */
+  /* Other file systems may count no page as dirty, as tmpfs does. */
   if (fs != EXT4_SUPER_MAGIC && fs != XFS_SUPER_MAGIC &&
       fs != BTRFS_SUPER_MAGIC)
     return true;
@@ -230,8 +231,8 @@ static bool has_dirty_pages(int fd, uint32_t fs) {
          pages.n_dirty + pages.n_writeback > 0;
 }
 
-/* A lease for reading is given only where nobody has the file open for writing.
- */
+/* The kernel gives a lease for reading only if no process has the file open for
+ * writing. */
 static bool is_open_for_writing(int fd) {
   if (fcntl(fd, F_SETSIG, SIGURG) < 0)
     return false;
@@ -251,8 +252,9 @@ bool version_has_writer(int fd) {
 
 /* ---- Settling ------------------------------------------------------------ */
 
-/* Stamps that are kept whole: a tick later the clock that makes them has moved
- * on.  How far it moves with a tick is adjusted a little all the time. */
+/* For stamps that the file system keeps in full.  After one tick the clock of
+ * the stamps has moved on.  The kernel adjusts the length of a tick a little
+ * all the time, so half of a tick is enough to know that it is another one. */
 static int64_t fine_unsettled_ns(int64_t age, int64_t tick_ns) {
   return age >= tick_ns / 2 ? 0 : tick_ns - (age > 0 ? age : 0);
 }
@@ -262,14 +264,14 @@ static int64_t coarse_unsettled_ns(int64_t age) {
   return age >= grain ? 0 : grain - (age > 0 ? age : 0);
 }
 
-/* Whether the stamp is as the kernel's clock made it.  One that is a whole
- * multiple of 10 ms may be of a file system that keeps no more: exFAT has 10
- * ms, ext3 a second, FAT two. */
+/* Whether the file system keeps stamps in full.  A stamp that is a multiple of
+ * 10 ms may have been rounded: exFAT keeps 10 ms, ext3 a second, and FAT
+ * two. */
 static bool stamp_is_fine(struct timespec stamp) {
   return stamp.tv_nsec % 10000000 != 0;
 }
 
-/* Clamped to what matters: an hour. */
+/* The age of a stamp.  It is limited to an hour, so that it cannot overflow. */
 static int64_t age_ns(struct timespec stamp, struct timespec now) {
   int64_t s = (int64_t)now.tv_sec - stamp.tv_sec;
   if (s > 3600 || s < -3600)
@@ -277,7 +279,7 @@ static int64_t age_ns(struct timespec stamp, struct timespec now) {
   return s * NS_PER_S + (now.tv_nsec - stamp.tv_nsec);
 }
 
-/* Unlike the mtime, the ctime is nobody's to choose. */
+/* No program can set the ctime, as it can the mtime. */
 static struct timespec stamp_of(const struct version *v) {
   return v->ino ? v->ctime : v->mtime;
 }
@@ -285,8 +287,8 @@ static struct timespec stamp_of(const struct version *v) {
 static int64_t age_of(const struct version *v, bool foreign,
                       struct timespec now) {
   int64_t age = age_ns(stamp_of(v), now);
-  /* Of another machine's clock no more is assumed than that it agrees with ours
-   * within a minute. */
+  /* The clock of another machine is assumed to agree with ours within a
+   * minute. */
   return foreign && age < 60 * NS_PER_S ? 0 : age;
 }
 

@@ -57,7 +57,8 @@ static uint64_t window_worth(struct source *src) {
 static void window_advise(struct source *src, uint64_t offset, uint64_t len) {
   struct window_source *s = window_of(src);
   const struct window asked = {offset, len};
-  /* The last page of the window is cut; what is behind it nobody will read. */
+  /* The last page of the window may be cut.  No reader asks for what follows
+   * it. */
   uint64_t cut = window_size(&asked, src->size);
   if (cut > 0)
     source_advise(s->below, s->window.offset + offset, cut);
@@ -67,7 +68,7 @@ static void window_forget(struct source *src) {
   source_forget(window_of(src)->below);
 }
 
-/* The window's goes behind that of the source below. */
+/* The part of the identity that the window adds to that of the source below. */
 struct window_identity {
   uint64_t offset, size; /* little-endian */
 };
@@ -99,7 +100,7 @@ static void on_changed(struct source_listener *l) {
   s->above->changed(s->above);
 }
 
-/* What of it lies in the window, if any does. */
+/* Passes on the part of the range that lies in the window, if there is one. */
 static void on_invalid(struct source_listener *l, uint64_t offset,
                        uint64_t len) {
   struct window_source *s = container_of(l, struct window_source, listener);
@@ -119,8 +120,9 @@ static void on_remark(struct source_listener *l, const char *text) {
 static void window_listen(struct source *src, struct source_listener *l) {
   struct window_source *s = window_of(src);
   if (l == s->above)
-    return;                      /* no news is to be missed meanwhile */
-  source_listen(s->below, NULL); /* then nobody looks at `above` */
+    return; /* no news is to be missed meanwhile */
+  /* After this the source below makes no call, so `above` may change. */
+  source_listen(s->below, NULL);
   s->above = l;
   if (l)
     source_listen(s->below, &s->listener);
