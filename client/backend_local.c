@@ -14,7 +14,7 @@
 #include "client/error.h"
 #include "client/image_cache.h"
 
-/* How long what a source said of its image is believed without asking. */
+/* How long the last answer of a source about its image is used. */
 enum { LOOK_INTERVAL_MS = 1000 };
 
 /* The states of a job, and the threads that touch it:
@@ -47,14 +47,14 @@ static struct local *local_of(const struct backend *b) {
   return (struct local *)(uintptr_t)b;
 }
 
-/* On the thread that ended the last fill. */
+/* Called on the thread that ended the last fill. */
 static void join_done(struct fetch *f) {
   struct local_job *lj =
       (struct local_job *)((char *)f - offsetof(struct local_job, fetch));
   struct local *l = lj->local;
   pthread_mutex_lock(&l->lock);
   lj->arrived = true;
-  /* Cannot fail but for a counter that is full, and then it is readable. */
+  /* It fails only if the counter is full, and then the eventfd is readable. */
   (void)!write(l->fd, &(uint64_t){1}, sizeof(uint64_t));
   pthread_mutex_unlock(&l->lock);
 }
@@ -66,8 +66,9 @@ static bool has_arrived(struct local_job *lj) {
   return arrived;
 }
 
-/* A read that the job has joined began earlier, and ends so before the job's
- * own time is over: the source has not answered for as long all the same. */
+/* A read that the job has joined began earlier, so its time limit ends earlier.
+ * For the job this is a time-out as well: the source did not answer in a whole
+ * time limit. */
 static enum cachet_status code_of(const struct local_job *lj) {
   switch (lj->fetch.status) {
   case -ESTALE:
@@ -188,7 +189,7 @@ static uint32_t local_prefetch(struct backend *b, struct mirror *m,
 }
 
 static void local_refresh(struct backend *b) {
-  /* What cannot be told here is told by the next read. */
+  /* An error here is not reported.  The next read finds it again. */
   image_refresh(b->image_cache->image, LOOK_INTERVAL_MS);
 }
 
@@ -214,13 +215,13 @@ static enum cachet_status local_copy(struct backend *b, struct backend **out,
 static void local_close(struct backend *b) {
   struct local *l = local_of(b);
   if (image_cache_is_forked(b->image_cache)) {
-    /* The other threads are not here, and what is shared is the parent's.  The
-     * eventfd stays open: the number may be another file's by now, and one
-     * eventfd cannot be told from another. */
+    /* The child does not have the other threads, and the cache belongs to the
+     * parent.  The eventfd stays open: the child may have closed it and opened
+     * another file of that number, and no call tells eventfds apart. */
     free(l);
     return;
   }
-  /* The threads that read for us are at it: this ends. */
+  /* This ends, because other threads are reading these pages. */
   while (!TAILQ_EMPTY(&l->joined))
     backend_wait(b, -1);
   close(l->fd);

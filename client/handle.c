@@ -27,9 +27,10 @@ void handle_set_gate(cachet *c) {
   c->gate = is_shut ? &handle_gate_shut : c->alive;
 }
 
-/* The daemon's memory needs no notices.  But when the backend has other memory
- * by now, or none, or asks for some, then a hit there proves nothing.  And
- * while it asks for a larger table, the answer has to be taken in. */
+/* Sets whether the handle has to look for notices.  A handle that reads the
+ * daemon's memory needs none.  But once the backend has other memory, or none,
+ * or asks for some, a hit in this memory proves nothing.  And while the backend
+ * asks for a larger table, the handle has to receive the answer. */
 static void handle_set_notices(cachet *c) {
   const struct shared_view *a = c->epoch->shared;
   c->has_notices =
@@ -59,20 +60,22 @@ static void set_span(cachet *c, int64_t span) {
   handle_set_gate(c);
 }
 
-/* The view is another one, perhaps of another kind. */
+/* Begins anew, because the view has changed, perhaps to one of another kind. */
 static void handle_begin_looking(cachet *c) {
   set_span(c, c->epoch->shared ? 1 : SPAN_FOR_EVER);
 }
 
-/* Milliseconds, in steps of a few, for a few ns. */
+/* A clock in milliseconds that costs only a few ns, and moves in steps of a few
+ * ms. */
 static int64_t coarse_now_ms(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Twice as long when the clock has stood still over SPAN_RUN spans in a row; at
- * once as short as hits are slow. */
+/* How many hits the next span has.  A span gets twice as long after SPAN_RUN
+ * spans in which the clock stood still.  It gets shorter at once when hits are
+ * slow. */
 static int64_t next_span(cachet *c, int64_t took_ms) {
   c->n_quick = took_ms == 0 ? c->n_quick + 1 : 0;
   if (took_ms > SPAN_MS)
@@ -200,7 +203,8 @@ static void watch_changed(void *arg) {
     c->watch(c->watch_arg);
 }
 
-/* The table goes as soon as it holds no pin, with what it counts. */
+/* Tells the counts before the last pin ends: the daemon may then free the
+ * table, with its counts. */
 static void watch_unpin(void *arg) {
   handle_tell_counts(arg);
   handle_drop_cursor(arg);

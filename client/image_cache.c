@@ -25,7 +25,7 @@ static int alive_map(struct image_cache *s) {
   return 0;
 }
 
-/* Takes a image cache built halfway. */
+/* Also frees one that was made half way. */
 static void image_cache_free(struct image_cache *s) {
   if (s->image)
     image_free(s->image);
@@ -143,7 +143,7 @@ int image_cache_set_epoch(struct image_cache *s, uint64_t from, uint64_t size,
                           uint64_t epoch) {
   int r = 0;
   pthread_mutex_lock(&s->lock);
-  /* Differences wrap, as the daemon's count may. */
+  /* The daemon's count may wrap, so differences are compared. */
   bool leads =
       from ? s->epoch - from < epoch - from : !epoch_was_left_locked(s, epoch);
   if (epoch != s->epoch && leads)

@@ -1,4 +1,4 @@
-/* Opening and closing: what a URI or a source of the caller's becomes. */
+/* Opening and closing handles, over a URI or over a source of the caller. */
 #include <assert.h>
 #include <errno.h>
 
@@ -12,7 +12,7 @@
 #include "client/uri.h"
 #include "source/file.h"
 
-/* A handle over a source of this process, which is owned from here on. */
+/* Makes a handle over a source of this process, and takes the source over. */
 static enum cachet_status open_source(const char *name, struct source *src,
                                       const struct window *window,
                                       const struct options *options,
@@ -42,7 +42,7 @@ static enum cachet_status open_file(const struct uri *u,
   return open_source(u->path, src, &u->window, options, out, err);
 }
 
-/* None is a day. */
+/* No time limit counts as a day. */
 static struct timespec deadline_of(const struct options *options) {
   return clock_after_ms(
       options->connect_timeout_ms < 0 ? 86400000 : options->connect_timeout_ms);
@@ -203,8 +203,9 @@ static void cancel_waiting(cachet *c) {
                    "the handle was closed");
 }
 
-/* What a child process may do: free what is its own.  The cache's locks may be
- * held for ever, by threads that are not here. */
+/* Closes a handle in a child process.  It frees only the memory of this
+ * process, and takes no lock of the cache: a thread that does not exist in the
+ * child may have held it at the fork. */
 static void close_forked(cachet *c) {
   cancel_all(&c->ready);
   cancel_all(&c->waiting);

@@ -24,7 +24,7 @@ static enum cachet_status read_slow(cachet *c, uint64_t addr, void *buf,
   return status;
 }
 
-/* Copies what is resident from byte `at` of the image on; how much that was.
+/* Copies resident bytes from byte `at` of the image on, and returns how many.
  * `len` bytes from there are within the image. */
 static uint64_t read_warm(cachet *c, uint64_t at, uint8_t *buf, uint64_t len) {
   unsigned shift = c->shift;
@@ -60,7 +60,7 @@ static enum cachet_status read_bytes(cachet *c, uint64_t addr, void *buf,
   uint64_t first = at >> c->shift, last = (at + len - 1) >> c->shift;
   if (is_within)
     readahead_look_for_mark(c, first,
-                            last); /* may take in what ends the trust */
+                            last); /* may receive what ends the trust */
   if (is_within && (handle_is_plain(c) || handle_is_trusted(c))) {
     if (first != last)
       mark = mirror_mark(c->epoch->mirror);
@@ -162,7 +162,8 @@ enum cachet_status cachet_get_string(cachet *c, uint64_t addr, size_t len,
                                      char **out) {
   if (!handle_enter_to_wait(c))
     return handle_fail_forked(c);
-  /* Before the memory: a length past the end is no lack of it. */
+  /* Checked before the allocation, so that a length past the end is reported as
+   * that, and not as a lack of memory. */
   enum cachet_status status =
       len ? request_check_bounds(c, addr, len) : CACHET_OK;
   if (status != CACHET_OK)

@@ -8,8 +8,8 @@
 #include "base/deadline.h"
 #include "client/readahead.h"
 
-/* A chunk is what one job brings: enough to be worth a round trip, little
- * enough that memory for it does not matter. */
+/* The most bytes of one job.  They are enough to be worth a round trip, and few
+ * enough that their memory does not matter. */
 #define CHUNK_MAX_BYTES (4u << 20)
 
 static const struct backend_ops *ops_of(const struct cachet_request *r) {
@@ -131,7 +131,7 @@ static void attempt_end(struct cachet_request *r) {
     r->epoch = NULL;
   }
   if (makes_slice(r))
-    free(r->copy); /* a read's is the caller's */
+    free(r->copy); /* the buffer of a read belongs to the caller */
   r->copy = NULL;
 }
 
@@ -155,8 +155,8 @@ static enum cachet_status attempt_set_page(struct cachet_request *r,
   return CACHET_OK;
 }
 
-/* Which bytes, in a window of `size` bytes.  Sums cannot overflow: `addr` is
- * compared with the size first. */
+/* Sets the range of bytes, in a window of `size` bytes.  Sums cannot overflow,
+ * because `addr` is compared with the size first. */
 static enum cachet_status attempt_set_range(struct cachet_request *r,
                                             uint64_t size) {
   cachet *c = r->c;
@@ -194,9 +194,9 @@ static enum cachet_status attempt_copy(struct cachet_request *r) {
   return CACHET_OK;
 }
 
-/* A table that is too small for the pages of a load or a map, now that it has
- * to copy them, is to grow: to a power of two, so that it is asked for rarely.
- */
+/* Asks for a larger table when a load or a map has to copy its pages because
+ * the table is too small.  The new size is a power of two, so it asks
+ * rarely. */
 static void attempt_grow(struct cachet_request *r, uint64_t count) {
   const struct pin_table *t = r->epoch->view.table;
   uint32_t page_slots = t->page_slots, range_capacity = t->range_capacity;
@@ -210,8 +210,9 @@ static void attempt_grow(struct cachet_request *r, uint64_t count) {
     ops_of(r)->grow(r->c->backend, page_slots, range_capacity);
 }
 
-/* Pins the whole of a load or a map, before a look at any of its pages, if it
- * fits a slot; else it is a copy from the start. */
+/* Pins the whole of a load or a map, if a slot can hold it; otherwise the
+ * request makes a copy from the start.  The pin comes before a look at any
+ * page: a page that is found RESIDENT under a pin stays. */
 static enum cachet_status attempt_pin(struct cachet_request *r) {
   struct epoch *e = r->epoch;
   uint64_t first = r->start >> shift_of(r);
@@ -228,7 +229,7 @@ static enum cachet_status attempt_pin(struct cachet_request *r) {
   return CACHET_OK;
 }
 
-/* Which bytes of which epoch. */
+/* Takes the present epoch, and sets the range of bytes in it. */
 static enum cachet_status attempt_aim(struct cachet_request *r) {
   cachet *c = r->c;
   enum cachet_status status = handle_adopt_epoch(c, &r->error);
@@ -240,7 +241,8 @@ static enum cachet_status attempt_aim(struct cachet_request *r) {
   return attempt_set_range(r, c->size);
 }
 
-/* The place that the slice will have. */
+/* Reserves a slot for the slice: after the bytes are there, nothing may
+ * fail. */
 static enum cachet_status attempt_reserve(struct cachet_request *r) {
   if (!makes_slice(r) || r->place >= 0)
     return CACHET_OK;
@@ -254,9 +256,10 @@ static bool is_past_end(enum cachet_status status) {
   return status == CACHET_END || status == CACHET_E_BOUNDS;
 }
 
-/* Whether the attempt is to ask for the image's present epoch.  Where a daemon
- * does not answer, what is cached of the one that is over is good enough for a
- * first attempt; its end is no proof that an address is past the end. */
+/* Whether the attempt has to ask for the present epoch of the image.  If a
+ * daemon does not answer, a first attempt may use cached pages of an epoch that
+ * is over.  But the size of that epoch does not prove that an address is past
+ * the end. */
 static bool attempt_needs_epoch(const struct cachet_request *r,
                                 enum cachet_status status) {
   return handle_is_behind(r->c) &&
@@ -297,7 +300,7 @@ static enum cachet_status attempt_begin(struct cachet_request *r) {
     attempt_enter(r, ATTEMPT_EPOCH);
     return CACHET_OK;
   }
-  /* What is wrong of the range goes before what is wrong of the handle. */
+  /* An error of the range has precedence over an error of the handle. */
   return status == CACHET_OK ? attempt_begin_walk(r) : status;
 }
 
@@ -380,7 +383,8 @@ void request_expire(struct cachet_request *r, int64_t now) {
 
 /* ---- Steps --------------------------------------------------------------- */
 
-/* From a pinned range to a copy of it: what was walked over is resident. */
+/* Changes a pinned range to a copy.  The pages that the walk has passed are
+ * resident, so they can be copied at once. */
 static enum cachet_status attempt_make_copy(struct cachet_request *r) {
   enum cachet_status status = attempt_copy(r);
   if (status == CACHET_OK)
@@ -388,7 +392,7 @@ static enum cachet_status attempt_make_copy(struct cachet_request *r) {
   return status;
 }
 
-/* Whether a look at the attempt's view proves anything. */
+/* Whether a page that the view shows may be used. */
 static bool attempt_may_look(const struct cachet_request *r) {
   return handle_is_trusted(r->c) && !epoch_is_given_up(r->epoch);
 }
@@ -421,8 +425,8 @@ static struct found attempt_find(struct cachet_request *r, uint64_t page,
   return (struct found){.is_here = bytes != NULL, .bytes = bytes};
 }
 
-/* How many of the caller's pages from byte `at` up to `end` are in neither hits
- * nor misses; now they are. */
+/* How many of the caller's pages from byte `at` up to `end` were not counted
+ * yet.  It marks them as counted. */
 static uint64_t attempt_uncounted(struct cachet_request *r, uint64_t at,
                                   uint64_t end) {
   uint64_t from = at >> r->c->asked_shift;
@@ -499,9 +503,9 @@ static void attempt_count(struct cachet_request *r, uint64_t first,
   }
 }
 
-/* How many of the pages from `page` on the handle may pin while it asks for
- * them: up to the first that is STALE.  Such a page comes as bytes, and stays
- * out of the cache until it is pinned by nobody. */
+/* How many pages from `page` on the handle may pin while it asks for them:
+ * those before the first STALE one.  A STALE page is sent as bytes, and cannot
+ * become resident as long as any pin holds it. */
 static uint64_t pinnable(const struct view *v, uint64_t page, uint64_t count) {
   uint64_t n = 0;
   while (n < count && page_state_look(&v->states[page + n]) != PAGE_STALE)
@@ -509,8 +513,8 @@ static uint64_t pinnable(const struct view *v, uint64_t page, uint64_t count) {
   return n;
 }
 
-/* Ends the pin of a load or a map that has come to a STALE page: it goes on as
- * a copy. */
+/* Ends the pin of a load or a map that has come to a STALE page.  The request
+ * continues with a copy. */
 static enum cachet_status attempt_unpin_stale(struct cachet_request *r,
                                               uint64_t page) {
   enum cachet_status status = CACHET_OK;
@@ -523,15 +527,16 @@ static enum cachet_status attempt_unpin_stale(struct cachet_request *r,
   return status;
 }
 
-/* In a daemon's memory the first pages that a read waits for, as many as a slot
- * holds, are pinned until they are copied: then they are there when the answer
- * comes, so that each answer takes the read on.  The others mostly are.
- * Returns how many to ask for.  (Elsewhere their bytes come with the answer,
- * and a pin would keep a page that is invalidated meanwhile out of the cache.)
+/* Pins the pages that a read is about to wait for, and returns how many to ask
+ * for.  It pins only in a daemon's memory, and as many pages as a slot holds.
+ * These pages are resident when the answer comes, so each answer advances the
+ * read.  The pages behind them mostly are, too.  Elsewhere the bytes come with
+ * the answer, and a pin would only keep a page out of the cache that is
+ * invalidated meanwhile.
  *
- * Where maps and other reads hold the range slots, a blocking read has the
- * cursor's slot for itself until it ends.  An asynchronous one goes without a
- * pin: what was evicted again when its answer comes is asked for once more. */
+ * If maps and other reads hold all range slots, a blocking read uses the slot
+ * of the cursor until it ends.  An asynchronous one makes no pin, and asks
+ * again for pages that were evicted before its answer came. */
 static uint64_t attempt_pin_job(struct cachet_request *r, uint64_t page,
                                 uint64_t count) {
   struct epoch *e = r->epoch;
@@ -560,7 +565,7 @@ static uint64_t attempt_until(const struct cachet_request *r, uint64_t page) {
   return page < r->single_until ? page + 1 : attempt_end_page(r);
 }
 
-/* Of how many pages, from `page` on, the next job is to be. */
+/* How many pages, from `page` on, the next job has. */
 static uint64_t attempt_chunk(const struct cachet_request *r, uint64_t page) {
   uint64_t count = attempt_end_page(r) - page;
   uint64_t most = CHUNK_MAX_BYTES >> shift_of(r);
@@ -575,8 +580,8 @@ static enum cachet_status attempt_no_memory(struct cachet_request *r) {
   return request_error(r, CACHET_E_NOMEM, 0, "no memory for a read");
 }
 
-/* Asks for the image's present epoch.  No pin stands meanwhile: the memory's
- * owner would count it. */
+/* Asks for the present epoch of the image.  It ends all pins first, because
+ * they would count against the share of the new lease. */
 static enum cachet_status attempt_ask_for_epoch(struct cachet_request *r) {
   debug_say(debug_of(r), "misses the image's present epoch");
   r->job =
@@ -618,8 +623,9 @@ static enum cachet_status attempt_fetch(struct cachet_request *r,
   return CACHET_OK;
 }
 
-/* It is about to wait for its job, if that is not done.  Patience is for each
- * wait, however many chunks; a hit does not look at the clock. */
+/* Sets the time limit of a wait, if the job is not done yet.  The limit applies
+ * to each wait anew, however many chunks there are.  A hit does not look at the
+ * clock. */
 static void request_be_patient(struct cachet_request *r) {
   if (r->job->is_done) {
     if (r->c->backend->ops->blocks)
@@ -649,8 +655,8 @@ static enum cachet_status request_ask(struct cachet_request *r) {
   return status;
 }
 
-/* Another thread's invalidation that is under way makes attempts vain until it
- * is over: a little longer each time, some 20 ms in all. */
+/* Sleeps before another attempt: while an invalidation of another thread is in
+ * progress, attempts fail.  Each sleep is longer, and all take some 20 ms. */
 static void give_way(unsigned n_attempts) {
   struct timespec t = {.tv_nsec =
                            n_attempts < 8 ? 20000L << n_attempts : 2000000L};
@@ -658,9 +664,10 @@ static void give_way(unsigned n_attempts) {
     nanosleep(&t, NULL);
 }
 
-/* The image has another epoch, or is about to; or what was brought together is
- * of two times.  In a mirror that is retired it always is: a new attempt there
- * would end like this one. */
+/* Begins another attempt.  The image has another epoch, or will have one soon;
+ * or the pages of this attempt were read before and after an invalidation.  A
+ * retired mirror is not tried again, because the attempt would end in the same
+ * way. */
 static enum cachet_status request_restart(struct cachet_request *r) {
   attempt_end(r);
   if (++r->n_attempts == REQUEST_MAX_ATTEMPTS)
@@ -671,9 +678,10 @@ static enum cachet_status request_restart(struct cachet_request *r) {
   return attempt_begin(r);
 }
 
-/* Whether what the walk has brought together is not to be handed out.  Pins do
- * not help against that: they keep the pages that were there, and those that
- * were not come in later. */
+/* Whether the bytes of the walk must not be returned, because a page of the
+ * range was invalidated since the attempt began.  Pins do not prevent that:
+ * they keep the pages that were resident, but the others are read later, and
+ * may be of another content. */
 static bool attempt_is_stale(const struct cachet_request *r) {
   if (r->pos < r->total)
     return handle_is_behind(r->c) || !handle_is_present(r->c, r->epoch);
@@ -682,9 +690,9 @@ static bool attempt_is_stale(const struct cachet_request *r) {
          handle_is_torn(r->epoch, r->mark, r->start >> shift_of(r), last);
 }
 
-/* How the job went, for the page that the walk has come to.  The error of a job
- * of several pages, or of one that was joined, may be another page's: then the
- * good ones are taken, and those that are missing asked for one by one. */
+/* The status of the job for the page that the walk has come to.  If the job has
+ * several pages, or was joined, its error may concern another page.  Then the
+ * good pages are taken, and the missing ones are asked for one by one. */
 static enum cachet_status attempt_job_status(struct cachet_request *r) {
   const struct backend_job *j = r->job;
   if (!j || !backend_job_failed_by_page(j))

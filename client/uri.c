@@ -75,7 +75,7 @@ static enum cachet_status set_socket(struct uri *u, char *path,
   return CACHET_OK;
 }
 
-/* The one place that knows where a daemon is looked for. */
+/* The address of the daemon if the URI names none. */
 static char *default_socket(void) {
   const char *named = secure_getenv("CACHET_SOCKET");
   if (named && *named)
@@ -382,7 +382,7 @@ static void free_option(struct source_option *o) {
   free((char *)o->value);
 }
 
-/* Takes out those that are not for the source. */
+/* Takes the options out that are for the library, not for the source. */
 static enum cachet_status take_own_options(struct uri *u,
                                            struct cachet_error *err) {
   enum cachet_status status = CACHET_OK;
@@ -436,8 +436,8 @@ static enum cachet_status take_window(struct uri *u, char *query,
   return status;
 }
 
-/* A URI with a `#` has the window behind that: then the whole query is the
- * server's. */
+/* Parses the URI of a source.  If it has a `#`, the window follows that, and
+ * the whole query is for the server. */
 static enum cachet_status parse_source(struct uri *u, const char *text,
                                        struct cachet_error *err) {
   const char *hash = strchrnul(text, '#');

@@ -75,8 +75,8 @@ static enum cachet_status fetch(cachet *c, struct mirror *m, uint64_t first,
   return status;
 }
 
-/* The error of several pages names them all: they are asked for again, one by
- * one, for the page that it is. */
+/* The error of a job with several pages does not say which page is bad.  So
+ * they are asked for again, one by one. */
 static enum cachet_status load_here(struct warming *w, struct mirror *m,
                                     uint64_t end) {
   uint64_t n = piece_pages(m, end - w->next);
@@ -121,7 +121,8 @@ static void piece_drop(struct warming *w) {
   w->n--;
 }
 
-/* Gives up what is under way.  A daemon that was asked goes on with it. */
+/* Gives the pieces in progress up.  A daemon continues with those that it was
+ * asked for. */
 static void drop_all(struct warming *w) {
   if (w->n)
     w->next = w->pieces[w->oldest].job->first;
@@ -159,7 +160,7 @@ static enum cachet_status load_there(struct warming *w, struct mirror *m,
 
 /* ---- Both ---------------------------------------------------------------- */
 
-/* The page after the last of the range, cut at the end. */
+/* The page after the range, which is cut at the end of the image. */
 static uint64_t end_of(const cachet *c, const struct mirror *m, uint64_t addr,
                        uint64_t len) {
   uint64_t first = 0;

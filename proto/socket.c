@@ -111,8 +111,9 @@ ssize_t socket_send(void *transport, const struct iovec *iovs, size_t n_iovs,
 
 static void close_at_once(int fd, int depth);
 
-/* Closes what is in a socket.  After the shutdown nothing is added, so this
- * ends; 0 is the end of a stream, but also a datagram of no bytes. */
+/* Closes the descriptors that wait in a socket.  After the shutdown no peer can
+ * add any, so this ends.  A result of 0 is the end of a stream, but may also be
+ * a datagram without bytes; so for datagrams it tries MAX_EMPTY times. */
 static void empty_socket(int fd, int depth) {
   int n_empty = socket_option(fd, SO_TYPE) == SOCK_STREAM ? 0 : MAX_EMPTY;
   char bytes[4096];
@@ -127,8 +128,8 @@ static void empty_socket(int fd, int depth) {
   } while (n > 0 || came.n || (n == 0 && n_empty-- > 0));
 }
 
-/* Only questions that do not wait may be asked of a descriptor that a peer
- * sent: fstat(2) is none. */
+/* Closes a descriptor that a peer has sent.  No call may wait for such a file,
+ * as fstat(2) may. */
 static void close_at_once(int fd, int depth) {
   int domain = socket_option(fd, SO_DOMAIN);
   if (domain >= 0) {
@@ -140,7 +141,8 @@ static void close_at_once(int fd, int depth) {
   close(fd);
 }
 
-/* What was to be sent is ours, and others may use it: nothing but a close. */
+/* A descriptor that was to be sent belongs to this process, and other code may
+ * use the same file: so it is only closed, and not emptied. */
 void socket_close_fd(void *transport, int fd, bool came) {
   (void)transport;
   if (came)

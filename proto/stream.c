@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Memory is kept in pieces of this, so that it does not move with each byte. */
+/* The memory of kept bytes is a multiple of this, so that it does not change
+ * its size with each byte. */
 #define KEPT_PIECE ((size_t)512)
 
 /* ---- Bytes that are kept --------------------------------------------------
@@ -123,8 +124,8 @@ void stream_drop_input(struct stream *s) {
   kept_free(&s->rest);
 }
 
-/* Keeps descriptors that came along; false: they should not have come, and are
- * closed. */
+/* Keeps descriptors that were received.  False: none were expected, and they
+ * were closed. */
 static bool stream_keep_fds(struct stream *s, const struct stream_fds *came) {
   if (came->stray)
     return false;
@@ -141,7 +142,7 @@ static bool stream_keep_fds(struct stream *s, const struct stream_fds *came) {
   return true;
 }
 
-/* `n` bytes of payload are where they belong. */
+/* Notes that `n` bytes of payload are in their buffer. */
 static void stream_advance(struct stream *s, size_t n) {
   if (s->payload)
     s->payload += n;
@@ -257,7 +258,8 @@ unsigned stream_take_fds(struct stream *s, int fds[STREAM_MAX_FDS], bool *cut) {
 /* ---- Output ---------------------------------------------------------------
  */
 
-/* How much of it the transport takes now, or a negative errno. */
+/* Sends.  Returns how many bytes the transport has taken, or a negative
+ * errno. */
 static ssize_t stream_transmit(struct stream *s, const struct iovec *iovs,
                                size_t n_iovs) {
   ssize_t n;
@@ -273,7 +275,7 @@ static ssize_t stream_transmit(struct stream *s, const struct iovec *iovs,
   return n;
 }
 
-/* Keeps what is behind the first `skip` bytes. */
+/* Keeps the bytes behind the first `skip` to send them later. */
 static void stream_keep_unsent(struct stream *s, const struct iovec *iovs,
                                size_t n_iovs, size_t skip) {
   for (size_t i = 0; i < n_iovs; i++) {

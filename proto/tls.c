@@ -15,36 +15,38 @@
 #include <openssl/ssl.h>
 
 enum {
-  /* What a peer may send before the handshake is complete, and the part of it
-   * that certificates may take: a chain has 1 to 5 KiB. */
+  /* How many bytes a peer may send before the handshake is complete, and how
+   * many of them may be certificates.  A usual chain has 1 to 5 KiB. */
   MAX_HANDSHAKE = 32 << 10,
   MAX_CERTIFICATES = 8 << 10,
-  /* What a connection takes before its handshake is complete; then, while it is
-   * idle; and each of its buffers, while a record is on its way.  OpenSSL 3.5
-   * takes 12 KiB more than 3.0 for the first two. */
+  /* The memory of a connection before its handshake is complete; the memory of
+   * an idle connection; and the memory of each of its buffers while a record is
+   * sent or received.  OpenSSL 3.5 needs 12 KiB more than 3.0 for the first
+   * two. */
   HELD_HANDSHAKE = 92 << 10,
   HELD_IDLE = 36 << 10,
   HELD_BUFFER = 17 << 10,
-  /* What is in that of certificates.  Each byte of a longer one may be so many
-   * once it is taken apart, as of names of one letter. */
+  /* The first number includes so many bytes of certificates.  Each further byte
+   * may need so much memory when it is parsed: names of one letter do. */
   USUAL_CERTIFICATES = 1024,
   HELD_PER_BYTE = 40,
-  /* What a record carries at most. */
+  /* The most bytes of a record. */
   RECORD_LEN = SSL3_RT_MAX_PLAIN_LENGTH,
-  /* What is added to it: a header, the type, and a tag.  What else a record may
-   * need room for, an answer to a KeyUpdate before it, is shorter. */
+  /* A record adds a header, the type, and a tag to its bytes.  An answer to a
+   * KeyUpdate, which may come before it, is shorter than the spare room. */
   RECORD_EXTRA = SSL3_RT_HEADER_LENGTH + 1 + EVP_GCM_TLS_TAG_LEN,
   RECORD_SPARE = 256,
-  /* Records that go to the transport below at once: each call of a socket may
-   * wake the peer, which then finds no more than that.  And what a client,
-   * which has one connection and much to receive, takes from it at once. */
+  /* How many bytes of records are sent by one call: each call may wake the
+   * peer, which then finds no more than these.  And how many a client receives
+   * by one call; it has one connection, and much to receive. */
   BATCH_LEN = 64 << 10,
   AHEAD_LEN = 128 << 10,
-  /* Records without data that one call handles. */
+  /* How many records without data one call handles (S4). */
   MAX_EMPTY = 16,
 };
 
-/* Records that are made and go to the transport below, in tls_send() alone. */
+/* The records that tls_send() makes and then gives to the transport below.
+ * Outside of tls_send() it is empty, so a thread needs only one. */
 static _Thread_local struct {
   uint8_t bytes[BATCH_LEN];
   size_t len;
@@ -77,11 +79,12 @@ struct tls {
   struct {
     uint8_t *bytes; /* NULL: there are none */
     size_t start, len;
-  } rest;        /* of the batch: the transport below did not take it */
-  size_t owed;   /* bytes in the last record of it, which send() did not take */
-  bool is_dry;   /* the transport below had nothing more */
-  bool at_end;   /* and never will */
-  bool is_plain; /* the peer does not speak TLS */
+  } rest;         /* of the batch: the transport below did not take it */
+  size_t owed;    /* bytes in its last record that tls_send() did not count as
+                    taken */
+  bool is_dry;    /* the transport below had nothing more */
+  bool at_end;    /* and never will */
+  bool is_plain;  /* the peer does not speak TLS */
   bool has_ended; /* recv() has no more bytes to hand out, but `ended` */
   int ended, below_errno;
   enum stream_wants wants;
@@ -98,10 +101,10 @@ __attribute__((format(printf, 2, 3))) static void say(char why[TLS_WHY_LEN],
 
 /* ---- The transport below, as OpenSSL sees it ----------------------------- */
 
-/* Looks at the start of a record of the handshake, once all of that is here.
- * OpenSSL makes room for a message by the length that it claims, up to 128 KiB
- * for a hello.  So one that is not encrypted has to be whole in its record, as
- * every peer sends it that has no such thing in mind.  False: it is not. */
+/* Checks the start of a record of the handshake.  OpenSSL allocates memory for
+ * the length that a message claims, up to 128 KiB for a hello.  So a message
+ * that is not encrypted must lie in one record, as honest peers send it.
+ * False: it does not. */
 static bool check_start(const uint8_t start[9]) {
   size_t record_len = (size_t)start[3] << 8 | start[4];
   size_t message_len =
@@ -129,7 +132,7 @@ static bool follow_records(struct tls *t, const uint8_t *bytes, size_t n) {
   return true;
 }
 
-/* `n` bytes of the handshake came.  False: it is refused. */
+/* Counts `n` bytes of the handshake.  False: they are refused. */
 static bool below_handshake(struct tls *t, const uint8_t *bytes, size_t n) {
   t->handshake_left -= n;
   if (follow_records(t, bytes, n))
@@ -168,7 +171,7 @@ static int below_read(BIO *bio, char *bytes, int len) {
   return n < 0 ? -1 : (int)n;
 }
 
-/* Bytes that were taken, -EAGAIN, or another negative errno. */
+/* Returns how many bytes were sent, -EAGAIN, or another negative errno. */
 static ssize_t below_send(struct tls *t, const void *bytes, size_t len) {
   struct iovec iov = {(void *)bytes, len};
   ssize_t n;
@@ -182,7 +185,7 @@ static ssize_t below_send(struct tls *t, const void *bytes, size_t len) {
   return n;
 }
 
-/* Sends what is left of a batch: 0 if all is gone, or a negative errno. */
+/* Sends the rest of a batch.  0: all of it was sent; or a negative errno. */
 static int send_rest(struct tls *t) {
   if (!t->rest.bytes)
     return 0;
@@ -198,7 +201,8 @@ static int send_rest(struct tls *t) {
   return 0;
 }
 
-/* Sends the batch, and keeps the rest.  As above. */
+/* Sends the batch, and keeps what the transport did not take.  Returns as
+ * send_rest(). */
 static int send_batch(struct tls *t) {
   size_t len = batch.len;
   batch.len = 0;
@@ -291,7 +295,8 @@ static int context_new(const SSL_METHOD *method, const struct tls_files *files,
   SSL_CTX_set_options(c->ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
                                   SSL_OP_NO_TICKET);
 #ifdef SSL_OP_NO_RX_CERTIFICATE_COMPRESSION /* OpenSSL 3.2 */
-  /* What a certificate takes is reckoned from the bytes that come. */
+  /* The account computes the memory of a certificate from its received bytes,
+   * so they must not be compressed. */
   SSL_CTX_set_options(c->ctx, SSL_OP_NO_RX_CERTIFICATE_COMPRESSION |
                                   SSL_OP_NO_TX_CERTIFICATE_COMPRESSION);
 #endif
@@ -324,8 +329,8 @@ static int set_up_server(struct tls_context *c, const struct tls_files *files,
   return 0;
 }
 
-/* Ends a context that is half made, or hands it over.  Leaves no error of
- * OpenSSL's behind, which the program may look for. */
+/* Hands a context over, or frees one that was made half way.  It clears the
+ * error queue of OpenSSL, because the program may use that queue, too. */
 static int context_done(struct tls_context *c, int r,
                         struct tls_context **out) {
   ERR_clear_error();
@@ -397,7 +402,7 @@ void tls_context_unref(struct tls_context *c) {
 
 /* ---- Connections --------------------------------------------------------- */
 
-/* 0 or -ENOMEM; tls_free() is due in either case. */
+/* Returns 0 or -ENOMEM.  The caller calls tls_free() in either case. */
 static int set_up(struct tls *t) {
   BIO *bio = BIO_new(t->context->method);
   t->ssl = SSL_new(t->context->ctx);
@@ -445,8 +450,8 @@ void tls_free(struct tls *t) {
 
 /* ---- The kernel's TLS ---------------------------------------------------- */
 
-/* The handshake goes through OpenSSL's own BIO of a socket, which hands the
- * keys to the kernel, and marks records there that carry no data. */
+/* The handshake uses OpenSSL's own BIO of a socket.  Only that BIO gives the
+ * keys to the kernel, and marks records without data there. */
 void tls_use_kernel(struct tls *t, int fd) {
   static const char name[] = "tls";
   static atomic_bool is_missing; /* relaxed: it saves asking again */
@@ -466,8 +471,8 @@ void tls_use_kernel(struct tls *t, int fd) {
   ERR_clear_error();
 }
 
-/* The handshake is complete, and nothing of it is unsent.  What the kernel did
- * not take on goes through the transport below again. */
+/* Called when the handshake is complete and all of it was sent.  If the kernel
+ * has not taken the keys, output goes through the transport below again. */
 static void leave_to_kernel(struct tls *t) {
   BIO *below = SSL_get_rbio(t->ssl), *now = SSL_get_wbio(t->ssl);
   if (now == below)
@@ -485,9 +490,9 @@ const char *tls_cipher(const struct tls *t) {
   return SSL_get_cipher_name(t->ssl);
 }
 
-/* OpenSSL has a buffer from the first byte of a record until the last of what
- * is in it was handed out.  Where it has read a header alone it says so by its
- * state. */
+/* Whether OpenSSL has a buffer for input.  It has one from the first byte of a
+ * record until the last byte of that record was handed out.  If it has read
+ * only a header, its state shows that. */
 static bool has_input(const struct tls *t) {
   return SSL_has_pending(t->ssl) ||
          strcmp(SSL_rstate_string(t->ssl), "RB") == 0;
@@ -542,7 +547,7 @@ static bool is_refusal(int alert) {
   }
 }
 
-/* The peer gave it up, and said why by a number. */
+/* Explains the alert of a peer that gave up. */
 static int explain_alert(struct tls *t, int alert) {
   if (alert == SSL_AD_CERTIFICATE_REQUIRED) {
     say(t->why, "it wants a certificate, and none was given");
@@ -591,8 +596,8 @@ static int explain(struct tls *t) {
   return -EPROTO;
 }
 
-/* Of a call that returned `r`, which is no success: -EAGAIN; 0 for the end; or
- * the negative errno of a failure, with the words for it. */
+/* The result of a call that was no success and returned `r`: -EAGAIN; 0 for the
+ * end; or the negative errno of a failure, with its message in `why`. */
 static int outcome(struct tls *t, int r) {
   switch (SSL_get_error(t->ssl, r)) {
   case SSL_ERROR_WANT_READ:
@@ -608,7 +613,7 @@ static int outcome(struct tls *t, int r) {
     else if (t->below_errno)
       say(t->why, "%s", strerror(-t->below_errno));
     else
-      return explain_cut(t); /* it failed before, and says no more of it */
+      return explain_cut(t); /* OpenSSL reports an earlier failure only once */
     return t->below_errno;
   default:
     return explain(t);
@@ -642,7 +647,7 @@ int tls_handshake(struct tls *t) {
   return r;
 }
 
-/* One record without data after the other is handled, up to S4. */
+/* Reads, and handles up to MAX_EMPTY records without data on the way (S4). */
 static int read_some(struct tls *t, uint8_t *bytes, size_t len, size_t *n) {
   for (unsigned n_empty = 0;; n_empty++) {
     ERR_clear_error();
@@ -683,7 +688,7 @@ static ssize_t tls_recv(void *transport, void *bytes, size_t len,
   return done ? (ssize_t)done : r;
 }
 
-/* What send() is offered. */
+/* The bytes that tls_send() was given, and how far it has come. */
 struct offer {
   const struct iovec *iovs;
   size_t n_iovs;
@@ -702,8 +707,9 @@ static void offer_take(struct offer *o, size_t n) {
   o->skip += n;
 }
 
-/* What the next record carries, as long as may be: a header and the page behind
- * it are one, for which they are copied to `to`.  0: nothing is left. */
+/* Finds the bytes of the next record, as many as fit.  A short header and the
+ * page behind it are copied to `to`, so that they make one record.  0: nothing
+ * is left. */
 static size_t offer_look(const struct offer *o, uint8_t *to,
                          const void **bytes) {
   size_t len = 0, skip = o->skip;
@@ -744,9 +750,10 @@ static int fill_batch(struct tls *t, struct offer *o) {
   return r;
 }
 
-/* Of a batch that the transport below did not take as a whole the last record's
- * bytes are not taken here: they come again, at the front of what is offered
- * next, so that the sender waits for room. */
+/* If the transport below does not take the whole batch, the bytes of its last
+ * record are not counted as taken, so that the sender waits for room.  The
+ * sender offers them again first; they are in the rest of the batch already,
+ * and are skipped then. */
 static ssize_t tls_send(void *transport, const struct iovec *iovs,
                         size_t n_iovs, const int *fds, unsigned n_fds) {
   struct tls *t = transport;

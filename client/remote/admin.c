@@ -105,7 +105,8 @@ static enum cachet_status admin_enter(cachet_admin *a, bool has_fn) {
 
 /* ---- Answers in parts ---------------------------------------------------- */
 
-/* All are kept until the last is here. */
+/* The most parts of an answer.  All are kept until the last has arrived
+ * (D1). */
 enum { MAX_PARTS = 1024 };
 
 struct parts {
@@ -136,12 +137,13 @@ static struct part part_of(const wire_message *msg) {
   return part;
 }
 
-/* The last name so far; what follows is behind it. */
+/* The last name so far.  The names of the next part come after it. */
 static const char *parts_last(const struct parts *p) {
   return p->n ? part_of(p->list[p->n - 1]).last : "";
 }
 
-/* Without an epoch, if nobody has it open. */
+/* Whether the daemon may say this of an image.  One that is not open has no
+ * epoch. */
 static bool image_is_possible(const Cachet__Wire__ImageInfo *image) {
   struct connection_image unused;
   Cachet__Wire__ImageInfo info = *image;
@@ -157,7 +159,8 @@ static bool images_are_possible(const Cachet__Wire__Images *images) {
   return true;
 }
 
-/* There are more only if there are some now, and the parts rise by name. */
+/* Whether a part may follow the others: the names ascend, and only a part with
+ * names may say that there are more.  So the parts end. */
 static bool part_is_possible(const struct parts *p, const wire_message *msg) {
   struct part part = part_of(msg);
   if (msg->body_case == CACHET__WIRE__MESSAGE__BODY_IMAGES &&
@@ -195,7 +198,8 @@ static void parts_free(struct parts *p) {
   free(p);
 }
 
-/* Asks for all parts.  `after` is the request's. */
+/* Asks for all parts.  `after` is the field of the request for the last name so
+ * far. */
 static enum cachet_status parts_get(cachet_admin *a, wire_message *request,
                                     char **after,
                                     Cachet__Wire__Message__BodyCase expected,
@@ -312,7 +316,7 @@ enum cachet_status cachet_admin_stats(cachet_admin *a,
 
 /* ---- Changes ------------------------------------------------------------- */
 
-/* What can be asked for with these words. */
+/* Checks the texts of a change before they are sent. */
 static enum cachet_status change_check(cachet_admin *a, const char *name,
                                        const char *source) {
   enum cachet_status status = admin_enter(a, true);
@@ -320,8 +324,7 @@ static enum cachet_status change_check(cachet_admin *a, const char *name,
     return status;
   if (!name || !source)
     return error_set(&a->error, CACHET_E_INVAL, 0, "no name, or no source");
-  /* More than any message has room for, which a daemon would take for an
-   * attack. */
+  /* A daemon would end the connection over a message that is too long. */
   if (strlen(name) + strlen(source) > FRAME_MAX_MESSAGE / 2)
     return error_set(&a->error, CACHET_E_INVAL, 0, "too long a name or source");
   if (!connection_limits(remote_of(a->backend)->connection)->change)

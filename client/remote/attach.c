@@ -1,6 +1,7 @@
-/* Kept here: R6, that pages are read in the daemon's memory from its answer on,
- * and in the image cache again once there is none; with R4 (notice.h), that the
- * image cache is emptied then, as no notice came meanwhile. */
+/* This file keeps R6: pages are read in the daemon's memory from its answer on,
+ * and in the image cache again once there is no such memory.  It also keeps, of
+ * R4 (notice.h), that the image cache is emptied then: an attached connection
+ * gets no notices, so the cache may be stale. */
 #include "client/remote/attach.h"
 
 #include <errno.h>
@@ -11,7 +12,8 @@
 #include "client/remote/notice.h"
 #include "client/remote/shared_mirror.h"
 
-/* Between two requests for what was refused. */
+/* The pauses between two requests for a share that was refused.  Each is twice
+ * as long as the one before, up to the second number. */
 enum { AGAIN_FIRST_MS = 5, AGAIN_LAST_MS = 16000 };
 
 static int64_t again_after(int *again_ms) {
@@ -42,13 +44,14 @@ static void attach_send(struct remote *r) {
     attach.page_slots = old->table.page_slots;
     attach.range_capacity = old->table.range_capacity;
   }
-  /* Its share goes to the new one: see A2 in shared_view.h.  Where the epoch is
-   * not over hits go on in the old memory until the new one is here. */
+  /* The old memory is given up before the request, because its share goes to
+   * the new one: see A2 in shared_view.h.  If the epoch is not over, the handle
+   * reads the old memory until the new one is mapped. */
   if (old && mirror_is_retired(old->base.mirror)) {
     old->base.is_given_up = true;
     attach.replaces = old->number;
     backend_changed(&r->base);
-    remote_unpin(r); /* what it pins is counted, too */
+    remote_unpin(r); /* its pins would count against the new share */
   }
   debug_say(&r->base.debug, "asks to attach to the daemon's memory");
   r->attach_id = msg.id = connection_next_id(r->connection);
@@ -59,8 +62,8 @@ static void attach_send(struct remote *r) {
   connection_send(r->connection, &msg);
 }
 
-/* From here on pages are read from `a`; NULL: from the image cache, which knows
- * nothing of what happened while they were not. */
+/* From here on pages are read from `a`; NULL: from the image cache.  That may
+ * be stale, because no notices came while the handle was attached. */
 static void attach_end(struct remote *r, struct shared_view *a) {
   struct shared_view *old = r->base.shared;
   r->attach_id = 0;
@@ -71,15 +74,15 @@ static void attach_end(struct remote *r, struct shared_view *a) {
     if (e < 0)
       remote_notice_failed(r, e);
   } else if (a && !old && r->base.image_cache) {
-    remote_notice_drop(r, 0, UINT64_MAX); /* for its memory */
+    remote_notice_drop(r, 0, UINT64_MAX); /* to free the memory of its pages */
   }
   shared_view_unref(old);
   backend_changed(&r->base);
 }
 
-/* The daemon has no share for us, or there is no room here.  Handles that were
- * opened while shares were short get one later: it is asked again, more and
- * more rarely. */
+/* The daemon has no share for this handle, or this process has no room.  The
+ * handle asks again, after growing pauses: so a handle that was opened while
+ * shares were short gets one later. */
 static void attach_refused(struct remote *r, bool is_full) {
   r->is_full = is_full;
   r->again_at = again_after(&r->again_ms);
@@ -88,21 +91,22 @@ static void attach_refused(struct remote *r, bool is_full) {
   attach_end(r, NULL);
 }
 
-/* By the socket, as long as this connection lasts. */
+/* The handle reads through the socket as long as this connection lasts. */
 static void attach_refused_for_good(struct remote *r) {
   debug_say(&r->base.debug, "reads by the socket: that memory is not shared");
   attach_end(r, NULL);
 }
 
-/* To the daemon the connection has attached, and gets no notices: without
- * memory of its we need a connection that was never asked for it. */
+/* Gives the connection up.  The daemon regards it as attached and sends no
+ * notices on it.  Without the memory the handle needs notices, and so a new
+ * connection. */
 static void attach_give_up(struct remote *r) {
   connection_break(r->connection, CONNECTION_LOST_CUT, CACHET_E_CONN,
                    "its memory cannot be mapped here");
 }
 
-/* A table that came without its descriptors could not even be given back, so
- * there has to be room for them first. */
+/* Whether there is room for the descriptors.  It is checked before the request:
+ * a table whose descriptors the kernel dropped could not even be given back. */
 static bool has_room(const struct remote *r) {
   return connection_has_room_for_fds(r->connection, SHARED_MIRROR_N_FDS);
 }
@@ -120,7 +124,7 @@ void remote_attach_ready(struct remote *r) {
   if (attach_allowed(r) && !r->is_unshared)
     attach_begin(r);
   else if (r->base.shared)
-    attach_end(r, NULL); /* this daemon shares nothing */
+    attach_end(r, NULL); /* the daemon of this connection shares nothing */
 }
 
 void remote_attach_again(struct remote *r) {
@@ -161,8 +165,9 @@ static void handle_attached(struct remote *r,
     remote_violation(r, "its memory is not what it says");
     return;
   }
-  /* A handle keeps its page size.  And what cannot be mapped here
-   * (RLIMIT_AS), or received (RLIMIT_NOFILE), is read by the socket. */
+  /* A handle keeps its page size, so memory with another one is not used.
+   * Memory that cannot be mapped (RLIMIT_AS) or received (RLIMIT_NOFILE) is not
+   * used either.  The handle then reads through the socket. */
   unsigned shift = r->base.image_cache
                        ? image_page_shift(r->base.image_cache->image)
                        : r->heard.page_shift;
@@ -223,7 +228,7 @@ void remote_attach_grow_end(struct remote *r) {
   backend_changed(&r->base);
 }
 
-/* Takes over what the daemon says; false: it cannot be. */
+/* Takes the new size of the table.  False: the size is impossible. */
 static bool table_grow(struct pin_table *t, const Cachet__Wire__Grown *msg) {
   if (msg->page_slots < t->page_slots || msg->page_slots > PIN_MAX_PAGE_SLOTS ||
       msg->range_capacity < t->range_capacity ||

@@ -95,8 +95,8 @@ bool connection_has_room_for_fds(const struct connection *c, unsigned n) {
   return has_room;
 }
 
-/* Whether all of them are memory from memfd_create(2), of which a close does
- * not wait.  Does not wait to find out. */
+/* Whether all of them are memory from memfd_create(2): the close of any other
+ * file might wait.  This itself does not wait. */
 static bool are_memory(const int *fds, unsigned n) {
   for (unsigned i = 0; i < n; i++)
     if (fcntl(fds[i], F_GET_SEALS) < 0)
@@ -133,16 +133,15 @@ static void connection_lose(struct connection *c, enum connection_loss loss,
   c->deadline = -1;
   c->out_broken = false;
   c->has_more = false;
-  /* The event loop that watches the descriptor hears of it while it still is
-   * one: its number may be the next connection's. */
+  /* Before the close: an event loop that watches the descriptor has to forget
+   * it first, because the next connection may get the same number. */
   connection_move(c, CONNECTION_DISCONNECTED);
   if (fd >= 0)
     socket_close(fd);
   c->owner.lost(c->owner.arg, loss, why);
 }
 
-/* How a connection was lost at which a system call gave this errno, 0 at the
- * end of the stream. */
+/* The kind of loss for the errno of a system call; 0: the end of the stream. */
 static enum connection_loss connection_loss_of(const struct connection *c,
                                                int sys_errno) {
   bool is_cut = sys_errno == 0 || sys_errno == ECONNRESET ||
@@ -161,7 +160,7 @@ static void connection_fail(struct connection *c, const char *act,
   connection_lose(c, connection_loss_of(c, sys_errno), &why);
 }
 
-/* TLS says that it failed with this errno, and why. */
+/* Ends the connection after TLS has failed with this errno. */
 static void connection_fail_tls(struct connection *c, int sys_errno) {
   struct cachet_error why;
   error_set(&why, sys_errno == EACCES ? CACHET_E_ACCESS : CACHET_E_CONN, 0,
@@ -176,7 +175,7 @@ void connection_break(struct connection *c, enum connection_loss loss,
                       enum cachet_status code, const char *what) {
   struct cachet_error why;
   if (c->state == CONNECTION_DISCONNECTED)
-    return; /* it was lost while somebody found a second reason */
+    return; /* it is lost already, for another reason */
   error_set(&why, code, 0, "daemon at %.150s: %s", c->place, what);
   connection_lose(c, loss, &why);
 }
@@ -187,8 +186,9 @@ static void connection_violation(struct connection *c, const char *what) {
 
 /* ---- Output -------------------------------------------------------------- */
 
-/* Input comes to the end of the stream next, or first to the error that tells
- * why.  If it comes to neither the connection is of no use all the same. */
+/* The peer reads no more.  The input is read on, because it may have an Error
+ * that says why before the end of the stream.  If neither comes, the connection
+ * is given up all the same. */
 static void connection_out_broke(struct connection *c) {
   c->out_broken = true;
   c->deadline =
@@ -364,7 +364,7 @@ void connection_read_error(const Cachet__Wire__Error *in,
             in->message[0] ? in->message : cachet_strerror(code));
   for (char *p = out->message; *p; p++)
     if ((unsigned char)*p < ' ' || *p == 0x7f)
-      *p = '?'; /* it may end up on a terminal */
+      *p = '?'; /* the text may be shown on a terminal */
   out->sys_errno = in->sys_errno < 4096 ? (int)in->sys_errno : 0;
 }
 
@@ -515,7 +515,7 @@ static void connection_message(struct connection *c, const wire_message *msg,
     c->owner.payload(c->owner.arg);
 }
 
-/* Takes one message or payload in; false: there is none. */
+/* Acts on one message or payload.  False: none has arrived whole. */
 static bool connection_take(struct connection *c) {
   struct frame_header header;
   wire_message *msg;
@@ -543,8 +543,8 @@ static void connection_parse(struct connection *c) {
     ;
 }
 
-/* Receives once.  False: that was all, or descriptors are next, which none but
- * an Attach has coming. */
+/* Receives once.  False: nothing more has arrived, or descriptors are next.
+ * Only an answer to Attach may have descriptors. */
 static bool connection_receive(struct connection *c) {
   int r = stream_receive(&c->stream, SIZE_MAX);
   bool all = stream_is_drained(&c->stream);
@@ -573,7 +573,7 @@ static bool connection_receive(struct connection *c) {
 void connection_input(struct connection *c) {
   bool more = true;
   c->n_notices = 0;
-  connection_parse(c); /* what the last call left */
+  connection_parse(c); /* the last call may have stopped at MAX_NOTICES */
   while (more && c->state >= CONNECTION_HELLO && c->n_notices < MAX_NOTICES)
     more = connection_receive(c);
   c->has_more = c->state >= CONNECTION_HELLO &&
@@ -603,7 +603,7 @@ void connection_progress(struct connection *c) {
 
 /* ---- Life ---------------------------------------------------------------- */
 
-/* Finds TLS, and what it is to show and to believe. */
+/* Finds the TLS library, and loads the certificates. */
 static enum cachet_status connection_find_tls(struct connection *c,
                                               const struct uri *u,
                                               struct cachet_error *err) {

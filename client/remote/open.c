@@ -1,5 +1,5 @@
-/* Opening a daemon's image; and what the daemon serves, for one that it does
- * not. */
+/* Opening a daemon's image.  If the daemon does not serve it, the error message
+ * names images that it serves. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,11 +7,11 @@
 #include "client/remote/command.h"
 #include "client/remote/remote.h"
 
-/* A name is a courtesy: nobody waits long for one. */
+/* The names only help the user, so an open waits at most a second for them. */
 enum { MAX_NAMES = 5, MAX_TEXT_LEN = 64, MAX_WAIT_MS = 1000 };
 
-/* Appends text that the daemon may have made; what would spoil a terminal
- * becomes a question mark. */
+/* Appends text that the daemon may have made.  Control characters, which could
+ * change a terminal, become question marks. */
 static void append_text(char *text, size_t size, const char *more) {
   char shown[MAX_TEXT_LEN + 1];
   size_t n = 0, len = strlen(text);
@@ -41,8 +41,8 @@ static int append_names(void *arg, const wire_message *msg) {
   return 0;
 }
 
-/* Adds to the message what images there are, up to five, if the daemon says so
- * by `deadline`: for an image that there is not. */
+/* Adds the names of up to five images to the message, if the daemon sends them
+ * by `deadline`. */
 static void name_images(const struct uri *u, const struct options *options,
                         int64_t deadline, struct cachet_error *err) {
   Cachet__Wire__List list = CACHET__WIRE__LIST__INIT;

@@ -1,5 +1,5 @@
-/* Kept here: R1, but for when there is an attempt to connect, which remote.c
- * says; R2. */
+/* This file keeps R1, except when the backend tries to connect, which is in
+ * remote.c; and R2. */
 #include "client/remote/pending.h"
 
 #include <assert.h>
@@ -109,8 +109,8 @@ static void pending_send(struct remote *r, struct pending *x) {
   x->sent_at = deadline_now();
   r->n_sent++;
   TAILQ_INSERT_TAIL(&r->sent, x, link);
-  /* The first one goes at once, and those that come while it is under way go
-   * together. */
+  /* The first request is sent at once.  Those that follow before its answer are
+   * sent together. */
   connection_hold(r->connection, r->base.holds && r->n_sent > 1);
   x->ops->send(r, x);
   connection_hold(r->connection, false);

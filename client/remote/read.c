@@ -1,6 +1,6 @@
-/* Kept here: R3; R5, that no reader gets bytes from before an invalidation that
- * was over when it asked; of R6 (attach.h), that an attached handle asks for
- * pages in place and installs nothing. */
+/* This file keeps: R3; R5, that no reader gets bytes from before an
+ * invalidation that was over when it asked; of R6 (attach.h), that an attached
+ * handle asks for pages in place and installs nothing. */
 #include "client/remote/read.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ static bool read_add(struct remote *r, struct remote_read *x, uint64_t page) {
   uint32_t n = x->n_ranges;
   bool joins = n && x->ranges[n - 1].offset + x->ranges[n - 1].len == offset;
   uint64_t total = ((uint64_t)x->n_pages + 1) << m->page_shift;
-  /* The first page goes in any case: a limit is at least a page. */
+  /* The first page always fits, because a limit is at least one page. */
   if (n && (total > limits->max_read || (!joins && n == limits->max_ranges)))
     return false;
   if (joins) {
@@ -152,13 +152,14 @@ static void read_no_memory(struct remote *r, struct remote_read *x) {
   pending_fail(r, &x->base, &why);
 }
 
-/* Room for the answer, and what it has to fit; false: it ended instead. */
+/* Makes room for the answer, and notes what the answer must match.  False: the
+ * request has ended instead. */
 static bool read_prepare(struct remote *r, struct pending *p) {
   struct remote_read *x = read_of(p);
   struct mirror *m = x->base.job.mirror;
   const struct connection_limits *limits = connection_limits(r->connection);
-  /* Either way it has to be asked anew, and another connection may have
-   * other limits. */
+  /* The mirror is not the present one, or this connection has smaller limits
+   * than the last one: the reader has to ask again. */
   if (!is_current(r, m) || x->n_ranges > limits->max_ranges ||
       remote_read_len(x) > limits->max_read) {
     read_changed(r, x);
@@ -208,14 +209,14 @@ static void read_unsent(struct remote *r, struct pending *p) {
     r->incoming = NULL;
   if (p->job.is_done)
     return;
-  free(x->bytes); /* the next connection may be long in coming */
+  free(x->bytes); /* it may be long until the next connection */
   x->bytes = NULL;
 }
 
 /* ---- Answers ------------------------------------------------------------- */
 
-/* Notes that the pages of `len` bytes from where the answer has come to are
- * resident.  False: they are not whole pages. */
+/* Notes that the next `len` bytes of the answer are resident pages.  False:
+ * they are not whole pages. */
 static bool piece_in_place(struct remote_read *x, uint64_t len, bool to_end) {
   unsigned shift = x->base.job.mirror->page_shift;
   uint64_t mask = (1ull << shift) - 1;
@@ -228,8 +229,9 @@ static bool piece_in_place(struct remote_read *x, uint64_t len, bool to_end) {
   return true;
 }
 
-/* Whether a piece is the next one of what was asked for, and where it goes.
- * Sums cannot overflow: what is left of a range bounds the piece first. */
+/* Whether a piece is the next one of the answer, and where its bytes go.  Sums
+ * cannot overflow, because the piece is compared with the rest of the range
+ * first. */
 static bool piece_place(struct remote_read *x, const Cachet__Wire__Data *d,
                         uint64_t len, uint8_t **out) {
   if (len == 0 || x->at_range >= x->n_ranges)
@@ -276,7 +278,7 @@ void remote_read_data(struct remote *r, struct pending *p,
   r->incoming_last = d->last;
 }
 
-/* How many of the pages from index `i` up to `end` lie one behind the other. */
+/* How many of the pages from index `i` up to `end` are neighbours. */
 static uint32_t read_run(const struct remote_read *x, uint32_t i,
                          uint32_t end) {
   uint32_t n = 1;
@@ -301,7 +303,7 @@ void remote_read_install(const struct remote_read *x) {
   }
 }
 
-/* A page could not be read.  Those that came before it are good. */
+/* Keeps the pages that came before the one that could not be read. */
 static void read_keep_partial(struct remote_read *x) {
   uint64_t n_here = x->received >> x->base.job.mirror->page_shift;
   if (x->is_changed)
@@ -313,10 +315,10 @@ static void read_keep_partial(struct remote_read *x) {
   remote_read_install(x);
 }
 
-/* The daemon is not at the epoch that was asked for.  If that is another than
- * it spoke of last, our cache went astray. */
+/* Moves the cache to the epoch that the daemon has named last, after it refused
+ * the epoch of a Read. */
 static void read_replace_epoch(struct remote *r, const struct remote_read *x) {
-  /* Without memory for it the next answer says so again. */
+  /* If there is no memory for it, the next answer leads here again. */
   if (!x->in_place && x->epoch != r->heard.epoch)
     image_cache_replace_epoch(r->base.image_cache, x->epoch, r->heard.size,
                               r->heard.epoch);
@@ -352,7 +354,7 @@ void remote_read_payload(void *arg) {
   r->incoming = NULL;
   if (!x || !r->incoming_last)
     return;
-  r->retry_ms = 0; /* it works */
+  r->retry_ms = 0; /* the connection was of use */
   if (x->is_changed) {
     read_replace_epoch(r, x);
     read_changed(r, x);

@@ -39,7 +39,7 @@ static void store_drop_range(struct readahead *a, uint64_t from, uint64_t to) {
   }
 }
 
-/* Takes a Read that has ended, and that nobody has come for meanwhile. */
+/* Stores a Read that has ended before any reader has come to its pages. */
 static bool store_add(struct remote *r, struct remote_read *x) {
   struct readahead *a = &r->readahead;
   if (x->base.job.error.code != CACHET_OK || x->base.job.mirror != a->mirror ||
@@ -148,20 +148,22 @@ static uint64_t end_page(const struct remote *r, const struct mirror *m) {
   return (end + (1ull << m->page_shift) - 1) >> m->page_shift;
 }
 
-/* They have to stay there until they were read.  A tenth of a cache is for
- * pages that were not used yet (cache/s3fifo.h). */
+/* How many pages may be cached ahead.  They must not be evicted before they are
+ * read, and a tenth of a cache is for pages that were not used yet
+ * (cache/s3fifo.h). */
 static uint64_t cached_chunk(const struct remote *r, const struct mirror *m) {
   uint64_t n = (r->options.cache_size / 16) >> m->page_shift;
   return n < 1 ? 1 : n < FETCH_MAX_PAGES ? n : FETCH_MAX_PAGES;
 }
 
-/* How many are asked for at once that nobody waits for.  0: none. */
+/* How many pages one Read ahead has.  0: there are none. */
 static uint64_t chunk_pages(const struct remote *r, const struct mirror *m) {
   uint64_t n = cached_chunk(r, m);
   return r->options.flags & CACHET_NO_READAHEAD || n < 2 ? 0 : n;
 }
 
-/* Whether one more Read may be sent.  Some are left for calls that wait. */
+/* Whether one more Read ahead may be sent.  Some requests are left for calls
+ * that wait. */
 static bool may_send(const struct remote *r) {
   uint32_t most = connection_limits(r->connection)->max_requests;
   return TAILQ_EMPTY(&r->queue) && r->n_sent < most - most / 8 &&
@@ -237,7 +239,7 @@ void remote_readahead_reached(struct remote *r, struct mirror *m,
   struct readahead_reader *s = reader_find(a, first);
   bool goes_on = s || count >= STRIDE || until > first + count;
   if (s && (first < s->at || first - s->at > STRIDE))
-    return; /* a page that was lost again, or somebody else */
+    return; /* a page that was evicted again, or another reader */
   if (!s)
     s = reader_begin(a, first);
   uint64_t passed = first + count - s->at;
@@ -245,7 +247,7 @@ void remote_readahead_reached(struct remote *r, struct mirror *m,
   s->from = first;
   s->at = first + count;
   if (!was_asked || s->to < s->at)
-    s->to = s->at; /* what was asked for from there on is lost, if it was */
+    s->to = s->at; /* pages that were asked for behind it are lost, if any */
   if (goes_on)
     reader_widen(a, s, passed << m->page_shift);
   reader_fill(r, m, s, until);

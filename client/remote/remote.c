@@ -1,10 +1,11 @@
-/* The backend of a daemon's image: what the rest of the library asks of it, and
- * what becomes of that when the connection comes and goes.
+/* The backend of a daemon's image: the calls of the rest of the library, and
+ * how they continue when the connection is lost and made again.
  *
- * The invariants are listed in internal.h.  Kept here: of R1, when there is an
- * attempt to connect; of R2, that what is dropped is forgotten only with its
- * answer; of R4, that what may be stale is dropped when a connection is READY;
- * of R6, that a mirror which is retired is asked for anew. */
+ * The invariants are listed in internal.h.  This file keeps: of R1, when the
+ * backend tries to connect; of R2, that a dropped request is forgotten only
+ * with its answer; of R4, that pages that may be stale are dropped when a
+ * connection is READY; of R6, that it asks again for a mirror that is
+ * retired. */
 #include "client/remote/remote.h"
 
 #include <errno.h>
@@ -26,12 +27,13 @@
 #include "client/remote/warm.h"
 
 enum {
-  RETRY_FIRST_MS = 2, /* a daemon that is replaced is back in tens of them */
+  RETRY_FIRST_MS = 2, /* a daemon that is replaced is back in tens of ms */
   RETRY_LAST_MS = 200,
-  OPEN_MAX_CUTS = 5, /* by daemons that end while they are greeted */
+  OPEN_MAX_CUTS = 5, /* how many daemons may end during the handshake */
   FULL_PATIENCE_MS = 80,
-  /* Two of the longest windows of a reader (handle.c), of nine Reads each where
-   * they are not aligned, and some whose answers were not taken in yet. */
+  /* Two of the longest readahead windows (handle.c), which have nine Reads each
+   * if they are not aligned, and some Reads whose answers were not received
+   * yet. */
   MAX_PREFETCHES = 24,
 };
 
@@ -80,9 +82,8 @@ static void on_ready(void *arg, const struct connection_image *image) {
     remote_notice_failed(r, e);
 }
 
-/* Whether the daemon that is being opened is worth another connection: it had
- * no room, or it ended, and what listens for it may have another one started.
- */
+/* Whether an open tries another connection: the daemon had no room, or it ended
+ * and the service manager that has its socket may start another one. */
 static bool remote_opens_again(const struct remote *r) {
   return r->error.sys_errno == EAGAIN ||
          (r->n_cuts > 0 && r->n_cuts <= OPEN_MAX_CUTS);
@@ -97,7 +98,8 @@ static void on_lost(void *arg, enum connection_loss loss,
   if (r->grow_id)
     remote_attach_grow_end(r);
   r->is_final = loss == CONNECTION_LOST_FINAL;
-  /* At once if the last connection was of use, then ever more slowly. */
+  /* At once if the last connection was of use, and then after growing
+   * pauses. */
   r->retry_at = deadline_now() + r->retry_ms;
   r->retry_ms = r->retry_ms ? r->retry_ms * 2 : RETRY_FIRST_MS;
   if (r->retry_ms > RETRY_LAST_MS)
@@ -105,8 +107,8 @@ static void on_lost(void *arg, enum connection_loss loss,
   remote_readahead_drop_all(r);
   pending_unsend_all(r);
   r->n_cuts = loss == CONNECTION_LOST_CUT ? r->n_cuts + 1 : 0;
-  /* An opening that is told why does not connect once more.  A time-out is that
-   * of the opening, which ends by itself. */
+  /* An open whose connection was refused with a reason does not connect again.
+   * A time-out is that of the open itself, which ends by its own deadline. */
   if (!remote_opens_again(r) && why->code != CACHET_E_TIMEOUT)
     r->is_opening = false;
   if (loss > CONNECTION_LOST_CUT)
@@ -123,7 +125,7 @@ static void remote_drain(struct backend *b) {
   struct remote *r = remote_of(b);
   connection_input(r->connection);
   if (!TAILQ_EMPTY(&r->queue))
-    pending_pump(r); /* there may be room, and nobody else to see it */
+    pending_pump(r); /* there may be room, and no other call would see it */
 }
 
 /* Where no call is under way. */
@@ -143,7 +145,7 @@ static void remote_progress(struct backend *b) {
   remote_check(r);
 }
 
-/* Nothing is queued, so nobody else would connect: see R1. */
+/* Connects although nothing is queued.  No other call would: see R1. */
 static bool remote_keep_up(struct backend *b) {
   struct remote *r = remote_of(b);
   remote_progress(b);
@@ -192,7 +194,7 @@ static bool remote_has(const struct backend *b, const struct mirror *m,
 }
 
 /* Gives a Read that was sent ahead to a reader that has come to `page` of it,
- * and asks for what is next. */
+ * and asks for the pages behind it. */
 static struct backend_job *hand_over(struct remote *r, struct remote_read *x,
                                      uint64_t page, uint64_t until,
                                      void (*done)(struct backend_job *),
@@ -244,7 +246,7 @@ static void remote_flush(struct backend *b) {
   connection_flush(remote_of(b)->connection);
 }
 
-/* What one of the next two calls sends goes out together. */
+/* From here to end_batch() messages are collected, and then sent together. */
 static bool begin_batch(struct backend *b) {
   bool holds = b->holds;
   b->holds = true;
@@ -277,8 +279,8 @@ static struct backend_job *remote_fetch(struct backend *b, struct mirror *m,
   return j;
 }
 
-/* Whether nothing at all has come for as long as a request may take, with
- * something asked for all that time. */
+/* Whether the daemon has sent nothing at all for the time limit of a request,
+ * although a request was outstanding all that time. */
 static bool is_silent(const struct remote *r) {
   const struct pending *x = TAILQ_FIRST(&r->sent); /* the oldest */
   if (connection_state(r->connection) != CONNECTION_READY ||
@@ -295,16 +297,16 @@ static void remote_drop(struct backend *b, struct backend_job *j) {
   struct remote *r = remote_of(b);
   bool was_done = j->is_done;
   pending_drop(r, (struct pending *)j);
-  /* The request whose time is over is gone.  A connection that is as good as
-   * dead goes with it: the next request gets a new one, not the same silence.
-   */
+  /* If the daemon was silent, the connection is ended together with the request
+   * that timed out.  The next request then gets a new connection, and need not
+   * wait for the same time-out. */
   if (!was_done && is_silent(r))
     connection_break(r->connection, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
                      "it does not answer");
 }
 
-/* One Read.  How many of the pages it takes on; 0: none can be asked for now.
- */
+/* Sends one Read.  Returns how many of the pages it covers; 0: none can be
+ * asked for now. */
 static uint32_t prefetch_chunk(struct remote *r, struct mirror *m,
                                uint64_t first, uint32_t count) {
   if (!remote_is_ready(r) || r->n_unowned >= MAX_PREFETCHES)
@@ -343,8 +345,9 @@ static enum cachet_status remote_invalidate(struct backend *b, uint64_t first,
       b, &msg, CACHET__WIRE__MESSAGE__BODY_DONE, NULL, NULL, err);
   if (status != CACHET_OK || b->shared)
     return status;
-  /* Our own notice is here as well; but a copy of this handle may have
-   * installed since then what it asked for before. */
+  /* The notice of this invalidation was received already.  But since then a
+   * copy of this handle may have installed pages that it had asked for
+   * before. */
   int e = remote_notice_drop(r, range.offset, range.length);
   if (e < 0)
     return error_set(err, error_from_errno(-e), -e,
@@ -372,7 +375,7 @@ void remote_abandon(struct backend *b) {
 static void remote_close(struct backend *b) {
   struct remote *r = remote_of(b);
   if (b->image_cache && image_cache_is_forked(b->image_cache)) {
-    remote_abandon(b); /* mirrors and image cache are the parent's, too */
+    remote_abandon(b); /* the parent uses the mirrors and the image cache */
   } else {
     remote_check(r);
     remote_readahead_drop_all(r);
@@ -425,9 +428,9 @@ static bool remote_waits_for_room(const struct remote *r) {
          r->again_ms <= FULL_PATIENCE_MS;
 }
 
-/* Waits until the connection is READY.  A daemon that is not there is an error
- * at once; one whose backlog is full is waited for, as is the next one where
- * one ends. */
+/* Waits until the connection is READY.  If no daemon listens, that is an error
+ * at once.  If the backlog of a daemon is full, or if it ends during the
+ * handshake, this waits for it or for its successor. */
 static enum cachet_status remote_wait_ready(struct remote *r,
                                             struct cachet_error *err) {
   int64_t deadline = deadline_after(r->options.connect_timeout_ms);

@@ -21,13 +21,13 @@ struct mapping {
   struct mapping *next;
 };
 
-/* The only state of the library that is not a handle's.  A leaf. */
+/* The only state of the library that belongs to no handle.  A leaf. */
 static pthread_mutex_t lock = LOCK_INITIALIZER;
 static struct mapping *mappings; /* guarded by lock */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* A child that was forked while another thread held the lock finds it free,
- * and the table whole. */
+/* The lock is held over a fork(2).  So a child finds the table whole, and then
+ * gets a free lock, even if another thread used the table at that moment. */
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
 static void after_fork_in_child(void) {
@@ -40,8 +40,9 @@ static void watch_forks(void) {
   pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
-/* Its last reference is gone: nobody can find it any more, or somebody just
- * did and made another mapping beside it. */
+/* Frees a mapping without references.  find_locked() takes no mapping whose
+ * last reference is gone.  So another thread that looks at the same moment
+ * makes a second mapping of the same memory, which does no harm. */
 static void mapping_released(struct mirror *m) {
   pthread_mutex_lock(&lock);
   struct mapping **at = &mappings;
@@ -105,7 +106,8 @@ static int mapping_get(struct mirror_fds *fds, uint64_t size,
 /* ---- Shared mirrors ---------------------------------------------------------
  */
 
-/* Pages: what any cache of a daemon that does not say it has room for. */
+/* In pages, for a daemon that states no number.  Any of its caches has room for
+ * so many. */
 enum { READ_AHEAD_UNKNOWN = 16 };
 
 static void shared_mirror_free(struct shared_mirror *a) {
