@@ -80,7 +80,7 @@ struct tls {
     uint8_t *bytes; /* NULL: there are none */
     size_t start, len;
   } rest;         /* of the batch: the transport below did not take it */
-  size_t owed;    /* bytes in its last record that tls_send() did not count as
+  size_t untaken; /* bytes in its last record that tls_send() did not count as
                     taken */
   bool is_dry;    /* the transport below had nothing more */
   bool at_end;    /* and never will */
@@ -765,8 +765,8 @@ static ssize_t tls_send(void *transport, const struct iovec *iovs,
   int r, failed, sent = t->is_open ? send_rest(t) : -EAGAIN;
   if (sent < 0)
     return sent;
-  offer_take(&o, t->owed);
-  t->owed = 0;
+  offer_take(&o, t->untaken);
+  t->untaken = 0;
   do {
     r = fill_batch(t, &o);
     failed = r == 1 ? -EAGAIN : outcome(t, r);
@@ -778,8 +778,8 @@ static ssize_t tls_send(void *transport, const struct iovec *iovs,
   if (sent < 0 && sent != -EAGAIN)
     return sent;
   if (sent < 0)
-    t->owed = o.last_len;
-  o.done -= t->owed;
+    t->untaken = o.last_len;
+  o.done -= t->untaken;
   return o.done ? (ssize_t)o.done : failed ? failed : -EPIPE;
 }
 
