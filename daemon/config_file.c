@@ -20,7 +20,7 @@ struct reading {
   const char *file; /* the config's */
   const char *next, *end;
   unsigned line; /* that was read last; the first is 1 */
-  /* libinih has the line, and has not called with what it is yet. */
+  /* libinih was given a line, and has not called take_entry() for it yet. */
   bool is_pending;
   enum { IN_NONE, IN_SECTION, IN_IMAGE, IN_UNKNOWN } where;
   const char *section;             /* in a section: config_settings' */
@@ -29,7 +29,7 @@ struct reading {
 
 /* ---- Sections ------------------------------------------------------------ */
 
-/* A list of names in memory that is long enough for all that there are. */
+/* A list of names for a message.  There is room for all names that exist. */
 struct names {
   char text[256];
   size_t len;
@@ -103,8 +103,8 @@ static void refuse_section(struct reading *r, const char *name) {
                     r->file, r->line, name, known.text);
 }
 
-/* Begins the section that a line names, which is the caller's to spoil.  The
- * keys of one that is refused are not looked at. */
+/* Begins the section that a line names, and overwrites the line.  The keys of a
+ * section that is refused are ignored. */
 static void begin_section(struct reading *r, char *line) {
   char *close = strchr(line, ']');
   const char *rest = close ? close + 1 + strspn(close + 1, blanks) : "";
@@ -200,8 +200,8 @@ static void take_image_setting(struct reading *r, const char *key,
     refuse_value(r, key, result, why);
 }
 
-/* Whether a value ends in what its author took for a comment.  libinih ends a
- * value at a blank and a semicolon, and at nothing else. */
+/* Whether a value ends with what its author meant as a comment with `#`.  For
+ * libinih only a blank and a semicolon begin a comment behind a value. */
 static bool has_hash_comment(const char *value) {
   for (const char *at = value; (at = strchr(at, '#')); at++)
     if (at > value && strchr(blanks, at[-1]))
@@ -243,7 +243,7 @@ static int take_entry(void *arg, const char *section, const char *key,
 
 /* ---- Lines --------------------------------------------------------------- */
 
-/* What libinih was given last was a key and a value, or it is refused. */
+/* Refuses the last line if libinih found no key and value in it. */
 static void end_line(struct reading *r) {
   if (r->is_pending)
     config_errors_add(r->errors, "%s:%u: neither [SECTION] nor KEY = VALUE",
@@ -251,7 +251,7 @@ static void end_line(struct reading *r) {
   r->is_pending = false;
 }
 
-/* Whether all bytes may be in a text; those of UTF-8 and Latin-1 are. */
+/* Whether a line has only bytes of a text, in UTF-8 or Latin-1. */
 static bool is_text(const char *line, size_t len) {
   for (size_t i = 0; i < len; i++)
     if (((unsigned char)line[i] < 0x20 && line[i] != '\t') || line[i] == 0x7f)
@@ -328,8 +328,8 @@ void config_file_parse(struct config *config, const char *name,
     config_errors_add(errors, "out of memory");
     return;
   }
-  /* Its result is the first line that it could not read, which end_line() knows
-   * of as well. */
+  /* The result, the first line that it could not parse, is not needed:
+   * end_line() has reported it. */
   ini_parse_stream(give_line, &r, take_entry, &r);
 }
 
@@ -371,7 +371,7 @@ static void read_file(struct config *config, const char *path,
                       struct config_errors *errors) {
   char *text = malloc(CONFIG_FILE_MAX + 1);
   size_t len = 0;
-  /* Not to wait for the writer of a FIFO, nor for a terminal. */
+  /* The open must not wait for the writer of a FIFO or for a terminal. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   const char *why = fd < 0 ? strerror(errno) : check_kind(fd);
   if (!text)

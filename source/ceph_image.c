@@ -14,10 +14,11 @@
 #include "source/remote.h"
 
 enum {
-  /* Reads that librbd has not ended: several images' reads at once, and what
-   * was given up. */
+  /* The most bytes of reads that librbd has not ended, with those that were
+   * given up.  It is enough for the reads of several images at once. */
   MAX_HELD = 64 << 20,
-  /* A map of objects has a bit for each: of 64 TiB in objects of 4 MiB. */
+  /* A map of objects has a bit for each object.  This is enough for 64 TiB in
+   * objects of 4 MiB. */
   MAX_OBJECTS = 16 << 20,
   UNWATCHED_LOOK_MS = 10000,
   HEADER_UPDATE = 3, /* of the messages that librbd's users send each other */
@@ -25,7 +26,7 @@ enum {
   IDENTITY_MAX = 160, /* SOURCE_IDENTITY_MAX */
 };
 
-/* What an open image says of itself. */
+/* What librbd states of an open image. */
 struct facts {
   uint64_t size, object_size, snapshot_id;
   char id[IMAGE_ID_MAX];
@@ -44,7 +45,7 @@ struct ceph_image {
   struct facts facts;             /* fixed, as is the rest, once it is open */
   char header[IMAGE_ID_MAX + 16]; /* the object that is watched */
   char identity[IDENTITY_MAX + 1];
-  uint8_t *objects; /* a bit for each that there is; NULL: nobody knows */
+  uint8_t *objects; /* a bit for each object that exists; NULL: unknown */
 
   bool is_watched;            /* fixed once it is open */
   uint64_t watch;             /* the look's, alone, once it is open; 0: none */
@@ -52,8 +53,9 @@ struct ceph_image {
   atomic_flag is_looking;     /* acquire, release */
   atomic_bool has_lost_watch;
   atomic_bool is_cut_off; /* the cluster does not let this connection go on */
-  /* Changes that were told, and those of them that a look has seen.  Release
-   * by the notice and the look, acquire by readers. */
+  /* How many changes were reported, and how many of them the last check has
+   * seen.  The notice and the check store them (release); readers load them
+   * (acquire). */
   atomic_uint n_news, n_seen;
 };
 
@@ -63,7 +65,7 @@ static int status_of(int r) {
   switch (r) {
   case -EPERM:
     return -EACCES;
-  case -ESHUTDOWN: /* the cluster keeps us out, or we are leaving */
+  case -ESHUTDOWN: /* the cluster blocks this client, or the client is closed */
     return -ECONNRESET;
   case -EACCES:
   case -ENOENT:
@@ -79,7 +81,7 @@ static int status_of(int r) {
   }
 }
 
-/* Says what failed, and why.  A status. */
+/* Sets the message of a failure, and returns its status. */
 static int fail(struct source_fault *fault, int r, const char *what,
                 const char *name) {
   r = status_of(r);
@@ -98,8 +100,8 @@ static int check_files(const struct rbd_target *t, struct source_fault *fault) {
   return 0;
 }
 
-/* Whatever the file says: it keeps no copies of its own, writes no log, and
- * opens no socket for others. */
+/* Settings that override the configuration file: librbd must keep no cache,
+ * write no log, and open no socket. */
 static const char *const settings[][2] = {
     {"log_to_stderr", "false"},
     {"err_to_stderr", "false"},
@@ -114,7 +116,8 @@ static const char *const settings[][2] = {
     {"rbd_plugins", ""},
 };
 
-/* One that this version does not know has no effect there. */
+/* Sets an option.  A version of librados that does not know the option does not
+ * do what it would turn off either. */
 static int set(rados_t cluster, const char *key, const char *value) {
   int r = rados_conf_set(cluster, key, value);
   return r == -ENOENT ? 0 : r;
@@ -163,7 +166,7 @@ static int connect_to_cluster(struct ceph_image *i,
   return 0;
 }
 
-/* ---- What is there ------------------------------------------------------- */
+/* ---- Opening by name ----------------------------------------------------- */
 
 static int read_facts(rbd_image_t image, const char *snapshot,
                       struct facts *out) {
@@ -184,7 +187,7 @@ static bool facts_same(const struct facts *a, const struct facts *b) {
          strcmp(a->id, b->id) == 0;
 }
 
-/* Opens what is there by name now.  0 or what librbd says. */
+/* Opens the image that has the name now.  Returns 0 or the error of librbd. */
 static int open_by_name(struct ceph_image *i, rbd_image_t *image,
                         struct facts *facts) {
   const struct rbd_target *t = i->target;
@@ -205,7 +208,7 @@ static int probe(struct ceph_image *i, struct facts *facts) {
   return r;
 }
 
-/* Longer than there is room for, it identifies nothing. */
+/* Sets the identity.  If it is too long, it is left empty. */
 static void name_identity(struct ceph_image *i) {
   char fsid[64];
   if (!i->target->snapshot ||
@@ -225,14 +228,16 @@ static void add_news(struct ceph_image *i) {
   atomic_fetch_add_explicit(&i->n_news, 1, memory_order_release);
 }
 
-/* Behind two bytes of versions and four of a length, a number says what it is
- * about.  What cannot be understood may be news. */
+/* Whether a message reports a change of the header.  After two bytes of
+ * versions and four of a length, a number states the kind of the message.  A
+ * message that cannot be parsed counts as a change. */
 static bool is_header_update(const uint8_t *message, size_t len) {
   return len < 10 || (message[6] == HEADER_UPDATE && !message[7] &&
                       !message[8] && !message[9]);
 }
 
-/* By a thread of librados's.  Without an answer the notifier would wait. */
+/* Called on a thread of librados.  It has to answer, because the sender of the
+ * notice waits for that. */
 static void on_notice(void *arg, uint64_t notice, uint64_t watch,
                       uint64_t notifier, void *message, size_t len) {
   struct ceph_image *i = arg;
@@ -260,7 +265,8 @@ static int watch(struct ceph_image *i) {
   return r;
 }
 
-/* librados takes a watch for a pointer of its own: there has to be one. */
+/* Ends the watch, if there is one: librados uses the number as a pointer, so it
+ * must not get 0. */
 static void unwatch(struct ceph_image *i) {
   if (i->watch)
     rados_unwatch2(i->pool, i->watch);
@@ -311,8 +317,8 @@ static int note_objects(uint64_t offset, size_t len, int exists, void *arg) {
   return 0;
 }
 
-/* Whether librbd knows which objects there are without asking for each; those
- * of a parent are not among them. */
+/* Whether librbd knows which objects exist without asking for each.  The
+ * objects of a parent image are not among them. */
 static bool has_object_map(rbd_image_t image) {
   uint64_t features, flags, overlap;
   return rbd_get_features(image, &features) == 0 &&
@@ -323,7 +329,8 @@ static bool has_object_map(rbd_image_t image) {
          rbd_get_overlap(image, &overlap) == 0 && overlap == 0;
 }
 
-/* Of a snapshot, which gets no more objects.  Without it nothing is amiss. */
+/* Learns which objects of a snapshot exist; a snapshot gets no more objects.
+ * If that fails, reads find the zeros. */
 static void learn_zeros(struct ceph_image *i) {
   struct object_map map = {.object_size = i->facts.object_size};
   if (!i->target->snapshot || map.object_size == 0 || i->facts.size == 0 ||
@@ -366,14 +373,15 @@ struct ceph_image *ceph_image_ref(struct ceph_image *i) {
   return i;
 }
 
-/* librbd has ended all reads when it has closed the image, but may not have
- * told of the last ones yet. */
+/* The close of the image waits for all reads.  But librbd may call on_read()
+ * for the last of them after the close has returned.  So each read has a
+ * reference of its own. */
 void ceph_image_unref(struct ceph_image *i) {
   if (!i || atomic_fetch_sub_explicit(&i->n_users, 1, memory_order_acq_rel) > 1)
     return;
   if (i->is_watched) {
     unwatch(i);
-    rados_watch_flush(i->cluster); /* none calls back from here on */
+    rados_watch_flush(i->cluster); /* waits for calls of on_notice() */
   }
   if (i->image)
     rbd_close(i->image);
@@ -384,8 +392,8 @@ void ceph_image_unref(struct ceph_image *i) {
   unref_memory(i);
 }
 
-/* It is watched before it is opened for good: so that nothing is missed in
- * between. */
+/* Watches the image before it opens it for reading: a change between the open
+ * and the watch would go unnoticed. */
 static int open_image(struct ceph_image *i, struct source_fault *fault) {
   struct facts now;
   const char *what = i->target->snapshot ? "snapshot " : "image ";
@@ -451,8 +459,8 @@ static void reading_end(struct ceph_image *i, size_t len) {
   unref_memory(i);
 }
 
-/* By a thread of librbd's.  An object that is not there is zeros: what is not
- * there of the image or the snapshot says so by ENOENT. */
+/* Called on a thread of librbd.  An object that does not exist is zeros.  If
+ * the image or the snapshot does not exist, the error is ENOENT. */
 static void on_read(rbd_completion_t completion, void *arg) {
   struct ceph_read *r = arg;
   struct ceph_image *i = r->image;
@@ -542,7 +550,7 @@ int ceph_image_look(struct ceph_image *i, bool *is_other) {
   if (*is_other)
     return 0;
   if (atomic_flag_test_and_set_explicit(&i->is_looking, memory_order_acquire))
-    return -ETIMEDOUT; /* one that was given up is not back yet */
+    return -ETIMEDOUT; /* a check that was given up has not returned yet */
   int r = look(i, is_other);
   atomic_flag_clear_explicit(&i->is_looking, memory_order_release);
   return r;

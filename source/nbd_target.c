@@ -41,8 +41,7 @@ static struct part cut(const char **at, const char *ends) {
   return p;
 }
 
-/* Takes the text apart as far as it matters here; what libnbd makes of the rest
- * is its own. */
+/* Splits the text as far as this file needs it.  libnbd parses the rest. */
 static bool split(const char *text, struct uri_parts *out) {
   *out = (struct uri_parts){.scheme = cut(&text, ":")};
   if (strncmp(text, "://", 3) != 0)
@@ -76,7 +75,8 @@ static bool is_plain_text(const char *text) {
   return len <= URI_MAX;
 }
 
-/* A socket and nothing else: libnbd would take names of files from there. */
+/* Allows only a socket in the query: libnbd would also take names of files
+ * there, and read them. */
 static int check_query(const struct uri_parts *u, bool is_unix,
                        struct source_fault *fault) {
   const char *const socket = "socket=";
@@ -236,7 +236,7 @@ int nbd_target_check_files(const struct nbd_target *t,
   return 0;
 }
 
-/* Of the call of libnbd's before. */
+/* The error of the last call of libnbd. */
 static int failure(void) {
   int error = nbd_get_errno();
   return error ? -error : -EINVAL;

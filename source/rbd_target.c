@@ -20,7 +20,7 @@ enum {
 
 /* ---- The URI ------------------------------------------------------------- */
 
-/* What stands between two marks. */
+/* The text between two separators. */
 struct part {
   const char *text;
   size_t len;
@@ -46,7 +46,7 @@ static int set_name(char **to, struct part p, struct source_fault *fault) {
                               "the URI has a %% without two hex digits")
                : remote_no_memory(fault);
   size_t len = strlen(name);
-  *to = name; /* also of one that is refused, for rbd_target_free() */
+  *to = name; /* also if it is refused: rbd_target_free() then frees it */
   if (len == 0 || len > MAX_NAME)
     return remote_fault(fault, -EINVAL,
                         "a name in the URI is empty or too long: it is "

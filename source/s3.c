@@ -18,14 +18,13 @@
 #include "source/s3_sign.h"
 #include "source/uri.h"
 
-/* What a request is signed with.  The reactor's thread alone, once it is open.
- */
+/* What signs requests.  Once it is open, only the reactor's thread uses it. */
 struct s3_signer {
   struct s3_address address;
   bool is_anonymous;
   char *profile, *file; /* NULL: as source/s3_credentials.h has it */
   struct s3_keys *keys; /* NULL: not open yet, or anonymous */
-  int64_t skew_s;       /* what the server's clock has more than ours */
+  int64_t skew_s;       /* the server's clock minus ours */
 };
 
 static void signer_free(void *arg) {
@@ -51,8 +50,8 @@ static bool add_header(struct curl_slist **headers, const char *name,
   return longer != NULL;
 }
 
-/* What is signed is what S3 wants signed; a range and a condition need not be.
- */
+/* Signs only the headers that S3 requires.  The range and the condition need no
+ * signature. */
 static int sign(const struct s3_signer *s, const char *method, int64_t now_s,
                 const struct s3_credentials *c, struct curl_slist **headers) {
   const struct s3_address *a = &s->address;
@@ -90,7 +89,8 @@ static int signer_add_headers(void *arg, struct http_get *get,
 
 /* ---- Failures ------------------------------------------------------------ */
 
-/* Takes the server's time for ours.  False: that is no news. */
+/* Uses the server's clock from now on.  False: it agrees with the present
+ * setting, so another try would be refused as well. */
 static bool set_clock(struct s3_signer *s, int64_t server_time) {
   int64_t skew = server_time - time(NULL);
   int64_t change = skew - s->skew_s;

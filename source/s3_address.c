@@ -13,7 +13,7 @@
 
 #define VERSION_ID "versionId"
 
-/* What the URI says. */
+/* The names in the URI. */
 struct object_name {
   char *bucket, *key; /* decoded */
   char *version;      /* likewise; NULL */
@@ -27,7 +27,8 @@ static void name_fini(struct object_name *n) {
   free(n->version);
 }
 
-/* A bucket's name goes into a host's: it takes nothing that ends one. */
+/* Whether it is the name of a bucket.  The name becomes a part of the host's,
+ * so it must have no byte that ends one. */
 static bool is_bucket(const char *name) {
   size_t len = strlen(name);
   return len >= 1 && len <= 255 &&
@@ -146,7 +147,9 @@ static int amazons_endpoint(struct s3_address *out,
   return 0;
 }
 
-/* A certificate for all buckets is for names without a dot. */
+/* Sets whether the bucket is in the path or in the host's name.  A certificate
+ * for all buckets does not match names with a dot, so those go into the
+ * path. */
 static int take_style(const struct source_uri *uri, bool is_amazon,
                       const char *bucket, bool *in_path,
                       struct source_fault *fault) {

@@ -19,7 +19,7 @@ enum {
   JITTER_S = 60,
 };
 
-/* One that is under way, by a thread. */
+/* A look-up in progress, on a thread of its own. */
 struct look_up {
   struct s3_credentials_place place; /* ours */
   struct s3_keys *keys;              /* the reactor's thread alone */
@@ -62,7 +62,7 @@ static bool copy(const char *from, const char **to) {
   return !from || *to;
 }
 
-/* False: no memory.  Either way place_fini() is due. */
+/* False: no memory.  The caller calls place_fini() in either case. */
 static bool place_copy(const struct s3_credentials_place *from,
                        struct s3_credentials_place *to) {
   *to = (struct s3_credentials_place){0};
@@ -143,7 +143,7 @@ static bool take(struct s3_keys *k, struct look_up *l) {
     return false;
   bool is_new = !s3_credentials_same(&l->found, &k->credentials);
   struct s3_credentials old = k->credentials;
-  k->credentials = l->found; /* or the same with another time */
+  k->credentials = l->found; /* the same keys may expire at another time */
   l->found = old;
   k->mark += is_new;
   return is_new;
@@ -209,7 +209,7 @@ enum http_advice s3_keys_refused(struct s3_keys *k, int64_t now_s,
                                  struct http_pause *pause) {
   int ms = patience_ms(deadline_ms);
   if (mark != k->mark)
-    return HTTP_ASK_AGAIN; /* they are others by now */
+    return HTTP_ASK_AGAIN; /* the keys have changed since the request */
   if (k->look_up ? deadline_has_passed(k->look_up->deadline)
                  : now_s == k->fruitless_s || !begin(k, now_s))
     return HTTP_GIVE_UP;

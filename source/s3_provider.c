@@ -22,7 +22,7 @@
 
 enum {
   MAX_ANSWER = 64 << 10,
-  CONNECT_MS = 2000, /* where there is no such service nobody may answer */
+  CONNECT_MS = 2000, /* on a machine without such a service none answers */
 };
 
 /* ---- One question -------------------------------------------------------- */
@@ -65,7 +65,7 @@ static struct exchange *exchange_new(void) {
   return x;
 }
 
-/* Before the next question. */
+/* Called before the next question, which has headers of its own. */
 static void forget_headers(struct exchange *x) {
   for (struct curl_slist *h = x->headers; h; h = h->next)
     explicit_bzero(h->data, strlen(h->data));
@@ -96,7 +96,7 @@ static bool add_header(struct exchange *x, const char *name,
   return longer != NULL;
 }
 
-/* 0 for an answer of 200; -ENOKEY for 404: there is nothing. */
+/* 0 for an answer of 200.  -ENOKEY for 404: the service has no keys. */
 static int meaning_of(const struct exchange *x, CURLcode code,
                       const char **why) {
   *why = "the service of credentials does not answer";
@@ -196,7 +196,8 @@ static int ask_sts(const struct s3_credentials_place *place, const char *role,
   s3_wipe(question, question ? strlen(question) : 0);
   free(url);
   exchange_free(x);
-  return r == -ENOKEY ? -EACCES : r; /* it is there: nobody else is asked */
+  /* The role is configured, so no other place may be asked for keys. */
+  return r == -ENOKEY ? -EACCES : r;
 }
 
 int s3_provider_web_identity(const struct s3_credentials_place *place,
@@ -219,7 +220,7 @@ int s3_provider_web_identity(const struct s3_credentials_place *place,
 
 /* ---- Containers ---------------------------------------------------------- */
 
-/* Of this machine, or of the link's agents. */
+/* Whether a host is this machine, or an agent on its link. */
 static bool is_near(const char *host) {
   static const char *const near[] = {"localhost", "[::1]", "169.254.170.2",
                                      "169.254.170.23", "[fd00:ec2::23]"};
@@ -253,7 +254,8 @@ static char *agent_url(void) {
   return asprintf(&url, "%s%s", AGENT, path) < 0 ? NULL : url;
 }
 
-/* The word that the agent wants to hear; a file of it may change. */
+/* Adds the token for the agent.  If it is in a file, the file is read each
+ * time, because it may change. */
 static bool add_word(struct exchange *x) {
   const char *word = s3_variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
              *file = s3_variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
@@ -295,7 +297,8 @@ int s3_provider_container(int64_t deadline, struct s3_credentials *out,
 
 /* ---- Instances ----------------------------------------------------------- */
 
-/* A word of the service's, which goes into a header or a URL. */
+/* Takes a word from an answer.  It goes into a header or a URL, so only
+ * `allowed` bytes are taken. */
 static char *take_word(const struct exchange *x, const char *allowed) {
   size_t len = 0;
   while (len < x->len && x->body[len] && strchr(allowed, x->body[len]))
@@ -307,7 +310,7 @@ static char *take_word(const struct exchange *x, const char *allowed) {
 #define OF_NAMES                                                               \
   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+=,.@_-"
 
-/* Has what follows asked in the name of a session. */
+/* Begins a session, in whose name the following questions are asked. */
 static int begin_session(struct exchange *x, const char *endpoint,
                          int64_t deadline, const char **why) {
   char *url;
@@ -370,6 +373,6 @@ int s3_provider_instance(int64_t deadline, struct s3_credentials *out,
     endpoint[len - 1] = '\0';
   curl_easy_setopt(x->e, CURLOPT_NOPROXY, "*");
   int r = ask_instance(x, endpoint, deadline, out, why);
-  /* Most machines are none of Amazon's. */
+  /* Most machines are not at Amazon, and have no such service. */
   return !given && (r == -ECONNREFUSED || r == -ETIMEDOUT) ? -ENOKEY : r;
 }
