@@ -267,6 +267,9 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
 
 /* ---- For space ----------------------------------------------------------- */
 
+/* A reader may mark the byte between the load and the store, and its mark is
+ * then lost.  The page is evicted one round earlier than it should be; nothing
+ * else depends on it. */
 bool evict_page_used(void *arg, uint64_t key, bool clear) {
   struct page_cache *pc = arg;
   uint8_t *accessed =

@@ -59,9 +59,9 @@ static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   return 0;
 }
 
-/* Whether an error is about the source, and so about all pages alike.  The cache
- * does not read the pages one by one after it: each read would wait for the same
- * error, and for the pauses between its attempts. */
+/* Whether an error is about the source, and so about all pages alike.  The
+ * cache does not read the pages one by one after it: each read would wait for
+ * the same error, and for the pauses between its attempts. */
 static bool is_of_source(int r) {
   switch (-r) {
   case EACCES:

@@ -460,7 +460,7 @@ static void attempt_copy_page(struct cachet_request *r,
     memcpy(to, found->bytes + in_page, n);
 }
 
-/* Walks on as far as bytes are there. */
+/* Continues the walk as far as the bytes are available. */
 static enum cachet_status attempt_walk(struct cachet_request *r) {
   enum cachet_status status = CACHET_OK;
   uint64_t mask = mirror_page_size(r->epoch->mirror) - 1;

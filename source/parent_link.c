@@ -45,7 +45,7 @@ static int meaning_of(enum cachet_status code, int sys_errno) {
     return -ESTALE;
   case CACHET_E_IO:
     return sys_errno == EREMOTEIO ? -EREMOTEIO : -EIO;
-  case CACHET_E_BOUNDS: /* it is another size, of which we are about to hear */
+  case CACHET_E_BOUNDS: /* the size has changed; a notice of that will follow */
     return -EIO;
   case CACHET_E_INVAL:
   case CACHET_E_UNSUPPORTED: /* certificates, and TLS, of our own */

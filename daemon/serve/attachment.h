@@ -19,8 +19,9 @@
  *   A5  A table is kept for the next process (daemon/engine/keeper.h) before
  *       its descriptors are sent.  One that the process before has left is an
  *       attachment from the start, and has no session.
- *   A6  What a process says that it counted is the image's it attached, at most
- *       as much as capped_count.h allows, and stays so when the attachment ends.
+ *   A6  What a process says that it counted is the image's it attached, at
+ *       most as much as capped_count.h allows, and stays so when the
+ *       attachment ends.
  *
  * An attachment belongs to the service of the session that asked for it; its
  * thread only, but for the census, and for the lease while the census is
