@@ -23,7 +23,6 @@
 #include "cache/evict.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
 
 #include "base/lock.h"

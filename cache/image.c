@@ -6,7 +6,6 @@
  *       since they were asked for. */
 #include "cache/image.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -22,8 +22,6 @@
  * the last reference back: no other process has them mapped. */
 #include "cache/reclaim.h"
 
-#include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
 
 #include "base/lock.h"

@@ -4,8 +4,6 @@
  * of completed requests, so never under anything of ours. */
 #include "client/handle.h"
 
-#include <assert.h>
-
 #include "base/deadline.h"
 #include "client/request.h"
 

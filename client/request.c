@@ -1,7 +1,6 @@
 #include "client/request.h"
 
 #include <assert.h>
-#include <limits.h>
 #include <string.h>
 #include <time.h>
 

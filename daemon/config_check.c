@@ -1,6 +1,5 @@
 #include "daemon/config_check.h"
 
-#include <errno.h>
 #include <stddef.h>
 
 #include "daemon/config_tree.h"

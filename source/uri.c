@@ -1,6 +1,5 @@
 #include "source/uri.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
