@@ -222,9 +222,20 @@ void fill_finish(struct fill *fill) {
 
 /* ---- On a thread that must not wait -------------------------------------- */
 
+/* Nothing was read: gives back what fill_start() has taken. */
+static void undo_start(struct fill *fill) {
+  struct page_cache *pc = fill->mirror->cache;
+  fill_buffers_put(&pc->buffers, fill->bytes);
+  fill->bytes = NULL;
+  budget_release(pc, fill->reserved);
+  fill->reserved = 0;
+}
+
 static void read_done(struct source_read *r) {
   struct fill *fill = container_of(r, struct fill, read);
-  fill->was_read = true;
+  fill->was_read = r->status != SOURCE_UNREAD;
+  if (!fill->was_read)
+    undo_start(fill);
   fill->runner->arrived(fill->runner, fill);
 }
 
@@ -239,7 +250,7 @@ static bool is_long(const struct fill *fill) {
 }
 
 bool fill_try_end(struct fill *fill) {
-  if (is_long(fill))
+  if (!fill->was_read || is_long(fill))
     return false;
   int r = take_pages(fill, 0, fill->count, fill->read.status);
   if (r < 0 || (fill->reserved < room_len(fill) && !fill_is_all_zero(fill)))
@@ -248,20 +259,12 @@ bool fill_try_end(struct fill *fill) {
   return true;
 }
 
-/* The source has not begun the read: gives back what fill_start() has taken. */
-static void undo_start(struct fill *fill) {
-  struct page_cache *pc = fill->mirror->cache;
-  fill_buffers_put(&pc->buffers, fill->bytes);
-  fill->bytes = NULL;
-  budget_release(pc, fill->reserved);
-  fill->reserved = 0;
-}
-
 enum source_outcome fill_start(struct fill *fill, struct fill_runner *runner) {
   struct mirror *m = fill->mirror;
   if (!m->source->ops->start || !prepare_read(fill))
     return SOURCE_BLOCKS;
   fill->runner = runner;
+  fill->read.ring = runner->ring;
   if (fill->installs && budget_try_reserve(m->cache, room_len(fill)))
     fill->reserved = room_len(fill);
   enum source_outcome outcome = source_start(m->source, &fill->read);

@@ -24,6 +24,7 @@ extern "C" {
 #endif
 
 struct fill;
+struct ring;
 
 /* Runs the fills of a fetch on threads that must not wait.  It must outlive the
  * fills.  Fills that were begun ahead may outlive the fetch. */
@@ -36,6 +37,9 @@ struct fill_runner {
    * returns false, have a thread that may wait call image_run_fill().  Called
    * on a thread of the source, which must not wait. */
   void (*arrived)(struct fill_runner *runner, struct fill *fill);
+
+  /* Of the thread that runs them, for their sources; or NULL. */
+  struct ring *ring;
 };
 
 /* Starts a fill on a thread that must not wait. */

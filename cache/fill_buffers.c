@@ -15,6 +15,9 @@ static const struct cut cut_blocks = {FILL_BLOCKS_LEN, FILL_BLOCK_LEN};
 /* Less is read by the way of the kernel's memory, into whatever memory. */
 #define BUFFER_MIN_LEN (FILL_BUFFER_LEN / 4)
 
+/* As disks want it that write past the kernel's memory. */
+#define BUFFER_ALIGN 4096
+
 static uint32_t all_free(const struct cut *cut) {
   return (UINT32_C(1) << cut->len / cut->buffer_len) - 1;
 }
@@ -100,7 +103,7 @@ uint8_t *fill_buffers_get(struct fill_buffers *b, size_t len) {
     bytes = region_get(&b->buffers, &cut_buffers);
   else if (len > FILL_BUFFER_LEN && len <= FILL_BLOCK_LEN)
     bytes = region_get(&b->blocks, &cut_blocks);
-  return bytes ? bytes : malloc(len);
+  return bytes ? bytes : aligned_alloc(BUFFER_ALIGN, len);
 }
 
 void fill_buffers_put(struct fill_buffers *b, uint8_t *bytes) {

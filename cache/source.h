@@ -47,7 +47,9 @@
  *   S8  A source may remember something about the content, such as which ranges
  *       are zeros, and answer reads from that until forget().  A read that
  *       begins after forget() has returned uses nothing that was learned before
- *       the call. */
+ *       the call.
+ *   S9  A read that has a ring may end with SOURCE_UNREAD: the ring could not
+ *       make it, nothing is known of its bytes, and the caller calls read(). */
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
@@ -61,6 +63,7 @@ extern "C" {
 
 #define SOURCE_MAX_COPY ((size_t)64 << 10)
 
+struct ring;
 struct source;
 
 /* A listener gets the notifications of a source.  Its calls must not wait: the
@@ -76,8 +79,11 @@ struct source_listener {
   void (*remark)(struct source_listener *l, const char *text);
 };
 
-/* A status in addition to 0 and negative errnos: see S6. */
-enum { SOURCE_ZEROS = 1 };
+/* A status in addition to 0 and negative errnos. */
+enum {
+  SOURCE_ZEROS = 1,  /* see S6 */
+  SOURCE_UNREAD = 2, /* see S9 */
+};
 
 enum source_outcome {
   SOURCE_DONE,
@@ -102,14 +108,19 @@ struct source_read {
    * clock_now_ms() counts. 0: only the source's own limit applies. */
   uint64_t deadline_ms;
 
+  /* Set by the caller: the ring of the calling thread (source/ring.h), by which
+   * a source may read, so that done() is called on this thread.  NULL: it has
+   * none. */
+  struct ring *ring;
+
   /* Set by the source, if it knows, as clock_now_ns() counts: when it sent the
    * request for the bytes, and when the first of them arrived.  The caller sets
    * both to 0. */
   uint64_t sent_ns, first_ns;
 
-  /* Set by the source when the read has ended: 0, SOURCE_ZEROS or a negative
-   * errno. -ESTALE if the content has changed since the source was opened, also
-   * during the read. */
+  /* Set by the source when the read has ended: 0, SOURCE_ZEROS, SOURCE_UNREAD
+   * or a negative errno. -ESTALE if the content has changed since the source
+   * was opened, also during the read. */
   int status;
 
   /* Set by the caller: an earlier answer for this range was wrong.  A source

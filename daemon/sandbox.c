@@ -145,6 +145,8 @@ static const struct call calls[] = {
     {M | W | R | H | S, SCMP_SYS(sendto)},
     {M | W | R | H | S, SCMP_SYS(setsockopt)},
     {M | W | R | H | S, SCMP_SYS(shutdown)},
+    /* The thread's ring is there already, and makes reads alone (uring.h). */
+    {W, SCMP_SYS(io_uring_enter)},
     {W, SCMP_SYS(pidfd_open)}, /* to see the end of a client that shares */
     {M | H, SCMP_SYS(accept4)},
     /* The process itself, also for messages to the service manager. */

@@ -4,10 +4,12 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "daemon/engine/busy_poll.h"
+#include "daemon/log.h"
 #include "daemon/sandbox.h"
 #include "daemon/serve/request.h"
 
@@ -81,18 +83,31 @@ void worker_join(struct worker *w) {
 
 /* ---- The thread ---------------------------------------------------------- */
 
-/* Looks for events and for fills that were begun, without sleeping.  True:
+/* Runs the loop once, and then what it has begun.  True: something of that has
+ * ended. */
+static bool worker_turn(struct worker *w, int flags) {
+  event_base_loop(w->loop.base, flags);
+  bool any = uring_turn(&w->uring);
+  return fill_dispatch_try(&w->dispatch) || any;
+}
+
+/* Whether something would be forgotten in a sleep. */
+static bool worker_has_begun(struct worker *w) {
+  return !fill_dispatch_is_empty(&w->dispatch) ||
+         !uring_is_submitted(&w->uring);
+}
+
+/* Looks for events and for reads that were begun, without sleeping.  True:
  * there were some. */
 static bool worker_look_around(struct worker *w) {
   uint64_t seen = w->loop.n_events;
   uint64_t end = clock_now_ns() + BUSY_POLL_US * UINT64_C(1000);
   do {
-    event_base_loop(w->loop.base, EVLOOP_NONBLOCK);
-    bool came = fill_dispatch_try(&w->dispatch);
+    bool came = worker_turn(w, EVLOOP_ONCE | EVLOOP_NONBLOCK);
     if (came || w->loop.n_events != seen || event_base_got_break(w->loop.base))
       return true;
     sched_yield(); /* a sender may have no other processor */
-  } while (!fill_dispatch_is_empty(&w->dispatch) || clock_now_ns() < end);
+  } while (worker_has_begun(w) || clock_now_ns() < end);
   return false;
 }
 
@@ -100,21 +115,32 @@ static void worker_loop(struct worker *w) {
   struct busy_poll spin = {0};
   while (!event_base_got_break(w->loop.base)) {
     bool due = busy_poll_is_due(&spin);
-    bool look = due || !fill_dispatch_is_empty(&w->dispatch);
+    bool look = due || worker_has_begun(w);
     bool found = look && worker_look_around(w);
     if (due)
       busy_poll_ended(&spin, found);
     if (!found)
-      event_base_loop(w->loop.base, EVLOOP_ONCE);
+      worker_turn(w, EVLOOP_ONCE);
   }
+}
+
+/* Without a ring, fill_dispatch.h has other ways. */
+static void worker_open_ring(struct worker *w) {
+  int r = uring_init(&w->uring, &w->loop);
+  fill_dispatch_init(&w->dispatch, uring_ring(&w->uring));
+  if (r < 0)
+    log_event(LEVEL_DEBUG, "no-ring", LOG_TEXT("thread", w->name),
+              LOG_TEXT("reason", strerror(-r)));
 }
 
 static void *worker_thread(void *arg) {
   struct worker *w = arg;
   pthread_setname_np(pthread_self(), w->name);
+  worker_open_ring(w);
   sandbox_enter(SANDBOX_WORKER);
   worker_loop(w);
   service_close_readers(&w->service);
+  uring_fini(&w->uring);
   return NULL;
 }
 
@@ -127,7 +153,7 @@ static bool worker_init(struct worker *w, struct server_context *context,
   w->quit_task.run = quit_run;
   w->pulse_task.run = pulse_run;
   snprintf(w->name, sizeof w->name, "worker-%u", number % 1000);
-  fill_dispatch_init(&w->dispatch);
+  fill_dispatch_init(&w->dispatch, NULL);
   w->service = (struct service){
       .context = context,
       .loop = &w->loop,

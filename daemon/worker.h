@@ -1,10 +1,10 @@
 /* A worker: one thread, one event loop, and the connections that it was given,
  * from the first byte to the last.
  *
- * It contains the part of each level for one thread: the loop, the begun fills,
- * and the service with its network.  These parts do not know the worker.  Its
- * thread owns all of it, except the loop's mailbox, through which other threads
- * reach it, and what service.h excepts. */
+ * It contains the part of each level for one thread: the loop, the ring, the
+ * begun fills, and the service with its network.  These parts do not know the
+ * worker.  Its thread owns all of it, except the loop's mailbox, through which
+ * other threads reach it, and what service.h excepts. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
@@ -15,6 +15,7 @@
 
 #include "base/loop.h"
 #include "daemon/engine/fill_dispatch.h"
+#include "daemon/engine/uring.h"
 #include "daemon/serve/service.h"
 
 struct worker {
@@ -22,6 +23,7 @@ struct worker {
   char name[16]; /* of the thread */
   bool started;  /* the server's */
   struct loop loop;
+  struct uring uring; /* its thread makes and frees it */
   struct fill_dispatch dispatch;
   struct service service;
   /* The steps of an orderly stop; the server posts them. */

@@ -24,10 +24,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/container_of.h"
 #include "base/fd.h"
 #include "base/format.h"
 #include "base/lock.h"
 #include "source/beneath.h"
+#include "source/ring.h"
 #include "source/version.h"
 #include "source/zero_map.h"
 
@@ -39,6 +41,8 @@ enum {
   DIRECT_MIN_LEN = 64 << 10,
   DIRECT_ALIGN = 4096, /* no disk asks for more */
   DIRECT_RUN = 15,     /* so one long read in 16 asks the kernel: read_long() */
+  RING_RUN = 63,       /* so one short one in 64 does: start_direct() */
+  RING_MAX_SKIPS = 64,
 };
 
 /* Times are in nanoseconds of CLOCK_BOOTTIME, which also counts while the host
@@ -64,9 +68,13 @@ struct file_source {
   enum file_reading how;
   atomic_bool dontcache; /* relaxed: it goes to false once, for good */
   int direct_fd;         /* the same file, with O_DIRECT; or -1 */
-  atomic_uint n_direct;  /* how many long reads to make directly before the
-                            kernel is asked again.  Relaxed: two threads that
-                            count down at once may lose a step */
+  bool is_for_ring;      /* direct reads of it need no thread that waits */
+  atomic_uint n_direct;  /* how many reads to make directly before the kernel is
+                            asked again.  Relaxed: two threads that count down
+                            at once may lose a step */
+  /* How many reads to make without a ring after one that it could not make, and
+   * how many of them are still to come.  Relaxed, likewise. */
+  atomic_uint n_ring_skips, n_ring_skips_left;
   atomic_bool has_holes; /* relaxed: it goes to false once, for good */
   pthread_mutex_t holes_lock;
   struct zero_map holes; /* guarded by holes_lock: the file system's answers */
@@ -321,10 +329,14 @@ static int end_hole(const struct file_source *f) {
 
 /* ---- Reads --------------------------------------------------------------- */
 
+static bool is_aligned(uint64_t offset, const void *buf, size_t len) {
+  return ((offset | (uintptr_t)buf | len) & (DIRECT_ALIGN - 1)) == 0;
+}
+
 static bool is_for_direct(const struct file_source *f, uint64_t offset,
                           const void *buf, size_t len) {
   return f->direct_fd >= 0 && len >= DIRECT_MIN_LEN &&
-         ((offset | (uintptr_t)buf | len) & (DIRECT_ALIGN - 1)) == 0;
+         is_aligned(offset, buf, len);
 }
 
 static int file_read(struct source *src, uint64_t offset, void *buf,
@@ -341,12 +353,117 @@ static int file_read(struct source *src, uint64_t offset, void *buf,
   return check_version(f, r);
 }
 
+/* ---- By a ring ----------------------------------------------------------- */
+
+struct read_by_ring {
+  struct ring_read read;
+  struct file_source *f;
+  struct source_read *asked;
+};
+
+static bool may_use_ring(struct file_source *f, const struct source_read *r) {
+  if (!r->ring || !f->is_for_ring || !is_aligned(r->offset, r->buf, r->len))
+    return false;
+  unsigned left =
+      atomic_load_explicit(&f->n_ring_skips_left, memory_order_relaxed);
+  if (left > 0)
+    atomic_store_explicit(&f->n_ring_skips_left, left - 1,
+                          memory_order_relaxed);
+  return left == 0;
+}
+
+/* A read that the ring could not make doubles the number of those that do not
+ * ask it: the disk may be slow, or the file system may always refuse. */
+static void note_ring(struct file_source *f, bool could) {
+  unsigned n = atomic_load_explicit(&f->n_ring_skips, memory_order_relaxed);
+  if (could && n == 0)
+    return;
+  n = could ? 0 : n == 0 ? 1 : n < RING_MAX_SKIPS ? 2 * n : n;
+  atomic_store_explicit(&f->n_ring_skips, n, memory_order_relaxed);
+  atomic_store_explicit(&f->n_ring_skips_left, n, memory_order_relaxed);
+}
+
+/* One check is good for all reads of a round: see K3 in ring.h. */
+static int check_in_round(const struct file_source *f, struct ring *ring) {
+  if (ring->checked != f) {
+    ring->checked_status = check_version(f, 0);
+    ring->checked = f;
+  }
+  return ring->checked_status;
+}
+
+/* A short read, an error, and a read that would have had to wait: read() can
+ * tell them apart, so it reads again. */
+static void ring_ended(struct ring_read *read, ssize_t n) {
+  struct read_by_ring *b = container_of(read, struct read_by_ring, read);
+  struct source_read *asked = b->asked;
+  bool could = n == (ssize_t)asked->len;
+  note_ring(b->f, could);
+  asked->status = could ? check_in_round(b->f, asked->ring) : SOURCE_UNREAD;
+  free(b);
+  asked->done(asked);
+}
+
+/* False: the ring is full, or there is no memory. */
+static bool give_to_ring(struct file_source *f, struct source_read *r, int fd,
+                         int flags) {
+  struct read_by_ring *b = malloc(sizeof *b);
+  if (!b)
+    return false;
+  *b = (struct read_by_ring){.read = {.fd = fd,
+                                      .flags = flags,
+                                      .offset = r->offset,
+                                      .buf = r->buf,
+                                      .len = r->len,
+                                      .ended = ring_ended},
+                             .f = f,
+                             .asked = r};
+  bool given = ring_give(r->ring, &b->read);
+  if (!given)
+    free(b);
+  return given;
+}
+
+/* Reads past the kernel's memory, unless the kernel is to be asked: see
+ * read_long().  With RWF_NOWAIT, a read that has to wait before it reaches the
+ * disk ends with EAGAIN.  So a disk that hangs takes threads of the pool, and
+ * none that other images need. */
+static bool start_direct(struct file_source *f, struct source_read *r) {
+  unsigned left = atomic_load_explicit(&f->n_direct, memory_order_relaxed);
+  if (left == 0 || !give_to_ring(f, r, f->direct_fd, RWF_NOWAIT))
+    return false;
+  atomic_store_explicit(&f->n_direct, left - 1, memory_order_relaxed);
+  return true;
+}
+
+/* The kernel has begun to read it into its memory. */
+static bool start_begun(struct file_source *f, struct source_read *r) {
+  bool dontcache = atomic_load_explicit(&f->dontcache, memory_order_relaxed);
+  atomic_store_explicit(&f->n_direct, RING_RUN, memory_order_relaxed);
+  return give_to_ring(f, r, f->fd, dontcache ? RWF_DONTCACHE : 0);
+}
+
+/* ---- Starts -------------------------------------------------------------- */
+
 /* Reads what the kernel has in memory.  RWF_NOWAIT makes the kernel begin to
  * read the rest.  So the disk gets all misses of the thread at once, and the
- * next start() or read() finds the bytes.  A file system without RWF_NOWAIT
- * gives BLOCKS.
- *
- * start() must not ask the file system about holes, because that may wait.  It
+ * ring, the next start() or read() finds the bytes.  A file system without
+ * RWF_NOWAIT gives BLOCKS. */
+static enum source_outcome start_read(struct file_source *f,
+                                      struct source_read *r) {
+  bool by_ring = may_use_ring(f, r);
+  if (by_ring && start_direct(f, r))
+    return SOURCE_PENDING;
+  ssize_t n = read_some(f, r->offset, r->buf, r->len, RWF_NOWAIT);
+  if (n < 0 && errno != EAGAIN)
+    return SOURCE_BLOCKS; /* read() finds the error again, and returns it */
+  if (n != (ssize_t)r->len)
+    return by_ring && start_begun(f, r) ? SOURCE_PENDING : SOURCE_RETRY;
+  r->status = check_version(f, 0);
+  return SOURCE_DONE;
+}
+
+/* start() must not ask the file system about holes, because that may wait.  It
  * uses the answers that read() has stored. */
 static enum source_outcome file_start(struct source *src,
                                       struct source_read *r) {
@@ -363,13 +480,7 @@ static enum source_outcome file_start(struct source *src,
     r->status = end_hole(f);
     return SOURCE_DONE;
   }
-  ssize_t n = read_some(f, r->offset, r->buf, r->len, RWF_NOWAIT);
-  if (n < 0 && errno != EAGAIN)
-    return SOURCE_BLOCKS; /* read() finds the error again, and returns it */
-  if (n != (ssize_t)r->len)
-    return SOURCE_RETRY;
-  r->status = check_version(f, 0);
-  return SOURCE_DONE;
+  return start_read(f, r);
 }
 
 static void file_advise(struct source *src, uint64_t offset, uint64_t len) {
@@ -541,6 +652,7 @@ static int make(const struct where *at, int fd, enum file_reading how,
      * RWF_DONTCACHE drops a whole folio after a read of a part of it, and the
      * disk would have to read the rest again. */
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    f->is_for_ring = f->direct_fd >= 0 && !version_is_foreign(fd);
   }
   f->base.size = f->version.size;
   atomic_init(&f->has_holes, may_have_holes(fd));

@@ -87,7 +87,7 @@ static enum source_outcome start(struct fill_dispatch_image *image,
   return outcome;
 }
 
-/* On a thread of the source's. */
+/* On a thread of the source's, or by the ring of the fill's. */
 static void arrived(struct fill_runner *runner, struct fill *fill) {
   struct fill_dispatch_image *image =
       container_of(runner, struct fill_dispatch_image, runner);
@@ -101,8 +101,8 @@ static void arrived(struct fill_runner *runner, struct fill *fill) {
 
 /* ---- Begun --------------------------------------------------------------- */
 
-void fill_dispatch_init(struct fill_dispatch *d) {
-  *d = (struct fill_dispatch){.tail = &d->head};
+void fill_dispatch_init(struct fill_dispatch *d, struct ring *ring) {
+  *d = (struct fill_dispatch){.tail = &d->head, .ring = ring};
 }
 
 static struct fill_job *begun_unlink(struct fill_dispatch *d,
@@ -179,7 +179,8 @@ fill_dispatch_image_new(struct fill_dispatch *d, struct served_image *served) {
   struct fill_dispatch_image *image = calloc(1, sizeof *image);
   if (!image)
     return NULL;
-  image->runner = (struct fill_runner){.run = run, .arrived = arrived};
+  image->runner =
+      (struct fill_runner){.run = run, .arrived = arrived, .ring = d->ring};
   atomic_init(&image->n_refs, 1);
   image->dispatch = d;
   image->served = served;

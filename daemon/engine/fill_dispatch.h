@@ -1,7 +1,8 @@
 /* How a fill of a worker's fetch gets its bytes.  One of:
  *
  *   at once      the source has them;
- *   pending      the source reads them, and calls back;
+ *   pending      the source reads them, and calls back, perhaps by the thread's
+ *                ring (source/ring.h);
  *   begun        the source will have them soon (the kernel reads the file).
  *                The thread tries again until it has: that saves two thread
  *                switches;
@@ -35,6 +36,7 @@ struct fill_dispatch {
   struct fill_job *head, **tail; /* oldest first */
   unsigned n;
   uint64_t n_rounds;
+  struct ring *ring; /* the thread's; NULL: it has none */
 };
 
 /* Runs the fills of a thread's fetches of one image. */
@@ -47,7 +49,8 @@ struct fill_dispatch_image {
   uint64_t failed_round; /* the last round in which a try failed */
 };
 
-void fill_dispatch_init(struct fill_dispatch *d);
+/* `ring` may be NULL. */
+void fill_dispatch_init(struct fill_dispatch *d, struct ring *ring);
 
 /* With a reference for the image reader; each fill takes its own.  NULL: out of
  * memory. */

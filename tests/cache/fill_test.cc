@@ -150,7 +150,7 @@ protected:
   image *image_ = nullptr;
   mirror *mirror_ = nullptr;
   view view_{};
-  Runner runner_{{Runner::Run, nullptr}, this};
+  Runner runner_{{Runner::Run, nullptr, nullptr}, this};
   std::vector<fill *> fills_;
   int n_changed_ = 0;
   std::function<void()> on_changed_;
@@ -676,6 +676,61 @@ TEST_F(CallBackTest, ReadsOfOneFetchAreUnderWayTogether) {
   EXPECT_EQ(w.n_done, 1);
   EXPECT_TRUE(IsResident(5));
   EXPECT_TRUE(IsResident(14));
+}
+
+// ---- A read that a ring could not make -------------------------------------
+
+struct UnreadSource {
+  source base{};
+  source_ops ops{};
+  source_read *pending = nullptr;
+  int n_reads = 0;
+
+  UnreadSource() {
+    ops.kind = "unread";
+    ops.start = [](source *src, source_read *r) {
+      reinterpret_cast<UnreadSource *>(src)->pending = r;
+      return SOURCE_PENDING;
+    };
+    ops.read = [](source *src, uint64_t, void *buf, size_t len) {
+      reinterpret_cast<UnreadSource *>(src)->n_reads++;
+      memset(buf, 'u', len);
+      return 0;
+    };
+    ops.close = [](source *) {};
+    base.ops = &ops;
+    base.size = 100 * kPage;
+  }
+};
+
+TEST_F(CallBackTest, AReadThatItsRingCouldNotMakeIsMadeByAThreadThatWaits) {
+  UnreadSource unread;
+  image *other = nullptr;
+  image_ops ops{};
+  ops.needs_pages = true;
+  ASSERT_EQ(image_new(cache_, "unread", &unread.base, 12, &ops, &other), 0);
+  mirror *m = image_mirror(other);
+  auto *ring = reinterpret_cast<struct ring *>(this); // nobody looks at it
+  runner_.base.ring = ring;
+  {
+    Waiter w;
+    w.f.runner = &runner_.base;
+    ASSERT_EQ(image_fetch(&w.f, m, 7, 2), FETCH_WAIT);
+    ASSERT_EQ(StartOldest(), SOURCE_PENDING);
+    EXPECT_EQ(unread.pending->ring, ring);
+    unread.pending->status = SOURCE_UNREAD;
+    unread.pending->done(unread.pending);
+    fill *fill = arrived_.Await();
+    EXPECT_FALSE(fill_try_end(fill));
+    EXPECT_EQ(w.n_done, 0);
+    image_run_fill(fill);
+    EXPECT_EQ(w.n_done, 1);
+    EXPECT_EQ(w.f.status, 0);
+    EXPECT_EQ(unread.n_reads, 1);
+    EXPECT_EQ(*fetch_bytes(&w.f, 8), uint8_t('u'));
+  }
+  mirror_unref(m);
+  image_free(other);
 }
 
 // ---- Blocks: a miss reads more than was asked for --------------------------

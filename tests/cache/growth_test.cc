@@ -97,7 +97,7 @@ protected:
   mirror *mirror_ = nullptr;
   view view_{};
   std::deque<fill *> fills_;
-  Runner runner_{{Runner::Run, nullptr}, this};
+  Runner runner_{{Runner::Run, nullptr, nullptr}, this};
 };
 
 TEST_F(GrowthTest, WhoReadsFromFrontToBackHasFewReadsAndNoneTwice) {

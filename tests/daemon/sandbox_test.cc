@@ -165,6 +165,7 @@ TEST_P(SandboxTest, ForbiddenActsKillTheProcess) {
       {"userfaultfd", [] { Call(SYS_userfaultfd, 0); }},
       {"perf_event_open", [] { Call(SYS_perf_event_open, 0, 0, -1, -1, 0); }},
       {"io_uring", [] { Call(SYS_io_uring_setup, 1, 0); }},
+      {"io_uring_register", [] { Call(SYS_io_uring_register, -1, 0, 0, 0); }},
       {"keyctl", [] { Call(SYS_keyctl, KEYCTL_GET_KEYRING_ID, 0, 0); }},
       {"add_key", [] { Call(SYS_add_key, "", "", 0, 0, 0); }},
       {"mount", [] { Call(SYS_mount, "", "", "", 0, 0); }},
@@ -211,6 +212,8 @@ TEST_P(SandboxTest, ForbiddenActsKillTheProcess) {
       Call(SYS_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, -1, 0);
     });
   }
+  if (!IsOneOf({SANDBOX_WORKER}))
+    Dies("a ring", [] { Call(SYS_io_uring_enter, -1, 0, 0, 0, 0, 0); });
   if (!IsOneOf({SANDBOX_RELOADER, SANDBOX_POOL})) {
     Dies("a thread", [] { std::thread([] {}).join(); });
     Dies("openat2", [] { Call(SYS_openat2, -1, "", 0, 0); });
@@ -248,6 +251,13 @@ TEST_P(SandboxTest, WhatALibcDoesLives) {
 
 INSTANTIATE_TEST_SUITE_P(Of, SandboxTest, testing::ValuesIn(kinds),
                          [](const auto &i) { return i.param.name; });
+
+TEST(SandboxKindsTest, AWorkerUsesItsRing) {
+  ExpectLives(kinds[1], "io_uring_enter", [] {
+    return syscall(SYS_io_uring_enter, -1, 0, 0, 0, nullptr, 0) < 0 &&
+           errno == EBADF;
+  });
+}
 
 TEST(SandboxKindsTest, ThoseWhoReadSourcesOpenThemAndMakeThreads) {
   const Kind pool = kinds[2], reloader = kinds[6];

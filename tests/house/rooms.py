@@ -413,7 +413,7 @@ RULES = Rules(
             modules("daemon", "sandbox"),
             modules("daemon/engine", "busy_poll capped_count fd_store "
                                      "finder_place image_counters ledger "
-                                     "pending pool reader_counts"),
+                                     "pending pool reader_counts uring"),
             modules("daemon/engine", "keeper"),
             modules("daemon/engine", "restore"),
             modules("daemon/engine", "images"),

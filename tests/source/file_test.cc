@@ -1,4 +1,5 @@
 #include "source/file.h"
+#include "source/ring.h"
 
 #include <gtest/gtest.h>
 
@@ -717,6 +718,210 @@ TEST_P(BeneathTest, ALookAtAnUnchangedFileOpensNothing) {
   EXPECT_LT(read(watch, events, sizeof events), 0);
   close(watch);
 }
+
+// ---- By a ring --------------------------------------------------------------
+
+// One whose reads end when the test says so, and as it says.
+class FakeRing {
+public:
+  FakeRing() {
+    base_.read = [](ring *r, ring_read *read) {
+      auto *self = reinterpret_cast<FakeRing *>(r);
+      if (!self->is_full_)
+        self->reads_.push_back(read);
+      return !self->is_full_;
+    };
+  }
+  ring *base() { return &base_; }
+  size_t n_reads() const { return reads_.size(); }
+  const ring_read &last() const { return *reads_.back(); }
+  void Fill() { is_full_ = true; }
+
+  // The kernel makes them.
+  void Read() {
+    results_.clear();
+    for (ring_read *read : reads_)
+      results_.push_back(
+          pread(read->fd, read->buf, read->len, off_t(read->offset)));
+  }
+  // They are told; `result` in place of what they came to, unless it is 0.
+  void Tell(ssize_t result = 0) {
+    std::vector<ring_read *> reads;
+    reads.swap(reads_);
+    base_.checked = nullptr;
+    for (size_t i = 0; i < reads.size(); i++)
+      reads[i]->ended(reads[i], result ? result : results_[i]);
+  }
+
+private:
+  ring base_{};
+  bool is_full_ = false;
+  std::vector<ring_read *> reads_;
+  std::vector<ssize_t> results_;
+};
+
+// A read of a page that has a ring.
+struct RingRead {
+  source_read base{};
+  int n_done = 0;
+  source_outcome outcome = SOURCE_DONE;
+  char *bytes = static_cast<char *>(aligned_alloc(4096, 4096));
+
+  RingRead(const SourcePtr &src, FakeRing *ring, uint64_t page) {
+    base.offset = page * 4096;
+    base.buf = bytes;
+    base.len = 4096;
+    base.ring = ring->base();
+    base.done = [](source_read *r) {
+      reinterpret_cast<RingRead *>(r)->n_done++;
+    };
+    outcome = source_start(src.get(), &base);
+  }
+  RingRead(const RingRead &) = delete;
+  ~RingRead() { free(bytes); }
+  bool HasAll(char c) const {
+    return std::string(bytes, 4096) == std::string(4096, c);
+  }
+};
+
+class RingTest : public FileTest {
+protected:
+  static constexpr size_t kPages = 64;
+  void SetUp() override {
+    FileTest::SetUp();
+    std::string content;
+    for (size_t i = 0; i < kPages; i++)
+      content += std::string(4096, Letter(i));
+    Write(content);
+    Forget(path_);
+    int direct = open(path_.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+    if (direct < 0 || CountInKernel(path_, kPages) > 0)
+      GTEST_SKIP() << "a file system that is all memory";
+    close(direct);
+  }
+  static char Letter(size_t page) { return char('a' + page % 26); }
+
+  FakeRing ring_;
+};
+
+TEST_P(RingTest, WhatTheKernelHasNotTheRingReads) {
+  auto src = Open();
+  for (size_t page : {40, 3, 17}) {
+    RingRead read(src, &ring_, page);
+    ASSERT_EQ(read.outcome, SOURCE_PENDING) << page;
+    ASSERT_EQ(ring_.n_reads(), 1u);
+    ring_.Read();
+    EXPECT_EQ(read.n_done, 0);
+    ring_.Tell();
+    EXPECT_EQ(read.n_done, 1);
+    EXPECT_EQ(read.base.status, 0);
+    EXPECT_TRUE(read.HasAll(Letter(page))) << page;
+  }
+}
+
+TEST_P(RingTest, WhatTheKernelHasIsThereAtOnce) {
+  Warm(path_, kPages);
+  auto src = Open();
+  RingRead read(src, &ring_, 9);
+  EXPECT_EQ(read.outcome, SOURCE_DONE);
+  EXPECT_TRUE(read.HasAll(Letter(9)));
+  EXPECT_EQ(ring_.n_reads(), 0u);
+}
+
+// The kernel is asked first; the others ask nothing, and wait for no thread.
+TEST_P(RingTest, TheReadsAfterAMissGoPastTheKernelsMemory) {
+  auto src = Open();
+  RingRead first(src, &ring_, 1);
+  int asked = ring_.last().fd;
+  RingRead second(src, &ring_, 30);
+  ASSERT_EQ(ring_.n_reads(), 2u);
+  EXPECT_NE(ring_.last().fd, asked);
+  EXPECT_TRUE(fcntl(ring_.last().fd, F_GETFL) & O_DIRECT);
+  EXPECT_EQ(ring_.last().flags, RWF_NOWAIT);
+  ring_.Read();
+  ring_.Tell();
+  EXPECT_TRUE(first.HasAll(Letter(1)));
+  EXPECT_TRUE(second.HasAll(Letter(30)));
+}
+
+TEST_P(RingTest, AChangeDuringReadsIsFoundForEachOfTheRound) {
+  auto src = Open();
+  RingRead first(src, &ring_, 1), second(src, &ring_, 2);
+  ring_.Read();
+  int fd = open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(pwrite(fd, "x", 1, 5000), 1);
+  close(fd);
+  Tick(path_);
+  ring_.Tell();
+  EXPECT_EQ(first.base.status, -ESTALE);
+  EXPECT_EQ(second.base.status, -ESTALE);
+}
+
+TEST_P(RingTest, AChangeAfterARoundIsFoundInTheNext) {
+  auto src = Open();
+  RingRead first(src, &ring_, 1);
+  ring_.Read();
+  ring_.Tell();
+  EXPECT_EQ(first.base.status, 0);
+  RingRead second(src, &ring_, 2);
+  ring_.Read();
+  ASSERT_EQ(truncate(path_.c_str(), 9 * 4096), 0);
+  ring_.Tell();
+  EXPECT_EQ(second.base.status, -ESTALE);
+}
+
+TEST_P(RingTest, AFileThatIsCutDuringAReadIsLeftToARead) {
+  auto src = Open();
+  RingRead read(src, &ring_, 40);
+  ASSERT_EQ(read.outcome, SOURCE_PENDING);
+  ASSERT_EQ(truncate(path_.c_str(), 40 * 4096 + 100), 0);
+  ring_.Tell(100);
+  EXPECT_EQ(read.base.status, SOURCE_UNREAD);
+  EXPECT_EQ(Read(src, 40 * 4096, 4096, &bytes_), -ESTALE);
+}
+
+TEST_P(RingTest, WhatTheRingCannotReadIsLeftToReadAndTheRingIsSpared) {
+  auto src = Open();
+  for (int error : {EAGAIN, EINVAL, EIO, EOPNOTSUPP}) {
+    size_t page = size_t(error) % kPages;
+    RingRead failed(src, &ring_, page);
+    ASSERT_EQ(failed.outcome, SOURCE_PENDING) << strerror(error);
+    ring_.Tell(-error);
+    EXPECT_EQ(failed.base.status, SOURCE_UNREAD) << strerror(error);
+    EXPECT_EQ(Read(src, page * 4096, 4096, &bytes_), 0);
+    EXPECT_EQ(bytes_, std::string(4096, Letter(page)));
+    RingRead spared(src, &ring_, page);
+    EXPECT_NE(spared.outcome, SOURCE_PENDING) << strerror(error);
+    size_t n = 1;
+    Forget(path_);
+    for (; ring_.n_reads() == 0 && n < 100; n++) {
+      RingRead next(src, &ring_, 60);
+      if (next.outcome == SOURCE_PENDING) {
+        ring_.Read();
+        ring_.Tell();
+        EXPECT_EQ(next.base.status, 0);
+        break;
+      }
+      Forget(path_);
+    }
+    EXPECT_LT(n, 100u) << "and asked again later";
+  }
+}
+
+TEST_P(RingTest, AFullRingLeavesTheOldWay) {
+  ring_.Fill();
+  auto src = Open();
+  RingRead read(src, &ring_, 5);
+  EXPECT_TRUE(read.outcome == SOURCE_RETRY || read.outcome == SOURCE_DONE);
+  EXPECT_EQ(read.n_done, 0);
+  EXPECT_EQ(Read(src, 5 * 4096, 4096, &bytes_), 0);
+  EXPECT_EQ(bytes_, std::string(4096, Letter(5)));
+}
+
+INSTANTIATE_TEST_SUITE_P(How, RingTest, testing::Values(FILE_DONTCACHE),
+                         [](const testing::TestParamInfo<file_reading> &) {
+                           return "Direct";
+                         });
 
 INSTANTIATE_TEST_SUITE_P(How, BeneathTest,
                          testing::Values(FILE_CACHED, FILE_DONTCACHE),

@@ -79,7 +79,7 @@ TEST_F(WindowTest, OneThatReachesPastTheEndIsRefusedAndLeavesTheSourceAlone) {
 TEST_F(WindowTest, AStartIsOneOfTheSourceBelow) {
   SourcePtr src = Open(kWindow);
   uint8_t byte;
-  const source_read asked = {7, &byte, 1, nullptr, 0, 0, 0, 0, false};
+  const source_read asked = {7, &byte, 1, nullptr, 0, nullptr, 0, 0, 0, false};
   source_read r = asked;
   EXPECT_EQ(source_start(src.get(), &r), SOURCE_RETRY);
   below_.AnswerTry(2);
@@ -105,7 +105,7 @@ TEST_F(WindowTest, ZerosArePassedOnAndNotWritten) {
   EXPECT_EQ(source_read_blocking(src.get(), 50, bytes.data(), 100),
             SOURCE_ZEROS);
   below_.AnswerTry(1);
-  source_read r = {50, bytes.data(), 100, nullptr, 0, 0, 0, 0, false};
+  source_read r = {50, bytes.data(), 100, nullptr, 0, nullptr, 0, 0, 0, false};
   ASSERT_EQ(source_start(src.get(), &r), SOURCE_DONE);
   EXPECT_EQ(r.status, SOURCE_ZEROS);
   EXPECT_EQ(bytes, std::vector<uint8_t>(100, 'x'));
@@ -259,7 +259,7 @@ TEST(WindowHintTest, WhatTheSourceBelowCannotDoItCannotEither) {
   ASSERT_EQ(window_source_new(&below.base, &kWindow, &src), 0);
   SourcePtr owner(src);
   uint8_t byte;
-  source_read r = {0, &byte, 1, nullptr, 0, 0, 0, 0, false};
+  source_read r = {0, &byte, 1, nullptr, 0, nullptr, 0, 0, 0, false};
   EXPECT_EQ(source_start(src, &r), SOURCE_BLOCKS);
   EXPECT_EQ(src->ops->reopen(src, &fresh), 0);
   EXPECT_EQ(fresh, nullptr);

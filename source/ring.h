@@ -1,0 +1,59 @@
+/* A ring: reads of open files that the kernel makes while their thread goes on.
+ *
+ * A thread that must not wait may have one.  It gives the ring to a source with
+ * each read that it starts (`ring` in struct source_read), and calls the ring
+ * once in each turn of its loop.  daemon/engine/uring.h is such a ring.
+ *
+ *   K1  Only the ring's thread uses it.  `ended` is called on that thread, from
+ *       the ring's turn, and never from within ring_give().
+ *   K2  The ring calls `ended` once for each read that ring_give() accepted.
+ *       Until then the kernel writes to the buffer, and the file stays open.
+ *   K3  In one round, every read whose end is told had ended before the first
+ *       of these calls.  So what a source finds out about its file in the first
+ *       call is true of all reads of the round: see `checked`. */
+#ifndef SOURCE_RING_H
+#define SOURCE_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One read, with the meaning of preadv2(2).  The caller owns it, and may free
+ * it in `ended`. */
+struct ring_read {
+  int fd;
+  int flags; /* RWF_* */
+  uint64_t offset;
+  void *buf;
+  size_t len; /* at most RING_MAX_LEN */
+  /* `n`: how many bytes were read, or a negative errno. */
+  void (*ended)(struct ring_read *read, ssize_t n);
+};
+
+#define RING_MAX_LEN ((size_t)1 << 30)
+
+struct ring {
+  /* See ring_give(). */
+  bool (*read)(struct ring *ring, struct ring_read *read);
+  /* For the source whose read ended: which source has checked its file in this
+   * round, and with what result.  The ring sets `checked` to NULL before each
+   * round. */
+  const void *checked;
+  int checked_status;
+};
+
+/* Gives a read to the ring.  False: the ring is full, and does nothing. */
+static inline bool ring_give(struct ring *ring, struct ring_read *read) {
+  return ring->read(ring, read);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
