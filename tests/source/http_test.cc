@@ -723,20 +723,16 @@ TEST_F(HttpTest, ADoneMayCloseTheSource) {
   ASSERT_TRUE(src);
   Bytes bytes(1000);
   last.src = src.release();
-  last.read = {10,
-               bytes.data(),
-               bytes.size(),
-               [](source_read *r) {
-                 Last *l = reinterpret_cast<Last *>(r);
-                 int status = r->status;
-                 l->src->ops->close(l->src);
-                 l->status.set_value(status);
-               },
-               0,
-               0,
-               0,
-               0,
-               false};
+  last.read = source_read{};
+  last.read.offset = 10;
+  last.read.buf = bytes.data();
+  last.read.len = bytes.size();
+  last.read.done = [](source_read *r) {
+    Last *l = reinterpret_cast<Last *>(r);
+    int status = r->status;
+    l->src->ops->close(l->src);
+    l->status.set_value(status);
+  };
   EXPECT_EQ(source_start(last.src, &last.read), SOURCE_PENDING);
   EXPECT_EQ(last.status.get_future().get(), 0);
   EXPECT_TRUE(memcmp(bytes.data(), object_.bytes.data() + 10, 1000) == 0);
