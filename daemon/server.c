@@ -109,13 +109,16 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg) {
 
 static void on_pulse(evutil_socket_t fd, short what, void *arg) {
   struct server *s = arg;
-  unsigned next = 0;
+  const char *stuck;
+  unsigned next = 0, n_stuck = 0;
   (void)fd;
   (void)what;
-  const char *stuck = liveness_silent(&s->liveness, s->question, &next);
-  if (stuck)
+  /* All of them: a thread that hangs may keep others from their turn. */
+  while ((stuck = liveness_silent(&s->liveness, s->question, &next))) {
     log_event(LEVEL_ERROR, "stuck", LOG_TEXT("thread", stuck));
-  else
+    n_stuck++;
+  }
+  if (!n_stuck)
     s->watchdog.alive(s->watchdog.arg);
   s->question = liveness_ask(&s->liveness);
 }

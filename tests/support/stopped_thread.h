@@ -17,11 +17,9 @@ public:
   // has that of the program, as have others before they take their own.
   StoppedThread(pid_t process, const std::string &name)
       : thread_(Find(process, name)) {
-    int status;
-    stopped_ = thread_ != 0 &&
-               ptrace(PTRACE_SEIZE, thread_, nullptr, nullptr) == 0 &&
-               ptrace(PTRACE_INTERRUPT, thread_, nullptr, nullptr) == 0 &&
-               waitpid(thread_, &status, __WALL) == thread_;
+    // One that is at work may hold a lock, and then all others hang as well.
+    for (Stop(); stopped_ && !Sleeps(process); Stop())
+      Continue();
   }
   ~StoppedThread() { Continue(); }
   StoppedThread(const StoppedThread &) = delete;
@@ -35,6 +33,23 @@ public:
   }
 
 private:
+  void Stop() {
+    int status;
+    stopped_ = thread_ != 0 &&
+               ptrace(PTRACE_SEIZE, thread_, nullptr, nullptr) == 0 &&
+               ptrace(PTRACE_INTERRUPT, thread_, nullptr, nullptr) == 0 &&
+               waitpid(thread_, &status, __WALL) == thread_;
+  }
+
+  // Whether it was stopped in a system call, as the kernel says.
+  bool Sleeps(pid_t process) const {
+    std::ifstream file("/proc/" + std::to_string(process) + "/task/" +
+                       std::to_string(thread_) + "/syscall");
+    std::string number;
+    file >> number;
+    return number != "-1" && number != "running";
+  }
+
   static pid_t Find(pid_t process, const std::string &name) {
     std::string tasks = "/proc/" + std::to_string(process) + "/task/";
     pid_t found = 0;
