@@ -110,7 +110,8 @@ struct source_read {
 
   /* Set by the caller: the ring of the calling thread (source/ring.h), by which
    * a source may read, so that done() is called on this thread.  NULL: it has
-   * none. */
+   * none, or an earlier start() of this read returned RETRY: the bytes are on
+   * their way already, and the source counts no read twice. */
   struct ring *ring;
 
   /* Set by the source, if it knows, as clock_now_ns() counts: when it sent the

@@ -5,8 +5,9 @@
  *     read.  A change between the two fails the read.
  *   - read_at is set before the first byte is read, so no byte is older than it
  *     says.
- *   - dontcache, n_direct and has_holes choose between ways of reading that
- *     return the same bytes.  A thread that loads an old value loses time. */
+ *   - dontcache, no_ring_direct, n_direct and has_holes choose between ways of
+ *     reading that return the same bytes.  A thread that loads an old value
+ *     loses time. */
 #include "source/file.h"
 
 #include <errno.h>
@@ -66,14 +67,16 @@ struct file_source {
   int fd;
   int writes_fd; /* version_open_writes() of it */
   enum file_reading how;
-  atomic_bool dontcache; /* relaxed: it goes to false once, for good */
-  int direct_fd;         /* the same file, with O_DIRECT; or -1 */
-  bool is_for_ring;      /* direct reads of it need no thread that waits */
-  atomic_uint n_direct;  /* how many reads to make directly before the kernel is
+  atomic_bool dontcache;      /* relaxed: it goes to false once, for good */
+  int direct_fd;              /* the same file, with O_DIRECT; or -1 */
+  bool is_for_ring;           /* direct reads of it need no thread that waits */
+  atomic_bool no_ring_direct; /* its file system refuses direct reads by a ring.
+                                 Relaxed: it goes to true once, for good */
+  atomic_uint n_direct; /* how many reads to make directly before the kernel is
                             asked again.  Relaxed: two threads that count down
                             at once may lose a step */
-  /* How many reads to make without a ring after one that it could not make, and
-   * how many of them are still to come.  Relaxed, likewise. */
+  /* How many reads to make without a ring after a direct one that it could not
+   * make, and how many of them are still to come.  Relaxed, likewise. */
   atomic_uint n_ring_skips, n_ring_skips_left;
   atomic_bool has_holes; /* relaxed: it goes to false once, for good */
   pthread_mutex_t holes_lock;
@@ -372,9 +375,9 @@ static bool may_use_ring(struct file_source *f, const struct source_read *r) {
   return left == 0;
 }
 
-/* A read that the ring could not make doubles the number of those that do not
- * ask it: the disk may be slow, or the file system may always refuse. */
-static void note_ring(struct file_source *f, bool could) {
+/* A direct read that the ring could not make doubles the number of reads that
+ * do not ask it: the disk may be slow. */
+static void note_direct(struct file_source *f, bool could) {
   unsigned n = atomic_load_explicit(&f->n_ring_skips, memory_order_relaxed);
   if (could && n == 0)
     return;
@@ -383,8 +386,16 @@ static void note_ring(struct file_source *f, bool could) {
   atomic_store_explicit(&f->n_ring_skips_left, n, memory_order_relaxed);
 }
 
-/* One check is good for all reads of a round: see K3 in ring.h. */
-static int check_in_round(const struct file_source *f, struct ring *ring) {
+/* A file system that does not support such a read refuses all of them. */
+static void note_direct_end(struct file_source *f, ssize_t n, bool could) {
+  if (n == -EOPNOTSUPP || n == -EINVAL)
+    atomic_store_explicit(&f->no_ring_direct, true, memory_order_relaxed);
+  else
+    note_direct(f, could);
+}
+
+/* One check is good for neighbours of one turn: see K3 in ring.h. */
+static int check_in_turn(const struct file_source *f, struct ring *ring) {
   if (ring->checked != f) {
     ring->checked_status = check_version(f, 0);
     ring->checked = f;
@@ -398,8 +409,9 @@ static void ring_ended(struct ring_read *read, ssize_t n) {
   struct read_by_ring *b = container_of(read, struct read_by_ring, read);
   struct source_read *asked = b->asked;
   bool could = n == (ssize_t)asked->len;
-  note_ring(b->f, could);
-  asked->status = could ? check_in_round(b->f, asked->ring) : SOURCE_UNREAD;
+  if (read->fd == b->f->direct_fd)
+    note_direct_end(b->f, n, could);
+  asked->status = could ? check_in_turn(b->f, asked->ring) : SOURCE_UNREAD;
   free(b);
   asked->done(asked);
 }
@@ -424,13 +436,21 @@ static bool give_to_ring(struct file_source *f, struct source_read *r, int fd,
   return given;
 }
 
+/* A kernel without RWF_DONTCACHE reads ahead, and a direct read would go past
+ * what it has read ahead. */
+static bool may_ring_direct(const struct file_source *f) {
+  return atomic_load_explicit(&f->dontcache, memory_order_relaxed) &&
+         !atomic_load_explicit(&f->no_ring_direct, memory_order_relaxed);
+}
+
 /* Reads past the kernel's memory, unless the kernel is to be asked: see
  * read_long().  With RWF_NOWAIT, a read that has to wait before it reaches the
  * disk ends with EAGAIN.  So a disk that hangs takes threads of the pool, and
  * none that other images need. */
 static bool start_direct(struct file_source *f, struct source_read *r) {
   unsigned left = atomic_load_explicit(&f->n_direct, memory_order_relaxed);
-  if (left == 0 || !give_to_ring(f, r, f->direct_fd, RWF_NOWAIT))
+  if (left == 0 || !may_ring_direct(f) ||
+      !give_to_ring(f, r, f->direct_fd, RWF_NOWAIT))
     return false;
   atomic_store_explicit(&f->n_direct, left - 1, memory_order_relaxed);
   return true;
@@ -626,6 +646,7 @@ static struct file_source *alloc(const struct where *at,
   f->how = how;
   atomic_init(&f->dontcache, how == FILE_DONTCACHE);
   atomic_init(&f->n_direct, 0);
+  atomic_init(&f->no_ring_direct, false);
   atomic_init(&f->read_at, 0);
   atomic_init(&f->has_writer, false);
   atomic_init(&f->lost_writer, false);
@@ -652,6 +673,9 @@ static int make(const struct where *at, int fd, enum file_reading how,
      * RWF_DONTCACHE drops a whole folio after a read of a part of it, and the
      * disk would have to read the rest again. */
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    /* Some file systems make a direct read through the kernel's memory. */
+    if (f->direct_fd >= 0)
+      posix_fadvise(f->direct_fd, 0, 0, POSIX_FADV_RANDOM);
     f->is_for_ring = f->direct_fd >= 0 && !version_is_foreign(fd);
   }
   f->base.size = f->version.size;

@@ -77,10 +77,12 @@ static void end_pending(struct fill_dispatch_image *image) {
   pending_end(pending);
 }
 
+/* With the ring only for the first time: see `ring` in struct source_read. */
 static enum source_outcome start(struct fill_dispatch_image *image,
-                                 struct fill *fill) {
+                                 struct fill *fill, struct ring *ring) {
   pending_begin(&image->served->images->pending);
   image_ref(image);
+  image->runner.ring = ring;
   enum source_outcome outcome = fill_start(fill, &image->runner);
   if (outcome != SOURCE_PENDING)
     end_pending(image);
@@ -136,8 +138,9 @@ bool fill_dispatch_try(struct fill_dispatch *d) {
   bool any = false;
   for (struct fill_job **at = &d->head, *f; (f = *at);) {
     struct fill_dispatch_image *image = f->image;
-    enum source_outcome outcome =
-        image->failed_round == round ? SOURCE_RETRY : start(image, f->fill);
+    enum source_outcome outcome = image->failed_round == round
+                                      ? SOURCE_RETRY
+                                      : start(image, f->fill, NULL);
     bool late = now - f->since_ns > BEGUN_MAX_US * UINT64_C(1000);
     if (outcome == SOURCE_RETRY && !late) {
       image->failed_round = round;
@@ -166,7 +169,7 @@ void fill_dispatch_hand_over(struct fill_dispatch *d) {
 static void run(struct fill_runner *runner, struct fill *fill) {
   struct fill_dispatch_image *image =
       container_of(runner, struct fill_dispatch_image, runner);
-  enum source_outcome outcome = start(image, fill);
+  enum source_outcome outcome = start(image, fill, image->dispatch->ring);
   if (outcome == SOURCE_DONE || outcome == SOURCE_PENDING)
     return;
   struct fill_job *f = job_new(image, fill);
@@ -179,8 +182,7 @@ fill_dispatch_image_new(struct fill_dispatch *d, struct served_image *served) {
   struct fill_dispatch_image *image = calloc(1, sizeof *image);
   if (!image)
     return NULL;
-  image->runner =
-      (struct fill_runner){.run = run, .arrived = arrived, .ring = d->ring};
+  image->runner = (struct fill_runner){.run = run, .arrived = arrived};
   atomic_init(&image->n_refs, 1);
   image->dispatch = d;
   image->served = served;

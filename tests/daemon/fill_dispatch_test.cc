@@ -7,12 +7,25 @@
 #include <memory>
 #include <string>
 
+#include "daemon/engine/uring.h"
 #include "proto/status.h"
 #include "tests/support/test_server.h"
 
 namespace {
 
 constexpr uint64_t kPage = 4096, kPages = 1024;
+
+// Whether a thread of this process can have a ring.
+bool HasRing() {
+  loop loop{};
+  uring uring{};
+  if (loop_init(&loop, nullptr, nullptr) < 0)
+    return false;
+  bool has = uring_init(&uring, &loop) == 0;
+  uring_fini(&uring);
+  loop_fini(&loop);
+  return has;
+}
 
 class FillDispatchTest : public testing::Test {
 protected:
@@ -58,6 +71,17 @@ TEST_F(FillDispatchTest, WhatTheSourceIsAboutToBringIsTriedAgain) {
   }
   EXPECT_GT(n_brought, 0);
   EXPECT_EQ(disk_.n_reads(), 200);
+}
+
+// So a source that counts the reads with a ring counts each of them once.
+TEST_F(FillDispatchTest, OnlyTheFirstTryHasARing) {
+  int has_ring = HasRing();
+  disk_.AnswerTry(4);
+  Serve();
+  for (uint64_t page = 0; page < 100; page++) {
+    ExpectRead(page);
+    EXPECT_EQ(disk_.n_rings(page * kPage), has_ring) << page;
+  }
 }
 
 TEST_F(FillDispatchTest, ASourceThatIsTooSlowIsTriedLessAndLessOften) {

@@ -40,6 +40,18 @@ extern "C" off_t lseek(int fd, off_t offset, int whence) noexcept {
   return syscall(SYS_lseek, fd, offset, whence);
 }
 
+// As a kernel before Linux 6.14 has it.
+static bool g_no_dontcache;
+
+extern "C" ssize_t preadv2(int fd, const iovec *v, int n, off_t offset,
+                           int flags) {
+  if (g_no_dontcache && flags & RWF_DONTCACHE) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  return syscall(SYS_preadv2, fd, v, n, offset, 0, flags);
+}
+
 // Of the source's allocations the one that takes it to 0 fails; below 1, none.
 static int g_allocations_left;
 
@@ -771,7 +783,7 @@ struct RingRead {
     base.offset = page * 4096;
     base.buf = bytes;
     base.len = 4096;
-    base.ring = ring->base();
+    base.ring = ring ? ring->base() : nullptr;
     base.done = [](source_read *r) {
       reinterpret_cast<RingRead *>(r)->n_done++;
     };
@@ -786,9 +798,10 @@ struct RingRead {
 
 class RingTest : public FileTest {
 protected:
-  static constexpr size_t kPages = 64;
+  static constexpr size_t kPages = 512;
   void SetUp() override {
     FileTest::SetUp();
+    g_no_dontcache = false;
     std::string content;
     for (size_t i = 0; i < kPages; i++)
       content += std::string(4096, Letter(i));
@@ -799,9 +812,32 @@ protected:
       GTEST_SKIP() << "a file system that is all memory";
     close(direct);
   }
+  void TearDown() override {
+    g_no_dontcache = false;
+    FileTest::TearDown();
+  }
   static char Letter(size_t page) { return char('a' + page % 26); }
 
+  enum Way { kNotByRing, kBegun, kDirect };
+
+  // Reads a page that nobody has read, and says which way.  `result` is what
+  // the ring tells in place of what the read came to, unless it is 0.
+  Way ReadNext(const SourcePtr &src, ssize_t result = 0) {
+    size_t page = next_++;
+    RingRead read(src, &ring_, page);
+    if (read.outcome != SOURCE_PENDING)
+      return kNotByRing;
+    bool direct = fcntl(ring_.last().fd, F_GETFL) & O_DIRECT;
+    EXPECT_EQ(!!(ring_.last().flags & RWF_NOWAIT), direct);
+    ring_.Read();
+    ring_.Tell(result);
+    EXPECT_EQ(read.base.status, result ? int(SOURCE_UNREAD) : 0);
+    EXPECT_TRUE(read.HasAll(Letter(page))) << page;
+    return direct ? kDirect : kBegun;
+  }
+
   FakeRing ring_;
+  size_t next_ = 1;
 };
 
 TEST_P(RingTest, WhatTheKernelHasNotTheRingReads) {
@@ -844,7 +880,7 @@ TEST_P(RingTest, TheReadsAfterAMissGoPastTheKernelsMemory) {
   EXPECT_TRUE(second.HasAll(Letter(30)));
 }
 
-TEST_P(RingTest, AChangeDuringReadsIsFoundForEachOfTheRound) {
+TEST_P(RingTest, AChangeDuringReadsIsFoundForEachOfTheTurn) {
   auto src = Open();
   RingRead first(src, &ring_, 1), second(src, &ring_, 2);
   ring_.Read();
@@ -857,7 +893,7 @@ TEST_P(RingTest, AChangeDuringReadsIsFoundForEachOfTheRound) {
   EXPECT_EQ(second.base.status, -ESTALE);
 }
 
-TEST_P(RingTest, AChangeAfterARoundIsFoundInTheNext) {
+TEST_P(RingTest, AChangeAfterATurnIsFoundInTheNext) {
   auto src = Open();
   RingRead first(src, &ring_, 1);
   ring_.Read();
@@ -880,32 +916,87 @@ TEST_P(RingTest, AFileThatIsCutDuringAReadIsLeftToARead) {
   EXPECT_EQ(Read(src, 40 * 4096, 4096, &bytes_), -ESTALE);
 }
 
-TEST_P(RingTest, WhatTheRingCannotReadIsLeftToReadAndTheRingIsSpared) {
-  auto src = Open();
+TEST_P(RingTest, WhatTheRingCannotReadIsLeftToRead) {
   for (int error : {EAGAIN, EINVAL, EIO, EOPNOTSUPP}) {
-    size_t page = size_t(error) % kPages;
+    auto src = Open();
+    EXPECT_EQ(ReadNext(src), kBegun);
+    size_t page = next_;
     RingRead failed(src, &ring_, page);
     ASSERT_EQ(failed.outcome, SOURCE_PENDING) << strerror(error);
     ring_.Tell(-error);
     EXPECT_EQ(failed.base.status, SOURCE_UNREAD) << strerror(error);
     EXPECT_EQ(Read(src, page * 4096, 4096, &bytes_), 0);
     EXPECT_EQ(bytes_, std::string(4096, Letter(page)));
-    RingRead spared(src, &ring_, page);
-    EXPECT_NE(spared.outcome, SOURCE_PENDING) << strerror(error);
-    size_t n = 1;
-    Forget(path_);
-    for (; ring_.n_reads() == 0 && n < 100; n++) {
-      RingRead next(src, &ring_, 60);
-      if (next.outcome == SOURCE_PENDING) {
-        ring_.Read();
-        ring_.Tell();
-        EXPECT_EQ(next.base.status, 0);
-        break;
-      }
-      Forget(path_);
-    }
-    EXPECT_LT(n, 100u) << "and asked again later";
+    next_++;
   }
+}
+
+TEST_P(RingTest, ARingThatFailsIsSparedForMoreAndMoreReads) {
+  auto src = Open();
+  EXPECT_EQ(ReadNext(src), kBegun);
+  for (int n_spared : {1, 2, 4, 8, 16, 32, 64, 64}) {
+    EXPECT_EQ(ReadNext(src, -EAGAIN), kDirect);
+    for (int i = 0; i < n_spared; i++)
+      EXPECT_EQ(ReadNext(src), kNotByRing) << i << " of " << n_spared;
+  }
+  EXPECT_EQ(ReadNext(src), kDirect);
+  EXPECT_EQ(ReadNext(src, -EAGAIN), kDirect);
+  EXPECT_EQ(ReadNext(src), kNotByRing);
+  EXPECT_EQ(ReadNext(src), kDirect) << "after a good one it begins anew";
+}
+
+TEST_P(RingTest, AReadThatTheKernelHadBegunSaysNothingOfDirectOnes) {
+  auto src = Open();
+  EXPECT_EQ(ReadNext(src), kBegun);
+  for (int i = 0; i < 62; i++)
+    EXPECT_EQ(ReadNext(src), kDirect) << i;
+  EXPECT_EQ(ReadNext(src, -EAGAIN), kDirect);
+  EXPECT_EQ(ReadNext(src), kNotByRing);
+  EXPECT_EQ(ReadNext(src), kBegun);
+  EXPECT_EQ(ReadNext(src, -EAGAIN), kDirect);
+  EXPECT_EQ(ReadNext(src), kNotByRing);
+  EXPECT_EQ(ReadNext(src), kNotByRing);
+  EXPECT_EQ(ReadNext(src), kDirect);
+}
+
+// A worker polls such a read.
+TEST_P(RingTest, AnotherStartOfAReadIsNotCounted) {
+  auto src = Open();
+  EXPECT_EQ(ReadNext(src), kBegun);
+  EXPECT_EQ(ReadNext(src, -EAGAIN), kDirect);
+  for (int i = 0; i < 10; i++) {
+    RingRead again(src, nullptr, next_);
+    EXPECT_NE(again.outcome, SOURCE_PENDING);
+  }
+  next_++;
+  EXPECT_EQ(ReadNext(src), kNotByRing);
+  EXPECT_EQ(ReadNext(src), kDirect);
+}
+
+TEST_P(RingTest, AFileSystemThatRefusesDirectReadsIsAskedForNoMore) {
+  for (int error : {EINVAL, EOPNOTSUPP}) {
+    auto src = Open();
+    EXPECT_EQ(ReadNext(src), kBegun);
+    EXPECT_EQ(ReadNext(src, -error), kDirect);
+    for (int i = 0; i < 100; i++)
+      EXPECT_EQ(ReadNext(src), kBegun) << i;
+  }
+}
+
+TEST_P(RingTest, WhereTheKernelReadsAheadNoReadGoesPastIt) {
+  g_no_dontcache = true;
+  auto src = Open();
+  RingRead first(src, &ring_, 0);
+  EXPECT_EQ(first.outcome, SOURCE_BLOCKS);
+  EXPECT_EQ(Read(src, 0, 4096, &bytes_), 0);
+  next_ = 200; // beyond what was read ahead
+  int n_begun = 0;
+  for (; next_ < kPages; next_ += 9) {
+    Way way = ReadNext(src);
+    EXPECT_NE(way, kDirect) << next_;
+    n_begun += way == kBegun;
+  }
+  EXPECT_GT(n_begun, 1);
 }
 
 TEST_P(RingTest, AFullRingLeavesTheOldWay) {

@@ -20,7 +20,7 @@ struct FakeSource::State {
   int n_looks = 0, n_looks_at_gate = 0;
   int answered_try = INT_MAX;
   int fail_error = 0, fail_left = 0, reopen_error = 0;
-  std::map<uint64_t, int> bad, n_tries;
+  std::map<uint64_t, int> bad, n_tries, n_rings;
   uint64_t zeros_from = 0, zeros_to = 0; // as it believes,
   uint64_t next_from = 0, next_to = 0;   // and as they are
   bool remembers = false;
@@ -100,6 +100,7 @@ struct FakeOps {
     FakeSource::State &s = *Of(src)->state;
     {
       std::lock_guard<std::mutex> lock(s.mutex);
+      s.n_rings[r->offset] += r->ring != nullptr;
       if (++s.n_tries[r->offset] < s.answered_try)
         return SOURCE_RETRY;
     }
@@ -302,6 +303,12 @@ int FakeSource::n_looks() const {
 void FakeSource::AnswerTry(int n) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->answered_try = n;
+}
+
+int FakeSource::n_rings(uint64_t addr) const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  auto rings = state_->n_rings.find(addr);
+  return rings == state_->n_rings.end() ? 0 : rings->second;
 }
 
 int FakeSource::n_tries(uint64_t addr) const {

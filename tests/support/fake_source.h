@@ -60,6 +60,8 @@ public:
   void AnswerTry(int n);
   // How many such there were.
   int n_tries(uint64_t addr) const;
+  // Of these, how many had a ring.
+  int n_rings(uint64_t addr) const;
 
   int n_reads() const;
   uint64_t n_bytes() const;
