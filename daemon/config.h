@@ -12,8 +12,11 @@
  * The settings of an image are in config_image.h, and the rules that concern
  * several values in config_check.h.
  *
- * A new setting is a line in `config_settings`, and the function that it names.
- */
+ * A new setting needs a number in the enum of settings, a member of `struct
+ * config`, its default in config_init(), and a line in `config_settings`.  The
+ * line names the function that checks and sets the value.  config_check()
+ * (config_check.c) checks rules that concern several values.  reloader.c
+ * decides what a reload does with a change of the setting. */
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
