@@ -1,14 +1,14 @@
-/* Accepting: the listening sockets in the main loop.  What connects to one is
- * admitted (admit.h).
+/* The acceptor: the main loop watches the listening sockets, and the acceptor
+ * accepts the connections that arrive there.  admit.h decides about each.
  *
- *   P1  While accepting is paused, because descriptors have run out or refused
- *       sockets cannot be closed yet, no endpoint is watched.  The timer
- *       `resume` ends the pause.
- *   P2  An endpoint that is taken out has let in the clients that had connected
- *       to it, LAST_BATCHES batches at most.  Those that still wait end with
- *       the listening socket.
+ *   P1  While accepting is paused, the main loop watches no endpoint.  The
+ *       acceptor pauses if descriptors have run out, or if refused sockets
+ *       cannot be closed yet.  The timer `resume` ends the pause.
+ *   P2  Before the acceptor takes an endpoint out, it lets in the clients that
+ *       have connected to it, in at most LAST_BATCHES batches.  The connections
+ *       of clients that still wait end with the listening socket.
  *
- * Its functions are for the main thread, except acceptor_close(). */
+ * Only the main thread calls these functions, except acceptor_close(). */
 #ifndef DAEMON_ACCEPTOR_H
 #define DAEMON_ACCEPTOR_H
 
@@ -30,24 +30,27 @@ struct acceptor {
   bool paused; /* and nothing was accepted since */
 };
 
-/* Before anything can fail. */
+/* The server calls it before anything can fail, so that it can always call
+ * acceptor_fini(). */
 void acceptor_init(struct acceptor *a, struct server_context *context);
 
 /* Accepts nothing any more; before the loop is freed. */
 void acceptor_fini(struct acceptor *a);
 
-/* Accepts by this loop what connects to the listeners, of which it takes
- * references.  0 or -ENOMEM. */
+/* Has this loop watch the listeners, and takes references of them.  0 or
+ * -ENOMEM. */
 int acceptor_start(struct acceptor *a, struct event_base *base,
                    struct listener *const *listeners, unsigned n);
 
-/* Accepts what connects to these listeners, and to no others; while accepting
- * is paused, from the end of that on.  The endpoints of the others are in
- * `removed`, for acceptor_close().  0; -ENOMEM: nothing was changed. */
+/* Accepts the connections of these listeners, and of no others.  If accepting
+ * is paused, those of new listeners wait until the pause ends.  Moves the
+ * endpoints of all other listeners to `removed`, for acceptor_close().  0;
+ * -ENOMEM: nothing was changed. */
 int acceptor_set(struct acceptor *a, struct listener *const *listeners,
                  unsigned n, struct acceptor_endpoints *removed);
 
-/* Closes what acceptor_set() removed.  Any thread: it may wait. */
+/* Closes the endpoints that acceptor_set() removed.  Any thread may call it,
+ * and it may wait. */
 void acceptor_close(struct acceptor_endpoints *removed);
 
 /* Ends all listening sockets. */

@@ -1,9 +1,9 @@
-/* Rules that concern several values of a configuration.  They are checked when
- * all files and the command line were read.
+/* Checks the rules that concern several values of a configuration.  The caller
+ * has read all files and the command line before.
  *
- *   K1  A message names the origin of the value that is to be changed.
- *   K2  A value that was refused is not reported as missing in addition.
- *   K3  No file and no source is opened: a check neither waits nor changes
+ *   K1  A message names the origin of the value that the user has to change.
+ *   K2  If a value was refused, no check reports it as missing in addition.
+ *   K3  A check opens no file and no source.  So it neither waits nor changes
  *       anything. */
 #ifndef DAEMON_CONFIG_CHECK_H
 #define DAEMON_CONFIG_CHECK_H

@@ -1,11 +1,12 @@
-/* Where the hash tree of a verified image is: in the image itself, in the
- * source that the configuration names, or by default beside the image, under
- * its name with ".verity" appended.
+/* The source of the hash tree of a verified image.  The tree is in the image
+ * itself, in the source that the configuration names, or by default beside the
+ * image, under its name with ".verity" appended.
  *
- *   T1  A tree of the image's kind has the image's options, so that one set of
- *       credentials opens both.
- *   T2  Further parents have the tree beside their images, or do not have it
- *       if the configuration names its source. */
+ *   T1  A tree whose source is of the image's kind has the image's options.  So
+ *       one set of credentials opens both.
+ *   T2  If the configuration names no source of the tree, the daemon looks for
+ *       the tree beside the image at each further parent as well.  If it names
+ *       one, the daemon reads the tree from that source alone. */
 #ifndef DAEMON_CONFIG_TREE_H
 #define DAEMON_CONFIG_TREE_H
 

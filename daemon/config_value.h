@@ -1,6 +1,6 @@
-/* Values of settings, as they are written in a configuration file or on the
- * command line: their syntax, and their bounds.  What a value is for is known
- * above, in config.h and config_image.h.
+/* Values of settings, as users write them in a configuration file or on the
+ * command line: their syntax, and their bounds.  config.h and config_image.h
+ * define what each setting means.
  *
  *   V1  A value that is refused leaves `*out` as it was.  The result is
  *       -EINVAL, and the reason is in `why`, an array of CONFIG_WHY_LEN bytes.
@@ -53,9 +53,10 @@ bool config_value_count(const char *text, unsigned max, unsigned *out);
 int config_value_on_off(const char *value, bool *out, char *why);
 int config_value_yes_no(const char *value, bool *out, char *why);
 
-/* Checks a path in a file, which must not depend on the directory that the
- * daemon was started in: that is another one when the file is read again.
- * Shown is what was written: a path that was decoded may have any bytes. */
+/* Checks a path.  In a configuration file it must begin with /: when the daemon
+ * reads the file again, it has left the directory that it was started in.  The
+ * reason shows `value`, as it is written in the file, because `path` may be
+ * decoded from it, and may then have any bytes. */
 int config_value_path(const char *path, const char *value,
                       const struct config_origin *origin, char *why);
 

@@ -1,11 +1,13 @@
-/* Certificates, for TLS: reading ours and those of authorities from files, the
- * host that a peer's certificate must be for, and the names in it.
+/* Certificates, for TLS: reads our certificate and those of authorities from
+ * files, sets the host that a peer's certificate must be for, and reads the
+ * names in a certificate.
  *
- *   N1  Nobody is asked for a password: a key that is encrypted is refused.
- *   N2  With a revocation list in the file of authorities, each authority must
- *       have one, and a certificate that is on it is refused.
- *   N3  A name with a NUL in it is no name: what stands before the NUL is not
- *       what was signed.
+ *   N1  These functions refuse an encrypted key.  They ask nobody for its
+ *       password.
+ *   N2  If the file of authorities contains a revocation list, each authority
+ *       must have one, and OpenSSL refuses certificates that are on it.
+ *   N3  A name that contains a NUL is ignored, because the authority did not
+ *       sign the part before the NUL as a name.
  *
  * A function that fails leaves OpenSSL's error queue for its caller to clear.
  * Nothing here keeps state. */
@@ -34,7 +36,8 @@ struct tls_files {
                               authority must have one */
 };
 
-/* OpenSSL's SSL_CTX and X509: a caller of tls.h needs no header of it. */
+/* The structs behind OpenSSL's SSL_CTX and X509.  They are declared here so
+ * that a file that includes tls.h needs no header of OpenSSL. */
 struct ssl_ctx_st;
 struct x509_st;
 
@@ -58,8 +61,8 @@ int tls_certificates_name_ca(struct ssl_ctx_st *ctx, const char *path,
 int tls_certificates_set_host(struct ssl_ctx_st *ctx, const char *host,
                               bool *is_name);
 
-/* Stores as text until when our certificate is valid.  Returns what is wrong
- * with it now, or NULL. */
+/* Writes the end of our certificate's validity to `until`, as text.  Returns
+ * NULL if the certificate is valid now, else the reason why it is not. */
 const char *tls_certificates_check_own(const struct ssl_ctx_st *ctx,
                                        char until[TLS_TIME_LEN]);
 

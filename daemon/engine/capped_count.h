@@ -1,8 +1,9 @@
-/* A capped count: reads a counter that a client writes, with any value.
+/* A capped count: reads a counter that a client writes.  The client may write
+ * any value.
  *
- *   Y1  The sum that is taken from it never decreases.
+ *   Y1  The sum of the increases that were taken never decreases.
  *   Y2  That sum is at most CAPPED_COUNT_PER_US for each microsecond since
- *       the capped count began, whatever the counter says. */
+ *       capped_count_begin(), whatever the client writes. */
 #ifndef DAEMON_ENGINE_CAPPED_COUNT_H
 #define DAEMON_ENGINE_CAPPED_COUNT_H
 
@@ -17,23 +18,24 @@ struct capped_count {
   uint64_t taken;    /* so far */
 };
 
-/* Begins with what the counter says now. */
+/* Begins with the present value of the counter. */
 static inline struct capped_count capped_count_begin(uint64_t counter,
                                                      uint64_t now_us) {
   return (struct capped_count){.seen = counter, .begun_us = now_us, .taken = 0};
 }
 
-/* How much the counter has grown since the last call.  If it went back, it
- * counts from there on. */
-static inline uint64_t capped_count_take(struct capped_count *t,
+/* Takes the increase of the counter since the last call, as far as Y2 allows,
+ * and returns it.  If the counter has decreased, returns 0, and the next call
+ * counts from the new value on. */
+static inline uint64_t capped_count_take(struct capped_count *count,
                                          uint64_t counter, uint64_t now_us) {
-  uint64_t more = counter > t->seen ? counter - t->seen : 0;
-  uint64_t most = (now_us - t->begun_us) * CAPPED_COUNT_PER_US;
-  uint64_t room = most > t->taken ? most - t->taken : 0;
+  uint64_t more = counter > count->seen ? counter - count->seen : 0;
+  uint64_t most = (now_us - count->begun_us) * CAPPED_COUNT_PER_US;
+  uint64_t room = most > count->taken ? most - count->taken : 0;
   if (more > room)
     more = room;
-  t->seen = counter;
-  t->taken += more;
+  count->seen = counter;
+  count->taken += more;
   return more;
 }
 

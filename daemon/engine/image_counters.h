@@ -1,6 +1,7 @@
-/* Counters of an image's requests.  Each thread has its own, and writes no
- * others; a reader sums them up.  All other counters are listed, and gathered
- * from where they are kept, in daemon/serve/metrics.c. */
+/* Counters of an image's requests.  Each thread has counters of its own, and
+ * writes only these.  A reader adds up the counters of all threads.
+ * daemon/serve/metrics.c does this.  It also lists all other counters, and
+ * collects their values from the modules that keep them. */
 #ifndef DAEMON_ENGINE_IMAGE_COUNTERS_H
 #define DAEMON_ENGINE_IMAGE_COUNTERS_H
 

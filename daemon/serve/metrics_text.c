@@ -20,15 +20,15 @@ struct metrics_text {
 };
 
 struct metrics_text *metrics_text_new(struct server_context *context) {
-  struct metrics_text *e = calloc(1, sizeof *e);
-  if (!e)
+  struct metrics_text *text = calloc(1, sizeof *text);
+  if (!text)
     return NULL;
-  e->context = context;
-  metrics_of_daemon(context, NULL, e->daemon);
-  return e;
+  text->context = context;
+  metrics_of_daemon(context, NULL, text->daemon);
+  return text;
 }
 
-void metrics_text_free(struct metrics_text *e) { free(e); }
+void metrics_text_free(struct metrics_text *text) { free(text); }
 
 static void print_head(struct evbuffer *to, const struct metric *metric,
                        const char *name) {
@@ -48,49 +48,49 @@ static void print_label(struct evbuffer *to, const char *value) {
 }
 
 /* The next images of the metric.  True: there may be more. */
-static bool print_images(struct metrics_text *e, struct evbuffer *to,
+static bool print_images(struct metrics_text *text, struct evbuffer *to,
                          const char *name) {
   struct served_image *h;
   for (unsigned n = 0; n < PART_N_IMAGES; n++) {
     uint64_t values[METRICS_N];
-    h = images_next(&e->context->images, &e->image);
+    h = images_next(&text->context->images, &text->image);
     if (!h)
       return false;
-    if (metrics_of_image(h, values) & metrics_table[e->metric].of) {
+    if (metrics_of_image(h, values) & metrics_table[text->metric].of) {
       evbuffer_add_printf(to, "%s{image=\"", name);
       print_label(to, h->name);
-      evbuffer_add_printf(to, "\"} %" PRIu64 "\n", values[e->metric]);
+      evbuffer_add_printf(to, "\"} %" PRIu64 "\n", values[text->metric]);
     }
     images_unref(h);
   }
   return true;
 }
 
-static void print_daemon(struct metrics_text *e, struct evbuffer *to) {
-  const struct metric *metric = &metrics_table[e->metric];
+static void print_daemon(struct metrics_text *text, struct evbuffer *to) {
+  const struct metric *metric = &metrics_table[text->metric];
   char name[METRICS_NAME_LEN];
   metrics_print_name(metric, false, name);
   print_head(to, metric, name);
-  evbuffer_add_printf(to, "%s %" PRIu64 "\n", name, e->daemon[e->metric]);
+  evbuffer_add_printf(to, "%s %" PRIu64 "\n", name, text->daemon[text->metric]);
 }
 
-bool metrics_text_next(struct metrics_text *e, struct evbuffer *to) {
-  if (e->metric == METRICS_N)
+bool metrics_text_next(struct metrics_text *text, struct evbuffer *to) {
+  if (text->metric == METRICS_N)
     return false;
-  const struct metric *metric = &metrics_table[e->metric];
+  const struct metric *metric = &metrics_table[text->metric];
   bool is_more = false;
-  if (e->image == 0 && metric->of & METRIC_OF_DAEMON)
-    print_daemon(e, to);
+  if (text->image == 0 && metric->of & METRIC_OF_DAEMON)
+    print_daemon(text, to);
   if (metric->of & (METRIC_OF_IMAGE | METRIC_OF_SOURCE)) {
     char name[METRICS_NAME_LEN];
     metrics_print_name(metric, true, name);
-    if (e->image == 0)
+    if (text->image == 0)
       print_head(to, metric, name);
-    is_more = print_images(e, to, name);
+    is_more = print_images(text, to, name);
   }
   if (!is_more) {
-    e->metric++;
-    e->image = 0;
+    text->metric++;
+    text->image = 0;
   }
   return true;
 }

@@ -1,14 +1,14 @@
-/* All metrics as text, in the format of Prometheus, version
- * 0.0.4.
+/* The text of all metrics, in version 0.0.4 of the format of Prometheus.
  *
- * It is made in parts, so that many images take no more memory at a time than
- * few, and no lock for long.
+ * The caller gets the text in parts.  So many images take no more memory at a
+ * time than few, and the daemon holds no lock for long.
  *
- *   E1  All lines of a metric stand together, its HELP and TYPE first.
- *   E2  An image that is added or removed meanwhile may be in some metrics and
- *       not in others.
+ *   X1  All lines of a metric stand together.  The first two are its HELP and
+ *       its TYPE.
+ *   X2  An image that the daemon adds or removes meanwhile may be in some
+ *       metrics and not in others.
  *
- * Any thread, one at a time. */
+ * Any thread may call these functions, but only one at a time for one text. */
 #ifndef DAEMON_SERVE_METRICS_TEXT_H
 #define DAEMON_SERVE_METRICS_TEXT_H
 
@@ -29,10 +29,10 @@ struct metrics_text *metrics_text_new(struct server_context *context);
 
 /* Adds the next part, some ten thousand bytes.  False: there is no more, or no
  * memory for it. */
-bool metrics_text_next(struct metrics_text *e, struct evbuffer *to);
+bool metrics_text_next(struct metrics_text *text, struct evbuffer *to);
 
 /* NULL is fine. */
-void metrics_text_free(struct metrics_text *e);
+void metrics_text_free(struct metrics_text *text);
 
 #ifdef __cplusplus
 }
