@@ -12,10 +12,10 @@ struct cut {
 static const struct cut cut_buffers = {FILL_BUFFERS_LEN, FILL_BUFFER_LEN};
 static const struct cut cut_blocks = {FILL_BLOCKS_LEN, FILL_BLOCK_LEN};
 
-/* Less is read by the way of the kernel's memory, into whatever memory. */
+/* A shorter buffer saves a disk too little, and comes from malloc(3). */
 #define BUFFER_MIN_LEN (FILL_BUFFER_LEN / 4)
 
-/* As disks want it that write past the kernel's memory. */
+/* As direct reads require it (source/file.c), also those by a ring. */
 #define BUFFER_ALIGN 4096
 
 static uint32_t all_free(const struct cut *cut) {

@@ -22,9 +22,10 @@ enum file_reading {
   FILE_CACHED, /* the kernel keeps what was read */
   /* The kernel drops the pages that were read, except those that it had before
    * (RWF_DONTCACHE, Linux 6.14), and does not read ahead: for a caller that
-   * caches and reads ahead itself.  Most reads of 64 KiB and more into memory
-   * that is aligned to 4096 bypass the page cache (O_DIRECT, if the file system
-   * supports it). */
+   * caches and reads ahead itself.  If the file system supports O_DIRECT, most
+   * reads into memory that is aligned to 4096 bypass the page cache: those of
+   * 64 KiB and more, and shorter ones by a ring (source/ring.h) whose offset
+   * and length are multiples of 4096. */
   FILE_DONTCACHE,
 };
 

@@ -8,9 +8,10 @@
  *       the ring's turn, and never from within ring_give().
  *   K2  The ring calls `ended` once for each read that ring_give() accepted.
  *       Until then the kernel writes to the buffer, and the file stays open.
- *   K3  In one round, every read whose end is told had ended before the first
- *       of these calls.  So what a source finds out about its file in the first
- *       call is true of all reads of the round: see `checked`. */
+ *   K3  In each turn, the ring first collects the reads that have ended, and
+ *       then calls `ended` of each of them.  So what a source finds out about
+ *       its file in the first of these calls is true of all these reads: see
+ *       `checked`. */
 #ifndef SOURCE_RING_H
 #define SOURCE_RING_H
 
@@ -40,9 +41,9 @@ struct ring_read {
 struct ring {
   /* See ring_give(). */
   bool (*read)(struct ring *ring, struct ring_read *read);
-  /* For the source whose read ended: which source has checked its file in this
-   * round, and with what result.  The ring sets `checked` to NULL before each
-   * round. */
+  /* Sources set these in `ended`: which source has last checked its file in
+   * this turn, and with what result.  The ring sets `checked` to NULL in each
+   * turn, before the first `ended`. */
   const void *checked;
   int checked_status;
 };

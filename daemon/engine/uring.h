@@ -1,17 +1,20 @@
 /* A worker's ring (source/ring.h), by io_uring(7).
  *
- * Reads that are given to it in one turn of the loop go to the kernel by one
- * system call.  Their ends are found in shared memory.  While the loop sleeps,
- * the ring's descriptor is one of those that it sleeps on.
+ * The ring collects the reads of one turn of the loop, and gives them to the
+ * kernel by one system call.  The kernel writes the result of each read to
+ * shared memory, where the ring finds it.  While the loop sleeps, a read that
+ * ends wakes it, because the ring's descriptor becomes readable.
  *
- *   G1  The kernel accepts nothing from the ring but reads, and no call that
- *       would change the ring (IORING_REGISTER_RESTRICTIONS): a filter of
- *       system calls does not see what a ring does.
- *   G2  A thread with reads that the kernel does not have yet does not sleep.
- *   G3  No read waits for a thread of the kernel's if its caller sets
- *       RWF_NOWAIT.
+ *   G1  The kernel accepts only reads from the ring, and refuses every call
+ *       that would change the ring (IORING_REGISTER_RESTRICTIONS).  That is
+ *       necessary because a filter of system calls does not see what a ring
+ *       does.
+ *   G2  A thread does not sleep while the ring has reads that the kernel does
+ *       not have yet.
+ *   G3  The kernel gives a read with RWF_NOWAIT to none of its threads.  If the
+ *       read would have to wait before it reaches the disk, it fails.
  *
- * It needs Linux 5.19, and that io_uring(7) is permitted: see uring_init().
+ * It needs Linux 5.19, and permission for io_uring(7): see uring_init().
  * Only the thread that called uring_init() may use it. */
 #ifndef DAEMON_ENGINE_URING_H
 #define DAEMON_ENGINE_URING_H
@@ -27,8 +30,8 @@ extern "C" {
 #endif
 
 enum {
-  /* More than clients with a usual queue depth have in flight.  Takes 16 KiB.
-   */
+  /* Clients with a usual queue depth have fewer in flight.  The ring takes
+   * 16 KiB of memory. */
   URING_MAX_READS = 128,
 };
 
@@ -36,18 +39,19 @@ struct uring {
   struct ring base;
   struct io_uring io;
   bool is_open;
-  unsigned n_reads;    /* in flight, also those that the kernel has not yet */
+  unsigned n_reads;    /* accepted, and not ended yet */
   struct event *event; /* the ring's descriptor is readable */
   struct loop *loop;
 };
 
-/* Makes a ring for a thread and its loop.  0 or a negative errno: -ENOSYS,
- * -EINVAL or -EPERM where there is no io_uring, or it is too old or forbidden.
- * The thread must not be confined yet (daemon/sandbox.h). */
+/* Makes a ring for the calling thread and its loop.  Returns 0 or a negative
+ * errno: -ENOSYS if the kernel has no io_uring, -EINVAL if the kernel is too
+ * old, and -EPERM if io_uring is forbidden.  The thread must not be confined
+ * yet (daemon/sandbox.h). */
 int uring_init(struct uring *u, struct loop *loop);
 
-/* No read is in flight.  Also after a failed uring_init(), and if `u` is
- * zeroed. */
+/* Frees the ring, which must have no read in flight.  It may be called after a
+ * failed uring_init() too, and for a zeroed `u`. */
 void uring_fini(struct uring *u);
 
 /* The ring for sources; NULL: there is none. */
@@ -55,8 +59,9 @@ static inline struct ring *uring_ring(struct uring *u) {
   return u->is_open ? &u->base : NULL;
 }
 
-/* Gives the kernel what was read from the ring, and calls `ended` of the reads
- * that have ended.  True: there were some. */
+/* To be called once in each turn of the loop.  Gives the kernel the reads that
+ * it does not have yet, and calls `ended` of some reads that have ended.
+ * Returns false if none has ended. */
 bool uring_turn(struct uring *u);
 
 /* Whether the kernel has all reads: see G2. */
