@@ -80,18 +80,12 @@ bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
          s3fifo_len(&pc->policy) > 0;
 }
 
-bool budget_may_fit(struct page_cache *pc, uint64_t len) {
-  pthread_mutex_lock(&pc->lock);
-  bool may =
-      len <= pc->limit && !(pc->has_threads && budget_is_over_locked(pc));
-  pthread_mutex_unlock(&pc->lock);
-  return may;
-}
-
 uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
                                 bool *is_garbage) {
   pthread_mutex_lock(&pc->lock);
   bool fits = pc->used + len <= pc->limit;
+  bool never =
+      len > pc->limit || (pc->has_threads && budget_is_over_locked(pc));
   uint64_t over = fits ? 0 : pc->used + len - pc->limit;
   *is_garbage = !fits && over <= pc->garbage;
   if (fits)
@@ -102,7 +96,7 @@ uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
     rounds_wake_locked(pc);
   rounds_note_activity_locked(pc);
   pthread_mutex_unlock(&pc->lock);
-  return over;
+  return never ? BUDGET_NEVER_FITS : over;
 }
 
 bool budget_try_reserve(struct page_cache *pc, uint64_t len) {

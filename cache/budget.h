@@ -10,13 +10,12 @@ bool budget_try_reserve(struct page_cache *pc, uint64_t len);
 void budget_release(struct page_cache *pc, uint64_t len);
 
 /* Does the same, and returns how many bytes are missing; 0 if they were
- * reserved.  Sets `*is_garbage` if a sweep would free as many. */
+ * reserved.  Sets `*is_garbage` if a sweep would free as many.
+ * BUDGET_NEVER_FITS: no eviction would make that room, because it is more than
+ * the budget, or because the evictor shrinks the cache to a smaller one. */
+#define BUDGET_NEVER_FITS UINT64_MAX
 uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
                                 bool *is_garbage);
-
-/* Whether room for `len` bytes can become free: not while the evictor shrinks
- * the cache to a smaller budget. */
-bool budget_may_fit(struct page_cache *pc, uint64_t len);
 
 /* Whether the account is over the budget, because the budget was made smaller.
  */

@@ -147,11 +147,11 @@ static void check_links_locked(const struct page_cache *pc) {
     unsigned n = 1; /* its runner */
     for (const struct fetch_link *l = fill->links; l; l = l->next, n++)
       assert(l->fill == fill && l->fetch->mirror == fill->mirror &&
-             l->fetch->waiter.n_pending > 0);
-    assert(fill->n_refs == n);
+             waiter_is_waiting(&l->fetch->waiter));
+    assert(__atomic_load_n(&fill->n_refs, __ATOMIC_RELAXED) == n);
   }
   for (const struct waiter *w = pc->await_outcome; w; w = w->next)
-    assert(w->n_pending > 0);
+    assert(waiter_is_waiting(w));
 }
 
 static struct sums check_all_locked(struct page_cache *pc) {

@@ -38,8 +38,8 @@ static void link_locked(struct fetch *f, struct fill *fill) {
   struct fetch_link *l = &f->links[f->n_links++];
   *l = (struct fetch_link){.fetch = f, .fill = fill, .next = fill->links};
   fill->links = l;
-  fill->n_refs++;
-  f->waiter.n_pending++;
+  __atomic_fetch_add(&fill->n_refs, 1, __ATOMIC_RELAXED);
+  waiter_add(&f->waiter);
 }
 
 static void await_outcome_locked(struct page_cache *pc, struct fetch *f,
@@ -378,11 +378,7 @@ uint32_t fetch_begin(struct fetch *f, struct mirror *m, uint64_t first,
 }
 
 enum fetch_outcome fetch_begun(struct fetch *f) {
-  struct page_cache *pc = f->mirror->cache;
-  pthread_mutex_lock(&pc->lock);
-  bool ready = --f->waiter.n_pending == 0;
-  pthread_mutex_unlock(&pc->lock);
-  return ready ? FETCH_READY : FETCH_WAIT;
+  return waiter_end(&f->waiter) ? FETCH_READY : FETCH_WAIT;
 }
 
 /* The first bad page of a fill that is one of `f`; the page behind the last of
@@ -399,11 +395,12 @@ static uint64_t first_bad_of(const struct fetch *f, const struct fill *fill) {
 struct waiter *fetch_notify_locked(struct fill *fill) {
   lock_assert_held(&fill->mirror->cache->lock);
   struct waiter *list = NULL;
-  for (struct fetch_link *l = fill->links; l; l = l->next) {
+  for (struct fetch_link *l = fill->links, *next; l; l = next) {
     struct fetch *f = l->fetch;
+    next = l->next; /* with its last wait the fetch is its owner's */
     if (!f->status && first_bad_of(f, fill) < f->first + f->count)
       f->status = fill->status;
-    waiter_end_locked(f->mirror->cache, &f->waiter, &list);
+    waiter_end_locked(fill->mirror->cache, &f->waiter, &list);
   }
   fill->links = NULL;
   return list;
@@ -440,15 +437,9 @@ uint64_t fetch_first_bad(const struct fetch *f) {
 void fetch_fini(struct fetch *f) {
   if (!f->mirror)
     return;
-  struct page_cache *pc = f->mirror->cache;
-  for (uint32_t i = 0; i < f->n_links; i++) {
-    struct fill *fill = f->links[i].fill;
-    pthread_mutex_lock(&pc->lock);
-    bool last = fill_table_unref_locked(fill);
-    pthread_mutex_unlock(&pc->lock);
-    if (last)
-      fill_table_free(fill);
-  }
+  for (uint32_t i = 0; i < f->n_links; i++)
+    if (fill_table_unref(f->links[i].fill))
+      fill_table_free(f->links[i].fill);
   f->n_links = 0;
   mirror_unref(f->mirror);
   f->mirror = NULL;

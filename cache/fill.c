@@ -212,7 +212,7 @@ void fill_finish(struct fill *fill) {
   fill_table_leave_locked(pc, fill);
   struct waiter *woken = fetch_notify_locked(fill);
   struct waiter *outcomes = waiter_take_locked(pc);
-  bool last = fill_table_unref_locked(fill);
+  bool last = fill_table_unref(fill);
   pthread_mutex_unlock(&pc->lock);
   if (last)
     fill_table_free(fill);

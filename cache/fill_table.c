@@ -128,9 +128,9 @@ uint64_t fill_table_check_locked(struct page_cache *pc,
   return n_filling;
 }
 
-bool fill_table_unref_locked(struct fill *fill) {
-  lock_assert_held(&fill->mirror->cache->lock);
-  return --fill->n_refs == 0;
+/* acq_rel: the last one sees what the others did. */
+bool fill_table_unref(struct fill *fill) {
+  return __atomic_fetch_sub(&fill->n_refs, 1, __ATOMIC_ACQ_REL) == 1;
 }
 
 void fill_table_free(struct fill *fill) {

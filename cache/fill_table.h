@@ -49,7 +49,8 @@ struct fill {
   struct mirror *mirror; /* referenced */
   uint64_t first;
   uint32_t count;
-  unsigned n_refs; /* the lock: its links, and its runner */
+  unsigned n_refs; /* atomic: its links, and its runner.  It grows under the
+                      lock only, while the runner holds its own */
 
   struct fetch_link *links; /* the lock: the fetches that wait */
   bool installs;            /* fixed: it owns its pages' states */
@@ -94,9 +95,9 @@ void fill_table_leave_locked(struct page_cache *pc, struct fill *fill);
 void fill_table_mark_stale_locked(struct page_cache *pc, struct mirror *m,
                                   uint64_t first, uint64_t count);
 
-/* Releases a reference.  Returns true if it was the last one; then the caller
- * calls fill_table_free(), without the lock. */
-bool fill_table_unref_locked(struct fill *fill);
+/* Releases a reference, with or without the lock.  Returns true if it was the
+ * last one; then the caller calls fill_table_free(), without the lock. */
+bool fill_table_unref(struct fill *fill);
 void fill_table_free(struct fill *fill);
 
 /* Asserts F1 and F2 of the fills of a mirror, and that what the mirror says of

@@ -7,8 +7,6 @@
 
 bool room_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len) {
   bool is_garbage;
-  if (!budget_may_fit(pc, len))
-    return false;
   /* At least a group, so that a small cache too batches its barriers. */
   uint64_t group = (uint64_t)S3FIFO_GROUP << page_shift;
   uint64_t least = group <= internal_budget(pc) / 16 ? group : 0;
@@ -16,8 +14,8 @@ bool room_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len) {
    * each time, and after a while do without. */
   for (int tries = 0; tries < 8; tries++) {
     uint64_t over = budget_reserve_or_miss(pc, len, &is_garbage);
-    if (!over)
-      return true;
+    if (over == 0 || over == BUDGET_NEVER_FITS)
+      return over == 0;
     bool any = is_garbage ? reclaim_garbage(pc)
                           : evict(pc, (over > least ? over : least) << tries,
                                   EVICT_BY_POLICY) > 0;

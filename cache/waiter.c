@@ -8,7 +8,7 @@
 void waiter_end_locked(struct page_cache *pc, struct waiter *w,
                        struct waiter **woken) {
   lock_assert_held(&pc->lock);
-  if (--w->n_pending > 0)
+  if (!waiter_end(w))
     return;
   w->next = *woken;
   *woken = w;
@@ -16,7 +16,7 @@ void waiter_end_locked(struct page_cache *pc, struct waiter *w,
 
 void waiter_await_outcome_locked(struct page_cache *pc, struct waiter *w) {
   lock_assert_held(&pc->lock);
-  w->n_pending++;
+  waiter_add(w);
   w->next = pc->await_outcome;
   pc->await_outcome = w;
 }

@@ -232,8 +232,9 @@ TEST_F(CheckDeathTest, AFillOwnsItsPages) {
   ExpectDeath([&] { mirror_->filling = 0; }, "filling");
   ExpectDeath([&] { mirror_->n_uncached++; }, "n_uncached");
   ExpectDeath([&] { runner_.begun->nodes[1].page = 7; }, "page");
-  ExpectDeath([&] { runner_.begun->n_refs++; }, "n_refs");        // F3
-  ExpectDeath([&] { fetch_.waiter.n_pending = 0; }, "n_pending"); // C4
+  ExpectDeath([&] { runner_.begun->n_refs++; }, "n_refs"); // F3
+  ExpectDeath([&] { fetch_.waiter.n_pending = 0; },
+              "waiter_is_waiting"); // C4
   EXPECT_DEATH(check_cache_idle(cache_), "fills");
   End();
 }
