@@ -59,24 +59,6 @@ static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   return 0;
 }
 
-/* Whether an error is about the source, and so about all pages alike.  The
- * cache does not read the pages one by one after it: each read would wait for
- * the same error, and for the pauses between its attempts. */
-static bool is_of_source(int r) {
-  switch (-r) {
-  case EACCES:
-  case EAGAIN:
-  case ENOENT:
-  case EPROTO:
-  case EREMOTEIO:
-  case ESTALE:
-  case ETIMEDOUT:
-    return true;
-  default:
-    return source_is_cut_off(r);
-  }
-}
-
 static bool read_halves(struct fill *fill, uint32_t i, uint32_t n);
 
 /* Reads again `n` pages, from page `i` on, of a run that could not be read.
@@ -89,7 +71,7 @@ static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
   r = take_pages(fill, i, n, r);
   if (r == 0)
     return true;
-  bool is_all = is_of_source(r);
+  bool is_all = source_is_whole(r);
   if (n > 1 && !is_all)
     return read_halves(fill, i, n);
   if (fill->status != -ESTALE) /* which must stay: it asks for a new epoch */
@@ -102,6 +84,63 @@ static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
 static bool read_halves(struct fill *fill, uint32_t i, uint32_t n) {
   uint32_t half = n / 2;
   return read_part(fill, i, half) && read_part(fill, i + half, n - half);
+}
+
+/* The pages of a fill that a fetch waits for: from page `i` on, `n` of them. */
+struct asked {
+  uint32_t i, n;
+};
+enum { MAX_ASKED = 4 };
+
+/* Stores what the fetches of a fill wait for, as far as there is room.  Returns
+ * how many there are. */
+static uint32_t find_asked(const struct fill *fill,
+                           struct asked asked[MAX_ASKED]) {
+  struct page_cache *pc = fill->mirror->cache;
+  const uint64_t begin = fill->first, end = begin + fill->count;
+  uint32_t n = 0;
+  pthread_mutex_lock(&pc->lock);
+  for (const struct fetch_link *l = fill->links; l && n < MAX_ASKED;
+       l = l->next) {
+    uint64_t from = l->fetch->first, to = from + l->fetch->count;
+    from = from > begin ? from : begin;
+    to = to < end ? to : end;
+    asked[n++] =
+        (struct asked){(uint32_t)(from - begin), (uint32_t)(to - from)};
+  }
+  pthread_mutex_unlock(&pc->lock);
+  return n;
+}
+
+/* Of a block for which the server answered an error, reads once more what was
+ * asked for: the error may be about the other pages.  `r` is that error.  False:
+ * nothing was read, for the block is what was asked for. */
+static bool read_asked(struct fill *fill, int r) {
+  struct asked asked[MAX_ASKED];
+  struct mirror *m = fill->mirror;
+  uint32_t n = find_asked(fill, asked);
+  bool is_good[FILL_MAX_PAGES] = {false};
+  if (!fill->bytes || n == 0 || asked[0].n == fill->count)
+    return false;
+  fill->status = r;
+  for (uint32_t k = 0; k < n && fill->status == r; k++) {
+    uint32_t i = asked[k].i;
+    int again = source_read_until(m->source, (fill->first + i) << m->page_shift,
+                                  fill->bytes + ((size_t)i << m->page_shift),
+                                  pages_len(fill, i, asked[k].n),
+                                  fill->read.deadline_ms);
+    for (uint32_t end = i + asked[k].n; again >= 0 && i < end; i++) {
+      if (!is_good[i])
+        take_pages(fill, i, 1, again);
+      is_good[i] = true;
+    }
+    if (again < 0) /* unless it is the same, no more is read */
+      fill->status = again;
+  }
+  for (uint32_t i = 0; i < fill->count; i++)
+    if (!is_good[i])
+      fill_mark_bad(fill, i, 1);
+  return true;
 }
 
 static bool are_zeros(const uint8_t *bytes, size_t len) {
@@ -292,8 +331,10 @@ int fill_read(struct fill *fill) {
                                 fill->read.len, fill->read.deadline_ms)
             : -ENOMEM;
   int r = take_pages(fill, 0, fill->count, fill->read.status);
-  if (r < 0 && fill->bytes && fill->count > 1 && !is_of_source(r)) {
+  if (r < 0 && fill->bytes && fill->count > 1 && !source_is_whole(r)) {
     read_halves(fill, 0, fill->count);
+  } else if (r == -EREMOTEIO && read_asked(fill, r)) {
+    return fill->status;
   } else if (r < 0) {
     fill->status = r;
     fill_mark_bad(fill, 0, fill->count);

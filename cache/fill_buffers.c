@@ -103,7 +103,10 @@ uint8_t *fill_buffers_get(struct fill_buffers *b, size_t len) {
     bytes = region_get(&b->buffers, &cut_buffers);
   else if (len > FILL_BUFFER_LEN && len <= FILL_BLOCK_LEN)
     bytes = region_get(&b->blocks, &cut_blocks);
-  return bytes ? bytes : aligned_alloc(BUFFER_ALIGN, len);
+  if (bytes)
+    return bytes;
+  void *memory;
+  return posix_memalign(&memory, BUFFER_ALIGN, len) == 0 ? memory : NULL;
 }
 
 void fill_buffers_put(struct fill_buffers *b, uint8_t *bytes) {

@@ -376,12 +376,18 @@ int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
 
 bool mirror_copy(const struct mirror *m, uint64_t offset, void *buf,
                  size_t len) {
-  return pread(m->pages_fd, buf, len, (off_t)offset) == (ssize_t)len;
+  int fd = __atomic_load_n(&m->pages_fd, __ATOMIC_RELAXED);
+  return fd >= 0 && pread(fd, buf, len, (off_t)offset) == (ssize_t)len;
 }
 
-void mirror_forked(struct mirror *m) {
-  close_fd(m->pages_fd);
-  m->pages_fd = -1;
+bool mirror_fd_is(const struct mirror *m, dev_t dev, ino_t ino) {
+  struct stat st;
+  int fd = __atomic_load_n(&m->pages_fd, __ATOMIC_RELAXED);
+  return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+int mirror_set_fd(struct mirror *m, int fd) {
+  return __atomic_exchange_n(&m->pages_fd, fd, __ATOMIC_RELAXED);
 }
 
 /* ---- Adopting ------------------------------------------------------------ */

@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "cache/invalidation_log.h"
 #include "cache/sequential.h"
@@ -246,9 +247,12 @@ int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
 bool mirror_copy(const struct mirror *m, uint64_t offset, void *buf,
                  size_t len);
 
-/* In a child of fork(2), which may use the number for a descriptor of its own:
- * closes that of the pages of a borrowed mirror.  mirror_copy() fails then. */
-void mirror_forked(struct mirror *m);
+/* The descriptor of mirror_copy(): whether it is still that file, which it is
+ * not in a program that closes descriptors that it does not know; and sets
+ * another one, or -1, with which mirror_copy() fails.  The latter returns the
+ * old one, and closes nothing. */
+bool mirror_fd_is(const struct mirror *m, dev_t dev, ino_t ino);
+int mirror_set_fd(struct mirror *m, int fd);
 
 /* The memory of a mirror that an earlier process left, opened for reading and
  * writing. */

@@ -57,6 +57,21 @@ uint64_t source_worth(struct source *src) {
   return worth < size->most ? worth : size->most;
 }
 
+bool source_is_whole(int status) {
+  switch (-status) {
+  case EACCES:
+  case EAGAIN:
+  case ENOENT:
+  case EPROTO:
+  case EREMOTEIO:
+  case ESTALE:
+  case ETIMEDOUT:
+    return true;
+  default:
+    return source_is_cut_off(status);
+  }
+}
+
 bool source_is_cut_off(int status) {
   switch (-status) {
   case ECONNABORTED:

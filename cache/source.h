@@ -221,6 +221,10 @@ struct source {
 /* Starts a read of any source, on a thread that must not wait. */
 enum source_outcome source_start(struct source *src, struct source_read *r);
 
+/* Whether an error is about the source, and so about each part of a range
+ * alike: to read the range in parts would bring the same error for each. */
+bool source_is_whole(int status);
+
 /* Whether a status means that there is no connection to the store of the bytes,
  * or that it was lost. */
 bool source_is_cut_off(int status);

@@ -75,6 +75,8 @@ static int status_of(int r) {
   case -ECONNREFUSED:
   case -EHOSTUNREACH:
   case -ENETUNREACH:
+  case -ENOTCONN:
+  case -EPIPE:
     return r;
   default:
     return -EIO;

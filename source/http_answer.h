@@ -92,7 +92,7 @@ int http_answer_learn(const struct http_answer *a, struct http_object *out,
  *            (the transport follows those that it may); anything unheard-of
  *   -EACCES  401, 403, 407, 451            -ENOENT     404, 410
  *   -EAGAIN  429, 503                      -ETIMEDOUT  408
- *   -EIO     any other 4xx or 5xx */
+ *   -EREMOTEIO     any other 4xx or 5xx */
 int http_answer_check(const struct http_answer *a, const struct http_object *o,
                       uint64_t offset, uint64_t len, uint64_t *skip,
                       uint64_t *n_body, const char **why);

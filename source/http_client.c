@@ -93,7 +93,7 @@ static int status_of_curl(CURL *easy, CURLcode code) {
   case CURLE_TOO_MANY_REDIRECTS:
     return -EPROTO;
   default:
-    return is_tls_failure(code) ? -EACCES : -EIO;
+    return is_tls_failure(code) ? -EACCES : -EREMOTEIO;
   }
 }
 

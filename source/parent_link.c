@@ -10,6 +10,7 @@
 #include <event2/event.h>
 
 #include "base/deadline.h"
+#include "cache/source.h"
 #include "proto/frame.h"
 #include "source/parent_dial.h"
 #include "source/reactor.h"
@@ -43,8 +44,8 @@ static int meaning_of(enum cachet_status code, int sys_errno) {
     return -ECONNRESET;
   case CACHET_E_CHANGED:
     return -ESTALE;
-  case CACHET_E_IO:
-    return sys_errno == EREMOTEIO ? -EREMOTEIO : -EIO;
+  case CACHET_E_IO: /* of a range, or of the parent's own source? */
+    return source_is_whole(-sys_errno) ? -EREMOTEIO : -EIO;
   case CACHET_E_BOUNDS: /* the size has changed; a notice of that will follow */
     return -EIO;
   case CACHET_E_INVAL:

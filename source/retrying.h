@@ -67,8 +67,9 @@ struct retrying_counts {
   uint64_t n_requests;     /* attempts */
   uint64_t n_bytes;        /* of attempts that succeeded */
   uint64_t n_retries;      /* attempts that were not the first of their read */
-  uint64_t n_slow;         /* attempts that took over RETRYING_SLOW_MS, from
-                              when they were sent; they may have failed */
+  uint64_t n_slow;         /* attempts that took over RETRYING_SLOW_MS from when
+                              they were sent, or, if the source does not say
+                              when, from their beginning; some failed */
   uint64_t n_errors;       /* attempts that failed; among them: */
   uint64_t n_timeouts;     /*   no answer in time, */
   uint64_t n_disconnected; /*   no connection, or a lost one, */

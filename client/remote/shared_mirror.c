@@ -26,14 +26,23 @@ static pthread_mutex_t lock = LOCK_INITIALIZER;
 static struct mapping *mappings; /* guarded by lock */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* Forgets the descriptor of the pages, and closes it if it is still that. */
+static void mapping_drop_fd(struct mapping *p) {
+  bool is_ours = mirror_fd_is(p->mirror, p->dev, p->ino);
+  int fd = mirror_set_fd(p->mirror, -1);
+  if (is_ours)
+    close(fd);
+}
+
 /* The lock is held over a fork(2).  So a child finds the table whole, and then
- * gets a free lock, even if another thread used the table at that moment. */
+ * gets a free lock, even if another thread used the table at that moment.  The
+ * child may use the numbers of the descriptors for others. */
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
 static void after_fork_in_child(void) {
   lock_init(&lock);
   for (struct mapping *p = mappings; p; p = p->next)
-    mirror_forked(p->mirror);
+    mapping_drop_fd(p);
 }
 
 static void watch_forks(void) {
@@ -51,18 +60,19 @@ static void mapping_released(struct mirror *m) {
   struct mapping *gone = *at;
   *at = gone->next;
   pthread_mutex_unlock(&lock);
+  mapping_drop_fd(gone);
   free(gone);
   mirror_free(m);
 }
 
-static struct mirror *find_locked(const struct stat *st, uint64_t size,
-                                  unsigned page_shift, uint64_t epoch) {
+static struct mapping *find_locked(const struct stat *st, uint64_t size,
+                                   unsigned page_shift, uint64_t epoch) {
   lock_assert_held(&lock);
   for (struct mapping *p = mappings; p; p = p->next)
     if (p->dev == st->st_dev && p->ino == st->st_ino &&
         p->mirror->size == size && p->mirror->page_shift == page_shift &&
         p->mirror->epoch == epoch && mirror_ref_live(p->mirror))
-      return p->mirror;
+      return p;
   return NULL;
 }
 
@@ -85,8 +95,17 @@ static int map_locked(struct mirror_fds *fds, const struct stat *st,
   return 0;
 }
 
-/* A mapping of the memory that the descriptors name.  If there is one already,
- * the descriptors stay as they are. */
+/* Another handle reads that memory already.  After a fork(2) its mapping has no
+ * descriptor. */
+static struct mirror *reuse_locked(struct mapping *p, struct mirror_fds *fds) {
+  lock_assert_held(&lock);
+  if (!mirror_fd_is(p->mirror, p->dev, p->ino))
+    mirror_set_fd(p->mirror, steal_fd(&fds->pages));
+  return p->mirror;
+}
+
+/* A mapping of the memory that the descriptors name.  It takes those that it
+ * needs. */
 static int mapping_get(struct mirror_fds *fds, uint64_t size,
                        unsigned page_shift, uint64_t epoch,
                        struct mirror **out) {
@@ -96,8 +115,10 @@ static int mapping_get(struct mirror_fds *fds, uint64_t size,
   if (fstat(fds->pages, &st) < 0)
     return -errno;
   pthread_mutex_lock(&lock);
-  *out = find_locked(&st, size, page_shift, epoch);
-  if (!*out)
+  struct mapping *found = find_locked(&st, size, page_shift, epoch);
+  if (found)
+    *out = reuse_locked(found, fds);
+  else
     r = map_locked(fds, &st, size, page_shift, epoch, out);
   pthread_mutex_unlock(&lock);
   return r;

@@ -328,7 +328,9 @@ TEST_F(AttachTest, DescriptorsThatAreNeverTakenEndWithTheProcess) {
   }
   AwaitStat("connections", 1);
   AwaitStat("attachments", 0);
-  EXPECT_EQ(CountFds(), before);
+  // A socket is closed after its connection has left the count.
+  while (CountFds() != before)
+    usleep(1000);
 }
 
 TEST_F(AttachTest, AThousandOfThemLeaveNoDescriptorBehind) {

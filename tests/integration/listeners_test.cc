@@ -220,7 +220,9 @@ TEST_F(ListenersTest, AnAddressThatStaysIsNotTouched) {
   for (int i = 0; i < 20; i++)
     Reload();
   EXPECT_EQ(Count("event=listener-"), 0u) << daemon_->log();
-  EXPECT_EQ(daemon_->n_fds(), n_fds);
+  // A thread may just be reading a file.
+  while (daemon_->n_fds() != n_fds)
+    usleep(1000);
 }
 
 TEST_F(ListenersTest, AnAddressThatIsInUseChangesNothingAndTheLogSaysSo) {

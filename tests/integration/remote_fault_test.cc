@@ -106,14 +106,15 @@ public:
   size_t n_requests() const { return server_.requests().size(); }
 
   std::atomic<bool> is_bad{false};
-  std::atomic<bool> fails{false}; // every request, and at once
+  std::atomic<bool> fails{false};               // every request, and at once
+  std::atomic<uint64_t> bad_byte{~uint64_t{0}}; // every range that has it
 
 private:
   enum Fault { kError, kLater, kReset, kShort, kClose, kOtherRange, kNone };
 
-  Fault Roll() {
+  Fault Roll(const Request &r) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (fails)
+    if (fails || (r.first <= bad_byte && bad_byte <= r.last))
       return kError;
     return is_bad && random_() % 5 == 0 ? Fault(random_() % kNone) : kNone;
   }
@@ -130,7 +131,7 @@ private:
   void Answer(const Request &r, Peer &peer) {
     const std::string body(bytes_.begin() + long(r.first),
                            bytes_.begin() + long(r.last) + 1);
-    switch (Roll()) {
+    switch (Roll(r)) {
     case kError:
       peer.Send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
       break;
@@ -193,10 +194,32 @@ TEST_F(RemoteFaultTest, AnErrorOfTheServerIsNotAskedForPageByPage) {
   EXPECT_EQ(cachet_read(c, 0, bytes, sizeof bytes), CACHET_E_IO);
   EXPECT_NE(strstr(cachet_errmsg(c), strerror(EREMOTEIO)), nullptr)
       << cachet_errmsg(c);
-  EXPECT_LE(server.n_requests() - before, size_t{RETRYING_ATTEMPTS});
+  // The block, and the page alone.
+  EXPECT_LE(server.n_requests() - before, size_t{2 * RETRYING_ATTEMPTS});
   cachet_close(c);
   server.fails = false;
   ExpectWhole();
+}
+
+TEST_F(RemoteFaultTest, APageIsReadBesideOneThatTheServerCannotGive) {
+  FlakyHttp server(bytes_, 1);
+  Serve(server.Url(), "4M");
+  cachet_options options{};
+  options.struct_size = sizeof options;
+  options.flags = CACHET_NO_READAHEAD;
+  cachet *c = nullptr;
+  ASSERT_EQ(cachet_open(Uri("d").c_str(), &options, &c, nullptr), CACHET_OK);
+  server.bad_byte = 5 * 4096 + 100;
+  for (uint64_t page = 0; page < 10; page++) {
+    Bytes read(4096);
+    EXPECT_EQ(cachet_read(c, page * 4096, read.data(), read.size()),
+              page == 5 ? CACHET_E_IO : CACHET_OK)
+        << page;
+    if (page != 5) {
+      EXPECT_EQ(memcmp(read.data(), &bytes_[page * 4096], read.size()), 0);
+    }
+  }
+  cachet_close(c);
 }
 
 TEST_F(RemoteFaultTest, OfAnNbdServerThatFailsAtRandomNoByteIsWrong) {

@@ -99,16 +99,28 @@ TEST(ParentFaultTest, EachErrorIsAKindOfFailure) {
 
 // So that no child asks for each page of what the parent's own source refuses.
 TEST(ParentFaultTest, AnErrorOfTheParentsServerIsOneHere) {
+  const std::vector<std::pair<int, int>> errors = {{EREMOTEIO, -EREMOTEIO},
+                                                   {EHOSTDOWN, -EREMOTEIO},
+                                                   {EAGAIN, -EREMOTEIO},
+                                                   {ETIMEDOUT, -EREMOTEIO},
+                                                   {EPROTO, -EREMOTEIO},
+                                                   {ENOENT, -EREMOTEIO},
+                                                   {0, -EIO},
+                                                   {EIO, -EIO},
+                                                   {EBADMSG, -EIO}};
   FakeDaemon d({[&](Peer &p) {
     Request r;
     p.Handshake();
-    p.Receive(&r);
-    p.Error(r.id, CACHET_E_IO, "no", EREMOTEIO);
+    for (const auto &error : errors) {
+      p.Receive(&r);
+      p.Error(r.id, CACHET_E_IO, "no", error.first);
+    }
     p.Serve();
   }});
   ParentSource s;
   ASSERT_EQ(s.Open(BareUri(d)), 0);
-  EXPECT_EQ(s.StatusOf(0, 4096), -EREMOTEIO);
+  for (const auto &error : errors)
+    EXPECT_EQ(s.StatusOf(0, 4096), error.second) << error.first;
   s.ExpectReads(d.image.bytes, 0, kSize);
 }
 
