@@ -113,8 +113,8 @@ static uint32_t find_asked(const struct fill *fill,
 }
 
 /* Of a block for which the server answered an error, reads once more what was
- * asked for: the error may be about the other pages.  `r` is that error.  False:
- * nothing was read, for the block is what was asked for. */
+ * asked for: the error may be about the other pages.  `r` is that error.
+ * False: nothing was read, for the block is what was asked for. */
 static bool read_asked(struct fill *fill, int r) {
   struct asked asked[MAX_ASKED];
   struct mirror *m = fill->mirror;

@@ -6,12 +6,12 @@
  * The lock is the only thing that all workers of a daemon share, so the time
  * under it bounds what further processors bring.  One thread misses random
  * pages of an image that is 64 times the cache; the cache's own evictor makes
- * room.  The source is memory, and is read outside the lock.  Rows differ in how
- * many pages a miss asks for, and how many pin tables the evictor scans.
+ * room.  The source is memory, and is read outside the lock.  Rows differ in
+ * how many pages a miss asks for, and how many pin tables the evictor scans.
  *
  * The linker replaces the calls of the mutex and of its condition variables by
- * those below (--wrap), which read the clock around a hold.  A thread that waits
- * for a condition does not hold the lock.  What the clock itself takes is
+ * those below (--wrap), which read the clock around a hold.  A thread that
+ * waits for a condition does not hold the lock.  What the clock itself takes is
  * measured, shown, and taken off.
  *
  * Targets are reported and judge nothing: exit status 0 unless something
@@ -46,8 +46,8 @@ enum {
 
 /* ---- The lock ------------------------------------------------------------ */
 
-/* The holds of a thread.  Only the thread writes it; it is read when the cache's
- * threads have ended, or by the thread itself. */
+/* The holds of a thread.  Only that thread writes them.  A row reads those of
+ * the evictor between its batches, and may miss the last one. */
 struct holds {
   double begun_ns, sum_ns, longest_ns;
   uint64_t n;
