@@ -124,7 +124,19 @@ static void worker_loop(struct worker *w) {
   }
 }
 
-/* Without a ring, fill_dispatch.h has other ways. */
+static void *worker_thread(void *arg) {
+  struct worker *w = arg;
+  pthread_setname_np(pthread_self(), w->name);
+  sandbox_enter(SANDBOX_WORKER);
+  worker_loop(w);
+  service_close_readers(&w->service);
+  return NULL;
+}
+
+/* ---- Life ---------------------------------------------------------------- */
+
+/* Before the thread starts, so that a daemon that is ready has all descriptors
+ * of its workers.  Without a ring, fill_dispatch.h has other ways. */
 static void worker_open_ring(struct worker *w) {
   int r = uring_init(&w->uring, &w->loop);
   fill_dispatch_init(&w->dispatch, uring_ring(&w->uring));
@@ -132,19 +144,6 @@ static void worker_open_ring(struct worker *w) {
     log_event(LEVEL_DEBUG, "no-ring", LOG_TEXT("thread", w->name),
               LOG_TEXT("reason", strerror(-r)));
 }
-
-static void *worker_thread(void *arg) {
-  struct worker *w = arg;
-  pthread_setname_np(pthread_self(), w->name);
-  worker_open_ring(w);
-  sandbox_enter(SANDBOX_WORKER);
-  worker_loop(w);
-  service_close_readers(&w->service);
-  uring_fini(&w->uring);
-  return NULL;
-}
-
-/* ---- Life ---------------------------------------------------------------- */
 
 static bool worker_init(struct worker *w, struct server_context *context,
                         unsigned number, uint64_t max_held) {
@@ -168,8 +167,11 @@ static bool worker_init(struct worker *w, struct server_context *context,
               .emptied = worker_check_drained,
               .arg = w},
   };
-  return loop_init(&w->loop, worker_tasks_ran, w) == 0 &&
-         service_init(&w->service, max_held) == 0;
+  if (loop_init(&w->loop, worker_tasks_ran, w) < 0 ||
+      service_init(&w->service, max_held) < 0)
+    return false;
+  worker_open_ring(w);
+  return true;
 }
 
 struct worker *worker_new(struct server_context *context, unsigned number,
@@ -197,6 +199,7 @@ void worker_free(struct worker *w) {
     return;
   assert(!w->started && fill_dispatch_is_empty(&w->dispatch));
   service_fini(&w->service);
+  uring_fini(&w->uring);
   loop_fini(&w->loop);
   free(w);
 }

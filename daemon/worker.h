@@ -23,7 +23,7 @@ struct worker {
   char name[16]; /* of the thread */
   bool started;  /* the server's */
   struct loop loop;
-  struct uring uring; /* its thread makes and frees it */
+  struct uring uring; /* made before the thread, freed after it */
   struct fill_dispatch dispatch;
   struct service service;
   /* The steps of an orderly stop; the server posts them. */
