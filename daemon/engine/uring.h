@@ -44,10 +44,10 @@ struct uring {
   struct loop *loop;
 };
 
-/* Makes a ring for a loop, whose thread alone uses it then.  Returns 0 or a negative
- * errno: -ENOSYS if the kernel has no io_uring, -EINVAL if the kernel is too
- * old, and -EPERM if io_uring is forbidden.  The calling thread must not be
- * confined yet (daemon/sandbox.h). */
+/* Makes a ring for a loop, whose thread alone uses it then.  Returns 0 or a
+ * negative errno: -ENOSYS if the kernel has no io_uring, -EINVAL if the kernel
+ * is too old, and -EPERM if io_uring is forbidden.  The calling thread must not
+ * be confined yet (daemon/sandbox.h). */
 int uring_init(struct uring *u, struct loop *loop);
 
 /* Frees the ring, which must have no read in flight.  It may be called after a
