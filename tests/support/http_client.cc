@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <regex>
 #include <set>
@@ -71,6 +72,8 @@ void HttpClient::Close() {
 bool HttpClient::Send(const std::string &text) {
   for (size_t at = 0; at < text.size();) {
     ssize_t n = send(fd_, text.data() + at, text.size() - at, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR)
+      continue;
     if (n <= 0)
       return false;
     at += size_t(n);
@@ -82,8 +85,11 @@ std::string HttpClient::ReceiveAll() {
   std::string all;
   char some[4096];
   ssize_t n;
-  while ((n = recv(fd_, some, sizeof some, 0)) > 0)
-    all.append(some, size_t(n));
+  // The kernel interrupts a call with a time limit also for work that a ring of
+  // io_uring has left, such as that of an earlier server of this process.
+  while ((n = recv(fd_, some, sizeof some, 0)) > 0 || (n < 0 && errno == EINTR))
+    if (n > 0)
+      all.append(some, size_t(n));
   return all;
 }
 
