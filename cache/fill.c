@@ -59,16 +59,21 @@ static int take_pages(struct fill *fill, uint32_t i, uint32_t n, int status) {
   return 0;
 }
 
+/* Reads `n` of its pages, from page `i` on, into their place in the buffer.
+ * Returns the status of the read, which may block. */
+static int read_pages(struct fill *fill, uint32_t i, uint32_t n) {
+  struct mirror *m = fill->mirror;
+  return source_read_until(m->source, (fill->first + i) << m->page_shift,
+                           fill->bytes + ((size_t)i << m->page_shift),
+                           pages_len(fill, i, n), fill->read.deadline_ms);
+}
+
 static bool read_halves(struct fill *fill, uint32_t i, uint32_t n);
 
 /* Reads again `n` pages, from page `i` on, of a run that could not be read.
  * False: neither these pages nor those behind them can be read. */
 static bool read_part(struct fill *fill, uint32_t i, uint32_t n) {
-  struct mirror *m = fill->mirror;
-  int r = source_read_until(m->source, (fill->first + i) << m->page_shift,
-                            fill->bytes + ((size_t)i << m->page_shift),
-                            pages_len(fill, i, n), fill->read.deadline_ms);
-  r = take_pages(fill, i, n, r);
+  int r = take_pages(fill, i, n, read_pages(fill, i, n));
   if (r == 0)
     return true;
   bool is_all = source_is_whole(r);
@@ -117,7 +122,6 @@ static uint32_t find_asked(const struct fill *fill,
  * False: nothing was read, for the block is what was asked for. */
 static bool read_asked(struct fill *fill, int r) {
   struct asked asked[MAX_ASKED];
-  struct mirror *m = fill->mirror;
   uint32_t n = find_asked(fill, asked);
   bool is_good[FILL_MAX_PAGES] = {false};
   if (!fill->bytes || n == 0 || asked[0].n == fill->count)
@@ -125,10 +129,7 @@ static bool read_asked(struct fill *fill, int r) {
   fill->status = r;
   for (uint32_t k = 0; k < n && fill->status == r; k++) {
     uint32_t i = asked[k].i;
-    int again = source_read_until(m->source, (fill->first + i) << m->page_shift,
-                                  fill->bytes + ((size_t)i << m->page_shift),
-                                  pages_len(fill, i, asked[k].n),
-                                  fill->read.deadline_ms);
+    int again = read_pages(fill, i, asked[k].n);
     for (uint32_t end = i + asked[k].n; again >= 0 && i < end; i++) {
       if (!is_good[i])
         take_pages(fill, i, 1, again);
@@ -326,10 +327,7 @@ int fill_read(struct fill *fill) {
     fill->reserved = room_len(fill);
   if (!fill->was_read)
     fill->read.status =
-        prepare_read(fill)
-            ? source_read_until(m->source, fill->read.offset, fill->read.buf,
-                                fill->read.len, fill->read.deadline_ms)
-            : -ENOMEM;
+        prepare_read(fill) ? read_pages(fill, 0, fill->count) : -ENOMEM;
   int r = take_pages(fill, 0, fill->count, fill->read.status);
   if (r < 0 && fill->bytes && fill->count > 1 && !source_is_whole(r)) {
     read_halves(fill, 0, fill->count);

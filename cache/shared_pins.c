@@ -42,8 +42,8 @@ static struct shared_pins_user **user_bucket(struct page_cache *pc,
   return &pc->shared_pins_users[number % SHARED_PINS_BUCKETS];
 }
 
-/* Makes a lease one of the user of that number, who is made if there is none.
- * False: no memory. */
+/* Makes a lease one of the user of that number.  If there is no such user, it
+ * makes one.  False: no memory. */
 static bool user_enter_locked(struct page_cache *pc, struct shared_pins *l,
                               uint32_t number) {
   lock_assert_held(&pc->lock);

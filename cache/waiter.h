@@ -42,8 +42,8 @@ static inline bool waiter_is_waiting(const struct waiter *w) {
 }
 
 /* Ends a wait.  True: it was the last one.  Otherwise the waiter may be woken,
- * and freed, before the call has returned.  acq_rel: who ends the last wait
- * sees the results of all. */
+ * and freed, before the call has returned.  acq_rel: the thread that ends the
+ * last wait sees the results of all. */
 static inline bool waiter_end(struct waiter *w) {
   return __atomic_fetch_sub(&w->n_pending, 1, __ATOMIC_ACQ_REL) == 1;
 }

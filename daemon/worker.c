@@ -152,7 +152,6 @@ static bool worker_init(struct worker *w, struct server_context *context,
   w->quit_task.run = quit_run;
   w->pulse_task.run = pulse_run;
   snprintf(w->name, sizeof w->name, "worker-%u", number % 1000);
-  fill_dispatch_init(&w->dispatch, NULL);
   w->service = (struct service){
       .context = context,
       .loop = &w->loop,

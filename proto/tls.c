@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,14 +89,6 @@ struct tls {
   enum stream_wants wants;
   char why[TLS_WHY_LEN];
 };
-
-__attribute__((format(printf, 2, 3))) static void say(char why[TLS_WHY_LEN],
-                                                      const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(why, TLS_WHY_LEN, format, args);
-  va_end(args);
-}
 
 /* ---- The transport below, as OpenSSL sees it ----------------------------- */
 
@@ -279,7 +270,7 @@ static const char *ciphers_by_speed(void) {
 static int context_new(const SSL_METHOD *method, const struct tls_files *files,
                        struct tls_context **out, char *why) {
   struct tls_context *c = calloc(1, sizeof *c);
-  say(why, "no memory for TLS");
+  tls_certificates_why(why, "no memory for TLS");
   if (!c)
     return -ENOMEM;
   *out = c;
@@ -360,14 +351,14 @@ static int set_up_client(struct tls_context *c, const struct tls_files *files,
   if (r == 0 && is_name && !(c->name = strdup(host)))
     r = -ENOMEM;
   if (r < 0) {
-    say(why, "no memory for TLS");
+    tls_certificates_why(why, "no memory for TLS");
     return r;
   }
   if (files->ca)
     return tls_certificates_load_ca(c->ctx, files->ca, why);
   if (SSL_CTX_set_default_verify_paths(c->ctx) == 1)
     return 0;
-  say(why, "the system's CA certificates cannot be found");
+  tls_certificates_why(why, "the system's CA certificates cannot be found");
   return -EINVAL;
 }
 
@@ -550,17 +541,18 @@ static bool is_refusal(int alert) {
 /* Explains the alert of a peer that gave up. */
 static int explain_alert(struct tls *t, int alert) {
   if (alert == SSL_AD_CERTIFICATE_REQUIRED) {
-    say(t->why, "it wants a certificate, and none was given");
+    tls_certificates_why(t->why, "it wants a certificate, and none was given");
     return -EACCES;
   }
   bool refused = is_refusal(alert);
-  say(t->why, "%s: %s", refused ? "it refused the certificate" : "it gave up",
-      SSL_alert_desc_string_long(alert));
+  tls_certificates_why(t->why, "%s: %s",
+                       refused ? "it refused the certificate" : "it gave up",
+                       SSL_alert_desc_string_long(alert));
   return refused ? -EACCES : -EPROTO;
 }
 
 static int explain_cut(struct tls *t) {
-  say(t->why, "the connection was cut");
+  tls_certificates_why(t->why, "the connection was cut");
   return -ECONNABORTED;
 }
 
@@ -575,23 +567,24 @@ static int explain(struct tls *t) {
   case SSL_R_UNEXPECTED_EOF_WHILE_READING:
     return explain_cut(t);
   case SSL_R_CERTIFICATE_VERIFY_FAILED:
-    say(t->why, "its certificate is not accepted: %s",
-        X509_verify_cert_error_string(verified));
+    tls_certificates_why(t->why, "its certificate is not accepted: %s",
+                         X509_verify_cert_error_string(verified));
     break;
   case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
-    say(t->why, "it shows no certificate");
+    tls_certificates_why(t->why, "it shows no certificate");
     break;
   case SSL_R_WRONG_VERSION_NUMBER:
   case SSL_R_HTTP_REQUEST:
   case SSL_R_HTTPS_PROXY_REQUEST:
     t->is_plain = true;
-    say(t->why, "it does not speak TLS");
+    tls_certificates_why(t->why, "it does not speak TLS");
     break;
   case SSL_R_UNSUPPORTED_PROTOCOL:
-    say(t->why, "it does not speak TLS 1.3");
+    tls_certificates_why(t->why, "it does not speak TLS 1.3");
     break;
   default:
-    say(t->why, "%s", text ? text : "an error that has no name");
+    tls_certificates_why(t->why, "%s",
+                         text ? text : "an error that has no name");
   }
   return -EPROTO;
 }
@@ -609,9 +602,9 @@ static int outcome(struct tls *t, int r) {
     return 0;
   case SSL_ERROR_SYSCALL:
     if (!t->is_open && !t->handshake_left)
-      say(t->why, "its handshake is too long");
+      tls_certificates_why(t->why, "its handshake is too long");
     else if (t->below_errno)
-      say(t->why, "%s", strerror(-t->below_errno));
+      tls_certificates_why(t->why, "%s", strerror(-t->below_errno));
     else
       return explain_cut(t); /* OpenSSL reports an earlier failure only once */
     return t->below_errno;
@@ -639,7 +632,7 @@ int tls_handshake(struct tls *t) {
   if (r == -EAGAIN)
     return r;
   if (r == 0) { /* the peer ended it here */
-    say(t->why, "it closed the connection");
+    tls_certificates_why(t->why, "it closed the connection");
     r = -ECONNABORTED;
   }
   t->has_ended = true;

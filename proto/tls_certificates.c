@@ -13,8 +13,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-__attribute__((format(printf, 2, 3))) static void say(char why[TLS_WHY_LEN],
-                                                      const char *format, ...) {
+void tls_certificates_why(char why[TLS_WHY_LEN], const char *format, ...) {
   va_list args;
   va_start(args, format);
   vsnprintf(why, TLS_WHY_LEN, format, args);
@@ -44,7 +43,8 @@ static int refuse_file(const char *what, const char *path, char *why) {
       (ERR_GET_LIB(code) == ERR_LIB_X509 &&
        ERR_GET_REASON(code) == X509_R_NO_CERTIFICATE_OR_CRL_FOUND))
     text = "it holds none in PEM";
-  say(why, "%s %.120s: %s", what, path, text ? text : "it cannot be read");
+  tls_certificates_why(why, "%s %.120s: %s", what, path,
+                       text ? text : "it cannot be read");
   return -EINVAL;
 }
 
@@ -61,12 +61,14 @@ int tls_certificates_load(SSL_CTX *ctx, const struct tls_files *files,
   if (ok == 1 && SSL_CTX_check_private_key(ctx) == 1)
     return 0;
   if (is_encrypted)
-    say(why,
+    tls_certificates_why(
+        why,
         TLS_WHY_KEY " %.120s: it is encrypted, and there is nobody to ask for "
                     "the password",
         key);
   else if (ok == 1 || ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_X509)
-    say(why, TLS_WHY_KEY " %.120s: it is not the key of certificate %.80s", key,
+    tls_certificates_why(
+        why, TLS_WHY_KEY " %.120s: it is not the key of certificate %.80s", key,
         files->certificate);
   else
     return refuse_file(TLS_WHY_KEY, key, why);

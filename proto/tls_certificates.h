@@ -27,6 +27,10 @@ enum { TLS_WHY_LEN = 256, TLS_TIME_LEN = 40 };
 #define TLS_WHY_KEY "key"
 #define TLS_WHY_CA "CA certificates"
 
+/* Sets a reason: for people, without secrets. */
+__attribute__((format(printf, 2, 3))) void
+tls_certificates_why(char why[TLS_WHY_LEN], const char *format, ...);
+
 /* Files in PEM format.  NULL: none is given. */
 struct tls_files {
   const char *certificate; /* followed by the certificates that signed it */

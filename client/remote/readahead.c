@@ -197,7 +197,7 @@ static uint64_t reader_chunk(struct remote *r, const struct mirror *m,
   return chunk_pages(r, m);
 }
 
-/* Asks for what is ahead of a reader, who wants what is up to `until`. */
+/* Asks for bytes ahead of a reader that wants all up to `until`. */
 static void reader_fill(struct remote *r, struct mirror *m,
                         struct readahead_reader *s, uint64_t until) {
   uint64_t end = end_page(r, m);

@@ -719,7 +719,7 @@ static void connection_finish(struct connection *c) {
     connection_move(c, CONNECTION_CLOSED);
 }
 
-/* Between two turns: N1 and N2, C2, and that one who waits is woken. */
+/* Between two turns: N1, N2 and C2; and what waits is woken. */
 static void connection_check(const struct connection *c) {
   (void)c;
 #ifdef CACHETD_DEBUG_CHECKS

@@ -71,34 +71,19 @@ static void end_hold(void) {
 }
 
 int __real_pthread_mutex_lock(pthread_mutex_t *m);
-int __real_pthread_mutex_trylock(pthread_mutex_t *m);
 int __real_pthread_mutex_unlock(pthread_mutex_t *m);
 int __real_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
 int __real_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
                                   const struct timespec *until);
-int __real_pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m,
-                                  clockid_t clock,
-                                  const struct timespec *until);
 
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
-int __wrap_pthread_mutex_trylock(pthread_mutex_t *m);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *m);
 int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
 int __wrap_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
                                   const struct timespec *until);
-int __wrap_pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m,
-                                  clockid_t clock,
-                                  const struct timespec *until);
 
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m) {
   int r = __real_pthread_mutex_lock(m);
-  if (r == 0 && is_timed(m))
-    begin_hold();
-  return r;
-}
-
-int __wrap_pthread_mutex_trylock(pthread_mutex_t *m) {
-  int r = __real_pthread_mutex_trylock(m);
   if (r == 0 && is_timed(m))
     begin_hold();
   return r;
@@ -128,12 +113,6 @@ int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m) {
 int __wrap_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
                                   const struct timespec *until) {
   WAIT(__real_pthread_cond_timedwait(c, m, until));
-}
-
-int __wrap_pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m,
-                                  clockid_t clock,
-                                  const struct timespec *until) {
-  WAIT(__real_pthread_cond_clockwait(c, m, clock, until));
 }
 
 /* ---- The cache ----------------------------------------------------------- */
