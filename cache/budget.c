@@ -87,12 +87,14 @@ uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
   bool never =
       len > pc->limit || (pc->has_threads && budget_is_over_locked(pc));
   uint64_t over = fits ? 0 : pc->used + len - pc->limit;
-  *is_garbage = !fits && over <= pc->garbage;
+  /* The reclaimer leaves less than that alone: then evict instead. */
+  *is_garbage = !fits && over <= pc->garbage &&
+                budget_has_much_garbage(pc, pc->garbage);
   if (fits)
     pc->used += len;
   if (pc->has_threads && budget_wants_room_locked(pc, budget_high_free(pc) / 2))
     pthread_cond_signal(&pc->wanted);
-  if (!fits && pc->garbage > 0)
+  if (*is_garbage)
     rounds_wake_locked(pc);
   rounds_note_activity_locked(pc);
   pthread_mutex_unlock(&pc->lock);

@@ -10,7 +10,7 @@ bool budget_try_reserve(struct page_cache *pc, uint64_t len);
 void budget_release(struct page_cache *pc, uint64_t len);
 
 /* Does the same, and returns how many bytes are missing; 0 if they were
- * reserved.  Sets `*is_garbage` if a sweep would free as many.
+ * reserved.  Sets `*is_garbage` if a sweep is due that would free as many.
  * BUDGET_NEVER_FITS: no eviction would make that room, because it is more than
  * the budget, or because the evictor shrinks the cache to a smaller one. */
 #define BUDGET_NEVER_FITS UINT64_MAX

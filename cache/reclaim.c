@@ -419,7 +419,10 @@ static void sweep_states(struct page_cache *pc) {
   uint64_t idle = 0;
   for_each_mirror(pc, sum_idle_states, &idle);
   pthread_mutex_lock(&pc->lock);
-  bool is_due = budget_has_much_garbage(pc, idle) || budget_is_over_locked(pc);
+  /* The account has more than the kernel if only half a block was ever used. */
+  bool is_due = budget_has_much_garbage(pc, idle) ||
+                budget_has_much_garbage(pc, pc->garbage) ||
+                budget_is_over_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   if (is_due)
     for_each_mirror(pc, sweep_all, NULL);

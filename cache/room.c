@@ -16,10 +16,9 @@ bool room_reserve(struct page_cache *pc, unsigned page_shift, uint64_t len) {
     uint64_t over = budget_reserve_or_miss(pc, len, &is_garbage);
     if (over == 0 || over == BUDGET_NEVER_FITS)
       return over == 0;
-    bool any = is_garbage ? reclaim_garbage(pc)
-                          : evict(pc, (over > least ? over : least) << tries,
-                                  EVICT_BY_POLICY) > 0;
-    if (!any)
+    if (is_garbage && reclaim_garbage(pc))
+      continue;
+    if (!evict(pc, (over > least ? over : least) << tries, EVICT_BY_POLICY))
       return false; /* there is nothing left that could go */
   }
   return false;

@@ -19,7 +19,7 @@
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kPages = 4096;
+constexpr uint64_t kPages = 4096; // half the image
 
 class BudgetTest : public testing::Test {
 protected:
@@ -87,7 +87,7 @@ protected:
     Await([&] { return Stats().used <= pages * kPage; });
   }
 
-  FakeSource source_{kPages * kPage};
+  FakeSource source_{2 * kPages * kPage};
   page_cache *cache_ = nullptr;
   image *image_ = nullptr;
   mirror *mirror_ = nullptr;
@@ -112,6 +112,20 @@ TEST_F(BudgetTest, ALargerOneIsThereAtOnce) {
   SetBudget(kPages);
   Load(100, 3000);
   EXPECT_EQ(Resident(100, 3000), 3000u);
+}
+
+TEST_F(BudgetTest, StatesThatHoldNothingNeverKeepAPageOut) {
+  Load(kPages, 1); // its states are a block of their own
+  ASSERT_EQ(image_invalidate(image_, kPages, 1), 0);
+  const uint64_t limit = (256 - 256 / 16) * kPage;
+  // The evictor begins when less than four pages are free, and two of those
+  // that are in use here are the states that hold nothing.
+  for (uint64_t page = 0; limit - Stats().used > 4 * kPage; page++)
+    Load(page, 1);
+  ASSERT_EQ(Stats().n_evicted_pages, 1u) << "the one that was invalidated";
+  ASSERT_EQ(Fetch(mirror_, 1000, 5), 0);
+  EXPECT_EQ(Resident(1000, 5), 5u);
+  EXPECT_EQ(Stats().n_uncached_pages, 0u);
 }
 
 TEST_F(BudgetTest, WhatIsPinnedStaysUntilItIsNot) {

@@ -197,7 +197,7 @@ static const source_ops kCallBackOps =
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
   return &(new Opened{
-               {state->ops, state->size, 0, 0, 0}, state, state->version})
+               {state->ops, state->size, {}, 0}, state, state->version})
               ->base;
 }
 
