@@ -5,9 +5,9 @@
  *     read.  A change between the two fails the read.
  *   - read_at is set before the first byte is read, so no byte is older than it
  *     says.
- *   - dontcache, no_ring_direct, n_direct and has_holes choose between ways of
- *     reading that return the same bytes.  A thread that loads an old value
- *     loses time. */
+ *   - dontcache, no_ring_direct, n_direct, the skips and has_holes choose between
+ *     ways of reading that return the same bytes.  A thread that loads an old
+ *     value loses time. */
 #include "source/file.h"
 
 #include <errno.h>
@@ -46,6 +46,13 @@ enum {
   RING_MAX_SKIPS = 64,
 };
 
+/* How many reads to make in another way after a read that a ring could not
+ * make, and how many of them are still to come.  Relaxed: two threads that
+ * count at once may lose a step. */
+struct skips {
+  atomic_uint n, n_left;
+};
+
 /* Times are in nanoseconds of CLOCK_BOOTTIME, which also counts while the host
  * sleeps: bytes that were read before the sleep age meanwhile. */
 struct file_source {
@@ -75,10 +82,9 @@ struct file_source {
   atomic_uint n_direct; /* how many reads to make directly before the kernel is
                             asked again.  Relaxed: two threads that count down
                             at once may lose a step */
-  /* How many reads to make without a ring after a direct one that it could not
-   * make, and how many of them are still to come.  Relaxed, likewise. */
-  atomic_uint n_ring_skips, n_ring_skips_left;
-  atomic_bool has_holes; /* relaxed: it goes to false once, for good */
+  struct skips ring_skips;  /* after a direct read: no read goes to a ring */
+  struct skips begun_skips; /* after one that the kernel had begun: no such */
+  atomic_bool has_holes;    /* relaxed: it goes to false once, for good */
   pthread_mutex_t holes_lock;
   struct zero_map holes; /* guarded by holes_lock: the file system's answers */
   int64_t holes_since;   /* likewise: no answer is older than this */
@@ -364,26 +370,28 @@ struct read_by_ring {
   struct source_read *asked;
 };
 
-static bool may_use_ring(struct file_source *f, const struct source_read *r) {
-  if (!r->ring || !f->is_for_ring || !is_aligned(r->offset, r->buf, r->len))
-    return false;
-  unsigned left =
-      atomic_load_explicit(&f->n_ring_skips_left, memory_order_relaxed);
+/* Whether to skip this read. */
+static bool skips_take(struct skips *s) {
+  unsigned left = atomic_load_explicit(&s->n_left, memory_order_relaxed);
   if (left > 0)
-    atomic_store_explicit(&f->n_ring_skips_left, left - 1,
-                          memory_order_relaxed);
-  return left == 0;
+    atomic_store_explicit(&s->n_left, left - 1, memory_order_relaxed);
+  return left > 0;
 }
 
-/* A direct read that the ring could not make doubles the number of reads that
- * do not ask it: the disk may be slow. */
-static void note_direct(struct file_source *f, bool could) {
-  unsigned n = atomic_load_explicit(&f->n_ring_skips, memory_order_relaxed);
+/* After a read that was not skipped.  One that the ring could not make doubles
+ * the number of reads that do not ask it: the disk may be slow, or broken. */
+static void skips_note(struct skips *s, bool could) {
+  unsigned n = atomic_load_explicit(&s->n, memory_order_relaxed);
   if (could && n == 0)
     return;
   n = could ? 0 : n == 0 ? 1 : n < RING_MAX_SKIPS ? 2 * n : n;
-  atomic_store_explicit(&f->n_ring_skips, n, memory_order_relaxed);
-  atomic_store_explicit(&f->n_ring_skips_left, n, memory_order_relaxed);
+  atomic_store_explicit(&s->n, n, memory_order_relaxed);
+  atomic_store_explicit(&s->n_left, n, memory_order_relaxed);
+}
+
+static bool may_use_ring(struct file_source *f, const struct source_read *r) {
+  return r->ring && f->is_for_ring && is_aligned(r->offset, r->buf, r->len) &&
+         !skips_take(&f->ring_skips);
 }
 
 /* A file system that does not support such a read refuses all of them. */
@@ -391,7 +399,7 @@ static void note_direct_end(struct file_source *f, ssize_t n, bool could) {
   if (n == -EOPNOTSUPP || n == -EINVAL)
     atomic_store_explicit(&f->no_ring_direct, true, memory_order_relaxed);
   else
-    note_direct(f, could);
+    skips_note(&f->ring_skips, could);
 }
 
 /* One check is good for neighbours of one turn: see K3 in ring.h. */
@@ -411,6 +419,8 @@ static void ring_ended(struct ring_read *read, ssize_t n) {
   bool could = n == (ssize_t)asked->len;
   if (read->fd == b->f->direct_fd)
     note_direct_end(b->f, n, could);
+  else
+    skips_note(&b->f->begun_skips, could);
   asked->status = could ? check_in_turn(b->f, asked->ring) : SOURCE_UNREAD;
   free(b);
   asked->done(asked);
@@ -456,11 +466,14 @@ static bool start_direct(struct file_source *f, struct source_read *r) {
   return true;
 }
 
-/* The kernel has begun to read it into its memory. */
+/* The kernel has begun to read it into its memory.  If such reads fail, the
+ * next ones go the way of a thread without a ring, which tries less and less
+ * often too (J3 in fill_dispatch.h). */
 static bool start_begun(struct file_source *f, struct source_read *r) {
   bool dontcache = atomic_load_explicit(&f->dontcache, memory_order_relaxed);
   atomic_store_explicit(&f->n_direct, RING_RUN, memory_order_relaxed);
-  return give_to_ring(f, r, f->fd, dontcache ? RWF_DONTCACHE : 0);
+  return !skips_take(&f->begun_skips) &&
+         give_to_ring(f, r, f->fd, dontcache ? RWF_DONTCACHE : 0);
 }
 
 /* ---- Starts -------------------------------------------------------------- */

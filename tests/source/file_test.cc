@@ -967,6 +967,21 @@ TEST_P(RingTest, AReadThatTheKernelHadBegunSaysNothingOfDirectOnes) {
   EXPECT_EQ(ReadNext(src), kDirect);
 }
 
+TEST_P(RingTest, ReadsThatTheKernelHadBegunAndThatFailAreSparedLikewise) {
+  auto src = Open();
+  EXPECT_EQ(ReadNext(src), kBegun);
+  EXPECT_EQ(ReadNext(src, -EINVAL), kDirect); // from now on there are no such
+  for (int n_spared : {1, 2, 4, 8, 16, 32, 64, 64}) {
+    EXPECT_EQ(ReadNext(src, -EIO), kBegun);
+    for (int i = 0; i < n_spared; i++)
+      EXPECT_EQ(ReadNext(src), kNotByRing) << i << " of " << n_spared;
+  }
+  EXPECT_EQ(ReadNext(src), kBegun);
+  EXPECT_EQ(ReadNext(src, -EIO), kBegun);
+  EXPECT_EQ(ReadNext(src), kNotByRing);
+  EXPECT_EQ(ReadNext(src), kBegun) << "after a good one it begins anew";
+}
+
 // A worker polls such a read.
 TEST_P(RingTest, AnotherStartOfAReadIsNotCounted) {
   auto src = Open();
