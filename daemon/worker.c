@@ -83,11 +83,25 @@ void worker_join(struct worker *w) {
 
 /* ---- The thread ---------------------------------------------------------- */
 
+static void worker_count_ring(struct worker *w, unsigned n) {
+  atomic_fetch_add_explicit(&w->service.context->n_rings, n,
+                            memory_order_relaxed);
+}
+
+/* Goes on without its ring, which has given up (G2 in uring.h). */
+static void worker_lose_ring(struct worker *w) {
+  w->dispatch.ring = NULL;
+  worker_count_ring(w, -1u);
+  log_event(LEVEL_WARN, "ring-lost", LOG_TEXT("thread", w->name));
+}
+
 /* Runs the loop once, and then what it has begun.  True: something of that has
  * ended. */
 static bool worker_turn(struct worker *w, int flags) {
   event_base_loop(w->loop.base, flags);
   bool any = uring_turn(&w->uring);
+  if (w->dispatch.ring && !uring_ring(&w->uring))
+    worker_lose_ring(w);
   return fill_dispatch_try(&w->dispatch) || any;
 }
 
@@ -140,7 +154,9 @@ static void *worker_thread(void *arg) {
 static void worker_open_ring(struct worker *w) {
   int r = uring_init(&w->uring, &w->loop);
   fill_dispatch_init(&w->dispatch, uring_ring(&w->uring));
-  if (r < 0)
+  if (r == 0)
+    worker_count_ring(w, 1);
+  else
     log_event(LEVEL_DEBUG, "no-ring", LOG_TEXT("thread", w->name),
               LOG_TEXT("reason", strerror(-r)));
 }

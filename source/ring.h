@@ -48,7 +48,9 @@ struct ring {
   int checked_status;
 };
 
-/* Gives a read to the ring.  False: the ring is full, and does nothing. */
+/* Gives a read to the ring.  False: the ring is full or has failed, and does
+ * nothing.  The source must not wait for room, because the reads in the ring
+ * may be those of a disk that hangs. */
 static inline bool ring_give(struct ring *ring, struct ring_read *read) {
   return ring->read(ring, read);
 }

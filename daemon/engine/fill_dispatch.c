@@ -7,6 +7,7 @@
 #include "base/container_of.h"
 #include "cache/image.h"
 #include "daemon/engine/images.h"
+#include "daemon/engine/uring.h"
 
 enum {
   /* What a solid-state disk takes under load, and some more. */
@@ -166,10 +167,19 @@ void fill_dispatch_hand_over(struct fill_dispatch *d) {
 
 /* ---- Which of them ------------------------------------------------------- */
 
+/* An image that has many fills under way gets no ring for more of them: they go
+ * the way of a thread without a ring, at once.  Each fill has a reference, and
+ * so has the reader.  Relaxed: a fill that another thread ends may count for a
+ * moment longer. */
+static struct ring *ring_for(struct fill_dispatch_image *image) {
+  unsigned n = atomic_load_explicit(&image->n_refs, memory_order_relaxed) - 1;
+  return n < URING_MAX_OF_IMAGE ? image->dispatch->ring : NULL;
+}
+
 static void run(struct fill_runner *runner, struct fill *fill) {
   struct fill_dispatch_image *image =
       container_of(runner, struct fill_dispatch_image, runner);
-  enum source_outcome outcome = start(image, fill, image->dispatch->ring);
+  enum source_outcome outcome = start(image, fill, ring_for(image));
   if (outcome == SOURCE_DONE || outcome == SOURCE_PENDING)
     return;
   struct fill_job *f = job_new(image, fill);

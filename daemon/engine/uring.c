@@ -18,8 +18,9 @@ enum {
 
 static bool give(struct ring *ring, struct ring_read *read) {
   struct uring *u = container_of(ring, struct uring, base);
-  struct io_uring_sqe *sqe =
-      u->n_reads < URING_MAX_READS ? io_uring_get_sqe(&u->io) : NULL;
+  struct io_uring_sqe *sqe = uring_ring(u) && u->n_reads < URING_MAX_READS
+                                 ? io_uring_get_sqe(&u->io)
+                                 : NULL;
   assert(read->len <= RING_MAX_LEN);
   if (!sqe)
     return false;
@@ -32,7 +33,32 @@ static bool give(struct ring *ring, struct ring_read *read) {
 }
 
 bool uring_is_submitted(struct uring *u) {
-  return u->n_reads == 0 || io_uring_sq_ready(&u->io) == 0;
+  return u->n_reads == 0 || u->has_given_up || io_uring_sq_ready(&u->io) == 0;
+}
+
+/* Ends the reads that the kernel does not have, and never gets: from here on no
+ * call submits any.  So the queue stays as it is meanwhile. */
+static void give_up(struct uring *u) {
+  const struct io_uring_sq *sq = &u->io.sq;
+  unsigned head = sq->sqe_tail - io_uring_sq_ready(&u->io);
+  u->has_given_up = true;
+  for (; head != sq->sqe_tail; head++) {
+    const struct io_uring_sqe *sqe = &sq->sqes[head % URING_MAX_READS];
+    struct ring_read *read = (struct ring_read *)(uintptr_t)sqe->user_data;
+    u->n_reads--;
+    read->ended(read, -ECANCELED);
+  }
+}
+
+/* True: the ring has given up, and reads have ended. */
+static bool submit(struct uring *u) {
+  if (uring_is_submitted(u))
+    return false;
+  u->n_failed = io_uring_submit(&u->io) > 0 ? 0 : u->n_failed + 1;
+  if (u->n_failed < URING_MAX_FAILED)
+    return false;
+  give_up(u);
+  return true;
 }
 
 struct ended {
@@ -58,9 +84,8 @@ bool uring_turn(struct uring *u) {
   struct ended ended[MAX_ENDED];
   if (u->n_reads == 0) /* as before most sleeps */
     return false;
-  /* A call that fails is made again in the next turn (G2). */
-  if (!uring_is_submitted(u))
-    io_uring_submit(&u->io);
+  if (submit(u))
+    return true;
   unsigned n = take_ended(u, ended);
   u->n_reads -= n;
   u->base.checked = NULL;

@@ -11,6 +11,9 @@
  *       does.
  *   G2  A thread does not sleep while the ring has reads that the kernel does
  *       not have yet.
+ *       If the kernel refuses them URING_MAX_FAILED times in a row, the ring
+ *       gives up for good: it ends these reads with -ECANCELED and accepts no
+ *       others.  It still ends those that the kernel has.
  *   G3  The kernel gives a read with RWF_NOWAIT to none of its threads.  If the
  *       read would have to wait before it reaches the disk, it fails.
  *
@@ -33,12 +36,19 @@ enum {
   /* Clients with a usual queue depth have fewer in flight.  The ring takes
    * 16 KiB of memory. */
   URING_MAX_READS = 128,
+  /* Of these, the fills of one image: so an image whose disk hangs leaves half
+   * of the ring to the others (fill_dispatch.c). */
+  URING_MAX_OF_IMAGE = URING_MAX_READS / 2,
+  /* The loop tries again at once, so this takes less than a millisecond. */
+  URING_MAX_FAILED = 100,
 };
 
 struct uring {
   struct ring base;
   struct io_uring io;
   bool is_open;
+  bool has_given_up;   /* G2 */
+  unsigned n_failed;   /* calls in a row that gave the kernel no read */
   unsigned n_reads;    /* accepted, and not ended yet */
   struct event *event; /* the ring's descriptor is readable */
   struct loop *loop;
@@ -54,9 +64,9 @@ int uring_init(struct uring *u, struct loop *loop);
  * failed uring_init() too, and for a zeroed `u`. */
 void uring_fini(struct uring *u);
 
-/* The ring for sources; NULL: there is none. */
+/* The ring for sources; NULL: there is none, or it has given up. */
 static inline struct ring *uring_ring(struct uring *u) {
-  return u->is_open ? &u->base : NULL;
+  return u->is_open && !u->has_given_up ? &u->base : NULL;
 }
 
 /* To be called once in each turn of the loop.  Gives the kernel the reads that
@@ -64,7 +74,7 @@ static inline struct ring *uring_ring(struct uring *u) {
  * Returns false if none has ended. */
 bool uring_turn(struct uring *u);
 
-/* Whether the kernel has all reads: see G2. */
+/* Whether the kernel has all reads that have not ended: see G2. */
 bool uring_is_submitted(struct uring *u);
 
 #ifdef __cplusplus

@@ -39,6 +39,7 @@ struct server_context {
   struct drain drain;
   struct users users;          /* that connections count for */
   _Atomic uint64_t n_accepted; /* relaxed: a statistic */
+  atomic_uint n_rings;         /* relaxed, likewise: workers that have one */
 };
 
 #endif

@@ -28,6 +28,7 @@ enum {
   CLIENTS,
   ATTACHMENTS,
   POOL_THREADS,
+  RINGS,
   IMAGES,
   DRAINING,
   SOURCE_REQUESTS,
@@ -122,6 +123,8 @@ const struct metric metrics_table[METRICS_N] = {
                      "Pin tables of clients that read the cache's memory"},
     [POOL_THREADS] = {"pool_threads", METRIC_GAUGE, "threads", METRIC_OF_DAEMON,
                       "Threads of the pool that reads sources"},
+    [RINGS] = {"rings", METRIC_GAUGE, "workers", METRIC_OF_DAEMON,
+               "Workers that read files by io_uring"},
     [IMAGES] = {"images", METRIC_GAUGE, "images", METRIC_OF_DAEMON,
                 "Images that are served"},
     [DRAINING] = {"draining", METRIC_GAUGE, "0 or 1", METRIC_OF_DAEMON,
@@ -304,6 +307,7 @@ void metrics_of_daemon(struct server_context *context, const struct peer *peer,
   values[CLIENTS] = drain_n_clients(&context->drain);
   values[ATTACHMENTS] = attachment_count(&context->census);
   values[POOL_THREADS] = pool_n_threads(images->pool);
+  values[RINGS] = atomic_load_explicit(&context->n_rings, memory_order_relaxed);
   values[IMAGES] = images_count(images, peer);
   values[DRAINING] = drain_is_on(&context->drain);
 }

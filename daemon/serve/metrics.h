@@ -37,7 +37,7 @@ struct metric {
 };
 
 /* The counters of images come first, each by its `enum image_counter`. */
-enum { METRICS_N = 48 };
+enum { METRICS_N = 49 };
 extern const struct metric metrics_table[METRICS_N];
 
 /* The longest name for Prometheus, with its NUL. */

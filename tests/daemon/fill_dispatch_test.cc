@@ -84,6 +84,36 @@ TEST_F(FillDispatchTest, OnlyTheFirstTryHasARing) {
   }
 }
 
+// Nor does it wait for room: an image whose disk hangs is left to the pool.
+TEST_F(FillDispatchTest, AnImageThatHangsLeavesHalfOfTheRingToOthers) {
+  constexpr uint64_t kHang = 100;
+  int has_ring = HasRing();
+  FakeSource other(kPages * kPage);
+  disk_.ShutGate();
+  server_ = std::make_unique<TestServer>(
+      std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk_},
+                                                        {"other", &other}},
+      options_);
+  WireClient client = server_->Unix(), next = server_->Unix();
+  uint32_t image = client.Start("disk").image;
+  for (uint64_t i = 0; i < kHang; i++)
+    ASSERT_TRUE(client.SendRead(i + 1, image, {{i * 2 * kPage, kPage}}));
+  image_ = next.Start("other").image;
+  while (disk_.n_tries((kHang - 1) * 2 * kPage) == 0)
+    usleep(1000);
+  int n_rings = 0;
+  for (uint64_t i = 0; i < kHang; i++)
+    n_rings += disk_.n_rings(i * 2 * kPage);
+  EXPECT_EQ(n_rings, has_ring * URING_MAX_OF_IMAGE);
+  EXPECT_EQ(next.Read(image_, 7 * kPage, kPage).bytes, Page(7));
+  EXPECT_EQ(other.n_rings(7 * kPage), has_ring);
+  disk_.OpenGate();
+  for (uint64_t i = 0; i < kHang; i++) {
+    Frame frame = client.ReceiveAnswer();
+    EXPECT_EQ(frame.payload, Page((frame.id - 1) * 2)) << frame.id;
+  }
+}
+
 TEST_F(FillDispatchTest, ASourceThatIsTooSlowIsTriedLessAndLessOften) {
   Serve();
   int n_tried_again = 0;

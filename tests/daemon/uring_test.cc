@@ -236,6 +236,83 @@ void Forbid(int number, int error) {
     _exit(77);
 }
 
+// From here on the kernel takes no two reads at once; any other number it does.
+void ForbidTwoAtOnce() {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  sock_fprog program = {sizeof code / sizeof *code, code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+    GTEST_SKIP() << "no seccomp here";
+}
+
+// On a thread of its own, because a filter stays.
+class RefusedTest : public UringTest {
+public:
+  void OnAThread(void (RefusedTest::*test)()) {
+    std::thread([=] {
+      ForbidTwoAtOnce();
+      if (!IsSkipped())
+        (this->*test)();
+    }).join();
+  }
+
+  void AFewTimes();
+  void ForGood();
+};
+
+void RefusedTest::AFewTimes() {
+  for (int round = 0; round < 3; round++) {
+    Read first(fd_, 0, 4096), second(fd_, 4096, 4096), third(fd_, 8192, 4096);
+    ASSERT_TRUE(ring_give(Ring(), &first.base));
+    ASSERT_TRUE(ring_give(Ring(), &second.base));
+    for (int i = 1; i < URING_MAX_FAILED; i++)
+      ASSERT_FALSE(uring_turn(&uring_)) << i;
+    EXPECT_FALSE(uring_is_submitted(&uring_));
+    ASSERT_TRUE(ring_give(Ring(), &third.base));
+    for (Read *read : {&first, &second, &third}) {
+      Await(*read);
+      EXPECT_EQ(read->result, 4096);
+    }
+  }
+}
+
+TEST_F(RefusedTest, WhatTheKernelRefusesForAWhileItGetsLater) {
+  OnAThread(&RefusedTest::AFewTimes);
+}
+
+void RefusedTest::ForGood() {
+  Read taken(pipe_[0], -1, 1), first(fd_, 0, 4096), second(fd_, 0, 4096);
+  ASSERT_TRUE(ring_give(Ring(), &taken.base));
+  EXPECT_FALSE(uring_turn(&uring_));
+  ASSERT_TRUE(ring_give(Ring(), &first.base));
+  ASSERT_TRUE(ring_give(Ring(), &second.base));
+  first.on_end = [&] { EXPECT_FALSE(ring_give(&uring_.base, &first.base)); };
+  int n_turns = 1;
+  for (; !uring_turn(&uring_) && n_turns < 2 * URING_MAX_FAILED; n_turns++)
+    EXPECT_FALSE(uring_is_submitted(&uring_));
+  EXPECT_EQ(n_turns, URING_MAX_FAILED);
+  for (const Read *read : {&first, &second}) {
+    EXPECT_EQ(read->n_ended, 1);
+    EXPECT_EQ(read->result, -ECANCELED);
+  }
+  EXPECT_EQ(Ring(), nullptr);
+  EXPECT_TRUE(uring_is_submitted(&uring_));
+  EXPECT_EQ(taken.n_ended, 0);
+  ASSERT_EQ(write(pipe_[1], "x", 1), 1);
+  Await(taken);
+  EXPECT_EQ(taken.result, 1);
+}
+
+TEST_F(RefusedTest, ARingThatTheKernelRefusesGivesUpAndEndsWhatItHas) {
+  OnAThread(&RefusedTest::ForGood);
+}
+
 class ForbiddenTest : public testing::TestWithParam<int> {};
 
 TEST_P(ForbiddenTest, AThreadGoesOnWithoutARing) {

@@ -3,12 +3,19 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <fstream>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -61,33 +68,89 @@ bool Forget(const std::string &path, size_t len) {
   return can;
 }
 
-TEST(RingTest, ColdReadsOfAFileGoByTheRing) {
-  constexpr uint64_t kReads = 32, kApart = 64;
-  TempDir directory;
-  std::string socket = directory / "s", path = directory / "disk";
-  std::vector<uint8_t> bytes =
-      WriteRandomFile(path, kReads * kApart * kPage, TestSeed());
-  if (!Forget(path, bytes.size()))
-    GTEST_SKIP() << "a file system that cannot read by a ring";
-  DaemonProcess daemon({"--listen", "unix:" + socket, "--log-level", "debug",
-                        "--image", "disk=" + path});
-  ASSERT_TRUE(daemon.ready()) << daemon.log();
-  WireClient client = WireClient::Unix(socket);
-  uint32_t image = client.Start("disk").image;
-  long before = Ended(daemon.pid());
-  if (daemon.CountInLog("no-ring") > 0 || before < 0)
-    GTEST_SKIP() << "no io_uring here, or the kernel counts no reads";
-  ASSERT_TRUE(Forget(path, bytes.size()));
-  for (uint64_t i = 0; i < kReads; i++) {
-    uint64_t at = i * kApart * kPage;
-    Answer answer = client.Read(image, at, kPage);
-    EXPECT_EQ(answer.status, 0);
-    EXPECT_EQ(answer.bytes,
-              std::vector<uint8_t>(bytes.begin() + long(at),
-                                   bytes.begin() + long(at + kPage)));
+// From here on the kernel makes rings and takes no read from them, except from
+// a thread that waits for it, as a daemon does when it tries a new ring.
+void TakeNoReads() {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[2])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  sock_fprog program = {sizeof code / sizeof *code, code};
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+class RingTest : public testing::Test {
+protected:
+  static constexpr uint64_t kReads = 32, kApart = 64;
+  static constexpr int kWorkers = 2;
+
+  void SetUp() override {
+    bytes_ = WriteRandomFile(path_, kReads * kApart * kPage, TestSeed());
+    if (!Forget(path_, bytes_.size()))
+      GTEST_SKIP() << "a file system that cannot read by a ring";
   }
+
+  void Serve(const std::function<void()> &before_exec = [] {}) {
+    daemon_ = std::make_unique<DaemonProcess>(
+        std::vector<std::string>{"--listen", "unix:" + socket_, "--log-level",
+                                 "debug", "--workers", std::to_string(kWorkers),
+                                 "--image", "disk=" + path_},
+        before_exec);
+    ASSERT_TRUE(daemon_->ready()) << daemon_->log();
+  }
+
+  bool HasRings() const { return daemon_->CountInLog("no-ring") == 0; }
+
+  // Reads pages that are far apart.
+  void ReadAll(WireClient *client) {
+    uint32_t image = client->Start("disk").image;
+    ASSERT_TRUE(Forget(path_, bytes_.size()));
+    for (uint64_t i = 0; i < kReads; i++) {
+      uint64_t at = i * kApart * kPage;
+      Answer answer = client->Read(image, at, kPage);
+      EXPECT_EQ(answer.status, 0);
+      EXPECT_EQ(answer.bytes,
+                std::vector<uint8_t>(bytes_.begin() + long(at),
+                                     bytes_.begin() + long(at + kPage)));
+    }
+  }
+
+  TempDir directory_;
+  std::string socket_ = directory_ / "s", path_ = directory_ / "disk";
+  std::vector<uint8_t> bytes_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
+TEST_F(RingTest, ColdReadsOfAFileGoByTheRing) {
+  Serve();
+  WireClient client = WireClient::Unix(socket_);
+  long before = Ended(daemon_->pid());
+  if (!HasRings() || before < 0)
+    GTEST_SKIP() << "no io_uring here, or the kernel counts no reads";
+  ReadAll(&client);
   // A disk that has no room in its queue leaves some to the pool.
-  EXPECT_GE(Ended(daemon.pid()) - before, long(kReads / 2));
+  EXPECT_GE(Ended(daemon_->pid()) - before, long(kReads / 2));
+}
+
+TEST_F(RingTest, AMetricTellsHowManyWorkersHaveARing) {
+  Serve();
+  WireClient client = WireClient::Unix(socket_);
+  client.Start("disk");
+  EXPECT_EQ(client.Stats()["rings"], kWorkers - daemon_->CountInLog("no-ring"));
+}
+
+TEST_F(RingTest, AWorkerWhoseRingTakesNoReadsGoesOnWithoutIt) {
+  Serve(TakeNoReads);
+  WireClient client = WireClient::Unix(socket_);
+  if (!HasRings())
+    GTEST_SKIP() << "no io_uring here";
+  ReadAll(&client);
+  EXPECT_EQ(daemon_->CountInLog("ring-lost"), 1u);
+  EXPECT_EQ(client.Stats()["rings"], kWorkers - 1u);
 }
 
 } // namespace
