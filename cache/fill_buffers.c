@@ -1,6 +1,7 @@
 #include "cache/fill_buffers.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -105,6 +106,8 @@ uint8_t *fill_buffers_get(struct fill_buffers *b, size_t len) {
     bytes = region_get(&b->blocks, &cut_blocks);
   if (bytes)
     return bytes;
+  if (len >= BUFFER_MIN_LEN)
+    __atomic_store_n(&b->was_short, true, __ATOMIC_RELAXED);
   void *memory;
   return posix_memalign(&memory, BUFFER_ALIGN, len) == 0 ? memory : NULL;
 }
@@ -118,5 +121,9 @@ void fill_buffers_put(struct fill_buffers *b, uint8_t *bytes) {
 bool fill_buffers_trim(struct fill_buffers *b) {
   bool buffers = region_trim(&b->buffers, &cut_buffers);
   bool blocks = region_trim(&b->blocks, &cut_blocks);
-  return buffers || blocks;
+  if (buffers || blocks)
+    return true;
+  if (__atomic_exchange_n(&b->was_short, false, __ATOMIC_RELAXED))
+    malloc_trim(0);
+  return false;
 }

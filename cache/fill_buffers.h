@@ -33,6 +33,7 @@ struct fill_buffers {
     uint32_t free; /* atomic */
     bool was_used; /* atomic: since the last fill_buffers_trim() */
   } buffers, blocks;
+  bool was_short; /* atomic: a long one came from malloc(3) */
 };
 
 /* Reserves address space.  The kernel allocates memory when a buffer is used.
@@ -46,8 +47,9 @@ void fill_buffers_put(struct fill_buffers *b,
                       uint8_t *bytes); /* NULL is fine */
 
 /* To be called from time to time: returns the memory to the kernel if no buffer
- * is in use and none was used since the last call.  Returns true if one was
- * used; then it must be called again later. */
+ * is in use and none was used since the last call, also what malloc(3) keeps of
+ * those that it gave.  Returns true if one was used; then it must be called
+ * again later. */
 bool fill_buffers_trim(struct fill_buffers *b);
 
 #ifdef __cplusplus

@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/fs.h>
+#include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <malloc.h>
 #include <sched.h>
@@ -17,9 +19,11 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "daemon/log.h"
 
 #ifndef MFD_EXEC
@@ -292,21 +296,65 @@ static void set_up(struct filter *f) {
   allow_others(f);
 }
 
-int sandbox_confine(enum sandbox_kind kind) {
+/* Writes the program of a filter to a file in memory, because libseccomp has no
+ * other way to give it before version 2.6. */
+static int write_program(enum sandbox_kind kind, int fd) {
   struct filter f = {.ctx = seccomp_init(SCMP_ACT_KILL_PROCESS),
                      .kind = 1u << kind};
   if (!f.ctx)
     return -ENOMEM;
   set_up(&f);
   if (f.r == 0)
-    f.r = seccomp_load(f.ctx);
+    f.r = seccomp_export_bpf(f.ctx, fd);
   seccomp_release(f.ctx);
   return f.r;
 }
 
+/* Makes the program of a kind; its instructions are malloc(3)ed. */
+static int make_program(enum sandbox_kind kind, struct sock_fprog *program) {
+  CLEANUP(cleanup_close) int fd = memfd_create("filter", MFD_CLOEXEC);
+  if (fd < 0)
+    return -errno;
+  int r = write_program(kind, fd);
+  off_t len = r < 0 ? 0 : lseek(fd, 0, SEEK_CUR);
+  if (r < 0 || len < 0)
+    return r < 0 ? r : -errno;
+  CLEANUP(cleanup_free) void *code = malloc((size_t)len);
+  if (!code)
+    return -ENOMEM;
+  if (pread(fd, code, (size_t)len, 0) != len)
+    return -EIO;
+  program->len = (unsigned short)((size_t)len / sizeof *program->filter);
+  program->filter = STEAL(code);
+  return 0;
+}
+
+static int install_program(const struct sock_fprog *program) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, program) < 0)
+    return -errno;
+  return 0;
+}
+
+int sandbox_confine(enum sandbox_kind kind) {
+  struct sock_fprog program = {0};
+  int r = make_program(kind, &program);
+  if (r == 0)
+    r = install_program(&program);
+  free(program.filter);
+  return r;
+}
+
 /* ---- Entering ------------------------------------------------------------ */
 
-static bool is_enabled; /* before there are threads */
+/* The programs are made once, while there is one thread: libseccomp takes
+ * 70 KiB of the stack and 90 KiB of the heap for each, and every thread would
+ * keep its own. */
+static struct {
+  bool is_enabled;
+  int r; /* of the first program that could not be made */
+  struct sock_fprog programs[SANDBOX_N_KINDS];
+} sandbox;
 
 void sandbox_enable(void) {
   if (HAS_SANITIZER)
@@ -316,12 +364,16 @@ void sandbox_enable(void) {
    * thread must not be the first to use them. */
   tzset();
   mallopt(M_ARENA_MAX, 8 * (int)sysconf(_SC_NPROCESSORS_ONLN));
-  is_enabled = true;
+  for (int kind = 0; kind < SANDBOX_N_KINDS && sandbox.r == 0; kind++)
+    sandbox.r = make_program((enum sandbox_kind)kind, &sandbox.programs[kind]);
+  sandbox.is_enabled = true;
 }
 
 void sandbox_enter(enum sandbox_kind kind) {
   static atomic_flag told = ATOMIC_FLAG_INIT;
-  int r = is_enabled ? sandbox_confine(kind) : 0;
+  if (!sandbox.is_enabled)
+    return;
+  int r = sandbox.r < 0 ? sandbox.r : install_program(&sandbox.programs[kind]);
   if (r < 0 && !atomic_flag_test_and_set(&told))
     log_event(LEVEL_WARN, "no-sandbox", LOG_TEXT("reason", strerror(-r)),
               LOG_TEXT("meaning", "threads may make any system call that the "

@@ -44,19 +44,13 @@ enum {
   MAX_EMPTY = 16,
 };
 
-/* The records that tls_send() makes and then gives to the transport below.
- * Outside of tls_send() it is empty, so a thread needs only one. */
-static _Thread_local struct {
-  uint8_t bytes[BATCH_LEN];
-  size_t len;
-} batch;
-
 struct tls_context {
   atomic_uint n_refs; /* the last one acquires what the others released */
   SSL_CTX *ctx;
   BIO_METHOD *method;
   bool accepts;
-  char *name; /* that is asked for; NULL: none, or an address */
+  char *name;               /* that is asked for; NULL: none, or an address */
+  _Atomic(uint8_t *) spare; /* for a batch; NULL: in use, or none yet */
 };
 
 struct tls {
@@ -75,6 +69,10 @@ struct tls {
   bool kernel_sends; /* what send() is given goes below as it is */
   bool is_sending;   /* a record that was not taken as a whole is OpenSSL's */
   bool is_sealing;   /* what OpenSSL writes goes into the batch */
+  struct {
+    uint8_t *bytes; /* NULL but in tls_send(); of BATCH_LEN */
+    size_t len;
+  } batch; /* records that tls_send() makes for the transport below */
   struct {
     uint8_t *bytes; /* NULL: there are none */
     size_t start, len;
@@ -192,12 +190,27 @@ static int send_rest(struct tls *t) {
   return 0;
 }
 
+/* Begins a batch.  Connections of one context take turns with one buffer; those
+ * that send at the same time, on other threads, make another. */
+static bool take_batch(struct tls *t) {
+  t->batch.len = 0;
+  t->batch.bytes = atomic_exchange(&t->context->spare, NULL);
+  if (!t->batch.bytes)
+    t->batch.bytes = malloc(BATCH_LEN);
+  return t->batch.bytes;
+}
+
+static void give_batch(struct tls *t) {
+  free(atomic_exchange(&t->context->spare, t->batch.bytes));
+  t->batch.bytes = NULL;
+}
+
 /* Sends the batch, and keeps what the transport did not take.  Returns as
  * send_rest(). */
 static int send_batch(struct tls *t) {
-  size_t len = batch.len;
-  batch.len = 0;
-  ssize_t n = len ? below_send(t, batch.bytes, len) : 0;
+  size_t len = t->batch.len;
+  t->batch.len = 0;
+  ssize_t n = len ? below_send(t, t->batch.bytes, len) : 0;
   if (n < 0 && n != -EAGAIN)
     return (int)n;
   size_t sent = n < 0 ? 0 : (size_t)n;
@@ -205,7 +218,7 @@ static int send_batch(struct tls *t) {
     return 0;
   t->rest.start = 0;
   t->rest.len = len - sent;
-  t->rest.bytes = OPENSSL_memdup(batch.bytes + sent, t->rest.len);
+  t->rest.bytes = OPENSSL_memdup(t->batch.bytes + sent, t->rest.len);
   if (t->rest.bytes)
     return -EAGAIN;
   return t->below_errno = -ENOMEM;
@@ -219,11 +232,11 @@ static int below_write(BIO *bio, const char *bytes, int len) {
     n = send_rest(t);
     if (n == 0)
       n = below_send(t, bytes, (size_t)len);
-  } else if ((size_t)len > BATCH_LEN - batch.len) {
+  } else if ((size_t)len > BATCH_LEN - t->batch.len) {
     n = -EAGAIN;
   } else {
-    memcpy(batch.bytes + batch.len, bytes, (size_t)len);
-    batch.len += (size_t)len;
+    memcpy(t->batch.bytes + t->batch.len, bytes, (size_t)len);
+    t->batch.len += (size_t)len;
   }
   if (n == -EAGAIN)
     BIO_set_retry_write(bio);
@@ -387,6 +400,7 @@ void tls_context_unref(struct tls_context *c) {
     return;
   SSL_CTX_free(c->ctx);
   BIO_meth_free(c->method);
+  free(atomic_load(&c->spare));
   free(c->name);
   free(c);
 }
@@ -732,7 +746,7 @@ static int fill_batch(struct tls *t, struct offer *o) {
   o->last_len = 0;
   t->is_sealing = true;
   while (r == 1 &&
-         batch.len + RECORD_LEN + RECORD_EXTRA + RECORD_SPARE <= BATCH_LEN &&
+         t->batch.len + RECORD_LEN + RECORD_EXTRA + RECORD_SPARE <= BATCH_LEN &&
          (len = offer_look(o, copy, &bytes)) > 0) {
     ERR_clear_error();
     r = SSL_write_ex(t->ssl, bytes, len, &n);
@@ -758,6 +772,8 @@ static ssize_t tls_send(void *transport, const struct iovec *iovs,
   int r, failed, sent = t->is_open ? send_rest(t) : -EAGAIN;
   if (sent < 0)
     return sent;
+  if (!take_batch(t))
+    return t->below_errno = -ENOMEM;
   offer_take(&o, t->untaken);
   t->untaken = 0;
   do {
@@ -765,6 +781,7 @@ static ssize_t tls_send(void *transport, const struct iovec *iovs,
     failed = r == 1 ? -EAGAIN : outcome(t, r);
     sent = send_batch(t);
   } while (r == 1 && sent == 0 && o.last_len);
+  give_batch(t);
   t->is_sending = r != 1;
   ERR_clear_error();
   t->wants = wants; /* the sender waits for room to send */

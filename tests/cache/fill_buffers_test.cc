@@ -135,6 +135,30 @@ TEST_F(BuffersTest, MemoryGoesWhenNobodyUsedItForARound) {
     fill_buffers_put(&b_, at);
 }
 
+TEST_F(BuffersTest, WhatMallocKeepsOfLongOnesGoesToo) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer has a malloc of its own";
+#endif
+  std::vector<uint8_t *> all = GetAll();
+  // Libc returns the first one to the kernel when it is freed, and from then on
+  // keeps memory of that length.
+  fill_buffers_put(&b_, fill_buffers_get(&b_, FILL_BUFFER_LEN));
+  uint8_t *more = fill_buffers_get(&b_, FILL_BUFFER_LEN);
+  ASSERT_FALSE(IsOwn(more));
+  memset(more, 1, FILL_BUFFER_LEN);
+  const auto is_there = [&] {
+    unsigned char is = 0;
+    return mincore(more, 4096, &is) == 0 && is;
+  };
+  fill_buffers_put(&b_, more);
+  for (uint8_t *at : all)
+    fill_buffers_put(&b_, at);
+  EXPECT_TRUE(fill_buffers_trim(&b_));
+  EXPECT_TRUE(is_there());
+  EXPECT_FALSE(fill_buffers_trim(&b_));
+  EXPECT_FALSE(is_there());
+}
+
 TEST_F(BuffersTest, NoTwoThreadsHaveTheSameAndNoneIsTakenFromItsOwner) {
   std::atomic<bool> stop{false};
   std::atomic<int> n_wrong{0};
