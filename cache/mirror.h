@@ -284,6 +284,11 @@ bool mirror_ref_live(struct mirror *m);
 /* Frees the memory.  NULL is allowed.  Others call mirror_unref(). */
 void mirror_free(struct mirror *m);
 
+/* This process ignores SIGXFSZ, so a write past RLIMIT_FSIZE is only an error:
+ * mirror_write() need not look at the limit first.  To be called before there
+ * is a mirror, or another thread. */
+void mirror_survives_file_limit(void);
+
 /* Copies `len` bytes into the hole at `page`. 0 or a negative errno. */
 int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
                  size_t len);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cache/mirror.h"
 #include "daemon/log.h"
 
 /* Signals that would end or stop the daemon for what is no reason to. */
@@ -30,6 +31,7 @@ static void set_signals(void) {
   }
   for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
     signal(ignored[i], SIG_IGN);
+  mirror_survives_file_limit(); /* SIGXFSZ is one of them */
 }
 
 /* Each connection is a descriptor.  Nothing here uses select(2). */

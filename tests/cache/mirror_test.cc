@@ -190,6 +190,25 @@ TEST(Mirror, AWriteBeyondALimitThatCameLaterIsAnError) {
       << "137 or so: it was killed";
 }
 
+// The kernel itself is asked: no call looks at the limit before each write.
+TEST(Mirror, AWriteBeyondALimitFailsInTheKernelIfTheProcessSurvivesThat) {
+  EXPECT_EQ(InChild([] {
+              static volatile sig_atomic_t n_signals;
+              mirror *m = nullptr;
+              char page[4096] = "x";
+              rlimit limit = {8192, 8192};
+              signal(SIGXFSZ, [](int) { n_signals = n_signals + 1; });
+              mirror_survives_file_limit();
+              if (mirror_new(1 << 20, 12, 1, true, &m) < 0 ||
+                  setrlimit(RLIMIT_FSIZE, &limit) < 0)
+                return 1;
+              if (mirror_write(m, 2, page, sizeof page) != -EFBIG)
+                return 2;
+              return n_signals == 1 ? 0 : 3;
+            }),
+            0);
+}
+
 TEST(Mirror, APunchThatFailsIsAnError) {
   auto m = Make(16 * 4096);
   int fd = m->pages_fd;
