@@ -4,10 +4,14 @@
  *
  *   1 under the lock: RESIDENT -> EVICTING, and out of the policy
  *   2 barrier_run(): every reader's pin is visible, or it sees EVICTING
- *   3 under the lock: read every pin of the mirrors; a pinned page goes on to
- *     RESIDENT, or, if it was invalidated, to STALE; wake the fetches that wait
+ *   3 under `pins_lock`: read every pin of the mirrors.  If any page is pinned,
+ *     under the lock: it goes on to RESIDENT, or, if it was invalidated, to
+ *     STALE; wake the fetches that wait
  *   4 punch what is not pinned, neighbours together, under no lock
  *   5 under the lock: punched pages -> ABSENT, uncharged; wake again
+ *
+ * Steps 1 and 5 release the lock after every few pages, so that no miss waits
+ * for a whole batch.
  *
  * Between 1 and 5 the batch owns the states.  Never one barrier or one punch
  * for one page where there are more.
@@ -23,6 +27,7 @@
 #include "cache/evict.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <stdlib.h>
 
 #include "base/lock.h"
@@ -38,6 +43,9 @@
  * while a pin holds it, and a pin is one run.  So only a client that keeps
  * moving its pins can make more; its image then gets a new epoch. */
 #define MAX_STALE_RUNS 16384
+
+/* About how many pages one hold of the lock moves. */
+#define PAGES_A_HOLD 32
 
 /* ---- Stale pages --------------------------------------------------------- */
 
@@ -77,15 +85,16 @@ static struct page_run stale_take_locked(struct mirror *m, uint64_t most) {
 /* ---- One batch ----------------------------------------------------------- */
 
 struct victim {
-  struct mirror *mirror; /* referenced */
+  struct mirror *mirror; /* referenced, by one of its victims at least */
   uint64_t page;
   uint64_t mark; /* of the mirror's log, when the page was taken */
+  bool has_ref;
   bool pinned;
   bool is_lost; /* it is pinned and invalidated, and there is no memory to
                    remember it */
 };
 
-/* Victims by mirror, and by ascending page. */
+/* From step 2 on, its victims are sorted by mirror and page. */
 struct batch {
   bool from_policy; /* s3fifo_restore() or s3fifo_gone() is due for each */
   bool is_drop;     /* they are invalidated: a pinned one becomes STALE */
@@ -95,9 +104,12 @@ struct batch {
 
 static void batch_add_locked(struct batch *b, struct mirror *m, uint64_t page) {
   lock_assert_held(&m->cache->lock);
+  bool has_ref = b->n == 0 || b->victims[b->n - 1].mirror != m;
   m->evicting++;
-  b->victims[b->n++] = (struct victim){
-      .mirror = mirror_ref(m), .page = page, .mark = mirror_mark(m)};
+  b->victims[b->n++] = (struct victim){.mirror = has_ref ? mirror_ref(m) : m,
+                                       .page = page,
+                                       .mark = mirror_mark(m),
+                                       .has_ref = has_ref};
 }
 
 /* The end of the victims that share the mirror of number `i`. */
@@ -135,18 +147,33 @@ static void scan_pin(struct batch *b, size_t lo, size_t hi, uint64_t word,
     b->victims[i].pinned = true;
 }
 
-static void scan_pins_locked(struct page_cache *pc, struct batch *b) {
-  lock_assert_held(&pc->lock);
+static void scan_table_locked(struct page_cache *pc, struct batch *b, size_t lo,
+                              size_t hi, const struct pin_table *t) {
+  lock_assert_held(&pc->pins_lock);
+  for (unsigned i = 0; (i = pin_skip(t, i)) < PIN_N_SLOTS; i++) {
+    /* Acquire: pairs with pin_clear() and with the store of a pin. */
+    uint64_t word = __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE);
+    if (word)
+      scan_pin(b, lo, hi, word, pin_capacity(t, i));
+  }
+}
+
+/* Returns whether any victim is pinned.  It goes through all tables of the
+ * mirrors, which takes long if there are many, so it does not take the lock
+ * that misses take.  A table that is listed later has no pin from before the
+ * victims were EVICTING. */
+static bool scan_pins(struct page_cache *pc, struct batch *b) {
+  bool any = false;
+  pthread_mutex_lock(&pc->pins_lock);
   for (size_t lo = 0, hi; lo < b->n; lo = hi) {
     hi = end_of_mirror(b, lo);
     for (struct pin_table *t = b->victims[lo].mirror->tables; t; t = t->next)
-      for (unsigned i = 0; (i = pin_skip(t, i)) < PIN_N_SLOTS; i++) {
-        /* Acquire: pairs with pin_clear() and with the store of a pin. */
-        uint64_t word = __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE);
-        if (word)
-          scan_pin(b, lo, hi, word, pin_capacity(t, i));
-      }
+      scan_table_locked(pc, b, lo, hi, t);
   }
+  pthread_mutex_unlock(&pc->pins_lock);
+  for (size_t i = 0; i < b->n; i++)
+    any |= b->victims[i].pinned;
+  return any;
 }
 
 /* Step 3 for one page that is pinned.  False: its mirror must be retired. */
@@ -209,10 +236,11 @@ static void punch_unpinned(const struct batch *b) {
   }
 }
 
-/* Step 5. */
-static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
+/* Step 5 for the victims [lo, hi). */
+static void settle_gone_locked(struct page_cache *pc, const struct batch *b,
+                               size_t lo, size_t hi) {
   lock_assert_held(&pc->lock);
-  for (size_t i = 0; i < b->n; i++) {
+  for (size_t i = lo; i < hi; i++) {
     const struct victim *v = &b->victims[i];
     if (v->pinned)
       continue;
@@ -229,38 +257,53 @@ static void settle_gone_locked(struct page_cache *pc, const struct batch *b) {
   }
 }
 
-/* Step 3; `*all` as settle_all_pinned_locked(). */
-static struct waiter *settle_locked(struct page_cache *pc, struct batch *b,
-                                    bool is_seen, bool *all) {
-  lock_assert_held(&pc->lock);
-  pc->stats.n_batches++;
+/* Step 5. */
+static void settle_gone(struct page_cache *pc, const struct batch *b) {
+  for (size_t lo = 0, hi; lo < b->n; lo = hi) {
+    hi = b->n - lo > PAGES_A_HOLD ? lo + PAGES_A_HOLD : b->n;
+    pthread_mutex_lock(&pc->lock);
+    settle_gone_locked(pc, b, lo, hi);
+    pc->stats.n_batches += hi == b->n;
+    struct waiter *woken = waiter_take_locked(pc);
+    pthread_mutex_unlock(&pc->lock);
+    waiter_wake(woken);
+  }
+}
+
+/* Step 3; returns as settle_all_pinned_locked(). */
+static bool settle_pinned(struct page_cache *pc, struct batch *b) {
+  pthread_mutex_lock(&pc->lock);
+  bool all = settle_all_pinned_locked(pc, b);
+  struct waiter *woken = waiter_take_locked(pc);
+  pthread_mutex_unlock(&pc->lock);
+  waiter_wake(woken);
+  return all;
+}
+
+static int compare_victims(const void *a, const void *b) {
+  const struct victim *x = a, *y = b;
+  if (x->mirror != y->mirror)
+    return x->mirror->id < y->mirror->id ? -1 : 1;
+  return x->page < y->page ? -1 : x->page > y->page;
+}
+
+/* Sorts the victims, and does steps 2 to 5.  False: an invalidated page could
+ * not be made STALE; its image has a new epoch now. */
+static bool run_batch(struct page_cache *pc, struct batch *b) {
+  qsort(b->victims, b->n, sizeof b->victims[0], compare_victims);
+  bool all = true, is_seen = barrier_run();
   /* Without a barrier a pin may exist that this thread cannot see yet. */
   for (size_t i = 0; i < b->n; i++)
     b->victims[i].pinned = !is_seen;
-  if (is_seen)
-    scan_pins_locked(pc, b);
-  *all = settle_all_pinned_locked(pc, b);
-  return waiter_take_locked(pc);
-}
-
-/* Steps 2 to 5.  False: an invalidated page could not be made STALE; its image
- * has a new epoch now. */
-static bool run_batch(struct page_cache *pc, struct batch *b) {
-  bool all, is_seen = barrier_run();
-  pthread_mutex_lock(&pc->lock);
-  struct waiter *woken = settle_locked(pc, b, is_seen, &all);
-  pthread_mutex_unlock(&pc->lock);
-  waiter_wake(woken);
+  if (!is_seen || scan_pins(pc, b))
+    all = settle_pinned(pc, b);
   punch_unpinned(b);
-  pthread_mutex_lock(&pc->lock);
-  settle_gone_locked(pc, b);
-  woken = waiter_take_locked(pc);
-  pthread_mutex_unlock(&pc->lock);
-  waiter_wake(woken);
+  settle_gone(pc, b);
   if (!all)
     renew_lost(b);
   for (size_t i = 0; i < b->n; i++)
-    mirror_unref(b->victims[i].mirror);
+    if (b->victims[i].has_ref)
+      mirror_unref(b->victims[i].mirror);
   return all;
 }
 
@@ -279,39 +322,54 @@ bool evict_page_used(void *arg, uint64_t key, bool clear) {
   return used;
 }
 
-static int compare_keys(const void *a, const void *b) {
-  uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-  return x < y ? -1 : x > y;
+/* Eight page states or accessed bytes, as one word. */
+typedef uint64_t __attribute__((may_alias)) eight_bytes;
+
+/* Bit n says whether byte n in memory is `byte`. */
+static uint32_t bytes_equal(const uint8_t *eight, uint8_t byte) {
+  uint32_t bits = 0;
+  uint64_t word = __atomic_load_n((const eight_bytes *)eight, __ATOMIC_RELAXED);
+  word = le64toh(word);
+  for (unsigned i = 0; i < 8; i++)
+    bits |= (uint32_t)((uint8_t)(word >> 8 * i) == byte) << i;
+  return bits;
 }
 
-/* Picks victims until they make up `want` bytes. */
-static size_t pick_keys_locked(struct page_cache *pc, uint64_t want,
-                               enum evict_order order, uint64_t *keys) {
-  lock_assert_held(&pc->lock);
-  unsigned chances = S3FIFO_SECOND_CHANCES;
-  uint64_t got = 0;
-  size_t n = 0;
-  while (got < want && n < EVICT_MAX_BATCH) {
-    size_t more = order == EVICT_IN_TURN
-                      ? s3fifo_pick_oldest(&pc->policy, keys + n)
-                      : s3fifo_pick(&pc->policy, 1, keys + n,
-                                    EVICT_MAX_BATCH - n, &chances);
-    if (!more)
-      break;
-    for (size_t i = n; i < n + more; i++)
-      got += mirror_page_size(pc->mirrors[s3fifo_key_mirror(keys[i])]);
-    n += more;
-  }
-  return n;
+/* Relaxed: the states of pages in the policy change under the lock alone (C1),
+ * and for an accessed byte see evict_page_used().  Both arrays are rounded up
+ * to whole pages of memory, so a group never ends behind them. */
+uint32_t evict_unused_pages(void *arg, uint64_t first) {
+  struct page_cache *pc = arg;
+  const struct mirror *m = pc->mirrors[s3fifo_key_mirror(first)];
+  const uint8_t *states = &m->states[s3fifo_key_page(first)];
+  const uint8_t *accessed = &m->accessed[s3fifo_key_page(first)];
+  uint32_t unused = 0;
+  for (unsigned i = 0; i < S3FIFO_GROUP; i += 8)
+    unused |= (bytes_equal(states + i, PAGE_RESIDENT) &
+               ~bytes_equal(accessed + i, ACCESSED))
+              << i;
+  return unused;
 }
 
-/* Step 1. */
-static void pick_locked(struct page_cache *pc, uint64_t want,
-                        enum evict_order order, struct batch *b) {
+/* What is to be picked for a batch. */
+struct pick {
+  enum evict_order order;
+  uint64_t left; /* bytes */
+  unsigned chances;
+  bool is_over; /* the policy has no more pages */
+};
+
+/* Step 1 for the next victims of the policy: one, or a group. */
+static void pick_next_locked(struct page_cache *pc, struct pick *pick,
+                             struct batch *b) {
   lock_assert_held(&pc->lock);
-  uint64_t keys[EVICT_MAX_BATCH];
-  size_t n = pick_keys_locked(pc, want, order, keys);
-  qsort(keys, n, sizeof *keys, compare_keys);
+  uint64_t keys[S3FIFO_GROUP], len = 0;
+  size_t room = EVICT_MAX_BATCH - b->n;
+  size_t n = pick->order == EVICT_IN_TURN
+                 ? s3fifo_pick_oldest(&pc->policy, keys)
+                 : s3fifo_pick(&pc->policy, 1, keys,
+                               room < S3FIFO_GROUP ? room : S3FIFO_GROUP,
+                               &pick->chances);
   for (size_t i = 0; i < n; i++) {
     struct mirror *m = pc->mirrors[s3fifo_key_mirror(keys[i])];
     uint64_t page = s3fifo_key_page(keys[i]);
@@ -319,14 +377,31 @@ static void pick_locked(struct page_cache *pc, uint64_t want,
     assert(moved); /* C1 */
     (void)moved;
     batch_add_locked(b, m, page);
+    len += mirror_page_size(m);
+  }
+  pick->is_over = n == 0;
+  pick->left -= len < pick->left ? len : pick->left;
+}
+
+/* Step 1.  Misses may take the lock between its holds. */
+static void pick_victims(struct page_cache *pc, struct pick *pick,
+                         struct batch *b) {
+  while (pick->left > 0 && !pick->is_over && b->n < EVICT_MAX_BATCH) {
+    size_t stop = b->n + PAGES_A_HOLD;
+    if (stop > EVICT_MAX_BATCH)
+      stop = EVICT_MAX_BATCH;
+    pthread_mutex_lock(&pc->lock);
+    while (pick->left > 0 && !pick->is_over && b->n < stop)
+      pick_next_locked(pc, pick, b);
+    pthread_mutex_unlock(&pc->lock);
   }
 }
 
 size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order) {
   struct batch b = {.from_policy = true};
-  pthread_mutex_lock(&pc->lock);
-  pick_locked(pc, want, order, &b);
-  pthread_mutex_unlock(&pc->lock);
+  struct pick pick = {
+      .order = order, .left = want, .chances = S3FIFO_SECOND_CHANCES};
+  pick_victims(pc, &pick, &b);
   if (b.n > 0)
     run_batch(pc, &b);
   return b.n;
@@ -369,12 +444,6 @@ bool evict_range(struct mirror *m, uint64_t first, uint64_t count) {
   return true;
 }
 
-static int compare_pages(const void *a, const void *b) {
-  uint64_t x = ((const struct victim *)a)->page;
-  uint64_t y = ((const struct victim *)b)->page;
-  return x < y ? -1 : x > y;
-}
-
 bool evict_stale(struct mirror *m) {
   struct page_cache *pc = m->cache;
   struct batch b = {.is_drop = true};
@@ -387,7 +456,6 @@ bool evict_stale(struct mirror *m) {
     }
   }
   pthread_mutex_unlock(&pc->lock);
-  qsort(b.victims, b.n, sizeof b.victims[0], compare_pages);
   if (b.n > 0)
     run_batch(pc, &b);
   return b.n > 0;

@@ -4,6 +4,10 @@
 
 #include "cache/mirror.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The most pages in one batch, which needs one barrier. */
 #define EVICT_MAX_BATCH 256
 
@@ -20,6 +24,10 @@ enum evict_order {
  * moved from there (C1), and its mirror exists. */
 bool evict_page_used(void *arg, uint64_t key, bool clear);
 
+/* The unused pages of a group, for the same policy: those that are RESIDENT and
+ * whose accessed byte does not say that they were used.  As above. */
+uint32_t evict_unused_pages(void *arg, uint64_t first);
+
 /* Tries to evict about `want` bytes.  Returns how many pages it tried; some of
  * them may have been pinned. */
 size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order);
@@ -35,5 +43,9 @@ bool evict_note_stale_locked(struct mirror *m, uint64_t page);
 /* Checks up to a batch of the STALE pages again, and punches those whose pins
  * have ended.  False: there is no STALE page. */
 bool evict_stale(struct mirror *m);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

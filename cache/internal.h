@@ -3,9 +3,10 @@
  * One lock, page_cache.lock, guards everything that misses, evictions and
  * epochs change.  Hits do not take it.  Under it no callback runs, and no
  * system call except fstat and lseek, and one mremap when the budget grows.  A
- * thread holds it at most for the time to process a batch of pages, a block of
- * states, or the pin tables of a mirror.  No other lock is taken under it.
- * image.refresh_lock is taken before it.
+ * thread holds it at most for the time to process a part of a batch of pages or
+ * a block of states.  The reclaimer also lists the pins of a retired mirror
+ * under it.  No other lock is taken under it.  image.refresh_lock is taken
+ * before it, and so is pins_lock.
  *
  * True whenever the lock is free:
  *
@@ -51,6 +52,10 @@ struct page_cache {
   bool is_left; /* see page_cache_leave(); set while no other thread runs */
   void (*thread_began)(bool is_evictor); /* or NULL */
   struct fill_buffers buffers; /* with threads, which trim them; else none */
+  /* Guards the lists of pin tables and the capacities of the tables of leases:
+   * who changes them takes it and then `lock`, and who reads them takes either.
+   * The evictor holds it while it reads all pins of a mirror. */
+  pthread_mutex_t pins_lock;
   pthread_mutex_t lock;
 
   /* guarded by lock */

@@ -133,7 +133,7 @@ struct mirror {
   bool states_gone;    /* it is retired, and no state is RESIDENT */
   uint32_t id;         /* index into the cache's mirrors */
   struct mirror *next_dead; /* the cache's list of those without references */
-  struct pin_table *tables; /* of the views open on it */
+  struct pin_table *tables; /* of the views open on it; see pins_lock */
   unsigned n_views;         /* of this process */
   struct invalidation_list invalidations; /* that are in progress */
   struct page_run *stale;                 /* pages that are STALE */

@@ -46,6 +46,7 @@ int page_cache_new(const struct page_cache_options *options,
   pc->membarrier = barrier_register();
   pc->thread_began = options->thread_began;
   lock_init(&pc->lock);
+  lock_init(&pc->pins_lock);
   pthread_condattr_t attr;
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -53,7 +54,7 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->reclaim.wake, &attr);
   pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
-  int r = s3fifo_init(&pc->policy, 0, evict_page_used, pc);
+  int r = s3fifo_init(&pc->policy, 0, evict_page_used, evict_unused_pages, pc);
   if (r == 0)
     r = budget_set(pc, options->budget);
   if (r == 0 && options->evictor)
@@ -125,6 +126,7 @@ void page_cache_free(struct page_cache *pc) {
   pthread_cond_destroy(&pc->wanted);
   pthread_cond_destroy(&pc->reclaim.wake);
   pthread_cond_destroy(&pc->reclaim.ended);
+  pthread_mutex_destroy(&pc->pins_lock);
   pthread_mutex_destroy(&pc->lock);
   free(pc);
 }

@@ -87,22 +87,23 @@ struct pin_page {
 struct pin_table {
   uint64_t *slots; /* PIN_N_SLOTS; written by the reader only */
   /* How many of the single-page slots are valid, counted from the first, and
-   * how many pages a range slot may name.  For a lease the cache lock guards
-   * them, and they only grow. */
+   * how many pages a range slot may name.  For a lease the locks of the cache
+   * guard them (see pins_lock), and they only grow. */
   uint32_t page_slots;
   uint32_t range_capacity;
   /* For a lease that was replaced: the capacity of each slot, in place of those
-   * two.  Otherwise NULL.  Under the cache lock. */
+   * two.  Otherwise NULL.  Under the same locks. */
   const uint32_t *cut;
   bool is_lent; /* another process writes the slots: it may store anything */
   struct mirror *mirror;          /* fixed; the table holds a reference */
-  struct pin_table *next, **link; /* the mirror's list, under the cache lock */
+  struct pin_table *next, **link; /* the mirror's list, under the same locks */
 };
 
 /* The number of page slots in a table. */
 #define PIN_MAX_PAGE_SLOTS ((uint32_t)PIN_SLOT_RANGE)
 
-/* The reader may call it at any time, other threads under the cache lock. */
+/* The reader may call it at any time, other threads under pins_lock or the lock
+ * of the cache. */
 static inline uint32_t pin_capacity(const struct pin_table *t, unsigned slot) {
   if (t->cut)
     return t->cut[slot];
@@ -124,7 +125,7 @@ static inline void pin_count_more(struct pin_counts *c, uint64_t n_hits,
 }
 
 /* Withdraws a pin.  Release: the reader's reads of the pages happen before an
- * evictor that sees no pin (acquire, scan_pins_locked()) punches them. */
+ * evictor that sees no pin (acquire, scan_pins()) punches them. */
 static inline void pin_clear(uint64_t *slot) {
   __atomic_store_n(slot, 0, __ATOMIC_RELEASE);
 }

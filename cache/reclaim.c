@@ -183,7 +183,7 @@ static bool list_pins_locked(const struct mirror *m, struct pin_list *list) {
     return false;
   for (const struct pin_table *t = m->tables; t; t = t->next)
     for (unsigned i = 0; (i = pin_skip(t, i)) < PIN_N_SLOTS; i++)
-      /* Acquire: as scan_pins_locked(). */
+      /* Acquire: as scan_pins(). */
       add_pin(list, m, __atomic_load_n(&t->slots[i], __ATOMIC_ACQUIRE),
               pin_capacity(t, i));
   return true;

@@ -34,10 +34,11 @@ static uint32_t index_for(uint64_t max_pages) {
 }
 
 int s3fifo_init(struct s3fifo *p, uint64_t max_pages, s3fifo_used_cb used,
-                void *used_arg) {
+                s3fifo_unused_cb unused, void *used_arg) {
   if (max_pages > MAX_PAGES)
     max_pages = MAX_PAGES;
   *p = (struct s3fifo){.used = used,
+                       .unused = unused,
                        .used_arg = used_arg,
                        .window_percent = S3FIFO_WINDOW_PERCENT,
                        .n_entries = entries_for(max_pages),
@@ -308,9 +309,10 @@ static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
                          uint64_t *keys, size_t max) {
   size_t n = 0;
   uint64_t first = key & ~(uint64_t)(S3FIFO_GROUP - 1);
-  for (uint64_t k = first; k < first + S3FIFO_GROUP && n < max; k++) {
-    uint32_t i = k == key ? 0 : find(p, k);
-    if (!i || p->entries[i].queue != q || p->used(p->used_arg, k, false))
+  uint32_t left = p->unused(p->used_arg, first) & ~(1u << (key - first));
+  for (; left && n < max; left &= left - 1) {
+    uint32_t i = find(p, first + (uint32_t)__builtin_ctz(left));
+    if (!i || p->entries[i].queue != q)
       continue;
     uint32_t age = p->n_insertions - p->entries[i].born;
     uint32_t len = q == S3FIFO_SMALL ? s3fifo_small_len(p) : p->len[q];

@@ -66,6 +66,11 @@ enum s3fifo_queue {
 /* Reads the used bit of a page that is in a queue, and clears it if `clear`. */
 typedef bool (*s3fifo_used_cb)(void *arg, uint64_t key, bool clear);
 
+/* Looks at the aligned group of pages from key `first` on.  Bit n of the result
+ * is set for page n if it may be in a queue and its used bit is not set.  So
+ * the policy need not look up pages that are not there.  It clears no bit. */
+typedef uint32_t (*s3fifo_unused_cb)(void *arg, uint64_t first);
+
 struct s3fifo_entry {
   uint64_t key;
   uint32_t newer, older; /* in the queue; also the free list, by `older` */
@@ -76,6 +81,7 @@ struct s3fifo_entry {
 
 struct s3fifo {
   s3fifo_used_cb used;
+  s3fifo_unused_cb unused;
   void *used_arg;
   uint32_t window_percent; /* below 100; other than by default in simulations,
                               which set it before the first insertion */
@@ -96,10 +102,10 @@ struct s3fifo {
  * are neither restored nor gone.  At most 2^28 pages are supported.  It
  * reserves address space for all of them, and the kernel allocates memory as
  * pages come, so no array has to grow while the caller holds its lock.  Calls
- * that add, remove or pick pages call `used`, which must not call the policy. 0
- * or -ENOMEM. */
+ * that add, remove or pick pages call `used` and `unused`, which must not call
+ * the policy. 0 or -ENOMEM. */
 int s3fifo_init(struct s3fifo *p, uint64_t max_pages, s3fifo_used_cb used,
-                void *used_arg);
+                s3fifo_unused_cb unused, void *used_arg);
 void s3fifo_fini(struct s3fifo *p);
 
 /* Makes room for more pages.  The kernel moves the arrays by their page tables,

@@ -141,6 +141,7 @@ static struct shared_pins_size fit_size(uint64_t pages,
 
 static void set_size_locked(struct page_cache *pc, struct shared_pins *l,
                             struct shared_pins_size size) {
+  lock_assert_held(&pc->pins_lock);
   lock_assert_held(&pc->lock);
   uint64_t len = size_len(l, size);
   bool grows = len > l->len;
@@ -170,6 +171,7 @@ static uint64_t count_pins_locked(const struct shared_pins *l,
 /* L4. */
 static void cut_locked(struct page_cache *pc, struct shared_pins *l,
                        const uint32_t cut[PIN_N_SLOTS], uint64_t len) {
+  lock_assert_held(&pc->pins_lock);
   lock_assert_held(&pc->lock);
   memcpy(l->cut, cut, sizeof l->cut);
   __atomic_store_n(&l->table.cut, l->cut, __ATOMIC_RELAXED); /* see trim() */
@@ -261,6 +263,7 @@ int shared_pins_give(struct shared_pins *l, uint32_t user,
                      struct shared_pins *replaced) {
   struct page_cache *pc = l->table.mirror->cache;
   int r = -ENOMEM;
+  pthread_mutex_lock(&pc->pins_lock);
   pthread_mutex_lock(&pc->lock);
   bool has_user = l->user || user_enter_locked(pc, l, user);
   if (replaced && (replaced->user != l->user || replaced->table.cut))
@@ -269,11 +272,13 @@ int shared_pins_give(struct shared_pins *l, uint32_t user,
     r = give_locked(pc, l, least, most, replaced);
   check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
+  pthread_mutex_unlock(&pc->pins_lock);
   return r;
 }
 
 void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most) {
   struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->pins_lock);
   pthread_mutex_lock(&pc->lock);
   struct shared_pins_size least = {l->table.page_slots,
                                    l->table.range_capacity};
@@ -288,6 +293,7 @@ void shared_pins_grow(struct shared_pins *l, struct shared_pins_size most) {
   }
   check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
+  pthread_mutex_unlock(&pc->pins_lock);
 }
 
 /* ---- Life ---------------------------------------------------------------- */
@@ -409,6 +415,7 @@ static int adopt_page(struct shared_pins *l,
 static int adopt_share(struct shared_pins *l,
                        const struct shared_pins_remains *remains) {
   struct page_cache *pc = l->table.mirror->cache;
+  pthread_mutex_lock(&pc->pins_lock);
   pthread_mutex_lock(&pc->lock);
   bool has_user = user_enter_locked(pc, l, remains->user);
   if (has_user) {
@@ -420,6 +427,7 @@ static int adopt_share(struct shared_pins *l,
   }
   check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
+  pthread_mutex_unlock(&pc->pins_lock);
   return has_user ? 0 : -ENOMEM;
 }
 
@@ -489,11 +497,13 @@ static bool trim(struct shared_pins *l) {
   uint32_t cut[PIN_N_SLOTS];
   if (!__atomic_load_n(&l->table.cut, __ATOMIC_RELAXED))
     return false; /* without the lock: this is asked often */
+  pthread_mutex_lock(&pc->pins_lock);
   pthread_mutex_lock(&pc->lock);
   uint64_t len = count_pins_locked(l, cut);
   cut_locked(pc, l, cut, len);
   check_changed_locked(l);
   pthread_mutex_unlock(&pc->lock);
+  pthread_mutex_unlock(&pc->pins_lock);
   return len == 0;
 }
 

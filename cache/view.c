@@ -16,17 +16,21 @@ static uint32_t range_capacity(const struct page_cache *pc, unsigned shift) {
 
 void view_list_table(struct pin_table *t) {
   struct mirror *m = t->mirror;
-  pthread_mutex_lock(&m->cache->lock);
+  struct page_cache *pc = m->cache;
+  pthread_mutex_lock(&pc->pins_lock);
+  pthread_mutex_lock(&pc->lock);
   t->next = m->tables;
   t->link = &m->tables;
   if (t->next)
     t->next->link = &t->next;
   m->tables = t;
-  pthread_mutex_unlock(&m->cache->lock);
+  pthread_mutex_unlock(&pc->lock);
+  pthread_mutex_unlock(&pc->pins_lock);
 }
 
 void view_unlist_table(struct pin_table *t) {
   struct page_cache *pc = t->mirror->cache;
+  pthread_mutex_lock(&pc->pins_lock);
   pthread_mutex_lock(&pc->lock);
   if (t->link) {
     *t->link = t->next;
@@ -34,6 +38,7 @@ void view_unlist_table(struct pin_table *t) {
       t->next->link = t->link;
   }
   pthread_mutex_unlock(&pc->lock);
+  pthread_mutex_unlock(&pc->pins_lock);
 }
 
 struct view view_of(const struct mirror *m, struct pin_table *t) {

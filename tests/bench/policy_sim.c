@@ -154,6 +154,14 @@ static bool take_used(void *arg, uint64_t key, bool clear) {
   return used;
 }
 
+static uint32_t unused(void *arg, uint64_t first) {
+  const uint8_t *states = (const uint8_t *)arg + first;
+  uint32_t bits = 0;
+  for (unsigned i = 0; i < S3FIFO_GROUP; i++)
+    bits |= (uint32_t)(states[i] == RESIDENT) << i;
+  return bits;
+}
+
 /* With groups, as the daemon evicts: one pick may bring a few victims. */
 static uint32_t evict_some(struct s3fifo *p, uint8_t *states) {
   uint64_t keys[S3FIFO_GROUP];
@@ -170,10 +178,10 @@ static size_t simulate_s3_fifo(const struct sim_trace *t,
                                uint32_t window_percent) {
   struct s3fifo p;
   uint32_t n_cached = t->n_cached;
-  uint8_t *states = must_calloc(t->n_pages, 1);
+  uint8_t *states = must_calloc(t->n_pages + S3FIFO_GROUP, 1);
   uint32_t n = 0;
   size_t n_misses = 0;
-  if (s3fifo_init(&p, n_cached, take_used, states) < 0)
+  if (s3fifo_init(&p, n_cached, take_used, unused, states) < 0)
     rig_fail("no memory");
   p.window_percent = window_percent;
   for (size_t i = 0; i < t->n_reads; i++) {

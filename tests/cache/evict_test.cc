@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "cache/check.h"
+#include "cache/evict.h"
 #include "cache/fetch.h"
 #include "cache/image.h"
+#include "cache/internal.h"
 #include "cache/page_cache.h"
 #include "cache/view.h"
 #include "tests/support/fake_source.h"
@@ -208,6 +210,25 @@ TEST_F(EvictTest, ManyPagesLeaveByFewBarriers) {
   auto stats = Stats();
   EXPECT_GT(stats.n_evicted_pages, 3000u);
   EXPECT_LE(stats.n_batches, stats.n_evicted_pages / 8);
+}
+
+TEST_F(EvictTest, AGroupHasItsResidentPagesThatWereNotUsed) {
+  Load(35, 10);
+  mirror_->accessed[36] = ACCESSED;
+  mirror_->accessed[37] = ACCESSED_NOT;
+  mirror_->accessed[40] = 0xff; // a client may store any value
+  pthread_mutex_lock(&cache_->lock);
+  uint32_t unused = evict_unused_pages(cache_, s3fifo_key(mirror_->id, 32));
+  pthread_mutex_unlock(&cache_->lock);
+  EXPECT_EQ(unused, 0x1ff8u & ~(1u << 4));
+}
+
+TEST_F(EvictTest, NeitherHitsNorMissesWaitForAScanOfThePins) {
+  pthread_mutex_lock(&cache_->pins_lock); // as a scan does
+  Load(7);
+  EXPECT_TRUE(view_pin_page(&view_, PIN_SLOT_CURSOR, 7));
+  view_unpin(&view_, PIN_SLOT_CURSOR);
+  pthread_mutex_unlock(&cache_->pins_lock);
 }
 
 TEST_F(EvictTest, TwoImagesShareOneBudget) {

@@ -219,7 +219,7 @@ private:
 
   // ---- The evictor
 
-  // As scan_pins_locked() does, with a pause before the last slot.
+  // As scan_pins() does, with a pause before the last slot.
   bool IsPinned(uint64_t page) {
     bool pinned = false;
     for (unsigned i = 0; i < PIN_N_SLOTS; i++) {

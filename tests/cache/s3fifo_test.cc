@@ -9,11 +9,21 @@
 
 namespace {
 
+// The unused pages of a group, by the used bits of each.
+template <s3fifo_used_cb Used> uint32_t UnusedOf(void *arg, uint64_t first) {
+  uint32_t unused = 0;
+  for (uint32_t i = 0; i < S3FIFO_GROUP; i++)
+    unused |= uint32_t{!Used(arg, first + i, false)} << i;
+  return unused;
+}
+
+bool NeverUsed(void *, uint64_t, bool) { return false; }
+
 // A policy with its used bits, and a model of what must be in it.
 class PolicyTest : public testing::Test {
 protected:
   void SetUp() override {
-    ASSERT_EQ(s3fifo_init(&policy_, 100000, Used, this), 0);
+    ASSERT_EQ(s3fifo_init(&policy_, 100000, Used, UnusedOf<Used>, this), 0);
   }
   ~PolicyTest() override { s3fifo_fini(&policy_); }
 
@@ -239,8 +249,7 @@ TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
 
 TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
   s3fifo p;
-  auto unused = [](void *, uint64_t, bool) { return false; };
-  ASSERT_EQ(s3fifo_init(&p, 8, unused, nullptr), 0);
+  ASSERT_EQ(s3fifo_init(&p, 8, NeverUsed, UnusedOf<NeverUsed>, nullptr), 0);
   uint64_t victims[8];
   // Far from each other, lest they leave as a group; each tenth time, what was
   // picked comes back when its entry is another's already.
@@ -263,8 +272,7 @@ TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
 // Grown step by step, with pages in it all the while.
 TEST(PolicyRoomTest, ItGrowsWithWhatIsInIt) {
   s3fifo p;
-  auto unused = [](void *, uint64_t, bool) { return false; };
-  ASSERT_EQ(s3fifo_init(&p, 0, unused, nullptr), 0);
+  ASSERT_EQ(s3fifo_init(&p, 0, NeverUsed, UnusedOf<NeverUsed>, nullptr), 0);
   std::set<uint64_t> in;
   uint64_t key = 0;
   for (uint64_t pages = 1; pages <= 1 << 16; pages *= 4) {
@@ -289,18 +297,20 @@ TEST(PolicyRoomTest, ItGrowsWithWhatIsInIt) {
   s3fifo_fini(&p);
 }
 
+// For a policy whose argument is the set of the keys that were used.
+bool InSet(void *arg, uint64_t key, bool clear) {
+  auto *set = static_cast<std::set<uint64_t> *>(arg);
+  bool is = set->count(key) > 0;
+  if (clear)
+    set->erase(key);
+  return is;
+}
+
 // Misses over a trace with a cache of `capacity` pages.
 size_t Misses(const std::vector<uint64_t> &trace, size_t capacity) {
   s3fifo p;
   std::set<uint64_t> in, used;
-  auto is_used = [](void *arg, uint64_t key, bool clear) {
-    auto *set = static_cast<std::set<uint64_t> *>(arg);
-    bool is = set->count(key) > 0;
-    if (clear)
-      set->erase(key);
-    return is;
-  };
-  EXPECT_EQ(s3fifo_init(&p, capacity + 1, is_used, &used), 0);
+  EXPECT_EQ(s3fifo_init(&p, capacity + 1, InSet, UnusedOf<InSet>, &used), 0);
   size_t misses = 0;
   for (uint64_t key : trace) {
     if (in.count(key)) {

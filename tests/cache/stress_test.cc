@@ -16,6 +16,7 @@
 #include "cache/fetch.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
+#include "cache/shared_pins.h"
 #include "cache/view.h"
 #include "tests/support/fake_source.h"
 #include "tests/support/length.h"
@@ -226,6 +227,28 @@ TEST(Stress, NewEpochsUnderReaders) {
              source->Change(kPages * kPage);
            ASSERT_EQ(image_refresh(img, 0), 0);
          });
+}
+
+// Makes a table of this process and one of another, lets the latter grow, and
+// ends both.
+void ComeAndGo(image *img) {
+  mirror *m = image_mirror(img);
+  view v;
+  shared_pins *lease;
+  ASSERT_EQ(view_open(&v, m), 0);
+  if (shared_pins_new(m, &lease) == 0) { // else the cache is full
+    if (shared_pins_give(lease, 1, shared_pins_least(), shared_pins_least(),
+                         nullptr) == 0)
+      shared_pins_grow(lease, {8, 1});
+    shared_pins_free(lease);
+  }
+  view_close(&v);
+  mirror_unref(m);
+}
+
+TEST(Stress, TablesComeAndGoUnderReaders) {
+  Stress(true, 4, kReads,
+         [](FakeSource *, page_cache *, image *img, int) { ComeAndGo(img); });
 }
 
 } // namespace

@@ -22,7 +22,7 @@
  *   answer()              fetch_notify_locked(): cache/fetch.c
  *   wake()                waiter_take_locked(), waiter_wake(): cache/waiter.c
  *   barrier()             barrier_run(): cache/barrier.c
- *   scan()                scan_pins_locked(): cache/evict.c
+ *   scan()                scan_pins(): cache/evict.c
  *   punch()               mirror_punch(): cache/mirror.c
  *   settle()              settle_pinned_locked(), settle_gone_locked():
  *                           cache/evict.c
