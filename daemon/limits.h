@@ -78,7 +78,7 @@ static inline struct limits limits_default(void) {
       .max_held_ranges = 8192,
       /* 64 pages of 4 KiB: one fetch, one run of punches when evicted. */
       .piece_len = 256 << 10,
-      .batch_len = 512 << 10,
+      .batch_len = 1 << 20,
       .max_held = 64 << 20,
       .turn_len = 4 << 20,
       .max_conn_fetch = 8ull << 20,

@@ -274,7 +274,6 @@ static void allow_others(struct filter *f) {
   allow_if(f, ALL, SCMP_SYS(prlimit64), ARG_IS_NULL(2));
   allow_if(f, ALL, SCMP_SYS(tgkill), ARG_IS(0, (scmp_datum_t)getpid()));
   allow_if(f, W, SCMP_SYS(ioctl), ARG_IS(1, SIOCOUTQ));
-  allow_if(f, W, SCMP_SYS(ioctl), ARG_IS(1, SIOCOUTQNSD));
   allow_if(f, H | S, SCMP_SYS(ioctl), ARG_IS(1, FIONREAD));
   allow_if(f, S, SCMP_SYS(ioctl), ARG_IS(1, FIONBIO));
   allow_if(f, CACHE, SCMP_SYS(ioctl), ARG_IS(1, BLKGETSIZE64));

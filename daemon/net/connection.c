@@ -3,8 +3,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -208,24 +211,39 @@ static bool connection_send_unsent(struct connection *c) {
   return r == STREAM_SENT;
 }
 
+/* How many bytes TCP takes, of `queued` that the peer has not acknowledged: what
+ * it can send at once, which both windows allow, and LIMITS_UNSENT_LEN more.  A
+ * later frame cannot pass these.  Linux before 5.4 does not tell the peer's
+ * window.  SIZE_MAX: it is no TCP socket. */
+static size_t tcp_room(int fd, uint64_t queued) {
+  struct tcp_info i = {0};
+  socklen_t len = sizeof i;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len) < 0)
+    return SIZE_MAX;
+  uint64_t unsent = i.tcpi_notsent_bytes;
+  uint64_t sent = queued > unsent ? queued - unsent : 0;
+  uint64_t window = (uint64_t)i.tcpi_snd_cwnd * i.tcpi_snd_mss;
+  if (window > i.tcpi_snd_wnd)
+    window = i.tcpi_snd_wnd;
+  uint64_t most = LIMITS_UNSENT_LEN + (window > sent ? window - sent : 0);
+  return most > unsent ? most - unsent : 0;
+}
+
 /* How many bytes the socket takes at once; 0: too few, so the connection has to
  * wait until it is writable.  0 means that less than a quarter of the buffer is
  * free.  The kernel calls a socket writable only when a third is free, or three
  * quarters of a Unix socket: so the wait does not end at once.  An eighth of
  * the buffer is left for what the kernel adds to the bytes. */
 static size_t socket_room(int fd) {
-  int queued = 0, size = 0, unsent = 0;
+  int queued = 0, size = 0;
   socklen_t len = sizeof size;
   if (ioctl(fd, SIOCOUTQ, &queued) < 0 ||
       getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &len) < 0 || queued >= size)
     return 0;
   size_t room = (size_t)(size - queued);
   size_t least = size / 4 < ROOM_LEAST ? (size_t)size / 4 : ROOM_LEAST;
-  /* A later frame cannot pass what TCP has not sent: see LIMITS_UNSENT_LEN. */
-  if (ioctl(fd, SIOCOUTQNSD, &unsent) == 0) {
-    size_t most = unsent < LIMITS_UNSENT_LEN ? LIMITS_UNSENT_LEN - unsent : 0;
-    room = room < most ? room : most;
-  }
+  size_t most = tcp_room(fd, (uint64_t)queued);
+  room = room < most ? room : most;
   return room < least ? 0 : room - room / 8;
 }
 

@@ -476,6 +476,18 @@ TEST_F(ServerTest, ASmallReadOvertakesLongOnesThatWaitForRoom) {
   }
 }
 
+// Not the first ones, because the windows of TCP have to grow.  An answer that
+// goes by several sends has a shorter piece at the end of each.
+TEST_F(ServerTest, ALongAnswerThatTcpCanSendGoesByOneSend) {
+  ServeWithRoom();
+  WireClient client = server_->Tcp();
+  uint32_t image = client.Start().image;
+  size_t n_pieces = 0, n_whole = (1 << 20) / options_.limit.piece_len;
+  for (int i = 0; i < 1000 && n_pieces != n_whole; i++)
+    n_pieces = client.Read(image, 0, 1 << 20).epochs.size();
+  EXPECT_EQ(n_pieces, n_whole);
+}
+
 // Of those that ask for pages while their answers are not taken only so many
 // are taken in.
 TEST_F(ServerTest, OnlySoManyRequestsWaitForRoom) {
