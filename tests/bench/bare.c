@@ -7,10 +7,10 @@
  * its whole requests are answered by one sendmsg of headers and of bytes of a
  * copy of FILE.  The copy was read at the start into this program's own memory,
  * in huge pages where the kernel gives them.  A mapping of FILE itself would be
- * a worse floor: each of its pages needs an entry of the page table, whose first
- * use may cost a fault of the machine below.  There is no cache, no look-up, no
- * check but of bounds, no version, no eviction: what a cache daemon takes beyond
- * this server is what it has to answer for.
+ * a worse floor: each of its pages needs an entry of the page table, whose
+ * first use may cost a fault of the machine below.  There is no cache, no
+ * look-up, no check but of bounds, no version, no eviction: what a cache daemon
+ * takes beyond this server is what it has to answer for.
  *
  * Answers that the socket does not take wait as requests, not as bytes; a
  * connection that has some is not received from. */
