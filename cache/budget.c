@@ -88,8 +88,8 @@ uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
       len > pc->limit || (pc->has_threads && budget_is_over_locked(pc));
   uint64_t over = fits ? 0 : pc->used + len - pc->limit;
   /* The reclaimer leaves less than that alone: then evict instead. */
-  *is_garbage = !fits && over <= pc->garbage &&
-                budget_has_much_garbage(pc, pc->garbage);
+  *is_garbage =
+      !fits && over <= pc->garbage && budget_has_much_garbage(pc, pc->garbage);
   if (fits)
     pc->used += len;
   if (pc->has_threads && budget_wants_room_locked(pc, budget_high_free(pc) / 2))
@@ -179,4 +179,21 @@ void budget_remove_mirror_locked(struct mirror *m) {
   budget_remove_garbage_locked(m, m->garbage);
   m->cache->used -= m->charged_pages + m->charged_meta;
   m->cache->stats.n_zero_pages -= m->n_zero;
+  if (m->is_mapping_counted)
+    m->cache->mapped -= m->pages_len;
+}
+
+/* The page tables of a mapping take a 512th of its length.  So these mappings
+ * take at most a 128th of the cache, which is within the reserve beside it
+ * (daemon/cache_size.c). */
+bool budget_allows_writing_mapped(struct mirror *m) {
+  struct page_cache *pc = m->cache;
+  pthread_mutex_lock(&pc->lock);
+  if (!m->is_mapping_counted && pc->mapped + m->pages_len <= 4 * pc->budget) {
+    m->is_mapping_counted = true;
+    pc->mapped += m->pages_len;
+  }
+  bool may = m->is_mapping_counted;
+  pthread_mutex_unlock(&pc->lock);
+  return may;
 }

@@ -39,6 +39,10 @@ void budget_add_mirror_locked(struct mirror *m);
 void budget_remove_mirror_locked(struct mirror *m);
 void budget_uncharge_pages_locked(struct mirror *m, uint64_t len);
 
+/* Whether the pages of a mirror may be mapped once more, to be written through
+ * that mapping: page tables are not in the budget.  The answer stays true. */
+bool budget_allows_writing_mapped(struct mirror *m);
+
 /* Charges for page states, and for those of them that hold nothing.  A solid
  * mirror is charged for all its states once, and these calls do nothing for it.
  */

@@ -13,7 +13,7 @@
 struct sums {
   uint64_t n_resident, n_evicting, n_zero;
   uint64_t charged, garbage, filling; /* bytes */
-  uint64_t n_tables;
+  uint64_t n_tables, mapped;
 };
 
 /* ---- A mirror ------------------------------------------------------------ */
@@ -66,6 +66,7 @@ static uint64_t check_tables_locked(struct mirror *m) {
     if (!t->is_lent)
       check_pins_locked(m, t);
   }
+  assert(__atomic_load_n(&m->n_tables, __ATOMIC_RELAXED) == n);
   return n;
 }
 
@@ -136,6 +137,7 @@ static void check_mirror_locked(struct mirror *m, struct sums *all) {
   uint64_t n_tables = check_tables_locked(m);
   check_refs_locked(m, n_tables);
   all->n_tables += n_tables;
+  all->mapped += m->is_mapping_counted ? m->pages_len : 0;
 }
 
 /* ---- The cache ----------------------------------------------------------- */
@@ -169,7 +171,7 @@ static struct sums check_all_locked(struct page_cache *pc) {
   /* C1: the policy has no page that is not RESIDENT. */
   assert(s3fifo_len(&pc->policy) == all.n_resident);
   assert(pc->garbage == all.garbage && pc->filling == all.filling);
-  assert(pc->stats.n_zero_pages == all.n_zero);
+  assert(pc->stats.n_zero_pages == all.n_zero && pc->mapped == all.mapped);
   assert(pc->used >= all.charged); /* B1, with what is reserved */
   return all;
 }

@@ -221,18 +221,38 @@ static void renew_lost(const struct batch *b) {
   }
 }
 
-/* Step 4. */
-static void punch_unpinned(const struct batch *b) {
+/* Whether a punch takes so long that a write is faster through a mapping: each
+ * process that has the mirror mapped adds 0.1 to 0.6 us to it. */
+static bool is_punch_slow(struct mirror *m) {
+  return __atomic_load_n(&m->n_tables, __ATOMIC_RELAXED) >= EVICT_MANY_TABLES &&
+         budget_allows_writing_mapped(m);
+}
+
+/* Punches the victims [lo, hi), of one mirror. */
+static void punch_runs(const struct batch *b, size_t lo, size_t hi) {
   const struct victim *v = b->victims;
-  for (size_t i = 0, n; i < b->n; i += n) {
-    for (n = 0; i + n < b->n && !v[i + n].pinned &&
-                v[i + n].mirror == v[i].mirror &&
-                v[i + n].page == v[i].page + n;)
+  for (size_t i = lo, n; i < hi; i += n) {
+    for (n = 0;
+         i + n < hi && !v[i + n].pinned && v[i + n].page == v[i].page + n;)
       n++;
     if (n > 0)
       mirror_punch(v[i].mirror, v[i].page, n);
     else
       n = 1;
+  }
+}
+
+/* Step 4. */
+static void punch_unpinned(const struct batch *b) {
+  for (size_t lo = 0, hi; lo < b->n; lo = hi) {
+    hi = end_of_mirror(b, lo);
+    struct mirror *m = b->victims[lo].mirror;
+    bool is_slow = is_punch_slow(m);
+    if (is_slow)
+      mirror_begin_slow_punches(m);
+    punch_runs(b, lo, hi);
+    if (is_slow)
+      mirror_end_slow_punches(m);
   }
 }
 

@@ -62,6 +62,7 @@ struct page_cache {
   struct s3fifo policy;
   uint64_t used, garbage; /* bytes, see budget.c */
   uint64_t n_kept;        /* consecutive pinned pages, see evictor.c */
+  uint64_t mapped;        /* of mirrors, see budget_allows_writing_mapped() */
   uint64_t leased; /* bytes that other processes may pin, see shared_pins.c */
   struct shared_pins_user *shared_pins_users[SHARED_PINS_BUCKETS];
   struct mirror **mirrors;

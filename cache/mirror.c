@@ -472,6 +472,7 @@ void mirror_free(struct mirror *m) {
   if (!m)
     return;
   mirror_unmap_pages(m, m->base);
+  mirror_unmap_pages(m, m->writable);
   if (m->header)
     munmap(m->header, m->states_len);
   if (m->accessed)
@@ -534,6 +535,47 @@ static bool survives_file_limit;
 
 void mirror_survives_file_limit(void) { survives_file_limit = true; }
 
+/* The mapping through which pages are written beside slow punches.  NULL: the
+ * process may not map so much. */
+static uint8_t *map_writable(struct mirror *m) {
+  /* Acquire, release: the mapping is made before its address is known. */
+  uint8_t *at = __atomic_load_n(&m->writable, __ATOMIC_ACQUIRE), *known = NULL;
+  if (at)
+    return at;
+  at = map_sparse(m->pages_fd, m->pages_len, PROT_READ | PROT_WRITE);
+  if (!at || __atomic_compare_exchange_n(&m->writable, &known, at, false,
+                                         __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+    return at;
+  mirror_unmap_pages(m, at); /* another thread was first */
+  return known;
+}
+
+/* Writes without the lock of the memfd's inode, which a punch holds while it
+ * goes through the mappings of all processes.  False: nothing is written; or
+ * the hole has memory, and the caller writes it in another way. */
+static bool write_beside_punches(struct mirror *m, const char *from, size_t len,
+                                 off_t at) {
+  uint8_t *to = map_writable(m);
+  /* A page fault without memory would be a SIGBUS; this fails instead. */
+  if (!to || madvise(to + at, round_up(len, 4096), MADV_POPULATE_WRITE) < 0)
+    return false;
+  memcpy(to + at, from, len);
+  return true;
+}
+
+void mirror_begin_slow_punches(struct mirror *m) {
+  __atomic_fetch_add(&m->n_slow_punches, 1, __ATOMIC_RELAXED);
+}
+
+void mirror_end_slow_punches(struct mirror *m) {
+  __atomic_fetch_sub(&m->n_slow_punches, 1, __ATOMIC_RELAXED);
+}
+
+/* Relaxed: both ways of writing are right at any time. */
+static bool is_punched_slowly(const struct mirror *m) {
+  return __atomic_load_n(&m->n_slow_punches, __ATOMIC_RELAXED) > 0;
+}
+
 int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
                  size_t len) {
   const char *from = bytes;
@@ -543,6 +585,8 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
     return r;
   if (len > 0 && mirror_is_shmem_huge())
     return write_mapped(m, from, len, at);
+  if (len > 0 && is_punched_slowly(m) && write_beside_punches(m, from, len, at))
+    return 0;
   while (len > 0) {
     ssize_t n = pwrite(m->pages_fd, from, len, at);
     if (n < 0 && errno == EINTR)

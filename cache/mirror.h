@@ -107,8 +107,12 @@ struct mirror {
   /* private to cache/ */
   int pages_fd, states_fd, accessed_fd;
   size_t pages_len, states_len, accessed_len; /* of the mappings */
-  unsigned n_refs; /* atomic; relaxed except for the last */
-  bool was_lent;   /* atomic: another process may map it.  Not adjacent to fixed
+  uint8_t *writable; /* atomic: the pages, mapped for mirror_write(), once that
+                        has needed them */
+  unsigned n_slow_punches; /* atomic: mirror_begin_slow_punches() */
+  unsigned n_tables;       /* atomic, relaxed: how many `tables` there are */
+  unsigned n_refs;         /* atomic; relaxed except for the last */
+  bool was_lent; /* atomic: another process may map it.  Not adjacent to fixed
                       fields, which compilers may load together with it */
   /* Fixed; called under no lock.  `released`: the last reference is gone, and
    * the memory must be freed.  Mirrors of a cache have the others, too: see
@@ -135,6 +139,7 @@ struct mirror {
   struct mirror *next_dead; /* the cache's list of those without references */
   struct pin_table *tables; /* of the views open on it; see pins_lock */
   unsigned n_views;         /* of this process */
+  bool is_mapping_counted;  /* in the cache's `mapped` */
   struct invalidation_list invalidations; /* that are in progress */
   struct page_run *stale;                 /* pages that are STALE */
   size_t n_stale, max_stale;
@@ -292,6 +297,12 @@ void mirror_survives_file_limit(void);
 /* Copies `len` bytes into the hole at `page`. 0 or a negative errno. */
 int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
                  size_t len);
+
+/* Says that punches which take long begin, and that they have ended.  Several
+ * threads may do so at a time.  mirror_write() does not wait for such a punch:
+ * it writes through a mapping, see budget_allows_writing_mapped(). */
+void mirror_begin_slow_punches(struct mirror *m);
+void mirror_end_slow_punches(struct mirror *m);
 
 /* Punches `count` pages. 0 or a negative errno; then they may still have
  * memory, and their bytes are the old ones or zeros.  Only memory is lost by

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -16,6 +18,19 @@
 #include "cache/page_cache.h"
 #include "cache/view.h"
 #include "tests/support/fake_source.h"
+
+// The mirror whose punches are watched, and how many of them were said to be
+// slow.  The cache's calls of fallocate() come here.
+static const mirror *watched;
+static int n_punches, n_slow;
+
+extern "C" int fallocate(int fd, int mode, off_t at, off_t len) {
+  if (watched && fd == watched->pages_fd) {
+    n_punches++;
+    n_slow += __atomic_load_n(&watched->n_slow_punches, __ATOMIC_RELAXED) > 0;
+  }
+  return (int)syscall(SYS_fallocate, fd, mode, at, len);
+}
 
 namespace {
 
@@ -98,6 +113,41 @@ TEST_F(EvictTest, TheBudgetHoldsWhateverIsRead) {
   }
   EXPECT_GT(Resident(), 200u) << "and most of it is used";
   EXPECT_EQ(mirror_page_bytes(mirror_), Resident() * kPage);
+}
+
+// A view is a pin table, as an attached process has one.
+class ManyTablesTest : public EvictTest {
+protected:
+  // Evicts with so many tables.  Returns whether its punches were said to be
+  // slow.
+  bool EvictWith(unsigned n_tables) {
+    std::vector<view> more(n_tables - 1);
+    for (view &v : more)
+      EXPECT_EQ(view_open(&v, mirror_), 0);
+    watched = mirror_;
+    n_punches = n_slow = 0;
+    for (uint64_t page = 0; page < kPages; page += 16)
+      Load(page, 16);
+    watched = nullptr;
+    for (view &v : more)
+      view_close(&v);
+    EXPECT_GT(n_punches, 0);
+    EXPECT_TRUE(n_slow == 0 || n_slow == n_punches);
+    EXPECT_EQ(mirror_->n_slow_punches, 0u);
+    return n_slow > 0;
+  }
+};
+
+TEST_F(ManyTablesTest, PunchesAreSlow) {
+  Remake(kPages * kPage / 4);
+  EXPECT_FALSE(EvictWith(EVICT_MANY_TABLES - 1));
+  EXPECT_TRUE(EvictWith(EVICT_MANY_TABLES));
+  EXPECT_FALSE(EvictWith(1)) << "the others are gone";
+}
+
+TEST_F(ManyTablesTest, TheMappingOfALongMirrorWouldCostTooMuch) {
+  Remake(kPages * kPage / 4 - kPage);
+  EXPECT_FALSE(EvictWith(EVICT_MANY_TABLES));
 }
 
 TEST_F(EvictTest, PinnedPagesSurviveAndKeepTheirBytes) {

@@ -84,6 +84,56 @@ TEST(Mirror, WhatIsWrittenIsThereAndWhatIsPunchedIsGone) {
   EXPECT_EQ(m->base[4 * 4096], 'x');
 }
 
+// What a mirror of two pages, the last of them short, has after writes beside
+// punches: the bytes, and zeros behind them.
+std::string WriteBesidePunches(mirror *m) {
+  std::string bytes(4096, 'x'), found(8192, '?');
+  mirror_begin_slow_punches(m);
+  EXPECT_EQ(mirror_write(m, 0, bytes.data(), 4096), 0);
+  EXPECT_EQ(mirror_write(m, 1, bytes.data(), 100), 0);
+  mirror_end_slow_punches(m);
+  EXPECT_EQ(mirror_page_bytes(m), 8192u);
+  EXPECT_EQ(pread(m->pages_fd, found.data(), 8192, 0), 8192);
+  return found;
+}
+
+TEST(Mirror, BesideSlowPunchesItIsWrittenThroughAMapping) {
+  auto m = Make(4196);
+  EXPECT_EQ(WriteBesidePunches(m.get()),
+            std::string(4196, 'x') + std::string(3996, '\0'));
+  if (mirror_is_shmem_huge())
+    GTEST_SKIP() << "every write goes through a mapping of its own";
+  ASSERT_TRUE(m->writable);
+  EXPECT_EQ(m->writable[4195], 'x');
+  EXPECT_EQ(mirror_punch(m.get(), 0, 1), 0);
+  EXPECT_EQ(mirror_page_bytes(m.get()), 4096u);
+}
+
+TEST(Mirror, OtherwiseItHasNoSuchMapping) {
+  auto m = Make(4096);
+  std::string page(4096, 'x');
+  mirror_begin_slow_punches(m.get());
+  mirror_end_slow_punches(m.get());
+  EXPECT_EQ(mirror_write(m.get(), 0, page.data(), page.size()), 0);
+  EXPECT_FALSE(m->writable);
+}
+
+TEST(Mirror, WithoutAddressSpaceForTheMappingItIsWrittenAllTheSame) {
+  pid_t pid = fork();
+  if (pid == 0) {
+    auto m = Make(4196);
+    rlimit none = {1, RLIM_INFINITY};
+    setrlimit(RLIMIT_AS, &none);
+    bool is_right = WriteBesidePunches(m.get()) ==
+                    std::string(4196, 'x') + std::string(3996, '\0');
+    _exit(is_right && !m->writable ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
 TEST(Mirror, NobodyCanResizeItOrSealItAgain) {
   auto m = Make(8192);
   for (int fd : {m->pages_fd, m->states_fd, m->accessed_fd}) {

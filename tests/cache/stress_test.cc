@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cache/check.h"
+#include "cache/evict.h"
 #include "cache/fetch.h"
 #include "cache/image.h"
 #include "cache/page_cache.h"
@@ -143,13 +144,15 @@ private:
 // The readers wait for a check: not after each.
 constexpr int kDisturbancesToCheck = 8;
 
-// Runs `n_threads` readers for `n_reads` each, beside `disturb`.
+// Runs `n_threads` readers for `n_reads` each, beside `disturb`, with a cache of
+// `n_cached` pages.
 void Stress(bool evictor, int n_threads, int n_reads,
             const std::function<void(FakeSource *, page_cache *, image *, int)>
-                &disturb) {
+                &disturb,
+            uint64_t n_cached = 64) {
   FakeSource source(kPages * kPage);
   source.SetZeros(kZeros * kPage, kPages * kPage);
-  page_cache_options options = {64 * kPage, evictor, nullptr};
+  page_cache_options options = {n_cached * kPage, evictor, nullptr};
   page_cache *cache;
   image *image;
   image_ops ops{};
@@ -171,7 +174,7 @@ void Stress(bool evictor, int n_threads, int n_reads,
     });
   for (int i = 0; n_running > 0; i++) {
     disturb(&source, cache, image, i);
-    EXPECT_LE(page_cache_allocated(cache), 64 * kPage);
+    EXPECT_LE(page_cache_allocated(cache), n_cached * kPage);
     if (i % kDisturbancesToCheck == 0)
       check_cache(cache);
   }
@@ -197,6 +200,13 @@ TEST(Stress, EvictionUnderReaders) {
 
 TEST(Stress, TheEvictorThreadUnderReaders) {
   Stress(true, 4, kReads, [](FakeSource *, page_cache *, image *, int) {});
+}
+
+// So many that pages are written through a mapping while others are punched.
+TEST(Stress, TheEvictorThreadUnderManyReaders) {
+  Stress(
+      true, 2 * EVICT_MANY_TABLES, kReads / 4,
+      [](FakeSource *, page_cache *, image *, int) {}, kPages / 4);
 }
 
 TEST(Stress, InvalidationsUnderReaders) {
