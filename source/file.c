@@ -5,9 +5,9 @@
  *     read.  A change between the two fails the read.
  *   - read_at is set before the first byte is read, so no byte is older than it
  *     says.
- *   - dontcache, no_ring_direct, n_direct, the skips and has_holes choose between
- *     ways of reading that return the same bytes.  A thread that loads an old
- *     value loses time. */
+ *   - dontcache, no_ring_direct, n_direct, the skips and has_holes choose
+ *     between ways of reading that return the same bytes.  A thread that loads
+ *     an old value loses time. */
 #include "source/file.h"
 
 #include <errno.h>

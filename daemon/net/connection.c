@@ -211,10 +211,10 @@ static bool connection_send_unsent(struct connection *c) {
   return r == STREAM_SENT;
 }
 
-/* How many bytes TCP takes, of `queued` that the peer has not acknowledged: what
- * it can send at once, which both windows allow, and LIMITS_UNSENT_LEN more.  A
- * later frame cannot pass these.  Linux before 5.4 does not tell the peer's
- * window.  SIZE_MAX: it is no TCP socket. */
+/* How many bytes TCP takes.  `queued` is what it has, and the peer has not
+ * acknowledged.  It takes what it can send at once, which both windows allow,
+ * and LIMITS_UNSENT_LEN more.  A later frame cannot pass these.  Linux before
+ * 5.4 does not tell the peer's window.  SIZE_MAX: it is no TCP socket. */
 static size_t tcp_room(int fd, uint64_t queued) {
   struct tcp_info i = {0};
   socklen_t len = sizeof i;

@@ -196,8 +196,7 @@ static const source_ops kCallBackOps =
     MakeOps(FakeOps::StartOnAThread, nullptr);
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
-  return &(new Opened{
-               {state->ops, state->size, {}, 0}, state, state->version})
+  return &(new Opened{{state->ops, state->size, {}, 0}, state, state->version})
               ->base;
 }
 
