@@ -11,7 +11,7 @@ extern "C" {
 /* The most pages in one batch, which needs one barrier. */
 #define EVICT_MAX_BATCH 256
 
-/* With so many pin tables of a mirror, a write does not wait for its punches. */
+/* With so many pin tables of a mirror, no write waits for its punches. */
 #define EVICT_MANY_TABLES 16
 
 enum evict_order {
