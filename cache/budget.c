@@ -74,9 +74,15 @@ bool budget_has_much_garbage(const struct page_cache *pc, uint64_t len) {
   return len > most_garbage(pc);
 }
 
+uint64_t budget_lasting_locked(const struct page_cache *pc) {
+  lock_assert_held(&pc->lock);
+  bool is_swept = budget_has_much_garbage(pc, pc->garbage);
+  return pc->used - (is_swept ? pc->garbage : 0);
+}
+
 bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len) {
   lock_assert_held(&pc->lock);
-  return pc->used - pc->garbage + free_len > pc->limit &&
+  return budget_lasting_locked(pc) + free_len > pc->limit &&
          s3fifo_len(&pc->policy) > 0;
 }
 
@@ -87,9 +93,9 @@ uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
   bool never =
       len > pc->limit || (pc->has_threads && budget_is_over_locked(pc));
   uint64_t over = fits ? 0 : pc->used + len - pc->limit;
-  /* The reclaimer leaves less than that alone: then evict instead. */
-  *is_garbage =
-      !fits && over <= pc->garbage && budget_has_much_garbage(pc, pc->garbage);
+  /* The reclaimer leaves a little garbage alone: then evict instead. */
+  *is_garbage = !fits && over <= pc->garbage &&
+                (!pc->has_threads || budget_has_much_garbage(pc, pc->garbage));
   if (fits)
     pc->used += len;
   if (pc->has_threads && budget_wants_room_locked(pc, budget_high_free(pc) / 2))

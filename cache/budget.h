@@ -30,6 +30,9 @@ int budget_set(struct page_cache *pc, uint64_t budget);
 bool budget_reserve_table(struct page_cache *pc, uint64_t len);
 
 uint64_t budget_high_free(const struct page_cache *pc);
+
+/* What is used, without the garbage that is about to be swept. */
+uint64_t budget_lasting_locked(const struct page_cache *pc);
 bool budget_wants_room_locked(const struct page_cache *pc, uint64_t free_len);
 
 /* Whether `len` bytes of states that hold nothing justify a sweep. */

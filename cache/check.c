@@ -59,14 +59,15 @@ static void check_pins_locked(const struct mirror *m,
 
 static uint64_t check_tables_locked(struct mirror *m) {
   lock_assert_held(&m->cache->lock);
-  uint64_t n = 0;
+  uint64_t n = 0, n_lent = 0;
   struct pin_table **at = &m->tables;
   for (struct pin_table *t; (t = *at); at = &t->next, n++) {
     assert(t->link == at && t->mirror == m);
+    n_lent += t->is_lent;
     if (!t->is_lent)
       check_pins_locked(m, t);
   }
-  assert(__atomic_load_n(&m->n_tables, __ATOMIC_RELAXED) == n);
+  assert(__atomic_load_n(&m->n_lent, __ATOMIC_RELAXED) == n_lent);
   return n;
 }
 

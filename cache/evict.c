@@ -10,8 +10,8 @@
  *   4 punch what is not pinned, neighbours together, under no lock
  *   5 under the lock: punched pages -> ABSENT, uncharged; wake again
  *
- * Steps 1 and 5 release the lock after every few pages, so that no miss waits
- * for a whole batch.
+ * Step 5, and step 1 for space, release the lock after every few pages, so that
+ * no miss waits for a whole batch.
  *
  * Between 1 and 5 the batch owns the states.  Never one barrier or one punch
  * for one page where there are more.
@@ -224,7 +224,7 @@ static void renew_lost(const struct batch *b) {
 /* Whether a punch takes so long that a write is faster through a mapping: each
  * process that has the mirror mapped adds 0.1 to 0.6 us to it. */
 static bool is_punch_slow(struct mirror *m) {
-  return __atomic_load_n(&m->n_tables, __ATOMIC_RELAXED) >= EVICT_MANY_TABLES &&
+  return __atomic_load_n(&m->n_lent, __ATOMIC_RELAXED) >= EVICT_MANY_LENT &&
          budget_allows_writing_mapped(m);
 }
 

@@ -11,8 +11,9 @@ extern "C" {
 /* The most pages in one batch, which needs one barrier. */
 #define EVICT_MAX_BATCH 256
 
-/* With so many pin tables of a mirror, no write waits for its punches. */
-#define EVICT_MANY_TABLES 16
+/* With so many pin tables of a mirror that other processes have, no write waits
+ * for the punches of a batch. */
+#define EVICT_MANY_LENT 16
 
 enum evict_order {
   EVICT_BY_POLICY,

@@ -18,7 +18,7 @@ static void make_room_locked(struct page_cache *pc) {
   lock_assert_held(&pc->lock);
   uint64_t high_free = budget_high_free(pc);
   while (!pc->stop && budget_wants_room_locked(pc, high_free)) {
-    uint64_t before = pc->used - pc->garbage;
+    uint64_t before = budget_lasting_locked(pc);
     pc->pulse.evictor = pc->pulse.asked;
     uint64_t want = before + high_free - pc->limit;
     bool is_over = budget_is_over_locked(pc);
@@ -27,7 +27,7 @@ static void make_room_locked(struct page_cache *pc) {
     size_t n = evict(pc, want, order);
     pthread_mutex_lock(&pc->lock);
     high_free = budget_high_free(pc); /* the budget may have been set */
-    if (pc->used - pc->garbage < before)
+    if (budget_lasting_locked(pc) < before)
       pc->n_kept = 0;
     else if (!is_over)
       break; /* pinned, or taken at once: the next miss asks again */

@@ -123,7 +123,8 @@ bool fill_buffers_trim(struct fill_buffers *b) {
   bool blocks = region_trim(&b->blocks, &cut_blocks);
   if (buffers || blocks)
     return true;
-  if (__atomic_exchange_n(&b->was_short, false, __ATOMIC_RELAXED))
+  if (b->buffers.at && b->blocks.at &&
+      __atomic_exchange_n(&b->was_short, false, __ATOMIC_RELAXED))
     malloc_trim(0);
   return false;
 }

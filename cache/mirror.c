@@ -552,7 +552,11 @@ static uint8_t *map_writable(struct mirror *m) {
 
 /* Writes without the lock of the memfd's inode, which a punch holds while it
  * goes through the mappings of all processes.  False: nothing is written; or
- * the hole has memory, and the caller writes it in another way. */
+ * the hole has memory, and the caller writes it in another way.
+ *
+ * If the mirror is retired meanwhile, the hole may be punched before the copy,
+ * which then makes the memory again.  With strict overcommit that could be a
+ * SIGBUS, so a solid mirror is not written in this way. */
 static bool write_beside_punches(struct mirror *m, const char *from, size_t len,
                                  off_t at) {
   uint8_t *to = map_writable(m);
@@ -585,7 +589,8 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
     return r;
   if (len > 0 && mirror_is_shmem_huge())
     return write_mapped(m, from, len, at);
-  if (len > 0 && is_punched_slowly(m) && write_beside_punches(m, from, len, at))
+  if (len > 0 && !m->is_solid && is_punched_slowly(m) &&
+      write_beside_punches(m, from, len, at))
     return 0;
   while (len > 0) {
     ssize_t n = pwrite(m->pages_fd, from, len, at);

@@ -110,7 +110,7 @@ struct mirror {
   uint8_t *writable; /* atomic: the pages, mapped for mirror_write(), once that
                         has needed them */
   unsigned n_slow_punches; /* atomic: mirror_begin_slow_punches() */
-  unsigned n_tables;       /* atomic, relaxed: how many `tables` there are */
+  unsigned n_lent;         /* atomic, relaxed: how many `tables` are lent */
   unsigned n_refs;         /* atomic; relaxed except for the last */
   bool was_lent; /* atomic: another process may map it.  Not adjacent to fixed
                       fields, which compilers may load together with it */

@@ -397,9 +397,11 @@ static uint64_t idle_states(struct mirror *m) {
     return 0;
   uint64_t all = mirror_meta_bytes(m);
   pthread_mutex_lock(&m->cache->lock);
-  uint64_t live = m->charged_meta - m->garbage;
+  uint64_t garbage = m->garbage, live = m->charged_meta - garbage;
   pthread_mutex_unlock(&m->cache->lock);
-  return all > live ? all - live : 0;
+  /* The account has more than the kernel if only half a block was ever used. */
+  uint64_t idle = all > live ? all - live : 0;
+  return idle > garbage ? idle : garbage;
 }
 
 static void sum_idle_states(struct mirror *m, void *arg) {
@@ -419,10 +421,7 @@ static void sweep_states(struct page_cache *pc) {
   uint64_t idle = 0;
   for_each_mirror(pc, sum_idle_states, &idle);
   pthread_mutex_lock(&pc->lock);
-  /* The account has more than the kernel if only half a block was ever used. */
-  bool is_due = budget_has_much_garbage(pc, idle) ||
-                budget_has_much_garbage(pc, pc->garbage) ||
-                budget_is_over_locked(pc);
+  bool is_due = budget_has_much_garbage(pc, idle) || budget_is_over_locked(pc);
   pthread_mutex_unlock(&pc->lock);
   if (is_due)
     for_each_mirror(pc, sweep_all, NULL);

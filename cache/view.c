@@ -24,7 +24,7 @@ void view_list_table(struct pin_table *t) {
   if (t->next)
     t->next->link = &t->next;
   m->tables = t;
-  __atomic_fetch_add(&m->n_tables, 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&m->n_lent, t->is_lent, __ATOMIC_RELAXED);
   pthread_mutex_unlock(&pc->lock);
   pthread_mutex_unlock(&pc->pins_lock);
 }
@@ -35,7 +35,7 @@ void view_unlist_table(struct pin_table *t) {
   pthread_mutex_lock(&pc->lock);
   if (t->link) {
     *t->link = t->next;
-    __atomic_fetch_sub(&t->mirror->n_tables, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&t->mirror->n_lent, t->is_lent, __ATOMIC_RELAXED);
     if (t->next)
       t->next->link = t->link;
   }

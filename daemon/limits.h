@@ -17,6 +17,9 @@ extern "C" {
  * is writable for the loop when half of it is free (tcp(7)). */
 enum { LIMITS_UNSENT_LEN = 512 << 10 };
 
+/* However small a batch has to be (limits_fit_cache()). */
+enum { LIMITS_MIN_BATCH_LEN = 64 << 10 };
+
 struct limits {
   unsigned max_connections;      /* beyond: an Error, and closed; */
   unsigned max_user_connections; /* and so beyond those of one user */
@@ -107,7 +110,8 @@ static inline struct limits limits_default(void) {
 
 /* Cuts down what is held beside the cache, so that it stays small against a
  * small cache: a quarter of it for what connections hold, and for what all
- * workers fetch as much, but one connection's part for each worker. */
+ * workers fetch as much, but one connection's part for each worker.  A batch is
+ * an eighth of a worker's part at most: several of them make no crowd. */
 static inline void limits_fit_cache(struct limits *l, uint64_t cache_size,
                                     unsigned n_workers) {
   uint64_t part = cache_size / 4, fetch = part / n_workers;
@@ -117,6 +121,11 @@ static inline void limits_fit_cache(struct limits *l, uint64_t cache_size,
     fetch = l->max_conn_fetch;
   if (l->max_worker_fetch > fetch)
     l->max_worker_fetch = fetch;
+  uint64_t batch = l->max_held / n_workers / 8;
+  if (batch < LIMITS_MIN_BATCH_LEN)
+    batch = LIMITS_MIN_BATCH_LEN;
+  if (l->batch_len > batch)
+    l->batch_len = (uint32_t)batch;
 }
 
 #ifdef __cplusplus

@@ -26,6 +26,9 @@
 #include "base/cleanup.h"
 #include "daemon/log.h"
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x8u
+#endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
@@ -311,7 +314,10 @@ static int write_program(enum sandbox_kind kind, int fd) {
 
 /* Makes the program of a kind; its instructions are malloc(3)ed. */
 static int make_program(enum sandbox_kind kind, struct sock_fprog *program) {
-  CLEANUP(cleanup_close) int fd = memfd_create("filter", MFD_CLOEXEC);
+  CLEANUP(cleanup_close)
+  int fd = memfd_create("filter", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+    fd = memfd_create("filter", MFD_CLOEXEC);
   if (fd < 0)
     return -errno;
   int r = write_program(kind, fd);

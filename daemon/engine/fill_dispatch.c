@@ -74,6 +74,7 @@ static void hand_over(struct fill_job *f) {
  * nothing is pending. */
 static void end_pending(struct fill_dispatch_image *image) {
   struct pending *pending = &image->served->images->pending;
+  atomic_fetch_sub_explicit(&image->n_pending, 1, memory_order_relaxed);
   fill_dispatch_image_unref(image);
   pending_end(pending);
 }
@@ -83,6 +84,7 @@ static enum source_outcome start(struct fill_dispatch_image *image,
                                  struct fill *fill, struct ring *ring) {
   pending_begin(&image->served->images->pending);
   image_ref(image);
+  atomic_fetch_add_explicit(&image->n_pending, 1, memory_order_relaxed);
   image->runner.ring = ring;
   enum source_outcome outcome = fill_start(fill, &image->runner);
   if (outcome != SOURCE_PENDING)
@@ -167,12 +169,10 @@ void fill_dispatch_hand_over(struct fill_dispatch *d) {
 
 /* ---- Which of them ------------------------------------------------------- */
 
-/* An image that has many fills under way gets no ring for more of them: they go
- * the way of a thread without a ring, at once.  Each fill has a reference, and
- * so has the reader.  Relaxed: a fill that another thread ends may count for a
- * moment longer. */
+/* An image that has many fills pending gets no ring for more of them: they go
+ * the way of a thread without a ring, at once. */
 static struct ring *ring_for(struct fill_dispatch_image *image) {
-  unsigned n = atomic_load_explicit(&image->n_refs, memory_order_relaxed) - 1;
+  unsigned n = atomic_load_explicit(&image->n_pending, memory_order_relaxed);
   return n < URING_MAX_OF_IMAGE ? image->dispatch->ring : NULL;
 }
 

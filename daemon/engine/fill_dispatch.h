@@ -43,6 +43,8 @@ struct fill_dispatch {
 struct fill_dispatch_image {
   struct fill_runner runner; /* for struct fetch */
   atomic_uint n_refs; /* J4; acq_rel: the last one sees what the others did */
+  /* Relaxed: fills that a source has, by the ring or a thread of its own. */
+  atomic_uint n_pending;
   struct fill_dispatch *dispatch;
   struct served_image *served; /* referenced */
   struct busy_poll spin;

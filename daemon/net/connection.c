@@ -213,9 +213,12 @@ static bool connection_send_unsent(struct connection *c) {
 
 /* How many bytes TCP takes.  `queued` is what it has, and the peer has not
  * acknowledged.  It takes what it can send at once, which both windows allow,
- * and LIMITS_UNSENT_LEN more.  A later frame cannot pass these.  Linux before
- * 5.4 does not tell the peer's window.  SIZE_MAX: it is no TCP socket. */
-static size_t tcp_room(int fd, uint64_t queued) {
+ * and LIMITS_UNSENT_LEN more.  A later frame cannot pass these.  Nor does it
+ * send more at once than it paces out in a millisecond.  What it does not take
+ * would be kept in memory of the thread, so a crowded one offers only what is
+ * taken in any case.  Linux before 5.4 does not tell the peer's window.
+ * SIZE_MAX: it is no TCP socket. */
+static size_t tcp_room(int fd, uint64_t queued, bool is_crowded) {
   struct tcp_info i = {0};
   socklen_t len = sizeof i;
   if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len) < 0)
@@ -225,7 +228,10 @@ static size_t tcp_room(int fd, uint64_t queued) {
   uint64_t window = (uint64_t)i.tcpi_snd_cwnd * i.tcpi_snd_mss;
   if (window > i.tcpi_snd_wnd)
     window = i.tcpi_snd_wnd;
-  uint64_t most = LIMITS_UNSENT_LEN + (window > sent ? window - sent : 0);
+  uint64_t now = is_crowded || window < sent ? 0 : window - sent;
+  if (now > i.tcpi_pacing_rate >> 10)
+    now = i.tcpi_pacing_rate >> 10;
+  uint64_t most = LIMITS_UNSENT_LEN + now;
   return most > unsent ? most - unsent : 0;
 }
 
@@ -234,15 +240,15 @@ static size_t tcp_room(int fd, uint64_t queued) {
  * free.  The kernel calls a socket writable only when a third is free, or three
  * quarters of a Unix socket: so the wait does not end at once.  An eighth of
  * the buffer is left for what the kernel adds to the bytes. */
-static size_t socket_room(int fd) {
-  int queued = 0, size = 0;
+static size_t socket_room(const struct connection *c) {
+  int fd = c->fd, queued = 0, size = 0;
   socklen_t len = sizeof size;
   if (ioctl(fd, SIOCOUTQ, &queued) < 0 ||
       getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &len) < 0 || queued >= size)
     return 0;
   size_t room = (size_t)(size - queued);
   size_t least = size / 4 < ROOM_LEAST ? (size_t)size / 4 : ROOM_LEAST;
-  size_t most = tcp_room(fd, (uint64_t)queued);
+  size_t most = tcp_room(fd, (uint64_t)queued, net_thread_is_crowded(c->net));
   room = room < most ? room : most;
   return room < least ? 0 : room - room / 8;
 }
@@ -255,12 +261,12 @@ bool connection_has_room(struct connection *c) {
   if (!asks && out->len + ROOM_LEFT <= UNASKED_LEN)
     return true;
   if (!c->room)
-    c->room = socket_room(c->fd);
+    c->room = socket_room(c);
   if (out->len + ROOM_LEFT <= c->room)
     return true;
   if (out->len) {
     connection_flush(c);
-    c->room = connection_may_send(c) ? socket_room(c->fd) : 0;
+    c->room = connection_may_send(c) ? socket_room(c) : 0;
   }
   if (!c->room && connection_may_send(c)) {
     c->full = true;
@@ -272,7 +278,7 @@ bool connection_has_room(struct connection *c) {
 size_t connection_frame_room(struct connection *c, size_t len) {
   size_t used = c->net->out.len;
   if (!c->room && used + len > UNASKED_LEN)
-    c->room = socket_room(c->fd);
+    c->room = socket_room(c);
   size_t room = c->room ? c->room : UNASKED_LEN;
   size_t left = room > used + ROOM_LEFT ? room - used : ROOM_LEFT;
   return len < left ? len : left;

@@ -36,7 +36,7 @@
 #include "cache/image.h"
 #include "cache/page_cache.h"
 #include "cache/page_state.h"
-#include "cache/view.h"
+#include "cache/shared_pins.h"
 #include "tests/bench/card.h"
 #include "tests/bench/histogram.h"
 #include "tests/bench/rig.h"
@@ -430,8 +430,8 @@ struct cache {
   struct mirror *mirror;
   uint64_t random;
   struct mirror_fds lent;
-  struct view views[MAX_PROCESSES]; /* for the pin tables of the processes */
-  unsigned n_views;
+  struct shared_pins *tables[MAX_PROCESSES]; /* of the processes */
+  unsigned n_tables;
   enum use use;
 };
 
@@ -452,14 +452,14 @@ static void open_cache(struct cache *c) {
 
 static void lend_cache(struct cache *c, unsigned n_processes) {
   check(mirror_lend(c->mirror, &c->lent), "lend");
-  for (; c->n_views < n_processes; c->n_views++)
-    check(view_open(&c->views[c->n_views], c->mirror), "pin table");
+  for (; c->n_tables < n_processes; c->n_tables++)
+    check(shared_pins_new(c->mirror, &c->tables[c->n_tables]), "pin table");
 }
 
 static void close_cache(struct cache *c) {
   mirror_fds_close(&c->lent);
-  while (c->n_views)
-    view_close(&c->views[--c->n_views]);
+  while (c->n_tables)
+    shared_pins_free(c->tables[--c->n_tables]);
   mirror_unref(c->mirror);
   image_free(c->image);
   page_cache_free(c->cache);

@@ -16,6 +16,7 @@
 #include "cache/image.h"
 #include "cache/internal.h"
 #include "cache/page_cache.h"
+#include "cache/shared_pins.h"
 #include "cache/view.h"
 #include "tests/support/fake_source.h"
 
@@ -115,22 +116,21 @@ TEST_F(EvictTest, TheBudgetHoldsWhateverIsRead) {
   EXPECT_EQ(mirror_page_bytes(mirror_), Resident() * kPage);
 }
 
-// A view is a pin table, as an attached process has one.
 class ManyTablesTest : public EvictTest {
 protected:
-  // Evicts with so many tables.  Returns whether its punches were said to be
-  // slow.
+  // Evicts with so many tables of other processes.  Returns whether its punches
+  // were said to be slow.
   bool EvictWith(unsigned n_tables) {
-    std::vector<view> more(n_tables - 1);
-    for (view &v : more)
-      EXPECT_EQ(view_open(&v, mirror_), 0);
+    std::vector<shared_pins *> more(n_tables);
+    for (shared_pins *&l : more)
+      EXPECT_EQ(shared_pins_new(mirror_, &l), 0);
     watched = mirror_;
     n_punches = n_slow = 0;
     for (uint64_t page = 0; page < kPages; page += 16)
       Load(page, 16);
     watched = nullptr;
-    for (view &v : more)
-      view_close(&v);
+    for (shared_pins *l : more)
+      shared_pins_free(l);
     EXPECT_GT(n_punches, 0);
     EXPECT_TRUE(n_slow == 0 || n_slow == n_punches);
     EXPECT_EQ(mirror_->n_slow_punches, 0u);
@@ -140,14 +140,14 @@ protected:
 
 TEST_F(ManyTablesTest, PunchesAreSlow) {
   Remake(kPages * kPage / 4);
-  EXPECT_FALSE(EvictWith(EVICT_MANY_TABLES - 1));
-  EXPECT_TRUE(EvictWith(EVICT_MANY_TABLES));
-  EXPECT_FALSE(EvictWith(1)) << "the others are gone";
+  EXPECT_FALSE(EvictWith(EVICT_MANY_LENT - 1));
+  EXPECT_TRUE(EvictWith(EVICT_MANY_LENT));
+  EXPECT_FALSE(EvictWith(0)) << "they are gone";
 }
 
 TEST_F(ManyTablesTest, TheMappingOfALongMirrorWouldCostTooMuch) {
   Remake(kPages * kPage / 4 - kPage);
-  EXPECT_FALSE(EvictWith(EVICT_MANY_TABLES));
+  EXPECT_FALSE(EvictWith(EVICT_MANY_LENT));
 }
 
 TEST_F(EvictTest, PinnedPagesSurviveAndKeepTheirBytes) {
@@ -177,6 +177,7 @@ TEST_F(EvictTest, ARangePinHoldsItsPagesAndNoOthers) {
 TEST_F(EvictTest, AWordBeyondItsSlotsCapacityIsVoid) {
   Load(100, 10);
   view_.table->is_lent = true; // a reader of this process stores none
+  mirror_->n_lent++;
   view_pin(&view_, PIN_SLOT_PAGE, 100, 2);
   view_pin(&view_, PIN_SLOT_RANGE, 100,
            pin_capacity(view_.table, PIN_SLOT_RANGE) + 1);

@@ -52,6 +52,32 @@ protected:
     return FakeSource::Bytes(page * kPage, kPage, disk_.version());
   }
 
+  // Asks for every second of the first pages.
+  static void AskFor(WireClient &client, uint32_t image, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++)
+      ASSERT_TRUE(client.SendRead(i + 1, image, {{i * 2 * kPage, kPage}}));
+  }
+
+  void ExpectAnswers(WireClient &client, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+      Frame frame = client.ReceiveAnswer();
+      EXPECT_EQ(frame.payload, Page((frame.id - 1) * 2)) << frame.id;
+    }
+  }
+
+  static void AwaitTries(const FakeSource &source, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++)
+      while (source.n_tries(i * 2 * kPage) == 0)
+        usleep(1000);
+  }
+
+  static int CountRings(const FakeSource &source, uint64_t n) {
+    int n_rings = 0;
+    for (uint64_t i = 0; i < n; i++)
+      n_rings += source.n_rings(i * 2 * kPage);
+    return n_rings;
+  }
+
   FakeSource disk_;
   TestServer::Options options_;
   std::unique_ptr<TestServer> server_;
@@ -87,31 +113,32 @@ TEST_F(FillDispatchTest, OnlyTheFirstTryHasARing) {
 // Nor does it wait for room: an image whose disk hangs is left to the pool.
 TEST_F(FillDispatchTest, AnImageThatHangsLeavesHalfOfTheRingToOthers) {
   constexpr uint64_t kHang = 100;
-  int has_ring = HasRing();
-  FakeSource other(kPages * kPage);
-  disk_.ShutGate();
+  FakeSource hung(kPages * kPage, FakeReads::kCallBack);
+  hung.ShutGate();
   server_ = std::make_unique<TestServer>(
-      std::vector<std::pair<std::string, FakeSource *>>{{"disk", &disk_},
-                                                        {"other", &other}},
+      std::vector<std::pair<std::string, FakeSource *>>{{"hung", &hung},
+                                                        {"disk", &disk_}},
       options_);
   WireClient client = server_->Unix(), next = server_->Unix();
-  uint32_t image = client.Start("disk").image;
-  for (uint64_t i = 0; i < kHang; i++)
-    ASSERT_TRUE(client.SendRead(i + 1, image, {{i * 2 * kPage, kPage}}));
-  image_ = next.Start("other").image;
-  while (disk_.n_tries((kHang - 1) * 2 * kPage) == 0)
-    usleep(1000);
-  int n_rings = 0;
-  for (uint64_t i = 0; i < kHang; i++)
-    n_rings += disk_.n_rings(i * 2 * kPage);
-  EXPECT_EQ(n_rings, has_ring * URING_MAX_OF_IMAGE);
+  AskFor(client, client.Start("hung").image, kHang);
+  AwaitTries(hung, kHang);
+  EXPECT_EQ(CountRings(hung, kHang), HasRing() * URING_MAX_OF_IMAGE);
+  image_ = next.Start("disk").image;
   EXPECT_EQ(next.Read(image_, 7 * kPage, kPage).bytes, Page(7));
-  EXPECT_EQ(other.n_rings(7 * kPage), has_ring);
+  EXPECT_EQ(disk_.n_rings(7 * kPage), HasRing());
+  hung.OpenGate();
+  ExpectAnswers(client, kHang);
+}
+
+TEST_F(FillDispatchTest, WhatThePoolReadsTakesNoRoomInTheRing) {
+  constexpr uint64_t kHang = 100;
+  disk_.ShutGate();
+  Serve();
+  AskFor(*client_, image_, kHang);
+  AwaitTries(disk_, kHang);
+  EXPECT_EQ(CountRings(disk_, kHang), HasRing() * int(kHang));
   disk_.OpenGate();
-  for (uint64_t i = 0; i < kHang; i++) {
-    Frame frame = client.ReceiveAnswer();
-    EXPECT_EQ(frame.payload, Page((frame.id - 1) * 2)) << frame.id;
-  }
+  ExpectAnswers(*client_, kHang);
 }
 
 TEST_F(FillDispatchTest, ASourceThatIsTooSlowIsTriedLessAndLessOften) {

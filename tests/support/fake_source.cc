@@ -112,6 +112,8 @@ struct FakeOps {
   static source_outcome StartOnAThread(source *src, source_read *r) {
     FakeSource::State &s = *Of(src)->state;
     std::lock_guard<std::mutex> lock(s.mutex);
+    s.n_tries[r->offset]++;
+    s.n_rings[r->offset] += r->ring != nullptr;
     s.callers.emplace_back([src, r] {
       r->status = Read(src, r->offset, r->buf, r->len);
       r->done(r);
