@@ -332,12 +332,12 @@ static bool run_batch(struct page_cache *pc, struct batch *b) {
 /* A reader may mark the byte between the load and the store, and its mark is
  * then lost.  The page is evicted one round earlier than it should be; nothing
  * else depends on it. */
-bool evict_page_used(void *arg, uint64_t key, bool clear) {
+bool evict_take_used(void *arg, uint64_t key) {
   struct page_cache *pc = arg;
   uint8_t *accessed =
       &pc->mirrors[s3fifo_key_mirror(key)]->accessed[s3fifo_key_page(key)];
   bool used = __atomic_load_n(accessed, __ATOMIC_RELAXED) == ACCESSED;
-  if (used && clear)
+  if (used)
     __atomic_store_n(accessed, ACCESSED_NOT, __ATOMIC_RELAXED);
   return used;
 }
@@ -356,7 +356,7 @@ static uint32_t bytes_equal(const uint8_t *eight, uint8_t byte) {
 }
 
 /* Relaxed: the states of pages in the policy change under the lock alone (C1),
- * and for an accessed byte see evict_page_used().  Both arrays are rounded up
+ * and for an accessed byte see evict_take_used().  Both arrays are rounded up
  * to whole pages of memory, so a group never ends behind them. */
 uint32_t evict_unused_pages(void *arg, uint64_t first) {
   struct page_cache *pc = arg;
@@ -374,9 +374,8 @@ uint32_t evict_unused_pages(void *arg, uint64_t first) {
 /* What is to be picked for a batch. */
 struct pick {
   enum evict_order order;
-  uint64_t left; /* bytes */
+  uint64_t left; /* bytes; 0 also when the policy has no more pages */
   unsigned chances;
-  bool is_over; /* the policy has no more pages */
 };
 
 /* Step 1 for the next victims of the policy: one, or a group. */
@@ -399,19 +398,18 @@ static void pick_next_locked(struct page_cache *pc, struct pick *pick,
     batch_add_locked(b, m, page);
     len += mirror_page_size(m);
   }
-  pick->is_over = n == 0;
-  pick->left -= len < pick->left ? len : pick->left;
+  pick->left -= n > 0 && len < pick->left ? len : pick->left;
 }
 
 /* Step 1.  Misses may take the lock between its holds. */
 static void pick_victims(struct page_cache *pc, struct pick *pick,
                          struct batch *b) {
-  while (pick->left > 0 && !pick->is_over && b->n < EVICT_MAX_BATCH) {
+  while (pick->left > 0 && b->n < EVICT_MAX_BATCH) {
     size_t stop = b->n + PAGES_A_HOLD;
     if (stop > EVICT_MAX_BATCH)
       stop = EVICT_MAX_BATCH;
     pthread_mutex_lock(&pc->lock);
-    while (pick->left > 0 && !pick->is_over && b->n < stop)
+    while (pick->left > 0 && b->n < stop)
       pick_next_locked(pc, pick, b);
     pthread_mutex_unlock(&pc->lock);
   }

@@ -52,9 +52,10 @@ struct page_cache {
   bool is_left; /* see page_cache_leave(); set while no other thread runs */
   void (*thread_began)(bool is_evictor); /* or NULL */
   struct fill_buffers buffers; /* with threads, which trim them; else none */
-  /* Guards the lists of pin tables and the capacities of the tables of leases:
-   * who changes them takes it and then `lock`, and who reads them takes either.
-   * The evictor holds it while it reads all pins of a mirror. */
+  /* Guards the lists of pin tables and the capacities of the tables of leases.
+   * A thread that changes them takes it and then `lock`, and a thread that
+   * reads them takes either.  The evictor holds it while it reads all pins of a
+   * mirror. */
   pthread_mutex_t pins_lock;
   pthread_mutex_t lock;
 

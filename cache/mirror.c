@@ -512,6 +512,15 @@ void mirror_unref(struct mirror *m) {
 
 /* ---- Pages --------------------------------------------------------------- */
 
+/* Copies into a mapping of holes, which begins at a page.  A page fault without
+ * memory would be a SIGBUS; this fails instead. 0 or a negative errno. */
+static int copy_to_holes(void *to, const char *from, size_t len) {
+  if (madvise(to, round_up(len, 4096), MADV_POPULATE_WRITE) < 0)
+    return -errno;
+  memcpy(to, from, len);
+  return 0;
+}
+
 /* On a machine where a write(2) into a hole makes a huge page of 2 MiB, pages
  * are written through a mapping that has huge pages off. */
 static int write_mapped(struct mirror *m, const char *from, size_t len,
@@ -522,11 +531,8 @@ static int write_mapped(struct mirror *m, const char *from, size_t len,
   if (to == MAP_FAILED)
     return -errno;
   int r = madvise(to, whole, MADV_NOHUGEPAGE) < 0 ? -errno : 0;
-  /* A page fault without memory would be a SIGBUS; this fails instead. */
-  if (r == 0 && madvise(to, whole, MADV_POPULATE_WRITE) < 0)
-    r = -errno;
   if (r == 0)
-    memcpy(to, from, len);
+    r = copy_to_holes(to, from, len);
   munmap(to, whole);
   return r;
 }
@@ -560,11 +566,7 @@ static uint8_t *map_writable(struct mirror *m) {
 static bool write_beside_punches(struct mirror *m, const char *from, size_t len,
                                  off_t at) {
   uint8_t *to = map_writable(m);
-  /* A page fault without memory would be a SIGBUS; this fails instead. */
-  if (!to || madvise(to + at, round_up(len, 4096), MADV_POPULATE_WRITE) < 0)
-    return false;
-  memcpy(to + at, from, len);
-  return true;
+  return to && copy_to_holes(to + at, from, len) == 0;
 }
 
 void mirror_begin_slow_punches(struct mirror *m) {

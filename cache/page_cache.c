@@ -54,7 +54,7 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->reclaim.wake, &attr);
   pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
-  int r = s3fifo_init(&pc->policy, 0, evict_page_used, evict_unused_pages, pc);
+  int r = s3fifo_init(&pc->policy, 0, evict_take_used, evict_unused_pages, pc);
   if (r == 0)
     r = budget_set(pc, options->budget);
   if (r == 0 && options->evictor)

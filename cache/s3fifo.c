@@ -33,11 +33,12 @@ static uint32_t index_for(uint64_t max_pages) {
   return n;
 }
 
-int s3fifo_init(struct s3fifo *p, uint64_t max_pages, s3fifo_used_cb used,
-                s3fifo_unused_cb unused, void *used_arg) {
+int s3fifo_init(struct s3fifo *p, uint64_t max_pages,
+                s3fifo_take_used_cb take_used, s3fifo_unused_cb unused,
+                void *used_arg) {
   if (max_pages > MAX_PAGES)
     max_pages = MAX_PAGES;
-  *p = (struct s3fifo){.used = used,
+  *p = (struct s3fifo){.take_used = take_used,
                        .unused = unused,
                        .used_arg = used_arg,
                        .window_percent = S3FIFO_WINDOW_PERCENT,
@@ -189,7 +190,7 @@ static void trim_window(struct s3fifo *p) {
   if (p->len[S3FIFO_WINDOW] <= window_max(p))
     return;
   uint32_t i = p->oldest[S3FIFO_WINDOW];
-  p->used(p->used_arg, p->entries[i].key, true); /* from here on they count */
+  p->take_used(p->used_arg, p->entries[i].key); /* from here on they count */
   move(p, i, S3FIFO_SMALL);
 }
 
@@ -286,7 +287,7 @@ static uint32_t next_victim(struct s3fifo *p, unsigned *chances) {
     if (!p->len[S3FIFO_MAIN])
       small = true;
     uint32_t i = p->oldest[small ? S3FIFO_SMALL : S3FIFO_MAIN];
-    if (*chances == 0 || !p->used(p->used_arg, p->entries[i].key, true))
+    if (*chances == 0 || !p->take_used(p->used_arg, p->entries[i].key))
       return i;
     --*chances;
     move(p, i, S3FIFO_MAIN);

@@ -63,8 +63,8 @@ enum s3fifo_queue {
   S3FIFO_N_QUEUES
 };
 
-/* Reads the used bit of a page that is in a queue, and clears it if `clear`. */
-typedef bool (*s3fifo_used_cb)(void *arg, uint64_t key, bool clear);
+/* Reads the used bit of a page that is in a queue, and clears it. */
+typedef bool (*s3fifo_take_used_cb)(void *arg, uint64_t key);
 
 /* Looks at the aligned group of pages from key `first` on.  Bit n of the result
  * is set for page n if it may be in a queue and its used bit is not set.  So
@@ -80,7 +80,7 @@ struct s3fifo_entry {
 };
 
 struct s3fifo {
-  s3fifo_used_cb used;
+  s3fifo_take_used_cb take_used;
   s3fifo_unused_cb unused;
   void *used_arg;
   uint32_t window_percent; /* below 100; other than by default in simulations,
@@ -102,10 +102,11 @@ struct s3fifo {
  * are neither restored nor gone.  At most 2^28 pages are supported.  It
  * reserves address space for all of them, and the kernel allocates memory as
  * pages come, so no array has to grow while the caller holds its lock.  Calls
- * that add, remove or pick pages call `used` and `unused`, which must not call
- * the policy. 0 or -ENOMEM. */
-int s3fifo_init(struct s3fifo *p, uint64_t max_pages, s3fifo_used_cb used,
-                s3fifo_unused_cb unused, void *used_arg);
+ * that add, remove or pick pages call `take_used` and `unused`, which must not
+ * call the policy. 0 or -ENOMEM. */
+int s3fifo_init(struct s3fifo *p, uint64_t max_pages,
+                s3fifo_take_used_cb take_used, s3fifo_unused_cb unused,
+                void *used_arg);
 void s3fifo_fini(struct s3fifo *p);
 
 /* Makes room for more pages.  The kernel moves the arrays by their page tables,

@@ -18,23 +18,18 @@
  * failed, then 1; 2 for a bad command line. */
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "cache/fetch.h"
-#include "cache/image.h"
 #include "cache/internal.h"
-#include "cache/page_cache.h"
 #include "cache/view.h"
 #include "tests/bench/card.h"
+#include "tests/bench/memory_cache.h"
 #include "tests/bench/rig.h"
 
 enum {
-  PAGE_SHIFT = 12,
   CACHE_PAGES = 1 << 14,
   IMAGE_PAGES = CACHE_PAGES * 64,
   MAX_TABLES = 1024,
@@ -117,57 +112,25 @@ int __wrap_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
 
 /* ---- The cache ----------------------------------------------------------- */
 
-static int read_memory(struct source *src, uint64_t offset, void *buf,
-                       size_t len) {
-  (void)src;
-  memset(buf, 1 + (int)(offset >> PAGE_SHIFT) % 255, len);
-  return 0;
-}
-
-static void close_memory(struct source *src) { (void)src; }
-
-static const struct source_ops memory_ops = {
-    .kind = "memory", .read = read_memory, .close = close_memory};
-
 static void began(bool is_evictor) {
   mine = is_evictor ? &evictor : &reclaimer;
 }
 
 struct rows {
-  struct page_cache *cache;
-  struct image *image;
-  struct mirror *mirror;
+  struct memory_cache memory;
   struct view views[MAX_TABLES];
   unsigned n_views;
-  uint64_t random;
 };
 
-static void check(int r, const char *what) {
-  if (r < 0)
-    rig_fail("%s: %s", what, strerror(-r));
-}
-
-static void open_cache(struct rows *b, struct source *memory) {
-  const struct page_cache_options options = {.budget = (uint64_t)CACHE_PAGES
-                                                       << PAGE_SHIFT,
-                                             .evictor = true,
-                                             .thread_began = began};
-  const struct image_ops ops = {.needs_pages = true};
-  *memory = (struct source){.ops = &memory_ops,
-                            .size = (uint64_t)IMAGE_PAGES << PAGE_SHIFT};
-  check(page_cache_new(&options, &b->cache), "cache");
-  check(image_new(b->cache, "memory", memory, PAGE_SHIFT, &ops, &b->image),
-        "image");
-  b->mirror = image_mirror(b->image);
-  watched = &b->cache->lock;
+static void open_cache(struct rows *b) {
+  memory_cache_open(&b->memory, CACHE_PAGES, IMAGE_PAGES, began);
+  watched = &b->memory.cache->lock;
 }
 
 static void close_cache(struct rows *b) {
   while (b->n_views)
     view_close(&b->views[--b->n_views]);
-  mirror_unref(b->mirror);
-  image_free(b->image);
-  page_cache_free(b->cache);
+  memory_cache_close(&b->memory);
 }
 
 /* ---- Measuring ----------------------------------------------------------- */
@@ -182,42 +145,19 @@ static double measure_clock(void) {
   return rig_median(times, 1001);
 }
 
-struct waiting {
-  struct fetch fetch; /* first */
-  sem_t done;
-};
-
-static void fetch_done(struct fetch *f) {
-  sem_post(&((struct waiting *)f)->done);
-}
-
-static void miss(struct rows *b, uint32_t n_pages) {
-  struct waiting w = {.fetch.done = fetch_done};
-  uint64_t first = rig_random(&b->random) % (IMAGE_PAGES / n_pages) * n_pages;
-  sem_init(&w.done, 0, 0);
-  /* This thread runs all fills.  It waits only for a page that is just being
-   * evicted. */
-  if (image_fetch(&w.fetch, b->mirror, first, n_pages) == FETCH_WAIT)
-    while (sem_wait(&w.done) < 0) /* a signal */
-      ;
-  check(w.fetch.status, "fetch");
-  fetch_fini(&w.fetch);
-  sem_destroy(&w.done);
-}
-
 static void run(struct rows *b, uint32_t n_pages, double seconds) {
   struct page_cache_stats before, after;
   double end = rig_now_ns(CLOCK_MONOTONIC) + seconds * 1e9;
   uint64_t n_misses = 0;
-  page_cache_get_stats(b->cache, &before);
+  page_cache_get_stats(b->memory.cache, &before);
   struct holds of_evictor = evictor;
   misser = (struct holds){0};
   mine = &misser;
   for (; rig_now_ns(CLOCK_MONOTONIC) < end; n_misses += TURN)
     for (int i = 0; i < TURN; i++)
-      miss(b, n_pages);
+      memory_cache_miss(&b->memory, n_pages);
   mine = NULL;
-  page_cache_get_stats(b->cache, &after);
+  page_cache_get_stats(b->memory.cache, &after);
   double n_evicted = (double)(after.n_evicted_pages - before.n_evicted_pages);
   double evicting_ns = evictor.sum_ns - of_evictor.sum_ns;
   double miss_us = misser.sum_ns / (double)n_misses / 1e3;
@@ -241,15 +181,15 @@ static void measure(struct rows *b, double seconds) {
   run(b, 16, seconds); /* fills the cache */
   for (size_t i = 0; i < sizeof n_tables / sizeof *n_tables; i++) {
     for (; b->n_views < n_tables[i]; b->n_views++)
-      check(view_open(&b->views[b->n_views], b->mirror), "pin table");
+      memory_cache_check(view_open(&b->views[b->n_views], b->memory.mirror),
+                         "pin table");
     run(b, 1, seconds);
     run(b, 16, seconds);
   }
 }
 
 int main(int argc, char **argv) {
-  static struct rows b = {.random = 7};
-  static struct source memory;
+  static struct rows b;
   double seconds = 3;
   char none[] = "", *end = none;
   if (argc == 3 && strcmp(argv[1], "--seconds") == 0)
@@ -262,7 +202,7 @@ int main(int argc, char **argv) {
   clock_ns = measure_clock();
   printf("\nTime under the cache's lock, without the %.0f ns of the clock\n\n",
          clock_ns);
-  open_cache(&b, &memory);
+  open_cache(&b);
   measure(&b, seconds);
   close_cache(&b);
   return 0;

@@ -146,11 +146,10 @@ static bool hit(uint8_t *state) {
 }
 
 /* The accessed bytes. */
-static bool take_used(void *arg, uint64_t key, bool clear) {
+static bool take_used(void *arg, uint64_t key) {
   uint8_t *state = (uint8_t *)arg + key;
   bool used = *state & USED;
-  if (clear)
-    *state &= (uint8_t)~USED;
+  *state &= (uint8_t)~USED;
   return used;
 }
 

@@ -22,7 +22,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -32,17 +31,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cache/fetch.h"
-#include "cache/image.h"
-#include "cache/page_cache.h"
 #include "cache/page_state.h"
 #include "cache/shared_pins.h"
 #include "tests/bench/card.h"
 #include "tests/bench/histogram.h"
+#include "tests/bench/memory_cache.h"
 #include "tests/bench/rig.h"
 
 enum {
-  PAGE_SHIFT = 12,
+  PAGE_SHIFT = MEMORY_CACHE_PAGE_SHIFT,
   N_PAGES = 1 << 14, /* that are punched */
   BLOCK = 512,       /* pages of one page table */
   N_BLOCKS = N_PAGES / BLOCK,
@@ -53,11 +50,6 @@ enum {
 
 #define LEAST_EVICTED 50000
 #define WRITE_MOST_US 100
-
-static void check(int r, const char *what) {
-  if (r < 0)
-    rig_fail("%s: %s", what, strerror(-r));
-}
 
 static void check_call(long r, const char *what) {
   if (r < 0)
@@ -411,24 +403,8 @@ int __wrap_fallocate(int fd, int mode, off_t at, off_t len) {
   return r;
 }
 
-static int read_source(struct source *src, uint64_t offset, void *buf,
-                       size_t len) {
-  (void)src;
-  memset(buf, 1 + (int)(offset >> PAGE_SHIFT) % 255, len);
-  return 0;
-}
-
-static void close_source(struct source *src) { (void)src; }
-
-static const struct source_ops source_ops = {
-    .kind = "memory", .read = read_source, .close = close_source};
-
 struct cache {
-  struct source source;
-  struct page_cache *cache;
-  struct image *image;
-  struct mirror *mirror;
-  uint64_t random;
+  struct memory_cache memory;
   struct mirror_fds lent;
   struct shared_pins *tables[MAX_PROCESSES]; /* of the processes */
   unsigned n_tables;
@@ -437,53 +413,19 @@ struct cache {
 
 enum { IMAGE_PAGES = 4 * N_PAGES };
 
-static void open_cache(struct cache *c) {
-  const struct page_cache_options options = {
-      .budget = (uint64_t)N_PAGES << PAGE_SHIFT, .evictor = true};
-  const struct image_ops ops = {.needs_pages = true};
-  *c = (struct cache){.source = {.ops = &source_ops,
-                                 .size = (uint64_t)IMAGE_PAGES << PAGE_SHIFT},
-                      .random = 7};
-  check(page_cache_new(&options, &c->cache), "cache");
-  check(image_new(c->cache, "memory", &c->source, PAGE_SHIFT, &ops, &c->image),
-        "image");
-  c->mirror = image_mirror(c->image);
-}
-
 static void lend_cache(struct cache *c, unsigned n_processes) {
-  check(mirror_lend(c->mirror, &c->lent), "lend");
+  struct mirror *m = c->memory.mirror;
+  memory_cache_check(mirror_lend(m, &c->lent), "lend");
   for (; c->n_tables < n_processes; c->n_tables++)
-    check(shared_pins_new(c->mirror, &c->tables[c->n_tables]), "pin table");
+    memory_cache_check(shared_pins_new(m, &c->tables[c->n_tables]),
+                       "pin table");
 }
 
 static void close_cache(struct cache *c) {
   mirror_fds_close(&c->lent);
   while (c->n_tables)
     shared_pins_free(c->tables[--c->n_tables]);
-  mirror_unref(c->mirror);
-  image_free(c->image);
-  page_cache_free(c->cache);
-}
-
-struct waiting {
-  struct fetch fetch; /* first */
-  sem_t done;
-};
-
-static void fetch_done(struct fetch *f) {
-  sem_post(&((struct waiting *)f)->done);
-}
-
-static void miss(struct cache *c, uint32_t n_pages) {
-  struct waiting w = {.fetch.done = fetch_done};
-  uint64_t first = rig_random(&c->random) % (IMAGE_PAGES / n_pages) * n_pages;
-  sem_init(&w.done, 0, 0);
-  if (image_fetch(&w.fetch, c->mirror, first, n_pages) == FETCH_WAIT)
-    while (sem_wait(&w.done) < 0) /* a signal */
-      ;
-  check(w.fetch.status, "fetch");
-  fetch_fini(&w.fetch);
-  sem_destroy(&w.done);
+  memory_cache_close(&c->memory);
 }
 
 /* An attached process that has read resident pages.  No page is evicted
@@ -491,10 +433,10 @@ static void miss(struct cache *c, uint32_t n_pages) {
  * another thread may have held at the fork. */
 static void use_cache(void *arg) {
   struct cache *c = arg;
+  const struct mirror *of = c->memory.mirror;
   struct mirror *m;
-  check(mirror_borrow(&c->lent, c->mirror->size, PAGE_SHIFT, c->mirror->epoch,
-                      &m),
-        "borrow");
+  memory_cache_check(
+      mirror_borrow(&c->lent, of->size, PAGE_SHIFT, of->epoch, &m), "borrow");
   for (uint64_t page = 0; c->use == USE_ALL && page < IMAGE_PAGES; page++)
     if (page_state_look(&m->states[page]) == PAGE_RESIDENT)
       sink = m->base[page << PAGE_SHIFT];
@@ -508,8 +450,8 @@ static double miss_for(struct cache *c, uint32_t n_pages, double seconds,
   double begin = rig_now_ns(CLOCK_MONOTONIC), ns;
   do {
     for (int i = 0; i < 64; i++)
-      miss(c, n_pages);
-    page_cache_get_stats(c->cache, after);
+      memory_cache_miss(&c->memory, n_pages);
+    page_cache_get_stats(c->memory.cache, after);
     ns = rig_now_ns(CLOCK_MONOTONIC) - begin;
   } while (ns < seconds * 1e9 &&
            after->n_evicted_pages - before->n_evicted_pages < N_PAGES * 3 / 4);
@@ -518,20 +460,19 @@ static double miss_for(struct cache *c, uint32_t n_pages, double seconds,
 
 static void run_cache(unsigned n_processes, enum use use, uint32_t n_pages,
                       double seconds) {
-  struct cache c;
+  struct cache c = {.use = use};
   struct readers r;
   struct histogram h;
   struct page_cache_stats before, after;
-  open_cache(&c);
-  c.use = use;
+  memory_cache_open(&c.memory, N_PAGES, IMAGE_PAGES, NULL);
   for (unsigned i = 0; i < 2 * N_PAGES / n_pages; i++)
-    miss(&c, n_pages); /* fills the cache */
+    memory_cache_miss(&c.memory, n_pages); /* fills the cache */
   lend_cache(&c, n_processes);
   start_readers(&r, n_processes, use_cache, &c);
   histogram_clear(&h);
   uint64_t n_before = atomic_load(&n_punches),
            ns_before = atomic_load(&punch_ns);
-  page_cache_get_stats(c.cache, &before);
+  page_cache_get_stats(c.memory.cache, &before);
   writes = &h;
   double took = miss_for(&c, n_pages, seconds, &before, &after);
   writes = NULL;

@@ -9,21 +9,24 @@
 
 namespace {
 
-// The unused pages of a group, by the used bits of each.
-template <s3fifo_used_cb Used> uint32_t UnusedOf(void *arg, uint64_t first) {
-  uint32_t unused = 0;
-  for (uint32_t i = 0; i < S3FIFO_GROUP; i++)
-    unused |= uint32_t{!Used(arg, first + i, false)} << i;
-  return unused;
+// For a policy whose argument is the set of the keys that were used.
+bool TakeUsed(void *arg, uint64_t key) {
+  return static_cast<std::set<uint64_t> *>(arg)->erase(key) > 0;
 }
 
-bool NeverUsed(void *, uint64_t, bool) { return false; }
+uint32_t UnusedOf(void *arg, uint64_t first) {
+  const auto *used = static_cast<const std::set<uint64_t> *>(arg);
+  uint32_t unused = 0;
+  for (uint32_t i = 0; i < S3FIFO_GROUP; i++)
+    unused |= uint32_t{!used->count(first + i)} << i;
+  return unused;
+}
 
 // A policy with its used bits, and a model of what must be in it.
 class PolicyTest : public testing::Test {
 protected:
   void SetUp() override {
-    ASSERT_EQ(s3fifo_init(&policy_, 100000, Used, UnusedOf<Used>, this), 0);
+    ASSERT_EQ(s3fifo_init(&policy_, 100000, TakeUsed, UnusedOf, &used_), 0);
   }
   ~PolicyTest() override { s3fifo_fini(&policy_); }
 
@@ -41,14 +44,6 @@ protected:
     for (size_t i = 0; i < keys.size(); i++)
       s3fifo_gone(&policy_);
     return keys;
-  }
-
-  static bool Used(void *arg, uint64_t key, bool clear) {
-    auto *used = &static_cast<PolicyTest *>(arg)->used_;
-    bool is = used->count(key) > 0;
-    if (clear)
-      used->erase(key);
-    return is;
   }
 
   // Far apart, so that no two are of one group.
@@ -249,7 +244,8 @@ TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
 
 TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
   s3fifo p;
-  ASSERT_EQ(s3fifo_init(&p, 8, NeverUsed, UnusedOf<NeverUsed>, nullptr), 0);
+  std::set<uint64_t> used; // none
+  ASSERT_EQ(s3fifo_init(&p, 8, TakeUsed, UnusedOf, &used), 0);
   uint64_t victims[8];
   // Far from each other, lest they leave as a group; each tenth time, what was
   // picked comes back when its entry is another's already.
@@ -272,7 +268,8 @@ TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
 // Grown step by step, with pages in it all the while.
 TEST(PolicyRoomTest, ItGrowsWithWhatIsInIt) {
   s3fifo p;
-  ASSERT_EQ(s3fifo_init(&p, 0, NeverUsed, UnusedOf<NeverUsed>, nullptr), 0);
+  std::set<uint64_t> used; // none
+  ASSERT_EQ(s3fifo_init(&p, 0, TakeUsed, UnusedOf, &used), 0);
   std::set<uint64_t> in;
   uint64_t key = 0;
   for (uint64_t pages = 1; pages <= 1 << 16; pages *= 4) {
@@ -297,20 +294,11 @@ TEST(PolicyRoomTest, ItGrowsWithWhatIsInIt) {
   s3fifo_fini(&p);
 }
 
-// For a policy whose argument is the set of the keys that were used.
-bool InSet(void *arg, uint64_t key, bool clear) {
-  auto *set = static_cast<std::set<uint64_t> *>(arg);
-  bool is = set->count(key) > 0;
-  if (clear)
-    set->erase(key);
-  return is;
-}
-
 // Misses over a trace with a cache of `capacity` pages.
 size_t Misses(const std::vector<uint64_t> &trace, size_t capacity) {
   s3fifo p;
   std::set<uint64_t> in, used;
-  EXPECT_EQ(s3fifo_init(&p, capacity + 1, InSet, UnusedOf<InSet>, &used), 0);
+  EXPECT_EQ(s3fifo_init(&p, capacity + 1, TakeUsed, UnusedOf, &used), 0);
   size_t misses = 0;
   for (uint64_t key : trace) {
     if (in.count(key)) {

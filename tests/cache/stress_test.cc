@@ -144,8 +144,8 @@ private:
 // The readers wait for a check: not after each.
 constexpr int kDisturbancesToCheck = 8;
 
-// Runs `n_threads` readers for `n_reads` each, beside `disturb`, with a cache of
-// `n_cached` pages.
+// Runs `n_threads` readers for `n_reads` each, beside `disturb`, with a cache
+// of `n_cached` pages.
 void Stress(bool evictor, int n_threads, int n_reads,
             const std::function<void(FakeSource *, page_cache *, image *, int)>
                 &disturb,

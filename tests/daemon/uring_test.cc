@@ -5,21 +5,19 @@
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "tests/support/forbidden_call.h"
 
 namespace {
 
@@ -223,32 +221,9 @@ TEST_F(UringTest, TheKernelLetsNobodyChangeTheRing) {
 
 // ---- Without ----------------------------------------------------------------
 
-// From here on a system call fails, as in a container that forbids it.
-void Forbid(int number, int error) {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, unsigned(number), 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | unsigned(error)),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  sock_fprog program = {sizeof code / sizeof *code, code};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
-    _exit(77);
-}
-
 // From here on the kernel takes no two reads at once; any other number it does.
-void ForbidTwoAtOnce() {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  sock_fprog program = {sizeof code / sizeof *code, code};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
-    GTEST_SKIP() << "no seccomp here";
+bool ForbidTwoAtOnce() {
+  return ForbidCallWith(SYS_io_uring_enter, 1, 2, EAGAIN);
 }
 
 // On a thread of its own, because a filter stays.
@@ -256,9 +231,9 @@ class RefusedTest : public UringTest {
 public:
   void OnAThread(void (RefusedTest::*test)()) {
     std::thread([=] {
-      ForbidTwoAtOnce();
-      if (!IsSkipped())
-        (this->*test)();
+      if (!ForbidTwoAtOnce())
+        GTEST_SKIP() << "no seccomp here";
+      (this->*test)();
     }).join();
   }
 
@@ -321,7 +296,8 @@ TEST_P(ForbiddenTest, AThreadGoesOnWithoutARing) {
     if (pid == 0) {
       loop loop{};
       uring uring{};
-      Forbid(GetParam(), error);
+      if (!ForbidCall(GetParam(), error))
+        _exit(77);
       if (loop_init(&loop, nullptr, nullptr) < 0)
         _exit(2);
       if (uring_init(&uring, &loop) != -error)

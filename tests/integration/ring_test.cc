@@ -3,16 +3,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstddef>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -20,6 +16,7 @@
 #include <vector>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/forbidden_call.h"
 #include "tests/support/wire_client.h"
 
 namespace {
@@ -70,18 +67,7 @@ bool Forget(const std::string &path, size_t len) {
 
 // From here on the kernel makes rings and takes no read from them, except from
 // a thread that waits for it, as a daemon does when it tries a new ring.
-void TakeNoReads() {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[2])),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  sock_fprog program = {sizeof code / sizeof *code, code};
-  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
-}
+void TakeNoReads() { ForbidCallWith(SYS_io_uring_enter, 2, 0, EAGAIN); }
 
 class RingTest : public testing::Test {
 protected:

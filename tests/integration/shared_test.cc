@@ -5,13 +5,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +28,7 @@
 #include "client/handle.h"
 #include "client/remote/shared_mirror.h"
 #include "tests/support/daemon_process.h"
+#include "tests/support/forbidden_call.h"
 #include "tests/support/length.h"
 
 namespace {
@@ -795,19 +793,7 @@ TEST_F(NarrowPlace, ASmallFileSizeLimit) {
 }
 
 TEST_F(NarrowPlace, MembarrierDeniedByAFilter) {
-  Check(
-      [] {
-        sock_filter code[] = {
-            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        sock_fprog program = {4, code};
-        return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-               prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
-      },
-      true);
+  Check([] { return ForbidCall(SYS_membarrier, EPERM) ? 0 : 1; }, true);
 }
 
 TEST_F(NarrowPlace, AnotherUserAndPidNamespace) {
