@@ -23,7 +23,7 @@ void loop_post(struct loop *loop, struct task *task) {
   bool wake = false;
   pthread_mutex_lock(&loop->lock);
   if (!task->posted) {
-    wake = loop->head == NULL;
+    wake = !loop->head && !loop->is_awake;
     task->posted = true;
     task->next = NULL;
     *loop->tail = task;
@@ -55,20 +55,50 @@ static bool loop_has_tasks(struct loop *loop) {
   return has;
 }
 
-static void loop_on_wake(evutil_socket_t fd, short what, void *arg) {
-  struct loop *loop = arg;
+bool loop_run_tasks(struct loop *loop) {
   struct task *task;
-  uint64_t count;
-  (void)what;
-  loop->n_events++;
-  ssize_t n = read(fd, &count, sizeof count);
-  (void)n; /* nothing to read: a wake-up without need, which does no harm */
-  for (int i = 0; i < TASK_BATCH && (task = loop_take(loop)); i++)
+  int n = 0;
+  for (; n < TASK_BATCH && (task = loop_take(loop)); n++)
     task->run(task);
+  if (n == 0)
+    return false;
+  loop->n_events++;
   if (loop->tasks_ran)
     loop->tasks_ran(loop->arg);
+  return true;
+}
+
+static void loop_on_wake(evutil_socket_t fd, short what, void *arg) {
+  struct loop *loop = arg;
+  uint64_t count;
+  (void)what;
+  ssize_t n = read(fd, &count, sizeof count);
+  (void)n; /* nothing to read: a wake-up without need, which does no harm */
+  loop_run_tasks(loop);
   if (loop_has_tasks(loop))
     loop_wake(loop);
+}
+
+/* Whether the thread may sleep.  From then on a post wakes it. */
+static bool loop_may_sleep(struct loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  loop->is_awake = loop->head != NULL;
+  bool may = !loop->is_awake;
+  pthread_mutex_unlock(&loop->lock);
+  return may;
+}
+
+static void loop_stay_awake(struct loop *loop) {
+  pthread_mutex_lock(&loop->lock);
+  loop->is_awake = true;
+  pthread_mutex_unlock(&loop->lock);
+}
+
+void loop_turn(struct loop *loop, int flags) {
+  bool sleeps = !(flags & EVLOOP_NONBLOCK) && loop_may_sleep(loop);
+  event_base_loop(loop->base, sleeps ? flags : flags | EVLOOP_NONBLOCK);
+  if (sleeps)
+    loop_stay_awake(loop);
 }
 
 void loop_set_timer(struct event *timer, uint64_t at_ms) {

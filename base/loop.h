@@ -6,6 +6,10 @@
  *   T2  Between post and run a task is the loop's.  It may be freed from the
  *       moment at which it runs: the poster does not touch it afterwards.
  *   T3  The mailbox's lock is a leaf: nothing is called under it.
+ *   T4  A post wakes the thread, unless the mailbox has a task already, or the
+ *       thread is awake and runs tasks before it sleeps.  Only a thread that
+ *       takes all its turns by loop_turn() and loop_run_tasks() says that it is
+ *       awake.
  *
  * The loop's thread only, but for loop_post(). */
 #ifndef BASE_LOOP_H
@@ -43,7 +47,8 @@ struct loop {
   struct event wake; /* wake_fd is readable */
   int wake_fd;       /* an eventfd */
   pthread_mutex_t lock;
-  struct task *head, **tail; /* guarded by lock */
+  struct task *head, **tail; /* guarded by lock, */
+  bool is_awake;             /* as is this: T4 */
 };
 
 /* 0 or a negative errno; either way loop_fini() is due. */
@@ -56,6 +61,14 @@ void loop_fini(struct loop *loop);
 /* Has the task run.  One that is posted already stays where it is.  Any
  * thread. */
 void loop_post(struct loop *loop, struct task *task);
+
+/* A turn of a thread that does other work as well: event_base_loop() with these
+ * flags.  It does not sleep while there are tasks.  After that other work, and
+ * before the next turn, the thread calls loop_run_tasks(). */
+void loop_turn(struct loop *loop, int flags);
+
+/* Runs a batch of the tasks that are posted.  False: there were none. */
+bool loop_run_tasks(struct loop *loop);
 
 /* Sets a timer of this loop `at_ms` on the clock of clock_now_ms(), or in the
  * past and so at once. */

@@ -95,14 +95,15 @@ static void worker_lose_ring(struct worker *w) {
   log_event(LEVEL_WARN, "ring-lost", LOG_TEXT("thread", w->name));
 }
 
-/* Runs the loop once, and then what it has begun.  True: something of that has
- * ended. */
+/* Runs the loop once, then what it has begun, and then the tasks: those of
+ * reads that have ended are among them.  True: something of that has ended. */
 static bool worker_turn(struct worker *w, int flags) {
-  event_base_loop(w->loop.base, flags);
+  loop_turn(&w->loop, flags);
   bool any = uring_turn(&w->uring);
   if (w->dispatch.ring && !uring_ring(&w->uring))
     worker_lose_ring(w);
-  return fill_dispatch_try(&w->dispatch) || any;
+  any |= fill_dispatch_try(&w->dispatch);
+  return loop_run_tasks(&w->loop) || any;
 }
 
 /* Whether something would be forgotten in a sleep. */

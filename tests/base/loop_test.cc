@@ -1,5 +1,7 @@
 #include "base/loop.h"
 
+#include <poll.h>
+
 #include <thread>
 #include <vector>
 
@@ -90,6 +92,64 @@ TEST_F(LoopTest, APostFromAnotherThreadWakesASleepingLoop) {
   event_base_loop(loop_.base, EVLOOP_ONCE); // sleeps until it is posted
   other.join();
   EXPECT_EQ(ran_, (std::vector<int>{1}));
+}
+
+// ---- A thread that does other work as well ----------------------------------
+
+class AwakeLoopTest : public LoopTest {
+protected:
+  // The thread has slept, and is awake.
+  AwakeLoopTest() {
+    loop_post(&loop_, &first_.task);
+    loop_turn(&loop_, EVLOOP_ONCE);
+    loop_run_tasks(&loop_);
+    ran_.clear();
+  }
+
+  bool IsWoken() {
+    pollfd p = {loop_.wake_fd, POLLIN, 0};
+    return poll(&p, 1, 0) == 1;
+  }
+
+  Note first_ = Make(0);
+};
+
+TEST_F(AwakeLoopTest, APostDoesNotWakeAThreadThatIsAwake) {
+  Note a = Make(1), b = Make(2);
+  loop_post(&loop_, &a.task);
+  loop_post(&loop_, &b.task);
+  EXPECT_FALSE(IsWoken());
+  EXPECT_TRUE(loop_run_tasks(&loop_));
+  EXPECT_FALSE(loop_run_tasks(&loop_));
+  EXPECT_EQ(ran_, (std::vector<int>{1, 2}));
+}
+
+TEST_F(AwakeLoopTest, TheThreadDoesNotSleepWhileThereAreTasks) {
+  Note a = Make(1);
+  loop_post(&loop_, &a.task);
+  loop_turn(&loop_, EVLOOP_ONCE); // nothing would wake it
+  EXPECT_TRUE(loop_run_tasks(&loop_));
+  EXPECT_EQ(ran_, (std::vector<int>{1}));
+}
+
+TEST_F(AwakeLoopTest, APostFromAnotherThreadWakesItFromItsSleep) {
+  Note a = Make(1), b = Make(2);
+  std::thread other([&] { loop_post(&loop_, &a.task); });
+  loop_turn(&loop_, EVLOOP_ONCE);
+  other.join();
+  loop_run_tasks(&loop_); // if it was posted before the sleep
+  EXPECT_EQ(ran_, (std::vector<int>{1}));
+  loop_post(&loop_, &b.task);
+  EXPECT_FALSE(IsWoken());
+  EXPECT_TRUE(loop_run_tasks(&loop_));
+}
+
+TEST_F(AwakeLoopTest, AThreadThatOnlyLooksForEventsStaysAwake) {
+  Note a = Make(1);
+  loop_turn(&loop_, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+  loop_post(&loop_, &a.task);
+  EXPECT_FALSE(IsWoken());
+  EXPECT_TRUE(loop_run_tasks(&loop_));
 }
 
 } // namespace
