@@ -18,6 +18,7 @@
 /* Runs after tasks: fetches may have ended, so others have room. */
 static void worker_tasks_ran(void *arg) {
   struct worker *w = arg;
+  request_go_on_ended(&w->service);
   request_admit_throttled(&w->service);
   if (w->quitting && w->service.n_waiting == 0)
     event_base_loopbreak(w->loop.base);

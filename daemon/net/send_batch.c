@@ -56,10 +56,20 @@ void send_batch_pinned(struct send_batch *o, struct image_reader *l) {
   o->pinned = l;
 }
 
+void send_batch_fetched(struct send_batch *o, struct send_batch_fetch *f) {
+  f->next = o->fetches;
+  o->fetches = f;
+}
+
 void send_batch_reset(struct send_batch *o) {
   for (struct image_reader *l = o->pinned; l; l = l->next_pinned)
     image_reader_unpin(l);
   o->pinned = NULL;
+  for (struct send_batch_fetch *f = o->fetches, *next; f; f = next) {
+    next = f->next;
+    f->sent(f);
+  }
+  o->fetches = NULL;
   o->scratch_len = 0;
   o->n_iovs = 0;
   o->len = 0;

@@ -7,7 +7,8 @@
  *   O1  It belongs to one connection at a time, and is empty whenever the
  *       thread's loop runs: connection_flush() ends every turn.
  *   O2  Pins last from send_batch_pinned() to send_batch_reset(), within one
- *       turn: a peer that does not read never holds one.
+ *       turn, and fetches from send_batch_fetched(): a peer that does not read
+ *       never holds one.
  *
  * That thread only. */
 #ifndef DAEMON_NET_SEND_BATCH_H
@@ -29,6 +30,13 @@ enum {
   SEND_BATCH_SMALL_LEN = 256,
 };
 
+/* A fetch that has bytes of a batch. */
+struct send_batch_fetch {
+  /* The batch does not need the bytes any more. */
+  void (*sent)(struct send_batch_fetch *f);
+  struct send_batch_fetch *next;
+};
+
 struct send_batch {
   uint8_t *scratch;
   size_t scratch_len;
@@ -37,6 +45,7 @@ struct send_batch {
   size_t len;         /* bytes in all */
   size_t payload_len; /* of them payload */
   struct image_reader *pinned;
+  struct send_batch_fetch *fetches; /* whose bytes are in it */
 };
 
 int send_batch_init(struct send_batch *o);
@@ -56,7 +65,11 @@ void send_batch_payload(struct send_batch *o, const void *bytes, size_t len);
 /* Notes that `l` has pins that some of the payload needs. */
 void send_batch_pinned(struct send_batch *o, struct image_reader *l);
 
-/* Forgets everything, and ends the pins. */
+/* Notes that some of the payload is in the buffer of a fetch, which is not in
+ * the batch yet. */
+void send_batch_fetched(struct send_batch *o, struct send_batch_fetch *f);
+
+/* Forgets everything, ends the pins, and gives the fetches back. */
 void send_batch_reset(struct send_batch *o);
 
 #endif

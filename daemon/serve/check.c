@@ -8,7 +8,7 @@
 
 /* What the requests of a session, or of a service, come to. */
 struct sums {
-  unsigned n, n_waiting, n_throttled, n_runnable, n_jobs, n_ranges;
+  unsigned n, n_waiting, n_throttled, n_runnable, n_ended, n_jobs, n_ranges;
   uint64_t fetching;
   uint64_t held; /* bytes */
 };
@@ -16,13 +16,14 @@ struct sums {
 /* R1 to R3 of one that waits. */
 static void check_request(const struct request *r, struct sums *sums) {
   assert(r->state != REQUEST_ACTIVE);
-  assert(!r->fetch || r->state == REQUEST_WAITING);
+  assert(!r->fetch || r->state == REQUEST_WAITING || r->state == REQUEST_ENDED);
   assert(!r->image == !r->subscription);
   read_plan_check(&r->plan);
   sums->n++;
   sums->n_waiting += r->state == REQUEST_WAITING;
   sums->n_throttled += r->state == REQUEST_THROTTLED;
   sums->n_runnable += r->state == REQUEST_RUNNABLE;
+  sums->n_ended += r->state == REQUEST_ENDED;
   sums->n_jobs += r->job != NULL;
   sums->n_ranges += r->plan.n_ranges;
   sums->fetching += r->fetch ? r->fetch->len : 0;
@@ -30,11 +31,12 @@ static void check_request(const struct request *r, struct sums *sums) {
 }
 
 /* A queue, by next_queued. */
-static unsigned count_runnable(const struct request_queue *q) {
+static unsigned count_queue(const struct request_queue *q,
+                            enum request_state state) {
   struct request *const *tail = &q->head;
   unsigned n = 0;
   for (; *tail; tail = &(*tail)->next_queued, n++)
-    assert((*tail)->state == REQUEST_RUNNABLE);
+    assert((*tail)->state == state);
   assert(q->tail == tail);
   return n;
 }
@@ -83,8 +85,9 @@ static void check_session(const struct service *service,
   assert(sums.n_ranges == s->n_held_ranges);
   assert(sums.fetching == s->fetching && of_subscriptions == s->fetching);
   assert(sums.n_throttled == n_throttled);
-  assert(sums.n_runnable ==
-         count_runnable(&s->small) + count_runnable(&s->large));
+  assert(sums.n_runnable == count_queue(&s->small, REQUEST_RUNNABLE) +
+                                count_queue(&s->large, REQUEST_RUNNABLE));
+  assert(sums.n_ended == count_queue(&s->ended, REQUEST_ENDED)); /* R5 */
   all->fetching += sums.fetching;
   all->n_waiting += sums.n_waiting;
   all->held += sums.held;

@@ -59,6 +59,27 @@ void fetch_quota_orphan(struct request *r) {
   r->subscription->fetching -= r->fetch->len;
 }
 
+static void fetch_free(struct request_fetch *f) {
+  fetch_fini(&f->fetch);
+  free(f);
+}
+
+static void fetch_returned(struct send_batch_fetch *lent) {
+  struct request_fetch *f = container_of(lent, struct request_fetch, lent);
+  f->is_lent = false;
+  if (f->is_dropped)
+    fetch_free(f);
+}
+
+void fetch_quota_lend(const struct request *r, struct send_batch *batch) {
+  struct request_fetch *f = r->fetch;
+  if (f->is_lent)
+    return;
+  f->is_lent = true;
+  f->lent.sent = fetch_returned;
+  send_batch_fetched(batch, &f->lent);
+}
+
 void fetch_quota_drop(struct request *r) {
   struct request_fetch *f = r->fetch;
   if (!f)
@@ -69,8 +90,9 @@ void fetch_quota_drop(struct request *r) {
   r->fetch = NULL;
   request_quota(r)->fetching -= f->len;
   r->service->quota.fetching -= f->len;
-  fetch_fini(&f->fetch);
-  free(f);
+  f->is_dropped = true;
+  if (!f->is_lent)
+    fetch_free(f);
 }
 
 /* ---- Throttled requests (F1) --------------------------------------------- */

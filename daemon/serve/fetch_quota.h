@@ -18,6 +18,8 @@
  *
  *   F3  `fetching` of a service is the sum over its images, and over its
  *       sessions, orphaned requests included, of the bytes being fetched.
+ *   F4  A fetch whose bytes are in the send batch stays until the batch is
+ *       sent, within the turn, although it may have been dropped.
  *
  * The service's thread only; the `done` of a fetch runs elsewhere, and only
  * posts. */
@@ -29,6 +31,7 @@
 #include <sys/queue.h>
 
 #include "cache/fetch.h"
+#include "daemon/net/send_batch.h"
 #include "daemon/serve/image_quota.h"
 
 struct request;
@@ -37,6 +40,8 @@ struct session;
 /* A fetch of a request, and what it was charged for. */
 struct request_fetch {
   struct fetch fetch;
+  struct send_batch_fetch lent; /* F4 */
+  bool is_lent, is_dropped;
   struct request *request;
   struct mirror *mirror; /* what it fetches for; the fetch references it */
   uint64_t len;          /* bytes charged */
@@ -60,6 +65,9 @@ void fetch_quota_ended(struct request *r);
 
 /* Gives back what was fetched, and the allowance. */
 void fetch_quota_drop(struct request *r);
+
+/* The batch has bytes of the request's fetch. */
+void fetch_quota_lend(const struct request *r, struct send_batch *batch);
 
 /* A piece was lost to a new epoch.  Sets r->status when that was too often. */
 void fetch_quota_restart(struct request *r);

@@ -17,6 +17,9 @@
 enum {
   SMALL_LEN = 64 << 10,
   MAX_OVERTAKEN = 16, /* small ones, before a large one has its turn */
+  /* With bytes of fetches, a batch this long is sent: so fetches keep little
+   * memory, and the peer has something to do while others are worked on. */
+  FETCHED_LEN = 24 << 10,
 };
 
 /* ---- Requests that wait -------------------------------------------------- */
@@ -69,10 +72,19 @@ static void request_free(struct request *r) {
   free(r);
 }
 
+/* Puts a request, whose wait is over, among those of its session that go on
+ * when the tasks of this turn have run (R5). */
+static void request_end_wait(struct request *r) {
+  struct session *s = r->session;
+  r->state = REQUEST_ENDED;
+  if (!s->ended.head)
+    TAILQ_INSERT_TAIL(&r->service->ended, s, ending);
+  request_queue_push(&s->ended, r);
+}
+
 /* Runs as the task of a request when the wait of the request is over. */
 static void request_posted(struct task *task) {
   struct request *r = (struct request *)task; /* its first member */
-  struct session *s = r->session;
   assert(r->state == REQUEST_WAITING && r->service->n_waiting > 0); /* V1 */
   if (r->fetch) {
     fetch_quota_ended(r);
@@ -80,12 +92,10 @@ static void request_posted(struct task *task) {
     r->state = REQUEST_ACTIVE;
     r->service->n_waiting--;
   }
-  if (!s) {
+  if (r->session)
+    request_end_wait(r);
+  else
     request_free(r);
-  } else {
-    request_go_on(r);
-    connection_settle(&s->conn);
-  }
 }
 
 static bool request_may_wait(const struct session *s, unsigned n_ranges) {
@@ -142,7 +152,9 @@ static void request_send_data(const struct request *r,
     send_batch_pinned(batch, request_reader(r));
   request_count(r, COUNTER_BYTES, a->data.len);
   if (r->fetch && a->n_segments)
-    connection_flush(request_conn(r)); /* while the fetch's bytes are there */
+    fetch_quota_lend(r, batch);
+  if (batch->fetches && batch->len >= FETCHED_LEN)
+    connection_flush(request_conn(r));
 }
 
 static void request_send(struct request *r, const struct read_answer *a) {
@@ -253,6 +265,17 @@ void request_go_on(struct request *r) {
   request_place(r, request_work(r));
 }
 
+void request_go_on_ended(struct service *service) {
+  struct session *s;
+  struct request *r;
+  while ((s = TAILQ_FIRST(&service->ended))) {
+    TAILQ_REMOVE(&service->ended, s, ending);
+    while ((r = request_queue_pop(&s->ended)))
+      request_go_on(r);
+    connection_settle(&s->conn);
+  }
+}
+
 void request_admit_throttled(struct service *service) {
   struct request *r;
   uint64_t round = ++service->quota.round;
@@ -272,6 +295,8 @@ bool request_exists(const struct session *s, uint64_t id) {
 
 void request_drop_all(struct session *s) {
   fetch_quota_unthrottle(s);
+  if (s->ended.head)
+    TAILQ_REMOVE(&s->service->ended, s, ending);
   for (struct request *r = s->requests, *next; r; r = next) {
     next = r->next;
     if (r->state != REQUEST_WAITING) {
@@ -287,6 +312,7 @@ void request_drop_all(struct session *s) {
   }
   request_queue_init(&s->small);
   request_queue_init(&s->large);
+  request_queue_init(&s->ended);
   assert(s->conn.n_requests == 0 && s->n_jobs == 0 && s->fetching == 0);
 }
 

@@ -8,16 +8,21 @@
  *     WAITING   another thread will post it: its fetch, or its job
  *     THROTTLED too many bytes are being fetched: see fetch_quota.h
  *     RUNNABLE  its connection is blocked; session.c goes on
+ *     ENDED     its wait is over, and the thread runs other tasks first
  *
  *   R1  A request that waits is on its session's list, or is an orphan: its
  *       session is gone, it is WAITING, and is freed when it is posted.
- *   R2  It holds a fetch only while WAITING or while it is being worked on.
+ *   R2  It holds a fetch only while WAITING or ENDED, or while it is being
+ *       worked on.
  *       A request of a blocked connection gives back what was fetched, and
  *       looks again later: a peer that does not read holds no memory.
  *   R3  A request is RUNNABLE only while its connection is blocked.  One that
  *       was begun is the first of the large ones, or a small one.
  *   R4  A piece is of the image reader's mirror, which was the image's present
  *       one when the piece was begun.
+ *   R5  A request is ENDED only while its thread runs a batch of tasks.  A
+ *       session with such requests is in the service's list `ended`.  So what
+ *       ends at once for one connection is answered by one call.
  *
  * request.c begins them, has them wait and frees them (R1), and works on them
  * by the steps of read.c (R4); fetch_quota.c holds its fetch (R2, with
@@ -51,6 +56,7 @@ enum request_state {
   REQUEST_WAITING,
   REQUEST_THROTTLED,
   REQUEST_RUNNABLE,
+  REQUEST_ENDED,
 };
 
 struct request;
@@ -182,6 +188,9 @@ void request_go_on(struct request *r);
  * them it is a large one's turn.  Those are in the order in which they came:
  * the first is what the peer waits for. */
 struct request *request_next(struct session *s);
+
+/* Goes on with ENDED requests, after a batch of tasks. */
+void request_go_on_ended(struct service *service);
 
 /* Goes on with throttled requests, now that fetches may have ended. */
 void request_admit_throttled(struct service *service);

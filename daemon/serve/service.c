@@ -50,6 +50,7 @@ int service_init(struct service *service, uint64_t max_held) {
                    &service->context->census, &context->limits);
   notices_init(&service->notices, &service->net);
   fetch_quota_init(&service->quota);
+  TAILQ_INIT(&service->ended);
   service->ranges = calloc(context->limits.max_ranges, sizeof *service->ranges);
   service->images.changed = image_changed;
   if (net_thread_init(&service->net, max_held, piece_len) < 0 ||

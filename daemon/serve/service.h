@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "base/loop.h"
 #include "daemon/engine/fill_dispatch.h"
@@ -33,8 +34,9 @@ struct service {
   struct fetch_quota quota;
   struct attachments attachments;
   struct notices notices;
-  unsigned n_invalidations; /* under way, orphans' included */
-  unsigned n_waiting;       /* V1 */
+  unsigned n_invalidations;    /* under way, orphans' included */
+  unsigned n_waiting;          /* V1 */
+  TAILQ_HEAD(, session) ended; /* with ENDED requests: R5 in request.h */
 };
 
 /* For a thread of this loop; its members down to `images` are set, those two as

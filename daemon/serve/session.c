@@ -309,6 +309,7 @@ struct session *session_new(struct service *service, struct listener *listener,
   s->service = service;
   request_queue_init(&s->small);
   request_queue_init(&s->large);
+  request_queue_init(&s->ended);
   connection_init(&s->conn, &service->net, &session_owner, listener, fd, serial,
                   user);
   return s;

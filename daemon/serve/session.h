@@ -37,6 +37,8 @@ struct session {
   struct request *requests; /* all that wait for something */
   /* RUNNABLE ones, by how much is left of them: see request_next(). */
   struct request_queue small, large;
+  struct request_queue ended;  /* ENDED ones; if there are any, it is */
+  TAILQ_ENTRY(session) ending; /* in the service's list */
   unsigned n_overtaken; /* small ones in a row, while large ones waited */
   unsigned n_held_ranges, n_jobs;
   uint64_t fetching; /* bytes being fetched for it */

@@ -1,14 +1,27 @@
 // The server as well-behaved clients see it: reads, misses, limits, images.
 #include <cachet/cachet.h>
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <thread>
 
 #include "proto/status.h"
 #include "tests/support/test_server.h"
+
+// How often the servers of this program have sent.  The clients use send(2).
+static std::atomic<int> n_sends;
+
+extern "C" ssize_t sendmsg(int fd, const msghdr *msg, int flags) {
+  static auto real =
+      reinterpret_cast<decltype(&sendmsg)>(dlsym(RTLD_NEXT, "sendmsg"));
+  n_sends++;
+  return real(fd, msg, flags);
+}
 
 namespace {
 
@@ -253,6 +266,64 @@ TEST_F(ServerTest, SixtyFourClientsThatMissTheSamePageCauseOneRead) {
   EXPECT_EQ(stats["fills"], 1u);
 }
 
+TEST_F(ServerTest, PagesThatAreReadAtOnceGoByOneSend) {
+  disk_.AnswerTry(1);
+  Serve();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start().image;
+  int before = n_sends;
+  client.SendRead(7, image, {{0, 9}, {5 * kPage, kPage}, {9 * kPage, 3}});
+  client.ReceiveRead(7);
+  EXPECT_EQ(n_sends - before, 1);
+  EXPECT_EQ(client.Stats()["fills"], 3u);
+}
+
+// Not each time: the worker may wake up when only some of them have ended.
+TEST_F(ServerTest, ReadsOfOneConnectionThatEndTogetherAreAnsweredByOneSend) {
+  constexpr uint64_t kReads = 8;
+  options_.n_workers = 1;
+  Serve();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start().image;
+  int n_sent = 0;
+  for (uint64_t page = 0; page < 100 && n_sent != 1; page++) {
+    disk_.ShutGate();
+    for (uint64_t id = 1; id < kReads; id++)
+      client.SendRead(id, image, {{page * kPage, id}});
+    SendReadAndWait(&client, kReads, image, page * kPage, kReads);
+    disk_.AwaitReadsAtGate(1);
+    int before = n_sends;
+    disk_.OpenGate();
+    for (uint64_t id = 1; id <= kReads; id++) {
+      Frame frame = client.ReceiveAnswer();
+      EXPECT_EQ(frame.payload, FakeSource::Bytes(page * kPage, frame.id));
+    }
+    n_sent = n_sends - before;
+  }
+  EXPECT_EQ(n_sent, 1);
+}
+
+// The bytes of many fetches are not kept for one send.
+TEST_F(ServerTest, ManyPagesThatAreReadAtOnceGoByMoreThanOneSend) {
+  constexpr uint64_t kPages = 64;
+  disk_.AnswerTry(1);
+  Serve();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start().image;
+  Ranges ranges;
+  for (uint64_t i = 0; i < kPages; i++)
+    ranges.push_back({2 * i * kPage, kPage});
+  int before = n_sends;
+  client.SendRead(7, image, ranges);
+  std::vector<uint8_t> bytes = client.ReceiveRead(7).bytes;
+  EXPECT_GE(n_sends - before, 8);
+  EXPECT_LE(n_sends - before, 16);
+  for (uint64_t i = 0; i < kPages; i++)
+    EXPECT_TRUE(std::equal(bytes.begin() + long(i * kPage),
+                           bytes.begin() + long((i + 1) * kPage),
+                           FakeSource::Bytes(2 * i * kPage, kPage).begin()));
+}
+
 TEST_F(ServerTest, AFailedReadAnswersAllWhoWaitAndIsNotRemembered) {
   Serve();
   disk_.ShutGate();
@@ -478,7 +549,7 @@ TEST_F(ServerTest, ASmallReadOvertakesLongOnesThatWaitForRoom) {
 
 // Not the first ones, because the windows of TCP have to grow.  An answer that
 // goes by several sends has a shorter piece at the end of each.  The pages are
-// in the cache, because misses go by a send for each fetch.
+// in the cache, because a batch with bytes of fetches is sent early.
 TEST_F(ServerTest, ALongAnswerThatTcpCanSendGoesByOneSend) {
   ServeWithRoom();
   WireClient client = server_->Tcp();
