@@ -12,6 +12,7 @@
 
 #include <cachet/cachet.h>
 
+#include "base/module.h"
 #include "client/sources_library.h"
 #include "source/reactor.h"
 #include "source/registry.h"
@@ -29,7 +30,7 @@ static struct reactor *reactor; /* guarded by lock; NULL: none has begun */
 static void forget(void) {
   pthread_mutex_init(&lock, NULL);
   reactor = NULL;
-  registry_forked();
+  module_forked();
 }
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, forget); }

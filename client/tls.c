@@ -3,15 +3,9 @@
 
 #include "client/remote/tls_library.h"
 
-extern const struct tls_calls cachet_client_tls;
+extern const struct tls_library cachet_client_tls;
 
-CACHET_API const struct tls_calls cachet_client_tls = {
+CACHET_API const struct tls_library cachet_client_tls = {
     .version = CACHET_VERSION_STRING,
-    .client = tls_client,
-    .context_unref = tls_context_unref,
-    .new_ = tls_new,
-    .free = tls_free,
-    .handshake = tls_handshake,
-    .why = tls_why,
-    .io = &tls_io,
+    .makers = &tls_makers,
 };

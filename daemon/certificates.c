@@ -5,8 +5,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/module.h"
 #include "daemon/log.h"
+#include "daemon/net/address.h"
 #include "proto/tls.h"
+
+/* What makes TLS.  NULL: its module cannot be loaded; the reason is in `why`.
+ */
+static const struct tls_makers *find_makers(char *why, size_t why_len) {
+  static struct module module = {"tls", "cachetd", NULL};
+  return module_load(&module, "TLS", why, why_len);
+}
 
 static void warn_of_key(const char *path) {
   struct stat st;
@@ -30,12 +39,13 @@ static void tell_of_certificate(const struct tls_context *context,
               LOG_TEXT("valid_until", until));
 }
 
-static int read_files(const struct config *config, struct tls_context **out,
+static int read_files(const struct config *config,
+                      const struct tls_makers *makers, struct tls_context **out,
                       char why[TLS_WHY_LEN]) {
   const struct tls_files files = {.certificate = config->tls.certificate,
                                   .key = config->tls.key,
                                   .ca = config->tls.client_ca};
-  return tls_server(&files, config->tls.requires_client, out, why);
+  return makers->server(&files, config->tls.requires_client, out, why);
 }
 
 int certificates_open(const struct config *config, struct tls_context **out,
@@ -47,7 +57,10 @@ int certificates_open(const struct config *config, struct tls_context **out,
     snprintf(err, err_len, "%s", missing);
     return -EINVAL;
   }
-  int r = read_files(config, out, why);
+  const struct tls_makers *makers = find_makers(err, err_len);
+  if (!makers)
+    return -ENOSYS;
+  int r = read_files(config, makers, out, why);
   if (r < 0) {
     snprintf(err, err_len, "TLS: %s", why);
     return r;
@@ -66,13 +79,27 @@ static unsigned setting_of(const char *why) {
   return CONFIG_TLS_CERTIFICATE;
 }
 
+void certificates_check_module(const struct config *config,
+                               struct config_errors *errors) {
+  char why[TLS_WHY_LEN], place[CONFIG_PLACE_LEN], address[ADDRESS_TEXT_LEN];
+  for (size_t i = 0; i < config->n_listen; i++) {
+    if (!config->listen[i].is_tls || find_makers(why, sizeof why))
+      continue;
+    address_format(&config->listen[i], address);
+    config_print_place(CONFIG_LISTEN, &config->listen_origins[i], place);
+    config_errors_add(errors, "%s: %s: %s", place, address, why);
+    return; /* once is enough */
+  }
+}
+
 void certificates_check(const struct config *config,
                         struct config_errors *errors) {
   char why[TLS_WHY_LEN], place[CONFIG_PLACE_LEN];
   struct tls_context *context;
   if (!config->tls.certificate || config_tls_missing(config))
     return;
-  if (read_files(config, &context, why) == 0) {
+  const struct tls_makers *makers = find_makers(why, sizeof why);
+  if (makers && read_files(config, makers, &context, why) == 0) {
     tls_context_unref(context);
     return;
   }

@@ -1,5 +1,8 @@
 /* The daemon's certificate, and the authorities that it trusts, from the files
- * of its configuration. */
+ * of its configuration.  TLS is in a module (base/module.h), which is loaded
+ * when it is needed.
+ *
+ * Any thread that may wait. */
 #ifndef DAEMON_CERTIFICATES_H
 #define DAEMON_CERTIFICATES_H
 
@@ -15,6 +18,11 @@ struct tls_context;
  * not valid now.  0, or a negative errno with the reason in `err`. */
 int certificates_open(const struct config *config, struct tls_context **out,
                       char *err, size_t err_len);
+
+/* Loads the module if the configuration has an address for TLS.  Adds an error
+ * if that fails, with the place of the address. */
+void certificates_check_module(const struct config *config,
+                               struct config_errors *errors);
 
 /* Adds errors for wrong files, if the configuration names any, with the place
  * where it names them. */

@@ -1,5 +1,6 @@
 #include "daemon/image_sources.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "daemon/opening.h"
 #include "source/file.h"
 #include "source/retrying.h"
+#include "source/verifier.h"
 #include "source/window.h"
 
 enum {
@@ -73,14 +75,17 @@ static struct remote *name_tree(const struct config_image *image,
 static int verify(const struct config_image *image, struct remotes *remotes,
                   struct remote *name) {
   const struct config_verity *v = &image->verity;
+  struct source_fault fault;
+  const struct verifier *verifier = verifier_find(&fault);
+  assert(verifier); /* verifier_is_there() */
   if (v->is_whole)
-    return remotes_verify_whole(name, image->name, v->sha256);
+    return remotes_verify_whole(name, verifier, image->name, v->sha256);
   bool is_inside = config_image_has_tree(image);
   struct remote *tree = is_inside ? NULL : name_tree(image, remotes);
   if (!tree && !is_inside)
     return -ENOMEM;
-  int r = remotes_verify(name, image->name, v->root, v->root_len, tree,
-                         v->tree_offset);
+  int r = remotes_verify(name, verifier, image->name, v->root, v->root_len,
+                         tree, v->tree_offset);
   remotes_unref(tree);
   return r;
 }
@@ -197,6 +202,40 @@ static int take_image(const struct config *config,
   return -EINVAL;
 }
 
+/* Whether what verifies images is loaded, if one of them needs it. */
+static bool verifier_is_there(const struct config_image *const *images,
+                              size_t n, const char *event) {
+  struct source_fault fault;
+  for (size_t i = 0; i < n; i++) {
+    if (!config_image_is_verified(images[i]) || verifier_find(&fault))
+      continue;
+    log_event(LEVEL_ERROR, event, LOG_TEXT("image", images[i]->name),
+              LOG_TEXT("reason", fault.text));
+    return false;
+  }
+  return true;
+}
+
+void image_sources_check_module(const struct config *config,
+                                struct config_errors *errors) {
+  struct source_fault fault;
+  for (size_t i = 0; i < config->n_images; i++) {
+    const struct config_image *image = &config->images[i];
+    const struct config_origin *origin =
+        &image->origins[image->verity.is_whole ? CONFIG_IMAGE_SHA256
+                                               : CONFIG_IMAGE_VERITY_ROOT];
+    if (!config_image_is_verified(image) || verifier_find(&fault))
+      continue;
+    if (origin->file)
+      config_errors_add(errors, "%s:%u: image \"%s\": %s", origin->file,
+                        origin->line, image->name, fault.text);
+    else
+      config_errors_add(errors, "--image: image \"%s\": %s", image->name,
+                        fault.text);
+    return; /* once is enough */
+  }
+}
+
 int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
                        struct remotes *remotes, const char *event,
@@ -205,6 +244,8 @@ int image_sources_open(const struct config *config,
   struct timespec deadline;
   size_t n_begun = 0;
   int r = 0;
+  if (!verifier_is_there(images, n, event))
+    return -EINVAL;
   clock_gettime(CLOCK_MONOTONIC, &deadline);
   deadline.tv_sec += OPEN_PATIENCE_S;
   for (size_t i = 0; i < n; i++) {

@@ -8,12 +8,18 @@
 #include <stddef.h>
 
 #include "daemon/config.h"
+#include "daemon/config_errors.h"
 #include "daemon/remotes.h"
 #include "daemon/server.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* Loads the module that verifies images (source/verifier.h) if the
+ * configuration has an image to verify.  Adds an error if that fails. */
+void image_sources_check_module(const struct config *config,
+                                struct config_errors *errors);
 
 /* Opens the sources of `n` images of `config`.  A source that cannot be opened
  * now is logged, and its image is `missing` until it can.  The strings of `out`

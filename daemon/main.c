@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/module.h"
 #include "base/std_fds.h"
 #include "base/version.h"
 #include "cache/barrier.h"
@@ -111,7 +112,7 @@ static int start_remotes(struct setup *setup) {
   char reason[128];
   int r = remotes_new(&setup->remotes);
   if (r == 0) {
-    registry_load_by(remotes_load, setup->remotes);
+    module_load_by(remotes_load, setup->remotes);
     return 0;
   }
   snprintf(reason, sizeof reason, "start the thread of remote sources: %s",
@@ -593,12 +594,17 @@ static int load_and_run(struct options *options) {
   struct config config;
   struct config_errors errors;
   int status;
-  if (options_load(options, &config, &errors) < 0) {
-    status = fail_config(&errors, checks ? "" : "cachetd: ");
-  } else {
-    status = checks ? check(&config, &errors) : run(options, &config);
-    config_fini(&config);
+  int r = options_load(options, &config, &errors);
+  if (r == 0) {
+    certificates_check_module(&config, &errors);
+    image_sources_check_module(&config, &errors);
   }
+  if (config_errors_any(&errors))
+    status = fail_config(&errors, checks ? "" : "cachetd: ");
+  else
+    status = checks ? check(&config, &errors) : run(options, &config);
+  if (r == 0)
+    config_fini(&config);
   config_errors_fini(&errors);
   return status;
 }

@@ -15,12 +15,11 @@
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
 #include "source/file.h"
-#include "source/hashing.h"
 #include "source/reactor.h"
 #include "source/retrying.h"
 #include "source/threaded.h"
 #include "source/uri.h"
-#include "source/verified.h"
+#include "source/verifier.h"
 
 enum {
   /* The time limit for a source that could not be opened before.  A thread of
@@ -45,7 +44,8 @@ struct remote {
   const struct source_kind *kind; /* NULL: a file, at the URI's text */
   struct source_uri uri;          /* ours */
   struct retrying *retrying;
-  struct verified_options verified; /* without a root: it is not */
+  const struct verifier *verifier; /* NULL: it is not verified */
+  struct verified_options verified;
   bool is_whole; /* the root is the hash of all of it, and there is no tree */
   char *image;   /* its name, where it is verified */
   struct remote *tree; /* NULL: there is none, or it is inside */
@@ -208,11 +208,13 @@ static void tell_of_corruption(const char *image, uint64_t offset,
                  LOG_NUMBER("offset", offset), LOG_NUMBER("length", len));
 }
 
-int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
-                   size_t root_len, struct remote *tree, uint64_t tree_offset) {
+int remotes_verify(struct remote *r, const struct verifier *verifier,
+                   const char *image, const uint8_t *root, size_t root_len,
+                   struct remote *tree, uint64_t tree_offset) {
   r->image = strdup(image);
   if (!r->image)
     return -ENOMEM;
+  r->verifier = verifier;
   r->verified = (struct verified_options){.name = r->image,
                                           .root_len = root_len,
                                           .tree_offset = tree_offset,
@@ -222,10 +224,10 @@ int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
   return 0;
 }
 
-int remotes_verify_whole(struct remote *r, const char *image,
-                         const uint8_t sha256[32]) {
+int remotes_verify_whole(struct remote *r, const struct verifier *verifier,
+                         const char *image, const uint8_t sha256[32]) {
   r->is_whole = true;
-  return remotes_verify(r, image, sha256, DIGESTS_LEN, NULL, 0);
+  return remotes_verify(r, verifier, image, sha256, DIGESTS_LEN, NULL, 0);
 }
 
 /* Opens it without verification. */
@@ -264,7 +266,7 @@ static int open_once(struct remote *r, const struct timespec *deadline,
   int e = open_plainly(r, deadline, &below, fault);
   if (e < 0)
     return e;
-  if (!options.root_len) {
+  if (!r->verifier) {
     *out = below;
     return 0;
   }
@@ -272,7 +274,7 @@ static int open_once(struct remote *r, const struct timespec *deadline,
                                 &options.tree, fault)) < 0)
     tell_of_tree(e, fault);
   else
-    e = verified_source_open(&options, below, out, fault);
+    e = r->verifier->open(&options, below, out, fault);
   if (e < 0)
     below->ops->close(below);
   return e;
@@ -340,8 +342,8 @@ static int begin_hashing(struct later_source *s, struct source *below) {
   /* A file needs no reference to the remote, so the end of the daemon does not
    * wait for a file that hangs. */
   struct remote *r = s->remote->kind ? remotes_ref(s->remote) : NULL;
-  int e = hashing_begin(below, s->remote->verified.root, hashing_ended, r,
-                        &s->hashing);
+  int e = s->remote->verifier->hashing_begin(below, s->remote->verified.root,
+                                             hashing_ended, r, &s->hashing);
   s->differs = false;
   if (e == 0)
     return -EINPROGRESS;
@@ -385,7 +387,8 @@ static void look_at(struct later_source *s, struct source *below) {
 /* The content is not the expected one.  Begins to hash the next content, once
  * the source has one. */
 static int hash_successor(struct later_source *s) {
-  struct source *below = hashing_source(s->hashing), *next = NULL;
+  const struct verifier *verifier = s->remote->verifier;
+  struct source *below = verifier->hashing_source(s->hashing), *next = NULL;
   if (!s->differs) {
     log_event(LEVEL_WARN, "image-corrupt", LOG_TEXT("image", s->remote->image),
               LOG_NUMBER("offset", 0), LOG_NUMBER("length", below->size));
@@ -397,7 +400,7 @@ static int hash_successor(struct later_source *s) {
   int e = source_reopen(below, &next);
   if (!next)
     return e < 0 ? e : -EBADMSG;
-  hashing_end(s->hashing);
+  verifier->hashing_end(s->hashing);
   s->hashing = NULL;
   return begin_hashing(s, next);
 }
@@ -406,23 +409,24 @@ static int take_hashed(struct later_source *s, struct source **out) {
   struct remote *r = s->remote;
   struct source *below, *verified;
   struct digests *digests;
-  hashing_take(s->hashing, &below, &digests);
-  int e = verified_source_by_digests(&r->verified, digests, below, &verified);
+  r->verifier->hashing_take(s->hashing, &below, &digests);
+  int e = r->verifier->open_by_digests(&r->verified, digests, below, &verified);
   if (e < 0) {
-    digests_free(digests);
+    r->verifier->free_digests(digests);
     below->ops->close(below);
   } else {
     e = try_again(r, verified, out);
   }
-  hashing_end(s->hashing);
+  r->verifier->hashing_end(s->hashing);
   s->hashing = NULL;
   return e;
 }
 
 static int reopen_whole(struct later_source *s, struct source **out) {
+  const struct verifier *verifier = s->remote->verifier;
   if (!s->hashing)
     return s->failed && is_put_off(s) ? s->failed : open_and_hash(s);
-  switch (hashing_state(s->hashing)) {
+  switch (verifier->hashing_state(s->hashing)) {
   case HASHING_READS:
     return -EINPROGRESS;
   case HASHING_MATCHES:
@@ -432,9 +436,9 @@ static int reopen_whole(struct later_source *s, struct source **out) {
   default:
     break;
   }
-  int e = hashing_status(s->hashing);
+  int e = verifier->hashing_status(s->hashing);
   tell_of_missing(s, e, &(struct source_fault){.text = ""});
-  hashing_end(s->hashing);
+  verifier->hashing_end(s->hashing);
   s->hashing = NULL;
   s->failed = e;
   put_off(s, HASH_PAUSE_MOST_MS);
@@ -453,7 +457,8 @@ static int later_reopen(struct source *src, struct source **out) {
 
 static void later_close(struct source *src) {
   struct later_source *s = container_of(src, struct later_source, base);
-  hashing_end(s->hashing);
+  if (s->hashing)
+    s->remote->verifier->hashing_end(s->hashing);
   remotes_unref(s->remote);
   free(s);
 }

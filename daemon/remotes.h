@@ -23,6 +23,7 @@ extern "C" {
 
 struct remotes;
 struct retrying;
+struct verifier;
 
 /* The name of a source: kind, URI and options; or a path.  It has a reference
  * count. */
@@ -40,19 +41,21 @@ struct liveness_thread remotes_thread(struct remotes *all);
 struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
                             const struct source_uri *uri);
 
-/* Makes the source of this name verified; `image` is for messages.  It takes a
+/* Makes the source of this name verified, by a verifier that is loaded; `image`
+ * is for messages.  It takes a
  * reference to the tree, which may be remote or a file whatever the image is;
  * NULL: the tree is in the image.  Before the source is opened.  0 or -ENOMEM.
  */
-int remotes_verify(struct remote *r, const char *image, const uint8_t *root,
-                   size_t root_len, struct remote *tree, uint64_t tree_offset);
+int remotes_verify(struct remote *r, const struct verifier *verifier,
+                   const char *image, const uint8_t *root, size_t root_len,
+                   struct remote *tree, uint64_t tree_offset);
 struct remote *remotes_ref(struct remote *r);
 void remotes_unref(struct remote *r); /* NULL is fine */
 
 /* The source of this name is served only after all of it was read and has this
  * hash.  Only remotes_open_later() may open it.  0 or -ENOMEM. */
-int remotes_verify_whole(struct remote *r, const char *image,
-                         const uint8_t sha256[32]);
+int remotes_verify_whole(struct remote *r, const struct verifier *verifier,
+                         const char *image, const uint8_t sha256[32]);
 
 /* Opens the source, and waits until `deadline` (CLOCK_MONOTONIC).  A remote
  * source repeats reads that fail (source/retrying.h).  0; or a negative errno,
@@ -60,7 +63,7 @@ int remotes_verify_whole(struct remote *r, const char *image,
 int remotes_open(struct remote *r, const struct timespec *deadline,
                  struct source **out, struct source_fault *fault);
 
-/* For registry_load_by(), with the struct remotes: makes a thread call
+/* For module_load_by(), with the struct remotes: makes a thread call
  * load(what), and waits for its end.  The thread is one that may map code, as
  * the reactor and the threads that it starts may.  The reactor continues
  * meanwhile. */

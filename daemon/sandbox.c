@@ -216,7 +216,7 @@ static void allow_if(struct filter *f, unsigned kinds, int number,
 /* No thread may make its own memory executable.  Some threads may map a file as
  * executable.  libc loads modules when a reload looks up the first user, or the
  * reactor the first host.  The threads that the reactor begins load the modules
- * of sources.  A filter cannot see which file is mapped.  So these threads
+ * of the daemon.  A filter cannot see which file is mapped.  So these threads
  * could also map a mirror as executable, to which they may write. */
 static void allow_memory(struct filter *f) {
   const struct scmp_arg_cmp file[] = {

@@ -44,8 +44,11 @@ enum {
   MAX_EMPTY = 16,
 };
 
+static const struct tls_ops ops;
+
 struct tls_context {
-  atomic_uint n_refs; /* the last one acquires what the others released */
+  struct tls_base base; /* first */
+  atomic_uint n_refs;   /* the last one acquires what the others released */
   SSL_CTX *ctx;
   BIO_METHOD *method;
   bool accepts;
@@ -54,6 +57,7 @@ struct tls_context {
 };
 
 struct tls {
+  struct tls_base base; /* first */
   struct tls_context *context;
   const struct stream_io *below;
   void *transport;
@@ -279,6 +283,21 @@ static const char *ciphers_by_speed(void) {
   return TLS_DEFAULT_CIPHERSUITES;
 }
 
+static struct tls_context *context_ref(struct tls_context *c) {
+  atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed);
+  return c;
+}
+
+static void context_unref(struct tls_context *c) {
+  if (!c || atomic_fetch_sub_explicit(&c->n_refs, 1, memory_order_acq_rel) > 1)
+    return;
+  SSL_CTX_free(c->ctx);
+  BIO_meth_free(c->method);
+  free(atomic_load(&c->spare));
+  free(c->name);
+  free(c);
+}
+
 /* The common part of both. */
 static int context_new(const SSL_METHOD *method, const struct tls_files *files,
                        struct tls_context **out, char *why) {
@@ -287,6 +306,7 @@ static int context_new(const SSL_METHOD *method, const struct tls_files *files,
   if (!c)
     return -ENOMEM;
   *out = c;
+  c->base.ops = &ops;
   atomic_init(&c->n_refs, 1);
   ERR_clear_error();
   c->ctx = SSL_CTX_new(method);
@@ -339,7 +359,7 @@ static int context_done(struct tls_context *c, int r,
                         struct tls_context **out) {
   ERR_clear_error();
   if (r < 0)
-    tls_context_unref(c);
+    context_unref(c);
   else
     *out = c;
   return r;
@@ -385,29 +405,14 @@ int tls_client(const struct tls_files *files, const char *host,
   return context_done(c, r, out);
 }
 
-const char *tls_own_certificate(const struct tls_context *c,
-                                char until[TLS_TIME_LEN]) {
+static const char *own_certificate(const struct tls_context *c,
+                                   char until[TLS_TIME_LEN]) {
   return tls_certificates_check_own(c->ctx, until);
-}
-
-struct tls_context *tls_context_ref(struct tls_context *c) {
-  atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed);
-  return c;
-}
-
-void tls_context_unref(struct tls_context *c) {
-  if (!c || atomic_fetch_sub_explicit(&c->n_refs, 1, memory_order_acq_rel) > 1)
-    return;
-  SSL_CTX_free(c->ctx);
-  BIO_meth_free(c->method);
-  free(atomic_load(&c->spare));
-  free(c->name);
-  free(c);
 }
 
 /* ---- Connections --------------------------------------------------------- */
 
-/* Returns 0 or -ENOMEM.  The caller calls tls_free() in either case. */
+/* Returns 0 or -ENOMEM.  The caller calls connection_free() in either case. */
 static int set_up(struct tls *t) {
   BIO *bio = BIO_new(t->context->method);
   t->ssl = SSL_new(t->context->ctx);
@@ -426,38 +431,40 @@ static int set_up(struct tls *t) {
   return !name || SSL_set_tlsext_host_name(t->ssl, name) == 1 ? 0 : -ENOMEM;
 }
 
-int tls_new(struct tls_context *context, const struct stream_io *below,
-            void *transport, struct tls **out) {
+static void connection_free(struct tls *t) {
+  if (!t)
+    return;
+  SSL_free(t->ssl);
+  OPENSSL_free(t->rest.bytes);
+  context_unref(t->context);
+  free(t);
+}
+
+static int connection_new(struct tls_context *context,
+                          const struct stream_io *below, void *transport,
+                          struct tls **out) {
   struct tls *t = calloc(1, sizeof *t);
   if (!t)
     return -ENOMEM;
-  t->context = tls_context_ref(context);
+  t->base.ops = &ops;
+  t->context = context_ref(context);
   t->below = below;
   t->transport = transport;
   t->handshake_left = MAX_HANDSHAKE;
   int r = set_up(t);
   ERR_clear_error();
   if (r < 0)
-    tls_free(t);
+    connection_free(t);
   else
     *out = t;
   return r;
-}
-
-void tls_free(struct tls *t) {
-  if (!t)
-    return;
-  SSL_free(t->ssl);
-  OPENSSL_free(t->rest.bytes);
-  tls_context_unref(t->context);
-  free(t);
 }
 
 /* ---- The kernel's TLS ---------------------------------------------------- */
 
 /* The handshake uses OpenSSL's own BIO of a socket.  Only that BIO gives the
  * keys to the kernel, and marks records without data there. */
-void tls_use_kernel(struct tls *t, int fd) {
+static void use_kernel(struct tls *t, int fd) {
   static const char name[] = "tls";
   static atomic_bool is_missing; /* relaxed: it saves asking again */
   assert(t->context->accepts && !t->is_open);
@@ -487,11 +494,11 @@ static void leave_to_kernel(struct tls *t) {
     SSL_set0_wbio(t->ssl, below); /* which owns it as well */
 }
 
-bool tls_kernel_sends(const struct tls *t) { return t->kernel_sends; }
+static bool kernel_sends(const struct tls *t) { return t->kernel_sends; }
 
-bool tls_is_open(const struct tls *t) { return t->is_open; }
+static bool is_open(const struct tls *t) { return t->is_open; }
 
-const char *tls_cipher(const struct tls *t) {
+static const char *cipher(const struct tls *t) {
   return SSL_get_cipher_name(t->ssl);
 }
 
@@ -503,9 +510,9 @@ static bool has_input(const struct tls *t) {
          strcmp(SSL_rstate_string(t->ssl), "RB") == 0;
 }
 
-bool tls_peer_is_plain(const struct tls *t) { return t->is_plain; }
+static bool peer_is_plain(const struct tls *t) { return t->is_plain; }
 
-size_t tls_held(const struct tls *t) {
+static size_t count_held(const struct tls *t) {
   size_t held = t->is_open ? HELD_IDLE : HELD_HANDSHAKE;
   if (!t->context->accepts)
     held += AHEAD_LEN + HELD_BUFFER; /* it keeps them */
@@ -518,11 +525,11 @@ size_t tls_held(const struct tls *t) {
   return held + (t->is_sending ? HELD_BUFFER : 0);
 }
 
-const char *tls_why(const struct tls *t) { return t->why; }
+static const char *why_of(const struct tls *t) { return t->why; }
 
-int tls_peer_names(const struct tls *t,
-                   int (*fn)(void *arg, const char *name, bool is_dns),
-                   void *arg) {
+static int peer_names(const struct tls *t,
+                      int (*fn)(void *arg, const char *name, bool is_dns),
+                      void *arg) {
   const X509 *peer = SSL_get0_peer_certificate(t->ssl);
   assert(t->is_open);
   if (!peer || !(SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER) ||
@@ -629,7 +636,7 @@ static int outcome(struct tls *t, int r) {
 
 /* ---- The transport above ------------------------------------------------- */
 
-int tls_handshake(struct tls *t) {
+static int handshake(struct tls *t) {
   t->wants = STREAM_WANTS_NOTHING;
   if (t->is_open || t->has_ended)
     return t->has_ended ? t->ended : 0;
@@ -677,7 +684,7 @@ static ssize_t tls_recv(void *transport, void *bytes, size_t len,
   struct tls *t = transport;
   size_t done = 0, n = 0;
   (void)came;
-  int r = tls_handshake(t);
+  int r = handshake(t);
   if (r < 0 || t->has_ended)
     return r;
   do {
@@ -815,3 +822,22 @@ const struct stream_io tls_io = {.recv = tls_recv,
                                  .close_fd = tls_close_fd,
                                  .wants = tls_wants,
                                  .end = tls_end};
+
+static const struct tls_ops ops = {.own_certificate = own_certificate,
+                                   .context_ref = context_ref,
+                                   .context_unref = context_unref,
+                                   .new_ = connection_new,
+                                   .use_kernel = use_kernel,
+                                   .free = connection_free,
+                                   .handshake = handshake,
+                                   .is_open = is_open,
+                                   .peer_names = peer_names,
+                                   .cipher = cipher,
+                                   .kernel_sends = kernel_sends,
+                                   .peer_is_plain = peer_is_plain,
+                                   .held = count_held,
+                                   .why = why_of,
+                                   .io = &tls_io};
+
+const struct tls_makers tls_makers = {.server = tls_server,
+                                      .client = tls_client};

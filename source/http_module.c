@@ -1,7 +1,7 @@
 /* The module of what speaks HTTP, which stands on libcurl. */
+#include "base/module.h"
 #include "base/version.h"
 #include "source/http.h"
-#include "source/module.h"
 #include "source/s3.h"
 
 static const struct source_kind *const kinds[] = {
@@ -10,4 +10,4 @@ static const struct source_kind *const kinds[] = {
     NULL,
 };
 
-const struct source_module cachetd_source_module = {CACHETD_VERSION, kinds};
+const struct module_object cachetd_module = {CACHETD_VERSION, kinds};

@@ -1,6 +1,6 @@
 /* The module of RBD, which stands on librbd and librados. */
+#include "base/module.h"
 #include "base/version.h"
-#include "source/module.h"
 #include "source/rbd.h"
 
 static const struct source_kind *const kinds[] = {
@@ -8,4 +8,4 @@ static const struct source_kind *const kinds[] = {
     NULL,
 };
 
-const struct source_module cachetd_source_module = {CACHETD_VERSION, kinds};
+const struct module_object cachetd_module = {CACHETD_VERSION, kinds};

@@ -44,15 +44,14 @@ struct connection {
   uint64_t next_id;
   struct connection_limits limits;
 
-  const struct tls_calls *tls_calls; /* NULL: there is no TLS, and then: */
-  struct tls_context *tls_context;
-  struct tls *tls;      /* from SECURING on */
-  struct stream stream; /* from HELLO on */
-  uint8_t *in;          /* what it is lent */
-  bool holds;           /* connection_hold() */
-  bool out_broken;      /* the peer reads no more, but may have said why */
-  unsigned n_notices;   /* taken in since connection_input() began */
-  bool has_more;        /* it stopped there */
+  struct tls_context *tls_context; /* NULL: there is no TLS */
+  struct tls *tls;                 /* from SECURING on */
+  struct stream stream;            /* from HELLO on */
+  uint8_t *in;                     /* what it is lent */
+  bool holds;                      /* connection_hold() */
+  bool out_broken;    /* the peer reads no more, but may have said why */
+  unsigned n_notices; /* taken in since connection_input() began */
+  bool has_more;      /* it stopped there */
   int64_t heard_at;
 };
 
@@ -119,8 +118,7 @@ enum connection_fds connection_take_fds(struct connection *c, int *fds,
 }
 
 static void connection_free_tls(struct connection *c) {
-  if (c->tls)
-    c->tls_calls->free(c->tls);
+  tls_free(c->tls);
   c->tls = NULL;
 }
 
@@ -164,7 +162,7 @@ static void connection_fail(struct connection *c, const char *act,
 static void connection_fail_tls(struct connection *c, int sys_errno) {
   struct cachet_error why;
   error_set(&why, sys_errno == EACCES ? CACHET_E_ACCESS : CACHET_E_CONN, 0,
-            "daemon at %.150s: TLS: %s", c->place, c->tls_calls->why(c->tls));
+            "daemon at %.150s: TLS: %s", c->place, tls_why(c->tls));
   connection_lose(c,
                   sys_errno == EACCES ? CONNECTION_LOST_REFUSED
                                       : connection_loss_of(c, sys_errno),
@@ -252,7 +250,7 @@ static void connection_hello(struct connection *c) {
   msg.body_case = CACHET__WIRE__MESSAGE__BODY_HELLO;
   msg.hello = &hello;
   if (c->tls)
-    stream_init(&c->stream, c->tls_calls->io, c->tls, &limits);
+    stream_init(&c->stream, tls_io_of(c->tls), c->tls, &limits);
   else
     stream_init(&c->stream, &socket_io, &c->fd, &limits);
   stream_lend(&c->stream, c->in, IN_LEN);
@@ -272,7 +270,7 @@ static void connection_open_image(struct connection *c) {
 }
 
 static void connection_shake(struct connection *c) {
-  int r = c->tls_calls->handshake(c->tls);
+  int r = tls_handshake(c->tls);
   if (r == 0)
     connection_hello(c);
   else if (r == -EAGAIN)
@@ -283,12 +281,11 @@ static void connection_shake(struct connection *c) {
 
 /* The socket is connected. */
 static void connection_connected(struct connection *c) {
-  if (!c->tls_calls) {
+  if (!c->tls_context) {
     connection_hello(c);
     return;
   }
-  if (c->tls_calls->new_(c->tls_context, &socket_plain_io, &c->fd, &c->tls) <
-      0) {
+  if (tls_new(c->tls_context, &socket_plain_io, &c->fd, &c->tls) < 0) {
     connection_break(c, CONNECTION_LOST_RETRY, CACHET_E_NOMEM,
                      "no memory for TLS");
     return;
@@ -610,10 +607,10 @@ static enum cachet_status connection_find_tls(struct connection *c,
   const struct tls_files files = {
       .certificate = u->cert, .key = u->key, .ca = u->ca};
   char why[TLS_WHY_LEN];
-  c->tls_calls = tls_library_find(why);
-  if (!c->tls_calls)
+  const struct tls_makers *makers = tls_library_find(why);
+  if (!makers)
     return error_set(err, CACHET_E_UNSUPPORTED, 0, "%.250s", why);
-  int r = c->tls_calls->client(&files, u->host, &c->tls_context, why);
+  int r = makers->client(&files, u->host, &c->tls_context, why);
   if (r == 0)
     return CACHET_OK;
   return error_set(err, r == -ENOMEM ? CACHET_E_NOMEM : CACHET_E_INVAL, 0,
@@ -650,8 +647,7 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
 
 static void connection_free_memory(struct connection *c) {
   connection_free_tls(c);
-  if (c->tls_context)
-    c->tls_calls->context_unref(c->tls_context);
+  tls_context_unref(c->tls_context);
   frame_arena_free(c->arena);
   free(c->image);
   free(c->in);
@@ -695,8 +691,8 @@ short connection_events(const struct connection *c) {
   if (c->state == CONNECTION_CONNECTING)
     return POLLOUT;
   if (c->state == CONNECTION_SECURING)
-    return c->tls_calls->io->wants(c->tls) == STREAM_WANTS_ROOM ? POLLOUT
-                                                                : POLLIN;
+    return tls_io_of(c->tls)->wants(c->tls) == STREAM_WANTS_ROOM ? POLLOUT
+                                                                 : POLLIN;
   return stream_unsent(&c->stream) ? POLLIN | POLLOUT : POLLIN;
 }
 

@@ -628,7 +628,7 @@ static void connection_begin_tls(struct connection *c) {
     connection_lost(c, "no memory for TLS");
     return;
   }
-  stream_init(&c->stream, &tls_io, c->tls, &limits);
+  stream_init(&c->stream, tls_io_of(c->tls), c->tls, &limits);
   tls_use_kernel(c->tls, c->fd);
   if (net_thread_held(c->net) + tls_held(c->tls) > c->net->max_held / 2)
     connection_lost(c, "no memory for another handshake");

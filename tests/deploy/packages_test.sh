@@ -89,7 +89,8 @@ done
 
 check "cachetd holds programs, units and manual pages" holds cachetd \
   /etc/cachetd/cachetd.conf /usr/share/man/man5/cachetd.conf.5.gz \
-  /usr/bin/cachetd /usr/bin/cachet /usr/lib/cachetd/source-{cachet,http,nbd}.so \
+  /usr/bin/cachetd /usr/bin/cachet /usr/lib/cachetd/tls.so \
+  /usr/lib/cachetd/source-{cachet,http,nbd,verified}.so \
   /usr/lib/systemd/system/cachetd.{service,socket} \
   /usr/lib/systemd/system/cachetd-{tcp,tls}.socket \
   /usr/lib/sysusers.d/cachetd.conf /usr/lib/tmpfiles.d/cachetd.conf \

@@ -458,6 +458,7 @@ RULES = Rules(
             modules("proto", "frame status tls_certificates"),
             modules("proto", "stream"),
             modules("proto", "socket tls"),
+            modules("proto", "tls_module"),
         ],
     },
     sees={

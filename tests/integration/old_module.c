@@ -1,8 +1,7 @@
 /* A module of a version that never was. */
-#include <stddef.h>
-
-#include "source/module.h"
+#include "base/module.h"
+#include "source/remote.h"
 
 static const struct source_kind *const kinds[] = {NULL};
 
-const struct source_module cachetd_source_module = {"0.0.1", kinds};
+const struct module_object cachetd_module = {"0.0.1", kinds};
