@@ -7,6 +7,12 @@
 #define MAX_PAGES (1ull << 28)
 #define MIN_INDEX 64u
 
+/* For each page of a cache that is not full, and as much again for a ghost. */
+_Static_assert(sizeof(struct s3fifo_entry) == 24, "entries have no padding");
+
+/* Of an age in insertions, as far as an entry remembers it. */
+#define AGE_MASK ((1u << 30) - 1)
+
 /* Zeroed memory, which takes none until its first use.  NULL: failure. */
 static void *map_array(size_t len) {
   void *at = mmap(NULL, len, PROT_READ | PROT_WRITE,
@@ -90,9 +96,14 @@ int s3fifo_grow(struct s3fifo *p, uint64_t max_pages) {
 /* The index is a hash table that grows by one bucket at a time (linear
  * hashing), so that no insertion has to build a new table.  The mask names up
  * to twice as many buckets as exist.  The keys of a bucket from n_index on are
- * still in the bucket of the lower half from which it will be split. */
+ * still in the bucket of the lower half from which it will be split.
+ *
+ * The pages of a group have adjacent buckets, which are one line of the
+ * processor's cache: most are inserted and evicted together. */
 static uint32_t hash(uint64_t key) {
-  return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32);
+  uint64_t group = key / S3FIFO_GROUP;
+  return (uint32_t)((group * 0x9e3779b97f4a7c15ull) >> 32) ^
+         (uint32_t)(key % S3FIFO_GROUP);
 }
 
 static uint32_t index_mask(const struct s3fifo *p) {
@@ -150,7 +161,7 @@ static void index_remove(struct s3fifo *p, uint32_t i) {
 /* Appends at the newest end. */
 static void enqueue(struct s3fifo *p, enum s3fifo_queue q, uint32_t i) {
   struct s3fifo_entry *e = &p->entries[i];
-  e->queue = (uint8_t)q;
+  e->queue = q;
   e->newer = 0;
   e->older = p->newest[q];
   if (e->older)
@@ -227,7 +238,7 @@ static void add(struct s3fifo *p, enum s3fifo_queue q, uint64_t key) {
   uint32_t i = take_entry(p);
   p->entries[i].key = key;
   index_add(p, i);
-  p->entries[i].born = p->n_insertions++;
+  p->entries[i].born = p->n_insertions++ & AGE_MASK;
   enqueue(p, q, i);
 }
 
@@ -239,7 +250,7 @@ void s3fifo_insert(struct s3fifo *p, uint64_t key) {
     return;
   }
   assert(p->entries[i].queue == S3FIFO_GHOST);
-  p->entries[i].born = p->n_insertions++;
+  p->entries[i].born = p->n_insertions++ & AGE_MASK;
   move(p, i, S3FIFO_MAIN);
 }
 
@@ -315,7 +326,7 @@ static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
     uint32_t i = find(p, first + (uint32_t)__builtin_ctz(left));
     if (!i || p->entries[i].queue != q)
       continue;
-    uint32_t age = p->n_insertions - p->entries[i].born;
+    uint32_t age = (p->n_insertions - p->entries[i].born) & AGE_MASK;
     uint32_t len = q == S3FIFO_SMALL ? s3fifo_small_len(p) : p->len[q];
     if (age >= len / 2)
       keys[n++] = take(p, i);

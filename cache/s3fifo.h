@@ -75,8 +75,8 @@ struct s3fifo_entry {
   uint64_t key;
   uint32_t newer, older; /* in the queue; also the free list, by `older` */
   uint32_t chain;        /* in the index */
-  uint32_t born;         /* how many insertions there had been */
-  uint8_t queue;
+  uint32_t born : 30;    /* how many insertions there had been */
+  uint32_t queue : 2;    /* enum s3fifo_queue */
 };
 
 struct s3fifo {
