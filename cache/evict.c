@@ -342,6 +342,14 @@ bool evict_take_used(void *arg, uint64_t key) {
   return used;
 }
 
+void evict_expect(void *arg, uint64_t key) {
+  struct page_cache *pc = arg;
+  const struct mirror *m = pc->mirrors[s3fifo_key_mirror(key)];
+  uint64_t page = s3fifo_key_page(key);
+  __builtin_prefetch(&m->accessed[page], 1);
+  __builtin_prefetch(&m->states[page], 1);
+}
+
 /* Eight page states or accessed bytes, as one word. */
 typedef uint64_t __attribute__((may_alias)) eight_bytes;
 
@@ -408,7 +416,10 @@ static void pick_victims(struct page_cache *pc, struct pick *pick,
     size_t stop = b->n + PAGES_A_HOLD;
     if (stop > EVICT_MAX_BATCH)
       stop = EVICT_MAX_BATCH;
+    uint64_t pages = pick->left >> PAGE_SHIFT_MIN; /* at most */
     pthread_mutex_lock(&pc->lock);
+    s3fifo_expect_picks(&pc->policy,
+                        pages < PAGES_A_HOLD ? (unsigned)pages : PAGES_A_HOLD);
     while (pick->left > 0 && b->n < stop)
       pick_next_locked(pc, pick, b);
     pthread_mutex_unlock(&pc->lock);

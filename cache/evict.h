@@ -32,6 +32,9 @@ bool evict_take_used(void *arg, uint64_t key);
  * whose accessed byte does not say that they were used.  As above. */
 uint32_t evict_unused_pages(void *arg, uint64_t first);
 
+/* Asks for the memory of both bytes of a page, for the same policy. */
+void evict_expect(void *arg, uint64_t key);
+
 /* Tries to evict about `want` bytes.  Returns how many pages it tried; some of
  * them may have been pinned. */
 size_t evict(struct page_cache *pc, uint64_t want, enum evict_order order);

@@ -10,8 +10,8 @@
  *
  * True whenever the lock is free:
  *
- *   C1  A page is RESIDENT if and only if it is in a queue of the policy, other
- *       than as a ghost.
+ *   C1  A page is RESIDENT if and only if the policy has it: it is fresh, or in
+ *       a queue other than as a ghost.
  *   C2  A state is FILLING if and only if a fill of its mirror owns it; that
  *       fill is in `fills`.
  *   C3  A state is STALE if and only if its page is in the mirror's `stale`

@@ -55,6 +55,7 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_cond_init(&pc->reclaim.ended, &attr);
   pthread_condattr_destroy(&attr);
   int r = s3fifo_init(&pc->policy, 0, evict_take_used, evict_unused_pages, pc);
+  pc->policy.expect = evict_expect;
   if (r == 0)
     r = budget_set(pc, options->budget);
   if (r == 0 && options->evictor)

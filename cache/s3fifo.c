@@ -96,22 +96,13 @@ int s3fifo_grow(struct s3fifo *p, uint64_t max_pages) {
 /* The index is a hash table that grows by one bucket at a time (linear
  * hashing), so that no insertion has to build a new table.  The mask names up
  * to twice as many buckets as exist.  The keys of a bucket from n_index on are
- * still in the bucket of the lower half from which it will be split.
- *
- * The pages of a group have adjacent buckets, which are one line of the
- * processor's cache: most are inserted and evicted together. */
-static uint32_t hash(uint64_t key) {
-  uint64_t group = key / S3FIFO_GROUP;
-  return (uint32_t)((group * 0x9e3779b97f4a7c15ull) >> 32) ^
-         (uint32_t)(key % S3FIFO_GROUP);
-}
-
+ * still in the bucket of the lower half from which it will be split. */
 static uint32_t index_mask(const struct s3fifo *p) {
   return UINT32_MAX >> __builtin_clz(p->n_index - 1);
 }
 
 static uint32_t bucket(const struct s3fifo *p, uint64_t key) {
-  uint32_t mask = index_mask(p), b = hash(key) & mask;
+  uint32_t mask = index_mask(p), b = s3fifo_hash(key) & mask;
   return b < p->n_index ? b : b & (mask >> 1);
 }
 
@@ -129,7 +120,7 @@ static void index_split(struct s3fifo *p) {
   uint32_t *from = &p->index[added & (mask >> 1)], *to = &p->index[added];
   while (*from) {
     struct s3fifo_entry *e = &p->entries[*from];
-    if ((hash(e->key) & mask) == added) {
+    if ((s3fifo_hash(e->key) & mask) == added) {
       *to = *from;
       *from = e->chain;
       to = &e->chain;
@@ -191,8 +182,12 @@ static void move(struct s3fifo *p, uint32_t i, enum s3fifo_queue q) {
   enqueue(p, q, i);
 }
 
+static uint32_t small_len(const struct s3fifo *p) {
+  return p->len[S3FIFO_WINDOW] + p->len[S3FIFO_SMALL];
+}
+
 static uint32_t window_max(const struct s3fifo *p) {
-  return (uint32_t)((uint64_t)s3fifo_small_len(p) * p->window_percent / 100);
+  return (uint32_t)((uint64_t)small_len(p) * p->window_percent / 100);
 }
 
 /* P4, after the small queue has gained or lost a page: then at most one page is
@@ -228,6 +223,7 @@ static uint32_t take_entry(struct s3fifo *p) {
   uint32_t i = p->free;
   if (i) {
     p->free = p->entries[i].older;
+    __builtin_prefetch(&p->entries[p->free], 1);
     return i;
   }
   assert(p->n_touched < p->n_entries); /* s3fifo_has_room() */
@@ -242,7 +238,73 @@ static void add(struct s3fifo *p, enum s3fifo_queue q, uint64_t key) {
   enqueue(p, q, i);
 }
 
-void s3fifo_insert(struct s3fifo *p, uint64_t key) {
+/* ---- Asking for memory --------------------------------------------------- */
+
+/* How many entries of a chain are asked for.  Few chains are longer. */
+#define CHAIN_AHEAD 3
+
+/* Asks for the chains of `n` buckets, which it overwrites: for the n-th entry
+ * of all of them before the next one of any. */
+static void expect_chains(const struct s3fifo *p, uint32_t *at, unsigned n) {
+  for (unsigned i = 0; i < n; i++) {
+    at[i] = p->index[at[i]];
+    __builtin_prefetch(&p->entries[at[i]]);
+  }
+  for (int step = 1; step < CHAIN_AHEAD; step++)
+    for (unsigned i = 0; i < n; i++) {
+      at[i] = p->entries[at[i]].chain; /* 0 of entry 0 */
+      __builtin_prefetch(&p->entries[at[i]]);
+    }
+}
+
+static void expect_page(const struct s3fifo *p, uint64_t key) {
+  if (p->expect)
+    p->expect(p->used_arg, key);
+}
+
+/* Asks for what the insertion of the fresh pages needs.  As many pages may
+ * leave the window. */
+static void expect_fresh(const struct s3fifo *p) {
+  uint32_t at[S3FIFO_FRESH], w = p->oldest[S3FIFO_WINDOW];
+  for (unsigned i = 0; i < p->n_fresh; i++) {
+    at[i] = bucket(p, p->fresh[i]);
+    __builtin_prefetch(&p->index[at[i]], 1);
+  }
+  for (unsigned i = 0; i < p->n_fresh && w; i++, w = p->entries[w].newer)
+    expect_page(p, p->entries[w].key);
+  expect_chains(p, at, p->n_fresh);
+}
+
+/* The queue in which the next victim is looked for. */
+static enum s3fifo_queue queue_of_victims(const struct s3fifo *p) {
+  bool small =
+      p->len[S3FIFO_SMALL] > 0 && (uint64_t)small_len(p) * 10 >= s3fifo_len(p);
+  return small || !p->len[S3FIFO_MAIN] ? S3FIFO_SMALL : S3FIFO_MAIN;
+}
+
+/* A victim from MAIN leaves the index.  One from SMALL becomes a ghost, and the
+ * oldest ghost leaves the index. */
+void s3fifo_expect_picks(struct s3fifo *p, unsigned n) {
+  s3fifo_take_in(p);
+  enum s3fifo_queue q = queue_of_victims(p);
+  uint32_t at[S3FIFO_AHEAD], n_at = 0;
+  uint32_t v = p->oldest[q], g = p->oldest[S3FIFO_GHOST];
+  for (unsigned i = 0; i < n && i < S3FIFO_AHEAD && v; i++) {
+    uint32_t leaves = q == S3FIFO_MAIN ? v : g;
+    expect_page(p, p->entries[v].key);
+    if (leaves) {
+      at[n_at] = bucket(p, p->entries[leaves].key);
+      __builtin_prefetch(&p->index[at[n_at++]], 1);
+    }
+    v = p->entries[v].newer;
+    g = p->entries[g].newer; /* 0 of entry 0 */
+  }
+  expect_chains(p, at, n_at);
+}
+
+/* ---- Pages --------------------------------------------------------------- */
+
+static void take_in_one(struct s3fifo *p, uint64_t key) {
   uint32_t i = find(p, key);
   if (!i) {
     add(p, S3FIFO_WINDOW, key);
@@ -254,9 +316,36 @@ void s3fifo_insert(struct s3fifo *p, uint64_t key) {
   move(p, i, S3FIFO_MAIN);
 }
 
-void s3fifo_adopt(struct s3fifo *p, uint64_t key) { add(p, S3FIFO_MAIN, key); }
+void s3fifo_take_in(struct s3fifo *p) {
+  uint32_t n = p->n_fresh;
+  if (n == 0)
+    return;
+  expect_fresh(p);
+  p->n_fresh = 0;
+  for (uint32_t i = 0; i < n; i++)
+    take_in_one(p, p->fresh[i]);
+}
+
+/* A use of a fresh page does not count, as in the window, so the fresh pages of
+ * a small cache are few. */
+static uint32_t most_fresh(const struct s3fifo *p) {
+  uint32_t n = 1 + s3fifo_len(p) / S3FIFO_FRESH_PART;
+  return n < S3FIFO_FRESH ? n : S3FIFO_FRESH;
+}
+
+void s3fifo_insert(struct s3fifo *p, uint64_t key) {
+  p->fresh[p->n_fresh++] = key;
+  if (p->n_fresh >= most_fresh(p))
+    s3fifo_take_in(p);
+}
+
+void s3fifo_adopt(struct s3fifo *p, uint64_t key) {
+  s3fifo_take_in(p);
+  add(p, S3FIFO_MAIN, key);
+}
 
 void s3fifo_remove(struct s3fifo *p, uint64_t key) {
+  s3fifo_take_in(p);
   uint32_t i = find(p, key);
   if (!i || p->entries[i].queue == S3FIFO_GHOST)
     return;
@@ -271,6 +360,7 @@ void s3fifo_gone(struct s3fifo *p) {
 
 void s3fifo_restore(struct s3fifo *p, uint64_t key) {
   s3fifo_gone(p);
+  s3fifo_take_in(p);
   uint32_t i = find(p, key);
   if (i)
     move(p, i, S3FIFO_MAIN);
@@ -293,11 +383,7 @@ static uint64_t take(struct s3fifo *p, uint32_t i) {
 /* The next victim by S3-FIFO proper, 0 when there is none. */
 static uint32_t next_victim(struct s3fifo *p, unsigned *chances) {
   while (s3fifo_len(p) > 0) {
-    bool small = p->len[S3FIFO_SMALL] > 0 &&
-                 (uint64_t)s3fifo_small_len(p) * 10 >= s3fifo_len(p);
-    if (!p->len[S3FIFO_MAIN])
-      small = true;
-    uint32_t i = p->oldest[small ? S3FIFO_SMALL : S3FIFO_MAIN];
+    uint32_t i = p->oldest[queue_of_victims(p)];
     if (*chances == 0 || !p->take_used(p->used_arg, p->entries[i].key))
       return i;
     --*chances;
@@ -308,6 +394,7 @@ static uint32_t next_victim(struct s3fifo *p, unsigned *chances) {
 }
 
 size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key) {
+  s3fifo_take_in(p);
   uint32_t i = p->oldest[p->len[S3FIFO_SMALL] ? S3FIFO_SMALL : S3FIFO_MAIN];
   if (i)
     *key = take(p, i);
@@ -327,7 +414,7 @@ static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
     if (!i || p->entries[i].queue != q)
       continue;
     uint32_t age = (p->n_insertions - p->entries[i].born) & AGE_MASK;
-    uint32_t len = q == S3FIFO_SMALL ? s3fifo_small_len(p) : p->len[q];
+    uint32_t len = q == S3FIFO_SMALL ? small_len(p) : p->len[q];
     if (age >= len / 2)
       keys[n++] = take(p, i);
   }
@@ -336,6 +423,7 @@ static size_t take_group(struct s3fifo *p, uint64_t key, enum s3fifo_queue q,
 
 size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
                    unsigned *chances) {
+  s3fifo_take_in(p);
   size_t n = 0;
   while (n < want && n < max) {
     uint32_t i = next_victim(p, chances);
@@ -351,7 +439,16 @@ size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
 
 /* ---- Checking ------------------------------------------------------------ */
 
+static bool is_fresh(const struct s3fifo *p, uint64_t key) {
+  for (uint32_t i = 0; i < p->n_fresh; i++)
+    if (p->fresh[i] == key)
+      return true;
+  return false;
+}
+
 bool s3fifo_has(const struct s3fifo *p, uint64_t key) {
+  if (is_fresh(p, key))
+    return true;
   uint32_t i = find(p, key);
   return i && p->entries[i].queue != S3FIFO_GHOST;
 }
@@ -369,8 +466,18 @@ static void check_queue(const struct s3fifo *p, enum s3fifo_queue q) {
   assert(n == p->len[q] && older == p->newest[q]);
 }
 
+/* P1. */
+static void check_fresh(const struct s3fifo *p) {
+  assert(p->n_fresh < S3FIFO_FRESH); /* else they would have been taken in */
+  for (uint32_t i = 0; i < p->n_fresh; i++) {
+    uint32_t at = find(p, p->fresh[i]);
+    assert(!at || p->entries[at].queue == S3FIFO_GHOST);
+  }
+}
+
 void s3fifo_check(const struct s3fifo *p) {
   uint32_t n = 0, n_free = 0;
+  check_fresh(p);
   for (int q = 0; q < S3FIFO_N_QUEUES; q++) {
     check_queue(p, (enum s3fifo_queue)q);
     n += p->len[q];

@@ -15,7 +15,14 @@
  * queue of its own here.  The rest of the small queue is SMALL.  When a page
  * moves from one to the other, its bit is cleared.
  *
- *   P1  A key is in at most one queue, and in the index if it is in one.
+ * What the policy keeps of a page is mostly in no cache of the processor, so it
+ * asks for the memory of several pages at the same time.  Pages that were
+ * inserted lately are FRESH: they wait until there are enough of them, or until
+ * a call needs the queues, and then enter their queues in the order in which
+ * they came.
+ *
+ *   P1  A key is in at most one queue, and in the index if it is in one.  A
+ *       fresh page is in none, except as a ghost.
  *   P2  When a page becomes a ghost there are at most as many ghosts as pages.
  *   P3  There is a free entry for every victim that may be restored.
  *   P4  WINDOW has at most its share of the small queue.  So if it has a page,
@@ -42,6 +49,10 @@ extern "C" {
 /* The share of the small queue in which uses do not count, in percent. */
 #define S3FIFO_WINDOW_PERCENT 10
 
+/* The most pages that are fresh: so many, and about this part of all pages. */
+#define S3FIFO_FRESH 32
+#define S3FIFO_FRESH_PART 1024
+
 /* A key has the id of a mirror and a page of it, so that neighbours have
  * adjacent keys. */
 #define S3FIFO_PAGE_BITS 40
@@ -53,6 +64,15 @@ static inline uint32_t s3fifo_key_mirror(uint64_t key) {
 }
 static inline uint64_t s3fifo_key_page(uint64_t key) {
   return key & ((1ull << S3FIFO_PAGE_BITS) - 1);
+}
+
+/* For tables of pages.  The pages of a group have adjacent buckets, which are
+ * one or two lines of the processor's cache: most are filled and evicted
+ * together. */
+static inline uint32_t s3fifo_hash(uint64_t key) {
+  uint64_t group = key / S3FIFO_GROUP;
+  return (uint32_t)((group * 0x9e3779b97f4a7c15ull) >> 32) ^
+         (uint32_t)(key % S3FIFO_GROUP);
 }
 
 enum s3fifo_queue {
@@ -71,6 +91,10 @@ typedef bool (*s3fifo_take_used_cb)(void *arg, uint64_t key);
  * the policy need not look up pages that are not there.  It clears no bit. */
 typedef uint32_t (*s3fifo_unused_cb)(void *arg, uint64_t first);
 
+/* Says that one of the two will soon be called for a page that is in a queue: a
+ * hint to ask for its memory. */
+typedef void (*s3fifo_expect_cb)(void *arg, uint64_t key);
+
 struct s3fifo_entry {
   uint64_t key;
   uint32_t newer, older; /* in the queue; also the free list, by `older` */
@@ -82,6 +106,7 @@ struct s3fifo_entry {
 struct s3fifo {
   s3fifo_take_used_cb take_used;
   s3fifo_unused_cb unused;
+  s3fifo_expect_cb expect; /* NULL at first; the caller may set it */
   void *used_arg;
   uint32_t window_percent; /* below 100; other than by default in simulations,
                               which set it before the first insertion */
@@ -96,6 +121,8 @@ struct s3fifo {
   uint32_t n_out; /* victims picked, neither restored nor gone yet */
   uint32_t newest[S3FIFO_N_QUEUES], oldest[S3FIFO_N_QUEUES];
   uint32_t len[S3FIFO_N_QUEUES];
+  uint32_t n_fresh;
+  uint64_t fresh[S3FIFO_FRESH]; /* keys, the oldest first */
 };
 
 /* Initialises the policy for up to `max_pages` pages, including victims that
@@ -118,9 +145,12 @@ int s3fifo_grow(struct s3fifo *p, uint64_t max_pages);
 /* Whether `n` s3fifo_insert()s may follow. */
 bool s3fifo_has_room(const struct s3fifo *p, uint32_t n);
 
-/* Adds a page that was filled.  It must not be in a queue, except as a ghost.
- */
+/* Adds a page that was filled, which is fresh at first.  It must not be in a
+ * queue, except as a ghost. */
 void s3fifo_insert(struct s3fifo *p, uint64_t key);
+
+/* Moves the fresh pages to their queues.  Other calls do so themselves. */
+void s3fifo_take_in(struct s3fifo *p);
 
 /* Adds a page that an earlier process has filled, to MAIN, because it has
  * outlived others. */
@@ -136,6 +166,11 @@ void s3fifo_restore(struct s3fifo *p, uint64_t key);
 /* Completes the eviction of a victim. */
 void s3fifo_gone(struct s3fifo *p);
 
+/* Says that about `n` pages will now be picked, at most S3FIFO_AHEAD of which
+ * matter: asks for the memory of those whose turn it is. */
+#define S3FIFO_AHEAD 32
+void s3fifo_expect_picks(struct s3fifo *p, unsigned n);
+
 /* Removes `want` or a few more victims, at most `max`, from their queues and
  * stores their keys; fewer if there are no more.  For each of them the caller
  * must call s3fifo_restore() or s3fifo_gone().  `*chances` is the number of
@@ -150,21 +185,17 @@ size_t s3fifo_pick(struct s3fifo *p, size_t want, uint64_t *keys, size_t max,
  * are restored. 0: there is none. */
 size_t s3fifo_pick_oldest(struct s3fifo *p, uint64_t *key);
 
-/* Whether a page is in a queue, other than as a ghost. */
+/* Whether a page is fresh, or in a queue other than as a ghost. */
 bool s3fifo_has(const struct s3fifo *p, uint64_t key);
 
 /* Asserts P1, P3 and P4, and that the queues and the index are whole.  It goes
  * through all entries. */
 void s3fifo_check(const struct s3fifo *p);
 
-/* How many pages are in the small queue. */
-static inline uint32_t s3fifo_small_len(const struct s3fifo *p) {
-  return p->len[S3FIFO_WINDOW] + p->len[S3FIFO_SMALL];
-}
-
 /* How many pages there are. */
 static inline uint32_t s3fifo_len(const struct s3fifo *p) {
-  return s3fifo_small_len(p) + p->len[S3FIFO_MAIN];
+  return p->len[S3FIFO_WINDOW] + p->len[S3FIFO_SMALL] + p->len[S3FIFO_MAIN] +
+         p->n_fresh;
 }
 
 #ifdef __cplusplus

@@ -191,6 +191,8 @@ static size_t simulate_s3_fifo(const struct sim_trace *t,
     while (n >= n_cached)
       n -= evict_some(&p, states);
     s3fifo_insert(&p, page);
+    if (window_percent == 0)
+      s3fifo_take_in(&p); /* no use of a fresh page counts, as in a window */
     states[page] = RESIDENT;
     n++;
   }

@@ -154,6 +154,13 @@ TEST_F(CheckDeathTest, APageInThePolicyIsResident) {
 
 TEST_F(CheckDeathTest, AKeyIsInOneQueueOnce) {
   s3fifo *p = &cache_->policy;
+  s3fifo_take_in(p);
+  EXPECT_DEATH(
+      {
+        s3fifo_insert(p, p->entries[p->newest[S3FIFO_SMALL]].key);
+        s3fifo_check(p);
+      },
+      "S3FIFO_GHOST"); // P1
   EXPECT_DEATH(
       {
         p->entries[p->newest[S3FIFO_SMALL]].key =
@@ -172,6 +179,7 @@ TEST_F(CheckDeathTest, TheWindowOfThePolicyHasItsShareAtMost) {
       {
         for (uint64_t page = 100; page < 130; page++)
           s3fifo_insert(p, s3fifo_key(mirror_->id, page));
+        s3fifo_take_in(p);
         p->window_percent = 1;
         s3fifo_check(p);
       },

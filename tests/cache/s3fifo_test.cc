@@ -33,6 +33,7 @@ protected:
   void Insert(uint64_t key) {
     ASSERT_TRUE(s3fifo_has_room(&policy_, 1));
     s3fifo_insert(&policy_, key);
+    s3fifo_take_in(&policy_);
   }
 
   // Evicts at least `want` keys (or all there are).
@@ -214,6 +215,67 @@ TEST_F(PolicyTest, TheOldestComeInTurnAlsoFromASmallQueueThatIsShort) {
   EXPECT_EQ(met.size(), 100u);
 }
 
+TEST_F(PolicyTest, AFreshPageIsThereBeforeItIsInAQueue) {
+  const uint32_t n = S3FIFO_FRESH_PART;
+  for (uint64_t i = 1; i <= n; i++)
+    Insert(Apart(i));
+  s3fifo_insert(&policy_, Apart(0));
+  EXPECT_EQ(policy_.len[S3FIFO_WINDOW] + policy_.len[S3FIFO_SMALL], n);
+  EXPECT_TRUE(s3fifo_has(&policy_, Apart(0)));
+  EXPECT_EQ(s3fifo_len(&policy_), n + 1);
+  s3fifo_check(&policy_);
+  s3fifo_remove(&policy_, Apart(0));
+  EXPECT_FALSE(s3fifo_has(&policy_, Apart(0)));
+  EXPECT_EQ(s3fifo_len(&policy_), n);
+}
+
+TEST_F(PolicyTest, NoPageOfASmallCacheIsFresh) {
+  for (uint32_t i = 1; i < S3FIFO_FRESH_PART; i++) {
+    s3fifo_insert(&policy_, Apart(i));
+    ASSERT_EQ(policy_.len[S3FIFO_WINDOW] + policy_.len[S3FIFO_SMALL], i);
+  }
+}
+
+// The same insertions and evictions, once with pages that wait until an
+// eviction needs them.
+TEST_F(PolicyTest, FreshPagesEnterTheQueuesAsIfTheyHadNotWaited) {
+  s3fifo waiting;
+  std::set<uint64_t> used;
+  ASSERT_EQ(s3fifo_init(&waiting, 100000, TakeUsed, UnusedOf, &used), 0);
+  const size_t kPages = 16 * S3FIFO_FRESH_PART;
+  std::mt19937_64 random(9);
+  std::set<uint64_t> in;
+  for (int i = 0; i < 20000; i++) {
+    for (size_t n = random() % 50; n > 0; n--) {
+      uint64_t key = random() % 50000;
+      if (!in.insert(key).second)
+        continue;
+      Insert(key);
+      s3fifo_insert(&waiting, key);
+    }
+    if (size_t want = in.size() > kPages ? in.size() - kPages : 0) {
+      s3fifo_expect_picks(&waiting, static_cast<unsigned>(want));
+      std::vector<uint64_t> keys(want + S3FIFO_GROUP), victims = Evict(want);
+      unsigned chances = S3FIFO_SECOND_CHANCES;
+      keys.resize(
+          s3fifo_pick(&waiting, want, keys.data(), keys.size(), &chances));
+      ASSERT_EQ(keys, victims);
+      for (uint64_t key : keys) {
+        s3fifo_gone(&waiting);
+        in.erase(key);
+      }
+    }
+    if (uint64_t key = random() % 50000; in.count(key)) {
+      s3fifo_take_in(&waiting); // else a use may be in the window here alone
+      used_.insert(key);
+      used.insert(key);
+    }
+    if (i % 1000 == 0)
+      s3fifo_check(&waiting);
+  }
+  s3fifo_fini(&waiting);
+}
+
 TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
   std::mt19937_64 random(7);
   std::set<uint64_t> in;
@@ -223,7 +285,7 @@ TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
     case 0:
     case 1:
       if (in.insert(key).second)
-        Insert(key);
+        s3fifo_insert(&policy_, key); // fresh until another call needs it
       break;
     case 2:
       s3fifo_remove(&policy_, key);
