@@ -98,12 +98,14 @@ uint64_t budget_reserve_or_miss(struct page_cache *pc, uint64_t len,
                 (!pc->has_threads || budget_has_much_garbage(pc, pc->garbage));
   if (fits)
     pc->used += len;
-  if (pc->has_threads && budget_wants_room_locked(pc, budget_high_free(pc) / 2))
-    pthread_cond_signal(&pc->wanted);
+  bool is_little =
+      pc->has_threads && budget_wants_room_locked(pc, budget_high_free(pc) / 2);
   if (*is_garbage)
     rounds_wake_locked(pc);
   rounds_note_activity_locked(pc);
   pthread_mutex_unlock(&pc->lock);
+  if (is_little) /* without the lock: to wake a thread takes microseconds */
+    pthread_cond_signal(&pc->wanted);
   return never ? BUDGET_NEVER_FITS : over;
 }
 

@@ -9,8 +9,7 @@
 
 static struct fill_node **bucket(struct page_cache *pc, const struct mirror *m,
                                  uint64_t page) {
-  uint64_t h = s3fifo_key(m->id, page) * 0x9e3779b97f4a7c15ull;
-  return &pc->by_page[(h >> 32) % FILL_BUCKETS];
+  return &pc->by_page[s3fifo_hash(s3fifo_key(m->id, page)) % FILL_BUCKETS];
 }
 
 struct fill *fill_table_find_locked(struct page_cache *pc,
@@ -33,15 +32,16 @@ struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
                                      uint64_t first, uint32_t count,
                                      bool installs) {
   lock_assert_held(&pc->lock);
-  struct fill *fill = calloc(1, sizeof *fill + count * sizeof *fill->nodes);
+  /* calloc(3) would bypass the memory that this thread has freed. */
+  struct fill *fill = malloc(sizeof *fill + count * sizeof *fill->nodes);
   if (!fill)
     return NULL;
-  fill->mirror = mirror_ref(m);
-  fill->first = first;
-  fill->count = count;
-  fill->n_refs = 1;
-  fill->installs = installs;
-  fill->is_sparse = m->n_zero > 0;
+  *fill = (struct fill){.mirror = mirror_ref(m),
+                        .first = first,
+                        .count = count,
+                        .n_refs = 1,
+                        .installs = installs,
+                        .is_sparse = m->n_zero > 0};
   for (uint32_t i = 0; i < count; i++) {
     bool moved = !installs ||
                  states_move_locked(m, first + i, PAGE_ABSENT, PAGE_FILLING);
