@@ -15,13 +15,24 @@
 /* What sizes that are proposed are multiples of. */
 #define GRAIN (1ull << 20)
 
+/* What each image may fetch whatever the others do: a piece, or a page. */
+static uint64_t fetched_at_least(const struct config *config,
+                                 uint64_t piece_len) {
+  uint64_t len = 0;
+  for (size_t i = 0; i < config->n_images; i++) {
+    uint64_t page = config_page_size(config, &config->images[i]);
+    len += page > piece_len ? page : piece_len;
+  }
+  return len;
+}
+
 uint64_t cache_size_reserve(const struct config *config, uint64_t size) {
   struct limits limits = limits_default();
   unsigned n_workers = config_workers(config);
   limits_fit_cache(&limits, size, n_workers);
   return RESERVE_FIXED + size / RESERVE_PART + limits.max_held +
          n_workers * limits.max_worker_fetch +
-         config->n_images * (uint64_t)limits.piece_len;
+         fetched_at_least(config, limits.piece_len);
 }
 
 static bool fits(const struct config *config, uint64_t size, uint64_t limit) {

@@ -3,7 +3,6 @@
 #include <stddef.h>
 
 #include "daemon/config_tree.h"
-#include "daemon/limits.h"
 #include "source/uri.h"
 
 /* An option of another kind of source than the image has. */
@@ -93,15 +92,6 @@ int config_check_source(const struct config_image *image,
 int config_check_page_size(const struct config *config,
                            const struct config_image *image,
                            char why[CONFIG_WHY_LEN]) {
-  uint32_t most = limits_default().piece_len;
-  if (most < config->page_size)
-    most = config->page_size;
-  if (image->page_size > most)
-    return config_value_refuse(
-        why,
-        "image \"%s\": pages of %u bytes are larger than %u; give all "
-        "images such pages, by page-size in [cache]",
-        image->name, image->page_size, most);
   if (config_page_size(config, image) > config->cache_size)
     return config_value_refuse(
         why,

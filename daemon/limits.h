@@ -33,7 +33,7 @@ struct limits {
   uint32_t max_requests;     /* waiting on one connection; hits do not count */
   uint32_t max_queued;       /* of those, taken in while its socket is full */
   uint32_t max_held_ranges;  /* of all requests waiting on one connection */
-  uint32_t piece_len;        /* payload of one Data, if a page is no longer */
+  uint32_t piece_len;        /* payload of one Data */
   uint32_t batch_len;        /* payload gathered for one sendmsg() */
   uint64_t max_held;         /* memory outside the cache that connections
                                 hold: an equal part for each worker's */

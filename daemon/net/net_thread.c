@@ -10,16 +10,15 @@ enum {
 
 /* A turn leaves behind a batch of answers, a piece more, and a buffer of input
  * at most. */
-static void net_thread_limit_held(struct net_thread *net, uint64_t max_held,
-                                  uint64_t piece_len) {
-  uint64_t turn = net->limits->batch_len + piece_len + RX_LEN;
+static void net_thread_limit_held(struct net_thread *net, uint64_t max_held) {
+  const struct limits *limits = net->limits;
+  uint64_t turn = (uint64_t)limits->batch_len + limits->piece_len + RX_LEN;
   net->max_held = max_held;
   net->crowded_from = turn < max_held / 2 ? max_held / 2 - turn : 0;
 }
 
-int net_thread_init(struct net_thread *net, uint64_t max_held,
-                    uint64_t piece_len) {
-  net_thread_limit_held(net, max_held, piece_len);
+int net_thread_init(struct net_thread *net, uint64_t max_held) {
+  net_thread_limit_held(net, max_held);
   net->rx_cap = RX_LEN;
   net->rx = malloc(net->rx_cap);
   net->arena = frame_arena_new(FRAME_ARENA_LEN);

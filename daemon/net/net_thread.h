@@ -51,11 +51,9 @@ struct net_thread {
   uint64_t max_held, crowded_from;
 };
 
-/* `net` is zeroed, but for the members above `out`.  A turn produces at most a
- * batch of answers and one piece of `piece_len` bytes.  0 or -ENOMEM; either
- * way net_thread_fini() is due. */
-int net_thread_init(struct net_thread *net, uint64_t max_held,
-                    uint64_t piece_len);
+/* `net` is zeroed, but for the members above `out`.  0 or -ENOMEM;
+ * either way net_thread_fini() is due. */
+int net_thread_init(struct net_thread *net, uint64_t max_held);
 
 /* It has no connection. */
 void net_thread_fini(struct net_thread *net);

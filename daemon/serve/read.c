@@ -200,7 +200,8 @@ static enum step step_read(struct request *r, size_t most,
   if (!batch_takes(r, p->count) ||
       !image_reader_has_room(request_reader(r), p->count))
     return STEP_FULL;
-  piece_shorten(p, most);
+  size_t payload = r->service->context->limits.piece_len;
+  piece_shorten(p, most < payload ? most : payload);
   if (r->fetch)
     gather_fetched(r, a, p);
   else

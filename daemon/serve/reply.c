@@ -40,11 +40,9 @@ void reply_welcome(struct connection *c, uint64_t id,
   const struct limits *limits = &context->limits;
   Cachet__Wire__Welcome welcome = CACHET__WIRE__WELCOME__INIT;
   wire_message msg = CACHET__WIRE__MESSAGE__INIT;
-  uint32_t page_size = context->page_size;
   welcome.version = PROTO_VERSION;
   welcome.max_message = limits->max_message;
-  welcome.max_payload =
-      limits->piece_len > page_size ? limits->piece_len : page_size;
+  welcome.max_payload = limits->piece_len;
   welcome.max_ranges = limits->max_ranges;
   welcome.max_read = limits->max_read;
   welcome.max_requests = limits->max_requests;

@@ -43,9 +43,6 @@ static void image_changed(struct service_image *si) {
 
 int service_init(struct service *service, uint64_t max_held) {
   const struct server_context *context = service->context;
-  uint64_t piece_len = context->page_size;
-  if (piece_len < context->limits.piece_len)
-    piece_len = context->limits.piece_len;
   attachments_init(&service->attachments, service->loop,
                    &service->context->census, &context->limits);
   notices_init(&service->notices, &service->net);
@@ -53,7 +50,7 @@ int service_init(struct service *service, uint64_t max_held) {
   TAILQ_INIT(&service->ended);
   service->ranges = calloc(context->limits.max_ranges, sizeof *service->ranges);
   service->images.changed = image_changed;
-  if (net_thread_init(&service->net, max_held, piece_len) < 0 ||
+  if (net_thread_init(&service->net, max_held) < 0 ||
       service_images_init(&service->images) < 0 || !service->ranges)
     return -ENOMEM;
   return 0;

@@ -89,4 +89,19 @@ TEST_F(CacheSizeTest, WhatTheDaemonNeedsGrowsWithTheCacheAndNotWithoutEnd) {
   EXPECT_LT(cache_size_reserve(&config_, 1024 * kMiB), 300 * kMiB);
 }
 
+TEST_F(CacheSizeTest, AnImageNeedsAPieceOrAPageIfThatIsLarger) {
+  config_image image;
+  char why[CONFIG_WHY_LEN];
+  for (const char *name : {"small", "large"}) {
+    uint64_t before = cache_size_reserve(&config_, 256 * kMiB);
+    bool is_large = std::string(name) == "large";
+    config_image_init(&image, nullptr);
+    strcpy(image.name, name);
+    image.page_size = is_large ? 2 * kMiB : 0;
+    ASSERT_EQ(config_add_image(&config_, &image, why), 0);
+    EXPECT_EQ(cache_size_reserve(&config_, 256 * kMiB) - before,
+              is_large ? 2 * kMiB : kMiB / 4);
+  }
+}
+
 } // namespace

@@ -277,6 +277,20 @@ TEST_F(ReadStepTest, TheRestOfAPageGoesToAnAttachedPeerAsItsBeginningDid) {
   ExpectResident(kPage, kPage, true);
 }
 
+TEST_F(ReadStepTest, APageLongerThanAPieceIsSentInSeveral) {
+  step_rig_set_piece_len(rig_, 3000);
+  Ask(STEP_RIG_READ, {{0, kPage + 10}});
+  ExpectMiss(0, 1);
+  ExpectData(0, 3000, false);
+  EXPECT_TRUE(step_rig_has_fetch(rig_));
+  ExpectData(3000, kPage - 3000, false);
+  step_rig_send(rig_);
+  ExpectMiss(1, 1);
+  ExpectData(kPage, 10, true);
+  EXPECT_EQ(step_rig_misses(rig_), 2u);
+  EXPECT_EQ(step_rig_hits(rig_), 0u);
+}
+
 TEST_F(ReadStepTest, AnAttachedPeerIsToldOfNoEpoch) {
   Fill(0, 1);
   step_rig_attach(rig_, true);

@@ -429,10 +429,10 @@ TEST_F(ReloadTest, AnImageThatIsServedKeepsItsPagesAndAFreshOneHasItsOwn) {
   EXPECT_EQ(cachet_page_size(four.get()), kPage);
   Configure("[cache]\nsize = 64M\npage-size = 2M\n" + Image("one", "a.img") +
             Image("five", "b.img", "page-size = 2M\n"));
-  Reload("event=reload-failed");
-  Handle none;
-  EXPECT_EQ(TryOpen("five", &none), CACHET_E_NOIMAGE);
-  EXPECT_EQ(cachet_page_size(Open("three").get()), 16384u);
+  Reload();
+  Handle five = Open("five");
+  ExpectPage(five.get(), 3, b_);
+  EXPECT_EQ(cachet_page_size(five.get()), 2u << 20);
 }
 
 TEST_F(ReloadTest, TheLogsLevelChanges) {

@@ -118,7 +118,7 @@ struct fake_owner *fake_owner_new(const char *listen_path) {
   assert(r == 0);
   r = loop_init(&o->loop, on_tasks_ran, o);
   assert(r == 0);
-  r = net_thread_init(&o->net, 4 << 20, 256 << 10);
+  r = net_thread_init(&o->net, 4 << 20);
   assert(r == 0);
   return o;
 }

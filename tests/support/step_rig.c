@@ -108,6 +108,10 @@ void step_rig_set_batch_len(struct step_rig *rig, uint32_t len) {
   rig->context.limits.batch_len = len;
 }
 
+void step_rig_set_piece_len(struct step_rig *rig, uint32_t len) {
+  rig->context.limits.piece_len = len;
+}
+
 void step_rig_ask(struct step_rig *rig, enum step_rig_kind kind,
                   const struct range *ranges, unsigned n_ranges) {
   static const enum request_kind kinds[] = {

@@ -56,6 +56,9 @@ void step_rig_remove(struct step_rig *rig);
 /* As many bytes of payload go into a batch before it is full. */
 void step_rig_set_batch_len(struct step_rig *rig, uint32_t len);
 
+/* A piece has at most as many bytes of payload. */
+void step_rig_set_piece_len(struct step_rig *rig, uint32_t len);
+
 /* The peer asks for something; `ranges` stay until the next call. */
 void step_rig_ask(struct step_rig *rig, enum step_rig_kind kind,
                   const struct range *ranges, unsigned n_ranges);
