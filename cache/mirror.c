@@ -63,20 +63,46 @@ static void read_setting(const char *path, char *buf, size_t len) {
     close(fd);
 }
 
+#define HUGE_PAGES "/sys/kernel/mm/transparent_hugepage/"
+
 static struct {
   pthread_once_t once;
-  bool is_strict; /* vm.overcommit_memory = 2 */
-  bool is_huge;   /* a write into a hole gives it a huge page */
+  bool is_strict;       /* vm.overcommit_memory = 2 */
+  bool is_huge;         /* a write into a hole gives it a huge page */
+  unsigned page_shifts; /* a bit for each of mirror_may_have_large_folios() */
 } machine = {.once = PTHREAD_ONCE_INIT};
+
+static bool gives_unasked(const char *text) {
+  return strstr(text, "[always]") || strstr(text, "[within_size]") ||
+         strstr(text, "[force]");
+}
+
+static bool gives_if_asked(const char *text) {
+  return gives_unasked(text) || strstr(text, "[advise]");
+}
+
+/* `all`: the setting for all sizes.  Before Linux 6.10 it is the only one, and
+ * is about folios of 2 MiB. */
+static bool look_at_folios(unsigned page_shift, const char *all) {
+  char path[128], text[128];
+  snprintf(path, sizeof path, HUGE_PAGES "hugepages-%ukB/shmem_enabled",
+           1u << (page_shift - 10));
+  read_setting(path, text, sizeof text);
+  bool inherits = text[0] ? strstr(text, "[inherit]") != NULL
+                          : page_shift == PAGE_SHIFT_MAX;
+  if (inherits || strstr(all, "[force]"))
+    return inherits && gives_if_asked(all);
+  return gives_if_asked(text) && !strstr(all, "[deny]");
+}
 
 static void look_at_machine(void) {
   char text[128];
   read_setting("/proc/sys/vm/overcommit_memory", text, sizeof text);
   machine.is_strict = text[0] == '2';
-  read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", text,
-               sizeof text);
-  machine.is_huge = strstr(text, "[always]") || strstr(text, "[within_size]") ||
-                    strstr(text, "[force]");
+  read_setting(HUGE_PAGES "shmem_enabled", text, sizeof text);
+  machine.is_huge = gives_unasked(text);
+  for (unsigned i = LARGE_FOLIO_SHIFT_MIN; i <= PAGE_SHIFT_MAX; i++)
+    machine.page_shifts |= (unsigned)look_at_folios(i, text) << i;
 }
 
 bool mirror_is_overcommit_strict(void) {
@@ -87,6 +113,11 @@ bool mirror_is_overcommit_strict(void) {
 bool mirror_is_shmem_huge(void) {
   pthread_once(&machine.once, look_at_machine);
   return machine.is_huge;
+}
+
+bool mirror_may_have_large_folios(unsigned page_shift) {
+  pthread_once(&machine.once, look_at_machine);
+  return machine.page_shifts >> page_shift & 1;
 }
 
 /* Gives a memfd memory for all its bytes.  With vm.overcommit_memory = 2 the
@@ -134,12 +165,12 @@ static int unlock(void *at, size_t len) {
   return munlock(at, len) < 0 && errno != EPERM ? -errno : 0;
 }
 
-/* Maps a sparse memfd without filling its holes, and keeps it out of core
- * dumps.  The order matters: with PROT_NONE mlockall(MCL_FUTURE) finds nothing
- * to lock, then the lock is taken off, and only then is the memory made
+/* Maps a part of a sparse memfd without filling its holes, and keeps it out of
+ * core dumps.  The order matters: with PROT_NONE mlockall(MCL_FUTURE) finds
+ * nothing to lock, then the lock is taken off, and only then is the memory made
  * accessible. */
-static void *map_sparse(int fd, size_t len, int prot) {
-  void *at = mmap(NULL, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+static void *map_part(int fd, off_t from, size_t len, int prot) {
+  void *at = mmap(NULL, len, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, from);
   if (at == MAP_FAILED)
     return NULL;
   if (unlock(at, len) < 0 || madvise(at, len, MADV_DONTDUMP) < 0 ||
@@ -147,7 +178,14 @@ static void *map_sparse(int fd, size_t len, int prot) {
     munmap(at, len);
     return NULL;
   }
-  madvise(at, len, MADV_NOHUGEPAGE); /* it fails in a kernel without them */
+  return at;
+}
+
+/* Maps all of it, so that the use of a hole allocates no huge page. */
+static void *map_sparse(int fd, size_t len, int prot) {
+  void *at = map_part(fd, 0, len, prot);
+  if (at)
+    madvise(at, len, MADV_NOHUGEPAGE); /* it fails in a kernel without them */
   return at;
 }
 
@@ -224,6 +262,8 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
   m->size = size;
   m->n_pages = (size + page_size - 1) >> page_shift;
   m->page_shift = page_shift;
+  m->has_large_folios = mirror_may_have_large_folios(page_shift) &&
+                        !mirror_is_overcommit_strict();
   m->n_refs = 1;
   m->pages_fd = m->states_fd = m->accessed_fd = -1;
   uint64_t n = m->n_pages ? m->n_pages : 1;
@@ -262,9 +302,16 @@ int mirror_new_pageless(uint64_t size, unsigned page_shift, uint64_t epoch,
   return mirror_make(size, page_shift, epoch, false, true, out);
 }
 
+/* Maps the pages for reading.  One entry of a page table may map a page that is
+ * as long as a huge page.  The advice of map_sparse() would forbid that. */
+static const uint8_t *map_readable(const struct mirror *m, int fd) {
+  return m->page_shift == PAGE_SHIFT_MAX
+             ? map_part(fd, 0, m->pages_len, PROT_READ)
+             : map_sparse(fd, m->pages_len, PROT_READ);
+}
+
 const uint8_t *mirror_map_pages(const struct mirror *m) {
-  return m->pages_fd < 0 ? NULL
-                         : map_sparse(m->pages_fd, m->pages_len, PROT_READ);
+  return m->pages_fd < 0 ? NULL : map_readable(m, m->pages_fd);
 }
 
 void mirror_unmap_pages(const struct mirror *m, const uint8_t *base) {
@@ -320,17 +367,13 @@ int mirror_lend(struct mirror *m, struct mirror_fds *out) {
   return 0;
 }
 
-/* Maps a descriptor of another process.  It must be a memfd of `len` bytes that
- * no process can shorten: an access past the end would be a SIGBUS. */
-static void *map_borrowed(int fd, size_t len, int prot) {
+/* Whether a descriptor of another process is that of a memfd of `len` bytes
+ * that no process can shorten: an access past the end would be a SIGBUS. */
+static bool is_fixed_memfd(int fd, size_t len) {
   struct stat st;
   int seals = fcntl(fd, F_GET_SEALS);
-  if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0 ||
-      (uint64_t)st.st_size != len) {
-    errno = EPROTO;
-    return NULL;
-  }
-  return map_sparse(fd, len, prot);
+  return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 &&
+         (uint64_t)st.st_size == len;
 }
 
 static bool header_is_right(const struct mirror *m) {
@@ -342,18 +385,22 @@ static bool header_is_right(const struct mirror *m) {
 }
 
 static int map_all(struct mirror *m, const struct mirror_fds *fds) {
-  uint8_t *at = map_borrowed(fds->states, m->states_len, PROT_READ);
+  if (!is_fixed_memfd(fds->states, m->states_len) ||
+      !is_fixed_memfd(fds->pages, m->pages_len) ||
+      !is_fixed_memfd(fds->accessed, m->accessed_len))
+    return -EPROTO;
+  uint8_t *at = map_sparse(fds->states, m->states_len, PROT_READ);
   if (!at)
     return -errno;
   m->header = (struct mirror_header *)at;
   m->states = at + STATES_OFFSET;
   if (!header_is_right(m))
     return -EPROTO;
-  m->base = map_borrowed(fds->pages, m->pages_len, PROT_READ);
+  m->base = map_readable(m, fds->pages);
   if (!m->base)
     return -errno;
   m->accessed =
-      map_borrowed(fds->accessed, m->accessed_len, PROT_READ | PROT_WRITE);
+      map_sparse(fds->accessed, m->accessed_len, PROT_READ | PROT_WRITE);
   return m->accessed ? 0 : -errno;
 }
 
@@ -521,6 +568,37 @@ static int copy_to_holes(void *to, const char *from, size_t len) {
   return 0;
 }
 
+/* Asks the kernel for one folio for a page, and writes it.  The advice is for
+ * the page alone, because the kernel takes the largest folio that it may and
+ * that fits.  The kernel aligns mappings of this length as huge pages are.
+ * False: nothing is written; or the page has memory, and the caller writes it
+ * in another way. */
+static bool write_folio(struct mirror *m, const char *from, size_t len,
+                        off_t at) {
+  const size_t page_size = mirror_page_size(m), part = 1 << PAGE_SHIFT_MAX;
+  size_t before = (size_t)at & (part - 1);
+  uint8_t *base =
+      map_part(m->pages_fd, at - (off_t)before, part, PROT_READ | PROT_WRITE);
+  if (!base)
+    return false;
+  bool is_written = madvise(base + before, page_size, MADV_HUGEPAGE) == 0 &&
+                    copy_to_holes(base + before, from, len) == 0;
+  munmap(base, part);
+  return is_written;
+}
+
+/* Returns how many bytes it has written: whole pages, or all. */
+static size_t write_folios(struct mirror *m, const char *from, size_t len,
+                           off_t at) {
+  size_t n, done = 0;
+  for (; done < len; done += n) {
+    n = len - done < mirror_page_size(m) ? len - done : mirror_page_size(m);
+    if (!write_folio(m, from + done, n, at + (off_t)done))
+      break;
+  }
+  return done;
+}
+
 /* On a machine where a write(2) into a hole makes a huge page of 2 MiB, pages
  * are written through a mapping that has huge pages off. */
 static int write_mapped(struct mirror *m, const char *from, size_t len,
@@ -589,6 +667,12 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
   int r = survives_file_limit ? 0 : check_file_size((uint64_t)at + len);
   if (r < 0)
     return r;
+  if (m->has_large_folios) {
+    size_t n = write_folios(m, from, len, at);
+    from += n;
+    at += (off_t)n;
+    len -= n;
+  }
   if (len > 0 && mirror_is_shmem_huge())
     return write_mapped(m, from, len, at);
   if (len > 0 && !m->is_solid && is_punched_slowly(m) &&

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -116,6 +117,82 @@ TEST(Mirror, OtherwiseItHasNoSuchMapping) {
   mirror_end_slow_punches(m.get());
   EXPECT_EQ(mirror_write(m.get(), 0, page.data(), page.size()), 0);
   EXPECT_FALSE(m->writable);
+}
+
+class MirrorFolioTest : public testing::TestWithParam<unsigned> {
+protected:
+  // Pages 1, 2 and 3, the last of which is 100 bytes long, and the next one.
+  void Write() {
+    bytes_ = std::string(2 * size_ + 100, 'x');
+    bytes_.back() = 'y';
+    ASSERT_EQ(mirror_write(m_.get(), 1, bytes_.data(), bytes_.size()), 0);
+  }
+
+  const size_t size_ = size_t{1} << GetParam();
+  MirrorPtr m_ = Make(3 * size_ + 100, GetParam());
+  std::string bytes_;
+};
+
+// As where the kernel has no large folio to give.
+TEST_P(MirrorFolioTest, WhatIsWrittenIsThereWhateverTheKernelGives) {
+  m_->has_large_folios = true;
+  Write();
+  std::string found(3 * size_, '?');
+  ASSERT_EQ(pread(m_->pages_fd, &found[0], found.size(), off_t(size_)),
+            ssize_t(found.size()));
+  EXPECT_TRUE(found == bytes_ + std::string(size_ - 100, '\0'));
+  EXPECT_EQ(mirror_punch(m_.get(), 1, 2), 0);
+  EXPECT_LE(mirror_page_bytes(m_.get()), size_);
+  EXPECT_GE(mirror_page_bytes(m_.get()), 4096u);
+  EXPECT_EQ(mirror_punch(m_.get(), 3, 1), 0);
+  EXPECT_EQ(mirror_page_bytes(m_.get()), 0u);
+}
+
+// Such as the rest of a page whose punch failed.
+TEST_P(MirrorFolioTest, APageThatHasMemoryIsWrittenOverIt) {
+  ASSERT_EQ(pwrite(m_->pages_fd, "old", 3, off_t(size_) + 5000), 3);
+  m_->has_large_folios = true;
+  Write();
+  std::string found(bytes_.size(), '?');
+  ASSERT_EQ(pread(m_->pages_fd, &found[0], found.size(), off_t(size_)),
+            ssize_t(found.size()));
+  EXPECT_TRUE(found == bytes_);
+}
+
+TEST_P(MirrorFolioTest, EachPageIsAFolioWhereTheKernelIsSetToIt) {
+  if (!m_->has_large_folios)
+    GTEST_SKIP() << "the kernel is set to give shared memory no folios of "
+                 << size_ << " bytes (shmem_enabled)";
+  std::string name = "/sys/kernel/mm/transparent_hugepage/hugepages-" +
+                     std::to_string(size_ >> 10) + "kB/stats/shmem_alloc";
+  std::ifstream stats(name);
+  uint64_t before = 0, after = 0;
+  if (!(stats >> before))
+    GTEST_SKIP() << "the kernel does not count them";
+  Write();
+  std::ifstream(name) >> after;
+  EXPECT_GE(after - before, 3u);
+  EXPECT_EQ(mirror_page_bytes(m_.get()), 3 * size_) << "also the short one";
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, MirrorFolioTest,
+                         testing::Values(16, 17, 18, 19, 20, 21));
+
+TEST(Mirror, AReaderMapsAHugePageByOneEntry) {
+  const std::string page(2 << 20, 'x');
+  auto m = Make(page.size(), PAGE_SHIFT_MAX);
+  if (!m->has_large_folios)
+    GTEST_SKIP() << "the kernel is set to give no huge pages";
+  ASSERT_EQ(mirror_write(m.get(), 0, page.data(), page.size()), 0);
+  m->base = mirror_map_pages(m.get());
+  ASSERT_TRUE(m->base);
+  EXPECT_EQ(m->base[page.size() - 1], 'x');
+  std::ifstream smaps("/proc/self/smaps_rollup");
+  std::string word;
+  while (smaps >> word && word != "ShmemPmdMapped:")
+    ;
+  ASSERT_TRUE(smaps >> word);
+  EXPECT_EQ(word, "2048") << "kB";
 }
 
 TEST(Mirror, WithoutAddressSpaceForTheMappingItIsWrittenAllTheSame) {
