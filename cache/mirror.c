@@ -117,7 +117,7 @@ bool mirror_is_shmem_huge(void) {
 
 bool mirror_may_have_large_folios(unsigned page_shift) {
   pthread_once(&machine.once, look_at_machine);
-  return machine.page_shifts >> page_shift & 1;
+  return machine.page_shifts >> page_shift & 1 && !machine.is_strict;
 }
 
 /* Gives a memfd memory for all its bytes.  With vm.overcommit_memory = 2 the
@@ -262,8 +262,7 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
   m->size = size;
   m->n_pages = (size + page_size - 1) >> page_shift;
   m->page_shift = page_shift;
-  m->has_large_folios = mirror_may_have_large_folios(page_shift) &&
-                        !mirror_is_overcommit_strict();
+  m->has_large_folios = mirror_may_have_large_folios(page_shift);
   m->n_refs = 1;
   m->pages_fd = m->states_fd = m->accessed_fd = -1;
   uint64_t n = m->n_pages ? m->n_pages : 1;

@@ -216,8 +216,9 @@ bool mirror_is_shmem_huge(void);
 /* Whether the kernel is set to give a page of that size one large folio, that
  * is adjacent memory with one entry in its tables, if it is asked for it.  A
  * page of 2 MiB then takes one entry of each process's page tables, too.  If
- * there is no such memory, the page gets small folios.  With strict overcommit
- * mirrors do not ask.  The result is that of the first call. */
+ * there is no such memory, the page gets small folios.  False with strict
+ * overcommit, where a mapped hole may raise SIGBUS when it is written.  The
+ * result is that of the first call. */
 bool mirror_may_have_large_folios(unsigned page_shift);
 
 /* Prints the reason of an -EFBIG for a message: the limit that an image of

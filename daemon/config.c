@@ -318,6 +318,8 @@ bool config_shares(const struct config *config,
 
 uint32_t config_page_size(const struct config *config,
                           const struct config_image *image) {
+  if (image->huge)
+    return CONFIG_HUGE_PAGE;
   return image->page_size ? image->page_size : config->page_size;
 }
 

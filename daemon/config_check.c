@@ -92,6 +92,12 @@ int config_check_source(const struct config_image *image,
 int config_check_page_size(const struct config *config,
                            const struct config_image *image,
                            char why[CONFIG_WHY_LEN]) {
+  if (image->huge && image->page_size && image->page_size != CONFIG_HUGE_PAGE)
+    return config_value_refuse(
+        why,
+        "image \"%s\": huge = on makes pages of 2M, and page-size is %uK; "
+        "remove one",
+        image->name, image->page_size >> 10);
   if (config_page_size(config, image) > config->cache_size)
     return config_value_refuse(
         why,
@@ -109,15 +115,18 @@ int config_check_page_size(const struct config *config,
 static void check_image_pages(const struct config *config,
                               const struct config_image *image,
                               struct config_errors *errors) {
-  const struct config_origin *origin = &image->origins[CONFIG_IMAGE_PAGE_SIZE];
+  unsigned setting = image->huge ? CONFIG_IMAGE_HUGE : CONFIG_IMAGE_PAGE_SIZE;
+  const struct config_origin *origin = &image->origins[setting];
+  const char *key = config_image_settings[setting].key;
   char why[CONFIG_WHY_LEN];
-  if (!image->page_size || config_check_page_size(config, image, why) == 0)
+  if ((!image->page_size && !image->huge) ||
+      config_check_page_size(config, image, why) == 0)
     return;
   if (origin->file)
-    config_errors_add(errors, "%s:%u: page-size: %s", origin->file,
-                      origin->line, why);
+    config_errors_add(errors, "%s:%u: %s: %s", origin->file, origin->line, key,
+                      why);
   else
-    config_errors_add(errors, "--image: page-size: %s", why);
+    config_errors_add(errors, "--image: %s: %s", key, why);
 }
 
 static void check_source(const struct config_image *image,

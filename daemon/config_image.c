@@ -91,6 +91,11 @@ static int set_image_page_size(struct config_image *image, const char *value,
   return config_value_page_size(value, &image->page_size, why);
 }
 
+static int set_image_huge(struct config_image *image, const char *value,
+                          char *why) {
+  return config_value_on_off(value, &image->huge, why);
+}
+
 static int set_fetch_size(struct config_image *image, const char *value,
                           char *why) {
   return config_value_page_size(value, &image->fetch_size.least, why);

@@ -29,6 +29,7 @@ extern "C" {
 #endif
 
 #define CONFIG_NAME_MAX 64 /* bytes of an image's name */
+#define CONFIG_HUGE_PAGE (2u << 20)
 
 enum { CONFIG_MAX_SOURCE_OPTIONS = 32 };
 
@@ -41,7 +42,7 @@ enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
  *   - the function that sets it, in config_image.c;
  *   - the function that compares it in two images.  NULL: a change of it is no
  *     reason to open the source again, for the reloader takes it in place
- *     (allow), refuses it (page-size), compares it itself because its default
+ *     (allow), refuses it (page-size, huge), compares it itself because its default
  *     is the daemon's (share), or need not do anything (warm). */
 #define CONFIG_IMAGE_SETTINGS(SETTING)                                         \
   SETTING(SOURCE, "source", set_source, same_source)                           \
@@ -49,6 +50,7 @@ enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
   SETTING(WARM, "warm", set_image_warm, NULL)                                  \
   SETTING(MAX_AGE, "max-age", set_max_age, same_max_age)                       \
   SETTING(PAGE_SIZE, "page-size", set_image_page_size, NULL)                   \
+  SETTING(HUGE, "huge", set_image_huge, NULL)                                  \
   SETTING(FETCH_SIZE, "fetch-size", set_fetch_size, same_fetch_size)           \
   SETTING(FETCH_SIZE_MAX, "fetch-size-max", set_fetch_size_max,                \
           same_fetch_size)                                                     \
@@ -103,7 +105,8 @@ struct config_image {
   enum config_share share;
   bool warm;          /* it is read into the cache when it is opened */
   unsigned max_age_s; /* older pages are read again; 0: not given */
-  uint32_t page_size; /* 0: that of the cache */
+  uint32_t page_size; /* 0: that of the cache, or as `huge` says */
+  bool huge;          /* its pages are CONFIG_HUGE_PAGE long */
   struct source_fetch_size fetch_size; /* what is 0 was not given */
   unsigned max_requests; /* in flight at its remote source; 0: not given */
   struct window window;  /* the part of the file that is served */

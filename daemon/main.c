@@ -210,8 +210,15 @@ static void warn_if_root(void) {
                                  "process of that user is trusted"));
 }
 
+static bool any_is_huge(const struct config *config) {
+  for (size_t i = 0; i < config->n_images; i++)
+    if (config->images[i].huge)
+      return true;
+  return false;
+}
+
 /* Logs settings of the machine that cost memory or speed. */
-static void tell_of_machine(void) {
+static void tell_of_machine(const struct config *config) {
   if (mirror_is_overcommit_strict())
     log_event(LEVEL_INFO, "overcommit-strict",
               LOG_TEXT("meaning", "vm.overcommit_memory is 2: two bytes for "
@@ -223,6 +230,12 @@ static void tell_of_machine(void) {
                        "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
                        "to advise or never: pages are written a slower way, "
                        "so that each takes no more than its own memory"));
+  if (any_is_huge(config) && !mirror_may_have_large_folios(PAGE_SHIFT_MAX))
+    log_event(LEVEL_WARN, "no-huge-pages",
+              LOG_TEXT("advice",
+                       "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
+                       "to advise, and restart: an image with huge = on has "
+                       "small pages of the kernel's until then"));
 }
 
 static void tell_of_memory(void) {
@@ -510,7 +523,7 @@ static void keep_code(void) {
 static int open_and_serve(struct options *options, struct config *config) {
   struct setup setup = {0};
   warn_if_root();
-  tell_of_machine();
+  tell_of_machine(config);
   tell_of_memory();
   if (config->shrinks)
     keep_code();

@@ -37,6 +37,8 @@ const char options_usage[] =
     "start\n"
     "                         ,max-age=SECONDS      read older pages again\n"
     "                         ,page-size=SIZE       --page-size of this image\n"
+    "                         ,huge=on              pages of 2M, in the "
+    "kernel's huge pages\n"
     "                         ,fetch-size=SIZE      the least that a miss "
     "reads\n"
     "                         ,fetch-size-max=SIZE  the most, when read in "

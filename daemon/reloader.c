@@ -209,10 +209,12 @@ static void keep_page_size(const struct config *before, struct config *now,
   if (!old || old->due == DUE_ADD ||
       config_page_size(before, old) == config_page_size(now, image))
     return;
-  log_event(LEVEL_WARN, "reload-ignored", LOG_TEXT("image", image->name),
-            LOG_TEXT("setting", "page-size"),
-            LOG_TEXT("advice", "it takes a restart"));
+  log_event(
+      LEVEL_WARN, "reload-ignored", LOG_TEXT("image", image->name),
+      LOG_TEXT("setting", image->huge == old->huge ? "page-size" : "huge"),
+      LOG_TEXT("advice", "it takes a restart"));
   image->page_size = config_page_size(before, old);
+  image->huge = old->huge;
 }
 
 /* Before anything is opened with other pages.  0 or -EINVAL. */

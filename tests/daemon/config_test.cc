@@ -120,6 +120,7 @@ TEST_F(ConfigTest, EverySettingHasAKey) {
                    "length = 0x200\n"
                    "share = on\n"
                    "page-size = 128K\n"
+                   "huge = off\n"
                    "fetch-size = 1M\n"
                    "fetch-size-max = 4M\n"
                    "warm = yes\n"
@@ -228,6 +229,7 @@ std::vector<std::string> TwoValues(const std::string &key) {
       {"warm", {"yes", "no"}},
       {"max-age", {"1", "2"}},
       {"page-size", {"4K", "8K"}},
+      {"huge", {"on", "off"}},
       {"fetch-size", {"4K", "8K"}},
       {"fetch-size-max", {"4K", "8K"}},
       {"max-requests", {"1", "2"}},
@@ -387,9 +389,9 @@ TEST_F(ConfigTest, EveryMistakeHasItsLine) {
           "f:12: a section is a line of its own, [SECTION]",
           "f:13: a section is a line of its own, [SECTION]",
           "f:15: unknown key \"deny\" in [image NAME]; there are source, "
-          "share, warm, max-age, page-size, fetch-size, fetch-size-max, "
-          "max-requests, offset, length, allow, verity-root, verity-tree, "
-          "verity-offset, sha256",
+          "share, warm, max-age, page-size, huge, fetch-size, "
+          "fetch-size-max, max-requests, offset, length, allow, "
+          "verity-root, verity-tree, verity-offset, sha256",
           StartsWith("f:16: unknown key \"no-such-key\" in [image NAME]"),
           "f:18: source: \"b.img\": a path in a configuration file begins "
           "with /",
@@ -567,6 +569,35 @@ TEST_F(ConfigTest, AURIAndTheOptionsOfItsSourceStandInAnyOrder) {
   ASSERT_EQ(uri.n_options, 2u);
   EXPECT_STREQ(uri.options[0].key, "ca");
   EXPECT_STREQ(uri.options[1].value, "4");
+}
+
+TEST_F(ConfigTest, HugeIsPagesOf2MUnlessThePageSizeContradictsIt) {
+  ASSERT_THAT(Read("[image a]\nsource = /a\nhuge = on\n"
+                   "[image b]\nsource = /b\nhuge = on\npage-size = 2M\n"
+                   "[image c]\nsource = /c\nhuge = off\npage-size = 64K\n"
+                   "[image d]\nsource = /d\nhuge = off\n"),
+              IsEmpty());
+  ASSERT_THAT(Check(), IsEmpty());
+  std::vector<uint32_t> sizes;
+  for (size_t i = 0; i < config_.n_images; i++)
+    sizes.push_back(config_page_size(&config_, &config_.images[i]));
+  EXPECT_THAT(sizes, ElementsAre(2u << 20, 2u << 20, 64u << 10, 4096u));
+  EXPECT_THAT(Read("[image e]\nsource = /e\nhuge = yes\n"),
+              ElementsAre("f:3: huge: \"yes\": it must be on or off"));
+}
+
+TEST_F(ConfigTest, HugeBesideAnotherPageSizeNamesBoth) {
+  ASSERT_THAT(Read("[image a]\nsource = /a\npage-size = 64K\nhuge = on\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(),
+              ElementsAre("f:4: huge: image \"a\": huge = on makes pages of "
+                          "2M, and page-size is 64K; remove one"));
+}
+
+TEST_F(ConfigTest, ACacheHasRoomForAHugePage) {
+  ASSERT_THAT(Read("[cache]\nsize = 1M\n[image a]\nsource = /a\nhuge = on\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(), ElementsAre(HasSubstr("less than one page of 2097152")));
 }
 
 TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {

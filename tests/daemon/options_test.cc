@@ -262,6 +262,9 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
   const BadCase cases[] = {
       {{}, "no image"},
       {{"disk.img"}, "disk.img: not an option"},
+      {{"--image", "a.img,page-size=64K,huge=on"},
+       "--image: huge: image \"a.img\": huge = on makes pages of 2M, and "
+       "page-size is 64K; remove one"},
       {{"--image"}, "--image: it needs an argument"},
       {{"--frobnicate"}, "--frobnicate: no such option"},
       {{"-x"}, "-x: no such option"},

@@ -20,10 +20,12 @@ namespace {
 
 const uint64_t kSizes[] = {0, 1, 511, 4096, 4097, (64 << 20) + 13};
 const size_t kPageSizes[] = {4096, 16384, 65536};
+constexpr size_t kHugePage = 2 << 20;
 constexpr int kInProcessOps = 42000; // times 18 combinations
 constexpr int kRemoteOps = 500;      // times 15, by HTTP and NBD
 constexpr int kSharedOps = 12000;    // times 18
 constexpr int kSocketOps = 8000;     // times 54
+constexpr int kHugeOps = 500;        // times 24
 
 uint64_t g_n_checked = 0;
 
@@ -57,6 +59,8 @@ protected:
     cachet_options options{};
     options.struct_size = sizeof options;
     options.page_size = uint32_t(page_size);
+    if (page_size == kHugePage)
+      options.cache_size = 16 * kHugePage; // the default is two of them
     options.flags = way == UNIX ? CACHET_NO_SHARED_MEMORY : 0;
     cachet *c = nullptr;
     cachet_error err{};
@@ -69,7 +73,11 @@ protected:
   }
 
   // Each image by a daemon with pages of `page_size`, over Unix, TCP and TLS.
+  // Huge ones are a setting of each image.
   void CheckDaemon(size_t page_size) {
+    bool is_huge = page_size == kHugePage;
+    int n_shared = TestLength(is_huge ? kHugeOps : kSharedOps);
+    int n_socket = TestLength(is_huge ? kHugeOps : kSocketOps);
     std::string socket = *dir_ / "socket";
     std::string port = std::to_string(DaemonProcess::FreePort());
     std::string tls_port = std::to_string(DaemonProcess::FreePort());
@@ -82,23 +90,23 @@ protected:
         "--tls-certificate", certificate,
         "--tls-client-ca",   certificates.ca(),
         "--allow",           "any",
-        "--cache-size",      "96M",
-        "--page-size",       std::to_string(page_size)};
+        "--cache-size",      is_huge ? "192M" : "96M",
+        "--page-size",       std::to_string(is_huge ? 4096 : page_size)};
     for (const auto &image : images_) {
       args.push_back("--image");
-      args.push_back(image.path);
+      args.push_back(image.path + (is_huge ? ",huge=on" : ""));
     }
     DaemonProcess daemon(args);
     ASSERT_TRUE(daemon.ready()) << daemon.log();
     for (const auto &image : images_) {
       std::string uri = "cachet+unix:///" + image.name + "?socket=" + socket;
-      Check(uri, image, page_size, SHARED, TestLength(kSharedOps));
-      Check(uri, image, page_size, UNIX, TestLength(kSocketOps));
+      Check(uri, image, page_size, SHARED, n_shared);
+      Check(uri, image, page_size, UNIX, n_socket);
       Check("cachet://127.0.0.1:" + port + "/" + image.name, image, page_size,
-            TCP, TestLength(kSocketOps));
+            TCP, n_socket);
       Check("cachets://127.0.0.1:" + tls_port + "/" + image.name +
                 "?ca=" + certificates.ca() + "&cert=" + certificate,
-            image, page_size, TLS, TestLength(kSocketOps));
+            image, page_size, TLS, n_socket);
     }
     daemon.Kill(SIGTERM);
     EXPECT_EQ(daemon.Wait(), 0) << daemon.log();
@@ -146,6 +154,8 @@ TEST_F(OracleTest, InProcessByNbd) {
 TEST_F(OracleTest, ByADaemonWithPagesOf4096) { CheckDaemon(4096); }
 TEST_F(OracleTest, ByADaemonWithPagesOf16384) { CheckDaemon(16384); }
 TEST_F(OracleTest, ByADaemonWithPagesOf65536) { CheckDaemon(65536); }
+
+TEST_F(OracleTest, ByADaemonWithHugePages) { CheckDaemon(kHugePage); }
 
 TEST_F(OracleTest, ZChecksAtLeastAMillionOperations) {
   if (HasFailure())

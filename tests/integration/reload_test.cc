@@ -430,6 +430,15 @@ TEST_F(ReloadTest, AnImageThatIsServedKeepsItsPagesAndAFreshOneHasItsOwn) {
   Configure("[cache]\nsize = 64M\npage-size = 2M\n" + Image("one", "a.img") +
             Image("five", "b.img", "page-size = 2M\n"));
   Reload();
+  Configure("[cache]\nsize = 64M\n" + Image("one", "a.img", "huge = on\n") +
+            Image("five", "b.img", "page-size = 2M\n") +
+            Image("six", "b.img", "huge = on\n"));
+  Reload();
+  EXPECT_EQ(Count("event=reload-ignored image=one setting=huge"), 1u);
+  EXPECT_EQ(cachet_page_size(Open("one").get()), kPage);
+  Handle six = Open("six");
+  ExpectPage(six.get(), 3, b_);
+  EXPECT_EQ(cachet_page_size(six.get()), 2u << 20);
   Handle five = Open("five");
   ExpectPage(five.get(), 3, b_);
   EXPECT_EQ(cachet_page_size(five.get()), 2u << 20);
