@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/codec.h"
+
 static uint32_t get_le32(const uint8_t *p) {
   return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
          (uint32_t)p[3] << 24;
@@ -65,7 +67,11 @@ enum frame_outcome frame_unpack(struct frame_arena *arena, const void *buf,
   ProtobufCAllocator allocator = {
       .alloc = arena_alloc, .free = arena_release, .allocator_data = arena};
   arena->used = 0;
-  wire_message *msg = cachet__wire__message__unpack(&allocator, len, buf);
+  wire_message *msg = codec_unpack(&allocator, len, buf);
+  if (!msg) {
+    arena->used = 0; /* of what it tried */
+    msg = cachet__wire__message__unpack(&allocator, len, buf);
+  }
   if (!msg || msg->body_case == CACHET__WIRE__MESSAGE__BODY__NOT_SET)
     return FRAME_BAD_MESSAGE;
   *out = msg;
@@ -75,12 +81,15 @@ enum frame_outcome frame_unpack(struct frame_arena *arena, const void *buf,
 /* ---- Packing ------------------------------------------------------------- */
 
 size_t frame_packed_len(const wire_message *msg) {
-  return FRAME_HEADER_LEN + cachet__wire__message__get_packed_size(msg);
+  return FRAME_HEADER_LEN + (codec_packs(msg)
+                                 ? codec_packed_len(msg)
+                                 : cachet__wire__message__get_packed_size(msg));
 }
 
 void frame_pack(const wire_message *msg, uint32_t payload_len, void *out) {
-  uint8_t *p = out;
-  size_t len = cachet__wire__message__pack(msg, p + FRAME_HEADER_LEN);
+  uint8_t *p = out, *at = p + FRAME_HEADER_LEN;
+  size_t len = codec_packs(msg) ? (size_t)(codec_pack(msg, at) - at)
+                                : cachet__wire__message__pack(msg, at);
   put_le32(p, (uint32_t)len);
   put_le32(p + 4, payload_len);
 }

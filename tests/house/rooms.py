@@ -455,7 +455,8 @@ RULES = Rules(
             modules("daemon", "main"),
         ],
         "proto": [
-            modules("proto", "frame status tls_certificates"),
+            modules("proto", "codec status tls_certificates"),
+            modules("proto", "frame"),
             modules("proto", "stream"),
             modules("proto", "socket tls"),
             modules("proto", "tls_module"),
