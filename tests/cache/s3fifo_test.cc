@@ -245,7 +245,7 @@ TEST_F(PolicyTest, FreshPagesEnterTheQueuesAsIfTheyHadNotWaited) {
   const size_t kPages = 16 * S3FIFO_FRESH_PART;
   std::mt19937_64 random(9);
   std::set<uint64_t> in;
-  for (int i = 0; i < 20000; i++) {
+  for (int i = 0; i < 3000; i++) {
     for (size_t n = random() % 50; n > 0; n--) {
       uint64_t key = random() % 50000;
       if (!in.insert(key).second)
