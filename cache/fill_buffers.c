@@ -16,6 +16,8 @@ static const struct cut cut_blocks = {FILL_BLOCKS_LEN, FILL_BLOCK_LEN};
 /* A shorter buffer saves a disk too little, and comes from malloc(3). */
 #define BUFFER_MIN_LEN (FILL_BUFFER_LEN / 4)
 
+#define HUGE_PAGE_LEN ((size_t)2 << 20) /* of 4 KiB pages */
+
 /* As direct reads require it (source/file.c), also those by a ring. */
 #define BUFFER_ALIGN 4096
 
@@ -26,15 +28,15 @@ static uint32_t all_free(const struct cut *cut) {
 /* ---- A region ------------------------------------------------------------ */
 
 static void region_init(struct fill_region *r, const struct cut *cut) {
-  size_t len = cut->len + FILL_BUFFERS_LEN; /* room to align it */
+  size_t len = cut->len + HUGE_PAGE_LEN; /* room to align it */
   uint8_t *at = mmap(NULL, len, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED)
     return;
-  size_t before = -(uintptr_t)at % FILL_BUFFERS_LEN;
+  size_t before = -(uintptr_t)at % HUGE_PAGE_LEN;
   if (before > 0)
     munmap(at, before);
-  munmap(at + before + cut->len, FILL_BUFFERS_LEN - before);
+  munmap(at + before + cut->len, HUGE_PAGE_LEN - before);
   r->at = at + before;
   r->free = all_free(cut);
   madvise(r->at, cut->len, MADV_HUGEPAGE);

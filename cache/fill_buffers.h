@@ -22,7 +22,9 @@ extern "C" {
 #endif
 
 #define FILL_BUFFER_LEN ((size_t)256 << 10)
-#define FILL_BUFFERS_LEN ((size_t)2 << 20) /* a huge page of 4 KiB pages */
+/* So many that the pool and the workers seldom find none: what malloc(3) gives
+ * to a thread of the pool instead stays in the process. */
+#define FILL_BUFFERS_LEN ((size_t)4 << 20)
 #define FILL_BLOCK_LEN ((size_t)4 << 20)
 #define FILL_BLOCKS_LEN ((size_t)32 << 20)
 

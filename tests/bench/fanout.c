@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/bench/card.h"
@@ -185,9 +186,24 @@ static uint64_t pss_kib(pid_t pid) {
   return rig_memory_kib(pid, "smaps_rollup", "Pss:");
 }
 
+/* The buffers of fills are all that the daemon has in huge pages, where the
+ * kernel gives these only on request.  It returns them once they were unused
+ * for a while. */
+static void await_idle_buffers(const struct rig_server *daemon) {
+  double end = rig_now_ns(CLOCK_MONOTONIC) + 10e9;
+  while (rig_memory_kib(daemon->pid, "smaps_rollup", "AnonHugePages:") > 0) {
+    if (rig_now_ns(CLOCK_MONOTONIC) > end) {
+      puts("  the daemon keeps huge pages: they are counted");
+      return;
+    }
+    nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+  }
+}
+
 /* The daemon is one of the processes. */
 static void print_memory(const struct rig *rig, const struct rig_server *daemon,
                          const struct group *clients) {
+  await_idle_buffers(daemon);
   uint64_t of_daemon = pss_kib(daemon->pid), total = of_daemon;
   for (unsigned i = 0; i < clients->n; i++)
     total += pss_kib(clients->pids[i]);

@@ -51,7 +51,7 @@ protected:
 TEST_F(BuffersTest, EachIsSomebodysAloneAndAlignedToWhatADiskWants) {
   std::vector<uint8_t *> all = GetAll();
   EXPECT_EQ(std::set<uint8_t *>(all.begin(), all.end()).size(), kN);
-  EXPECT_EQ(uintptr_t(b_.buffers.at) % FILL_BUFFERS_LEN, 0u);
+  EXPECT_EQ(uintptr_t(b_.buffers.at) % (2 << 20), 0u);
   for (size_t i = 0; i < kN; i++) {
     EXPECT_TRUE(IsOwn(all[i]));
     EXPECT_EQ(uintptr_t(all[i]) % 4096, 0u);

@@ -1,8 +1,9 @@
 // A daemon that nobody asks for anything sleeps, but for a look at all its
-// images once a second.
+// images once a second, and keeps no memory of the reads that it has made.
 #include <gtest/gtest.h>
 
 #include <dirent.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -92,6 +93,47 @@ TEST(IdleTest, ADaemonOfManyImagesWakesForALookASecondAtAllOfThem) {
   }
   EXPECT_LE(awake.n_threads, kAwake) << awake.wakeups;
   EXPECT_LE(double(awake.n), awake.limit()) << awake.wakeups;
+}
+
+// Memory that the process has for itself, in KiB.
+uint64_t AnonymousKib(pid_t pid) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  uint64_t kib = 0;
+  for (std::string word; in >> word;)
+    if (word == "Anonymous:")
+      in >> kib;
+  return kib;
+}
+
+bool PagesAreHugeUnasked() {
+  std::ifstream in("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string word;
+  in >> word;
+  return word == "[always]";
+}
+
+TEST(IdleTest, WhatLongReadsTookGoesBackToTheKernel) {
+  constexpr uint64_t kLimitKib = 3 << 10; // 0.6 MiB of it are of the policy
+  if (PagesAreHugeUnasked())
+    GTEST_SKIP() << "the kernel gives any memory in huge pages";
+  TempDir directory;
+  const std::string socket = directory / "s", image = directory / "i";
+  WriteRandomFile(image, 64 << 20, 1);
+  DaemonProcess daemon({"--listen", "unix:" + socket, "--image", image});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  const std::string command = DaemonProcess::Runfile("client/cachet") +
+                              " cat 'cachet+unix:///i?socket=" + socket +
+                              "' >" + (directory / "out");
+  std::vector<FILE *> readers;
+  for (int i = 0; i < 4; i++)
+    readers.push_back(popen((command + std::to_string(i)).c_str(), "r"));
+  for (FILE *reader : readers)
+    EXPECT_EQ(pclose(reader), 0);
+  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (AnonymousKib(daemon.pid()) > kLimitKib &&
+         std::chrono::steady_clock::now() < end)
+    usleep(50000);
+  EXPECT_LE(AnonymousKib(daemon.pid()), kLimitKib) << daemon.log();
 }
 
 } // namespace
