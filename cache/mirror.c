@@ -67,9 +67,9 @@ static void read_setting(const char *path, char *buf, size_t len) {
 
 static struct {
   pthread_once_t once;
-  bool is_strict;       /* vm.overcommit_memory = 2 */
-  bool is_huge;         /* a write into a hole gives it a huge page */
-  unsigned page_shifts; /* a bit for each of mirror_may_have_large_folios() */
+  bool is_strict;   /* vm.overcommit_memory = 2 */
+  bool is_huge;     /* a write into a hole gives it a huge page */
+  bool may_be_huge; /* it gives one that is asked for */
 } machine = {.once = PTHREAD_ONCE_INIT};
 
 static bool gives_unasked(const char *text) {
@@ -81,15 +81,11 @@ static bool gives_if_asked(const char *text) {
   return gives_unasked(text) || strstr(text, "[advise]");
 }
 
-/* `all`: the setting for all sizes.  Before Linux 6.10 it is the only one, and
- * is about folios of 2 MiB. */
-static bool look_at_folios(unsigned page_shift, const char *all) {
-  char path[128], text[128];
-  snprintf(path, sizeof path, HUGE_PAGES "hugepages-%ukB/shmem_enabled",
-           1u << (page_shift - 10));
-  read_setting(path, text, sizeof text);
-  bool inherits = text[0] ? strstr(text, "[inherit]") != NULL
-                          : page_shift == PAGE_SHIFT_MAX;
+/* `all`: the setting for all sizes.  Before Linux 6.10 it is the only one. */
+static bool look_at_huge_pages(const char *all) {
+  char text[128];
+  read_setting(HUGE_PAGES "hugepages-2048kB/shmem_enabled", text, sizeof text);
+  bool inherits = !text[0] || strstr(text, "[inherit]");
   if (inherits || strstr(all, "[force]"))
     return inherits && gives_if_asked(all);
   return gives_if_asked(text) && !strstr(all, "[deny]");
@@ -101,8 +97,7 @@ static void look_at_machine(void) {
   machine.is_strict = text[0] == '2';
   read_setting(HUGE_PAGES "shmem_enabled", text, sizeof text);
   machine.is_huge = gives_unasked(text);
-  for (unsigned i = LARGE_FOLIO_SHIFT_MIN; i <= PAGE_SHIFT_MAX; i++)
-    machine.page_shifts |= (unsigned)look_at_folios(i, text) << i;
+  machine.may_be_huge = !machine.is_strict && look_at_huge_pages(text);
 }
 
 bool mirror_is_overcommit_strict(void) {
@@ -115,9 +110,9 @@ bool mirror_is_shmem_huge(void) {
   return machine.is_huge;
 }
 
-bool mirror_may_have_large_folios(unsigned page_shift) {
+bool mirror_may_be_huge(void) {
   pthread_once(&machine.once, look_at_machine);
-  return machine.page_shifts >> page_shift & 1 && !machine.is_strict;
+  return machine.may_be_huge;
 }
 
 /* Gives a memfd memory for all its bytes.  With vm.overcommit_memory = 2 the
@@ -262,7 +257,7 @@ static int mirror_alloc(uint64_t size, unsigned page_shift, uint64_t epoch,
   m->size = size;
   m->n_pages = (size + page_size - 1) >> page_shift;
   m->page_shift = page_shift;
-  m->has_large_folios = mirror_may_have_large_folios(page_shift);
+  m->is_huge = page_shift == PAGE_SHIFT_MAX && mirror_may_be_huge();
   m->n_refs = 1;
   m->pages_fd = m->states_fd = m->accessed_fd = -1;
   uint64_t n = m->n_pages ? m->n_pages : 1;
@@ -567,32 +562,28 @@ static int copy_to_holes(void *to, const char *from, size_t len) {
   return 0;
 }
 
-/* Asks the kernel for one folio for a page, and writes it.  The advice is for
- * the page alone, because the kernel takes the largest folio that it may and
- * that fits.  The kernel aligns mappings of this length as huge pages are.
- * False: nothing is written; or the page has memory, and the caller writes it
- * in another way. */
-static bool write_folio(struct mirror *m, const char *from, size_t len,
-                        off_t at) {
-  const size_t page_size = mirror_page_size(m), part = 1 << PAGE_SHIFT_MAX;
-  size_t before = (size_t)at & (part - 1);
-  uint8_t *base =
-      map_part(m->pages_fd, at - (off_t)before, part, PROT_READ | PROT_WRITE);
-  if (!base)
+/* Asks the kernel for a huge page, and writes it.  The kernel aligns mappings of
+ * this length as huge pages are.  False: nothing is written; or the page has
+ * memory, and the caller writes it in another way. */
+static bool write_huge_page(struct mirror *m, const char *from, size_t len,
+                            off_t at) {
+  const size_t page_size = mirror_page_size(m);
+  uint8_t *to = map_part(m->pages_fd, at, page_size, PROT_READ | PROT_WRITE);
+  if (!to)
     return false;
-  bool is_written = madvise(base + before, page_size, MADV_HUGEPAGE) == 0 &&
-                    copy_to_holes(base + before, from, len) == 0;
-  munmap(base, part);
+  bool is_written = madvise(to, page_size, MADV_HUGEPAGE) == 0 &&
+                    copy_to_holes(to, from, len) == 0;
+  munmap(to, page_size);
   return is_written;
 }
 
 /* Returns how many bytes it has written: whole pages, or all. */
-static size_t write_folios(struct mirror *m, const char *from, size_t len,
-                           off_t at) {
+static size_t write_huge_pages(struct mirror *m, const char *from, size_t len,
+                               off_t at) {
   size_t n, done = 0;
   for (; done < len; done += n) {
     n = len - done < mirror_page_size(m) ? len - done : mirror_page_size(m);
-    if (!write_folio(m, from + done, n, at + (off_t)done))
+    if (!write_huge_page(m, from + done, n, at + (off_t)done))
       break;
   }
   return done;
@@ -666,8 +657,8 @@ int mirror_write(struct mirror *m, uint64_t page, const void *bytes,
   int r = survives_file_limit ? 0 : check_file_size((uint64_t)at + len);
   if (r < 0)
     return r;
-  if (m->has_large_folios) {
-    size_t n = write_folios(m, from, len, at);
+  if (m->is_huge) {
+    size_t n = write_huge_pages(m, from, len, at);
     from += n;
     at += (off_t)n;
     len -= n;

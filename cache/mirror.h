@@ -55,10 +55,6 @@ struct mirror_header {
 #define PAGE_SHIFT_MIN 12
 #define PAGE_SHIFT_MAX 21
 
-/* The smallest page, as a power of two, that gets a folio of the kernel to
- * itself: see mirror_may_have_large_folios(). */
-#define LARGE_FOLIO_SHIFT_MIN 16
-
 /* Half of the address space of 47 bits. */
 #define MIRROR_MAX_SIZE (1ull << 46)
 
@@ -128,11 +124,11 @@ struct mirror {
                                             punched nor STALE: the mirror must
                                             be retired */
 
-  bool needs_pages;      /* other processes may read it; fixed */
-  bool is_pageless;      /* it has no memory for pages: all stay ABSENT.  Fixed
+  bool needs_pages; /* other processes may read it; fixed */
+  bool is_pageless; /* it has no memory for pages: all stay ABSENT.  Fixed
                        after a view was opened */
-  bool is_solid;         /* all states have memory from the start; fixed */
-  bool has_large_folios; /* mirror_write() asks for them; fixed */
+  bool is_solid;    /* all states have memory from the start; fixed */
+  bool is_huge;     /* mirror_write() asks for huge pages; fixed */
 
   /* under the cache lock, except for the pointers, which are fixed */
   struct page_cache *cache; /* NULL: another process's */
@@ -213,13 +209,12 @@ void mirror_unmap_pages(const struct mirror *m, const uint8_t *base);
 bool mirror_is_overcommit_strict(void);
 bool mirror_is_shmem_huge(void);
 
-/* Whether the kernel is set to give a page of that size one large folio, that
- * is adjacent memory with one entry in its tables, if it is asked for it.  A
- * page of 2 MiB then takes one entry of each process's page tables, too.  If
- * there is no such memory, the page gets small folios.  False with strict
- * overcommit, where a mapped hole may raise SIGBUS when it is written.  The
- * result is that of the first call. */
-bool mirror_may_have_large_folios(unsigned page_shift);
+/* Whether the kernel is set to give a page of 2 MiB a huge page that is asked
+ * for: adjacent memory, for which each process needs one entry of its page
+ * tables.  If there is no such memory, the page gets small ones.  False with
+ * strict overcommit, where a mapped hole may raise SIGBUS when it is written.
+ * The result is that of the first call. */
+bool mirror_may_be_huge(void);
 
 /* Prints the reason of an -EFBIG for a message: the limit that an image of
  * `size` bytes exceeds. */

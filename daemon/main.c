@@ -230,7 +230,7 @@ static void tell_of_machine(const struct config *config) {
                        "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
                        "to advise or never: pages are written a slower way, "
                        "so that each takes no more than its own memory"));
-  if (any_is_huge(config) && !mirror_may_have_large_folios(PAGE_SHIFT_MAX))
+  if (any_is_huge(config) && !mirror_may_be_huge())
     log_event(LEVEL_WARN, "no-huge-pages",
               LOG_TEXT("advice",
                        "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "

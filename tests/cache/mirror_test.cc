@@ -119,7 +119,7 @@ TEST(Mirror, OtherwiseItHasNoSuchMapping) {
   EXPECT_FALSE(m->writable);
 }
 
-class MirrorFolioTest : public testing::TestWithParam<unsigned> {
+class MirrorHugeTest : public testing::Test {
 protected:
   // Pages 1, 2 and 3, the last of which is 100 bytes long, and the next one.
   void Write() {
@@ -128,14 +128,14 @@ protected:
     ASSERT_EQ(mirror_write(m_.get(), 1, bytes_.data(), bytes_.size()), 0);
   }
 
-  const size_t size_ = size_t{1} << GetParam();
-  MirrorPtr m_ = Make(3 * size_ + 100, GetParam());
+  const size_t size_ = size_t{1} << PAGE_SHIFT_MAX;
+  MirrorPtr m_ = Make(3 * size_ + 100, PAGE_SHIFT_MAX);
   std::string bytes_;
 };
 
-// As where the kernel has no large folio to give.
-TEST_P(MirrorFolioTest, WhatIsWrittenIsThereWhateverTheKernelGives) {
-  m_->has_large_folios = true;
+// As where the kernel has no huge page to give.
+TEST_F(MirrorHugeTest, WhatIsWrittenIsThereWhateverTheKernelGives) {
+  m_->is_huge = true;
   Write();
   std::string found(3 * size_, '?');
   ASSERT_EQ(pread(m_->pages_fd, &found[0], found.size(), off_t(size_)),
@@ -149,9 +149,9 @@ TEST_P(MirrorFolioTest, WhatIsWrittenIsThereWhateverTheKernelGives) {
 }
 
 // Such as the rest of a page whose punch failed.
-TEST_P(MirrorFolioTest, APageThatHasMemoryIsWrittenOverIt) {
+TEST_F(MirrorHugeTest, APageThatHasMemoryIsWrittenOverIt) {
   ASSERT_EQ(pwrite(m_->pages_fd, "old", 3, off_t(size_) + 5000), 3);
-  m_->has_large_folios = true;
+  m_->is_huge = true;
   Write();
   std::string found(bytes_.size(), '?');
   ASSERT_EQ(pread(m_->pages_fd, &found[0], found.size(), off_t(size_)),
@@ -159,10 +159,9 @@ TEST_P(MirrorFolioTest, APageThatHasMemoryIsWrittenOverIt) {
   EXPECT_TRUE(found == bytes_);
 }
 
-TEST_P(MirrorFolioTest, EachPageIsAFolioWhereTheKernelIsSetToIt) {
-  if (!m_->has_large_folios)
-    GTEST_SKIP() << "the kernel is set to give shared memory no folios of "
-                 << size_ << " bytes (shmem_enabled)";
+TEST_F(MirrorHugeTest, EachPageIsHugeWhereTheKernelIsSetToIt) {
+  if (!m_->is_huge)
+    GTEST_SKIP() << "the kernel is set to give shared memory no huge pages";
   std::string name = "/sys/kernel/mm/transparent_hugepage/hugepages-" +
                      std::to_string(size_ >> 10) + "kB/stats/shmem_alloc";
   std::ifstream stats(name);
@@ -175,18 +174,13 @@ TEST_P(MirrorFolioTest, EachPageIsAFolioWhereTheKernelIsSetToIt) {
   EXPECT_EQ(mirror_page_bytes(m_.get()), 3 * size_) << "also the short one";
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, MirrorFolioTest,
-                         testing::Values(16, 17, 18, 19, 20, 21));
-
-TEST(Mirror, AReaderMapsAHugePageByOneEntry) {
-  const std::string page(2 << 20, 'x');
-  auto m = Make(page.size(), PAGE_SHIFT_MAX);
-  if (!m->has_large_folios)
-    GTEST_SKIP() << "the kernel is set to give no huge pages";
-  ASSERT_EQ(mirror_write(m.get(), 0, page.data(), page.size()), 0);
-  m->base = mirror_map_pages(m.get());
-  ASSERT_TRUE(m->base);
-  EXPECT_EQ(m->base[page.size() - 1], 'x');
+TEST_F(MirrorHugeTest, AReaderMapsAHugePageByOneEntry) {
+  if (!m_->is_huge)
+    GTEST_SKIP() << "the kernel is set to give shared memory no huge pages";
+  Write();
+  m_->base = mirror_map_pages(m_.get());
+  ASSERT_TRUE(m_->base);
+  EXPECT_EQ(m_->base[3 * size_ + 99], 'y');
   std::ifstream smaps("/proc/self/smaps_rollup");
   std::string word;
   while (smaps >> word && word != "ShmemPmdMapped:")
@@ -199,6 +193,9 @@ TEST(Mirror, WithoutAddressSpaceForTheMappingItIsWrittenAllTheSame) {
   pid_t pid = fork();
   if (pid == 0) {
     auto m = Make(4196);
+    std::string room(64 << 10, 'x'); // for what is allocated below
+    room.clear();
+    room.shrink_to_fit();
     rlimit none = {1, RLIM_INFINITY};
     setrlimit(RLIMIT_AS, &none);
     bool is_right = WriteBesidePunches(m.get()) ==
