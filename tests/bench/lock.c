@@ -30,6 +30,7 @@
 #include "tests/bench/rig.h"
 
 enum {
+  PAGE_SHIFT = 12,
   CACHE_PAGES = 1 << 14,
   IMAGE_PAGES = CACHE_PAGES * 64,
   MAX_TABLES = 1024,
@@ -123,7 +124,7 @@ struct rows {
 };
 
 static void open_cache(struct rows *b) {
-  memory_cache_open(&b->memory, CACHE_PAGES, IMAGE_PAGES, began);
+  memory_cache_open(&b->memory, PAGE_SHIFT, CACHE_PAGES, IMAGE_PAGES, began);
   watched = &b->memory.cache->lock;
 }
 

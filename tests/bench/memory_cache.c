@@ -14,7 +14,7 @@ void memory_cache_check(int r, const char *what) {
 static int read_memory(struct source *src, uint64_t offset, void *buf,
                        size_t len) {
   (void)src;
-  memset(buf, 1 + (int)(offset >> MEMORY_CACHE_PAGE_SHIFT) % 255, len);
+  memset(buf, 1 + (int)(offset / RIG_PAGE) % 255, len);
   return 0;
 }
 
@@ -23,23 +23,22 @@ static void close_memory(struct source *src) { (void)src; }
 static const struct source_ops memory_ops = {
     .kind = "memory", .read = read_memory, .close = close_memory};
 
-void memory_cache_open(struct memory_cache *c, uint64_t n_cached,
-                       uint64_t n_pages,
+void memory_cache_open(struct memory_cache *c, unsigned page_shift,
+                       uint64_t n_cached, uint64_t n_pages,
                        void (*thread_began)(bool is_evictor)) {
-  const struct page_cache_options options = {
-      .budget = n_cached << MEMORY_CACHE_PAGE_SHIFT,
-      .evictor = true,
-      .thread_began = thread_began};
+  const struct page_cache_options options = {.budget = n_cached << page_shift,
+                                             .evictor = true,
+                                             .thread_began = thread_began};
   const struct image_ops ops = {.needs_pages = true};
   *c = (struct memory_cache){
-      .source = {.ops = &memory_ops,
-                 .size = n_pages << MEMORY_CACHE_PAGE_SHIFT},
+      .source = {.ops = &memory_ops, .size = n_pages << page_shift},
+      .page_shift = page_shift,
       .n_pages = n_pages,
       .random = 7};
   memory_cache_check(page_cache_new(&options, &c->cache), "cache");
-  memory_cache_check(image_new(c->cache, "memory", &c->source,
-                               MEMORY_CACHE_PAGE_SHIFT, &ops, &c->image),
-                     "image");
+  memory_cache_check(
+      image_new(c->cache, "memory", &c->source, page_shift, &ops, &c->image),
+      "image");
   c->mirror = image_mirror(c->image);
 }
 

@@ -10,13 +10,12 @@
 #include "cache/page_cache.h"
 #include "cache/source.h"
 
-enum { MEMORY_CACHE_PAGE_SHIFT = 12 };
-
 struct memory_cache {
   struct source source;
   struct page_cache *cache;
   struct image *image;
   struct mirror *mirror;
+  unsigned page_shift;
   uint64_t n_pages; /* of the image */
   uint64_t random;
 };
@@ -24,10 +23,11 @@ struct memory_cache {
 /* Ends the program if `r` is a negative errno. */
 void memory_cache_check(int r, const char *what);
 
-/* A cache for `n_cached` pages of an image of `n_pages`.  `thread_began` as in
- * struct page_cache_options. */
-void memory_cache_open(struct memory_cache *c, uint64_t n_cached,
-                       uint64_t n_pages, void (*thread_began)(bool is_evictor));
+/* A cache for `n_cached` pages of an image of `n_pages`, all of that size.
+ * `thread_began` as in struct page_cache_options. */
+void memory_cache_open(struct memory_cache *c, unsigned page_shift,
+                       uint64_t n_cached, uint64_t n_pages,
+                       void (*thread_began)(bool is_evictor));
 void memory_cache_close(struct memory_cache *c);
 
 /* Misses `n_pages` that lie together somewhere, or finds them.  This thread

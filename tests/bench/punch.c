@@ -13,8 +13,9 @@
  *     punches single pages without a pause.  The memory is one memfd, or
  *     several that lie side by side in one mapping.
  *   3 The page cache itself: one thread misses random pages, and the evictor
- *     makes room.  The linker takes the cache's calls of pwrite and fallocate
- *     through this program (--wrap), which times them.
+ *     makes room.  The linker takes the cache's writes and its calls of
+ *     fallocate through this program (--wrap), which times them.  Huge pages
+ *     have rows if the kernel is set to give them.
  *
  * Targets are reported and judge nothing: exit status 0 unless something
  * failed, then 1; 2 for a bad command line. */
@@ -39,7 +40,7 @@
 #include "tests/bench/rig.h"
 
 enum {
-  PAGE_SHIFT = MEMORY_CACHE_PAGE_SHIFT,
+  PAGE_SHIFT = 12,
   N_PAGES = 1 << 14, /* that are punched */
   BLOCK = 512,       /* pages of one page table */
   N_BLOCKS = N_PAGES / BLOCK,
@@ -381,17 +382,20 @@ static void measure_writes(double seconds) {
 static __thread struct histogram *writes;
 static _Atomic uint64_t n_punches, punch_ns; /* relaxed: statistics */
 
-ssize_t __real_pwrite(int fd, const void *buf, size_t len, off_t at);
+int __real_mirror_write(struct mirror *m, uint64_t page, const void *bytes,
+                        size_t len);
 int __real_fallocate(int fd, int mode, off_t at, off_t len);
-ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t at);
+int __wrap_mirror_write(struct mirror *m, uint64_t page, const void *bytes,
+                        size_t len);
 int __wrap_fallocate(int fd, int mode, off_t at, off_t len);
 
-ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t at) {
+int __wrap_mirror_write(struct mirror *m, uint64_t page, const void *bytes,
+                        size_t len) {
   double begin = rig_now_ns(CLOCK_MONOTONIC);
-  ssize_t n = __real_pwrite(fd, buf, len, at);
+  int r = __real_mirror_write(m, page, bytes, len);
   if (writes)
     histogram_add(writes, (uint64_t)(rig_now_ns(CLOCK_MONOTONIC) - begin));
-  return n;
+  return r;
 }
 
 int __wrap_fallocate(int fd, int mode, off_t at, off_t len) {
@@ -436,10 +440,11 @@ static void use_cache(void *arg) {
   const struct mirror *of = c->memory.mirror;
   struct mirror *m;
   memory_cache_check(
-      mirror_borrow(&c->lent, of->size, PAGE_SHIFT, of->epoch, &m), "borrow");
-  for (uint64_t page = 0; c->use == USE_ALL && page < IMAGE_PAGES; page++)
-    if (page_state_look(&m->states[page]) == PAGE_RESIDENT)
-      sink = m->base[page << PAGE_SHIFT];
+      mirror_borrow(&c->lent, of->size, of->page_shift, of->epoch, &m),
+      "borrow");
+  for (uint64_t at = 0; c->use == USE_ALL && at < of->size; at += RIG_PAGE)
+    if (page_state_look(&m->states[at >> of->page_shift]) == PAGE_RESIDENT)
+      sink = m->base[at];
 }
 
 /* Misses until the time is over, or most of the pages that were read are
@@ -454,18 +459,30 @@ static double miss_for(struct cache *c, uint32_t n_pages, double seconds,
     page_cache_get_stats(c->memory.cache, after);
     ns = rig_now_ns(CLOCK_MONOTONIC) - begin;
   } while (ns < seconds * 1e9 &&
-           after->n_evicted_pages - before->n_evicted_pages < N_PAGES * 3 / 4);
+           (after->n_evicted_pages - before->n_evicted_pages)
+                   << (c->memory.page_shift - PAGE_SHIFT) <
+               N_PAGES * 3 / 4);
   return ns / 1e9;
 }
 
-static void run_cache(unsigned n_processes, enum use use, uint32_t n_pages,
-                      double seconds) {
+struct pages {
+  const char *name;
+  unsigned shift;
+  bool is_huge;
+};
+
+/* All counts that it prints are of 4 KiB. */
+static void run_cache(const struct pages *pages, unsigned n_processes,
+                      enum use use, uint32_t n_pages, double seconds) {
   struct cache c = {.use = use};
+  const unsigned shift = pages->shift - PAGE_SHIFT;
   struct readers r;
   struct histogram h;
   struct page_cache_stats before, after;
-  memory_cache_open(&c.memory, N_PAGES, IMAGE_PAGES, NULL);
-  for (unsigned i = 0; i < 2 * N_PAGES / n_pages; i++)
+  memory_cache_open(&c.memory, pages->shift, N_PAGES >> shift,
+                    IMAGE_PAGES >> shift, NULL);
+  c.memory.mirror->is_huge = pages->is_huge;
+  for (unsigned i = 0; i < (2 * N_PAGES >> shift) / n_pages; i++)
     memory_cache_miss(&c.memory, n_pages); /* fills the cache */
   lend_cache(&c, n_processes);
   start_readers(&r, n_processes, use_cache, &c);
@@ -478,11 +495,12 @@ static void run_cache(unsigned n_processes, enum use use, uint32_t n_pages,
   writes = NULL;
   double n = (double)(atomic_load(&n_punches) - n_before);
   double us = (double)(atomic_load(&punch_ns) - ns_before) / n / 1e3;
-  double evicted = (double)(after.n_evicted_pages - before.n_evicted_pages);
+  double evicted =
+      (double)((after.n_evicted_pages - before.n_evicted_pages) << shift);
   double p99 = (double)histogram_value(&h, 0.99) / 1e3;
-  printf("| %u | %s | %u | %.1f | %s | %.2f | %.1f | %.1f | %.1f | %s |\n",
-         n_processes, n_processes ? use_names[use] : "", n_pages,
-         evicted / took / 1e3,
+  printf("| %s | %u | %s | %u | %.1f | %s | %.2f | %.1f | %.1f | %.1f | %s |\n",
+         pages->name, n_processes, n_processes ? use_names[use] : "",
+         n_pages << shift, evicted / took / 1e3,
          evicted / took >= LEAST_EVICTED ? "reached" : "**missed**",
          evicted / n, us, (double)histogram_value(&h, 0.5) / 1e3, p99,
          p99 <= WRITE_MOST_US ? "reached" : "**missed**");
@@ -491,17 +509,25 @@ static void run_cache(unsigned n_processes, enum use use, uint32_t n_pages,
 }
 
 static void measure_cache(double seconds) {
-  printf("\nThe page cache\n\n| processes | have read | pages a miss "
+  printf("\nThe page cache, in pages of 4 KiB\n\n| of the cache "
+         "| processes | have read | pages a miss "
          "| thousand pages evicted/s | at least %d | pages a punch "
          "| us a punch | a write, us: p50 | p99 | at most %d |\n"
-         "| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: "
+         "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: "
          "| --- |\n",
          LEAST_EVICTED / 1000, WRITE_MOST_US);
-  for (uint32_t n_pages = 1; n_pages <= 16; n_pages *= 16) {
-    run_cache(0, USE_NOTHING, n_pages, seconds);
-    run_cache(MAX_PROCESSES, USE_NOTHING, n_pages, seconds);
-    run_cache(MAX_PROCESSES, USE_ALL, n_pages, seconds);
-  }
+  static const struct pages all[] = {{"4 KiB", 12, false},
+                                     {"64 KiB", 16, false},
+                                     {"2 MiB", 21, false},
+                                     {"huge", 21, true}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    for (uint32_t n = 1; n <= (i ? 1 : 16); n *= 16) {
+      if (all[i].is_huge && !mirror_may_be_huge())
+        continue;
+      run_cache(&all[i], 0, USE_NOTHING, n, seconds);
+      run_cache(&all[i], MAX_PROCESSES, USE_NOTHING, n, seconds);
+      run_cache(&all[i], MAX_PROCESSES, USE_ALL, n, seconds);
+    }
 }
 
 int main(int argc, char **argv) {
