@@ -562,9 +562,9 @@ static int copy_to_holes(void *to, const char *from, size_t len) {
   return 0;
 }
 
-/* Asks the kernel for a huge page, and writes it.  The kernel aligns mappings of
- * this length as huge pages are.  False: nothing is written; or the page has
- * memory, and the caller writes it in another way. */
+/* Asks the kernel for a huge page, and writes it.  The kernel aligns mappings
+ * of this length as huge pages are.  False: nothing is written; or the page
+ * has memory, and the caller writes it in another way. */
 static bool write_huge_page(struct mirror *m, const char *from, size_t len,
                             off_t at) {
   const size_t page_size = mirror_page_size(m);

@@ -24,8 +24,8 @@ void config_check(const struct config *config, struct config_errors *errors);
 int config_check_source(const struct config_image *image,
                         struct config_origin *origin, char why[CONFIG_WHY_LEN]);
 
-/* Checks the page size of an image: `huge` must not contradict it, and the cache
- * must have room for a page.  0; -EINVAL with the reason in `why`. */
+/* Checks the page size of an image: `huge` must not contradict it, and the
+ * cache must have room for a page.  0; -EINVAL with the reason in `why`. */
 int config_check_page_size(const struct config *config,
                            const struct config_image *image,
                            char why[CONFIG_WHY_LEN]);

@@ -42,8 +42,8 @@ enum config_share { SHARE_AS_ALL, SHARE_ON, SHARE_OFF };
  *   - the function that sets it, in config_image.c;
  *   - the function that compares it in two images.  NULL: a change of it is no
  *     reason to open the source again, for the reloader takes it in place
- *     (allow), refuses it (page-size, huge), compares it itself because its default
- *     is the daemon's (share), or need not do anything (warm). */
+ *     (allow), refuses it (page-size, huge), compares it itself because its
+ *     default is the daemon's (share), or need not do anything (warm). */
 #define CONFIG_IMAGE_SETTINGS(SETTING)                                         \
   SETTING(SOURCE, "source", set_source, same_source)                           \
   SETTING(SHARE, "share", set_image_share, NULL)                               \
