@@ -25,7 +25,7 @@ enum evict_order {
  * says that the page was used.  Clears it.  Readers store to it without a lock.
  * A use that falls between the load here and the store is lost, which costs at
  * most a miss.  The caller holds the lock, so the page of the key is RESIDENT
- * or being moved from there (C1), and its mirror exists. */
+ * or being moved to or from there (C1), and its mirror exists. */
 bool evict_take_used(void *arg, uint64_t key);
 
 /* The unused pages of a group, for the same policy: those that are RESIDENT and

@@ -9,7 +9,8 @@
 
 static struct fill_node **bucket(struct page_cache *pc, const struct mirror *m,
                                  uint64_t page) {
-  return &pc->by_page[s3fifo_hash(s3fifo_key(m->id, page)) % FILL_BUCKETS];
+  uint32_t hash = s3fifo_hash(pc->policy.factor, s3fifo_key(m->id, page));
+  return &pc->by_page[hash % FILL_BUCKETS];
 }
 
 struct fill *fill_table_find_locked(struct page_cache *pc,
@@ -32,7 +33,7 @@ struct fill *fill_table_begin_locked(struct page_cache *pc, struct mirror *m,
                                      uint64_t first, uint32_t count,
                                      bool installs) {
   lock_assert_held(&pc->lock);
-  /* calloc(3) would bypass the memory that this thread has freed. */
+  /* calloc(3) of glibc before 2.41 does not use what this thread has freed. */
   struct fill *fill = malloc(sizeof *fill + count * sizeof *fill->nodes);
   if (!fill)
     return NULL;

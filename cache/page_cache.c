@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "base/cleanup.h"
 #include "base/lock.h"
@@ -56,6 +57,10 @@ int page_cache_new(const struct page_cache_options *options,
   pthread_condattr_destroy(&attr);
   int r = s3fifo_init(&pc->policy, 0, evict_take_used, evict_unused_pages, pc);
   pc->policy.expect = evict_expect;
+  if (r == 0 && getrandom(&pc->policy.factor, sizeof pc->policy.factor,
+                          GRND_NONBLOCK) < 0)
+    pc->policy.factor = S3FIFO_FACTOR;
+  pc->policy.factor |= 1;
   if (r == 0)
     r = budget_set(pc, options->budget);
   if (r == 0 && options->evictor)

@@ -48,6 +48,7 @@ int s3fifo_init(struct s3fifo *p, uint64_t max_pages,
                        .unused = unused,
                        .used_arg = used_arg,
                        .window_percent = S3FIFO_WINDOW_PERCENT,
+                       .factor = S3FIFO_FACTOR,
                        .n_entries = entries_for(max_pages),
                        .max_index = index_for(max_pages),
                        .n_index = MIN_INDEX,
@@ -102,7 +103,7 @@ static uint32_t index_mask(const struct s3fifo *p) {
 }
 
 static uint32_t bucket(const struct s3fifo *p, uint64_t key) {
-  uint32_t mask = index_mask(p), b = s3fifo_hash(key) & mask;
+  uint32_t mask = index_mask(p), b = s3fifo_hash(p->factor, key) & mask;
   return b < p->n_index ? b : b & (mask >> 1);
 }
 
@@ -120,7 +121,7 @@ static void index_split(struct s3fifo *p) {
   uint32_t *from = &p->index[added & (mask >> 1)], *to = &p->index[added];
   while (*from) {
     struct s3fifo_entry *e = &p->entries[*from];
-    if ((s3fifo_hash(e->key) & mask) == added) {
+    if ((s3fifo_hash(p->factor, e->key) & mask) == added) {
       *to = *from;
       *from = e->chain;
       to = &e->chain;
@@ -472,6 +473,8 @@ static void check_fresh(const struct s3fifo *p) {
   for (uint32_t i = 0; i < p->n_fresh; i++) {
     uint32_t at = find(p, p->fresh[i]);
     assert(!at || p->entries[at].queue == S3FIFO_GHOST);
+    for (uint32_t later = i + 1; later < p->n_fresh; later++)
+      assert(p->fresh[later] != p->fresh[i]);
   }
 }
 

@@ -66,13 +66,16 @@ static inline uint64_t s3fifo_key_page(uint64_t key) {
   return key & ((1ull << S3FIFO_PAGE_BITS) - 1);
 }
 
-/* For tables of pages.  The pages of a group have adjacent buckets, which are
- * one or two lines of the processor's cache: most are filled and evicted
- * together. */
-static inline uint32_t s3fifo_hash(uint64_t key) {
-  uint64_t group = key / S3FIFO_GROUP;
-  return (uint32_t)((group * 0x9e3779b97f4a7c15ull) >> 32) ^
-         (uint32_t)(key % S3FIFO_GROUP);
+/* For tables of pages.  The pages of a group have adjacent buckets, which are a
+ * few lines of the processor's cache: most are filled and evicted together.  A
+ * peer chooses which pages are read.  So `factor` is odd and random, and there
+ * is a second multiplication: after one alone, groups that are evenly spaced
+ * are in few buckets. */
+#define S3FIFO_FACTOR 0x9e3779b97f4a7c15ull
+static inline uint32_t s3fifo_hash(uint64_t factor, uint64_t key) {
+  uint64_t h = key / S3FIFO_GROUP * factor;
+  h = (h ^ h >> 32) * S3FIFO_FACTOR;
+  return (uint32_t)(h >> 32) ^ (uint32_t)(key % S3FIFO_GROUP);
 }
 
 enum s3fifo_queue {
@@ -110,6 +113,8 @@ struct s3fifo {
   void *used_arg;
   uint32_t window_percent; /* below 100; other than by default in simulations,
                               which set it before the first insertion */
+  uint64_t factor; /* of s3fifo_hash(); set before the first insertion, or
+                      S3FIFO_FACTOR */
   struct s3fifo_entry *entries;  /* [0] is unused: index 0 is none */
   uint32_t *index;               /* hash of the key -> first of its chain */
   uint32_t n_entries, max_index; /* the sizes of the two */
@@ -128,8 +133,9 @@ struct s3fifo {
 /* Initialises the policy for up to `max_pages` pages, including victims that
  * are neither restored nor gone.  At most 2^28 pages are supported.  It
  * reserves address space for all of them, and the kernel allocates memory as
- * pages come, so no array has to grow while the caller holds its lock.  Calls
- * that add, remove or pick pages call `take_used` and `unused`, which must not
+ * pages come, so no array has to grow while the caller holds its lock.  Every
+ * call on queues but s3fifo_has(), s3fifo_has_room(), s3fifo_len() and
+ * s3fifo_gone() may call `take_used`, `unused` and `expect`, which must not
  * call the policy. 0 or -ENOMEM. */
 int s3fifo_init(struct s3fifo *p, uint64_t max_pages,
                 s3fifo_take_used_cb take_used, s3fifo_unused_cb unused,

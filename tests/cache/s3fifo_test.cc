@@ -304,6 +304,31 @@ TEST_F(PolicyTest, AgreesWithAModelOverRandomOperations) {
   }
 }
 
+// As many pages as there are buckets, at each distance, by several factors.
+TEST(PolicyHashTest, EvenlySpacedPagesShareFewBuckets) {
+  constexpr uint32_t kBuckets = 1 << 16;
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 8; i++) {
+    const uint64_t factor = i ? random() | 1 : S3FIFO_FACTOR;
+    for (uint64_t distance = 1; distance <= 1 << 14; distance *= 2) {
+      std::vector<uint32_t> len(kBuckets);
+      for (uint64_t n = 0; n < kBuckets; n++)
+        len[s3fifo_hash(factor, s3fifo_key(1, n * distance)) % kBuckets]++;
+      EXPECT_LE(*std::max_element(len.begin(), len.end()), 16u)
+          << factor << " " << distance;
+    }
+  }
+}
+
+TEST(PolicyHashTest, AGroupHasAdjacentBuckets) {
+  for (uint64_t group = 0; group < 1000; group++)
+    for (uint64_t page = 0; page < S3FIFO_GROUP; page++)
+      EXPECT_EQ(s3fifo_hash(S3FIFO_FACTOR, group * S3FIFO_GROUP + page) /
+                    S3FIFO_GROUP,
+                s3fifo_hash(S3FIFO_FACTOR, group * S3FIFO_GROUP) /
+                    S3FIFO_GROUP);
+}
+
 TEST(PolicyRoomTest, ThereIsRoomForAsManyPagesAsItWasMadeForAndTheirGhosts) {
   s3fifo p;
   std::set<uint64_t> used; // none
