@@ -59,6 +59,7 @@ void send_batch_pinned(struct send_batch *o, struct image_reader *l) {
 void send_batch_fetched(struct send_batch *o, struct send_batch_fetch *f) {
   f->next = o->fetches;
   o->fetches = f;
+  o->fetched_len += f->len;
 }
 
 void send_batch_reset(struct send_batch *o) {
@@ -70,6 +71,7 @@ void send_batch_reset(struct send_batch *o) {
     f->sent(f);
   }
   o->fetches = NULL;
+  o->fetched_len = 0;
   o->scratch_len = 0;
   o->n_iovs = 0;
   o->len = 0;

@@ -34,6 +34,7 @@ enum {
 struct send_batch_fetch {
   /* The batch does not need the bytes any more. */
   void (*sent)(struct send_batch_fetch *f);
+  size_t len; /* of its buffer */
   struct send_batch_fetch *next;
 };
 
@@ -46,6 +47,7 @@ struct send_batch {
   size_t payload_len; /* of them payload */
   struct image_reader *pinned;
   struct send_batch_fetch *fetches; /* whose bytes are in it */
+  size_t fetched_len;               /* what their buffers have in all */
 };
 
 int send_batch_init(struct send_batch *o);

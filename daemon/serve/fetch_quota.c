@@ -77,6 +77,7 @@ void fetch_quota_lend(const struct request *r, struct send_batch *batch) {
     return;
   f->is_lent = true;
   f->lent.sent = fetch_returned;
+  f->lent.len = f->len;
   send_batch_fetched(batch, &f->lent);
 }
 

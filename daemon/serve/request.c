@@ -17,8 +17,9 @@
 enum {
   SMALL_LEN = 64 << 10,
   MAX_OVERTAKEN = 16, /* small ones, before a large one has its turn */
-  /* With bytes of fetches, a batch this long is sent: so fetches keep little
-   * memory, and the peer has something to do while others are worked on. */
+  /* With bytes of fetches, a batch this long is sent, so that the peer has
+   * something to do while others are worked on.  So is one whose fetches have
+   * a piece in all: their memory is not charged to anybody any more. */
   FETCHED_LEN = 24 << 10,
 };
 
@@ -153,7 +154,9 @@ static void request_send_data(const struct request *r,
   request_count(r, COUNTER_BYTES, a->data.len);
   if (r->fetch && a->n_segments)
     fetch_quota_lend(r, batch);
-  if (batch->fetches && batch->len >= FETCHED_LEN)
+  if (batch->fetches &&
+      (batch->len >= FETCHED_LEN ||
+       batch->fetched_len >= r->service->context->limits.piece_len))
     connection_flush(request_conn(r));
 }
 

@@ -5,7 +5,7 @@
  * at hand, up to a limit, and of one epoch.  While all is resident it goes in
  * one breath, on the stack.  Else it becomes a request that waits:
  *
- *     WAITING   another thread will post it: its fetch, or its job
+ *     WAITING   its fetch or its job will post it, mostly from another thread
  *     THROTTLED too many bytes are being fetched: see fetch_quota.h
  *     RUNNABLE  its connection is blocked; session.c goes on
  *     ENDED     its wait is over, and the thread runs other tasks first

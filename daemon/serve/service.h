@@ -3,7 +3,7 @@
  * It is put together here of what each module of this folder needs for a
  * thread, and each looks into its own part.
  *
- *   V1  n_waiting counts the requests that another thread will post back; the
+ *   V1  n_waiting counts the requests that will be posted back; the
  *       thread does not end before they have come.
  *
  * Its thread only. */

@@ -324,6 +324,25 @@ TEST_F(ServerTest, ManyPagesThatAreReadAtOnceGoByMoreThanOneSend) {
                            FakeSource::Bytes(2 * i * kPage, kPage).begin()));
 }
 
+// Nor are those of which little is sent.
+TEST_F(ServerTest, ManyPagesOfWhichAByteIsReadGoByMoreThanOneSend) {
+  constexpr uint64_t kPages = 128;
+  disk_.AnswerTry(1);
+  Serve();
+  WireClient client = server_->Unix();
+  uint32_t image = client.Start().image;
+  Ranges ranges;
+  for (uint64_t i = 0; i < kPages; i++)
+    ranges.push_back({2 * i * kPage, 1});
+  int before = n_sends;
+  client.SendRead(7, image, ranges);
+  std::vector<uint8_t> bytes = client.ReceiveRead(7).bytes;
+  EXPECT_EQ(n_sends - before, 2); // of 64 pages each
+  ASSERT_EQ(bytes.size(), kPages);
+  for (uint64_t i = 0; i < kPages; i++)
+    EXPECT_EQ(bytes[i], FakeSource::Bytes(2 * i * kPage, 1)[0]);
+}
+
 TEST_F(ServerTest, AFailedReadAnswersAllWhoWaitAndIsNotRemembered) {
   Serve();
   disk_.ShutGate();
