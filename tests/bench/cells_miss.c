@@ -94,7 +94,7 @@ static void measure_over(struct bench *b) {
   if (nbdkit)
     rig_server_stop(nbdkit);
   struct report_key key = {over_section, rate_metric, "misses", "cachetd"};
-  report_target(b->report, REPORT_AT_LEAST, 5,
+  report_target(b->report, REPORT_AT_LEAST, 6,
                 report_ratio_to(b->report, key, "nbdkit, cache filter"),
                 "misses/s over four times the cache, by nbdkit's cache filter");
   report_note(b->report, over_section,
