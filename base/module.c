@@ -88,8 +88,8 @@ static int find_path(const char *name, char path[PATH_MAX]) {
 
 /* ---- Loading ------------------------------------------------------------- */
 
-static const struct module_object *open_object(const char *path,
-                                               const struct reason *why) {
+static const struct module_object *
+open_object(const char *path, const char *name, const struct reason *why) {
   void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   const struct module_object *m = object ? dlsym(object, SYMBOL) : NULL;
   if (!m) {
@@ -102,6 +102,13 @@ static const struct module_object *open_object(const char *path,
                   "its module is of version %.20s, the program of %s; "
                   "install both of one version, and start it anew",
                   m->version, CACHETD_VERSION);
+  if (strcmp(m->name, name) != 0)
+    return refuse(why,
+                  "%s is the module %.40s; install the right one, and "
+                  "start it anew",
+                  path, m->name);
+  if (m->prepare)
+    m->prepare();
   return m;
 }
 
@@ -110,11 +117,17 @@ static const struct module_object *find_object(const struct module *m,
   char path[PATH_MAX];
   int r = find_path(m->name, path);
   if (r == -ENOENT)
-    return refuse(why, "it is not installed; install the package %s",
-                  m->package);
+    return refuse(why,
+                  "it is not installed; install the package %s, which has "
+                  "%s",
+                  m->package, path);
+  if (r == -EPERM)
+    return refuse(why, "no module is loaded by a program that has more rights "
+                       "than its user, by a set-user-ID bit or a capability "
+                       "of its file");
   if (r < 0)
     return refuse(why, "find its module: %s", strerror(-r));
-  return open_object(path, why);
+  return open_object(path, m->name, why);
 }
 
 /* Held while a module is loaded, on this thread or another one, which does not

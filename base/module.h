@@ -18,7 +18,13 @@ extern "C" {
 struct module_object {
   const char *version; /* of the program that it belongs to; the first field in
                           every version */
-  const void *content; /* its file says of which type */
+  const char *name;    /* of struct module, which says of which type `content`
+                          is: a file may have been copied to another name */
+  const void *content;
+  /* NULL, or called once, by the thread that loads the object: has its
+   * libraries load what they would load later, on a thread that may not map
+   * code. */
+  void (*prepare)(void);
 };
 
 extern const struct module_object cachetd_module

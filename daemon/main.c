@@ -183,7 +183,7 @@ static int open_listeners(const struct config *config, struct setup *setup) {
   struct listeners all;
   int r =
       listeners_open(&setup->listeners, config, &all, reason, sizeof reason);
-  if (r == -EDESTADDRREQ) {
+  if (r == -EDESTADDRREQ || r == -ENOSYS) { /* no address; no module of TLS */
     fprintf(stderr, "cachetd: %s\n", reason);
     return EXIT_USAGE;
   }

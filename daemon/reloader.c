@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/certificates.h"
 #include "daemon/config_check.h"
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
@@ -332,13 +333,15 @@ static int bring_in_line(struct reloader *r, struct config *now) {
 static void reload(struct reloader *r) {
   struct config now;
   struct config_errors errors;
-  if (options_load(r->options, &now, &errors) < 0) {
-    for (size_t i = 0; i < errors.n; i++)
-      log_event(LEVEL_ERROR, EVENT_FAILED,
-                LOG_TEXT("reason", errors.messages[i]));
-  } else if (bring_in_line(r, &now) < 0) {
+  bool is_loaded = options_load(r->options, &now, &errors) == 0;
+  if (is_loaded)
+    certificates_check_module(&now, &errors);
+  for (size_t i = 0; i < errors.n; i++)
+    log_event(LEVEL_ERROR, EVENT_FAILED,
+              LOG_TEXT("reason", errors.messages[i]));
+  if (is_loaded && (errors.n > 0 || bring_in_line(r, &now) < 0)) {
     config_fini(&now);
-  } else {
+  } else if (is_loaded) {
     config_fini(r->config);
     *r->config = now;
   }

@@ -3,4 +3,5 @@
 #include "base/version.h"
 #include "proto/tls.h"
 
-const struct module_object cachetd_module = {CACHETD_VERSION, &tls_makers};
+const struct module_object cachetd_module = {CACHETD_VERSION, "tls",
+                                             &tls_makers, NULL};

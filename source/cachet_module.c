@@ -8,4 +8,5 @@ static const struct source_kind *const kinds[] = {
     NULL,
 };
 
-const struct module_object cachetd_module = {CACHETD_VERSION, kinds};
+const struct module_object cachetd_module = {CACHETD_VERSION, "source-cachet",
+                                             kinds, NULL};

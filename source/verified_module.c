@@ -1,4 +1,7 @@
 /* The module of verified sources, which stands on OpenSSL's libcrypto. */
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
 #include "base/module.h"
 #include "base/version.h"
 #include "source/verifier.h"
@@ -15,4 +18,12 @@ static const struct verifier verifier = {
     .hashing_end = hashing_end,
 };
 
-const struct module_object cachetd_module = {CACHETD_VERSION, &verifier};
+/* OpenSSL reads its configuration when it is first used, and maps the providers
+ * that this names.  Threads of the pool, which hash, may not map code. */
+static void prepare(void) {
+  OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL);
+  EVP_MD_free(EVP_MD_fetch(NULL, "SHA256", NULL));
+}
+
+const struct module_object cachetd_module = {CACHETD_VERSION, "source-verified",
+                                             &verifier, prepare};

@@ -153,8 +153,8 @@ protected:
         [this, &args] { Exec(Installed(), &args); });
   }
 
-  // With an empty configuration file, so that a reload can change the addresses,
-  // too.
+  // With an empty configuration file, so that a reload can change the
+  // addresses, too.
   void StartReloadable(const std::string &program) {
     std::ofstream(config_) << "";
     std::vector<std::string> args = {"cachetd", "--config", config_, "--image",
@@ -279,7 +279,9 @@ TEST_F(ModulesTest, WhatIsNoModuleIsRefused) {
   ExpectRefused("load its module: " + fs::canonical(dir_ / "usr/bin").string());
   fs::copy_file(DaemonProcess::Runfile("lib/cachetd/source-nbd.so"), module,
                 fs::copy_options::overwrite_existing);
-  ExpectRefused("its module does not have it");
+  ExpectRefused(fs::canonical(dir_ / "usr/bin").string() +
+                "/../lib/cachetd/source-http.so is the module source-nbd; "
+                "install the right one");
 }
 
 // ---- TLS and verification ---------------------------------------------------
@@ -348,7 +350,8 @@ TEST_F(ModulesTest, AReloadSaysThatTlsIsNotInstalledAndChangesNothing) {
   Install();
   StartReloadable(Installed());
   Reload(TlsSections(), "reload-failed");
-  EXPECT_THAT(daemon_->log(), HasSubstr("TLS: it is not installed"));
+  EXPECT_THAT(daemon_->log(), HasSubstr("tls:127.0.0.1:" + port_ +
+                                        ": TLS: it is not installed"));
   ExpectServed("file");
   Stop();
 }

@@ -4,4 +4,5 @@
 
 static const struct source_kind *const kinds[] = {NULL};
 
-const struct module_object cachetd_module = {"0.0.1", kinds};
+const struct module_object cachetd_module = {"0.0.1", "source-http", kinds,
+                                             NULL};

@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -323,6 +324,25 @@ TEST_F(VerifiedImageTest, AFileIsServedOnceItsHashIsRight) {
   EXPECT_TRUE(IsRight(c.get(), 78 * kPage, 20 * kPage));
   Flip(data_, 77 * kPage + 5);
   EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
+// Threads that hash may not map code.
+TEST_F(VerifiedImageTest, AProviderOfOpenSslIsLoadedBeforeAThreadHashes) {
+  const std::string right = Sha256(), conf = dir_ / "openssl.cnf";
+  std::ofstream(conf) << "openssl_conf = start\n[start]\nproviders = all\n"
+                         "[all]\ndefault = on\nlegacy = on\n"
+                         "[on]\nactivate = 1\n";
+  setenv("OPENSSL_CONF", conf.c_str(), 1);
+  ServeImage(data_ + ",sha256=" + right);
+  unsetenv("OPENSSL_CONF");
+  daemon_->AwaitLog("event=image-back image=d");
+  Handle c = Open();
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+  std::stringstream maps;
+  maps << std::ifstream("/proc/" + std::to_string(daemon_->pid()) + "/maps")
+              .rdbuf();
+  if (maps.str().find("/legacy.so") == std::string::npos)
+    GTEST_SKIP() << "OpenSSL has no legacy provider here";
 }
 
 TEST_F(VerifiedImageTest, AFileWithAnotherHashIsNotServedUntilItIsReplaced) {
