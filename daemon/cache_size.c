@@ -15,7 +15,8 @@
 /* What sizes that are proposed are multiples of. */
 #define GRAIN (1ull << 20)
 
-/* What each image may fetch whatever the others do: a piece, or a page. */
+/* What each image may fetch of each worker whatever the others do: a piece, or
+ * a page (F2 of fetch_quota.h). */
 static uint64_t fetched_at_least(const struct config *config,
                                  uint64_t piece_len) {
   uint64_t len = 0;
@@ -31,8 +32,8 @@ uint64_t cache_size_reserve(const struct config *config, uint64_t size) {
   unsigned n_workers = config_workers(config);
   limits_fit_cache(&limits, size, n_workers);
   return RESERVE_FIXED + size / RESERVE_PART + limits.max_held +
-         n_workers * limits.max_worker_fetch +
-         fetched_at_least(config, limits.piece_len);
+         n_workers * (limits.max_worker_fetch +
+                      fetched_at_least(config, limits.piece_len));
 }
 
 static bool fits(const struct config *config, uint64_t size, uint64_t limit) {

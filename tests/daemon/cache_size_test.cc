@@ -89,7 +89,7 @@ TEST_F(CacheSizeTest, WhatTheDaemonNeedsGrowsWithTheCacheAndNotWithoutEnd) {
   EXPECT_LT(cache_size_reserve(&config_, 1024 * kMiB), 300 * kMiB);
 }
 
-TEST_F(CacheSizeTest, AnImageNeedsAPieceOrAPageIfThatIsLarger) {
+TEST_F(CacheSizeTest, AnImageNeedsAPieceOfEachWorkerOrAPageIfThatIsLarger) {
   config_image image;
   char why[CONFIG_WHY_LEN];
   for (const char *name : {"small", "large"}) {
@@ -100,8 +100,20 @@ TEST_F(CacheSizeTest, AnImageNeedsAPieceOrAPageIfThatIsLarger) {
     image.page_size = is_large ? 2 * kMiB : 0;
     ASSERT_EQ(config_add_image(&config_, &image, why), 0);
     EXPECT_EQ(cache_size_reserve(&config_, 256 * kMiB) - before,
-              is_large ? 2 * kMiB : kMiB / 4);
+              (is_large ? 2 * kMiB : kMiB / 4) * 2);
   }
+}
+
+TEST_F(CacheSizeTest, AHundredImagesWithDefaultsFitIntoAGigabyte) {
+  config_.n_workers = 8;
+  for (int i = 0; i < 100; i++) {
+    config_image image;
+    char why[CONFIG_WHY_LEN];
+    config_image_init(&image, nullptr);
+    strcpy(image.name, ("i" + std::to_string(i)).c_str());
+    ASSERT_EQ(config_add_image(&config_, &image, why), 0);
+  }
+  EXPECT_EQ(Settle("256M", 1024 * kMiB), "");
 }
 
 } // namespace
