@@ -81,14 +81,15 @@ static bool gives_if_asked(const char *text) {
   return gives_unasked(text) || strstr(text, "[advise]");
 }
 
-/* `all`: the setting for all sizes.  Before Linux 6.10 it is the only one. */
+/* `all`: the setting for all sizes.  Before Linux 6.10 it is the only one.
+ * With "never" the kernel does not align mappings, whatever the other says. */
 static bool look_at_huge_pages(const char *all) {
   char text[128];
   read_setting(HUGE_PAGES "hugepages-2048kB/shmem_enabled", text, sizeof text);
   bool inherits = !text[0] || strstr(text, "[inherit]");
   if (inherits || strstr(all, "[force]"))
     return inherits && gives_if_asked(all);
-  return gives_if_asked(text) && !strstr(all, "[deny]");
+  return gives_if_asked(text) && gives_if_asked(all);
 }
 
 static void look_at_machine(void) {
