@@ -89,6 +89,22 @@ int config_check_source(const struct config_image *image,
              : 0;
 }
 
+/* A cache holds back a part of its size, and needs some for page states.  So
+ * one page needs the room of two, and more if it is small.  0, or -EINVAL with
+ * the story. */
+static int check_room(const struct config *config, uint32_t page_size,
+                      char *why) {
+  bool shrinks =
+      config->shrinks && config_least_size(config) < config->cache_size;
+  uint64_t least = shrinks ? config_least_size(config) : config->cache_size;
+  if (least >= 2ull * page_size)
+    return 0;
+  return config_value_refuse(
+      why, "a cache of %llu bytes%s is less than two pages of %u bytes",
+      (unsigned long long)least, shrinks ? ", to which it may shrink," : "",
+      page_size);
+}
+
 int config_check_page_size(const struct config *config,
                            const struct config_image *image,
                            char why[CONFIG_WHY_LEN]) {
@@ -98,14 +114,10 @@ int config_check_page_size(const struct config *config,
         "image \"%s\": huge = on makes pages of 2M, and page-size is %uK; "
         "remove one",
         image->name, image->page_size >> 10);
-  if (config_page_size(config, image) > config->cache_size)
-    return config_value_refuse(
-        why,
-        "image \"%s\": a cache of %llu bytes is less than one page of "
-        "%u bytes",
-        image->name, (unsigned long long)config->cache_size,
-        config_page_size(config, image));
-  return 0;
+  char room[CONFIG_WHY_LEN];
+  if (check_room(config, config_page_size(config, image), room) == 0)
+    return 0;
+  return config_value_refuse(why, "image \"%s\": %s", image->name, room);
 }
 
 /* ---- Rules of several values --------------------------------------------- */
@@ -168,15 +180,13 @@ static void check_sizes(const struct config *config,
                         struct config_errors *errors) {
   bool by_pages = !config->origins[CONFIG_CACHE_SIZE].line;
   unsigned setting = by_pages ? CONFIG_PAGE_SIZE : CONFIG_CACHE_SIZE;
-  char place[CONFIG_PLACE_LEN];
-  if (config->cache_size >= config->page_size)
+  char place[CONFIG_PLACE_LEN], why[CONFIG_WHY_LEN];
+  if (config->shrinks && config->origins[CONFIG_MIN_SIZE].line)
+    setting = CONFIG_MIN_SIZE;
+  if (check_room(config, config->page_size, why) == 0)
     return;
   config_print_place(setting, &config->origins[setting], place);
-  config_errors_add(errors,
-                    "%s: a cache of %llu bytes is less than one page of %u "
-                    "bytes",
-                    place, (unsigned long long)config->cache_size,
-                    config->page_size);
+  config_errors_add(errors, "%s: %s", place, why);
 }
 
 static void refuse_listen(const struct config_origin *origin, const char *why,

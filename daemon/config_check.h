@@ -25,7 +25,8 @@ int config_check_source(const struct config_image *image,
                         struct config_origin *origin, char why[CONFIG_WHY_LEN]);
 
 /* Checks the page size of an image: `huge` must not contradict it, and the
- * cache must have room for a page.  0; -EINVAL with the reason in `why`. */
+ * cache must have room for two pages, also when it has shrunk.  0; -EINVAL with
+ * the reason in `why`. */
 int config_check_page_size(const struct config *config,
                            const struct config_image *image,
                            char why[CONFIG_WHY_LEN]);

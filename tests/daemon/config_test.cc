@@ -548,10 +548,10 @@ TEST_F(ConfigTest, ThereIsALimitOnImagesAndAddresses) {
                   "f:8211: [image n4096]: more than 4096 images"));
 }
 
-TEST_F(ConfigTest, ACacheOfLessThanAPageIsSaidOfWhatWasGiven) {
+TEST_F(ConfigTest, ACacheOfLessThanTwoPagesIsSaidOfWhatWasGiven) {
   Read("[image a]\nsource = /a\n[cache]\nsize = 1K\n");
   EXPECT_THAT(Check(), ElementsAre("f:4: size: a cache of 1024 bytes is less "
-                                   "than one page of 4096 bytes"));
+                                   "than two pages of 4096 bytes"));
 }
 
 // ---- Sources by URI --------------------------------------------------------
@@ -595,9 +595,32 @@ TEST_F(ConfigTest, HugeBesideAnotherPageSizeNamesBoth) {
 }
 
 TEST_F(ConfigTest, ACacheHasRoomForAHugePage) {
-  ASSERT_THAT(Read("[cache]\nsize = 1M\n[image a]\nsource = /a\nhuge = on\n"),
+  ASSERT_THAT(
+      Read("[cache]\nsize = 4095K\n[image a]\nsource = /a\nhuge = on\n"),
+      IsEmpty());
+  EXPECT_THAT(Check(),
+              ElementsAre("f:5: huge: image \"a\": a cache of 4193280 bytes is "
+                          "less than two pages of 2097152 bytes"));
+}
+
+TEST_F(ConfigTest, ACacheHasRoomForAHugePageAlsoWhenItHasShrunk) {
+  ASSERT_THAT(Read("[cache]\nsize = 15M\nshrink-on-pressure = yes\n"
+                   "[image a]\nsource = /a\nhuge = on\n"),
               IsEmpty());
-  EXPECT_THAT(Check(), ElementsAre(HasSubstr("less than one page of 2097152")));
+  EXPECT_THAT(
+      Check(),
+      ElementsAre("f:6: huge: image \"a\": a cache of 3932160 bytes, to "
+                  "which it may shrink, is less than two pages of "
+                  "2097152 bytes"));
+}
+
+TEST_F(ConfigTest, AMinSizeThatIsTooSmallIsNamed) {
+  ASSERT_THAT(Read("[image a]\nsource = /a\n[cache]\nmin-size = 4K\n"
+                   "shrink-on-pressure = yes\n"),
+              IsEmpty());
+  EXPECT_THAT(Check(),
+              ElementsAre("f:4: min-size: a cache of 4096 bytes, to which it "
+                          "may shrink, is less than two pages of 4096 bytes"));
 }
 
 TEST_F(ConfigTest, AMissReadsWhatTheKindSaysUnlessTheImageSaysMore) {

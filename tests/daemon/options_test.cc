@@ -230,8 +230,8 @@ struct SizeCase {
 
 TEST_F(OptionsTest, SizesTakePowersOf1024) {
   const SizeCase cases[] = {
-      {"4096", 4096},
-      {"5k", 5120},
+      {"8192", 8192},
+      {"9k", 9216},
       {"7M", 7u << 20},
       {"16777215G", 16777215ull << 30},
       {"18446744073709551615", UINT64_MAX},
@@ -290,7 +290,7 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
        "page-size: \"5000\": not a power of two from 4K to 2M"},
       {{"--image", "a.img,page-size=64K", "--cache-size", "32K"},
        "--image: page-size: image \"a.img\": a cache of 32768 bytes is less "
-       "than one page of 65536 bytes"},
+       "than two pages of 65536 bytes"},
       {{"--image", "a.img,share=maybe"},
        "share: \"maybe\": it must be on or off"},
       {{"--image", "a.img,share=on,share=on"}, "share is given twice"},
@@ -320,8 +320,8 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a", "--cache-size", "1.5M"}, "not a size"},
       {{"--image", "a", "--cache-size", "18446744073709551616"}, "too large"},
       {{"--image", "a", "--cache-size", "17179869184G"}, "too large"},
-      {{"--image", "a", "--cache-size", "0"}, "less than one page"},
-      {{"--image", "a", "--cache-size", "4095"}, "less than one page"},
+      {{"--image", "a", "--cache-size", "0"}, "less than two pages"},
+      {{"--image", "a", "--cache-size", "8191"}, "less than two pages"},
       {{"--image", "a", "--page-size", "2048"}, "power of two"},
       {{"--image", "a", "--page-size", "4M"}, "power of two"},
       {{"--image", "a", "--page-size", "12K"}, "power of two"},
