@@ -149,10 +149,13 @@ static bool are_zeros(const uint8_t *bytes, size_t len) {
 }
 
 /* Finds pages of zeros in a run that was read, if the source has said that the
- * image has zeros.  A page of data mostly costs the look at its first byte. */
+ * image has zeros.  A page of data mostly costs the look at its first byte.
+ * The run of an image with the longest pages is mostly one page. */
 static void find_zeros(struct fill *fill) {
   struct mirror *m = fill->mirror;
-  if (fill->count == 1 || fill_is_all_zero(fill) || !fill->is_sparse)
+  if (fill->count == 1 && m->page_shift < PAGE_SHIFT_MAX)
+    return;
+  if (fill_is_all_zero(fill) || !fill->is_sparse)
     return;
   for (uint32_t i = 0; i < fill->count; i++)
     if (!fill_is_bad(fill, i) && !fill_is_zero(fill, i) &&

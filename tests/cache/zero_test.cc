@@ -31,13 +31,15 @@ void Await(const std::function<bool()> &is) {
 
 class ZeroTest : public testing::Test {
 protected:
-  void Make(uint64_t budget, bool threads = false) {
+  void Make(uint64_t budget, bool threads = false, unsigned page_shift = 12) {
     page_cache_options options = {budget, threads, nullptr};
     ASSERT_EQ(page_cache_new(&options, &cache_), 0);
     image_ops ops{};
     ops.needs_pages = true;
     source_.SetZeros(kZeros * kPage, kPages * kPage);
-    ASSERT_EQ(image_new(cache_, "fake", source_.Open(), 12, &ops, &image_), 0);
+    ASSERT_EQ(
+        image_new(cache_, "fake", source_.Open(), page_shift, &ops, &image_),
+        0);
     mirror_ = image_mirror(image_);
   }
 
@@ -103,6 +105,20 @@ TEST_F(ZeroTest, OfAnImageThatHasZerosARunIsStoredWhereItIsNot) {
   ASSERT_EQ(Fetch(mirror_, kZeros, 2), 0);
   EXPECT_EQ(State(kZeros), PAGE_RESIDENT);
   EXPECT_EQ(State(kZeros + 1), PAGE_ZERO);
+}
+
+TEST_F(ZeroTest, OfAnImageThatHasZerosALongPageOfZerosIsFoundAlone) {
+  constexpr uint64_t kLong = 1 << PAGE_SHIFT_MAX;
+  Make(16 << 20, false, PAGE_SHIFT_MAX);
+  ASSERT_EQ(Fetch(mirror_, 2), 0); // its source says so
+  EXPECT_EQ(State(2), PAGE_ZERO);
+  source_.SetZeros(5 * kLong, 7 * kLong - 1);
+  source_.HideZeros();
+  ASSERT_EQ(Fetch(mirror_, 5), 0);
+  EXPECT_EQ(State(5), PAGE_ZERO);
+  EXPECT_EQ(mirror_page_bytes(mirror_), 0u);
+  ASSERT_EQ(Fetch(mirror_, 6), 0);
+  EXPECT_EQ(State(6), PAGE_RESIDENT) << "its last byte is not";
 }
 
 // Page by page, as after an error.

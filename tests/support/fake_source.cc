@@ -23,7 +23,7 @@ struct FakeSource::State {
   std::map<uint64_t, int> bad, n_tries, n_rings;
   uint64_t zeros_from = 0, zeros_to = 0; // as it believes,
   uint64_t next_from = 0, next_to = 0;   // and as they are
-  bool remembers = false;
+  bool remembers = false, hides_zeros = false;
   size_t content_len = 0;
   int n_forgotten = 0;
   std::function<void()> on_forget;
@@ -83,7 +83,7 @@ struct FakeOps {
       return -bad->second;
     uint64_t from = std::max(offset, s.zeros_from);
     uint64_t to = std::min(offset + len, s.zeros_to);
-    bool all = from == offset && to == offset + len;
+    bool all = from == offset && to == offset + len && !s.hides_zeros;
     s.n_bytes += all ? 0 : len;
     lock.unlock();
     if (!all)
@@ -366,6 +366,11 @@ int FakeSource::n_forgotten() const {
 }
 
 void FakeSource::SetNoZeros() { SetZeros(0, 0); }
+
+void FakeSource::HideZeros() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->hides_zeros = true;
+}
 
 void FakeSource::SetContentLen(size_t len) {
   std::lock_guard<std::mutex> lock(state_->mutex);

@@ -76,6 +76,8 @@ public:
   // there a read says so, and writes nothing.
   void SetZeros(uint64_t from, uint64_t to);
   void SetNoZeros();
+  // From now on no read says so: it writes the zeros.
+  void HideZeros();
   // From now on it believes what it was told of zeros until it is to forget
   // that, forget(); and calls this before it does.
   void RememberZeros(std::function<void()> on_forget = nullptr);
