@@ -3,10 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "cache/mirror.h"
 #include "daemon/config_tree.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
@@ -29,6 +31,23 @@ void image_sources_warn_of_format(const char *name, const char *format) {
                    LOG_TEXT("format", format),
                    LOG_TEXT("advice", "the bytes of the file are served, not "
                                       "those of the disk in it"));
+}
+
+/* Once: what it says holds for all images, and until a restart. */
+static void warn_of_no_huge_pages(const char *name) {
+  static atomic_flag is_said = ATOMIC_FLAG_INIT;
+  if (mirror_may_be_huge() || atomic_flag_test_and_set(&is_said))
+    return;
+  log_event(LEVEL_WARN, "no-huge-pages", LOG_TEXT("image", name),
+            LOG_TEXT("advice",
+                     mirror_is_overcommit_strict()
+                         ? "set vm.overcommit_memory to 0 or 1, and restart: "
+                           "an image with huge = on has small pages of the "
+                           "kernel's until then"
+                         : "set /sys/kernel/mm/transparent_hugepage/"
+                           "shmem_enabled to advise, and restart: an image "
+                           "with huge = on has small pages of the kernel's "
+                           "until then"));
 }
 
 static void log_window(const char *event, const struct config_image *image,
@@ -190,6 +209,8 @@ static int take_image(const struct config *config,
   if (r == 0)
     r = cut_window(image, to);
   if (r == 0) {
+    if (image->huge)
+      warn_of_no_huge_pages(image->name);
     to->source->fetch_size = config_image_fetch_size(image);
     return 0;
   }

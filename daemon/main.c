@@ -217,6 +217,17 @@ static bool any_is_huge(const struct config *config) {
   return false;
 }
 
+/* "never" would take the huge pages from the images that should have them. */
+static const char *advice_on_shmem(const struct config *config) {
+  return any_is_huge(config)
+             ? "set /sys/kernel/mm/transparent_hugepage/shmem_enabled to "
+               "advise: small pages are written a slower way, so that each "
+               "takes no more than its own memory"
+             : "set /sys/kernel/mm/transparent_hugepage/shmem_enabled to "
+               "advise or never: pages are written a slower way, so that each "
+               "takes no more than its own memory";
+}
+
 /* Logs settings of the machine that cost memory or speed. */
 static void tell_of_machine(const struct config *config) {
   if (mirror_is_overcommit_strict())
@@ -226,16 +237,7 @@ static void tell_of_machine(const struct config *config) {
                                   "the image is opened"));
   if (mirror_is_shmem_huge())
     log_event(LEVEL_WARN, "shmem-huge-pages",
-              LOG_TEXT("advice",
-                       "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
-                       "to advise or never: pages are written a slower way, "
-                       "so that each takes no more than its own memory"));
-  if (any_is_huge(config) && !mirror_may_be_huge())
-    log_event(LEVEL_WARN, "no-huge-pages",
-              LOG_TEXT("advice",
-                       "set /sys/kernel/mm/transparent_hugepage/shmem_enabled "
-                       "to advise, and restart: an image with huge = on has "
-                       "small pages of the kernel's until then"));
+              LOG_TEXT("advice", advice_on_shmem(config)));
 }
 
 static void tell_of_memory(void) {

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "cache/mirror.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/image_servers.h"
 #include "tests/support/nginx.h"
@@ -423,6 +424,7 @@ TEST_F(ReloadTest, AnImageThatIsServedKeepsItsPagesAndAFreshOneHasItsOwn) {
   EXPECT_EQ(Count("event=reload-ignored image=one setting=page-size"), 1u);
   ExpectPage(one.get(), 3, a_);
   EXPECT_EQ(cachet_page_size(Open("one").get()), kPage);
+  EXPECT_EQ(Count("event=no-huge-pages"), 0u);
   Handle three = Open("three"), four = Open("four");
   ExpectPage(three.get(), 3, b_);
   EXPECT_EQ(cachet_page_size(three.get()), 16384u);
@@ -439,6 +441,7 @@ TEST_F(ReloadTest, AnImageThatIsServedKeepsItsPagesAndAFreshOneHasItsOwn) {
   Handle six = Open("six");
   ExpectPage(six.get(), 3, b_);
   EXPECT_EQ(cachet_page_size(six.get()), 2u << 20);
+  EXPECT_EQ(Count("event=no-huge-pages"), mirror_may_be_huge() ? 0u : 1u);
   Handle five = Open("five");
   ExpectPage(five.get(), 3, b_);
   EXPECT_EQ(cachet_page_size(five.get()), 2u << 20);
