@@ -151,8 +151,11 @@ static bool take_bool(struct cursor *c, protobuf_c_boolean *out) {
 
 /* The bytes of a message within the message. */
 static bool take_inner(struct cursor *c, struct cursor *out) {
+  const uint8_t *from = c->at;
   uint64_t len;
-  if (!take_number(c, &len) || len > (uint64_t)(c->end - c->at))
+  /* protobuf-c refuses a length of more than five bytes. */
+  if (!take_number(c, &len) || c->at - from > 5 ||
+      len > (uint64_t)(c->end - c->at))
     return false;
   *out = (struct cursor){c->at, c->at + len, 0};
   c->at += len;

@@ -206,6 +206,8 @@ TEST_F(CodecTest, LeavesWhatIsUnusualToProtobuf) {
   EXPECT_TRUE(IsLeft({0x22, 2, 0x08, 0x80}));                // half a number
   EXPECT_TRUE(IsLeft({0x22, 2, 0x1a, 1}));                   // half a range
   EXPECT_TRUE(IsLeft({0x22, 4, 0x1a, 2, 0x18, 1})); // that it does not know
+  EXPECT_FALSE(IsLeft({0x22, 0x82, 0x80, 0x80, 0x80, 0, 0x08, 3}));
+  EXPECT_TRUE(IsLeft({0x22, 0x82, 0x80, 0x80, 0x80, 0x80, 0, 0x08, 3}));
   EXPECT_TRUE(IsLeft({0x22, 6, 0x08, 255, 255, 255, 255, 31})); // 33 bits
   EXPECT_TRUE(IsLeft({0x22, 11, 0x10, 255, 255, 255, 255, 255, 255, 255, 255,
                       255, 2})); // 65 bits
