@@ -13,6 +13,7 @@
 
 #include "daemon/certificates.h"
 #include "daemon/config_check.h"
+#include "daemon/config_errors.h"
 #include "daemon/image_sources.h"
 #include "daemon/log.h"
 #include "daemon/missing.h"
@@ -185,14 +186,8 @@ static void set_directories(struct reloader *r, const struct config *now) {
         LOG_TEXT("reason", e == -ENOSYS ? DIRECTORIES_NEED : strerror(-e)));
 }
 
-/* If the cache shrinks and grows by itself, its size is not set here. */
+/* keep_fixed() has kept that of a cache which shrinks and grows by itself. */
 static void set_cache_size(struct reloader *r, struct config *now) {
-  if (r->config->shrinks) {
-    if (now->cache_size != r->config->cache_size)
-      warn_of("size");
-    now->cache_size = r->config->cache_size;
-    return;
-  }
   int e = now->cache_size == r->config->cache_size
               ? 0
               : server_set_cache_size(r->server, now->cache_size);
@@ -236,7 +231,7 @@ static int keep_page_sizes(const struct config *before, struct config *now) {
 }
 
 /* What stays as it was until a restart; the configuration says so, too, lest
- * the next reload tells of it no more. */
+ * the next reload tells of it no more.  Before anything is compared with it. */
 static void keep_fixed(const struct config *before, struct config *now) {
   if (before->n_workers != now->n_workers)
     warn_of("workers");
@@ -248,6 +243,10 @@ static void keep_fixed(const struct config *before, struct config *now) {
     warn_of("shrink-on-pressure");
   if (before->shrinks && config_least_size(before) != config_least_size(now))
     warn_of("min-size");
+  if (before->shrinks && now->cache_size != before->cache_size)
+    warn_of("size");
+  if (before->shrinks)
+    now->cache_size = before->cache_size;
   now->metrics = before->metrics;
   now->shrinks = before->shrinks;
   now->min_size = before->min_size;
@@ -297,8 +296,10 @@ static int bring_in_line(struct reloader *r, struct config *now) {
   int e = plan_init(&plan, r->config, now);
   if (e == 0 && !paths_are_whole(&plan))
     e = -EINVAL;
-  if (e == 0)
+  if (e == 0) {
+    keep_fixed(r->config, now);
     e = keep_page_sizes(r->config, now);
+  }
   if (e == 0)
     e = image_sources_open(now, plan.fresh, plan.n_fresh, r->remotes,
                            EVENT_FAILED, plan.opened);
@@ -316,7 +317,6 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     take_listeners(r, &listeners);
     set_directories(r, now);
     set_cache_size(r, now);
-    keep_fixed(r->config, now);
     server_set_drain_timeout(r->server, (int)now->drain_timeout_s * 1000);
     log_set_level(now->log_level);
     log_event(LEVEL_INFO, "reloaded", LOG_NUMBER("images", now->n_images),
@@ -339,7 +339,7 @@ static void reload(struct reloader *r) {
   for (size_t i = 0; i < errors.n; i++)
     log_event(LEVEL_ERROR, EVENT_FAILED,
               LOG_TEXT("reason", errors.messages[i]));
-  if (is_loaded && (errors.n > 0 || bring_in_line(r, &now) < 0)) {
+  if (is_loaded && (config_errors_any(&errors) || bring_in_line(r, &now) < 0)) {
     config_fini(&now);
   } else if (is_loaded) {
     config_fini(r->config);

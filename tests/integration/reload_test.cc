@@ -447,6 +447,19 @@ TEST_F(ReloadTest, AnImageThatIsServedKeepsItsPagesAndAFreshOneHasItsOwn) {
   EXPECT_EQ(cachet_page_size(five.get()), 2u << 20);
 }
 
+// The sizes that a reload changes and those that take a restart.
+TEST_F(ReloadTest, TheCacheThatStaysMustHaveRoomForAnImagesPages) {
+  const std::string shrinks = "shrink-on-pressure = yes\n";
+  Configure("[cache]\nsize = 8M\n" + shrinks + Image("one", "a.img"));
+  Start();
+  Configure("[cache]\nsize = 64M\nmin-size = 16M\n" + shrinks +
+            Image("one", "a.img") + Image("two", "b.img", "huge = on\n"));
+  Reload("event=reload-failed");
+  EXPECT_NE(daemon_->log().find("less than two pages"), std::string::npos)
+      << daemon_->log();
+  ExpectPage(Open("one").get(), 1, a_);
+}
+
 TEST_F(ReloadTest, TheLogsLevelChanges) {
   Start();
   Configure(Image("one", "a.img") + "[log]\nlevel = debug\n");
