@@ -22,8 +22,8 @@ extern "C" {
 #endif
 
 #define FILL_BUFFER_LEN ((size_t)256 << 10)
-/* So many that the pool and the workers seldom find none: what malloc(3) gives
- * to a thread of the pool instead stays in the process. */
+/* Enough for the threads that fill one image and a few workers.  What malloc(3)
+ * gives to a thread of the pool instead stays in the process. */
 #define FILL_BUFFERS_LEN ((size_t)4 << 20)
 #define FILL_BLOCK_LEN ((size_t)4 << 20)
 #define FILL_BLOCKS_LEN ((size_t)32 << 20)

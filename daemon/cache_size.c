@@ -63,7 +63,8 @@ static void print_place(const struct config *config,
 static void refuse(const struct config *config,
                    const struct memory_limit *limit,
                    struct config_errors *errors) {
-  char place[CONFIG_PLACE_LEN], advice[64] = "raise that";
+  char place[CONFIG_PLACE_LEN];
+  char advice[64] = "raise that, or have fewer images or workers";
   uint64_t size = config->cache_size, most = largest(config, limit->bytes);
   print_place(config, place);
   if (most > 0)

@@ -181,7 +181,8 @@ static void check_sizes(const struct config *config,
   bool by_pages = !config->origins[CONFIG_CACHE_SIZE].line;
   unsigned setting = by_pages ? CONFIG_PAGE_SIZE : CONFIG_CACHE_SIZE;
   char place[CONFIG_PLACE_LEN], why[CONFIG_WHY_LEN];
-  if (config->shrinks && config->origins[CONFIG_MIN_SIZE].line)
+  if (config->shrinks && config->origins[CONFIG_MIN_SIZE].line &&
+      config->min_size < config->cache_size)
     setting = CONFIG_MIN_SIZE;
   if (check_room(config, config->page_size, why) == 0)
     return;

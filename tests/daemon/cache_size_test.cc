@@ -65,7 +65,9 @@ TEST_F(CacheSizeTest, OneThatDoesNotFitIsRefusedWithTheNumbersAndAWayOut) {
 TEST_F(CacheSizeTest, WhereNoCacheFitsNoneIsProposed) {
   std::string message = Settle("1M", 8 * kMiB);
   EXPECT_THAT(message, HasSubstr("--cache-size: a cache of 1048576 bytes"));
-  EXPECT_THAT(message, testing::EndsWith("allows; raise that"));
+  EXPECT_THAT(message,
+              testing::EndsWith("allows; raise that, or have fewer images or "
+                                "workers"));
   EXPECT_NE(Settle("18446744073709551615", 8 * kMiB), "");
 }
 

@@ -119,7 +119,9 @@ TEST(IdleTest, WhatLongReadsTookGoesBackToTheKernel) {
   TempDir directory;
   const std::string socket = directory / "s", image = directory / "i";
   WriteRandomFile(image, 64 << 20, 1);
-  DaemonProcess daemon({"--listen", "unix:" + socket, "--image", image});
+  // More workers may take more buffers than there are.
+  DaemonProcess daemon(
+      {"--listen", "unix:" + socket, "--image", image, "--workers", "2"});
   ASSERT_TRUE(daemon.ready()) << daemon.log();
   const std::string command = DaemonProcess::Runfile("client/cachet") +
                               " cat 'cachet+unix:///i?socket=" + socket +
