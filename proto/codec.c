@@ -303,9 +303,11 @@ static bool take_body(struct cursor *c, struct cursor *body) {
 
 Cachet__Wire__Message *codec_unpack(ProtobufCAllocator *allocator, size_t len,
                                     const uint8_t *bytes) {
+  if (len == 0)
+    return NULL; /* `bytes` may be NULL, to which nothing can be added */
   struct cursor c = {bytes, bytes + len, 0}, body;
   uint64_t id = 0;
-  if (len > 0 && *c.at == TAG_ID) {
+  if (*c.at == TAG_ID) {
     c.at++;
     if (!take_number(&c, &id))
       return NULL;

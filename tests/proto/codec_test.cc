@@ -190,6 +190,7 @@ TEST_F(CodecTest, LeavesOtherMessagesToProtobuf) {
   EXPECT_FALSE(codec_packs(&msg));
   EXPECT_TRUE(IsLeft(PackByProtobuf(msg)));
   EXPECT_TRUE(IsLeft({}));
+  EXPECT_EQ(codec_unpack(nullptr, 0, nullptr), nullptr);
   EXPECT_TRUE(IsLeft({0x08, 0x01})); // there is no body
 }
 
