@@ -118,8 +118,8 @@ static const struct module_object *find_object(const struct module *m,
   int r = find_path(m->name, path);
   if (r == -ENOENT)
     return refuse(why,
-                  "it is not installed; install the package %s, which has "
-                  "%s",
+                  "it is not installed; install the package %s, "
+                  "which has %s",
                   m->package, path);
   if (r == -EPERM)
     return refuse(why, "no module is loaded by a program that has more rights "

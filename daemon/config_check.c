@@ -91,7 +91,7 @@ int config_check_source(const struct config_image *image,
 
 /* A cache holds back a part of its size, and needs some for page states.  So
  * one page needs the room of two, and more if it is small.  0, or -EINVAL with
- * the story. */
+ * the reason in `why`. */
 static int check_room(const struct config *config, uint32_t page_size,
                       char *why) {
   bool shrinks =

@@ -223,12 +223,18 @@ static int take_image(const struct config *config,
   return -EINVAL;
 }
 
+/* Whether what verifies images is needed and cannot be loaded. */
+static bool lacks_verifier(const struct config_image *image,
+                           struct source_fault *fault) {
+  return config_image_is_verified(image) && !verifier_find(fault);
+}
+
 /* Whether what verifies images is loaded, if one of them needs it. */
 static bool verifier_is_there(const struct config_image *const *images,
                               size_t n, const char *event) {
   struct source_fault fault;
   for (size_t i = 0; i < n; i++) {
-    if (!config_image_is_verified(images[i]) || verifier_find(&fault))
+    if (!lacks_verifier(images[i], &fault))
       continue;
     log_event(LEVEL_ERROR, event, LOG_TEXT("image", images[i]->name),
               LOG_TEXT("reason", fault.text));
@@ -245,7 +251,7 @@ void image_sources_check_module(const struct config *config,
     const struct config_origin *origin =
         &image->origins[image->verity.is_whole ? CONFIG_IMAGE_SHA256
                                                : CONFIG_IMAGE_VERITY_ROOT];
-    if (!config_image_is_verified(image) || verifier_find(&fault))
+    if (!lacks_verifier(image, &fault))
       continue;
     if (origin->file)
       config_errors_add(errors, "%s:%u: image \"%s\": %s", origin->file,

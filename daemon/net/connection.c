@@ -748,7 +748,7 @@ static void connection_check(const struct connection *c) {
   (void)c;
 #ifdef CACHETD_DEBUG_CHECKS
   assert(c->state != CONNECTION_CLOSED);
-  assert(c->net->out.len == 0 && !c->net->out.pinned && !c->net->out.fetches);
+  assert(send_batch_is_empty(&c->net->out));
   assert(!c->stream.in);
   assert(c->held == connection_held(c));
   assert(c->held <= net_thread_held(c->net));
@@ -760,7 +760,7 @@ static void connection_check(const struct connection *c) {
 
 void connection_check_all(const struct net_thread *net, uint64_t of_owners) {
   uint64_t held = of_owners;
-  assert(net->out.len == 0 && !net->out.pinned && !net->out.fetches); /* N1 */
+  assert(send_batch_is_empty(&net->out)); /* N1 */
   for (const struct connection *c = net->conns; c; c = c->next) {
     assert(c->net == net && (!c->next || c->next->prev == c));
     held += c->held;

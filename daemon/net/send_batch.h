@@ -53,6 +53,11 @@ struct send_batch {
 int send_batch_init(struct send_batch *o);
 void send_batch_fini(struct send_batch *o);
 
+/* Whether it has no bytes, pins or fetches. */
+static inline bool send_batch_is_empty(const struct send_batch *o) {
+  return o->len == 0 && !o->pinned && !o->fetches;
+}
+
 /* Whether a frame with a message of `message_len` bytes and `n_segments`
  * pieces of payload still fits. */
 bool send_batch_has_room(const struct send_batch *o, size_t message_len,
