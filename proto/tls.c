@@ -432,8 +432,6 @@ static int set_up(struct tls *t) {
 }
 
 static void connection_free(struct tls *t) {
-  if (!t)
-    return;
   SSL_free(t->ssl);
   OPENSSL_free(t->rest.bytes);
   context_unref(t->context);

@@ -13,9 +13,9 @@
  *   R1  A request that waits is on its session's list, or is an orphan: its
  *       session is gone, it is WAITING, and is freed when it is posted.
  *   R2  It holds a fetch only while WAITING or ENDED, or while it is being
- *       worked on.
- *       A request of a blocked connection gives back what was fetched, and
- *       looks again later: a peer that does not read holds no memory.
+ *       worked on.  A request of a blocked connection gives back what was
+ *       fetched, and looks again later: a peer that does not read holds no
+ *       memory.
  *   R3  A request is RUNNABLE only while its connection is blocked.  One that
  *       was begun is the first of the large ones, or a small one.
  *   R4  A piece is of the image reader's mirror, which was the image's present
