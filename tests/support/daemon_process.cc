@@ -16,6 +16,7 @@
 #include <cstring>
 #include <fstream>
 #include <random>
+#include <set>
 
 TempDir::TempDir() {
   char dir[] = "/tmp/cachetd-test.XXXXXX"; // short: sun_path is 107 bytes
@@ -189,13 +190,17 @@ template <typename F> static void ForEachFd(pid_t pid, F fn) {
   closedir(d);
 }
 
+// A memfd counts once, although the daemon opens it again to give it to a
+// client.
 uint64_t DaemonProcess::MemfdBytes() const {
   uint64_t sum = 0;
+  std::set<ino_t> counted;
   ForEachFd(pid_, [&](const std::string &path) {
     char target[256];
     ssize_t n = readlink(path.c_str(), target, sizeof target - 1);
     struct stat st;
-    if (n > 7 && !strncmp(target, "/memfd:", 7) && !stat(path.c_str(), &st))
+    if (n > 7 && !strncmp(target, "/memfd:", 7) && !stat(path.c_str(), &st) &&
+        counted.insert(st.st_ino).second)
       sum += uint64_t(st.st_blocks) * 512;
   });
   return sum;
