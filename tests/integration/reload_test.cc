@@ -222,7 +222,10 @@ TEST_F(ReloadTest, ImagesComeAndGoAndTheOthersStayAsTheyWere) {
   Handle none;
   EXPECT_EQ(TryOpen("two", &none), CACHET_E_NOIMAGE);
   uint8_t byte;
-  EXPECT_EQ(cachet_get_u8(two.get(), 40 * kPage, &byte), CACHET_E_NOIMAGE);
+  cachet_status status;
+  while ((status = cachet_get_u8(two.get(), 40 * kPage, &byte)) == CACHET_OK)
+    ; // the daemon ends a removed image soon, not at once
+  EXPECT_EQ(status, CACHET_E_NOIMAGE);
   EXPECT_EQ(Count("added=1 replaced=0 removed=1"), 1u) << daemon_->log();
 }
 

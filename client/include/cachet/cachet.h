@@ -832,8 +832,10 @@ cachet_admin_add(cachet_admin *a, const char *name, const char *source)
     CACHET_NONNULL(1);
 
 /* Makes the daemon stop serving an image, until it reads its configuration
- * again.  Handles that have the image open get CACHET_E_NOIMAGE from then on.
- * Slices that they hold keep their bytes.  Waits for the daemon.  Since 1.2.
+ * again.  When the call returns CACHET_OK, nobody can open the image.  Handles
+ * that have it open get CACHET_E_NOIMAGE soon afterwards, when the daemon has
+ * ended the image; until then they may read it.  Slices that they hold keep
+ * their bytes.  Waits for the daemon.  Since 1.2.
  *
  * CACHET_E_NOIMAGE: there is no image of that name.  Other errors are those of
  * cachet_admin_add(). */
