@@ -223,14 +223,12 @@ static void adopt_mirrors(struct restore *r) {
   for (uint32_t i = 0; i < LEDGER_N_MIRRORS; i++) {
     struct ledger_mirror *record = ledger_get_mirror(&r->keeper->ledger, i);
     enum ledger_state state = ledger_state(&record->state);
-    bool has_fds = is_there(&r->mirrors[i]);
-    if (state == LEDGER_STORED || (state == LEDGER_WAITING && has_fds)) {
+    if (state == LEDGER_STORED || state == LEDGER_WAITING) {
       const char *why = adopt_mirror(r, i);
       if (why)
         leave_mirror(r, i, why);
-    } else if (state != LEDGER_FREE || has_fds) {
-      /* The mirror had ended, or it was not stored, or the process before ended
-       * while it stored it. */
+    } else if (state != LEDGER_FREE || is_there(&r->mirrors[i])) {
+      /* The mirror had ended. */
       mirror_fds_close(&r->mirrors[i].fds);
       keeper_drop_mirror(r->keeper, i);
     }

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "cache/mirror.h"
 #include "tests/support/daemon_process.h"
 #include "tests/support/nginx.h"
 #include "tests/support/service_manager.h"
@@ -106,6 +107,32 @@ protected:
     bytes_ = WriteRandomFile(dir_ / "new", kPages * kPage, seed);
     ASSERT_EQ(rename((dir_ / "new").c_str(), (dir_ / "i").c_str()), 0);
     StampFinely(dir_ / "i");
+  }
+
+  // Another file in its place, and a new epoch of the image.
+  void Change(cachet *c, uint64_t seed) {
+    uint64_t epoch = cachet_epoch(c);
+    Replace(seed);
+    uint64_t page = kPages; // a read of the source finds it at once
+    ASSERT_TRUE(Eventually([&] {
+      uint8_t byte;
+      return cachet_get_u8(c, --page * kPage, &byte) == CACHET_OK &&
+             cachet_epoch(c) != epoch;
+    }));
+  }
+
+  // Whether the manager keeps the ledger, the three descriptors of the mirror
+  // of that epoch, and nothing else.
+  bool KeepsOnly(uint64_t epoch) {
+    std::vector<std::string> names = manager_.names();
+    bool is_kept = false;
+    for (auto &name : names)
+      for (int fd : manager_.Kept(name, "cachet-states")) {
+        mirror_header header = {};
+        is_kept |=
+            pread(fd, &header, sizeof header, 0) > 0 && header.epoch == epoch;
+      }
+    return is_kept && names.size() == 4;
   }
 
   std::string log() { return manager_.daemon().log(); }
@@ -312,18 +339,12 @@ TEST_F(KeptTest, NothingGathersInTheStore) {
 TEST_F(KeptTest, AnImageThatChangesLeavesOneMirrorInTheStore) {
   Handle c = Open();
   ExpectRead(c.get(), 0, 16);
-  for (uint64_t seed = 2; seed < 5; seed++) {
-    Replace(seed);
-    uint64_t page = kPages; // a read of the source finds it at once
-    EXPECT_TRUE(Eventually([&] {
-      uint8_t byte;
-      page--;
-      return cachet_get_u8(c.get(), page * kPage + 5, &byte) == CACHET_OK &&
-             byte == bytes_[page * kPage + 5];
-    }));
-  }
+  for (uint64_t seed = 2; seed < 5; seed++)
+    Change(c.get(), seed);
+  ExpectRead(c.get(), 0, 16);
+  uint64_t epoch = cachet_epoch(c.get());
   c = nullptr;
-  EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+  EXPECT_TRUE(Eventually([&] { return KeepsOnly(epoch); }))
       << testing::PrintToString(manager_.names());
   Restart(SIGKILL);
   EXPECT_THAT(log(), HasSubstr("event=image-warm"));
@@ -334,24 +355,37 @@ TEST_F(KeptTest, WhatTheManagerDoesNotReadYetIsSaidLater) {
   manager_.SetDeaf(true);
   for (uint64_t seed = 2; seed < 7; seed++) {
     Handle c = Open();
-    uint64_t epoch = cachet_epoch(c.get());
     ExpectRead(c.get(), 0, 4);
-    Replace(seed);
-    uint64_t page = kPages; // a read of the source finds it at once
-    ASSERT_TRUE(Eventually([&] {
-      uint8_t byte;
-      return cachet_get_u8(c.get(), --page * kPage, &byte) == CACHET_OK &&
-             cachet_epoch(c.get()) != epoch;
-    }));
+    Change(c.get(), seed);
   }
   Handle c = Open();
   ExpectRead(c.get(), 0, 64);
+  uint64_t epoch = cachet_epoch(c.get());
   manager_.SetDeaf(false);
   c = nullptr;
-  EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
+  EXPECT_TRUE(Eventually([&] { return KeepsOnly(epoch); }))
       << testing::PrintToString(manager_.names());
   Restart(SIGKILL);
   EXPECT_THAT(log(), HasSubstr("event=image-warm"));
+}
+
+TEST_F(KeptTest, WhatTheManagerNeverReadIsSaidToBeCold) {
+  manager_.SetDeaf(true);
+  // A client gets no table while the manager has no room for messages.
+  bool is_shared = true;
+  for (uint64_t seed = 2; is_shared; seed++) {
+    Handle c = Open();
+    is_shared = cachet_is_shared(c.get());
+    Change(c.get(), seed);
+  }
+  ExpectRead(Open().get(), 0, 64);
+  manager_.Stop(SIGKILL);
+  manager_.SetDeaf(false);
+  manager_.n_kept(); // takes in what has come
+  Start();
+  EXPECT_THAT(log(), HasSubstr("event=image-cold image=i reason=\"a descriptor "
+                               "of it is missing\""));
+  ExpectRead(Open().get(), 0, 64);
 }
 
 // ---- What starts cold
