@@ -253,10 +253,10 @@ void mirror_fds_close(struct mirror_fds *fds);
 int mirror_borrow(struct mirror_fds *fds, uint64_t size, unsigned page_shift,
                   uint64_t epoch, struct mirror **out);
 
-/* Copies bytes of a borrowed mirror by a system call, where a load from `base`
- * might have a page fault, which costs several times as much.  The same rules
- * hold as for such a load: a pin, and a RESIDENT page.  False: it failed, and
- * `buf` has any bytes. */
+/* Copies bytes of a mirror by a system call, where a load from `base` might
+ * have a page fault, which costs several times as much.  The same rules hold as
+ * for such a load: a pin, and a RESIDENT page.  False: it failed, and `buf` has
+ * any bytes. */
 bool mirror_copy(const struct mirror *m, uint64_t offset, void *buf,
                  size_t len);
 

@@ -20,6 +20,7 @@ struct image_reader {
   struct mirror *mirror; /* the view's, which references it; NULL: not open */
   struct view view;
   unsigned n_pages, n_ranges; /* pin slots in use, of either kind */
+  unsigned n_paid;            /* hits that misses have paid for: see read.c */
   struct image_reader
       *next_pinned; /* the output's list of those that hold pins */
   struct fill_dispatch_image *fills; /* runs those of its misses */

@@ -6,10 +6,14 @@
 
 int send_batch_init(struct send_batch *o) {
   o->scratch = malloc(SEND_BATCH_SCRATCH_LEN);
-  return o->scratch ? 0 : -ENOMEM;
+  o->copies = malloc((size_t)SEND_BATCH_COPIES * SEND_BATCH_COPY_LEN);
+  return o->scratch && o->copies ? 0 : -ENOMEM;
 }
 
-void send_batch_fini(struct send_batch *o) { free(o->scratch); }
+void send_batch_fini(struct send_batch *o) {
+  free(o->scratch);
+  free(o->copies);
+}
 
 bool send_batch_has_room(const struct send_batch *o, size_t message_len,
                          unsigned n_segments) {
@@ -48,6 +52,12 @@ void send_batch_payload(struct send_batch *o, const void *bytes, size_t len) {
   send_batch_add(o, bytes, len);
 }
 
+void *send_batch_copy(struct send_batch *o) {
+  return o->n_copies < SEND_BATCH_COPIES
+             ? o->copies + (size_t)o->n_copies++ * SEND_BATCH_COPY_LEN
+             : NULL;
+}
+
 void send_batch_pinned(struct send_batch *o, struct image_reader *l) {
   for (struct image_reader *p = o->pinned; p; p = p->next_pinned)
     if (p == l)
@@ -73,6 +83,7 @@ void send_batch_reset(struct send_batch *o) {
   o->fetches = NULL;
   o->fetched_len = 0;
   o->scratch_len = 0;
+  o->n_copies = 0;
   o->n_iovs = 0;
   o->len = 0;
   o->payload_len = 0;

@@ -2,7 +2,8 @@
  * one sendmsg(2).
  *
  * Headers and messages are packed into a scratch buffer; payload is named
- * where it lies, in a mirror's pinned pages or in a fetch's buffer.
+ * where it lies: in a mirror's pinned pages, in a fetch's buffer, or in one of
+ * the batch's own.
  *
  *   O1  It belongs to one connection at a time, and is empty whenever the
  *       thread's loop runs: connection_flush() ends every turn.
@@ -28,6 +29,9 @@ enum {
   /* The longest Data or notice: a few numbers and a name of 64 bytes.  Asserted
    * where notices are packed. */
   SEND_BATCH_SMALL_LEN = 256,
+  /* Buffers for payload that is copied, and the length of each. */
+  SEND_BATCH_COPIES = 16,
+  SEND_BATCH_COPY_LEN = 4096,
 };
 
 /* A fetch that has bytes of a batch. */
@@ -41,6 +45,8 @@ struct send_batch_fetch {
 struct send_batch {
   uint8_t *scratch;
   size_t scratch_len;
+  uint8_t *copies; /* SEND_BATCH_COPIES buffers */
+  unsigned n_copies;
   struct iovec iovs[SEND_BATCH_IOVS];
   unsigned n_iovs;
   size_t len;         /* bytes in all */
@@ -68,6 +74,10 @@ bool send_batch_has_room(const struct send_batch *o, size_t message_len,
 void send_batch_frame(struct send_batch *o, const wire_message *msg,
                       size_t payload_len);
 void send_batch_payload(struct send_batch *o, const void *bytes, size_t len);
+
+/* Takes a buffer of the batch for payload, SEND_BATCH_COPY_LEN bytes.  NULL:
+ * all are taken until send_batch_reset(). */
+void *send_batch_copy(struct send_batch *o);
 
 /* Notes that `l` has pins that some of the payload needs. */
 void send_batch_pinned(struct send_batch *o, struct image_reader *l);

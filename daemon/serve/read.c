@@ -14,6 +14,9 @@
 /* What looking at a page is worth, in bytes sent. */
 #define PAGE_COST 64
 
+/* The most hits that are paid for at a time. */
+#define MAX_PAID 64
+
 /* ---- Endings ------------------------------------------------------------- */
 
 static int status_of_errno(int r) {
@@ -84,6 +87,8 @@ static unsigned piece_most(const struct request *r, unsigned page_shift) {
 }
 
 static enum step step_miss(struct request *r, const struct piece *p) {
+  struct image_reader *l = request_reader(r);
+  l->n_paid += l->n_paid < MAX_PAID;
   r->missing = p->first;
   r->n_missing = p->count;
   return STEP_MISS;
@@ -148,6 +153,28 @@ static unsigned leading_zeros(const struct image_reader *l,
   return n;
 }
 
+/* Copies a piece of one page, which is pinned and resident, into a buffer of
+ * the batch.  False: it is to be sent from the mapping.
+ *
+ * A load from the mapping may have a page fault, which also maps neighbours of
+ * the page.  To punch one of these pages the evictor has to interrupt the
+ * processors of all workers, which costs more than many copies.  So each miss
+ * pays for the copy of one hit.  If most reads miss, nothing is mapped; if most
+ * of them hit, most are sent without a copy. */
+static bool copy_piece(struct request *r, struct read_answer *a,
+                       const struct piece *p) {
+  struct image_reader *l = request_reader(r);
+  size_t len = p->end - p->offset;
+  if (l->n_paid == 0 || p->count > 1 || len > SEND_BATCH_COPY_LEN)
+    return false;
+  void *copy = send_batch_copy(&r->service->net.out);
+  if (!copy || !mirror_copy(l->mirror, p->offset, copy, len))
+    return false;
+  l->n_paid--;
+  a->segments[a->n_segments++] = (struct iovec){copy, len};
+  return true;
+}
+
 /* Pins the pages at the start of a piece that are resident, and cuts the piece
  * down to them.  If the first page is zeros, it cuts the piece down to the
  * pages of zeros. */
@@ -160,6 +187,8 @@ static void gather_resident(struct request *r, struct read_answer *a,
   if (n == 0)
     return;
   count_hits(r, p->first, n);
+  if (!is_zero && copy_piece(r, a, p))
+    return;
   add_segment(a, p, p->first, n,
               is_zero ? fetch_zeros()
                       : view_page(&l->view, l->mirror->page_shift, p->first));

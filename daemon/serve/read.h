@@ -46,8 +46,8 @@ struct read_answer {
                       request's fetch */
 
   struct reply_data data; /* READ_DATA, and the epoch for READ_FINISHED */
-  /* Its payload.  It lies in the request's fetch if there is one, and in pages
-   * that the reader has pinned. */
+  /* Its payload.  It lies in the request's fetch if there is one, in pages that
+   * the reader has pinned, and in buffers of the batch. */
   struct iovec segments[FETCH_MAX_PAGES];
   unsigned n_segments;
 

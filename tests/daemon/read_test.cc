@@ -1,6 +1,9 @@
 // Steps of Reads, Warms and Attaches, one by one and without a socket.
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,6 +101,53 @@ TEST_F(ReadStepTest, WhatIsResidentIsOnePieceAndPinned) {
   step_rig_send(rig_);
   EXPECT_EQ(step_rig_n_pins(rig_), 0u);
   EXPECT_EQ(step_rig_hits(rig_), 6u);
+}
+
+// Whether a load from an address needs no page fault.
+bool IsMapped(const void *at) {
+  uint64_t entry = 0;
+  auto page = static_cast<off_t>(reinterpret_cast<uintptr_t>(at) / 4096);
+  int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  EXPECT_EQ(pread(fd, &entry, sizeof entry, page * 8), 8);
+  close(fd);
+  return entry >> 63;
+}
+
+// So that the evictor need not unmap it.
+TEST_F(ReadStepTest, AMissPaysForAHitThatMapsNoPage) {
+  constexpr uint64_t kOther = 100; // too far to be mapped together
+  std::vector<const uint8_t *> at;
+  Fill(kOther, 1);
+  Fill(2, 1);
+  for (uint64_t page : {kOther, uint64_t(2), uint64_t(2)}) {
+    Ask(STEP_RIG_READ, {{page * kPage + 5, kPage - 5}});
+    rig_step step = Step();
+    EXPECT_EQ(Payload(step), FakeSource::Bytes(page * kPage + 5, kPage - 5));
+    at.push_back(static_cast<const uint8_t *>(step.segments[0].iov_base));
+    step_rig_send(rig_);
+  }
+  EXPECT_EQ(at[0], at[1]); // a buffer, which the next batch uses again
+  EXPECT_TRUE(IsMapped(at[2]));
+  EXPECT_FALSE(IsMapped(at[2] + (kOther - 2) * kPage));
+  EXPECT_EQ(step_rig_hits(rig_), 3u);
+}
+
+TEST_F(ReadStepTest, PagesBeyondTheBuffersOfABatchAreSentFromTheMapping) {
+  constexpr uint64_t kPages = 40;
+  std::vector<range> ranges;
+  std::vector<iovec> pieces;
+  for (uint64_t i = 0; i < kPages; i++) {
+    Fill(3 * i, 1);
+    ranges.push_back({3 * i * kPage, kPage});
+  }
+  Ask(STEP_RIG_READ, ranges);
+  for (uint64_t i = 0; i < kPages; i++)
+    pieces.push_back(Step().segments[0]);
+  for (uint64_t i = 0; i < kPages; i++) { // all of them are in one batch
+    auto *at = static_cast<const uint8_t *>(pieces[i].iov_base);
+    EXPECT_EQ(std::vector<uint8_t>(at, at + pieces[i].iov_len),
+              FakeSource::Bytes(3 * i * kPage, kPage));
+  }
 }
 
 TEST_F(ReadStepTest, AMissAfterAPieceLeavesThatPieceInTheBatch) {
