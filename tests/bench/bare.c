@@ -1,6 +1,6 @@
 /* bare: the least that a server can do which sends pages over sockets.
  *
- *   bare FILE SOCKET PORT
+ *   bare FILE SOCKET PORT [CACHE_SIZE]
  *
  * Its idea: the answer is in memory, and one call hands it to the socket.  One
  * thread, one epoll set.  A connection that is readable is received from once;
@@ -11,6 +11,10 @@
  * first use may cost a fault of the machine below.  There is no cache, no
  * look-up, no check but of bounds, no version, no eviction: what a cache daemon
  * takes beyond this server is what it has to answer for.
+ *
+ * With CACHE_SIZE, in bytes, there is no copy.  Requests are of one page each,
+ * and their bytes come out of the least that a cache can be (bare_cache.h): so
+ * it is the floor of misses.  As with cachetd, about 24 KiB go by one sendmsg.
  *
  * Answers that the socket does not take wait as requests, not as bytes; a
  * connection that has some is not received from. */
@@ -31,11 +35,13 @@
 #include <unistd.h>
 
 #include "tests/bench/bare.h"
+#include "tests/bench/bare_cache.h"
 
 enum {
   RX_LEN = 64 << 10,
   MAX_REQUESTS = RX_LEN / sizeof(struct bare_request) + 1,
-  BATCH = 512, /* answers of one writev: half of IOV_MAX */
+  BATCH = 512,     /* answers of one writev: half of IOV_MAX */
+  CACHE_BATCH = 6, /* the same, out of the cache */
   N_EVENTS = 128,
   HUGE_LEN = 2 << 20,
 };
@@ -50,8 +56,9 @@ struct conn {
   size_t sent; /* bytes of the first one's answer */
 };
 
-static uint8_t *copy;
-static uint64_t copy_len;
+static bool has_cache;
+static uint8_t *copy; /* without a cache */
+static uint64_t file_len;
 static int epoll_fd;
 
 static void fail(const char *what) {
@@ -86,6 +93,15 @@ static size_t answer_len(const struct bare_request *r) {
   return sizeof(struct bare_answer) + r->len;
 }
 
+/* The bytes for the answer of number `i` in a batch. */
+static uint8_t *bytes_of(const struct bare_request *r, size_t i) {
+  static uint8_t pages[CACHE_BATCH][BARE_CACHE_PAGE];
+  if (!has_cache)
+    return copy + r->offset;
+  bare_cache_read(r->offset, pages[i]);
+  return pages[i];
+}
+
 static ssize_t send_batch(int fd, const struct bare_request *requests, size_t n,
                           size_t skip) {
   static struct bare_answer headers[BATCH];
@@ -95,7 +111,7 @@ static ssize_t send_batch(int fd, const struct bare_request *requests, size_t n,
     headers[i].tag = r->tag;
     headers[i].len = r->len;
     iovs[2 * i] = (struct iovec){&headers[i], sizeof headers[i]};
-    iovs[2 * i + 1] = (struct iovec){copy + r->offset, r->len};
+    iovs[2 * i + 1] = (struct iovec){bytes_of(r, i), r->len};
   }
   size_t first = skip >= sizeof *headers;
   skip -= first ? sizeof *headers : 0;
@@ -110,9 +126,9 @@ static ssize_t send_batch(int fd, const struct bare_request *requests, size_t n,
  * broken. */
 static ssize_t answer(struct conn *c, const struct bare_request *requests,
                       size_t n) {
-  size_t done = 0;
+  size_t done = 0, most = has_cache ? CACHE_BATCH : BATCH;
   while (done < n) {
-    size_t batch = n - done < BATCH ? n - done : BATCH;
+    size_t batch = n - done < most ? n - done : most;
     ssize_t sent = send_batch(c->fd, requests + done, batch, c->sent);
     if (sent < 0)
       return errno == EAGAIN ? (ssize_t)done : -1;
@@ -151,10 +167,15 @@ static void serve(struct conn *c, const struct bare_request *requests,
 
 /* ---- Receiving ----------------------------------------------------------- */
 
-static bool is_within(const struct bare_request *requests, size_t n) {
+static bool is_page(const struct bare_request *r) {
+  return r->len == BARE_CACHE_PAGE && r->offset % BARE_CACHE_PAGE == 0;
+}
+
+static bool is_allowed(const struct bare_request *requests, size_t n) {
   for (size_t i = 0; i < n; i++)
-    if (requests[i].offset > copy_len ||
-        requests[i].len > copy_len - requests[i].offset)
+    if (requests[i].offset > file_len ||
+        requests[i].len > file_len - requests[i].offset ||
+        (has_cache && !is_page(&requests[i])))
       return false;
   return true;
 }
@@ -173,7 +194,7 @@ static void receive(struct conn *c) {
   size_t len = c->n_rest + (size_t)got, n = len / sizeof *requests;
   c->n_rest = len % sizeof *requests;
   memcpy(c->rest, &requests[n], c->n_rest);
-  if (is_within(requests, n))
+  if (is_allowed(requests, n))
     serve(c, requests, n);
   else
     drop(c);
@@ -205,14 +226,14 @@ static void read_file(const char *path) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0 || fstat(fd, &st) < 0)
     fail(path);
-  copy_len = (uint64_t)st.st_size;
+  file_len = (uint64_t)st.st_size;
   void *at;
-  if (posix_memalign(&at, HUGE_LEN, copy_len) != 0)
+  if (posix_memalign(&at, HUGE_LEN, file_len) != 0)
     fail("posix_memalign");
-  madvise(at, copy_len, MADV_HUGEPAGE); /* it does without */
+  madvise(at, file_len, MADV_HUGEPAGE); /* it does without */
   copy = at;
-  for (uint64_t done = 0; done < copy_len;) {
-    ssize_t n = pread(fd, copy + done, copy_len - done, (off_t)done);
+  for (uint64_t done = 0; done < file_len;) {
+    ssize_t n = pread(fd, copy + done, file_len - done, (off_t)done);
     if (n <= 0)
       fail(path);
     done += (uint64_t)n;
@@ -233,11 +254,15 @@ int main(int argc, char **argv) {
   struct sockaddr_un unix_addr = {.sun_family = AF_UNIX};
   struct sockaddr_in tcp_addr = {.sin_family = AF_INET,
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  if (argc != 4) {
-    fputs("usage: bare FILE SOCKET PORT\n", stderr);
+  if (argc != 4 && argc != 5) {
+    fputs("usage: bare FILE SOCKET PORT [CACHE_SIZE]\n", stderr);
     return 2;
   }
-  read_file(argv[1]);
+  has_cache = argc == 5;
+  if (has_cache)
+    file_len = bare_cache_open(argv[1], strtoull(argv[4], NULL, 10));
+  else
+    read_file(argv[1]);
   epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   snprintf(unix_addr.sun_path, sizeof unix_addr.sun_path, "%s", argv[2]);
   tcp_addr.sin_port = htons((uint16_t)atoi(argv[3]));

@@ -328,6 +328,20 @@ struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
   return server;
 }
 
+struct rig_server *servers_start_bare_cache(struct rig *rig,
+                                            uint64_t cache_size,
+                                            struct load_target *out) {
+  struct command command = {0};
+  struct rig_server *server = rig_server_new(rig, "bare");
+  command_add(&command, "bare");
+  compose_bare(&command, rig, server->socket, servers_free_port());
+  command_add(&command, "%" PRIu64, cache_size);
+  rig_server_start(server, recipes[BARE].program, command.args, false);
+  *out = target_of(server, BARE);
+  wait_or_fail(out);
+  return server;
+}
+
 struct rig_server *servers_start_nbdkit(struct rig *rig,
                                         const char *const args[],
                                         struct load_target *out) {

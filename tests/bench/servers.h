@@ -44,6 +44,11 @@ struct rig_server *servers_start_daemon(struct rig *rig, const char *image,
                                         uint64_t cache_size,
                                         struct load_target *out);
 
+/* A bare server that has a cache of that size, on a Unix socket. */
+struct rig_server *servers_start_bare_cache(struct rig *rig,
+                                            uint64_t cache_size,
+                                            struct load_target *out);
+
 /* An nbdkit with these arguments, on a Unix socket.  NULL: it is missing. */
 struct rig_server *servers_start_nbdkit(struct rig *rig,
                                         const char *const args[],
