@@ -2,7 +2,7 @@
 //
 // The environment variable CACHETD_TEST_LENGTH says how many times its usual
 // length that is: 2 in `tests/run --long`, whose targets are those that are
-// tagged "longer"; a fraction under ThreadSanitizer, and in a machine that is
+// tagged "longer"; a fraction under the sanitizers, and in a machine that is
 // emulated without KVM.
 #ifndef TESTS_SUPPORT_LENGTH_H
 #define TESTS_SUPPORT_LENGTH_H
