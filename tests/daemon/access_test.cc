@@ -605,7 +605,7 @@ TEST_F(AccessTest, AnImageThatMayNotBeReadTakesAsLongAsOneThatIsNotThere) {
   constexpr int kPairs = 4000;
   const double kSigma = std::sqrt(kPairs) / 2;
 #ifdef __SANITIZE_THREAD__
-  constexpr double kMost = 16; // each read of a rule's memory takes far longer
+  constexpr double kMost = 16; // its instrumentation is measured, too
 #else
   constexpr double kMost = 8;
 #endif
