@@ -5,8 +5,9 @@
 
 #include "daemon/limits.h"
 
-/* Beside what depends on the cache: the program, its threads' stacks, log and
- * images, idle connections, and what the kernel keeps for them. */
+/* Beside what depends on the cache: the program, its threads' stacks and
+ * buffers, log and images, idle connections, and what the kernel keeps for
+ * them. */
 #define RESERVE_FIXED (32ull << 20)
 /* Of each page: the entries of the eviction policy, page tables, and the
  * kernel's index of the memory; together 2.3 % of pages of 4K.  The page tables

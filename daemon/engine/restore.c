@@ -201,6 +201,8 @@ static const char *adopt_mirror(struct restore *r, uint32_t i) {
   struct ledger_mirror *record = ledger_get_mirror(&r->keeper->ledger, i);
   if (!ledger_mirror_is_whole(record))
     return "what is written of it has a wrong checksum";
+  if (!is_there(old) && ledger_state(&record->state) == LEDGER_WAITING)
+    return "the service manager had not received it";
   if (!is_whole(&old->fds))
     return "a descriptor of it is missing";
   int states = fcntl(old->fds.states, F_DUPFD_CLOEXEC, 3); /* to retire it */
@@ -228,7 +230,7 @@ static void adopt_mirrors(struct restore *r) {
       if (why)
         leave_mirror(r, i, why);
     } else if (state != LEDGER_FREE || is_there(&r->mirrors[i])) {
-      /* The mirror had ended. */
+      /* The mirror had ended, or nothing is written of these descriptors. */
       mirror_fds_close(&r->mirrors[i].fds);
       keeper_drop_mirror(r->keeper, i);
     }

@@ -6,7 +6,9 @@
 
 int send_batch_init(struct send_batch *o) {
   o->scratch = malloc(SEND_BATCH_SCRATCH_LEN);
-  o->copies = malloc((size_t)SEND_BATCH_COPIES * SEND_BATCH_COPY_LEN);
+  /* From the start of a page: some processors copy faster to there. */
+  o->copies = aligned_alloc(SEND_BATCH_COPY_LEN,
+                            (size_t)SEND_BATCH_COPIES * SEND_BATCH_COPY_LEN);
   return o->scratch && o->copies ? 0 : -ENOMEM;
 }
 

@@ -2,9 +2,10 @@
  *
  * A step looks at a request, at its plan and through the image's reader, and
  * says what the peer is to be told and what is due then.  It changes those
- * three alone.  It sends nothing and waits for nothing: request.c puts the
- * answer into the batch, sends, announces epochs and starts fetches, and calls
- * the next step.  So a step is tested without a socket.
+ * three alone, and takes buffers of the batch.  It sends nothing and waits for
+ * nothing: request.c puts the answer into the batch, sends, announces epochs
+ * and starts fetches, and calls the next step.  So a step is tested without a
+ * socket.
  *
  * A piece is found resident and pinned, or taken out of the request's fetch,
  * and named in the answer.  Of request.h, R4 is kept here: each step looks at

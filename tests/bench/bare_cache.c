@@ -22,7 +22,7 @@
 
 /* As cachetd's evictor has them: see EVICT_MAX_BATCH, and budget_high_free().
  */
-enum { BATCH = 256, RESERVE_PART = 32 };
+enum { BATCH = 256, RESERVE_PART = 32, MIN_PAGES = 2 * BATCH };
 
 enum { ABSENT, RESIDENT, EVICTING };
 
@@ -153,6 +153,10 @@ uint64_t bare_cache_open(const char *path, uint64_t cache_len) {
   cache.fd = open(path, O_RDONLY | O_CLOEXEC);
   if (cache.fd < 0 || fstat(cache.fd, &st) < 0)
     fail(path);
+  if (cache_len / BARE_CACHE_PAGE < MIN_PAGES) {
+    errno = EINVAL;
+    fail("the size of the cache");
+  }
   cache.memfd = memfd_create("bare", MFD_CLOEXEC);
   if (cache.memfd < 0 || ftruncate(cache.memfd, st.st_size) < 0)
     fail("memfd");

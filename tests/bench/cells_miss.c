@@ -108,7 +108,7 @@ static void judge_over(struct bench *b) {
                 "misses/s over four times the cache, by nbdkit's cache filter");
   report_target(b->report, REPORT_AT_LEAST, 0.8,
                 report_ratio_to(b->report, key, "bare, with a cache"),
-                "the same, by the bare server's with a cache");
+                "the same, by those of the bare server with a cache");
   report_note(
       b->report, over_section,
       "Of the others' reads three in four are taken for misses; cachetd "

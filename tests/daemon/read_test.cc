@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -108,6 +110,7 @@ bool IsMapped(const void *at) {
   uint64_t entry = 0;
   auto page = static_cast<off_t>(reinterpret_cast<uintptr_t>(at) / 4096);
   int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  EXPECT_GE(fd, 0) << strerror(errno);
   EXPECT_EQ(pread(fd, &entry, sizeof entry, page * 8), 8);
   close(fd);
   return entry >> 63;
@@ -148,6 +151,12 @@ TEST_F(ReadStepTest, PagesBeyondTheBuffersOfABatchAreSentFromTheMapping) {
     EXPECT_EQ(std::vector<uint8_t>(at, at + pieces[i].iov_len),
               FakeSource::Bytes(3 * i * kPage, kPage));
   }
+  auto distance = [&](size_t i) {
+    return static_cast<uint8_t *>(pieces[i + 1].iov_base) -
+           static_cast<uint8_t *>(pieces[i].iov_base);
+  };
+  EXPECT_EQ(distance(14), 4096) << "buffers";
+  EXPECT_EQ(distance(16), 3 * kPage) << "pages of the mirror";
 }
 
 TEST_F(ReadStepTest, AMissAfterAPieceLeavesThatPieceInTheBatch) {
