@@ -488,9 +488,16 @@ TEST_F(NbdTest, AHandshakeWithoutEndIsGivenUp) {
     poll(nullptr, 0, 1);
 }
 
+// Not with nbdkit: 1.32 may abort when a connection ends in such a moment.
 TEST_F(NbdTest, ASourceIsClosedWhileItConnects) {
-  MakeImage();
-  auto server = FileServer();
+  FakeNbd::Export e;
+  e.multi_conn = true;
+  fake_ = std::make_unique<FakeNbd>(
+      Socket(), [](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
+        peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
+        return true;
+      });
+  fake_->SetExport(e);
   for (int i = 0; i < 50; i++) {
     ASSERT_EQ(Open(Uri()), 0) << fault_.text;
     {
