@@ -75,6 +75,12 @@ std::string BytesAt(uint64_t offset, size_t len) {
   return s;
 }
 
+// A handler that has all bytes.
+bool Answer(FakeNbd::Peer *peer, const FakeNbd::Request &r) {
+  peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
+  return true;
+}
+
 class NbdTest : public testing::Test, protected OpenSource {
 protected:
   NbdTest() : OpenSource(nbd_source_kind) {}
@@ -296,8 +302,7 @@ TEST_F(NbdTest, ReadsThatMeetAreSpreadOverFourConnections) {
   Fake(
       [&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
         gate_.Pass(); // a connection's thread: so each has one read at once
-        peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
-        return true;
+        return Answer(peer, r);
       },
       {{"attempt-timeout", "60"}}, e);
   std::vector<std::unique_ptr<Read>> reads;
@@ -314,8 +319,7 @@ TEST_F(NbdTest, ReadsThatMeetAreSpreadOverFourConnections) {
 TEST_F(NbdTest, AServerThatDoesNotPromiseItHasOneConnection) {
   Fake([&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
     gate_.Pass();
-    peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
-    return true;
+    return Answer(peer, r);
   });
   std::vector<std::unique_ptr<Read>> reads;
   for (int i = 0; i < 16; i++)
@@ -492,11 +496,7 @@ TEST_F(NbdTest, AHandshakeWithoutEndIsGivenUp) {
 TEST_F(NbdTest, ASourceIsClosedWhileItConnects) {
   FakeNbd::Export e;
   e.multi_conn = true;
-  fake_ = std::make_unique<FakeNbd>(
-      Socket(), [](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
-        peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
-        return true;
-      });
+  fake_ = std::make_unique<FakeNbd>(Socket(), Answer);
   fake_->SetExport(e);
   for (int i = 0; i < 50; i++) {
     ASSERT_EQ(Open(Uri()), 0) << fault_.text;
@@ -538,8 +538,7 @@ TEST_F(NbdTest, AServerThatComesBackWithAnotherExportEndsTheSource) {
       [&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
         if (r.offset == 0)
           return false;
-        peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
-        return true;
+        return Answer(peer, r);
       },
       {}, e);
   EXPECT_EQ(StatusOf(0, 1), -ECONNRESET);
@@ -719,8 +718,7 @@ protected:
         Socket(),
         [this](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
           n_reads_++;
-          peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
-          return true;
+          return Answer(peer, r);
         },
         [this, status](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
           n_questions_++;
@@ -1053,8 +1051,7 @@ TEST_P(NbdLieTest, IsNotBelieved) {
   Fake([&](FakeNbd::Peer *peer, const FakeNbd::Request &r) {
     if (n++ == 0)
       return GetParam().lie(peer, r);
-    peer->Data(r, r.offset, BytesAt(r.offset, r.len), true);
-    return true;
+    return Answer(peer, r);
   });
   int status = StatusOf(4096, 8192);
   EXPECT_TRUE(status == GetParam().status ||
