@@ -178,7 +178,7 @@ static const struct call calls[] = {
     {R | S, SCMP_SYS(pipe2)},
     {R | S, SCMP_SYS(sendmmsg)},
     {R | S, SCMP_SYS(timerfd_create)},
-    {R | S, SCMP_SYS(timerfd_settime)},
+    {M | R | S, SCMP_SYS(timerfd_settime)}, /* M: the loop's */
     {R | S, SCMP_SYS(uname)},
     {S, SCMP_SYS(socketpair)},
     {S, SCMP_SYS(epoll_create)}, /* librados */
