@@ -92,8 +92,9 @@ static bool take_piece(struct nbd_read *r) {
 
 /* ---- Questions ----------------------------------------------------------- */
 
-/* Takes extents, each a length and flags.  After an impossible answer the link
- * asks no further question. */
+/* Takes extents, each a length and flags.  One that goes on past the end of the
+ * export ends there; newer versions of libnbd cut it themselves.  After an
+ * impossible answer the link asks no further question. */
 static int on_extents(void *arg, const char *context, uint64_t offset,
                       uint32_t *entries, size_t n, int *error) {
   struct nbd_link *l = arg;
@@ -103,8 +104,9 @@ static int on_extents(void *arg, const char *context, uint64_t offset,
     return 0;
   bool is_right = offset == q->at && n % 2 == 0;
   for (size_t i = 0; is_right && i < n; i += 2) {
-    uint64_t end = q->at + entries[i];
-    is_right = entries[i] > 0 && end <= l->size;
+    uint64_t rest = l->size - q->at;
+    uint64_t end = q->at + (entries[i] < rest ? entries[i] : rest);
+    is_right = end > q->at;
     if (is_right)
       l->calls->told(l, q->at, end, entries[i + 1] & LIBNBD_STATE_ZERO);
     q->at = end;
@@ -113,13 +115,14 @@ static int on_extents(void *arg, const char *context, uint64_t offset,
   return 0;
 }
 
-/* Ends a question.  An error concerns only the question, not the link.  If the
- * answers cover little, the link stops asking after some time. */
+/* Ends a question.  An error concerns only the question, not the link.  After
+ * an answer that libnbd cannot read the link asks no further question; if the
+ * answers cover little, it stops asking after some time. */
 static int on_answered(void *arg, int *error) {
   struct nbd_link *l = arg;
   struct nbd_question *q = &l->question;
   bool says_enough = q->at >= q->end || q->at - q->begin >= MIN_ANSWER;
-  if ((*error || !says_enough) && --l->patience == 0)
+  if (*error == EPROTO || ((*error || !says_enough) && --l->patience == 0))
     l->has_answers = false;
   q->is_lost = *error == ENOTCONN;
   q->is_asked = false;
