@@ -50,28 +50,27 @@ static void warn_of_no_huge_pages(const char *name) {
                            "until then"));
 }
 
-static void log_window(const char *event, const struct config_image *image,
-                       uint64_t size) {
+/* Says that a source, which has `size` bytes, has not all of the window. */
+static void print_window(const struct config_image *image, uint64_t size,
+                         char *text, size_t len) {
   const struct window *w = &image->window;
-  char length[40] = "", reason[512];
+  char length[40] = "";
   if (w->length != WINDOW_TO_END)
     snprintf(length, sizeof length, ",length=%" PRIu64, w->length);
-  snprintf(reason, sizeof reason,
-           "image \"%s\": the window offset=%" PRIu64 "%s reaches past the end "
-           "of %.256s, which has %" PRIu64 " bytes; choose a smaller one",
-           image->name, w->offset, length, image->path, size);
-  log_event(LEVEL_ERROR, event, LOG_TEXT("reason", reason));
+  snprintf(text, len,
+           "the window offset=%" PRIu64 "%s reaches past the end of it, which "
+           "has %" PRIu64 " bytes",
+           w->offset, length, size);
 }
 
-/* Replaces `to->source` by the part of it that is to be served.  0, or a
- * negative errno; -ERANGE: the source has no such part. */
+/* Replaces `to->source` by the part of it that is to be served, which it has.
+ * 0 or -ENOMEM. */
 static int cut_window(const struct config_image *image,
                       struct server_image *to) {
   const struct window *w = &image->window;
-  if (window_is_whole(w))
-    return 0;
-  return to->missing ? window_source_new_later(to->source, w, &to->source)
-                     : window_source_new(to->source, w, &to->source);
+  return window_is_whole(w)
+             ? 0
+             : window_source_new_later(to->source, w, &to->source);
 }
 
 /* How a source is opened. */
@@ -126,11 +125,16 @@ static struct remote *name_image(const struct config_image *image,
   return NULL;
 }
 
+/* Whether it is opened by its name: see daemon/remotes.h. */
+static bool is_remote(const struct config_image *image) {
+  return image->uri || config_image_is_verified(image);
+}
+
 /* NULL in `opening`: there is no memory, or it is opened later. */
 static struct opened open_one(const struct config_image *image,
                               struct remotes *remotes,
                               const struct timespec *deadline) {
-  if (!image->uri && !config_image_is_verified(image))
+  if (!is_remote(image))
     return (struct opened){.opening = opening_begin(image->path)};
   struct opened o = {.remote = name_image(image, remotes)};
   if (o.remote && !image->verity.is_whole)
@@ -140,17 +144,49 @@ static struct opened open_one(const struct config_image *image,
 
 /* Serves later what cannot be opened now. */
 static int take_missing(const struct config_image *image,
-                        const struct opened *opened, int error,
-                        const struct source_fault *fault,
+                        const struct opened *opened, int error, const char *why,
                         struct server_image *to) {
   to->missing = error;
-  log_event(
-      LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
-      LOG_TEXT("path", image->path),
-      LOG_TEXT("reason", *fault->text ? fault->text : missing_reason(error)));
+  log_event(LEVEL_ERROR, "image-missing", LOG_TEXT("image", image->name),
+            LOG_TEXT("path", image->path),
+            LOG_TEXT("reason", *why ? why : missing_reason(error)));
   return opened->remote
              ? remotes_open_later(opened->remote, &to->source)
              : file_source_open_later(image->path, FILE_DONTCACHE, &to->source);
+}
+
+/* Ends the opening.  A source that has not all of the window is closed. */
+static int take_opened(const struct config_image *image,
+                       const struct opened *opened,
+                       const struct timespec *deadline, struct source **out,
+                       struct source_fault *fault) {
+  const char *format = NULL;
+  int r = opening_end(opened->opening, deadline, out, &format, fault);
+  if (r < 0)
+    return r;
+  image_sources_warn_of_format(image->name, format);
+  uint64_t size = (*out)->size;
+  if (window_fits(&image->window, size))
+    return 0;
+  (*out)->ops->close(*out);
+  *out = NULL;
+  print_window(image, size, fault->text, sizeof fault->text);
+  return -ERANGE;
+}
+
+/* What is set for a source, whether it is there or not. */
+static int set_up(const struct config_image *image, const struct opened *opened,
+                  struct server_image *to) {
+  if (opened->remote)
+    to->retrying = retrying_ref(remotes_retrying(opened->remote));
+  else if (image->max_age_s)
+    file_source_set_max_age(to->source, image->max_age_s);
+  else
+    file_source_doubt_writers(to->source);
+  int r = cut_window(image, to);
+  if (r == 0)
+    to->source->fetch_size = config_image_fetch_size(image);
+  return r;
 }
 
 /* Takes a source whose whole content is hashed first.  That takes long, so the
@@ -158,35 +194,46 @@ static int take_missing(const struct config_image *image,
 static int take_whole(const struct config_image *image,
                       const struct opened *opened, struct server_image *to) {
   to->missing = EINPROGRESS;
-  to->retrying = retrying_ref(remotes_retrying(opened->remote));
   log_event(LEVEL_INFO, "image-checking", LOG_TEXT("image", image->name),
             LOG_TEXT("path", image->path),
             LOG_TEXT("meaning", "it is read as a whole, and served when its "
                                 "SHA-256 is right"));
-  return remotes_open_later(opened->remote, &to->source);
+  int r = remotes_open_later(opened->remote, &to->source);
+  return r < 0 ? r : set_up(image, opened, to);
 }
 
-/* Takes what was opened.  One that cannot be opened now is served once it can.
+/* Takes what was opened.  One that cannot be served now is served once it can.
  * 0 or a negative errno: there is no memory. */
 static int take_source(const struct config_image *image,
                        const struct opened *opened,
                        const struct timespec *deadline,
                        struct server_image *to) {
-  const char *format = NULL;
   struct source_fault fault;
-  int r = opening_end(opened->opening, deadline, &to->source, &format, &fault);
-  if (r < 0 && (r = take_missing(image, opened, -r, &fault, to)) < 0)
-    return r;
-  image_sources_warn_of_format(image->name, format);
-  if (opened->remote) {
-    to->retrying = retrying_ref(remotes_retrying(opened->remote));
+  int r = take_opened(image, opened, deadline, &to->source, &fault);
+  if (r < 0)
+    r = take_missing(image, opened, -r, fault.text, to);
+  return r < 0 ? r : set_up(image, opened, to);
+}
+
+/* What the server is to know of an image, but for its source. */
+static struct server_image describe(const struct config *config,
+                                    const struct config_image *image) {
+  return (struct server_image){.name = image->name,
+                               .share = config_shares(config, image),
+                               .allow = image->allow,
+                               .warm = image->warm,
+                               .page_size = config_page_size(config, image),
+                               .path = image->path};
+}
+
+/* After a failure nothing is open. */
+static int settle(int r, const char *event, struct server_image *to) {
+  if (r == 0)
     return 0;
-  }
-  if (image->max_age_s)
-    file_source_set_max_age(to->source, image->max_age_s);
-  else
-    file_source_doubt_writers(to->source);
-  return 0;
+  log_event(LEVEL_ERROR, event, LOG_TEXT("reason", "out of memory"));
+  image_sources_close(to, 1);
+  *to = (struct server_image){.source = NULL};
+  return -EINVAL;
 }
 
 /* 0; or -EINVAL with the reason logged, and nothing is taken. */
@@ -195,32 +242,33 @@ static int take_image(const struct config *config,
                       const struct opened *opened,
                       const struct timespec *deadline, const char *event,
                       struct server_image *to) {
-  *to = (struct server_image){.name = image->name,
-                              .share = config_shares(config, image),
-                              .allow = image->allow,
-                              .warm = image->warm,
-                              .page_size = config_page_size(config, image),
-                              .path = image->path};
+  *to = describe(config, image);
   int r = -ENOMEM;
   if (opened->opening)
     r = take_source(image, opened, deadline, to);
   else if (opened->remote && image->verity.is_whole)
     r = take_whole(image, opened, to);
+  if (r == 0 && image->huge)
+    warn_of_no_huge_pages(image->name);
+  return settle(r, event, to);
+}
+
+int image_sources_open_missing(const struct config *config,
+                               const struct config_image *image,
+                               struct remotes *remotes, int error,
+                               const char *why, const char *event,
+                               struct server_image *out) {
+  struct opened opened = {.remote = NULL};
+  *out = describe(config, image);
+  if (is_remote(image))
+    opened.remote = name_image(image, remotes);
+  int r = -ENOMEM;
+  if (opened.remote || !is_remote(image))
+    r = take_missing(image, &opened, error, why, out);
   if (r == 0)
-    r = cut_window(image, to);
-  if (r == 0) {
-    if (image->huge)
-      warn_of_no_huge_pages(image->name);
-    to->source->fetch_size = config_image_fetch_size(image);
-    return 0;
-  }
-  if (r == -ERANGE)
-    log_window(event, image, to->source->size);
-  else
-    log_event(LEVEL_ERROR, event, LOG_TEXT("reason", "out of memory"));
-  image_sources_close(to, 1);
-  *to = (struct server_image){.source = NULL};
-  return -EINVAL;
+    r = set_up(image, &opened, out);
+  remotes_unref(opened.remote);
+  return settle(r, event, out);
 }
 
 /* Whether what verifies images is needed and cannot be loaded. */

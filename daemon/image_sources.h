@@ -22,14 +22,24 @@ void image_sources_check_module(const struct config *config,
                                 struct config_errors *errors);
 
 /* Opens the sources of `n` images of `config`.  A source that cannot be opened
- * now is logged, and its image is `missing` until it can.  The strings of `out`
- * belong to the config.  Open sources need `remotes`.
+ * now, or has not all of the image's window, is logged, and its image is
+ * `missing` until that changes.  The strings of `out` belong to the config.
+ * Open sources need `remotes`.
  *
  * 0; or -EINVAL, with each reason logged as `event`, and nothing is open. */
 int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
                        struct remotes *remotes, const char *event,
                        struct server_image *out);
+
+/* Describes an image whose source can be opened, but not be served, for the
+ * reason `error` (an errno), and `why` in words; that is logged.  It is
+ * `missing` until that changes.  Otherwise as above. */
+int image_sources_open_missing(const struct config *config,
+                               const struct config_image *image,
+                               struct remotes *remotes, int error,
+                               const char *why, const char *event,
+                               struct server_image *out);
 
 /* Logs that a file is a container format; NULL: it is none. */
 void image_sources_warn_of_format(const char *name, const char *format);

@@ -69,6 +69,7 @@ enum {
 
 /* What main() gathers for the server, which takes the sources over. */
 struct setup {
+  const struct config *config;
   struct server_image *images; /* config's n_images; NULL: none is open */
   unsigned n_images, n_missing;
   struct directories *directories;
@@ -151,17 +152,29 @@ static int open_directories(const struct config *config, struct setup *setup) {
   return fail_start(r == -ENOSYS ? DIRECTORIES_NEED : "out of memory");
 }
 
-/* Checks that at least one image can be opened.  If none can, the command is
+/* Whether at least one image can be served.  If none can, the command is
  * probably wrong, and the administrator should see that, so the start fails.
  * With sockets from a service manager the daemon waits for its images instead:
  * the manager would start it again and again, and in the end close its sockets.
  */
-static int check_images(const struct config *config,
-                        const struct setup *setup) {
-  if (setup->n_images > 0 && setup->n_missing == setup->n_images &&
-      config->n_directories == 0 && setup->listeners.n == 0)
-    return fail_start("none of the images can be opened");
-  return 0;
+static bool has_images(const struct setup *setup) {
+  return setup->n_images == 0 || setup->n_missing < setup->n_images ||
+         setup->config->n_directories > 0 || setup->listeners.n_inherited > 0;
+}
+
+static int check_images(const struct setup *setup) {
+  return has_images(setup) ? 0 : fail_start("none of the images can be opened");
+}
+
+static int miss_image(void *arg, unsigned i, int error, const char *why,
+                      struct server_image *out) {
+  struct setup *setup = arg;
+  setup->n_missing++;
+  return has_images(setup)
+             ? image_sources_open_missing(
+                   setup->config, &setup->config->images[i], setup->remotes,
+                   error, why, "start-failed", out)
+             : -error;
 }
 
 /* Adopts the sockets that systemd opened.  Other inherited descriptors are
@@ -417,7 +430,7 @@ static void tell_draining(void *arg, int timeout_ms, unsigned n_clients) {
 /* What the server is made of: of `setup`, of what the process before has left,
  * and of the configuration. */
 static struct server_config describe_server(const struct config *config,
-                                            const struct setup *setup,
+                                            struct setup *setup,
                                             const struct restore_fds *left) {
   return (struct server_config){
       .limits = limits_default(),
@@ -426,6 +439,8 @@ static struct server_config describe_server(const struct config *config,
       .n_workers = config_workers(config),
       .images = setup->images,
       .n_images = setup->n_images,
+      .miss = miss_image,
+      .arg = setup,
       .place = directories_place(setup->directories),
       .finds = config->n_directories > 0,
       .shares_found = config->n_directories > 0 && config->share,
@@ -523,7 +538,7 @@ static void keep_code(void) {
 }
 
 static int open_and_serve(struct options *options, struct config *config) {
-  struct setup setup = {0};
+  struct setup setup = {.config = config};
   warn_if_root();
   tell_of_machine(config);
   tell_of_memory();
@@ -537,7 +552,7 @@ static int open_and_serve(struct options *options, struct config *config) {
   if (status == 0)
     status = adopt_listeners(config, &setup);
   if (status == 0)
-    status = check_images(config, &setup);
+    status = check_images(&setup);
   if (status == 0)
     status = open_listeners(config, &setup);
   if (status == 0)

@@ -372,27 +372,46 @@ void server_set_change_maker(struct server *s,
   s->context.maker = *maker;
 }
 
+/* Serves an image as one that is missing, because there can be no mirror of
+ * what its source has now: its owner, or a server far away, says how long it
+ * is. */
+static int miss_image(struct server *s, const struct server_config *config,
+                      unsigned i, int error, const char *why) {
+  struct server_image missing;
+  if (!config->miss)
+    return -error;
+  int r = config->miss(config->arg, i, error, why, &missing);
+  return r < 0 ? r : server_add_image(s, &missing);
+}
+
+static int add_or_miss(struct server *s, const struct server_config *config,
+                       unsigned i, char *err, size_t err_len) {
+  const struct server_image *from = &config->images[i];
+  uint64_t size = from->source->size;
+  int r = server_add_image(s, from);
+  if (r == 0)
+    return 0;
+  char limit[128] = "", why[256];
+  if (r == -EFBIG)
+    mirror_print_limit(size, limit, sizeof limit);
+  snprintf(why, sizeof why, "make its mirror: %s%s%s", strerror(-r),
+           *limit ? ": " : "", limit);
+  r = miss_image(s, config, i, -r, why);
+  if (r < 0)
+    snprintf(err, err_len, "image \"%s\": %s", from->name, why);
+  return r;
+}
+
 /* Takes all sources over.  On failure it closes the remaining ones. */
 static int server_add_images(struct server *s,
                              const struct server_config *config, char *err,
                              size_t err_len) {
   int r = 0;
-  for (unsigned i = 0; i < config->n_images; i++) {
-    const struct server_image *from = &config->images[i];
-    if (r < 0) {
-      close_source(from);
-      continue;
-    }
-    uint64_t size = from->source->size;
-    r = server_add_image(s, from);
-    if (r < 0) {
-      char limit[128] = "";
-      if (r == -EFBIG)
-        mirror_print_limit(size, limit, sizeof limit);
-      snprintf(err, err_len, "image \"%s\": make its mirror: %s%s%s",
-               from->name, strerror(-r), *limit ? ": " : "", limit);
-    }
-  }
+  for (unsigned i = 0; i < config->n_images; i++)
+    if (r == 0)
+      r = add_or_miss(s, config, i, err, err_len);
+    else
+      close_source(&config->images[i]);
   return r;
 }
 

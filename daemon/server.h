@@ -71,6 +71,12 @@ struct server_config {
   unsigned n_workers;
   const struct server_image *images;
   unsigned n_images;
+  /* Describes image `i` anew, as one that is missing for the reason `error`,
+   * and `why` in words: there can be no mirror of what its source has now.  0,
+   * or a negative errno: then the server is not made.  Or NULL. */
+  int (*miss)(void *arg, unsigned i, int error, const char *why,
+              struct server_image *out);
+  void *arg;
   const struct finder_place *place; /* where more images are found: see
                                        finder.h; or NULL */
   bool finds;                       /* whether there are such at the start, */

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <memory>
 #include <thread>
 
 #include "proto/status.h"
@@ -82,17 +83,59 @@ TEST_F(StartTest, AnImageThatCannotBeOpenedIsStatusOne) {
                 "neither a file nor a block device");
 }
 
-TEST_F(StartTest, AWindowPastTheEndIsStatusOneWhateverElseIsServed) {
-  std::string listen = "unix:" + socket_;
-  ExpectFailure({"--image", image_, "--image",
-                 "p=" + image_ + ",offset=5000,length=5001", "--listen",
-                 listen},
-                1,
-                "image \\\"p\\\": the window offset=5000,length=5001 reaches "
-                "past the end of " +
-                    image_ + ", which has 10000 bytes; choose a smaller one");
-  ExpectFailure({"--image", image_ + ",offset=10001", "--listen", listen}, 1,
-                "the window offset=10001 reaches past the end of " + image_);
+TEST_F(StartTest, AWindowPastTheEndIsStatusOneIfNothingElseIsServed) {
+  ExpectFailure(
+      {"--image", image_ + ",offset=10001", "--listen", "unix:" + socket_}, 1,
+      "image=disk.img path=" + image_ +
+          " reason=\"the window offset=10001 reaches past the end of "
+          "it, which has 10000 bytes\"");
+}
+
+// Its owner may cut it.
+TEST_F(StartTest, AnImageThatIsShorterThanItsWindowDoesNotKeepTheOthersDown) {
+  DaemonProcess daemon({"--image", image_, "--image",
+                        "p=" + image_ + ",offset=5000,length=5001", "--listen",
+                        "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_THAT(daemon.log(),
+              HasSubstr("event=image-missing image=p path=" + image_ +
+                        " reason=\"the window "
+                        "offset=5000,length=5001 reaches past "
+                        "the end of it, which has 10000 bytes\""));
+  WireClient client = WireClient::Unix(socket_);
+  EXPECT_EQ(client.Start("disk.img").size, 10000u);
+  ASSERT_TRUE(client.SendOpen(7, "p"));
+  EXPECT_THAT(client.ReceiveAnswer().message,
+              HasSubstr("its source ends before the window of it"));
+}
+
+// Its owner may make it so long.
+TEST_F(StartTest, AnImageThatIsTooLongDoesNotKeepTheOthersDown) {
+  // Other file systems have no such files.
+  std::string path = "/dev/shm/cachetd-test." + std::to_string(getpid());
+  WriteRandomFile(path, 1, 1);
+  std::shared_ptr<void> end(nullptr, [&](void *) { unlink(path.c_str()); });
+  if (truncate(path.c_str(), 65ll << 40) < 0)
+    GTEST_SKIP() << "no file system that has files of 65 TiB";
+  DaemonProcess daemon({"--image", "huge=" + path, "--image", image_,
+                        "--listen", "unix:" + socket_});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  EXPECT_THAT(daemon.log(),
+              HasSubstr("event=image-missing image=huge path=" + path +
+                        " reason=\"make its mirror: File "
+                        "too large: it has "));
+  WireClient client = WireClient::Unix(socket_);
+  client.Start("disk.img");
+  Frame opened;
+  ASSERT_TRUE(client.SendOpen(7, "huge"));
+  opened = client.ReceiveAnswer();
+  EXPECT_THAT(opened.message, HasSubstr(path + ": File too large"));
+  ASSERT_EQ(truncate(path.c_str(), 5000), 0);
+  do {
+    ASSERT_TRUE(client.SendOpen(7, "huge"));
+    opened = client.ReceiveAnswer();
+  } while (opened.is_error());
+  EXPECT_EQ(opened.size, 5000u);
 }
 
 TEST_F(StartTest, AnImageThatIsMissingDoesNotKeepTheOthersDown) {
