@@ -329,13 +329,9 @@ static void close_source(const struct server_image *image) {
 int server_add_image(struct server *s, const struct server_image *image) {
   const struct image_add add = image_add_of(s, image);
   struct served_image *h = images_find(&s->context.images, NULL, image->name);
-  bool replaces = h && images_origin(h) == IMAGE_FOUND;
-  if (replaces && image_page_shift(h->image) != add.page_shift) {
-    images_remove(h); /* readers cannot continue with another page size */
-    replaces = false;
-  }
-  int r =
-      replaces ? images_replace(h, &add) : images_add(&s->context.images, &add);
+  int r = h && images_may_become(h, &add)
+              ? images_replace(h, &add)
+              : images_add(&s->context.images, &add);
   if (r == 0 && image->warm && atomic_load(&s->is_started))
     warm_one(s, image->name);
   images_unref(h);

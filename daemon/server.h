@@ -109,8 +109,10 @@ int server_start(struct server *s);
 void server_serve(struct server *s);
 
 /* Adds an image, whose source is the server's from here, also on failure, in
- * the place of one that was found.  0 or a negative errno; -EEXIST: there is
- * one of that name.  Any thread. */
+ * the place of one that was found.  A session that has opened that one finds a
+ * new epoch, if the image is there and its rule, if any, was set before; else
+ * it has to open the image again.  0 or a negative errno; -EEXIST: there is one
+ * of that name.  Any thread. */
 int server_add_image(struct server *s, const struct server_image *image);
 
 /* Gives an image another source, share and path, but no other rule: a session

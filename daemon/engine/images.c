@@ -358,18 +358,24 @@ static bool make_room_locked(struct images *images,
   return *victim;
 }
 
+/* The image that leaves the table for it, if there is one, is `*victim`; see
+ * make_room_locked(). */
 static int put_locked(struct images *images, struct served_image *h,
                       struct served_image **victim) {
   lock_assert_held(&images->lock);
-  if (find_locked(images, h->name))
+  bool is_found = h->origin == IMAGE_FOUND;
+  struct served_image *there = find_locked(images, h->name);
+  if (there && (is_found || there->origin != IMAGE_FOUND))
     return -EEXIST;
-  if (h->origin == IMAGE_FOUND && !make_room_locked(images, victim))
+  if (is_found && !make_room_locked(images, victim))
     return -ENFILE;
   unsigned index = 0;
   while (index < images->n_list && images->list[index])
     index++;
   if (index == IMAGES_MAX)
     return -ENFILE;
+  if (there)
+    leave_locked(*victim = there);
   if (index == images->n_list)
     images->n_list++;
   images->list[index] = h;
@@ -431,6 +437,15 @@ enum image_origin images_origin(struct served_image *h) {
   enum image_origin origin = h->origin;
   pthread_mutex_unlock(&h->images->lock);
   return origin;
+}
+
+bool images_may_become(struct served_image *h, const struct image_add *add) {
+  if (add->missing || add->page_shift != image_page_shift(h->image))
+    return false;
+  pthread_mutex_lock(&h->images->lock);
+  bool may = h->origin == IMAGE_FOUND && h->allow == add->allow;
+  pthread_mutex_unlock(&h->images->lock);
+  return may;
 }
 
 int images_replace(struct served_image *h, const struct image_add *change) {

@@ -185,13 +185,20 @@ struct image_add {
   unsigned page_shift;
 };
 
-/* Adds an image.  0 or a negative errno; -EEXIST: the name is in use; -ENFILE:
- * there are IMAGES_MAX images, or `most_found` that were found and are in
- * use. */
+/* Adds an image.  If it is configured, and one of that name was found, that one
+ * is removed at the same time.  0 or a negative errno, and then nothing has
+ * changed; -EEXIST: the name is in use; -ENFILE: there are IMAGES_MAX images,
+ * or `most_found` that were found and are in use. */
 int images_add(struct images *images, const struct image_add *add);
 
+/* Whether an image was found, and its readers may go on with what `add`
+ * describes: by images_replace().  They may not if that has a rule of its own,
+ * which images_set_rules() did not set before, or pages of another size, or if
+ * it cannot be read yet. */
+bool images_may_become(struct served_image *h, const struct image_add *add);
+
 /* Gives an image another source, origin, share and path, and so a new epoch;
- * its name and page size stay.  `change->missing` is 0.  Blocks.  0; or a
+ * its name, rule and page size stay.  `change->missing` is 0.  Blocks.  0; or a
  * negative errno, and then nothing has changed. */
 int images_replace(struct served_image *h, const struct image_add *change);
 

@@ -2,6 +2,7 @@
 // told to, and hangs.
 #include "daemon/engine/finder_place.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -411,6 +412,56 @@ TEST_F(FinderTest, AnImageThatIsConfiguredTakesThePlaceOfOneThatWasFound) {
   EXPECT_EQ(client.Read(opened.image, 0, 100).bytes,
             FakeSource::Bytes(0, 100, 2));
   EXPECT_EQ(server_->Add("one", &other), -EEXIST) << "it is configured now";
+}
+
+// A peer reads one that is found; the one that takes its place is not for it.
+TEST_F(FinderTest, AConfiguredImageHasItsRuleThoughItsNameIsInUse) {
+  place_.Add("one");
+  FakeSource secret(kSize);
+  secret.Rewrite();
+  Serve();
+  WireClient client = server_->Unix();
+  Frame opened = client.Start("one");
+  ASSERT_EQ(server_->Add("one", &secret, Rule("uid:4294967294").get()), 0);
+  EXPECT_EQ(client.Read(opened.image, 0, 100).status, WIRE_E_NOIMAGE);
+  client.SendOpen(7, "one");
+  EXPECT_EQ(client.ReceiveAnswer().message, "image \"one\": not served");
+  EXPECT_EQ(secret.n_reads(), 0);
+}
+
+// As a reload does it: the rule comes first, and is the same one.
+TEST_F(FinderTest, WhoMayReadTheConfiguredImageGoesOnWithIt) {
+  place_.Add("one");
+  FakeSource other(kSize);
+  other.Rewrite();
+  Serve();
+  Rule any("any");
+  WireClient client = server_->Unix();
+  Frame opened = client.Start("one");
+  server_->SetRules(nullptr, {{"one", any.get()}});
+  ASSERT_EQ(server_->Add("one", &other, any.get()), 0);
+  EXPECT_EQ(client.Read(opened.image, 0, 100).bytes,
+            FakeSource::Bytes(0, 100, 2));
+}
+
+TEST_F(FinderTest, AConfiguredImageThatIsMissingIsNotAnEmptyOne) {
+  place_.Add("one");
+  FakeSource later(0);
+  Serve();
+  WireClient client = server_->Unix();
+  Frame opened = client.Start("one");
+  ASSERT_EQ(server_->Add("one", &later, nullptr, EACCES), 0);
+  EXPECT_EQ(client.Read(opened.image, 0, 100).status, WIRE_E_NOIMAGE);
+  client.SendOpen(7, "one");
+  Frame answer = client.ReceiveAnswer();
+  EXPECT_EQ(answer.status, WIRE_E_IO);
+  EXPECT_THAT(answer.message, testing::HasSubstr("Permission denied"));
+  std::vector<std::string> unready;
+  auto note = [](void *arg, const char *reason) {
+    static_cast<std::vector<std::string> *>(arg)->push_back(reason);
+  };
+  server_list_unready(server_->get(), note, &unready);
+  EXPECT_THAT(unready, testing::ElementsAre(testing::HasSubstr("one")));
 }
 
 TEST_F(FinderTest, AReviewRemovesWhatIsNotFoundAnyMore) {

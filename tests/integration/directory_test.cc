@@ -291,6 +291,24 @@ TEST_F(DirectoryTest, AReloadTakesAwayWhatIsNotConfiguredAndNothingElse) {
   EXPECT_NE(Read(stays.get(), 0, 100), Part(a_, 0, 100)) << "it is named now";
 }
 
+TEST_F(DirectoryTest, AnOpenImageIsMissingIfItsSectionNamesAFileThatIsNot) {
+  std::string first = "[images]\ndirectory = " + images_.path + "\n";
+  Configure(first);
+  Start({"--config", dir_ / "cachetd.conf"});
+  Handle before = Open("a.img"), now;
+  EXPECT_EQ(Read(before.get(), 0, 100), Part(a_, 0, 100));
+  Configure(first + "[image a.img]\nsource = " + (dir_ / "none") + "\n");
+  Reload();
+  ExpectEnds(before.get());
+  cachet_error err = {};
+  EXPECT_EQ(TryOpen("a.img", &now, &err), CACHET_E_NOIMAGE);
+  EXPECT_NE(strstr(err.message, "No such file"), nullptr) << err.message;
+  Bytes late = WriteRandomFile(dir_ / "none", kSize, 7);
+  while (TryOpen("a.img", &now) != CACHET_OK)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(Read(now.get(), 0, 100), Part(late, 0, 100));
+}
+
 TEST_F(DirectoryTest, ThousandsOfFilesCostNextToNothingUntilTheyAreOpened) {
   constexpr int kFiles = 5000;
   MakeDirectory("many");

@@ -85,9 +85,10 @@ TestServer::TestServer(
   });
 }
 
-int TestServer::Add(const std::string &name, FakeSource *image) {
-  server_image add = {name.c_str(), image->Open(), share_, 0,      nullptr,
-                      nullptr,      false,         0,      nullptr};
+int TestServer::Add(const std::string &name, FakeSource *image, rule *allow,
+                    int missing) {
+  server_image add = {name.c_str(), image->Open(), share_, missing, nullptr,
+                      allow,        false,         0,      nullptr};
   return server_add_image(server_, &add);
 }
 

@@ -49,7 +49,8 @@ public:
   const std::string &socket_path() const { return socket_path_; }
 
   // Adds an image, which outlives the server; removes one.  As server.h says.
-  int Add(const std::string &name, FakeSource *image);
+  int Add(const std::string &name, FakeSource *image, rule *allow = nullptr,
+          int missing = 0);
   int Replace(const std::string &name, FakeSource *image, bool share = true);
   bool Remove(const std::string &name);
   void ReviewFound();
