@@ -35,6 +35,7 @@ int listeners_adopt(struct listeners *l, const struct config *config,
     if (r < 0)
       return r;
     l->asked[l->n] = *listener_address(l->all[l->n]);
+    l->names[l->n] = name;
     l->n_inherited = ++l->n;
   }
   return 0;
@@ -52,9 +53,40 @@ static int keep_inherited(const struct listeners *before,
       return r;
     now->all[now->n] = listener_ref(before->all[i]);
     now->asked[now->n] = before->asked[i];
+    now->names[now->n] = before->names[i];
     now->n_inherited = ++now->n;
   }
   return 0;
+}
+
+/* The number of the inherited one that listens at this address, or -1. */
+static int find_inherited(const struct listeners *l,
+                          const struct address *address) {
+  for (unsigned i = 0; i < l->n_inherited; i++)
+    if (listener_covers(l->all[i], address))
+      return (int)i;
+  return -1;
+}
+
+void listeners_check(const struct listeners *l, const struct config *config,
+                     struct config_errors *errors) {
+  char place[CONFIG_PLACE_LEN], address[ADDRESS_TEXT_LEN];
+  for (size_t i = 0; i < config->n_listen; i++) {
+    bool is_tls = config->listen[i].is_tls;
+    int at = find_inherited(l, &config->listen[i]);
+    if (at < 0 || listener_is_tls(l->all[at]) == is_tls)
+      continue;
+    config_print_place(CONFIG_LISTEN, &config->listen_origins[i], place);
+    address_format(&config->listen[i], address);
+    config_errors_add(errors,
+                      "%s: %s: systemd passed %s by the name \"%s\", which is "
+                      "%s in its socket unit",
+                      place, address, listener_text(l->all[at]), l->names[at],
+                      is_tls ? "not for TLS; write tcp: for tls:, or "
+                               "FileDescriptorName=tls"
+                             : "for TLS; write tls: for tcp:, or "
+                               "FileDescriptorName=tcp");
+  }
 }
 
 /* ---- Opened -------------------------------------------------------------- */
@@ -83,10 +115,13 @@ static int open_one(const struct listeners *before,
               : listener_open(address, out, err, err_len);
 }
 
+/* Opens what is not inherited. */
 static int open_each(const struct listeners *before,
                      const struct address *addresses, size_t n,
                      struct listeners *now, char *err, size_t err_len) {
   for (size_t i = 0; i < n; i++) {
+    if (find_inherited(now, &addresses[i]) >= 0) /* H3 */
+      continue;
     int r = open_one(before, &addresses[i], &now->all[now->n], err, err_len);
     if (r < 0)
       return r;

@@ -109,6 +109,16 @@ static int fail_start(const char *reason) {
   return EXIT_FAILED;
 }
 
+/* Prints all mistakes of the configuration.  Each line of --check-config begins
+ * with file and line, as those of a compiler do. */
+static int fail_config(const struct config_errors *errors, const char *before) {
+  for (size_t i = 0; i < errors->n; i++)
+    fprintf(stderr, "%s%s\n", before, errors->messages[i]);
+  if (errors->n_more)
+    fprintf(stderr, "%sand %zu more\n", before, errors->n_more);
+  return EXIT_USAGE;
+}
+
 static int start_remotes(struct setup *setup) {
   char reason[128];
   int r = remotes_new(&setup->remotes);
@@ -188,6 +198,18 @@ static int adopt_listeners(const struct config *config, struct setup *setup) {
     r = listeners_adopt(&setup->listeners, config, &setup->inherited, reason,
                         sizeof reason);
   return r < 0 ? fail_start(reason) : 0;
+}
+
+/* Checks the addresses against the sockets that were adopted. */
+static int check_listeners(const struct config *config,
+                           const struct setup *setup) {
+  struct config_errors errors = {.n = 0};
+  int status = 0;
+  listeners_check(&setup->listeners, config, &errors);
+  if (config_errors_any(&errors))
+    status = fail_config(&errors, "cachetd: ");
+  config_errors_fini(&errors);
+  return status;
 }
 
 /* Opens the listeners that were not adopted. */
@@ -544,13 +566,15 @@ static int open_and_serve(struct options *options, struct config *config) {
   tell_of_memory();
   if (config->shrinks)
     keep_code();
-  int status = start_remotes(&setup);
+  int status = adopt_listeners(config, &setup);
+  if (status == 0)
+    status = check_listeners(config, &setup);
+  if (status == 0)
+    status = start_remotes(&setup);
   if (status == 0)
     status = open_images(config, &setup);
   if (status == 0)
     status = open_directories(config, &setup);
-  if (status == 0)
-    status = adopt_listeners(config, &setup);
   if (status == 0)
     status = check_images(&setup);
   if (status == 0)
@@ -589,16 +613,6 @@ static int run(struct options *options, struct config *config) {
   int status = open_and_serve(options, config);
   log_stop(LOG_STOP_MS);
   return status;
-}
-
-/* Prints all mistakes of the configuration.  Each line of --check-config begins
- * with file and line, as those of a compiler do. */
-static int fail_config(const struct config_errors *errors, const char *before) {
-  for (size_t i = 0; i < errors->n; i++)
-    fprintf(stderr, "%s%s\n", before, errors->messages[i]);
-  if (errors->n_more)
-    fprintf(stderr, "%sand %zu more\n", before, errors->n_more);
-  return EXIT_USAGE;
 }
 
 /* One line for a configuration that has no mistakes. */

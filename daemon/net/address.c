@@ -152,6 +152,38 @@ bool address_is_same(const struct address *a, const struct address *b) {
   return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
 }
 
+/* 0: it has none. */
+static in_port_t port_of(const struct address *a) {
+  struct sockaddr_in in4;
+  struct sockaddr_in6 in6;
+  switch (a->generic.sa_family) {
+  case AF_INET:
+    memcpy(&in4, &a->storage, sizeof in4);
+    return in4.sin_port;
+  case AF_INET6:
+    memcpy(&in6, &a->storage, sizeof in6);
+    return in6.sin6_port;
+  default:
+    return 0;
+  }
+}
+
+bool address_covers(const struct address *a, const struct address *b) {
+  struct sockaddr_in in4;
+  struct sockaddr_in6 in6;
+  if (address_is_same(a, b))
+    return true;
+  if (port_of(a) == 0 || port_of(a) != port_of(b))
+    return false;
+  if (a->generic.sa_family == AF_INET) {
+    memcpy(&in4, &a->storage, sizeof in4);
+    return in4.sin_addr.s_addr == htonl(INADDR_ANY) &&
+           b->generic.sa_family == AF_INET;
+  }
+  memcpy(&in6, &a->storage, sizeof in6);
+  return IN6_IS_ADDR_UNSPECIFIED(&in6.sin6_addr);
+}
+
 void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]) {
   char host[INET6_ADDRSTRLEN] = "?";
   struct sockaddr_in in4;

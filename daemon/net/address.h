@@ -49,6 +49,12 @@ int address_check(const struct address *a, char *err, size_t err_len);
 /* Whether a socket can be bound to one of the two alone. */
 bool address_is_same(const struct address *a, const struct address *b);
 
+/* Whether connections to `b` come to a socket that is bound to `a`: the two are
+ * the same, or have the same port, and the host of `a` is 0.0.0.0 or [::].  A
+ * socket at [::] that takes IPv6 alone (IPV6_V6ONLY) is the caller's to
+ * recognise. */
+bool address_covers(const struct address *a, const struct address *b);
+
 /* Writes the address as address_parse() reads it. */
 void address_format(const struct address *a, char text[ADDRESS_TEXT_LEN]);
 

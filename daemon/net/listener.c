@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -34,6 +35,7 @@ struct listener {
   int file_fd;       /* O_PATH on the socket file, or -1: identity and group */
   int dir_fd;        /* O_PATH on its directory, if we made the file, or -1 */
   bool owns_file;    /* we made the file and shall remove it */
+  bool only_v6;      /* at [::] it takes no connections to IPv4 addresses */
   bool may_hold_fds; /* peers that wait to be accepted may have brought some */
 };
 
@@ -219,11 +221,24 @@ static int tcp_bind(struct listener *l, char *err, size_t err_len) {
 
 /* Asks the kernel where the socket is bound. */
 static int learn_address(struct listener *l) {
-  struct address a = {.is_tls = l->address.is_tls, .len = sizeof a.storage};
+  struct address a;
+  memset(&a, 0, sizeof a);
+  a.is_tls = l->address.is_tls;
+  a.len = sizeof a.storage;
   if (getsockname(l->fd, &a.generic, &a.len) < 0)
     return -errno;
   if (a.generic.sa_family == AF_UNIX)
     a.un.sun_path[sizeof a.un.sun_path - 1] = '\0';
+  /* As address_unix() has it, for address_is_same(). */
+  if (a.generic.sa_family == AF_UNIX && a.un.sun_path[0] &&
+      a.len <= sizeof a.un)
+    a.len = sizeof a.un;
+  int only_v6 = 0;
+  socklen_t len = sizeof only_v6;
+  if (a.generic.sa_family == AF_INET6 &&
+      getsockopt(l->fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, &len) < 0)
+    return -errno;
+  l->only_v6 = only_v6;
   l->address = a;
   address_format(&l->address, l->text);
   return 0;
@@ -252,7 +267,7 @@ static int listener_start(struct listener *l, char *err, size_t err_len) {
   if (r < 0)
     return r;
   r = learn_address(l);
-  return r < 0 ? fail(l->text, "getsockname", r, err, err_len) : 0;
+  return r < 0 ? fail(l->text, "learn the address", r, err, err_len) : 0;
 }
 
 int listener_open(const struct address *address, struct listener **out,
@@ -291,7 +306,7 @@ static int check_inherited(struct listener *l, unsigned flags, char *err,
   }
   int r = learn_address(l);
   if (r < 0)
-    return fail(l->text, "getsockname", r, err, err_len);
+    return fail(l->text, "learn the address", r, err, err_len);
   if (listener_is_local(l) && listener_is_tls(l)) {
     snprintf(err, err_len, "%s: a Unix socket speaks no TLS", l->text);
     return -EINVAL;
@@ -345,6 +360,7 @@ int listener_share(const struct listener *l, const struct address *address,
     return -ENOMEM;
   }
   shared->address = l->address;
+  shared->only_v6 = l->only_v6;
   shared->address.is_tls = address->is_tls;
   address_format(&shared->address, shared->text);
   *out = shared;
@@ -413,6 +429,11 @@ bool listener_is_tls(const struct listener *l) { return l->address.is_tls; }
 
 const struct address *listener_address(const struct listener *l) {
   return &l->address;
+}
+
+bool listener_covers(const struct listener *l, const struct address *address) {
+  return address_covers(&l->address, address) &&
+         !(l->only_v6 && address->generic.sa_family == AF_INET);
 }
 
 int listener_fd(const struct listener *l) { return l->fd; }

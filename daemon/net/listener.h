@@ -73,6 +73,10 @@ const char *listener_text(const struct listener *l);
 /* The address: where it is bound, and whether it is for TLS. */
 const struct address *listener_address(const struct listener *l);
 
+/* Whether it is bound so that connections to this address come to it, with TLS
+ * or without.  Then no other socket can be bound there. */
+bool listener_covers(const struct listener *l, const struct address *address);
+
 /* Whether its connections speak TLS.  There are three kinds of listeners: Unix,
  * TCP, and TCP with TLS.  Only connections of the last begin with a TLS
  * handshake. */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -190,9 +191,9 @@ TEST_F(ListenerTest, TheGroupIsThatOfTheFileAsItIsNow) {
 
 class AdoptTest : public ListenerTest {
 protected:
-  ListenerPtr Adopt(int fd) {
+  ListenerPtr Adopt(int fd, unsigned flags = 0) {
     listener *l = nullptr;
-    result_ = listener_adopt(fd, 0, &l, err_, sizeof err_);
+    result_ = listener_adopt(fd, flags, &l, err_, sizeof err_);
     return ListenerPtr(l, listener_unref);
   }
 
@@ -216,6 +217,62 @@ TEST_F(AdoptTest, AnInheritedUnixSocketServesAndItsFileStays) {
   EXPECT_TRUE(listener_group(l.get(), &group));
   l.reset();
   EXPECT_EQ(access(path_.c_str(), F_OK), 0);
+}
+
+TEST_F(AdoptTest, AnInheritedSocketCoversTheAddressesWhosePeersComeToIt) {
+  ListenerPtr l = Adopt(Socket(Address("unix:" + path_), SOCK_STREAM, true));
+  ASSERT_NE(l, nullptr) << err_;
+  address a = Address("unix:" + path_), other = Address("unix:" + path_ + "2");
+  EXPECT_TRUE(listener_covers(l.get(), &a));
+  EXPECT_FALSE(listener_covers(l.get(), &other));
+  const struct {
+    const char *bound;
+    bool only_v6;
+    std::vector<std::string> covered, others; // with the port behind them
+  } cases[] = {
+      {"tls:127.0.0.1:0",
+       false,
+       {"tls:127.0.0.1:", "tcp:localhost:"},
+       {"tls:127.0.0.2:", "tls:0.0.0.0:", "tls:[::]:"}},
+      {"tls:0.0.0.0:0",
+       false,
+       {"tls:127.0.0.1:", "tls:192.0.2.1:", "tls:0.0.0.0:"},
+       {"tls:[::1]:", "tls:[::]:"}},
+      {"tls:[::]:0",
+       false,
+       {"tls:127.0.0.1:", "tls:0.0.0.0:", "tls:[::1]:", "tls:[::]:"},
+       {}},
+      {"tls:[::]:0",
+       true,
+       {"tls:[::1]:", "tls:[::]:"},
+       {"tls:127.0.0.1:", "tls:0.0.0.0:"}},
+  };
+  for (const auto &c : cases) {
+    a = Address(c.bound);
+    int fd = socket(a.generic.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+      continue; // this machine has no IPv6
+    int on = c.only_v6;
+    if (a.generic.sa_family == AF_INET6) {
+      ASSERT_EQ(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on), 0);
+    }
+    ASSERT_EQ(bind(fd, &a.generic, a.len), 0);
+    ASSERT_EQ(listen(fd, 5), 0);
+    l = Adopt(fd, LISTENER_TLS);
+    ASSERT_NE(l, nullptr) << err_;
+    std::string text = listener_text(l.get());
+    std::string port = text.substr(text.rfind(':') + 1);
+    for (const std::string &covered : c.covered) {
+      a = Address(covered + port);
+      EXPECT_TRUE(listener_covers(l.get(), &a)) << text << " " << covered;
+      a = Address(covered + "1");
+      EXPECT_FALSE(listener_covers(l.get(), &a)) << text << " " << covered;
+    }
+    for (const std::string &not_covered : c.others) {
+      a = Address(not_covered + port);
+      EXPECT_FALSE(listener_covers(l.get(), &a)) << text << " " << not_covered;
+    }
+  }
 }
 
 TEST_F(AdoptTest, AnInheritedSocketThatDoesNotListenIsRefused) {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -47,6 +48,33 @@ int Listen(int port, in_addr_t host = INADDR_LOOPBACK) {
   sockaddr_in a = Loopback(port, host);
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr *>(&a), sizeof a), 0);
+  EXPECT_EQ(listen(fd, 64), 0);
+  return fd;
+}
+
+// The same at [::], where peers of IPv4 come too, as with ListenStream=PORT; or
+// -1.
+int ListenOnAll(int port) {
+  int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), off = 0;
+  if (fd < 0)
+    return -1;
+  sockaddr_in6 a{};
+  a.sin6_family = AF_INET6;
+  a.sin6_port = htons(uint16_t(port));
+  setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr *>(&a), sizeof a), 0);
+  EXPECT_EQ(listen(fd, 64), 0);
+  return fd;
+}
+
+int ListenAt(const std::string &path) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un a{};
+  a.sun_family = AF_UNIX;
+  path.copy(a.sun_path, sizeof a.sun_path - 1);
+  // As systemd has it: no longer than the path.
+  socklen_t len = socklen_t(offsetof(sockaddr_un, sun_path) + path.size() + 1);
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr *>(&a), len), 0);
   EXPECT_EQ(listen(fd, 64), 0);
   return fd;
 }
@@ -289,6 +317,95 @@ TEST_F(ListenersTest, WhatWasInheritedStaysAndItsNameSaysWhetherItIsForTLS) {
   for (WireClient *client : {&plain, &tls, &by_unit, &added, &later})
     ExpectServed(client);
   EXPECT_EQ(Count("event=listener-removed"), 1u);
+}
+
+TEST_F(ListenersTest, TheAddressOfAnInheritedSocketIsThatSocket) {
+  const std::vector<std::string> inherited = {UnixAt("a"), TcpAt(0), TlsAt(1)};
+  Configure(inherited);
+  StartWith({ListenAt(dir_ / "a"), Listen(ports_[0]), Listen(ports_[1])},
+            "unix:tcp:tls");
+  ASSERT_TRUE(daemon_->ready());
+  EXPECT_EQ(
+      Count("listen=" + UnixAt("a") + "," + TcpAt(0) + "," + TlsAt(1) + " "),
+      1u)
+      << daemon_->log();
+  WireClient local = Unix("a"), plain = Tcp(0), tls = Tls(1);
+  int n_fds = daemon_->n_fds();
+  // The lines go, stay away, and come back beside another one.
+  Configure({});
+  Reload();
+  Reload();
+  EXPECT_EQ(daemon_->n_fds(), n_fds);
+  EXPECT_EQ(Count("event=listener-"), 0u) << daemon_->log();
+  Configure({UnixAt("a"), TcpAt(0), TlsAt(1), TcpAt(2)});
+  Reload();
+  EXPECT_EQ(Count("event=listener-added"), 1u) << daemon_->log();
+  WireClient added = Tcp(2);
+  Configure({});
+  Reload();
+  EXPECT_EQ(Count("event=listener-removed listen=" + TcpAt(2)), 1u);
+  EXPECT_EQ(Count("event=listener-removed"), 1u) << daemon_->log();
+  WireClient later = Unix("a"), later_plain = Tcp(0), later_tls = Tls(1);
+  for (WireClient *client :
+       {&local, &plain, &tls, &added, &later, &later_plain, &later_tls})
+    ExpectServed(client);
+  daemon_->Kill(SIGTERM);
+  EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  daemon_.reset();
+  EXPECT_EQ(access((dir_ / "a").c_str(), F_OK), 0) << "it is systemd's";
+}
+
+TEST_F(ListenersTest, AnInheritedSocketAtAllHostsIsThatOfEachAddress) {
+  int all = ListenOnAll(ports_[0]);
+  if (all < 0)
+    GTEST_SKIP() << "there is no IPv6";
+  Configure({TlsAt(0), "tls:[::]:" + std::to_string(ports_[0]),
+             "tls:192.0.2.1:" + std::to_string(ports_[0])});
+  StartWith({all}, "tls");
+  ASSERT_TRUE(daemon_->ready());
+  WireClient client = Tls(0);
+  ExpectServed(&client);
+  EXPECT_EQ(Count("listen=tls:[::]:" + std::to_string(ports_[0]) + " "), 1u)
+      << daemon_->log();
+}
+
+TEST_F(ListenersTest, AnAddressThatContradictsTheNameOfASocketIsAMistake) {
+  struct {
+    std::string name, address, mistake;
+  } const cases[] = {
+      {"tls", TcpAt(0),
+       TcpAt(0) + ": systemd passed " + TlsAt(0) +
+           " by the name \"tls\", which is for TLS; write tls: for tcp:, or "
+           "FileDescriptorName=tcp in its socket unit"},
+      {"cachetd-tcp.socket", TlsAt(0),
+       TlsAt(0) + ": systemd passed " + TcpAt(0) +
+           " by the name \"cachetd-tcp.socket\", which is not for TLS; write "
+           "tcp: for tls:, or FileDescriptorName=tls in its socket unit"},
+  };
+  for (const auto &c : cases) {
+    std::string place = (dir_ / "cachetd.conf") + ":10: address: ";
+    int fd = Listen(ports_[0]);
+    Configure({UnixAt("a"), c.address});
+    DaemonProcess refused({"--config", dir_ / "cachetd.conf"},
+                          [&] { PassOn({fd}, c.name); });
+    EXPECT_EQ(refused.Wait(), 2) << refused.log();
+    EXPECT_EQ(refused.CountInLog("cachetd: " + place + c.mistake), 1u)
+        << refused.log();
+    EXPECT_NE(access((dir_ / "a").c_str(), F_OK), 0);
+    // By a reload, it changes nothing.
+    Configure({});
+    StartWith({fd}, c.name);
+    ASSERT_TRUE(daemon_->ready());
+    Configure({UnixAt("a"), c.address});
+    Reload("event=reload-failed");
+    EXPECT_EQ(Count(place + c.address), 1u) << daemon_->log();
+    EXPECT_NE(access((dir_ / "a").c_str(), F_OK), 0);
+    WireClient client = c.name == "tls" ? Tls(0) : Tcp(0);
+    ExpectServed(&client);
+    daemon_->Kill(SIGTERM);
+    EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+    daemon_.reset();
+  }
 }
 
 TEST_F(ListenersTest, AnInheritedSocketForTLSNeedsACertificate) {
