@@ -69,8 +69,8 @@ static int add_listen(struct config *config, const char *value, char *why) {
   struct address *to = &config->listen[config->n_listen];
   int r = address_parse(value, to, why, CONFIG_WHY_LEN);
   if (r == 0 && to->generic.sa_family == AF_UNIX)
-    r = config_value_path(to->un.sun_path, value,
-                          &config->origins[CONFIG_LISTEN], why);
+    r = config_value_check_path(to->un.sun_path, value,
+                                &config->origins[CONFIG_LISTEN], why);
   if (r == 0)
     config->listen_origins[config->n_listen++] = config->origins[CONFIG_LISTEN];
   return r;
@@ -98,15 +98,7 @@ static int set_tls_file(const struct config *config, unsigned setting,
                         const char *value, char **to, char *why) {
   if (!*value)
     return config_value_refuse(why, "\"\": it names no file");
-  int r = config_value_path(value, value, &config->origins[setting], why);
-  if (r < 0)
-    return r;
-  char *path = strdup(value);
-  if (!path)
-    return -ENOMEM;
-  free(*to);
-  *to = path;
-  return 0;
+  return config_value_path(value, value, &config->origins[setting], to, why);
 }
 
 static int set_tls_certificate(struct config *config, const char *value,
@@ -159,8 +151,8 @@ static int set_metrics(struct config *config, const char *value, char *why) {
     return config_value_refuse(
         why, "\"%.100s\": it must be unix:PATH, or tcp: on loopback", value);
   if (r == 0 && a.generic.sa_family == AF_UNIX)
-    r = config_value_path(a.un.sun_path, value,
-                          &config->origins[CONFIG_METRICS], why);
+    r = config_value_check_path(a.un.sun_path, value,
+                                &config->origins[CONFIG_METRICS], why);
   if (r == 0)
     config->metrics = a;
   return r;

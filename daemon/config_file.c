@@ -86,7 +86,7 @@ static void begin_image(struct reading *r, const char *name) {
   struct config_image *image = find_or_add_image(r, name);
   if (!image)
     return;
-  image->origin = (struct config_origin){r->file, r->line};
+  image->origin = (struct config_origin){.file = r->file, .line = r->line};
   memcpy(r->image, image->name, sizeof r->image);
   r->where = IN_IMAGE;
 }
@@ -168,7 +168,7 @@ static void refuse_value(struct reading *r, const char *key, int result,
 
 static void take_setting(struct reading *r, const char *key,
                          const char *value) {
-  struct config_origin origin = {r->file, r->line};
+  struct config_origin origin = {.file = r->file, .line = r->line};
   char why[CONFIG_WHY_LEN];
   for (unsigned i = 0; i < CONFIG_N_SETTINGS; i++) {
     const struct config_setting *s = &config_settings[i];
@@ -184,7 +184,7 @@ static void take_setting(struct reading *r, const char *key,
 static void take_image_setting(struct reading *r, const char *key,
                                const char *value) {
   struct config_image *image = config_find_image(r->config, r->image);
-  struct config_origin origin = {r->file, r->line};
+  struct config_origin origin = {.file = r->file, .line = r->line};
   char why[CONFIG_WHY_LEN];
   for (unsigned i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++) {
     if (strcmp(config_image_settings[i].key, key) != 0)

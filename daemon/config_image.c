@@ -51,7 +51,7 @@ static int take_source(struct config_image *image, unsigned setting,
   if (r == 0 && !*path)
     r = config_value_refuse(why, "\"%.100s\": it names no source", value);
   if (r == 0 && !kind)
-    r = config_value_path(path, value, &image->origins[setting], why);
+    r = config_value_path(path, value, &image->origins[setting], &path, why);
   if (r == 0 && kind && !(uri = strdup(value)))
     r = -ENOMEM;
   if (r < 0) {
@@ -343,14 +343,6 @@ struct source_uri config_image_uri(const struct config_image *image) {
       .text = image->uri,
       .options = image->options ? image->options->all : NULL,
       .n_options = image->options ? image->options->n : 0};
-}
-
-const char *config_image_relative_path(const struct config_image *image) {
-  const struct config_verity *v = &image->verity;
-  if (!image->uri && image->path[0] != '/')
-    return image->path;
-  return v->tree_path && !v->tree_uri && v->tree_path[0] != '/' ? v->tree_path
-                                                                : NULL;
 }
 
 /* ---- An image ------------------------------------------------------------ */

@@ -161,10 +161,6 @@ bool config_image_name_is_valid(const char *name, size_t len);
  * image's. */
 struct source_uri config_image_uri(const struct config_image *image);
 
-/* A path in the configuration of the image that is relative to the working
- * directory; NULL: there is none. */
-const char *config_image_relative_path(const struct config_image *image);
-
 bool config_image_is_verified(const struct config_image *image);
 
 /* Whether its hash tree is in the image itself. */

@@ -101,11 +101,30 @@ int config_value_yes_no(const char *value, bool *out, char *why) {
   return 0;
 }
 
+int config_value_check_path(const char *path, const char *value,
+                            const struct config_origin *origin, char *why) {
+  if (*path == '/' || origin->directory)
+    return 0;
+  return config_value_refuse(
+      why,
+      origin->file ? "\"%.100s\": a path in a configuration file begins with /"
+                   : "\"%.100s\": a path from the root on is needed",
+      value);
+}
+
 int config_value_path(const char *path, const char *value,
-                      const struct config_origin *origin, char *why) {
-  if (origin->file && *path != '/')
-    return config_value_refuse(
-        why, "\"%.100s\": a path in a configuration file begins with /", value);
+                      const struct config_origin *origin, char **out,
+                      char *why) {
+  int r = config_value_check_path(path, value, origin, why);
+  if (r < 0)
+    return r;
+  const char *directory = *path == '/' ? "" : origin->directory;
+  const char *slash = *path == '/' ? "" : "/";
+  char *whole;
+  if (asprintf(&whole, "%s%s%s", directory, slash, path) < 0)
+    return -ENOMEM;
+  free(*out);
+  *out = whole;
   return 0;
 }
 

@@ -22,8 +22,10 @@ extern "C" {
 
 /* The origin of a value.  Zeroed: the value was not given. */
 struct config_origin {
-  const char *file; /* the config's; NULL: the command line */
-  unsigned line;    /* or the number of the argument */
+  const char *file;      /* the config's; NULL: the command line, or a peer */
+  unsigned line;         /* or the number of the argument */
+  const char *directory; /* the options'; relative paths refer to it, and there
+                            may be none if it is NULL */
 };
 
 /* Writes the reason and returns -EINVAL. */
@@ -53,12 +55,18 @@ bool config_value_count(const char *text, unsigned max, unsigned *out);
 int config_value_on_off(const char *value, bool *out, char *why);
 int config_value_yes_no(const char *value, bool *out, char *why);
 
-/* Checks a path.  In a configuration file it must begin with /: when the daemon
- * reads the file again, it has left the directory that it was started in.  The
- * reason shows `value`, as it is written in the file, because `path` may be
- * decoded from it, and may then have any bytes. */
+/* Checks a path.  It must begin with / if its origin has no directory: when the
+ * daemon reads it again, it has left the directory that it was started in.  The
+ * reason shows `value`, as it was written, because `path` may be decoded from
+ * it, and may then have any bytes. */
+int config_value_check_path(const char *path, const char *value,
+                            const struct config_origin *origin, char *why);
+
+/* Also stores the path from the root on, in memory from malloc(3), in place of
+ * `*out`, which it frees.  Also -ENOMEM. */
 int config_value_path(const char *path, const char *value,
-                      const struct config_origin *origin, char *why);
+                      const struct config_origin *origin, char **out,
+                      char *why);
 
 /* Adds to a list of peers, in place of `*rule`.  Also -ENOMEM. */
 int config_value_add_rule(struct rule **rule, const char *value, char *why);

@@ -581,8 +581,6 @@ static int open_and_serve(struct options *options, struct config *config) {
     status = open_listeners(config, &setup);
   if (status == 0)
     status = open_metrics(config, &setup);
-  if (status == 0 && options_leave_directory(options) < 0)
-    status = fail_start("find the working directory");
   if (status == 0) {
     process_leave_directory();
     status = serve(options, config, &setup);

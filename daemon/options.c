@@ -184,6 +184,23 @@ static int take_option(struct options *options, int option, int argument,
   }
 }
 
+/* A reload reads the file again, when the daemon has left its directory. */
+static int find_config_file(struct options *options, char *err) {
+  const char *path = options->config_file;
+  if (!path || path[0] == '/')
+    return 0;
+  if (!options->directory)
+    return fail(err, "--config %.100s: find the working directory: %s", path,
+                strerror(errno));
+  if (asprintf(&options->whole_path, "%s/%s", options->directory, path) < 0) {
+    options->whole_path = NULL;
+    fail(err, "out of memory");
+    return -ENOMEM;
+  }
+  options->config_file = options->whole_path;
+  return 0;
+}
+
 int options_parse(struct options *options, int argc, char *const argv[],
                   char err[OPTIONS_ERROR_LEN]) {
   struct option known[CONFIG_N_SETTINGS + N_OTHER_OPTIONS];
@@ -194,6 +211,7 @@ int options_parse(struct options *options, int argc, char *const argv[],
     fail(err, "out of memory");
     return -ENOMEM;
   }
+  options->directory = getcwd(NULL, 0);
   optind = 0; /* glibc: begin anew, for a caller that calls twice */
   for (;;) {
     int at = optind ? optind : 1;
@@ -207,26 +225,12 @@ int options_parse(struct options *options, int argc, char *const argv[],
   if (optind < argc)
     return fail(err, "%.100s: not an option; images are given by --image",
                 argv[optind]);
-  return 0;
-}
-
-int options_leave_directory(struct options *options) {
-  const char *path = options->config_file;
-  if (!path || path[0] == '/')
-    return 0;
-  char *dir = getcwd(NULL, 0);
-  if (!dir)
-    return -errno;
-  int r = asprintf(&options->whole_path, "%s/%s", dir, path) < 0 ? -ENOMEM : 0;
-  free(dir);
-  if (r < 0)
-    options->whole_path = NULL;
-  else
-    options->config_file = options->whole_path;
-  return r;
+  return find_config_file(options, err);
 }
 
 void options_fini(struct options *options) {
+  free(options->directory);
+  options->directory = NULL;
   free(options->whole_path);
   options->whole_path = NULL;
   free(options->given);
@@ -389,12 +393,6 @@ int options_parse_image(struct config_image *image,
   image->origin = origin;
   int r = parse_image_copy(image, copy, origin, why);
   free(copy);
-  if (r == 0 && config_image_relative_path(image)) {
-    snprintf(why, CONFIG_WHY_LEN,
-             "\"%.100s\": a path from the root on is needed",
-             config_image_relative_path(image));
-    r = -EINVAL;
-  }
   return r == 0 ? config_check_source(image, &wrong, why) : r;
 }
 
@@ -423,7 +421,8 @@ void options_apply(const struct options *options, struct config *config,
                    struct config_errors *errors) {
   for (size_t i = 0; i < options->n_given; i++) {
     const struct option_given *given = &options->given[i];
-    struct config_origin origin = {.line = given->argument};
+    struct config_origin origin = {.line = given->argument,
+                                   .directory = options->directory};
     char why[CONFIG_WHY_LEN];
     bool is_image = given->setting == OPTION_IMAGE - OPTION_SETTING;
     int r = is_image

@@ -29,8 +29,10 @@ struct options {
   enum options_action action;
   const struct source_kind *const *kinds; /* of remote sources, for
                                              options_load(); NULL: none */
+  char *directory; /* the working directory, to which relative paths refer;
+                      NULL: it has none */
   const char *config_file;    /* NULL: the default one, if it is there */
-  char *whole_path;           /* of config_file, once it is needed; or NULL */
+  char *whole_path;           /* of config_file, if that was relative */
   struct option_given *given; /* what sets a value, in its order */
   size_t n_given;
 };
@@ -41,10 +43,6 @@ struct options {
 int options_parse(struct options *options, int argc, char *const argv[],
                   char err[OPTIONS_ERROR_LEN]);
 void options_fini(struct options *options);
-
-/* Keeps the configuration file findable when the working directory is left.  0
- * or a negative errno. */
-int options_leave_directory(struct options *options);
 
 /* Reads an image as a peer of the daemon may name it: `name`, and `source` as
  * behind the = of --image, with a path from the root on, or a URI of one of the

@@ -93,21 +93,6 @@ static void plan_fini(struct plan *plan) {
   free(plan->opened);
 }
 
-/* Whether all paths are absolute.  The daemon has changed its working directory
- * since its start, so a relative path would name another file. */
-static bool paths_are_whole(const struct plan *plan) {
-  for (size_t i = 0; i < plan->n_fresh; i++) {
-    const char *path = config_image_relative_path(plan->fresh[i]);
-    if (!path)
-      continue;
-    log_event(LEVEL_ERROR, EVENT_FAILED,
-              LOG_TEXT("image", plan->fresh[i]->name), LOG_TEXT("path", path),
-              LOG_TEXT("reason", "a reload needs the path from the root on"));
-    return false;
-  }
-  return true;
-}
-
 /* Whether each image that replaces another can be opened. */
 static bool replacements_are_there(const struct plan *plan) {
   for (size_t i = plan->n_add; i < plan->n_fresh; i++)
@@ -294,8 +279,6 @@ static int bring_in_line(struct reloader *r, struct config *now) {
   struct plan plan;
   struct listeners listeners;
   int e = plan_init(&plan, r->config, now);
-  if (e == 0 && !paths_are_whole(&plan))
-    e = -EINVAL;
   if (e == 0) {
     keep_fixed(r->config, now);
     e = keep_page_sizes(r->config, now);

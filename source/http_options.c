@@ -37,11 +37,8 @@ static int take_ca(const struct source_uri *uri, struct http_target *target,
   const char *ca = common_options_find(uri, "ca");
   if (!ca)
     return 0;
-  if (ca[0] != '/') {
-    snprintf(fault->text, sizeof fault->text,
-             "ca: \"%.100s\" is no path from the root on", ca);
+  if (remote_check_path("ca", ca, fault) < 0)
     return -EINVAL;
-  }
   target->client.ca = strdup(ca);
   if (target->client.ca)
     return 0;

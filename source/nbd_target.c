@@ -91,7 +91,10 @@ static int check_query(const struct uri_parts *u, bool is_unix,
     return remote_fault(fault, -EINVAL,
                         "the query of the URI is not socket=PATH, and nothing "
                         "else: what TLS needs is given by options");
-  return 0;
+  const char *path = is_unix ? u->query.text + len : "/";
+  return strncasecmp(path, "%2F", 3) == 0
+             ? 0
+             : remote_check_path("socket", path, fault);
 }
 
 /* T1 */
@@ -144,21 +147,25 @@ static int check_uri(struct nbd_target *t, struct source_fault *fault) {
 
 /* ---- Options ------------------------------------------------------------- */
 
-static int set_text(char **to, const char *value, struct source_fault *fault) {
-  if (!*value)
+static int set_path(char **to, const struct source_option *o,
+                    struct source_fault *fault) {
+  if (!*o->value)
     return remote_fault(fault, -EINVAL, "an option has no value");
   if (*to)
     return remote_fault(fault, -EINVAL, "an option is given twice");
-  *to = strdup(value);
+  int r = remote_check_path(o->key, o->value, fault);
+  if (r < 0)
+    return r;
+  *to = strdup(o->value);
   return *to ? 0 : -ENOMEM;
 }
 
 static int set_option(struct nbd_target *t, const struct source_option *o,
                       struct source_fault *fault) {
   if (strcmp(o->key, "tls-certificates") == 0)
-    return set_text(&t->certificates, o->value, fault);
+    return set_path(&t->certificates, o, fault);
   if (strcmp(o->key, "tls-psk-file") == 0)
-    return set_text(&t->psk_file, o->value, fault);
+    return set_path(&t->psk_file, o, fault);
   if (strcmp(o->key, "attempt-timeout") == 0)
     return common_options_take_timeout(o->value, &t->timeout_ms, fault);
   return remote_fault(fault, -EINVAL, "an option is not one of NBD's");

@@ -21,6 +21,21 @@ static bool is_same(const struct uri *a, const struct uri *b) {
   return strcmp(place[0], place[1]) == 0 && strcmp(a->image, b->image) == 0;
 }
 
+/* The files that the URI names. */
+static int check_files(const struct uri *u, struct source_fault *fault) {
+  const struct {
+    const char *key, *path;
+  } files[] = {{"socket", u->kind == URI_UNIX ? u->path : NULL},
+               {"ca", u->ca},
+               {"cert", u->cert},
+               {"key", u->key}};
+  for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+    if (files[i].path &&
+        remote_check_path(files[i].key, files[i].path, fault) < 0)
+      return -EINVAL;
+  return 0;
+}
+
 /* Takes over the text of one, which may be NULL: there was no memory for it. */
 static int add(struct parent_target *t, char *text,
                struct source_fault *fault) {
@@ -48,7 +63,7 @@ static int add(struct parent_target *t, char *text,
   for (unsigned i = 0; i + 1 < t->n; i++)
     if (is_same(u, &t->uris[i]))
       return remote_fault(fault, -EINVAL, "a parent is given twice");
-  return 0;
+  return check_files(u, fault);
 }
 
 /* Those of a list, which spaces or commas separate. */
@@ -76,9 +91,8 @@ static int set_file(struct parent_target *t, const struct source_uri *uri,
   bool uses_tls = false;
   if (!value)
     return 0;
-  if (value[0] != '/')
-    return remote_fault(fault, -EINVAL,
-                        "ca, cert and key are paths from the root on");
+  if (remote_check_path(key, value, fault) < 0)
+    return -EINVAL;
   for (unsigned i = 0; i < t->n; i++) {
     char **file = (char **)((char *)&t->uris[i] + member);
     if (t->uris[i].kind != URI_TLS)

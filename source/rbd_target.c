@@ -107,19 +107,18 @@ static int take_text(const char *value, char **to, struct source_fault *fault) {
   return 0;
 }
 
-static int take_path(const char *value, char **to, struct source_fault *fault) {
-  return *value == '/' ? take_text(value, to, fault)
-                       : remote_fault(fault, -EINVAL,
-                                      "conf and keyring are paths from the "
-                                      "root on");
+static int take_path(const struct source_option *o, char **to,
+                     struct source_fault *fault) {
+  int r = remote_check_path(o->key, o->value, fault);
+  return r < 0 ? r : take_text(o->value, to, fault);
 }
 
 static int take_option(struct rbd_target *t, const struct source_option *o,
                        struct source_fault *fault) {
   if (strcmp(o->key, "conf") == 0)
-    return take_path(o->value, &t->conf, fault);
+    return take_path(o, &t->conf, fault);
   if (strcmp(o->key, "keyring") == 0)
-    return take_path(o->value, &t->keyring, fault);
+    return take_path(o, &t->keyring, fault);
   if (strcmp(o->key, "id") == 0)
     return take_text(o->value, &t->id, fault);
   if (strcmp(o->key, "attempt-timeout") == 0)

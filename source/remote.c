@@ -17,3 +17,12 @@ int remote_fault(struct source_fault *fault, int status, const char *format,
 int remote_no_memory(struct source_fault *fault) {
   return remote_fault(fault, -ENOMEM, "%s", strerror(ENOMEM));
 }
+
+int remote_check_path(const char *key, const char *path,
+                      struct source_fault *fault) {
+  return path[0] == '/'
+             ? 0
+             : remote_fault(fault, -EINVAL,
+                            "%s: \"%.100s\" is no path from the root on", key,
+                            path);
+}

@@ -63,6 +63,12 @@ int remote_fault(struct source_fault *fault, int status, const char *format,
                  ...) __attribute__((format(printf, 3, 4)));
 int remote_no_memory(struct source_fault *fault); /* -ENOMEM */
 
+/* Refuses a relative path: a source looks it up again whenever it connects, and
+ * the process may have changed its working directory by then.  0, or -EINVAL
+ * with `fault` set. */
+int remote_check_path(const char *key, const char *path,
+                      struct source_fault *fault);
+
 struct source_kind {
   const char *name;           /* "http": for statistics and messages */
   const char *const *schemes; /* in small letters, up to NULL */

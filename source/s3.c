@@ -147,9 +147,10 @@ static int take_signer(const struct source_uri *uri, struct s3_signer *s,
     failed = take_anonymous(uri, &s->is_anonymous, fault);
   if (!failed)
     failed = copy(common_options_find(uri, "profile"), &s->profile, fault);
-  return failed
-             ? failed
-             : copy(common_options_find(uri, "credentials"), &s->file, fault);
+  const char *file = common_options_find(uri, "credentials");
+  if (!failed && file)
+    failed = remote_check_path("credentials", file, fault);
+  return failed ? failed : copy(file, &s->file, fault);
 }
 
 static int make_target(const struct source_uri *uri, struct http_target *target,

@@ -254,7 +254,7 @@ TEST_F(ConfigTest, AReloadSeesEachSettingThatTheTableSaysItCompares) {
     char why[CONFIG_WHY_LEN];
     config_image_init(&a, fake_kinds);
     config_image_init(&b, fake_kinds);
-    const config_origin origin = {nullptr, 1};
+    const config_origin origin = {nullptr, 1, nullptr};
     ASSERT_EQ(config_image_set(&a, i, values[0].c_str(), origin, why), 0);
     ASSERT_EQ(config_image_set(&b, i, values[0].c_str(), origin, why), 0);
     EXPECT_TRUE(config_image_is_same(&a, &b)) << s.key;

@@ -28,7 +28,9 @@ protected:
 
   void Set(config_image *image, const char *key, const char *value) {
     char why[CONFIG_WHY_LEN];
-    EXPECT_EQ(config_image_set_option(image, key, value, {nullptr, 1}, why), 0);
+    EXPECT_EQ(
+        config_image_set_option(image, key, value, {nullptr, 1, nullptr}, why),
+        0);
   }
 
   // An image of that source, in the configuration.
@@ -38,7 +40,7 @@ protected:
     config_image_init(&image, config_.kinds);
     snprintf(image.name, sizeof image.name, "a");
     EXPECT_EQ(config_image_set(&image, CONFIG_IMAGE_SOURCE, source,
-                               {nullptr, 1}, why),
+                               {nullptr, 1, nullptr}, why),
               0)
         << why;
     EXPECT_EQ(config_add_image(&config_, &image, why), 0);

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
 #include <stdlib.h>
 
 #include <string>
@@ -52,6 +54,13 @@ protected:
     return r;
   }
 
+  // Of a path that is relative to the working directory.
+  static std::string Whole(const std::string &path) {
+    return path[0] == '/'
+               ? path
+               : std::filesystem::current_path().string() + "/" + path;
+  }
+
   std::vector<std::string> args_;
   options options_ = {};
   config config_;
@@ -75,7 +84,7 @@ TEST_F(OptionsTest, AnImageAloneIsEnough) {
 TEST_F(OptionsTest, AnImageMayBeSharedOrNotWhateverTheOthersAre) {
   ASSERT_EQ(Parse({"--image", "a,share=off", "--image", "b"}), 0) << err_;
   EXPECT_STREQ(config_.images[0].name, "a");
-  EXPECT_STREQ(config_.images[0].path, "a");
+  EXPECT_EQ(config_.images[0].path, Whole("a"));
   EXPECT_FALSE(config_shares(&config_, &config_.images[0]));
   EXPECT_TRUE(config_shares(&config_, &config_.images[1]));
 }
@@ -115,7 +124,7 @@ TEST_F(OptionsTest, AnImageMayBeAPartOfItsFile) {
       << err_;
   const config_image *images = config_.images;
   EXPECT_STREQ(images[0].name, "p1");
-  EXPECT_STREQ(images[0].path, "a");
+  EXPECT_EQ(images[0].path, Whole("a"));
   EXPECT_EQ(images[0].window.offset, 1u << 20);
   EXPECT_EQ(images[0].window.length, 0x200u);
   EXPECT_STREQ(images[1].name, "length");
@@ -129,10 +138,10 @@ TEST_F(OptionsTest, AnImageMayBeAPartOfItsFile) {
 
 TEST_F(OptionsTest, WhatFollowsACommaIsAnOptionAlsoIfAFileHasThatName) {
   ASSERT_EQ(Parse({"--image", "a,offset=1"}), 0) << err_;
-  EXPECT_STREQ(config_.images[0].path, "a");
+  EXPECT_EQ(config_.images[0].path, Whole("a"));
   EXPECT_EQ(config_.images[0].window.offset, 1u);
   ASSERT_EQ(Parse({"--image", "n=file:a%2Coffset=1,offset=2"}), 0) << err_;
-  EXPECT_STREQ(config_.images[0].path, "a,offset=1");
+  EXPECT_EQ(config_.images[0].path, Whole("a,offset=1"));
   EXPECT_EQ(config_.images[0].window.offset, 2u);
 }
 
@@ -212,8 +221,40 @@ TEST_F(OptionsTest, AnImageSplitsIntoNameAndPath) {
   for (const ImageCase &c : cases) {
     ASSERT_EQ(Parse({"--image", c.argument}), 0) << c.argument << err_;
     EXPECT_STREQ(config_.images[0].name, c.name) << c.argument;
-    EXPECT_STREQ(config_.images[0].path, c.path) << c.argument;
+    EXPECT_EQ(config_.images[0].path, Whole(c.path)) << c.argument;
   }
+}
+
+// A reload applies the options when the daemon has left its directory.
+TEST_F(OptionsTest, RelativePathsReferToTheDirectoryOfTheStart) {
+  const std::filesystem::path before = std::filesystem::current_path();
+  const std::string image = Whole("a"), tree = Whole("b"), file = Whole("f"),
+                    certificate = Whole("c"), key = Whole("d/k"),
+                    ca = Whole("e");
+  const std::vector<std::string> args{"--config",
+                                      "f",
+                                      "--image",
+                                      "x=a,verity-tree=b,"
+                                      "verity-root=" +
+                                          std::string(64, 'a'),
+                                      "--tls-certificate",
+                                      "c",
+                                      "--tls-key",
+                                      "d/k",
+                                      "--tls-client-ca",
+                                      "e"};
+  ASSERT_EQ(Parse(args), 0) << err_;
+  EXPECT_EQ(options_.config_file, file);
+  std::filesystem::current_path("/");
+  config_fini(&config_);
+  config_init(&config_);
+  EXPECT_EQ(Apply(), 0) << err_;
+  std::filesystem::current_path(before);
+  EXPECT_EQ(config_.images[0].path, image);
+  EXPECT_EQ(config_.images[0].verity.tree_path, tree);
+  EXPECT_EQ(config_.tls.certificate, certificate);
+  EXPECT_EQ(config_.tls.key, key);
+  EXPECT_EQ(config_.tls.client_ca, ca);
 }
 
 TEST_F(OptionsTest, ANameHasAtMost64Characters) {

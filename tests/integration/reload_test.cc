@@ -484,6 +484,12 @@ TEST_F(ReloadTest, TheFileIsFoundFromAnyDirectoryAndTheCommandLineStays) {
       });
   ASSERT_TRUE(daemon_->ready()) << daemon_->log();
   ExpectPage(Open("x").get(), 1, a_);
+  cachet_admin *admin;
+  ASSERT_EQ(cachet_admin_open(("cachet+unix:///?socket=" + socket_).c_str(),
+                              nullptr, &admin, nullptr),
+            CACHET_OK);
+  EXPECT_EQ(cachet_admin_remove(admin, "x"), CACHET_OK);
+  cachet_admin_close(admin);
   Configure("[log]\nlevel = debug\n");
   Reload();
   ExpectPage(Open("x").get(), 2, a_);

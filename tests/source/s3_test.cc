@@ -285,6 +285,7 @@ TEST_F(S3Test, UrisAndOptionsAreCheckedWithoutAServer) {
   EXPECT_EQ(Check("s3://b/k", {{"region", "a/b"}}), -EINVAL);
   EXPECT_EQ(Check("s3://b/k", {{"path-style", "maybe"}}), -EINVAL);
   EXPECT_EQ(Check("s3://b/k", {{"anonymous", "1"}}), -EINVAL);
+  EXPECT_EQ(Check("s3://b/k", {{"credentials", "keys"}}), -EINVAL);
   EXPECT_EQ(Check("s3://b/k", {{"connections", "0"}}), -EINVAL);
 }
 
