@@ -28,7 +28,8 @@ protected:
     limit.bytes = limit_bytes;
     strcpy(limit.from, "/sys/x/memory.max");
     char why[CONFIG_WHY_LEN];
-    if (config_set(&config_, CONFIG_CACHE_SIZE, size.c_str(), {file, 3}, why))
+    if (config_set(&config_, CONFIG_CACHE_SIZE, size.c_str(),
+                   {file, 3, nullptr}, why))
       return why;
     config_errors errors{};
     cache_size_settle(&config_, &limit, &errors);
