@@ -31,7 +31,8 @@ static uint64_t fetched_at_least(const struct config *config,
 uint64_t cache_size_reserve(const struct config *config, uint64_t size) {
   struct limits limits = limits_default();
   unsigned n_workers = config_workers(config);
-  limits_fit_cache(&limits, size, n_workers);
+  uint64_t fitted = config->fitted_size ? config->fitted_size : size;
+  limits_fit_cache(&limits, fitted, n_workers);
   return RESERVE_FIXED + size / RESERVE_PART + limits.max_held +
          n_workers * (limits.max_worker_fetch +
                       fetched_at_least(config, limits.piece_len));

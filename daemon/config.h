@@ -94,6 +94,8 @@ struct config {
   struct rule *admin;     /* of changes; or NULL */
   struct address metrics; /* for HTTP; none if its `len` is 0 */
   uint64_t cache_size;
+  uint64_t fitted_size;   /* the size at start, for which limits_fit_cache()
+                             was called; 0: this is the start */
   uint64_t min_size;      /* 0: a quarter of cache_size */
   bool shrinks;           /* on memory pressure, down to min_size */
   unsigned cache_percent; /* of the memory limit; 0: cache_size was given */

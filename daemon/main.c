@@ -599,6 +599,7 @@ static void confine_log(void) { sandbox_enter(SANDBOX_LOG); }
 
 static int run(struct options *options, struct config *config) {
   char reason[128];
+  options->fitted_size = config->cache_size; /* for reloads */
   log_set_level(config->log_level);
   process_init();
   barrier_register(); /* first: with a second thread it takes milliseconds */

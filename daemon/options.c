@@ -451,6 +451,7 @@ int options_load(const struct options *options, struct config *config,
   *errors = (struct config_errors){.n = 0};
   config_init(config);
   config->kinds = options->kinds;
+  config->fitted_size = options->fitted_size;
   if (options->config_file)
     config_file_read_all(config, options->config_file, errors);
   else if (access(OPTIONS_DEFAULT_FILE, F_OK) == 0 || errno != ENOENT)

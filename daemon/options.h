@@ -33,6 +33,7 @@ struct options {
                       NULL: it has none */
   const char *config_file;    /* NULL: the default one, if it is there */
   char *whole_path;           /* of config_file, if that was relative */
+  uint64_t fitted_size;       /* as in struct config */
   struct option_given *given; /* what sets a value, in its order */
   size_t n_given;
 };

@@ -159,12 +159,18 @@ static void warn_of(const char *setting) {
             LOG_TEXT("advice", "it takes a restart"));
 }
 
-/* If this fails, the daemon continues with the directories as they were. */
+/* If this fails, the daemon continues with the directories as they were.  A
+ * start without any keeps few descriptors for images of directories. */
 static void set_directories(struct reloader *r, const struct config *now) {
   bool differs;
   int e = directories_set(r->directories, now, &differs);
   if (e == 0 && differs)
     server_review_found(r->server, now->share);
+  if (e == 0 && !r->config->n_directories && now->n_directories)
+    log_event(LEVEL_WARN, "few-descriptors",
+              LOG_NUMBER("images", server_most_found(r->server)),
+              LOG_TEXT("meaning", "no more images of directories can be open "
+                                  "at once until a restart"));
   if (e < 0)
     log_event(
         LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("setting", "directory"),

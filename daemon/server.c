@@ -357,6 +357,10 @@ bool server_remove_image(struct server *s, const char *name) {
   return removed;
 }
 
+unsigned server_most_found(const struct server *s) {
+  return s->context.images.most_found;
+}
+
 void server_review_found(struct server *s, bool shares) {
   if (shares)
     atomic_store_explicit(&s->context.share, true, memory_order_relaxed);

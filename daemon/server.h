@@ -135,6 +135,9 @@ void server_set_rules(struct server *s, struct rule *all,
 /* Sets another rule of changes, or none (NULL).  Any thread. */
 void server_set_admin(struct server *s, struct rule *rule);
 
+/* How many images of directories may be open at once.  Any thread. */
+unsigned server_most_found(const struct server *s);
+
 /* What `place` finds, or how, is not what it was: images of it that are open
  * are looked for again, and those that it has no more are removed.  Blocks.
  * Any thread, one at a time. */

@@ -55,6 +55,7 @@ static int status_of(int r) {
   switch (r) {
   case -EINVAL:
   case -EEXIST:
+  case -ERANGE: /* see missing.h */
     return WIRE_E_INVAL;
   case -ENOENT:
     return WIRE_E_NOIMAGE;

@@ -49,6 +49,16 @@ TEST_F(CacheSizeTest, OneThatFitsWithWhatTheDaemonNeedsIsTaken) {
   EXPECT_EQ(Settle("16T", UINT64_MAX), "") << "where nothing is known";
 }
 
+// What it has taken beside a large cache it keeps when that is made smaller.
+TEST_F(CacheSizeTest, AReloadReckonsWithWhatTheStartHasMeasured) {
+  uint64_t small = cache_size_reserve(&config_, 16 * kMiB);
+  config_.fitted_size = 1024 * kMiB;
+  uint64_t need = 16 * kMiB + cache_size_reserve(&config_, 16 * kMiB);
+  EXPECT_GT(need, 16 * kMiB + small);
+  EXPECT_NE(Settle("16M", need - 1), "");
+  EXPECT_EQ(Settle("16M", need), "");
+}
+
 TEST_F(CacheSizeTest, OneThatDoesNotFitIsRefusedWithTheNumbersAndAWayOut) {
   std::string message = Settle("4G", 1024 * kMiB, "/etc/c.conf");
   EXPECT_THAT(message, HasSubstr("/etc/c.conf:3: size: a cache of 4294967296 "

@@ -291,6 +291,22 @@ TEST_F(DirectoryTest, AReloadTakesAwayWhatIsNotConfiguredAndNothingElse) {
   EXPECT_NE(Read(stays.get(), 0, 100), Part(a_, 0, 100)) << "it is named now";
 }
 
+TEST_F(DirectoryTest, AFirstDirectoryByAReloadIsServedAndTheLogSaysHowFar) {
+  Configure("[image x]\nsource = " + (dir_ / "outside") + "\n");
+  Start({"--config", dir_ / "cachetd.conf"});
+  ExpectNotServed("a.img");
+  std::string all = "[image x]\nsource = " + (dir_ / "outside") +
+                    "\n[images]\ndirectory = " + images_.path + "\n";
+  Configure(all);
+  Reload();
+  EXPECT_EQ(Read(Open("a.img").get(), 0, 100), Part(a_, 0, 100));
+  EXPECT_EQ(daemon_->CountInLog("event=few-descriptors images=32 "), 1u)
+      << daemon_->log();
+  Configure("[log]\nlevel = debug\n" + all);
+  Reload();
+  EXPECT_EQ(daemon_->CountInLog("event=few-descriptors"), 1u) << "once";
+}
+
 TEST_F(DirectoryTest, AnOpenImageIsMissingIfItsSectionNamesAFileThatIsNot) {
   std::string first = "[images]\ndirectory = " + images_.path + "\n";
   Configure(first);
@@ -451,7 +467,8 @@ TEST_F(ChangedTest, WhatIsWrongIsRefusedWithTheReason) {
   ExpectRefused("x", b + ",share=maybe", CACHET_E_INVAL, "on or off");
   ExpectRefused("x", b + ",color=red", CACHET_E_INVAL, "unknown image option");
   ExpectRefused("x", b + ",source=/a", CACHET_E_INVAL, "unknown image option");
-  ExpectRefused("x", b + ",offset=1G", CACHET_E_INVAL, "the log says why");
+  ExpectRefused("x", b + ",offset=1G", CACHET_E_INVAL,
+                "its source ends before the window of it that is served");
   ExpectRefused("x", dir_ / "none", CACHET_E_NOIMAGE, "No such file");
   ExpectRefused("x", "/dev/null", CACHET_E_IO, "neither a file nor a block");
   ExpectRefused("x", dir_.path(), CACHET_E_IO, "Is a directory");
