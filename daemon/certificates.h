@@ -13,9 +13,10 @@
 
 struct tls_context;
 
-/* Reads the files that the checked configuration names, for a socket that needs
- * them.  Warns of a key that every user can read, and of a certificate that is
- * not valid now.  0, or a negative errno with the reason in `err`. */
+/* Reads the files of a configuration in which certificates_check() found no
+ * error, for a socket that needs them.  Warns of a key that every user can
+ * read, and of a certificate that is not valid now.  0, or a negative errno
+ * with the reason in `err`. */
 int certificates_open(const struct config *config, struct tls_context **out,
                       char *err, size_t err_len);
 
@@ -24,9 +25,11 @@ int certificates_open(const struct config *config, struct tls_context **out,
 void certificates_check_module(const struct config *config,
                                struct config_errors *errors);
 
-/* Adds errors for wrong files, if the configuration names any, with the place
- * where it names them. */
-void certificates_check(const struct config *config,
+/* Adds errors for files that are missing or wrong, with the place of the
+ * setting that the user has to look at.  `needed_by` is a socket that needs
+ * them, for a message, although the configuration may have none of these
+ * settings.  NULL: a configuration with none of them is right. */
+void certificates_check(const struct config *config, const char *needed_by,
                         struct config_errors *errors);
 
 #endif

@@ -68,8 +68,9 @@ static int find_inherited(const struct listeners *l,
   return -1;
 }
 
-void listeners_check(const struct listeners *l, const struct config *config,
-                     struct config_errors *errors) {
+/* Addresses that contradict the name of a socket. */
+static void check_names(const struct listeners *l, const struct config *config,
+                        struct config_errors *errors) {
   char place[CONFIG_PLACE_LEN], address[ADDRESS_TEXT_LEN];
   for (size_t i = 0; i < config->n_listen; i++) {
     bool is_tls = config->listen[i].is_tls;
@@ -87,6 +88,32 @@ void listeners_check(const struct listeners *l, const struct config *config,
                              : "for TLS; write tls: for tcp:, or "
                                "FileDescriptorName=tcp");
   }
+}
+
+/* The number of the first inherited one that is for TLS, or -1. */
+static int find_inherited_tls(const struct listeners *l) {
+  for (unsigned i = 0; i < l->n_inherited; i++)
+    if (listener_is_tls(l->all[i]))
+      return (int)i;
+  return -1;
+}
+
+static bool needs_certificates(const struct listeners *l,
+                               const struct config *config) {
+  return config_uses_tls(config) || find_inherited_tls(l) >= 0;
+}
+
+void listeners_check(const struct listeners *l, const struct config *config,
+                     struct config_errors *errors) {
+  char socket[512];
+  int at = find_inherited_tls(l);
+  check_names(l, config, errors);
+  if (at >= 0)
+    snprintf(socket, sizeof socket,
+             "%s, which systemd passed by the name \"%s\"",
+             listener_text(l->all[at]), l->names[at]);
+  if (needs_certificates(l, config))
+    certificates_check(config, at >= 0 ? socket : NULL, errors);
 }
 
 /* ---- Opened -------------------------------------------------------------- */
@@ -146,14 +173,6 @@ static int open_named(const struct listeners *before,
 }
 
 /* ---- All ----------------------------------------------------------------- */
-
-static bool needs_certificates(const struct listeners *inherited,
-                               const struct config *config) {
-  bool needs = config_uses_tls(config);
-  for (unsigned i = 0; i < inherited->n; i++)
-    needs = needs || listener_is_tls(inherited->all[i]);
-  return needs;
-}
 
 int listeners_open(const struct listeners *before, const struct config *config,
                    struct listeners *now, char *err, size_t err_len) {

@@ -38,7 +38,8 @@ int listeners_adopt(struct listeners *l, const struct config *config,
                     struct inherited *inherited, char *err, size_t err_len);
 
 /* Adds an error for each address at which an inherited socket listens that is
- * for TLS while the address is not, or the reverse. */
+ * for TLS while the address is not, or the reverse; and, if an address or an
+ * inherited socket is for TLS, the errors of certificates_check(). */
 void listeners_check(const struct listeners *l, const struct config *config,
                      struct config_errors *errors);
 

@@ -109,6 +109,12 @@ static int fail_start(const char *reason) {
   return EXIT_FAILED;
 }
 
+/* Another start with the same configuration and sockets would fail again. */
+static int fail_usage(const char *reason) {
+  fprintf(stderr, "cachetd: %s\n", reason);
+  return EXIT_USAGE;
+}
+
 /* Prints all mistakes of the configuration.  Each line of --check-config begins
  * with file and line, as those of a compiler do. */
 static int fail_config(const struct config_errors *errors, const char *before) {
@@ -197,10 +203,12 @@ static int adopt_listeners(const struct config *config, struct setup *setup) {
   else
     r = listeners_adopt(&setup->listeners, config, &setup->inherited, reason,
                         sizeof reason);
+  if (r == -EINVAL) /* one of them is not allowed, or of another kind */
+    return fail_usage(reason);
   return r < 0 ? fail_start(reason) : 0;
 }
 
-/* Checks the addresses against the sockets that were adopted. */
+/* Checks the configuration against the sockets that were adopted. */
 static int check_listeners(const struct config *config,
                            const struct setup *setup) {
   struct config_errors errors = {.n = 0};
@@ -218,10 +226,8 @@ static int open_listeners(const struct config *config, struct setup *setup) {
   struct listeners all;
   int r =
       listeners_open(&setup->listeners, config, &all, reason, sizeof reason);
-  if (r == -EDESTADDRREQ || r == -ENOSYS) { /* no address; no module of TLS */
-    fprintf(stderr, "cachetd: %s\n", reason);
-    return EXIT_USAGE;
-  }
+  if (r == -EDESTADDRREQ) /* there is no default address */
+    return fail_usage(reason);
   if (r < 0)
     return fail_start(reason);
   listeners_commit(&all);
@@ -623,11 +629,12 @@ static int say_right(const struct config *config) {
   return say(line);
 }
 
-/* Of the files that the configuration names it opens only those for TLS:
- * another user than the daemon's may run the check, without rights for images
- * and sockets. */
+/* Of the files that the configuration names it opens only those for TLS, also
+ * if no address is for TLS, because systemd may pass a socket that is.  Another
+ * user than the daemon's may run the check, without rights for images and
+ * sockets. */
 static int check(const struct config *config, struct config_errors *errors) {
-  certificates_check(config, errors);
+  certificates_check(config, NULL, errors);
   return config_errors_any(errors) ? fail_config(errors, "")
                                    : say_right(config);
 }

@@ -323,10 +323,10 @@ static void reload(struct reloader *r) {
   struct config now;
   struct config_errors errors;
   bool is_loaded = options_load(r->options, &now, &errors) == 0;
-  if (is_loaded) {
+  if (is_loaded)
     certificates_check_module(&now, &errors);
+  if (is_loaded && !config_errors_any(&errors))
     listeners_check(r->listeners, &now, &errors);
-  }
   for (size_t i = 0; i < errors.n; i++)
     log_event(LEVEL_ERROR, EVENT_FAILED,
               LOG_TEXT("reason", errors.messages[i]));

@@ -205,6 +205,38 @@ check "nor is a file that is not there" says_wrong \
 tls "$work/server.pem" "$work/server.key" "$work/a.img"
 check "nor are authorities that are none" says_wrong \
   "$conf:7: client-ca: CA certificates $work/a.img: it holds none in PEM"
+
+# only_tls LINE...: a configuration without an address for TLS, with these lines
+# in [tls], from its line 4 on.
+only_tls() {
+  printf '%s\n' "[image a]" "source = $work/a.img" "[tls]" "$@" >"$conf"
+}
+no_ca="clients have to show a certificate, and none is known to sign them; write client-ca = FILE in [tls], or require-client-certificate = no for anybody to read every image"
+no_certificate="TLS needs a certificate; write certificate = FILE in [tls]"
+
+# systemd may pass a socket for TLS, so no address has to be for TLS.
+only_tls "certificate = $work/none.pem"
+check "a certificate alone lacks authorities, and is looked at" says_wrong \
+  "$conf:4: certificate: $no_ca" \
+  "$conf:4: certificate: certificate $work/none.pem: No such file or directory"
+only_tls "certificate = $work/server.pem" "key = $work/other.key"
+check "so are a certificate and another one's key" says_wrong \
+  "$conf:4: certificate: $no_ca" \
+  "$conf:5: key: key $work/other.key: it is not the key of certificate $work/server.pem"
+only_tls "certificate = $work/server.pem" "key = $work/server.key" \
+  "require-client-certificate = yes"
+check "what requires authorities is named where it is given" says_wrong \
+  "$conf:6: require-client-certificate: $no_ca"
+only_tls "key = $work/none.key" "client-ca = $work/none.ca"
+check "a key and authorities lack a certificate, and are looked for" says_wrong \
+  "$conf:4: key: $no_certificate" \
+  "$conf:4: key: key $work/none.key: No such file or directory" \
+  "$conf:5: client-ca: CA certificates $work/none.ca: No such file or directory"
+only_tls "client-ca = $work/server.pem"
+check "authorities that are there lack a certificate" says_wrong \
+  "$conf:4: client-ca: $no_certificate"
+only_tls
+check "an empty [tls] is right" is_right --config "$conf"
 cat >"$conf" <<END
 [image a]
 source = $work/a.img

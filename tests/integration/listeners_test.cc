@@ -409,14 +409,76 @@ TEST_F(ListenersTest, AnAddressThatContradictsTheNameOfASocketIsAMistake) {
 }
 
 TEST_F(ListenersTest, AnInheritedSocketForTLSNeedsACertificate) {
-  Write(dir_ / "cachetd.conf",
-        "[image image]\nsource = " + (dir_ / "image") + "\n");
+  std::string conf = dir_ / "cachetd.conf", none = dir_ / "none.pem";
+  std::string other = certificates_.Make("other", "");
+  struct {
+    std::string tls, mistake;
+  } const cases[] = {
+      {"", TlsAt(0) + ", which systemd passed by the name \"tls\": TLS needs a "
+                      "certificate"},
+      {"[tls]\nkey = " + other, conf + ":4: key: TLS needs a certificate"},
+      {"[tls]\ncertificate = " + certificate_,
+       conf + ":4: certificate: clients have to show a certificate"},
+      {"[tls]\ncertificate = " + certificate_ + "\nclient-ca = " + none,
+       conf + ":5: client-ca: CA certificates " + none + ": No such file"},
+      {"[tls]\nclient-ca = " + certificates_.ca() + "\nkey = " + other +
+           "\ncertificate = " + certificate_,
+       conf + ":5: key: key " + other + ": it is not the key of"},
+  };
   int fd = Listen(ports_[0]);
-  DaemonProcess daemon({"--config", dir_ / "cachetd.conf"},
-                       [fd] { PassOn({fd}, "tls"); });
+  for (const auto &c : cases) {
+    const std::string text =
+        "[image image]\nsource = " + (dir_ / "image") + "\n" + c.tls + "\n";
+    Write(conf, text);
+    DaemonProcess refused({"--config", conf}, [fd] { PassOn({fd}, "tls"); });
+    EXPECT_EQ(refused.Wait(), 2) << c.mistake;
+    EXPECT_EQ(refused.CountInLog("cachetd: " + c.mistake), 1u) << refused.log();
+    // A reload says the same, and changes nothing.
+    Configure({});
+    Start([fd] { PassOn({fd}, "tls"); });
+    ASSERT_TRUE(daemon_->ready());
+    Write(conf, text);
+    Reload("event=reload-failed");
+    daemon_->Kill(SIGTERM);
+    EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+    std::string quoted = c.mistake;
+    for (size_t at = 0; (at = quoted.find('"', at)) != std::string::npos;
+         at += 2)
+      quoted.insert(at, "\\");
+    EXPECT_EQ(Count("event=reload-failed reason=\"" + quoted), 1u)
+        << quoted << daemon_->log();
+    daemon_.reset();
+  }
   close(fd);
-  EXPECT_EQ(daemon.Wait(), 1);
-  EXPECT_EQ(daemon.CountInLog("TLS needs a certificate"), 1u) << daemon.log();
+}
+
+TEST_F(ListenersTest, CertificatesThatNoSocketNeedsAreNotRead) {
+  Configure({TcpAt(0)}, "[tls]\nkey = " + (dir_ / "none") + "\n");
+  Start();
+  WireClient client = Tcp(0);
+  Reload();
+  ExpectServed(&client);
+  EXPECT_EQ(Count("event=tls-"), 0u) << daemon_->log();
+}
+
+TEST_F(ListenersTest, AnInheritedSocketThatIsNotAllowedIsStatusTwo) {
+  struct {
+    int fd;
+    std::string name, mistake;
+  } const cases[] = {
+      {ListenAt(dir_ / "a"), "tls",
+       UnixAt("a") + ": a Unix socket speaks no TLS"},
+      {Listen(ports_[0], INADDR_ANY), "tcp",
+       "only loopback is allowed without"},
+  };
+  Configure({});
+  for (const auto &c : cases) {
+    DaemonProcess refused({"--config", dir_ / "cachetd.conf"},
+                          [&c] { PassOn({c.fd}, c.name); });
+    close(c.fd);
+    EXPECT_EQ(refused.Wait(), 2) << refused.log();
+    EXPECT_EQ(refused.CountInLog(c.mistake), 1u) << refused.log();
+  }
 }
 
 TEST_F(ListenersTest, InsecureIsHonouredForWhatWasInherited) {
@@ -473,22 +535,26 @@ TEST_F(ListenersTest, AWrongCertificateKeepsTheOldOneAndTheLogNamesTheFile) {
   std::string locked =
       certificates_.SplitKey(certificates_.Make("locked", ""), "word");
   struct {
-    std::string certificate, key, reason;
+    std::string certificate, key, reason; // with the line, and the key
   } const cases[] = {
       {certificate_, key,
-       "key " + key + ": it is not the key of certificate " + certificate_},
-      {certificate_, locked, "key " + locked + ": it is encrypted"},
+       "12: key: key " + key + ": it is not the key of certificate " +
+           certificate_},
+      {certificate_, locked, "12: key: key " + locked + ": it is encrypted"},
       {dir_ / "none.pem", key,
-       "certificate " + (dir_ / "none.pem") + ": No such file or directory"},
-      {dir_ / "image", key, "certificate " + (dir_ / "image") + ": it holds"},
-      {other, certificates_.ca(), "key " + certificates_.ca() + ": "},
+       "4: certificate: certificate " + (dir_ / "none.pem") +
+           ": No such file or directory"},
+      {dir_ / "image", key,
+       "4: certificate: certificate " + (dir_ / "image") + ": it holds"},
+      {other, certificates_.ca(), "12: key: key " + certificates_.ca() + ": "},
   };
   const std::string good = certificate_;
   for (const auto &c : cases) {
     certificate_ = c.certificate;
     Configure({TlsAt(0), TcpAt(1)}, "[tls]\nkey = " + c.key + "\n");
     Reload("event=reload-failed");
-    EXPECT_EQ(Count("TLS: " + c.reason), 1u) << c.reason << daemon_->log();
+    EXPECT_EQ(Count((dir_ / "cachetd.conf") + ":" + c.reason), 1u)
+        << c.reason << daemon_->log();
     EXPECT_EQ(Shown(0), "server");
     EXPECT_FALSE(IsListenedOn(ports_[1]));
   }

@@ -164,13 +164,38 @@ TEST_F(TlsTest, AKeyThatEveryUserCanReadIsWarnedOf) {
   EXPECT_THAT(daemon.log(), HasSubstr("event=tls-key-exposed"));
 }
 
-TEST_F(TlsTest, WhatCannotBeAKeyIsNotServed) {
+// Another start would fail again, so it is the status at which the service
+// manager makes none.
+TEST_F(TlsTest, AFileThatCannotBeUsedIsAMistakeOfItsSetting) {
+  std::string other = certificates_.Make("other", "");
   std::string locked =
       certificates_.SplitKey(certificates_.Make("locked", ""), "word");
-  DaemonProcess daemon(Arguments(locked));
-  EXPECT_FALSE(daemon.ready());
-  EXPECT_EQ(daemon.Wait(), 1);
-  EXPECT_THAT(daemon.log(), HasSubstr("it is encrypted"));
+  struct {
+    std::vector<std::string> arguments;
+    std::string mistake;
+  } const cases[] = {
+      {{"--tls-key", locked}, "--tls-key: key " + locked + ": it is encrypted"},
+      {{"--tls-key", other},
+       "--tls-key: key " + other + ": it is not the key of certificate " +
+           server_},
+      {{"--tls-client-ca", dir_ / "none"},
+       "--tls-client-ca: CA certificates " + (dir_ / "none") +
+           ": No such file or directory"},
+      {{"--tls-certificate", dir_ / "none"},
+       "--tls-certificate: certificate " + (dir_ / "none") +
+           ": No such file or directory"},
+  };
+  for (const auto &c : cases) {
+    std::vector<std::string> args = Arguments();
+    args.insert(args.end(), {"--image", dir_ / "missing"});
+    args.insert(args.end(), c.arguments.begin(), c.arguments.end());
+    DaemonProcess daemon(args);
+    EXPECT_FALSE(daemon.ready());
+    EXPECT_EQ(daemon.Wait(), 2);
+    EXPECT_THAT(daemon.log(), HasSubstr("cachetd: " + c.mistake));
+    EXPECT_EQ(daemon.CountInLog("event=image-missing"), 0u)
+        << "before it opens anything: " << daemon.log();
+  }
 }
 
 TEST_F(TlsTest, AnAddressForTLSWithoutCertificatesIsAMistake) {
