@@ -137,6 +137,8 @@ static void connection_lose(struct connection *c, enum connection_loss loss,
   if (fd >= 0)
     socket_close(fd);
   c->owner.lost(c->owner.arg, loss, why);
+  /* When to connect again, and what for, is the owner's state. */
+  c->owner.changed(c->owner.arg);
 }
 
 /* The kind of loss for the errno of a system call; 0: the end of the stream. */
@@ -191,14 +193,19 @@ static void connection_out_broke(struct connection *c) {
   c->out_broken = true;
   c->deadline =
       deadline_earlier(c->deadline, deadline_after(c->request_timeout_ms));
+  c->owner.changed(c->owner.arg);
 }
 
 void connection_hold(struct connection *c, bool holds) { c->holds = holds; }
 
 void connection_flush(struct connection *c) {
-  if (c->state >= CONNECTION_HELLO && !c->out_broken &&
-      stream_flush(&c->stream) < 0)
+  if (c->state < CONNECTION_HELLO || c->out_broken)
+    return;
+  bool wanted_room = stream_unsent(&c->stream);
+  if (stream_flush(&c->stream) < 0)
     connection_out_broke(c);
+  else if (wanted_room && !stream_unsent(&c->stream))
+    c->owner.changed(c->owner.arg);
 }
 
 static int connection_transmit(struct connection *c,
@@ -568,7 +575,7 @@ static bool connection_receive(struct connection *c) {
 }
 
 void connection_input(struct connection *c) {
-  bool more = true;
+  bool more = true, had_more = c->has_more;
   c->n_notices = 0;
   connection_parse(c); /* the last call may have stopped at MAX_NOTICES */
   while (more && c->state >= CONNECTION_HELLO && c->n_notices < MAX_NOTICES)
@@ -576,6 +583,8 @@ void connection_input(struct connection *c) {
   c->has_more = c->state >= CONNECTION_HELLO &&
                 (c->n_notices >= MAX_NOTICES ||
                  stream_wants(&c->stream) == STREAM_WANTS_TURN);
+  if (c->has_more != had_more)
+    c->owner.changed(c->owner.arg);
 }
 
 bool connection_has_more(const struct connection *c) { return c->has_more; }

@@ -84,7 +84,7 @@ struct connection_owner {
   /* The Data message that came last is complete with its payload. */
   void (*payload)(void *arg);
 
-  /* The state is DISCONNECTED. */
+  /* The state is DISCONNECTED.  changed() follows. */
   void (*lost)(void *arg, enum connection_loss loss,
                const struct cachet_error *why);
 

@@ -45,9 +45,12 @@ static bool store_add(struct remote *r, struct remote_read *x) {
   if (x->base.job.error.code != CACHET_OK || x->base.job.mirror != a->mirror ||
       !remote_read_is_fresh(x))
     return false;
+  bool was_empty = TAILQ_EMPTY(&a->store);
   x->kept_at = deadline_now();
   a->store_len += remote_read_len(x);
   TAILQ_INSERT_TAIL(&a->store, x, stored);
+  if (was_empty) /* there was no deadline of the store */
+    backend_changed(&r->base);
   return true;
 }
 
