@@ -175,14 +175,18 @@ static int remote_timeout_ms(const struct backend *b) {
   return wanted && !r->is_final ? deadline_left_ms(r->retry_at) : -1;
 }
 
+/* While there is no connection, or one is being made, what ended the last one
+ * is the reason. */
 static void remote_explain(const struct backend *b, struct cachet_error *out) {
   const struct remote *r = remote_of_const(b);
+  bool was_silent = r->error.code == CACHET_E_TIMEOUT;
   const char *place = connection_place(r->connection);
   if (connection_state(r->connection) >= CONNECTION_HELLO)
     error_set(out, CACHET_E_TIMEOUT, 0, "daemon at %.150s: no answer in time",
               place);
   else if (r->error.code != CACHET_OK)
-    error_set(out, CACHET_E_CONN, 0, "%s", r->error.message);
+    error_set(out, was_silent ? CACHET_E_TIMEOUT : CACHET_E_CONN, 0, "%s",
+              r->error.message);
   else
     error_set(out, CACHET_E_CONN, ETIMEDOUT, "daemon at %.150s: connect",
               place);

@@ -6,6 +6,8 @@
 #include "proto/frame.h"
 #include "tests/client/handle.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -454,6 +456,40 @@ private:
   std::thread acceptor_;
   std::vector<std::thread> threads_;
   std::vector<int> fds_;
+};
+
+// A port on an address of the loopback network.  The kernel accepts `backlog`
+// connections and one, and then no more until Accept() has taken one.
+class TcpListener {
+public:
+  explicit TcpListener(int backlog, const char *address = "127.0.0.1",
+                       uint16_t at_port = 0)
+      : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    int on = 1;
+    sockaddr_in at = {};
+    socklen_t len = sizeof at;
+    at.sin_family = AF_INET;
+    at.sin_port = htons(at_port);
+    EXPECT_EQ(inet_pton(AF_INET, address, &at.sin_addr), 1);
+    setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr *>(&at), len), 0);
+    EXPECT_EQ(listen(fd_, backlog), 0);
+    EXPECT_EQ(getsockname(fd_, reinterpret_cast<sockaddr *>(&at), &len), 0);
+    port = ntohs(at.sin_port);
+  }
+  ~TcpListener() { close(fd_); }
+
+  int Accept() { return accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC); }
+
+  std::string Uri(const char *host = "127.0.0.1") const {
+    return std::string("cachet://") + host + ":" + std::to_string(port) +
+           "/disk";
+  }
+
+  uint16_t port = 0;
+
+private:
+  int fd_;
 };
 
 // Something that one thread waits for and another does.

@@ -1,7 +1,6 @@
 // Handles whose daemon goes, falls silent, or comes back.
 #include "tests/client/fake_daemon.h"
 
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 
 namespace {
@@ -162,6 +161,29 @@ TEST(RemoteReconnectTest, AnAnswerThatDoesNotComeIsATimeOut) {
   EXPECT_EQ(cachet_get_u8(c.get(), 0, &byte), CACHET_E_TIMEOUT);
 }
 
+TEST(RemoteReconnectTest, ATimeOutIsOneAlsoWhileTheNextConnectionIsMade) {
+  TcpListener listener(8);
+  FakeImage image;
+  image.bytes = Content(64 << 10);
+  std::thread server([&] {
+    int fd = listener.Accept();
+    Peer p(fd, &image);
+    p.Handshake();
+    p.AwaitEnd();
+    close(fd);
+  });
+  Handle c = Open(listener.Uri(), Patience(50));
+  Outcome first, second;
+  for (Outcome *o : {&first, &second})
+    ASSERT_EQ(cachet_load_async(c.get(), 0, 0, Outcome::Loaded, o, nullptr),
+              CACHET_OK);
+  RunUntil(c.get(), [&] { return first.n && second.n; });
+  EXPECT_EQ(first.status, CACHET_E_TIMEOUT);
+  EXPECT_EQ(second.status, CACHET_E_TIMEOUT);
+  c.reset();
+  server.join();
+}
+
 TEST(RemoteReconnectTest, AConnectionThatFellSilentIsGivenUpAfterTheTimeOut) {
   FakeDaemon d({[](Peer &p) {
                   p.Handshake();
@@ -218,27 +240,17 @@ TEST(RemoteReconnectTest, AConnectionThatCannotBeWrittenToEndsInTime) {
 }
 
 TEST(RemoteReconnectTest, KeepAliveOverTcpIsAsPatientAsRequestsAre) {
-  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in at = {};
-  at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t len = sizeof at;
-  auto *address = reinterpret_cast<sockaddr *>(&at);
-  ASSERT_EQ(bind(listener, address, len), 0);
-  ASSERT_EQ(listen(listener, 1), 0);
-  ASSERT_EQ(getsockname(listener, address, &len), 0);
+  TcpListener listener(1);
   FakeImage image;
   image.bytes = Content(4096);
   std::thread server([&] {
-    int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    int fd = listener.Accept();
     Peer p(fd, &image);
     p.Handshake();
     p.AwaitEnd();
     close(fd);
   });
-  std::string uri =
-      "cachet://127.0.0.1:" + std::to_string(ntohs(at.sin_port)) + "/disk";
-  Handle c = Open(uri, Patience(60000));
+  Handle c = Open(listener.Uri(), Patience(60000));
   auto option = [&](int name) {
     int value = 0;
     socklen_t size = sizeof value;
@@ -251,7 +263,6 @@ TEST(RemoteReconnectTest, KeepAliveOverTcpIsAsPatientAsRequestsAre) {
   EXPECT_EQ(option(TCP_USER_TIMEOUT), 60000);
   c.reset();
   server.join();
-  close(listener);
 }
 
 } // namespace

@@ -257,6 +257,11 @@ TEST(RemoteTest, ASilentDaemonIsATimeOut) {
   EXPECT_EQ(OpenStatus(d.Uri(), Patience(50, 50)), CACHET_E_TIMEOUT);
 }
 
+TEST(RemoteTest, ASilentDaemonIsATimeOutOverTcpToo) {
+  TcpListener silent(8);
+  EXPECT_EQ(OpenStatus(silent.Uri(), Patience(50, 50)), CACHET_E_TIMEOUT);
+}
+
 TEST(RemoteTest, ADaemonThatHangsUpIsNoConnection) {
   FakeDaemon d({[](Peer &) {}});
   EXPECT_EQ(OpenStatus(d.Uri(), Options()), CACHET_E_CONN);
