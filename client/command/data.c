@@ -13,20 +13,33 @@
 
 static size_t least(uint64_t a, size_t b) { return a < b ? (size_t)a : b; }
 
+/* Copies bytes from byte `addr` on: `*n` at most, all of one page. */
+static enum cachet_status read_in_page(cachet *c, uint64_t addr, uint8_t *buf,
+                                       size_t *n) {
+  struct cachet_slice page;
+  enum cachet_status status = cachet_load(c, addr, 1, &page);
+  if (status != CACHET_OK)
+    return status;
+  size_t in_page = (size_t)(addr - page.offset);
+  *n = least(*n, page.length - in_page);
+  memcpy(buf, page.data + in_page, *n);
+  cachet_release(c, &page);
+  return CACHET_OK;
+}
+
 /* False: the image could not be read, or not in the version that it had when it
  * was opened; a failed output ends it too.  What is good before a page that
  * cannot be read is written: a chunk that fails is read again page by page. */
 static bool cat(cachet *c, uint64_t offset, uint64_t len, uint8_t *buf) {
   struct progress p = progress_begin("cat", len);
-  size_t page_size = cachet_page_size(c);
   bool ok = true;
   for (uint64_t done = 0, by_page_until = 0; done < len;) {
-    size_t in_page = page_size - (size_t)((offset + done) % page_size);
     size_t n = least(len - done, CAT_CHUNK_LEN);
-    if (done < by_page_until)
-      n = least(n, in_page);
-    enum cachet_status status = cachet_read(c, offset + done, buf, n);
-    if (status == CACHET_E_IO && n > in_page) {
+    bool is_by_page = done < by_page_until;
+    enum cachet_status status = is_by_page
+                                    ? read_in_page(c, offset + done, buf, &n)
+                                    : cachet_read(c, offset + done, buf, n);
+    if (status == CACHET_E_IO && !is_by_page) {
       by_page_until = done + n;
       continue;
     }

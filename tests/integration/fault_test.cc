@@ -289,24 +289,36 @@ TEST_P(BadPages, TheDaemonSendsWhatIsGoodBeforeThePageThatFailed) {
   EXPECT_TRUE(bytes == FakeSource::Bytes(100, 3 * kPage - 100));
 }
 
-TEST_P(BadPages, CatWritesWhatIsGoodBeforeItFails) {
-  for (uint64_t from : {0, 4}) {
-    std::string command =
-        DaemonProcess::Runfile("client/cachet") + " --socket " +
-        server_.socket_path() + " cat fake --offset " +
-        std::to_string(from * kPage + 1) + " 2>&1 >" + (out_ / "image");
+// Cats what the arguments name, from byte `from` of the image to page `bad`.
+class BadPagesCat : public BadPages {
+protected:
+  void ExpectBytes(const std::string &args, uint64_t from, uint64_t bad) {
+    std::string command = DaemonProcess::Runfile("client/cachet") + " cat " +
+                          args + " 2>&1 >" + (out_ / "image");
     FILE *errors = popen(command.c_str(), "r");
     char line[512] = "";
     EXPECT_NE(fgets(line, sizeof line, errors), nullptr);
     EXPECT_EQ(WEXITSTATUS(pclose(errors)), 1);
-    uint64_t bad = from ? 64 : 3;
     EXPECT_NE(strstr(line, Place(bad).c_str()), nullptr) << line;
     std::ifstream file(out_ / "image", std::ios::binary);
     std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(file), {}};
-    EXPECT_TRUE(bytes ==
-                FakeSource::Bytes(from * kPage + 1, (bad - from) * kPage - 1))
+    EXPECT_TRUE(bytes == FakeSource::Bytes(from, bad * kPage - from))
         << bytes.size();
   }
+};
+
+TEST_P(BadPagesCat, WritesWhatIsGoodBeforeItFails) {
+  std::string args = "--socket " + server_.socket_path() + " fake --offset ";
+  ExpectBytes(args + "1", 1, 3);
+  ExpectBytes(args + std::to_string(4 * kPage + 1), 4 * kPage + 1, 64);
+}
+
+TEST_P(BadPagesCat, WritesWhatIsGoodOfAWindowWithinAPage) {
+  std::string window =
+      "'cachet+unix:///fake?socket=" + server_.socket_path() + "&offset=512'";
+  ExpectBytes(window, 512, 3);
+  ExpectBytes(window + " --offset " + std::to_string(4 * kPage),
+              4 * kPage + 512, 64);
 }
 
 TEST_P(FaultTest, ANewVersionIsSeenByAllAndNoReadMixesTwo) {
@@ -429,6 +441,7 @@ std::string NameOf(const testing::TestParamInfo<uint32_t> &way) {
 }
 INSTANTIATE_TEST_SUITE_P(By, FaultTest, kWays, NameOf);
 INSTANTIATE_TEST_SUITE_P(By, BadPages, kWays, NameOf);
+INSTANTIATE_TEST_SUITE_P(By, BadPagesCat, kWays, NameOf);
 INSTANTIATE_TEST_SUITE_P(By, HitsWhileMissesWait, kWays, NameOf);
 INSTANTIATE_TEST_SUITE_P(By, ReadAheadTest, kWays, NameOf);
 
