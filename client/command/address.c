@@ -17,6 +17,11 @@ static bool has_scheme(const char *uri, const char *scheme) {
   return file_uri_scheme_len(uri) == len && !strncasecmp(uri, scheme, len);
 }
 
+bool address_is_of_daemon(const char *text) {
+  return has_scheme(text, "cachet+unix") || has_scheme(text, "cachet") ||
+         has_scheme(text, "cachets");
+}
+
 /* Where the image begins and ends in a URI; false: it is no daemon's. */
 static bool find_image(const char *uri, const char **begin, const char **end) {
   const char *rest = uri + file_uri_scheme_len(uri) + 1;

@@ -8,6 +8,9 @@
 /* Whether text is the path or the URI of a file. */
 bool address_is_file(const char *text);
 
+/* Whether text is a URI of a daemon, or is meant for one. */
+bool address_is_of_daemon(const char *text);
+
 /* The URI of a daemon's image, or with `image` "" of the daemon.  The daemon is
  * that of `uri`, whose own image does not matter, or else the one at `socket`,
  * or else, both NULL, the default one.  A `uri` that is no daemon's is returned

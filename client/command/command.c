@@ -21,9 +21,11 @@ int command_fail(const char *format, ...) {
 
 bool command_is_name(const char *image) { return !strpbrk(image, "/:"); }
 
-bool command_is_file(const struct command *cmd) {
+/* Whether IMAGE is on a daemon, or is meant to be. */
+static bool is_of_daemon(const struct command *cmd) {
   const char *image = cmd->args[0];
-  return !command_is_name(image) && address_is_file(image);
+  return command_is_name(image) ? !cmd->uri || address_is_of_daemon(cmd->uri)
+                                : address_is_of_daemon(image);
 }
 
 /* The URI of an image, or, "", of the daemon.  NULL, after a message, if there
@@ -73,9 +75,18 @@ cachet *command_open(const struct command *cmd) {
   free(uri);
   if (status != CACHET_OK)
     return fail_open(image, &err), NULL;
-  if (command_is_file(cmd))
+  if (!command_is_name(image) && address_is_file(image))
     warn_of_format(c, image);
   return c;
+}
+
+cachet *command_open_cached(const struct command *cmd, const char *verb) {
+  if (is_of_daemon(cmd))
+    return command_open(cmd);
+  command_fail("%s: there is no daemon between: name an image that a daemon "
+               "serves (see cachet ls)",
+               verb);
+  return NULL;
 }
 
 cachet_admin *command_open_daemon(const struct command *cmd) {

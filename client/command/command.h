@@ -25,8 +25,10 @@ struct command {
 /* Whether an IMAGE is a name on the daemon, and not a path or a URI. */
 bool command_is_name(const char *image);
 
-/* Whether IMAGE, args[0], is read in this process, without a daemon. */
-bool command_is_file(const struct command *cmd);
+/* Opens args[0] for a verb that changes what a daemon caches.  NULL, after a
+ * message, if that fails, or if the image is read without a daemon: what such a
+ * verb does to the cache of this process ends with it. */
+cachet *command_open_cached(const struct command *cmd, const char *verb);
 
 /* Opens args[0].  NULL, after a message, if that fails. */
 cachet *command_open(const struct command *cmd);

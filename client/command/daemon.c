@@ -67,15 +67,12 @@ static enum cachet_status warm(cachet *c, uint64_t offset, uint64_t len) {
 }
 
 int daemon_warm(const struct command *cmd) {
-  cachet *c = command_open(cmd);
+  cachet *c = command_open_cached(cmd, "warm");
   if (!c)
     return 1;
   uint64_t size = cachet_size(c), len = cmd->length;
   int exit_status = 0;
-  if (command_is_file(cmd)) /* its cache ends with this process */
-    exit_status =
-        command_fail("image \"%s\": warm: there is no daemon", cmd->args[0]);
-  else if (cmd->offset > size)
+  if (cmd->offset > size)
     exit_status = command_fail("warm: the offset is past the end");
   else if (warm(c, cmd->offset,
                 len < size - cmd->offset ? len : size - cmd->offset) !=
@@ -86,7 +83,7 @@ int daemon_warm(const struct command *cmd) {
 }
 
 int daemon_invalidate(const struct command *cmd) {
-  cachet *c = command_open(cmd);
+  cachet *c = command_open_cached(cmd, "invalidate");
   if (!c)
     return 1;
   int exit_status = 0;

@@ -108,8 +108,15 @@ expect 1 "at $tmp/none: connect: No such file" ls --socket "unix:$tmp/none"
 expect 1 'for a file write ./disk.img' cat disk.img
 expect 1 'for a file write ./disk.img' info disk.img
 expect 1 "not a daemon's" ls --uri ./disk.img
-expect 1 'there is no daemon' warm ./ints
-expect 0 '' invalidate ./ints --length 3
+# They are about what a daemon caches, and reach no other server.
+for image in ./ints file:ints http://127.0.0.1:1/i nbd://127.0.0.1:1/i; do
+  for verb in warm invalidate; do
+    expect 1 "$verb: there is no daemon" $verb $image --length 3
+  done
+done
+expect 1 'there is no daemon' warm ints --uri http://127.0.0.1:1/i
+expect 1 'there is no daemon' invalidate ints --uri http://127.0.0.1:1/i
+expect 1 'connect: No such file' warm "cachet+unix:///i?socket=$tmp/none"
 expect 2 'usage' 
 expect 2 'unknown command' frob
 expect 2 'too few' info
