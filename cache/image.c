@@ -37,10 +37,6 @@ struct image {
   struct image_ops ops;
   struct source_listener listener; /* to all of its sources */
 
-  /* Serialises looks at the source; taken before the cache's lock. */
-  pthread_mutex_t refresh_lock;
-  int64_t looked_ms; /* guarded by refresh_lock */
-
   /* Written under the cache's lock; read atomically (acquire) anywhere. */
   struct mirror *mirror; /* NULL once the image is freed */
 
@@ -61,9 +57,17 @@ static int64_t now_ms(void) {
 
 /* ---- Mirrors of an image ------------------------------------------------- */
 
+/* For a source that is not an image's yet.  The caller has a reference then. */
+static void source_begin(struct source *src) {
+  src->n_refs = 1;
+  src->looked_ms = now_ms();
+  lock_init(&src->refresh_lock);
+}
+
 static void source_unref(struct source *src) {
   if (!src || __atomic_sub_fetch(&src->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
     return;
+  pthread_mutex_destroy(&src->refresh_lock);
   source_listen(src, NULL);
   src->ops->close(src);
 }
@@ -72,7 +76,6 @@ static void image_unref(struct image *img) {
   if (__atomic_sub_fetch(&img->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
     return;
   pthread_cond_destroy(&img->settled);
-  pthread_mutex_destroy(&img->refresh_lock);
   free(img->name);
   free(img);
 }
@@ -296,8 +299,6 @@ static int make_image(struct page_cache *pc, const char *name,
   img->listener = (struct source_listener){.changed = on_source_changed,
                                            .invalid = on_source_invalid,
                                            .remark = on_source_remark};
-  img->looked_ms = now_ms();
-  lock_init(&img->refresh_lock);
   pthread_cond_init(&img->settled, NULL);
   img->name = strdup(name);
   if (!img->name)
@@ -347,7 +348,7 @@ int image_new_over(struct page_cache *pc, const char *name, struct source *src,
   CLEANUP(image_unrefp) struct image *img = NULL;
   CLEANUP(source_unrefp) struct source *ours = src;
   CLEANUP(mirror_unrefp) struct mirror *left = m;
-  src->n_refs = 1; /* ours, until a mirror holds it */
+  source_begin(src);
   int r = make_image(pc, name, page_shift, &img);
   if (r < 0)
     return r;
@@ -449,6 +450,14 @@ bool image_is_current(const struct image *img, const struct mirror *m) {
          !mirror_is_retired(m);
 }
 
+/* Whether a source is that of the current mirror. */
+static bool has_source(const struct image *img, const struct source *src) {
+  pthread_mutex_lock(&img->cache->lock);
+  bool has = img->mirror->source == src;
+  pthread_mutex_unlock(&img->cache->lock);
+  return has;
+}
+
 /* ---- Change -------------------------------------------------------------- */
 
 /* Puts a mirror over `src` in the place of `old`.  0; -ESTALE: that is not
@@ -465,36 +474,36 @@ static int succeed(struct image *img, struct mirror *old, struct source *src) {
   return -ESTALE;
 }
 
-static int refresh_locked(struct image *img) {
-  lock_assert_held(&img->refresh_lock);
-  struct mirror *old = image_mirror(img);
-  struct source *src = NULL;
-  int r = 0;
-  if (old->source)
-    r = source_reopen(old->source, &src);
+/* Looks at the source of `old`, and puts its successor in its place. */
+static int look_locked(struct image *img, struct mirror *old) {
+  lock_assert_held(&old->source->refresh_lock);
+  struct mirror_keeper *keeper = img->cache->keeper;
+  struct source *src;
+  int r = source_reopen(old->source, &src);
   if (src) {
-    src->n_refs = 1;
+    source_begin(src);
     src->fetch_size = old->source->fetch_size;
     r = succeed(img, old, src);
     r = r == -ESTALE ? 0 : r; /* the next look finds the change again */
     source_unref(src);
-  } else if (r == 0 && img->cache->keeper) {
-    img->cache->keeper->looked(img->cache->keeper, old);
+  } else if (r == 0 && keeper) {
+    keeper->looked(keeper, old);
   }
-  mirror_unref(old);
-  return r;
+  return has_source(img, old->source) ? r : 0;
 }
 
+/* Waits for no look at a source that was replaced: that one may hang.  A look
+ * that is under way beside this one, or renew(), may replace `old` first.  Then
+ * succeed() is told so, and `src` takes the place of what they made.  If this
+ * comes first, they are told so, and what they made is dropped. */
 int image_replace(struct image *img, struct source *src) {
   int r;
-  src->n_refs = 1;
-  pthread_mutex_lock(&img->refresh_lock);
-  do { /* renew() does not take refresh_lock, and may replace `old` */
+  source_begin(src);
+  do {
     struct mirror *old = image_mirror(img);
     r = succeed(img, old, src);
     mirror_unref(old);
   } while (r == -ESTALE);
-  pthread_mutex_unlock(&img->refresh_lock);
   source_unref(src);
   return r;
 }
@@ -506,15 +515,41 @@ void image_renew(struct image *img) {
   mirror_unref(old);
 }
 
-int image_refresh(struct image *img, int min_interval_ms) {
-  int r = 0;
-  pthread_mutex_lock(&img->refresh_lock);
-  int64_t now = now_ms();
-  if (now - img->looked_ms >= min_interval_ms) {
-    img->looked_ms = now;
-    r = refresh_locked(img);
+/* Takes the refresh_lock of the present source, when nobody looks at that.
+ * Returns the present mirror, with a reference; NULL: there is no source. */
+static struct mirror *lock_source(struct image *img) {
+  struct mirror *m = image_mirror(img);
+  while (m->source) {
+    pthread_mutex_lock(&m->source->refresh_lock);
+    struct mirror *now = image_mirror(img);
+    bool is_present = now->source == m->source;
+    if (!is_present)
+      pthread_mutex_unlock(&m->source->refresh_lock);
+    mirror_unref(m);
+    if (is_present)
+      return now;
+    m = now;
   }
-  pthread_mutex_unlock(&img->refresh_lock);
+  mirror_unref(m);
+  return NULL;
+}
+
+static bool was_looked_at(const struct source *src, int interval_ms) {
+  return now_ms() - __atomic_load_n(&src->looked_ms, __ATOMIC_RELAXED) <
+         interval_ms;
+}
+
+int image_refresh(struct image *img, int min_interval_ms) {
+  struct mirror *m = lock_source(img);
+  int r = 0;
+  if (!m)
+    return 0;
+  if (!was_looked_at(m->source, min_interval_ms)) {
+    __atomic_store_n(&m->source->looked_ms, now_ms(), __ATOMIC_RELAXED);
+    r = look_locked(img, m);
+  }
+  pthread_mutex_unlock(&m->source->refresh_lock);
+  mirror_unref(m);
   return r;
 }
 
@@ -590,7 +625,8 @@ int image_invalidate(struct image *img, uint64_t first, uint64_t count) {
  * evictor and reclaimer it does their work. */
 static void prepare(struct mirror *m, uint64_t first, uint64_t count) {
   struct page_cache *pc = m->cache;
-  image_refresh(m->image, LOOK_INTERVAL_MS);
+  if (!was_looked_at(m->source, LOOK_INTERVAL_MS))
+    image_refresh(m->image, LOOK_INTERVAL_MS);
   if (!pc->has_threads)
     evict_stale(m);
   if (states_need_charge(m, first, count) &&

@@ -6,7 +6,7 @@
  * futex that wakes a thread.  A thread holds it at most for the time to process
  * a part of a batch of pages or a block of states.  The reclaimer also lists
  * the pins of a retired mirror under it.  No other lock is taken under it.
- * image.refresh_lock is taken before it, and so is pins_lock.
+ * source.refresh_lock is taken before it, and so is pins_lock.
  *
  * True whenever the lock is free:
  *

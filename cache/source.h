@@ -23,7 +23,8 @@
  *   S1  Any thread may make any call except close(), and several threads may
  *       call the same source at once: reads beside reads, and reopen() beside
  *       both.  The cache then holds none of its locks, except perhaps the
- *       refresh_lock of the image (reopen(), close()).
+ *       refresh_lock of the source (reopen()), or of the one that it was to
+ *       succeed (close()).
  *   S2  The buffer of a read belongs to the caller.  Nothing writes it after
  *       the read has ended, whatever the status is.
  *   S3  The cache cancels nothing: it waits for every read that has begun.  A
@@ -53,6 +54,7 @@
 #ifndef CACHE_SOURCE_H
 #define CACHE_SOURCE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -162,7 +164,8 @@ struct source_ops {
   /* Checks whether the image is still the one that was opened.  Returns 0 and
    * sets `*out` to NULL if it is; 0 and `*out` is a newly opened source if it
    * is not; a negative errno if it cannot tell.  May block.  Never called twice
-   * at once for one image.  May be NULL. */
+   * at once for one source, nor beside that of a source which succeeded it by
+   * reopen().  May be NULL. */
   int (*reopen)(struct source *src, struct source **out);
 
   /* Stores what identifies the source, which may differ after the next check.
@@ -215,7 +218,13 @@ struct source {
   /* Set before the source is given to an image.  The image passes it on to
    * successors, and a source over this one has the same. */
   struct source_fetch_size fetch_size;
-  unsigned n_refs; /* private to cache/: how many mirrors read it */
+
+  /* Private to cache/, which sets them. */
+  unsigned n_refs; /* how many mirrors read it */
+  /* Serialises looks at it; taken before the cache's lock. */
+  pthread_mutex_t refresh_lock;
+  int64_t looked_ms; /* the last look.  Relaxed: a time; written under
+                        refresh_lock */
 };
 
 /* Starts a read of any source, on a thread that must not wait. */

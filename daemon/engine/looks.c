@@ -23,10 +23,12 @@ void looks_init(struct looks *looks, struct images *images) {
 void looks_fini(struct looks *looks) { pthread_mutex_destroy(&looks->lock); }
 
 static void served_image_look(struct served_image *h) {
-  bool was_missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
+  int missing = atomic_load_explicit(&h->missing, memory_order_relaxed);
+  bool was_missing = missing;
   int r = image_refresh(h->image, 0);
-  if (r < 0 && atomic_load_explicit(&h->missing, memory_order_relaxed))
-    atomic_store_explicit(&h->missing, -r, memory_order_relaxed);
+  if (r < 0 && missing) /* unless it is there meanwhile, by another source */
+    atomic_compare_exchange_strong_explicit(
+        &h->missing, &missing, -r, memory_order_relaxed, memory_order_relaxed);
   if (r < 0 && !h->lost)
     log_event(LEVEL_WARN, "image-lost", LOG_TEXT("image", h->name),
               LOG_TEXT("reason", lost_reason(-r)));

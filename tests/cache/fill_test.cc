@@ -470,6 +470,83 @@ TEST_F(FillTest,
   Make(1 << 20);
 }
 
+TEST_F(FillTest, AnotherSourceTakesItsPlaceAlsoWhenALookFindsAChangeMeanwhile) {
+  FakeSource other(50 * kPage);
+  source_.Change(70 * kPage);
+  before_mirror = [this] { ASSERT_EQ(image_refresh(image_, 0), 0); };
+  ASSERT_EQ(image_replace(image_, other.Open()), 0);
+  EXPECT_EQ(n_changed_, 2);
+  mirror *now = image_mirror(image_);
+  EXPECT_EQ(now->size, 50 * kPage);
+  mirror_unref(now);
+  Unmake();
+  EXPECT_EQ(source_.n_closed(), 2);
+  EXPECT_EQ(other.n_closed(), 1);
+  Make(1 << 20);
+}
+
+TEST_F(FillTest, AnotherSourceTakesThePlaceOfOneInWhichALookHangs) {
+  FakeSource other(50 * kPage);
+  source_.ShutLookGate();
+  source_.Change(70 * kPage);
+  std::thread late([&] { EXPECT_EQ(image_refresh(image_, 0), 0); });
+  source_.AwaitLookAtGate();
+  ASSERT_EQ(image_replace(image_, other.Open()), 0);
+  other.Change(60 * kPage);
+  ASSERT_EQ(image_refresh(image_, 0), 0) << "looks at this one do not wait";
+  EXPECT_EQ(n_changed_, 2);
+  source_.OpenLookGate();
+  late.join();
+  EXPECT_EQ(n_changed_, 2);
+  mirror *now = image_mirror(image_);
+  EXPECT_EQ(now->size, 60 * kPage);
+  mirror_unref(now);
+  Unmake();
+  EXPECT_EQ(source_.n_closed(), 2) << "what the look found, too";
+  EXPECT_EQ(other.n_closed(), 2);
+  Make(1 << 20);
+}
+
+TEST_F(FillTest, ALookThatFailsTooLateSaysNothingOfTheOtherSource) {
+  FakeSource other(50 * kPage);
+  source_.ShutLookGate();
+  source_.FailReopen(EIO);
+  std::thread late([&] { EXPECT_EQ(image_refresh(image_, 0), 0); });
+  source_.AwaitLookAtGate();
+  ASSERT_EQ(image_replace(image_, other.Open()), 0);
+  source_.OpenLookGate();
+  late.join();
+}
+
+TEST_F(FillTest, WhoeverLooksTheSourceThatCameLastStays) {
+  constexpr int kRounds = 200, kLookers = 3;
+  std::vector<std::unique_ptr<FakeSource>> others;
+  std::atomic<bool> ended{false};
+  std::vector<std::thread> lookers;
+  on_changed_ = nullptr;
+  for (int i = 0; i < kLookers; i++)
+    lookers.emplace_back([&] {
+      while (!ended)
+        EXPECT_EQ(image_refresh(image_, 0), 0);
+    });
+  for (int i = 0; i < kRounds; i++) {
+    others.push_back(std::make_unique<FakeSource>((50 + i) * kPage));
+    ASSERT_EQ(image_replace(image_, others.back()->Open()), 0);
+    mirror *now = image_mirror(image_);
+    EXPECT_EQ(now->size / kPage, uint64_t(50 + i));
+    mirror_unref(now);
+    others.back()->Change((50 + i) * kPage); // a look that finds something
+  }
+  ended = true;
+  for (std::thread &looker : lookers)
+    looker.join();
+  Unmake();
+  for (auto &other : others)
+    EXPECT_LE(other->n_closed(), 1 + kLookers)
+        << "those that a look found, too";
+  Make(1 << 20);
+}
+
 // Whether a thread of this process sleeps.
 bool IsAsleep(pid_t tid) {
   std::ifstream file("/proc/self/task/" + std::to_string(tid) + "/stat");

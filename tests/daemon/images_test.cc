@@ -217,6 +217,25 @@ TEST_F(ImagesTest, OneWhoseLookHangsIsRemovedAndTheOthersAreLookedAt) {
   AwaitClosed(second_, 1);
 }
 
+TEST_F(ImagesTest, OneWhoseLookHangsGetsAnotherSource) {
+  options_.limit.refresh_ms = 5;
+  Serve();
+  FakeSource good(kPages * kPage);
+  good.Change(kPages * kPage);
+  second_.ShutLookGate();
+  ASSERT_EQ(server_->Add("second", &second_), 0);
+  WireClient client = server_->Unix();
+  uint32_t second = client.Start("second").image;
+  second_.AwaitLookAtGate();
+  ASSERT_EQ(server_->Replace("second", &good), 0);
+  ExpectRead(client, second, 7, good);
+  good.Change(kPages * kPage);
+  ExpectRead(client, second, 8, good); // it finds the change by itself
+  second_.OpenLookGate();
+  server_.reset();
+  EXPECT_EQ(good.n_closed(), 2);
+}
+
 TEST_F(ImagesTest, HundredsComeAndGoUnderReaders) {
   constexpr int kNames = 8, kRounds = 60, kReaders = 4;
   Serve();

@@ -198,8 +198,10 @@ static const source_ops kCallBackOps =
     MakeOps(FakeOps::StartOnAThread, nullptr);
 
 source *FakeOps::Make(const std::shared_ptr<FakeSource::State> &state) {
-  return &(new Opened{{state->ops, state->size, {}, 0}, state, state->version})
-              ->base;
+  auto *opened = new Opened{{}, state, state->version};
+  opened->base.ops = state->ops;
+  opened->base.size = state->size;
+  return &opened->base;
 }
 
 void FakeSource::TellChanged() {
