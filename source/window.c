@@ -17,7 +17,7 @@ struct window_source {
                                       that one */
 };
 
-static const struct source_ops window_ops;
+static const struct source_ops blocking_ops, calling_ops;
 
 static struct window_source *window_of(struct source *src) {
   return (struct window_source *)src;
@@ -134,10 +134,25 @@ static void window_close(struct source *src) {
   free(s);
 }
 
-static const struct source_ops window_ops = {
+static const struct source_ops blocking_ops = {
     .kind = "window",
     .start = window_start,
     .read = window_read,
+    .reopen = window_reopen,
+    .identify = window_identify,
+    .resume = window_resume,
+    .worth = window_worth,
+    .advise = window_advise,
+    .forget = window_forget,
+    .listen = window_listen,
+    .close = window_close,
+};
+
+/* Over a source that only calls back.  There is no read(), which would lose the
+ * deadline; see source_read_until(). */
+static const struct source_ops calling_ops = {
+    .kind = "window",
+    .start = window_start,
     .reopen = window_reopen,
     .identify = window_identify,
     .resume = window_resume,
@@ -159,7 +174,7 @@ int window_source_new_later(struct source *below, const struct window *w,
   struct window_source *s = calloc(1, sizeof *s);
   if (!s)
     return -ENOMEM;
-  s->base.ops = &window_ops;
+  s->base.ops = below->ops->read ? &blocking_ops : &calling_ops;
   s->base.size = window_size(w, below->size);
   s->base.fetch_size = below->fetch_size;
   s->below = below;

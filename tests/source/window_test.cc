@@ -36,7 +36,7 @@ protected:
   // Bytes of the window, which are those of the source from `kOffset` on.
   void ExpectBytes(source *src, uint64_t addr, size_t len) {
     std::vector<uint8_t> read(len);
-    ASSERT_EQ(src->ops->read(src, addr, read.data(), len), 0);
+    ASSERT_EQ(source_read_blocking(src, addr, read.data(), len), 0);
     EXPECT_EQ(read, FakeSource::Bytes(kOffset + addr, len, below_.version()));
   }
 
@@ -96,6 +96,27 @@ TEST_F(WindowTest, OneOfASourceThatCallsBackIsReadByAThreadThatWaits) {
   ASSERT_EQ(window_source_new(below.Open(), &kWindow, &made), 0);
   SourcePtr src(made);
   ExpectBytes(src.get(), 0, kLength);
+}
+
+TEST_F(WindowTest, AReadHasItsDeadlineBelow) {
+  struct Below {
+    source base{};
+    source_ops ops{};
+    uint64_t deadline_ms = 0;
+  } below;
+  below.ops.start = [](source *src, source_read *r) {
+    reinterpret_cast<Below *>(src)->deadline_ms = r->deadline_ms;
+    return SOURCE_DONE;
+  };
+  below.ops.close = [](source *) {};
+  below.base.ops = &below.ops;
+  below.base.size = kSize;
+  source *made = nullptr;
+  ASSERT_EQ(window_source_new(&below.base, &kWindow, &made), 0);
+  SourcePtr src(made);
+  uint8_t byte;
+  EXPECT_EQ(source_read_until(src.get(), 7, &byte, 1, 12345), 0);
+  EXPECT_EQ(below.deadline_ms, 12345u);
 }
 
 TEST_F(WindowTest, ZerosArePassedOnAndNotWritten) {
