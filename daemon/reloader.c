@@ -412,11 +412,12 @@ static int remove_image(void *arg, const char *name, char why[CHANGE_WHY_LEN]) {
   if (!take_turn(r, why))
     return -EBUSY;
   int e = directories_hide(r->directories, name);
-  bool was_there = server_remove_image(r->server, name);
-  config_remove_image(r->config, name);
+  if (e == 0 || e == -ENOENT) {
+    bool was_there = server_remove_image(r->server, name);
+    config_remove_image(r->config, name);
+    e = was_there ? 0 : e;
+  }
   sem_post(&r->turn);
-  if (e == -ENOENT && was_there)
-    e = 0;
   if (e == 0)
     log_event(LEVEL_INFO, "image-removed", LOG_TEXT("image", name));
   else

@@ -455,6 +455,25 @@ TEST_F(ChangedTest, AFileOfADirectoryIsHiddenUntilTheNextReload) {
   EXPECT_EQ(cachet_size(Open("unopened.img").get()), kSize);
 }
 
+TEST_F(ChangedTest, WhereNoMoreFilesCanBeHiddenTheNextStaysAnImage) {
+  constexpr int kMost = 256;
+  for (int i = 0; i <= kMost; i++)
+    WriteRandomFile(images_ / std::to_string(i), 1, 3);
+  Admin a = Connect();
+  for (int i = 0; i < kMost; i++)
+    ASSERT_EQ(cachet_admin_remove(a.get(), std::to_string(i).c_str()),
+              CACHET_OK)
+        << cachet_admin_errmsg(a.get());
+  Handle c = Open("256");
+  EXPECT_NE(cachet_admin_remove(a.get(), "256"), CACHET_OK);
+  EXPECT_NE(strstr(cachet_admin_errmsg(a.get()), "too many"), nullptr)
+      << cachet_admin_errmsg(a.get());
+  EXPECT_EQ(Read(Open("256").get(), 0, 1), Read(c.get(), 0, 1));
+  EXPECT_EQ(Count("event=image-removed"), size_t(kMost));
+  ASSERT_EQ(cachet_admin_remove(a.get(), "one"), CACHET_OK)
+      << "it is no file of a directory";
+}
+
 TEST_F(ChangedTest, WhatIsWrongIsRefusedWithTheReason) {
   const std::string b = dir_ / "b.img";
   ExpectRefused("one", b, CACHET_E_INVAL, "there is one of that name");
