@@ -85,6 +85,13 @@ static bool is_hidden(const struct directory_list *list, const char *name) {
   return false;
 }
 
+static bool list_names(const struct directory_list *list, const char *path) {
+  for (unsigned i = 0; i < list->n; i++)
+    if (strcmp(list->paths[i], path) == 0)
+      return true;
+  return false;
+}
+
 static bool list_same(const struct directory_list *a,
                       const struct directory_list *b) {
   bool same = a->n == b->n && (a->share == b->share || a->n == 0);
@@ -129,12 +136,14 @@ static int check_directory(const char *path) {
 
 int directories_set(struct directories *d, const struct config *config,
                     bool *differs) {
+  CLEANUP(list_unrefp) struct directory_list *before = get_list(d);
   CLEANUP(list_unrefp)
   struct directory_list *fresh =
       list_new(config->directories, config->n_directories, config->share);
   int r = fresh ? 0 : -ENOMEM;
   for (unsigned i = 0; r == 0 && i < fresh->n; i++)
-    r = check_directory(fresh->paths[i]);
+    if (!list_names(before, fresh->paths[i]))
+      r = check_directory(fresh->paths[i]);
   if (r < 0)
     return r;
   *differs = put_list(d, STEAL(fresh));

@@ -33,8 +33,9 @@ void directories_free(struct directories *d); /* NULL is fine */
 /* For the server, which ends first. */
 const struct finder_place *directories_place(const struct directories *d);
 
-/* Sets the directories of a configuration.  Logs each that cannot be opened
- * now; it counts all the same.  0, with `*differs`: the directories, or whether
+/* Sets the directories of a configuration.  Opens those that are new, and so
+ * may wait for a file system.  Logs each that cannot be opened now; it counts
+ * all the same.  0, with `*differs`: the directories, or whether
  * their images are shared, have changed; or a negative errno, and then nothing
  * has changed; -ENOSYS: the kernel cannot confine a lookup to a directory. */
 int directories_set(struct directories *d, const struct config *config,

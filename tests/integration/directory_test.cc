@@ -262,6 +262,17 @@ TEST_F(DirectoryTest, OneThatIsNotThereIsWaitedFor) {
   EXPECT_EQ(List().size(), 1u);
 }
 
+// It may hang.
+TEST_F(DirectoryTest, AReloadLooksAtNoDirectoryThatItHadBefore) {
+  std::string first = "[images]\ndirectory = " + (dir_ / "later") + "\n";
+  Configure(first);
+  Start({"--config", dir_ / "cachetd.conf"});
+  EXPECT_EQ(Count("event=directory-missing"), 1u) << daemon_->log();
+  Configure(first + "directory = " + (dir_ / "later2") + "\n");
+  Reload();
+  EXPECT_EQ(Count("event=directory-missing"), 2u) << daemon_->log();
+}
+
 TEST_F(DirectoryTest, AReloadTakesAwayWhatIsNotConfiguredAndNothingElse) {
   MakeDirectory("more");
   Bytes b = WriteRandomFile(dir_ / "more/b.img", kSize, 3);
