@@ -13,6 +13,7 @@
 #include <cachet/cachet.h>
 
 #include "base/module.h"
+#include "base/shown_uri.h"
 #include "client/sources_library.h"
 #include "source/reactor.h"
 #include "source/registry.h"
@@ -63,7 +64,7 @@ static int check_options(const struct source_kind *kind,
 static int retry(struct reactor *r, const char *text, struct source *below,
                  struct source **out) {
   const struct retrying_clock clock = retrying_clock_of(r);
-  char *shown = source_uri_shown(text);
+  char *shown = shown_uri_of(text);
   struct retrying *retrying = shown ? retrying_new(&clock, shown, NULL) : NULL;
   int failed = retrying ? retrying_source_new(retrying, below, out) : -ENOMEM;
   if (failed)

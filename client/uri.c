@@ -12,10 +12,10 @@
 
 #include "base/file_uri.h"
 #include "base/percent.h"
+#include "base/shown_uri.h"
 #include "base/size.h"
 #include "client/error.h"
 #include "source/kinds.h"
-#include "source/uri.h"
 
 #define SYSTEM_SOCKET "/run/cachetd/cachetd.sock"
 
@@ -29,29 +29,43 @@ static struct piece piece_of(const char *from, const char *to) {
   return (struct piece){from, (size_t)(to - from)};
 }
 
+/* ---- Errors -------------------------------------------------------------- */
+
+/* Says why a URI is refused.  A reason has no text of the URI but its scheme
+ * and the keys of its query: uri_parse() puts before it what may be shown. */
+#define refuse(err, ...) error_set(err, CACHET_E_INVAL, 0, __VA_ARGS__)
+
+static enum cachet_status no_memory(struct cachet_error *err) {
+  return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
+}
+
 /* ---- Percent-decoding ---------------------------------------------------- */
 
-static enum cachet_status decode(struct piece in, char **out,
+/* `what` is the part that is decoded, or its key. */
+static enum cachet_status decode(struct piece in, const char *what, char **out,
                                  struct cachet_error *err) {
   *out = percent_decode(in.at, in.len);
   if (*out)
     return CACHET_OK;
   if (errno == ENOMEM)
-    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
-  return error_set(err, CACHET_E_INVAL, 0,
-                   "bad URI: \"%.*s\" holds a bad %%-escape",
-                   (int)(in.len < 100 ? in.len : 100), in.at);
+    return no_memory(err);
+  return refuse(err,
+                "%.60s: a %% must be followed by two hex digits, other than 00",
+                what);
 }
 
 /* ---- Parts --------------------------------------------------------------- */
 
 static enum cachet_status set_image(struct uri *u, struct piece in,
                                     struct cachet_error *err) {
-  enum cachet_status status = decode(in, &u->image, err);
-  if (status == CACHET_OK &&
-      (strchr(u->image, '/') || strlen(u->image) > URI_IMAGE_MAX_LEN))
-    return error_set(err, CACHET_E_INVAL, 0, "bad image name \"%.80s\"",
-                     u->image);
+  if (memchr(in.at, '#', in.len))
+    return refuse(err, "it has no fragment: # is written %%23");
+  enum cachet_status status = decode(in, "the image's name", &u->image, err);
+  if (status == CACHET_OK && strchr(u->image, '/'))
+    return refuse(err, "the name of an image has no /");
+  if (status == CACHET_OK && strlen(u->image) > URI_IMAGE_MAX_LEN)
+    return refuse(err, "the image's name is longer than %d bytes",
+                  URI_IMAGE_MAX_LEN);
   return status;
 }
 
@@ -63,15 +77,17 @@ static enum cachet_status set_socket(struct uri *u, char *path,
   free(u->path);
   u->path = path;
   if (!path)
-    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a path");
+    return no_memory(err);
   if (!strncmp(path, "unix:", 5))
     memmove(path, path + 5, strlen(path + 5) + 1);
   if (!*path)
-    return error_set(err, CACHET_E_INVAL, 0, "an empty socket path");
+    return refuse(err, "the path of the socket is empty");
+  /* Messages show a path whole. */
+  if (file_uri_scheme_len(path) || strstr(path, "://"))
+    return refuse(err, "the socket is a URI, and has to be a path");
   if (strlen(path) >= sizeof address.sun_path)
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "socket \"%.80s...\": path longer than %zu bytes", path,
-                     sizeof address.sun_path - 1);
+    return refuse(err, "the path of the socket is longer than %zu bytes",
+                  sizeof address.sun_path - 1);
   return CACHET_OK;
 }
 
@@ -96,8 +112,7 @@ static enum cachet_status parse_number(const char *key, const char *text,
                                        uint64_t *out,
                                        struct cachet_error *err) {
   if (size_parse(text, out) < 0)
-    return error_set(err, CACHET_E_INVAL, 0, "bad URI: %s \"%.60s\"", key,
-                     text);
+    return refuse(err, "%s: not a number of bytes", key);
   return CACHET_OK;
 }
 
@@ -120,9 +135,7 @@ static const char *const query_keys[] = {"socket", "ca",     "cert",
 static enum cachet_status set_file(char **to, enum query_key key, char *value,
                                    struct cachet_error *err) {
   *to = value;
-  return *value ? CACHET_OK
-                : error_set(err, CACHET_E_INVAL, 0,
-                            "bad URI: %s= names no file", query_keys[key]);
+  return *value ? CACHET_OK : refuse(err, "%s= names no file", query_keys[key]);
 }
 
 /* Takes over `value`. */
@@ -141,7 +154,7 @@ static enum cachet_status set_key(struct uri *u, enum query_key key,
     break;
   }
   if (!value)
-    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
+    return no_memory(err);
   enum cachet_status status = parse_number(
       query_keys[key], value,
       key == QUERY_OFFSET ? &u->window.offset : &u->window.length, err);
@@ -173,18 +186,18 @@ static enum cachet_status parse_query(struct uri *u, const char *query,
   for (;;) {
     const char *end = strchrnul(query, '&');
     const char *equals = memchr(query, '=', (size_t)(end - query));
-    enum query_key key =
-        equals ? key_of(u, piece_of(query, equals)) : QUERY_N_KEYS;
+    if (!equals)
+      return refuse(err, "behind the ? is KEY=VALUE, joined by &");
+    enum query_key key = key_of(u, piece_of(query, equals));
     if (key == QUERY_N_KEYS)
-      return error_set(err, CACHET_E_INVAL, 0,
-                       "bad URI: unknown query \"%.*s\"",
-                       (int)(end - query < 100 ? end - query : 100), query);
+      return refuse(err, "unknown key \"%.*s\" behind the ?",
+                    (int)(equals - query < 60 ? equals - query : 60), query);
     if (is_set[key])
-      return error_set(err, CACHET_E_INVAL, 0, "bad URI: %s twice",
-                       query_keys[key]);
+      return refuse(err, "%s= is given twice", query_keys[key]);
     is_set[key] = true;
     char *value;
-    enum cachet_status status = decode(piece_of(equals + 1, end), &value, err);
+    enum cachet_status status =
+        decode(piece_of(equals + 1, end), query_keys[key], &value, err);
     if (status == CACHET_OK)
       status = set_key(u, key, value, err);
     if (status != CACHET_OK || !*end)
@@ -203,8 +216,7 @@ static enum cachet_status parse_port(struct uri *u, struct piece in,
       port = port * 10 + (unsigned)(in.at[i] - '0');
   }
   if (port == 0 || port > UINT16_MAX)
-    return error_set(err, CACHET_E_INVAL, 0, "bad URI: port \"%.*s\"",
-                     (int)(in.len < 20 ? in.len : 20), in.at);
+    return refuse(err, "the port is not a number from 1 to %d", UINT16_MAX);
   u->port = (uint16_t)port;
   return CACHET_OK;
 }
@@ -215,10 +227,14 @@ static enum cachet_status parse_authority(struct uri *u, struct piece in,
   const char *end = in.at + in.len;
   struct piece host;
   const char *after;
+  if (memchr(in.at, '@', in.len))
+    return refuse(err, "no user and no password stand before the host");
+  if (memchr(in.at, '#', in.len))
+    return refuse(err, "behind the host is :PORT or /IMAGE, and no #");
   if (in.len && *in.at == '[') {
     const char *close = memchr(in.at, ']', in.len);
     if (!close)
-      return error_set(err, CACHET_E_INVAL, 0, "bad URI: \"[\" without \"]\"");
+      return refuse(err, "\"[\" without \"]\"");
     host = piece_of(in.at + 1, close);
     after = close + 1;
   } else {
@@ -226,11 +242,14 @@ static enum cachet_status parse_authority(struct uri *u, struct piece in,
     after = colon ? colon : end;
     host = piece_of(in.at, after);
   }
-  if (!host.len || memchr(in.at, '@', in.len) || (after < end && *after != ':'))
-    return error_set(err, CACHET_E_INVAL, 0, "bad URI: host \"%.*s\"",
-                     (int)(in.len < 100 ? in.len : 100), in.at);
+  if (!host.len)
+    return refuse(err, "it has no host");
+  if (after < end && *after != ':')
+    return refuse(err, "only :PORT may follow the ] of a host");
   u->port = u->kind == URI_TLS ? URI_DEFAULT_TLS_PORT : URI_DEFAULT_PORT;
-  enum cachet_status status = decode(host, &u->host, err);
+  enum cachet_status status = decode(host, "the host", &u->host, err);
+  if (status == CACHET_OK && strchr(u->host, '@'))
+    return refuse(err, "no name of a host has an @");
   if (status == CACHET_OK && after < end)
     status = parse_port(u, piece_of(after + 1, end), err);
   return status;
@@ -246,9 +265,9 @@ static enum cachet_status parse_file(struct uri *u, const char *text,
   int r = file ? file_uri_path(file, &u->path, &why) : -ENOMEM;
   free(file);
   if (r == -ENOMEM)
-    return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
+    return no_memory(err);
   if (r < 0)
-    return error_set(err, CACHET_E_INVAL, 0, "bad URI: %.100s: %s", text, why);
+    return refuse(err, "%s", why);
   return *question ? parse_query(u, question + 1, err) : CACHET_OK;
 }
 
@@ -256,9 +275,7 @@ static enum cachet_status parse_unix(struct uri *u, const char *rest,
                                      struct cachet_error *err) {
   u->kind = URI_UNIX;
   if (strncmp(rest, "///", 3) != 0)
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: cachet+unix:///IMAGE, not cachet+unix:%.100s",
-                     rest);
+    return refuse(err, "it is written cachet+unix:///IMAGE");
   const char *image = rest + 3;
   const char *question = strchrnul(image, '?');
   enum cachet_status status = set_image(u, piece_of(image, question), err);
@@ -274,9 +291,7 @@ static enum cachet_status parse_host(struct uri *u, const char *rest,
                                      struct cachet_error *err) {
   const char *scheme = u->kind == URI_TLS ? "cachets" : "cachet";
   if (strncmp(rest, "//", 2) != 0)
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: %s://HOST[:PORT]/IMAGE, not %s:%.100s", scheme,
-                     scheme, rest);
+    return refuse(err, "it is written %s://HOST[:PORT]/IMAGE", scheme);
   const char *host = rest + 2, *question = strchrnul(host, '?');
   const char *slash = memchr(host, '/', (size_t)(question - host));
   const char *image = slash ? slash + 1 : question;
@@ -300,16 +315,11 @@ static enum cachet_status parse_tls(struct uri *u, const char *rest,
   u->kind = URI_TLS;
   enum cachet_status status = parse_host(u, rest, err);
   if (status == CACHET_OK && u->key && !u->cert)
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: key= is of no use without cert=");
+    return refuse(err, "key= is of no use without cert=");
   return status;
 }
 
 /* ---- Remote sources ------------------------------------------------------ */
-
-static enum cachet_status no_memory(struct cachet_error *err) {
-  return error_set(err, CACHET_E_NOMEM, 0, "no memory for a URI");
-}
 
 static bool has_option(const struct uri *u, struct piece name) {
   for (size_t i = 0; i < u->n_options; i++)
@@ -328,14 +338,16 @@ static enum cachet_status add_option(struct uri *u, struct piece name,
     return no_memory(err);
   u->options = grown;
   struct source_option *added = &grown[u->n_options];
-  char *decoded;
-  enum cachet_status status = decode(value, &decoded, err);
-  if (status != CACHET_OK)
+  char *key = strndup(name.at, name.len), *decoded = NULL;
+  enum cachet_status status =
+      key ? decode(value, key, &decoded, err) : no_memory(err);
+  if (status != CACHET_OK) {
+    free(key);
     return status;
-  *added = (struct source_option){.key = strndup(name.at, name.len),
-                                  .value = decoded};
+  }
+  *added = (struct source_option){.key = key, .value = decoded};
   u->n_options++;
-  return added->key ? CACHET_OK : no_memory(err);
+  return CACHET_OK;
 }
 
 /* One or more KEY=VALUE, joined by `&`, each key once. */
@@ -346,14 +358,12 @@ static enum cachet_status parse_options(struct uri *u, const char *text,
     const char *equals = memchr(text, '=', (size_t)(end - text));
     struct piece name = piece_of(text, equals ? equals : text);
     if (!name.len)
-      return error_set(err, CACHET_E_INVAL, 0,
-                       "bad URI: an option behind the # is KEY=VALUE");
+      return refuse(err, "an option behind the # is KEY=VALUE");
     if (has_option(u, name))
-      return error_set(err, CACHET_E_INVAL, 0, "bad URI: %.*s twice",
-                       (int)(name.len < 60 ? name.len : 60), name.at);
+      return refuse(err, "%.*s= is given twice",
+                    (int)(name.len < 60 ? name.len : 60), name.at);
     if (u->n_options == URI_MAX_OPTIONS)
-      return error_set(err, CACHET_E_INVAL, 0, "bad URI: more than %d options",
-                       URI_MAX_OPTIONS);
+      return refuse(err, "more than %d options", URI_MAX_OPTIONS);
     enum cachet_status status =
         add_option(u, name, piece_of(equals + 1, end), err);
     if (status != CACHET_OK || !*end)
@@ -369,10 +379,7 @@ static enum cachet_status take_fetch_size(struct uri *u, const char *value,
   if (status != CACHET_OK)
     return status;
   if ((size & (size - 1)) || size < 4096 || size > 2 << 20)
-    return error_set(err, CACHET_E_INVAL, 0,
-                     "bad URI: fetch-size \"%.60s\": not a power of two from "
-                     "4K to 2M",
-                     value);
+    return refuse(err, "fetch-size: not a power of two from 4K to 2M");
   u->fetch_size = (uint32_t)size;
   return CACHET_OK;
 }
@@ -421,8 +428,7 @@ static enum cachet_status take_window(struct uri *u, char *query,
       memmove(to, word, len);
       to += len;
     } else if (is_set[key]) {
-      return error_set(err, CACHET_E_INVAL, 0, "bad URI: %s twice",
-                       query_keys[key]);
+      return refuse(err, "%s= is given twice", query_keys[key]);
     } else {
       is_set[key] = true;
       status = set_key(u, key, strdup(equals + 1), err);
@@ -443,7 +449,7 @@ static enum cachet_status parse_source(struct uri *u, const char *text,
   const char *hash = strchrnul(text, '#');
   u->kind = URI_SOURCE;
   u->source = strndup(text, (size_t)(hash - text));
-  u->path = source_uri_shown(text);
+  u->path = shown_uri_of(text);
   if (!u->source || !u->path)
     return no_memory(err);
   char *query = strchr(u->source, '?');
@@ -482,8 +488,7 @@ static enum cachet_status parse(struct uri *u, const char *text,
   if (!len) {
     u->kind = URI_FILE;
     u->path = strdup(text);
-    return u->path ? CACHET_OK
-                   : error_set(err, CACHET_E_NOMEM, 0, "no memory for a path");
+    return u->path ? CACHET_OK : no_memory(err);
   }
   for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
     if (strlen(schemes[i].name) == len &&
@@ -491,24 +496,35 @@ static enum cachet_status parse(struct uri *u, const char *text,
       return schemes[i].parse(u, text + len + 1, err);
   if (is_remote_scheme(text, len))
     return parse_source(u, text, err);
-  return error_set(err, CACHET_E_INVAL, 0,
-                   "unknown scheme \"%.*s:\" (a path is written \"./%.100s\")",
-                   (int)(len < 60 ? len : 60), text, text);
+  return refuse(err, "unknown scheme \"%.*s:\" (a path begins with ./)",
+                (int)(len < 60 ? len : 60), text);
+}
+
+/* Puts before a reason what may be shown of the URI that it refuses. */
+static enum cachet_status name_uri(const char *text, struct cachet_error *err) {
+  char *shown = err ? shown_uri_of(text) : NULL;
+  if (shown)
+    error_set(err, CACHET_E_INVAL, 0, "bad URI \"%.100s\": %s", shown,
+              err->message);
+  else if (err)
+    no_memory(err);
+  free(shown);
+  return err ? err->code : CACHET_E_INVAL;
 }
 
 enum cachet_status uri_parse(const char *text, struct uri *out,
                              struct cachet_error *err) {
   struct uri u = {.window = WINDOW_WHOLE};
-  enum cachet_status status =
-      text && *text ? parse(&u, text, err)
-                    : error_set(err, CACHET_E_INVAL, 0, "an empty URI");
+  if (!text || !*text)
+    return refuse(err, "an empty URI");
+  enum cachet_status status = parse(&u, text, err);
   if (status == CACHET_OK && u.kind == URI_FILE && !*u.path)
-    status = error_set(err, CACHET_E_INVAL, 0, "an empty path");
+    status = refuse(err, "an empty path");
   if (status == CACHET_OK)
     *out = u;
   else
     uri_fini(&u);
-  return status;
+  return status == CACHET_E_INVAL ? name_uri(text, err) : status;
 }
 
 static bool copy_text(const char *text, char **to) {

@@ -24,7 +24,7 @@ static int set_min_size(struct config *config, const char *value, char *why) {
   uint64_t size;
   int r = config_value_size(value, &size, why);
   if (r == 0 && size == 0)
-    return config_value_refuse(why, "\"%.100s\": no cache at all", value);
+    return config_value_refuse_text(why, value, "no cache at all");
   if (r == 0)
     config->min_size = size;
   return r;
@@ -48,24 +48,24 @@ static int set_share(struct config *config, const char *value, char *why) {
 
 static int set_workers(struct config *config, const char *value, char *why) {
   if (!config_value_count(value, CONFIG_MAX_WORKERS, &config->n_workers))
-    return config_value_refuse(why, "\"%.100s\": not a number from 1 to %d",
-                               value, CONFIG_MAX_WORKERS);
+    return config_value_refuse_text(why, value, "not a number from 1 to %d",
+                                    CONFIG_MAX_WORKERS);
   return 0;
 }
 
 static int set_log_level(struct config *config, const char *value, char *why) {
   int level = log_level_parse(value);
   if (level < 0)
-    return config_value_refuse(
-        why, "\"%.100s\": not error, warn, info or debug", value);
+    return config_value_refuse_text(why, value,
+                                    "not error, warn, info or debug");
   config->log_level = (enum log_level)level;
   return 0;
 }
 
 static int add_listen(struct config *config, const char *value, char *why) {
   if (config->n_listen == CONFIG_MAX_LISTEN)
-    return config_value_refuse(why, "\"%.100s\": more than %d addresses", value,
-                               CONFIG_MAX_LISTEN);
+    return config_value_refuse_text(why, value, "more than %d addresses",
+                                    CONFIG_MAX_LISTEN);
   struct address *to = &config->listen[config->n_listen];
   int r = address_parse(value, to, why, CONFIG_WHY_LEN);
   if (r == 0 && to->generic.sa_family == AF_UNIX)
@@ -87,9 +87,9 @@ static int set_drain_timeout(struct config *config, const char *value,
   unsigned s = 0;
   if (strcmp(value, "0") != 0 &&
       !config_value_count(value, MAX_DRAIN_TIMEOUT_S, &s))
-    return config_value_refuse(
-        why, "\"%.100s\": not a number of seconds from 0 to %u", value,
-        MAX_DRAIN_TIMEOUT_S);
+    return config_value_refuse_text(why, value,
+                                    "not a number of seconds from 0 to %u",
+                                    MAX_DRAIN_TIMEOUT_S);
   config->drain_timeout_s = s;
   return 0;
 }
@@ -148,8 +148,8 @@ static int set_metrics(struct config *config, const char *value, char *why) {
   struct address a;
   int r = address_parse(value, &a, why, CONFIG_WHY_LEN);
   if (r == 0 && (a.is_tls || address_check(&a, advice, sizeof advice) < 0))
-    return config_value_refuse(
-        why, "\"%.100s\": it must be unix:PATH, or tcp: on loopback", value);
+    return config_value_refuse_text(
+        why, value, "it must be unix:PATH, or tcp: on loopback");
   if (r == 0 && a.generic.sa_family == AF_UNIX)
     r = config_value_check_path(a.un.sun_path, value,
                                 &config->origins[CONFIG_METRICS], why);
@@ -160,11 +160,11 @@ static int set_metrics(struct config *config, const char *value, char *why) {
 
 static int add_directory(struct config *config, const char *value, char *why) {
   if (*value != '/')
-    return config_value_refuse(
-        why, "\"%.100s\": a directory is named from / on", value);
+    return config_value_refuse_text(why, value,
+                                    "a directory is named from / on");
   if (config->n_directories == CONFIG_MAX_DIRECTORIES)
-    return config_value_refuse(why, "\"%.100s\": more than %d directories",
-                               value, CONFIG_MAX_DIRECTORIES);
+    return config_value_refuse_text(why, value, "more than %d directories",
+                                    CONFIG_MAX_DIRECTORIES);
   size_t len = strlen(value);
   while (len > 1 && value[len - 1] == '/')
     len--;

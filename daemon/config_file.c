@@ -11,6 +11,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/shown_uri.h"
+
 static const char blanks[] = " \t\r";
 
 /* A file that is being read. */
@@ -77,10 +79,12 @@ static struct config_image *find_or_add_image(struct reading *r,
 
 static void begin_image(struct reading *r, const char *name) {
   if (!config_image_name_is_valid(name, strlen(name))) {
+    char *shown = shown_uri_of(name);
     config_errors_add(r->errors,
                       "%s:%u: \"%.70s\" cannot be the name of an image, which "
                       "takes 1 to %d of A-Z a-z 0-9 . _ -; write [image NAME]",
-                      r->file, r->line, name, CONFIG_NAME_MAX);
+                      r->file, r->line, shown ? shown : "", CONFIG_NAME_MAX);
+    free(shown);
     return;
   }
   struct config_image *image = find_or_add_image(r, name);
@@ -98,9 +102,11 @@ static void refuse_section(struct reading *r, const char *name) {
     if (i == 0 || strcmp(section, config_settings[i - 1].section) != 0)
       names_add(&known, section);
   }
+  char *shown = shown_uri_of(name);
   config_errors_add(r->errors,
                     "%s:%u: unknown section [%.70s]; there are %s, image NAME",
-                    r->file, r->line, name, known.text);
+                    r->file, r->line, shown ? shown : "", known.text);
+  free(shown);
 }
 
 /* Begins the section that a line names, and overwrites the line.  The keys of a

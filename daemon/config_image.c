@@ -7,6 +7,7 @@
 
 #include "base/file_uri.h"
 #include "base/hex.h"
+#include "base/shown_uri.h"
 #include "source/uri.h"
 
 #define MAX_FETCH_SIZE (4u << 20)
@@ -23,21 +24,20 @@ static int parse_source(const struct config_image *image, const char *source,
   *kind = NULL;
   if (file_uri_is(source)) {
     int r = file_uri_path(source, out, &reason);
-    return r == -EINVAL
-               ? config_value_refuse(why, "\"%.100s\": %s", source, reason)
-               : r;
+    return r == -EINVAL ? config_value_refuse_text(why, source, "%s", reason)
+                        : r;
   }
-  *out = scheme ? source_uri_shown(source) : strdup(source);
+  *out = scheme ? shown_uri_of(source) : strdup(source);
   if (!*out)
     return -ENOMEM;
   if (scheme && image->kinds)
     *kind = source_uri_kind(image->kinds, source);
   if (scheme && !*kind)
-    return config_value_refuse(
-        why,
-        "\"%.100s\": there is no source for the scheme \"%.*s\"; a "
+    return config_value_refuse_text(
+        why, source,
+        "there is no source for the scheme \"%.*s\"; a "
         "path with a colon begins with / or ./",
-        *out, (int)(scheme > 32 ? 32 : scheme), source);
+        (int)(scheme > 32 ? 32 : scheme), source);
   return 0;
 }
 
@@ -49,7 +49,7 @@ static int take_source(struct config_image *image, unsigned setting,
   const struct source_kind *kind;
   int r = parse_source(image, value, &path, &kind, why);
   if (r == 0 && !*path)
-    r = config_value_refuse(why, "\"%.100s\": it names no source", value);
+    r = config_value_refuse_text(why, value, "it names no source");
   if (r == 0 && !kind)
     r = config_value_path(path, value, &image->origins[setting], &path, why);
   if (r == 0 && kind && !(uri = strdup(value)))
@@ -110,17 +110,16 @@ static int set_fetch_size_max(struct config_image *image, const char *value,
 static int set_max_requests(struct config_image *image, const char *value,
                             char *why) {
   if (!config_value_count(value, MAX_MAX_REQUESTS, &image->max_requests))
-    return config_value_refuse(why, "\"%.100s\": not a number from 1 to %u",
-                               value, MAX_MAX_REQUESTS);
+    return config_value_refuse_text(why, value, "not a number from 1 to %u",
+                                    MAX_MAX_REQUESTS);
   return 0;
 }
 
 static int set_max_age(struct config_image *image, const char *value,
                        char *why) {
   if (!config_value_count(value, MAX_MAX_AGE_S, &image->max_age_s))
-    return config_value_refuse(
-        why, "\"%.100s\": not a number of seconds from 1 to %u", value,
-        MAX_MAX_AGE_S);
+    return config_value_refuse_text(
+        why, value, "not a number of seconds from 1 to %u", MAX_MAX_AGE_S);
   return 0;
 }
 
@@ -134,11 +133,10 @@ static int set_length(struct config_image *image, const char *value,
   uint64_t length = 0; /* gcc does not see that it is set where r is 0 */
   int r = config_value_file_size(value, &length, why);
   if (r == 0 && length == 0)
-    return config_value_refuse(
-        why,
-        "\"%.100s\": an image of no bytes; without length it reaches "
-        "to the end",
-        value);
+    return config_value_refuse_text(
+        why, value,
+        "an image of no bytes; without length it reaches "
+        "to the end");
   if (r == 0)
     image->window.length = length;
   return r;
@@ -161,11 +159,10 @@ static int set_verity_root(struct config_image *image, const char *value,
   uint8_t root[CONFIG_MAX_ROOT] = {0};
   size_t len = strlen(value);
   if ((len != 64 && len != 128) || !hex_parse(value, root, len / 2))
-    return config_value_refuse(
-        why,
-        "\"%.140s\": not a hash in hex, of 64 digits, or of 128 for "
-        "SHA-512",
-        value);
+    return config_value_refuse_text(
+        why, value,
+        "not a hash in hex, of 64 digits, or of 128 for "
+        "SHA-512");
   memcpy(image->verity.root, root, sizeof root);
   image->verity.root_len = len / 2;
   return 0;
@@ -175,8 +172,8 @@ static int set_sha256(struct config_image *image, const char *value,
                       char *why) {
   uint8_t hash[CONFIG_SHA256_LEN] = {0};
   if (strlen(value) != 2 * sizeof hash || !hex_parse(value, hash, sizeof hash))
-    return config_value_refuse(
-        why, "\"%.100s\": not a hash in hex, of 64 digits", value);
+    return config_value_refuse_text(why, value,
+                                    "not a hash in hex, of 64 digits");
   memcpy(image->verity.sha256, hash, sizeof hash);
   image->verity.is_whole = true;
   return 0;
@@ -194,7 +191,7 @@ static int set_verity_offset(struct config_image *image, const char *value,
   uint64_t offset = 0; /* gcc does not see that it is set where r is 0 */
   int r = config_value_file_size(value, &offset, why);
   if (r == 0 && offset % 512)
-    return config_value_refuse(why, "\"%.100s\": not a multiple of 512", value);
+    return config_value_refuse_text(why, value, "not a multiple of 512");
   if (r == 0)
     image->verity.tree_offset = offset;
   return r;

@@ -4,8 +4,9 @@
  *
  *   V1  A value that is refused leaves `*out` as it was.  The result is
  *       -EINVAL, and the reason is in `why`, an array of CONFIG_WHY_LEN bytes.
- *   V2  A reason begins with the value in quotes, at most 100 bytes of it: a
- *       message has a bound, whatever a file contains. */
+ *   V2  A reason begins with the value in quotes, at most 140 bytes of it: a
+ *       message has a bound, whatever a file contains.  Of a value that looks
+ *       like a URI, of whichever setting, it has the part without secrets. */
 #ifndef DAEMON_CONFIG_VALUE_H
 #define DAEMON_CONFIG_VALUE_H
 
@@ -31,6 +32,10 @@ struct config_origin {
 /* Writes the reason and returns -EINVAL. */
 __attribute__((format(printf, 2, 3))) int
 config_value_refuse(char *why, const char *format, ...);
+
+/* The same, of a value: V2. */
+__attribute__((format(printf, 3, 4))) int
+config_value_refuse_text(char *why, const char *value, const char *format, ...);
 
 /* A number of bytes: digits with K, M, G or T behind them. */
 int config_value_size(const char *value, uint64_t *out, char *why);

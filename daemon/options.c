@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file_uri.h"
+#include "base/shown_uri.h"
 #include "daemon/cache_size.h"
 #include "daemon/config_check.h"
 #include "daemon/config_file.h"
@@ -124,6 +125,22 @@ __attribute__((format(printf, 2, 3))) static int fail(char *err,
   return -EINVAL;
 }
 
+/* What may be shown of [NAME=]SOURCE[,OPTION...], in memory from malloc(3):
+ * nothing of what follows the source, and of a URI not all.  NULL: no memory.
+ */
+static char *show_image(const char *argument) {
+  const char *equals = strchr(argument, '=');
+  bool named = equals && config_image_name_is_valid(
+                             argument, (size_t)(equals - argument));
+  size_t name_len = named ? (size_t)(equals + 1 - argument) : 0;
+  char *source = shown_uri_of(argument + name_len), *shown = NULL;
+  if (source && asprintf(&shown, "%.*s%.*s", (int)name_len, argument,
+                         (int)strcspn(source, ","), source) < 0)
+    shown = NULL;
+  free(source);
+  return shown;
+}
+
 /* ---- Reading the arguments ----------------------------------------------- */
 
 /* Beside the settings, which have their numbers: no characters, so that none is
@@ -156,6 +173,18 @@ list_options(struct option to[CONFIG_N_SETTINGS + N_OTHER_OPTIONS]) {
   memcpy(to + CONFIG_N_SETTINGS, other_options, sizeof other_options);
 }
 
+/* Says what is wrong with an argument, which may have a URI in it. */
+static int refuse_argument(const char *argument, const char *ends,
+                           const char *why, char *err) {
+  char *shown = show_image(argument);
+  if (!shown)
+    return fail(err, "%s", why);
+  shown[strcspn(shown, ends)] = '\0';
+  int r = fail(err, "%.100s: %s", shown, why);
+  free(shown);
+  return r;
+}
+
 static int take_option(struct options *options, int option, int argument,
                        const char *word, char *err) {
   switch (option) {
@@ -174,7 +203,7 @@ static int take_option(struct options *options, int option, int argument,
   case ':':
     return fail(err, "%.100s: it needs an argument", word);
   case '?':
-    return fail(err, "%.100s: no such option", word);
+    return refuse_argument(word, "=", "no such option", err);
   default:
     options->given[options->n_given++] =
         (struct option_given){.setting = (unsigned)option - OPTION_SETTING,
@@ -222,10 +251,11 @@ int options_parse(struct options *options, int argc, char *const argv[],
     if (r < 0)
       return r;
   }
-  if (optind < argc)
-    return fail(err, "%.100s: not an option; images are given by --image",
-                argv[optind]);
-  return find_config_file(options, err);
+  return optind < argc
+             ? refuse_argument(argv[optind], "",
+                               "not an option; images are given by --image",
+                               err)
+             : find_config_file(options, err);
 }
 
 void options_fini(struct options *options) {
@@ -249,11 +279,10 @@ static int add_to_list(char *why, int len, const char *key) {
 
 /* What may follow such a source, as a list. */
 static int refuse_image_option(const struct config_image *image,
-                               const char *source, const char *option,
-                               char *why) {
+                               const char *source, const char *key, char *why) {
   const struct source_kind *kind = source_uri_kind(image->kinds, source);
   int len = snprintf(why, CONFIG_WHY_LEN,
-                     "unknown image option \"%.64s\"; there are", option);
+                     "unknown image option \"%.64s\"; there are", key);
   for (const char *const *o = kind ? kind->options : NULL; o && *o; o++)
     len = add_to_list(why, len, *o);
   for (int i = 0; i < CONFIG_N_IMAGE_SETTINGS; i++)
@@ -305,6 +334,13 @@ static int set_image_option(struct config_image *image, const char *source,
   return set_source_option(image, source, option, key_len, origin, why);
 }
 
+/* What follows a comma in a URI may be the rest of a password. */
+static int refuse_rest(char *why) {
+  snprintf(why, CONFIG_WHY_LEN,
+           "behind a comma is KEY=VALUE; a comma in a URI is written %%2C");
+  return -EINVAL;
+}
+
 /* [NAME=]SOURCE, in `copy`, which is the caller's to spoil.  `image` is the
  * caller's to free. */
 static int parse_image_copy(struct config_image *image, char *copy,
@@ -315,10 +351,13 @@ static int parse_image_copy(struct config_image *image, char *copy,
   char *source = named ? equals + 1 : copy;
   char *options = strchr(source, ',');
   int r = 0;
+  bool has_uri = strchr(source, ':');
   if (options)
     *options++ = '\0';
   for (char *o; r == 0 && options && (o = strsep(&options, ","));)
-    r = set_image_option(image, source, o, origin, why);
+    r = has_uri && !strchr(o, '=')
+            ? refuse_rest(why)
+            : set_image_option(image, source, o, origin, why);
   if (r == 0)
     r = config_image_set(image, CONFIG_IMAGE_SOURCE, source, origin, why);
   if (r < 0)
@@ -398,23 +437,11 @@ int options_parse_image(struct config_image *image,
 
 /* ---- The configuration --------------------------------------------------- */
 
-/* What is shown of an --image: of a URI it is not all, and nothing of what
- * follows it. */
 static void add_image_error(const char *argument, const char *why,
                             struct config_errors *errors) {
-  const char *equals = strchr(argument, '=');
-  bool named = equals && config_image_name_is_valid(
-                             argument, (size_t)(equals - argument));
-  const char *source = named ? equals + 1 : argument;
-  bool is_uri = file_uri_scheme_len(source) && !file_uri_is(source);
-  char *uri = is_uri ? source_uri_shown(source) : NULL;
-  if (uri)
-    config_errors_add(errors, "--image %.*s%.*s: %s", (int)(source - argument),
-                      argument, (int)strcspn(uri, ","), uri, why);
-  else
-    config_errors_add(errors, "--image %.100s: %s", is_uri ? "" : argument,
-                      why);
-  free(uri);
+  char *shown = show_image(argument);
+  config_errors_add(errors, "--image %.200s: %s", shown ? shown : "", why);
+  free(shown);
 }
 
 void options_apply(const struct options *options, struct config *config,

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/container_of.h"
 #include "base/latch.h"
+#include "base/shown_uri.h"
 #include "daemon/engine/pending.h"
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
@@ -18,7 +19,6 @@
 #include "source/reactor.h"
 #include "source/retrying.h"
 #include "source/threaded.h"
-#include "source/uri.h"
 #include "source/verifier.h"
 
 enum {
@@ -171,7 +171,7 @@ struct remote *remotes_name(struct remotes *all, const struct source_kind *kind,
   r->all = all;
   r->kind = kind;
   r->uri.text = kind ? strdup(uri->text) : file_source_absolute(uri->text);
-  char *shown = kind ? source_uri_shown(uri->text) : NULL;
+  char *shown = kind ? shown_uri_of(uri->text) : NULL;
   r->retrying = shown ? retrying_new(&clock, shown, source_turned) : NULL;
   free(shown);
   if (r->uri.text && (r->retrying || !kind) && copy_options(&r->uri, uri) == 0)

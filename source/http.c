@@ -7,10 +7,10 @@
 
 #include <curl/curl.h>
 
+#include "base/shown_uri.h"
 #include "source/http_options.h"
 #include "source/http_source.h"
 #include "source/kinds.h"
-#include "source/uri.h"
 
 static int refuse(struct source_fault *fault, int status, const char *why) {
   snprintf(fault->text, sizeof fault->text, "the URI: %s", why);
@@ -39,7 +39,7 @@ static int take_url(const struct source_uri *uri, struct http_target *target,
     failed = refuse(fault, -EINVAL, "it is none of http or https");
   } else {
     target->url = strdup(uri->text);
-    target->shown = source_uri_shown(uri->text);
+    target->shown = shown_uri_of(uri->text);
     if (!target->url || !target->shown)
       failed = refuse(fault, -ENOMEM, strerror(ENOMEM));
   }

@@ -23,11 +23,9 @@ static int take_number(const struct source_uri *uri, const char *key,
   char *end;
   errno = 0;
   unsigned long n = strtoul(value, &end, 10);
-  if (value[0] < '0' || value[0] > '9' || *end || errno || n < 1 || n > most) {
-    snprintf(fault->text, sizeof fault->text,
-             "%s: \"%.40s\" is no number from 1 to %u", key, value, most);
-    return -EINVAL;
-  }
+  if (value[0] < '0' || value[0] > '9' || *end || errno || n < 1 || n > most)
+    return remote_fault(fault, -EINVAL, "%s: it is no number from 1 to %u", key,
+                        most);
   *out = (unsigned)n;
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/shown_uri.h"
 #include "source/common_options.h"
 #include "source/http_options.h"
 #include "source/http_source.h"
@@ -16,7 +17,6 @@
 #include "source/s3_credentials.h"
 #include "source/s3_keys.h"
 #include "source/s3_sign.h"
-#include "source/uri.h"
 
 /* What signs requests.  Once it is open, only the reactor's thread uses it. */
 struct s3_signer {
@@ -165,7 +165,7 @@ static int make_target(const struct source_uri *uri, struct http_target *target,
     failed = http_options_take(uri, target, fault);
   if (!failed)
     failed = copy(s->address.url, &target->url, fault);
-  target->shown = failed ? NULL : source_uri_shown(uri->text);
+  target->shown = failed ? NULL : shown_uri_of(uri->text);
   if (!failed && !target->shown)
     failed = remote_no_memory(fault);
   if (failed)

@@ -1,4 +1,4 @@
-/* URIs of sources: which kind of source is meant, and what of one is shown. */
+/* URIs of sources: which kind of source is meant. */
 #ifndef SOURCE_URI_H
 #define SOURCE_URI_H
 
@@ -17,11 +17,6 @@ source_uri_kind(const struct source_kind *const *kinds, const char *text);
 
 /* Whether the kind knows the option. */
 bool source_uri_has_option(const struct source_kind *kind, const char *key);
-
-/* The part of a URI that people may see, in memory from malloc(3): without the
- * user (between the scheme and an @), and without query and fragment, which may
- * contain a signature.  NULL: no memory. */
-char *source_uri_shown(const char *text);
 
 #ifdef __cplusplus
 }

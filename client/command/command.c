@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/format.h"
+#include "base/shown_uri.h"
 #include "client/command/address.h"
 
 int command_fail(const char *format, ...) {
@@ -32,7 +33,7 @@ static bool is_of_daemon(const struct command *cmd) {
  * is none. */
 static char *make_uri(const struct command *cmd, const char *image) {
   if (cmd->uri && address_is_file(cmd->uri))
-    return command_fail("--uri %s: not a daemon's", cmd->uri), NULL;
+    return command_fail("--uri: not a daemon's"), NULL;
   char *uri = command_is_name(image)
                   ? address_make(cmd->socket, cmd->uri, image)
                   : strdup(image);
@@ -58,10 +59,13 @@ static void warn_of_format(cachet *c, const char *image) {
       cachet_size(c) < sizeof head ? (size_t)cachet_size(c) : sizeof head;
   const char *format =
       cachet_read(c, 0, head, len) == CACHET_OK ? format_of(head, len) : NULL;
-  if (format)
-    command_fail("warning: %s is a %s file: these are its own bytes, not those "
-                 "of the disk in it",
-                 image, format);
+  if (!format)
+    return;
+  char *shown = shown_uri_of(image);
+  command_fail("warning: %s is a %s file: these are its own bytes, not those "
+               "of the disk in it",
+               shown ? shown : "it", format);
+  free(shown);
 }
 
 cachet *command_open(const struct command *cmd) {

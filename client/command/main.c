@@ -3,8 +3,10 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/shown_uri.h"
 #include "base/size.h"
 #include "base/std_fds.h"
 #include "client/command/command.h"
@@ -42,9 +44,12 @@ static const char usage[] =
     "decimal, or hexadecimal after 0x, and take K, M, G and T, powers of "
     "1024.\n";
 
+/* `which` is an argument, in whichever place: it may be a URI. */
 static int usage_fail(const char *what, const char *which) {
+  char *shown = which ? shown_uri_of(which) : NULL;
   fprintf(stderr, "cachet: %s%s%s (see cachet --help)\n", what,
-          which ? ": " : "", which ? which : "");
+          shown ? ": " : "", shown ? shown : "");
+  free(shown);
   return EXIT_USAGE;
 }
 
@@ -123,6 +128,20 @@ struct given {
   bool has_range, help, version;
 };
 
+/* getopt_long() would print all of an argument, with a URI in it. */
+static int refuse_option(int opt, char **argv) {
+  const char *what = opt == ':'      ? "an option needs an argument"
+                     : optopt >= 256 ? "an option takes no argument"
+                                     : "unrecognized option";
+  char name[32];
+  const char *word = argv[optind - 1];
+  if (optopt > 0 && optopt < 256)
+    snprintf(name, sizeof name, "-%c", optopt);
+  else
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
+  return usage_fail(what, name);
+}
+
 /* 0, or the exit status after a message. */
 static int parse_options(int argc, char **argv, struct given *g) {
   static const struct option options[] = {
@@ -137,7 +156,7 @@ static int parse_options(int argc, char **argv, struct given *g) {
       {NULL, 0, NULL, 0},
   };
   int opt;
-  while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+  while ((opt = getopt_long(argc, argv, ":", options, NULL)) != -1) {
     switch (opt) {
     case OPT_SOCKET:
       g->cmd.socket = optarg;
@@ -166,7 +185,7 @@ static int parse_options(int argc, char **argv, struct given *g) {
       g->version = true;
       break;
     default:
-      return EXIT_USAGE; /* getopt_long() has said why */
+      return refuse_option(opt, argv);
     }
   }
   return 0;
@@ -187,6 +206,9 @@ static int check(const struct verb *verb, int n_args, struct given *g) {
     return usage_fail("--timeout means nothing here", verb->name);
   if (cmd->socket && cmd->uri)
     return usage_fail("--socket or --uri, not both", NULL);
+  if ((verb->run == daemon_add || verb->run == daemon_remove) &&
+      !command_is_name(cmd->args[0]))
+    return usage_fail("a path or a URI is no name", cmd->args[0]);
   if (n_args && !command_is_name(cmd->args[0]) && (cmd->socket || cmd->uri))
     return usage_fail("a path or a URI is not on a daemon", cmd->args[0]);
   if (verb->run == data_get) {

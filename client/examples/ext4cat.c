@@ -655,8 +655,8 @@ static bool parse(int argc, char **argv, struct command *out) {
 static void run(const struct command *cmd, cachet *c) {
   struct volume vol;
   if (cmd->offset > cachet_size(c))
-    fail(cmd->uri, "the image has %" PRIu64 " bytes", cachet_size(c));
-  check(&vol, volume_open(&vol, c, cmd->offset), cmd->uri);
+    fail("the image", "it has %" PRIu64 " bytes", cachet_size(c));
+  check(&vol, volume_open(&vol, c, cmd->offset), "the image");
   if (ext2fs_has_feature_journal_needs_recovery(vol.fs->super))
     fputs("ext4cat: its journal is not empty; what it holds is not seen\n",
           stderr);

@@ -219,7 +219,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "hexview: %s\n", err.message);
     return 1;
   }
-  printf("%s: %" PRIu64 " bytes, pages of %zu\n", argv[1], cachet_size(c),
+  printf("%" PRIu64 " bytes, pages of %zu\n", cachet_size(c),
          cachet_page_size(c));
   if (has_magic(c, 512, "EFI PART")) {
     show_gpt(c, 512);

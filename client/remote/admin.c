@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/shown_uri.h"
 #include "client/error.h"
 #include "client/options.h"
 #include "client/remote/command.h"
@@ -31,10 +32,15 @@ static enum cachet_status check_uri(const char *text, const struct uri *u,
                                     struct cachet_error *err) {
   if (!uri_is_of_daemon(u))
     return error_set(err, CACHET_E_INVAL, 0, "%.180s: not a daemon's", u->path);
-  if (*u->image)
-    return error_set(err, CACHET_E_INVAL, 0, "%.180s: an image, not a daemon",
-                     text);
-  return CACHET_OK;
+  if (!*u->image)
+    return CACHET_OK;
+  char *shown = shown_uri_of(text);
+  enum cachet_status status =
+      shown ? error_set(err, CACHET_E_INVAL, 0,
+                        "%.180s: an image, not a daemon", shown)
+            : error_set(err, CACHET_E_NOMEM, 0, "no memory for a message");
+  free(shown);
+  return status;
 }
 
 static enum cachet_status admin_connect(const struct uri *u,

@@ -121,7 +121,12 @@ expect 2 'usage'
 expect 2 'unknown command' frob
 expect 2 'too few' info
 expect 2 'too many' ls x
-expect 2 'unrecognized option' ls --frob
+expect 2 'unrecognized option: --frob (' ls --frob
+expect 2 'unrecognized option: --frob (' ls --frob=x
+expect 2 'unrecognized option: -x (' ls -x
+expect 2 'an option needs an argument: --uri (' ls --uri
+expect 2 'an option takes no argument: --json (' stats --json=x
+expect 2 'is no name: a/b' add a/b /x
 expect 2 'not a number from 0 on: -1' cat ./ints --offset -1
 expect 2 'not a number of 64 bits' cat ./ints --length 99999999999999999999
 expect 2 'not a number of 64 bits' cat ./ints --length 16777216T

@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "tests/support/secret_uris.h"
+
 namespace {
 
 struct Parsed {
@@ -253,6 +255,9 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
            "cachet://[::1/x",
            "cachet://[::1]x/x",
            "cachet://h/x/y",
+           "cachet://h/x#y",
+           "cachet://h#y",
+           "cachet://u%40h/x",
            "cachet://h/x?socket=s",
            "cachet:x",
            "cachets:x",
@@ -284,6 +289,54 @@ TEST(UriTest, WhatIsWrongIsInvalid) {
     EXPECT_EQ(p.status, CACHET_E_INVAL) << text;
     EXPECT_NE(p.message, "") << text;
   }
+}
+
+TEST(UriTest, AMessageNamesTheUriWithoutItsSecrets) {
+  for (const auto &[text, message] :
+       std::vector<std::pair<const char *, const char *>>{
+           {"cachets://u:SECRET@h/p",
+            "bad URI \"cachets://h/p\": no user and no password stand before "
+            "the host"},
+           {"cachets://h/p?token=SECRET",
+            "bad URI \"cachets://h/p\": unknown key \"token\" behind the ?"},
+           {"cachets://h/p?ca=%zzSECRET",
+            "bad URI \"cachets://h/p\": ca: a % must be followed by two hex "
+            "digits, other than 00"},
+           {"cachet://h:SECRET/p",
+            "bad URI \"cachet://h\": the port is not a number from 1 to 65535"},
+           {"cachet://h/p?offset=SECRET",
+            "bad URI \"cachet://h/p\": offset: not a number of bytes"},
+           {"file://u:SECRET@h/p",
+            "bad URI \"file://h/p\": a file: URI cannot name a host"},
+           {"zz://u:SECRET@b/k?SECRET",
+            "bad URI \"zz://b/k\": unknown scheme \"zz:\" (a path begins with "
+            "./)"},
+           {"cachet+unix:///a/b",
+            "bad URI \"cachet+unix:///a/b\": the name of an image has no /"},
+           {"https://h/k#fetch-size=SECRET",
+            "bad URI \"https://h/k\": fetch-size: not a number of bytes"},
+       })
+    EXPECT_EQ(Parse(text).message, message);
+}
+
+TEST(UriTest, NoMessageHasASecret) {
+  for (const std::string &text : SecretUris()) {
+    Parsed p = Parse(text);
+    EXPECT_EQ(p.message.find("SECRET"), std::string::npos)
+        << text << ": " << p.message;
+    // What messages show of an image that cannot be opened.
+    for (const std::string &shown : {p.path, p.host, p.image})
+      EXPECT_EQ(shown.find("SECRET"), std::string::npos)
+          << text << ": " << shown;
+  }
+}
+
+TEST(UriTest, AUriIsNoPathOfASocket) {
+  setenv("CACHET_SOCKET", "cachets://u:SECRET@h/", 1);
+  EXPECT_EQ(Parse("cachet+unix:///x").message,
+            "bad URI \"cachet+unix:///x\": the socket is a URI, and has to be "
+            "a path");
+  unsetenv("CACHET_SOCKET");
 }
 
 TEST(UriTest, AnUnknownSchemeIsNamed) {

@@ -193,7 +193,7 @@ TEST_F(OptionsTest, AllThatIsWrongIsSaidAndWhere) {
             -EINVAL);
   EXPECT_EQ(err_, "--cache-size: \"x\": not a size; it takes digits and K, M, "
                   "G or T\n"
-                  "--image a,share=x: share: \"x\": it must be on or off\n"
+                  "--image a: share: \"x\": it must be on or off\n"
                   "--workers: \"0\": not a number from 1 to 64\n");
 }
 
@@ -308,6 +308,7 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
        "page-size is 64K; remove one"},
       {{"--image"}, "--image: it needs an argument"},
       {{"--frobnicate"}, "--frobnicate: no such option"},
+      {{"--frobnicate=x"}, "--frobnicate: no such option"},
       {{"-x"}, "-x: no such option"},
       {{"--image", ""}, "names no source"},
       {{"--image", "n="}, "names no source"},
@@ -319,6 +320,7 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a.img,no-such-option=4"},
        "image option \"no-such-option\""},
       {{"--image", "a.img,"}, "image option \"\""},
+      {{"--image", "nbd://h/a,b"}, "a comma in a URI is written %2C"},
       {{"--image", "a.img,max-age=0"},
        "max-age: \"0\": not a number of seconds"},
       {{"--image", "a.img,max-age="}, "max-age: \"\": not a number of seconds"},
@@ -335,7 +337,7 @@ TEST_F(OptionsTest, ABadCommandLineIsRefusedWithItsReason) {
       {{"--image", "a.img,share=maybe"},
        "share: \"maybe\": it must be on or off"},
       {{"--image", "a.img,share=on,share=on"}, "share is given twice"},
-      {{"--image", "a,offset=0,offset=0"}, "a,offset=0,offset=0: offset is"},
+      {{"--image", "a,offset=0,offset=0"}, "--image a: offset is given twice"},
       {{"--image", "a,length=1,share=on,length=1"}, "length is given twice"},
       {{"--image", "a,length=0"}, "length: \"0\": an image of no bytes"},
       {{"--image", "a,length="}, "length: \"\": not a size"},

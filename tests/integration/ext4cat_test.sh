@@ -97,7 +97,7 @@ done
 check "ext4cat lists every file" lists_all
 check "ext4cat prints a file" cats_one
 check "ext4cat says what is no file system" \
-  fails_with 1 'ext4cat: .*disk' "$examples/ext4cat" --offset 512 "$uri" ls /
+  fails_with 1 'ext4cat: the image: ' "$examples/ext4cat" --offset 512 "$uri" ls /
 check "ext4cat says what is no file" \
   fails_with 1 'nowhere' "$examples/ext4cat" --offset "$offset" "$uri" cat /nowhere
 check "hexview finds the partition and the file system" hexview_agrees

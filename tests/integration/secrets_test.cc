@@ -1,14 +1,16 @@
 // Secrets that are planted in what a daemon and its clients are given, and
 // looked for in all that either lets out: keys, a password, the bytes of an
-// image; and what images from afar are asked for with.
+// image; what images from afar are asked for with; and what URIs hold.
 #include <gtest/gtest.h>
 
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <vector>
@@ -19,6 +21,7 @@
 #include "tests/support/fake_s3.h"
 #include "tests/support/http_client.h"
 #include "tests/support/scripted_http.h"
+#include "tests/support/secret_uris.h"
 
 namespace {
 
@@ -181,7 +184,7 @@ protected:
                                  << kOtherKey << "\n";
     secrets_ = {
         kUser,  kPassword, kSignature, kSecretKey,
-        kToken, kOtherKey, "c2VjcmV0" /* base64 of what a user's name begins with */};
+        kToken, kOtherKey, "c2VjcmV0" /* base64 of the user's first bytes */};
   }
 
   static void Answer(const ScriptedHttp::Request &r, ScriptedHttp::Peer &peer) {
@@ -273,6 +276,155 @@ TEST_F(RemoteSecretsTest, NoneIsInWhatADaemonSaysOfImagesFromAfar) {
   EXPECT_EQ(daemon.CountInLog("event=reload-failed"), n_failed);
   EXPECT_EQ(daemon.CountInLog("event=image-missing image=gone"), 1u);
   EXPECT_EQ(daemon.CountInLog("event=image-missing image=locked"), 1u);
+  ExpectNone("the log", daemon.log());
+}
+
+// URIs that are wrong, of each scheme, in each place that takes one.
+class UriSecretsTest : public SecretsTest {
+protected:
+  UriSecretsTest() { secrets_ = {"SECRET"}; }
+
+  // What a daemon says that checks a configuration and ends.
+  static std::string Check(std::vector<std::string> arguments) {
+    arguments.push_back("--check-config");
+    DaemonProcess daemon(arguments);
+    daemon.Wait();
+    return daemon.log();
+  }
+
+  // Calls `take` with parts of the list.
+  static void
+  InParts(const std::vector<std::string> &uris, size_t n,
+          const std::function<void(const std::vector<std::string> &)> &take) {
+    for (size_t i = 0; i < uris.size(); i += n)
+      take({uris.begin() + i, uris.begin() + std::min(i + n, uris.size())});
+  }
+
+  static constexpr char kRoot[] = "verity-root = 0123456789abcdef0123456789abcd"
+                                  "ef0123456789abcdef0123456789abcdef\n";
+};
+
+// A message for each image: as many as a list of errors holds.
+TEST_F(UriSecretsTest, NoneIsInWhatIsWrongInAConfigurationFile) {
+  size_t n_messages = 0;
+  std::vector<std::string> all = SecretUris();
+  // The daemon takes whole paths alone.
+  for (const char *uri :
+       {"cachet+unix:///p?socket=SECRET", "nbd+unix:///p?socket=SECRET",
+        "cachets://h/p?ca=SECRET", "cachets://h/p?cert=/c&key=SECRET"})
+    all.push_back(uri);
+  InParts(all, 12, [&](const std::vector<std::string> &uris) {
+    std::ofstream file(dir_ / "conf");
+    for (size_t i = 0; i < uris.size(); i++)
+      file << "[image s" << i << "]\nsource = " << uris[i] << "\n[image t" << i
+           << "]\nsource = /x\n"
+           << kRoot << "verity-tree = " << uris[i] << "\n[image p" << i
+           << "]\nsource = cachets://h/x\nparents = " << uris[i] << "\n[image e"
+           << i << "]\nsource = s3://b/k\nendpoint = " << uris[i]
+           << "\nconnections = " << uris[i] << "\n";
+    file.close();
+    const std::string said = Check({"--config", dir_ / "conf"});
+    for (size_t at = 0; (at = said.find('\n', at)) != std::string::npos; at++)
+      n_messages++;
+    ExpectNone("what it says", said);
+  });
+  EXPECT_GT(n_messages, 2 * SecretUris().size());
+}
+
+TEST_F(UriSecretsTest, NoneIsInWhatIsWrongInAnotherPlaceOfAFile) {
+  for (const std::string uri :
+       {"https://u:SECRET@h/p?SECRET", "https//u:SECRET@h/p?SECRET"}) {
+    std::ofstream(dir_ / "conf")
+        << "[" << uri << "]\n[image " << uri << "]\n"
+        << "[images]\ndirectory = " << uri << "\n[cache]\nsize = " << uri
+        << "\n[tls]\ncertificate = " << uri << "\n[image a]\nsource = " << uri
+        << "x\nwarm = " << uri << "\nmax-age = " << uri << "\nsha256 = " << uri
+        << "\n"
+        << uri << "\n";
+    const std::string said = Check({"--config", dir_ / "conf"});
+    EXPECT_NE(said.find("directory: \"https"), std::string::npos) << said;
+    ExpectNone("what it says", said);
+  }
+}
+
+TEST_F(UriSecretsTest, NoneIsInWhatIsWrongInACommandLine) {
+  InParts(SecretUris(), 50, [&](const std::vector<std::string> &uris) {
+    std::vector<std::string> images;
+    for (size_t i = 0; i < uris.size(); i++) {
+      // A comma may make an option of the end of either.
+      const std::string name = "x" + std::to_string(i) + "=";
+      images.push_back("--image");
+      images.push_back(i % 2 ? name + uris[i]
+                             : name + "/x,verity-tree=" + uris[i] +
+                                   ",warm=often");
+    }
+    ExpectNone("what it says", Check(images));
+  });
+  for (const std::string uri :
+       {"https://u:SECRET@h/p?SECRET", "x=cachets://u:SECRET@h/p",
+        "/x,verity-tree=https://u:SECRET@h/p", "--frob=SECRET",
+        "--frob=https://u:SECRET@h/p", "--images=nbd://u:SECRET@h/p"}) {
+    const std::string said = Check({uri});
+    EXPECT_NE(said, "") << uri;
+    ExpectNone(uri, said);
+  }
+}
+
+// Each needs a daemon, or is refused before one is asked.
+TEST_F(UriSecretsTest, NoneIsInWhatACommandSays) {
+  const std::string socket = " --socket " + (dir_ / "s");
+  DaemonProcess daemon({"--image", "image=" + (dir_ / "image"), "--listen",
+                        "unix:" + (dir_ / "s"), "--log-level", "debug"});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  for (const std::string uri :
+       {"cachets://u:SECRET@127.0.0.1:1/p", "cachet://127.0.0.1:1/p?t=SECRET",
+        "cachet+unix://u:SECRET@h/p?SECRET", "file://u:SECRET@h/p",
+        "zz://u:SECRET@b/k?SECRET", "https:///u:SECRET@h/p#offset=SECRET",
+        "rbd:u:SECRET@p/i?SECRET"}) {
+    const std::string quoted = "'" + uri + "'";
+    for (const std::string &arguments :
+         {"info " + quoted, "info " + quoted + socket, quoted, "ls " + quoted,
+          "ls --uri " + quoted, "ls --socket " + quoted, "ls --url=" + quoted,
+          "get image " + quoted + " 0" + socket,
+          "get image u8 " + quoted + socket, "cat x --offset " + quoted,
+          "drain --timeout " + quoted, "add " + quoted + " x" + socket,
+          "add x " + quoted + socket, "add x /x,verity-tree=" + quoted + socket,
+          "add x cachets://h/p,parents=" + quoted + socket,
+          "remove " + quoted + socket}) {
+      const std::string said = Cachet(arguments);
+      EXPECT_NE(said, "") << arguments;
+      ExpectNone(arguments, said);
+    }
+  }
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_NE(daemon.log().find("change-asked"), std::string::npos);
+  ExpectNone("the log", daemon.log());
+}
+
+TEST_F(UriSecretsTest, NoneIsInTheLogOfAReloadThatFails) {
+  const auto configure = [&](const std::string &source) {
+    std::ofstream(dir_ / "conf")
+        << "[listen]\naddress = unix:" << (dir_ / "s")
+        << "\n[image image]\nsource = " << (dir_ / "image")
+        << "\n[log]\nlevel = debug\n[image more]\nsource = " << source << "\n";
+  };
+  configure(dir_ / "image");
+  DaemonProcess daemon({"--config", dir_ / "conf"});
+  ASSERT_TRUE(daemon.ready()) << daemon.log();
+  size_t n_failed = 0;
+  for (const std::string source :
+       {"cachets://u:SECRET@h/p", "cachets://h/p?token=SECRET",
+        "cachets://h/p?ca=%zzSECRET", "cachet://h:SECRET/p",
+        "file://u:SECRET@h/p", "zz://u:SECRET@h/p", "nbds://u:SECRET@h/p",
+        "cachets://h/p\nparents = cachets://u:SECRET@i/p"}) {
+    configure(source);
+    daemon.Kill(SIGHUP);
+    daemon.AwaitLog("event=reload-failed", ++n_failed);
+  }
+  daemon.Kill(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+  EXPECT_EQ(daemon.CountInLog("event=reload-failed"), n_failed);
   ExpectNone("the log", daemon.log());
 }
 
