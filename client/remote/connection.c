@@ -37,10 +37,13 @@ struct connection {
   struct frame_arena *arena;
 
   enum connection_state state;
-  int fd;           /* -1 while DISCONNECTED */
-  struct stat id;   /* of the socket: st_dev and st_ino are nobody else's */
-  unsigned address; /* the one that is tried */
-  int64_t deadline; /* of the handshake; -1 when READY */
+  int fd;               /* -1 while DISCONNECTED */
+  struct stat id;       /* of the socket: st_dev and st_ino are nobody else's */
+  unsigned address;     /* the one that is tried, or that was connected to */
+  unsigned first;       /* the one that the next start begins with */
+  unsigned n_left;      /* to try, with the present one; while CONNECTING */
+  int64_t turn_ends_at; /* of the present address; while CONNECTING */
+  int64_t deadline;     /* of the handshake; -1 when READY */
   uint64_t next_id;
   struct connection_limits limits;
 
@@ -122,9 +125,16 @@ static void connection_free_tls(struct connection *c) {
   c->tls = NULL;
 }
 
+static unsigned connection_next_address(const struct connection *c) {
+  return (c->address + 1) % c->dial.n_addresses;
+}
+
 static void connection_lose(struct connection *c, enum connection_loss loss,
                             const struct cachet_error *why) {
   int fd = c->fd;
+  if (c->state > CONNECTION_CONNECTING &&
+      (why->code == CACHET_E_TIMEOUT || why->sys_errno == ETIMEDOUT))
+    c->first = connection_next_address(c);
   stream_fini(&c->stream);
   connection_free_tls(c);
   c->fd = -1;
@@ -312,9 +322,19 @@ static int connection_dial(struct connection *c) {
   return r;
 }
 
+/* The end of the present address's turn: what is left of the connect time-out
+ * is shared evenly by the addresses that are left.  An address that swallows
+ * packets then leaves time for the next. */
+static int64_t connection_turn_end(const struct connection *c) {
+  if (c->deadline < 0)
+    return -1;
+  return deadline_after(deadline_left_ms(c->deadline) / (int)c->n_left);
+}
+
 /* Tries address by address, from the present one on. */
 static void connection_try(struct connection *c, int last_errno) {
-  for (; c->address < c->dial.n_addresses; c->address++) {
+  for (; c->n_left > 0; c->n_left--, c->address = connection_next_address(c)) {
+    c->turn_ends_at = connection_turn_end(c);
     last_errno = connection_dial(c);
     if (last_errno == 0) {
       connection_connected(c);
@@ -328,6 +348,19 @@ static void connection_try(struct connection *c, int last_errno) {
   connection_fail(c, "connect", last_errno);
 }
 
+/* Goes on to the next address, because the present one has failed. */
+static void connection_try_next(struct connection *c, int sys_errno) {
+  int fd = c->fd;
+  c->fd = -1;
+  c->owner.changed(c->owner.arg);
+  close(fd);
+  c->address = connection_next_address(c);
+  c->n_left--;
+  if (sys_errno == ETIMEDOUT)
+    c->first = c->address;
+  connection_try(c, sys_errno);
+}
+
 static void connection_finish_connect(struct connection *c) {
   struct pollfd p = {.fd = c->fd, .events = POLLOUT};
   if (poll(&p, 1, 0) <= 0)
@@ -336,23 +369,19 @@ static void connection_finish_connect(struct connection *c) {
   socklen_t len = sizeof e;
   if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
     e = errno;
-  if (e == 0) {
+  if (e == 0)
     connection_connected(c);
-    return;
-  }
-  int fd = c->fd;
-  c->fd = -1;
-  c->owner.changed(c->owner.arg);
-  close(fd);
-  c->address++;
-  connection_try(c, e);
+  else
+    connection_try_next(c, e);
 }
 
 void connection_start(struct connection *c) {
   c->heard_at = deadline_now();
   c->deadline = deadline_after(c->connect_timeout_ms);
   c->next_id = FIRST_ID;
-  c->address = 0;
+  c->address = c->first;
+  c->n_left = c->dial.n_addresses;
+  c->turn_ends_at = -1;
   connection_move(c, CONNECTION_CONNECTING);
   connection_try(c, EADDRNOTAVAIL);
 }
@@ -598,10 +627,10 @@ void connection_progress(struct connection *c) {
     connection_shake(c);
   connection_flush(c);
   connection_input(c);
-  if (!deadline_has_passed(c->deadline))
+  if (!deadline_has_passed(connection_deadline(c)))
     return;
   if (c->state == CONNECTION_CONNECTING)
-    connection_fail(c, "connect", ETIMEDOUT);
+    connection_try_next(c, ETIMEDOUT);
   else
     connection_break(c, CONNECTION_LOST_RETRY, CACHET_E_TIMEOUT,
                      "it does not answer");
@@ -705,6 +734,8 @@ short connection_events(const struct connection *c) {
   return stream_unsent(&c->stream) ? POLLIN | POLLOUT : POLLIN;
 }
 
-int64_t connection_deadline(const struct connection *c) { return c->deadline; }
+int64_t connection_deadline(const struct connection *c) {
+  return c->state == CONNECTION_CONNECTING ? c->turn_ends_at : c->deadline;
+}
 
 uint64_t connection_next_id(struct connection *c) { return c->next_id++; }

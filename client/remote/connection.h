@@ -108,7 +108,9 @@ void connection_free(struct connection *c);
 void connection_abandon(struct connection *c);
 
 /* Begins to connect; DISCONNECTED only.  May be lost before it returns.  All
- * of the host's addresses and the handshake share the connect time-out. */
+ * of the host's addresses and the handshake share the connect time-out.  Each
+ * address gets an even share of what is left.  It begins behind the address
+ * that timed out last, if one has. */
 void connection_start(struct connection *c);
 
 /* Takes in what has arrived: all of it, but for a flood of notices, of which

@@ -292,8 +292,9 @@ struct cachet_options {
  * `options` and `err` may be NULL.  On failure the call fills `*err`.  On
  * CACHET_OK the caller owns the handle and must call cachet_close().  Any
  * thread may call it.  Loads no page.  It waits for the daemon for at most
- * connect_timeout_ms, for all addresses of a host together.  The lookup of a
- * host name takes as long as getaddrinfo(3) takes.
+ * connect_timeout_ms, for all addresses of a host together: each gets an even
+ * share of what is left.  The lookup of a host name takes as long as
+ * getaddrinfo(3) takes.
  *
  * Part of an image, since 1.2.  Any URI may open a part of the image with
  * `?offset=N&length=N` (with & in place of ? if the URI has a query already).

@@ -1,0 +1,112 @@
+// Handles on a daemon whose host has several addresses, or another one later.
+#include "tests/client/fake_daemon.h"
+
+#include <dlfcn.h>
+#include <netdb.h>
+
+namespace {
+
+// What the name "daemon" stands for.
+std::mutex names_lock;
+std::vector<std::string> addresses;
+
+void SetAddresses(std::vector<std::string> list) {
+  std::lock_guard<std::mutex> hold(names_lock);
+  addresses = std::move(list);
+}
+
+} // namespace
+
+// In place of the C library's, whose lists are chains of nodes that
+// freeaddrinfo(3) frees one by one.
+extern "C" int getaddrinfo(const char *node, const char *service,
+                           const addrinfo *hints, addrinfo **out) {
+  static auto *real =
+      reinterpret_cast<decltype(&getaddrinfo)>(dlsym(RTLD_NEXT, "getaddrinfo"));
+  if (strcmp(node, "daemon") != 0)
+    return real(node, service, hints, out);
+  std::lock_guard<std::mutex> hold(names_lock);
+  for (const std::string &a : addresses) {
+    int r = real(a.c_str(), service, hints, out);
+    if (r != 0)
+      return r;
+    out = &(*out)->ai_next;
+  }
+  return 0;
+}
+
+namespace {
+
+// A daemon at an address and a port.  The n-th connection runs the n-th script.
+class TcpDaemon {
+public:
+  TcpDaemon(const char *address, uint16_t port, std::vector<Script> scripts)
+      : listener_(8, address, port) {
+    image.bytes = Content(64 << 10);
+    server_ = std::thread([this, scripts] {
+      for (const Script &script : scripts) {
+        int fd = listener_.Accept();
+        Peer p(fd, &image);
+        script(p);
+        close(fd);
+      }
+    });
+  }
+  ~TcpDaemon() { server_.join(); }
+
+  std::string Uri() const { return listener_.Uri("daemon"); }
+  uint16_t port() const { return listener_.port; }
+
+  FakeImage image;
+
+private:
+  TcpListener listener_;
+  std::thread server_;
+};
+
+// An address that swallows packets: its queue is full, until LetIn().
+class Swallower {
+public:
+  Swallower(const char *address, uint16_t port) : listener_(0, address, port) {
+    sockaddr_in at = {};
+    at.sin_family = AF_INET;
+    at.sin_port = htons(port);
+    inet_pton(AF_INET, address, &at.sin_addr);
+    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr *>(&at), sizeof at), 0);
+  }
+  ~Swallower() { close(fd_); }
+
+  // Connections are made from here on, but nobody answers.
+  void LetIn() { close(listener_.Accept()); }
+
+private:
+  TcpListener listener_;
+  int fd_;
+};
+
+TEST(AddressesTest, OneThatSwallowsPacketsLeavesTimeForTheNext) {
+  TcpDaemon daemon("127.0.0.1", 0, {ServeAll()});
+  Swallower swallower("127.0.0.2", daemon.port());
+  SetAddresses({"127.0.0.2", "127.0.0.1"});
+  Handle c = Open(daemon.Uri(), Patience(20000, 4000));
+  ExpectContent(c.get(), daemon.image.bytes);
+}
+
+TEST(AddressesTest, ARetryBeginsBehindTheOneThatTimedOut) {
+  Gate end;
+  TcpDaemon daemon("127.0.0.1", 0,
+                   {[&](Peer &p) {
+                      p.Handshake();
+                      end.Await();
+                    },
+                    ServeAll()});
+  Swallower swallower("127.0.0.2", daemon.port());
+  SetAddresses({"127.0.0.2", "127.0.0.1"});
+  Handle c = Open(daemon.Uri(), Patience(20000, 4000));
+  swallower.LetIn(); // a connection to it would be silent
+  end.Open();
+  ExpectContent(c.get(), daemon.image.bytes);
+}
+
+} // namespace
