@@ -7,6 +7,8 @@
 bool backend_wait(struct backend *b, int64_t deadline) {
   if (deadline_has_passed(deadline))
     return false;
+  if (b->ops->before_wait)
+    b->ops->before_wait(b);
   struct pollfd p = {.fd = b->ops->fd(b), .events = b->ops->events(b)};
   int64_t timeout =
       deadline_earlier(b->ops->timeout_ms(b), deadline_left_ms(deadline));

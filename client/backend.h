@@ -93,6 +93,10 @@ struct backend_ops {
   /* As drain(), and moves everything else forward.  Does not wait. */
   void (*progress)(struct backend *b);
 
+  /* What may take its time, before a call waits: never in dispatch().  NULL:
+   * nothing. */
+  void (*before_wait)(struct backend *b);
+
   /* Sends what was held.  NULL: nothing ever is. */
   void (*flush)(struct backend *b);
 

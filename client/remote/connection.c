@@ -26,6 +26,7 @@ enum {
   OPEN_ID = 2,
   FIRST_ID = 3,
   MAX_NOTICES = 64, /* that are taken in at once */
+  LOOK_UP_INTERVAL_MS = 1000,
 };
 
 struct connection {
@@ -33,6 +34,8 @@ struct connection {
   char *image; /* NULL: none is opened */
   char place[300];
   struct dial dial;
+  bool may_have_moved; /* the last connection was not made, or refused */
+  int64_t looked_up_at;
   int connect_timeout_ms, request_timeout_ms;
   struct frame_arena *arena;
 
@@ -135,6 +138,7 @@ static void connection_lose(struct connection *c, enum connection_loss loss,
   if (c->state > CONNECTION_CONNECTING &&
       (why->code == CACHET_E_TIMEOUT || why->sys_errno == ETIMEDOUT))
     c->first = connection_next_address(c);
+  c->may_have_moved = c->state != CONNECTION_READY;
   stream_fini(&c->stream);
   connection_free_tls(c);
   c->fd = -1;
@@ -373,6 +377,22 @@ static void connection_finish_connect(struct connection *c) {
     connection_connected(c);
   else
     connection_try_next(c, e);
+}
+
+bool connection_is_look_up_due(const struct connection *c) {
+  return c->state == CONNECTION_DISCONNECTED && c->may_have_moved &&
+         deadline_now() - c->looked_up_at >= LOOK_UP_INTERVAL_MS;
+}
+
+void connection_look_up(struct connection *c, const struct uri *u) {
+  struct dial dial;
+  assert(c->state == CONNECTION_DISCONNECTED);
+  bool is_found = dial_resolve(&dial, u, NULL) == CACHET_OK;
+  c->looked_up_at = deadline_now();
+  if (!is_found || dial_is_same(&dial, &c->dial))
+    return; /* the address that timed out last stays the last one */
+  c->dial = dial;
+  c->first = c->address = 0;
 }
 
 void connection_start(struct connection *c) {
@@ -676,6 +696,7 @@ connection_new(const struct uri *u, bool open_image, int connect_timeout_ms,
   if (!c->in || !c->arena || (open_image && !c->image))
     return error_set(err, CACHET_E_NOMEM, 0, "no memory for a connection");
   enum cachet_status status = dial_resolve(&c->dial, u, err);
+  c->looked_up_at = deadline_now();
   if (status == CACHET_OK && u->kind == URI_TLS)
     status = connection_find_tls(c, u, err);
   if (status == CACHET_OK)

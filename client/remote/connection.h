@@ -113,6 +113,16 @@ void connection_abandon(struct connection *c);
  * that timed out last, if one has. */
 void connection_start(struct connection *c);
 
+/* Whether the daemon may have got another address since the host was looked up:
+ * the last connection did not become READY.  Not more often than once a
+ * second. */
+bool connection_is_look_up_due(const struct connection *c);
+
+/* Looks up the host of `u` again, which is where the connection was made to;
+ * DISCONNECTED only.  Takes as long as getaddrinfo(3) does.  If it fails, the
+ * addresses stay. */
+void connection_look_up(struct connection *c, const struct uri *u);
+
 /* Takes in what has arrived: all of it, but for a flood of notices, of which
  * connection_has_more() says that there is more to take in. */
 void connection_input(struct connection *c);

@@ -56,6 +56,15 @@ enum cachet_status dial_resolve(struct dial *d, const struct uri *u,
   return u->kind == URI_UNIX ? resolve_unix(d, u, err) : resolve_tcp(d, u, err);
 }
 
+bool dial_is_same(const struct dial *a, const struct dial *b) {
+  unsigned i = 0;
+  while (i < a->n_addresses && i < b->n_addresses &&
+         a->addresses[i].len == b->addresses[i].len &&
+         !memcmp(&a->addresses[i].at, &b->addresses[i].at, a->addresses[i].len))
+    i++;
+  return i == a->n_addresses && i == b->n_addresses;
+}
+
 /* ---- Sockets ------------------------------------------------------------- */
 
 /* A daemon that went away without a word is noticed as late as an answer that

@@ -1,10 +1,11 @@
 /* Dialling: from the URI of a daemon to a socket that is being connected.
  *
- * A host may have several addresses.  They are looked up once, in the order in
- * which they are to be tried. */
+ * A host may have several addresses.  They are looked up in the order in which
+ * they are to be tried. */
 #ifndef CLIENT_REMOTE_DIAL_H
 #define CLIENT_REMOTE_DIAL_H
 
+#include <stdbool.h>
 #include <sys/socket.h>
 
 #include <cachet/cachet.h>
@@ -30,6 +31,9 @@ struct dial {
 /* Looks up where `u` points, which takes as long as getaddrinfo(3) does. */
 enum cachet_status dial_resolve(struct dial *d, const struct uri *u,
                                 struct cachet_error *err);
+
+/* Whether both have the same addresses in the same order. */
+bool dial_is_same(const struct dial *a, const struct dial *b);
 
 /* Starts to connect to address `i`, and does not wait.  0: `*fd` is connected;
  * EINPROGRESS: it will be, or fail; another errno: there is none.  A TCP peer

@@ -156,6 +156,15 @@ static bool remote_keep_up(struct backend *b) {
          !remote_is_ready(r);
 }
 
+/* A daemon that cannot be reached may be back at another address. */
+static void remote_before_wait(struct backend *b) {
+  struct remote *r = remote_of(b);
+  if (r->uri.kind == URI_UNIX || !connection_is_look_up_due(r->connection))
+    return;
+  debug_say(&r->base.debug, "looks up %s again", r->uri.host);
+  connection_look_up(r->connection, &r->uri);
+}
+
 static int remote_fd(const struct backend *b) {
   return connection_fd(remote_of_const(b)->connection);
 }
@@ -522,6 +531,7 @@ static const struct backend_ops remote_ops = {
     .keep_up = remote_keep_up,
     .is_trusted = remote_is_trusted,
     .progress = remote_progress,
+    .before_wait = remote_before_wait,
     .flush = remote_flush,
     .fd = remote_fd,
     .events = remote_events,

@@ -9,6 +9,7 @@ namespace {
 // What the name "daemon" stands for.
 std::mutex names_lock;
 std::vector<std::string> addresses;
+std::atomic<int> n_lookups{0};
 
 void SetAddresses(std::vector<std::string> list) {
   std::lock_guard<std::mutex> hold(names_lock);
@@ -25,6 +26,7 @@ extern "C" int getaddrinfo(const char *node, const char *service,
       reinterpret_cast<decltype(&getaddrinfo)>(dlsym(RTLD_NEXT, "getaddrinfo"));
   if (strcmp(node, "daemon") != 0)
     return real(node, service, hints, out);
+  n_lookups++;
   std::lock_guard<std::mutex> hold(names_lock);
   for (const std::string &a : addresses) {
     int r = real(a.c_str(), service, hints, out);
@@ -107,6 +109,32 @@ TEST(AddressesTest, ARetryBeginsBehindTheOneThatTimedOut) {
   swallower.LetIn(); // a connection to it would be silent
   end.Open();
   ExpectContent(c.get(), daemon.image.bytes);
+}
+
+TEST(AddressesTest, AHostThatHasMovedIsFoundByACallThatWaits) {
+  std::unique_ptr<TcpDaemon> before(
+      new TcpDaemon("127.0.0.1", 0, {[](Peer &p) { p.Handshake(); }}));
+  TcpDaemon after("127.0.0.2", before->port(), {ServeAll()});
+  SetAddresses({"127.0.0.1"});
+  Handle c = Open(before->Uri(), Patience(20000));
+  before.reset();
+  SetAddresses({"127.0.0.2"});
+  ExpectContent(c.get(), after.image.bytes);
+}
+
+TEST(AddressesTest, DispatchLooksUpNoHost) {
+  std::unique_ptr<TcpDaemon> daemon(
+      new TcpDaemon("127.0.0.1", 0, {[](Peer &p) { p.Handshake(); }}));
+  SetAddresses({"127.0.0.1"});
+  Outcome out;
+  Handle c = Open(daemon->Uri(), Patience(1500));
+  daemon.reset();
+  int before = n_lookups;
+  ASSERT_EQ(cachet_load_async(c.get(), 0, 0, Outcome::Loaded, &out, nullptr),
+            CACHET_OK);
+  RunUntil(c.get(), [&] { return out.n > 0; });
+  EXPECT_EQ(out.status, CACHET_E_CONN);
+  EXPECT_EQ(n_lookups, before);
 }
 
 } // namespace

@@ -294,7 +294,10 @@ struct cachet_options {
  * thread may call it.  Loads no page.  It waits for the daemon for at most
  * connect_timeout_ms, for all addresses of a host together: each gets an even
  * share of what is left.  The lookup of a host name takes as long as
- * getaddrinfo(3) takes.
+ * getaddrinfo(3) takes.  If a handle cannot connect again, a call that waits
+ * looks the host up once more, and then at most once a second.
+ * cachet_dispatch() never does: a program that makes only asynchronous calls
+ * opens another handle to find a daemon that has moved.
  *
  * Part of an image, since 1.2.  Any URI may open a part of the image with
  * `?offset=N&length=N` (with & in place of ? if the URI has a query already).
