@@ -128,7 +128,9 @@ enum cachet_status cachet_open(const char *uri,
     status = uri_parse(uri, &u, err);
   if (status != CACHET_OK)
     return status;
-  status = open_uri(&u, &o, out, err);
+  status = uri_keep_directory(&u, err);
+  if (status == CACHET_OK)
+    status = open_uri(&u, &o, out, err);
   uri_fini(&u);
   return status;
 }

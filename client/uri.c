@@ -15,6 +15,7 @@
 #include "base/shown_uri.h"
 #include "base/size.h"
 #include "client/error.h"
+#include "source/file.h"
 #include "source/kinds.h"
 
 #define SYSTEM_SOCKET "/run/cachetd/cachetd.sock"
@@ -525,6 +526,31 @@ enum cachet_status uri_parse(const char *text, struct uri *out,
   else
     uri_fini(&u);
   return status == CACHET_E_INVAL ? name_uri(text, err) : status;
+}
+
+/* Makes a path absolute, or leaves it if it would get longer than `max_len`.
+ * False: no memory. */
+static bool make_absolute(char **path, size_t max_len) {
+  char *spare = *path ? file_source_absolute(*path) : NULL;
+  if (!spare)
+    return !*path;
+  if (strlen(spare) <= max_len) {
+    char *whole = spare;
+    spare = *path;
+    *path = whole;
+  }
+  free(spare);
+  return true;
+}
+
+enum cachet_status uri_keep_directory(struct uri *u, struct cachet_error *err) {
+  struct sockaddr_un address;
+  bool has_memory = make_absolute(&u->ca, SIZE_MAX) &&
+                    make_absolute(&u->cert, SIZE_MAX) &&
+                    make_absolute(&u->key, SIZE_MAX) &&
+                    (u->kind != URI_UNIX ||
+                     make_absolute(&u->path, sizeof address.sun_path - 1));
+  return has_memory ? CACHET_OK : no_memory(err);
 }
 
 static bool copy_text(const char *text, char **to) {

@@ -49,6 +49,12 @@ struct uri {
 enum cachet_status uri_parse(const char *text, struct uri *out,
                              struct cachet_error *err);
 
+/* Makes the paths of the socket and of the certificates absolute, because the
+ * process may change its directory and they are looked up again at each
+ * connection.  The path of a socket that would get too long for an address
+ * stays relative. */
+enum cachet_status uri_keep_directory(struct uri *u, struct cachet_error *err);
+
 static inline bool uri_is_of_daemon(const struct uri *u) {
   return u->kind == URI_UNIX || u->kind == URI_TCP || u->kind == URI_TLS;
 }

@@ -75,6 +75,8 @@ enum cachet_status cachet_admin_open(const char *uri,
     return status;
   status = check_uri(uri, &u, err);
   if (status == CACHET_OK)
+    status = uri_keep_directory(&u, err);
+  if (status == CACHET_OK)
     status = admin_connect(&u, &o, out, err);
   uri_fini(&u);
   return status;

@@ -141,6 +141,24 @@ TEST(RemoteReconnectTest,
   EXPECT_EQ(byte, d.image.bytes[0]);
 }
 
+TEST(RemoteReconnectTest, ARelativeSocketIsThatOfTheDirectoryOfTheOpen) {
+  Gate end;
+  FakeDaemon d({[&](Peer &p) {
+                  p.Handshake();
+                  end.Await();
+                },
+                ServeAll()});
+  std::string dir = d.path.substr(0, d.path.rfind('/'));
+  int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_EQ(chdir(dir.c_str()), 0);
+  Handle c = Open("cachet+unix:///disk?socket=s", Patience(5000));
+  ASSERT_EQ(fchdir(before), 0);
+  close(before);
+  end.Open();
+  ExpectContent(c.get(), d.image.bytes);
+  Handle copy = Copy(c.get());
+}
+
 TEST(RemoteReconnectTest, ADaemonThatStaysAwayIsNoConnectionInTime) {
   FakeDaemon d({ServeAll()});
   Handle c = Open(d.Uri(), Patience(100));

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -349,6 +351,28 @@ TEST(UriTest, ASocketPathThatIsTooLongSaysHowLongItMayBe) {
             std::string::npos);
   EXPECT_EQ(Parse("cachet+unix:///a?socket=" + std::string(107, 'x')).status,
             CACHET_OK);
+}
+
+TEST(UriTest, TheDirectoryIsKeptForEachFile) {
+  char dir[PATH_MAX];
+  ASSERT_NE(getcwd(dir, sizeof dir), nullptr);
+  auto kept = [](const std::string &text) {
+    uri u;
+    EXPECT_EQ(uri_parse(text.c_str(), &u, nullptr), CACHET_OK);
+    EXPECT_EQ(uri_keep_directory(&u, nullptr), CACHET_OK);
+    std::string paths;
+    for (const char *path : {u.path, u.ca, u.cert, u.key})
+      paths += path ? path + std::string(";") : "-;";
+    uri_fini(&u);
+    return paths;
+  };
+  std::string here = std::string(dir) + "/";
+  EXPECT_EQ(kept("cachets://h/x?ca=a&cert=/b&key=c/d"),
+            "-;" + here + "a;/b;" + here + "c/d;");
+  EXPECT_EQ(kept("cachets://h/x"), "-;-;-;-;");
+  EXPECT_EQ(kept("cachet+unix:///x?socket=/s"), "/s;-;-;-;");
+  std::string longest(107, 'x'); // longer than an address, with the directory
+  EXPECT_EQ(kept("cachet+unix:///x?socket=" + longest), longest + ";-;-;-;");
 }
 
 } // namespace

@@ -285,9 +285,11 @@ struct cachet_options {
  * A `uri` without `scheme:` is a path.  The library decodes percent-encoding in
  * URIs, not in paths.  In a file: URI write ? as %3F, # as %23 and a comma as
  * %2C.  The path of a socket may begin with `unix:`, as an address of the
- * daemon does.  An empty IMAGE means the only image of the daemon.  If the
- * daemon does not serve IMAGE, the error message names up to five images that
- * it serves.
+ * daemon does.  Relative paths are those of the working directory of this call,
+ * whatever it is later, except that of a socket whose absolute path would be
+ * longer than 107 bytes.  An empty IMAGE means the only image of the daemon.
+ * If the daemon does not serve IMAGE, the error message names up to five images
+ * that it serves.
  *
  * `options` and `err` may be NULL.  On failure the call fills `*err`.  On
  * CACHET_OK the caller owns the handle and must call cachet_close().  Any
