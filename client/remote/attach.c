@@ -119,12 +119,22 @@ static void attach_begin(struct remote *r) {
     attach_refused(r, false);
 }
 
+/* A handle keeps its page size, so memory with another one is not used. */
+static bool attach_fits(const struct remote *r, unsigned shift) {
+  return shift == (r->base.image_cache
+                       ? image_page_shift(r->base.image_cache->image)
+                       : r->heard.page_shift);
+}
+
 void remote_attach_ready(struct remote *r) {
+  bool is_of_use = attach_allowed(r) && attach_fits(r, r->heard.page_shift) &&
+                   !r->is_unshared;
   r->again_at = 0;
-  if (attach_allowed(r) && !r->is_unshared)
+  r->is_unshared = false;
+  if (is_of_use)
     attach_begin(r);
   else if (r->base.shared)
-    attach_end(r, NULL); /* the daemon of this connection shares nothing */
+    attach_end(r, NULL); /* this connection shares nothing that is of use */
 }
 
 void remote_attach_again(struct remote *r) {
@@ -165,13 +175,10 @@ static void handle_attached(struct remote *r,
     remote_violation(r, "its memory is not what it says");
     return;
   }
-  /* A handle keeps its page size, so memory with another one is not used.
-   * Memory that cannot be mapped (RLIMIT_AS) or received (RLIMIT_NOFILE) is not
-   * used either.  The handle then reads through the socket. */
-  unsigned shift = r->base.image_cache
-                       ? image_page_shift(r->base.image_cache->image)
-                       : r->heard.page_shift;
-  if (a && image.page_shift != shift) {
+  /* Memory that cannot be mapped (RLIMIT_AS) or received (RLIMIT_NOFILE) is not
+   * used either.  The handle then reads through the socket: the next connection
+   * does not ask for memory.  Those after it do. */
+  if (a && !attach_fits(r, image.page_shift)) {
     shared_view_unref(&a->base);
     a = NULL;
   }

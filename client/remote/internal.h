@@ -57,7 +57,8 @@ struct remote {
   int64_t again_at;   /* when it is asked again, after a refusal; 0: never */
   int again_ms;       /* how long it was waited for that */
   bool is_full;       /* the refusal was for want of room, for a moment */
-  bool is_unshared;   /* the daemon's memory cannot be mapped here */
+  bool is_unshared;   /* the last connection offered memory that cannot be used:
+                         the next one asks for none */
   uint64_t grow_id;   /* of the Grow that is under way; 0: none is */
   int64_t grow_at;    /* no other before this, and so on, as for an Attach */
   int grow_ms;

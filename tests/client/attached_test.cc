@@ -613,4 +613,87 @@ TEST(AttachedTest, ATableThatShrinksIsAProtocolError) {
       << "20 pages are more than a slot of this table holds";
 }
 
+// ---- Memory that cannot be used --------------------------------------------
+
+void SetPageSize(Peer &p, uint32_t size) {
+  std::lock_guard<std::mutex> hold(p.image->lock);
+  p.image->page_size = size;
+}
+
+// Reads by a connection that asks for no memory, and then ends.
+void AnswerOneRead(Peer &p) {
+  Request r;
+  p.Handshake();
+  ASSERT_TRUE(p.Receive(&r));
+  EXPECT_EQ(r.body, CACHET__WIRE__MESSAGE__BODY_READ);
+  p.Answer(r);
+}
+
+TEST(AttachedTest, MemoryThatIsOfNoUseIsAskedForByALaterConnection) {
+  std::unique_ptr<FakeMirror> wrong, right;
+  FakeDaemon d({[&](Peer &p) {
+                  Request r;
+                  p.Handshake();
+                  p.Receive(&r);
+                  SetPageSize(p, 2 * kPage);
+                  wrong->Lend(p, r.id);
+                  SetPageSize(p, kPage);
+                  p.AwaitEnd();
+                },
+                AnswerOneRead,
+                [&](Peer &p) {
+                  if (Shared::Attach(p, *right))
+                    p.Serve();
+                }},
+               kPages * kPage);
+  d.image.share = true;
+  right = std::make_unique<FakeMirror>(d.image);
+  d.image.page_size = 2 * kPage;
+  wrong = std::make_unique<FakeMirror>(d.image);
+  d.image.page_size = kPage;
+  cachet_options o = Options();
+  o.flags = CACHET_NO_READAHEAD;
+  Handle c = Open(d.Uri(), o);
+  EXPECT_FALSE(cachet_is_shared(c.get()));
+  for (uint64_t page : {1, 2}) {
+    uint8_t byte;
+    ASSERT_EQ(cachet_get_u8(c.get(), page * kPage, &byte), CACHET_OK);
+    EXPECT_EQ(byte, d.image.bytes[page * kPage]);
+  }
+  EXPECT_TRUE(cachet_is_shared(c.get()));
+  c.reset();
+  d.Stop();
+}
+
+TEST(AttachedTest, ADaemonOfAnotherPageSizeIsAskedForNoMemory) {
+  std::unique_ptr<FakeMirror> mirror;
+  FakeDaemon d({[&](Peer &p) {
+                  Shared::Attach(p, *mirror);
+                  SetPageSize(p, 2 * kPage);
+                },
+                [&](Peer &p) {
+                  AnswerOneRead(p);
+                  SetPageSize(p, kPage);
+                },
+                [&](Peer &p) {
+                  if (Shared::Attach(p, *mirror))
+                    p.Serve();
+                }},
+               kPages * kPage);
+  d.image.share = true;
+  mirror = std::make_unique<FakeMirror>(d.image);
+  cachet_options o = Options();
+  o.flags = CACHET_NO_READAHEAD;
+  Handle c = Open(d.Uri(), o);
+  for (uint64_t page : {1, 2}) {
+    uint8_t byte;
+    ASSERT_EQ(cachet_get_u8(c.get(), page * kPage, &byte), CACHET_OK);
+    EXPECT_EQ(byte, d.image.bytes[page * kPage]);
+  }
+  EXPECT_TRUE(cachet_is_shared(c.get()));
+  EXPECT_EQ(d.n_connections, 3);
+  c.reset();
+  d.Stop();
+}
+
 } // namespace
