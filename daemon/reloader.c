@@ -96,7 +96,7 @@ static void plan_fini(struct plan *plan) {
 /* Whether each image that replaces another can be opened. */
 static bool replacements_are_there(const struct plan *plan) {
   for (size_t i = plan->n_add; i < plan->n_fresh; i++)
-    if (plan->opened[i].missing) {
+    if (plan->opened[i].missing && plan->opened[i].missing != EINPROGRESS) {
       log_event(LEVEL_ERROR, EVENT_FAILED,
                 LOG_TEXT("image", plan->fresh[i]->name),
                 LOG_TEXT("reason", "its new source cannot be opened"));
@@ -139,9 +139,12 @@ static void take_fresh(struct reloader *r, struct plan *plan,
                        struct config *now) {
   for (size_t i = 0; i < plan->n_fresh; i++) {
     const char *name = plan->fresh[i]->name;
-    bool adds = i < plan->n_add;
-    int e = adds ? server_add_image(r->server, &plan->opened[i])
-                 : server_replace_image(r->server, &plan->opened[i]);
+    bool adds = i < plan->n_add, is_here = !plan->opened[i].missing;
+    if (!adds && !is_here) /* it has to be hashed first */
+      server_remove_image(r->server, name);
+    int e = adds || !is_here
+                ? server_add_image(r->server, &plan->opened[i])
+                : server_replace_image(r->server, &plan->opened[i]);
     if (e < 0) {
       config_find_image(now, name)->due = adds ? DUE_ADD : DUE_REPLACE;
       log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("image", name),
@@ -298,8 +301,10 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     if (e < 0)
       image_sources_close(plan.opened, plan.n_fresh);
   }
-  if (e == 0 && (e = set_rules(r, now)) < 0)
+  if (e == 0 && (e = set_rules(r, now)) < 0) {
     image_sources_close(plan.opened, plan.n_fresh);
+    listeners_fini(&listeners);
+  }
   if (e == 0) {
     remove_gone(r, &plan, now);
     take_fresh(r, &plan, now);

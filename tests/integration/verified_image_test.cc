@@ -326,6 +326,23 @@ TEST_F(VerifiedImageTest, AFileIsServedOnceItsHashIsRight) {
   EXPECT_TRUE(IsRight(c.get(), 0, kSize));
 }
 
+TEST_F(VerifiedImageTest, AReloadThatChangesItHashesItAgain) {
+  const std::string conf = dir_ / "conf",
+                    section = "[image d]\nsource = " + data_ +
+                              "\nsha256 = " + Sha256() + "\n";
+  std::ofstream(conf) << section;
+  Serve({"--config", conf});
+  daemon_->AwaitLog("event=image-back image=d");
+  EXPECT_TRUE(cachet_is_shared(Open().get()));
+  std::ofstream(conf) << section << "share = off\n";
+  daemon_->Kill(SIGHUP);
+  daemon_->AwaitLog("event=image-back image=d", 2);
+  EXPECT_EQ(daemon_->CountInLog("event=reload-failed"), 0u) << daemon_->log();
+  Handle c = Open();
+  EXPECT_FALSE(cachet_is_shared(c.get()));
+  EXPECT_TRUE(IsRight(c.get(), 0, kSize));
+}
+
 // Threads that hash may not map code.
 TEST_F(VerifiedImageTest, AProviderOfOpenSslIsLoadedBeforeAThreadHashes) {
   const std::string right = Sha256(), conf = dir_ / "openssl.cnf";
