@@ -81,10 +81,10 @@ void page_cache_stop_threads(struct page_cache *pc) {
   pthread_mutex_unlock(&pc->lock);
   pthread_join(pc->evictor, NULL);
   pthread_join(pc->reclaimer, NULL);
+  reclaim_finish(pc); /* while mirrors without tables are punched */
   pthread_mutex_lock(&pc->lock);
   pc->has_threads = false;
   pthread_mutex_unlock(&pc->lock);
-  reclaim_finish(pc);
 }
 
 void page_cache_set_keeper(struct page_cache *pc,

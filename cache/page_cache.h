@@ -32,8 +32,10 @@ struct page_cache_options {
 
 int page_cache_new(const struct page_cache_options *options,
                    struct page_cache **out);
+
 /* Ends the two threads, if there are any.  Afterwards only callers that need
- * room evict. */
+ * room evict, and a mirror whose last pin table ends is not punched: the owner
+ * ends, and other processes go on reading the pages that they have pinned. */
 void page_cache_stop_threads(struct page_cache *pc);
 
 /* Asks the cache's threads for a sign of life.  `question` is a number greater

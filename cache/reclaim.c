@@ -339,14 +339,25 @@ void reclaim_retired(struct mirror *m) {
 
 /* ---- Dead mirrors -------------------------------------------------------- */
 
-/* Frees a mirror without references.  No pin table is left, so no page of it is
- * pinned.  Only an image that was freed keeps its pages: other processes may go
- * on reading them. */
+/* Whether a pin table that ends is of a process that reads no more.  It is so
+ * while the cache has threads.  After that the owner frees all tables because
+ * it ends itself, and their processes go on reading what they have pinned.
+ * (A cache that never had threads shares its memory with no process.) */
+static bool tables_end_with_pins(struct page_cache *pc) {
+  pthread_mutex_lock(&pc->lock);
+  bool has_threads = pc->has_threads;
+  pthread_mutex_unlock(&pc->lock);
+  return has_threads;
+}
+
+/* Frees a mirror without references, and so without pin tables.  It punches
+ * the pages, because a process may have kept a descriptor of them.  Only an
+ * image that was freed keeps its pages. */
 static void bury(struct mirror *m) {
-  bool is_left = m->cache->is_left;
-  if (!m->states_gone && !is_left) /* it never was the image's */
+  struct page_cache *pc = m->cache;
+  if (!m->states_gone && !pc->is_left) /* it never was the image's */
     reclaim_retire_states(m);
-  if (!m->abandoned && m->n_pages > 0 && !is_left)
+  if (!m->abandoned && m->n_pages > 0 && tables_end_with_pins(pc))
     mirror_punch(m, 0, m->n_pages);
   m->on_end(m);
 }

@@ -725,8 +725,8 @@ void server_free(struct server *s) {
     return;
   server_free_loop(s);
   liveness_fini(&s->liveness);
-  /* Clients that are attached keep what is resident: nothing is evicted from
-   * here on, when nobody honours their pins any more. */
+  /* Clients that are attached keep what is resident: nothing is evicted or
+   * punched from here on, when nobody honours their pins any more. */
   images_stop_evicting(&s->context.images);
   for (unsigned i = 0; i < s->context.n_services; i++)
     worker_free(s->workers[i]);

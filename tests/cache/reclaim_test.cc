@@ -66,6 +66,38 @@ bool IsResident(const mirror *m, uint64_t page) {
   return page_state_look(&m->states[page]) == PAGE_RESIDENT;
 }
 
+// What a client has that attached a mirror.
+struct Client {
+  explicit Client(mirror *m) {
+    shared_pins_size most = {PIN_MAX_PAGE_SLOTS, 8};
+    EXPECT_EQ(shared_pins_new(m, &lease), 0);
+    EXPECT_EQ(shared_pins_give(lease, 0, most, most, nullptr), 0);
+    EXPECT_EQ(mirror_lend(m, &fds), 0);
+    EXPECT_EQ(shared_pins_map(shared_pins_take_fd(lease),
+                              shared_pins_get_size(lease).range_capacity,
+                              &table),
+              0);
+  }
+  ~Client() {
+    shared_pins_free(lease);
+    mirror_fds_close(&fds);
+    shared_pins_unmap(table);
+  }
+  void Pin(uint64_t first, uint32_t count) {
+    __atomic_store_n(&table->slots[PIN_SLOT_RANGE], pin_word(first, count),
+                     __ATOMIC_RELEASE);
+  }
+  // Its process has ended, or says that it reads no more.
+  void End() {
+    shared_pins_free(lease);
+    lease = nullptr;
+  }
+
+  shared_pins *lease = nullptr;
+  mirror_fds fds{};
+  pin_page *table = nullptr;
+};
+
 class ReclaimTest : public testing::Test {
 protected:
   void Make(uint64_t budget, bool threads, uint64_t size) {
@@ -82,6 +114,7 @@ protected:
     ASSERT_EQ(image_new(cache_, "fake", source_->Open(), 12, &ops, &image_), 0);
   }
   void TearDown() override {
+    client_.reset();
     check_cache(cache_);
     if (image_)
       image_free(image_);
@@ -101,8 +134,35 @@ protected:
     mirror_free(mapped);
   }
 
+  uint64_t Used() {
+    page_cache_stats stats;
+    page_cache_get_stats(cache_, &stats);
+    return stats.used;
+  }
+
+  // Fills an image of 512 pages, which a client attaches and whose first eight
+  // pages it pins.  Then `leave` ends the present epoch of the image, which
+  // leaves only those.
+  void Leave(const std::function<void()> &leave) {
+    Make(4096 * kPage, true, 512 * kPage);
+    mirror *m = image_mirror(image_);
+    client_ = std::make_unique<Client>(m);
+    for (uint64_t page = 0; page < 512; page += 64)
+      ASSERT_EQ(Fetch(m, page, 64), 0);
+    client_->Pin(0, 8);
+    mirror_unref(m);
+    EXPECT_EQ(Allocated(client_->fds.pages), 512 * kPage);
+    leave();
+    Await([&] { return Allocated(client_->fds.pages) == 8 * kPage; });
+  }
+  void BeginEpoch() {
+    source_->Change(512 * kPage);
+    ASSERT_EQ(image_refresh(image_, 0), 0);
+  }
+
   page_cache *cache_ = nullptr;
   image *image_ = nullptr;
+  std::unique_ptr<Client> client_;
   std::unique_ptr<FakeSource> source_;
   std::function<void()> on_changed_;
 };
@@ -279,34 +339,18 @@ TEST_F(ReclaimTest, ANewEpochIsToldBeforeTheOldOneIsTakenDown) {
 
 // Descriptors of the memory outlive everything; its pages do not.
 TEST_F(ReclaimTest, TheLastReferencePunchesWhatWasPinned) {
-  Make(4096 * kPage, true, 2048 * kPage);
-  mirror *m = image_mirror(image_);
-  shared_pins *l = nullptr;
-  mirror_fds fds;
-  ASSERT_EQ(shared_pins_new(m, &l), 0);
-  ASSERT_EQ(shared_pins_give(l, 0, {PIN_MAX_PAGE_SLOTS, 8},
-                             {PIN_MAX_PAGE_SLOTS, 8}, nullptr),
-            0);
-  ASSERT_EQ(mirror_lend(m, &fds), 0);
-  shared_pins_size size = shared_pins_get_size(l);
-  pin_page *table = nullptr;
-  ASSERT_EQ(
-      shared_pins_map(shared_pins_take_fd(l), size.range_capacity, &table), 0);
-  ASSERT_EQ(Fetch(m, 0, 8), 0);
-  __atomic_store_n(&table->slots[PIN_SLOT_RANGE], pin_word(0, 8),
-                   __ATOMIC_RELEASE);
-  source_->Change(2048 * kPage);
-  ASSERT_EQ(image_refresh(image_, 0), 0);
-  mirror_unref(m);
-  EXPECT_EQ(Allocated(fds.pages), 8 * kPage) << "while the pin stands";
-  shared_pins_free(l);
-  Await([&] { return Allocated(fds.pages) == 0; });
-  page_cache_stats stats;
-  do
-    page_cache_get_stats(cache_, &stats);
-  while (stats.used > MIRROR_HEADER_LEN); // the present mirror's
-  mirror_fds_close(&fds);
-  shared_pins_unmap(table);
+  Leave([&] { BeginEpoch(); });
+  client_->End();
+  Await([&] { return Allocated(client_->fds.pages) == 0; });
+  Await([&] { return Used() == MIRROR_HEADER_LEN; }); // the present mirror's
+}
+
+// The cache's owner ends, and the client that has the pins does not.
+TEST_F(ReclaimTest, WhatAPastEpochHasPinnedOutlivesTheOwnerOfTheCache) {
+  Leave([&] { BeginEpoch(); });
+  page_cache_stop_threads(cache_);
+  client_->End();
+  EXPECT_EQ(Allocated(client_->fds.pages), 8 * kPage);
 }
 
 // Each epoch's mirror is kept by a client that does nothing.

@@ -417,6 +417,24 @@ TEST_F(SharedTest, AnOrderlyStopLeavesSlicesAndEndsTheEpoch) {
   cachet_close(c);
 }
 
+TEST_F(SharedTest, AnOrderlyStopLeavesSlicesOfPastEpochs) {
+  cachet *c = Open();
+  cachet_slice held;
+  uint8_t byte;
+  ASSERT_EQ(cachet_load(c, 5 * kPage, 1, &held), CACHET_OK);
+  uint64_t epoch = cachet_epoch(c);
+  ASSERT_EQ(utimensat(AT_FDCWD, path_.c_str(), nullptr, 0), 0);
+  EXPECT_TRUE(Eventually([&] {
+    EXPECT_EQ(cachet_get_u8(c, 5 * kPage, &byte), CACHET_OK);
+    return cachet_epoch(c) != epoch;
+  }));
+  daemon_->Kill(SIGTERM);
+  EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  EXPECT_TRUE(Correct(held.data, held.offset, held.length));
+  cachet_close(c);
+  Start();
+}
+
 TEST_F(SharedTest, AConnectionThatIsLostLeavesSlicesAsTheyAre) {
   cachet *c = Open(), *other = Open();
   std::vector<cachet_slice> held(40);
