@@ -405,12 +405,13 @@ void image_free(struct image *img) {
     pthread_cond_wait(&img->settled, &pc->lock);
   struct mirror *m = img->mirror;
   __atomic_store_n(&img->mirror, NULL, __ATOMIC_RELEASE);
-  m->abandoned = true;
-  bool is_left = pc->is_left;
+  bool is_left = pc->is_left, has_threads = pc->has_threads;
   if (!is_left)
     __atomic_store_n(&m->header->retired, 1, __ATOMIC_RELEASE);
   pthread_mutex_unlock(&pc->lock);
-  if (!is_left)
+  if (has_threads)
+    reclaim_retired(m);
+  else if (!is_left)
     reclaim_retire_states(m);
   mirror_unref(m);
   image_unref(img);

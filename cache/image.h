@@ -71,9 +71,10 @@ int image_new_remote(struct page_cache *pc, const char *name, uint64_t size,
 
 /* Frees an image that nobody in this process uses any more: there is no fetch
  * and no view.  Waits until a call of `changed` in progress has ended; none
- * follows.  The mirror is retired but its pages are not punched, because
- * another process may read those that it has pinned.  Mirrors with references
- * live until their last mirror_unref(), which must come before
+ * follows.  The mirror is retired as at the end of an epoch: the pages that
+ * other processes have pinned stay until its last pin table ends.  If the
+ * cache's threads have ended, no page is punched at all.  Mirrors with
+ * references live until their last mirror_unref(), which must come before
  * page_cache_free(). */
 void image_free(struct image *img);
 

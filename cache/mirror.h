@@ -133,7 +133,6 @@ struct mirror {
   /* under the cache lock, except for the pointers, which are fixed */
   struct page_cache *cache; /* NULL: another process's */
   struct image *image;      /* referenced */
-  bool abandoned;           /* its image was freed */
   bool has_retire_ref; /* the reclaimer's, until it takes the mirror down */
   bool states_gone;    /* it is retired, and no state is RESIDENT */
   uint32_t id;         /* index into the cache's mirrors */

@@ -284,13 +284,12 @@ static void drop_states(struct mirror *m) {
 }
 
 /* Whether a retired mirror is to be taken down, and whether this is the first
- * time.  The mirror of an image that was freed is not: other processes may go
- * on reading its pages. */
+ * time. */
 static bool is_to_take_down(struct mirror *m, bool *is_first) {
   pthread_mutex_lock(&m->cache->lock);
   *is_first = m->has_retire_ref;
   m->has_retire_ref = false;
-  bool is = *is_first || (m->states_gone && !m->abandoned);
+  bool is = *is_first || m->states_gone;
   pthread_mutex_unlock(&m->cache->lock);
   return is;
 }
@@ -351,13 +350,12 @@ static bool tables_end_with_pins(struct page_cache *pc) {
 }
 
 /* Frees a mirror without references, and so without pin tables.  It punches
- * the pages, because a process may have kept a descriptor of them.  Only an
- * image that was freed keeps its pages. */
+ * the pages, because a process may have kept a descriptor of them. */
 static void bury(struct mirror *m) {
   struct page_cache *pc = m->cache;
   if (!m->states_gone && !pc->is_left) /* it never was the image's */
     reclaim_retire_states(m);
-  if (!m->abandoned && m->n_pages > 0 && tables_end_with_pins(pc))
+  if (m->n_pages > 0 && tables_end_with_pins(pc))
     mirror_punch(m, 0, m->n_pages);
   m->on_end(m);
 }

@@ -92,6 +92,13 @@ struct Client {
     shared_pins_free(lease);
     lease = nullptr;
   }
+  void ReadHole(uint64_t page) {
+    void *p = mmap(nullptr, kPage, PROT_READ, MAP_SHARED, fds.pages,
+                   off_t(page * kPage));
+    ASSERT_NE(p, MAP_FAILED);
+    EXPECT_EQ(*static_cast<volatile uint8_t *>(p), 0);
+    munmap(p, kPage);
+  }
 
   shared_pins *lease = nullptr;
   mirror_fds fds{};
@@ -158,6 +165,10 @@ protected:
   void BeginEpoch() {
     source_->Change(512 * kPage);
     ASSERT_EQ(image_refresh(image_, 0), 0);
+  }
+  void FreeImage() {
+    image_free(image_);
+    image_ = nullptr;
   }
 
   page_cache *cache_ = nullptr;
@@ -345,9 +356,26 @@ TEST_F(ReclaimTest, TheLastReferencePunchesWhatWasPinned) {
   Await([&] { return Used() == MIRROR_HEADER_LEN; }); // the present mirror's
 }
 
+TEST_F(ReclaimTest, AnImageThatIsFreedKeepsWhatIsPinnedAndNothingElse) {
+  Leave([&] { FreeImage(); });
+  Await([&] { return Used() == 8 * kPage + MIRROR_HEADER_LEN + PIN_PAGE_LEN; });
+  client_->ReadHole(100);
+  Await([&] { return Allocated(client_->fds.pages) == 8 * kPage; });
+  client_->End();
+  Await([&] { return Allocated(client_->fds.pages) == 0; });
+  Await([&] { return Used() == 0; });
+}
+
 // The cache's owner ends, and the client that has the pins does not.
 TEST_F(ReclaimTest, WhatAPastEpochHasPinnedOutlivesTheOwnerOfTheCache) {
   Leave([&] { BeginEpoch(); });
+  page_cache_stop_threads(cache_);
+  client_->End();
+  EXPECT_EQ(Allocated(client_->fds.pages), 8 * kPage);
+}
+
+TEST_F(ReclaimTest, WhatAFreedImageHasPinnedOutlivesTheOwnerOfTheCache) {
+  Leave([&] { FreeImage(); });
   page_cache_stop_threads(cache_);
   client_->End();
   EXPECT_EQ(Allocated(client_->fds.pages), 8 * kPage);
@@ -371,7 +399,7 @@ TEST_F(ReclaimTest, EpochsThatAreKeptUseUpNoAddressSpace) {
     mirror_unref(m);
 }
 
-TEST_F(ReclaimTest, AnImageThatIsFreedIsRetiredForThoseWhoHaveItMapped) {
+TEST_F(ReclaimTest, AnImageIsRetiredAtTheEndForThoseWhoHaveItMapped) {
   Make(4096 * kPage, true, 64 * kPage);
   mirror *m = image_mirror(image_), *mapped = nullptr;
   ASSERT_EQ(Fetch(m, 0, 64), 0);

@@ -3,14 +3,18 @@
 #include <cachet/cachet.h>
 #include <gtest/gtest.h>
 
+#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -71,10 +75,12 @@ protected:
     ASSERT_EQ(fclose(file), 0);
   }
 
-  void Start(const std::vector<std::string> &more) {
+  void Start(
+      const std::vector<std::string> &more,
+      const std::function<void()> &before_exec = [] {}) {
     std::vector<std::string> args = {"--listen", "unix:" + socket_};
     args.insert(args.end(), more.begin(), more.end());
-    daemon_ = std::make_unique<DaemonProcess>(args);
+    daemon_ = std::make_unique<DaemonProcess>(args, before_exec);
     ASSERT_TRUE(daemon_->ready()) << daemon_->log();
   }
 
@@ -371,6 +377,96 @@ TEST_F(DirectoryTest, ThousandsOfFilesCostNextToNothingUntilTheyAreOpened) {
             nullptr)
       << err.message;
   EXPECT_EQ(cachet_size(Open("4999").get()), 5000u);
+}
+
+// ---- Memory of an image that leaves the table -------------------------------
+
+uint64_t Allocated(int fd) {
+  struct stat st;
+  EXPECT_EQ(fstat(fd, &st), 0);
+  return uint64_t(st.st_blocks) * 512;
+}
+
+// A copy of the descriptor of pages that the library has, and will close.
+int KeepPages() {
+  int kept = -1;
+  DIR *dir = opendir("/proc/self/fd");
+  while (const dirent *entry = dir ? readdir(dir) : nullptr) {
+    char target[64] = "";
+    ssize_t len =
+        readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1);
+    if (kept < 0 && len > 0 && strstr(target, "cachet-pages"))
+      kept = dup(atoi(entry->d_name));
+  }
+  if (dir)
+    closedir(dir);
+  return kept;
+}
+
+class LeavingTest : public DirectoryTest {
+protected:
+  void SetUp() override {
+    DirectoryTest::SetUp();
+    big_ = WriteRandomFile(images_ / "big.img", 8 << 20, 3);
+    for (int i = 0; i < kMany; i++)
+      WriteRandomFile(images_ / std::to_string(i), kPage, 4);
+    // With so few descriptors the table has room for a few of those.
+    Start(
+        {"--directory", images_.path, "--cache-size", "16M", "--workers", "1"},
+        [] {
+          rlimit limit = {256, 256};
+          setrlimit(RLIMIT_NOFILE, &limit);
+        });
+  }
+
+  Handle OpenBig() const {
+    Handle c = Open("big.img");
+    EXPECT_TRUE(cachet_is_shared(c.get()));
+    EXPECT_EQ(cachet_warm(c.get(), 0, big_.size()), CACHET_OK);
+    EXPECT_GE(daemon_->MemfdBytes(), big_.size());
+    return c;
+  }
+
+  // Opens others until it has left the table.
+  void PushOutBig() const {
+    for (int i = 0; List().at("big.img").flags != CACHET_IMAGE_UNOPENED; i++)
+      Read(Open(std::to_string(i % kMany)).get(), 0, 1);
+  }
+
+  static constexpr int kMany = 40;
+  Bytes big_;
+};
+
+TEST_F(LeavingTest, ADescriptorThatAClientHasKeptHoldsNoMemory) {
+  Handle c = OpenBig();
+  int kept = KeepPages();
+  ASSERT_GE(kept, 0);
+  c.reset();
+  EXPECT_GE(Allocated(kept), big_.size());
+  PushOutBig();
+  while (Allocated(kept) > 0)
+    usleep(1000);
+  close(kept);
+}
+
+TEST_F(LeavingTest, AClientWithoutAConnectionHoldsItsPinsAndNothingElse) {
+  Handle c = OpenBig();
+  cachet_slice slice;
+  ASSERT_EQ(cachet_load(c.get(), 5 * kPage, 1, &slice), CACHET_OK);
+  auto is_right = [&] {
+    return Bytes(slice.data, slice.data + kPage) ==
+           Part(big_, 5 * kPage, kPage);
+  };
+  shutdown(cachet_fd(c.get()), SHUT_RDWR);
+  PushOutBig();
+  while (daemon_->MemfdBytes() > 1 << 20)
+    usleep(1000);
+  EXPECT_TRUE(is_right());
+  daemon_->Kill(SIGTERM);
+  EXPECT_EQ(daemon_->Wait(), 0) << daemon_->log();
+  daemon_.reset();
+  EXPECT_TRUE(is_right()) << "the daemon's end leaves it, too";
+  cachet_release(c.get(), &slice);
 }
 
 // ---- At run time ------------------------------------------------------------
