@@ -139,12 +139,13 @@ static void take_fresh(struct reloader *r, struct plan *plan,
                        struct config *now) {
   for (size_t i = 0; i < plan->n_fresh; i++) {
     const char *name = plan->fresh[i]->name;
-    bool adds = i < plan->n_add, is_here = !plan->opened[i].missing;
-    if (!adds && !is_here) /* it has to be hashed first */
+    bool adds = i < plan->n_add;
+    if (!adds && plan->opened[i].missing) { /* it has to be hashed first */
       server_remove_image(r->server, name);
-    int e = adds || !is_here
-                ? server_add_image(r->server, &plan->opened[i])
-                : server_replace_image(r->server, &plan->opened[i]);
+      adds = true;
+    }
+    int e = adds ? server_add_image(r->server, &plan->opened[i])
+                 : server_replace_image(r->server, &plan->opened[i]);
     if (e < 0) {
       config_find_image(now, name)->due = adds ? DUE_ADD : DUE_REPLACE;
       log_event(LEVEL_ERROR, EVENT_FAILED, LOG_TEXT("image", name),
