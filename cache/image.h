@@ -98,9 +98,9 @@ bool image_is_current(const struct image *img, const struct mirror *m);
 int image_refresh(struct image *img, int min_interval_ms);
 
 /* Gives the image another source, of which it takes ownership (also on
- * failure), and so a new epoch (then `changed` runs).  Does not wait for a check
- * in progress, whose result is then ignored.  0; or a negative errno, and the
- * old source stays. */
+ * failure), and so a new epoch (then `changed` runs).  Does not wait for a
+ * check in progress, whose result is then ignored.  0; or a negative errno, and
+ * the old source stays. */
 int image_replace(struct image *img, struct source *src);
 
 /* Gives the image a new epoch with the same content (then `changed` runs).
