@@ -220,7 +220,7 @@ static int find_config_file(struct options *options, char *err) {
     return 0;
   if (!options->directory)
     return fail(err, "--config %.100s: find the working directory: %s", path,
-                strerror(errno));
+                strerror(options->no_directory));
   if (asprintf(&options->whole_path, "%s/%s", options->directory, path) < 0) {
     options->whole_path = NULL;
     fail(err, "out of memory");
@@ -241,6 +241,7 @@ int options_parse(struct options *options, int argc, char *const argv[],
     return -ENOMEM;
   }
   options->directory = getcwd(NULL, 0);
+  options->no_directory = errno;
   optind = 0; /* glibc: begin anew, for a caller that calls twice */
   for (;;) {
     int at = optind ? optind : 1;

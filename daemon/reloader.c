@@ -28,6 +28,7 @@ struct reloader {
   struct directories *directories;
   struct remotes *remotes;
   struct server *server;
+  bool had_directories; /* at the start, which kept descriptors for them */
   pthread_t thread;
   sem_t asked;
   sem_t turn; /* for a change of what is served: a reload waits for it, a
@@ -170,7 +171,8 @@ static void set_directories(struct reloader *r, const struct config *now) {
   int e = directories_set(r->directories, now, &differs);
   if (e == 0 && differs)
     server_review_found(r->server, now->share);
-  if (e == 0 && !r->config->n_directories && now->n_directories)
+  if (e == 0 && !r->had_directories && !r->config->n_directories &&
+      now->n_directories)
     log_event(LEVEL_WARN, "few-descriptors",
               LOG_NUMBER("images", server_most_found(r->server)),
               LOG_TEXT("meaning", "no more images of directories can be open "
@@ -484,6 +486,7 @@ struct reloader *reloader_new(const struct options *options,
   r->directories = directories;
   r->remotes = remotes;
   r->server = server;
+  r->had_directories = config->n_directories > 0;
   sem_init(&r->asked, 0, 0);
   sem_init(&r->turn, 0, 1);
   atomic_init(&r->ends, false);

@@ -84,6 +84,11 @@ static inline bool remote_is_ready(const struct remote *r) {
 }
 
 /* Begins to connect.  It is DISCONNECTED. */
+/* Whether to look up the host, in a call that waits, before a connection. */
+static inline bool remote_is_look_up_due(const struct remote *r) {
+  return r->uri.kind != URI_UNIX && connection_is_look_up_due(r->connection);
+}
+
 static inline void remote_start(struct remote *r) {
   debug_say(&r->base.debug, "connects to %s", connection_place(r->connection));
   connection_start(r->connection);

@@ -131,6 +131,8 @@ static void pending_queue(struct remote *r, struct pending *x) {
   TAILQ_INSERT_TAIL(&r->queue, x, link);
   if (r->is_final)
     pending_fail(r, x, &r->error);
+  else if (remote_is_look_up_due(r))
+    backend_changed(&r->base); /* a call that waits looks up, and connects */
   else
     pending_pump(r);
 }

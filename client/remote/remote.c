@@ -159,7 +159,7 @@ static bool remote_keep_up(struct backend *b) {
 /* A daemon that cannot be reached may be back at another address. */
 static void remote_before_wait(struct backend *b) {
   struct remote *r = remote_of(b);
-  if (r->uri.kind == URI_UNIX || !connection_is_look_up_due(r->connection))
+  if (!remote_is_look_up_due(r))
     return;
   debug_say(&r->base.debug, "looks up %s again", r->uri.host);
   connection_look_up(r->connection, &r->uri);
@@ -190,7 +190,7 @@ static void remote_explain(const struct backend *b, struct cachet_error *out) {
   const struct remote *r = remote_of_const(b);
   bool was_silent = r->error.code == CACHET_E_TIMEOUT;
   const char *place = connection_place(r->connection);
-  if (connection_state(r->connection) >= CONNECTION_HELLO)
+  if (connection_state(r->connection) > CONNECTION_CONNECTING)
     error_set(out, CACHET_E_TIMEOUT, 0, "daemon at %.150s: no answer in time",
               place);
   else if (r->error.code != CACHET_OK)

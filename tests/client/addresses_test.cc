@@ -59,6 +59,9 @@ public:
   std::string Uri() const { return listener_.Uri("daemon"); }
   uint16_t port() const { return listener_.port; }
 
+  // Whether a connection is left over when all scripts have run.
+  bool IsAsked() const { return listener_.IsAsked(); }
+
   FakeImage image;
 
 private:
@@ -81,6 +84,9 @@ public:
 
   // Connections are made from here on, but nobody answers.
   void LetIn() { close(listener_.Accept()); }
+
+  // Whether nobody has connected since.
+  bool IsAlone() const { return !listener_.IsAsked(); }
 
 private:
   TcpListener listener_;
@@ -109,6 +115,7 @@ TEST(AddressesTest, ARetryBeginsBehindTheOneThatTimedOut) {
   swallower.LetIn(); // a connection to it would be silent
   end.Open();
   ExpectContent(c.get(), daemon.image.bytes);
+  EXPECT_TRUE(swallower.IsAlone());
 }
 
 TEST(AddressesTest, AHostThatHasMovedIsFoundByACallThatWaits) {
@@ -120,6 +127,26 @@ TEST(AddressesTest, AHostThatHasMovedIsFoundByACallThatWaits) {
   before.reset();
   SetAddresses({"127.0.0.2"});
   ExpectContent(c.get(), after.image.bytes);
+}
+
+// Another daemon has the old address, and the program comes seldom.
+TEST(AddressesTest, AHostThatHasMovedIsFoundBehindARefusal) {
+  TcpDaemon before("127.0.0.1", 0,
+                   {[](Peer &p) { p.Handshake(); },
+                    [](Peer &p) {
+                      Request r;
+                      ASSERT_TRUE(p.Greet() && p.Receive(&r));
+                      p.Error(r.id, CACHET_E_NOIMAGE, "no such image");
+                    }});
+  TcpDaemon after("127.0.0.2", before.port(), {ServeAll()});
+  SetAddresses({"127.0.0.1"});
+  Handle c = Open(before.Uri(), Patience(20000));
+  uint8_t byte;
+  EXPECT_EQ(cachet_read(c.get(), 0, &byte, 1), CACHET_E_NOIMAGE);
+  SetAddresses({"127.0.0.2"});
+  poll(nullptr, 0, 1500); // longer than it pauses, and looks up nothing
+  ExpectContent(c.get(), after.image.bytes);
+  EXPECT_FALSE(before.IsAsked());
 }
 
 TEST(AddressesTest, DispatchLooksUpNoHost) {

@@ -481,6 +481,14 @@ public:
 
   int Accept() { return accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC); }
 
+  // Whether a connection waits to be accepted.
+  bool IsAsked() const {
+    pollfd p = {};
+    p.fd = fd_;
+    p.events = POLLIN;
+    return poll(&p, 1, 0) > 0;
+  }
+
   std::string Uri(const char *host = "127.0.0.1") const {
     return std::string("cachet://") + host + ":" + std::to_string(port) +
            "/disk";

@@ -275,7 +275,8 @@ TEST_F(TlsClientTest, WhoNeverAnswersAHandshakeIsGivenUp) {
   cachet *c = nullptr;
   cachet_error err = {};
   EXPECT_EQ(cachet_open(uri.c_str(), &o, &c, &err), CACHET_E_TIMEOUT);
-  EXPECT_NE(std::string(err.message).find("does not answer"), std::string::npos)
+  EXPECT_TRUE(strstr(err.message, "does not answer") ||
+              strstr(err.message, "no answer"))
       << err.message;
   close(fd);
 }

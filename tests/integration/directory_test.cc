@@ -306,6 +306,12 @@ TEST_F(DirectoryTest, AReloadTakesAwayWhatIsNotConfiguredAndNothingElse) {
   while (cachet_epoch(stays.get()) == epoch) // until the notice has come
     Read(stays.get(), 0, 1);
   EXPECT_NE(Read(stays.get(), 0, 100), Part(a_, 0, 100)) << "it is named now";
+  Configure("[image x]\nsource = " + (dir_ / "outside") + "\n");
+  Reload();
+  Configure(first);
+  Reload();
+  EXPECT_EQ(Read(Open("a.img").get(), 0, 100), Part(a_, 0, 100));
+  EXPECT_EQ(daemon_->CountInLog("event=few-descriptors"), 0u);
 }
 
 TEST_F(DirectoryTest, AFirstDirectoryByAReloadIsServedAndTheLogSaysHowFar) {
