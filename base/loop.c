@@ -109,12 +109,11 @@ void loop_set_timer(struct event *timer, uint64_t at_ms) {
   event_add(timer, &tv);
 }
 
-/* One thread owns the base, so that libevent needs no locks. */
-static struct event_base *make_base(void) {
+struct event_base *loop_make_base(int flag) {
   struct event_config *config = event_config_new();
   if (!config)
     return NULL;
-  event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
+  event_config_set_flag(config, flag);
   struct event_base *base = event_base_new_with_config(config);
   event_config_free(config);
   return base;
@@ -125,7 +124,8 @@ int loop_init(struct loop *loop, void (*tasks_ran)(void *arg), void *arg) {
   pthread_mutex_init(&loop->lock, NULL);
   loop->tail = &loop->head;
   loop->wake_fd = fd_above_std(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  loop->base = make_base();
+  /* One thread owns the base, so that libevent needs no locks. */
+  loop->base = loop_make_base(EVENT_BASE_FLAG_NOLOCK);
   if (loop->wake_fd < 0 || !loop->base)
     return -ENOMEM;
   event_assign(&loop->wake, loop->base, loop->wake_fd, EV_READ | EV_PERSIST,

@@ -11,7 +11,7 @@
  *       takes all its turns by loop_turn() and loop_run_tasks() says that it is
  *       awake.
  *
- * The loop's thread only, but for loop_post(). */
+ * The loop's thread only, but for loop_post() and loop_make_base(). */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
@@ -50,6 +50,10 @@ struct loop {
   struct task *head, **tail; /* guarded by lock, */
   bool is_awake;             /* as is this: T4 */
 };
+
+/* Makes an event base with a flag of event_config_set_flag(), also for what is
+ * no loop.  NULL: there is no memory.  Any thread. */
+struct event_base *loop_make_base(int flag);
 
 /* 0 or a negative errno; either way loop_fini() is due. */
 int loop_init(struct loop *loop, void (*tasks_ran)(void *arg), void *arg);

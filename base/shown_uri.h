@@ -1,5 +1,6 @@
 /* What messages show of a URI.  Logs and error messages have more readers than
- * the secrets of a URI may have, so whoever prints one takes this. */
+ * the secrets of a URI may have, so code that prints a URI prints what
+ * shown_uri_of() leaves of it. */
 #ifndef BASE_SHOWN_URI_H
 #define BASE_SHOWN_URI_H
 

@@ -216,18 +216,18 @@ static int take_option(struct options *options, int option, int argument,
 /* A reload reads the file again, when the daemon has left its directory. */
 static int find_config_file(struct options *options, char *err) {
   const char *path = options->config_file;
-  if (!path || path[0] == '/')
+  const struct config_origin origin = {.directory = options->directory};
+  char why[CONFIG_WHY_LEN];
+  if (!path)
     return 0;
-  if (!options->directory)
-    return fail(err, "--config %.100s: find the working directory: %s", path,
-                strerror(options->no_directory));
-  if (asprintf(&options->whole_path, "%s/%s", options->directory, path) < 0) {
-    options->whole_path = NULL;
+  int r = config_value_path(path, path, &origin, &options->whole_path, why);
+  if (r == -ENOMEM)
     fail(err, "out of memory");
-    return -ENOMEM;
-  }
-  options->config_file = options->whole_path;
-  return 0;
+  else if (r < 0)
+    fail(err, "--config: %.250s", why);
+  else
+    options->config_file = options->whole_path;
+  return r;
 }
 
 int options_parse(struct options *options, int argc, char *const argv[],
@@ -241,7 +241,6 @@ int options_parse(struct options *options, int argc, char *const argv[],
     return -ENOMEM;
   }
   options->directory = getcwd(NULL, 0);
-  options->no_directory = errno;
   optind = 0; /* glibc: begin anew, for a caller that calls twice */
   for (;;) {
     int at = optind ? optind : 1;

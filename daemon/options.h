@@ -29,11 +29,10 @@ struct options {
   enum options_action action;
   const struct source_kind *const *kinds; /* of remote sources, for
                                              options_load(); NULL: none */
-  char *directory;  /* the working directory, to which relative paths refer;
-                      NULL: there is none, for the reason `no_directory` */
-  int no_directory; /* an errno */
+  char *directory; /* the working directory, to which relative paths refer;
+                      NULL: there is none */
   const char *config_file;    /* NULL: the default one, if it is there */
-  char *whole_path;           /* of config_file, if that was relative */
+  char *whole_path;           /* of config_file, from the root on; or NULL */
   uint64_t fitted_size;       /* as in struct config */
   struct option_given *given; /* what sets a value, in its order */
   size_t n_given;

@@ -415,25 +415,15 @@ static int server_add_images(struct server *s,
   return r;
 }
 
-/* By its usual clock, which counts ticks of the kernel, libevent would wake up
- * to a tick too early for a timer, and wake once more for each millisecond of
- * it. */
-static struct event_base *make_base(void) {
-  struct event_config *config = event_config_new();
-  if (!config)
-    return NULL;
-  event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
-  struct event_base *base = event_base_new_with_config(config);
-  event_config_free(config);
-  return base;
-}
-
 static int server_init_loop(struct server *s,
                             const struct server_config *config) {
   int refresh_ms = s->context.limits.refresh_ms;
   struct timeval tv = {.tv_sec = refresh_ms / 1000,
                        .tv_usec = refresh_ms % 1000 * 1000};
-  s->base = make_base();
+  /* By its usual clock, which counts ticks of the kernel, libevent would wake
+   * up to a tick too early for a timer, and wake once more for each millisecond
+   * of it. */
+  s->base = loop_make_base(EVENT_BASE_FLAG_PRECISE_TIMER);
   s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (!s->base || s->wake_fd < 0)
     return -ENOMEM;

@@ -374,8 +374,10 @@ static int put_locked(struct images *images, struct served_image *h,
     index++;
   if (index == IMAGES_MAX)
     return -ENFILE;
-  if (there)
-    leave_locked(*victim = there);
+  if (there) {
+    leave_locked(there);
+    *victim = there;
+  }
   if (index == images->n_list)
     images->n_list++;
   images->list[index] = h;
