@@ -371,12 +371,7 @@ TEST_F(StrayFdsTest, ADaemonEndsWhileOneIsBeingClosed) {
   ASSERT_EQ(listen(fd, 8), 0);
   WireClient client = WireClient::Unix(path);
   ASSERT_EQ(slow_[0].SendAway(client.fd(), Hello()), 0);
-  DaemonProcess daemon({"--image", image}, [fd] {
-    if (fd == 3 ? fcntl(fd, F_SETFD, 0) : dup2(fd, 3) < 0)
-      _exit(1);
-    setenv("LISTEN_FDS", "1", 1);
-    setenv("LISTEN_PID", std::to_string(getpid()).c_str(), 1);
-  });
+  DaemonProcess daemon({"--image", image}, [] {}, {{}, {fd}, "unix"});
   ASSERT_TRUE(daemon.ready()) << daemon.log();
   start_ = std::chrono::steady_clock::now();
   EXPECT_EQ(client.Receive().status, WIRE_E_PROTO);

@@ -40,12 +40,14 @@ protected:
   void TearDown() override { close(manager_); }
 
   void Start(const std::string &timeout) {
+    const Inheritance inheritance = {
+        {"NOTIFY_SOCKET=" + (dir_ / "notify")}, {}, ""};
     daemon_ = std::make_unique<DaemonProcess>(
         std::vector<std::string>{
             "--config", "/dev/null", "--image", dir_ / "disk.img", "--listen",
             "unix:" + (dir_ / "socket"), "--metrics",
             "unix:" + (dir_ / "metrics"), "--drain-timeout", timeout},
-        [this] { setenv("NOTIFY_SOCKET", (dir_ / "notify").c_str(), 1); });
+        [] {}, inheritance);
     ASSERT_TRUE(daemon_->ready()) << daemon_->log();
     EXPECT_EQ(Hear(), "READY=1");
   }

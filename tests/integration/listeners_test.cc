@@ -138,28 +138,18 @@ protected:
     ASSERT_EQ(fclose(file), 0);
   }
 
-  void Start(const std::function<void()> &before_exec = [] {}) {
+  void Start(const Inheritance &passed = {}) {
     daemon_ = std::make_unique<DaemonProcess>(
-        std::vector<std::string>{"--config", dir_ / "cachetd.conf"},
-        before_exec);
+        std::vector<std::string>{"--config", dir_ / "cachetd.conf"}, [] {},
+        passed);
     ASSERT_TRUE(daemon_->ready()) << daemon_->log();
   }
 
   // With sockets from systemd, which goes by these names.
   void StartWith(const std::vector<int> &fds, const std::string &names) {
-    Start([=] { PassOn(fds, names); });
+    Start({{}, fds, names});
     for (int fd : fds)
       close(fd);
-  }
-  // In the process that becomes the daemon.
-  static void PassOn(std::vector<int> fds, const std::string &names) {
-    for (int &fd : fds)
-      fd = fcntl(fd, F_DUPFD_CLOEXEC, 100);
-    for (size_t i = 0; i < fds.size(); i++)
-      dup2(fds[i], int(3 + i));
-    setenv("LISTEN_PID", std::to_string(getpid()).c_str(), 1);
-    setenv("LISTEN_FDS", std::to_string(fds.size()).c_str(), 1);
-    setenv("LISTEN_FDNAMES", names.c_str(), 1);
   }
 
   size_t Count(const std::string &event) const {
@@ -386,8 +376,8 @@ TEST_F(ListenersTest, AnAddressThatContradictsTheNameOfASocketIsAMistake) {
     std::string place = (dir_ / "cachetd.conf") + ":10: address: ";
     int fd = Listen(ports_[0]);
     Configure({UnixAt("a"), c.address});
-    DaemonProcess refused({"--config", dir_ / "cachetd.conf"},
-                          [&] { PassOn({fd}, c.name); });
+    DaemonProcess refused({"--config", dir_ / "cachetd.conf"}, [] {},
+                          {{}, {fd}, c.name});
     EXPECT_EQ(refused.Wait(), 2) << refused.log();
     EXPECT_EQ(refused.CountInLog("cachetd: " + place + c.mistake), 1u)
         << refused.log();
@@ -430,12 +420,12 @@ TEST_F(ListenersTest, AnInheritedSocketForTLSNeedsACertificate) {
     const std::string text =
         "[image image]\nsource = " + (dir_ / "image") + "\n" + c.tls + "\n";
     Write(conf, text);
-    DaemonProcess refused({"--config", conf}, [fd] { PassOn({fd}, "tls"); });
+    DaemonProcess refused({"--config", conf}, [] {}, {{}, {fd}, "tls"});
     EXPECT_EQ(refused.Wait(), 2) << c.mistake;
     EXPECT_EQ(refused.CountInLog("cachetd: " + c.mistake), 1u) << refused.log();
     // A reload says the same, and changes nothing.
     Configure({});
-    Start([fd] { PassOn({fd}, "tls"); });
+    Start({{}, {fd}, "tls"});
     ASSERT_TRUE(daemon_->ready());
     Write(conf, text);
     Reload("event=reload-failed");
@@ -473,8 +463,8 @@ TEST_F(ListenersTest, AnInheritedSocketThatIsNotAllowedIsStatusTwo) {
   };
   Configure({});
   for (const auto &c : cases) {
-    DaemonProcess refused({"--config", dir_ / "cachetd.conf"},
-                          [&c] { PassOn({c.fd}, c.name); });
+    DaemonProcess refused({"--config", dir_ / "cachetd.conf"}, [] {},
+                          {{}, {c.fd}, c.name});
     close(c.fd);
     EXPECT_EQ(refused.Wait(), 2) << refused.log();
     EXPECT_EQ(refused.CountInLog(c.mistake), 1u) << refused.log();

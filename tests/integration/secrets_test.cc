@@ -236,14 +236,15 @@ protected:
 
 TEST_F(RemoteSecretsTest, NoneIsInWhatADaemonSaysOfImagesFromAfar) {
   ConfigureRemotes("");
-  DaemonProcess daemon({"--config", dir_ / "conf"}, [this] {
-    for (const char *name :
-         {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
-          "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_DISABLED"})
-      unsetenv(name);
-    setenv("AWS_SHARED_CREDENTIALS_FILE", "/absent", 1);
-    setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws_.Url().c_str(), 1);
-  });
+  const Inheritance inheritance = {
+      {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+       "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_DISABLED",
+       "AWS_SHARED_CREDENTIALS_FILE=/absent",
+       "AWS_EC2_METADATA_SERVICE_ENDPOINT=" + aws_.Url()},
+      {},
+      ""};
+  DaemonProcess daemon(
+      {"--config", dir_ / "conf"}, [] {}, inheritance);
   ASSERT_TRUE(daemon.ready()) << daemon.log();
   EXPECT_EQ(Cachet("cat " + Local("object"), "2>/dev/null"), s3_.bytes)
       << daemon.log();

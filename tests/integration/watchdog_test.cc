@@ -33,15 +33,16 @@ protected:
   void TearDown() override { close(manager_); }
 
   void Start(bool wants) {
+    Inheritance inheritance;
+    inheritance.environment = {"NOTIFY_SOCKET=" + (dir_ / "notify")};
+    if (wants)
+      inheritance.environment.push_back("WATCHDOG_USEC=" +
+                                        std::to_string(kWatchdogUs));
     daemon_ = std::make_unique<DaemonProcess>(
         std::vector<std::string>{"--config", "/dev/null", "--image",
                                  dir_ / "disk.img", "--workers", "2",
                                  "--listen", "unix:" + (dir_ / "socket")},
-        [this, wants] {
-          setenv("NOTIFY_SOCKET", (dir_ / "notify").c_str(), 1);
-          if (wants)
-            setenv("WATCHDOG_USEC", std::to_string(kWatchdogUs).c_str(), 1);
-        });
+        [] {}, inheritance);
     ASSERT_TRUE(daemon_->ready()) << daemon_->log();
   }
 

@@ -10,7 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -66,14 +68,73 @@ std::string DaemonProcess::Runfile(const std::string &path) {
   return dir ? std::string(dir) + "/" + workspace + "/" + path : path;
 }
 
+namespace {
+
+// An Inheritance that is made before the fork, and taken up after it, where
+// nothing may be allocated.
+class Prepared {
+public:
+  explicit Prepared(const Inheritance &from) : fds_(from.fds) {
+    for (char **variable = environ; *variable; variable++)
+      variables_.push_back(*variable);
+    for (const std::string &change : from.environment)
+      Change(change);
+    if (!fds_.empty()) {
+      Change("LISTEN_FDS=" + std::to_string(fds_.size()));
+      Change("LISTEN_FDNAMES=" + from.fd_names);
+      Change(kPid + std::string(kPidLen, '\0'));
+    }
+    for (std::string &variable : variables_)
+      environment_.push_back(&variable[0]);
+    environment_.push_back(nullptr);
+  }
+
+  // In the new process.  Returns its environment.
+  char **TakeUp() {
+    if (fds_.empty())
+      return environment_.data();
+    const int first = 3, above = first + int(fds_.size());
+    for (int &fd : fds_)
+      fd = fcntl(fd, F_DUPFD_CLOEXEC, above);
+    for (size_t i = 0; i < fds_.size(); i++)
+      dup2(fds_[i], first + int(i));
+    char *pid = &variables_.back()[sizeof kPid - 1];
+    std::to_chars(pid, pid + kPidLen, getpid());
+    return environment_.data();
+  }
+
+private:
+  static constexpr char kPid[] = "LISTEN_PID=";
+  static constexpr size_t kPidLen = 10;
+
+  void Change(const std::string &variable) {
+    const std::string name = variable.substr(0, variable.find('=')) + "=";
+    variables_.erase(std::remove_if(variables_.begin(), variables_.end(),
+                                    [&](const std::string &old) {
+                                      return old.rfind(name, 0) == 0;
+                                    }),
+                     variables_.end());
+    if (variable.size() >= name.size())
+      variables_.push_back(variable);
+  }
+
+  std::vector<int> fds_;
+  std::vector<std::string> variables_;
+  std::vector<char *> environment_;
+};
+
+} // namespace
+
 DaemonProcess::DaemonProcess(const std::vector<std::string> &args,
-                             const std::function<void()> &before_exec) {
+                             const std::function<void()> &before_exec,
+                             const Inheritance &inheritance) {
   std::string program = Runfile("daemon/cachetd");
   std::vector<char *> argv = {const_cast<char *>(program.c_str()),
                               const_cast<char *>("--config=/dev/null")};
   for (const auto &arg : args)
     argv.push_back(const_cast<char *>(arg.c_str()));
   argv.push_back(nullptr);
+  Prepared prepared(inheritance);
   int fds[2];
   if (pipe2(fds, O_CLOEXEC))
     abort();
@@ -81,7 +142,7 @@ DaemonProcess::DaemonProcess(const std::vector<std::string> &args,
   if (pid_ == 0) {
     dup2(fds[1], 2);
     before_exec();
-    execv(argv[0], argv.data());
+    execve(argv[0], argv.data(), prepared.TakeUp());
     perror(argv[0]);
     _exit(127);
   }

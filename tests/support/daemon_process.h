@@ -36,6 +36,13 @@ void StampFinely(const std::string &path);
 // Printed, so that a failure can be repeated.
 uint64_t TestSeed();
 
+// What a daemon inherits beside what the test itself has.
+struct Inheritance {
+  std::vector<std::string> environment; // NAME=VALUE; a NAME alone is not set
+  std::vector<int> fds;                 // as systemd passes them: from 3 on,
+  std::string fd_names;                 // by these names, with : between them
+};
+
 // It makes no thread, so that a test may fork readers beside it: what a thread
 // holds at that moment, the allocator's lock for one, the child holds for ever.
 // The log is read when a test asks for it; the pipe has room for 1 MiB.
@@ -44,10 +51,12 @@ public:
   // Starts bazel-bin/daemon/cachetd with `args`, and without the configuration
   // of this machine unless they name one, and waits until it is ready,
   // or has exited, or has no standard error.  `before_exec` runs in the new
-  // process, to change what the daemon inherits.
+  // process, to change what the daemon inherits beside that.  If the test has
+  // threads it must not allocate: what they held, it cannot have.
   explicit DaemonProcess(
       const std::vector<std::string> &args,
-      const std::function<void()> &before_exec = [] {});
+      const std::function<void()> &before_exec = [] {},
+      const Inheritance &inheritance = {});
   ~DaemonProcess(); // kills it if it is still there
 
   bool ready() const { return ready_; }

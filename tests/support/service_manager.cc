@@ -140,35 +140,27 @@ void ServiceManager::Stop(int signal) {
 void ServiceManager::Start(const std::vector<std::string> &args) {
   if (!listener_.joinable())
     listener_ = std::thread([this] { Listen(); });
-  std::vector<int> fds = {listen_fd_};
-  std::string names = "unix", notify = dir_ / "notify";
+  Inheritance passed;
+  passed.environment = {"NOTIFY_SOCKET=" + (dir_ / "notify")};
+  passed.fds = {listen_fd_};
+  passed.fd_names = "unix";
   if (tls_fd_ >= 0) {
-    fds.push_back(tls_fd_);
-    names += ":tls";
+    passed.fds.push_back(tls_fd_);
+    passed.fd_names += ":tls";
   }
   {
     std::lock_guard<std::mutex> lock(mutex_);
     Hear(); // what the last one said before its end
     for (size_t i = kept_.size(); i-- > 0;) { // the order means nothing
-      fds.push_back(kept_[i].second);
-      names += ":" + kept_[i].first;
+      passed.fds.push_back(kept_[i].second);
+      passed.fd_names += ":" + kept_[i].first;
     }
   }
-  daemon_ = std::make_unique<DaemonProcess>(args, [&] {
-    const int first = 3, above = first + int(fds.size());
-    for (int &fd : fds)
-      fd = fcntl(fd, F_DUPFD_CLOEXEC, above);
-    for (size_t i = 0; i < fds.size(); i++)
-      dup2(fds[i], first + int(i));
-    setenv("LISTEN_PID", std::to_string(getpid()).c_str(), 1);
-    setenv("LISTEN_FDS", std::to_string(fds.size()).c_str(), 1);
-    setenv("LISTEN_FDNAMES", names.c_str(), 1);
-    setenv("NOTIFY_SOCKET", notify.c_str(), 1);
-  });
+  daemon_ = std::make_unique<DaemonProcess>(
+      args, [] {}, passed);
 }
 
-// ---- What is kept
-// ------------------------------------------------------------
+// ---- What is kept -----------------------------------------------------------
 
 std::vector<int> ServiceManager::Kept(const std::string &name,
                                       const std::string &memory) {
