@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "cache/mirror.h"
 #include "daemon/config_tree.h"
 #include "daemon/log.h"
@@ -19,8 +20,6 @@
 #include "source/window.h"
 
 enum {
-  /* How long a start waits for sources that cannot be opened at once. */
-  OPEN_PATIENCE_S = 5,
   /* How many sources are opened at once, each by a thread of its own. */
   MAX_OPENINGS = 64,
 };
@@ -313,16 +312,14 @@ void image_sources_check_module(const struct config *config,
 
 int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
-                       struct remotes *remotes, const char *event,
-                       struct server_image *out) {
+                       int patience_ms, struct remotes *remotes,
+                       const char *event, struct server_image *out) {
   struct opened opened[MAX_OPENINGS];
-  struct timespec deadline;
   size_t n_begun = 0;
   int r = 0;
   if (!verifier_is_there(images, n, event))
     return -EINVAL;
-  clock_gettime(CLOCK_MONOTONIC, &deadline);
-  deadline.tv_sec += OPEN_PATIENCE_S;
+  struct timespec deadline = clock_after_ms(patience_ms);
   for (size_t i = 0; i < n; i++) {
     for (; n_begun < n && n_begun < i + MAX_OPENINGS; n_begun++)
       opened[n_begun % MAX_OPENINGS] =

@@ -21,16 +21,23 @@ extern "C" {
 void image_sources_check_module(const struct config *config,
                                 struct config_errors *errors);
 
+enum {
+  /* How long a start waits for sources that cannot be opened at once, and how
+   * long a reload or a command does.  Clients wait for a start. */
+  IMAGE_SOURCES_START_MS = 3000,
+  IMAGE_SOURCES_CHANGE_MS = 5000,
+};
+
 /* Opens the sources of `n` images of `config`.  A source that cannot be opened
- * now, or has not all of the image's window, is logged, and its image is
- * `missing` until that changes.  The strings of `out` belong to the config.
+ * within `patience_ms`, or has not all of the image's window, is logged, and
+ * its image is `missing` until that changes.  The strings of `out` belong to the config.
  * Open sources need `remotes`.
  *
  * 0; or -EINVAL, with each reason logged as `event`, and nothing is open. */
 int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
-                       struct remotes *remotes, const char *event,
-                       struct server_image *out);
+                       int patience_ms, struct remotes *remotes,
+                       const char *event, struct server_image *out);
 
 /* Describes an image whose source can be opened, but not be served, for the
  * reason `error` (an errno), and `why` in words; that is logged.  It is

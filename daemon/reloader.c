@@ -296,8 +296,9 @@ static int bring_in_line(struct reloader *r, struct config *now) {
     e = keep_page_sizes(r->config, now);
   }
   if (e == 0)
-    e = image_sources_open(now, plan.fresh, plan.n_fresh, r->remotes,
-                           EVENT_FAILED, plan.opened);
+    e = image_sources_open(now, plan.fresh, plan.n_fresh,
+                           IMAGE_SOURCES_CHANGE_MS, r->remotes, EVENT_FAILED,
+                           plan.opened);
   if (e == 0) {
     e = replacements_are_there(&plan) ? open_listeners(r, now, &listeners)
                                       : -EINVAL;
@@ -361,8 +362,8 @@ static bool take_turn(struct reloader *r, char *why) {
 static int open_and_add(struct reloader *r, const struct config_image *image,
                         char *why) {
   struct server_image opened;
-  if (image_sources_open(r->config, &image, 1, r->remotes, "change-failed",
-                         &opened) < 0) {
+  if (image_sources_open(r->config, &image, 1, IMAGE_SOURCES_CHANGE_MS,
+                         r->remotes, "change-failed", &opened) < 0) {
     snprintf(why, CHANGE_WHY_LEN, "it cannot be served; the log says why");
     return -EINVAL;
   }

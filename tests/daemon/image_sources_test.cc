@@ -49,8 +49,8 @@ protected:
 
   int Open() {
     const config_image *image = &config_.images[0];
-    return image_sources_open(&config_, &image, 1, remotes_, "start-failed",
-                              &opened_);
+    return image_sources_open(&config_, &image, 1, IMAGE_SOURCES_START_MS,
+                              remotes_, "start-failed", &opened_);
   }
 
   FakeKind kind_;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -21,6 +22,7 @@
 #include "tests/support/daemon_process.h"
 #include "tests/support/nginx.h"
 #include "tests/support/service_manager.h"
+#include "tests/support/wire_client.h"
 
 namespace {
 
@@ -320,6 +322,27 @@ TEST_F(KeptTest, AnImageOfADirectoryIsFoundAgainAndWarm) {
   Restart(SIGKILL);
   EXPECT_TRUE(Eventually([&] { return manager_.n_kept() == 4; }))
       << testing::PrintToString(manager_.names());
+}
+
+// What the stop and the start wait for is less than what clients wait for.
+TEST_F(KeptTest, ARestartThatHasToWaitTwiceIsNotNoticed) {
+  ServiceManager silent; // it listens, and starts nothing
+  WireClient stuck = WireClient::Unix(manager_.socket_path());
+  const uint32_t image = stuck.Start("i").image;
+  for (uint64_t id = 100; id < 164; id++)
+    stuck.SendRead(id, image, {{0, 1 << 20}});
+  EXPECT_TRUE(stuck.Receive().is_data()); // and takes no more
+  std::atomic<bool> is_over(false);
+  std::thread others([&] {
+    for (Handle c; !is_over && (c = Open());)
+      ExpectRead(c.get(), 0, 4);
+  });
+  manager_.Stop(SIGTERM);
+  EXPECT_THAT(log(), HasSubstr("event=stop-forced"));
+  Start({"--image", "far=" + silent.uri("x")});
+  EXPECT_THAT(log(), HasSubstr("event=image-missing image=far"));
+  is_over = true;
+  others.join();
 }
 
 TEST_F(KeptTest, NothingGathersInTheStore) {

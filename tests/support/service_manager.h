@@ -18,9 +18,10 @@ public:
   ServiceManager();
   ~ServiceManager(); // kills the daemon
 
-  // The address of the socket that it listens at.
+  // The socket that it listens at, and its address.
+  std::string socket_path() const { return dir_ / "s"; }
   std::string uri(const std::string &image) const {
-    return "cachet+unix:///" + image + "?socket=" + (dir_ / "s");
+    return "cachet+unix:///" + image + "?socket=" + socket_path();
   }
 
   // Has it listen for TLS on a port of this host, too, which is returned.
