@@ -30,8 +30,8 @@ enum {
 
 /* Opens the sources of `n` images of `config`.  A source that cannot be opened
  * within `patience_ms`, or has not all of the image's window, is logged, and
- * its image is `missing` until that changes.  The strings of `out` belong to the config.
- * Open sources need `remotes`.
+ * its image is `missing` until that changes.  The strings of `out` belong to
+ * the config.  Open sources need `remotes`.
  *
  * 0; or -EINVAL, with each reason logged as `event`, and nothing is open. */
 int image_sources_open(const struct config *config,

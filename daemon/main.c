@@ -146,9 +146,9 @@ static int open_images(const struct config *config, struct setup *setup) {
     return fail_start("out of memory");
   for (size_t i = 0; i < config->n_images; i++)
     all[i] = &config->images[i];
-  int r = image_sources_open(config, all, config->n_images,
-                             IMAGE_SOURCES_START_MS, setup->remotes,
-                             "start-failed", setup->images);
+  int r =
+      image_sources_open(config, all, config->n_images, IMAGE_SOURCES_START_MS,
+                         setup->remotes, "start-failed", setup->images);
   if (r < 0)
     return EXIT_FAILED;
   setup->n_images = (unsigned)config->n_images;
