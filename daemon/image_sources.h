@@ -24,7 +24,7 @@ void image_sources_check_module(const struct config *config,
 enum {
   /* How long a start waits for sources that cannot be opened at once, and how
    * long a reload or a command does.  Clients wait for a start. */
-  IMAGE_SOURCES_START_MS = 3000,
+  IMAGE_SOURCES_START_MS = 2500,
   IMAGE_SOURCES_CHANGE_MS = 5000,
 };
 

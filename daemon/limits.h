@@ -54,10 +54,8 @@ struct limits {
                                the client that invalidated */
   int unread_timeout_ms;    /* an answer that makes no progress */
   int linger_ms;            /* after the last Error, for the peer to read it */
-  /* For what is in flight at an orderly stop.  With IMAGE_SOURCES_START_MS it
-   * is less than the 5 s for which clients wait: a restart goes unnoticed. */
-  int stop_timeout_ms;
-  int refresh_ms; /* between two looks whether an image changed */
+  int stop_timeout_ms;      /* for what is in flight at an orderly stop */
+  int refresh_ms;           /* between two looks whether an image changed */
 };
 
 static inline struct limits limits_default(void) {
@@ -104,7 +102,7 @@ static inline struct limits limits_default(void) {
       .notice_timeout_ms = 1000,
       .unread_timeout_ms = 30000,
       .linger_ms = 2000,
-      .stop_timeout_ms = 1500,
+      .stop_timeout_ms = 1000,
       .refresh_ms = 1000,
   };
   return l;

@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/module.h"
 #include "base/std_fds.h"
 #include "base/version.h"
@@ -44,8 +46,13 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
  * read. */
 enum { LOG_STOP_MS = 500 };
 
+/* The most that a stop takes after a drain, whatever hangs, and the most that a
+ * start waits for what hangs.  Both together are less than the 5 s for which
+ * clients wait, so that they do not notice a restart. */
+enum { STOP_MS = 1500, START_MS = 3000 };
+
 /* The most that a stop takes, as the service manager is told. */
-enum { STOP_MS = 15000 };
+enum { STOP_TOLD_MS = 15000 };
 
 /* How many descriptors are needed.  An image has its mirrors and its file or
  * device, both of the old and of the new epoch; the threads of the pool open no
@@ -77,6 +84,7 @@ struct setup {
   struct listeners listeners;
   struct listener *metrics; /* NULL: there are none */
   struct inherited inherited;
+  struct timespec start_by; /* what hangs is not waited for any longer */
 };
 
 static struct server *the_server; /* for the signal handler */
@@ -301,6 +309,23 @@ static void catch_signals(struct server *s) {
   sigaction(SIGINT, &stop, NULL);
 }
 
+/* A stop takes too long, because a source, a file or a directory hangs.  The
+ * next process continues as it does after a kill, which may come at any
+ * moment. */
+static void on_stop_over(int number) {
+  (void)number;
+  _exit(EXIT_SUCCESS);
+}
+
+/* Ends the process after `ms`, if it is still there; 0: no more. */
+static void limit_stop(int ms) {
+  const struct sigaction over = {.sa_handler = on_stop_over};
+  const struct itimerval in = {
+      .it_value = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}};
+  sigaction(SIGALRM, &over, NULL);
+  setitimer(ITIMER_REAL, &in, NULL);
+}
+
 /* NULL: there is none, and the signal is ignored. */
 static struct reloader *
 reload_on_hangup(const struct options *options, struct config *config,
@@ -453,7 +478,7 @@ static void tell_draining(void *arg, int timeout_ms, unsigned n_clients) {
         "STOPPING=1\nSTATUS=Draining, for %d s at most, until %u clients "
         "have left\nEXTEND_TIMEOUT_USEC=%llu",
         timeout_ms / 1000, n_clients,
-        ((unsigned long long)timeout_ms + STOP_MS) * 1000);
+        ((unsigned long long)timeout_ms + STOP_TOLD_MS) * 1000);
 }
 
 /* What the server is made of: of `setup`, of what the process before has left,
@@ -478,6 +503,7 @@ static struct server_config describe_server(const struct config *config,
       .allow = config->allow,
       .admin = config->admin,
       .restore = left,
+      .restore_until = setup->start_by,
       .watchdog = {.interval_ms = watchdog_interval_ms(), .alive = tell_alive},
       .drain_watch = {.begun = tell_draining},
       .reactor = remotes_thread(setup->remotes),
@@ -498,6 +524,7 @@ static struct reloader *serve_until_stopped(const struct options *options,
   announce_ready(config, setup, config_workers(config));
   sandbox_enter(SANDBOX_MAIN);
   server_serve(s);
+  limit_stop(STOP_MS);
   signal(SIGHUP, SIG_IGN);
   reloader_stop(reloader);
   pressure_stop(pressure);
@@ -567,7 +594,7 @@ static void keep_code(void) {
 }
 
 static int open_and_serve(struct options *options, struct config *config) {
-  struct setup setup = {.config = config};
+  struct setup setup = {.config = config, .start_by = clock_after_ms(START_MS)};
   warn_if_root();
   tell_of_machine(config);
   tell_of_memory();
@@ -618,6 +645,7 @@ static int run(struct options *options, struct config *config) {
   }
   int status = open_and_serve(options, config);
   log_stop(LOG_STOP_MS);
+  limit_stop(0);
   return status;
 }
 

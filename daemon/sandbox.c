@@ -170,6 +170,7 @@ static const struct call calls[] = {
     {R, SCMP_SYS(unlink)},
     {M | R, SCMP_SYS(flock)},
     {M | R, SCMP_SYS(unlinkat)},
+    {M, SCMP_SYS(setitimer)}, /* a stop's limit */
     /* Names of users and hosts: modules of libc may ask a service for them. */
     {R | S, SCMP_SYS(epoll_create1)},
     {R | S, SCMP_SYS(eventfd2)},

@@ -581,7 +581,7 @@ int server_new(const struct server_config *config, struct server **out,
   r = server_add_images(s, config, err, err_len);
   if (r < 0)
     return r;
-  finder_restore(&s->context.finder);
+  finder_restore(&s->context.finder, &config->restore_until);
   images_restored(&s->context.images);
   r = server_init_threads(s, config);
   if (r < 0) {

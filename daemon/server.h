@@ -91,6 +91,7 @@ struct server_config {
   const struct restore_fds *restore; /* what the process before has left, and
                                         what keeps that which this one leaves;
                                         NULL: neither */
+  struct timespec restore_until;     /* how long that may take; see there */
   struct server_drain_watch drain_watch;
   struct liveness_thread reactor; /* which is to be watched, too */
 };

@@ -100,7 +100,7 @@ static int open_and_add(struct finder *finder, const char *name) {
 
 /* ---- After a restart ----------------------------------------------------- */
 
-enum { RESTORE_PATIENCE_S = 5, RESTORE_MAX = LEDGER_N_MIRRORS };
+enum { RESTORE_MAX = LEDGER_N_MIRRORS };
 
 /* Names that a thread of its own opens one by one, because a directory may
  * hang.  It has a reference count, because the thread may outlive the wait for
@@ -205,13 +205,12 @@ static void restoring_take(struct finder *finder, struct restoring *g,
   images_add(finder->images, &add);
 }
 
-void finder_restore(struct finder *finder) {
-  struct timespec until = clock_after_ms(RESTORE_PATIENCE_S * 1000);
+void finder_restore(struct finder *finder, const struct timespec *until) {
   struct restoring *g =
       finder_has_place(finder) ? restoring_begin(finder) : NULL;
   if (!g)
     return;
-  for (unsigned i = 0; i < g->n && restoring_await(g, i, &until); i++)
+  for (unsigned i = 0; i < g->n && restoring_await(g, i, until); i++)
     restoring_take(finder, g, i);
   pthread_mutex_lock(&g->lock);
   restoring_unref_locked(g);

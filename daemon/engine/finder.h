@@ -66,8 +66,9 @@ void finder_find(struct finder *finder, const char *name,
 
 /* At the start, when nothing else uses it: puts those images into the table
  * that the process before has left a mirror of (restore.h), as if somebody
- * asked for each.  Waits for the place for some seconds at most. */
-void finder_restore(struct finder *finder);
+ * asked for each.  Waits for the place until `until` at most, of the monotonic
+ * clock. */
+void finder_restore(struct finder *finder, const struct timespec *until);
 
 /* What is found is not what it was: has each image that was found be what is
  * found now, or be removed.  Blocks. */

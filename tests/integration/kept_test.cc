@@ -81,6 +81,14 @@ protected:
     return Handle(c);
   }
 
+  bool CanOpen() {
+    cachet *c = nullptr;
+    bool can = cachet_open(manager_.uri("i").c_str(), nullptr, &c, nullptr) ==
+               CACHET_OK;
+    cachet_close(c);
+    return can;
+  }
+
   // All of the image "far" was cached when the daemon began.
   void ExpectFarIsWarm() {
     EXPECT_THAT(log(), HasSubstr("event=image-warm image=far"));
@@ -324,25 +332,61 @@ TEST_F(KeptTest, AnImageOfADirectoryIsFoundAgainAndWarm) {
       << testing::PrintToString(manager_.names());
 }
 
-// What the stop and the start wait for is less than what clients wait for.
-TEST_F(KeptTest, ARestartThatHasToWaitTwiceIsNotNoticed) {
+TEST_F(KeptTest, AStopIsOverInTimeWhateverHangs) {
+  Nginx nginx;
+  nginx.Put("x", {reinterpret_cast<char *>(bytes_.data()), bytes_.size()});
   ServiceManager silent; // it listens, and starts nothing
-  WireClient stuck = WireClient::Unix(manager_.socket_path());
-  const uint32_t image = stuck.Start("i").image;
-  for (uint64_t id = 100; id < 164; id++)
-    stuck.SendRead(id, image, {{0, 1 << 20}});
-  EXPECT_TRUE(stuck.Receive().is_data()); // and takes no more
-  std::atomic<bool> is_over(false);
-  std::thread others([&] {
-    for (Handle c; !is_over && (c = Open());)
-      ExpectRead(c.get(), 0, 4);
-  });
+  Restart(SIGTERM, {"--image", "far=" + nginx.Url("/x"), "--image",
+                    "missing=" + silent.uri("x"), "--image",
+                    "watched=" + nginx.Url("/x") + ",watch=1"});
+  Handle c = Open("far");
+  nginx.Pause();
+  ASSERT_EQ(cachet_prefetch(c.get(), 0, 64 * kPage), CACHET_OK);
+  while (log().find("event=image-missing image=missing") == std::string::npos)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  auto start = std::chrono::steady_clock::now();
   manager_.Stop(SIGTERM);
-  EXPECT_THAT(log(), HasSubstr("event=stop-forced"));
-  Start({"--image", "far=" + silent.uri("x")});
-  EXPECT_THAT(log(), HasSubstr("event=image-missing image=far"));
-  is_over = true;
-  others.join();
+  auto took = std::chrono::steady_clock::now() - start;
+  // The server's time limit is 10 s.
+  EXPECT_LT(took, std::chrono::seconds(8));
+  EXPECT_EQ(manager_.daemon().Wait(), 0);
+  nginx.Continue();
+  Start();
+  ExpectRead(Open().get(), 0, 16);
+}
+
+// What the stop and the start wait for is less than what clients wait for.  If
+// this machine was slow besides, it is tried again.
+TEST_F(KeptTest, ARestartThatHasToWaitTwiceIsNotNoticed) {
+  const auto enough = std::chrono::milliseconds(4500);
+  ServiceManager silent; // it listens, and starts nothing
+  const std::vector<std::string> far = {"--image", "far=" + silent.uri("x")};
+  Restart(SIGTERM, far);
+  int n_failed = 0;
+  for (int round = 0; round < 5; round++) {
+    WireClient stuck = WireClient::Unix(manager_.socket_path());
+    const uint32_t image = stuck.Start("i").image;
+    for (uint64_t id = 100; id < 164; id++)
+      stuck.SendRead(id, image, {{0, 1 << 20}});
+    EXPECT_TRUE(stuck.Receive().is_data()); // and takes no more
+    std::atomic<bool> is_over(false);
+    n_failed = 0;
+    std::thread others([&] {
+      for (; !is_over; n_failed += !CanOpen())
+        ;
+    });
+    auto start = std::chrono::steady_clock::now();
+    manager_.Stop(SIGTERM);
+    EXPECT_THAT(log(), HasSubstr("event=stop-forced"));
+    Start(far);
+    EXPECT_THAT(log(), HasSubstr("event=image-missing image=far"));
+    auto took = std::chrono::steady_clock::now() - start;
+    is_over = true;
+    others.join();
+    if (n_failed == 0 || took < enough)
+      break;
+  }
+  EXPECT_EQ(n_failed, 0);
 }
 
 TEST_F(KeptTest, NothingGathersInTheStore) {
