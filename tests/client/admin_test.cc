@@ -1,5 +1,6 @@
 // Connections to a daemon that open no image: what it serves, its counters.
 #include "tests/client/fake_daemon.h"
+#include "tests/support/quiet_fork.h"
 
 namespace {
 
@@ -333,7 +334,7 @@ TEST(Admin, ADaemonThatIsStartedAnewIsConnectedToAgain) {
 TEST(Admin, AChildOfForkIsRefusedAndTheParentGoesOn) {
   FakeDaemon d({Tell({{"a"}})});
   Admin a = Connect(d);
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     Walk w;
     bool ok = cachet_admin_list(a.get(), Walk::Image, &w) == CACHET_E_FORKED &&
@@ -358,7 +359,7 @@ TEST(Admin, AChildsCloseLeavesTheDescriptorsThatItHasPutInPlace) {
   struct stat id;
   ASSERT_EQ(fstat(before, &id), 0);
   ASSERT_TRUE(S_ISSOCK(id.st_mode));
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     int other = open("/dev/null", O_RDONLY);
     bool ok = dup2(other, before) == before;

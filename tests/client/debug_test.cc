@@ -107,7 +107,8 @@ TEST_F(DebugTest, ConnectingWaitingAndGivingUpAreSaid) {
       "disk",
       {"connects to " + d.path, "is connected: [0-9]+ bytes, epoch 0x4d",
        "is open: .*, cached here", "misses pages 1 to 1",
-       "waits for them, with a time-out of 1000 ms",
+       "waits for them, with a time-out of " + std::to_string(kPatienceMs) +
+           " ms",
        "gives up a request: .*in time",
        "has lost the connection: .*does not answer", "closes, .*"});
 }

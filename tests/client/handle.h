@@ -33,7 +33,7 @@ inline cachet_options Options() {
 
 // A request time-out that a test waits for, and that an answer is in time for
 // on a busy machine all the same.
-constexpr int kPatienceMs = 1000;
+constexpr int kPatienceMs = 3000;
 
 // Options with these time-outs.
 inline cachet_options Patience(int request_ms, int connect_ms = 5000) {

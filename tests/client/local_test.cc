@@ -1,6 +1,7 @@
 // Handles without a daemon: over a file, and over a function.
 #include "cache/mirror.h"
 #include "tests/client/handle.h"
+#include "tests/support/quiet_fork.h"
 
 #include <poll.h>
 #include <sys/resource.h>
@@ -455,7 +456,7 @@ TEST(ForkTest, AChildsCloseLeavesWhatTheChildPutInThePlaceOfOurs) {
   close(lowest);
   Handle c = source.Make();
   int behind = dup(0); // the handle's are between the two
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     int other = open("/dev/null", O_RDONLY);
     for (int fd = lowest; fd < behind; fd++)
@@ -477,7 +478,7 @@ TEST(ForkTest, TheChildIsRefusedAndTheParentGoesOn) {
   Handle c = source.Make();
   cachet_slice s;
   ASSERT_EQ(cachet_load(c.get(), 0, 0, &s), CACHET_OK);
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     cachet_slice mine = s, more;
     uint8_t byte;

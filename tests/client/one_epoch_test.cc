@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 
 #include "tests/client/fake_mirror.h"
+#include "tests/support/quiet_fork.h"
 
 namespace {
 
@@ -451,7 +452,7 @@ TEST_F(OneEpochFileTest, ACopyForAnotherThreadKeepsToTheSameEpoch) {
 TEST_F(OneEpochFileTest, AChildCannotAdopt) {
   Write(1);
   Handle c = Open(dir_.File("i"), OneEpoch());
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0)
     _exit(cachet_adopt_epoch(c.get()) == CACHET_E_FORKED ? 0 : 1);
   int status = 0;

@@ -1,5 +1,6 @@
 // Handles on a daemon's image: opening, reading, and requests in flight.
 #include "tests/client/fake_daemon.h"
+#include "tests/support/quiet_fork.h"
 
 namespace {
 
@@ -461,7 +462,7 @@ TEST(RemoteTest, AChildsCloseLeavesWhatTheChildPutInThePlaceOfTheSocket) {
   Handle c = Open(d.Uri(), Options());
   ExpectContent(c.get(), d.image.bytes);
   int number = cachet_fd(c.get());
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     int other = open("/dev/null", O_RDONLY);
     bool ok = dup2(other, number) == number;
@@ -477,7 +478,7 @@ TEST(RemoteTest, AChildsCloseClosesItsOwnCopyOfTheSocketAlone) {
   FakeDaemon d({ServeAll()});
   Handle c = Open(d.Uri(), Options());
   int number = cachet_fd(c.get());
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     cachet_close(c.release());
     _exit(fcntl(number, F_GETFD) < 0 ? 0 : 1);
@@ -493,7 +494,7 @@ TEST(RemoteTest, AChildOfForkIsRefusedAndTheParentGoesOn) {
   FakeDaemon d({ServeAll()});
   Handle c = Open(d.Uri(), Options());
   ExpectContent(c.get(), d.image.bytes);
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     uint8_t byte;
     bool ok = cachet_get_u8(c.get(), 0, &byte) == CACHET_E_FORKED;

@@ -8,6 +8,7 @@
 #include "tests/client/handle.h"
 #include "tests/support/certificates.h"
 #include "tests/support/fake_source.h"
+#include "tests/support/quiet_fork.h"
 #include "tests/support/test_rule.h"
 #include "tests/support/test_server.h"
 
@@ -332,7 +333,7 @@ TEST_F(TlsClientTest, AForkedChildSaysNothingToTheDaemon) {
   Handle c = Open(Uri(), Options());
   ASSERT_TRUE(c);
   ExpectRead(c.get(), 0, 10);
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     cachet_close(c.release());
     _exit(0);

@@ -3,6 +3,7 @@
 #include "client/warm_width.h"
 #include "tests/client/fake_daemon.h"
 #include "tests/support/fake_source.h"
+#include "tests/support/quiet_fork.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -109,7 +110,7 @@ TEST(Warm, IsRefusedInACallback) {
 TEST(Warm, IsRefusedInAChildOfFork) {
   MadeSource source(Content(2 * kPage));
   Handle c = source.Make();
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     cachet_status status = cachet_warm(c.get(), 0, 1);
     cachet_close(c.release());

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "proto/status.h"
+#include "tests/support/quiet_fork.h"
 #include "tests/support/test_server.h"
 
 namespace {
@@ -96,7 +97,7 @@ TEST_F(AdmitTest, UsersAreToldApartByTheirIds) {
   chmod(path.c_str(), 0666);
   WireClient mine = server_->Unix();
   EXPECT_TRUE(IsServed(&mine));
-  pid_t child = fork();
+  pid_t child = QuietFork();
   if (child == 0) {
     if (setresgid(54321, 54321, 54321) || setresuid(54321, 54321, 54321))
       _exit(1);

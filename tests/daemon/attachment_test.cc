@@ -21,6 +21,7 @@
 #include "cache/page_state.h"
 #include "cache/shared_pins.h"
 #include "proto/status.h"
+#include "tests/support/quiet_fork.h"
 #include "tests/support/test_server.h"
 
 // Of the daemon's allocations the one that takes it to 0 fails; below 1, none.
@@ -71,7 +72,7 @@ public:
   explicit Child(const std::function<bool()> &run) {
     int ready[2];
     EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
-    pid_ = fork();
+    pid_ = QuietFork();
     if (pid_ == 0) {
       char ok = run() ? 'y' : 'n';
       if (write(ready[1], &ok, 1) != 1)

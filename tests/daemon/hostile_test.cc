@@ -466,6 +466,7 @@ TEST_P(UnreadTest, WhatWasNotSentIsLookedUpAgain) {
   options_.cache_size = 512 << 10; // and is not there any more
   options_.page_size = GetParam() ? 2 << 20 : 4096;
   options_.limit.max_held = 0;
+  options_.limit.unread_timeout_ms = 600000; // the last is read at the end
   Serve();
   std::vector<WireClient> clients(8);
   for (WireClient &client : clients) {
@@ -647,8 +648,8 @@ TEST_P(UntakenTest, AStopDoesNotWaitForIt) {
 }
 
 TEST_P(UntakenTest, TheClockOfHalfAMessageStandsStillMeanwhile) {
-  options_.limit.partial_timeout_ms = 1000;
-  options_.limit.handshake_timeout_ms = 1500;
+  options_.limit.partial_timeout_ms = 5000;
+  options_.limit.handshake_timeout_ms = 6000;
   Serve();
   WireClient client = server_->Unix();
   client.Start();

@@ -20,6 +20,7 @@ protected:
     options_.n_workers = 1;
     options_.limit.max_worker_fetch = 4 * kPiece;
     options_.limit.max_conn_fetch = 2 * kPiece;
+    options_.limit.unread_timeout_ms = 600000; // some are read at the end
     std::vector<std::pair<std::string, FakeSource *>> images{{"good", &good_}};
     for (size_t i = 0; i < kHung; i++) {
       hung_.push_back(std::make_unique<FakeSource>(kPages * kPage));

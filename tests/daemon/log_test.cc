@@ -161,19 +161,31 @@ protected:
 
   // Up to and with the line that has `what`.
   std::string ReadUpTo(const std::string &what) {
-    std::string all;
-    char c;
-    while (all.empty() || all.back() != '\n' ||
-           all.rfind(what) == std::string::npos) {
-      pollfd p = {reader_, POLLIN, 0};
-      if (poll(&p, 1, 30000) != 1 || read(reader_, &c, 1) != 1)
+    std::string lines, line;
+    while (line.find(what) == std::string::npos) {
+      size_t end = unread_.find('\n');
+      while (end == std::string::npos && ReadMore())
+        end = unread_.find('\n');
+      if (end == std::string::npos)
         break;
-      all += c;
+      line = unread_.substr(0, end + 1);
+      unread_.erase(0, end + 1);
+      lines += line;
     }
-    return all;
+    return lines;
+  }
+
+  bool ReadMore() {
+    char buf[4096];
+    pollfd p = {reader_, POLLIN, 0};
+    ssize_t n = poll(&p, 1, 30000) == 1 ? read(reader_, buf, sizeof buf) : -1;
+    if (n > 0)
+      unread_.append(buf, size_t(n));
+    return n > 0;
   }
 
   int reader_, saved_;
+  std::string unread_; // and received
   bool stopped_ = false;
 };
 

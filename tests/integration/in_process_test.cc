@@ -18,6 +18,7 @@
 #include "tests/support/daemon_process.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/nginx.h"
+#include "tests/support/quiet_fork.h"
 #include "tests/support/readers.h"
 
 namespace {
@@ -37,23 +38,6 @@ std::string Maps() {
   std::ostringstream text;
   text << std::ifstream("/proc/self/maps").rdbuf();
   return text.str();
-}
-
-// Waits until no thread but this one runs: so none holds the allocator's lock,
-// or any other, when the process forks.
-void AwaitIdleThreads() {
-  const std::string self = std::to_string(gettid());
-  for (bool all_sleep = false; !all_sleep;) {
-    all_sleep = true;
-    for (const auto &task :
-         std::filesystem::directory_iterator("/proc/self/task")) {
-      std::string stat;
-      std::getline(std::ifstream(task.path() / "stat"), stat);
-      const char state = stat[stat.rfind(')') + 2];
-      if (task.path().filename() != self && state != 'S')
-        all_sleep = false;
-    }
-  }
 }
 
 class InProcessTest : public testing::Test {
@@ -259,8 +243,7 @@ TEST_F(InProcessTest, AChildOpensItsOwnAndLeavesTheParentsAlone) {
 #endif
   Handle c = Open(nginx_.Url("/x"));
   EXPECT_TRUE(IsRight(c.get(), 0, 4096));
-  AwaitIdleThreads();
-  pid_t pid = fork();
+  pid_t pid = QuietFork();
   if (pid == 0) {
     uint8_t byte;
     bool is_right = cachet_get_u8(c.get(), 0, &byte) == CACHET_E_FORKED;

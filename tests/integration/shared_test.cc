@@ -47,7 +47,7 @@ constexpr seconds kSoon(10);
 
 // A request time-out that a test waits for, and that an answer is in time for
 // on a busy machine all the same.
-constexpr int kPatienceMs = 1000;
+constexpr int kPatienceMs = 3000;
 
 // Every 8 bytes name their address, so that a page carries its number and is
 // its own checksum.

@@ -505,26 +505,40 @@ protected:
       s_.ExpectReads(a_.daemon.image.bytes, i * kBlock + 5, 4096);
   }
 
+  // Reads each block twice, from the same parent.  Returns those that were read
+  // from `a_`.  A parent that is late is passed over; then it reads again.
+  std::set<uint64_t> BlocksOfA(const std::string &uri,
+                               const std::string &second) {
+    std::set<uint64_t> of_a, of_b;
+    bool is_late = true;
+    while (is_late && !HasFailure()) {
+      ParentSource s;
+      EXPECT_EQ(s.Open(uri, {{"parents", second}}), 0) << s.fault();
+      a_.Take();
+      b_.Take();
+      is_late = false;
+      for (size_t i = 0; i < 2 * kBlocks; i++) {
+        auto start = std::chrono::steady_clock::now();
+        s.ExpectReads(a_.daemon.image.bytes, i % kBlocks * kBlock + 5, 4096);
+        is_late |= std::chrono::steady_clock::now() - start >
+                   std::chrono::milliseconds(100);
+      }
+      of_a = a_.Take();
+      of_b = b_.Take();
+    }
+    EXPECT_EQ(of_a.size() + of_b.size(), kBlocks);
+    return of_a;
+  }
+
   Noting a_, b_;
   ParentSource s_;
 };
 
 TEST_F(ParentsTest, EachBlockIsReadFromOneOfThem) {
-  ASSERT_EQ(Open(), 0) << s_.fault();
-  ReadEachBlock();
-  std::set<uint64_t> of_a = a_.Take(), of_b = b_.Take();
-  EXPECT_EQ(of_a.size() + of_b.size(), kBlocks);
-  EXPECT_FALSE(of_a.empty() || of_b.empty());
-  ReadEachBlock();
-  EXPECT_EQ(a_.Take(), of_a);
+  const std::set<uint64_t> of_a = BlocksOfA(a_.daemon.Uri(), b_.daemon.Uri());
+  EXPECT_FALSE(of_a.empty() || of_a.size() == kBlocks);
   // A child that names them in another order asks the same ones.
-  ParentSource other;
-  ASSERT_EQ(other.Open(b_.daemon.Uri(), {{"parents", a_.daemon.Uri()}}), 0);
-  b_.Take();
-  for (size_t i = 0; i < kBlocks; i++)
-    EXPECT_EQ(other.StatusOf(i * kBlock, 100), 0);
-  EXPECT_EQ(a_.Take(), of_a);
-  EXPECT_EQ(b_.Take(), of_b);
+  EXPECT_EQ(BlocksOfA(b_.daemon.Uri(), a_.daemon.Uri()), of_a);
 }
 
 TEST_F(ParentsTest, OneThatIsGoneIsPassedOver) {
@@ -716,8 +730,14 @@ protected:
   }
   // Both are asked, and have that content.
   void ExpectBothHave(int content) {
-    a_.n_reads = b_.n_reads = 0;
-    EXPECT_EQ(ReadContent(), content);
+    // One that was late is passed over for some seconds.
+    const auto end =
+        std::chrono::steady_clock::now() + std::chrono::seconds(40);
+    do {
+      a_.n_reads = b_.n_reads = 0;
+      EXPECT_EQ(ReadContent(), content);
+    } while ((a_.n_reads == 0 || b_.n_reads == 0) && !HasFailure() &&
+             std::chrono::steady_clock::now() < end);
     EXPECT_GT(a_.n_reads, 0);
     EXPECT_GT(b_.n_reads, 0);
   }

@@ -293,15 +293,17 @@ std::string DaemonProcess::Status(const std::string &key) const {
   return "";
 }
 
+// The socket stays bound: no other process is given the port, and one that sets
+// SO_REUSEADDR, as servers do, can listen there.
 int DaemonProcess::FreePort() {
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
   sockaddr_in addr{};
   addr.sin_family = AF_INET;
   addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t len = sizeof addr;
-  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr *>(&addr), len) ||
+  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+      bind(fd, reinterpret_cast<sockaddr *>(&addr), len) ||
       getsockname(fd, reinterpret_cast<sockaddr *>(&addr), &len))
     abort();
-  close(fd);
   return ntohs(addr.sin_port);
 }

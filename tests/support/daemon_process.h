@@ -83,7 +83,7 @@ public:
   // What /proc/PID/status says behind `key`.
   std::string Status(const std::string &key) const;
 
-  // A TCP port that was free a moment ago.
+  // A TCP port that is kept free for a server of this test.
   static int FreePort();
   // The path of a file of the tree, in the runfiles.
   static std::string Runfile(const std::string &path);
