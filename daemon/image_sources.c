@@ -156,11 +156,10 @@ static int take_missing(const struct config_image *image,
 
 /* Ends the opening.  A source that has not all of the window is closed. */
 static int take_opened(const struct config_image *image,
-                       const struct opened *opened,
-                       const struct timespec *deadline, struct source **out,
+                       const struct opened *opened, struct source **out,
                        struct source_fault *fault) {
   const char *format = NULL;
-  int r = opening_end(opened->opening, deadline, out, &format, fault);
+  int r = opening_end(opened->opening, out, &format, fault);
   if (r < 0)
     return r;
   image_sources_warn_of_format(image->name, format);
@@ -204,11 +203,9 @@ static int take_whole(const struct config_image *image,
 /* Takes what was opened.  One that cannot be served now is served once it can.
  * 0 or a negative errno: there is no memory. */
 static int take_source(const struct config_image *image,
-                       const struct opened *opened,
-                       const struct timespec *deadline,
-                       struct server_image *to) {
+                       const struct opened *opened, struct server_image *to) {
   struct source_fault fault;
-  int r = take_opened(image, opened, deadline, &to->source, &fault);
+  int r = take_opened(image, opened, &to->source, &fault);
   if (r < 0)
     r = take_missing(image, opened, -r, fault.text, to);
   return r < 0 ? r : set_up(image, opened, to);
@@ -238,13 +235,12 @@ static int settle(int r, const char *event, struct server_image *to) {
 /* 0; or -EINVAL with the reason logged, and nothing is taken. */
 static int take_image(const struct config *config,
                       const struct config_image *image,
-                      const struct opened *opened,
-                      const struct timespec *deadline, const char *event,
+                      const struct opened *opened, const char *event,
                       struct server_image *to) {
   *to = describe(config, image);
   int r = -ENOMEM;
   if (opened->opening)
-    r = take_source(image, opened, deadline, to);
+    r = take_source(image, opened, to);
   else if (opened->remote && image->verity.is_whole)
     r = take_whole(image, opened, to);
   if (r == 0 && image->huge)
@@ -310,24 +306,44 @@ void image_sources_check_module(const struct config *config,
   }
 }
 
+/* Waits until there is one to be taken: one that has ended, or that there is
+ * nothing to wait for with; after `deadline` any. */
+static size_t await_opened(const struct opened *opened, size_t n,
+                           const struct timespec *deadline) {
+  struct opening *openings[MAX_OPENINGS];
+  for (size_t i = 0; i < n; i++) {
+    if (!opened[i].opening)
+      return i;
+    openings[i] = opened[i].opening;
+  }
+  size_t i = opening_await_any(openings, n, deadline);
+  return i < n ? i : 0;
+}
+
+/* An opening that hangs delays none that begins after it, unless MAX_OPENINGS
+ * do. */
 int image_sources_open(const struct config *config,
                        const struct config_image *const *images, size_t n,
                        int patience_ms, struct remotes *remotes,
                        const char *event, struct server_image *out) {
   struct opened opened[MAX_OPENINGS];
-  size_t n_begun = 0;
+  size_t whose[MAX_OPENINGS], n_begun = 0, n_opened = 0;
   int r = 0;
   if (!verifier_is_there(images, n, event))
     return -EINVAL;
   struct timespec deadline = clock_after_ms(patience_ms);
-  for (size_t i = 0; i < n; i++) {
-    for (; n_begun < n && n_begun < i + MAX_OPENINGS; n_begun++)
-      opened[n_begun % MAX_OPENINGS] =
-          open_one(images[n_begun], remotes, &deadline);
-    struct opened *now = &opened[i % MAX_OPENINGS];
-    if (take_image(config, images[i], now, &deadline, event, &out[i]) < 0)
+  while (n_begun < n || n_opened > 0) {
+    for (; n_begun < n && n_opened < MAX_OPENINGS; n_begun++, n_opened++) {
+      opened[n_opened] = open_one(images[n_begun], remotes, &deadline);
+      whose[n_opened] = n_begun;
+    }
+    size_t at = await_opened(opened, n_opened, &deadline), i = whose[at];
+    if (take_image(config, images[i], &opened[at], event, &out[i]) < 0)
       r = -EINVAL;
-    remotes_unref(now->remote);
+    remotes_unref(opened[at].remote);
+    n_opened--;
+    opened[at] = opened[n_opened];
+    whose[at] = whose[n_opened];
   }
   if (r < 0)
     image_sources_close(out, n);

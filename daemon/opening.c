@@ -2,20 +2,20 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/lock.h"
 #include "source/file.h"
 
+static pthread_mutex_t lock = LOCK_INITIALIZER;
+static pthread_cond_t any_ended = PTHREAD_COND_INITIALIZER;
+
 struct opening {
-  atomic_int n_refs;   /* the thread, and its maker; acq_rel: the last one
-                          sees what the other did */
-  sem_t done;          /* posted once what follows is there, */
-  atomic_bool is_done; /* and set before (release, acquire): the semaphore
-                          orders as much, but not every checker knows it */
+  atomic_int n_refs; /* the thread, and its maker; acq_rel: the last one
+                        sees what the other did */
+  bool has_ended;    /* guarded by lock; what follows is there then */
   int result;
   const char *format;
   struct source_fault fault;
@@ -31,7 +31,6 @@ static void opening_unref(struct opening *o) {
   if (o->source)
     o->source->ops->close(o->source);
   remotes_unref(o->remote);
-  sem_destroy(&o->done);
   free(o);
 }
 
@@ -47,8 +46,10 @@ static void *opening_run(void *arg) {
     o->result = remotes_open(o->remote, &o->deadline, &o->source, &o->fault);
   else
     open_file(o);
-  atomic_store_explicit(&o->is_done, true, memory_order_release);
-  sem_post(&o->done);
+  pthread_mutex_lock(&lock);
+  o->has_ended = true;
+  pthread_cond_broadcast(&any_ended);
+  pthread_mutex_unlock(&lock);
   opening_unref(o);
   return NULL;
 }
@@ -59,9 +60,7 @@ static struct opening *opening_new(const char *path) {
   if (!o)
     return NULL;
   memcpy(o->path, path, path_len);
-  sem_init(&o->done, 0, 0);
   atomic_init(&o->n_refs, 2);
-  atomic_init(&o->is_done, false);
   return o;
 }
 
@@ -91,19 +90,33 @@ struct opening *opening_begin_remote(struct remote *remote,
   return o;
 }
 
-int opening_end(struct opening *o, const struct timespec *deadline,
-                struct source **out, const char **format,
+/* Their number: none has ended. */
+static size_t find_ended_locked(struct opening *const *all, size_t n) {
+  lock_assert_held(&lock);
+  size_t i = 0;
+  while (i < n && !all[i]->has_ended)
+    i++;
+  return i;
+}
+
+size_t opening_await_any(struct opening *const *all, size_t n,
+                         const struct timespec *deadline) {
+  size_t i;
+  int r = 0;
+  pthread_mutex_lock(&lock);
+  while ((i = find_ended_locked(all, n)) == n && r == 0)
+    r = pthread_cond_clockwait(&any_ended, &lock, CLOCK_MONOTONIC, deadline);
+  pthread_mutex_unlock(&lock);
+  return i;
+}
+
+int opening_end(struct opening *o, struct source **out, const char **format,
                 struct source_fault *fault) {
-  int r;
-  do
-    r = sem_clockwait(&o->done, CLOCK_MONOTONIC, deadline);
-  while (r < 0 && errno == EINTR);
-  r = r < 0 ? -errno : 0;
-  if (atomic_load_explicit(&o->is_done, memory_order_acquire))
-    r = o->result; /* perhaps just after the deadline */
-  *fault = (struct source_fault){.text = ""};
-  if (atomic_load_explicit(&o->is_done, memory_order_acquire))
-    *fault = o->fault;
+  pthread_mutex_lock(&lock);
+  bool has_ended = o->has_ended;
+  pthread_mutex_unlock(&lock);
+  int r = has_ended ? o->result : -ETIMEDOUT;
+  *fault = has_ended ? o->fault : (struct source_fault){.text = ""};
   if (r == 0) {
     *out = o->source;
     *format = o->format;

@@ -5,6 +5,7 @@
 #ifndef DAEMON_OPENING_H
 #define DAEMON_OPENING_H
 
+#include <stddef.h>
 #include <time.h>
 
 #include "cache/source.h"
@@ -22,12 +23,15 @@ struct opening *opening_begin(const char *path);
 struct opening *opening_begin_remote(struct remote *remote,
                                      const struct timespec *deadline);
 
-/* Waits until `deadline`, of the monotonic clock, and ends the opening.  0; or
- * a negative errno, with a reason in `fault` if there is one beside the errno;
- * -ETIMEDOUT if the source is not open by then.  `*format` is that of
- * file_source_format(). */
-int opening_end(struct opening *o, const struct timespec *deadline,
-                struct source **out, const char **format,
+/* Waits until the result of one of them is there, at most until `deadline`, of
+ * the monotonic clock.  Returns its index; or `n`: it is that late. */
+size_t opening_await_any(struct opening *const *all, size_t n,
+                         const struct timespec *deadline);
+
+/* Ends the opening.  0; or a negative errno, with a reason in `fault` if there
+ * is one beside the errno; -ETIMEDOUT if its result is not there yet.
+ * `*format` is that of file_source_format(). */
+int opening_end(struct opening *o, struct source **out, const char **format,
                 struct source_fault *fault);
 
 #endif

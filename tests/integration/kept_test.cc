@@ -355,6 +355,21 @@ TEST_F(KeptTest, AStopIsOverInTimeWhateverHangs) {
   ExpectRead(Open().get(), 0, 16);
 }
 
+// Not even if there are more than are opened at once.
+TEST_F(KeptTest, AnImageWhoseServerHangsMakesNoOtherAMissingOne) {
+  Nginx nginx;
+  nginx.Put("x", {reinterpret_cast<char *>(bytes_.data()), bytes_.size()});
+  ServiceManager silent; // it listens, and starts nothing
+  std::vector<std::string> images = {"--image", "hangs=" + silent.uri("x")};
+  for (int i = 0; i < 80; i++) {
+    images.push_back("--image");
+    images.push_back("x" + std::to_string(i) + "=" + nginx.Url("/x"));
+  }
+  Restart(SIGTERM, images);
+  EXPECT_EQ(manager_.daemon().CountInLog("event=image-missing"), 1u) << log();
+  ExpectRead(Open("x79").get(), 0, 4);
+}
+
 // What the stop and the start wait for is less than what clients wait for.  If
 // this machine was slow besides, it is tried again.
 TEST_F(KeptTest, ARestartThatHasToWaitTwiceIsNotNoticed) {
