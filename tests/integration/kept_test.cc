@@ -349,7 +349,7 @@ TEST_F(KeptTest, AStopIsOverInTimeWhateverHangs) {
   auto took = std::chrono::steady_clock::now() - start;
   // The server's time limit is 10 s.
   EXPECT_LT(took, std::chrono::seconds(8));
-  EXPECT_EQ(manager_.daemon().Wait(), 0);
+  EXPECT_EQ(manager_.daemon().Wait(), 0) << log();
   nginx.Continue();
   Start();
   ExpectRead(Open().get(), 0, 16);
