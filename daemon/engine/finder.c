@@ -100,7 +100,10 @@ static int open_and_add(struct finder *finder, const char *name) {
 
 /* ---- After a restart ----------------------------------------------------- */
 
-enum { RESTORE_MAX = LEDGER_N_MIRRORS };
+enum {
+  RESTORE_MAX = LEDGER_N_MIRRORS,
+  RESTORE_LEAST_MS = 500, /* for all of them, however late the start is */
+};
 
 /* Names that a thread of its own opens one by one, because a directory may
  * hang.  It has a reference count, because the thread may outlive the wait for
@@ -205,12 +208,21 @@ static void restoring_take(struct finder *finder, struct restoring *g,
   images_add(finder->images, &add);
 }
 
-void finder_restore(struct finder *finder, const struct timespec *until) {
+static struct timespec later_of(const struct timespec *a,
+                                const struct timespec *b) {
+  bool is_a =
+      a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
+  return is_a ? *a : *b;
+}
+
+void finder_restore(struct finder *finder, const struct timespec *deadline) {
+  struct timespec least = clock_after_ms(RESTORE_LEAST_MS),
+                  until = later_of(deadline, &least);
   struct restoring *g =
       finder_has_place(finder) ? restoring_begin(finder) : NULL;
   if (!g)
     return;
-  for (unsigned i = 0; i < g->n && restoring_await(g, i, until); i++)
+  for (unsigned i = 0; i < g->n && restoring_await(g, i, &until); i++)
     restoring_take(finder, g, i);
   pthread_mutex_lock(&g->lock);
   restoring_unref_locked(g);

@@ -66,9 +66,9 @@ void finder_find(struct finder *finder, const char *name,
 
 /* At the start, when nothing else uses it: puts those images into the table
  * that the process before has left a mirror of (restore.h), as if somebody
- * asked for each.  Waits for the place until `until` at most, of the monotonic
- * clock. */
-void finder_restore(struct finder *finder, const struct timespec *until);
+ * asked for each.  Waits for the place until `deadline`, of the monotonic
+ * clock; or for half a second, if that is later. */
+void finder_restore(struct finder *finder, const struct timespec *deadline);
 
 /* What is found is not what it was: has each image that was found be what is
  * found now, or be removed.  Blocks. */
