@@ -115,7 +115,7 @@ TEST_F(HttpImageTest, OfWhatManyReadAtRandomEachBlockIsFetchedOnce) {
     return true;
   });
   const uint64_t n_fetched = Sum(nginx_.StopAndReadLog());
-  // Of a block whose pages happen to be read in order a page may be left out.
+  // With some seeds, 671560181 for one, it is a page less.  Why is not known.
   EXPECT_GE(n_fetched, kBlocks * kBlock * 95 / 100)
       << "some were not read at all";
   EXPECT_LE(n_fetched, kBlocks * kBlock * 105 / 100);
